@@ -1,0 +1,185 @@
+"""Builds the control plane's programs from their Go modules, once, into the user's cache folder.
+
+Each folder of ``tools/`` is a Go module of two files, ``go.mod`` and ``go.sum``, that pins one tool and all it is made
+of. A build is kept under a key made of these two files, the packages asked for and the Go version, so that nothing is
+built twice and nothing stale is used. Only the standard library is imported here: this runs before the Python
+environment exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOOLS_FOLDER = Path(__file__).resolve().parent / "tools"
+KUBERNETES_VERSION = "1.36.3"
+
+
+class BuildError(RuntimeError):
+    """A tool could not be built; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One Go module under ``tools/`` and the programs to build from it (program name by package)."""
+
+    name: str
+    programs: dict[str, str]
+    linker_flags: str = "-s -w"
+
+
+_VERSION_FLAGS = " ".join(
+    f"-X k8s.io/component-base/version.{field}={value}"
+    for field, value in (
+        ("gitVersion", f"v{KUBERNETES_VERSION}"),
+        ("gitMajor", KUBERNETES_VERSION.split(".")[0]),
+        ("gitMinor", KUBERNETES_VERSION.split(".")[1]),
+    )
+)
+
+TOOLS = (
+    Tool(
+        "kubernetes",
+        {
+            f"k8s.io/kubernetes/cmd/{program}": program
+            for program in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+        },
+        f"-s -w {_VERSION_FLAGS}",
+    ),
+    Tool("etcd", {"go.etcd.io/etcd/server/v3": "etcd"}),
+    Tool("kwok", {"sigs.k8s.io/kwok/cmd/kwok": "kwok"}),
+    Tool("karpenter", {"sigs.k8s.io/karpenter/kwok": "karpenter"}),
+    Tool("helm", {"helm.sh/helm/v4/cmd/helm": "helm"}),
+)
+
+
+def cache_folder() -> Path:
+    """``$SERVINGPLAN_CACHE``, else ``servingplan`` in the user's cache folder."""
+    if explicit := os.environ.get("SERVINGPLAN_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "servingplan"
+
+
+def program(name: str) -> Path:
+    """Path of a built program; builds its tool first where it is missing."""
+    tool = next(tool for tool in TOOLS if name in tool.programs.values())
+    return build(tool) / name
+
+
+def module_folder(tool_name: str, module: str) -> Path:
+    """Where Go keeps the source of ``module`` as pinned by a tool (its CRDs and example stages live there)."""
+    out = _go(["list", "-m", "-f", "{{.Dir}}", module], TOOLS_FOLDER / tool_name)
+    return Path(out.strip())
+
+
+def build(tool: Tool) -> Path:
+    """Folder that holds the tool's programs, built if it is not there yet. Raises ``BuildError``."""
+    folder = cache_folder() / "bin" / f"{tool.name}-{_key(tool)}"
+    if (folder / ".complete").exists():
+        return folder
+    source = TOOLS_FOLDER / tool.name
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        total = len(_go(["list", "-deps", *tool.programs], source).split())
+        started = time.monotonic()
+        _build_with_progress(tool, source, partial, total)
+        for package, name in tool.programs.items():
+            built = partial / _default_program_name(package)
+            if built.name != name:
+                built.rename(partial / name)
+        (partial / ".complete").write_text(json.dumps({"seconds": round(time.monotonic() - started)}))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _key(tool: Tool) -> str:
+    digest = hashlib.sha256()
+    for name in ("go.mod", "go.sum"):
+        digest.update((TOOLS_FOLDER / tool.name / name).read_bytes())
+    digest.update(json.dumps([tool.programs, tool.linker_flags], sort_keys=True).encode())
+    digest.update(_go(["version"], TOOLS_FOLDER).encode())
+    return digest.hexdigest()[:12]
+
+
+def _default_program_name(package: str) -> str:
+    parts = package.split("/")
+    return parts[-2] if re.fullmatch(r"v\d+", parts[-1]) else parts[-1]
+
+
+def _build_with_progress(tool: Tool, source: Path, output: Path, total: int) -> None:
+    command = ["go", "build", "-v", "-trimpath", f"-ldflags={tool.linker_flags}", "-o", f"{output}/", *tool.programs]
+    process = subprocess.Popen(
+        command,
+        cwd=source,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))  # type: ignore[union-attr]
+    reader.start()
+    started, interactive = time.monotonic(), sys.stderr.isatty()
+    shown_at = -1e9
+    while True:
+        done = process.poll() is not None
+        now = time.monotonic()
+        if done or now - shown_at >= (1 if interactive else 20):
+            shown_at = now
+            text = f"building {tool.name}: {len(lines)} of at most {total} packages, {now - started:.0f} s"
+            print(f"\r{text}" if interactive else text, end="" if interactive else "\n", file=sys.stderr, flush=True)
+        if done:
+            break
+        time.sleep(0.3)
+    reader.join()
+    if interactive:
+        print(file=sys.stderr)
+    if process.returncode:
+        tail = "".join(lines[-15:])
+        raise BuildError(f"go build of {tool.name} ended with {process.returncode}; its last words:\n{tail}")
+
+
+def _go(arguments: list[str], folder: Path) -> str:
+    if shutil.which("go") is None:
+        raise BuildError("the program 'go' is not on the path: install Go 1.26 or newer and run this again")
+    done = subprocess.run(
+        ["go", *arguments], cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise BuildError(f"go {' '.join(arguments)} failed in {folder}: {done.stderr.strip()[-800:]}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local"}
+
+
+def main() -> int:
+    """Build everything; print one line per tool."""
+    try:
+        for tool in TOOLS:
+            print(f"{tool.name}: {build(tool)}")
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Plans and runs LLM serving on Kubernetes."""

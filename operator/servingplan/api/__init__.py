@@ -1,0 +1,1 @@
+"""The wire: what users write and read. One module per API version, the CRD's schema generated from it."""

@@ -1,0 +1,176 @@
+"""The status that users read. Written whole by server-side apply, and only when it changed.
+
+Numbers are rounded strings and nothing carries the time of a turn: a status that changes on every turn would wake every
+watcher of the object.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class StatusPart(BaseModel):
+    """A part of the status: camelCase outside, frozen."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Condition(StatusPart):
+    """One statement about the plan; True is good for every type."""
+
+    type: str
+    """What it is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: str
+    """One word for programs."""
+    message: Annotated[str, Field(max_length=4096)]
+    """For people: numbers, names, and what to do next."""
+    observed_generation: int
+    """Generation of the spec that it speaks of."""
+    last_transition_time: str
+    """When its status last changed."""
+
+
+class Cost(StatusPart):
+    """Money."""
+
+    per_hour: str
+    """What the plan costs, $/h."""
+    spend_per_hour: str
+    """What the nodes that are there or asked for cost now, $/h."""
+    budget_per_hour: str
+    """The budget, $/h."""
+
+
+class PoolStatus(StatusPart):
+    """One node pool."""
+
+    name: str
+    """Name in the spec."""
+    gpu: str
+    """GPU type."""
+    planned: int
+    """Nodes of the plan."""
+    wanted: int
+    """Nodes that are asked for now."""
+    ready: int
+    """Nodes that are usable now."""
+    dollars_per_node_hour: str
+    """Price that is used."""
+
+
+class DeploymentStatus(StatusPart):
+    """One kind of replica."""
+
+    name: str
+    """Name of the Deployment and of its Service."""
+    model: str
+    """Model that it serves."""
+    variant: str
+    """Variant that it runs."""
+    pool: str
+    """Node pool that it runs on."""
+    gpu: str
+    """GPU type."""
+    tensor_parallel: int
+    """Tensor parallel degree."""
+    pipeline_parallel: int
+    """Pipeline parallel degree."""
+    replicas: int
+    """Replicas of the plan."""
+    ready: int
+    """Replicas that are ready."""
+    requests_per_second: str
+    """Rate that the plan sends here, all classes together."""
+    profile: str
+    """Where its rates come from, and how far they may be off."""
+
+
+class ClassStatus(StatusPart):
+    """One request class."""
+
+    model: str
+    """Model."""
+    name: str
+    """Class."""
+    requests_per_second: str
+    """Rate that was asked for."""
+    planned_requests_per_second: str
+    """Rate that the plan serves."""
+
+
+class RoutingStatus(StatusPart):
+    """Where the weights are."""
+
+    config_map: str
+    """ConfigMap."""
+    revision: int
+    """Counts changes of the weights."""
+    transitional: bool
+    """Whether the replicas that are ready differ from the plan's."""
+
+
+class SolverStatus(StatusPart):
+    """How the plan was found."""
+
+    status: str
+    """Optimal, Feasible or Infeasible."""
+    method: str
+    """Method that found it."""
+    gap: str
+    """Relative distance to the proved bound."""
+    stopped: str
+    """Why the solver stopped."""
+    binding_constraints: tuple[str, ...]
+    """What keeps the plan from being better."""
+
+
+class PlanStatus(StatusPart):
+    """What was observed and decided."""
+
+    observed_generation: int | None = None
+    """Generation of the spec that this status speaks of."""
+    plan_hash: str | None = None
+    """Names the plan that is applied; changes when the plan does."""
+    proposed_plan_hash: str | None = None
+    """Names a plan that waits for approval: write it into the annotation servingplan.dev/approve."""
+    mode: str | None = None
+    """Mode in force."""
+    models: str | None = None
+    """Number of models, and how many of them are served now."""
+    gpus: str | None = None
+    """GPUs of the plan, such as 8xH100-SXM-80GB,4xL40S."""
+    served: str | None = None
+    """Share of the asked rate that the plan serves; under MaximizeService the multiple of the mix."""
+    cost: Cost | None = None
+    """Money."""
+    node_pools: Annotated[
+        tuple[PoolStatus, ...],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = ()
+    """Node pools."""
+    deployments: Annotated[
+        tuple[DeploymentStatus, ...],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = ()
+    """Replicas."""
+    classes: Annotated[
+        tuple[ClassStatus, ...],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model", "name"]}),
+    ] = ()
+    """Request classes."""
+    routing: RoutingStatus | None = None
+    """Where the weights are."""
+    solver: SolverStatus | None = None
+    """How the plan was found."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = ()
+    """Statements about the plan."""

@@ -1,0 +1,511 @@
+"""``servingplan.dev/v1alpha1``, kind ``LLMServingPlan``: the spec as users write it, field by field.
+
+The docstring under a field is what ``kubectl explain`` shows. Defaults are applied here, in code, never by the API
+server, so that what is in Git and what is in the cluster stay the same. Rules that need only the object itself are CEL
+rules in the schema; the same rules hold here, for plans that never meet an API server. Nothing that names hardware or
+a model is an enum.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from servingplan.errors import InputError
+
+GROUP = "servingplan.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "LLMServingPlan"
+PLURAL = "llmservingplans"
+
+_DECIMAL_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
+_DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
+def _parse_decimal(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError('write it as a whole number or as a quoted decimal, such as "23.92"')
+    if isinstance(value, str) and not re.fullmatch(_DECIMAL_PATTERN, value):
+        raise ValueError('must be a decimal that is not negative, such as "23.92"')
+    if isinstance(value, int) and not 0 <= value < 10**12:
+        raise ValueError("must not be negative, and below 10^12")
+    try:
+        return Decimal(value)
+    except InvalidOperation as error:
+        raise ValueError('must be a decimal, such as "23.92"') from error
+
+
+def _write_decimal(value: Decimal) -> str:
+    return format(value.normalize(), "f")
+
+
+DecimalString = Annotated[
+    Decimal,
+    BeforeValidator(_parse_decimal),
+    PlainSerializer(_write_decimal, return_type=str),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": _DECIMAL_PATTERN,
+            "minimum": 0,
+            "maxLength": 24,
+        }
+    ),
+]
+"""Money and rates travel as decimal strings or integers: floats do not survive a round trip unchanged."""
+
+
+def _positive(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise ValueError("must be greater than 0")
+    return value
+
+
+PositiveDecimal = Annotated[DecimalString, AfterValidator(_positive)]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME_PATTERN)]
+FreeName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def seconds_of(duration: str) -> int:
+    """``"1h5m"`` is 3900. Raises ``ValueError`` where it is not a duration."""
+    match = re.fullmatch(_DURATION_PATTERN, duration)
+    if not duration or match is None:
+        raise ValueError("must be a duration such as 90s, 10m or 1h")
+    hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+Duration = Annotated[
+    str,
+    AfterValidator(lambda value: (seconds_of(value), value)[1]),
+    Field(max_length=24),
+    WithJsonSchema({"type": "string", "maxLength": 24, "pattern": _DURATION_PATTERN}),
+]
+
+
+def _map_list(key: str = "name") -> dict[str, Any]:
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+def _free_form() -> dict[str, Any]:
+    return {"x-kubernetes-preserve-unknown-fields": True}
+
+
+class Wire(BaseModel):
+    """A part of the spec: camelCase outside, frozen, unknown fields refused by name."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Budget(Wire):
+    """What the plan may spend."""
+
+    dollars_per_hour: DecimalString
+    """Upper bound of what all nodes of the plan's pools cost per hour, at every moment. Booting and draining nodes
+    count."""
+
+
+class Slo(Wire):
+    """Latency that a request must see."""
+
+    ttft_seconds: PositiveDecimal | None = None
+    """Time to first token, seconds. Absent: no limit."""
+    tpot_seconds: PositiveDecimal | None = None
+    """Time per output token after the first, seconds. Absent: no limit."""
+    percentile: Annotated[int, Field(ge=50, le=99)] = 95
+    """Share of requests, in percent, that must meet the limits. Default 95."""
+
+
+class Card(Wire):
+    """A model's architecture, as in its published configuration, for models that the catalogue does not know."""
+
+    parameters: Annotated[int, Field(ge=1)]
+    """Number of weights."""
+    active_parameters: Annotated[int, Field(ge=1)] | None = None
+    """Weights used per token, for mixtures of experts. Default: all."""
+    experts: Annotated[int, Field(ge=1)] = 1
+    """Experts per layer, for mixtures of experts. Default 1."""
+    experts_per_token: Annotated[int, Field(ge=1)] = 1
+    """Experts that one token uses. Default 1."""
+    layers: Annotated[int, Field(ge=1)]
+    """Transformer layers."""
+    hidden_size: Annotated[int, Field(ge=1)]
+    """Width of the residual stream."""
+    attention_heads: Annotated[int, Field(ge=1)]
+    """Query heads; tensor parallelism must divide them."""
+    kv_heads: Annotated[int, Field(ge=1)]
+    """Key and value heads."""
+    head_dim: Annotated[int, Field(ge=1)]
+    """Width of one head."""
+
+
+class Variant(Wire):
+    """One way to serve the model: a precision, or a smaller model in its place."""
+
+    name: Name
+    """Short name, such as bf16 or fp8."""
+    source: Annotated[str, Field(min_length=1, max_length=512)]
+    """Where the weights are: hf://organisation/model, pvc://claim/path or oci://image."""
+    precision: Annotated[str, Field(min_length=1, max_length=16)] = "bf16"
+    """Number format of the weights, such as bf16, fp8 or int4. Default bf16."""
+    quality_loss: DecimalString = Decimal(0)
+    """What this variant loses against the best one, on the scale of maxQualityLoss. Default 0."""
+    card: Card | None = None
+    """Architecture, where this variant is not the model of the same name. Default: the model's."""
+
+
+class Match(Wire):
+    """Which requests belong to a class; all that is given must hold. Nothing given: every request."""
+
+    input_tokens_at_least: Annotated[int, Field(ge=0)] | None = None
+    """Prompt length, in tokens, from which on the class applies."""
+    max_tokens_at_most: Annotated[int, Field(ge=1)] | None = None
+    """The request's max_tokens, up to which the class applies."""
+    header: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Value of the x-servingplan-class header that a client may set."""
+
+
+class RequestClass(Wire):
+    """Requests of like length."""
+
+    name: Name
+    """Name within the model."""
+    input_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    """Typical prompt length, tokens."""
+    output_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    """Typical answer length, tokens."""
+    requests_per_second: DecimalString
+    """Arrival rate. Under MaximizeService only the proportions count."""
+    match: Match = Match()
+    """Which requests belong here. The first class of the list whose match holds takes the request."""
+    slo: Slo | None = None
+    """Limits of this class alone. Default: the model's."""
+
+
+class Engine(Wire):
+    """How the model server runs."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] = "vllm/vllm-openai:v0.18.0"
+    """Container image of the engine. Default vllm/vllm-openai:v0.18.0."""
+    extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
+    """Arguments added after ours. Those that set the model, its name, the sharding or the port are refused."""
+    startup_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
+    """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
+    pod_template: Annotated[dict[str, Any], Field(json_schema_extra=_free_form())] = {}
+    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations."""
+
+
+class Model(Wire):
+    """A model that clients call by name."""
+
+    name: FreeName
+    """What clients put into the field "model" of a request."""
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher is served first when the budget does not reach. Default 0."""
+    slo: Slo = Slo()
+    """Latency limits of all classes that give none."""
+    max_quality_loss: DecimalString | None = None
+    """Traffic-weighted mean of the variants' qualityLoss that each class may see. Absent: no limit."""
+    max_model_len: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Longest context, tokens; sizes the KV cache. Default: twice the longest class."""
+    card: Card | None = None
+    """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
+    variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=_map_list())] = ()
+    """Ways to serve it. Default: one, bf16, from hf://NAME."""
+    classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=_map_list())] = ()
+    """Request classes, in order of matching; the last one takes what no other takes. Default: one of 1024 prompt and
+    256 answer tokens at 1 request per second."""
+    engine: Engine = Engine()
+    """How the model server runs."""
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        _refuse_duplicates("variants", [variant.name for variant in self.variants])
+        _refuse_duplicates("classes", [item.name for item in self.classes])
+        return self
+
+    @property
+    def effective_variants(self) -> tuple[Variant, ...]:
+        """The variants, the default one where none is given."""
+        return self.variants or (Variant(name="bf16", source=f"hf://{self.name}"),)
+
+    @property
+    def effective_classes(self) -> tuple[RequestClass, ...]:
+        """The classes, the default one where none is given."""
+        default = RequestClass(name="default", input_tokens=1024, output_tokens=256, requests_per_second=Decimal(1))
+        return self.classes or (default,)
+
+    @property
+    def effective_max_model_len(self) -> int:
+        """Longest context in tokens: as given, else twice the longest class."""
+        longest = max(item.input_tokens + item.output_tokens for item in self.effective_classes)
+        return self.max_model_len or 2 * longest
+
+
+class Prometheus(Wire):
+    """Where measured demand comes from."""
+
+    url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://")]
+    """Base URL of the Prometheus API."""
+    window: Duration = "5m"
+    """Over which rates are taken. Default 5m."""
+    quantile: DecimalString = Decimal("0.9")
+    """Which quantile of the rates in the window is planned for. Default 0.9."""
+
+
+class Demand(Wire):
+    """Measured rates in place of declared ones."""
+
+    prometheus: Prometheus
+    """The source."""
+
+
+class GpuSpec(Wire):
+    """Facts of a GPU that the catalogue does not know, from its datasheet."""
+
+    memory_gb: PositiveDecimal
+    """Memory, GB as sold."""
+    memory_bandwidth_gb_per_second: PositiveDecimal
+    """Memory bandwidth, GB/s."""
+    bf16_dense_tflops: PositiveDecimal
+    """Dense (not sparse) bf16 peak, TFLOP/s."""
+    fp8_dense_tflops: PositiveDecimal | None = None
+    """Dense fp8 peak, TFLOP/s. Absent: no fp8 arithmetic."""
+    link_gb_per_second: PositiveDecimal
+    """Bandwidth between GPUs of one node, GB/s in each direction."""
+
+
+class Resize(Wire):
+    """The object whose size is the number of nodes of the pool."""
+
+    api_version: Annotated[str, Field(min_length=1, max_length=128)]
+    """Such as karpenter.sh/v1."""
+    kind: Annotated[str, Field(min_length=1, max_length=63)]
+    """Such as NodePool."""
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the object."""
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Namespace, for kinds that have one. Default: the plan's."""
+    replicas_path: Annotated[str, Field(max_length=256, pattern=r"^(\.[A-Za-z0-9_-]+)+$")] | None = None
+    """Path of the size, such as .spec.count, where the kind has no /scale subresource."""
+
+
+class NodePool(Wire):
+    """Nodes of one kind at one price."""
+
+    name: Name
+    """Name within the plan."""
+    gpu: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """GPU type, such as H100-SXM-80GB. Absent: read from the nodes' labels."""
+    gpu_spec: GpuSpec | None = None
+    """Facts of the GPU, where the catalogue does not know it."""
+    gpus_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
+    """GPUs of one node. Absent: read from the nodes."""
+    dollars_per_node_hour: DecimalString | None = None
+    """Price of a node. 0 is a price. Absent: unknown, and nothing grows."""
+    capacity_type: Literal["OnDemand", "Spot", "Reserved"] = "OnDemand"
+    """How the nodes are rented. Default OnDemand."""
+    zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Zone of the nodes."""
+    min_nodes: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """The pool is never made smaller than this. Default 0."""
+    max_nodes: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """The pool is never made larger than this. Default 100 with resize; without, all nodes that match."""
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
+    """Labels that the pool's nodes carry; pods are bound to them."""
+    resize: Resize | None = None
+    """The object to size. Absent: fixed nodes, observed only."""
+
+    @model_validator(mode="after")
+    def _floor_below_cap(self) -> Self:
+        if self.max_nodes is not None and self.min_nodes > self.max_nodes:
+            raise ValueError(
+                f"minNodes {self.min_nodes} is above maxNodes {self.max_nodes}: lower one or raise the other"
+            )
+        if not self.node_selector:
+            raise ValueError("nodeSelector needs at least one label: it tells which nodes are this pool's")
+        return self
+
+    @property
+    def cap(self) -> int:
+        """Most nodes that the pool may have."""
+        return 100 if self.max_nodes is None else self.max_nodes
+
+
+class ParentRef(Wire):
+    """A Gateway."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the Gateway."""
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Its namespace. Default: the plan's."""
+    section_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Listener of the Gateway."""
+
+
+class HttpRoute(Wire):
+    """Routes of the Gateway API."""
+
+    parent_refs: Annotated[tuple[ParentRef, ...], Field(min_length=1, max_length=8)]
+    """Gateways to attach to."""
+
+
+class Gateway(Wire):
+    """Where routing weights are published."""
+
+    config_map: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """ConfigMap of the plan's namespace. Default: NAME-routing."""
+    http_route: HttpRoute | None = None
+    """Publish an HTTPRoute per model too."""
+
+
+class Survive(Wire):
+    """A loss after which classes are still served in full."""
+
+    event: Literal["AnyNode", "SpotPools"]
+    """AnyNode: any one node. SpotPools: all nodes of all Spot pools."""
+    min_priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Holds for models of this priority and above. Default 0."""
+
+
+class Resilience(Wire):
+    """What the plan withstands."""
+
+    survive: Annotated[tuple[Survive, ...], Field(max_length=4)] = ()
+    """Losses to withstand."""
+
+
+class Change(Wire):
+    """When a better plan is worth moving for."""
+
+    min_gain: DecimalString = Decimal("0.05")
+    """Least relative gain for which a running fleet is changed. Default 0.05."""
+    min_lifetime: Duration = "10m"
+    """A plan is kept at least this long, losses and edits apart. Default 10m."""
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    """From the end of traffic to a replica until it is removed. Default 30."""
+
+
+class Solver(Wire):
+    """How the plan is computed."""
+
+    method: Annotated[str, Field(min_length=1, max_length=32)] = "Auto"
+    """Auto, or a method that servingplan solve --method lists. Default Auto."""
+    deadline_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """The best plan known after this time is taken. Default 10."""
+
+
+class PlanSpec(Wire):
+    """What to serve, on what, for how much."""
+
+    budget: Budget
+    """What the plan may spend."""
+    objective: Literal["MinimizeCost", "MaximizeService"] = "MinimizeCost"
+    """MinimizeCost: serve the declared rates, higher priorities first, as cheaply as can be. MaximizeService: serve the
+    mix of classes at the highest rate that the budget buys. Default MinimizeCost."""
+    mode: Literal["Auto", "Approve", "Preview"] = "Auto"
+    """Auto: apply. Approve: apply once the annotation servingplan.dev/approve carries the plan's hash. Preview: only
+    show. Default Auto."""
+    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=64, json_schema_extra=_map_list())]
+    """The models to serve."""
+    demand: Demand | None = None
+    """Measured rates in place of declared ones."""
+    node_pools: Annotated[tuple[NodePool, ...], Field(min_length=1, max_length=64, json_schema_extra=_map_list())]
+    """The nodes that may be used."""
+    gateway: Gateway = Gateway()
+    """Where routing weights are published."""
+    resilience: Resilience = Resilience()
+    """What the plan withstands."""
+    change: Change = Change()
+    """When a better plan is worth moving for."""
+    solver: Solver = Solver()
+    """How the plan is computed."""
+    deletion_policy: Literal["ScaleToFloor", "Retain"] = "ScaleToFloor"
+    """When the plan is deleted. ScaleToFloor: drain, remove the replicas, return pools to minNodes. Retain: leave
+    replicas, routing and pools as they are. Default ScaleToFloor."""
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        _refuse_duplicates("models", [model.name for model in self.models])
+        _refuse_duplicates("nodePools", [pool.name for pool in self.node_pools])
+        return self
+
+
+def _refuse_duplicates(field: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{field}: the name {twice[0]!r} is given twice; rename one")
+
+
+SPEC_RULES: dict[str, list[dict[str, str]]] = {
+    "NodePool": [
+        {
+            "rule": "!has(self.maxNodes) || !has(self.minNodes) || self.minNodes <= self.maxNodes",
+            "message": "minNodes is above maxNodes: lower one or raise the other",
+        },
+        {
+            "rule": "size(self.nodeSelector) > 0",
+            "message": "nodeSelector needs at least one label: it tells which nodes are this pool's",
+        },
+    ],
+}
+"""CEL rules by model name; what these say, the validators above say too."""
+
+
+def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
+    """The spec, or every mistake in it, each with its field, its value and what to do."""
+    try:
+        return PlanSpec.model_validate(raw), ()
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        # A list whose item is wrong is reported as too short as well: only the item helps.
+        inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+        return None, tuple(
+            InputError(
+                _path(problem["loc"]),
+                None if problem["type"] == "missing" else problem.get("input"),
+                _advice(problem["type"], problem["msg"]),
+            )
+            for problem in problems
+            if not (problem["type"] == "too_short" and problem["loc"] in inner)
+        )
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = "spec"
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text
+
+
+def _advice(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is required; add it"
+    if kind == "extra_forbidden":
+        return "is not a field of LLMServingPlan; remove it or correct its spelling"
+    return message.removeprefix("Value error, ")

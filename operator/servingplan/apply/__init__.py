@@ -1,0 +1,1 @@
+"""EFFECT. Carries decided actions out, one result per action; decides nothing."""

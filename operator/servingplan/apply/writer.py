@@ -1,0 +1,187 @@
+"""One write per action, with the guards that make a repeated or interrupted turn harmless.
+
+Whole objects go by server-side apply under one field manager, forced: they are ours alone. Pods are patched only if they
+still have the uid that was seen. Pools are written only if they have not changed since they were read, never forced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec, Resize
+from servingplan.errors import ApiError, Conflict, NotFound
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Api, Resource
+from servingplan.model.actions import (
+    AnyAction,
+    ApplyObject,
+    ClaimPool,
+    DeleteObject,
+    DeletePod,
+    DrainPod,
+    PlacePod,
+    ResizePool,
+    RestorePod,
+    ScaleDeployment,
+)
+from servingplan.model.outcome import Outcome, Refused
+from servingplan.model.world import Observation, PlanObject
+from servingplan.observe.cluster import size_path
+from servingplan.render import names
+
+_KINDS: dict[str, Resource] = {"Deployment": DEPLOYMENTS, "Service": SERVICES, "ConfigMap": CONFIG_MAPS}
+_DELETION_COST_LEAVING = "-1000"
+
+Json = dict[str, Any]
+
+
+class NameTaken(ApiError):  # noqa: N818 (a reason, as the API server's)
+    """An object of that name is there and is not ours."""
+
+
+class Writer:
+    """Carries out the actions of one plan's turn. Blocks: call it in a thread."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def write(self, actions: tuple[AnyAction, ...], *, world: Observation, spec: PlanSpec | None) -> Outcome:
+        """Try every action in order; a refusal does not stop the others."""
+        done: list[AnyAction] = []
+        refused: list[Refused] = []
+        for action in actions:
+            try:
+                self._write(action, world, spec)
+            except ApiError as error:
+                if isinstance(error, NotFound) and isinstance(action, PlacePod | DrainPod | RestorePod | DeletePod):
+                    continue  # the pod went by itself
+                refused.append(Refused(action=action, reason=error.reason, message=error.message))
+            else:
+                done.append(action)
+        return Outcome(done=tuple(done), refused=tuple(refused))
+
+    def _write(self, action: AnyAction, world: Observation, spec: PlanSpec | None) -> None:
+        plan = world.plan
+        match action:
+            case ApplyObject():
+                self._apply(action.manifest, world)
+            case ScaleDeployment():
+                self._api.merge(
+                    DEPLOYMENTS,
+                    action.name,
+                    {"spec": {"replicas": action.replicas}},
+                    manager=names.FIELD_MANAGER,
+                    namespace=plan.namespace,
+                )
+            case DeleteObject():
+                self._api.delete(_KINDS[action.object_kind], action.name, uid=action.uid, namespace=plan.namespace)
+            case ClaimPool():
+                self._patch_pool(action.pool, world, spec, claimed_by=action.claimed_by, nodes=None)
+            case ResizePool():
+                self._patch_pool(action.pool, world, spec, claimed_by=plan.key, nodes=action.nodes)
+            case PlacePod():
+                self._patch_pod(plan, action.pod, action.uid, _placed(action, world.now))
+            case DrainPod():
+                self._patch_pod(plan, action.pod, action.uid, _draining(action))
+            case RestorePod():
+                self._patch_pod(plan, action.pod, action.uid, _RESTORED)
+            case DeletePod():
+                self._api.delete(PODS, action.pod, uid=action.uid, namespace=plan.namespace)
+
+    def _apply(self, manifest: Json, world: Observation) -> None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        resource = _KINDS[kind]
+        if world.live(kind, name) is None:
+            self._refuse_foreign(resource, name, world.plan)
+        self._api.apply(resource, manifest, manager=names.FIELD_MANAGER, force=True)
+
+    def _refuse_foreign(self, resource: Resource, name: str, plan: PlanObject) -> None:
+        try:
+            found = self._api.get(resource, name, namespace=plan.namespace)
+        except NotFound:
+            return
+        owners = found["metadata"].get("ownerReferences") or ()
+        if not any(owner.get("uid") == plan.uid for owner in owners):
+            raise NameTaken(409, "NameTaken", f"{resource.kind} {name} is there and is not this plan's")
+
+    def _patch_pod(self, plan: PlanObject, name: str, uid: str, patch: Json) -> None:
+        patch = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
+        try:
+            self._api.merge(PODS, name, patch, manager=names.FIELD_MANAGER, namespace=plan.namespace)
+        except Conflict as error:
+            raise NotFound(404, "NotFound", f"pod {name} is another one now: {error.message}") from error
+
+    def _patch_pool(
+        self, pool: str, world: Observation, spec: PlanSpec | None, *, claimed_by: str, nodes: int | None
+    ) -> None:
+        resize = _resize_of(pool, spec)
+        seen = world.pool(pool)
+        if resize is None or seen is None:
+            raise NotFound(404, "NotFound", f"pool {pool} has no object to size")
+        resource = self._api.discover(resize.api_version, resize.kind)
+        namespace = (resize.namespace or world.plan.namespace) if resource.namespaced else None
+        # A claim made earlier in this turn changed the version that was seen: read it anew, and look again.
+        current = self._api.get(resource, resize.name, namespace=namespace)
+        annotations = current["metadata"].get("annotations") or {}
+        holder = annotations.get(names.CLAIM_ANNOTATION)
+        path = size_path(resize)
+        size = _at(current, path)
+        if holder not in (None, "", world.plan.key):
+            raise Conflict(409, "ClaimedByOther", f"{resize.kind} {resize.name} was claimed by plan {holder} meanwhile")
+        if (size or 0) != (seen.wanted or 0):
+            raise Conflict(409, "Changed", f"the size of {resize.kind} {resize.name} became {size} since it was read")
+        asked = None if not claimed_by else str(size or 0) if nodes is None else str(nodes)
+        patch: Json = {
+            "metadata": {
+                "resourceVersion": current["metadata"]["resourceVersion"],
+                "annotations": {names.CLAIM_ANNOTATION: claimed_by or None, names.SIZE_ANNOTATION: asked},
+            }
+        }
+        if nodes is not None:
+            _put(patch, path, nodes)
+        self._api.merge(resource, resize.name, patch, manager=names.POOL_MANAGER, namespace=namespace)
+
+
+_RESTORED: Json = {
+    "metadata": {
+        "labels": {names.SERVING_LABEL: "true"},
+        "annotations": {names.DRAINING_SINCE_ANNOTATION: None, names.DELETION_COST_ANNOTATION: None},
+    }
+}
+
+
+def _placed(action: PlacePod, now: str) -> Json:
+    return {
+        "metadata": {"annotations": {names.PLACED_ON_ANNOTATION: action.node, names.PLACED_SINCE_ANNOTATION: now}},
+        "spec": {
+            "schedulingGates": None,
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": action.node_affinity}},
+        },
+    }
+
+
+def _draining(action: DrainPod) -> Json:
+    metadata: Json = {
+        "annotations": {
+            names.DRAINING_SINCE_ANNOTATION: action.since,
+            names.DELETION_COST_ANNOTATION: _DELETION_COST_LEAVING,
+        }
+    }
+    if action.leave_service:
+        metadata["labels"] = {names.SERVING_LABEL: "false"}
+    return {"metadata": metadata}
+
+
+def _resize_of(pool: str, spec: PlanSpec | None) -> Resize | None:
+    return next((item.resize for item in (spec.node_pools if spec else ()) if item.name == pool), None)
+
+
+def _at(item: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        item = item.get(key) if isinstance(item, dict) else None
+    return item
+
+
+def _put(patch: Json, path: tuple[str, ...], value: int) -> None:
+    for key in path[:-1]:
+        patch = patch.setdefault(key, {})
+    patch[path[-1]] = value

@@ -1,0 +1,189 @@
+"""THE TURN. observe -> publish weights -> decide -> apply the next safe step -> status, always.
+
+The one place where the pure middle meets the world. Everything that blocks runs in a thread; the event loop only waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from servingplan.api.v1alpha1 import API_VERSION, KIND, PlanSpec
+from servingplan.apply.writer import Writer
+from servingplan.decide import Solve, decide, publish
+from servingplan.errors import ApiError
+from servingplan.kube import EVENTS, PLANS, Api
+from servingplan.model.actions import AnyAction
+from servingplan.model.answer import Answer
+from servingplan.model.decision import Decision
+from servingplan.model.outcome import Outcome
+from servingplan.model.question import Question, canonical_json
+from servingplan.model.world import Observation
+from servingplan.observe.cluster import Reader
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.render import names
+from servingplan.status import Event, conclude, events
+
+log = logging.getLogger("servingplan")
+
+
+@dataclass(frozen=True)
+class TurnReport:
+    """What a turn did, for the caller's next wait and for measurements."""
+
+    gone: bool = False
+    """The plan is not there any more."""
+    writes: int = 0
+    seconds: float = 0.0
+    wake_in_seconds: float | None = None
+    """When something that was begun will be due."""
+    again: bool = False
+    """The world changed by our own hand: look again at once."""
+    decision: Decision | None = None
+
+
+class RememberedSolve:
+    """A solver that answers the same question once: a plan that is only shown would be solved anew on every turn."""
+
+    def __init__(self, solve: Solve) -> None:
+        self._solve = solve
+        self._known: dict[tuple[str, str], Answer] = {}
+
+    def __call__(self, question: Question, spec: PlanSpec) -> Answer:
+        """The answer; only one that the clock cut short is sought again."""
+        key = (canonical_json(question), spec.solver.model_dump_json())
+        if key not in self._known:
+            answer = self._solve(question, spec)
+            if answer.stopped == "deadline":
+                return answer
+            while len(self._known) > 3:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = answer
+        return self._known[key]
+
+
+class Turns:
+    """Takes the turns of one plan. Not to be entered twice at a time."""
+
+    def __init__(self, *, api: Api, reader: Reader, solve: Solve, namespace: str, name: str) -> None:
+        self._api = api
+        self._reader = reader
+        self._writer = Writer(api)
+        self._solve = RememberedSolve(solve)
+        self._namespace = namespace
+        self._name = name
+
+    async def take(self) -> TurnReport:
+        """One turn. Raises ``ApiError`` only where the plan itself cannot be read or its status not be written."""
+        started = time.monotonic()
+        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+        if world is None:
+            return TurnReport(gone=True)
+        early = publish(world)
+        if early:
+            # Weights first: they need no solver, and a replica that is gone must not wait for one.
+            outcome = await asyncio.to_thread(self._write, early, world)
+            if outcome.done:
+                again = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+                if again is None:
+                    return TurnReport(gone=True, writes=len(outcome.done))
+                world = again
+        decision = await asyncio.to_thread(decide, world, self._solve)
+        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        writes = len(outcome.done) + len(early)
+        writes += await asyncio.to_thread(self._report, world, decision, outcome)
+        return TurnReport(
+            writes=writes,
+            seconds=time.monotonic() - started,
+            wake_in_seconds=decision.wake_in_seconds,
+            again=bool(outcome.done),
+            decision=decision,
+        )
+
+    def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
+        spec, _ = effective_spec(world, read_record(world))
+        outcome = self._writer.write(actions, world=world, spec=spec)
+        for action in outcome.done:
+            log.info("%s %s", world.plan.key, action)
+        for item in outcome.refused:
+            log.warning("%s refused: %s: %s: %s", world.plan.key, item.action, item.reason, item.message)
+        return outcome
+
+    def _carry_out(self, decision: Decision, world: Observation) -> Outcome:
+        """Groups in order. A plan that cannot be written down is not begun, and what weights still point at stays."""
+        first = self._write(decision.first, world)
+        if first.refused:
+            return first
+        grow = self._write(decision.grow, world)
+        routing = self._write(decision.routing, world)
+        shrink = self._write(decision.shrink, world) if not routing.refused else Outcome()
+        parts = (first, grow, routing, shrink)
+        return Outcome(
+            done=tuple(action for part in parts for action in part.done),
+            refused=tuple(item for part in parts for item in part.refused),
+        )
+
+    def _report(self, world: Observation, decision: Decision, outcome: Outcome) -> int:
+        status = conclude(world, decision, outcome)
+        posted = events(world, decision, outcome, status)
+        writes = 0
+        wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if wanted != world.plan.status:
+            manifest = {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "metadata": {"name": world.plan.name, "namespace": world.plan.namespace, "uid": world.plan.uid},
+                "status": wanted,
+            }
+            self._api.apply(PLANS, manifest, manager=names.STATUS_MANAGER, force=True, subresource="status")
+            writes += 1
+        for event in posted:
+            writes += self._post(event, world)
+        return writes
+
+    def _post(self, event: Event, world: Observation) -> int:
+        """Events are news, not state: one that cannot be posted is only logged."""
+        plan = world.plan
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{plan.name}.", "namespace": plan.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": plan.name,
+                "namespace": plan.namespace,
+                "uid": plan.uid,
+            },
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "source": {"component": "servingplan"},
+            "reportingComponent": "servingplan",
+            "reportingInstance": "servingplan",
+            "firstTimestamp": world.now,
+            "lastTimestamp": world.now,
+            "count": 1,
+        }
+        try:
+            self._api.create(EVENTS, manifest, namespace=plan.namespace)
+        except ApiError as error:
+            log.warning("%s event %s not posted: %s", plan.key, event.reason, error)
+            return 0
+        return 1
+
+
+def solve_with(default_deadline_seconds: float | None = None) -> Solve:
+    """The project's solver as ``decide`` wants it; imported late, since it takes a while to load."""
+
+    def answer(question: Question, spec: PlanSpec) -> Answer:
+        from servingplan.solve import solve
+
+        deadline = default_deadline_seconds or float(spec.solver.deadline_seconds)
+        method = "exact" if spec.solver.method == "Auto" else spec.solver.method
+        return solve(question, method=method, deadline_seconds=deadline)
+
+    return answer
+

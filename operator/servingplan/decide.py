@@ -1,0 +1,490 @@
+"""PURE. The order of one turn: facts -> question -> plan -> next safe step, as one ``Decision`` value.
+
+``publish`` needs no solver and comes first in a turn: weights over what is ready. ``decide`` does the rest. The operator
+and the command line call the same two functions, so neither can drift from the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from servingplan.api.v1alpha1 import PlanSpec, seconds_of
+from servingplan.errors import InputError
+from servingplan.model.actions import AnyAction, ApplyObject
+from servingplan.model.answer import Answer
+from servingplan.model.decision import Decision, Finding
+from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, digest
+from servingplan.model.question import Question, canonical_json
+from servingplan.model.world import LiveObject, Observation, PlanObject
+from servingplan.planning.fleet import fleet_of
+from servingplan.planning.pools import Pool, read_pools
+from servingplan.planning.question import Posed, ShapeFacts, pose
+from servingplan.planning.record import RECORD_KEY, effective_spec, read_record, routing_as_published
+from servingplan.render import names
+from servingplan.render.deployment import deployment, owner_reference, replica_digest, replica_template, service
+from servingplan.render.routing import routing_config_map, routing_document
+from servingplan.steps.growth import CENT, total_spend
+from servingplan.steps.next import next_step, ready_replicas
+from servingplan.verify import verify
+
+Solve = Callable[[Question, PlanSpec], Answer]
+"""Answers a question within the deadline of the spec."""
+
+
+@dataclass
+class _Turn:
+    """What accumulates while a turn is decided."""
+
+    world: Observation
+    record: PlanRecord
+    findings: list[Finding] = field(default_factory=list)
+
+    def find(self, condition: str, reason: str, message: str, *, holds: bool = False) -> None:
+        self.findings.append(Finding(condition=condition, reason=reason, message=message, holds=holds))
+
+
+def publish(world: Observation) -> tuple[AnyAction, ...]:
+    """Weights over what is ready now, by the plan in force. Needs no solver."""
+    record = read_record(world)
+    spec, _ = effective_spec(world, record)
+    if spec is None or record.fleet is None or world.failures:
+        return ()
+    facts = replica_facts(world, record.fleet)
+    return _routing_actions(world, spec, record.fleet, facts, ready_replicas(world))
+
+
+def decide(world: Observation, solve: Solve) -> Decision:
+    """Everything that this turn is to do. Pure but for the solver's clock."""
+    record = read_record(world)
+    turn = _Turn(world, record)
+    spec, errors = effective_spec(world, record)
+    for error in errors:
+        turn.find("SpecValid", "SpecInvalid", str(error))
+    if world.failures:
+        for failure in world.failures:
+            turn.find("InventoryAvailable", failure.reason, failure.message)
+        return Decision(fleet=record.fleet, waiting=record.waiting, findings=tuple(turn.findings))
+    if spec is None:
+        return Decision(findings=tuple(turn.findings))
+    if taken := _taken_names(world, spec):
+        turn.find("RoutingPublished", "NameTaken", taken)
+        return Decision(fleet=record.fleet, waiting=record.waiting, findings=tuple(turn.findings))
+    pools, pool_errors = read_pools(spec, world)
+    for error in pool_errors:
+        turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
+    _pool_findings(turn, pools)
+    frozen = bool(errors or pool_errors) or _must_wait(turn, pools)
+    if not frozen:
+        record, frozen = _replan(turn, spec, pools, solve)
+    spend = total_spend(pools)
+    known_spend = None if spend != spend else round(spend, 6)
+    if record.fleet is None:
+        first = _record_actions(world, record) if record.waiting is not None and spec.mode == "Approve" else ()
+        return Decision(
+            fleet=record.fleet,
+            waiting=record.waiting,
+            first=first,
+            findings=tuple(turn.findings),
+            spend_dollars_per_hour=known_spend,
+        )
+    fleet = record.fleet
+    if (
+        record.waiting is not None
+        and known_spend is not None
+        and known_spend > float(spec.budget.dollars_per_hour) + CENT
+    ):
+        fleet = _smaller(fleet, record.waiting)
+    facts = replica_facts(world, fleet)
+    step = next_step(world=world, spec=spec, pools=pools, fleet=fleet, facts=facts, may_grow=not frozen)
+    objects, render_errors = _object_actions(world, spec, pools, fleet)
+    for error in render_errors:
+        turn.find("SpecValid", "SpecInvalid", str(error))
+    return Decision(
+        fleet=record.fleet,
+        waiting=record.waiting,
+        first=_record_actions(world, record),
+        grow=(*objects, *step.before_routing),
+        routing=_routing_actions(world, spec, fleet, facts, step.ready),
+        shrink=step.after_routing,
+        findings=tuple(turn.findings),
+        spend_dollars_per_hour=known_spend,
+        held_back=step.held_back and not frozen,
+        unseated=step.unseated,
+        ready=dict(step.ready),
+        wake_in_seconds=step.wake_in_seconds,
+    )
+
+
+def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
+    """Of every Deployment of ours: as planned, else as its annotation tells of the plan that last held it."""
+    facts: dict[str, ReplicaFacts] = {}
+    for live in world.deployments():
+        text = live.manifest["metadata"].get("annotations", {}).get(names.FACTS_ANNOTATION, "")
+        try:
+            facts[live.name] = ReplicaFacts.model_validate_json(text)
+        except ValidationError:
+            continue
+    facts.update({item.deployment: item.facts for item in fleet.replica_sets})
+    return dict(sorted(facts.items()))
+
+
+# --- planning -------------------------------------------------------------------------------------------------------
+
+
+def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
+    """The record after this turn's planning, and whether nothing may grow."""
+    world, record = turn.world, turn.record
+    posed, errors = pose(spec=spec, pools=pools, incumbent=record.fleet)
+    for error in errors:
+        reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
+        turn.find("SpecValid", reason, str(error))
+    for line in posed.unfit:
+        turn.find("SpecValid", "NoFittingShape", line)
+    names_of, template_errors = _deployment_names(world.plan, posed)
+    for error in template_errors:
+        turn.find("SpecValid", "SpecInvalid", str(error))
+    if errors or posed.unfit or template_errors:
+        return record, True
+    if posed.question is None:
+        lacking = ", ".join(posed.no_room) or "all classes"
+        turn.find(
+            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; add nodes or pools"
+        )
+        return record, True
+    asked = digest([json.loads(canonical_json(posed.question.model_copy(update={"running": None}))), names_of])
+    if record.fleet is not None and record.question == asked:
+        kept = {"spec": world.plan.spec, "generation": world.plan.generation}
+        return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
+    if record.waiting is not None and record.waiting_question == asked:
+        answer = Answer.model_validate(record.waiting_answer)
+        return _adopt(turn, spec, answer, record.waiting, asked), False
+    answer = solve(posed.question, spec)
+    if answer.status == "Infeasible":
+        turn.find("PlanSolved", "Infeasible", "; ".join(answer.reasons) or "the constraints exclude each other")
+        return _fall_back(turn, spec, posed, solve, names_of)
+    broken = verify(posed.question, answer)
+    if broken:
+        text = "; ".join(str(item) for item in broken[:3])
+        turn.find("PlanSolved", "SolverError", f"the solver's plan breaks its promises and is not used: {text}")
+        return record, True
+    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[_shape_key(shape)])
+    if _keep_incumbent(turn, spec, posed.question, answer):
+        return record.model_copy(update={"question": asked, **_NOTHING_WAITS}), False
+    return _adopt(turn, spec, answer, fleet, asked), False
+
+
+_NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
+
+
+def _adopt(turn: _Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
+    """The new plan in force, or waiting where the mode asks for consent."""
+    world, record = turn.world, turn.record
+    waits = spec.mode == "Preview" or (spec.mode == "Approve" and world.plan.approved_hash != fleet.hash)
+    if waits and (record.fleet is None or record.fleet.hash != fleet.hash or spec.mode == "Preview"):
+        return record.model_copy(
+            update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
+        )
+    return PlanRecord(
+        fleet=fleet,
+        answer=answer_data(answer),
+        question=asked,
+        generation=world.plan.generation,
+        since=world.now,
+        spec=world.plan.spec,
+    )
+
+
+def answer_data(answer: Answer) -> dict[str, Any]:
+    """The answer without the time that it took: what is written down is the same on any machine."""
+    data: dict[str, Any] = answer.model_dump(mode="json", exclude={"seconds"}, exclude_none=True)
+    return data
+
+
+def _fall_back(
+    turn: _Turn, spec: PlanSpec, posed: Posed, solve: Solve, names_of: Mapping[str, str]
+) -> tuple[PlanRecord, bool]:
+    """Where floors or survival cannot hold, what runs stays, unless it costs more than the budget: then the best plan
+    without them takes over, so that spend falls."""
+    record = turn.record
+    assert posed.question is not None
+    if record.fleet is None or record.fleet.dollars_per_hour <= posed.question.budget_dollars_per_hour + CENT:
+        return record, True
+    relaxed = posed.question.model_copy(
+        update={
+            "survive": (),
+            "pools": tuple(pool.model_copy(update={"min_nodes": 0}) for pool in posed.question.pools),
+        }
+    )
+    answer = solve(relaxed, spec)
+    if answer.status == "Infeasible" or verify(relaxed, answer):
+        return record, True
+    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[_shape_key(shape)])
+    return record.model_copy(update={"fleet": fleet, "answer": answer_data(answer), "question": None}), True
+
+
+def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
+    """Whether the running plan still holds and the new one is not worth moving for. Edits always count."""
+    record = turn.record
+    if record.fleet is None or record.answer is None or record.generation != turn.world.plan.generation:
+        return False
+    try:
+        running = Answer.model_validate(record.answer)
+    except ValidationError:
+        return False
+    if verify(question, running):
+        return False
+    young = record.since is not None and _seconds(record.since, turn.world.now) < seconds_of(spec.change.min_lifetime)
+    return young or _gain(running, answer) < float(spec.change.min_gain)
+
+
+def _gain(running: Answer, new: Answer) -> float:
+    """Relative gain: of the multiple served, or of service and then of dollars."""
+    if running.scale is not None and new.scale is not None:
+        return _relative(new.scale - running.scale, running.scale)
+    served_before, served_after = sum(running.unserved.values()), sum(new.unserved.values())
+    if served_after < served_before - 1e-9:
+        return _relative(served_before - served_after, served_before)
+    before, after = running.dollars_per_hour or 0.0, new.dollars_per_hour or 0.0
+    return _relative(before - after, before)
+
+
+def _relative(difference: float, base: float) -> float:
+    return difference / base if base > 0 else (1.0 if difference > 0 else 0.0)
+
+
+def _seconds(then: str, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
+
+
+def _shape_key(shape: ShapeFacts) -> str:
+    return f"{shape.model.name}/{shape.variant.name}/{shape.pool.name}/tp{shape.tensor_parallel}pp{shape.pipeline_parallel}"
+
+
+def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], tuple[InputError, ...]]:
+    """Deployment by shape. The names are part of what is asked, since they hold image, arguments and template."""
+    found: dict[str, str] = {}
+    errors: dict[str, InputError] = {}
+    for shape in posed.shapes.values():
+        key = _shape_key(shape)
+        if key in found:
+            continue
+        try:
+            template = _template(shape)
+        except InputError as error:
+            errors[str(error)] = error
+            continue
+        replica = replica_digest(
+            plan=plan.name,
+            model=shape.model.name,
+            variant=shape.variant.name,
+            pool=shape.pool.name,
+            template=template,
+        )
+        found[key] = names.deployment_name(plan.name, shape.model.name, replica)
+    return found, tuple(errors[text] for text in sorted(errors))
+
+
+def _template(shape: ShapeFacts) -> dict[str, Any]:
+    return replica_template(
+        model=shape.model,
+        variant=shape.variant,
+        pool=shape.pool.spec,
+        tensor_parallel=shape.tensor_parallel,
+        pipeline_parallel=shape.pipeline_parallel,
+    )
+
+
+def _smaller(active: Fleet, proposed: Fleet) -> Fleet:
+    """What both plans hold: a shrink that the budget forces does not wait for approval, growth does."""
+    sets = []
+    for item in active.replica_sets:
+        other = proposed.replica_set(item.deployment)
+        if other is not None:
+            copies = min(item.replicas, other.replicas)
+            share = copies / item.replicas
+            planned = {name: rate * share for name, rate in item.planned.items()}
+            sets.append(item.model_copy(update={"replicas": copies, "planned": planned}))
+    nodes = {name: min(count, proposed.nodes.get(name, 0)) for name, count in active.nodes.items()}
+    return active.model_copy(update={"replica_sets": tuple(sets), "nodes": nodes})
+
+
+# --- what keeps a turn from growing ---------------------------------------------------------------------------------
+
+
+def _pool_findings(turn: _Turn, pools: Iterable[Pool]) -> None:
+    prices = {other.key: other.prices for other in turn.world.other_plans}
+    for pool in pools:
+        for problem in (pool.problem, pool.conflict):
+            if problem is not None:
+                unread = problem.reason in ("ReadForbidden", "ReadFailed")
+                turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
+        if pool.object is None or pool.dollars_per_node_hour is None:
+            continue
+        for key in sorted(prices):
+            other = prices[key].get(pool.object.reference)
+            if other is not None and float(other) != pool.dollars_per_node_hour:
+                turn.find(
+                    "WithinBudget",
+                    "PriceDisagreement",
+                    f"nodePools[{pool.name}].dollarsPerNodeHour is {pool.dollars_per_node_hour:g}, plan {key} says "
+                    f"{float(other):g} for the same pool; make them equal",
+                )
+
+
+def _must_wait(turn: _Turn, pools: tuple[Pool, ...]) -> bool:
+    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read."""
+    wait = False
+    for pool in pools:
+        if pool.dollars_per_node_hour is None and pool.problem is None:
+            turn.find(
+                "WithinBudget",
+                "PriceUnknown",
+                f"spec.nodePools[{pool.name}].dollarsPerNodeHour: not given, so spend cannot be computed and nothing "
+                "grows; give the price of a node (0 is a price)",
+            )
+            wait = True
+        stands_on = turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0
+        if pool.problem is not None and (
+            pool.problem.reason in ("ReadForbidden", "ReadFailed")
+            or (pool.problem.reason == "PoolMissing" and stands_on)
+        ):
+            wait = True
+    return wait
+
+
+def _taken_names(world: Observation, spec: PlanSpec) -> str | None:
+    routing = names.routing_name(world.plan.name, spec.gateway.config_map)
+    for name, field_name in (
+        (routing, "spec.gateway.configMap"),
+        (names.record_name(world.plan.name), "metadata.name"),
+    ):
+        live = world.live("ConfigMap", name)
+        if live is not None and not live.ours:
+            return (
+                f"{field_name}: ConfigMap {name} belongs to {live.owner} and is left alone; choose another name, or "
+                "delete that ConfigMap"
+            )
+    return None
+
+
+# --- objects --------------------------------------------------------------------------------------------------------
+
+
+def _object_actions(
+    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet
+) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
+    """Deployments and Services of the plan that are missing or were changed by somebody else."""
+    models = {model.name: model for model in spec.models}
+    by_pool = {pool.name: pool for pool in pools}
+    actions: list[AnyAction] = []
+    errors: list[InputError] = []
+    for item in fleet.replica_sets:
+        model, pool = models.get(item.model), by_pool.get(item.pool)
+        variant = next((v for v in model.effective_variants if v.name == item.variant), None) if model else None
+        live = world.live("Deployment", item.deployment)
+        manifests = [service(plan=world.plan, replica_set=item)]
+        if model is not None and pool is not None and variant is not None:
+            try:
+                template = replica_template(
+                    model=model,
+                    variant=variant,
+                    pool=pool.spec,
+                    tensor_parallel=item.tensor_parallel,
+                    pipeline_parallel=item.pipeline_parallel,
+                )
+            except InputError as error:
+                errors.append(error)
+                continue
+            replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
+            manifests.append(
+                deployment(
+                    plan=world.plan,
+                    replica_set=item,
+                    template=template,
+                    replicas=replicas,
+                    startup_seconds=model.engine.startup_seconds,
+                    fleet=fleet,
+                )
+            )
+        for manifest in manifests:
+            found = world.live(manifest["kind"], manifest["metadata"]["name"])
+            if not in_place(found, manifest):
+                why = f"{manifest['kind']} {item.deployment}: {item.replicas} x {item.model} on {item.pool}"
+                actions.append(ApplyObject(manifest=manifest, why=why))
+    return tuple(actions), tuple(errors)
+
+
+def _routing_actions(
+    world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
+) -> tuple[AnyAction, ...]:
+    name = names.routing_name(world.plan.name, spec.gateway.config_map)
+    live = world.live("ConfigMap", name)
+    if live is not None and not live.ours:
+        return ()
+    document = routing_document(
+        plan=world.plan,
+        spec=spec,
+        fleet=fleet,
+        facts=facts,
+        ready=ready,
+        previous=routing_as_published(world, name),
+    )
+    manifest = routing_config_map(world.plan, spec, document)
+    if in_place(live, manifest):
+        return ()
+    serving = sum(1 for count in ready.values() if count)
+    why = f"revision {document['revision']}: weights over {sum(ready.values())} ready replicas of {serving} Deployments"
+    return (ApplyObject(manifest=manifest, why=why),)
+
+
+def _record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
+    name = names.record_name(world.plan.name)
+    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": world.plan.namespace,
+            "labels": {
+                names.PLAN_LABEL: names.label_value(world.plan.name),
+                "app.kubernetes.io/managed-by": "servingplan",
+            },
+            "ownerReferences": [owner_reference(world.plan)],
+        },
+        "data": {RECORD_KEY: text},
+    }
+    live = world.live("ConfigMap", name)
+    if in_place(live, manifest):
+        return ()
+    what = record.fleet or record.waiting
+    return (ApplyObject(manifest=manifest, why=f"plan {what.hash if what else 'none'} is written down"),)
+
+
+def in_place(live: LiveObject | None, manifest: Mapping[str, Any]) -> bool:
+    """Whether an object is there, ours, and as we render it; what others or the API server added to it is theirs."""
+    if live is None or not live.ours:
+        return False
+    metadata = manifest["metadata"]
+    wanted: dict[str, Any] = {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}}
+    wanted.update({key: manifest[key] for key in ("spec", "data") if key in manifest})
+    return covers(live.manifest, wanted)
+
+
+def covers(live: Any, wanted: Any) -> bool:
+    """Whether all of ``wanted`` stands so in ``live``: maps may have more keys, lists are as long."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(key in live and covers(live[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(covers(have, want) for have, want in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)

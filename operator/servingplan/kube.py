@@ -1,0 +1,252 @@
+"""EFFECT. The only door to the Kubernetes API: JSON in, JSON out, every refusal a typed error.
+
+The generated classes of the client are not used: the operator reads a few fields of large lists and writes manifests
+that it renders itself, and server-side apply is the same request for every kind. What is used of the client is its
+configuration (kubeconfig, in-cluster token with renewal, TLS) and its connection pool.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+import kubernetes.client
+import kubernetes.config
+import urllib3.exceptions
+
+from servingplan.errors import ApiError, NotFound, api_error
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+PAGE_SIZE = 500
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object as the API server names it."""
+
+    api_version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def base(self) -> str:
+        """Path of the group and version."""
+        return f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+
+    def path(self, *, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """URL path of a collection or an object."""
+        parts = [self.base]
+        if self.namespaced and namespace is not None:
+            parts += ["namespaces", quote(namespace)]
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(quote(name))
+        if subresource is not None:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+NODES = Resource("v1", "nodes", "Node", namespaced=False)
+PODS = Resource("v1", "pods", "Pod")
+SERVICES = Resource("v1", "services", "Service")
+CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
+EVENTS = Resource("v1", "events", "Event")
+DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
+PLANS = Resource("servingplan.dev/v1alpha1", "llmservingplans", "LLMServingPlan")
+
+
+class Api(Protocol):
+    """What observe and apply need of a cluster. Every method raises ``ApiError`` and blocks: call it in a thread."""
+
+    def list(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+    ) -> Iterator[Json]:
+        """Objects of a kind, page by page."""
+        ...
+
+    def get(
+        self, resource: Resource, name: str, *, namespace: str | None = None, subresource: str | None = None
+    ) -> Json:
+        """One object."""
+        ...
+
+    def create(self, resource: Resource, manifest: Json, *, namespace: str | None = None) -> Json:
+        """Create an object."""
+        ...
+
+    def apply(
+        self,
+        resource: Resource,
+        manifest: Json,
+        *,
+        manager: str,
+        force: bool,
+        subresource: str | None = None,
+    ) -> Json:
+        """Server-side apply."""
+        ...
+
+    def merge(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Json,
+        *,
+        manager: str,
+        namespace: str | None = None,
+        subresource: str | None = None,
+    ) -> Json:
+        """JSON merge patch."""
+        ...
+
+    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> None:
+        """Delete an object if it still has this uid; one that is gone already is no error."""
+        ...
+
+    def discover(self, api_version: str, kind: str) -> Resource:
+        """The resource of a kind. Raises ``NotFound`` where the API server does not know it."""
+        ...
+
+
+class Kube:
+    """``Api`` over HTTP, through the connection pool of the Kubernetes client."""
+
+    def __init__(self, client: kubernetes.client.ApiClient, *, timeout_seconds: float = 15.0) -> None:
+        self._pool = client.rest_client.pool_manager
+        self._configuration = client.configuration
+        self._timeout_seconds = timeout_seconds
+        self._resources: dict[tuple[str, str], Resource] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def connect(cls) -> Kube:
+        """With the service account of the pod, or else with the user's kubeconfig."""
+        configuration = kubernetes.client.Configuration()
+        try:
+            kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
+                client_configuration=configuration
+            )
+        except kubernetes.config.ConfigException:
+            kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        configuration.retries = False
+        return cls(kubernetes.client.ApiClient(configuration))
+
+    def list(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+    ) -> Iterator[Json]:
+        query = {"limit": str(PAGE_SIZE)}
+        if labels:
+            query["labelSelector"] = labels
+        if fields:
+            query["fieldSelector"] = fields
+        while True:
+            page = self._request("GET", resource.path(namespace=namespace), query=query)
+            yield from page.get("items") or ()
+            token = page.get("metadata", {}).get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    def get(
+        self, resource: Resource, name: str, *, namespace: str | None = None, subresource: str | None = None
+    ) -> Json:
+        return self._request("GET", resource.path(namespace=namespace, name=name, subresource=subresource))
+
+    def create(self, resource: Resource, manifest: Json, *, namespace: str | None = None) -> Json:
+        return self._request("POST", resource.path(namespace=namespace), body=manifest)
+
+    def apply(
+        self,
+        resource: Resource,
+        manifest: Json,
+        *,
+        manager: str,
+        force: bool,
+        subresource: str | None = None,
+    ) -> Json:
+        metadata = manifest["metadata"]
+        path = resource.path(namespace=metadata.get("namespace"), name=metadata["name"], subresource=subresource)
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
+        return self._request("PATCH", path, query=query, body=manifest, content_type=APPLY)
+
+    def merge(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Json,
+        *,
+        manager: str,
+        namespace: str | None = None,
+        subresource: str | None = None,
+    ) -> Json:
+        path = resource.path(namespace=namespace, name=name, subresource=subresource)
+        return self._request("PATCH", path, query={"fieldManager": manager}, body=patch, content_type=MERGE)
+
+    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> None:
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            self._request("DELETE", resource.path(namespace=namespace, name=name), body=options)
+        except NotFound:
+            return
+
+    def discover(self, api_version: str, kind: str) -> Resource:
+        key = (api_version, kind)
+        with self._lock:
+            known = self._resources.get(key)
+        if known is not None:
+            return known
+        base = Resource(api_version, "", kind).base
+        for item in self._request("GET", base).get("resources", ()):
+            if item["kind"] == kind and "/" not in item["name"]:
+                found = Resource(api_version, item["name"], kind, bool(item["namespaced"]))
+                with self._lock:
+                    self._resources[key] = found
+                return found
+        raise NotFound(404, "NotFound", f"the API server knows no kind {kind} in {api_version}")
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        headers = {"Accept": "application/json", "User-Agent": "servingplan"}
+        if token := self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
+        data: bytes | None = None
+        if body is not None:
+            headers["Content-Type"] = content_type
+            data = json.dumps(body).encode()
+        url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        try:
+            response = self._pool.request(
+                method, url, body=data, headers=headers, timeout=self._timeout_seconds, retries=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(0, "Unreachable", f"{method} {path}: {error}") from error
+        if response.status >= 300:
+            raise _error_of(response.status, response.data, f"{method} {path}")
+        parsed: Json = json.loads(response.data) if response.data else {}
+        return parsed
+
+
+def _error_of(status: int, data: bytes, request: str) -> ApiError:
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
+    message = answer.get("message") or data[:200].decode(errors="replace") or request
+    return api_error(status, answer.get("reason") or f"HTTP{status}", message)

@@ -1,0 +1,43 @@
+"""What a turn decided, as one value: printable, comparable, replayable."""
+
+from __future__ import annotations
+
+from servingplan.model.actions import AnyAction
+from servingplan.model.fleet import Fleet, Part
+
+
+class Finding(Part):
+    """Something that a condition is to say."""
+
+    condition: str
+    reason: str
+    message: str
+    holds: bool = False
+    """The condition is True all the same."""
+
+
+class Decision(Part):
+    """All that a turn decided, and why."""
+
+    fleet: Fleet | None = None
+    """The plan in force."""
+    waiting: Fleet | None = None
+    """A plan that waits for approval or is only shown."""
+    first: tuple[AnyAction, ...] = ()
+    """What must be written down before anything else is done."""
+    grow: tuple[AnyAction, ...] = ()
+    routing: tuple[AnyAction, ...] = ()
+    shrink: tuple[AnyAction, ...] = ()
+    """Only once the routing is written."""
+    findings: tuple[Finding, ...] = ()
+    spend_dollars_per_hour: float | None = None
+    """Now; absent where it cannot be computed."""
+    held_back: bool = False
+    unseated: int = 0
+    ready: dict[str, int] = {}
+    wake_in_seconds: float | None = None
+
+    @property
+    def actions(self) -> tuple[AnyAction, ...]:
+        """All writes in order."""
+        return (*self.first, *self.grow, *self.routing, *self.shrink)

@@ -1,0 +1,154 @@
+"""The decided fleet: which replicas, on how many nodes, serving which classes at which rate.
+
+A ``Fleet`` is what the solver's answer means in the cluster's terms. It is written down in a ConfigMap before anything
+of it is applied, so that an operator that starts again goes on with the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Part(BaseModel):
+    """Frozen, closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReplicaFacts(Part):
+    """What one replica of a Deployment is and can do; travels as an annotation of the Deployment, so that replicas of
+    an older plan keep the weight that they had."""
+
+    model: str
+    pool: str
+    gpus: int
+    priority: int
+    planned: dict[str, float] = {}
+    """Requests/s by class that the plan sends to one replica."""
+    capacity: dict[str, float] = {}
+    """Requests/s by class of one replica that serves only that class."""
+
+
+class ReplicaSet(Part):
+    """All copies of one shape: one Deployment."""
+
+    deployment: str
+    """Name of the Deployment and of its Service; holds the hash of what a replica is."""
+    model: str
+    variant: str
+    pool: str
+    gpu: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    replicas: int
+    planned: dict[str, float]
+    """Requests/s by class that the plan sends to all copies together."""
+    capacity: dict[str, float]
+    """Requests/s by class of one copy that serves only that class."""
+    priority: int
+    """Of its model."""
+    error_band: float
+    """Relative error of the rates."""
+    source: str
+    """Where the rates come from: measured, interpolated or derived."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one copy."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def facts(self) -> ReplicaFacts:
+        """Per replica."""
+        return ReplicaFacts(
+            model=self.model,
+            pool=self.pool,
+            gpus=self.gpus,
+            priority=self.priority,
+            planned={name: rate / self.replicas for name, rate in sorted(self.planned.items())},
+            capacity=dict(sorted(self.capacity.items())),
+        )
+
+
+class NodeGroup(Part):
+    """Nodes of like content."""
+
+    pool: str
+    nodes: int
+    free_gpus: int
+    """GPUs of such a node that are ours to use."""
+    replicas: dict[str, int]
+    """Copies on each node, by Deployment."""
+
+
+class ClassService(Part):
+    """What one class gets."""
+
+    model: str
+    name: str
+    requests_per_second: float
+    """Asked for."""
+    planned_requests_per_second: float
+    """Served by the plan."""
+
+
+class Fleet(Part):
+    """One decided plan."""
+
+    replica_sets: tuple[ReplicaSet, ...] = ()
+    nodes: dict[str, int] = {}
+    """Nodes by pool that the plan pays for; for a pool that is sized by us, its size."""
+    groups: tuple[NodeGroup, ...] = ()
+    classes: tuple[ClassService, ...] = ()
+    dollars_per_hour: float = 0.0
+    scale: float | None = None
+    """MaximizeService: the multiple of the mix that is served."""
+    status: str = "Optimal"
+    method: str = ""
+    stopped: str = ""
+    gap: float | None = None
+    binding: tuple[str, ...] = ()
+    pruned: dict[str, int] = {}
+    """Shapes that were dropped before solving, by reason."""
+
+    @property
+    def hash(self) -> str:
+        """Eight hexadecimal digits that change when what is applied changes."""
+        return digest(self.model_dump(include={"replica_sets", "nodes", "groups", "classes"}))[:8]
+
+    def replica_set(self, deployment: str) -> ReplicaSet | None:
+        """The copies behind a Deployment, where the plan has any."""
+        return next((item for item in self.replica_sets if item.deployment == deployment), None)
+
+
+class PlanRecord(Part):
+    """What the operator remembers between turns; kept in a ConfigMap of the plan."""
+
+    fleet: Fleet | None = None
+    """The plan that is being applied."""
+    answer: dict[str, Any] | None = None
+    """The solver's answer behind it, so that the verifier can say whether it still holds."""
+    question: str | None = None
+    """Digest of the question that it answers."""
+    generation: int = 0
+    """Generation of the spec behind it."""
+    since: str | None = None
+    """RFC 3339; when it became the plan."""
+    spec: dict[str, Any] | None = None
+    """The last spec that was valid: what runs is looked after by it while the present one is not."""
+    waiting: Fleet | None = None
+    """A plan that waits for approval, or is only shown."""
+    waiting_answer: dict[str, Any] | None = None
+    """The answer behind the waiting plan."""
+    waiting_question: str | None = None
+    """Digest of the question that the waiting plan answers."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-like value, the same for equal values whatever their order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""A language model, as a planner needs it: how many bytes it holds and reads, how many operations a token costs.
+
+Flow: observe -> **model** -> solve -> render -> apply -> status. The catalogue (``servingplan.profiles.catalogue``)
+knows the common models; users declare others inline with the same fields, which every published ``config.json`` has.
+"""
+
+from typing import NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+WIDE_BYTES = 2.0
+"""Bytes of a 16-bit element, the width that embeddings and activations keep in every precision below."""
+
+
+class Precision(NamedTuple):
+    """How weights are stored and computed with."""
+
+    bytes_per_weight: float
+    """Stored bytes of one quantised weight, its share of the scales included."""
+    compute: str
+    """Compute family whose peak applies, ``bf16`` or ``fp8`` (see ``GpuType.flops``)."""
+
+
+PRECISIONS: dict[str, Precision] = {
+    "bf16": Precision(2.0, "bf16"),
+    "fp16": Precision(2.0, "bf16"),
+    "fp8": Precision(1.0, "fp8"),
+    # Weight-only in the common checkpoints (W8A16): the multiplications stay 16 bits wide.
+    "int8": Precision(1.0, "bf16"),
+    # GPTQ/AWQ, groups of 128: 4 bits + a 16-bit scale and a 4-bit zero point a group.
+    "int4": Precision((4 + 20 / 128) / 8, "bf16"),
+    # NVFP4, blocks of 16 with an 8-bit scale. Before Blackwell it is weight-only; no FP4 peak is catalogued.
+    "fp4": Precision((4 + 8 / 16) / 8, "bf16"),
+}
+"""Known precisions. A table, not an enumeration: a new format is one more row."""
+
+
+class UnknownPrecisionError(LookupError):
+    """A precision that the table does not know."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"precision {name!r} is not known; known precisions: {', '.join(sorted(PRECISIONS))}")
+
+
+def precision_of(name: str) -> Precision:
+    """Look a precision up, whatever its case.
+
+    Raises:
+        UnknownPrecisionError: naming the known ones.
+    """
+    try:
+        return PRECISIONS[name.lower()]
+    except KeyError:
+        raise UnknownPrecisionError(name) from None
+
+
+class ModelCard(BaseModel):
+    """The shape of one decoder-only transformer. Field names follow the model's published ``config.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    parameters: int = Field(gt=0)
+    """All weights, embeddings included; of a mixture of experts every expert."""
+    layers: int = Field(gt=0)
+    hidden_size: int = Field(gt=0)
+    attention_heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    vocabulary_size: int = Field(default=0, ge=0)
+    """Rows of the embedding table, which quantised checkpoints keep at 16 bits; 0 counts all weights as quantised."""
+    tied_embeddings: bool = False
+    """Whether input and output share one embedding table."""
+    active_parameters: int | None = Field(default=None, gt=0)
+    """Weights that one token uses, for a mixture of experts; None for a dense model."""
+    experts: int = Field(default=1, gt=0)
+    experts_per_token: int = Field(default=1, gt=0)
+    aliases: tuple[str, ...] = ()
+    """Other names of the same shape: the last part of repository identifiers."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.attention_heads % self.kv_heads:
+            raise ValueError(f"attention_heads {self.attention_heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.experts_per_token > self.experts:
+            raise ValueError(f"experts_per_token {self.experts_per_token} is above experts {self.experts}")
+        if (self.active_parameters is not None) != (self.experts > 1):
+            raise ValueError("a mixture of experts states both active_parameters and experts; a dense model neither")
+        if self.active_parameters is not None and self.active_parameters > self.parameters:
+            raise ValueError(f"active_parameters {self.active_parameters} is above parameters {self.parameters}")
+        if self.embedding_parameters > self.parameters:
+            raise ValueError(f"the embeddings alone have {self.embedding_parameters} of {self.parameters} parameters")
+        return self
+
+    @property
+    def attention_width(self) -> int:
+        """Width of the queries, ``attention_heads x head_dim``: mostly, but not always, the hidden size."""
+        return self.attention_heads * self.head_dim
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of the embedding table, and of the output head where it is a table of its own."""
+        return self.vocabulary_size * self.hidden_size * (1 if self.tied_embeddings else 2)
+
+    @property
+    def parameters_per_token(self) -> int:
+        """Weights that multiply one token: all of a dense model, the active ones of a mixture of experts."""
+        return self.parameters if self.active_parameters is None else self.active_parameters
+
+    def kv_bytes_per_token(self, kv_bytes_per_element: float = WIDE_BYTES) -> float:
+        """KV cache of one token over all layers, in bytes: keys and values, ``2 x layers x kv_heads x head_dim x b``.
+
+        Layers with a sliding window keep less; counting them in full errs on the safe side.
+        """
+        return 2.0 * self.layers * self.kv_heads * self.head_dim * kv_bytes_per_element
+
+    def weight_bytes(self, precision: str) -> float:
+        """Bytes of all weights in a precision; embeddings stay 16 bits wide, as published checkpoints keep them.
+
+        Raises:
+            UnknownPrecisionError: the precision is not in the table.
+        """
+        width = precision_of(precision).bytes_per_weight
+        return self.parameters * width + self.embedding_parameters * max(0.0, WIDE_BYTES - width)
+
+    def expert_share(self, tokens: float) -> float:
+        """Fraction of all weights that a forward pass over ``tokens`` tokens reads; 1 for a dense model.
+
+        With E experts of which a token uses k, chosen uniformly and independently, an expert is idle with probability
+        ``(1 - k/E) ** tokens``. Real routers are skewed and touch fewer experts, so this reads a little too much.
+        """
+        if self.active_parameters is None:
+            return 1.0
+        idle: float = (1.0 - self.experts_per_token / self.experts) ** max(1.0, tokens)
+        one_expert_of_each_layer = (self.parameters - self.active_parameters) / (self.experts - self.experts_per_token)
+        return 1.0 - idle * self.experts * one_expert_of_each_layer / self.parameters

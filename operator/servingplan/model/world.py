@@ -1,0 +1,179 @@
+"""What one turn saw: an ``Observation`` is a frozen value, the whole of it, with ``now`` inside.
+
+It is written by ``observe`` and by ``servingplan world``, and read by everything pure. The JSON of one replays offline
+to the same decision. A source that failed is a fact of the observation (``failures``), not an exception half-way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Fact(BaseModel):
+    """Frozen, closed; the base of everything observed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanObject(Fact):
+    """The ``LLMServingPlan`` as it stands in the cluster."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: Any
+    """As written; it may be wrong in any way."""
+    approved_hash: str | None = None
+    """The annotation ``servingplan.dev/approve``."""
+    status: dict[str, Any] = {}
+    """As last published."""
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Node(Fact):
+    """A node with what matters for placing replicas."""
+
+    name: str
+    labels: dict[str, str]
+    gpus: int
+    """Allocatable GPUs."""
+    ready: bool
+    schedulable: bool = True
+    """Not cordoned."""
+    disrupted: bool = False
+    """An autoscaler or the cloud is taking it away."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a replica may be placed here."""
+        return self.ready and self.schedulable and not self.disrupted
+
+
+class Pod(Fact):
+    """A pod that holds or wants GPUs, or is ours."""
+
+    namespace: str
+    name: str
+    uid: str
+    gpus: int
+    created: str
+    """RFC 3339."""
+    node: str | None = None
+    """Where it is bound, or where our placement tied it to."""
+    bound: bool = False
+    """The scheduler has put it there."""
+    deployment: str | None = None
+    """Our Deployment that it belongs to; absent for foreign pods."""
+    gated: bool = False
+    """Waits for our placement."""
+    ready: bool = False
+    """Passes its readiness probe, and is not being deleted."""
+    terminating: bool = False
+    serving: bool = True
+    """Belongs to its Service's endpoints; false while it drains."""
+    draining_since: str | None = None
+    """RFC 3339; when its traffic was taken away."""
+    placed_since: str | None = None
+    """RFC 3339; when it was given a node."""
+    node_affinity: dict[str, Any] | None = None
+    """Required node affinity of a gated pod, to be narrowed."""
+    trouble: str | None = None
+    """Why a container waits (ImagePullBackOff, CrashLoopBackOff), or why the scheduler refuses the pod."""
+
+
+class LiveObject(Fact):
+    """A Deployment, Service or ConfigMap that is ours or bears a name that we use."""
+
+    kind: str
+    name: str
+    uid: str
+    ours: bool
+    """Carries our label and has this plan as its controller."""
+    owner: str
+    """Who has it, for messages."""
+    manifest: dict[str, Any]
+    """Labels, annotations, and spec or data."""
+
+
+class PoolObject(Fact):
+    """The object that sizes a node pool."""
+
+    pool: str
+    """Name of the pool in the spec."""
+    reference: str
+    """``kind/namespace/name`` of the object."""
+    problem_reason: str | None = None
+    """PoolMissing, ReadForbidden, ReadFailed: why the rest is unknown."""
+    problem: str | None = None
+    """The same for people."""
+    wanted: int | None = None
+    """Size asked for."""
+    actual: int | None = None
+    """Size that the object reports."""
+    claimed_by: str | None = None
+    """``namespace/name`` of the plan that sizes it."""
+    allowed_namespaces: tuple[str, ...] = ()
+    """Namespaces whose plans may size it; ``*`` means all."""
+    resource_version: str = ""
+    """Writes of the size are refused by the API server when the object changed since."""
+    asked: int | None = None
+    """Size that this operator asked for last, as it noted on the object."""
+    size_manager: str | None = None
+    """Another field manager that owns the size, where one does."""
+
+
+class Failure(Fact):
+    """A source that could not be read."""
+
+    source: str
+    """Such as nodes or pods."""
+    reason: str
+    """ReadForbidden or ReadFailed."""
+    message: str
+
+
+class OtherPlan(Fact):
+    """What another plan of the cluster says about pool objects."""
+
+    key: str
+    """``namespace/name``."""
+    prices: dict[str, str] = {}
+    """Price per node and hour, by pool object."""
+
+
+class Observation(Fact):
+    """Everything that one turn may know."""
+
+    version: int = 1
+    now: str
+    """RFC 3339, UTC, whole seconds."""
+    plan: PlanObject
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    objects: tuple[LiveObject, ...] = ()
+    pools: tuple[PoolObject, ...] = ()
+    other_plans: tuple[OtherPlan, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def pool(self, name: str) -> PoolObject | None:
+        """The object of a pool, where the spec names one."""
+        return next((pool for pool in self.pools if pool.pool == name), None)
+
+    def live(self, kind: str, name: str) -> LiveObject | None:
+        """An object by kind and name."""
+        return next((item for item in self.objects if item.kind == kind and item.name == name), None)
+
+    def deployments(self) -> tuple[LiveObject, ...]:
+        """Our Deployments."""
+        return tuple(item for item in self.objects if item.kind == "Deployment" and item.ours)
+
+    def pods_of(self, deployment: str) -> tuple[Pod, ...]:
+        """Pods of one of our Deployments that are not being deleted."""
+        return tuple(pod for pod in self.pods if pod.deployment == deployment and not pod.terminating)

@@ -1,0 +1,1 @@
+"""EFFECT, read only. One reading of the cluster becomes one ``Observation``; nothing is decided here."""

@@ -1,0 +1,248 @@
+"""Reads all that one turn may know, each source with its own failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec, Resize, parse_spec
+from servingplan.errors import ApiError, Forbidden, NotFound
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
+from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
+from servingplan.observe import parse
+from servingplan.render import names
+
+Json = dict[str, Any]
+_OWN_KINDS = (("Deployment", DEPLOYMENTS), ("Service", SERVICES), ("ConfigMap", CONFIG_MAPS))
+
+
+def read_clock() -> str:
+    """Now, RFC 3339, UTC, whole seconds: the only clock of a turn."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reader:
+    """Reads one plan's world. Blocks: call it in a thread."""
+
+    def __init__(self, api: Api, *, pool_kinds: frozenset[str] | None, clock: Callable[[], str] = read_clock) -> None:
+        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind."""
+        self._api = api
+        self._pool_kinds = pool_kinds
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe")
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def observe(self, namespace: str, name: str) -> Observation | None:
+        """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
+        now = self._clock()
+        try:
+            raw = self._api.get(PLANS, name, namespace=namespace)
+        except NotFound:
+            return None
+        plan = _plan_of(raw)
+        label = names.label_value(plan.name)
+        failures: list[Failure] = []
+        own = [self._threads.submit(self._own_objects, kind, resource, plan, label) for kind, resource in _OWN_KINDS]
+        nodes_read = self._threads.submit(self._nodes)
+        others_read = self._threads.submit(self._other_plans, plan)
+        objects: list[LiveObject] = []
+        for (kind, _), read in zip(_OWN_KINDS, own, strict=True):
+            objects.extend(_listed(read, f"{kind}s", failures))
+        spec = _spec_for_reading(plan, objects)
+        pool_reads = [
+            self._threads.submit(self._pool, plan.namespace, pool.name, pool.resize)
+            for pool in (spec.node_pools if spec else ())
+            if pool.resize is not None
+        ]
+        routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
+        objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
+        nodes = {node.name: node for node in _listed(nodes_read, "nodes", failures)}
+        pods = _listed(self._threads.submit(self._pods, plan, label, nodes), "pods", failures)
+        held = {pod.node for pod in pods}
+        selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+        return Observation(
+            now=now,
+            plan=plan,
+            nodes=tuple(
+                nodes[key]
+                for key in sorted(nodes)
+                if key in held or any(_matches(nodes[key].labels, selector) for selector in selectors)
+            ),
+            pods=tuple(sorted(pods, key=lambda pod: (pod.namespace, pod.name))),
+            objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
+            pools=tuple(read.result() for read in pool_reads),
+            other_plans=tuple(_listed(others_read, "other plans", failures)),
+            failures=tuple(failures),
+        )
+
+    def _nodes(self) -> list[Node]:
+        return [parse.node_of(item) for item in self._api.list(NODES)]
+
+    def _pods(self, plan: PlanObject, label: str, nodes: dict[str, Node]) -> list[Pod]:
+        alive = "status.phase!=Succeeded,status.phase!=Failed"
+        found = (
+            parse.pod_of(item, plan_label=label, namespace=plan.namespace, nodes=nodes)
+            for item in self._api.list(PODS, fields=alive)
+        )
+        return [pod for pod in found if pod is not None]
+
+    def _own_objects(self, kind: str, resource: Resource, plan: PlanObject, label: str) -> list[LiveObject]:
+        listed = self._api.list(resource, namespace=plan.namespace, labels=f"{names.PLAN_LABEL}={label}")
+        return [parse.object_of(item, kind=kind, plan_uid=plan.uid) for item in listed]
+
+    def _named_config_maps(
+        self, plan: PlanObject, objects: list[LiveObject], wanted: tuple[str, ...], failures: list[Failure]
+    ) -> list[LiveObject]:
+        """ConfigMaps of our names that lack our label: somebody else's, or ours with the label taken off."""
+        known = {item.name for item in objects if item.kind == "ConfigMap"}
+        found = []
+        for name in sorted(set(wanted) - known):
+            try:
+                raw = self._api.get(CONFIG_MAPS, name, namespace=plan.namespace)
+            except NotFound:
+                continue
+            except ApiError as error:
+                failures.append(_failure("ConfigMaps", error))
+                continue
+            found.append(parse.object_of(raw, kind="ConfigMap", plan_uid=plan.uid))
+        return found
+
+    def _pool(self, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
+        namespace = resize.namespace or plan_namespace
+        reference = f"{resize.kind}/{namespace}/{resize.name}"
+        group = resize.api_version.rpartition("/")[0]
+        if self._pool_kinds is not None and f"{resize.kind}.{group}" not in self._pool_kinds:
+            allowed = ", ".join(sorted(self._pool_kinds)) or "none"
+            return PoolObject(
+                pool=pool,
+                reference=reference,
+                problem_reason="KindNotAllowed",
+                problem=f"this installation does not size objects of kind {resize.kind}.{group} (allowed: {allowed}); "
+                "add it to the chart's value poolKinds",
+            )
+        try:
+            resource = self._api.discover(resize.api_version, resize.kind)
+            reference = pool_reference(resource, resize, plan_namespace)
+            where = namespace if resource.namespaced else None
+            item = self._api.get(resource, resize.name, namespace=where)
+            path = size_path(resize)
+            wanted = parse.at(item, path)
+            if wanted is None and resize.replicas_path is None and path == ("spec", "replicas"):
+                self._api.get(resource, resize.name, namespace=where, subresource="scale")
+                wanted = 0  # sizes of zero may be left out by the API server
+        except NotFound as error:
+            return PoolObject(
+                pool=pool,
+                reference=reference,
+                problem_reason="PoolMissing",
+                problem=f"is not there ({error.message}); create it or correct the name",
+            )
+        except ApiError as error:
+            failure = _failure(reference, error)
+            return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
+        if not isinstance(wanted, int):
+            return PoolObject(
+                pool=pool,
+                reference=reference,
+                problem_reason="NotResizable",
+                problem=f"has no whole number at .{'.'.join(path)}; correct replicasPath",
+            )
+        annotations = item["metadata"].get("annotations") or {}
+        sizes = (parse.at(item, ("status", field)) for field in ("nodes", "replicas", "count"))
+        asked = annotations.get(names.SIZE_ANNOTATION, "")
+        allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
+        return PoolObject(
+            pool=pool,
+            reference=reference,
+            wanted=wanted,
+            actual=next((size for size in sizes if isinstance(size, int)), None),
+            claimed_by=annotations.get(names.CLAIM_ANNOTATION) or None,
+            allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
+            resource_version=item["metadata"].get("resourceVersion", ""),
+            asked=int(asked) if asked.isdigit() else None,
+            size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
+        )
+
+    def _other_plans(self, plan: PlanObject) -> list[OtherPlan]:
+        found = []
+        for item in self._api.list(PLANS):
+            other = _plan_of(item)
+            if other.uid == plan.uid:
+                continue
+            spec, _ = parse_spec(other.spec)
+            prices = {
+                _reference_text(pool.resize, other.namespace): str(pool.dollars_per_node_hour)
+                for pool in (spec.node_pools if spec else ())
+                if pool.resize is not None and pool.dollars_per_node_hour is not None
+            }
+            if prices:
+                found.append(OtherPlan(key=other.key, prices=prices))
+        return sorted(found, key=lambda other: other.key)
+
+
+def size_path(resize: Resize) -> tuple[str, ...]:
+    """Keys that lead to the size of the object."""
+    return tuple((resize.replicas_path or ".spec.replicas").strip(".").split("."))
+
+
+def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:
+    """``kind/namespace/name``; the namespace is empty for kinds without one."""
+    namespace = (resize.namespace or plan_namespace) if resource.namespaced else ""
+    return f"{resize.kind}/{namespace}/{resize.name}"
+
+
+def _reference_text(resize: Resize, namespace: str) -> str:
+    # Kinds without a namespace are the rule for node pools; a namespaced one is written with its own.
+    return (
+        f"{resize.kind}/{resize.namespace or ''}/{resize.name}" if resize.namespace else f"{resize.kind}//{resize.name}"
+    )
+
+
+def _plan_of(raw: Json) -> PlanObject:
+    metadata = raw["metadata"]
+    return PlanObject(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=raw.get("spec"),
+        approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
+        status=raw.get("status") or {},
+    )
+
+
+def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:
+    """The spec, or the last good one: what runs is looked after while the present spec is wrong."""
+    spec, _ = parse_spec(plan.spec)
+    if spec is not None:
+        return spec
+    for item in objects:
+        if item.kind == "ConfigMap" and item.ours and item.name == names.record_name(plan.name):
+            record = parse.loads((item.manifest.get("data") or {}).get("plan.json"))
+            spec, _ = parse_spec((record or {}).get("spec"))
+    return spec
+
+
+def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _failure(source: str, error: ApiError) -> Failure:
+    if isinstance(error, Forbidden):
+        message = f"the operator may not read {source}: {error.message}; grant it with the chart's ClusterRole"
+        return Failure(source=source, reason="ReadForbidden", message=message)
+    return Failure(source=source, reason="ReadFailed", message=f"{source} could not be read: {error}")
+
+
+def _listed[T](read: Future[list[T]], source: str, failures: list[Failure]) -> list[T]:
+    """What was read, or nothing and a failure noted."""
+    try:
+        return read.result()
+    except ApiError as error:
+        failures.append(_failure(source, error))
+        return []

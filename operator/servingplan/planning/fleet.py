@@ -1,0 +1,99 @@
+"""The solver's answer in the cluster's terms."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.answer import Answer, Placement
+from servingplan.model.fleet import ClassService, Fleet, NodeGroup, ReplicaSet
+from servingplan.planning.question import Posed, ShapeFacts, class_key
+
+_DIGITS = 9
+"""Rates are rounded to this many decimals: noise below it would make equal plans look different."""
+
+
+def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[[ShapeFacts], str]) -> Fleet:
+    """The fleet that an answer means; ``name_of`` gives the Deployment of a shape.
+
+    Shapes that differ only in the part of a pool that they sit on are one Deployment.
+    """
+    copies: dict[str, int] = defaultdict(int)
+    facts_of: dict[str, ShapeFacts] = {}
+    planned: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    names = {shape: name_of(posed.shapes[shape]) for shape in answer.replicas}
+    for shape, count in answer.replicas.items():
+        copies[names[shape]] += count
+        facts_of[names[shape]] = posed.shapes[shape]
+    for key, by_shape in answer.rates.items():
+        for shape, rate in by_shape.items():
+            if rate > 0:
+                planned[names[shape]][key.removeprefix(f"{posed.shapes[shape].model.name}/")] += rate
+    sets = tuple(
+        _replica_set(name, facts_of[name], copies[name], planned[name]) for name in sorted(copies) if copies[name]
+    )
+    nodes: dict[str, int] = dict.fromkeys(sorted({part.pool.name for part in posed.parts.values()}), 0)
+    for part, count in answer.nodes.items():
+        nodes[posed.parts[part].pool.name] += count
+    groups = tuple(_group(posed, placement, names) for placement in answer.placements if placement.replicas)
+    return Fleet(
+        replica_sets=sets,
+        nodes=nodes,
+        groups=tuple(sorted(groups, key=lambda group: (group.pool, -group.free_gpus, sorted(group.replicas.items())))),
+        classes=tuple(_class_service(spec, answer)),
+        dollars_per_hour=round(answer.dollars_per_hour or 0.0, _DIGITS),
+        scale=None if answer.scale is None else round(answer.scale, _DIGITS),
+        status=answer.status,
+        method=answer.method,
+        stopped=answer.stopped,
+        gap=None if answer.gap is None else round(answer.gap, _DIGITS),
+        binding=answer.binding,
+        pruned=dict(posed.pruned),
+    )
+
+
+def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, float]) -> ReplicaSet:
+    bands = [item.error_band for item in facts.estimates.values()]
+    sources = sorted({item.source for item in facts.estimates.values()})
+    return ReplicaSet(
+        deployment=name,
+        model=facts.model.name,
+        variant=facts.variant.name,
+        pool=facts.pool.name,
+        gpu=facts.pool.gpu.name if facts.pool.gpu is not None else "",
+        tensor_parallel=facts.tensor_parallel,
+        pipeline_parallel=facts.pipeline_parallel,
+        replicas=copies,
+        planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
+        capacity={key: round(item.requests_per_second, _DIGITS) for key, item in sorted(facts.estimates.items())},
+        priority=facts.model.priority,
+        error_band=max(bands),
+        source="+".join(sources),
+    )
+
+
+def _group(posed: Posed, placement: Placement, names: dict[str, str]) -> NodeGroup:
+    part = posed.parts[placement.pool]
+    per_node: dict[str, int] = defaultdict(int)
+    for shape, count in placement.replicas.items():
+        per_node[names[shape]] += count // placement.nodes
+    return NodeGroup(
+        pool=part.pool.name, nodes=placement.nodes, free_gpus=part.gpus, replicas=dict(sorted(per_node.items()))
+    )
+
+
+def _class_service(spec: PlanSpec, answer: Answer) -> list[ClassService]:
+    out = []
+    for model in spec.models:
+        for item in model.effective_classes:
+            served = sum(answer.rates.get(class_key(model.name, item.name), {}).values())
+            out.append(
+                ClassService(
+                    model=model.name,
+                    name=item.name,
+                    requests_per_second=round(float(item.requests_per_second), _DIGITS),
+                    planned_requests_per_second=round(served, _DIGITS),
+                )
+            )
+    return out

@@ -1,0 +1,265 @@
+"""Node pools as the plan may use them: what is there, what is ours, what it costs.
+
+*Spend* of a pool that we size is price x max(size asked for, nodes that exist, booting and draining included), foreign
+pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the nodes that hold our replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.errors import InputError
+from servingplan.model.hardware import GpuType
+from servingplan.model.world import Node, Observation, Pod, PoolObject
+from servingplan.profiles.catalogue import find_gpu
+
+PRODUCT_LABELS = (
+    "nvidia.com/gpu.product",
+    "cloud.google.com/gke-accelerator",
+    "karpenter.k8s.aws/instance-gpu-name",
+    "karpenter.azure.com/sku-gpu-name",
+    "k8s.amazonaws.com/accelerator",
+    "kubernetes.azure.com/accelerator",
+    "cluster-api/accelerator",
+    "amd.com/gpu.product",
+)
+"""Node labels that name the GPU, in order of trust; set by GPU feature discovery or the cloud."""
+
+
+@dataclass(frozen=True)
+class PoolNode:
+    """A node of a pool."""
+
+    node: Node
+    foreign_gpus: int
+    """Held by pods that are not this plan's."""
+    our_pods: tuple[Pod, ...]
+    """Pods of this plan that sit here or are tied here, those being deleted included."""
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return self.node.name
+
+    @property
+    def free_gpus(self) -> int:
+        """GPUs that are ours to use, used by us or not."""
+        return max(0, self.node.gpus - self.foreign_gpus)
+
+    @property
+    def unused_gpus(self) -> int:
+        """GPUs that nobody holds now."""
+        return max(0, self.free_gpus - sum(pod.gpus for pod in self.our_pods))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something cannot be done, for a condition."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One pool of the spec, with all that was observed of it."""
+
+    spec: NodePool
+    gpu: GpuType | None
+    gpus_per_node: int
+    """0 where it is unknown."""
+    dollars_per_node_hour: float | None
+    nodes: tuple[PoolNode, ...]
+    object: PoolObject | None
+    problem: Problem | None = None
+    """Why the plan does without this pool."""
+    conflict: Problem | None = None
+    """Why its size is left as it is."""
+
+    @property
+    def name(self) -> str:
+        """Name in the spec."""
+        return self.spec.name
+
+    @property
+    def rented(self) -> bool:
+        """Its nodes are rented for this plan, so all of them count as spend."""
+        return self.spec.resize is not None and self.problem is None
+
+    @property
+    def sized_by_us(self) -> bool:
+        """Whether the plan may ask for another size."""
+        return self.rented and self.conflict is None
+
+    @property
+    def usable_nodes(self) -> tuple[PoolNode, ...]:
+        """Nodes that may take a replica now."""
+        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0)
+
+    @property
+    def existing(self) -> int:
+        """Nodes that exist, booting and draining included."""
+        reported = self.object.actual if self.object is not None else None
+        return max(len(self.nodes), reported or 0)
+
+    @property
+    def wanted(self) -> int:
+        """Nodes that are asked for; of fixed nodes all that exist."""
+        if self.object is None or self.object.wanted is None:
+            return len(self.nodes)
+        return self.object.wanted
+
+    @property
+    def occupied(self) -> int:
+        """Nodes that hold our pods."""
+        return sum(1 for node in self.nodes if node.our_pods)
+
+    def spend_at(self, nodes: int) -> float:
+        """$/h when ``nodes`` are asked for (rented pools) or hold our pods (fixed nodes). ``nan`` without a price."""
+        price = math.nan if self.dollars_per_node_hour is None else self.dollars_per_node_hour
+        return price * (max(nodes, self.existing) if self.rented else nodes)
+
+    @property
+    def spend(self) -> float:
+        """$/h now; ``nan`` where nodes are there or asked for and the price is unknown."""
+        if self.spec.resize is not None and self.problem is not None:
+            return 0.0  # another plan, or nobody, pays for it
+        return self.spend_at(self.wanted if self.rented else self.occupied)
+
+
+def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
+    """The pools in order of name, and what is wrong about them in the spec."""
+    by_node: Mapping[str, list[Pod]] = _pods_by_node(world)
+    pools: list[Pool] = []
+    errors: list[InputError] = []
+    for item in sorted(spec.node_pools, key=lambda pool: pool.name):
+        nodes = tuple(
+            PoolNode(
+                node=node,
+                foreign_gpus=sum(pod.gpus for pod in by_node[node.name] if not _is_ours(pod, world)),
+                our_pods=tuple(pod for pod in by_node[node.name] if _is_ours(pod, world)),
+            )
+            for node in sorted(world.nodes, key=lambda node: node.name)
+            if all(node.labels.get(key) == value for key, value in item.node_selector.items())
+        )
+        gpu, gpu_error = _gpu_of(item, nodes)
+        if gpu_error is not None:
+            errors.append(gpu_error)
+        gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
+        if gpus_per_node == 0 and item.resize is not None:
+            errors.append(
+                InputError(
+                    f"spec.nodePools[{item.name}].gpusPerNode",
+                    None,
+                    "is not given and no node of the pool tells; give the number of GPUs of one node",
+                )
+            )
+        price = item.dollars_per_node_hour
+        pools.append(
+            Pool(
+                spec=item,
+                gpu=gpu,
+                gpus_per_node=gpus_per_node,
+                dollars_per_node_hour=None if price is None else float(price),
+                nodes=nodes,
+                object=world.pool(item.name),
+                problem=_problem(item, world),
+                conflict=_conflict(item, world),
+            )
+        )
+    return tuple(_each_node_once(pools)), tuple(errors)
+
+
+def _each_node_once(pools: list[Pool]) -> list[Pool]:
+    """A node that two selectors match belongs to the pool that sorts first, or it would be planned twice."""
+    taken: set[str] = set()
+    out = []
+    for pool in pools:
+        own = tuple(node for node in pool.nodes if node.name not in taken)
+        taken.update(node.name for node in own)
+        out.append(replace(pool, nodes=own))
+    return out
+
+
+def _pods_by_node(world: Observation) -> Mapping[str, list[Pod]]:
+    found: dict[str, list[Pod]] = defaultdict(list)
+    for pod in world.pods:
+        if pod.node is not None:
+            found[pod.node].append(pod)
+    return found
+
+
+def _is_ours(pod: Pod, world: Observation) -> bool:
+    return pod.deployment is not None and pod.namespace == world.plan.namespace
+
+
+def _gpu_of(pool: NodePool, nodes: tuple[PoolNode, ...]) -> tuple[GpuType | None, InputError | None]:
+    field = f"spec.nodePools[{pool.name}].gpu"
+    name = pool.gpu
+    if name is None:
+        found = Counter(
+            node.node.labels[label] for node in nodes for label in PRODUCT_LABELS if label in node.node.labels
+        )
+        if not found:
+            advice = "is not given and no node of the pool carries a GPU product label; give the GPU type"
+            return None, InputError(field, None, advice)
+        name = min(found, key=lambda product: (-found[product], product))
+    inline: tuple[GpuType, ...] = ()
+    if pool.gpu_spec is not None:
+        facts = pool.gpu_spec
+        inline = (
+            GpuType(
+                name=name,
+                memory_gb=float(facts.memory_gb),
+                memory_bandwidth_gb_per_second=float(facts.memory_bandwidth_gb_per_second),
+                bf16_dense_tflops=float(facts.bf16_dense_tflops),
+                fp8_dense_tflops=None if facts.fp8_dense_tflops is None else float(facts.fp8_dense_tflops),
+                link_gb_per_second_per_direction=float(facts.link_gb_per_second),
+            ),
+        )
+    try:
+        return find_gpu(name, inline=inline), None
+    except InputError as error:
+        return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
+
+
+def _conflict(pool: NodePool, world: Observation) -> Problem | None:
+    """Somebody changed the size since we asked for it. It is theirs then, until they give the pool back."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.claimed_by != world.plan.key:
+        return None
+    if found.asked is None or found.asked == found.wanted:
+        return None
+    return Problem(
+        "FieldOwnershipConflict",
+        f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name} was set to {found.wanted} nodes by "
+        f"{found.size_manager or 'another manager'} after this plan asked for {found.asked}; it is left alone. Stop that "
+        "manager from setting it, then remove the annotation servingplan.dev/claimed-by from the object",
+    )
+
+
+def _problem(pool: NodePool, world: Observation) -> Problem | None:
+    if pool.resize is None:
+        return None
+    found = world.pool(pool.name)
+    where = f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name}"
+    if found is None:
+        return Problem("ReadFailed", f"{where} was not read")
+    if found.problem_reason is not None:
+        return Problem(found.problem_reason, f"{where}: {found.problem}")
+    if "*" not in found.allowed_namespaces and world.plan.namespace not in found.allowed_namespaces:
+        return Problem(
+            "NotAllowed",
+            f"{where} does not let plans of namespace {world.plan.namespace} size it; add the namespace to its "
+            "annotation servingplan.dev/allowed-namespaces",
+        )
+    if found.claimed_by not in (None, "", world.plan.key):
+        return Problem(
+            "ClaimedByOther",
+            f"{where} is sized by plan {found.claimed_by}; take the pool out of one of the two plans",
+        )
+    return None

@@ -1,0 +1,298 @@
+"""What one replica does for one class of requests: the question that the planner asks some hundred times.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` checks that the replica can
+exist, limits the batch by KV memory, and takes the best rate among the batches whose mean TTFT and TPOT meet the SLO.
+There is no queueing in it: ``queueing.max_utilization`` pays for that, once.
+"""
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from servingplan.model.hardware import GpuType
+from servingplan.model.llm import WIDE_BYTES, ModelCard
+from servingplan.profiles.measured import Correction, Coverage, correction, nodes_for
+from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline
+
+MAX_BATCH = 1024
+"""Running requests of one replica at most; vLLM's own default on large cards. The planned ``batch`` is what the engine
+must be started with (``--max-num-seqs``)."""
+
+MEASURED_BAND = 0.08
+"""Nine in ten cells that two versions of one engine measured agree this closely."""
+INTERPOLATED_BAND = 0.21
+DERIVED_BAND = 0.30
+DERIVED_BAND_WIDE = 0.50
+"""Bands are meant to hold nine in ten true rates; ``docs/profiles.md`` has the errors behind them. The derived ones are
+those of the rule for cards without measurements; the wide one is for more than two GPUs and mixtures of experts."""
+
+_ROUNDING = 1 + 1e-9
+"""An SLO that equals a measured time is met by it, whatever the last bits say."""
+
+Source = Literal["measured", "interpolated", "derived"]
+
+
+class Estimate(BaseModel):
+    """What one replica serves when it serves this class only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_second: float
+    batch: int
+    """Running requests at that rate."""
+    ttft_seconds: float
+    """Mean time to the first token, without waiting for a slot. The weakest figure here: without measurements it is
+    rather too low, see ``docs/profiles.md``."""
+    tpot_seconds: float
+    """Mean time per further token."""
+    slot_seconds: float
+    """Mean time that a request holds its slot: the service time that ``queueing.max_utilization`` asks for."""
+    error_band: float
+    """Nine in ten true rates lie within this fraction of ``requests_per_second``."""
+    source: Source
+    detail: str
+    """Data set and version, or formula and constants."""
+
+
+class Unfit(BaseModel):
+    """Why a replica cannot serve a class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str
+    """One of ``HeadsNotDivisible``, ``LayersNotDivisible``, ``ContextTooShort``, ``Memory``, ``SloUnreachable``."""
+    message: str
+    """What is missing, in numbers, and what would do."""
+
+
+def estimate(
+    *,
+    model: ModelCard,
+    precision: str,
+    gpu: GpuType,
+    tensor_parallel: int,
+    pipeline_parallel: int,
+    input_tokens: int,
+    output_tokens: int,
+    context_tokens: int,
+    ttft_seconds: float | None,
+    tpot_seconds: float | None,
+    memory_fraction: float = 0.9,
+    kv_bytes_per_element: float = WIDE_BYTES,
+    max_batch: int = MAX_BATCH,
+) -> Estimate | Unfit:
+    """The rate of one replica that serves only this class, at the best batch whose mean TTFT and TPOT meet the SLO.
+
+    Args:
+        precision: of the weights, a key of ``model.llm.PRECISIONS``.
+        tensor_parallel: GPUs that share every layer.
+        pipeline_parallel: stages that share the layers.
+        input_tokens: mean prompt length, at least 1.
+        output_tokens: mean answer length, at least 1.
+        context_tokens: longest sequence to be admitted; its KV cache must fit beside the weights.
+        ttft_seconds: bound on the mean time to the first token, None for no bound.
+        tpot_seconds: bound on the mean time per further token, None for no bound.
+        memory_fraction: part of each GPU's memory that the engine may take; vLLM's default is 0.9.
+        kv_bytes_per_element: 2 for 16-bit KV cache (the default of engines), 1 for FP8.
+        max_batch: running requests that the engine admits.
+
+    Returns:
+        An ``Estimate``, or ``Unfit`` where the replica cannot exist or cannot meet the SLO even alone.
+
+    Raises:
+        UnknownPrecisionError: the precision is not in the table.
+        ValueError: a length, size or limit is below 1, or ``memory_fraction`` is outside (0, 1].
+    """
+    counts = {
+        "tensor_parallel": tensor_parallel,
+        "pipeline_parallel": pipeline_parallel,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "max_batch": max_batch,
+    }
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}; it must be at least 1")
+    if not 0 < memory_fraction <= 1:
+        raise ValueError(f"memory_fraction is {memory_fraction}; it must be above 0 and at most 1")
+
+    refusal = _shape_refusal(model, tensor_parallel, pipeline_parallel)
+    if refusal is not None:
+        return refusal
+    if input_tokens + output_tokens > context_tokens:
+        return Unfit(
+            reason="ContextTooShort",
+            message=f"{input_tokens} input and {output_tokens} output tokens exceed the context of {context_tokens}; "
+            f"raise maxModelLen to {input_tokens + output_tokens} or more",
+        )
+    base = roofline(
+        model=model,
+        precision=precision,
+        gpu=gpu,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+        memory_fraction=memory_fraction,
+        kv_bytes_per_element=kv_bytes_per_element,
+    )
+    gpus = tensor_parallel * pipeline_parallel
+    if base.kv_room_tokens < context_tokens:
+        return _memory_refusal(base, gpus=gpus, gpu=gpu, context_tokens=context_tokens)
+
+    room = min(max_batch, base.batch_room(input_tokens + output_tokens))
+    nodes = nodes_for(
+        model=model,
+        precision=precision,
+        gpu=gpu,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+    )
+    corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens)
+    best = _best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
+    if isinstance(best, Unfit):
+        return best
+    source, band, detail = _provenance(
+        corrected, best.batch, gpu=gpu, precision=precision, gpus=gpus, dense=model.active_parameters is None
+    )
+    return Estimate(
+        requests_per_second=best.requests_per_second,
+        batch=math.ceil(best.batch),
+        ttft_seconds=best.ttft_seconds,
+        tpot_seconds=best.tpot_seconds,
+        slot_seconds=best.batch / best.requests_per_second,
+        error_band=band,
+        source=source,
+        detail=detail,
+    )
+
+
+def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, int]]:
+    """Every (tensor parallel, pipeline parallel) size that divides the model and fits in one node, smallest first.
+
+    vLLM's rules: the tensor-parallel size divides the attention heads, and divides the KV heads or is a multiple of
+    them (heads are then held twice); stages may hold unequal numbers of layers, but at least one each.
+    """
+    return [
+        (tensor_parallel, pipeline_parallel)
+        for tensor_parallel in range(1, gpus_per_node + 1)
+        for pipeline_parallel in range(1, gpus_per_node // tensor_parallel + 1)
+        if _shape_refusal(model, tensor_parallel, pipeline_parallel) is None
+    ]
+
+
+def _shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int) -> Unfit | None:
+    wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
+    if model.attention_heads % tensor_parallel or wide % narrow:
+        good = [n for n in range(1, model.attention_heads + 1) if model.attention_heads % n == 0]
+        good = [n for n in good if max(n, model.kv_heads) % min(n, model.kv_heads) == 0]
+        return Unfit(
+            reason="HeadsNotDivisible",
+            message=f"{model.name} has {model.attention_heads} attention and {model.kv_heads} KV heads, which "
+            f"{tensor_parallel} GPUs cannot share evenly; possible sizes: {', '.join(map(str, good))}",
+        )
+    if pipeline_parallel > model.layers:
+        return Unfit(
+            reason="LayersNotDivisible",
+            message=f"{model.name} has {model.layers} layers, too few for {pipeline_parallel} stages; "
+            f"use at most {model.layers} stages",
+        )
+    return None
+
+
+def _memory_refusal(base: Roofline, *, gpus: int, gpu: GpuType, context_tokens: int) -> Unfit:
+    needed = base.weight_bytes + context_tokens * base.kv_bytes_per_token
+    available = base.kv_room_bytes + base.weight_bytes
+    advice = "take more GPUs or a smaller precision"
+    if base.kv_room_tokens >= 1:
+        advice += f", or lower maxModelLen to {int(base.kv_room_tokens)} or less"
+    return Unfit(
+        reason="Memory",
+        message=f"weights of {base.weight_bytes / 1e9:.1f} GB and the KV cache of one sequence of {context_tokens} "
+        f"tokens need {needed / 1e9:.1f} GB; {gpus} x {gpu.name} leave {max(0.0, available) / 1e9:.1f} GB; {advice}",
+    )
+
+
+def _best_point(
+    base: Roofline, corrected: Correction, *, room: int, ttft_seconds: float | None, tpot_seconds: float | None
+) -> Point | Unfit:
+    """The fastest point whose means meet the SLO, over batches up to ``room``."""
+
+    def at(batch: float) -> Point:
+        return corrected.apply(base.at(batch, corrected.input_tokens, corrected.output_tokens))
+
+    def meets(point: Point) -> bool:
+        return (ttft_seconds is None or point.ttft_seconds <= ttft_seconds * _ROUNDING) and (
+            tpot_seconds is None or point.tpot_seconds <= tpot_seconds * _ROUNDING
+        )
+
+    if not corrected.nodes:
+        # Rate and times all rise with the batch, so the largest batch that meets the SLO is the best.
+        best = at(1)
+        low, high = 1, room
+        if meets(best):
+            while low < high:
+                middle = (low + high + 1) // 2
+                if meets(at(middle)):
+                    low = middle
+                else:
+                    high = middle - 1
+            return at(low)
+    else:
+        # Measured curves wiggle: look at every candidate. The set does not depend on the SLO, so that a tighter SLO
+        # can only take candidates away and is never faster.
+        feasible = [point for point in map(at, _candidates(corrected, room)) if meets(point)]
+        if feasible:
+            return max(feasible, key=lambda point: point.requests_per_second)
+        best = at(1)
+    parts = []
+    if ttft_seconds is not None and best.ttft_seconds > ttft_seconds:
+        parts.append(f"time to first token {best.ttft_seconds:.4g} s, asked {ttft_seconds:.4g} s")
+    if tpot_seconds is not None and best.tpot_seconds > tpot_seconds:
+        parts.append(f"time per output token {best.tpot_seconds:.4g} s, asked {tpot_seconds:.4g} s")
+    return Unfit(
+        reason="SloUnreachable",
+        message=f"even one request alone takes longer than the SLO allows ({'; '.join(parts)}); "
+        "relax the SLO, or take faster GPUs, more of them or a smaller precision",
+    )
+
+
+@lru_cache(maxsize=256)
+def _grid(room: int) -> tuple[float, ...]:
+    """Batches up to ``room``: one by one up to ten, then in steps of a tenth; ``room`` itself is one."""
+    batches = [1]
+    while batches[-1] < room:
+        batches.append(min(room, batches[-1] + max(1, batches[-1] // 10)))
+    return tuple(map(float, batches))
+
+
+def _candidates(corrected: Correction, room: int) -> list[float]:
+    """The grid, and the measured batches of these very lengths."""
+    measured = {
+        node.batch
+        for node in corrected.nodes
+        if (node.input_tokens, node.output_tokens) == (corrected.input_tokens, corrected.output_tokens)
+        and node.batch <= room
+    }
+    return sorted({*_grid(room), *measured})
+
+
+def _provenance(
+    corrected: Correction, batch: float, *, gpu: GpuType, precision: str, gpus: int, dense: bool
+) -> tuple[Source, float, str]:
+    derived_band = DERIVED_BAND if gpus <= 2 and dense else DERIVED_BAND_WIDE
+    eta = efficiency_of(gpu, precision)
+    constants = (
+        f"roofline with {'fitted' if eta.fitted else 'assumed'} MFU {eta.mfu:g}, MBU {eta.mbu:g}, "
+        f"link {eta.link:g}, {eta.step_overhead_seconds * 1e3:g} ms a step"
+    )
+    if not corrected.nodes:
+        return "derived", derived_band, constants
+    dataset = corrected.nearest(batch).dataset
+    match corrected.coverage(batch):
+        case Coverage.MEASURED:
+            return "measured", MEASURED_BAND, dataset
+        case Coverage.INTERPOLATED:
+            return "interpolated", INTERPOLATED_BAND, f"between measurements, nearest: {dataset}"
+        case Coverage.BEYOND:
+            return "derived", derived_band, f"{constants}; corrected by the nearest measurement: {dataset}"

@@ -1,0 +1,242 @@
+"""Measurements, and the correction that they put on the roofline.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A measurement says what one replica did
+at one point (input length, output length, running requests). The roofline predicts the same point; the ratio of the
+two is a correction that varies much more slowly over lengths and batch than the rate itself. So corrections are
+interpolated, not rates:
+
+    at a measured point    the correction restores the measurement exactly
+    between points         inverse-distance weights over (ln input, ln output, ln batch)   [Shepard, ACM 1968]
+    beyond the points      the nearest corrections hold, and ``Coverage`` says so
+
+Tensor-parallel sizes, precisions and cards are never interpolated: on the shipped data that errs by more than 20 %.
+
+Two corrections: of the time that a request holds its slot, which fixes the rate (Little's law), and of TTFT. The time
+per output token is what is left. Two packaged data sets (``data/README.md``): saturated rates know only the first, at
+the batch that fills the memory of the run; (TTFT, TPOT) by concurrency knows both. Where nobody measured TTFT, it is
+corrected like the slot.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from typing import NamedTuple
+
+from servingplan.model.hardware import GpuType
+from servingplan.model.llm import ModelCard, precision_of
+from servingplan.profiles import catalogue
+from servingplan.profiles.roofline import Point, Roofline, roofline
+
+SATURATED_MEMORY_FRACTION = 0.95
+SATURATED_MAX_BATCH = 2048
+"""How the saturated rates were taken: 0.90 to 0.95 of the memory, at most 2048 running requests. Of the four pairs
+(0.90 or 0.95, 1024 or 2048) this one leaves the smallest error."""
+
+REACH = math.log(4.0)
+"""A correction is called interpolated within a factor of four of a measured point, in each direction."""
+
+SAME_BATCH = math.log(1.1)
+"""At measured lengths, a batch within a tenth of a measured one counts as measured: the rate differs by less."""
+
+_EXACT = 1e-9
+_DISTANCE_POWER = 3
+
+
+class Coverage(IntEnum):
+    """How a point lies to the measurements behind its correction."""
+
+    MEASURED = 0
+    INTERPOLATED = 1
+    BEYOND = 2
+
+
+class Node(NamedTuple):
+    """One measurement as a correction of the roofline: measured time over predicted time."""
+
+    input_tokens: int
+    output_tokens: int
+    batch: float
+    ln_input: float
+    ln_output: float
+    ln_batch: float
+    slot_stretch: float
+    ttft_stretch: float | None
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """The corrections of one (model, precision, GPU, tensor parallel size), seen from one pair of lengths."""
+
+    input_tokens: int
+    output_tokens: int
+    nodes: tuple[Node, ...]
+    inside: bool
+    """Whether both lengths lie between the smallest and the largest measured ones."""
+    distances: tuple[float, ...]
+    """Squared distance over lengths, by node."""
+
+    def apply(self, point: Point) -> Point:
+        """The point with its times corrected."""
+        if not self.nodes:
+            return point
+        ln_batch = math.log(point.batch)
+        slot_total = slot = ttft_total = ttft = 0.0
+        for node, over_lengths in zip(self.nodes, self.distances, strict=True):
+            distance = over_lengths + (node.ln_batch - ln_batch) ** 2
+            # A measured point outweighs all others by so much that it stands alone.
+            weight = max(distance, _EXACT) ** (-_DISTANCE_POWER / 2)
+            slot_total += weight
+            slot += weight * node.slot_stretch
+            if node.ttft_stretch is not None:
+                ttft_total += weight
+                ttft += weight * node.ttft_stretch
+        slot_stretch = slot / slot_total
+        slot_seconds = point.batch / point.requests_per_second * slot_stretch
+        ttft_seconds = point.ttft_seconds * (ttft / ttft_total if ttft_total else slot_stretch)
+        further = self.output_tokens - 1
+        tpot_seconds = max(0.0, (slot_seconds - ttft_seconds) / further) if further else 0.0
+        return Point(point.batch, ttft_seconds, tpot_seconds, point.batch / slot_seconds)
+
+    def coverage(self, batch: float) -> Coverage:
+        """How a batch at these lengths lies to the measurements."""
+        ln_batch = math.log(batch)
+        near = False
+        for node, over_lengths in zip(self.nodes, self.distances, strict=True):
+            by_batch = abs(node.ln_batch - ln_batch)
+            if over_lengths < _EXACT and by_batch <= SAME_BATCH:
+                return Coverage.MEASURED
+            near = near or (
+                by_batch <= REACH
+                and abs(node.ln_input - math.log(self.input_tokens)) <= REACH
+                and abs(node.ln_output - math.log(self.output_tokens)) <= REACH
+            )
+        return Coverage.INTERPOLATED if self.inside and near else Coverage.BEYOND
+
+    def nearest(self, batch: float) -> Node:
+        """The measurement nearest to a batch at these lengths."""
+        ln_batch = math.log(batch)
+        return min(
+            zip(self.nodes, self.distances, strict=True), key=lambda pair: pair[1] + (pair[0].ln_batch - ln_batch) ** 2
+        )[0]
+
+
+def correction(nodes: tuple[Node, ...], *, input_tokens: int, output_tokens: int) -> Correction:
+    """See ``nodes`` from one pair of lengths."""
+    ln_input, ln_output = math.log(input_tokens), math.log(output_tokens)
+    return Correction(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        nodes=nodes,
+        inside=bool(nodes)
+        and min(node.input_tokens for node in nodes) <= input_tokens <= max(node.input_tokens for node in nodes)
+        and min(node.output_tokens for node in nodes) <= output_tokens <= max(node.output_tokens for node in nodes),
+        distances=tuple((node.ln_input - ln_input) ** 2 + (node.ln_output - ln_output) ** 2 for node in nodes),
+    )
+
+
+def nodes_for(
+    *, model: ModelCard, precision: str, gpu: GpuType, tensor_parallel: int, pipeline_parallel: int
+) -> tuple[Node, ...]:
+    """The measurements of this replica; empty where nobody measured it.
+
+    A measurement belongs to a shape and to speeds, not to a name: a model or a GPU declared inline under a catalogued
+    name but with other figures has none. Memory may differ, since it limits the batch and not the speed.
+    """
+    if pipeline_parallel != 1 or _shape(model) not in _shapes() or _speeds(gpu) not in _all_speeds():
+        return ()
+    return packaged_nodes().get((_shapes()[_shape(model)], gpu.name, _family(precision), tensor_parallel), ())
+
+
+_Key = tuple[str, str, str, int]
+
+
+@cache
+def packaged_nodes() -> dict[_Key, tuple[Node, ...]]:
+    """Every packaged measurement, by (model, GPU, precision, tensor parallel size)."""
+    found: dict[_Key, dict[tuple[int, int, float], Node]] = {}
+
+    # In ascending order of version: the newest measurement of a point stands.
+    for row in sorted(catalogue.read_rows("measured_throughput.csv"), key=lambda row: row["engine_version"]):
+        key, input_tokens, output_tokens = _read(row)
+        base = _replica(key, kv_bytes_per_element=1.0 if key[2] == "fp8" else 2.0)
+        batch = float(max(1, min(SATURATED_MAX_BATCH, base.batch_room(input_tokens + output_tokens))))
+        predicted = base.at(batch, input_tokens, output_tokens)
+        stretch = predicted.requests_per_second / float(row["requests_per_second"])
+        dataset = f"saturated rates, {row['engine']} {row['engine_version']}"
+        # Keyed by -1: the batch at saturation is inferred, and two versions of one cell must not both stand.
+        found.setdefault(key, {})[input_tokens, output_tokens, -1.0] = _node(
+            input_tokens, output_tokens, batch, slot_stretch=stretch, ttft_stretch=None, dataset=dataset
+        )
+
+    for row in catalogue.read_rows("measured_latency.csv"):
+        key, input_tokens, output_tokens = _read(row)
+        batch, ttft, tpot = float(row["concurrency"]), float(row["ttft_seconds"]), float(row["tpot_seconds"])
+        predicted = _replica(key, kv_bytes_per_element=2.0).at(batch, input_tokens, output_tokens)
+        slot = ttft + (output_tokens - 1) * tpot
+        found.setdefault(key, {})[input_tokens, output_tokens, batch] = _node(
+            input_tokens,
+            output_tokens,
+            batch,
+            slot_stretch=slot / (batch / predicted.requests_per_second),
+            ttft_stretch=ttft / predicted.ttft_seconds,
+            dataset=f"latency by concurrency, {row['engine']} {row['engine_version']} ({row['dataset']})",
+        )
+    return {key: tuple(by_point.values()) for key, by_point in found.items()}
+
+
+def _node(
+    input_tokens: int,
+    output_tokens: int,
+    batch: float,
+    *,
+    slot_stretch: float,
+    ttft_stretch: float | None,
+    dataset: str,
+) -> Node:
+    logs = math.log(input_tokens), math.log(output_tokens), math.log(batch)
+    return Node(input_tokens, output_tokens, batch, *logs, slot_stretch, ttft_stretch, dataset)
+
+
+def _read(row: dict[str, str]) -> tuple[_Key, int, int]:
+    key = row["model"], row["gpu"], _family(row["precision"]), int(row["tensor_parallel"])
+    return key, int(row["input_tokens"]), int(row["output_tokens"])
+
+
+def _replica(key: _Key, *, kv_bytes_per_element: float) -> Roofline:
+    model, gpu, precision, tensor_parallel = key
+    return roofline(
+        model=catalogue.find_model(model),
+        precision=precision,
+        gpu=catalogue.find_gpu(gpu),
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=1,
+        memory_fraction=SATURATED_MEMORY_FRACTION,
+        kv_bytes_per_element=kv_bytes_per_element,
+    )
+
+
+def _family(precision: str) -> str:
+    """fp16 and bf16 run on the same units at the same speed: one family of measurements."""
+    name = precision.lower()
+    precision_of(name)
+    return "bf16" if name == "fp16" else name
+
+
+def _shape(model: ModelCard) -> ModelCard:
+    return model.model_copy(update={"name": "", "aliases": ()})
+
+
+def _speeds(gpu: GpuType) -> GpuType:
+    return gpu.model_copy(update={"memory_gb": 0.0, "memory_bytes": None, "aliases": ()})
+
+
+@cache
+def _shapes() -> dict[ModelCard, str]:
+    return {_shape(card): card.name for card in catalogue.packaged_models()}
+
+
+@cache
+def _all_speeds() -> frozenset[GpuType]:
+    return frozenset(_speeds(gpu) for gpu in catalogue.packaged_gpus())

@@ -1,0 +1,254 @@
+"""A kind of replica as a Deployment and a Service.
+
+The pod template of a name never changes: its digest is part of the name. Every pod is created with a scheduling gate;
+the operator ties it to the node that the plan has for it and takes the gate away, so that the scheduler follows the
+planned packing and still has the last word on resources and taints.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from servingplan.api.v1alpha1 import Model, NodePool, Variant
+from servingplan.errors import InputError
+from servingplan.model.fleet import Fleet, ReplicaSet, digest
+from servingplan.model.world import PlanObject
+from servingplan.render import names, quantities
+
+PORT = 8000
+DRAIN_SLEEP_SECONDS = 15
+"""preStop sleep: longer than it takes endpoints to leave kube-proxy and gateways, so that no request meets a closed
+port (KServe's engine template sleeps for the same reason)."""
+SHUTDOWN_SECONDS = 300
+"""Longest answer that a stopping engine may still finish."""
+PROTECTED_ARGUMENTS = (
+    "--model",
+    "--served-model-name",
+    "--tensor-parallel-size",
+    "-tp",
+    "--pipeline-parallel-size",
+    "-pp",
+    "--port",
+    "--host",
+    "--max-model-len",
+)
+
+Json = dict[str, Any]
+
+
+def replica_template(
+    *, model: Model, variant: Variant, pool: NodePool, tensor_parallel: int, pipeline_parallel: int
+) -> Json:
+    """Pod template of one replica, without the labels that depend on the Deployment's name.
+
+    Raises ``InputError`` where ``extraArgs`` or ``podTemplate`` take over what the plan decides.
+    """
+    gpus = tensor_parallel * pipeline_parallel
+    engine = model.engine
+    _check_arguments(model)
+    scheme, _, location = variant.source.partition("://")
+    weights, volumes, mounts = location, [], []
+    if scheme == "pvc":
+        claim, _, path = location.partition("/")
+        volumes = [{"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+        mounts = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
+        weights = f"/weights/{path}".rstrip("/")
+    elif scheme == "oci":
+        volumes = [{"name": "weights", "image": {"reference": location, "pullPolicy": "IfNotPresent"}}]
+        mounts = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
+        weights = "/weights"
+    elif scheme != "hf" or not location:
+        raise InputError(
+            f"spec.models[{model.name}].variants[{variant.name}].source",
+            variant.source,
+            "must begin with hf://, pvc:// or oci://",
+        )
+    arguments = [
+        f"--model={weights}",
+        f"--served-model-name={model.name}",
+        f"--port={PORT}",
+        f"--tensor-parallel-size={tensor_parallel}",
+        f"--pipeline-parallel-size={pipeline_parallel}",
+        f"--max-model-len={model.effective_max_model_len}",
+        *engine.extra_args,
+    ]
+    if gpus > 1:
+        # NCCL and the engine's workers exchange data through shared memory; the default 64 MiB is too small.
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    container: Json = {
+        "name": "engine",
+        "image": engine.image,
+        "args": arguments,
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {
+            "limits": {names.GPU_RESOURCE: str(gpus)},
+            "requests": {names.GPU_RESOURCE: str(gpus)},
+        },
+        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-engine.startup_seconds // 5)},
+        "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
+        "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SLEEP_SECONDS}}},
+    }
+    if mounts:
+        container["volumeMounts"] = mounts
+    pod: Json = {
+        "containers": [container],
+        "nodeSelector": dict(sorted(pool.node_selector.items())),
+        "schedulingGates": [{"name": names.PLACEMENT_GATE}],
+        "terminationGracePeriodSeconds": DRAIN_SLEEP_SECONDS + SHUTDOWN_SECONDS,
+        "tolerations": [{"key": names.GPU_RESOURCE, "operator": "Exists"}],
+    }
+    if pool.capacity_type == "Spot":
+        pod["tolerations"] += [
+            {"key": "cloud.google.com/gke-spot", "operator": "Exists"},
+            {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Exists"},
+        ]
+    if volumes:
+        pod["volumes"] = volumes
+    template = merge({"metadata": {}, "spec": pod}, engine.pod_template)
+    _check_template(model, template, gpus)
+    canonical: Json = quantities.canonical(template)
+    return canonical
+
+
+def replica_digest(*, plan: str, model: str, variant: str, pool: str, template: Json) -> str:
+    """Digest of everything that a replica is."""
+    return digest([plan, model, variant, pool, template])
+
+
+def deployment(
+    *, plan: PlanObject, replica_set: ReplicaSet, template: Json, replicas: int, startup_seconds: int, fleet: Fleet
+) -> Json:
+    """The Deployment with ``replicas`` copies."""
+    labels = _labels(plan, replica_set)
+    selector = {names.PLAN_LABEL: labels[names.PLAN_LABEL], names.DEPLOYMENT_LABEL: replica_set.deployment}
+    pod = merge(
+        template,
+        {"metadata": {"labels": {**labels, names.SERVING_LABEL: "true"}}},
+    )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": replica_set.deployment,
+            "namespace": plan.namespace,
+            "labels": labels,
+            "annotations": {
+                names.FACTS_ANNOTATION: json.dumps(
+                    replica_set.facts.model_dump(), sort_keys=True, separators=(",", ":")
+                ),
+                names.PLAN_HASH_ANNOTATION: fleet.hash,
+            },
+            "ownerReferences": [owner_reference(plan)],
+        },
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": selector},
+            # GPUs are not there twice: a pod that is to be replaced goes first.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "progressDeadlineSeconds": startup_seconds + 600,
+            "revisionHistoryLimit": 1,
+            "template": pod,
+        },
+    }
+
+
+def service(*, plan: PlanObject, replica_set: ReplicaSet) -> Json:
+    """The Service in front of the Deployment's copies that serve."""
+    labels = _labels(plan, replica_set)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": replica_set.deployment,
+            "namespace": plan.namespace,
+            "labels": labels,
+            "ownerReferences": [owner_reference(plan)],
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {
+                names.PLAN_LABEL: labels[names.PLAN_LABEL],
+                names.DEPLOYMENT_LABEL: replica_set.deployment,
+                names.SERVING_LABEL: "true",
+            },
+            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def owner_reference(plan: PlanObject) -> Json:
+    """Makes the plan the controller of an object, which goes with it."""
+    return {
+        "apiVersion": "servingplan.dev/v1alpha1",
+        "kind": "LLMServingPlan",
+        "name": plan.name,
+        "uid": plan.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def merge(base: Any, over: Any) -> Any:
+    """``over`` merged into ``base``: maps by key, lists of named items by name, other lists appended."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        merged_map = {**base}
+        for key, value in over.items():
+            merged_map[key] = merge(base[key], value) if key in base else value
+        return merged_map
+    if isinstance(base, list) and isinstance(over, list):
+        if all(isinstance(item, dict) and "name" in item for item in [*base, *over]):
+            merged = {item["name"]: item for item in base}
+            for item in over:
+                merged[item["name"]] = merge(merged.get(item["name"], {}), item)
+            return list(merged.values())
+        return base + [item for item in over if item not in base]
+    return over
+
+
+def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "vllm",
+        "app.kubernetes.io/instance": replica_set.deployment,
+        "app.kubernetes.io/component": "model-server",
+        "app.kubernetes.io/part-of": names.label_value(plan.name),
+        "app.kubernetes.io/managed-by": "servingplan",
+        names.PLAN_LABEL: names.label_value(plan.name),
+        names.DEPLOYMENT_LABEL: replica_set.deployment,
+        names.MODEL_LABEL: names.label_value(replica_set.model),
+        names.POOL_LABEL: names.label_value(replica_set.pool),
+    }
+
+
+def _check_arguments(model: Model) -> None:
+    for argument in model.engine.extra_args:
+        if argument.partition("=")[0] in PROTECTED_ARGUMENTS:
+            raise InputError(
+                f"spec.models[{model.name}].engine.extraArgs",
+                argument,
+                "is decided by the plan; remove it (maxModelLen and variants set what may be set)",
+            )
+
+
+def _check_template(model: Model, template: Json, gpus: int) -> None:
+    field = f"spec.models[{model.name}].engine.podTemplate"
+    if not isinstance(template.get("spec"), dict) or not isinstance(template.get("metadata"), dict):
+        raise InputError(field, template, "must be a partial PodTemplateSpec with metadata and spec")
+    pod = template["spec"]
+    engine = next((item for item in pod["containers"] if item.get("name") == "engine"), None)
+    limits = (engine or {}).get("resources", {}).get("limits", {})
+    if str(limits.get(names.GPU_RESOURCE)) != str(gpus):
+        raise InputError(
+            f"{field}.spec.containers[engine].resources", limits, f"the plan decides {names.GPU_RESOURCE}; remove it"
+        )
+    for item in pod["containers"]:
+        other = item.get("resources", {}).get("limits", {}) if item.get("name") != "engine" else {}
+        if names.GPU_RESOURCE in other:
+            raise InputError(
+                f"{field}.spec.containers[{item.get('name')}].resources", other, "only the engine may hold GPUs"
+            )
+    if "nodeName" in pod:
+        raise InputError(f"{field}.spec.nodeName", pod["nodeName"], "the plan decides the node; remove it")

@@ -1,0 +1,68 @@
+"""Names, labels and annotations: derived from the plan alone, so that applying twice makes nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+FIELD_MANAGER = "servingplan"
+"""Owns what we render. Never renamed: a rename leaves fields without an owner."""
+POOL_MANAGER = "servingplan-pools"
+"""Owns the size of node pools, and nothing else of them."""
+STATUS_MANAGER = "servingplan-status"
+"""Owns the plan's status."""
+
+PREFIX = "servingplan.dev/"
+PLAN_LABEL = f"{PREFIX}plan"
+DEPLOYMENT_LABEL = f"{PREFIX}deployment"
+MODEL_LABEL = f"{PREFIX}model"
+POOL_LABEL = f"{PREFIX}pool"
+SERVING_LABEL = f"{PREFIX}serving"
+FACTS_ANNOTATION = f"{PREFIX}replica-facts"
+PLAN_HASH_ANNOTATION = f"{PREFIX}plan-hash"
+PLACED_ON_ANNOTATION = f"{PREFIX}placed-on"
+PLACED_SINCE_ANNOTATION = f"{PREFIX}placed-since"
+DRAINING_SINCE_ANNOTATION = f"{PREFIX}draining-since"
+APPROVE_ANNOTATION = f"{PREFIX}approve"
+CLAIM_ANNOTATION = f"{PREFIX}claimed-by"
+SIZE_ANNOTATION = f"{PREFIX}asked-nodes"
+ALLOWED_NAMESPACES_ANNOTATION = f"{PREFIX}allowed-namespaces"
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+PLACEMENT_GATE = f"{PREFIX}placement"
+GPU_RESOURCE = "nvidia.com/gpu"
+
+_LONGEST_DEPLOYMENT_NAME = 46
+"""A pod's name adds up to 17 characters to its Deployment's and must stay a label value of 63."""
+
+
+def slug(text: str, longest: int) -> str:
+    """Lower-case letters, digits and dashes; not unique by itself."""
+    cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return cleaned[:longest].strip("-") or "x"
+
+
+def deployment_name(plan: str, model: str, replica_digest: str) -> str:
+    """``PLAN-MODEL-HASH``: the hash holds everything that a replica is, so another replica is another Deployment."""
+    suffix = replica_digest[:6]
+    room = _LONGEST_DEPLOYMENT_NAME - len(suffix) - 2
+    plan_part = slug(plan, room // 2)
+    if plan_part[0].isdigit():  # a Service's name begins with a letter
+        plan_part = f"p{plan_part}"[: room // 2]
+    return f"{plan_part}-{slug(model, room - len(plan_part))}-{suffix}"
+
+
+def label_value(text: str) -> str:
+    """A label value that people recognise; two texts never share one."""
+    if len(text) <= 63 and re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", text):
+        return text
+    return f"{slug(text, 54)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def routing_name(plan: str, chosen: str | None) -> str:
+    """ConfigMap of the routing document."""
+    return chosen or f"{plan}-routing"
+
+
+def record_name(plan: str) -> str:
+    """ConfigMap of the plan record."""
+    return f"{plan}-plan"

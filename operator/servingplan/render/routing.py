@@ -1,0 +1,143 @@
+"""The routing document: which share of each class goes to which Service. Weights cover ready replicas only.
+
+``routing.json`` is the contract (JSON Schema in ``routing.schema.json``); the gateway's own files are renderings of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec, RequestClass
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.world import PlanObject
+from servingplan.render import names
+from servingplan.render.deployment import PORT, owner_reference
+from servingplan.render.envoy import envoy_files
+
+WEIGHT_TOTAL = 10_000
+KEY = "routing.json"
+
+Json = dict[str, Any]
+
+
+def routing_document(
+    *,
+    plan: PlanObject,
+    spec: PlanSpec,
+    fleet: Fleet,
+    facts: Mapping[str, ReplicaFacts],
+    ready: Mapping[str, int],
+    previous: Json | None,
+) -> Json:
+    """The document over what is ready.
+
+    ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are in proportion
+    to planned rate per replica x ready replicas. Where nothing that was planned for a class is ready, replicas of its
+    model that could serve it take it, in proportion to what they can; where there are none, its list is empty and the
+    gateway answers 503. ``revision`` counts changes against ``previous``.
+    """
+    models: Json = {}
+    for model in spec.models:
+        classes = []
+        for item in model.effective_classes:
+            classes.append(
+                {
+                    "name": item.name,
+                    "match": item.match.model_dump(by_alias=True, exclude_none=True),
+                    "admitRequestsPerSecond": _admitted(fleet, model.name, item.name),
+                    "targets": _targets(_shares(model.name, item.name, facts, ready)),
+                }
+            )
+        models[model.name] = {"defaultClass": _default_class(model.effective_classes), "classes": classes}
+    planned = {item.deployment: item.replicas for item in fleet.replica_sets}
+    serving = {name: count for name, count in ready.items() if count}
+    document: Json = {
+        "version": 1,
+        "plan": plan.key,
+        "planHash": fleet.hash,
+        "revision": 0,
+        "transitional": serving != planned,
+        "models": models,
+    }
+    if previous is None:
+        document["revision"] = 1
+    else:
+        before = previous.get("revision")
+        number = before if isinstance(before, int) else 0
+        document["revision"] = number if {**previous, "revision": 0} == document else number + 1
+    return document
+
+
+def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json:
+    """The ConfigMap that a gateway mounts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": names.routing_name(plan.name, spec.gateway.config_map),
+            "namespace": plan.namespace,
+            "labels": {
+                names.PLAN_LABEL: names.label_value(plan.name),
+                "app.kubernetes.io/managed-by": "servingplan",
+            },
+            "ownerReferences": [owner_reference(plan)],
+        },
+        "data": {KEY: json.dumps(document, indent=1) + "\n", **envoy_files(document, namespace=plan.namespace)},
+    }
+
+
+def schema() -> Json:
+    """JSON Schema of the routing document."""
+    text = resources.files("servingplan.render").joinpath("routing.schema.json").read_text()
+    loaded: Json = json.loads(text)
+    return loaded
+
+
+def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that sum to ``total``, as near to ``shares`` as can be; ties go to the name that sorts first.
+
+    Hamilton's method: each gets the floor of its quota, what is left goes to the largest remainders.
+    """
+    whole = sum(shares.values())
+    if whole <= 0:
+        return {}
+    quota = {name: share / whole * total for name, share in shares.items()}
+    floors = {name: int(value) for name, value in quota.items()}
+    left = total - sum(floors.values())
+    by_remainder = sorted(quota, key=lambda name: (-(quota[name] - floors[name]), name))
+    for name in by_remainder[:left]:
+        floors[name] += 1
+    return floors
+
+
+def _shares(
+    model: str, class_name: str, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
+) -> dict[str, float]:
+    candidates = {name: facts[name] for name in sorted(facts) if facts[name].model == model and ready.get(name, 0) > 0}
+    planned = {name: item.planned.get(class_name, 0.0) * ready[name] for name, item in candidates.items()}
+    if sum(planned.values()) > 0:
+        return {name: share for name, share in planned.items() if share > 0}
+    able = {name: item.capacity.get(class_name, 0.0) * ready[name] for name, item in candidates.items()}
+    return {name: share for name, share in able.items() if share > 0}
+
+
+def _targets(shares: Mapping[str, float]) -> list[Json]:
+    weights = largest_remainder(shares, WEIGHT_TOTAL)
+    chosen = [name for name in sorted(weights, key=lambda name: (-weights[name], name)) if weights[name]]
+    return [{"service": name, "port": PORT, "weight": weights[name]} for name in chosen]
+
+
+def _admitted(fleet: Fleet, model: str, class_name: str) -> float | None:
+    for item in fleet.classes:
+        if item.model == model and item.name == class_name:
+            short = item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
+            return round(item.planned_requests_per_second, 6) if short else None
+    return None
+
+
+def _default_class(classes: tuple[RequestClass, ...]) -> str:
+    unmatched = [item.name for item in classes if not item.match.model_dump(exclude_none=True)]
+    return unmatched[-1] if unmatched else classes[-1].name

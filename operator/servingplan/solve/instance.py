@@ -1,0 +1,183 @@
+"""The question as the solver sees it: numbered, ordered by content, without shapes that cannot matter.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. First step of `solve`.
+
+Order by content. The solver breaks ties by column order, so the order must not come from names either, or renaming a pool
+would change the plan. `ordered_by_content` refines a colouring of pools, classes and shapes (Weisfeiler and Leman 1968):
+each item's colour is the rank of its own numbers and of its neighbours' colours. Names settle what remains, which is the
+order among items that differ in name only.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from servingplan.model.question import Pool, Question, RequestClass, Shape
+from servingplan.solve.prune import without_dominated
+
+REFINEMENTS = 3
+"""Rounds of refinement; three reach every item of a question from every other of the same model and back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A question in solver order. Indices: `p` pools, `k` classes with a positive rate, `c` shapes."""
+
+    question: Question
+    pools: tuple[Pool, ...]
+    classes: tuple[RequestClass, ...]
+    shapes: tuple[Shape, ...]
+    nodes_limit: tuple[int, ...]
+    """Most nodes of each pool: its cap, and what the budget leaves once all floors are paid."""
+    copies_limit: tuple[int, ...]
+    """Most copies of each shape that stock, budget and `max_copies` allow when nothing else is placed."""
+
+    def pool_index(self) -> dict[str, int]:
+        """Position by pool name."""
+        return {pool.name: p for p, pool in enumerate(self.pools)}
+
+    def serving(self, k: int) -> list[int]:
+        """Shapes that can serve class k and of which at least one copy fits."""
+        name = self.classes[k].name
+        return [c for c, shape in enumerate(self.shapes) if name in shape.requests_per_second and self.copies_limit[c]]
+
+    def rate(self, c: int, k: int) -> float:
+        """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 where it cannot."""
+        return self.shapes[c].requests_per_second.get(self.classes[k].name, 0.0)
+
+    def loss(self, c: int, k: int) -> float:
+        """Quality loss of shape c on class k."""
+        return self.shapes[c].quality_loss.get(self.classes[k].name, 0.0)
+
+    def floor_dollars(self) -> float:
+        """Dollars per hour of the nodes that floors force."""
+        return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in self.pools)
+
+    def nodes_per_copy(self, c: int, p: int) -> float:
+        """Nodes of pool p that one copy of shape c takes: a share, or whole nodes."""
+        return self.shapes[c].gpus.get(self.pools[p].name, 0) / self.pools[p].gpus_per_node
+
+    def running_copies(self) -> tuple[int, ...]:
+        """Copies that run now, by shape."""
+        running = self.question.running
+        return tuple(running.replicas.get(shape.name, 0) if running else 0 for shape in self.shapes)
+
+
+def utilization(shape: Shape, copies: int) -> float:
+    """Largest busy fraction when `copies` copies share the traffic; lists hold their last number for more copies."""
+    if isinstance(shape.max_utilization, float):
+        return shape.max_utilization
+    table = shape.max_utilization
+    return table[min(max(copies, 1), len(table)) - 1]
+
+
+def capacity(shape: Shape, copies: int) -> float:
+    """y * rho(y): busy copies that `copies` copies may sustain."""
+    return copies * utilization(shape, copies)
+
+
+def instance_of(question: Question) -> Instance:
+    """Number, order and prune a question whose floors fit its budget."""
+    pools, classes, shapes = ordered_by_content(question)
+    classes = tuple(cls for cls in classes if cls.requests_per_second > 0)
+    running = question.running.replicas if question.running else {}
+    shapes = without_dominated(
+        shapes,
+        gpus_per_node={pool.name: pool.gpus_per_node for pool in pools},
+        kept=frozenset(name for name, count in running.items() if count),
+    )
+    spare = question.budget_dollars_per_hour - math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in pools)
+    nodes_limit = tuple(_affordable_nodes(pool, spare) for pool in pools)
+    by_name = {pool.name: (pool, limit) for pool, limit in zip(pools, nodes_limit, strict=True)}
+    copies_limit = tuple(_most_copies(shape, by_name, spare) for shape in shapes)
+    return Instance(question, pools, classes, shapes, nodes_limit, copies_limit)
+
+
+def _affordable_nodes(pool: Pool, spare_dollars: float) -> int:
+    if pool.dollars_per_node_hour <= 0:
+        return pool.max_nodes
+    affordable = math.floor(spare_dollars / pool.dollars_per_node_hour * (1 + 1e-9) + 1e-9)
+    return min(pool.max_nodes, pool.min_nodes + max(0, affordable))
+
+
+def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_dollars: float) -> int:
+    """Largest y whose nodes exist and, above the floors, can be paid; found by bisection because cost grows with y."""
+
+    def fits(copies: int) -> bool:
+        extra = []
+        for name, gpus in shape.gpus.items():
+            pool, limit = pools[name]
+            per_node = pool.gpus_per_node // gpus
+            nodes = -(-copies // per_node) if per_node else copies * (gpus // pool.gpus_per_node)
+            if nodes > limit:
+                return False
+            extra.append(max(0, nodes - pool.min_nodes) * pool.dollars_per_node_hour)
+        return math.fsum(extra) <= spare_dollars * (1 + 1e-9) + 1e-9
+
+    low, high = 0, min(limit * pool.gpus_per_node for pool, limit in (pools[name] for name in shape.gpus))
+    if shape.max_copies is not None:
+        high = min(high, shape.max_copies)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[RequestClass, ...], tuple[Shape, ...]]:
+    """Pools, classes and shapes in an order that renaming does not change; see the module docstring."""
+    running = question.running
+    nodes = running.nodes if running else {}
+    replicas = running.replicas if running else {}
+    pools = _ranked({
+        pool.name: (pool.dollars_per_node_hour, pool.gpus_per_node, pool.min_nodes, pool.max_nodes, pool.capacity_type,
+                    nodes.get(pool.name, 0))
+        for pool in question.pools
+    })  # fmt: skip
+    classes = _ranked({
+        cls.name: (-cls.priority, cls.requests_per_second, _or_below(cls.quality_loss_limit)) for cls in question.classes
+    })  # fmt: skip
+    shapes = _ranked({
+        shape.name: (sum(shape.gpus.values()), shape.startup_seconds, _or_below(shape.max_copies),
+                     shape.max_utilization if isinstance(shape.max_utilization, tuple) else (shape.max_utilization,),
+                     replicas.get(shape.name, 0))
+        for shape in question.shapes
+    })  # fmt: skip
+    for _ in range(REFINEMENTS):
+        uses: dict[str, list[tuple[object, ...]]] = {pool.name: [] for pool in question.pools}
+        serves: dict[str, list[tuple[object, ...]]] = {cls.name: [] for cls in question.classes}
+        seen: dict[str, tuple[object, ...]] = {}
+        for shape in question.shapes:
+            for name, gpus in shape.gpus.items():
+                uses[name].append((shapes[shape.name], gpus))
+            for name, rate in shape.requests_per_second.items():
+                serves[name].append((shapes[shape.name], rate, shape.quality_loss.get(name, 0.0)))
+            seen[shape.name] = (
+                shapes[shape.name],
+                sorted((pools[name], gpus) for name, gpus in shape.gpus.items()),
+                sorted(
+                    (classes[name], rate, shape.quality_loss.get(name, 0.0))
+                    for name, rate in shape.requests_per_second.items()
+                ),
+            )
+        pools = _ranked({name: (pools[name], sorted(found)) for name, found in uses.items()})
+        classes = _ranked({name: (classes[name], sorted(found)) for name, found in serves.items()})
+        shapes = _ranked(seen)
+    return (
+        tuple(sorted(question.pools, key=lambda pool: (pools[pool.name], pool.name))),
+        tuple(sorted(question.classes, key=lambda cls: (classes[cls.name], cls.name))),
+        tuple(sorted(question.shapes, key=lambda shape: (shapes[shape.name], shape.name))),
+    )
+
+
+def _ranked(contents: Mapping[str, tuple[object, ...]]) -> dict[str, int]:
+    """Rank of each item's content; items of equal content share a rank."""
+    distinct: list[tuple[object, ...]] = []
+    for content in sorted(contents.values()):
+        if not distinct or distinct[-1] != content:
+            distinct.append(content)
+    rank = {repr(content): position for position, content in enumerate(distinct)}
+    return {name: rank[repr(content)] for name, content in contents.items()}
+
+
+def _or_below(value: float | None) -> float:
+    return -1.0 if value is None else float(value)

@@ -1,0 +1,262 @@
+"""The exact method: each level of the objective in turn, to proof.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `search` turns an instance into copies, nodes
+and proofs; `report` makes the answer of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from servingplan.model.answer import Level, Stopped
+from servingplan.solve.constraints import Loss, PlanProgram, build
+from servingplan.solve.instance import Instance, capacity
+from servingplan.solve.milp import Limits, Outcome, Stopwatch
+from servingplan.solve.objective import (
+    Stage,
+    dollars_stage,
+    hold,
+    moves_stage,
+    service_stages,
+    tie_break_stage,
+)
+from servingplan.solve.packing import Content
+
+SERVICE_GAP = 1e-6
+"""Service levels of MinimizeCost are proved this tightly whatever gap is asked: served in full must mean it."""
+HELD_SLACK = 1e-7
+"""Relative slack of a level while later ones are optimised; below the verifier's tolerance of 1e-6."""
+TIE_BREAK_NODES = 50
+"""Work limit of the tie-break, which needs no proof, only to be the same every time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try."""
+
+    relative_gap: float
+    node_limit: int
+    stopwatch: Stopwatch
+
+    def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
+        """Limits of one optimisation that may take `part` of the time that is left."""
+        left = self.stopwatch.remaining_seconds()
+        return Limits(
+            relative_gap=self.relative_gap if gap is None else gap,
+            nodes=self.node_limit if nodes is None else nodes,
+            seconds=None if left is None else left * part,
+        )
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search found."""
+
+    copies: tuple[int, ...] = ()
+    nodes: tuple[int, ...] = ()
+    patterns: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
+    contents: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
+    targets: tuple[float, ...] = ()
+    levels: list[Level] = field(default_factory=list)
+    stopped: Stopped = "proved"
+    infeasible: bool = False
+
+    @property
+    def scale(self) -> float:
+        """Scale of the plan under MaximizeService; 1 under MinimizeCost."""
+        return next((level.value for level in self.levels if level.name == "scale"), 1.0)
+
+
+def reachable_targets(instance: Instance) -> tuple[float, ...]:
+    """Requests/s of each class that its shapes could serve if each stood alone, at most what is asked.
+
+    Under MaximizeService one multiple of the whole mix; 0 when some class cannot be served at all.
+    """
+    asked = [cls.requests_per_second for cls in instance.classes]
+    alone = [sum(_most(instance, c) * instance.rate(c, k) for c in instance.serving(k)) for k in range(len(asked))]
+    if instance.question.objective == "MaximizeService":
+        scale = min(most / rate for most, rate in zip(alone, asked, strict=True))
+        return tuple(scale * rate for rate in asked)
+    return tuple(min(most, rate) for most, rate in zip(alone, asked, strict=True))
+
+
+def _most(instance: Instance, c: int) -> float:
+    return max((capacity(instance.shapes[c], y) for y in _distinct_counts(instance, c)), default=0.0)
+
+
+def _distinct_counts(instance: Instance, c: int) -> Sequence[int]:
+    limit = instance.copies_limit[c]
+    table = instance.shapes[c].max_utilization
+    return [limit] if isinstance(table, float) else [*range(1, min(limit, len(table)) + 1), limit]
+
+
+def search(
+    instance: Instance,
+    effort: Effort,
+    *,
+    losses: Sequence[Loss] = (),
+    exact_contents: bool = False,
+    must_serve: Sequence[int] = (),
+    incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None = None,
+) -> Found:
+    """Optimise all levels in turn.
+
+    `must_serve` are classes that have to be served in full, or there is no plan. `incumbent` gives, for the targets in use,
+    the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
+    level's bound, the level is not held above it, so that no move is made for less than the tolerance.
+    """
+    targets = reachable_targets(instance)
+    asked = [cls.requests_per_second for cls in instance.classes]
+    if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):
+        return Found(infeasible=True)
+
+    def program() -> PlanProgram:
+        plan = build(instance, targets, exact_contents=exact_contents, losses=losses)
+        if instance.question.objective == "MinimizeCost":
+            for k in must_serve:
+                plan.program.set_bounds(plan.served[k], lower=1.0, upper=1.0)
+        return plan
+
+    if instance.question.objective == "MaximizeService":
+        if not all(targets):
+            return Found(infeasible=True)
+        plan = build(instance, targets)
+        relaxed = plan.program.optimise([(plan.served[0], 1.0)], "max", effort.limits(), relaxed=True)
+        if relaxed.value is not None:
+            if relaxed.value <= 1e-12:
+                return Found(infeasible=True)
+            targets = tuple(target * relaxed.value for target in targets)
+        return _Search(program(), effort, incumbent).run()
+    if _all_reachable(targets, asked):
+        in_full = _Search(program(), effort, incumbent).run(in_full=True)
+        if not in_full.infeasible:
+            return in_full
+    return _Search(program(), effort, incumbent).run()
+
+
+def _all_reachable(targets: Sequence[float], asked: Sequence[float]) -> bool:
+    return all(target >= rate * (1 - 1e-12) for target, rate in zip(targets, asked, strict=True))
+
+
+class _Search:
+    """One pass over the stages of one program."""
+
+    def __init__(
+        self,
+        plan: PlanProgram,
+        effort: Effort,
+        incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None,
+    ) -> None:
+        self._plan = plan
+        self._effort = effort
+        self._found = Found(targets=plan.targets)
+        self._values: tuple[float, ...] = ()
+        self._running = incumbent(plan.targets) if incumbent else None
+        self._service_gap = effort.relative_gap
+        if plan.instance.question.objective == "MinimizeCost":
+            self._service_gap = min(effort.relative_gap, SERVICE_GAP)
+
+    def run(self, *, in_full: bool = False) -> Found:
+        """All stages; `in_full` asks for full service of every class instead of optimising service."""
+        stages = service_stages(self._plan)
+        if in_full:
+            self._serve_in_full(stages)
+        else:
+            reached: dict[str, float] = {}
+            for stage in stages:
+                if stage.redundant(reached):
+                    reached[stage.name] = stage.best
+                    self._record(stage, stage.best, stage.best)
+                    continue
+                value = self._optimise(stage, gap=self._service_gap, part=0.7)
+                if value is None:
+                    return self._found
+                if stage.name == "scale" and self._found.levels[-1].bound <= 1e-9 * stage.unit:
+                    self._found.infeasible = True
+                    return self._found
+                reached[stage.name] = value
+        if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=0.8) is None:
+            return self._found
+        if self._plan.instance.question.running:
+            self._optimise(moves_stage(self._plan), gap=self._effort.relative_gap, part=0.8)
+        self._break_ties()
+        self._read()
+        return self._found
+
+    def _serve_in_full(self, stages: Sequence[Stage]) -> None:
+        for column in dict.fromkeys(self._plan.served):
+            self._plan.program.set_bounds(column, lower=1.0, upper=1.0)
+        for stage in stages:
+            self._record(stage, stage.best, stage.best)
+            if self._running is not None and self._running[stage.name] < stage.best * (1 - 1e-6):
+                self._running = None
+
+    def _dollars(self) -> Stage:
+        """The dollars stage, in units of the plan at hand or of the relaxation, so that its value is of order 1."""
+        stage = dollars_stage(self._plan, unit=1.0)
+        if self._values:
+            unit = sum(self._values[column] * price for column, price in stage.terms)
+        else:
+            relaxed = self._plan.program.optimise(stage.terms, "min", self._effort.limits(), relaxed=True)
+            unit = relaxed.value or 0.0
+        return dollars_stage(self._plan, unit=unit if unit > 0 else 1.0)
+
+    def _optimise(self, stage: Stage, *, gap: float, part: float) -> float | None:
+        """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan."""
+        outcome = self._plan.program.optimise(stage.terms, stage.sense, self._effort.limits(gap=gap, part=part))
+        if outcome.infeasible or (outcome.value is None and not self._values):
+            self._found.infeasible = outcome.infeasible
+            self._found.stopped = outcome.stopped
+            return None
+        if outcome.values:
+            self._values = outcome.values
+        value = sum(self._values[column] * factor for column, factor in stage.terms)
+        bound = _bound(outcome, stage, value)
+        self._record(stage, value * stage.unit, bound * stage.unit, outcome)
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD_SLACK)
+        return value * stage.unit
+
+    def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
+        """The value to hold: the running plan's, where that plan is as good as the tolerance can tell."""
+        if self._running is None or stage.name == "moves":
+            return value
+        running = self._running[stage.name] / stage.unit
+        gap = SERVICE_GAP if stage.name.startswith("served") else self._effort.relative_gap
+        if _gap(running, bound) > max(gap, HELD_SLACK) + 1e-12:
+            self._running = None
+            return value
+        return min(value, running) if stage.sense == "max" else max(value, running)
+
+    def _record(self, stage: Stage, value: float, bound: float, outcome: Outcome | None = None) -> None:
+        stopped: Stopped = outcome.stopped if outcome else "proved"
+        if stopped != "proved" and self._found.stopped != "deadline":
+            self._found.stopped = stopped
+        level = Level(name=stage.name, value=value, bound=bound, gap=_gap(value, bound), proved=stopped == "proved")
+        self._found.levels.append(level)
+
+    def _break_ties(self) -> None:
+        stage = tie_break_stage(self._plan)
+        outcome = self._plan.program.optimise(
+            stage.terms, stage.sense, self._effort.limits(nodes=TIE_BREAK_NODES, gap=1e-6)
+        )
+        if outcome.values:
+            self._values = outcome.values
+
+    def _read(self) -> None:
+        plan, values, found = self._plan, self._values, self._found
+        found.copies = tuple(round(values[column]) for column in plan.copies)
+        found.nodes = tuple(round(values[column]) for column in plan.nodes)
+        found.patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
+        found.contents = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.contents.items()}
+
+
+def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
+    """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
+    bound = outcome.bound
+    if bound is None:
+        bound = 1.0 if stage.sense == "max" else 0.0
+    return max(bound, value) if stage.sense == "max" else max(0.0, min(bound, value))
+
+
+def _gap(value: float, bound: float) -> float:
+    largest = max(abs(value), abs(bound))
+    return abs(bound - value) / largest if largest else 0.0

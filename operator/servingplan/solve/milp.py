@@ -1,0 +1,204 @@
+"""The adapter to the MILP solver: the only module that imports PuLP, and the only one of `solve` that reads a clock.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` fills a `Program` with columns
+and rows, `levels` asks it for optima. PuLP is imported when the first program is made, because it takes longer to import
+than a small plan takes to solve.
+
+Three facts about the solver shape this module. HiGHS fixes its thread count once per process, so `THREADS` is a
+constant. A clock makes the answer depend on the machine, so the work limit is a number of branch-and-bound nodes and the
+clock only a backstop that the outcome admits. Ties go to the first column, so callers must add columns in an order that
+depends on content alone.
+"""
+
+import math
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NewType
+
+if TYPE_CHECKING:
+    import pulp
+
+THREADS = 1
+FEASIBILITY_TOLERANCE = 1e-9
+"""Absolute, on rows and on integrality; the programs are scaled so that a row's activity is of order 1."""
+
+Column = NewType("Column", int)
+"""A variable of a `Program`, by position."""
+Term = tuple[Column, float]
+Stopped = Literal["proved", "work-limit", "deadline"]
+
+
+class SolverError(RuntimeError):
+    """The solver failed, which is neither a plan nor a proof that there is none."""
+
+
+class Stopwatch:
+    """Seconds since it was made, and what is left of a deadline."""
+
+    def __init__(self, deadline_seconds: float | None) -> None:
+        self._start = time.monotonic()
+        self._deadline_seconds = deadline_seconds
+
+    def elapsed_seconds(self) -> float:
+        """Wall-clock seconds since the start."""
+        return time.monotonic() - self._start
+
+    def remaining_seconds(self) -> float | None:
+        """Wall-clock seconds until the deadline, not below 0; None without a deadline."""
+        if self._deadline_seconds is None:
+            return None
+        return max(0.0, self._deadline_seconds - self.elapsed_seconds())
+
+    def expired(self) -> bool:
+        """Whether the deadline has passed."""
+        remaining = self.remaining_seconds()
+        return remaining is not None and remaining <= 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When one optimisation may end before its proof is complete."""
+
+    relative_gap: float
+    """Proved when |bound - value| / |value| is at most this."""
+    nodes: int
+    """Work limit: branch-and-bound nodes."""
+    seconds: float | None = None
+    """Backstop on the wall clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one optimisation found."""
+
+    stopped: Stopped
+    infeasible: bool = False
+    """No point satisfies the rows; proved."""
+    value: float | None = None
+    """Objective of the point found, if any."""
+    bound: float | None = None
+    """Best objective that any point could have, as far as known."""
+    values: tuple[float, ...] = field(default=(), repr=False)
+    """Value of every column, in order; empty without a point."""
+
+
+class Program:
+    """A mixed-integer linear program that is filled once and optimised for several objectives in turn."""
+
+    def __init__(self, name: str) -> None:
+        import pulp
+
+        self._pulp = pulp
+        self._problem = pulp.LpProblem(name, pulp.LpMinimize)
+        self._columns: list[pulp.LpVariable] = []
+        self._labels: set[str] = set()
+        self._rows: dict[str, pulp.LpConstraint] = {}
+        self._start: tuple[float, ...] = ()
+
+    def add_column(self, name: str, *, lower: float = 0.0, upper: float | None = None, integer: bool = False) -> Column:
+        """Add a variable; `upper=None` leaves it unbounded above."""
+        kind: Literal["Integer", "Continuous"] = "Integer" if integer else "Continuous"
+        self._columns.append(self._problem.add_variable(self._label(name), lower, upper, kind))
+        return Column(len(self._columns) - 1)
+
+    def add_row(self, name: str, terms: Iterable[Term], sense: Literal["<=", ">=", "=="], limit: float) -> None:
+        """Add the row `sum(coefficient * column) sense limit`; a row without terms is added only if it cannot hold."""
+        expression = self._expression(terms)
+        if not len(expression):
+            expression = self._pulp.LpAffineExpression.from_variable(self._nought())
+        compared = {"<=": expression.__le__, ">=": expression.__ge__, "==": expression.__eq__}[sense](limit)
+        self._problem.addConstraint(compared, self._label(name))
+
+    def set_bounds(self, column: Column, *, lower: float, upper: float) -> None:
+        """Replace the bounds of a column."""
+        self._columns[column].lowBound = lower
+        self._columns[column].upBound = upper
+
+    def start_from(self, values: tuple[float, ...]) -> None:
+        """Give the solver a point to start from: one value per column, in order."""
+        self._start = values
+
+    def optimise(
+        self, terms: Iterable[Term], sense: Literal["max", "min"], limits: Limits, *, relaxed: bool = False
+    ) -> Outcome:
+        """Find the best point; `relaxed` drops integrality. The point found becomes the start of the next call."""
+        if not self._columns:
+            return Outcome(stopped="proved", value=0.0, bound=0.0)
+        pulp = self._pulp
+        self._problem.sense = pulp.LpMaximize if sense == "max" else pulp.LpMinimize
+        self._problem.setObjective(self._expression(terms))
+        if limits.seconds is not None and limits.seconds <= 0.0:
+            return Outcome(stopped="deadline")
+        starts = len(self._start) == len(self._columns) and not relaxed
+        if starts:
+            for column, value in zip(self._columns, self._start, strict=True):
+                column.setInitialValue(value, check=False)
+        solver = pulp.HiGHS(
+            msg=False,
+            mip=not relaxed,
+            threads=THREADS,
+            warmStart=starts,
+            timeLimit=limits.seconds,
+            gapRel=limits.relative_gap,
+            gapAbs=FEASIBILITY_TOLERANCE,
+            mip_max_nodes=limits.nodes,
+            mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            dual_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+        )
+        stats = self._problem.solve(solver)
+        values = tuple(_value(column) for column in self._columns) if stats.has_solution else ()
+        if values and not relaxed:
+            self._start = values
+        verdict = str(self._problem.solverModel.getModelStatus().name)  # type: ignore[union-attr]
+        infeasible = verdict in ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
+        if not values and not infeasible and stats.status.name not in _LIMITS:
+            raise SolverError(f"HiGHS ended with {verdict} on {self._problem.name}")
+        bound = stats.best_bound if stats.best_bound is not None else (stats.objective if values else None)
+        return Outcome(
+            stopped=_LIMITS.get(stats.status.name, "proved"),
+            infeasible=infeasible,
+            value=stats.objective if values else None,
+            bound=bound if bound is not None and math.isfinite(bound) else None,
+            values=values,
+        )
+
+    def write_lp(self, path: Path, terms: Iterable[Term], sense: Literal["max", "min"]) -> None:
+        """Write the program with this objective as an LP file, for people and for tests."""
+        self._problem.sense = self._pulp.LpMaximize if sense == "max" else self._pulp.LpMinimize
+        self._problem.setObjective(self._expression(terms))
+        self._problem.writeLP(str(path))
+
+    def _expression(self, terms: Iterable[Term]) -> "pulp.LpAffineExpression":
+        pairs = [(self._columns[column], float(coefficient)) for column, coefficient in terms if coefficient]
+        return self._pulp.LpAffineExpression.from_list(pairs)
+
+    def _nought(self) -> "pulp.LpVariable":
+        return self._columns[self.add_column("nought", upper=0.0)]
+
+    def _label(self, name: str) -> str:
+        """A name that the LP format takes, unique in this program."""
+        label = plain = re.sub(r"[^A-Za-z0-9_.()]", "_", name)
+        count = 1
+        while label in self._labels:
+            count += 1
+            label = f"{plain}.{count}"
+        self._labels.add(label)
+        return label
+
+
+def _value(column: "pulp.LpVariable") -> float:
+    """Value after a solve; a column that no row and no objective uses stays at its lower bound."""
+    value = column.varValue
+    return float(value if value is not None else column.lowBound or 0.0)
+
+
+_LIMITS: dict[str, Stopped] = {
+    "TimeLimit": "deadline",
+    "SolutionLimit": "work-limit",  # HiGHS says so when it reaches mip_max_nodes
+    "IterationLimit": "work-limit",
+    "NodeLimit": "work-limit",
+}

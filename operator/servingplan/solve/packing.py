@@ -1,0 +1,143 @@
+"""Which replicas fit on how many nodes, and a packing that comes true.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` uses the tests and patterns
+when it builds a program, `levels` uses `placements` to turn counts into node groups.
+
+Sizes. On one pool a shape that needs no more than a node's GPUs has that *size*; a larger one takes whole nodes.
+
+Chains. If every size divides the next larger one, counts Y[d] of pieces of size d fit on n nodes of G GPUs together with
+W whole nodes if and only if, for each size d,
+
+    sum over sizes e >= d of e Y[e]  <=  d floor(G/d) (n - W)        and        W <= n.
+
+Proof. Necessary: pieces of sizes e >= d are multiples of d, so a node holds at most d floor(G/d) of them. Sufficient: place
+the sizes from large to small, each piece on any node with room (first fit decreasing). When a piece of size d finds no
+room, every node holds a multiple of d, hence exactly d floor(G/d), which contradicts the inequality. So no pattern and
+no binary is needed: one row per size, whatever G is.
+
+Patterns. Otherwise (say sizes 2 and 3) the rows above are not enough, and each maximal multiset of sizes that fits a
+node gets an integer: how many nodes are filled that way (Gilmore and Gomory 1961).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from servingplan.model.answer import Placement
+from servingplan.model.question import Pool, QuestionError
+
+MOST_CONTENTS = 3000
+"""Most exact node contents of one pool that `survive` enumerates."""
+
+Content = tuple[tuple[int, int], ...]
+"""(item, count) pairs of one node, items ascending, counts positive."""
+
+
+def is_chain(sizes: Iterable[int]) -> bool:
+    """Whether every size divides the next larger one."""
+    ordered = sorted(set(sizes))
+    return all(large % small == 0 for small, large in pairwise(ordered))
+
+
+def maximal_patterns(sizes: Iterable[int], gpus_per_node: int) -> list[Content]:
+    """Every multiset of sizes that fits a node and to which no further piece can be added; items are the sizes."""
+    ordered = sorted(set(sizes), reverse=True)
+    found: list[Content] = []
+
+    def extend(position: int, room: int, chosen: dict[int, int]) -> None:
+        if position == len(ordered):
+            if room < ordered[-1]:
+                found.append(tuple(sorted(chosen.items())))
+            return
+        size = ordered[position]
+        for count in range(room // size, -1, -1):
+            extend(position + 1, room - count * size, {**chosen, size: count} if count else chosen)
+
+    if ordered:
+        extend(0, gpus_per_node, {})
+    return found
+
+
+def all_contents(sizes: Mapping[int, int], gpus_per_node: int, *, pool: str) -> list[Content]:
+    """Every non-empty multiset of items (shapes, by index) that fits a node; `sizes` gives each item's GPUs.
+
+    Raises `QuestionError` where there are more than `MOST_CONTENTS`.
+    """
+    items = sorted(sizes)
+    found: list[Content] = []
+
+    def extend(position: int, room: int, chosen: Content) -> None:
+        if len(found) > MOST_CONTENTS:
+            raise QuestionError(
+                f"survive: pool {pool!r} has more than {MOST_CONTENTS} ways to fill a node of {gpus_per_node} GPUs with "
+                f"{len(items)} shapes, too many to guard each against its loss; offer fewer shapes on this pool"
+            )
+        if position == len(items):
+            if chosen:
+                found.append(chosen)
+            return
+        size = sizes[items[position]]
+        for count in range(room // size + 1):
+            extend(position + 1, room - count * size, (*chosen, (items[position], count)) if count else chosen)
+
+    extend(0, gpus_per_node, ())
+    return found
+
+
+def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int) -> list[Counter[str]]:
+    """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. One counter per node used."""
+    nodes: list[Counter[str]] = []
+    room: list[int] = []
+    for name in sorted(copies, key=lambda name: (-sizes[name], name)):
+        start = 0
+        for _ in range(copies[name]):
+            while start < len(nodes) and room[start] < sizes[name]:
+                start += 1
+            if start == len(nodes):
+                nodes.append(Counter())
+                room.append(gpus_per_node)
+            nodes[start][name] += 1
+            room[start] -= sizes[name]
+    return nodes
+
+
+def fill_patterns(
+    copies: Mapping[str, int], sizes: Mapping[str, int], patterns: Sequence[tuple[Content, int]]
+) -> list[Counter[str]]:
+    """Pack pieces into nodes of the given patterns (by size, with node counts), which must have room for all of them."""
+    left: dict[int, Counter[str]] = defaultdict(Counter)
+    for name, count in copies.items():
+        left[sizes[name]][name] = count
+    nodes: list[Counter[str]] = []
+    for pattern, count in patterns:
+        for _ in range(count):
+            node: Counter[str] = Counter()
+            for size, slots in reversed(pattern):
+                for name in sorted(left[size]):
+                    taken = min(slots, left[size][name])
+                    if taken:
+                        node[name] += taken
+                        left[size][name] -= taken
+                        slots -= taken
+            nodes.append(node)
+    return [node for node in nodes if node]
+
+
+def group(
+    pool: Pool, nodes: Sequence[Mapping[str, int]], whole: Mapping[str, tuple[int, int]], *, total_nodes: int
+) -> list[Placement]:
+    """Node groups of one pool.
+
+    `nodes` are contents of shared nodes; `whole` gives the copies of shapes that take whole nodes as (copies, nodes per
+    copy); `total_nodes` adds idle nodes.
+    """
+    alike: Counter[tuple[tuple[str, int], ...]] = Counter(tuple(sorted(node.items())) for node in nodes)
+    groups = [
+        Placement(pool=pool.name, nodes=count, replicas={name: each * count for name, each in content})
+        for content, count in alike.items()
+    ]
+    groups += [Placement(pool=pool.name, nodes=n, replicas={name: c}) for name, (c, n) in whole.items() if c]
+    idle = total_nodes - sum(placement.nodes for placement in groups)
+    if idle > 0:
+        groups.append(Placement(pool=pool.name, nodes=idle))
+    return sorted(groups, key=lambda placement: (-sum(placement.replicas.values()), tuple(placement.replicas.items())))

@@ -1,0 +1,74 @@
+"""Drops shapes that no optimal plan needs; exact, node packing and survival of losses included.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status; called by `instance`.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+from servingplan.model.question import Shape
+
+
+def without_dominated(
+    shapes: Iterable[Shape], *, gpus_per_node: Mapping[str, int], kept: frozenset[str]
+) -> tuple[Shape, ...]:
+    """The shapes in their order, less those that another one dominates; shapes named in `kept` (running ones) stay.
+
+    Shape b dominates a when n copies of b fit wherever one copy of a stood and do at least as much:
+
+    * same model, and on every pool that b uses n pieces of b fit into the space of one piece of a: part of a node, or
+      whole nodes (of which each holds only floor(gpus_per_node / gpus[b]) pieces);
+    * n * h[b,k] >= h[a,k] and loss[b,k] <= loss[a,k] on every class k that a serves;
+    * rho[b] is nowhere below rho[a] and never falls with more copies, and b has no `max_copies`.
+
+    Proof of exactness. Take a plan with copies of a and put n copies of b in the place of each one. Pieces of b lie inside
+    the space of a piece of a, so every node still fits, no pool needs more nodes, and whatever node or pool is lost takes
+    with it at most what stood for a. Busy copies: y[a] rho[a](y[a]) h[a,k] <= n y[a] rho[b](n y[a] + y[b]) h[b,k], hence
+    the traffic of a can be moved to b within its limit, class by class, at no more loss. Dollars do not change.
+
+    Only n = 1 keeps the number of moves from a running fleet, so n > 1 is used only where nothing runs. Of two equal
+    shapes the first stays.
+    """
+    candidates = list(shapes)
+    remaining = list(candidates)
+    for shape in reversed(candidates):
+        if shape.name in kept:
+            continue
+        others = (other for other in remaining if other is not shape)
+        if any(_dominates(other, shape, gpus_per_node, one_for_one=bool(kept)) for other in others):
+            remaining.remove(shape)
+    return tuple(remaining)
+
+
+def _dominates(better: Shape, worse: Shape, gpus_per_node: Mapping[str, int], *, one_for_one: bool) -> bool:
+    if better.model != worse.model or better.max_copies is not None:
+        return False
+    if any(pool not in worse.gpus for pool in better.gpus):
+        return False
+    copies = min(_pieces(worse.gpus[pool], gpus, gpus_per_node[pool]) for pool, gpus in better.gpus.items())
+    if copies < 1:
+        return False
+    if one_for_one:
+        copies = 1
+    for name, rate in worse.requests_per_second.items():
+        if copies * better.requests_per_second.get(name, 0.0) < rate:
+            return False
+        if better.quality_loss.get(name, 0.0) > worse.quality_loss.get(name, 0.0):
+            return False
+    ours, theirs = _table(better), _table(worse)
+    length = max(len(ours), len(theirs))
+    ours += ours[-1:] * (length - len(ours))
+    theirs += theirs[-1:] * (length - len(theirs))
+    rises = all(left <= right for left, right in pairwise(ours))
+    return rises and all(our >= their for our, their in zip(ours, theirs, strict=True))
+
+
+def _pieces(space: int, size: int, gpus_per_node: int) -> int:
+    """Pieces of `size` GPUs that fit into the space of one piece of `space` GPUs."""
+    if space <= gpus_per_node or size > gpus_per_node:
+        return space // size
+    return space // gpus_per_node * (gpus_per_node // size)
+
+
+def _table(shape: Shape) -> tuple[float, ...]:
+    return (shape.max_utilization,) if isinstance(shape.max_utilization, float) else shape.max_utilization

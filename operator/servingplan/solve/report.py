@@ -1,0 +1,210 @@
+"""From what a search found to the answer: rates, node groups, dollars, what binds.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Last step of `solve`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from servingplan.model.answer import Answer, Level, Placement
+from servingplan.solve.instance import Instance, capacity
+from servingplan.solve.levels import Found
+from servingplan.solve.packing import Content, fill, fill_patterns, group, is_chain
+from servingplan.solve.route import Routing, route
+from servingplan.solve.survive import survivable_targets
+
+ROUNDING = 1e-6
+"""Relative difference that may come from the solver's tolerances."""
+
+
+def answer_of(instance: Instance, found: Found, *, relative_gap: float, seconds: float) -> Answer:
+    """The answer for a plan that was found; every number is computed from the integers, not read from the solver."""
+    question = instance.question
+    routing = route(instance, found.copies, survivable_targets(instance, found) or found.targets)
+    placements = [
+        placement
+        for p in range(len(instance.pools))
+        for placement in place(instance, p, found.copies, found.nodes[p], found.patterns.get(p), found.contents.get(p))
+    ]
+    placements.sort(key=lambda placement: placement.pool)
+    nodes = {pool.name: count for pool, count in zip(instance.pools, found.nodes, strict=True)}
+    dollars = math.fsum(pool.dollars_per_node_hour * nodes[pool.name] for pool in question.pools)
+    moves = sum(abs(now - y) for now, y in zip(instance.running_copies(), found.copies, strict=True))
+    values = {**routing.values, "dollars": dollars, "moves": float(moves)}
+    levels = [_level(level, values[level.name], relative_gap) for level in found.levels]
+    served = _served(instance, routing)
+    scale = None
+    if question.objective == "MaximizeService":
+        scale = min(served[cls.name] / cls.requests_per_second for cls in instance.classes)
+        levels = [_level(level, scale, relative_gap) if level.name == "scale" else level for level in levels]
+    objective = scale if scale is not None else dollars
+    told = next((level for level in levels if not level.proved), None)
+    own = next((level for level in levels if level.name == ("dollars" if scale is None else "scale")), None)
+    shown = told or own
+    return Answer(
+        status="Optimal" if told is None else "Feasible",
+        method="exact",
+        objective=objective,
+        bound=shown.bound if shown else objective,
+        gap=shown.gap if shown else 0.0,
+        seconds=seconds,
+        stopped=found.stopped,
+        scale=scale,
+        dollars_per_hour=dollars,
+        startup_dollars=startup_dollars(instance, found.copies) if question.running else None,
+        nodes=nodes,
+        replicas={shape.name: y for shape, y in zip(instance.shapes, found.copies, strict=True) if y},
+        placements=tuple(placements),
+        rates=_rates(instance, routing),
+        unserved=_unserved(instance, served) if scale is None else {},
+        binding=_binding(instance, found, served, dollars),
+        levels=tuple(levels),
+    )
+
+
+def place(
+    instance: Instance,
+    p: int,
+    copies: Sequence[int],
+    nodes: int,
+    patterns: Sequence[tuple[Content, int]] | None = None,
+    contents: Sequence[tuple[Content, int]] | None = None,
+) -> list[Placement]:
+    """Node groups of pool p for these copies on `nodes` nodes; from the solver's patterns or contents where it has them."""
+    shared, whole = _packed(instance, p, copies, patterns, contents)
+    return group(instance.pools[p], shared, whole, total_nodes=nodes)
+
+
+def _packed(
+    instance: Instance,
+    p: int,
+    copies: Sequence[int],
+    patterns: Sequence[tuple[Content, int]] | None = None,
+    contents: Sequence[tuple[Content, int]] | None = None,
+) -> tuple[Sequence[Mapping[str, int]], dict[str, tuple[int, int]]]:
+    """Contents of the shared nodes of pool p, one entry per node, and (copies, nodes) of shapes that take whole nodes."""
+    pool = instance.pools[p]
+    on_pool = {
+        s.name: (s.gpus[pool.name], y) for s, y in zip(instance.shapes, copies, strict=True) if pool.name in s.gpus
+    }
+    sizes = {name: gpus for name, (gpus, y) in on_pool.items() if y and gpus <= pool.gpus_per_node}
+    pieces = {name: on_pool[name][1] for name in sizes}
+    whole = {
+        name: (y, y * (gpus // pool.gpus_per_node)) for name, (gpus, y) in on_pool.items() if gpus > pool.gpus_per_node
+    }
+    shared: Sequence[Mapping[str, int]]
+    if contents is not None:
+        names = [shape.name for shape in instance.shapes]
+        shared = [{names[c]: each for c, each in content} for content, count in contents for _ in range(count)]
+    elif patterns is not None and not is_chain(sizes.values()):
+        shared = fill_patterns(pieces, sizes, patterns)
+    else:
+        shared = fill(pieces, sizes, pool.gpus_per_node)
+    return shared, whole
+
+
+def needed_nodes(
+    instance: Instance, copies: Sequence[int], patterns: Mapping[int, Sequence[tuple[Content, int]]] | None = None
+) -> tuple[int, ...]:
+    """Nodes of each pool that these copies take when packed, at least its floor."""
+    counts = []
+    for p, pool in enumerate(instance.pools):
+        shared, whole = _packed(instance, p, copies, (patterns or {}).get(p))
+        counts.append(max(pool.min_nodes, len(shared) + sum(nodes for _, nodes in whole.values())))
+    return tuple(counts)
+
+
+def node_contents(instance: Instance, copies: Sequence[int]) -> dict[int, list[tuple[Content, int]]]:
+    """Contents of the nodes that these copies share when packed first fit decreasing, by pool, with node counts."""
+    index = {shape.name: c for c, shape in enumerate(instance.shapes)}
+    found: dict[int, list[tuple[Content, int]]] = {}
+    for p in range(len(instance.pools)):
+        shared, _ = _packed(instance, p, copies)
+        counts = Counter(tuple(sorted((index[name], each) for name, each in node.items())) for node in shared)
+        found[p] = sorted(counts.items())
+    return found
+
+
+def tidied(instance: Instance, found: Found) -> Found:
+    """The plan without what a search that was cut short left behind: idle copies and nodes that nothing needs.
+
+    Complete searches have none of it, by their dollars level and tie-break. Plans that start from a running fleet, where
+    idle copies may save moves, and plans that must survive losses, where they may be reserve, are left alone.
+    """
+    if found.stopped == "proved" or instance.question.running or instance.question.survive:
+        return found
+    rates = route(instance, found.copies, found.targets).rates
+    copies = list(found.copies)
+    for c, shape in enumerate(instance.shapes):
+        busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
+        copies[c] = next((y for y in range(copies[c]) if capacity(shape, y) >= busy), copies[c])
+    nodes = needed_nodes(instance, copies, found.patterns)
+    return replace(found, copies=tuple(copies), nodes=tuple(map(min, nodes, found.nodes)))
+
+
+def startup_dollars(instance: Instance, copies: Sequence[int]) -> float:
+    """Start-up hours of every added replica x the price share of its GPUs (GPUs / GPUs per node x node price)."""
+    pools = {pool.name: pool for pool in instance.pools}
+    total = []
+    for shape, now, then in zip(instance.shapes, instance.running_copies(), copies, strict=True):
+        share = math.fsum(
+            gpus / pools[name].gpus_per_node * pools[name].dollars_per_node_hour for name, gpus in shape.gpus.items()
+        )
+        total.append(max(0, then - now) * shape.startup_seconds / 3600.0 * share)
+    return math.fsum(total)
+
+
+def _served(instance: Instance, routing: Routing) -> dict[str, float]:
+    return {
+        cls.name: math.fsum(rate for (_, index), rate in routing.rates.items() if index == k)
+        for k, cls in enumerate(instance.classes)
+    }
+
+
+def _rates(instance: Instance, routing: Routing) -> dict[str, dict[str, float]]:
+    rates: dict[str, dict[str, float]] = {}
+    for (c, k), rate in sorted(routing.rates.items()):
+        rates.setdefault(instance.classes[k].name, {})[instance.shapes[c].name] = rate
+    return rates
+
+
+def _unserved(instance: Instance, served: Mapping[str, float]) -> dict[str, float]:
+    missing = {cls.name: cls.requests_per_second - served[cls.name] for cls in instance.classes}
+    asked = {cls.name: cls.requests_per_second for cls in instance.classes}
+    return {name: rate for name, rate in missing.items() if rate > 1e-7 * asked[name]}
+
+
+def _level(level: Level, value: float, relative_gap: float) -> Level:
+    """The level with its exact value; rounding must not leave the bound on the wrong side."""
+    rises = level.name not in ("dollars", "moves")
+    bound = max(level.bound, value) if rises else min(level.bound, value)
+    largest = max(abs(value), abs(bound))
+    gap = abs(bound - value) / largest if largest else 0.0
+    proved = level.proved and gap <= max(relative_gap, ROUNDING)
+    return level.model_copy(update={"value": value, "bound": bound, "gap": gap, "proved": proved})
+
+
+def _binding(instance: Instance, found: Found, served: Mapping[str, float], dollars: float) -> tuple[str, ...]:
+    """What stops one more node or copy, where something is not served as fully as could be wished.
+
+    `budget` when the next node of some pool with room cannot be paid; `pool:NAME` when a pool is at its cap although the
+    budget would pay one more of its nodes; `max_copies:SHAPE`; `quality:CLASS` when the mean loss is at its limit.
+    """
+    question = instance.question
+    if question.objective == "MinimizeCost" and not _unserved(instance, served):
+        return ()
+    names: list[str] = []
+    spare = question.budget_dollars_per_hour - dollars
+    used = {name for shape in instance.shapes for name in shape.gpus}
+    afford = {pool.name: pool.dollars_per_node_hour <= spare * (1 + 1e-9) + 1e-9 for pool in instance.pools}
+    if any(not afford[name] for name in used):
+        names.append("budget")
+    for pool, count in zip(instance.pools, found.nodes, strict=True):
+        if pool.name in used and count >= pool.max_nodes and afford[pool.name]:
+            names.append(f"pool:{pool.name}")
+    for shape, count in zip(instance.shapes, found.copies, strict=True):
+        if shape.max_copies is not None and count >= shape.max_copies:
+            names.append(f"max_copies:{shape.name}")
+    return tuple(sorted(names, key=lambda name: (name != "budget", name)))

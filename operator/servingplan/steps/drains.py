@@ -1,0 +1,229 @@
+"""Which replicas may leave now.
+
+A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
+model's planned rate, or, in steps of one node, when the plan cannot come true otherwise: it costs more than the budget,
+or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.world import Observation, Pod
+from servingplan.planning.pools import Pool
+from servingplan.steps.growth import CENT, planned_size
+from servingplan.steps.seats import Seating
+
+
+@dataclass(frozen=True)
+class Departures:
+    """Who goes, who begins to go, who comes back."""
+
+    victims: frozenset[str]
+    """Uids that may be removed now."""
+    drain: tuple[tuple[Pod, str], ...]
+    """Pods whose drain begins, with the reason."""
+    restore: tuple[Pod, ...]
+    """Pods whose drain is called off."""
+    stuck: tuple[Pod, ...]
+    """Wanted, but not ready within their start-up time: to be replaced."""
+    wake_in_seconds: float | None
+    """When the next drain or start-up time ends."""
+
+
+def seconds_since(then: str | None, now: str) -> float:
+    """Seconds from one RFC 3339 time to another; infinite where the first is missing or unreadable."""
+    if then is None:
+        return math.inf
+    try:
+        return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
+    except (ValueError, TypeError):
+        return math.inf
+
+
+def departures(
+    *,
+    world: Observation,
+    pools: tuple[Pool, ...],
+    fleet: Fleet,
+    facts: Mapping[str, ReplicaFacts],
+    seatings: Mapping[str, Seating],
+    strays: tuple[Pod, ...],
+    spend: float,
+    budget: float,
+    growth_held_back: bool,
+    drain_seconds: float,
+    startup_seconds: Callable[[str], float],
+) -> Departures:
+    """Decide all departures of this turn.
+
+    ``strays`` are pods of pools that the spec no longer has. ``startup_seconds`` is by model.
+    """
+    surplus = sorted(
+        [*strays, *(pod for seating in seatings.values() for pod in seating.surplus)],
+        key=lambda pod: (_priority(pod, facts), _share(pod, facts), pod.name),
+    )
+    deadlines: list[float] = []
+    victims: set[str] = set()
+    waiting: list[Pod] = []
+    for pod in surplus:
+        elapsed = seconds_since(pod.draining_since, world.now)
+        if pod.draining_since is not None and pod.ready and elapsed < drain_seconds:
+            deadlines.append(drain_seconds - elapsed)
+        elif not pod.ready or pod.draining_since is not None:
+            victims.add(pod.uid)
+        else:
+            waiting.append(pod)
+    drain: list[tuple[Pod, str]] = []
+    ready_rate = _ready_rates(world, facts)
+    planned_rate = _planned_rates(fleet)
+    for pod in list(waiting):
+        model = facts[pod.deployment or ""].model
+        share = _share(pod, facts)
+        if ready_rate[model] - share >= planned_rate.get(model, 0.0) * (1 - 1e-6):
+            ready_rate[model] -= share
+            drain.append((pod, "what else is ready carries the planned rate"))
+            waiting.remove(pod)
+    if spend > budget + CENT:
+        drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
+    elif waiting and not drain and not victims and not _in_flight(world, pools, seatings, startup_seconds, facts):
+        drain += _make_room(pools, seatings, waiting, facts, growth_held_back)
+    stuck = []
+    for seating in seatings.values():
+        for pod in seating.stay:
+            allowance = startup_seconds(facts[pod.deployment or ""].model)
+            age = seconds_since(pod.placed_since, world.now)
+            if pod.ready or pod.placed_since is None:
+                continue
+            if age >= allowance:
+                stuck.append(pod)
+            else:
+                deadlines.append(allowance - age)
+    return Departures(
+        victims=frozenset(victims),
+        drain=tuple(drain),
+        restore=tuple(pod for seating in seatings.values() for pod in seating.stay if pod.draining_since is not None),
+        stuck=tuple(stuck),
+        wake_in_seconds=min(deadlines, default=None),
+    )
+
+
+def _priority(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> int:
+    return facts[pod.deployment or ""].priority
+
+
+def _share(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> float:
+    return math.fsum(facts[pod.deployment or ""].planned.values())
+
+
+def _ready_rates(world: Observation, facts: Mapping[str, ReplicaFacts]) -> dict[str, float]:
+    rates: dict[str, float] = defaultdict(float)
+    for pod in world.pods:
+        if pod.deployment is not None and pod.deployment in facts and pod.ready and pod.draining_since is None:
+            rates[facts[pod.deployment].model] += _share(pod, facts)
+    return rates
+
+
+def _planned_rates(fleet: Fleet) -> dict[str, float]:
+    rates: dict[str, float] = defaultdict(float)
+    for item in fleet.replica_sets:
+        rates[item.model] += math.fsum(item.planned.values())
+    return rates
+
+
+def _until_within_budget(
+    pools: tuple[Pool, ...], fleet: Fleet, waiting: list[Pod], going: set[str], budget: float
+) -> list[tuple[Pod, str]]:
+    """Lowest priority first, as many as it takes for the emptied nodes to bring spend down to the budget."""
+    gone = set(going)
+    chosen: list[tuple[Pod, str]] = []
+    for pod in waiting:
+        if _spend_without(pools, fleet, gone) <= budget + CENT:
+            break
+        gone.add(pod.uid)
+        chosen.append((pod, "spend is over the budget"))
+    return chosen
+
+
+def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> float:
+    total = 0.0
+    for pool in pools:
+        held = sum(1 for node in pool.nodes if any(pod.uid not in gone for pod in node.our_pods))
+        price = pool.dollars_per_node_hour or 0.0
+        if pool.sized_by_us:
+            total += price * max(held, planned_size(pool, fleet))
+        elif pool.rented:
+            total += pool.spend
+        elif pool.spec.resize is None:
+            total += price * held
+    return total
+
+
+def _in_flight(
+    world: Observation,
+    pools: tuple[Pool, ...],
+    seatings: Mapping[str, Seating],
+    startup_seconds: Callable[[str], float],
+    facts: Mapping[str, ReplicaFacts],
+) -> bool:
+    """Whether something that was begun may still free or bring capacity by itself."""
+    if any(pool.sized_by_us and pool.wanted != pool.existing for pool in pools):
+        return True
+    for pod in world.pods:
+        if pod.deployment in facts and (pod.terminating or pod.draining_since is not None):
+            return True
+    for seating in seatings.values():
+        if any(seat.free_now for seat in seating.seats):
+            return True
+        for pod in seating.stay:
+            starting = seconds_since(pod.placed_since, world.now) < startup_seconds(facts[pod.deployment or ""].model)
+            if not pod.ready and starting:
+                return True
+    return False
+
+
+def _make_room(
+    pools: tuple[Pool, ...],
+    seatings: Mapping[str, Seating],
+    waiting: list[Pod],
+    facts: Mapping[str, ReplicaFacts],
+    growth_held_back: bool,
+) -> list[tuple[Pod, str]]:
+    """The fewest replicas whose leaving lets the plan go on: those on one node."""
+    unused = {node.name: node.unused_gpus for pool in pools for node in pool.nodes}
+    blocked = [seat for seating in seatings.values() for seat in seating.seats if not seat.free_now]
+    for seat in sorted(blocked, key=lambda seat: (-_priority(seat.pod, facts), seat.node, seat.pod.name)):
+        chosen: list[tuple[Pod, str]] = []
+        free = unused[seat.node]
+        for pod in waiting:
+            if free >= seat.pod.gpus:
+                break
+            if pod.node == seat.node:
+                free += pod.gpus
+                chosen.append((pod, f"planned replicas belong on node {seat.node}"))
+        if free >= seat.pod.gpus:
+            return chosen
+    if not growth_held_back:
+        return []
+    by_node: dict[str, list[Pod]] = defaultdict(list)
+    for pod in waiting:
+        if pod.node is not None:
+            by_node[pod.node].append(pod)
+    leaving = {name for seating in seatings.values() for name in seating.leaving}
+    candidates = [name for name in by_node if name in leaving] or list(by_node)
+    if not candidates:
+        return []
+    node = min(
+        candidates,
+        key=lambda name: (
+            max(_priority(pod, facts) for pod in by_node[name]),
+            math.fsum(_share(pod, facts) for pod in by_node[name]),
+            name,
+        ),
+    )
+    return [(pod, f"node {node} must leave before the budget lets others come") for pod in by_node[node]]

@@ -1,0 +1,55 @@
+"""How to make a Deployment lose exactly the pods that we mean.
+
+Lowering ``replicas`` lets the ReplicaSet controller choose: pods without a node go first, then those that are not
+ready, then by deletion cost (kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks). Where that
+order would take another pod than ours, ours is deleted by name; its successor waits behind our gate, costs nothing, and
+is the first to go when ``replicas`` is lowered on the next turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from servingplan.model.world import Pod
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One Deployment's next step downwards."""
+
+    replicas: int
+    """What to set."""
+    delete: tuple[Pod, ...]
+    """Pods to delete by name."""
+
+
+def remove(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str]) -> Removal:
+    """From ``replicas`` towards ``target`` over ``victims`` (uids that may go now).
+
+    ``pods``: all of the Deployment that are not being deleted.
+    """
+    room = max(0, replicas - target)
+    missing = max(0, replicas - len(pods))
+    lower = missing
+    unbound = [pod for pod in pods if not pod.bound]
+    unready = [pod for pod in pods if pod.bound and not pod.ready]
+    draining = [pod for pod in pods if pod.bound and pod.ready and pod.draining_since is not None]
+    covered: list[Pod] = []
+    for group in (unbound, unready, draining):
+        doomed = [pod for pod in group if pod.uid in victims]
+        if group is unbound:
+            # They are alike: whichever goes, one of ours fewer is left.
+            covered += doomed
+            lower += len(doomed)
+            if len(doomed) < len(group):
+                break
+        elif len(doomed) == len(group):
+            covered += doomed
+            lower += len(doomed)
+        else:
+            break
+    lower = min(lower, room)
+    sure = {pod.uid for pod in covered[: max(0, lower - missing)]}
+    by_name = tuple(pod for pod in pods if pod.uid in victims and pod.uid not in sure and pod.bound)
+    return Removal(replicas=replicas - lower, delete=by_name)

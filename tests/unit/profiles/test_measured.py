@@ -1,0 +1,121 @@
+"""Corrections from measurements: exact at a measurement, bounded between, and honest errors when one is held out."""
+
+import math
+
+import pytest
+from benchmarks import profile_error
+
+from servingplan.profiles import catalogue, measured
+from servingplan.profiles.estimate import DERIVED_BAND, DERIVED_BAND_WIDE, INTERPOLATED_BAND
+from servingplan.profiles.measured import Coverage, correction
+from servingplan.profiles.roofline import Point
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return profile_error.tables()
+
+
+def llama_70b(gpu="H100-SXM-80GB", precision="fp8", tp=4, pp=1, **changed):
+    return measured.nodes_for(
+        model=catalogue.find_model("Llama-3.1-70B").model_copy(update=changed),
+        precision=precision,
+        gpu=catalogue.find_gpu(gpu),
+        tensor_parallel=tp,
+        pipeline_parallel=pp,
+    )
+
+
+def test_both_data_sets_of_a_replica_are_found():
+    nodes = llama_70b()
+    assert len(profile_error.saturated(nodes)) == 9
+    assert len(profile_error.by_concurrency(nodes)) == 15
+
+
+def test_no_measurement_of_another_size_precision_card_or_shape_is_used():
+    assert llama_70b(tp=3) == ()
+    assert llama_70b(pp=2) == ()
+    assert llama_70b(precision="int4") == ()
+    assert llama_70b(gpu="A10G") == ()
+    assert llama_70b(layers=79) == ()
+
+
+def test_a_measurement_follows_the_shape_not_the_name_and_ignores_memory():
+    assert llama_70b(name="my-finetune", aliases=()) == llama_70b()
+    h100 = catalogue.find_gpu("H100-SXM-80GB")
+    model = catalogue.find_model("Llama-3.1-70B")
+    asked = {"model": model, "precision": "fp8", "tensor_parallel": 4, "pipeline_parallel": 1}
+    assert measured.nodes_for(gpu=h100.model_copy(update={"memory_bytes": 10**11}), **asked)
+    slower = h100.model_copy(update={"memory_bandwidth_gb_per_second": 3000.0})
+    assert measured.nodes_for(gpu=slower, **asked) == ()
+
+
+def test_fp16_and_bf16_share_measurements():
+    assert llama_70b(precision="fp16") == llama_70b(precision="BF16") != ()
+
+
+def test_the_newest_version_of_a_cell_stands():
+    assert {node.dataset[-6:] for node in profile_error.saturated(llama_70b())} == {"0.17.0"}
+
+
+def test_a_correction_is_exact_at_a_measurement_and_bounded_elsewhere():
+    nodes = llama_70b()
+    for node in nodes:
+        seen = correction(nodes, input_tokens=node.input_tokens, output_tokens=node.output_tokens)
+        got = seen.apply(Point(node.batch, 0.1, 0.1, node.batch))
+        assert got.requests_per_second * node.slot_stretch == pytest.approx(node.batch, rel=1e-4)
+        assert seen.coverage(node.batch) is Coverage.MEASURED
+    stretches = [node.slot_stretch for node in nodes]
+    for lengths in [(300, 300), (3000, 700), (50_000, 5)]:
+        seen = correction(nodes, input_tokens=lengths[0], output_tokens=lengths[1])
+        got = seen.apply(Point(20.0, 0.1, 0.1, 20.0))
+        assert min(stretches) <= 1 / (got.requests_per_second / 20) <= max(stretches)
+
+
+def test_coverage_tells_between_from_beyond():
+    nodes = llama_70b()
+    assert correction(nodes, input_tokens=1500, output_tokens=700).coverage(32) is Coverage.INTERPOLATED
+    assert correction(nodes, input_tokens=1500, output_tokens=20).coverage(32) is Coverage.BEYOND
+    assert correction(nodes, input_tokens=25_000, output_tokens=2000).coverage(32) is Coverage.BEYOND
+    saturated_only = profile_error.saturated(nodes)
+    assert correction(saturated_only, input_tokens=1000, output_tokens=1000).coverage(2) is Coverage.BEYOND
+
+
+def test_no_correction_without_measurements():
+    point = Point(8.0, 0.2, 0.03, 1.0)
+    seen = correction((), input_tokens=100, output_tokens=100)
+    assert seen.apply(point) is point
+
+
+def test_every_latency_point_fits_in_memory():
+    for key, nodes in measured.packaged_nodes().items():
+        replica = measured._replica(key, kv_bytes_per_element=2.0)
+        for node in profile_error.by_concurrency(nodes):
+            assert node.batch <= replica.batch_room(node.input_tokens + node.output_tokens)
+            assert math.isfinite(node.slot_stretch)
+
+
+def test_held_out_lengths_stay_within_the_interpolation_band(tables):
+    held = tables["Corrected, one pair of lengths held out (inside the measured range)"]
+    for row in ("saturated rates", "rate by concurrency"):
+        assert held[row].mean < 0.10, row
+        assert held[row].p90 <= INTERPOLATED_BAND, row
+
+
+def test_held_out_concurrency_stays_within_the_interpolation_band(tables):
+    held = tables["Corrected, one concurrency held out"]
+    assert held["rate"].mean < 0.05
+    assert held["rate"].p90 <= INTERPOLATED_BAND
+    assert held["TTFT"].p90 <= 0.30
+
+
+def test_saturated_rates_alone_predict_lower_batches_within_the_derived_band(tables):
+    assert tables["Corrected by saturated rates only"]["rate by concurrency"].p90 <= DERIVED_BAND
+
+
+def test_the_roofline_alone_stays_within_the_derived_bands_for_dense_models(tables):
+    rows = tables["Roofline alone, saturated rates"]
+    assert all(
+        rows[f"TP {size}, dense"].p90 <= (DERIVED_BAND if size <= 2 else DERIVED_BAND_WIDE) for size in (1, 2, 4, 8)
+    )
+    assert all(errors.mean < 0.15 for row, errors in rows.items() if row.endswith(" dense"))
