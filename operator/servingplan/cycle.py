@@ -10,16 +10,15 @@ import logging
 import time
 from dataclasses import dataclass
 
-from servingplan.api.v1alpha1 import API_VERSION, KIND, PlanSpec
+from servingplan.answering import RememberedSolve
+from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
-from servingplan.decide import Solve, decide, publish
+from servingplan.decide import Solve, decide, publish, retire
 from servingplan.errors import ApiError
 from servingplan.kube import EVENTS, PLANS, Api
 from servingplan.model.actions import AnyAction
-from servingplan.model.answer import Answer
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
-from servingplan.model.question import Question, canonical_json
 from servingplan.model.world import Observation
 from servingplan.observe.cluster import Reader
 from servingplan.planning.record import effective_spec, read_record
@@ -42,26 +41,6 @@ class TurnReport:
     again: bool = False
     """The world changed by our own hand: look again at once."""
     decision: Decision | None = None
-
-
-class RememberedSolve:
-    """A solver that answers the same question once: a plan that is only shown would be solved anew on every turn."""
-
-    def __init__(self, solve: Solve) -> None:
-        self._solve = solve
-        self._known: dict[tuple[str, str], Answer] = {}
-
-    def __call__(self, question: Question, spec: PlanSpec) -> Answer:
-        """The answer; only one that the clock cut short is sought again."""
-        key = (canonical_json(question), spec.solver.model_dump_json())
-        if key not in self._known:
-            answer = self._solve(question, spec)
-            if answer.stopped == "deadline":
-                return answer
-            while len(self._known) > 3:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = answer
-        return self._known[key]
 
 
 class Turns:
@@ -97,6 +76,25 @@ class Turns:
         return TurnReport(
             writes=writes,
             seconds=time.monotonic() - started,
+            wake_in_seconds=decision.wake_in_seconds,
+            again=bool(outcome.done),
+            decision=decision,
+        )
+
+    async def retire(self) -> TurnReport:
+        """One step of the retirement of a plan that is being deleted; ``gone`` when nothing is left to do."""
+        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+        if world is None:
+            return TurnReport(gone=True)
+        decision, done = retire(world)
+        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        if done:
+            spec, _ = effective_spec(world, read_record(world))
+            if spec is not None and spec.deletion_policy == "Retain":
+                await asyncio.to_thread(self._writer.disown, world)
+            return TurnReport(gone=True, writes=len(outcome.done), decision=decision)
+        return TurnReport(
+            writes=len(outcome.done),
             wake_in_seconds=decision.wake_in_seconds,
             again=bool(outcome.done),
             decision=decision,
@@ -173,17 +171,3 @@ class Turns:
             log.warning("%s event %s not posted: %s", plan.key, event.reason, error)
             return 0
         return 1
-
-
-def solve_with(default_deadline_seconds: float | None = None) -> Solve:
-    """The project's solver as ``decide`` wants it; imported late, since it takes a while to load."""
-
-    def answer(question: Question, spec: PlanSpec) -> Answer:
-        from servingplan.solve import solve
-
-        deadline = default_deadline_seconds or float(spec.solver.deadline_seconds)
-        method = "exact" if spec.solver.method == "Auto" else spec.solver.method
-        return solve(question, method=method, deadline_seconds=deadline)
-
-    return answer
-

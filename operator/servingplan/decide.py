@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import PlanSpec, seconds_of
 from servingplan.errors import InputError
-from servingplan.model.actions import AnyAction, ApplyObject
+from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool
 from servingplan.model.answer import Answer
 from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, digest
-from servingplan.model.question import Question, canonical_json
+from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import LiveObject, Observation, PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.pools import Pool, read_pools
@@ -29,7 +29,7 @@ from servingplan.planning.record import RECORD_KEY, effective_spec, read_record,
 from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_digest, replica_template, service
 from servingplan.render.routing import routing_config_map, routing_document
-from servingplan.steps.growth import CENT, total_spend
+from servingplan.steps.growth import CENT, planned_size, total_spend
 from servingplan.steps.next import next_step, ready_replicas
 from servingplan.verify import verify
 
@@ -121,6 +121,43 @@ def decide(world: Observation, solve: Solve) -> Decision:
     )
 
 
+RETIREMENT_SECONDS = 1800.0
+"""How long a deleted plan may take to drain and to give its nodes back before it is let go all the same."""
+
+
+def retire(world: Observation) -> tuple[Decision, bool]:
+    """What is to be done for a plan that is being deleted, and whether nothing is left to do.
+
+    ``ScaleToFloor``: drain, remove the replicas, return the pools to their floors, release them. ``Retain``: release the
+    pools and leave everything else; the caller lets the objects outlive the plan.
+    """
+    record = read_record(world)
+    spec, _ = effective_spec(world, record)
+    if spec is None:
+        return Decision(), True
+    late = world.plan.deleting_since is not None and _seconds(world.plan.deleting_since, world.now) > RETIREMENT_SECONDS
+    if world.failures:
+        return Decision(), late
+    pools, _ = read_pools(spec, world)
+    release = tuple(
+        ClaimPool(pool=pool.name, claimed_by="", why=f"{pool.name} is released by plan {world.plan.key}")
+        for pool in pools
+        if pool.object is not None and pool.object.claimed_by == world.plan.key
+    )
+    if spec.deletion_policy == "Retain" or late:
+        return Decision(grow=release), True
+    nothing = Fleet()
+    facts = replica_facts(world, nothing)
+    step = next_step(world=world, spec=spec, pools=pools, fleet=nothing, facts=facts, may_grow=False)
+    moves = tuple(action for action in step.before_routing if not isinstance(action, ClaimPool))
+    routing = _routing_actions(world, spec, nothing, facts, step.ready) if record.fleet is not None else ()
+    pods_left = any(pod.deployment is not None and pod.namespace == world.plan.namespace for pod in world.pods)
+    too_large = any(pool.sized_by_us and pool.object and pool.wanted > planned_size(pool, nothing) for pool in pools)
+    if not (pods_left or world.deployments() or too_large):
+        return Decision(grow=release), True
+    return Decision(grow=moves, routing=routing, shrink=step.after_routing, wake_in_seconds=step.wake_in_seconds), False
+
+
 def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
     """Of every Deployment of ours: as planned, else as its annotation tells of the plan that last held it."""
     facts: dict[str, ReplicaFacts] = {}
@@ -164,7 +201,18 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
     if record.waiting is not None and record.waiting_question == asked:
         answer = Answer.model_validate(record.waiting_answer)
         return _adopt(turn, spec, answer, record.waiting, asked), False
-    answer = solve(posed.question, spec)
+    try:
+        answer = solve(posed.question, spec)
+    except QuestionError as error:
+        turn.find("PlanSolved", "SolverError", str(error))
+        return record, True
+    if answer.status == "Infeasible" and answer.stopped == "deadline":
+        turn.find(
+            "PlanSolved",
+            "TimeLimit",
+            f"no plan was found within {spec.solver.deadline_seconds} s; raise spec.solver.deadlineSeconds",
+        )
+        return record, True
     if answer.status == "Infeasible":
         turn.find("PlanSolved", "Infeasible", "; ".join(answer.reasons) or "the constraints exclude each other")
         return _fall_back(turn, spec, posed, solve, names_of)

@@ -23,6 +23,8 @@ from servingplan.errors import ApiError, NotFound, api_error
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 PAGE_SIZE = 500
+WATCH_SECONDS = 240
+"""A watch is begun anew this often, so that one that went silent is not relied on for long."""
 
 Json = dict[str, Any]
 
@@ -113,6 +115,12 @@ class Api(Protocol):
 
     def discover(self, api_version: str, kind: str) -> Resource:
         """The resource of a kind. Raises ``NotFound`` where the API server does not know it."""
+        ...
+
+    def watch(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None
+    ) -> Iterator[tuple[str, Json]]:
+        """Event types and objects of one watch: first all that is there, then changes, until the server ends it."""
         ...
 
 
@@ -212,6 +220,39 @@ class Kube:
                 return found
         raise NotFound(404, "NotFound", f"the API server knows no kind {kind} in {api_version}")
 
+    def watch(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None
+    ) -> Iterator[tuple[str, Json]]:
+        query = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS), "allowWatchBookmarks": "false"}
+        if labels:
+            query["labelSelector"] = labels
+        url = f"{self._configuration.host}{resource.path(namespace=namespace)}?{urlencode(query)}"
+        # A silent connection is closed by the server in time; one that died without a word, by this limit.
+        timeout = urllib3.Timeout(connect=10, read=WATCH_SECONDS + 30)
+        try:
+            response = self._pool.request(
+                "GET", url, headers=self._headers(), timeout=timeout, retries=False, preload_content=False
+            )
+            try:
+                if response.status >= 300:
+                    raise _error_of(response.status, response.data, f"watch {resource.plural}")
+                for line in _lines(response.stream(65536)):
+                    event = json.loads(line)
+                    if event.get("type") == "ERROR":
+                        status = event.get("object") or {}
+                        raise api_error(status.get("code", 0), status.get("reason", ""), status.get("message", ""))
+                    yield event["type"], event["object"]
+            finally:
+                response.close()
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise ApiError(0, "Unreachable", f"watch {resource.plural}: {error}") from error
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": "servingplan"}
+        if token := self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
+        return headers
+
     def _request(
         self,
         method: str,
@@ -221,9 +262,7 @@ class Kube:
         body: Json | None = None,
         content_type: str = "application/json",
     ) -> Json:
-        headers = {"Accept": "application/json", "User-Agent": "servingplan"}
-        if token := self._configuration.get_api_key_with_prefix("BearerToken"):
-            headers["Authorization"] = token
+        headers = self._headers()
         data: bytes | None = None
         if body is not None:
             headers["Content-Type"] = content_type
@@ -239,6 +278,13 @@ class Kube:
             raise _error_of(response.status, response.data, f"{method} {path}")
         parsed: Json = json.loads(response.data) if response.data else {}
         return parsed
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in whole if line)
 
 
 def _error_of(status: int, data: bytes, request: str) -> ApiError:

@@ -72,6 +72,7 @@ def custom_resource_definition() -> dict[str, Any]:
                             "description": "A plan for serving large language models: what to serve, on which GPUs, "
                             "for how much.",
                             "required": ["spec"],
+                            "x-kubernetes-validations": list(v1alpha1.PLAN_RULES),
                             "properties": {
                                 "spec": structural_schema(v1alpha1.PlanSpec.model_json_schema(by_alias=True)),
                                 "status": structural_schema(
@@ -101,8 +102,6 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
     if "$ref" in node:
         name = str(node["$ref"]).rsplit("/", 1)[-1]
         converted = _convert(definitions[name], definitions)
-        if rules := v1alpha1.SPEC_RULES.get(name):
-            converted["x-kubernetes-validations"] = rules
         if "description" in node:
             converted["description"] = _one_line(node["description"])
         return converted

@@ -9,8 +9,9 @@ a model is an enum.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from servingplan.errors import InputError
 
@@ -36,6 +38,14 @@ PLURAL = "llmservingplans"
 _DECIMAL_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
 _DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 _NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_NAMESPACE_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_VISIBLE_PATTERN = r"^[!-~]+$"
+_LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+_SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
+
+DEFAULT_MAX_NODES = 100
+"""Cap of a pool that is sized and gives none."""
+_LONGEST_PLAN_NAME = 63
 
 
 def _parse_decimal(value: object) -> Decimal:
@@ -57,32 +67,57 @@ def _write_decimal(value: Decimal) -> str:
     return format(value.normalize(), "f")
 
 
+def _decimal_schema(*rules: dict[str, str]) -> dict[str, Any]:
+    schema = {
+        "x-kubernetes-int-or-string": True,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "pattern": _DECIMAL_PATTERN,
+        "minimum": 0,
+        "maxLength": 24,
+    }
+    return {**schema, "x-kubernetes-validations": list(rules)} if rules else schema
+
+
 DecimalString = Annotated[
     Decimal,
     BeforeValidator(_parse_decimal),
     PlainSerializer(_write_decimal, return_type=str),
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": _DECIMAL_PATTERN,
-            "minimum": 0,
-            "maxLength": 24,
-        }
-    ),
+    WithJsonSchema(_decimal_schema()),
 ]
 """Money and rates travel as decimal strings or integers: floats do not survive a round trip unchanged."""
+
+# CEL sees an integer or a string.
+_POSITIVE = {
+    "rule": "type(self) == int ? self > 0 : double(self) > 0.0",
+    "message": "must be greater than 0",
+}
+_AT_MOST_ONE = {
+    "rule": "type(self) == int ? self <= 1 : double(self) <= 1.0",
+    "message": "must be at most 1",
+}
 
 
 def _positive(value: Decimal) -> Decimal:
     if value <= 0:
-        raise ValueError("must be greater than 0")
+        raise ValueError(_POSITIVE["message"])
     return value
 
 
-PositiveDecimal = Annotated[DecimalString, AfterValidator(_positive)]
+def _at_most_one(value: Decimal) -> Decimal:
+    if value > 1:
+        raise ValueError(_AT_MOST_ONE["message"])
+    return value
+
+
+PositiveDecimal = Annotated[DecimalString, AfterValidator(_positive), WithJsonSchema(_decimal_schema(_POSITIVE))]
+Share = Annotated[
+    PositiveDecimal, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_POSITIVE, _AT_MOST_ONE))
+]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME_PATTERN)]
-FreeName = Annotated[str, Field(min_length=1, max_length=128)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME_PATTERN)]
+NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAMESPACE_PATTERN)]
+VisibleName = Annotated[str, Field(min_length=1, max_length=128, pattern=_VISIBLE_PATTERN)]
+"""Travels in an HTTP header."""
 
 
 def seconds_of(duration: str) -> int:
@@ -98,7 +133,7 @@ Duration = Annotated[
     str,
     AfterValidator(lambda value: (seconds_of(value), value)[1]),
     Field(max_length=24),
-    WithJsonSchema({"type": "string", "maxLength": 24, "pattern": _DURATION_PATTERN}),
+    WithJsonSchema({"type": "string", "minLength": 2, "maxLength": 24, "pattern": _DURATION_PATTERN}),
 ]
 
 
@@ -110,6 +145,27 @@ def _free_form() -> dict[str, Any]:
     return {"x-kubernetes-preserve-unknown-fields": True}
 
 
+class Rule(NamedTuple):
+    """What the fields of a part must satisfy together, said twice: to the API server, and to Python for plans that
+    never meet one."""
+
+    field: str
+    """The field to name in the error, as written outside."""
+    cel: str
+    """For the API server; ``self`` is the part."""
+    holds: Callable[[Any], bool]
+    """The same of the parsed part."""
+    message: str
+    """What is wrong and what to do, the same from both."""
+
+
+def _with_rules(schema: dict[str, Any], part: type[Wire]) -> None:
+    if part.rules:
+        schema["x-kubernetes-validations"] = [
+            {"rule": rule.cel, "message": rule.message, "fieldPath": f".{rule.field}"} for rule in part.rules
+        ]
+
+
 class Wire(BaseModel):
     """A part of the spec: camelCase outside, frozen, unknown fields refused by name."""
 
@@ -119,7 +175,23 @@ class Wire(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        json_schema_extra=_with_rules,
     )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        for rule in self.rules:
+            if not rule.holds(self):
+                raise PydanticCustomError("rule", "{message}", {"message": rule.message, "field": rule.field})
+        return self
+
+
+def _refuse_duplicates(field: str, key: str, values: list[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        message = f"the {key} {twice[0]!r} is given twice; change or remove one"
+        raise PydanticCustomError("rule", "{message}", {"message": message, "field": field})
 
 
 class Budget(Wire):
@@ -163,6 +235,27 @@ class Card(Wire):
     head_dim: Annotated[int, Field(ge=1)]
     """Width of one head."""
 
+    rules = (
+        Rule(
+            "activeParameters",
+            "!has(self.activeParameters) || self.activeParameters <= self.parameters",
+            lambda card: card.active_parameters is None or card.active_parameters <= card.parameters,
+            "activeParameters is above parameters: a token uses at most all weights",
+        ),
+        Rule(
+            "expertsPerToken",
+            "!has(self.expertsPerToken) || self.expertsPerToken <= (has(self.experts) ? self.experts : 1)",
+            lambda card: card.experts_per_token <= card.experts,
+            "expertsPerToken is above experts: set experts, or lower it",
+        ),
+        Rule(
+            "kvHeads",
+            "self.attentionHeads % self.kvHeads == 0",
+            lambda card: card.attention_heads % card.kv_heads == 0,
+            "attentionHeads is no multiple of kvHeads: copy both from the model's configuration",
+        ),
+    )
+
 
 class Variant(Wire):
     """One way to serve the model: a precision, or a smaller model in its place."""
@@ -177,6 +270,15 @@ class Variant(Wire):
     """What this variant loses against the best one, on the scale of maxQualityLoss. Default 0."""
     card: Card | None = None
     """Architecture, where this variant is not the model of the same name. Default: the model's."""
+
+    rules = (
+        Rule(
+            "source",
+            f"self.source.matches('{_SOURCE_PATTERN}')",
+            lambda variant: re.match(_SOURCE_PATTERN, variant.source) is not None,
+            "must begin with hf://, pvc:// or oci:// and go on with a name",
+        ),
+    )
 
 
 class Match(Wire):
@@ -223,7 +325,7 @@ class Engine(Wire):
 class Model(Wire):
     """A model that clients call by name."""
 
-    name: FreeName
+    name: VisibleName
     """What clients put into the field "model" of a request."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Higher is served first when the budget does not reach. Default 0."""
@@ -243,10 +345,22 @@ class Model(Wire):
     engine: Engine = Engine()
     """How the model server runs."""
 
+    rules = (
+        Rule(
+            "maxModelLen",
+            "!has(self.maxModelLen) || !has(self.classes) || "
+            "self.classes.all(c, c.inputTokens + c.outputTokens <= self.maxModelLen)",
+            lambda model: all(
+                item.input_tokens + item.output_tokens <= (model.max_model_len or 2**63) for item in model.classes
+            ),
+            "maxModelLen is below inputTokens + outputTokens of a class: raise it, or leave it out",
+        ),
+    )
+
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        _refuse_duplicates("variants", [variant.name for variant in self.variants])
-        _refuse_duplicates("classes", [item.name for item in self.classes])
+        _refuse_duplicates("variants", "name", [variant.name for variant in self.variants])
+        _refuse_duplicates("classes", "name", [item.name for item in self.classes])
         return self
 
     @property
@@ -274,7 +388,7 @@ class Prometheus(Wire):
     """Base URL of the Prometheus API."""
     window: Duration = "5m"
     """Over which rates are taken. Default 5m."""
-    quantile: DecimalString = Decimal("0.9")
+    quantile: Share = Decimal("0.9")
     """Which quantile of the rates in the window is planned for. Default 0.9."""
 
 
@@ -303,16 +417,16 @@ class GpuSpec(Wire):
 class Resize(Wire):
     """The object whose size is the number of nodes of the pool."""
 
-    api_version: Annotated[str, Field(min_length=1, max_length=128)]
+    api_version: Annotated[str, Field(max_length=128, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$")]
     """Such as karpenter.sh/v1."""
-    kind: Annotated[str, Field(min_length=1, max_length=63)]
+    kind: Annotated[str, Field(max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
     """Such as NodePool."""
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
     """Name of the object."""
-    namespace: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    namespace: NamespaceName | None = None
     """Namespace, for kinds that have one. Default: the plan's."""
-    replicas_path: Annotated[str, Field(max_length=256, pattern=r"^(\.[A-Za-z0-9_-]+)+$")] | None = None
-    """Path of the size, such as .spec.count, where the kind has no /scale subresource."""
+    replicas_path: Annotated[str, Field(max_length=256, pattern=r"^\.spec(\.[A-Za-z0-9_-]+)+$")] | None = None
+    """Path of the size below .spec, such as .spec.count. Default .spec.replicas."""
 
 
 class NodePool(Wire):
@@ -336,33 +450,46 @@ class NodePool(Wire):
     """The pool is never made smaller than this. Default 0."""
     max_nodes: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """The pool is never made larger than this. Default 100 with resize; without, all nodes that match."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
+    node_selector: Annotated[
+        dict[str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE_PATTERN)]], Field(max_length=16)
+    ]
     """Labels that the pool's nodes carry; pods are bound to them."""
     resize: Resize | None = None
     """The object to size. Absent: fixed nodes, observed only."""
 
-    @model_validator(mode="after")
-    def _floor_below_cap(self) -> Self:
-        if self.max_nodes is not None and self.min_nodes > self.max_nodes:
-            raise ValueError(
-                f"minNodes {self.min_nodes} is above maxNodes {self.max_nodes}: lower one or raise the other"
-            )
-        if not self.node_selector:
-            raise ValueError("nodeSelector needs at least one label: it tells which nodes are this pool's")
-        return self
+    rules = (
+        Rule(
+            "minNodes",
+            "!has(self.maxNodes) || !has(self.minNodes) || self.minNodes <= self.maxNodes",
+            lambda pool: pool.max_nodes is None or pool.min_nodes <= pool.max_nodes,
+            "minNodes is above maxNodes: lower one or raise the other",
+        ),
+        Rule(
+            "minNodes",
+            f"has(self.maxNodes) || !has(self.minNodes) || !has(self.resize) || self.minNodes <= {DEFAULT_MAX_NODES}",
+            lambda pool: pool.max_nodes is not None or pool.resize is None or pool.min_nodes <= DEFAULT_MAX_NODES,
+            f"minNodes is above {DEFAULT_MAX_NODES}, which is maxNodes where it is left out: give maxNodes",
+        ),
+        Rule(
+            "nodeSelector",
+            "size(self.nodeSelector) > 0",
+            lambda pool: len(pool.node_selector) > 0,
+            "nodeSelector needs at least one label: it tells which nodes are this pool's",
+        ),
+    )
 
     @property
     def cap(self) -> int:
         """Most nodes that the pool may have."""
-        return 100 if self.max_nodes is None else self.max_nodes
+        return DEFAULT_MAX_NODES if self.max_nodes is None else self.max_nodes
 
 
 class ParentRef(Wire):
     """A Gateway."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
     """Name of the Gateway."""
-    namespace: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    namespace: NamespaceName | None = None
     """Its namespace. Default: the plan's."""
     section_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """Listener of the Gateway."""
@@ -378,7 +505,7 @@ class HttpRoute(Wire):
 class Gateway(Wire):
     """Where routing weights are published."""
 
-    config_map: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    config_map: ObjectName | None = None
     """ConfigMap of the plan's namespace. Default: NAME-routing."""
     http_route: HttpRoute | None = None
     """Publish an HTTPRoute per model too."""
@@ -396,8 +523,13 @@ class Survive(Wire):
 class Resilience(Wire):
     """What the plan withstands."""
 
-    survive: Annotated[tuple[Survive, ...], Field(max_length=4)] = ()
+    survive: Annotated[tuple[Survive, ...], Field(max_length=4, json_schema_extra=_map_list("event"))] = ()
     """Losses to withstand."""
+
+    @model_validator(mode="after")
+    def _events_once(self) -> Self:
+        _refuse_duplicates("survive", "event", [item.event for item in self.survive])
+        return self
 
 
 class Change(Wire):
@@ -451,30 +583,33 @@ class PlanSpec(Wire):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        _refuse_duplicates("models", [model.name for model in self.models])
-        _refuse_duplicates("nodePools", [pool.name for pool in self.node_pools])
+        _refuse_duplicates("models", "name", [model.name for model in self.models])
+        _refuse_duplicates("nodePools", "name", [pool.name for pool in self.node_pools])
         return self
 
 
-def _refuse_duplicates(field: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{field}: the name {twice[0]!r} is given twice; rename one")
+PLAN_RULES: tuple[dict[str, str], ...] = (
+    {
+        "rule": f"size(self.metadata.name) <= {_LONGEST_PLAN_NAME}",
+        "message": f"metadata.name is longer than {_LONGEST_PLAN_NAME} characters: names of other objects are made "
+        "from it; shorten it",
+    },
+    {
+        "rule": "!has(self.spec.gateway) || !has(self.spec.gateway.configMap) || "
+        "self.spec.gateway.configMap != self.metadata.name + '-plan'",
+        "message": "spec.gateway.configMap is the name under which the plan itself is kept: choose another",
+    },
+)
+"""What name and spec must satisfy together, for the API server; ``name_problem`` says the same."""
 
 
-SPEC_RULES: dict[str, list[dict[str, str]]] = {
-    "NodePool": [
-        {
-            "rule": "!has(self.maxNodes) || !has(self.minNodes) || self.minNodes <= self.maxNodes",
-            "message": "minNodes is above maxNodes: lower one or raise the other",
-        },
-        {
-            "rule": "size(self.nodeSelector) > 0",
-            "message": "nodeSelector needs at least one label: it tells which nodes are this pool's",
-        },
-    ],
-}
-"""CEL rules by model name; what these say, the validators above say too."""
+def name_problem(name: str, spec: PlanSpec) -> InputError | None:
+    """What is wrong with a plan's name, alone or beside its spec."""
+    if len(name) > _LONGEST_PLAN_NAME:
+        return InputError("metadata.name", name, PLAN_RULES[0]["message"])
+    if spec.gateway.config_map == f"{name}-plan":
+        return InputError("spec.gateway.configMap", spec.gateway.config_map, PLAN_RULES[1]["message"])
+    return None
 
 
 def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
@@ -482,18 +617,25 @@ def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
     try:
         return PlanSpec.model_validate(raw), ()
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
+        problems = error.errors(include_url=False)
         # A list whose item is wrong is reported as too short as well: only the item helps.
         inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
         return None, tuple(
-            InputError(
-                _path(problem["loc"]),
-                None if problem["type"] == "missing" else problem.get("input"),
-                _advice(problem["type"], problem["msg"]),
-            )
+            _input_error(problem)
             for problem in problems
-            if not (problem["type"] == "too_short" and problem["loc"] in inner)
+            if problem["type"] != "too_short" or problem["loc"] not in inner
         )
+
+
+def _input_error(problem: ErrorDetails) -> InputError:
+    kind, location, value = problem["type"], problem["loc"], problem.get("input")
+    if kind == "missing":
+        value = None
+    elif kind == "rule":
+        field = problem["ctx"]["field"]
+        location = (*location, field)
+        value = value.get(field) if isinstance(value, dict) else value
+    return InputError(_path(location), value, _advice(kind, problem["msg"]))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -59,6 +59,18 @@ class Writer:
                 done.append(action)
         return Outcome(done=tuple(done), refused=tuple(refused))
 
+    def disown(self, world: Observation) -> None:
+        """Let the plan's objects outlive it: without an owner they are not collected with it."""
+        for item in world.objects:
+            if item.ours and item.name != names.record_name(world.plan.name):
+                self._api.merge(
+                    _KINDS[item.kind],
+                    item.name,
+                    {"metadata": {"uid": item.uid, "ownerReferences": None}},
+                    manager=names.FIELD_MANAGER,
+                    namespace=world.plan.namespace,
+                )
+
     def _write(self, action: AnyAction, world: Observation, spec: PlanSpec | None) -> None:
         plan = world.plan
         match action:

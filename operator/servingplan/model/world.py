@@ -28,6 +28,8 @@ class PlanObject(Fact):
     """As written; it may be wrong in any way."""
     approved_hash: str | None = None
     """The annotation ``servingplan.dev/approve``."""
+    deleting_since: str | None = None
+    """RFC 3339; when its deletion was asked for."""
     status: dict[str, Any] = {}
     """As last published."""
 

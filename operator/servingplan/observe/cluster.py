@@ -211,6 +211,7 @@ def _plan_of(raw: Json) -> PlanObject:
         uid=metadata["uid"],
         generation=metadata.get("generation", 0),
         spec=raw.get("spec"),
+        deleting_since=metadata.get("deletionTimestamp"),
         approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
         status=raw.get("status") or {},
     )

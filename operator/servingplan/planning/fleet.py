@@ -8,7 +8,7 @@ from collections.abc import Callable
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.fleet import ClassService, Fleet, NodeGroup, ReplicaSet
-from servingplan.planning.question import Posed, ShapeFacts, class_key
+from servingplan.planning.question import Posed, ShapeFacts, class_key, safe_rate
 
 _DIGITS = 9
 """Rates are rounded to this many decimals: noise below it would make equal plans look different."""
@@ -66,7 +66,7 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         pipeline_parallel=facts.pipeline_parallel,
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
-        capacity={key: round(item.requests_per_second, _DIGITS) for key, item in sorted(facts.estimates.items())},
+        capacity={key: round(safe_rate(item), _DIGITS) for key, item in sorted(facts.estimates.items())},
         priority=facts.model.priority,
         error_band=max(bands),
         source="+".join(sources),

@@ -23,6 +23,11 @@ from servingplan.profiles.queueing import max_utilization
 COPIES_IN_TABLE = 4
 """Utilisation is tabled for 1 to 4 copies and held from there: the table's slope falls as 1/sqrt(copies), and each
 further row costs the solver a binary per shape."""
+SERVICE_SHARE_OF_TTFT = 0.5
+"""Part of the TTFT limit that the batch may use up; the rest is for waiting. At 1 the batch would be as large as the
+limit allows and no request could wait at all, so the replica could never be kept busy."""
+PIPELINE_STAGES = (1, 2, 4, 8)
+"""Stages within a node that are asked about: others lie between these and would only multiply near-equal shapes."""
 HIGHEST_UTILIZATION = 0.95
 """Also without a TTFT limit: a queue at full load grows without bound."""
 
@@ -100,6 +105,8 @@ def pose(*, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None) ->
                 if not _can_plan(pool) or pool.gpu is None:
                     continue
                 for tp, pp in divisible_shapes(card, pool.gpus_per_node):
+                    if pp not in PIPELINE_STAGES:
+                        continue
                     found = _estimates(model, variant, card, pool, tp, pp, reasons, pruned)
                     if not found:
                         continue
@@ -260,7 +267,7 @@ def _estimates(
             input_tokens=item.input_tokens,
             output_tokens=item.output_tokens,
             context_tokens=model.effective_max_model_len,
-            ttft_seconds=None if slo.ttft_seconds is None else float(slo.ttft_seconds),
+            ttft_seconds=None if slo.ttft_seconds is None else SERVICE_SHARE_OF_TTFT * float(slo.ttft_seconds),
             tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
         )
         if isinstance(answer, Unfit):
@@ -271,6 +278,15 @@ def _estimates(
     return found
 
 
+def safe_rate(found: Estimate) -> float:
+    """The rate to plan with, requests/s: the low end of the estimate's band.
+
+    Nine in ten true rates lie within the band, so about one in twenty replicas is slower than this. Planning with the
+    middle would prefer a shape that nobody has measured as soon as its formula is optimistic.
+    """
+    return found.requests_per_second * (1.0 - found.error_band)
+
+
 def _shape(facts: ShapeFacts, part: Part) -> q.Shape:
     model, variant = facts.model, facts.variant
     loss = float(variant.quality_loss)
@@ -278,9 +294,7 @@ def _shape(facts: ShapeFacts, part: Part) -> q.Shape:
         name=f"{model.name}/{variant.name}/{part.name}/tp{facts.tensor_parallel}pp{facts.pipeline_parallel}",
         model=model.name,
         gpus={part.name: facts.tensor_parallel * facts.pipeline_parallel},
-        requests_per_second={
-            class_key(model.name, name): item.requests_per_second for name, item in facts.estimates.items()
-        },
+        requests_per_second={class_key(model.name, name): safe_rate(item) for name, item in facts.estimates.items()},
         quality_loss={class_key(model.name, name): loss for name in facts.estimates} if loss else {},
         max_utilization=_utilization(facts),
     )

@@ -152,9 +152,8 @@ def estimate(
     best = _best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
     if isinstance(best, Unfit):
         return best
-    source, band, detail = _provenance(
-        corrected, best.batch, gpu=gpu, precision=precision, gpus=gpus, dense=model.active_parameters is None
-    )
+    plain = model.active_parameters is None and pipeline_parallel == 1
+    source, band, detail = _provenance(corrected, best.batch, gpu=gpu, precision=precision, gpus=gpus, plain=plain)
     return Estimate(
         requests_per_second=best.requests_per_second,
         batch=math.ceil(best.batch),
@@ -278,9 +277,9 @@ def _candidates(corrected: Correction, room: int) -> list[float]:
 
 
 def _provenance(
-    corrected: Correction, batch: float, *, gpu: GpuType, precision: str, gpus: int, dense: bool
+    corrected: Correction, batch: float, *, gpu: GpuType, precision: str, gpus: int, plain: bool
 ) -> tuple[Source, float, str]:
-    derived_band = DERIVED_BAND if gpus <= 2 and dense else DERIVED_BAND_WIDE
+    derived_band = DERIVED_BAND if gpus <= 2 and plain else DERIVED_BAND_WIDE
     eta = efficiency_of(gpu, precision)
     constants = (
         f"roofline with {'fitted' if eta.fitted else 'assumed'} MFU {eta.mfu:g}, MBU {eta.mbu:g}, "

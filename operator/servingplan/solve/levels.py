@@ -57,6 +57,8 @@ class Found:
     contents: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
     targets: tuple[float, ...] = ()
     levels: list[Level] = field(default_factory=list)
+    units: dict[str, float] = field(default_factory=dict)
+    """Size that is natural for each level, in its own unit: differences far below it are the solver's rounding."""
     stopped: Stopped = "proved"
     infeasible: bool = False
 
@@ -232,6 +234,7 @@ class _Search:
             self._found.stopped = stopped
         level = Level(name=stage.name, value=value, bound=bound, gap=_gap(value, bound), proved=stopped == "proved")
         self._found.levels.append(level)
+        self._found.units[stage.name] = stage.unit
 
     def _break_ties(self) -> None:
         stage = tie_break_stage(self._plan)

@@ -33,12 +33,11 @@ def answer_of(instance: Instance, found: Found, *, relative_gap: float, seconds:
     dollars = math.fsum(pool.dollars_per_node_hour * nodes[pool.name] for pool in question.pools)
     moves = sum(abs(now - y) for now, y in zip(instance.running_copies(), found.copies, strict=True))
     values = {**routing.values, "dollars": dollars, "moves": float(moves)}
-    levels = [_level(level, values[level.name], relative_gap) for level in found.levels]
     served = _served(instance, routing)
     scale = None
     if question.objective == "MaximizeService":
-        scale = min(served[cls.name] / cls.requests_per_second for cls in instance.classes)
-        levels = [_level(level, scale, relative_gap) if level.name == "scale" else level for level in levels]
+        scale = values["scale"] = min(served[cls.name] / cls.requests_per_second for cls in instance.classes)
+    levels = [_level(level, values[level.name], found.units[level.name], relative_gap) for level in found.levels]
     objective = scale if scale is not None else dollars
     told = next((level for level in levels if not level.proved), None)
     own = next((level for level in levels if level.name == ("dollars" if scale is None else "scale")), None)
@@ -176,10 +175,12 @@ def _unserved(instance: Instance, served: Mapping[str, float]) -> dict[str, floa
     return {name: rate for name, rate in missing.items() if rate > 1e-7 * asked[name]}
 
 
-def _level(level: Level, value: float, relative_gap: float) -> Level:
-    """The level with its exact value; rounding must not leave the bound on the wrong side."""
+def _level(level: Level, value: float, unit: float, relative_gap: float) -> Level:
+    """The level with its exact value, and a bound from which the solver's rounding is taken."""
     rises = level.name not in ("dollars", "moves")
     bound = max(level.bound, value) if rises else min(level.bound, value)
+    if abs(bound - value) <= ROUNDING * unit:
+        bound = value
     largest = max(abs(value), abs(bound))
     gap = abs(bound - value) / largest if largest else 0.0
     proved = level.proved and gap <= max(relative_gap, ROUNDING)

@@ -1,0 +1,41 @@
+"""The solver as ``decide`` wants it: within the deadline of the spec, and the same question answered once."""
+
+from __future__ import annotations
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide import Solve
+from servingplan.model.answer import Answer
+from servingplan.model.question import Question, canonical_json
+
+
+class RememberedSolve:
+    """A solver that answers the same question once: a plan that is only shown would be solved anew on every turn."""
+
+    def __init__(self, solve: Solve) -> None:
+        self._solve = solve
+        self._known: dict[tuple[str, str], Answer] = {}
+
+    def __call__(self, question: Question, spec: PlanSpec) -> Answer:
+        """The answer; only one that the clock cut short is sought again."""
+        key = (canonical_json(question), spec.solver.model_dump_json())
+        if key not in self._known:
+            answer = self._solve(question, spec)
+            if answer.stopped == "deadline":
+                return answer
+            while len(self._known) > 3:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = answer
+        return self._known[key]
+
+
+def solve_with(default_deadline_seconds: float | None = None) -> Solve:
+    """The project's solver as ``decide`` wants it; imported late, since it takes a while to load."""
+
+    def answer(question: Question, spec: PlanSpec) -> Answer:
+        from servingplan.solve import solve
+
+        deadline = default_deadline_seconds or float(spec.solver.deadline_seconds)
+        method = "exact" if spec.solver.method == "Auto" else spec.solver.method
+        return solve(question, method=method, deadline_seconds=deadline)
+
+    return answer

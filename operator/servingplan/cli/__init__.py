@@ -1,0 +1,48 @@
+"""The command line: the offline twin of the operator, and the operator itself.
+
+Every command calls the same pure functions as a live turn. Modules that are slow to load are imported by the command
+that needs them. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 4 verification failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from servingplan.cli import cluster, plan, solve
+from servingplan.errors import ServingPlanError
+
+app = typer.Typer(
+    name="servingplan",
+    help="Plan and run LLM serving on Kubernetes over scarce, mixed GPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+plan.register(app)
+solve.register(app)
+cluster.register(app)
+
+
+@app.command()
+def crd(output: Annotated[str, typer.Option("--output", "-o", help="File to write; - prints.")] = "-") -> None:
+    """Print the CustomResourceDefinition, generated from the models of the API."""
+    from pathlib import Path
+
+    from servingplan.api.crd import crd_yaml
+
+    if output == "-":
+        sys.stdout.write(crd_yaml())
+    else:
+        Path(output).write_text(crd_yaml())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except ServingPlanError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from error

@@ -1,0 +1,85 @@
+"""``servingplan run`` and ``servingplan world``: the commands that meet a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from servingplan.cli.files import fail
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("run")(run)
+    app.command("world")(world)
+
+
+def run(
+    namespaces: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces to look after, by comma. Empty: all.")
+    ] = "",
+    pool_kinds: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_POOL_KINDS",
+            help="Kinds of objects that plans may size, as Kind.group, by comma.",
+        ),
+    ] = "NodePool.karpenter.sh",
+    period_seconds: Annotated[
+        float, typer.Option(envvar="SERVINGPLAN_PERIOD_SECONDS", min=1, help="Longest time between two turns.")
+    ] = 15.0,
+    liveness_address: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_LIVENESS_ADDRESS", help="HOST:PORT of the health endpoint. Empty: none.")
+    ] = "0.0.0.0:8080",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what kopf does too.")] = False,
+) -> None:
+    """Run the operator with the pod's service account, or else with the user's kubeconfig."""
+    import logging
+
+    from servingplan.answering import solve_with
+    from servingplan.cycle import Turns
+    from servingplan.handlers.plan import run as run_operator
+    from servingplan.kube import Kube
+    from servingplan.observe.cluster import Reader
+    from servingplan.settings import Settings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kopf").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    solve = solve_with()
+
+    def make_turns(api: Kube, reader: Reader):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        return lambda namespace, name: Turns(api=api, reader=reader, solve=solve, namespace=namespace, name=name)
+
+    settings = Settings(
+        namespaces=tuple(_words(namespaces)),
+        pool_kinds=frozenset(_words(pool_kinds)),
+        period_seconds=period_seconds,
+        liveness_address=liveness_address,
+    )
+    run_operator(settings, make_turns)
+
+
+def world(
+    name: Annotated[str, typer.Argument(help="Name of the plan.")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+) -> None:
+    """Print what a turn of a live plan sees, its plan in force included, for `servingplan plan --world`."""
+    from servingplan.errors import ApiError
+    from servingplan.kube import Kube
+    from servingplan.observe.cluster import Reader
+
+    reader = Reader(Kube.connect(), pool_kinds=None)
+    try:
+        seen = reader.observe(namespace, name)
+    except ApiError as error:
+        fail(f"the plan {namespace}/{name} cannot be read: {error}")
+    finally:
+        reader.close()
+    if seen is None:
+        fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
+    typer.echo(seen.model_dump_json(indent=1))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

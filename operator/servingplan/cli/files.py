@@ -1,0 +1,62 @@
+"""Plans and worlds from files, with errors that name the file, the field and what to do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from servingplan.api.v1alpha1 import API_VERSION, KIND
+from servingplan.model.world import Observation
+
+Json = dict[str, Any]
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End with a message on standard error."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def read_text(path: str) -> str:
+    """A file's text; ``-`` is standard input."""
+    if path == "-":
+        return sys.stdin.read()
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path}: cannot be read: {error}; name a readable file, or - for standard input")
+
+
+def read_plan(path: str) -> Json:
+    """The ``LLMServingPlan`` manifest of a YAML file."""
+    import yaml
+
+    try:
+        documents = [item for item in yaml.safe_load_all(read_text(path)) if item]
+    except yaml.YAMLError as error:
+        fail(f"{path}: not YAML: {error}")
+    plans = [item for item in documents if isinstance(item, dict) and item.get("kind") == KIND]
+    if len(plans) != 1:
+        fail(f"{path}: has {len(plans)} objects of kind {KIND}; exactly one is needed")
+    if plans[0].get("apiVersion") != API_VERSION:
+        fail(f"{path}: apiVersion: {plans[0].get('apiVersion')!r}: must be {API_VERSION}")
+    manifest: Json = plans[0]
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        fail(f"{path}: metadata.name: is required; name the plan")
+    return manifest
+
+
+def read_world(path: str) -> Observation:
+    """A world that ``servingplan world`` wrote."""
+    from pydantic import ValidationError
+
+    try:
+        return Observation.model_validate_json(read_text(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "document"
+        fail(f"{path}: {place}: {first['msg']}; give a file that `servingplan world` wrote")

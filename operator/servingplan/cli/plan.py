@@ -1,0 +1,95 @@
+"""``servingplan plan`` and ``servingplan render``: one turn without a cluster, by the operator's own code."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from servingplan.cli.files import fail, read_plan, read_world
+from servingplan.cli.imagine import imagined_world
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+PlanFile = Annotated[
+    str, typer.Argument(metavar="PLAN.yaml", help="File with one LLMServingPlan; - is standard input.")
+]
+WorldFile = Annotated[
+    str | None, typer.Option("--world", metavar="WORLD.json", help="What a live turn saw (servingplan world).")
+]
+Output = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("plan")(plan)
+    app.command("render")(render)
+
+
+def plan(plan_file: PlanFile, world: WorldFile = None, output: Output = Format.table) -> None:
+    """What the operator would decide for a plan: from the plan alone, or for a world that it saw."""
+    decision, spec = _decide(plan_file, world)
+    if output is Format.table:
+        from servingplan.cli.show import console, decision_view
+
+        budget = float(spec.budget.dollars_per_hour)
+        console().print(decision_view(decision, budget_dollars_per_hour=budget))
+    else:
+        _print(json.loads(decision.model_dump_json()), output)
+    bad = [finding for finding in decision.findings if not finding.holds]
+    if decision.fleet is None and decision.waiting is None:
+        if output is not Format.table:
+            for finding in bad:
+                typer.echo(f"error: {finding.reason}: {finding.message}", err=True)
+        raise typer.Exit(2 if any(finding.condition == "SpecValid" for finding in bad) else 3)
+
+
+def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format.yaml) -> None:
+    """The manifests that the operator would apply for a plan."""
+    from servingplan.model.actions import ApplyObject
+
+    decision, _ = _decide(plan_file, world)
+    manifests = [action.manifest for action in decision.actions if isinstance(action, ApplyObject)]
+    if not manifests:
+        fail("nothing to render: " + "; ".join(finding.message for finding in decision.findings), 3)
+    if output is Format.json:
+        _print({"apiVersion": "v1", "kind": "List", "items": manifests}, output)
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump_all(manifests, sort_keys=False, width=120), nl=False)
+
+
+def _decide(plan_file: str, world_file: str | None) -> tuple[Any, Any]:
+    from servingplan.answering import solve_with
+    from servingplan.api.v1alpha1 import parse_spec
+    from servingplan.decide import decide
+
+    manifest = read_plan(plan_file)
+    if world_file is None:
+        world = imagined_world(manifest)
+    else:
+        seen = read_world(world_file)
+        world = seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
+    spec, errors = parse_spec(manifest.get("spec"))
+    if spec is None:
+        fail("\n       ".join(str(error) for error in errors))
+    return decide(world, solve_with()), spec
+
+
+def _print(value: Any, output: Format) -> None:
+    if output is Format.json:
+        typer.echo(json.dumps(value, indent=1, sort_keys=True))
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(value, sort_keys=True, width=120), nl=False)

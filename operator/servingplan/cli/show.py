@@ -1,0 +1,93 @@
+"""A decision as tables that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from servingplan.model.decision import Decision
+from servingplan.model.fleet import Fleet
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Plain when it is not a terminal; wide enough for a name and its numbers."""
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal:
+        found.width = 120
+    return found
+
+
+def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> RenderableType:
+    """The plan, and what keeps it from more."""
+    parts: list[RenderableType] = []
+    fleet = decision.fleet or decision.waiting
+    if fleet is not None:
+        parts.append(fleet_view(fleet, budget_dollars_per_hour=budget_dollars_per_hour))
+    for finding in decision.findings:
+        parts.append(Text(f"{finding.condition}: {finding.reason}: {finding.message}", style="yellow"))
+    return Group(*parts)
+
+
+def fleet_view(
+    fleet: Fleet, *, budget_dollars_per_hour: float, ready: Mapping[str, int] | None = None
+) -> RenderableType:
+    """Replicas, nodes and classes of a plan; with ``ready`` also how many are."""
+    replicas = Table(box=SIMPLE_HEAD, title_justify="left", title="Replicas")
+    for name in ("model", "variant", "pool", "GPU", "TP", "PP", "copies", "requests/s", "rates from"):
+        replicas.add_column(name, justify="right" if name in ("TP", "PP", "copies", "requests/s") else "left")
+    if ready is not None:
+        replicas.add_column("ready", justify="right")
+    for item in fleet.replica_sets:
+        row = [
+            item.model,
+            item.variant,
+            item.pool,
+            item.gpu,
+            str(item.tensor_parallel),
+            str(item.pipeline_parallel),
+            str(item.replicas),
+            f"{sum(item.planned.values()):.3g}",
+            f"{item.source}, within {item.error_band:.0%}",
+        ]
+        if ready is not None:
+            row.append(f"{ready.get(item.deployment, 0)}/{item.replicas}")
+        replicas.add_row(*row)
+    nodes = Table(box=SIMPLE_HEAD, title_justify="left", title="Nodes")
+    nodes.add_column("pool")
+    nodes.add_column("nodes", justify="right")
+    nodes.add_column("content of each node")
+    for pool, count in sorted(fleet.nodes.items()):
+        groups = [group for group in fleet.groups if group.pool == pool]
+        text = "; ".join(f"{group.nodes} x [{_content(fleet, group.replicas)}]" for group in groups)
+        nodes.add_row(pool, str(count), text)
+    classes = Table(box=SIMPLE_HEAD, title_justify="left", title="Classes")
+    classes.add_column("model")
+    classes.add_column("class")
+    classes.add_column("asked requests/s", justify="right")
+    classes.add_column("planned requests/s", justify="right")
+    for entry in fleet.classes:
+        classes.add_row(
+            entry.model, entry.name, f"{entry.requests_per_second:.4g}", f"{entry.planned_requests_per_second:.4g}"
+        )
+    gap = "unknown" if fleet.gap is None else f"{fleet.gap:.2%}"
+    lines = [f"plan {fleet.hash}: {fleet.dollars_per_hour:.2f} $/h of {budget_dollars_per_hour:.2f} $/h"]
+    if fleet.scale is not None:
+        lines.append(f"serves {fleet.scale:.4g} times the mix")
+    lines.append(f"{fleet.status} by {fleet.method}, gap {gap}, stopped: {fleet.stopped}")
+    if fleet.binding:
+        lines.append(f"held by: {', '.join(fleet.binding)}")
+    return Group(Text("\n".join(lines)), replicas, nodes, classes)
+
+
+def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
+    words = []
+    for name, count in sorted(replicas.items()):
+        item = fleet.replica_set(name)
+        if item is not None:
+            shape = f"TP{item.tensor_parallel}" + (f"xPP{item.pipeline_parallel}" if item.pipeline_parallel > 1 else "")
+            words.append(f"{count} x {item.model} {shape}")
+    return ", ".join(words)

@@ -1,0 +1,154 @@
+"""Who wakes whom: changes in the cluster end the sleep of the plans that may care. Nothing is decided from an event.
+
+A watch that fails is begun again; what it missed meanwhile is seen by the next periodic turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from servingplan.errors import ApiError, NotFound
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, SERVICES, Api, Resource
+from servingplan.observe.parse import node_of, pod_gpus
+from servingplan.render import names
+from servingplan.settings import Settings
+
+log = logging.getLogger("servingplan.wake")
+
+Json = dict[str, Any]
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Alarm:
+    """Ends the sleep of plans. The plans' side belongs to the event loop, ``ring`` to any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._bells: dict[tuple[str, str], asyncio.Event] = {}
+
+    def bell(self, namespace: str, name: str) -> asyncio.Event:
+        """The event that a plan sleeps on."""
+        return self._bells.setdefault((namespace, name), asyncio.Event())
+
+    def forget(self, namespace: str, name: str) -> None:
+        """The plan is gone."""
+        self._bells.pop((namespace, name), None)
+
+    def ring(self) -> None:
+        """Wake every plan: which of them a change concerns, its own turn finds out."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        for bell in self._bells.values():
+            bell.set()
+
+
+class Watchers:
+    """One thread per kind of object."""
+
+    def __init__(self, *, api: Api, settings: Settings, ring: Callable[[], None]) -> None:
+        self._api = api
+        self._settings = settings
+        self._ring = ring
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._begin(NODES, None, None, _node_facts)
+        self._begin(PODS, None, None, _pod_facts)
+        for namespace in self._settings.namespaces or (None,):
+            for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+                self._begin(resource, namespace, names.PLAN_LABEL, _own_facts)
+        for kind in sorted(self._settings.pool_kinds or ()):
+            threading.Thread(target=self._watch_kind, args=(kind,), name=f"watch-{kind}", daemon=True).start()
+
+    def stop(self) -> None:
+        """End after the present event; the threads do not keep the process alive."""
+        self._stopped.set()
+
+    def _begin(
+        self, resource: Resource, namespace: str | None, labels: str | None, facts: Callable[[Json], Any]
+    ) -> None:
+        where = (resource, namespace, labels, facts)
+        threading.Thread(target=self._watch, args=where, name=f"watch-{resource.plural}", daemon=True).start()
+
+    def _watch_kind(self, kind: str) -> None:
+        """Pool objects; their API may be installed after the operator."""
+        name, _, group = kind.partition(".")
+        while not self._stopped.is_set():
+            try:
+                resource = self._api.discover(f"{group}/v1", name)
+            except ApiError:
+                self._stopped.wait(LONGEST_PAUSE_SECONDS)
+                continue
+            self._watch(resource, None, None, _pool_facts)
+
+    def _watch(
+        self, resource: Resource, namespace: str | None, labels: str | None, facts: Callable[[Json], Any]
+    ) -> None:
+        known: dict[str, str] = {}
+        pause = 0.5
+        while not self._stopped.is_set():
+            started = time.monotonic()
+            try:
+                for kind, item in self._api.watch(resource, namespace=namespace, labels=labels):
+                    if self._stopped.is_set():
+                        return
+                    if self._is_news(known, kind, item, facts):
+                        self._ring()
+            except NotFound:
+                return
+            except ApiError as error:
+                log.warning("the watch of %s ended: %s; it is begun again", resource.plural, error)
+            except Exception:
+                log.exception("the watch of %s failed; it is begun again", resource.plural)
+            pause = 0.5 if time.monotonic() - started > 60 else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            self._ring()
+            self._stopped.wait(pause)
+
+    def _is_news(self, known: dict[str, str], kind: str, item: Json, facts: Callable[[Json], Any]) -> bool:
+        """Heartbeats and other people's fields are no news."""
+        uid = item["metadata"]["uid"]
+        if kind == "DELETED":
+            return known.pop(uid, None) is not None
+        seen = facts(item)
+        if seen is None:
+            return False
+        text = hashlib.blake2b(json.dumps(seen, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+        before, known[uid] = known.get(uid), text
+        return before != text
+
+
+def _node_facts(item: Json) -> Any:
+    return node_of(item).model_dump()
+
+
+def _pod_facts(item: Json) -> Any:
+    metadata, status = item["metadata"], item.get("status") or {}
+    ours = names.PLAN_LABEL in (metadata.get("labels") or {})
+    if not ours and pod_gpus(item) == 0:
+        return None
+    return [
+        (item.get("spec") or {}).get("nodeName"),
+        (item.get("spec") or {}).get("schedulingGates"),
+        metadata.get("deletionTimestamp") is not None,
+        metadata.get("labels"),
+        [(entry.get("type"), entry.get("status")) for entry in status.get("conditions") or ()],
+        status.get("phase"),
+    ]
+
+
+def _own_facts(item: Json) -> Any:
+    return [item["metadata"].get("labels"), item.get("spec"), item.get("data")]
+
+
+def _pool_facts(item: Json) -> Any:
+    return [item["metadata"].get("annotations"), item.get("spec"), (item.get("status") or {}).get("nodes")]

@@ -1,0 +1,19 @@
+"""What an installation decides, read once at the start and passed down as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one operator process."""
+
+    namespaces: tuple[str, ...] = ()
+    """Namespaces whose plans are looked after; none means all."""
+    pool_kinds: frozenset[str] | None = frozenset({"NodePool.karpenter.sh"})
+    """Kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
+    period_seconds: float = 15.0
+    """Longest time between two turns of a plan."""
+    liveness_address: str = "0.0.0.0:8080"
+    """Where the health endpoint listens; empty: nowhere."""

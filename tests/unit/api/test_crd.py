@@ -1,0 +1,81 @@
+"""The CRD in the repository and in the chart is the one that the models of the API make."""
+
+from pathlib import Path
+
+import pytest
+from servingplan.api import v1alpha1
+from servingplan.api.crd import crd_yaml, custom_resource_definition, structural_schema
+
+ROOT = Path(__file__).parents[3]
+FILE = "llmservingplans.servingplan.dev.yaml"
+
+
+def schema():
+    return custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def walk(node, path=""):
+    """Every field with its path."""
+    for name, field in node.get("properties", {}).items():
+        yield f"{path}.{name}", field
+        yield from walk(field, f"{path}.{name}")
+    if "items" in node:
+        yield from walk(node["items"], f"{path}[]")
+    if isinstance(node.get("additionalProperties"), dict):
+        yield from walk(node["additionalProperties"], f"{path}{{}}")
+
+
+@pytest.mark.parametrize("folder", ["crds", "charts/servingplan/crds"])
+def test_the_committed_file_is_the_generated_one(folder):
+    text = (ROOT / folder / FILE).read_text()
+    assert text == crd_yaml(), f"{folder}/{FILE} is stale: write the output of `servingplan crd` into it"
+
+
+def test_every_field_is_documented():
+    assert [path for path, field in walk(schema()) if not field.get("description")] == []
+
+
+def test_the_api_server_sets_no_defaults():
+    assert [path for path, field in walk(schema()) if "default" in field] == []
+
+
+def test_lists_and_strings_that_rules_may_read_are_bounded():
+    spec = schema()["properties"]["spec"]
+    unbounded = [
+        path
+        for path, field in walk(spec, ".spec")
+        if (field.get("type") == "array" and "maxItems" not in field)
+        or (field.get("type") == "string" and "enum" not in field and "maxLength" not in field)
+        or (isinstance(field.get("additionalProperties"), dict) and "maxProperties" not in field)
+    ]
+    assert unbounded == []
+
+
+def test_money_is_an_integer_or_a_decimal_string():
+    price = dict(walk(schema()))[".spec.nodePools[].dollarsPerNodeHour"]
+    assert price["x-kubernetes-int-or-string"] is True
+    assert "type" not in price
+    assert (price["minimum"], price["pattern"]) == (0, r"^[0-9]{1,12}(\.[0-9]{1,9})?$")
+
+
+def test_each_rule_stands_in_the_schema_with_the_message_that_python_gives():
+    def rules(node):
+        yield from node.get("x-kubernetes-validations", ())
+        for child in (*node.get("properties", {}).values(), node.get("items", {})):
+            yield from rules(child)
+
+    written = {rule["message"] for rule in rules(schema())}
+    in_python = {
+        rule.message
+        for part in vars(v1alpha1).values()
+        if isinstance(part, type) and issubclass(part, v1alpha1.Wire)
+        for rule in part.rules
+    }
+    on_whole_plan = {rule["message"] for rule in v1alpha1.PLAN_RULES}
+    assert written == in_python | on_whole_plan | {"must be greater than 0", "must be at most 1"}
+
+
+def test_a_union_of_types_has_no_structural_schema():
+    union = {"anyOf": [{"type": "string"}, {"type": "boolean"}]}
+    with pytest.raises(ValueError, match="a union of 2 types"):
+        structural_schema({"type": "object", "properties": {"either": union}})

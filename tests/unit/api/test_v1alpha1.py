@@ -1,0 +1,214 @@
+"""Every mistake in a spec is told by field, value and what to do; what is left out has a default."""
+
+import copy
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servingplan.api.v1alpha1 import PlanSpec, name_problem, parse_spec, seconds_of
+
+PLAN = yaml.safe_load((Path(__file__).parents[2] / "golden" / "render" / "plan.yaml").read_text())
+SMALLEST = {
+    "budget": {"dollarsPerHour": 10},
+    "models": [{"name": "llama"}],
+    "nodePools": [{"name": "pool", "nodeSelector": {"pool": "a"}}],
+}
+CARD = {
+    "parameters": 10,
+    "layers": 2,
+    "hiddenSize": 8,
+    "attentionHeads": 8,
+    "kvHeads": 2,
+    "headDim": 1,
+}
+
+
+def with_value(path, value):
+    """The full plan's spec with one thing put in; ``...`` takes it out."""
+    spec = copy.deepcopy(PLAN["spec"])
+    *parents, last = path
+    part = spec
+    for key in parents:
+        part = part.setdefault(key, {}) if isinstance(part, dict) else part[key]
+    if value is ...:
+        del part[last]
+    else:
+        part[last] = value
+    return spec
+
+
+def only_error(spec):
+    parsed, errors = parse_spec(spec)
+    assert parsed is None
+    (error,) = errors
+    return error
+
+
+MODEL = ("models", 0)
+POOL = ("nodePools", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "shown", "advice"),
+    [
+        (("budget",), ..., "spec.budget", None, "is required; add it"),
+        (("budgets",), 5, "spec.budgets", 5, "is not a field of LLMServingPlan; remove it or correct its spelling"),
+        (("budget", "dollarsPerHour"), 1.5, "spec.budget.dollarsPerHour", 1.5, "quoted decimal"),
+        (("budget", "dollarsPerHour"), True, "spec.budget.dollarsPerHour", True, "quoted decimal"),
+        (("budget", "dollarsPerHour"), "-1", "spec.budget.dollarsPerHour", "-1", "not negative"),
+        (("budget", "dollarsPerHour"), -1, "spec.budget.dollarsPerHour", -1, "must not be negative"),
+        (("budget", "dollarsPerHour"), 10**12, "spec.budget.dollarsPerHour", 10**12, "below 10^12"),
+        (("budget", "dollarsPerHour"), "1e3", "spec.budget.dollarsPerHour", "1e3", "must be a decimal"),
+        (("objective",), "Fast", "spec.objective", "Fast", "'MinimizeCost' or 'MaximizeService'"),
+        ((*MODEL, "slo", "ttftSeconds"), 0, "spec.models[0].slo.ttftSeconds", 0, "must be greater than 0"),
+        ((*MODEL, "slo", "percentile"), 100, "spec.models[0].slo.percentile", 100, "less than or equal to 99"),
+        ((*MODEL, "maxModelLen"), 2000, "spec.models[0].maxModelLen", 2000, "raise it, or leave it out"),
+        ((*MODEL, "name"), "two words", "spec.models[0].name", "two words", "match pattern"),
+        ((*MODEL, "card"), {**CARD, "kvHeads": 3}, "spec.models[0].card.kvHeads", 3, "no multiple of kvHeads"),
+        (
+            (*MODEL, "card"),
+            {**CARD, "activeParameters": 11},
+            "spec.models[0].card.activeParameters",
+            11,
+            "above parameters",
+        ),
+        ((*MODEL, "card"), {**CARD, "expertsPerToken": 2}, "spec.models[0].card.expertsPerToken", 2, "set experts"),
+        (
+            (*MODEL, "variants", 0, "source"),
+            "s3://bucket",
+            "spec.models[0].variants[0].source",
+            "s3://bucket",
+            "must begin with hf://, pvc:// or oci://",
+        ),
+        ((*MODEL, "variants", 0, "source"), "hf:///x", "spec.models[0].variants[0].source", "hf:///x", "with a name"),
+        ((*POOL, "minNodes"), 9, "spec.nodePools[0].minNodes", 9, "minNodes is above maxNodes"),
+        ((*POOL, "nodeSelector"), {}, "spec.nodePools[0].nodeSelector", {}, "at least one label"),
+        ((*POOL, "dollarsPerNodeHour"), "-1", "spec.nodePools[0].dollarsPerNodeHour", "-1", "not negative"),
+        ((*POOL, "resize", "replicasPath"), "spec.n", "spec.nodePools[0].resize.replicasPath", "spec.n", "pattern"),
+        (
+            (*POOL, "resize", "replicasPath"),
+            ".metadata.generation",
+            "spec.nodePools[0].resize.replicasPath",
+            ".metadata.generation",
+            "pattern",
+        ),
+        ((*POOL, "resize", "apiVersion"), "../v1", "spec.nodePools[0].resize.apiVersion", "../v1", "pattern"),
+        (("demand", "prometheus", "window"), "5", "spec.demand.prometheus.window", "5", "such as 90s, 10m or 1h"),
+        (("demand", "prometheus", "window"), "", "spec.demand.prometheus.window", "", "such as 90s, 10m or 1h"),
+        (("demand", "prometheus", "quantile"), 2, "spec.demand.prometheus.quantile", 2, "must be at most 1"),
+        (("demand", "prometheus", "url"), "ftp://x", "spec.demand.prometheus.url", "ftp://x", "pattern"),
+        (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event", "Flood", "'AnyNode'"),
+        (("models",), [], "spec.models", [], "at least 1 item"),
+    ],
+)
+def test_a_mistake_is_told_by_field_value_and_what_to_do(path, value, field, shown, advice):
+    error = only_error(with_value(path, value))
+    assert error.field == field
+    assert error.value == shown
+    assert advice in error.advice
+    assert str(error).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "key"),
+    [
+        (("models",), "spec.models", "name"),
+        ((*MODEL, "variants"), "spec.models[0].variants", "name"),
+        ((*MODEL, "classes"), "spec.models[0].classes", "name"),
+        (("nodePools",), "spec.nodePools", "name"),
+        (("resilience", "survive"), "spec.resilience.survive", "event"),
+    ],
+)
+def test_nothing_is_given_twice(path, field, key):
+    items = PLAN["spec"]
+    for part in path:
+        items = items[part]
+    error = only_error(with_value(path, [*items, items[0]]))
+    assert error.field == field
+    assert error.advice == f"the {key} {items[0][key]!r} is given twice; change or remove one"
+
+
+def test_a_floor_above_the_default_cap_needs_a_cap():
+    spec = with_value((*POOL, "minNodes"), 101)
+    del spec["nodePools"][0]["maxNodes"]
+    assert only_error(spec).advice.endswith("give maxNodes")
+    del spec["nodePools"][0]["resize"]
+    assert parse_spec(spec)[1] == ()
+
+
+def test_all_mistakes_are_told_at_once():
+    spec = with_value((*POOL, "nodeSelector"), ...)
+    spec["budget"]["dollarsPerHour"] = -1
+    spec["mode"] = "Maybe"
+    _, errors = parse_spec(spec)
+    assert [error.field for error in errors] == [
+        "spec.budget.dollarsPerHour",
+        "spec.mode",
+        "spec.nodePools[0].nodeSelector",
+    ]
+
+
+@pytest.mark.parametrize("raw", [None, [], "spec", 7])
+def test_a_spec_that_is_no_object_is_one_mistake(raw):
+    assert only_error(raw).field == "spec"
+
+
+def test_the_full_plan_is_read_as_written():
+    spec, errors = parse_spec(PLAN["spec"])
+    assert errors == ()
+    assert spec.budget.dollars_per_hour == 60
+    assert spec.node_pools[0].dollars_per_node_hour == Decimal("23.92")
+    assert [item.match.input_tokens_at_least for item in spec.models[0].classes] == [1476, None]
+    assert PlanSpec.model_validate(spec.model_dump(by_alias=True, mode="json")) == spec
+
+
+def test_a_model_a_budget_and_a_pool_are_enough():
+    spec, errors = parse_spec(SMALLEST)
+    assert errors == ()
+    (model,), (pool,) = spec.models, spec.node_pools
+    assert (spec.objective, spec.mode, spec.deletion_policy) == ("MinimizeCost", "Auto", "ScaleToFloor")
+    assert [(item.name, item.source) for item in model.effective_variants] == [("bf16", "hf://llama")]
+    (only,) = model.effective_classes
+    assert (only.input_tokens, only.output_tokens, only.requests_per_second) == (1024, 256, 1)
+    assert model.effective_max_model_len == 2 * (1024 + 256)
+    assert (pool.min_nodes, pool.cap, pool.dollars_per_node_hour) == (0, 100, None)
+    assert (spec.change.min_gain, spec.change.min_lifetime) == (Decimal("0.05"), "10m")
+    assert spec.solver.deadline_seconds == 10
+
+
+def test_a_price_of_zero_is_a_price():
+    spec, _ = parse_spec(with_value((*POOL, "dollarsPerNodeHour"), 0))
+    assert spec.node_pools[0].dollars_per_node_hour == 0
+
+
+def test_a_plan_whose_name_cannot_name_other_objects_is_told():
+    spec, _ = parse_spec(PLAN["spec"])
+    assert name_problem("chat", spec) is None
+    assert "shorten it" in name_problem("x" * 64, spec).advice
+    clash, _ = parse_spec(with_value(("gateway", "configMap"), "chat-plan"))
+    assert name_problem("chat", clash).field == "spec.gateway.configMap"
+    assert name_problem("other", clash) is None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1h", 3600), ("1h5m", 3900), ("0s", 0)])
+def test_durations_are_hours_minutes_and_seconds(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "5d", "-5m", "5m1h", "1.5h", "5m "])
+def test_other_words_are_no_durations(text):
+    with pytest.raises(ValueError, match="such as 90s"):
+        seconds_of(text)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.decimals(0, 10**6, places=4))
+def test_decimals_come_back_as_they_went_in(value):
+    spec, _ = parse_spec({**SMALLEST, "budget": {"dollarsPerHour": format(value, "f")}})
+    assert spec.budget.dollars_per_hour == value
+    written = spec.model_dump(by_alias=True, mode="json")["budget"]["dollarsPerHour"]
+    assert isinstance(written, str)
+    assert Decimal(written) == value

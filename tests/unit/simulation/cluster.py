@@ -1,0 +1,464 @@
+"""A cluster in memory: nodes, node pools, Deployments, a scheduler, kubelets and a clock that tests move.
+
+It knows nothing of how plans are made: it takes the operator's writes as an API server would and shows what an
+observation would. Controllers act as Kubernetes documents it, each in one place:
+
+* ReplicaSets   kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks
+* scheduling    gates, required node affinity on ``metadata.name``, node selectors, whole GPUs
+* pod GC        pods of a node that is gone stay Ready in the API until the collector removes them
+* node pools    a size that is asked for; nodes boot after a while; a shrink takes empty nodes first
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.actions import (
+    AnyAction,
+    ApplyObject,
+    ClaimPool,
+    DeleteObject,
+    DeletePod,
+    DrainPod,
+    PlacePod,
+    ResizePool,
+    RestorePod,
+    ScaleDeployment,
+)
+from servingplan.model.world import LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
+from servingplan.render import names
+
+NAMESPACE = "llm"
+PLAN = "chat"
+TICK_SECONDS = 10
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+Json = dict[str, Any]
+
+
+@dataclass
+class SimulatedNode:
+    """A node; ``pool`` names the pool object that made it, if one did."""
+
+    name: str
+    labels: dict[str, str]
+    gpus: int
+    pool: str | None = None
+    ready: bool = True
+    schedulable: bool = True
+    disrupted: bool = False
+
+
+@dataclass
+class SimulatedPod:
+    """A pod, ours (``deployment``) or foreign."""
+
+    name: str
+    uid: str
+    gpus: int
+    created: datetime
+    serial: int
+    deployment: str | None = None
+    selector: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+    placed_on: str | None = None
+    placed_since: datetime | None = None
+    must_be_on: str | None = None
+    node: str | None = None
+    bound_at: datetime | None = None
+    reports_ready: bool = False
+    serving: bool = True
+    deletion_cost: int = 0
+    draining_since: str | None = None
+    gone_at: datetime | None = None
+    unschedulable: bool = False
+
+    @property
+    def terminating(self) -> bool:
+        return self.gone_at is not None
+
+
+@dataclass
+class SimulatedPool:
+    """The object that sizes a pool, and what its provider is busy with."""
+
+    name: str
+    labels: dict[str, str]
+    gpus: int
+    wanted: int = 0
+    claimed_by: str | None = None
+    asked: int | None = None
+    manager: str | None = None
+    allowed: tuple[str, ...] = ("*",)
+    booting: list[datetime] = field(default_factory=list)
+    made: int = 0
+
+
+class SimulatedCluster:
+    """See the module's docstring. Ticks are ``TICK_SECONDS`` long."""
+
+    def __init__(
+        self,
+        spec: Json,
+        *,
+        boot_ticks: int = 2,
+        start_ticks: int = 3,
+        stop_ticks: int = 2,
+        collect_ticks: int = 6,
+        never_ready: Callable[[int], bool] = lambda serial: False,
+        controllers_keep_up: bool = True,
+    ) -> None:
+        self.now = START
+        self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
+        self.stop_ticks, self.collect_ticks = stop_ticks, collect_ticks
+        self.never_ready = never_ready
+        self.controllers_keep_up = controllers_keep_up
+        self.spec: Json = copy.deepcopy(spec)
+        self.generation = 1
+        self.approved: str | None = None
+        self.deleting_since: str | None = None
+        self.status: Json = {}
+        self.nodes: dict[str, SimulatedNode] = {}
+        self.pods: dict[str, SimulatedPod] = {}
+        self.pools: dict[str, SimulatedPool] = {}
+        self.objects: dict[tuple[str, str], Json] = {}
+        self.foreign_objects: set[tuple[str, str]] = set()
+        self.other_plans: tuple[OtherPlan, ...] = ()
+        self.vanished: dict[str, datetime] = {}
+        self._serial = 0
+
+    # --- what people and the world outside do ---------------------------------------------------------------------
+
+    def edit(self, spec: Json) -> None:
+        """A person changes the plan's spec."""
+        if spec != self.spec:
+            self.spec = copy.deepcopy(spec)
+            self.generation += 1
+
+    def add_node(self, name: str, labels: dict[str, str], gpus: int) -> None:
+        self.nodes[name] = SimulatedNode(name, dict(labels), gpus)
+
+    def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
+        self.pools[name] = SimulatedPool(name, dict(labels), gpus, **more)
+
+    def add_foreign_pod(self, node: str, gpus: int) -> str:
+        pod = self._new_pod(f"foreign-{self._serial}", gpus)
+        pod.node, pod.bound_at, pod.reports_ready = node, self.now, True
+        return pod.name
+
+    def lose_node(self, name: str) -> None:
+        """The node object is gone at once; its pods linger in the API."""
+        del self.nodes[name]
+        self.vanished[name] = self.now
+        self.run_controllers()
+
+    # --- what the operator sees -----------------------------------------------------------------------------------
+
+    @property
+    def time(self) -> str:
+        return _text(self.now)
+
+    def observe(self) -> Observation:
+        """The world as one turn of the operator reads it."""
+        return Observation(
+            now=self.time,
+            plan=PlanObject(
+                namespace=NAMESPACE,
+                name=PLAN,
+                uid="plan-uid",
+                generation=self.generation,
+                spec=copy.deepcopy(self.spec),
+                approved_hash=self.approved,
+                deleting_since=self.deleting_since,
+                status=self.status,
+            ),
+            nodes=tuple(
+                Node(
+                    name=node.name,
+                    labels=node.labels,
+                    gpus=node.gpus,
+                    ready=node.ready,
+                    schedulable=node.schedulable,
+                    disrupted=node.disrupted,
+                )
+                for _, node in sorted(self.nodes.items())
+            ),
+            pods=tuple(self._seen(pod) for _, pod in sorted(self.pods.items())),
+            objects=tuple(
+                LiveObject(
+                    kind=kind,
+                    name=name,
+                    uid=f"{kind}-{name}",
+                    ours=(kind, name) not in self.foreign_objects,
+                    owner="somebody" if (kind, name) in self.foreign_objects else f"LLMServingPlan {PLAN}",
+                    manifest={key: value for key, value in copy.deepcopy(manifest).items() if key != "kind"},
+                )
+                for (kind, name), manifest in sorted(self.objects.items())
+            ),
+            pools=tuple(self._pool_seen(item) for item in self.spec.get("nodePools", ()) if "resize" in item),
+            other_plans=self.other_plans,
+        )
+
+    def _seen(self, pod: SimulatedPod) -> Pod:
+        node = self.nodes.get(pod.node or "")
+        return Pod(
+            namespace=NAMESPACE if pod.deployment else "elsewhere",
+            name=pod.name,
+            uid=pod.uid,
+            gpus=pod.gpus,
+            created=_text(pod.created),
+            node=pod.node or pod.placed_on,
+            bound=pod.node is not None,
+            deployment=pod.deployment,
+            gated=pod.gated,
+            ready=pod.deployment is not None
+            and pod.reports_ready
+            and not pod.terminating
+            and node is not None
+            and node.ready,
+            terminating=pod.terminating,
+            serving=pod.serving,
+            draining_since=pod.draining_since,
+            placed_since=None if pod.placed_since is None else _text(pod.placed_since),
+            trouble="Unschedulable: no node has the GPUs" if pod.unschedulable else None,
+        )
+
+    def _pool_seen(self, item: Json) -> PoolObject:
+        name = item["resize"]["name"]
+        pool = self.pools.get(name)
+        if pool is None:
+            return PoolObject(
+                pool=item["name"],
+                reference=f"NodePool//{name}",
+                problem_reason="PoolMissing",
+                problem="is not there; create it or correct the name",
+            )
+        return PoolObject(
+            pool=item["name"],
+            reference=f"NodePool//{name}",
+            wanted=pool.wanted,
+            actual=len(self.nodes_of(name)) + len(pool.booting),
+            claimed_by=pool.claimed_by,
+            allowed_namespaces=pool.allowed,
+            asked=pool.asked,
+            size_manager=pool.manager,
+        )
+
+    # --- the operator's writes ------------------------------------------------------------------------------------
+
+    def write(self, action: AnyAction, seen: Observation, spec: PlanSpec) -> bool:
+        """Take one write as the API server would. False: it was refused, or had nothing left to act on."""
+        taken = self._write(action, seen, spec)
+        if self.controllers_keep_up:
+            self.run_controllers()
+        return taken
+
+    def _write(self, action: AnyAction, seen: Observation, spec: PlanSpec) -> bool:
+        match action:
+            case ApplyObject():
+                return self._apply(copy.deepcopy(action.manifest))
+            case ScaleDeployment():
+                self.objects["Deployment", action.name]["spec"]["replicas"] = action.replicas
+                return True
+            case DeleteObject():
+                kind = action.object_kind
+                if kind == "Deployment":
+                    for pod in self.pods_of(action.name):
+                        self.delete_pod(pod)
+                return self.objects.pop((kind, action.name), None) is not None
+            case ClaimPool():
+                return self._patch_pool(action.pool, seen, spec, claimed_by=action.claimed_by, nodes=None)
+            case ResizePool():
+                return self._patch_pool(action.pool, seen, spec, claimed_by=f"{NAMESPACE}/{PLAN}", nodes=action.nodes)
+            case _:
+                pod = self.pods.get(action.pod)
+                if pod is None or pod.uid != action.uid:
+                    return False
+                self._patch_pod(pod, action)
+                return True
+
+    def _patch_pod(self, pod: SimulatedPod, action: AnyAction) -> None:
+        match action:
+            case PlacePod():
+                assert pod.gated, f"{pod.name} is placed twice: affinity of a pod without a gate cannot change"
+                pod.gated, pod.placed_on, pod.placed_since = False, action.node, self.now
+                pod.must_be_on = action.node_affinity["nodeSelectorTerms"][0]["matchFields"][-1]["values"][0]
+            case DrainPod():
+                pod.draining_since, pod.deletion_cost = action.since, -1000
+                pod.serving = pod.serving and not action.leave_service
+            case RestorePod():
+                pod.draining_since, pod.deletion_cost, pod.serving = None, 0, True
+            case DeletePod():
+                self.delete_pod(pod)
+
+    def _apply(self, manifest: Json) -> bool:
+        key = (manifest["kind"], manifest["metadata"]["name"])
+        if key in self.foreign_objects:
+            return False
+        before = self.objects.get(key)
+        if before is not None and key[0] == "Deployment":
+            assert before["spec"]["template"] == manifest["spec"]["template"], f"{key[1]} would roll its pods over"
+        self.objects[key] = manifest
+        return True
+
+    def _patch_pool(
+        self, name: str, seen: Observation, spec: PlanSpec, *, claimed_by: str, nodes: int | None
+    ) -> bool:
+        resize = next(item.resize for item in spec.node_pools if item.name == name)
+        assert resize is not None
+        pool, before = self.pools[resize.name], seen.pool(name)
+        assert before is not None
+        if pool.claimed_by not in (None, f"{NAMESPACE}/{PLAN}") or pool.wanted != before.wanted:
+            return False
+        pool.claimed_by = claimed_by or None
+        pool.asked = None if not claimed_by else pool.wanted if nodes is None else nodes
+        if nodes is not None:
+            pool.wanted, pool.manager = nodes, None
+        return True
+
+    # --- controllers ----------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Time passes: what was due happens, then controllers react."""
+        self.now += timedelta(seconds=TICK_SECONDS)
+        for pool in self.pools.values():
+            due = [moment for moment in pool.booting if moment <= self.now]
+            pool.booting = [moment for moment in pool.booting if moment > self.now]
+            for _ in due:
+                pool.made += 1
+                name = f"{pool.name}-{pool.made}"
+                self.nodes[name] = SimulatedNode(name, dict(pool.labels), pool.gpus, pool.name)
+        for pod in list(self.pods.values()):
+            lost = self.vanished.get(pod.node or "")
+            collected = lost is not None and lost + self._ticks(self.collect_ticks) <= self.now
+            if collected or (pod.gone_at is not None and pod.gone_at <= self.now and lost is None):
+                del self.pods[pod.name]
+            elif pod.bound_at is not None and not pod.terminating and self._alive(pod.node):
+                started = pod.bound_at + self._ticks(self.start_ticks) <= self.now
+                pod.reports_ready = pod.reports_ready or (started and not self.never_ready(pod.serial))
+        self.run_controllers()
+
+    def run_controllers(self) -> None:
+        """All that reacts at once: ReplicaSets, the scheduler, the providers of pools."""
+        for kind, name in sorted(self.objects):
+            if kind == "Deployment" and (kind, name) not in self.foreign_objects:
+                self._reconcile_replicas(name)
+        self._schedule()
+        for pool in self.pools.values():
+            self._reconcile_pool(pool)
+
+    def _reconcile_replicas(self, name: str) -> None:
+        spec = self.objects["Deployment", name]["spec"]
+        active = [pod for pod in self.pods_of(name) if not pod.terminating]
+        for _ in range(spec["replicas"] - len(active)):
+            template = spec["template"]["spec"]
+            limits = template["containers"][0]["resources"]["limits"]
+            pod = self._new_pod(f"{name}-{self._serial:04d}", int(limits[names.GPU_RESOURCE]))
+            pod.deployment, pod.selector = name, template["nodeSelector"]
+            pod.gated = bool(template["schedulingGates"])
+        on_node = {pod.node: sum(other.node == pod.node for other in active) for pod in active}
+        active.sort(
+            key=lambda pod: (
+                pod.node is not None,
+                pod.bound_at is not None,
+                pod.reports_ready,
+                pod.deletion_cost,
+                -on_node[pod.node],
+                -pod.created.timestamp(),
+                -pod.serial,
+            )
+        )
+        for pod in active[: max(0, len(active) - spec["replicas"])]:
+            self.delete_pod(pod)
+
+    def _schedule(self) -> None:
+        for pod in sorted(self.pods.values(), key=lambda pod: pod.serial):
+            if pod.node is not None or pod.gated or pod.terminating:
+                continue
+            fitting = [
+                node
+                for node in self.nodes.values()
+                if node.ready
+                and node.schedulable
+                and not node.disrupted
+                and pod.must_be_on in (None, node.name)
+                and pod.selector.items() <= node.labels.items()
+                and self.free_gpus(node.name) >= pod.gpus
+            ]
+            pod.unschedulable = not fitting
+            if fitting:
+                pod.node, pod.bound_at = max(fitting, key=lambda node: self.free_gpus(node.name)).name, self.now
+
+    def _reconcile_pool(self, pool: SimulatedPool) -> None:
+        nodes = self.nodes_of(pool.name)
+        while len(nodes) + len(pool.booting) < pool.wanted:
+            pool.booting.append(self.now + self._ticks(self.boot_ticks))
+        while len(nodes) + len(pool.booting) > pool.wanted and pool.booting:
+            pool.booting.pop()
+        nodes.sort(key=lambda node: (sum(pod.node == node.name for pod in self.pods.values()) > 0, node.name))
+        for node in nodes[: max(0, len(nodes) - pool.wanted)]:
+            del self.nodes[node.name]
+            self.vanished[node.name] = self.now
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def nodes_of(self, pool: str) -> list[SimulatedNode]:
+        return [node for node in self.nodes.values() if node.pool == pool]
+
+    def pods_of(self, deployment: str) -> list[SimulatedPod]:
+        return [pod for pod in self.pods.values() if pod.deployment == deployment]
+
+    def our_pods(self) -> list[SimulatedPod]:
+        return [pod for pod in self.pods.values() if pod.deployment is not None]
+
+    def is_ready(self, pod: SimulatedPod) -> bool:
+        """Really: not only in the API."""
+        return pod.reports_ready and not pod.terminating and self._alive(pod.node)
+
+    def free_gpus(self, node: str) -> int:
+        return self.nodes[node].gpus - sum(pod.gpus for pod in self.pods.values() if pod.node == node)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way that ends by itself."""
+        return any(pool.booting for pool in self.pools.values()) or any(
+            pod.terminating
+            or pod.node in self.vanished
+            or (
+                pod.bound_at is not None
+                and not pod.reports_ready
+                and self._alive(pod.node)
+                and not self.never_ready(pod.serial)
+            )
+            for pod in self.our_pods()
+        )
+
+    def _alive(self, node: str | None) -> bool:
+        return node in self.nodes and self.nodes[node].ready
+
+    def _ticks(self, count: int) -> timedelta:
+        return timedelta(seconds=count * TICK_SECONDS)
+
+    def _new_pod(self, name: str, gpus: int) -> SimulatedPod:
+        self._serial += 1
+        pod = SimulatedPod(name, f"uid-{self._serial}", gpus, self.now, self._serial)
+        self.pods[name] = pod
+        return pod
+
+    def delete_pod(self, pod: SimulatedPod) -> None:
+        """Ask for its end: at once where it never started, after its grace period otherwise."""
+        if pod.terminating:
+            return
+        if pod.node is None:
+            del self.pods[pod.name]
+        else:
+            pod.gone_at = self.now + self._ticks(self.stop_ticks)
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,95 @@
+"""The packing theorem, patterns and node groups against enumeration."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from servingplan.model.question import Pool, Question, QuestionError, RequestClass, Shape, SurviveRule
+from servingplan.solve import solve
+from servingplan.solve.packing import all_contents, fill, fill_patterns, group, is_chain, maximal_patterns
+from servingplan.verify import verify
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chain"), [((1, 2, 4, 8), True), ((2, 3), False), ((3, 6), True), ((4, 6), False), ((5,), True)]
+)
+def test_a_chain_is_sizes_that_divide_each_other(sizes, chain):
+    assert is_chain(sizes) is chain
+
+
+@pytest.mark.parametrize("gpus", [6, 7, 8])
+@pytest.mark.parametrize("sizes", [(1, 2, 4), (2, 4), (3, 6), (1, 5)])
+def test_the_rows_for_chains_say_exactly_what_first_fit_decreasing_needs(sizes, gpus):
+    for counts in itertools.product(range(6), repeat=len(sizes)):
+        nodes = len(fill(dict(zip("abc", counts, strict=False)), dict(zip("abc", sizes, strict=False)), gpus))
+        rows = max(
+            -(-sum(e * n for e, n in zip(sizes, counts, strict=True) if e >= d) // (d * (gpus // d))) for d in sizes
+        )
+        assert nodes == rows
+
+
+def test_maximal_patterns_leave_no_room():
+    patterns = maximal_patterns((2, 3), 8)
+    assert sorted(patterns) == [((2, 1), (3, 2)), ((2, 2), (3, 1)), ((2, 4),)]
+    for pattern in maximal_patterns((2, 3, 5), 16):
+        assert 16 - 2 < sum(size * count for size, count in pattern) <= 16
+
+
+def test_all_contents_are_every_way_to_fill_a_node():
+    assert len(all_contents({0: 1, 1: 2}, 4, pool="p")) == 8
+    with pytest.raises(QuestionError, match="too many to guard"):
+        all_contents(dict.fromkeys(range(12), 1), 8, pool="p")
+
+
+def test_patterns_are_filled_with_what_there_is():
+    nodes = fill_patterns({"a": 3, "b": 2}, {"a": 2, "b": 3}, [(((2, 1), (3, 2)), 1), (((2, 4),), 1)])
+    assert nodes == [Counter({"b": 2, "a": 1}), Counter({"a": 2})]
+
+
+def test_like_nodes_are_one_group_and_idle_nodes_another():
+    pool = Pool(name="p", gpus_per_node=4, dollars_per_node_hour=1.0, max_nodes=9)
+    groups = group(pool, [{"a": 2}, {"a": 2}, {"a": 1}], {"w": (2, 4)}, total_nodes=8)
+    assert [(g.nodes, dict(g.replicas)) for g in groups] == [(2, {"a": 4}), (4, {"w": 2}), (1, {"a": 1}), (1, {})]
+
+
+def test_shapes_of_three_and_two_gpus_share_nodes_of_eight():
+    """Aggregated GPUs would claim that 7 x 3 + 5 x 2 = 31 of 32 fit on 4 nodes; patterns know how."""
+    question = Question(
+        objective="MinimizeCost",
+        budget_dollars_per_hour=100.0,
+        pools=(Pool(name="p", gpus_per_node=8, dollars_per_node_hour=1.0, max_nodes=9),),
+        classes=(
+            RequestClass(name="a", model="a", requests_per_second=5.0),
+            RequestClass(name="b", model="b", requests_per_second=7.0),
+        ),
+        shapes=(
+            Shape(name="two", model="a", gpus={"p": 2}, requests_per_second={"a": 1.0}),
+            Shape(name="three", model="b", gpus={"p": 3}, requests_per_second={"b": 1.0}),
+        ),
+    )
+    answer = solve(question)
+    assert answer.nodes == {"p": 4}
+    assert verify(question, answer) == ()
+    threes_only = question.model_copy(update={"classes": question.classes[1:], "shapes": (question.shapes[0],)})
+    assert solve(threes_only).nodes == {"p": 4}
+
+
+def test_replicas_over_several_nodes_take_them_whole():
+    question = Question(
+        objective="MinimizeCost",
+        budget_dollars_per_hour=100.0,
+        pools=(Pool(name="p", gpus_per_node=4, dollars_per_node_hour=1.0, max_nodes=9),),
+        classes=(RequestClass(name="a", model="a", requests_per_second=5.0),),
+        shapes=(
+            Shape(name="wide", model="a", gpus={"p": 8}, requests_per_second={"a": 2.0}),
+            Shape(name="one", model="a", gpus={"p": 1}, requests_per_second={"a": 0.2}),
+        ),
+    )
+    answer = solve(question)
+    assert answer.replicas["wide"] == 2
+    assert answer.nodes["p"] == 6
+    assert verify(question, answer) == ()
+    guarded = question.model_copy(update={"survive": (SurviveRule(event="AnyNode"),)})
+    answer = solve(guarded)
+    assert verify(guarded, answer) == ()
+    assert answer.dollars_per_hour > 6
