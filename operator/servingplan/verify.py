@@ -309,7 +309,10 @@ def can_serve(question: Question, copies: Mapping[str, int], demand: Mapping[str
 def _largest_sum(rows: list[list[float]], limits: list[float]) -> float:
     """max sum(x) subject to rows x <= limits, x >= 0, limits >= 0: the simplex tableau with Bland's rule."""
     width = len(rows[0]) if rows else 0
-    table = [[*row, *(float(i == j) for j in range(len(rows))), limit] for i, (row, limit) in enumerate(zip(rows, limits, strict=True))]  # fmt: skip
+    table = [
+        [*row, *(float(i == j) for j in range(len(rows))), limit]
+        for i, (row, limit) in enumerate(zip(rows, limits, strict=True))
+    ]
     gain = [1.0] * width + [0.0] * len(rows) + [0.0]
     basis = list(range(width, width + len(rows)))
     while True:

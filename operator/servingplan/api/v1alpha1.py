@@ -426,7 +426,12 @@ class Resize(Wire):
     namespace: NamespaceName | None = None
     """Namespace, for kinds that have one. Default: the plan's."""
     replicas_path: Annotated[str, Field(max_length=256, pattern=r"^\.spec(\.[A-Za-z0-9_-]+)+$")] | None = None
-    """Path of the size below .spec, such as .spec.count. Default .spec.replicas."""
+    """Path of the size, such as .spec.count. Default .spec.replicas, where kinds with a /scale subresource have it."""
+
+    @property
+    def size_path(self) -> tuple[str, ...]:
+        """Keys that lead to the size of the object."""
+        return tuple((self.replicas_path or ".spec.replicas").strip(".").split("."))
 
 
 class NodePool(Wire):

@@ -25,7 +25,6 @@ from servingplan.model.actions import (
 )
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Observation, PlanObject
-from servingplan.observe.cluster import size_path
 from servingplan.render import names
 
 _KINDS: dict[str, Resource] = {"Deployment": DEPLOYMENTS, "Service": SERVICES, "ConfigMap": CONFIG_MAPS}
@@ -135,7 +134,7 @@ class Writer:
         current = self._api.get(resource, resize.name, namespace=namespace)
         annotations = current["metadata"].get("annotations") or {}
         holder = annotations.get(names.CLAIM_ANNOTATION)
-        path = size_path(resize)
+        path = resize.size_path
         size = _at(current, path)
         if holder not in (None, "", world.plan.key):
             raise Conflict(409, "ClaimedByOther", f"{resize.kind} {resize.name} was claimed by plan {holder} meanwhile")

@@ -130,7 +130,7 @@ class Reader:
             reference = pool_reference(resource, resize, plan_namespace)
             where = namespace if resource.namespaced else None
             item = self._api.get(resource, resize.name, namespace=where)
-            path = size_path(resize)
+            path = resize.size_path
             wanted = parse.at(item, path)
             if wanted is None and resize.replicas_path is None and path == ("spec", "replicas"):
                 self._api.get(resource, resize.name, namespace=where, subresource="scale")
@@ -183,11 +183,6 @@ class Reader:
             if prices:
                 found.append(OtherPlan(key=other.key, prices=prices))
         return sorted(found, key=lambda other: other.key)
-
-
-def size_path(resize: Resize) -> tuple[str, ...]:
-    """Keys that lead to the size of the object."""
-    return tuple((resize.replicas_path or ".spec.replicas").strip(".").split("."))
 
 
 def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:

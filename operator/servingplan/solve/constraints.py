@@ -113,9 +113,9 @@ def define_utilization_tables(plan: PlanProgram) -> None:
     hold, so that the capacity after the loss of a node is linear too.
     """
     for c, shape in enumerate(plan.instance.shapes):
-        if isinstance(shape.max_utilization, float) or len(set(shape.max_utilization)) == 1:
-            continue
         limit = plan.instance.copies_limit[c]
+        if not limit or isinstance(shape.max_utilization, float) or len(set(shape.max_utilization)) == 1:
+            continue
         longest = max((plan.instance.pools[p].gpus_per_node // g for p, g in _gpus(plan.instance, c)), default=1)
         last = min(limit, len(shape.max_utilization) + max(1, longest))
         plan.tables[c] = [
@@ -126,7 +126,7 @@ def define_utilization_tables(plan: PlanProgram) -> None:
         counted += [(plan.excess[c], 1.0), (plan.copies[c], -1.0)]
         plan.program.add_row(f"table_one({shape.name})", [(column, 1.0) for column in plan.tables[c]], "<=", 1.0)
         plan.program.add_row(f"table_count({shape.name})", counted, "==", 0.0)
-        if last and limit > last:
+        if limit > last:
             beyond = [(plan.excess[c], 1.0), (plan.tables[c][-1], -float(limit - last))]
             plan.program.add_row(f"table_tail({shape.name})", beyond, "<=", 0.0)
 

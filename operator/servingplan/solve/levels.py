@@ -25,8 +25,9 @@ SERVICE_GAP = 1e-6
 """Service levels of MinimizeCost are proved this tightly whatever gap is asked: served in full must mean it."""
 HELD_SLACK = 1e-7
 """Relative slack of a level while later ones are optimised; below the verifier's tolerance of 1e-6."""
-TIE_BREAK_NODES = 50
-"""Work limit of the tie-break, which needs no proof, only to be the same every time."""
+TIE_BREAK_NODES = 1
+TIE_BREAK_GAP = 5e-3
+"""Limits of the tie-break, which needs no proof, only to be the same every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +238,13 @@ class _Search:
         self._found.units[stage.name] = stage.unit
 
     def _break_ties(self) -> None:
-        stage = tie_break_stage(self._plan)
-        outcome = self._plan.program.optimise(
-            stage.terms, stage.sense, self._effort.limits(nodes=TIE_BREAK_NODES, gap=1e-6)
-        )
+        """Among plans of equal levels on no more nodes of any pool than found: a small program, so a cheap step."""
+        plan = self._plan
+        for column, pool in zip(plan.nodes, plan.instance.pools, strict=True):
+            plan.program.set_bounds(column, lower=pool.min_nodes, upper=round(self._values[column]))
+        stage = tie_break_stage(plan)
+        limits = self._effort.limits(nodes=TIE_BREAK_NODES, gap=TIE_BREAK_GAP)
+        outcome = plan.program.optimise(stage.terms, stage.sense, limits)
         if outcome.values:
             self._values = outcome.values
 

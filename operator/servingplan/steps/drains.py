@@ -56,6 +56,7 @@ def departures(
     strays: tuple[Pod, ...],
     spend: float,
     budget: float,
+    growing: bool,
     growth_held_back: bool,
     drain_seconds: float,
     startup_seconds: Callable[[str], float],
@@ -91,7 +92,7 @@ def departures(
             waiting.remove(pod)
     if spend > budget + CENT:
         drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
-    elif waiting and not drain and not victims and not _in_flight(world, pools, seatings, startup_seconds, facts):
+    elif waiting and not (drain or victims or growing) and not _in_flight(world, pools, seatings, startup_seconds, facts):
         drain += _make_room(pools, seatings, waiting, facts, growth_held_back)
     stuck = []
     for seating in seatings.values():
@@ -172,7 +173,7 @@ def _in_flight(
     facts: Mapping[str, ReplicaFacts],
 ) -> bool:
     """Whether something that was begun may still free or bring capacity by itself."""
-    if any(pool.sized_by_us and pool.wanted != pool.existing for pool in pools):
+    if any(pool.sized_by_us and pool.wanted != len(pool.nodes) for pool in pools):
         return True
     for pod in world.pods:
         if pod.deployment in facts and (pod.terminating or pod.draining_since is not None):

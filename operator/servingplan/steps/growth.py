@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from servingplan.model.actions import ResizePool
 from servingplan.model.fleet import Fleet
 from servingplan.planning.pools import Pool
+from servingplan.steps.seats import Seating
 
 CENT = 1e-6
 """Dollars per hour below which two amounts are the same."""
@@ -34,40 +35,77 @@ def planned_size(pool: Pool, fleet: Fleet) -> int:
     return min(max(fleet.nodes.get(pool.name, 0), pool.spec.min_nodes), max(pool.spec.cap, pool.spec.min_nodes))
 
 
-def grow(*, pools: tuple[Pool, ...], fleet: Fleet, budget: float, spend: float) -> Growth:
-    """Raise pools towards the plan, those of the highest priority first, as far as the budget lets them."""
+def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
+    """Nodes that the pool should have now: those of the plan, and, while replicas that still serve sit where planned
+    ones belong, as many more as their successors need to come first; never above the user's cap."""
+    held = {node.name for node in pool.nodes if node.our_pods} | {
+        seat.node for seat in seating.seats if seat.free_now
+    }
+    planned = planned_size(pool, fleet)
+    most = max(planned, pool.spec.cap)
+    return max(planned, min(most, len(held) + _nodes_for(seating.blocked, pool.gpus_per_node)), pool.occupied)
+
+
+def _nodes_for(gpus: tuple[int, ...], gpus_per_node: int) -> int:
+    """Empty nodes that take replicas of these many GPUs, largest first into the first that fits."""
+    free: list[int] = []
+    for need in sorted(gpus, reverse=True):
+        index = next((index for index, left in enumerate(free) if left >= need), None)
+        if index is None:
+            free.append(gpus_per_node - need)
+        else:
+            free[index] -= need
+    return len(free)
+
+
+def grow(
+    *, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], budget: float, spend: float
+) -> Growth:
+    """Raise pools as far as the budget lets them, those of the highest priority first: towards the plan, then, with
+    what is left, towards ``sizes``, which hold what successors need beyond it."""
     if math.isnan(spend):
         return Growth((), spend, held_back=True)
     importance: Mapping[str, int] = {
         pool.name: max((item.priority for item in fleet.replica_sets if item.pool == pool.name), default=-(2**31))
         for pool in pools
     }
-    resize: list[ResizePool] = []
+    ordered = [
+        pool for pool in sorted(pools, key=lambda pool: (-importance[pool.name], pool.name)) if pool.sized_by_us
+    ]
+    reached = {pool.name: pool.wanted for pool in ordered}
     held_back = False
-    for pool in sorted(pools, key=lambda pool: (-importance[pool.name], pool.name)):
-        wish = planned_size(pool, fleet) if pool.sized_by_us else 0
-        if wish <= pool.wanted or not pool.sized_by_us:
-            continue
-        others = spend - pool.spend
-        size = wish
-        while size > pool.wanted and others + pool.spend_at(size) > budget + CENT:
-            size -= 1
-        held_back = held_back or size < wish
-        if size > pool.wanted:
-            spend = others + pool.spend_at(size)
-            why = f"{pool.name} from {pool.wanted} to {size} nodes: {spend:.2f} $/h of {budget:.2f} $/h"
-            resize.append(ResizePool(pool=pool.name, before=pool.wanted, nodes=size, why=why))
-    return Growth(tuple(resize), spend, held_back)
+    for wishes in ({pool.name: planned_size(pool, fleet) for pool in ordered}, sizes):
+        for pool in ordered:
+            before, size = reached[pool.name], wishes[pool.name]
+            others = spend - pool.spend_at(before)
+            while size > before and others + pool.spend_at(size) > budget + CENT:
+                size -= 1
+            held_back = held_back or (wishes is not sizes and size < wishes[pool.name])
+            if size > before:
+                spend = others + pool.spend_at(size)
+                reached[pool.name] = size
+    resize = tuple(
+        ResizePool(
+            pool=pool.name,
+            before=pool.wanted,
+            nodes=reached[pool.name],
+            why=f"{pool.name} from {pool.wanted} to {reached[pool.name]} nodes: {spend:.2f} $/h of {budget:.2f} $/h",
+        )
+        for pool in ordered
+        if reached[pool.name] > pool.wanted
+    )
+    return Growth(resize, spend, held_back)
 
 
-def shrink(*, pools: tuple[Pool, ...], fleet: Fleet) -> tuple[ResizePool, ...]:
-    """Lower pools to the plan, but never below the nodes that still hold our pods: empty nodes leave first."""
-    out = []
-    for pool in pools:
-        if not pool.sized_by_us:
-            continue
-        size = max(planned_size(pool, fleet), pool.occupied)
-        if size < pool.wanted:
-            why = f"{pool.name} from {pool.wanted} to {size} nodes: the others are empty"
-            out.append(ResizePool(pool=pool.name, before=pool.wanted, nodes=size, why=why))
-    return tuple(out)
+def shrink(*, pools: tuple[Pool, ...], sizes: Mapping[str, int]) -> tuple[ResizePool, ...]:
+    """Lower pools to ``sizes``, which are never below the nodes that still hold our pods: empty nodes leave first."""
+    return tuple(
+        ResizePool(
+            pool=pool.name,
+            before=pool.wanted,
+            nodes=sizes[pool.name],
+            why=f"{pool.name} from {pool.wanted} to {sizes[pool.name]} nodes: the others are empty",
+        )
+        for pool in pools
+        if pool.sized_by_us and sizes[pool.name] < pool.wanted
+    )

@@ -22,7 +22,7 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import Pool
 from servingplan.steps.drains import Departures, departures
-from servingplan.steps.growth import CENT, grow, shrink, total_spend
+from servingplan.steps.growth import CENT, grow, planned_size, shrink, total_spend, wished_size
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
 
@@ -68,8 +68,10 @@ def next_step(
     budget = float(spec.budget.dollars_per_hour)
     spend = total_spend(pools)
     claims = _claims(world, pools)
-    growth = grow(pools=pools, fleet=fleet, budget=budget, spend=spend if may_grow else math.nan)
-    seatings = _seatings(world, pools, fleet, facts)
+    lost = lost_pods(world)
+    seatings = _seatings(world, pools, fleet, facts, lost)
+    sizes = {pool.name: wished_size(pool, fleet, seatings[pool.name]) for pool in pools}
+    growth = grow(pools=pools, fleet=fleet, sizes=sizes, budget=budget, spend=spend if may_grow else math.nan)
     placed, held_back = _placements(
         pools, seatings, facts, growth.spend_after if may_grow else spend, budget if may_grow else spend
     )
@@ -80,6 +82,7 @@ def next_step(
         and pod.deployment in facts
         and not pod.terminating
         and facts[pod.deployment].pool not in seatings
+        and pod.uid not in lost
     )
     startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
     leave = departures(
@@ -91,20 +94,23 @@ def next_step(
         strays=strays,
         spend=spend,
         budget=budget,
+        growing=bool(growth.resize),
         growth_held_back=may_grow and (growth.held_back or held_back),
         drain_seconds=float(spec.change.drain_seconds),
         startup_seconds=lambda model: startup.get(model, 1800.0),
     )
     leaving = frozenset(pod.uid for pod, _ in leave.drain)
     ready = ready_replicas(world, leaving)
-    replicas, removals, deletions = _counts(world, fleet, seatings, leave)
+    replicas, removals, deletions = _counts(world, fleet, seatings, leave, lost)
+    if spend > budget + CENT:
+        sizes = {pool.name: max(planned_size(pool, fleet), pool.occupied) for pool in pools}
     return Step(
         before_routing=(*claims, *growth.resize, *replicas, *placed),
         after_routing=(
             *_drains(world, leave, ready),
             *removals,
             *deletions,
-            *(shrink(pools=pools, fleet=fleet) if not math.isnan(spend) else ()),
+            *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
         ),
         ready=ready,
         held_back=growth.held_back or held_back,
@@ -123,8 +129,27 @@ def _claims(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
     ]
 
 
+def lost_pods(world: Observation) -> frozenset[str]:
+    """Uids of our pods that sit on, or are tied to, a node that is gone. The cluster takes a minute or more to collect
+    them, or never does; until then they would hold the place of their successors."""
+    nodes = {node.name for node in world.nodes}
+    return frozenset(
+        pod.uid
+        for pod in world.pods
+        if pod.deployment is not None
+        and pod.namespace == world.plan.namespace
+        and not pod.terminating
+        and pod.node is not None
+        and pod.node not in nodes
+    )
+
+
 def _seatings(
-    world: Observation, pools: tuple[Pool, ...], fleet: Fleet, facts: Mapping[str, ReplicaFacts]
+    world: Observation,
+    pools: tuple[Pool, ...],
+    fleet: Fleet,
+    facts: Mapping[str, ReplicaFacts],
+    lost: frozenset[str],
 ) -> dict[str, Seating]:
     gpus = {name: item.gpus for name, item in facts.items()}
     out = {}
@@ -135,6 +160,7 @@ def _seatings(
             if pod.deployment is not None
             and pod.deployment in facts
             and not pod.terminating
+            and pod.uid not in lost
             and facts[pod.deployment].pool == pool.name
         )
         target = {item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name}
@@ -206,7 +232,11 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
 
 
 def _counts(
-    world: Observation, fleet: Fleet, seatings: Mapping[str, Seating], leave: Departures
+    world: Observation,
+    fleet: Fleet,
+    seatings: Mapping[str, Seating],
+    leave: Departures,
+    lost: frozenset[str],
 ) -> tuple[list[AnyAction], list[AnyAction], list[AnyAction]]:
     """Deployments to raise, to lower (with pods to remove by name), and objects that nothing uses any more."""
     movers: dict[str, int] = {}
@@ -222,7 +252,8 @@ def _counts(
         target = item.replicas if item is not None else 0
         wish = target + movers.get(live.name, 0)
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
-        pods = world.pods_of(live.name)
+        pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
+        lowered += [_delete(pod, "was on a node that is gone") for pod in world.pods_of(live.name) if pod.uid in lost]
         if replicas < wish:
             why = f"{live.name} from {replicas} to {wish} replicas"
             raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, why=why))

@@ -42,6 +42,8 @@ class Seating:
     """Nodes that the plan does without."""
     unseated: int
     """Wanted replicas whose node is not there yet."""
+    blocked: tuple[int, ...] = ()
+    """GPUs of each replica, there or to be made, whose place is held by others that serve and are not on their way out."""
 
 
 def seat_pool(
@@ -90,7 +92,14 @@ def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], target: Mapping[str, int], 
             serving[pod.node] += pod.gpus if pod.ready else 0
     usable = sorted(
         pool.usable_nodes,
-        key=lambda node: (-serving[node.name], -wanted[node.name], node.foreign_gpus == 0, -node.free_gpus, node.name),
+        key=lambda node: (
+            -serving[node.name],
+            -wanted[node.name],
+            -node.unused_gpus,
+            node.foreign_gpus == 0,
+            -node.free_gpus,
+            node.name,
+        ),
     )
     return usable[:size]
 
@@ -136,14 +145,14 @@ def _seat(
                 waiting.append((gpus[deployment], deployment, None))
         waiting += [(gpus[deployment], deployment, None)] * (count - kept)
     virtual = {f"\uffff{index}": pool.gpus_per_node for index in range(max(0, size - len(nodes)))}
-    assigned: list[tuple[Pod | None, str | None]] = []
+    assigned: list[tuple[int, Pod | None, str | None]] = []
     order = sorted(waiting, key=lambda item: (-item[0], item[1], item[2] is None, item[2].name if item[2] else ""))
     for need, _, candidate in order:
         node = _tightest(room, need) or _tightest(virtual, need)
         if node is None:
             return None
         (room if node in room else virtual)[node] -= need
-        assigned.append((candidate, node if node in room else None))
+        assigned.append((need, candidate, node if node in room else None))
     return _result(pool, stay, movers, surplus, assigned, here)
 
 
@@ -164,7 +173,7 @@ def _seat_by_groups(
     stay: list[Pod] = []
     movers: list[Pod] = []
     surplus: list[Pod] = []
-    assigned: list[tuple[Pod | None, str | None]] = []
+    assigned: list[tuple[int, Pod | None, str | None]] = []
     for deployment in sorted({*target, *(pod.deployment or "" for pod in pods)}):
         own = sorted(
             (pod for pod in pods if pod.deployment == deployment), key=lambda pod: _rank(pod, pod.node in content)
@@ -188,11 +197,11 @@ def _seat_by_groups(
             left -= 1
             seat = free.pop(0) if free else None
             if pod.node is None:
-                assigned.append((pod, seat))
+                assigned.append((gpus[deployment], pod, seat))
             else:
                 movers.append(pod)
-                assigned.append((None, seat))
-        assigned += [(None, free.pop(0) if free else None) for _ in range(max(0, left))]
+                assigned.append((gpus[deployment], None, seat))
+        assigned += [(gpus[deployment], None, free.pop(0) if free else None) for _ in range(max(0, left))]
     del size
     return _result(pool, stay, movers, surplus, assigned, set(content))
 
@@ -230,23 +239,34 @@ def _result(
     stay: list[Pod],
     movers: list[Pod],
     surplus: list[Pod],
-    assigned: list[tuple[Pod | None, str | None]],
+    assigned: list[tuple[int, Pod | None, str | None]],
     here: set[str],
 ) -> Seating:
     unused = {node.name: node.unused_gpus for node in pool.nodes}
+    soon = {
+        node.name: sum(pod.gpus for pod in node.our_pods if not pod.ready or pod.draining_since is not None)
+        for node in pool.nodes
+    }
     seats = []
-    for pod, node in assigned:
-        if pod is None or node is None:
+    blocked = []
+    for need, pod, node in assigned:
+        if node is None:
             continue
-        free_now = unused[node] >= pod.gpus
+        free_now = unused[node] >= need
         if free_now:
-            unused[node] -= pod.gpus
-        seats.append(Seat(pod, node, free_now))
+            unused[node] -= need
+        elif unused[node] + soon[node] >= need:
+            soon[node] -= need
+        else:
+            blocked.append(need)
+        if pod is not None:
+            seats.append(Seat(pod, node, free_now))
     return Seating(
         stay=tuple(stay),
         seats=tuple(seats),
         movers=tuple(movers),
         surplus=tuple(surplus),
         leaving=tuple(node.name for node in pool.nodes if node.name not in here),
-        unseated=sum(1 for _, node in assigned if node is None),
+        unseated=sum(1 for _, _, node in assigned if node is None),
+        blocked=tuple(blocked),
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from servingplan.api import v1alpha1
 from servingplan.api.crd import crd_yaml, custom_resource_definition, structural_schema
 
@@ -61,8 +62,9 @@ def test_money_is_an_integer_or_a_decimal_string():
 def test_each_rule_stands_in_the_schema_with_the_message_that_python_gives():
     def rules(node):
         yield from node.get("x-kubernetes-validations", ())
-        for child in (*node.get("properties", {}).values(), node.get("items", {})):
-            yield from rules(child)
+        for _, field in walk(node):
+            yield from field.get("x-kubernetes-validations", ())
+            yield from field.get("items", {}).get("x-kubernetes-validations", ())
 
     written = {rule["message"] for rule in rules(schema())}
     in_python = {

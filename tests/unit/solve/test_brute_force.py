@@ -7,9 +7,9 @@ import math
 import highspy
 import numpy as np
 import pytest
+
 from servingplan.solve import solve
 from servingplan.verify import verify
-
 from tests.unit.solve.questions import random_question
 
 QUESTIONS = 200
@@ -42,7 +42,7 @@ def test_every_level_equals_the_best_of_all_plans(block):
 
 
 def best_values(question):
-    """Level values of the best plan (dollars negative), or None where MaximizeService can serve nothing or floors cost too much."""
+    """Level values of the best plan (dollars negative); None where floors cost too much or no mix can be served."""
     best = None
     for copies in itertools.product(*(range(most_copies(question, shape) + 1) for shape in question.shapes)):
         nodes = [fewest_nodes(question, pool, copies) for pool in question.pools]

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from servingplan.model.question import Question, Running
 from servingplan.solve import solve
 from servingplan.solve.instance import instance_of
 from servingplan.verify import verify
-
 from tests.unit.solve.questions import random_question
 
 EXACT = 1e-9

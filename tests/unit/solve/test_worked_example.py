@@ -1,10 +1,10 @@
 """The worked example of Jiang et al. (ICML 2025), section 4.2: makespan 1450/51 seconds."""
 
 import pytest
+
 from servingplan.model.answer import answer_from_json, answer_json
 from servingplan.solve import solve
 from servingplan.verify import verify
-
 from tests.unit.solve.questions import worked_example
 
 

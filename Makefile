@@ -1,0 +1,73 @@
+# Everything that people and CI run. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(SERVINGPLAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/servingplan)
+export SERVINGPLAN_CACHE := $(CACHE)
+export UV_PYTHON_DOWNLOADS := never
+UV_VERSION := 0.13.9
+
+# The first Python that is new enough; `make PYTHON=...` chooses another.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3 python3.14; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+# A uv of our own unless one is installed: people need not have it.
+UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
+RUN := .venv/bin
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+
+$(CACHE)/uv-$(UV_VERSION)/bin/uv:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or newer was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(CACHE)/uv-$(UV_VERSION)
+	$(CACHE)/uv-$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.locked: uv.lock pyproject.toml $(UV)
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or newer was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(UV) sync --locked --quiet --python "$$(command -v $(PYTHON))"
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.locked ## the Python environment, from the lock file
+
+.PHONY: control-plane
+control-plane: setup ## build etcd, Kubernetes, KWOK, Karpenter and Helm from Go modules, once
+	$(RUN)/python -m e2e.cluster.binaries
+
+.PHONY: demo
+demo: setup control-plane ## the main job on a local cluster, start to end (KEEP=1 leaves the cluster up)
+	$(RUN)/python -m e2e.demo $(if $(KEEP),--keep)
+
+.PHONY: demo-down
+demo-down: setup ## end what `make demo KEEP=1` left running
+	$(RUN)/python -m e2e.demo --down
+
+.PHONY: unit
+unit: setup ## the fast tests, no cluster (what a bare pytest runs)
+	$(RUN)/pytest -q
+
+.PHONY: check
+check: setup ## formatting, lint, types, import contracts
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports --no-logo 2>/dev/null || $(RUN)/lint-imports
+
+.PHONY: test
+test: check control-plane ## every test, those against the real control plane too
+	$(RUN)/pytest -q tests e2e
+
+.PHONY: bench
+bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
+	$(RUN)/python -m benchmarks
+
+.PHONY: crd
+crd: setup ## write the CRD from the models of the API
+	$(RUN)/servingplan crd -o crds/llmservingplans.servingplan.dev.yaml
+	cp crds/llmservingplans.servingplan.dev.yaml charts/servingplan/crds/
+
+.PHONY: clean
+clean: ## remove the environment and caches of this folder (the built control plane stays)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

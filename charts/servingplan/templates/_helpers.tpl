@@ -1,0 +1,60 @@
+{{- define "servingplan.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "servingplan.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "servingplan.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "servingplan.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Cluster-scoped objects carry the release's namespace too: two releases of one name do not meet. */}}
+{{- define "servingplan.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "servingplan.fullname" .) -}}
+{{- end -}}
+
+{{- define "servingplan.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "servingplan.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "servingplan.labels" -}}
+{{ include "servingplan.selectorLabels" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "servingplan.serviceAccountName" -}}
+{{- default (include "servingplan.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "servingplan.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "servingplan.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end -}}
+
+{{/* What the operator writes in the namespaces of its plans. */}}
+{{- define "servingplan.writeRules" -}}
+- apiGroups: [servingplan.dev]
+  resources: [llmservingplans, llmservingplans/status]
+  verbs: [patch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

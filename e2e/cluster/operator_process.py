@@ -1,0 +1,100 @@
+"""The operator as a process beside the cluster, with exactly the rights that its chart gives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from e2e.cluster import binaries, service_account
+from e2e.cluster.control_plane import ControlPlane
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "servingplan"
+NAMESPACE = "servingplan-system"
+RELEASE = "servingplan"
+
+
+def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Everything that ``helm install`` would apply, the CRD first."""
+    rendered = subprocess.run(
+        [
+            str(binaries.program("helm")),
+            "template",
+            RELEASE,
+            str(CHART),
+            "--namespace",
+            NAMESPACE,
+            "--include-crds",
+            "--values",
+            "-",
+        ],
+        input=yaml.safe_dump(dict(values or {})),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [item for item in yaml.safe_load_all(rendered) if item]
+
+
+def install(kubectl_apply: Any, values: Mapping[str, Any] | None = None) -> str:
+    """Apply the chart without its Deployment (the process takes its place); returns the ServiceAccount's name."""
+    objects = chart_objects(values)
+    kubectl_apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    kubectl_apply(*(item for item in objects if item["kind"] == "CustomResourceDefinition"))
+    kubectl_apply(*(item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment")))
+    return next(item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount")
+
+
+class OperatorProcess:
+    """``servingplan run`` as a child process; ends with the block."""
+
+    def __init__(
+        self,
+        cluster: ControlPlane,
+        *,
+        log: Path,
+        server: str | None = None,
+        arguments: tuple[str, ...] = (),
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``server``: another URL than the API server's own, such as a proxy's. ``arguments``: of ``servingplan run``."""
+        self._cluster = cluster
+        self._log = log
+        self._server = server
+        self._arguments = arguments
+        self._values = values
+        self.process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        account = install(self._cluster.apply, self._values)
+        kubeconfig = service_account.write_kubeconfig(
+            self._cluster.kubeconfig, NAMESPACE, account, self._log.with_suffix(".kubeconfig"), server=self._server
+        )
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "servingplan", "run", "--liveness-address", "", *self._arguments],
+                env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def wait(self) -> int:
+        """Until it ends by itself or is ended."""
+        return self.process.wait()

@@ -1,0 +1,263 @@
+"""The main job, shown on a local cluster: a plan is applied, nodes come, replicas serve, a node goes, traffic moves.
+
+    python -m e2e.demo            start to end; nothing is left running
+    python -m e2e.demo --keep     the cluster and the operator stay; prints how to use and how to end them
+    python -m e2e.demo --down     end what --keep left
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from servingplan.cli.show import fleet_view
+from servingplan.model.fleet import Fleet, PlanRecord
+
+from e2e.cluster import binaries, karpenter, nodes
+from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.operator_process import OperatorProcess
+from e2e.cluster.stages import PodTimes
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLAN = REPOSITORY / "examples" / "chat.yaml"
+STATE = binaries.cache_folder() / "demo.json"
+LOG = binaries.cache_folder() / "demo.log"
+READY_SECONDS = 8
+END_OF_SHOW = "--- end of the demonstration ---"
+
+Json = dict[str, Any]
+
+
+class Show:
+    """Tells what happens, with the seconds since it began."""
+
+    def __init__(self, console: Console, cluster: ControlPlane) -> None:
+        self.console = console
+        self.cluster = cluster
+        self._started = time.monotonic()
+        self._said: dict[str, str] = {}
+
+    def seconds(self) -> float:
+        """Since the last ``restart``."""
+        return time.monotonic() - self._started
+
+    def restart(self) -> None:
+        """Count from now."""
+        self._started = time.monotonic()
+        self._said.clear()
+
+    def title(self, text: str) -> None:
+        """A new part."""
+        self.console.print(f"\n[bold]{text}[/bold]")
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(f"  {self.seconds():5.1f} s  {text}")
+
+    def on_change(self, topic: str, text: str) -> None:
+        """One line if it says something new about its topic."""
+        if self._said.get(topic) != text:
+            self._said[topic] = text
+            self.say(f"{topic:<10} {text}")
+
+    def get(self, *what: str) -> Json:
+        """An object or a list of the API server."""
+        return json.loads(self.cluster.kubectl("get", *what, "-o", "json"))
+
+
+def main() -> int:
+    """Run one of the three forms."""
+    parser = argparse.ArgumentParser(prog="python -m e2e.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="leave the cluster and the operator running")
+    parser.add_argument("--down", action="store_true", help="end what --keep left running")
+    parser.add_argument("--hold", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.down:
+        return _down()
+    if chosen.keep:
+        return _keep()
+    with contextlib.suppress(KeyboardInterrupt), _cluster() as (cluster, operator):
+        _perform(Show(Console(highlight=False, width=None if sys.stdout.isatty() else 120), cluster))
+        if chosen.hold:
+            STATE.write_text(json.dumps({"pid": os.getpid(), "kubeconfig": str(cluster.kubeconfig)}))
+            print(END_OF_SHOW, flush=True)
+            operator.wait()
+    STATE.unlink(missing_ok=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[tuple[ControlPlane, OperatorProcess]]:
+    def progress(text: str) -> None:
+        print(f"  {text}", flush=True)
+
+    print("Starting etcd, Kubernetes, KWOK and Karpenter on this machine", flush=True)
+    with ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=READY_SECONDS, stop_seconds=3), say=progress) as up:
+        up.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llm"}})
+        allowed = {karpenter.ALLOWED_NAMESPACES_ANNOTATION: "llm"}
+        up.apply(
+            karpenter.node_class(registration_delay_seconds=3),
+            *(karpenter.static_node_pool(kind, annotations=allowed) for kind in nodes.NODE_TYPES),
+        )
+        with OperatorProcess(up, log=up.folder / "operator.log") as operator:
+            yield up, operator
+
+
+def _perform(show: Show) -> None:
+    show.title("Three node pools, all at zero nodes; the operator runs with the rights of its chart")
+    print(show.cluster.kubectl("get", "nodepools"), end="")
+    show.title(f"kubectl apply -f {PLAN.relative_to(REPOSITORY)}")
+    show.restart()
+    show.cluster.kubectl("apply", "-f", str(PLAN))
+    fleet = _until(show, lambda: _fleet(show), 30, "a plan")
+    show.say(f"decided    plan {fleet.hash}")
+    budget = float(yaml.safe_load(PLAN.read_text())["spec"]["budget"]["dollarsPerHour"])
+    show.console.print(fleet_view(fleet, budget_dollars_per_hour=budget))
+    _until(show, lambda: _observe(show, fleet), 90, "the plan to serve")
+    print()
+    print(show.cluster.kubectl("get", "lsp", "-n", "llm", "-o", "wide"), end="")
+    _lose_a_node(show, fleet)
+
+
+def _lose_a_node(show: Show, fleet: Fleet) -> None:
+    by_node: dict[str, list[str]] = {}
+    for pod in show.get("pods", "-n", "llm")["items"]:
+        by_node.setdefault(pod["spec"]["nodeName"], []).append(pod["metadata"]["name"])
+    lost = max(sorted(by_node), key=lambda name: len(by_node[name]))
+    before = _weights(show)
+    show.title(f"A node goes away: {lost}, with {len(by_node[lost])} replicas")
+    show.restart()
+    show.cluster.kubectl("delete", "node", lost, "--wait=false")
+    _until(show, lambda: _weights(show) != before, 30, "weights to move")
+    moved_seconds = show.seconds()
+    _tell_moves(show, before, _weights(show))
+    _until(show, lambda: _observe(show, fleet), 120, "the replacement to serve")
+    show.say(
+        f"done       weights had left the lost replicas after {moved_seconds:.1f} s; "
+        f"the plan was whole again after {show.seconds():.1f} s"
+    )
+
+
+def _observe(show: Show, fleet: Fleet) -> bool:
+    """Say what changed; True once the plan serves as planned."""
+    pools = show.get("nodepools")["items"]
+    by_pool: dict[str, int] = {}
+    for node in show.get("nodes")["items"]:
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", ()))
+        if ready and "deletionTimestamp" not in node["metadata"]:
+            pool = node["metadata"]["labels"].get("karpenter.sh/nodepool", "?")
+            by_pool[pool] = by_pool.get(pool, 0) + 1
+    sizes = (f"{p['metadata']['name']} {by_pool.get(p['metadata']['name'], 0)}/{p['spec']['replicas']}" for p in pools)
+    show.on_change("nodes", "ready/asked: " + ", ".join(sizes))
+    plan = show.get("lsp", "chat", "-n", "llm")
+    rows = plan.get("status", {}).get("deployments", [])
+    show.on_change("replicas", "ready: " + ", ".join(f"{row['name']} {row['ready']}/{row['replicas']}" for row in rows))
+    weights = _weights(show)
+    for key, targets in weights.items():
+        show.on_change(f"weights {key}", ", ".join(f"{name} {weight / 100:.1f} %" for name, weight in targets) or "none")
+    conditions = {item["type"]: item for item in plan.get("status", {}).get("conditions", ())}
+    same = plan.get("status", {}).get("planHash") == fleet.hash
+    return same and conditions.get("Ready", {}).get("status") == "True"
+
+
+def _weights(show: Show) -> dict[str, tuple[tuple[str, int], ...]]:
+    data = show.get("configmap", "chat-routing", "-n", "llm", "--ignore-not-found") if _has_routing(show) else {}
+    document = json.loads(data.get("data", {}).get("routing.json", '{"models": {}}'))
+    return {
+        f"{model}/{entry['name']}": tuple((target["service"], target["weight"]) for target in entry["targets"])
+        for model, item in document["models"].items()
+        for entry in item["classes"]
+    }
+
+
+def _has_routing(show: Show) -> bool:
+    return bool(show.cluster.kubectl("get", "configmap", "chat-routing", "-n", "llm", "--ignore-not-found", "-o", "name"))
+
+
+def _tell_moves(
+    show: Show, before: dict[str, tuple[tuple[str, int], ...]], after: dict[str, tuple[tuple[str, int], ...]]
+) -> None:
+    for key in before:
+        if before[key] != after.get(key):
+            old, new = dict(before[key]), dict(after.get(key, ()))
+            changes = (
+                f"{name} {old.get(name, 0) / 100:.1f} -> {new.get(name, 0) / 100:.1f} %" for name in sorted({*old, *new})
+            )
+            show.say(f"moved      {key}: {', '.join(changes)}")
+
+
+def _fleet(show: Show) -> Fleet | None:
+    text = show.cluster.kubectl("get", "configmap", "chat-plan", "-n", "llm", "--ignore-not-found", "-o", "json")
+    if not text.strip():
+        return None
+    return PlanRecord.model_validate_json(json.loads(text)["data"]["plan.json"]).fleet
+
+
+def _until(show: Show, look: Any, seconds: float, what: str) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > end:
+            print(show.cluster.kubectl("describe", "lsp", "chat", "-n", "llm"))
+            raise SystemExit(f"error: waited {seconds:.0f} s for {what}; the state of the plan is above")
+        time.sleep(0.2)
+    return found
+
+
+def _keep() -> int:
+    if STATE.exists():
+        print("a kept demonstration is already up; end it with: make demo-down", file=sys.stderr)
+        return 1
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    LOG.write_text("")
+    with LOG.open("ab") as output:
+        holder = subprocess.Popen(
+            [sys.executable, "-m", "e2e.demo", "--hold"],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it outlives this command and its terminal
+        )
+    with LOG.open() as lines:
+        while True:
+            line = lines.readline()
+            if line.startswith(END_OF_SHOW):
+                break
+            if line:
+                print(line, end="", flush=True)
+            elif holder.poll() is not None:
+                print(lines.read(), end="", file=sys.stderr)
+                return 1
+            else:
+                time.sleep(0.1)
+    print(f"\nexport KUBECONFIG={json.loads(STATE.read_text())['kubeconfig']}")
+    print("# end it with: make demo-down")
+    return 0
+
+
+def _down() -> int:
+    if not STATE.exists():
+        print("no kept demonstration is up")
+        return 0
+    pid = json.loads(STATE.read_text())["pid"]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    while STATE.exists() and Path(f"/proc/{pid}").exists():
+        time.sleep(0.1)
+    STATE.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

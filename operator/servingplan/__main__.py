@@ -1,0 +1,5 @@
+"""``python -m servingplan``."""
+
+from servingplan.cli import main
+
+main()

@@ -1,0 +1,252 @@
+"""A real API server takes the CRD, and its schema says the same as the models that it is made from."""
+
+import copy
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e2e.cluster import binaries
+from e2e.cluster.control_plane import ControlPlane, StartError
+from servingplan.api.crd import PRINTER_COLUMNS, custom_resource_definition
+from servingplan.api.v1alpha1 import PLAN_RULES, parse_spec
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
+PLAN = yaml.safe_load((ROOT / "tests" / "golden" / "render" / "plan.yaml").read_text())
+CRD = "llmservingplans.servingplan.dev"
+MODEL = ("models", 0)
+POOL = ("nodePools", 0)
+CARD = {"parameters": 10, "layers": 2, "hiddenSize": 8, "attentionHeads": 8, "kvHeads": 2, "headDim": 1}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ControlPlane() as running:
+        running.apply(custom_resource_definition())
+        running.kubectl("wait", f"crd/{CRD}", "--for=condition=Established", "--timeout=20s")
+        running.kubectl("create", "namespace", "llm")
+        published_schema(running)
+        while "lsp" not in running.kubectl("api-resources", "--api-group=servingplan.dev"):
+            time.sleep(0.1)
+        yield running
+
+
+def published_schema(cluster):
+    """The schema as clients read it; the API server publishes it a moment after it serves the kind."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            api = json.loads(cluster.kubectl("get", "--raw", "/openapi/v3/apis/servingplan.dev/v1alpha1"))
+            return api["components"]["schemas"]["dev.servingplan.v1alpha1.LLMServingPlan"]
+        except (StartError, KeyError):
+            assert time.monotonic() < end, "the API server did not publish the schema"
+            time.sleep(0.1)
+
+
+def plan(spec, name="chat"):
+    return {**PLAN, "metadata": {"name": name, "namespace": "llm"}, "spec": spec}
+
+
+def with_value(path, value):
+    spec = copy.deepcopy(PLAN["spec"])
+    *parents, last = path
+    part = spec
+    for key in parents:
+        part = part.setdefault(key, {}) if isinstance(part, dict) else part[key]
+    part[last] = value
+    return spec
+
+
+def refusal(cluster, manifest):
+    """What the API server says against a plan (dry run, strict about unknown fields)."""
+    with pytest.raises(StartError) as refused:
+        cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(manifest))
+    return str(refused.value)
+
+
+def test_the_crd_is_established_and_structural(cluster):
+    conditions = json.loads(cluster.kubectl("get", "crd", CRD, "-o", "json"))["status"]["conditions"]
+    by_type = {item["type"]: item["status"] for item in conditions}
+    assert by_type == {"NamesAccepted": "True", "Established": "True"}
+
+
+def test_every_field_down_to_the_leaves_is_documented_by_the_api_server(cluster):
+    def walk(node, path):
+        for name, field in node.get("properties", {}).items():
+            yield f"{path}.{name}", field.get("description") or field.get("allOf")
+            yield from walk(field, f"{path}.{name}")
+        if "items" in node:
+            yield from walk(node["items"], f"{path}[]")
+
+    fields = dict(walk(published_schema(cluster), ""))
+    assert len(fields) > 130
+    assert [path for path, description in fields.items() if not description] == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "spec",
+        "spec.budget.dollarsPerHour",
+        "spec.models.classes.match.inputTokensAtLeast",
+        "spec.models.engine.podTemplate",
+        "spec.models.card.kvHeads",
+        "spec.nodePools.nodeSelector",
+        "spec.nodePools.resize.replicasPath",
+        "spec.resilience.survive.event",
+        "status.conditions.reason",
+        "status.cost.perHour",
+    ],
+)
+def test_kubectl_explains(cluster, field):
+    text = cluster.kubectl("explain", f"lsp.{field}")
+    description = text.split("DESCRIPTION:")[1].split("FIELDS:")[0].strip()
+    assert len(description) > 5
+    assert "<empty>" not in description
+
+
+def test_the_full_plan_is_accepted_and_kept_as_it_is_written(cluster):
+    cluster.apply(plan(PLAN["spec"], "kept"), field_manager="author")
+    stored = json.loads(cluster.kubectl("-n", "llm", "get", "lsp", "kept", "-o", "json"))
+    assert stored["spec"] == PLAN["spec"]
+    cluster.kubectl("-n", "llm", "delete", "lsp", "kept")
+
+
+def test_the_smallest_plan_is_accepted_with_whole_numbers_for_money(cluster):
+    spec = {
+        "budget": {"dollarsPerHour": 60},
+        "models": [{"name": "llama"}],
+        "nodePools": [{"name": "pool", "dollarsPerNodeHour": 0, "nodeSelector": {"pool": "a"}}],
+    }
+    cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(plan(spec)))
+
+
+BAD = [
+    (("budget", "dollarsPerHour"), "-1", "spec.budget.dollarsPerHour"),
+    (("budget", "dollarsPerHour"), -1, "spec.budget.dollarsPerHour"),
+    (("budget", "dollarsPerHour"), 1.5, "spec.budget.dollarsPerHour"),
+    (("budgets",), 5, "spec.budgets"),
+    (("objective",), "Fast", "spec.objective"),
+    (("models",), [], "spec.models"),
+    (("models",), [{"name": "a"}, {"name": "a"}], "spec.models[1]"),
+    ((*MODEL, "name"), "two words", "spec.models[0].name"),
+    ((*MODEL, "slo", "ttftSeconds"), 0, "spec.models[0].slo.ttftSeconds"),
+    ((*MODEL, "slo", "tpotSeconds"), "0.0", "spec.models[0].slo.tpotSeconds"),
+    ((*MODEL, "slo", "percentile"), 100, "spec.models[0].slo.percentile"),
+    ((*MODEL, "maxModelLen"), 2000, "spec.models[0].maxModelLen"),
+    ((*MODEL, "card"), {**CARD, "kvHeads": 3}, "spec.models[0].card.kvHeads"),
+    ((*MODEL, "card"), {**CARD, "activeParameters": 11}, "spec.models[0].card.activeParameters"),
+    ((*MODEL, "card"), {**CARD, "expertsPerToken": 2}, "spec.models[0].card.expertsPerToken"),
+    ((*MODEL, "variants", 0, "source"), "s3://bucket", "spec.models[0].variants[0].source"),
+    ((*MODEL, "variants", 1, "name"), "bf16", "spec.models[0].variants[1]"),
+    ((*MODEL, "classes", 1, "name"), "long-in", "spec.models[0].classes[1]"),
+    ((*MODEL, "classes", 0, "inputTokens"), 0, "spec.models[0].classes[0].inputTokens"),
+    ((*POOL, "dollarsPerNodeHour"), "-23.92", "spec.nodePools[0].dollarsPerNodeHour"),
+    ((*POOL, "dollarsPerNodeHour"), 23.92, "spec.nodePools[0].dollarsPerNodeHour"),
+    ((*POOL, "minNodes"), 9, "spec.nodePools[0].minNodes"),
+    ((*POOL, "nodeSelector"), {}, "spec.nodePools[0].nodeSelector"),
+    ((*POOL, "capacityType"), "Borrowed", "spec.nodePools[0].capacityType"),
+    ((*POOL, "resize", "replicasPath"), ".metadata.generation", "spec.nodePools[0].resize.replicasPath"),
+    (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event"),
+    (("demand", "prometheus", "window"), "", "spec.demand.prometheus.window"),
+    (("demand", "prometheus", "quantile"), "1.1", "spec.demand.prometheus.quantile"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "field"), BAD)
+def test_a_bad_spec_is_refused_by_the_api_server_and_by_python(cluster, path, value, field):
+    spec = with_value(path, value)
+    message = refusal(cluster, plan(spec))
+    assert field in message
+    parsed, errors = parse_spec(spec)
+    assert parsed is None
+    for error in errors:
+        if error.advice.startswith(("must be greater", "must be at most", "must begin")) or ":" in error.advice:
+            assert error.advice in message  # rules speak the same words on both sides
+
+
+def test_a_floor_above_the_default_cap_is_refused(cluster):
+    spec = with_value((*POOL, "minNodes"), 101)
+    del spec["nodePools"][0]["maxNodes"]
+    assert "give maxNodes" in refusal(cluster, plan(spec))
+
+
+def test_names_that_cannot_name_other_objects_are_refused(cluster):
+    assert PLAN_RULES[0]["message"] in refusal(cluster, plan(PLAN["spec"], "x" * 64))
+    clash = with_value(("gateway", "configMap"), "chat-plan")
+    assert PLAN_RULES[1]["message"] in refusal(cluster, plan(clash))
+
+
+def test_a_spec_of_ten_megabytes_is_refused(cluster):
+    spec = with_value((*MODEL, "engine", "podTemplate"), {"metadata": {"annotations": {"big": "x" * 10_000_000}}})
+    assert "large" in refusal(cluster, plan(spec)).lower()
+
+
+def test_status_is_applied_by_its_own_manager_and_shown_in_columns(cluster):
+    cluster.apply(plan(PLAN["spec"], "shown"), field_manager="author")
+    status = {
+        "observedGeneration": 1,
+        "planHash": "9f2c0a11",
+        "mode": "Auto",
+        "models": "1/1",
+        "gpus": "8xH100-SXM-80GB",
+        "served": "100%",
+        "cost": {"perHour": "23.92", "spendPerHour": "23.92", "budgetPerHour": "60.00"},
+        "solver": {
+            "status": "Optimal",
+            "method": "exact",
+            "gap": "0",
+            "stopped": "proved",
+            "bindingConstraints": ["budget"],
+        },
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "AsPlanned",
+                "message": "all is well",
+                "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+    }
+    manifest = {**plan(None, "shown"), "status": status}
+    del manifest["spec"]
+    command = ["apply", "--server-side", "--subresource=status", "--field-manager=servingplan-status", "-f", "-"]
+    cluster.kubectl(*command, stdin=json.dumps(manifest))
+    stored = json.loads(cluster.kubectl("-n", "llm", "get", "lsp", "shown", "-o", "json", "--show-managed-fields"))
+    assert stored["status"] == status
+    assert stored["metadata"]["generation"] == 1
+    (managed,) = (item for item in stored["metadata"]["managedFields"] if item["manager"] == "servingplan-status")
+    assert (managed["subresource"], managed["operation"]) == ("status", "Apply")
+    assert "f:spec" not in managed["fieldsV1"]
+
+    heading, row = cluster.kubectl("-n", "llm", "get", "lsp").splitlines()
+    shown = [column["name"].upper() for column in PRINTER_COLUMNS if not column.get("priority")]
+    assert heading.split() == ["NAME", *shown]
+    assert row.split()[:-1] == ["shown", "True", "AsPlanned", "1/1", "8xH100-SXM-80GB", "23.92", "60.00", "100%"]
+    wide, row = cluster.kubectl("-n", "llm", "get", "lsp", "-o", "wide").splitlines()
+    assert wide.split()[-4:] == ["MODE", "HASH", "GAP", "SOLVER"]
+    assert row.split()[-4:] == ["Auto", "9f2c0a11", "0", "Optimal"]
+
+
+def test_unknown_fields_are_pruned_where_nobody_asks_for_strictness(cluster):
+    manifest = json.dumps(plan({**PLAN["spec"], "colour": "green"}))
+    command = [
+        str(binaries.program("kubectl")),
+        f"--kubeconfig={cluster.kubeconfig}",
+        "create",
+        "-f",
+        "-",
+        "-o",
+        "json",
+    ]
+    done = subprocess.run(
+        [*command, "--dry-run=server", "--validate=warn"], input=manifest, capture_output=True, text=True, check=True
+    )
+    assert 'unknown field "spec.colour"' in done.stderr
+    assert "colour" not in json.loads(done.stdout)["spec"]

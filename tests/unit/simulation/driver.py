@@ -1,0 +1,254 @@
+"""Takes the operator's turns in a simulated cluster and watches, after every write and every tick, what must hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from servingplan.cycle import RememberedSolve
+from servingplan.decide import decide, publish
+from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool, ResizePool
+from servingplan.model.decision import Decision
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.outcome import Outcome, Refused
+from servingplan.model.question import Question, canonical_json
+from servingplan.model.world import Observation
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.render import names
+from servingplan.solve import solve
+from servingplan.status import conclude
+
+from tests.unit.simulation.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
+
+MOST_TURNS_AT_ONCE = 40
+TICKS_OF_PATIENCE = 150
+_ANSWERS: dict[str, Any] = {}
+
+
+class Crash(Exception):  # noqa: N818 (what happens, not what went wrong)
+    """The operator's process ends between two writes."""
+
+
+def exact(question: Question, spec: Any) -> Any:
+    """The project's exact solver; every test of a run shares its answers."""
+    key = canonical_json(question)
+    if key not in _ANSWERS:
+        _ANSWERS[key] = solve(question, method="exact", deadline_seconds=30)
+    return _ANSWERS[key]
+
+
+class Driver:
+    """An operator at work in a simulated cluster."""
+
+    def __init__(self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact) -> None:
+        self.cluster = cluster
+        self.decision = Decision()
+        self.serving_floor: dict[str, float] = {}
+        self.writes = 0
+        self.crash_after: int | None = None
+        self.history: list[str] = []
+        self._solver = solve
+        self.start()
+
+    def start(self) -> None:
+        """A fresh process: it remembers nothing but what is in the cluster."""
+        self._solve = RememberedSolve(self._solver)
+
+    def turn(self) -> int:
+        """One turn as ``cycle.Turns`` takes it; how many writes it made or tried."""
+        world = self.cluster.observe()
+        early = publish(world)
+        self._write(early, world)
+        if early:
+            world = self.cluster.observe()
+        self.decision = decision = decide(world, self._solve)
+        refused = self._write(decision.first, world)
+        if not refused:
+            refused += self._write(decision.grow, world)
+            late = self._write(decision.routing, world)
+            refused += late
+            if not late:
+                refused += self._write(decision.shrink, world)
+        outcome = Outcome(refused=tuple(Refused(action=item, reason="Conflict", message="") for item in refused))
+        status = conclude(world, decision, outcome)
+        self.cluster.status = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return len(early) + len(decision.actions)
+
+    def act(self) -> int:
+        """Turns until there is nothing to do at this moment."""
+        total = 0
+        for _ in range(MOST_TURNS_AT_ONCE):
+            count = self.turn()
+            if not count:
+                return total
+            total += count
+        raise AssertionError(f"turns do not come to rest: {[str(item) for item in self.decision.actions]}")
+
+    def tick(self, count: int = 1) -> None:
+        """Time passes and the operator looks on."""
+        for _ in range(count):
+            self.cluster.tick()
+            self.history.append(f"-- {self.cluster.time}")
+            self.check()
+            self.act()
+
+    def settle(self) -> Fleet:
+        """Until nothing is under way, in the cluster or in the plan."""
+        self.act()
+        for _ in range(TICKS_OF_PATIENCE):
+            if not self.cluster.busy and self.decision.wake_in_seconds is None:
+                before = self.cluster.observe().model_dump(exclude={"now", "plan"})
+                self.tick()
+                if self.cluster.observe().model_dump(exclude={"now", "plan"}) == before:
+                    return self.decision.fleet or Fleet()
+            else:
+                self.tick()
+        raise AssertionError("the cluster does not come to rest:\n" + "\n".join(self.history[-40:]))
+
+    def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:
+        spec, _ = effective_spec(world, read_record(world))
+        assert spec is not None or not actions
+        refused = []
+        for action in actions:
+            if self.crash_after is not None and self.writes >= self.crash_after:
+                raise Crash
+            self.writes += 1
+            self.history.append(str(action))
+            before = self.spend
+            if not self.cluster.write(action, world, spec) and isinstance(
+                action, ApplyObject | ClaimPool | ResizePool
+            ):
+                refused.append(action)
+            raised = self.spend > before + 1e-6
+            assert not (raised and self.spend > self.budget + 1e-6), f"{action} raises spend to {self.spend}"
+            self.check()
+        return refused
+
+    # --- what must hold at every moment ---------------------------------------------------------------------------
+
+    def check(self) -> None:
+        try:
+            self._check_routing()
+            self._check_pending()
+            self._check_serving()
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n" + "\n".join(self.history[-40:])) from error
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The spec in force: the last good one while the present one is wrong."""
+        world = self.cluster.observe()
+        spec, _ = effective_spec(world, read_record(world))
+        return spec.model_dump(mode="json", by_alias=True) if spec is not None else {"nodePools": [], "models": []}
+
+    @property
+    def budget(self) -> float:
+        return float(self.spec["budget"]["dollarsPerHour"])
+
+    @property
+    def spend(self) -> float:
+        """By the definition that users read: every node of a claimed pool; of fixed nodes, those with our pods."""
+        total = 0.0
+        for item in self.spec["nodePools"]:
+            price = float(item["dollarsPerNodeHour"] or 0)
+            if item["resize"] is not None:
+                pool = self.cluster.pools.get(item["resize"]["name"])
+                if pool is not None and pool.claimed_by in (None, f"{NAMESPACE}/{PLAN}") and pool.allowed:
+                    total += price * max(pool.wanted, len(self.cluster.nodes_of(pool.name)) + len(pool.booting))
+            else:
+                held = {pod.node or pod.placed_on for pod in self.cluster.our_pods()}
+                total += price * sum(
+                    node.name in held
+                    for node in self.cluster.nodes.values()
+                    if item["nodeSelector"].items() <= node.labels.items()
+                )
+        return total
+
+    def routing(self) -> dict[str, Any] | None:
+        manifest = self.cluster.objects.get(("ConfigMap", names.routing_name(PLAN, None)))
+        return None if manifest is None else json.loads(manifest["data"]["routing.json"])
+
+    def facts(self, deployment: str) -> ReplicaFacts:
+        manifest = self.cluster.objects["Deployment", deployment]
+        return ReplicaFacts.model_validate_json(manifest["metadata"]["annotations"][names.FACTS_ANNOTATION])
+
+    def ready(self, deployment: str) -> int:
+        return sum(self.cluster.is_ready(pod) for pod in self.cluster.pods_of(deployment))
+
+    def deployments(self) -> list[str]:
+        return sorted(name for kind, name in self.cluster.objects if kind == "Deployment")
+
+    def serving_rate(self, model: str) -> float:
+        """Requests/s that ready replicas of a model carry by the plan that last held them."""
+        return sum(
+            self.ready(name) * sum(self.facts(name).planned.values())
+            for name in self.deployments()
+            if self.facts(name).model == model
+        )
+
+    def _check_routing(self) -> None:
+        document = self.routing()
+        for model, item in (document or {"models": {}})["models"].items():
+            for entry in item["classes"]:
+                targets = entry["targets"]
+                assert not targets or sum(target["weight"] for target in targets) == 10_000
+                for target in targets:
+                    assert ("Service", target["service"]) in self.cluster.objects, f"{target['service']} has no Service"
+
+    def check_routing_at_rest(self) -> None:
+        """The operator has looked: weights follow what is ready."""
+        document = self.routing()
+        for model, item in (document or {"models": {}})["models"].items():
+            own = [name for name in self.deployments() if self.facts(name).model == model and self.ready(name)]
+            for entry in item["classes"]:
+                able = [name for name in own if self.facts(name).capacity.get(entry["name"], 0) > 0]
+                targets = [target["service"] for target in entry["targets"]]
+                assert targets or not able, f"{model}/{entry['name']} is empty though {able} could serve it"
+                assert all(self.ready(name) for name in targets), f"{model}/{entry['name']} points at what is not ready"
+                for name in targets:
+                    assert self._endpoints(name), f"Service {name} has a weight and no endpoint"
+
+    def _endpoints(self, service: str) -> list[SimulatedPod]:
+        return [pod for pod in self.cluster.pods_of(service) if pod.serving and self.cluster.is_ready(pod)]
+
+    def _check_pending(self) -> None:
+        """Who was let go has room: on its node, counting those that are going."""
+        for pod in self.cluster.our_pods():
+            if pod.node is not None or pod.gated or pod.terminating or pod.must_be_on not in self.cluster.nodes:
+                continue
+            node = self.cluster.nodes[pod.must_be_on]
+            if not (node.ready and node.schedulable and not node.disrupted):
+                continue
+            staying = sum(
+                other.gpus for other in self.cluster.pods.values() if other.node == node.name and not other.terminating
+            )
+            assert staying + pod.gpus <= node.gpus, f"{pod.name} waits for GPUs of {node.name} that nobody frees"
+
+    def _check_serving(self) -> None:
+        for model, floor in self.serving_floor.items():
+            assert self.serving_rate(model) >= floor * (1 - 1e-6), (
+                f"{model} serves {self.serving_rate(model)} of {floor} requests/s"
+            )
+
+    # --- what must hold at rest -------------------------------------------------------------------------------------
+
+    def check_settled(self) -> None:
+        """The cluster is what the plan says, no more and no less."""
+        fleet = self.decision.fleet or Fleet()
+        assert self.turn() == 0, [str(item) for item in self.decision.actions]
+        planned = {item.deployment: item.replicas for item in fleet.replica_sets}
+        assert Counter(pod.deployment for pod in self.cluster.our_pods()) == Counter(planned)
+        assert self.deployments() == sorted(planned)
+        assert sorted(name for kind, name in self.cluster.objects if kind == "Service") == sorted(planned)
+        for item in self.spec["nodePools"]:
+            pool = self.cluster.pools.get(item["resize"]["name"]) if item["resize"] else None
+            if pool is not None and pool.claimed_by == f"{NAMESPACE}/{PLAN}":
+                size = max(fleet.nodes.get(item["name"], 0), item["minNodes"])
+                assert (pool.wanted, len(self.cluster.nodes_of(pool.name))) == (size, size), item["name"]
+        self.check_routing_at_rest()
+
+    def conditions(self) -> dict[str, str]:
+        """Reason by condition, as the last turn published them."""
+        return {item["type"]: item["reason"] for item in self.cluster.status["conditions"]}
