@@ -238,8 +238,11 @@ class _Search:
         self._found.units[stage.name] = stage.unit
 
     def _break_ties(self) -> None:
-        """Among plans of equal levels on no more nodes of any pool than found: a small program, so a cheap step."""
+        """Among plans of equal levels with the shapes found, on no more nodes than found: a small program, a cheap step."""
         plan = self._plan
+        for column in plan.copies:
+            if round(self._values[column]) == 0:
+                plan.program.set_bounds(column, lower=0.0, upper=0.0)
         for column, pool in zip(plan.nodes, plan.instance.pools, strict=True):
             plan.program.set_bounds(column, lower=pool.min_nodes, upper=round(self._values[column]))
         stage = tie_break_stage(plan)

@@ -141,6 +141,9 @@ class SimulatedCluster:
             self.generation += 1
 
     def add_node(self, name: str, labels: dict[str, str], gpus: int) -> None:
+        """A machine, perhaps one that was here before and comes back empty."""
+        if self.vanished.pop(name, None) is not None:
+            self.pods = {key: pod for key, pod in self.pods.items() if pod.node != name}
         self.nodes[name] = SimulatedNode(name, dict(labels), gpus)
 
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:

@@ -1,0 +1,294 @@
+"""The chart renders, a real API server takes what it renders, and the operator gets the rights it needs, no more."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from kubernetes import client
+
+from e2e.cluster import binaries
+from e2e.cluster.control_plane import ControlPlane
+
+pytestmark = pytest.mark.cluster
+CHART = Path(__file__).parents[2] / "charts" / "servingplan"
+RELEASE = "operators"
+EVERYWHERE = {
+    "poolKinds": [
+        {"kind": "NodePool", "group": "karpenter.sh", "resource": "nodepools", "namespaced": False},
+        {
+            "kind": "MachineDeployment",
+            "group": "cluster.x-k8s.io",
+            "resource": "machinedeployments",
+            "namespaced": True,
+        },
+    ]
+}
+CONFINED = {
+    "namespaces": ["llm", "llm-two"],
+    "poolKinds": [
+        {"kind": "NodePool", "group": "karpenter.sh", "resource": "nodepools", "namespaced": False},
+        {
+            "kind": "MachineDeployment",
+            "group": "cluster.x-k8s.io",
+            "resource": "machinedeployments",
+            "namespaced": True,
+            "namespaces": ["machines"],
+        },
+    ],
+}
+READ = ("get", "list", "watch")
+CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
+READ_EVERYWHERE = {
+    ("", "nodes"): READ,
+    ("", "pods"): READ,
+    ("servingplan.dev", "llmservingplans"): READ,
+}
+WRITTEN_WITH_PLANS = {
+    ("", "pods"): ("patch", "delete"),
+    ("", "services"): CREATE_TO_DELETE,
+    ("", "configmaps"): CREATE_TO_DELETE,
+    ("", "events"): ("create", "patch"),
+    ("apps", "deployments"): CREATE_TO_DELETE,
+    ("servingplan.dev", "llmservingplans"): ("patch",),
+    ("servingplan.dev", "llmservingplans/status"): ("patch",),
+}
+POOLS_EVERYWHERE = {
+    ("karpenter.sh", "nodepools"): (*READ, "patch"),
+    ("cluster.x-k8s.io", "machinedeployments"): (*READ, "patch"),
+}
+POOLS_CONFINED = {
+    ("karpenter.sh", "nodepools"): (*READ, "patch"),
+    ("cluster.x-k8s.io", "machinedeployments"): READ,
+}
+NEVER = [
+    ("", "secrets", "get"),
+    ("", "secrets", "list"),
+    ("", "nodes", "patch"),
+    ("", "nodes", "delete"),
+    ("", "nodes/status", "patch"),
+    ("", "pods", "create"),
+    ("", "pods/exec", "create"),
+    ("", "pods/binding", "create"),
+    ("", "pods/ephemeralcontainers", "patch"),
+    ("", "namespaces", "list"),
+    ("", "serviceaccounts", "get"),
+    ("", "serviceaccounts/token", "create"),
+    ("", "persistentvolumeclaims", "create"),
+    ("apps", "daemonsets", "create"),
+    ("apps", "deployments", "update"),
+    ("apps", "deployments", "deletecollection"),
+    ("apiextensions.k8s.io", "customresourcedefinitions", "list"),
+    ("rbac.authorization.k8s.io", "clusterroles", "bind"),
+    ("servingplan.dev", "llmservingplans", "create"),
+    ("servingplan.dev", "llmservingplans", "delete"),
+    ("karpenter.sh", "nodepools", "create"),
+    ("karpenter.sh", "nodepools", "delete"),
+    ("karpenter.sh", "nodepools/scale", "patch"),
+    ("cluster.x-k8s.io", "machinepools", "patch"),
+]
+
+
+def helm(*arguments: str, values: dict | None = None) -> subprocess.CompletedProcess[str]:
+    given = ["--values=-"] if values is not None else []
+    command = [str(binaries.program("helm")), *arguments, *given]
+    return subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True)
+
+
+def rendered(name, values):
+    done = helm("template", name, str(CHART), f"--namespace={RELEASE}", "--include-crds", values=values)
+    assert done.returncode == 0, done.stderr
+    return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def operator_of(objects):
+    return next(item for item in objects if item["kind"] == "Deployment")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ControlPlane() as running:
+        for namespace in (RELEASE, "llm", "llm-two", "machines", "elsewhere"):
+            running.kubectl("create", "namespace", namespace)
+        running.kubectl("label", "namespace", RELEASE, "pod-security.kubernetes.io/enforce=restricted")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def installed(cluster):
+    """Both ways to install, side by side."""
+    for name, values in (("everywhere", EVERYWHERE), ("confined", {**CONFINED, "nameOverride": "planner"})):
+        cluster.apply(*rendered(name, values), field_manager="helm")
+    return {"everywhere": "everywhere-servingplan", "confined": "confined-planner"}
+
+
+@pytest.fixture(scope="module")
+def may(cluster, installed):
+    """Asks the API server what an installation's ServiceAccount may do."""
+    with cluster.client() as api:
+        reviews = client.AuthorizationV1Api(api)
+
+        def ask(installation, group, resource, verb, namespace):
+            plain, _, subresource = resource.partition("/")
+            review = client.V1SubjectAccessReview(
+                spec=client.V1SubjectAccessReviewSpec(
+                    user=f"system:serviceaccount:{RELEASE}:{installed[installation]}",
+                    groups=["system:serviceaccounts", f"system:serviceaccounts:{RELEASE}", "system:authenticated"],
+                    resource_attributes=client.V1ResourceAttributes(
+                        group=group, resource=plain, subresource=subresource, verb=verb, namespace=namespace
+                    ),
+                )
+            )
+            return reviews.create_subject_access_review(review).status.allowed
+
+        yield ask
+
+
+def each(table):
+    return [(group, resource, verb) for (group, resource), verbs in table.items() for verb in verbs]
+
+
+def refused(may, installation, rights, namespace):
+    return [right for right in rights if not may(installation, *right, namespace)]
+
+
+def granted(may, installation, rights, namespace):
+    return [right for right in rights if may(installation, *right, namespace)]
+
+
+def test_helm_finds_nothing_to_complain_about():
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_rendered_object_is_accepted_by_the_api_server(cluster, installed):
+    for name in installed.values():
+        cluster.kubectl("-n", RELEASE, "get", f"deployment/{name}", f"serviceaccount/{name}")
+    cluster.kubectl("get", "crd", "llmservingplans.servingplan.dev")
+
+
+def test_the_operator_runs_under_the_restricted_pod_security_standard(cluster, installed):
+    for release in installed:
+        selector = f"app.kubernetes.io/instance={release}"
+        end = time.monotonic() + 15
+        while not cluster.kubectl("-n", RELEASE, "get", "pods", "-l", selector, "-o", "name"):
+            assert time.monotonic() < end, cluster.kubectl("-n", RELEASE, "get", "events")
+            time.sleep(0.2)
+
+
+def test_the_operator_is_one_that_is_replaced_not_doubled():
+    deployment = operator_of(rendered("x", {}))
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["run"]
+    assert container["image"] == "servingplan:0.1.0"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["ports"] == [{"name": "health", "containerPort": 8080, "protocol": "TCP"}]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_settings_reach_the_operator_through_its_environment():
+    (container,) = operator_of(rendered("x", {**CONFINED, "periodSeconds": 2.5}))["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert {item["name"]: item["value"] for item in container["env"]} == {
+        "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
+        "SERVINGPLAN_NAMESPACES": "llm,llm-two",
+        "SERVINGPLAN_PERIOD_SECONDS": "2.5",
+    }
+
+
+def test_without_namespaces_the_operator_writes_in_all_of_them(may):
+    rights = each(READ_EVERYWHERE) + each(WRITTEN_WITH_PLANS) + each(POOLS_EVERYWHERE)
+    assert refused(may, "everywhere", rights, None) == []
+
+
+def test_with_namespaces_the_operator_writes_in_these_alone(may):
+    assert refused(may, "confined", each(READ_EVERYWHERE) + each(POOLS_CONFINED), None) == []
+    for namespace in CONFINED["namespaces"]:
+        assert refused(may, "confined", each(WRITTEN_WITH_PLANS), namespace) == []
+    read = set(each(READ_EVERYWHERE))
+    writes = [right for right in each(WRITTEN_WITH_PLANS) if right not in read]
+    for namespace in ("kube-system", "elsewhere", "machines", RELEASE, None):
+        assert granted(may, "confined", writes, namespace) == []
+
+
+def test_pool_objects_can_be_confined_to_namespaces(may):
+    right = ("cluster.x-k8s.io", "machinedeployments", "patch")
+    assert may("confined", *right, "machines")
+    assert granted(may, "confined", [right], "llm") == []
+    assert granted(may, "confined", [right], None) == []
+
+
+@pytest.mark.parametrize("installation", ["everywhere", "confined"])
+def test_what_is_never_needed_is_never_granted(may, installation):
+    for namespace in (None, "llm", "kube-system"):
+        assert granted(may, installation, NEVER, namespace) == []
+
+
+def test_the_roles_hold_exactly_these_rights():
+    def rights(objects, *kinds):
+        return {
+            (group, resource, verb)
+            for item in objects
+            if item["kind"] in kinds and "aggregate-to-edit" not in str(item["metadata"]["labels"])
+            for rule in item["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    everywhere = rendered("x", EVERYWHERE)
+    assert rights(everywhere, "ClusterRole") == {
+        *each(READ_EVERYWHERE),
+        *each(WRITTEN_WITH_PLANS),
+        *each(POOLS_EVERYWHERE),
+    }
+    assert not [item for item in everywhere if item["kind"] == "Role"]
+    confined = rendered("x", CONFINED)
+    assert rights(confined, "ClusterRole") == {*each(READ_EVERYWHERE), *each(POOLS_CONFINED)}
+    machines = ("cluster.x-k8s.io", "machinedeployments", "patch")
+    assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines}
+
+
+def test_without_pool_kinds_there_are_no_rights_on_pools():
+    objects = rendered("x", {"poolKinds": []})
+    assert not [item for item in objects if item["metadata"]["name"].endswith("-pools")]
+    (container,) = operator_of(objects)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SERVINGPLAN_POOL_KINDS", "value": ""} in container["env"]
+
+
+def test_users_of_a_namespace_may_write_plans(cluster, installed):
+    asked = ("auth", "can-i", "create", "llmservingplans.servingplan.dev", "-n", "llm", "--as=ann")
+    cluster.kubectl("-n", "llm", "create", "rolebinding", "ann", "--clusterrole=edit", "--user=ann")
+    assert cluster.kubectl(*asked).strip() == "yes"
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"replicas": 2}, "replicas"),
+        ({"namespaces": "llm"}, "namespaces"),
+        ({"namespaces": ["LLM"]}, "namespaces"),
+        ({"periodSeconds": 0}, "periodSeconds"),
+        ({"periodSeconds": "15"}, "periodSeconds"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"poolKinds": [{"kind": "NodePool", "group": "karpenter.sh", "namespaced": False}]}, "resource"),
+        ({"poolKinds": ["NodePool.karpenter.sh"]}, "poolKinds"),
+        ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "namespaces": ["a"]}]}, "namespaces"),
+        ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "resource": "*"}]}, "resource"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values, complaint):
+    done = helm("template", "x", str(CHART), values=values)
+    assert done.returncode != 0
+    assert complaint in done.stderr

@@ -1,0 +1,475 @@
+"""What a cluster goes through, from the first apply to losses and edits, with the rules watched at every write."""
+
+import pytest
+from servingplan.model.world import OtherPlan
+
+from tests.unit.simulation.driver import Crash
+from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+
+LLAMA = "llama-3.1-8b"
+NEW_IMAGE = {"image": "vllm/vllm-openai:v0.19.0"}
+
+
+def replicas(fleet):
+    """Copies by GPUs of one copy."""
+    found = {}
+    for item in fleet.replica_sets:
+        found[item.gpus] = found.get(item.gpus, 0) + item.replicas
+    return found
+
+
+def conditions_that_fail(driver):
+    return {item["type"]: item["reason"] for item in driver.cluster.status["conditions"] if item["status"] != "True"}
+
+
+def serves_at_least(driver, share=1.0, name=LLAMA):
+    driver.serving_floor = {name: share * driver.serving_rate(name)}
+
+
+def settled(driver):
+    fleet = driver.settle()
+    driver.check_settled()
+    return fleet
+
+
+def test_a_first_plan_grows_from_nothing_to_ready():
+    driver = operator(plan())
+    fleet = settled(driver)
+    assert (fleet.nodes, replicas(fleet)) == ({"l40s": 2}, {1: 2})
+    assert conditions_that_fail(driver) == {}
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_lost_node_of_a_sized_pool_is_replaced_and_its_replica_with_it():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver, 0.5)
+    driver.cluster.lose_node("l40s-1")
+    driver.act()
+    driver.check_routing_at_rest()
+    fleet = settled(driver)
+    assert fleet.nodes == {"l40s": 2}
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_replica_of_a_lost_node_does_not_wait_for_the_cluster_to_collect_it():
+    driver = operator(plan(), collect_ticks=1000, boot_ticks=1, start_ticks=1)
+    settled(driver)
+    driver.cluster.lose_node("l40s-1")
+    for _ in range(6):
+        driver.tick()
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_lost_fixed_node_is_planned_without():
+    driver = operator(plan(pools=[fixed()]), nodes=3)
+    settled(driver)
+    (lost, *_) = (pod.node for pod in driver.cluster.our_pods())
+    driver.cluster.lose_node(lost)
+    fleet = settled(driver)
+    assert replicas(fleet) == {1: 2}
+    driver.cluster.lose_node(next(pod.node for pod in driver.cluster.our_pods()))
+    fleet = settled(driver)
+    assert replicas(fleet) == {1: 1}
+    assert conditions_that_fail(driver) == {"SLOAttainable": "BelowTarget"}
+
+
+def test_a_node_that_stops_reporting_gets_a_successor_elsewhere():
+    driver = operator(plan(pools=[fixed()]), nodes=3)
+    settled(driver)
+    silent = next(pod.node for pod in driver.cluster.our_pods())
+    driver.cluster.nodes[silent].ready = False
+    driver.act()
+    driver.check_routing_at_rest()
+    for _ in range(8):
+        driver.tick()
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_node_that_stops_reporting_for_a_moment_changes_nothing_in_the_end():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.nodes["l40s-1"].ready = False
+    driver.tick()
+    driver.cluster.nodes["l40s-1"].ready = True
+    settled(driver)
+
+
+def test_more_demand_adds_replicas_and_keeps_those_that_serve():
+    driver = operator(plan())
+    settled(driver)
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    serves_at_least(driver)
+    driver.cluster.edit(plan(model(rate="20")))
+    settled(driver)
+    assert before <= {pod.name for pod in driver.cluster.our_pods()}
+    assert driver.serving_rate(LLAMA) == pytest.approx(20)
+
+
+def test_less_demand_drains_replicas_and_gives_their_nodes_back():
+    driver = operator(plan(model(rate="20")))
+    assert settled(driver).nodes == {"l40s": 4}
+    driver.cluster.edit(plan(model(rate="5")))
+    assert settled(driver).nodes == {"l40s": 1}
+
+
+def test_a_new_image_comes_up_beside_the_old_one_where_the_budget_has_room_for_both():
+    driver = operator(plan())
+    (old,) = settled(driver).replica_sets
+    serves_at_least(driver)
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE)))
+    (new,) = settled(driver).replica_sets
+    assert old.deployment != new.deployment
+
+
+@pytest.mark.parametrize("budget", ["4", "5", "6"])
+def test_a_new_image_never_stops_service_where_the_budget_holds_few_more_nodes_or_none(budget):
+    driver = operator(plan(budget=budget))
+    settled(driver)
+    serves_at_least(driver, 1.0 if budget == "6" else 0.5)
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE), budget=budget))
+    settled(driver)
+
+
+def test_a_new_image_on_the_only_node_that_the_budget_buys_shrinks_first():
+    driver = operator(plan(model(rate="3"), budget="2"))
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="3", engine=NEW_IMAGE), budget="2"))
+    settled(driver)
+
+
+def test_a_new_image_on_fixed_nodes_takes_the_nodes_one_by_one():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    settled(driver)
+    serves_at_least(driver, 0.5)
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed()]))
+    settled(driver)
+
+
+def test_a_new_image_uses_free_fixed_nodes_before_the_old_replicas_go():
+    driver = operator(plan(pools=[fixed()]), nodes=4)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed()]))
+    settled(driver)
+
+
+def test_moving_to_a_cheaper_pool_does_not_interrupt_service():
+    dear = [sized("l40s", price="20"), sized("a100", price="4")]
+    driver = operator(plan(pools=dear, budget="60"))
+    assert settled(driver).nodes["a100"] > 0
+    serves_at_least(driver)
+    driver.cluster.edit(plan(pools=[sized("l40s", price="1"), sized("a100", price="20")], budget="60"))
+    assert settled(driver).nodes["a100"] == 0
+
+
+def test_a_budget_lowered_below_what_runs_is_reached_lowest_priority_first():
+    high, low = model(LLAMA, "10", priority=10), model("qwen3-8b", "10", priority=1)
+    driver = operator(plan(high, low, budget="12"))
+    assert settled(driver).nodes == {"l40s": 4}
+    serves_at_least(driver)
+    driver.cluster.edit(plan(high, low, budget="4"))
+    assert settled(driver).nodes == {"l40s": 2}
+    assert driver.serving_rate("qwen3-8b") == 0
+    assert driver.spend == 4
+
+
+def test_a_budget_of_nothing_takes_everything_down():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.edit(plan(budget="0"))
+    settled(driver)
+    assert (driver.spend, driver.cluster.our_pods()) == (0, [])
+
+
+def test_a_price_that_rises_over_the_budget_brings_spend_down():
+    driver = operator(plan(budget="5"))
+    settled(driver)
+    driver.cluster.edit(plan(pools=[sized(price="4")], budget="5"))
+    assert settled(driver).nodes == {"l40s": 1}
+    assert driver.spend == 4
+
+
+def test_a_plan_that_goes_back_to_what_it_was_stops_half_way_without_harm():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE)))
+    driver.tick(6)
+    driver.cluster.edit(plan())
+    settled(driver)
+
+
+# --- packing --------------------------------------------------------------------------------------------------------
+
+BIG = {"name": "llama-3.1-70b", "variants": [{"name": "bf16", "source": "hf://meta-llama/Llama-3.1-70B-Instruct"}]}
+
+
+def packed(*, big="4", small="30", image=None, big_image=None):
+    """A model that needs many GPUs at once and small ones that could be spread in its way."""
+    return plan(
+        model("llama-3.1-70b", big, priority=5, **({"engine": big_image} if big_image else {})),
+        model(LLAMA, small, priority=1, **({"engine": image} if image else {})),
+        pools=[fixed("h100", gpus=8, price="24")],
+        budget="48",
+    )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"image": NEW_IMAGE},
+        {"big_image": NEW_IMAGE},
+        {"image": NEW_IMAGE, "big_image": NEW_IMAGE},
+        {"big": "20"},
+        {"small": "300"},
+        {"small": "2"},
+    ],
+)
+def test_on_two_full_nodes_nothing_that_is_planned_stays_pending_after_an_edit(edit):
+    driver = operator(packed(big="60", small="200"), nodes=2)
+    settled(driver)
+    driver.cluster.edit(packed(**{"big": "60", "small": "200", **edit}))
+    settled(driver)
+
+
+def test_on_two_full_nodes_nothing_that_is_planned_stays_pending_after_a_loss_and_a_return():
+    driver = operator(packed(big="60", small="200"), nodes=2)
+    settled(driver)
+    driver.cluster.lose_node("h100-0")
+    settled(driver)
+    driver.cluster.add_node("h100-0", {"pool": "h100"}, 8)
+    settled(driver)
+
+
+def test_gpus_of_foreign_pods_on_fixed_nodes_are_not_ours():
+    driver = operator(plan(pools=[fixed("a100", gpus=2)], budget="100"), nodes=2)
+    driver.cluster.add_foreign_pod("a100-0", 2)
+    settled(driver)
+    assert {pod.node for pod in driver.cluster.our_pods()} == {"a100-1"}
+
+
+def test_a_foreign_pod_that_comes_and_goes_on_a_fixed_node_is_planned_around():
+    driver = operator(plan(model(rate="60"), pools=[fixed("a100", gpus=4)], budget="100"), nodes=2)
+    settled(driver)
+    free = next(name for name in driver.cluster.nodes if driver.cluster.free_gpus(name) > 0)
+    foreign = driver.cluster.add_foreign_pod(free, driver.cluster.free_gpus(free))
+    settled(driver)
+    driver.cluster.delete_pod(driver.cluster.pods[foreign])
+    settled(driver)
+
+
+# --- pools ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_another_plan_claimed_is_left_to_it():
+    driver = operator(plan(pools=[sized(), sized("a100", price="4")], budget="40"))
+    driver.cluster.pools["l40s"].claimed_by = "llm/other"
+    fleet = settled(driver)
+    assert set(fleet.nodes) == {"a100"}
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert driver.conditions()["NodePoolsReady"] == "ClaimedByOther"
+
+
+def test_a_size_that_another_manager_sets_is_left_alone_until_it_is_given_back():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.pools["l40s"].wanted, driver.cluster.pools["l40s"].manager = 3, "somebody"
+    for _ in range(6):
+        driver.tick()
+    assert driver.cluster.pools["l40s"].wanted == 3
+    assert driver.conditions()["NodePoolsReady"] == "FieldOwnershipConflict"
+    driver.cluster.pools["l40s"].claimed_by = driver.cluster.pools["l40s"].asked = None
+    assert settled(driver).nodes == {"l40s": 2}
+
+
+def test_nothing_grows_while_a_price_is_unknown():
+    driver = operator(plan(pools=[sized(price=None)]))
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert driver.conditions()["WithinBudget"] == "PriceUnknown"
+    driver.cluster.edit(plan())
+    assert settled(driver).nodes == {"l40s": 2}
+
+
+def test_what_serves_goes_on_while_a_price_is_unknown():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(pools=[sized(price=None)]))
+    driver.settle()
+    assert driver.conditions()["WithinBudget"] == "PriceUnknown"
+
+
+def test_two_prices_for_one_pool_are_told():
+    driver = operator(plan())
+    driver.cluster.other_plans = (OtherPlan(key="llm/other", prices={"NodePool//l40s": "3"}),)
+    driver.settle()
+    assert driver.conditions()["WithinBudget"] == "PriceDisagreement"
+
+
+def test_a_pool_that_is_missing_is_told_and_used_once_it_is_there():
+    driver = operator(plan())
+    pool = driver.cluster.pools.pop("l40s")
+    driver.settle()
+    assert driver.conditions()["NodePoolsReady"] == "PoolMissing"
+    driver.cluster.pools["l40s"] = pool
+    assert settled(driver).nodes == {"l40s": 2}
+
+
+def test_a_pool_that_is_too_large_at_first_is_made_as_large_as_planned():
+    driver = operator(plan())
+    driver.cluster.pools["l40s"].wanted = 5
+    driver.cluster.tick()
+    settled(driver)
+
+
+def test_a_pool_that_leaves_the_spec_loses_its_replicas_once_others_serve():
+    both = [sized(), sized("a100", price="9")]
+    driver = operator(plan(pools=both, budget="60"))
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(pools=both[1:], budget="60"))
+    fleet = driver.settle()
+    assert {item.pool for item in fleet.replica_sets} == {"a100"}
+    assert driver.deployments() == [item.deployment for item in fleet.replica_sets]
+
+
+def test_a_cordoned_node_keeps_its_replica_and_gets_no_other():
+    driver = operator(plan())
+    settled(driver)
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    serves_at_least(driver)
+    driver.cluster.nodes["l40s-1"].schedulable = False
+    driver.settle()
+    assert {pod.name for pod in driver.cluster.our_pods()} == before
+
+
+def test_replicas_leave_a_node_that_is_being_taken_away_after_their_successors_are_ready():
+    driver = operator(plan(pools=[fixed()]), nodes=3)
+    settled(driver)
+    serves_at_least(driver)
+    going = next(pod.node for pod in driver.cluster.our_pods())
+    driver.cluster.nodes[going].disrupted = True
+    settled(driver)
+    assert going not in {pod.node for pod in driver.cluster.our_pods()}
+
+
+# --- replicas that fail -----------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_is_never_ready_is_replaced_after_its_start_up_time():
+    quick = model(rate="40", engine={"startupSeconds": 60})
+    driver = operator(
+        plan(quick, pools=[sized(maxNodes=10)], budget="40"), never_ready=lambda serial: serial % 10 == 3
+    )
+    fleet = settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(40)
+    assert sum(replicas(fleet).values()) == len(driver.cluster.our_pods())
+
+
+def test_a_replica_that_never_gets_ready_does_not_block_a_new_image():
+    bad = model(engine={"image": "broken", "startupSeconds": 60})
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    broken = driver.cluster
+    serial = broken._serial
+    broken.never_ready = lambda number: number > serial
+    broken.edit(plan(bad))
+    driver.tick(20)
+    broken.never_ready = lambda number: False
+    broken.edit(plan(model(engine={"image": "good", "startupSeconds": 60})))
+    settled(driver)
+
+
+# --- modes, mistakes, crashes -------------------------------------------------------------------------------------------
+
+
+def test_a_preview_shows_a_plan_and_writes_nothing():
+    driver = operator(plan(mode="Preview"))
+    assert driver.turn() == 0
+    assert driver.decision.waiting is not None
+    assert driver.cluster.objects == {}
+    assert driver.conditions()["Approved"] == "PreviewOnly"
+
+
+def test_a_plan_waits_for_its_approval():
+    driver = operator(plan(mode="Approve"))
+    driver.settle()
+    waiting = driver.decision.waiting
+    assert waiting is not None
+    assert driver.cluster.pools["l40s"].wanted == 0
+    driver.cluster.approved = waiting.hash
+    settled(driver)
+    assert driver.decision.fleet == waiting
+
+
+def test_growth_waits_for_approval_while_a_lost_replica_leaves_the_weights_at_once():
+    driver = operator(plan(mode="Approve"))
+    driver.settle()
+    driver.cluster.approved = driver.decision.waiting.hash
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="20"), mode="Approve"))
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted == 2
+    driver.cluster.lose_node("l40s-1")
+    driver.act()
+    driver.check_routing_at_rest()
+
+
+def test_a_shrink_that_the_budget_forces_does_not_wait_for_approval():
+    driver = operator(plan(mode="Approve"))
+    driver.settle()
+    driver.cluster.approved = driver.decision.waiting.hash
+    settled(driver)
+    driver.cluster.edit(plan(budget="2", mode="Approve"))
+    driver.settle()
+    assert driver.spend == 2
+
+
+def test_what_serves_is_looked_after_while_the_spec_is_wrong():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.edit({**plan(), "modles": []})
+    driver.cluster.lose_node("l40s-1")
+    driver.settle()
+    assert driver.conditions()["SpecValid"] == "SpecInvalid"
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_maximising_service_spends_the_budget_on_the_mix_and_follows_it_down():
+    driver = operator(plan(objective="MaximizeService", budget="8"))
+    fleet = settled(driver)
+    assert (fleet.nodes, fleet.scale) == ({"l40s": 4}, pytest.approx(2.35, rel=0.05))
+    serves_at_least(driver, 0.5)
+    driver.cluster.edit(plan(objective="MaximizeService", budget="4"))
+    assert settled(driver).nodes == {"l40s": 2}
+
+
+def crash_story(driver):
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="15", engine=NEW_IMAGE)))
+    fleet = settled(driver)
+    return fleet.hash, sorted((pod.deployment, pod.node is not None) for pod in driver.cluster.our_pods())
+
+
+def test_a_crash_between_any_two_writes_changes_nothing_about_the_end():
+    whole = operator(plan())
+    end = crash_story(whole)
+    for k in range(whole.writes):
+        driver = operator(plan(), controllers_keep_up=k % 2 == 0)
+        driver.crash_after = k
+        edited = False
+        try:
+            crash_story(driver)
+        except Crash:
+            driver.crash_after = None
+            edited = driver.cluster.generation > 1
+            driver.start()
+        if not edited:
+            assert crash_story(driver) == end, f"after write {k}"
+        else:
+            fleet = settled(driver)
+            pods = sorted((pod.deployment, pod.node is not None) for pod in driver.cluster.our_pods())
+            assert (fleet.hash, pods) == end, f"after write {k}"
