@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec, Resize
-from servingplan.errors import ApiError, Conflict, NotFound
+from servingplan.errors import ApiError, Conflict, Invalid, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Api, Resource
 from servingplan.model.actions import (
     AnyAction,
@@ -118,7 +118,10 @@ class Writer:
         patch = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
         try:
             self._api.merge(PODS, name, patch, manager=names.FIELD_MANAGER, namespace=plan.namespace)
-        except Conflict as error:
+        except (Conflict, Invalid) as error:
+            # Which of the two it is for another uid depends on the kind's validation.
+            if "uid" not in error.message.lower():
+                raise
             raise NotFound(404, "NotFound", f"pod {name} is another one now: {error.message}") from error
 
     def _patch_pool(

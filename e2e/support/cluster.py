@@ -1,0 +1,165 @@
+"""The cluster that stories run against: one made for the session, or the one of ``KUBECONFIG``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kubernetes.client
+import kubernetes.config
+from e2e.cluster import binaries, karpenter, nodes
+from e2e.cluster.certificates import Certificate
+from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.stages import PodTimes
+from servingplan.errors import ApiError, NotFound
+from servingplan.kube import NODES, Kube, Resource
+
+Json = dict[str, Any]
+
+NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
+NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
+NODE_CLASS = "servingplan-e2e"
+BOOT_SECONDS = 1
+_CRD = Path(__file__).resolve().parents[2] / "crds" / "llmservingplans.servingplan.dev.yaml"
+_LOOKS_LIKE_A_TEST = re.compile(r"(^|[^a-z])(local|kind|minikube|k3d|k3s|test|e2e|dev|ci|sandbox)([^a-z]|$)")
+
+
+@dataclass
+class Cluster:
+    """A cluster, seen by its administrator."""
+
+    kubeconfig: Path
+    client: kubernetes.client.ApiClient
+    certificate: Certificate | None = None
+    """For a proxy in front of the API server."""
+    has_karpenter: bool = False
+    """With its KWOK provider."""
+    has_kwok: bool = False
+
+    def __post_init__(self) -> None:
+        self.client.configuration.retries = False
+        self.api = Kube(self.client)
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """Output of a kubectl command."""
+        done = self.try_kubectl(*arguments, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"
+        return done.stdout
+
+    def try_kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """A kubectl command that may fail."""
+        command = [str(binaries.program("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True)
+
+    def apply(self, *manifests: Mapping[str, Any], manager: str = "cluster-admin") -> None:
+        """Server-side apply as an administrator would."""
+        objects = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+        self.kubectl("apply", "--server-side", f"--field-manager={manager}", "-f", "-", stdin=json.dumps(objects))
+
+
+@contextmanager
+def own_cluster() -> Iterator[Cluster]:
+    """A control plane of the session's own, with Karpenter, all pools empty."""
+    with (
+        ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
+        _client(plane.kubeconfig) as client,
+    ):
+        cluster = Cluster(plane.kubeconfig, client, plane.serving_certificate, has_karpenter=True, has_kwok=True)
+        _prepare(cluster)
+        yield cluster
+
+
+@contextmanager
+def existing_cluster(folder: Path) -> Iterator[Cluster]:
+    """The cluster of ``KUBECONFIG``. Raises ``ValueError`` where its context does not look like a test cluster."""
+    command = [str(binaries.program("kubectl")), "config", "view", "--minify", "--flatten", "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(f"KUBECONFIG has no current context: {done.stderr.strip()}")
+    context = json.loads(done.stdout)["current-context"]
+    if not looks_like_a_test(context) and os.environ.get("E2E_ANY_CONTEXT") != "1":
+        raise ValueError(
+            f"the current context is {context!r}, which does not look like a test cluster (kind-..., ...-test, local): "
+            "choose another KUBECONFIG, or set E2E_ANY_CONTEXT=1 if this one may be used"
+        )
+    path = folder / "kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(done.stdout)
+    with _client(path) as client:
+        cluster = Cluster(path, client)
+        cluster.has_karpenter = _serves(cluster, "karpenter.kwok.sh") and _serves(cluster, "karpenter.sh")
+        cluster.has_kwok = _plays_nodes(cluster)
+        _prepare(cluster)
+        yield cluster
+
+
+def looks_like_a_test(context: str) -> bool:
+    """Whether a context's name says that nobody's work depends on the cluster."""
+    return _LOOKS_LIKE_A_TEST.search(context.lower()) is not None
+
+
+def _prepare(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=cluster-admin", "-f", str(_CRD))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(_CRD), "--timeout=20s")
+    if cluster.has_karpenter:
+        cluster.apply(karpenter.node_class(registration_delay_seconds=BOOT_SECONDS, name=NODE_CLASS))
+
+
+@contextmanager
+def _client(kubeconfig: Path) -> Iterator[kubernetes.client.ApiClient]:
+    with kubernetes.config.new_client_from_config(str(kubeconfig)) as client:
+        yield client
+        client.rest_client.pool_manager.clear()
+
+
+def _serves(cluster: Cluster, group: str) -> bool:
+    return cluster.try_kubectl("get", "--raw", f"/apis/{group}").returncode == 0
+
+
+def _plays_nodes(cluster: Cluster) -> bool:
+    """Whether KWOK makes a node Ready here."""
+    name = f"servingplan-e2e-probe-{os.getpid()}"
+    try:
+        cluster.api.create(NODES, nodes.node(nodes.A100, name))
+    except ApiError:
+        return False
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if node_is_ready(cluster.api.get(NODES, name)):
+                return True
+            time.sleep(0.2)
+        return False
+    finally:
+        cluster.kubectl("delete", "node", name, "--wait=false")
+
+
+def node_is_ready(item: Json) -> bool:
+    """Whether a Node says that it is Ready."""
+    return _condition(item, "Ready") == "True"
+
+
+def pod_is_ready(item: Json) -> bool:
+    """Whether a Pod says that it is Ready, and is not being deleted."""
+    return _condition(item, "Ready") == "True" and "deletionTimestamp" not in item["metadata"]
+
+
+def _condition(item: Json, kind: str) -> str | None:
+    conditions = (item.get("status") or {}).get("conditions") or ()
+    return next((entry["status"] for entry in conditions if entry["type"] == kind), None)
+
+
+def get_or_none(api: Kube, resource: Resource, name: str, namespace: str | None = None) -> Json | None:
+    """An object, if it is there."""
+    try:
+        return api.get(resource, name, namespace=namespace)
+    except NotFound:
+        return None

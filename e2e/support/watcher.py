@@ -1,0 +1,309 @@
+"""A witness of one namespace: looks at every state that the API server held, and writes down what must never happen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from e2e.support.cluster import node_is_ready, pod_is_ready
+from e2e.support.feed import Feed
+
+Json = dict[str, Any]
+
+ROUTING_LAG_SECONDS = 1.5
+"""Weights follow what is observed: after a loss is visible in the API they may be wrong for this long."""
+PENDING_SECONDS = 3.0
+"""The scheduler's own time for a pod that has a place."""
+CONTROLLER_SECONDS = 3.0
+"""The ReplicaSet controller's time to follow a Deployment."""
+EDIT_SECONDS = 1.0
+"""A write that was on its way when the budget was edited."""
+
+_PREFIX = "servingplan.dev/"
+_GPU = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something that must never happen, seen."""
+
+    at: float
+    """Seconds since the witness came."""
+    rule: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.at:.2f} s: {self.rule}: {self.detail}"
+
+
+@dataclass
+class Routing:
+    """One published routing document."""
+
+    at: float
+    """Received (monotonic)."""
+    document: Json
+
+    def services(self, model: str) -> set[str]:
+        """Services of a model that any class gives weight to."""
+        classes = self.document["models"].get(model, {}).get("classes", ())
+        return {target["service"] for entry in classes for target in entry["targets"] if target["weight"] > 0}
+
+
+@dataclass
+class _Pod:
+    deployment: str
+    node: str | None
+    tied: str | None
+    gated: bool
+    terminating: bool
+    ready: bool
+    draining: bool
+    gpus: int
+
+
+@dataclass
+class _Since:
+    """Since when something holds, by key; forgets what holds no more."""
+
+    started: dict[Any, float] = field(default_factory=dict)
+
+    def look(self, now: float, holding: set[Any]) -> dict[Any, float]:
+        """Seconds that each has held."""
+        self.started = {key: self.started.get(key, now) for key in holding}
+        return {key: now - started for key, started in self.started.items()}
+
+
+class Witness:
+    """Watches one namespace's plans. ``violations`` is what a story asserts to be empty."""
+
+    def __init__(self, feed: Feed, namespace: str) -> None:
+        self._feed = feed
+        self._namespace = namespace
+        self._began: float | None = None
+        self._pods: dict[str, _Pod] = {}
+        self._nodes: dict[str, Json] = {}
+        self._pools: dict[str, Json] = {}
+        self._deployments: dict[str, Json] = {}
+        self._plans: dict[str, Json] = {}
+        self._budgets: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._useless_targets, self._pending, self._crowded = _Since(), _Since(), _Since()
+        self._told: set[Any] = set()
+        self.violations: list[Violation] = []
+        self.routings: dict[str, list[Routing]] = defaultdict(list)
+        """All routing documents of a ConfigMap, in order."""
+        self.lost_nodes: dict[str, float] = {}
+        """When the deletion of a node was seen (monotonic)."""
+        self.pool_sizes: dict[str, list[int]] = defaultdict(list)
+        """Sizes that a NodePool was asked for, in order."""
+        self.spends: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        """By plan: time and $/h of its pools, whenever a pool's size was raised."""
+        self.most_pods: dict[str, int] = defaultdict(int)
+        """Most live pods that a Deployment ever had."""
+
+    def __enter__(self) -> Witness:
+        self._feed.listen(self._hear, self._judge)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.leave(self._hear, self._judge)
+
+    def report(self) -> str:
+        """All violations, one a line."""
+        return "\n".join(map(str, self.violations))
+
+    # --- state ---
+
+    def _hear(self, at: float, kind: str, change: str, item: Json) -> None:
+        self._began = self._began or at
+        metadata = item["metadata"]
+        there = change != "DELETED"
+        if kind == "Node":
+            _put(self._nodes, metadata["name"], item, there)
+            if not there:
+                self.lost_nodes[metadata["name"]] = at
+        elif kind == "NodePool":
+            before = self._pools.get(metadata["name"])
+            _put(self._pools, metadata["name"], item, there)
+            self._see_size(at, before, item)
+        elif metadata.get("namespace") != self._namespace:
+            return
+        elif kind == "Pod":
+            deployment = (metadata.get("labels") or {}).get(f"{_PREFIX}deployment")
+            if deployment is not None:
+                _put(self._pods, metadata["uid"], _pod(item, deployment), there)
+        elif kind == "Deployment" and f"{_PREFIX}plan" in (metadata.get("labels") or {}):
+            _put(self._deployments, metadata["name"], item, there)
+            self._see_twins(at)
+        elif kind == "ConfigMap" and "routing.json" in (item.get("data") or {}) and there:
+            self._see_routing(at, item)
+        elif kind == "LLMServingPlan":
+            _put(self._plans, metadata["name"], item, there)
+            budget = float(item["spec"]["budget"]["dollarsPerHour"])
+            if not self._budgets[metadata["name"]] or self._budgets[metadata["name"]][-1][1] != budget:
+                self._budgets[metadata["name"]].append((at, budget))
+        self._judge(at)
+
+    # --- rules ---
+
+    def _judge(self, now: float) -> None:
+        """The rules that allow a while, over the present state."""
+        ready: dict[str, int] = defaultdict(int)
+        live: dict[str, int] = defaultdict(int)
+        for pod in self._pods.values():
+            alive = pod.node in self._nodes and node_is_ready(self._nodes[pod.node])
+            ready[pod.deployment] += pod.ready and alive and not pod.draining
+            live[pod.deployment] += not pod.terminating
+        for name, count in live.items():
+            self.most_pods[name] = max(self.most_pods[name], count)
+        self._judge_weights(now, ready)
+        self._judge_pending(now)
+        crowded = {
+            name
+            for name, count in live.items()
+            if count > (self._deployments[name]["spec"]["replicas"] if name in self._deployments else 0)
+        }
+        for name, seconds in self._crowded.look(now, crowded).items():
+            if seconds > CONTROLLER_SECONDS:
+                wanted = self._deployments[name]["spec"]["replicas"] if name in self._deployments else "no"
+                self._tell(now, "more pods than replicas", name, f"{name} has {live[name]} live pods, {wanted} wanted")
+
+    def _judge_weights(self, now: float, ready: dict[str, int]) -> None:
+        facts = {
+            name: json.loads((item["metadata"].get("annotations") or {}).get(f"{_PREFIX}replica-facts", "{}"))
+            for name, item in self._deployments.items()
+        }
+        useless = set()
+        for config_map, history in self.routings.items():
+            for model, entry in history[-1].document["models"].items():
+                for item in entry["classes"]:
+                    able = any(
+                        count > 0 and facts.get(name, {}).get("model") == model and item["name"] in facts[name]["capacity"]
+                        for name, count in ready.items()
+                    )
+                    targets = [target["service"] for target in item["targets"] if target["weight"] > 0]
+                    useless |= {(config_map, model, name) for name in targets if able and ready[name] == 0}
+        for key, seconds in self._useless_targets.look(now, useless).items():
+            if seconds > ROUTING_LAG_SECONDS:
+                text = f"{key[2]} of {key[1]} has weight and no ready replica for {seconds:.1f} s, another has one"
+                self._tell(now, "weight on what is not ready", key, text)
+
+    def _judge_pending(self, now: float) -> None:
+        stopping = {pod.node for pod in self._pods.values() if pod.terminating}
+        pending = {
+            uid
+            for uid, pod in self._pods.items()
+            if not pod.gated and pod.node is None and not pod.terminating
+            # A node that is gone, or on which others still stop, is no packing of ours.
+            and pod.tied in self._nodes and pod.tied not in stopping
+        }
+        for uid, seconds in self._pending.look(now, pending).items():
+            if seconds > PENDING_SECONDS:
+                pod = self._pods[uid]
+                text = f"a pod of {pod.deployment} with {pod.gpus} GPUs waits for node {pod.tied} for {seconds:.1f} s"
+                self._tell(now, "planned pod Pending", uid, text)
+
+    def _see_size(self, at: float, before: Json | None, item: Json) -> None:
+        name, size = item["metadata"]["name"], item["spec"].get("replicas") or 0
+        if not self.pool_sizes[name] or self.pool_sizes[name][-1] != size:
+            self.pool_sizes[name].append(size)
+        annotations = item["metadata"].get("annotations") or {}
+        namespace, _, plan = annotations.get(f"{_PREFIX}claimed-by", "").partition("/")
+        raised = before is not None and size > (before["spec"].get("replicas") or 0)
+        ours = annotations.get(f"{_PREFIX}asked-nodes") == str(size) and namespace == self._namespace
+        if not (raised and ours and plan in self._plans):
+            return
+        spend = self.spend(plan)
+        self.spends[plan].append((at, spend))
+        budget = self._budget(plan, at)
+        if spend > budget + 1e-6:
+            text = f"{name} was raised to {size} nodes: {spend:.2f} $/h, the budget is {budget:.2f} $/h"
+            self._tell(at, "spend raised over the budget", (name, at), text)
+
+    def spend(self, plan: str) -> float:
+        """$/h of a plan's pools in the state that was seen last."""
+        total = 0.0
+        for entry in self._plans[plan]["spec"]["nodePools"]:
+            price = float(entry.get("dollarsPerNodeHour") or 0)
+            if "resize" not in entry:
+                held = {pod.node for pod in self._pods.values() if pod.node is not None}
+                total += price * sum(1 for name in held if _matches(self._nodes.get(name), entry["nodeSelector"]))
+                continue
+            pool = self._pools.get(entry["resize"]["name"])
+            claim = ((pool or {}).get("metadata", {}).get("annotations") or {}).get(f"{_PREFIX}claimed-by")
+            if pool is not None and claim == f"{self._namespace}/{plan}":
+                existing = sum(1 for node in self._nodes.values() if _matches(node, entry["nodeSelector"]))
+                total += price * max(pool["spec"].get("replicas") or 0, existing)
+        return total
+
+    def _budget(self, plan: str, at: float) -> float:
+        history = self._budgets[plan]
+        recent = [budget for (seen, budget) in history if seen > at - EDIT_SECONDS]
+        before = [budget for (seen, budget) in history if seen <= at - EDIT_SECONDS]
+        return max([*recent, *before[-1:]])
+
+    def _see_routing(self, at: float, item: Json) -> None:
+        document = json.loads(item["data"]["routing.json"])
+        history = self.routings[item["metadata"]["name"]]
+        if history and history[-1].document == document:
+            return
+        if history and document["revision"] <= history[-1].document["revision"]:
+            text = f"revision {document['revision']} after {history[-1].document['revision']}"
+            self._tell(at, "routing revision did not rise", (item["metadata"]["name"], at), text)
+        history.append(Routing(at, document))
+        for model, entry in document["models"].items():
+            for found in entry["classes"]:
+                total = sum(target["weight"] for target in found["targets"])
+                if found["targets"] and total != 10_000:
+                    text = f"{model}/{found['name']}: {total} in revision {document['revision']}"
+                    self._tell(at, "weights do not sum to 10000", (model, found["name"], at), text)
+
+    def _see_twins(self, at: float) -> None:
+        shapes: dict[str, list[str]] = defaultdict(list)
+        for name, item in self._deployments.items():
+            template = item["spec"]["template"]
+            labels = template["metadata"]["labels"]
+            what = [
+                [labels.get(f"{_PREFIX}{key}") for key in ("plan", "model", "pool")],
+                template["metadata"].get("annotations"),
+                template["spec"],
+            ]
+            shapes[hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()].append(name)
+        for shape, twins in shapes.items():
+            if len(twins) > 1:
+                self._tell(at, "two Deployments of one shape", shape, ", ".join(sorted(twins)))
+
+    def _tell(self, at: float, rule: str, key: Any, detail: str) -> None:
+        if (rule, key) not in self._told:
+            self._told.add((rule, key))
+            self.violations.append(Violation(at - (self._began or at), rule, detail))
+
+
+def _put(store: dict[str, Any], key: str, value: Any, there: bool) -> None:
+    if there:
+        store[key] = value
+    else:
+        store.pop(key, None)
+
+
+def _pod(item: Json, deployment: str) -> _Pod:
+    metadata, spec = item["metadata"], item["spec"]
+    annotations = metadata.get("annotations") or {}
+    return _Pod(
+        deployment=deployment,
+        node=spec.get("nodeName"),
+        tied=annotations.get(f"{_PREFIX}placed-on"),
+        gated=bool(spec.get("schedulingGates")),
+        terminating="deletionTimestamp" in metadata,
+        ready=pod_is_ready(item),
+        draining=f"{_PREFIX}draining-since" in annotations,
+        gpus=sum(int(one["resources"]["limits"].get(_GPU, 0)) for one in spec["containers"] if "resources" in one),
+    )
+
+
+def _matches(node: Json | None, selector: dict[str, str]) -> bool:
+    labels = (node or {}).get("metadata", {}).get("labels") or {}
+    return node is not None and all(labels.get(key) == value for key, value in selector.items())

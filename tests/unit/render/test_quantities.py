@@ -1,0 +1,98 @@
+"""Quantities are spelled as the API server spells them: the same amount, and always the same spelling of it."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servingplan.render.quantities import canonical, canonical_quantity
+
+SUFFIXES = {
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), 1)},
+}
+thorough = settings(derandomize=True, max_examples=400, deadline=None)
+written = st.builds(
+    lambda number, suffix: f"{number}{suffix}",
+    st.one_of(
+        st.integers(0, 10**6).map(str),
+        st.builds("{}.{}".format, st.integers(0, 999), st.from_regex("[0-9]{1,3}", fullmatch=True)),
+    ),
+    st.sampled_from(sorted(SUFFIXES)),
+)
+
+
+def amount(text):
+    suffix = text.lstrip("+-0123456789.")
+    return Decimal(text.removesuffix(suffix)) * SUFFIXES[suffix]
+
+
+def rounded_up(value):
+    """The API server keeps nothing below 1n and rounds up."""
+    return -(-value // Decimal("1e-9")) * Decimal("1e-9")
+
+
+@thorough
+@given(written)
+def test_the_amount_stays_the_same(text):
+    assert amount(canonical_quantity(text)) == rounded_up(amount(text))
+
+
+@thorough
+@given(written)
+def test_canonical_once_is_canonical_for_ever(text):
+    once = canonical_quantity(text)
+    assert canonical_quantity(once) == once
+
+
+@pytest.mark.parametrize(
+    ("given_as", "kept_as"),
+    [
+        ("1000m", "1"),
+        ("1500m", "1500m"),
+        ("0.5", "500m"),
+        (1, "1"),
+        (0.25, "250m"),
+        ("2000", "2k"),
+        ("1024Mi", "1Gi"),
+        ("1.5Gi", "1536Mi"),
+        ("0.5Gi", "512Mi"),
+        ("1000Ki", "1000Ki"),
+        ("16Gi", "16Gi"),
+        ("0", "0"),
+        ("0Gi", "0"),
+        ("1e3", "1e3"),
+        ("1E", "1E"),
+        ("12e6", "12e6"),
+        ("+1", "1"),
+        ("0.1m", "100u"),
+        ("0.5n", "1n"),
+    ],
+)
+def test_spelling_is_the_api_servers(given_as, kept_as):
+    assert canonical_quantity(given_as) == kept_as
+
+
+@pytest.mark.parametrize("text", ["", "many", "1.2.3", "1KiB", None, "1 Gi", "."])
+def test_what_is_no_quantity_stays_for_the_api_server_to_refuse(text):
+    assert canonical_quantity(text) == text
+
+
+def test_only_amounts_are_touched():
+    manifest = {
+        "metadata": {"annotations": {"size": "1000m"}},
+        "spec": {
+            "containers": [
+                {"args": ["1000m"], "resources": {"limits": {"cpu": "2000m"}, "requests": {"memory": "1024Mi"}}}
+            ],
+            "volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "2048Mi"}}],
+        },
+    }
+    assert canonical(manifest) == {
+        "metadata": {"annotations": {"size": "1000m"}},
+        "spec": {
+            "containers": [{"args": ["1000m"], "resources": {"limits": {"cpu": "2"}, "requests": {"memory": "1Gi"}}}],
+            "volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "2Gi"}}],
+        },
+    }
