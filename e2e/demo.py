@@ -1,8 +1,8 @@
 """The main job, shown on a local cluster: a plan is applied, nodes come, replicas serve, a node goes, traffic moves.
 
-    python -m e2e.demo            start to end; nothing is left running
-    python -m e2e.demo --keep     the cluster and the operator stay; prints how to use and how to end them
-    python -m e2e.demo --down     end what --keep left
+python -m e2e.demo            start to end; nothing is left running
+python -m e2e.demo --keep     the cluster and the operator stay; prints how to use and how to end them
+python -m e2e.demo --down     end what --keep left
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Show:
         """One line if it says something new about its topic."""
         if self._said.get(topic) != text:
             self._said[topic] = text
-            self.say(f"{topic:<10} {text}")
+            self.say(f"{topic:<30} {text}")
 
     def get(self, *what: str) -> Json:
         """An object or a list of the API server."""
@@ -103,7 +103,9 @@ def _cluster() -> Iterator[tuple[ControlPlane, OperatorProcess]]:
         print(f"  {text}", flush=True)
 
     print("Starting etcd, Kubernetes, KWOK and Karpenter on this machine", flush=True)
-    with ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=READY_SECONDS, stop_seconds=3), say=progress) as up:
+    with ControlPlane(
+        karpenter=True, pod_times=PodTimes(ready_seconds=READY_SECONDS, stop_seconds=3), say=progress
+    ) as up:
         up.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llm"}})
         allowed = {karpenter.ALLOWED_NAMESPACES_ANNOTATION: "llm"}
         up.apply(
@@ -121,7 +123,7 @@ def _perform(show: Show) -> None:
     show.restart()
     show.cluster.kubectl("apply", "-f", str(PLAN))
     fleet = _until(show, lambda: _fleet(show), 30, "a plan")
-    show.say(f"decided    plan {fleet.hash}")
+    show.say(f"decided: plan {fleet.hash}")
     budget = float(yaml.safe_load(PLAN.read_text())["spec"]["budget"]["dollarsPerHour"])
     show.console.print(fleet_view(fleet, budget_dollars_per_hour=budget))
     _until(show, lambda: _observe(show, fleet), 90, "the plan to serve")
@@ -144,7 +146,7 @@ def _lose_a_node(show: Show, fleet: Fleet) -> None:
     _tell_moves(show, before, _weights(show))
     _until(show, lambda: _observe(show, fleet), 120, "the replacement to serve")
     show.say(
-        f"done       weights had left the lost replicas after {moved_seconds:.1f} s; "
+        f"done: weights had left the lost replicas after {moved_seconds:.1f} s; "
         f"the plan was whole again after {show.seconds():.1f} s"
     )
 
@@ -162,10 +164,11 @@ def _observe(show: Show, fleet: Fleet) -> bool:
     show.on_change("nodes", "ready/asked: " + ", ".join(sizes))
     plan = show.get("lsp", "chat", "-n", "llm")
     rows = plan.get("status", {}).get("deployments", [])
-    show.on_change("replicas", "ready: " + ", ".join(f"{row['name']} {row['ready']}/{row['replicas']}" for row in rows))
-    weights = _weights(show)
-    for key, targets in weights.items():
-        show.on_change(f"weights {key}", ", ".join(f"{name} {weight / 100:.1f} %" for name, weight in targets) or "none")
+    ready = ", ".join(f"{_short(row['name'])} {row['ready']}/{row['replicas']}" for row in rows)
+    show.on_change("replicas", f"ready: {ready}")
+    for key, targets in _weights(show).items():
+        text = ", ".join(f"{_short(name)} {weight / 100:.1f} %" for name, weight in targets)
+        show.on_change(f"weights {key}", text or "none ready: the gateway answers 503")
     conditions = {item["type"]: item for item in plan.get("status", {}).get("conditions", ())}
     same = plan.get("status", {}).get("planHash") == fleet.hash
     return same and conditions.get("Ready", {}).get("status") == "True"
@@ -182,7 +185,9 @@ def _weights(show: Show) -> dict[str, tuple[tuple[str, int], ...]]:
 
 
 def _has_routing(show: Show) -> bool:
-    return bool(show.cluster.kubectl("get", "configmap", "chat-routing", "-n", "llm", "--ignore-not-found", "-o", "name"))
+    return bool(
+        show.cluster.kubectl("get", "configmap", "chat-routing", "-n", "llm", "--ignore-not-found", "-o", "name")
+    )
 
 
 def _tell_moves(
@@ -192,9 +197,16 @@ def _tell_moves(
         if before[key] != after.get(key):
             old, new = dict(before[key]), dict(after.get(key, ()))
             changes = (
-                f"{name} {old.get(name, 0) / 100:.1f} -> {new.get(name, 0) / 100:.1f} %" for name in sorted({*old, *new})
+                f"{_short(name)} {old.get(name, 0) / 100:.1f} -> {new.get(name, 0) / 100:.1f} %"
+                for name in sorted({*old, *new})
             )
-            show.say(f"moved      {key}: {', '.join(changes)}")
+            show.say(f"moved: {key}: {', '.join(changes)}")
+
+
+def _short(deployment: str) -> str:
+    """Without the plan's name, and the hash cut: one line holds them all."""
+    parts = deployment.split("-")
+    return "-".join([*parts[1:-1], parts[-1][:4]])
 
 
 def _fleet(show: Show) -> Fleet | None:

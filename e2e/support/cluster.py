@@ -15,6 +15,7 @@ from typing import Any
 
 import kubernetes.client
 import kubernetes.config
+
 from e2e.cluster import binaries, karpenter, nodes
 from e2e.cluster.certificates import Certificate
 from e2e.cluster.control_plane import ControlPlane

@@ -15,6 +15,7 @@ from typing import Any
 
 import kubernetes.client
 import urllib3.exceptions
+
 from e2e.support.cluster import NODE_POOLS
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, Resource
 

@@ -181,7 +181,9 @@ class Witness:
             for model, entry in history[-1].document["models"].items():
                 for item in entry["classes"]:
                     able = any(
-                        count > 0 and facts.get(name, {}).get("model") == model and item["name"] in facts[name]["capacity"]
+                        count > 0
+                        and facts.get(name, {}).get("model") == model
+                        and item["name"] in facts[name]["capacity"]
                         for name, count in ready.items()
                     )
                     targets = [target["service"] for target in item["targets"] if target["weight"] > 0]
@@ -196,9 +198,12 @@ class Witness:
         pending = {
             uid
             for uid, pod in self._pods.items()
-            if not pod.gated and pod.node is None and not pod.terminating
+            if not pod.gated
+            and pod.node is None
+            and not pod.terminating
             # A node that is gone, or on which others still stop, is no packing of ours.
-            and pod.tied in self._nodes and pod.tied not in stopping
+            and pod.tied in self._nodes
+            and pod.tied not in stopping
         }
         for uid, seconds in self._pending.look(now, pending).items():
             if seconds > PENDING_SECONDS:

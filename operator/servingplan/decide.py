@@ -7,6 +7,7 @@ and the command line call the same two functions, so neither can drift from the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,14 +23,14 @@ from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, digest
 from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import LiveObject, Observation, PlanObject
-from servingplan.planning.fleet import fleet_of
-from servingplan.planning.pools import Pool, read_pools
+from servingplan.planning.fleet import fleet_of, within_budget
+from servingplan.planning.pools import CENT, Pool, read_pools
 from servingplan.planning.question import Posed, ShapeFacts, pose
 from servingplan.planning.record import RECORD_KEY, effective_spec, read_record, routing_as_published
 from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_digest, replica_template, service
 from servingplan.render.routing import routing_config_map, routing_document
-from servingplan.steps.growth import CENT, planned_size, total_spend
+from servingplan.steps.growth import planned_size, total_spend
 from servingplan.steps.next import next_step, ready_replicas
 from servingplan.verify import verify
 
@@ -44,6 +45,8 @@ class _Turn:
     world: Observation
     record: PlanRecord
     findings: list[Finding] = field(default_factory=list)
+    plan_is_due_in: float | None = None
+    """Seconds until a better plan that is known may take over."""
 
     def find(self, condition: str, reason: str, message: str, *, holds: bool = False) -> None:
         self.findings.append(Finding(condition=condition, reason=reason, message=message, holds=holds))
@@ -55,8 +58,10 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     spec, _ = effective_spec(world, record)
     if spec is None or record.fleet is None or world.failures:
         return ()
-    facts = replica_facts(world, record.fleet)
-    return _routing_actions(world, spec, record.fleet, facts, ready_replicas(world))
+    pools, _ = read_pools(spec, world)
+    fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    facts = replica_facts(world, fleet)
+    return _routing_actions(world, spec, fleet, facts, ready_replicas(world))
 
 
 def decide(world: Observation, solve: Solve) -> Decision:
@@ -93,15 +98,18 @@ def decide(world: Observation, solve: Solve) -> Decision:
             findings=tuple(turn.findings),
             spend_dollars_per_hour=known_spend,
         )
-    fleet = record.fleet
-    if (
-        record.waiting is not None
-        and known_spend is not None
-        and known_spend > float(spec.budget.dollars_per_hour) + CENT
-    ):
-        fleet = _smaller(fleet, record.waiting)
+    # A shrink that the budget forces waits neither for approval nor for a spec that is right again.
+    fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
     facts = replica_facts(world, fleet)
-    step = next_step(world=world, spec=spec, pools=pools, fleet=fleet, facts=facts, may_grow=not frozen)
+    step = next_step(
+        world=world,
+        spec=spec,
+        pools=pools,
+        fleet=fleet,
+        facts=facts,
+        may_grow=not frozen,
+        plan_age_seconds=math.inf if record.since is None else _seconds(record.since, world.now),
+    )
     objects, render_errors = _object_actions(world, spec, pools, fleet)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
@@ -117,7 +125,9 @@ def decide(world: Observation, solve: Solve) -> Decision:
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
         ready=dict(step.ready),
-        wake_in_seconds=step.wake_in_seconds,
+        wake_in_seconds=min(
+            (due for due in (step.wake_in_seconds, turn.plan_is_due_in) if due is not None), default=None
+        ),
     )
 
 
@@ -223,7 +233,9 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[_shape_key(shape)])
     if _keep_incumbent(turn, spec, posed.question, answer):
-        return record.model_copy(update={"question": asked, **_NOTHING_WAITS}), False
+        # While the incumbent is only too young to go, the question stays open.
+        answered = {} if turn.plan_is_due_in is not None else {"question": asked}
+        return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
     return _adopt(turn, spec, answer, fleet, asked), False
 
 
@@ -287,8 +299,13 @@ def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Ans
         return False
     if verify(question, running):
         return False
-    young = record.since is not None and _seconds(record.since, turn.world.now) < seconds_of(spec.change.min_lifetime)
-    return young or _gain(running, answer) < float(spec.change.min_gain)
+    if _gain(running, answer) < float(spec.change.min_gain):
+        return True
+    age = math.inf if record.since is None else _seconds(record.since, turn.world.now)
+    lifetime = float(seconds_of(spec.change.min_lifetime))
+    if age < lifetime:
+        turn.plan_is_due_in = lifetime - age
+    return age < lifetime
 
 
 def _gain(running: Answer, new: Answer) -> float:
@@ -346,20 +363,6 @@ def _template(shape: ShapeFacts) -> dict[str, Any]:
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
     )
-
-
-def _smaller(active: Fleet, proposed: Fleet) -> Fleet:
-    """What both plans hold: a shrink that the budget forces does not wait for approval, growth does."""
-    sets = []
-    for item in active.replica_sets:
-        other = proposed.replica_set(item.deployment)
-        if other is not None:
-            copies = min(item.replicas, other.replicas)
-            share = copies / item.replicas
-            planned = {name: rate * share for name, rate in item.planned.items()}
-            sets.append(item.model_copy(update={"replicas": copies, "planned": planned}))
-    nodes = {name: min(count, proposed.nodes.get(name, 0)) for name, count in active.nodes.items()}
-    return active.model_copy(update={"replica_sets": tuple(sets), "nodes": nodes})
 
 
 # --- what keeps a turn from growing ---------------------------------------------------------------------------------

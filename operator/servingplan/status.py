@@ -27,6 +27,7 @@ from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record, routing_as_published
 from servingplan.render import names
 from servingplan.render.routing import KEY
+from servingplan.steps.growth import planned_size
 
 COUNT_IN_READY = (
     "SpecValid",
@@ -259,7 +260,7 @@ def _pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ...]) 
 
 
 def _changing(pool: Pool, fleet: Fleet) -> bool:
-    size = max(fleet.nodes.get(pool.name, 0), pool.spec.min_nodes)
+    size = planned_size(pool, fleet)
     return pool.wanted != size or pool.existing != size or sum(node.node.usable for node in pool.nodes) < size
 
 

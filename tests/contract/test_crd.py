@@ -13,6 +13,7 @@ from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane, StartError
 from servingplan.api.crd import PRINTER_COLUMNS, custom_resource_definition
 from servingplan.api.v1alpha1 import PLAN_RULES, parse_spec
+from servingplan.render.quantities import canonical_quantity
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
@@ -250,3 +251,15 @@ def test_unknown_fields_are_pruned_where_nobody_asks_for_strictness(cluster):
     )
     assert 'unknown field "spec.colour"' in done.stderr
     assert "colour" not in json.loads(done.stdout)["spec"]
+
+
+def test_quantities_are_rendered_in_the_api_servers_own_spelling(cluster):
+    given = "1000m 0.5 2000 1.5 0.1m 0.5n 0 1024Mi 1.5Gi 0.5Ki 1000Ki 0.3Gi 0.01Ki 16Gi 0Gi 1e3 1000e3 1E4 12e6 1E 2P 0.7Ti 0.1Ei 999999n 3.0000001"
+    resources = {f"example.com/r{number}": text for number, text in enumerate(given.split())}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "llm"}}
+    manifest = {**quota, "spec": {"hard": {f"requests.{name}": text for name, text in resources.items()}}}
+    answer = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest))
+    kept = json.loads(answer)["spec"]["hard"]
+    assert {text: kept[f"requests.{name}"] for name, text in resources.items()} == {
+        text: canonical_quantity(text) for text in resources.values()
+    }

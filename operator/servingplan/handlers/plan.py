@@ -132,19 +132,19 @@ class KeepsNothing(kopf.DiffBaseStorage):
     """kopf would write each plan's spec into an annotation to compare it later; turns compare with the cluster."""
 
     @override
-    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
         """Nothing is kept."""
         return None
 
     @override
-    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:  # noqa: ARG002
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
         """Nothing is kept."""
 
 
 def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     """Hang the operator into kopf."""
 
-    @kopf.on.startup(registry=registry)
+    @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)  # whoever runs us starts us again
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.persistence.finalizer = f"{GROUP}/retire"
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)

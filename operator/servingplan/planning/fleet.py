@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.fleet import ClassService, Fleet, NodeGroup, ReplicaSet
+from servingplan.planning.pools import CENT, Pool
 from servingplan.planning.question import Posed, ShapeFacts, class_key, safe_rate
 
 _DIGITS = 9
@@ -51,6 +53,58 @@ def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[
         binding=answer.binding,
         pruned=dict(posed.pruned),
     )
+
+
+def within_budget(fleet: Fleet, pools: tuple[Pool, ...], budget: float) -> Fleet:
+    """The fleet without as many of its least important nodes as it costs more than the budget: prices and budgets
+    change while a plan that fits them is not there yet, or waits for approval."""
+    by_name = {pool.name: pool for pool in pools}
+    sizes = {name: count for name, count in fleet.nodes.items() if name in by_name}
+    priorities = {item.deployment: item.priority for item in fleet.replica_sets}
+    copies = {item.deployment: item.replicas for item in fleet.replica_sets}
+    contents: list[tuple[str, dict[str, int]]] = [
+        (group.pool, group.replicas) for group in fleet.groups for _ in range(group.nodes) if group.pool in sizes
+    ]
+    for name, count in sizes.items():
+        contents += [(name, {})] * (count - sum(pool == name for pool, _ in contents))
+    contents.sort(key=lambda node: (max((priorities.get(key, 0) for key in node[1]), default=-(2**31)), node[0]))
+
+    def cost() -> float:
+        return math.fsum(_cost(by_name[name], count) for name, count in sizes.items())
+
+    if cost() <= budget + CENT:
+        return fleet
+    for name, replicas in contents:
+        saved = _cost(by_name[name], sizes[name]) - _cost(by_name[name], sizes[name] - 1)
+        if saved <= 0 or cost() <= budget + CENT:
+            continue
+        sizes[name] -= 1
+        for deployment, count in replicas.items():
+            copies[deployment] = copies.get(deployment, 0) - count
+    return fleet.model_copy(
+        update={
+            "replica_sets": tuple(
+                _with_copies(item, copies[item.deployment])
+                for item in fleet.replica_sets
+                if copies[item.deployment] > 0
+            ),
+            "nodes": {**fleet.nodes, **sizes},
+        }
+    )
+
+
+def _cost(pool: Pool, nodes: int) -> float:
+    """$/h of a pool of this size once nothing boots or drains; of one that we may not size, what it costs anyway."""
+    price = pool.dollars_per_node_hour or 0.0
+    if pool.spec.resize is None:
+        return price * nodes
+    return price * max(nodes + pool.foreign_nodes, pool.spec.min_nodes) if pool.sized_by_us else pool.spend
+
+
+def _with_copies(item: ReplicaSet, copies: int) -> ReplicaSet:
+    share = copies / item.replicas
+    planned = {name: round(rate * share, _DIGITS) for name, rate in item.planned.items()}
+    return item if copies == item.replicas else item.model_copy(update={"replicas": copies, "planned": planned})
 
 
 def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, float]) -> ReplicaSet:

@@ -17,6 +17,8 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.profiles.catalogue import find_gpu
 
+CENT = 1e-6
+"""Dollars per hour below which two amounts are the same."""
 PRODUCT_LABELS = (
     "nvidia.com/gpu.product",
     "cloud.google.com/gke-accelerator",
@@ -99,6 +101,11 @@ class Pool:
     def usable_nodes(self) -> tuple[PoolNode, ...]:
         """Nodes that may take a replica now."""
         return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0)
+
+    @property
+    def foreign_nodes(self) -> int:
+        """Nodes that foreign pods hold altogether: of a rented pool they are paid, and of no use."""
+        return sum(1 for node in self.nodes if node.node.usable and node.free_gpus == 0 and node.foreign_gpus > 0)
 
     @property
     def existing(self) -> int:

@@ -160,22 +160,17 @@ def _parts_of(pool: Pool) -> list[Part]:
     taken = Counter(
         node.free_gpus for node in pool.nodes if node.node.usable and 0 < node.free_gpus < pool.gpus_per_node
     )
-    shared = sum(taken.values()) + _lost_nodes(pool)
+    shared = sum(taken.values()) + pool.foreign_nodes
     floor, cap = (pool.spec.min_nodes, pool.spec.cap) if pool.sized_by_us else (pool.wanted, pool.wanted)
     whole = Part(pool.name, pool, pool.gpus_per_node, max(0, floor - shared), max(0, cap - shared))
     # Foreign pods keep these nodes whatever we do: they are paid, and what is free on them is ours.
     return [whole, *(Part(_part_name(pool, gpus), pool, gpus, count, count) for gpus, count in sorted(taken.items()))]
 
 
-def _lost_nodes(pool: Pool) -> int:
-    """Nodes of a sized pool that foreign pods hold altogether: paid, of no use."""
-    return sum(1 for node in pool.nodes if node.node.usable and node.free_gpus == 0 and node.foreign_gpus > 0)
-
-
 def _sunk_dollars(pool: Pool) -> float:
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
-    return _lost_nodes(pool) * pool.dollars_per_node_hour
+    return pool.foreign_nodes * pool.dollars_per_node_hour
 
 
 def _part_name(pool: Pool, gpus: int) -> str:

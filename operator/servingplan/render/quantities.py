@@ -6,13 +6,16 @@ would look changed on every turn.
 
 from __future__ import annotations
 
+import math
 import re
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-_QUANTITY = re.compile(r"^([+-]?[0-9.]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?[0-9]+)?$")
-_BINARY = {suffix: 1024 ** (power + 1) for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?")
+_BINARY = {suffix: 1024**power for power, suffix in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_FINEST = _DECIMAL["m"]
+"""Amounts of resources are rounded up to thousandths."""
 
 
 def canonical(value: Any) -> Any:
@@ -34,21 +37,21 @@ def canonical(value: Any) -> Any:
 
 def canonical_quantity(value: Any) -> Any:
     """One quantity: the largest suffix of its family that leaves a whole number; what is no quantity stays."""
-    match = _QUANTITY.match(str(value))
+    match = _QUANTITY.fullmatch(str(value))
     if match is None:
         return value
-    number, suffix = Decimal(match.group(1)), match.group(2) or ""
+    amount, suffix = Fraction(match.group(1)), match.group(2) or ""
     if suffix in _BINARY:
-        whole = number * _BINARY[suffix]
-        for name, factor in sorted(_BINARY.items(), key=lambda item: -item[1]):
-            if whole and whole % factor == 0:
-                return f"{int(whole // factor)}{name}"
-        return str(int(whole))
-    if suffix[:1] in ("e", "E") and len(suffix) > 1:
-        return str(value)
-    exponent = _DECIMAL[suffix]
+        amount *= _BINARY[suffix]
+        if suffix and amount >= 1024 and amount.denominator == 1:
+            name = max((name for name in _BINARY if amount % _BINARY[name] == 0), key=lambda name: _BINARY[name])
+            return f"{amount // _BINARY[name]}{name}"
+        suffix = ""  # less than 1Ki, and parts of a byte, are written in decimal
+    with_exponent = suffix not in _DECIMAL
+    exponent = int(suffix[1:]) if with_exponent else _DECIMAL[suffix]
+    units = math.ceil(amount * Fraction(10) ** (exponent - _FINEST))
     for name, power in sorted(_DECIMAL.items(), key=lambda item: -item[1]):
-        scaled = number * Decimal(10) ** (exponent - power)
-        if scaled == scaled.to_integral_value() and (scaled or power == 0):
-            return f"{int(scaled)}{name}"
-    return str(value)
+        if power >= _FINEST and units and units % 10 ** (power - _FINEST) == 0:
+            spelled = (f"e{power}" if power else "") if with_exponent else name
+            return f"{units // 10 ** (power - _FINEST)}{spelled}"
+    return "0"

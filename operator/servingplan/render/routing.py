@@ -37,7 +37,8 @@ def routing_document(
     ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are in proportion
     to planned rate per replica x ready replicas. Where nothing that was planned for a class is ready, replicas of its
     model that could serve it take it, in proportion to what they can; where there are none, its list is empty and the
-    gateway answers 503. ``revision`` counts changes against ``previous``.
+    gateway answers 503. ``services`` names all that may get weight, so that a gateway knows them beforehand.
+    ``revision`` counts changes against ``previous``.
     """
     models: Json = {}
     for model in spec.models:
@@ -60,6 +61,7 @@ def routing_document(
         "planHash": fleet.hash,
         "revision": 0,
         "transitional": serving != planned,
+        "services": [{"service": name, "port": PORT} for name in sorted({*facts, *planned})],
         "models": models,
     }
     if previous is None:

@@ -145,6 +145,8 @@ class Program:
             gapRel=limits.relative_gap,
             gapAbs=FEASIBILITY_TOLERANCE,
             mip_max_nodes=limits.nodes,
+            mip_allow_restart=False,  # restarts and symmetry detection cost more than they save on near-tied shapes
+            mip_detect_symmetry=False,
             mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
             primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
             dual_feasibility_tolerance=FEASIBILITY_TOLERANCE,

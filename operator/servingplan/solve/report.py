@@ -58,7 +58,7 @@ def answer_of(instance: Instance, found: Found, *, relative_gap: float, seconds:
         placements=tuple(placements),
         rates=_rates(instance, routing),
         unserved=_unserved(instance, served) if scale is None else {},
-        binding=_binding(instance, found, served, dollars),
+        binding=_binding(instance, found, routing, dollars),
         levels=tuple(levels),
     )
 
@@ -187,14 +187,14 @@ def _level(level: Level, value: float, unit: float, relative_gap: float) -> Leve
     return level.model_copy(update={"value": value, "bound": bound, "gap": gap, "proved": proved})
 
 
-def _binding(instance: Instance, found: Found, served: Mapping[str, float], dollars: float) -> tuple[str, ...]:
+def _binding(instance: Instance, found: Found, routing: Routing, dollars: float) -> tuple[str, ...]:
     """What stops one more node or copy, where something is not served as fully as could be wished.
 
     `budget` when the next node of some pool with room cannot be paid; `pool:NAME` when a pool is at its cap although the
     budget would pay one more of its nodes; `max_copies:SHAPE`; `quality:CLASS` when the mean loss is at its limit.
     """
     question = instance.question
-    if question.objective == "MinimizeCost" and not _unserved(instance, served):
+    if question.objective == "MinimizeCost" and not _unserved(instance, _served(instance, routing)):
         return ()
     names: list[str] = []
     spare = question.budget_dollars_per_hour - dollars
@@ -208,4 +208,10 @@ def _binding(instance: Instance, found: Found, served: Mapping[str, float], doll
     for shape, count in zip(instance.shapes, found.copies, strict=True):
         if shape.max_copies is not None and count >= shape.max_copies:
             names.append(f"max_copies:{shape.name}")
+    for k, cls in enumerate(instance.classes):
+        rates = {c: rate for (c, served), rate in routing.rates.items() if served == k}
+        lost = math.fsum(rate * instance.loss(c, k) for c, rate in rates.items())
+        limit = cls.quality_loss_limit
+        if limit is not None and lost > 0 and lost >= limit * math.fsum(rates.values()) * (1 - ROUNDING):
+            names.append(f"quality:{cls.name}")
     return tuple(sorted(names, key=lambda name: (name != "budget", name)))

@@ -15,8 +15,8 @@ from datetime import datetime
 
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.pools import Pool
-from servingplan.steps.growth import CENT, planned_size
+from servingplan.planning.pools import CENT, Pool
+from servingplan.steps.growth import planned_size
 from servingplan.steps.seats import Seating
 
 
@@ -34,6 +34,10 @@ class Departures:
     """Wanted, but not ready within their start-up time: to be replaced."""
     wake_in_seconds: float | None
     """When the next drain or start-up time ends."""
+
+
+PATIENCE_SECONDS = 900.0
+"""How long a plan waits for nodes that it asked for before replicas make room for their successors without them."""
 
 
 def seconds_since(then: str | None, now: str) -> float:
@@ -58,6 +62,7 @@ def departures(
     budget: float,
     growing: bool,
     growth_held_back: bool,
+    plan_age_seconds: float,
     drain_seconds: float,
     startup_seconds: Callable[[str], float],
 ) -> Departures:
@@ -92,7 +97,9 @@ def departures(
             waiting.remove(pod)
     if spend > budget + CENT:
         drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
-    elif waiting and not (drain or victims or growing) and not _in_flight(world, pools, seatings, startup_seconds, facts):
+    elif waiting and plan_age_seconds < PATIENCE_SECONDS and (growing or _nodes_are_coming(pools)):
+        deadlines.append(PATIENCE_SECONDS - plan_age_seconds)
+    elif waiting and not (drain or victims) and not _in_flight(world, seatings, startup_seconds, facts):
         drain += _make_room(pools, seatings, waiting, facts, growth_held_back)
     stuck = []
     for seating in seatings.values():
@@ -165,16 +172,17 @@ def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> flo
     return total
 
 
+def _nodes_are_coming(pools: tuple[Pool, ...]) -> bool:
+    return any(pool.sized_by_us and pool.wanted != len(pool.nodes) for pool in pools)
+
+
 def _in_flight(
     world: Observation,
-    pools: tuple[Pool, ...],
     seatings: Mapping[str, Seating],
     startup_seconds: Callable[[str], float],
     facts: Mapping[str, ReplicaFacts],
 ) -> bool:
     """Whether something that was begun may still free or bring capacity by itself."""
-    if any(pool.sized_by_us and pool.wanted != len(pool.nodes) for pool in pools):
-        return True
     for pod in world.pods:
         if pod.deployment in facts and (pod.terminating or pod.draining_since is not None):
             return True

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from servingplan.model.actions import ResizePool
 from servingplan.model.fleet import Fleet
-from servingplan.planning.pools import Pool
+from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.seats import Seating
-
-CENT = 1e-6
-"""Dollars per hour below which two amounts are the same."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +28,15 @@ def total_spend(pools: tuple[Pool, ...]) -> float:
 
 
 def planned_size(pool: Pool, fleet: Fleet) -> int:
-    """Nodes of a sized pool under the plan, within the user's floor and cap."""
-    return min(max(fleet.nodes.get(pool.name, 0), pool.spec.min_nodes), max(pool.spec.cap, pool.spec.min_nodes))
+    """Nodes of a sized pool under the plan, those that foreign pods hold included, within the user's floor and cap."""
+    size = fleet.nodes.get(pool.name, 0) + pool.foreign_nodes
+    return min(max(size, pool.spec.min_nodes), max(pool.spec.cap, pool.spec.min_nodes))
 
 
 def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
     """Nodes that the pool should have now: those of the plan, and, while replicas that still serve sit where planned
     ones belong, as many more as their successors need to come first; never above the user's cap."""
-    held = {node.name for node in pool.nodes if node.our_pods} | {
-        seat.node for seat in seating.seats if seat.free_now
-    }
+    held = {node.name for node in pool.nodes if node.our_pods} | {seat.node for seat in seating.seats if seat.free_now}
     planned = planned_size(pool, fleet)
     most = max(planned, pool.spec.cap)
     return max(planned, min(most, len(held) + _nodes_for(seating.blocked, pool.gpus_per_node)), pool.occupied)
@@ -58,9 +54,7 @@ def _nodes_for(gpus: tuple[int, ...], gpus_per_node: int) -> int:
     return len(free)
 
 
-def grow(
-    *, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], budget: float, spend: float
-) -> Growth:
+def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], budget: float, spend: float) -> Growth:
     """Raise pools as far as the budget lets them, those of the highest priority first: towards the plan, then, with
     what is left, towards ``sizes``, which hold what successors need beyond it."""
     if math.isnan(spend):
@@ -69,9 +63,7 @@ def grow(
         pool.name: max((item.priority for item in fleet.replica_sets if item.pool == pool.name), default=-(2**31))
         for pool in pools
     }
-    ordered = [
-        pool for pool in sorted(pools, key=lambda pool: (-importance[pool.name], pool.name)) if pool.sized_by_us
-    ]
+    ordered = [pool for pool in sorted(pools, key=lambda pool: (-importance[pool.name], pool.name)) if pool.sized_by_us]
     reached = {pool.name: pool.wanted for pool in ordered}
     held_back = False
     for wishes in ({pool.name: planned_size(pool, fleet) for pool in ordered}, sizes):

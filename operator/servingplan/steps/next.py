@@ -20,9 +20,9 @@ from servingplan.model.actions import (
 )
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.pools import Pool
+from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.drains import Departures, departures
-from servingplan.steps.growth import CENT, grow, planned_size, shrink, total_spend, wished_size
+from servingplan.steps.growth import grow, planned_size, shrink, total_spend, wished_size
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
 
@@ -63,6 +63,7 @@ def next_step(
     fleet: Fleet,
     facts: Mapping[str, ReplicaFacts],
     may_grow: bool,
+    plan_age_seconds: float = math.inf,
 ) -> Step:
     """What to do now. ``facts`` are of every Deployment of ours, planned or not."""
     budget = float(spec.budget.dollars_per_hour)
@@ -96,6 +97,7 @@ def next_step(
         budget=budget,
         growing=bool(growth.resize),
         growth_held_back=may_grow and (growth.held_back or held_back),
+        plan_age_seconds=plan_age_seconds,
         drain_seconds=float(spec.change.drain_seconds),
         startup_seconds=lambda model: startup.get(model, 1800.0),
     )

@@ -97,6 +97,7 @@ class SimulatedPool:
     allowed: tuple[str, ...] = ("*",)
     booting: list[datetime] = field(default_factory=list)
     made: int = 0
+    provider_has: int = 1000
 
 
 class SimulatedCluster:
@@ -309,9 +310,7 @@ class SimulatedCluster:
         self.objects[key] = manifest
         return True
 
-    def _patch_pool(
-        self, name: str, seen: Observation, spec: PlanSpec, *, claimed_by: str, nodes: int | None
-    ) -> bool:
+    def _patch_pool(self, name: str, seen: Observation, spec: PlanSpec, *, claimed_by: str, nodes: int | None) -> bool:
         resize = next(item.resize for item in spec.node_pools if item.name == name)
         assert resize is not None
         pool, before = self.pools[resize.name], seen.pool(name)
@@ -399,7 +398,7 @@ class SimulatedCluster:
 
     def _reconcile_pool(self, pool: SimulatedPool) -> None:
         nodes = self.nodes_of(pool.name)
-        while len(nodes) + len(pool.booting) < pool.wanted:
+        while len(nodes) + len(pool.booting) < min(pool.wanted, pool.provider_has):
             pool.booting.append(self.now + self._ticks(self.boot_ticks))
         while len(nodes) + len(pool.booting) > pool.wanted and pool.booting:
             pool.booting.pop()

@@ -19,7 +19,6 @@ from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.solve import solve
 from servingplan.status import conclude
-
 from tests.unit.simulation.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40
@@ -117,9 +116,7 @@ class Driver:
             self.writes += 1
             self.history.append(str(action))
             before = self.spend
-            if not self.cluster.write(action, world, spec) and isinstance(
-                action, ApplyObject | ClaimPool | ResizePool
-            ):
+            if not self.cluster.write(action, world, spec) and isinstance(action, ApplyObject | ClaimPool | ResizePool):
                 refused.append(action)
             raised = self.spend > before + 1e-6
             assert not (raised and self.spend > self.budget + 1e-6), f"{action} raises spend to {self.spend}"
@@ -190,7 +187,7 @@ class Driver:
 
     def _check_routing(self) -> None:
         document = self.routing()
-        for model, item in (document or {"models": {}})["models"].items():
+        for item in (document or {"models": {}})["models"].values():
             for entry in item["classes"]:
                 targets = entry["targets"]
                 assert not targets or sum(target["weight"] for target in targets) == 10_000

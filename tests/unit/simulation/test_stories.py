@@ -1,8 +1,8 @@
 """What a cluster goes through, from the first apply to losses and edits, with the rules watched at every write."""
 
 import pytest
-from servingplan.model.world import OtherPlan
 
+from servingplan.model.world import OtherPlan
 from tests.unit.simulation.driver import Crash
 from tests.unit.simulation.plans import fixed, model, operator, plan, sized
 
@@ -152,6 +152,16 @@ def test_a_new_image_uses_free_fixed_nodes_before_the_old_replicas_go():
     serves_at_least(driver)
     driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed()]))
     settled(driver)
+
+
+def test_a_new_image_does_without_nodes_that_the_provider_does_not_have():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.pools["l40s"].provider_has = 2
+    serves_at_least(driver, 0.5)
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE)))
+    (new,) = settled(driver).replica_sets
+    assert driver.ready(new.deployment) == 2
 
 
 def test_moving_to_a_cheaper_pool_does_not_interrupt_service():
@@ -360,9 +370,7 @@ def test_replicas_leave_a_node_that_is_being_taken_away_after_their_successors_a
 
 def test_a_replica_that_is_never_ready_is_replaced_after_its_start_up_time():
     quick = model(rate="40", engine={"startupSeconds": 60})
-    driver = operator(
-        plan(quick, pools=[sized(maxNodes=10)], budget="40"), never_ready=lambda serial: serial % 10 == 3
-    )
+    driver = operator(plan(quick, pools=[sized(maxNodes=10)], budget="40"), never_ready=lambda serial: serial % 10 == 3)
     fleet = settled(driver)
     assert driver.serving_rate(LLAMA) == pytest.approx(40)
     assert sum(replicas(fleet).values()) == len(driver.cluster.our_pods())
@@ -473,3 +481,25 @@ def test_a_crash_between_any_two_writes_changes_nothing_about_the_end():
             fleet = settled(driver)
             pods = sorted((pod.deployment, pod.node is not None) for pod in driver.cluster.our_pods())
             assert (fleet.hash, pods) == end, f"after write {k}"
+
+
+def test_a_node_that_foreign_pods_hold_is_paid_and_planned_around():
+    driver = operator(plan())
+    driver.cluster.pools["l40s"].wanted = 1
+    driver.cluster.tick()
+    driver.cluster.tick()
+    driver.cluster.tick()
+    driver.cluster.add_foreign_pod("l40s-1", 1)
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted == 3
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_spend_falls_with_the_budget_also_while_the_rest_of_the_spec_cannot_be_planned():
+    driver = operator(plan())
+    settled(driver)
+    unknown = {**model(), "name": "nobody-knows-this"}
+    driver.cluster.edit(plan(model(), unknown, budget="2"))
+    driver.settle()
+    assert driver.conditions()["SpecValid"] == "UnknownModel"
+    assert (driver.spend, driver.ready(driver.deployments()[0])) == (2, 1)

@@ -120,6 +120,8 @@ def test_quality_is_a_mean_over_the_traffic():
     cheap = Shape(name="int4", model="a", gpus={"p": 1}, requests_per_second={"high": 4.0}, quality_loss={"high": 0.02})
     answer = solved(question(classes=classes, shapes=(*question().shapes, cheap)))
     assert answer.rates["high"] == pytest.approx({"a": 4.0, "int4": 4.0})
+    poor = solved(question(classes=classes, shapes=(*question().shapes, cheap), budget_dollars_per_hour=2.0))
+    assert poor.binding == ("budget", "quality:high")
 
 
 def test_dollars_come_before_moves_and_moves_before_the_tie_break():

@@ -1,0 +1,103 @@
+"""The operator as the chart installs it: a process with exactly the rights of the chart's ServiceAccount."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.cluster import binaries, service_account
+from e2e.support.cluster import Cluster
+
+Json = dict[str, Any]
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "servingplan"
+PERIOD_SECONDS = 2
+_RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+
+
+def rights(namespace: str, watched: tuple[str, ...]) -> list[Json]:
+    """ServiceAccount and RBAC objects of the chart, released in ``namespace`` for plans of ``watched`` (none: all)."""
+    command = [str(binaries.program("helm")), "template", "servingplan", str(CHART), "--namespace", namespace]
+    command += ["--set-json", f"namespaces={json.dumps(list(watched))}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"helm template: {done.stderr}"
+    found = [item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] in _RIGHTS]
+    for item in found:
+        if item["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
+            item["metadata"].setdefault("namespace", namespace)
+    return found
+
+
+@dataclass
+class Operator:
+    """A running operator."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    def words(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """End it as a kubelet would."""
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def running(
+    cluster: Cluster,
+    *,
+    namespace: str,
+    watched: tuple[str, ...],
+    log: Path,
+    server: str | None = None,
+    edit: Callable[[list[Json]], None] = lambda manifests: None,
+) -> Iterator[Operator]:
+    """An operator released in ``namespace``. ``server`` puts a proxy before the API server; ``edit`` may take rights
+    away before they are granted."""
+    manifests = rights(namespace, watched)
+    edit(manifests)
+    cluster.apply(*manifests)
+    account = next(item["metadata"]["name"] for item in manifests if item["kind"] == "ServiceAccount")
+    own = log.with_suffix(".kubeconfig")
+    service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
+    command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
+    command += ["--period-seconds", str(PERIOD_SECONDS), "--namespaces", ",".join(watched)]
+    # Without the variables of a pod, the kubeconfig is what counts.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command, env={**environment, "KUBECONFIG": str(own)}, stdout=file, stderr=subprocess.STDOUT
+        )
+    operator = Operator(process, log)
+    try:
+        yield operator
+    finally:
+        operator.stop()
+        _take_back(cluster, manifests)
+
+
+def _take_back(cluster: Cluster, manifests: list[Json]) -> None:
+    """What is not in a namespace that goes anyway."""
+    for item in manifests:
+        if item["kind"].startswith("ClusterRole"):
+            cluster.try_kubectl("delete", item["kind"], item["metadata"]["name"], "--wait=false", "--ignore-not-found")

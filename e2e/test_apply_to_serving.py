@@ -1,0 +1,56 @@
+"""A user applies one plan on a cluster with empty node pools; minutes later (here: seconds) it serves."""
+
+import pytest
+
+from e2e.cluster.nodes import A100, L40S
+from e2e.support import plans
+from e2e.support.plans import SMALL
+from e2e.support.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("karpenter")
+
+
+def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(scene, witness):
+    other = scene.new_namespace("others")
+    pools = [scene.rented(A100, price=20, name="a100"), scene.rented(L40S, price=90, name="l40s")]
+    spec = {"models": [plans.model(rate=60)], "pools": pools, "budget": 50}
+    with scene.operator(clusterwide=True):
+        scene.apply(plans.plan(scene.namespace, **spec))
+        status = scene.wait_ready()
+
+        # What it planned is what is there.
+        assert status["cost"] == {"perHour": "20.00", "spendPerHour": "20.00", "budgetPerHour": "50.00"}
+        assert [scene.size_of(pool) for pool in pools] == [1, 0]
+        assert len(scene.nodes_of(pools[0])) == 1
+        assert [item["ready"] for item in status["deployments"]] == [4]
+        assert len(scene.ready_pods()) == 4
+        assert sum(scene.weights(SMALL).values()) == 10_000
+        assert scene.routing()["transitional"] is False
+        assert scene.routing()["planHash"] == status["planHash"]
+        reasons = {reason for _, reason, _ in scene.events()}
+        assert {"PlanSolved", "PoolResized", "Ready"} <= reasons
+
+        # Weight came only with readiness: each document before named no Service, or this one.
+        documents = witness.routings["chat-routing"]
+        assert documents[0].services(SMALL) == set()
+        assert documents[-1].services(SMALL) == set(scene.deployments())
+
+        # What kubectl shows.
+        header, row = scene.cluster.kubectl("get", "lsp", "-n", scene.namespace).splitlines()
+        shown = dict(zip(header.split(), row.split(), strict=True))
+        wanted = {"NAME": "chat", "READY": "True", "MODELS": "1/1", "GPUS": "4xA100-SXM4-80GB", "SERVED": "100%"}
+        assert shown | wanted == shown
+        assert shown["$/H"] == "20.00"
+
+        # The same plan again, elsewhere: the pools have an owner.
+        scene.apply(plans.plan(other, **spec))
+        message = scene.wait_condition("NodePoolsReady", "ClaimedByOther", namespace=other)
+        assert f"{scene.namespace}/chat" in message
+        wait_for("an Event says so", lambda: "ClaimedByOther" in _reasons(scene, other), seconds=5)
+        assert scene.deployments(other) == {}
+        assert [scene.size_of(pool) for pool in pools] == [1, 0]
+        assert scene.condition("Ready")["status"] == "True"
+
+
+def _reasons(scene, namespace):
+    return {reason for _, reason, _ in scene.events(namespace=namespace)}

@@ -1,0 +1,42 @@
+"""The budget is cut below what runs: spend falls, lowest priority first, drained before removed, to zero if need be."""
+
+import pytest
+
+from e2e.cluster.nodes import A100
+from e2e.support import plans
+from e2e.support.plans import SMALL
+from e2e.support.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("karpenter", "operator")
+
+EXTRA = "mistral-7b"
+
+
+def test_the_lowest_priority_goes_first_and_nothing_is_left_for_no_money(scene, witness):
+    pool = scene.rented(A100, price=20)
+    important = plans.model(SMALL, rate=60, priority=100)
+    extra = plans.model(EXTRA, rate=60, priority=10)
+    scene.apply(plans.plan(scene.namespace, [important, extra], [pool], budget=60))
+    scene.wait_ready()
+    size = scene.size_of(pool)
+    assert size >= 2
+    kept = set(scene.weights(SMALL))
+
+    scene.edit("chat", {"budget": {"dollarsPerHour": "20"}})
+    wait_for("the pool shrinks", lambda: scene.size_of(pool) == 1, seconds=20, shown=scene.conditions)
+    wait_for("the node goes", lambda: len(scene.nodes_of(pool)) == 1, seconds=10)
+    scene.wait_condition("WithinBudget", "WithinBudget")
+    # The important model never lost its last replica.
+    edited = [item for item in witness.routings["chat-routing"] if item.services(SMALL)]
+    assert witness.routings["chat-routing"][-len(edited) :] == edited
+    assert set(scene.weights(SMALL)) >= set()
+    assert kept
+
+    scene.edit("chat", {"budget": {"dollarsPerHour": "5"}})
+    wait_for("nothing is paid for", lambda: scene.size_of(pool) == 0, seconds=20, shown=scene.conditions)
+    wait_for("no node is left", lambda: scene.nodes_of(pool) == [], seconds=10)
+    message = scene.wait_condition("PlanSolved", "BudgetTooSmall")
+    assert SMALL in message
+    assert "spec.budget.dollarsPerHour" in message
+    assert scene.weights(SMALL) == {}
+    assert witness.pool_sizes[pool["resize"]["name"]] == [0, size, *range(size - 1, -1, -1)]

@@ -1,0 +1,81 @@
+"""Two nodes of eight GPUs, one replica of eight and two of four: they fit in one way only, after edits and losses too."""
+
+from collections import defaultdict
+
+import pytest
+
+from e2e.cluster import nodes
+from e2e.cluster.nodes import H100
+from e2e.support import plans
+from e2e.support.scene import FLEET_LABEL
+from e2e.support.waiting import wait_for
+from servingplan.kube import NODES
+
+pytestmark = pytest.mark.usefixtures("kwok", "operator")
+
+EIGHT, FOUR = "needs-eight", "needs-four"
+
+
+def models(*, fours: int) -> list[dict]:
+    """300 and 130 billion weights in two bytes each: they fit on eight and on four GPUs of 80 GB, on no fewer.
+
+    Demand is far beyond what the nodes can serve, so the plan takes every copy that fits, the large model first.
+    """
+    slow = {"ready_seconds": 1}
+    return [
+        plans.model(EIGHT, rate=0.1, priority=100, card=plans.card(300), **slow),
+        plans.model(FOUR, rate=1000 if fours == 2 else 0.1, priority=10, card=plans.card(130), **slow),
+    ]
+
+
+def test_eight_and_twice_four_fit_on_two_nodes_and_nobody_is_left_pending(scene, witness):
+    pool = scene.fixed(H100, 2, price=50)
+
+    # The small ones come first and could sit one on each node, where the large one would never fit.
+    (large, small) = models(fours=2)
+    scene.apply(plans.plan(scene.namespace, [{**small, "classes": _rate(small, "0.1")}], [pool], budget=200))
+    scene.wait_ready()
+    assert _contents(scene) == [[FOUR]]
+
+    scene.edit("chat", {"models": [large, small]})
+    scene.wait_ready(seconds=20)
+    assert _contents(scene) == [[EIGHT], [FOUR, FOUR]]
+
+    # One of the small ones goes, and comes back.
+    scene.edit("chat", {"models": models(fours=1)})
+    scene.wait_ready()
+    assert _contents(scene) == [[EIGHT], [FOUR]]
+    scene.edit("chat", {"models": models(fours=2)})
+    scene.wait_ready()
+    assert _contents(scene) == [[EIGHT], [FOUR, FOUR]]
+
+    # The large one's node dies: it takes the other node, the small ones make way.
+    node = next(name for name, held in _by_node(scene).items() if held == [EIGHT])
+    scene.lose_node(node)
+    wait_for("the large one serves again", lambda: _contents(scene) == [[EIGHT]], seconds=20, shown=scene.conditions)
+
+    # The machine comes back: the small ones too.
+    scene.api.create(NODES, nodes.node(H100, node, labels={FLEET_LABEL: pool["nodeSelector"][FLEET_LABEL]}))
+    wait_for(
+        "everyone serves again",
+        lambda: _contents(scene) == [[EIGHT], [FOUR, FOUR]],
+        seconds=20,
+        shown=scene.conditions,
+    )
+    scene.wait_ready()
+
+
+def _rate(model: dict, rate: str) -> list[dict]:
+    return [{**model["classes"][0], "requestsPerSecond": rate}]
+
+
+def _by_node(scene) -> dict[str, list[str]]:
+    held = defaultdict(list)
+    for pod in scene.ready_pods():
+        if scene.node_ready(pod["spec"]["nodeName"]):
+            held[pod["spec"]["nodeName"]].append(pod["metadata"]["labels"]["servingplan.dev/model"])
+    return {name: sorted(content) for name, content in held.items()}
+
+
+def _contents(scene) -> list[list[str]]:
+    return sorted(_by_node(scene).values())

@@ -1,0 +1,22 @@
+"""Turns are taken by the thousand here: what a gateway's files look like is rendered once per document."""
+
+import json
+
+import pytest
+
+from servingplan.render import routing
+
+_RENDERED = {}
+
+
+@pytest.fixture(autouse=True)
+def _gateway_files_rendered_once(monkeypatch):
+    render = routing.envoy_files
+
+    def remembered(document, *, namespace):
+        key = json.dumps([document, namespace], sort_keys=True)
+        if key not in _RENDERED:
+            _RENDERED[key] = render(document, namespace=namespace)
+        return _RENDERED[key]
+
+    monkeypatch.setattr(routing, "envoy_files", remembered)

@@ -1,0 +1,143 @@
+"""Random plans through random events: the driver watches every write, and in the end the cluster is what is planned."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+
+MODEST = settings(
+    max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+numbers = st.integers(0, 99)
+events = st.lists(
+    st.tuples(
+        st.sampled_from(["rate", "rate", "image", "budget", "lose", "silent", "speak", "cordon", "foreign", "leave"]),
+        numbers,
+        st.integers(0, 8),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+class Life:
+    """A plan of two models, and what may happen to it."""
+
+    def __init__(self, pools, *, nodes, **cluster):
+        self.pools = pools
+        self.rates = {"llama-3.1-8b": "10", "qwen3-8b": "4"}
+        self.image = "v1"
+        self.budget = "30"
+        self.driver = operator(self.spec(), nodes=nodes, **cluster)
+        self.foreign = []
+
+    def spec(self):
+        models = [
+            model(name, rate, priority=index, engine={"image": self.image, "startupSeconds": 120})
+            for index, (name, rate) in enumerate(self.rates.items())
+        ]
+        return plan(*models, pools=self.pools, budget=self.budget)
+
+    def happen(self, event, number):
+        cluster = self.driver.cluster
+        names = sorted(cluster.nodes)
+        node = names[number % len(names)] if names else None
+        if event == "rate":
+            self.rates[sorted(self.rates)[number % 2]] = str(number % 23)
+        elif event == "image":
+            self.image = f"v{number}"
+        elif event == "budget":
+            self.budget = str(number % 40)
+        elif event == "lose" and node:
+            cluster.lose_node(node)
+        elif event == "silent" and node:
+            cluster.nodes[node].ready = False
+        elif event == "speak":
+            for item in cluster.nodes.values():
+                item.ready = True
+        elif event == "cordon" and node:
+            cluster.nodes[node].schedulable = not cluster.nodes[node].schedulable
+        elif event == "foreign" and node and cluster.free_gpus(node) > 0:
+            self.foreign.append(cluster.add_foreign_pod(node, 1))
+        elif event == "leave":
+            for name in self.foreign:
+                if name in cluster.pods:
+                    cluster.delete_pod(cluster.pods[name])
+            self.foreign.clear()
+        cluster.edit(self.spec())
+
+    def live(self, story):
+        for event, number, ticks in story:
+            self.happen(event, number)
+            self.driver.check()
+            self.driver.act()
+            self.driver.tick(ticks)
+        self.happen("speak", 0)
+        self.driver.settle()
+        self.driver.check_settled()
+
+
+@MODEST
+@given(story=events, keeps_up=st.booleans(), start=st.integers(0, 5), stop=st.integers(0, 4), boot=st.integers(0, 4))
+def test_a_life_on_pools_that_are_sized(story, keeps_up, start, stop, boot):
+    pools = [sized(), sized("h100", gpus=2, price="9", maxNodes=3)]
+    Life(pools, nodes=0, controllers_keep_up=keeps_up, start_ticks=start, stop_ticks=stop, boot_ticks=boot).live(story)
+
+
+@MODEST
+@given(story=events, keeps_up=st.booleans(), start=st.integers(0, 5), stop=st.integers(0, 4))
+def test_a_life_on_fixed_nodes(story, keeps_up, start, stop):
+    pools = [fixed("l40s", gpus=2, price="4"), fixed("a100", gpus=4, price="8")]
+    Life(pools, nodes=2, controllers_keep_up=keeps_up, start_ticks=start, stop_ticks=stop).live(story)
+
+
+@MODEST
+@given(story=events, unlucky=st.integers(2, 5))
+def test_a_life_in_which_some_replicas_never_get_ready(story, unlucky):
+    pools = [sized(), fixed("a100", gpus=2, price="6")]
+    Life(pools, nodes=1, never_ready=lambda serial: serial % unlucky == 0 and serial < 40).live(story)
+
+
+def crowded(big, middle, small, image):
+    """Replicas of 8, 4 and fewer GPUs on two nodes of 8."""
+    roomy = {"tpotSeconds": "0.2"}
+    fp8 = [{"name": "fp8", "source": "hf://meta-llama/Llama-3.1-405B-Instruct-FP8", "precision": "fp8"}]
+    return plan(
+        model("llama-3.1-405b", str(big), priority=5, variants=fp8, slo=roomy),
+        model("mixtral-8x22b", str(middle), priority=3, slo=roomy, engine={"image": f"v{image}"}),
+        model("llama-3.1-8b", str(small)),
+        pools=[fixed("h100", gpus=8, price="24")],
+        budget="48",
+    )
+
+
+@settings(MODEST, max_examples=12)
+@given(
+    edits=st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 4]),
+            st.sampled_from([0, 5, 12, 20]),
+            st.sampled_from([0, 20, 100, 200]),
+            st.integers(1, 2),
+            st.integers(0, 12),
+        ),
+        min_size=2,
+        max_size=4,
+    ),
+    lost=st.booleans(),
+)
+def test_large_replicas_find_whole_nodes_whatever_ran_there_before(edits, lost):
+    driver = operator(crowded(*edits[0][:4]), nodes=2)
+    for *edit, ticks in edits:
+        driver.cluster.edit(crowded(*edit))
+        driver.act()
+        driver.tick(ticks)
+    driver.settle()
+    driver.check_settled()
+    if lost:
+        driver.cluster.lose_node("h100-0")
+        driver.settle()
+        driver.cluster.add_node("h100-0", {"pool": "h100"}, 8)
+        driver.settle()
+        driver.check_settled()
