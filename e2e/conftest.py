@@ -82,6 +82,7 @@ def witness(scene: Scene) -> Iterator[Witness]:
     """Watches the scene's namespace; what must never happen fails the story at its end."""
     with scene.witness() as watching:
         yield watching
+        watching.catch_up()
         assert not watching.violations, watching.report()
 
 

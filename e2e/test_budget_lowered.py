@@ -39,4 +39,5 @@ def test_the_lowest_priority_goes_first_and_nothing_is_left_for_no_money(scene, 
     assert SMALL in message
     assert "spec.budget.dollarsPerHour" in message
     assert scene.weights(SMALL) == {}
+    witness.catch_up()
     assert witness.pool_sizes[pool["resize"]["name"]] == [0, size, *range(size - 1, -1, -1)]

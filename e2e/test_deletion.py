@@ -32,7 +32,8 @@ def test_scale_to_floor_drains_and_gives_the_nodes_back(scene, witness):
     assert _claim(scene, pool) is None
     assert scene.pods() == []
     wait_for("its objects are gone", lambda: scene.deployments() == {} and not scene.routing(), seconds=10)
-    assert witness.pool_sizes[pool["resize"]["name"]][-1] == 1
+    witness.catch_up()
+    assert witness.pool_sizes[pool["resize"]["name"]] == [0, 2, 1]
     # Weights went before the pods.
     assert witness.routings["chat-routing"][-1].services(SMALL) == set()
 

@@ -24,7 +24,7 @@ def test_the_plan_uses_what_foreign_pods_leave(scene, witness):
         seconds=5,
     )
 
-    scene.apply(plans.plan(scene.namespace, [plans.model(rate=140)], [pool], budget=50))
+    scene.apply(plans.plan(scene.namespace, [plans.model(rate=150)], [pool], budget=50))
     status = scene.wait_ready()
     assert _by_node(scene) == {shared: 2, other: 4}
     assert status["served"] != "100%"

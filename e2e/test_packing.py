@@ -17,27 +17,31 @@ EIGHT, FOUR = "needs-eight", "needs-four"
 
 
 def models(*, fours: int) -> list[dict]:
-    """300 and 130 billion weights in two bytes each: they fit on eight and on four GPUs of 80 GB, on no fewer.
+    """300 and 130 billion weights of two bytes: they fit on eight and on four GPUs of 80 GB, on no fewer.
 
-    Demand is far beyond what the nodes can serve, so the plan takes every copy that fits, the large model first.
+    The demand for the second is so small that one copy does, or so large that every copy that fits is taken.
     """
-    slow = {"ready_seconds": 1}
     return [
-        plans.model(EIGHT, rate=0.1, priority=100, card=plans.card(300), **slow),
-        plans.model(FOUR, rate=1000 if fours == 2 else 0.1, priority=10, card=plans.card(130), **slow),
+        plans.model(EIGHT, rate=0.1, priority=100, card=plans.card(300, most_gpus=8), ready_seconds=1),
+        plans.model(
+            FOUR,
+            rate={1: 0.1, 2: 1000}[fours],
+            priority=10,
+            card=plans.card(130, most_gpus=4),
+            ready_seconds=1,
+        ),
     ]
 
 
 def test_eight_and_twice_four_fit_on_two_nodes_and_nobody_is_left_pending(scene, witness):
     pool = scene.fixed(H100, 2, price=50)
 
-    # The small ones come first and could sit one on each node, where the large one would never fit.
-    (large, small) = models(fours=2)
-    scene.apply(plans.plan(scene.namespace, [{**small, "classes": _rate(small, "0.1")}], [pool], budget=200))
+    # The small one comes first; the second may not sit on the other node, or the large one would never fit.
+    scene.apply(plans.plan(scene.namespace, models(fours=1)[1:], [pool], budget=200))
     scene.wait_ready()
     assert _contents(scene) == [[FOUR]]
 
-    scene.edit("chat", {"models": [large, small]})
+    scene.edit("chat", {"models": models(fours=2)})
     scene.wait_ready(seconds=20)
     assert _contents(scene) == [[EIGHT], [FOUR, FOUR]]
 
@@ -63,10 +67,6 @@ def test_eight_and_twice_four_fit_on_two_nodes_and_nobody_is_left_pending(scene,
         shown=scene.conditions,
     )
     scene.wait_ready()
-
-
-def _rate(model: dict, rate: str) -> list[dict]:
-    return [{**model["classes"][0], "requestsPerSecond": rate}]
 
 
 def _by_node(scene) -> dict[str, list[str]]:

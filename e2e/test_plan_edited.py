@@ -35,6 +35,7 @@ def test_a_new_image_replaces_the_old_one_replica_by_replica(scene, witness):
     assert scene.weights(SMALL) == {new: 10_000}
     wait_for("what is old is gone", lambda: scene.deployments().keys() == {new}, seconds=10)
 
+    witness.catch_up()
     history = witness.routings["chat-routing"]
     serving = [item.services(SMALL) for item in history if item.at >= history[1].at]
     assert all(serving), "somebody served at every moment"

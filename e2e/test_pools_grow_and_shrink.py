@@ -24,13 +24,15 @@ def test_the_pool_follows_the_demand_both_ways(scene, witness):
 
     scene.edit("chat", {"models": [plans.model(rate=30)]})
     scene.wait_ready()
-    assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 2)
+    # One node is all that is paid for; its GPUs need not lie idle.
+    assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
     wait_for("the node that is left over goes", lambda: len(scene.nodes_of(pool)) == 1, seconds=10)
 
+    witness.catch_up()
     # The same replica is the same Deployment, at any size.
     assert scene.deployments().keys() == {name}
     assert witness.most_pods[name] == 8
     assert witness.pool_sizes[pool["resize"]["name"]] == [0, 1, 2, 1]
     assert all(item.services(SMALL) == {name} for item in witness.routings["chat-routing"][began:])
     drained = [message for _, reason, message in scene.events() if reason == "ReplicaDraining"]
-    assert len(drained) == 6
+    assert len(drained) == 4

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 
 def test_a_size_that_somebody_else_set_is_left_alone(scene, witness):
     pool = scene.rented(A100, price=20)
-    scene.apply(plans.plan(scene.namespace, [plans.model(rate=60)], [pool], budget=90))
+    # The plan that pays for all that the other one rents is worth leaving at once.
+    change = {"drainSeconds": 1, "minLifetime": "1s"}
+    scene.apply(plans.plan(scene.namespace, [plans.model(rate=60)], [pool], budget=90, change=change))
     scene.wait_ready()
     assert scene.size_of(pool) == 1
     pods = {pod["metadata"]["uid"] for pod in scene.ready_pods()}

@@ -68,6 +68,10 @@ class Feed:
             self._listeners.remove(listener)
             self._ticks.remove(tick)
 
+    def catch_up(self) -> None:
+        """Wait until listeners have heard of all that has happened so far."""
+        time.sleep(SORTING_SECONDS + 0.25)
+
     def _watch(self, resource: Resource) -> None:
         known: dict[str, Json] = {}
         while not self._stopped.is_set():

@@ -44,14 +44,17 @@ def model(
     }
 
 
-def card(billions: int) -> Json:
-    """The architecture of a large model: in bf16 it needs two bytes of memory for each of its weights."""
+def card(billions: int, *, most_gpus: int) -> Json:
+    """The architecture of a large model: in bf16 it needs two bytes of memory for each of its weights.
+
+    With a head for each GPU and one layer it runs on ``most_gpus`` GPUs at most.
+    """
     return {
         "parameters": billions * _GIGA,
-        "layers": 96,
-        "hiddenSize": 12288,
-        "attentionHeads": 96,
-        "kvHeads": 8,
+        "layers": 1,
+        "hiddenSize": 8192,
+        "attentionHeads": most_gpus,
+        "kvHeads": most_gpus,
         "headDim": 128,
     }
 

@@ -111,6 +111,10 @@ class Witness:
     def __exit__(self, *_: object) -> None:
         self._feed.leave(self._hear, self._judge)
 
+    def catch_up(self) -> None:
+        """Wait until all that has happened so far is seen."""
+        self._feed.catch_up()
+
     def report(self) -> str:
         """All violations, one a line."""
         return "\n".join(map(str, self.violations))

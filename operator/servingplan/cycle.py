@@ -41,6 +41,8 @@ class TurnReport:
     again: bool = False
     """The world changed by our own hand: look again at once."""
     decision: Decision | None = None
+    world: Observation | None = None
+    """What it saw."""
 
 
 class Turns:
@@ -79,6 +81,7 @@ class Turns:
             wake_in_seconds=decision.wake_in_seconds,
             again=bool(outcome.done),
             decision=decision,
+            world=world,
         )
 
     async def retire(self) -> TurnReport:
@@ -98,6 +101,7 @@ class Turns:
             wake_in_seconds=decision.wake_in_seconds,
             again=bool(outcome.done),
             decision=decision,
+            world=world,
         )
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:

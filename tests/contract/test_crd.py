@@ -253,9 +253,14 @@ def test_unknown_fields_are_pruned_where_nobody_asks_for_strictness(cluster):
     assert "colour" not in json.loads(done.stdout)["spec"]
 
 
+SPELLINGS = (
+    "1000m 0.5 2000 1.5 0.1m 0.5n 0 999999n 3.0000001 1e3 1000e3 1E4 12e6 1E 2P "
+    "1024Mi 1.5Gi 0.5Ki 1000Ki 0.3Gi 0.01Ki 16Gi 0Gi 0.7Ti 0.1Ei"
+)
+
+
 def test_quantities_are_rendered_in_the_api_servers_own_spelling(cluster):
-    given = "1000m 0.5 2000 1.5 0.1m 0.5n 0 1024Mi 1.5Gi 0.5Ki 1000Ki 0.3Gi 0.01Ki 16Gi 0Gi 1e3 1000e3 1E4 12e6 1E 2P 0.7Ti 0.1Ei 999999n 3.0000001"
-    resources = {f"example.com/r{number}": text for number, text in enumerate(given.split())}
+    resources = {f"example.com/r{number}": text for number, text in enumerate(SPELLINGS.split())}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "llm"}}
     manifest = {**quota, "spec": {"hard": {f"requests.{name}": text for name, text in resources.items()}}}
     answer = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest))
@@ -263,3 +268,23 @@ def test_quantities_are_rendered_in_the_api_servers_own_spelling(cluster):
     assert {text: kept[f"requests.{name}"] for name, text in resources.items()} == {
         text: canonical_quantity(text) for text in resources.values()
     }
+
+
+@pytest.mark.parametrize("name", ["sharded", "single-gpu-spot-claim", "image-weights-and-pod-template"])
+def test_rendered_manifests_come_back_as_they_were_rendered(cluster, name):
+    """Else they would look changed on every turn."""
+
+    def differences(ours, theirs, path=""):
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            return [text for key in ours for text in differences(ours[key], theirs.get(key), f"{path}.{key}")]
+        if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+            pairs = zip(ours, theirs, strict=True)
+            return [text for number, (a, b) in enumerate(pairs) for text in differences(a, b, f"{path}[{number}]")]
+        return [] if ours == theirs else [f"{path}: {ours!r} became {theirs!r}"]
+
+    rendered = list(yaml.safe_load_all((ROOT / "tests" / "golden" / "render" / f"{name}.yaml").read_text()))
+    for manifest in rendered:
+        answer = cluster.kubectl(
+            "apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest)
+        )
+        assert differences(manifest, json.loads(answer)) == []

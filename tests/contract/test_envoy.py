@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Replica(ThreadingHTTPServer):
     def __init__(self, name):
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 4096  # one packet per answer
 
             def do_GET(self):
                 self.send_response(200)
@@ -126,10 +128,9 @@ class Gateway:
         self.port, self.admin_port, self.mount = port, admin_port, mount
 
     def stats(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)
-        connection.request("GET", "/stats?format=json")
-        entries = json.loads(connection.getresponse().read())["stats"]
-        connection.close()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)) as connection:
+            connection.request("GET", "/stats?format=json")
+            entries = json.loads(connection.getresponse().read())["stats"]
         return {item["name"]: item["value"] for item in entries if "value" in item}
 
     def follow(self, document):
@@ -145,12 +146,13 @@ class Gateway:
     def ask(self, number=1, **headers):
         """Answers of requests with these headers: (status, headers, body)."""
         named = {f"x-servingplan-{key}": value for key, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        for _ in range(number):
-            connection.request("GET", "/v1/models", headers=named)
-            answer = connection.getresponse()
-            yield answer.status, dict(answer.getheaders()), answer.read().decode()
-        connection.close()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            answers = []
+            for _ in range(number):
+                connection.request("GET", "/v1/models", headers=named)
+                answer = connection.getresponse()
+                answers.append((answer.status, dict(answer.getheaders()), answer.read().decode()))
+        return answers
 
     def shares(self, number, **headers):
         return Counter(body for status, _, body in self.ask(number, **headers) if status == 200)
@@ -187,7 +189,7 @@ def gateway(tmp_path_factory):
         end = time.monotonic() + 20
         while True:
             try:
-                next(running.ask())
+                running.ask()
                 break
             except OSError:
                 assert process.poll() is None, (folder / "log").read_text()
@@ -266,7 +268,7 @@ def test_a_class_with_nothing_ready_answers_503(gateway):
 
 def test_what_is_above_the_admitted_rate_answers_429(gateway):
     started = time.monotonic()
-    answers = list(gateway.ask(200, model="meta/llama", **{"class": "rare"}))
+    answers = gateway.ask(200, model="meta/llama", **{"class": "rare"})
     seconds = time.monotonic() - started
     admitted = sum(status == 200 for status, _, _ in answers)
     assert 3 <= admitted <= 3 + 3 * (1 + seconds / 1.2)

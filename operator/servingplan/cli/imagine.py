@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servingplan.api.v1alpha1 import NodePool, parse_spec
+from servingplan.api.v1alpha1 import NodePool, name_problem, parse_spec
 from servingplan.cli.files import fail
 from servingplan.model.world import Node, Observation, PlanObject, PoolObject
 
@@ -22,6 +22,8 @@ def imagined_world(manifest: dict[str, Any]) -> Observation:
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:
         fail("\n       ".join(str(error) for error in errors))
+    if problem := name_problem(metadata["name"], spec):
+        fail(str(problem))
     nodes: list[Node] = []
     for pool in spec.node_pools:
         if pool.resize is None:

@@ -13,7 +13,7 @@ import kopf
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.cycle import Turns
 from servingplan.errors import ApiError
-from servingplan.handlers.wake import Alarm, Watchers
+from servingplan.handlers.wake import Alarm, Interest, Watchers
 from servingplan.kube import Kube
 from servingplan.observe.cluster import Reader
 from servingplan.settings import Settings
@@ -75,6 +75,8 @@ class Operator:
                 retry = 1.0
                 if report.gone:
                     return
+                if report.world is not None:
+                    self.alarm.care(namespace, name, Interest.of(report.world))
                 if report.wake_in_seconds is not None:
                     pause = min(pause, max(SHORTEST_PAUSE_SECONDS, report.wake_in_seconds))
                 if report.again:

@@ -1,4 +1,4 @@
-"""Who wakes whom: changes in the cluster end the sleep of the plans that may care. Nothing is decided from an event.
+"""Who wakes whom: changes in the cluster end the sleep of the plans that they concern. Nothing is decided from an event.
 
 A watch that fails is begun again; what it missed meanwhile is seen by the next periodic turn.
 """
@@ -12,11 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, SERVICES, Api, Resource
+from servingplan.model.world import Observation
 from servingplan.observe.parse import node_of, pod_gpus
+from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.settings import Settings
 
@@ -24,6 +27,58 @@ log = logging.getLogger("servingplan.wake")
 
 Json = dict[str, Any]
 LONGEST_PAUSE_SECONDS = 30.0
+_OWN_RESOURCES = (DEPLOYMENTS, SERVICES, CONFIG_MAPS)
+
+
+@dataclass(frozen=True)
+class News:
+    """An object came, went, or changed in what a turn reads of it."""
+
+    resource: Resource
+    namespace: str
+    labels: dict[str, str]
+    node: str | None
+    """Of a pod, or the name of the node itself."""
+
+    @classmethod
+    def of(cls, resource: Resource, item: Json) -> News:
+        """From the object."""
+        metadata = item["metadata"]
+        node = metadata["name"] if resource == NODES else (item.get("spec") or {}).get("nodeName")
+        return cls(resource, metadata.get("namespace", ""), metadata.get("labels") or {}, node)
+
+
+@dataclass(frozen=True)
+class Interest:
+    """What the turns of a plan read: a change of anything else leaves it asleep."""
+
+    namespace: str
+    label: str
+    selectors: tuple[dict[str, str], ...]
+    """Of the nodes of its pools."""
+    nodes: frozenset[str]
+    """Those that are there, and those that hold its pods."""
+
+    @classmethod
+    def of(cls, world: Observation) -> Interest:
+        """From what the last turn saw."""
+        spec, _ = effective_spec(world, read_record(world))
+        return cls(
+            namespace=world.plan.namespace,
+            label=names.label_value(world.plan.name),
+            selectors=tuple(pool.node_selector for pool in spec.node_pools) if spec else (),
+            nodes=frozenset(node.name for node in world.nodes),
+        )
+
+    def concerns(self, news: News) -> bool:
+        """Whether a turn may come out differently."""
+        if news.resource == NODES:
+            return news.node in self.nodes or any(item.items() <= news.labels.items() for item in self.selectors)
+        if (news.namespace, news.labels.get(names.PLAN_LABEL)) == (self.namespace, self.label):
+            return True
+        if news.resource == PODS:
+            return news.node in self.nodes
+        return news.resource not in _OWN_RESOURCES  # pool objects are few
 
 
 class Alarm:
@@ -32,29 +87,40 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._bells: dict[tuple[str, str], asyncio.Event] = {}
+        self._interests: dict[tuple[str, str], Interest] = {}
 
     def bell(self, namespace: str, name: str) -> asyncio.Event:
         """The event that a plan sleeps on."""
         return self._bells.setdefault((namespace, name), asyncio.Event())
 
+    def care(self, namespace: str, name: str, interest: Interest) -> None:
+        """From now on only what concerns the plan wakes it; until this is first called everything does."""
+        before = self._interests.get((namespace, name))
+        self._interests[namespace, name] = interest
+        if before is not None and before.selectors != interest.selectors:
+            self.bell(namespace, name).set()  # for what happened while the interest was still the old one
+
     def forget(self, namespace: str, name: str) -> None:
         """The plan is gone."""
         self._bells.pop((namespace, name), None)
+        self._interests.pop((namespace, name), None)
 
-    def ring(self) -> None:
-        """Wake every plan: which of them a change concerns, its own turn finds out."""
+    def ring(self, news: News | None = None) -> None:
+        """Wake the plans that the news concern; without any, all of them."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ring)
+            self._loop.call_soon_threadsafe(self._ring, news)
 
-    def _ring(self) -> None:
-        for bell in self._bells.values():
-            bell.set()
+    def _ring(self, news: News | None) -> None:
+        for plan, bell in self._bells.items():
+            interest = self._interests.get(plan)
+            if news is None or interest is None or interest.concerns(news):
+                bell.set()
 
 
 class Watchers:
     """One thread per kind of object."""
 
-    def __init__(self, *, api: Api, settings: Settings, ring: Callable[[], None]) -> None:
+    def __init__(self, *, api: Api, settings: Settings, ring: Callable[[News | None], None]) -> None:
         self._api = api
         self._settings = settings
         self._ring = ring
@@ -65,7 +131,7 @@ class Watchers:
         self._begin(NODES, None, None, _node_facts)
         self._begin(PODS, None, None, _pod_facts)
         for namespace in self._settings.namespaces or (None,):
-            for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+            for resource in _OWN_RESOURCES:
                 self._begin(resource, namespace, names.PLAN_LABEL, _own_facts)
         for kind in sorted(self._settings.pool_kinds or ()):
             threading.Thread(target=self._watch_kind, args=(kind,), name=f"watch-{kind}", daemon=True).start()
@@ -103,7 +169,7 @@ class Watchers:
                     if self._stopped.is_set():
                         return
                     if self._is_news(known, kind, item, facts):
-                        self._ring()
+                        self._ring(News.of(resource, item))
             except NotFound:
                 return
             except ApiError as error:
@@ -111,7 +177,7 @@ class Watchers:
             except Exception:
                 log.exception("the watch of %s failed; it is begun again", resource.plural)
             pause = 0.5 if time.monotonic() - started > 60 else min(2 * pause, LONGEST_PAUSE_SECONDS)
-            self._ring()
+            self._ring(None)
             self._stopped.wait(pause)
 
     def _is_news(self, known: dict[str, str], kind: str, item: Json, facts: Callable[[Json], Any]) -> bool:

@@ -63,17 +63,24 @@ class Reader:
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         nodes = {node.name: node for node in _listed(nodes_read, "nodes", failures)}
         pods = _listed(self._threads.submit(self._pods, plan, label, nodes), "pods", failures)
-        held = {pod.node for pod in pods}
+        # Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter.
+        held = {pod.node for pod in pods if pod.deployment is not None}
         selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+        near = {
+            name: node
+            for name, node in sorted(nodes.items())
+            if name in held or any(_matches(node.labels, selector) for selector in selectors)
+        }
         return Observation(
             now=now,
             plan=plan,
-            nodes=tuple(
-                nodes[key]
-                for key in sorted(nodes)
-                if key in held or any(_matches(nodes[key].labels, selector) for selector in selectors)
+            nodes=tuple(near.values()),
+            pods=tuple(
+                sorted(
+                    (pod for pod in pods if pod.deployment is not None or pod.node in near),
+                    key=lambda pod: (pod.namespace, pod.name),
+                )
             ),
-            pods=tuple(sorted(pods, key=lambda pod: (pod.namespace, pod.name))),
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=tuple(read.result() for read in pool_reads),
             other_plans=tuple(_listed(others_read, "other plans", failures)),
@@ -132,9 +139,6 @@ class Reader:
             item = self._api.get(resource, resize.name, namespace=where)
             path = resize.size_path
             wanted = parse.at(item, path)
-            if wanted is None and resize.replicas_path is None and path == ("spec", "replicas"):
-                self._api.get(resource, resize.name, namespace=where, subresource="scale")
-                wanted = 0  # sizes of zero may be left out by the API server
         except NotFound as error:
             return PoolObject(
                 pool=pool,
@@ -150,7 +154,8 @@ class Reader:
                 pool=pool,
                 reference=reference,
                 problem_reason="NotResizable",
-                problem=f"has no whole number at .{'.'.join(path)}; correct replicasPath",
+                problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
+                "spec.replicas is set), or correct replicasPath",
             )
         annotations = item["metadata"].get("annotations") or {}
         sizes = (parse.at(item, ("status", field)) for field in ("nodes", "replicas", "count"))

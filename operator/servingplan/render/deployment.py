@@ -29,6 +29,8 @@ PROTECTED_ARGUMENTS = (
     "-tp",
     "--pipeline-parallel-size",
     "-pp",
+    "--data-parallel-size",
+    "-dp",
     "--port",
     "--host",
     "--max-model-len",
@@ -109,7 +111,7 @@ def replica_template(
     if volumes:
         pod["volumes"] = volumes
     template = merge({"metadata": {}, "spec": pod}, engine.pod_template)
-    _check_template(model, template, gpus)
+    _check_template(model, pool, template, gpus)
     canonical: Json = quantities.canonical(template)
     return canonical
 
@@ -225,7 +227,10 @@ def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
 
 def _check_arguments(model: Model) -> None:
     for argument in model.engine.extra_args:
-        if argument.partition("=")[0] in PROTECTED_ARGUMENTS:
+        # The engine takes underscores for dashes, and the beginning of a long name for the name.
+        name = argument.partition("=")[0].replace("_", "-")
+        short = name.startswith("--") and len(name) > 2
+        if any(name == protected or (short and protected.startswith(name)) for protected in PROTECTED_ARGUMENTS):
             raise InputError(
                 f"spec.models[{model.name}].engine.extraArgs",
                 argument,
@@ -233,22 +238,40 @@ def _check_arguments(model: Model) -> None:
             )
 
 
-def _check_template(model: Model, template: Json, gpus: int) -> None:
+def _check_template(model: Model, pool: NodePool, template: Json, gpus: int) -> None:
     field = f"spec.models[{model.name}].engine.podTemplate"
     if not isinstance(template.get("spec"), dict) or not isinstance(template.get("metadata"), dict):
         raise InputError(field, template, "must be a partial PodTemplateSpec with metadata and spec")
     pod = template["spec"]
-    engine = next((item for item in pod["containers"] if item.get("name") == "engine"), None)
-    limits = (engine or {}).get("resources", {}).get("limits", {})
-    if str(limits.get(names.GPU_RESOURCE)) != str(gpus):
-        raise InputError(
-            f"{field}.spec.containers[engine].resources", limits, f"the plan decides {names.GPU_RESOURCE}; remove it"
-        )
-    for item in pod["containers"]:
-        other = item.get("resources", {}).get("limits", {}) if item.get("name") != "engine" else {}
-        if names.GPU_RESOURCE in other:
+    for kind in ("containers", "initContainers"):
+        listed = pod.get(kind, [])
+        if not isinstance(listed, list) or not all(isinstance(item, dict) and "name" in item for item in listed):
+            raise InputError(f"{field}.spec.{kind}", listed, "must be a list of containers with names")
+        for item in listed:
+            engine = kind == "containers" and item["name"] == "engine"
+            where = f"{field}.spec.{kind}[{item['name']}].resources"
+            for part in ("limits", "requests"):
+                asked = _within(item, "resources", part, names.GPU_RESOURCE)
+                if engine and str(asked) != str(gpus):
+                    raise InputError(where, asked, f"the plan decides {names.GPU_RESOURCE}; remove it")
+                if not engine and asked is not None:
+                    raise InputError(where, asked, "only the engine may hold GPUs; remove it")
+    for item in _within(model.engine.pod_template, "spec", "containers") or ():
+        if item["name"] == "engine" and "args" in item:
             raise InputError(
-                f"{field}.spec.containers[{item.get('name')}].resources", other, "only the engine may hold GPUs"
+                f"{field}.spec.containers[engine].args", item["args"], "give arguments in engine.extraArgs instead"
             )
     if "nodeName" in pod:
         raise InputError(f"{field}.spec.nodeName", pod["nodeName"], "the plan decides the node; remove it")
+    for key, value in pool.node_selector.items():
+        if _within(pod, "nodeSelector", key) != value:
+            raise InputError(
+                f"{field}.spec.nodeSelector", pod.get("nodeSelector"), f"the plan decides the pool; remove {key}"
+            )
+
+
+def _within(value: Any, *keys: str) -> Any:
+    """What lies below these keys, or None."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

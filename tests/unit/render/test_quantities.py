@@ -6,11 +6,15 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from servingplan.render.quantities import canonical, canonical_quantity
 
 SUFFIXES = {
     **{suffix: Fraction(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
-    **{suffix: Fraction(1000) ** power for power, suffix in enumerate("n u m - k M G T P E".split(), -3)},
+    **{
+        suffix: Fraction(1000) ** power
+        for power, suffix in enumerate(["n", "u", "m", "-", "k", "M", "G", "T", "P", "E"], -3)
+    },
     "": Fraction(1),
 }
 del SUFFIXES["-"]

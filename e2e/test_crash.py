@@ -1,0 +1,198 @@
+"""The operator is killed right before and right after every one of its writes, and comes back each time.
+
+One plan is applied until it serves, edited so that a replica is drained and a node given back, and deleted. Its first,
+undisturbed life tells how many writes that takes; then it lives once more for each write and each of both moments, with
+SIGKILL at that moment. Everything that the API server showed meanwhile is held against what must never happen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from e2e.cluster.proxy import Moment, Write
+from e2e.crash_support import (
+    BUDGET_DOLLARS,
+    DEPLOYMENT_LABEL,
+    FIXED_DOLLARS,
+    PLAN,
+    RENTED_DOLLARS,
+    Json,
+    Life,
+    Stage,
+    State,
+    annotations,
+    is_ready,
+    labels,
+    states,
+)
+from e2e.support.cluster import Cluster
+
+LIVES_AT_A_TIME = 12
+
+
+@pytest.fixture(scope="module")
+def stage(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """What all lives share."""
+    if not (cluster.has_karpenter and cluster.has_kwok):
+        pytest.skip("this cluster lacks Karpenter with its KWOK provider, or a KWOK that plays nodes")
+    with Stage(cluster, tmp_path_factory.mktemp("crash")) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stage: Stage) -> Life:
+    """A life without a kill."""
+    return stage.live("undisturbed")
+
+
+@pytest.fixture(scope="module")
+def lives(stage: Stage, undisturbed: Life) -> list[Life]:
+    """One life for each write and moment."""
+    with ThreadPoolExecutor(max_workers=LIVES_AT_A_TIME) as pool:
+        deaths = [(write.number, moment) for write in undisturbed.writes for moment in Moment]
+        running = [
+            pool.submit(stage.live, f"{moment.name.lower()}-{number}", (number, moment)) for number, moment in deaths
+        ]
+        return [life.result() for life in running]
+
+
+def test_a_life_has_every_kind_of_write(undisturbed: Life) -> None:
+    assert {_kind(write) for write in undisturbed.writes} >= {
+        "finalizer",
+        "record",
+        "service",
+        "deployment",
+        "pool",
+        "place",
+        "routing",
+        "status",
+        "event",
+        "drain",
+        "scale down",
+        "delete deployment",
+        "delete service",
+    }
+    assert undisturbed.served["deployments"] == {"large on fixed": 1, "large on rented": 1}
+    assert undisturbed.edited["deployments"] == {"large on fixed": 1}
+
+
+def test_it_was_killed_before_and_after_every_kind_of_write(undisturbed: Life, lives: list[Life]) -> None:
+    killed = [life for life in lives if life.killed_at is not None]
+    # A life may take a write or two less than the first one: events of one turn in one, of two turns in another.
+    assert len(killed) >= 0.9 * len(lives)
+    for moment in Moment:
+        at = {_kind(life.killed_at) for life in killed if life.killed_at and life.moment is moment}
+        assert at >= {_kind(write) for write in undisturbed.writes}
+
+
+def test_it_comes_to_the_same_end_as_an_undisturbed_run(undisturbed: Life, lives: list[Life]) -> None:
+    for life in lives:
+        assert life.served == undisturbed.served, life.describe()
+        assert life.edited == undisturbed.edited, life.describe()
+
+
+def test_no_shape_ever_has_two_deployments(undisturbed: Life, lives: list[Life]) -> None:
+    for life, state in _all_states(undisturbed, lives):
+        shapes = [_shape(item) for item in state.all("Deployment")]
+        assert len(shapes) == len(set(shapes)), life.describe()
+
+
+def test_there_are_never_more_live_pods_than_planned(undisturbed: Life, lives: list[Life]) -> None:
+    planned: dict[str, int] = {}
+    for life, state in _all_states(undisturbed, lives):
+        if (fleet := state.record.fleet) is not None:
+            planned |= {item.deployment: item.replicas for item in fleet.replica_sets}
+        alive: dict[str, int] = defaultdict(int)
+        for pod in state.all("Pod"):
+            if "deletionTimestamp" not in pod["metadata"]:
+                alive[labels(pod)[DEPLOYMENT_LABEL]] += 1
+        assert all(count <= planned[name] for name, count in alive.items()), life.describe()
+
+
+def test_every_object_is_the_plans_and_was_written_down_before(undisturbed: Life, lives: list[Life]) -> None:
+    known: set[str] = set()
+    owner = None
+    for life, state in _all_states(undisturbed, lives):
+        if (found := state.one("LLMServingPlan")) is not None:
+            owner = found["metadata"]["uid"]
+        if (fleet := state.record.fleet) is not None:
+            known |= {item.deployment for item in fleet.replica_sets}
+        known |= {f"{PLAN}-plan", f"{PLAN}-routing"}
+        for item in (*state.all("Deployment"), *state.all("Service"), *state.ours("ConfigMap")):
+            owners = [reference["uid"] for reference in item["metadata"].get("ownerReferences", ())]
+            assert owners == [owner], life.describe()
+            assert item["metadata"]["name"] in known, life.describe()
+
+
+def test_spend_is_never_above_the_budget(undisturbed: Life, lives: list[Life]) -> None:
+    for life, state in _all_states(undisturbed, lives):
+        fixed = {node["metadata"]["name"] for node in state.nodes("fixed")}
+        used = {pod["spec"].get("nodeName") for pod in state.all("Pod")} & fixed
+        rented = max(state.asked_nodes, len(state.nodes("rented")))
+        assert FIXED_DOLLARS * len(used) + RENTED_DOLLARS * rented <= BUDGET_DOLLARS, life.describe()
+
+
+def test_weights_are_only_ever_on_ready_replicas(undisturbed: Life, lives: list[Life]) -> None:
+    for life, state in _all_states(undisturbed, lives):
+        models = (state.routing or {}).get("models", {})
+        targets = [item for model in models.values() for entry in model["classes"] for item in entry["targets"]]
+        serving = {
+            labels(pod)[DEPLOYMENT_LABEL]
+            for pod in state.all("Pod")
+            if is_ready(pod) and labels(pod)["servingplan.dev/serving"] == "true"
+        }
+        assert {item["service"] for item in targets if item["weight"] > 0} <= serving, life.describe()
+
+
+def test_a_pod_is_placed_once_and_runs_where_it_was_placed(undisturbed: Life, lives: list[Life]) -> None:
+    for life in (undisturbed, *lives):
+        places: dict[str, set[str]] = defaultdict(set)
+        for change in life.changes:
+            if change.kind == "Pod":
+                placed = annotations(change.item).get("servingplan.dev/placed-on")
+                bound = change.item["spec"].get("nodeName")
+                assert bound in (None, placed), life.describe()
+                places[change.uid] |= {placed} if placed else set()
+        assert all(len(nodes) <= 1 for nodes in places.values()), life.describe()
+        done = [write.path for write in life.writes if _kind(write) == "place" and write.status == 200]
+        assert len(done) == len(set(done)), life.describe()
+
+
+def _all_states(undisturbed: Life, lives: list[Life]) -> Iterator[tuple[Life, State]]:
+    for life in (undisturbed, *lives):
+        for _, state in states(life.changes):
+            yield life, state
+
+
+def _shape(deployment: Json) -> str:
+    """What a replica is, without the names that it goes by."""
+    template = deployment["spec"]["template"]
+    return json.dumps([template["spec"], annotations(template)], sort_keys=True)
+
+
+_KINDS = (
+    (r"PATCH .*/llmservingplans/[^/]*/status", "", "status"),
+    (r"PATCH .*/llmservingplans/", "", "finalizer"),
+    (r"PATCH .*-plan\?", "", "record"),
+    (r"PATCH .*-routing\?", "", "routing"),
+    (r"PATCH .*/services/", "", "service"),
+    (r"PATCH .*/deployments/.*force", "", "deployment"),
+    (r"PATCH .*/deployments/", '"replicas"', "scale down"),
+    (r"PATCH .*/nodepools/", "", "pool"),
+    (r"PATCH .*/pods/", '"schedulingGates"', "place"),
+    (r"PATCH .*/pods/", '"servingplan.dev/draining-since"', "drain"),
+    (r"POST .*/events", "", "event"),
+    (r"DELETE .*/deployments/", "", "delete deployment"),
+    (r"DELETE .*/services/", "", "delete service"),
+)
+
+
+def _kind(write: Write) -> str:
+    request, body = f"{write.method} {write.path}", write.body.decode()
+    return next((kind for path, part, kind in _KINDS if re.match(path, request) and part in body), request)

@@ -1,0 +1,287 @@
+"""A kind of replica becomes a Deployment and a Service that a person would have written."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.errors import InputError
+from servingplan.model.fleet import Fleet, ReplicaSet
+from servingplan.model.world import PlanObject
+from servingplan.render import deployment, names
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "render"
+RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
+PLAN = PlanObject(namespace="llm", name="chat", uid="0b51e7a2", generation=1, spec=RAW)
+
+
+def spec(*, model=None, pool=None, engine=None, variant=None):
+    raw = copy.deepcopy(RAW)
+    raw["models"][0].update(model or {})
+    raw["models"][0]["engine"].update(engine or {})
+    raw["models"][0]["variants"][0].update(variant or {})
+    raw["nodePools"][0].update(pool or {})
+    return PlanSpec.model_validate(raw)
+
+
+def template(tp=4, pp=1, **changes):
+    made = spec(**changes)
+    model = made.models[0]
+    return deployment.replica_template(
+        model=model, variant=model.variants[0], pool=made.node_pools[0], tensor_parallel=tp, pipeline_parallel=pp
+    )
+
+
+def engine_of(made):
+    return next(item for item in made["spec"]["containers"] if item["name"] == "engine")
+
+
+def pod_template(**engine):
+    return {"podTemplate": {"spec": {"containers": [{"name": "engine", **engine}]}}}
+
+
+def digest(made, **changes):
+    identity = {"plan": "llm/chat", "model": "m", "variant": "bf16", "pool": "h100", **changes}
+    return deployment.replica_digest(**identity, template=made)
+
+
+def manifests(made):
+    name = names.deployment_name("chat", "llama-3.1-70b", digest(made))
+    replicas = ReplicaSet(
+        deployment=name,
+        model="llama-3.1-70b",
+        variant="bf16",
+        pool="h100",
+        gpu="H100-SXM-80GB",
+        tensor_parallel=4,
+        pipeline_parallel=1,
+        replicas=2,
+        planned={"chat": 3.0, "long-in": 1.5},
+        capacity={"chat": 2.5, "long-in": 1.25},
+        priority=100,
+        error_band=0.15,
+        source="derived",
+    )
+    fleet = Fleet(replica_sets=(replicas,))
+    return [
+        deployment.deployment(
+            plan=PLAN, replica_set=replicas, template=made, replicas=2, startup_seconds=1800, fleet=fleet
+        ),
+        deployment.service(plan=PLAN, replica_set=replicas),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("sharded", {}),
+        ("single-gpu-spot-claim", {"tp": 1, "pool": {"capacityType": "Spot"}, "variant": {"source": "pvc://w/llama"}}),
+        (
+            "image-weights-and-pod-template",
+            {
+                "variant": {"source": "oci://models/llama:1"},
+                "engine": {
+                    "podTemplate": {
+                        "metadata": {"annotations": {"team": "search"}},
+                        "spec": {
+                            "runtimeClassName": "nvidia",
+                            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+                            "containers": [
+                                {
+                                    "name": "engine",
+                                    "env": [
+                                        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "t"}}}
+                                    ],
+                                    "resources": {"requests": {"cpu": "4000m", "memory": "65536Mi"}},
+                                },
+                                {"name": "log-shipper", "image": "shipper:1"},
+                            ],
+                        },
+                    }
+                },
+            },
+        ),
+    ],
+)
+def test_the_manifests_are_the_ones_kept(name, changes):
+    path = GOLDEN / f"{name}.yaml"
+    text = yaml.safe_dump_all(manifests(template(**changes)), sort_keys=False, width=120)
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), "UPDATE_GOLDEN=1 writes the files anew"
+
+
+def test_the_engine_is_told_what_the_plan_decided():
+    assert engine_of(template(tp=4, pp=2))["args"] == [
+        "--model=meta-llama/Llama-3.1-70B-Instruct",
+        "--served-model-name=llama-3.1-70b",
+        "--port=8000",
+        "--tensor-parallel-size=4",
+        "--pipeline-parallel-size=2",
+        "--max-model-len=8192",
+        "--enable-prefix-caching",
+    ]
+
+
+def test_gpus_are_asked_for_by_shards_and_share_memory():
+    made = template(tp=4, pp=2)
+    amount = {names.GPU_RESOURCE: "8"}
+    assert engine_of(made)["resources"] == {"limits": amount, "requests": amount}
+    assert made["spec"]["volumes"] == [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}]
+    assert engine_of(made)["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm"}]
+    single = template(tp=1)
+    assert "volumes" not in single["spec"]
+    assert "volumeMounts" not in engine_of(single)
+
+
+def test_a_replica_has_as_long_to_start_as_the_plan_allows():
+    made = engine_of(template(engine={"startupSeconds": 1234}))
+    startup = made["startupProbe"]
+    assert 1234 <= startup["periodSeconds"] * startup["failureThreshold"] < 1234 + startup["periodSeconds"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert made[probe]["httpGet"] == {"path": "/health", "port": "http"}
+
+
+def test_a_stopping_replica_finishes_what_it_has():
+    pod = template()["spec"]
+    sleep = engine_of(template())["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] == sleep + deployment.SHUTDOWN_SECONDS
+
+
+def test_a_pod_waits_for_its_place():
+    pod = template()["spec"]
+    assert pod["schedulingGates"] == [{"name": names.PLACEMENT_GATE}]
+    assert pod["nodeSelector"] == {"karpenter.sh/nodepool": "h100"}
+
+
+def test_spot_nodes_are_tolerated_where_they_are_rented():
+    keys = [item["key"] for item in template(pool={"capacityType": "Spot"})["spec"]["tolerations"]]
+    assert names.GPU_RESOURCE in keys
+    assert "cloud.google.com/gke-spot" in keys
+    assert [item["key"] for item in template()["spec"]["tolerations"]] == [names.GPU_RESOURCE]
+
+
+def test_the_service_selects_only_pods_that_serve():
+    made, service = manifests(template())
+    pod_labels = made["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= pod_labels.items()
+    assert service["spec"]["selector"][names.SERVING_LABEL] == "true"
+    assert names.SERVING_LABEL not in made["spec"]["selector"]["matchLabels"]
+    assert made["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--model=other",
+        "--model",
+        "--tensor-parallel-size=8",
+        "--tensor_parallel_size=8",
+        "--tensor-par=8",
+        "-tp",
+        "-tp=8",
+        "--data-parallel-size=2",
+        "-dp=2",
+        "--port=1",
+        "--host",
+        "--served-model-name=x",
+        "--max-model-len=9",
+    ],
+)
+def test_arguments_that_the_plan_decides_are_refused(argument):
+    with pytest.raises(InputError) as refused:
+        template(engine={"extraArgs": [argument]})
+    assert refused.value.field == "spec.models[llama-3.1-70b].engine.extraArgs"
+    assert refused.value.value == argument
+    assert "remove it" in refused.value.advice
+
+
+@pytest.mark.parametrize("argument", ["--model-impl=vllm", "--enable-prefix-caching", "--host-cache=1", "--", "-O3"])
+def test_other_arguments_are_passed_on(argument):
+    assert engine_of(template(engine={"extraArgs": [argument]}))["args"][-1] == argument
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        (pod_template(resources={"limits": {"nvidia.com/gpu": 1}}), "containers[engine].resources"),
+        (pod_template(resources={"requests": {"nvidia.com/gpu": 1}}), "containers[engine].resources"),
+        (pod_template(resources=None), "containers[engine].resources"),
+        (pod_template(args=["--tensor-parallel-size=8"]), "containers[engine].args"),
+        (
+            {"podTemplate": {"spec": {"containers": [{"name": "x", "resources": {"limits": {"nvidia.com/gpu": 1}}}]}}},
+            "containers[x].resources",
+        ),
+        (
+            {
+                "podTemplate": {
+                    "spec": {"initContainers": [{"name": "x", "resources": {"limits": {"nvidia.com/gpu": 1}}}]}
+                }
+            },
+            "initContainers[x].resources",
+        ),
+        ({"podTemplate": {"spec": {"containers": "engine"}}}, "spec.containers"),
+        ({"podTemplate": {"spec": {"containers": [{"image": "x"}]}}}, "spec.containers"),
+        ({"podTemplate": {"spec": {"nodeName": "n1"}}}, "spec.nodeName"),
+        ({"podTemplate": {"spec": {"nodeSelector": {"karpenter.sh/nodepool": "a100"}}}}, "spec.nodeSelector"),
+        ({"podTemplate": {"spec": None}}, "podTemplate"),
+        ({"podTemplate": {"metadata": []}}, "podTemplate"),
+    ],
+)
+def test_a_pod_template_may_not_take_over_what_the_plan_decides(part, field):
+    with pytest.raises(InputError) as refused:
+        template(engine=part)
+    assert refused.value.field.endswith(field)
+
+
+def test_weights_from_elsewhere_than_known_are_refused():
+    made = spec()
+    model = made.models[0]
+    odd = model.variants[0].model_copy(update={"source": "s3://x"})
+    with pytest.raises(InputError, match="must begin with hf://, pvc:// or oci://"):
+        deployment.replica_template(
+            model=model, variant=odd, pool=made.node_pools[0], tensor_parallel=1, pipeline_parallel=1
+        )
+
+
+def test_the_hash_changes_exactly_when_the_replica_does():
+    same = [
+        template(),
+        template(model={"priority": 7}),
+        template(pool={"dollarsPerNodeHour": "1", "maxNodes": 9}),
+        template(engine={"podTemplate": {"spec": {"nodeSelector": {"karpenter.sh/nodepool": "h100"}}}}),
+    ]
+    others = [
+        template(tp=8),
+        template(tp=2, pp=2),
+        template(model={"maxModelLen": 4096}),
+        template(engine={"image": "vllm/vllm-openai:v0.19.0"}),
+        template(engine={"extraArgs": []}),
+        template(engine={"startupSeconds": 60}),
+        template(variant={"source": "hf://other/model"}),
+        template(pool={"capacityType": "Spot"}),
+        template(pool={"nodeSelector": {"karpenter.sh/nodepool": "h100", "zone": "a"}}),
+    ]
+    assert len({digest(made) for made in same}) == 1
+    assert len({digest(made) for made in (same[0], *others)}) == 1 + len(others)
+    renamed = {digest(same[0], **{key: "other"}) for key in ("plan", "model", "variant", "pool")}
+    assert len({digest(same[0]), *renamed}) == 5
+
+
+def test_quantities_spelled_in_two_ways_are_one_replica():
+    one, other = (template(engine=pod_template(resources={"requests": {"cpu": cpu}})) for cpu in ("4", "4000m"))
+    assert digest(one) == digest(other)
+
+
+def test_merging_joins_maps_named_items_and_other_lists():
+    base = {"a": {"b": 1}, "named": [{"name": "x", "v": 1}], "plain": [1, 2], "gone": 1}
+    over = {"a": {"c": 2}, "named": [{"name": "y"}, {"name": "x", "w": 2}], "plain": [2, 3], "gone": None}
+    assert deployment.merge(base, over) == {
+        "a": {"b": 1, "c": 2},
+        "named": [{"name": "x", "v": 1, "w": 2}, {"name": "y"}],
+        "plain": [1, 2, 3],
+        "gone": None,
+    }

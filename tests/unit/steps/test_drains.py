@@ -1,0 +1,132 @@
+"""Who may leave, when, and who goes first."""
+
+import pytest
+
+from servingplan.steps.drains import PATIENCE_SECONDS, departures, seconds_since
+from servingplan.steps.seats import Seat, Seating
+from tests.unit.steps.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
+
+
+def seating(**more):
+    return Seating(**{"stay": (), "seats": (), "movers": (), "surplus": (), "leaving": (), "unseated": 0, **more})
+
+
+def leave(*pods, surplus=(), the_fleet=None, the_facts=None, pools=None, strays=(), **more):
+    parts = {"surplus": tuple(surplus), **{key: more.pop(key) for key in ("stay", "seats", "leaving") if key in more}}
+    arguments = {
+        "spend": 0.0,
+        "budget": 100.0,
+        "growing": False,
+        "growth_held_back": False,
+        "plan_age_seconds": 3600.0,
+        "drain_seconds": 30.0,
+        "startup_seconds": lambda model: 600.0,
+        **more,
+    }
+    return departures(
+        world=world(*pods),
+        pools=pools or (),
+        fleet=the_fleet or fleet(),
+        facts=the_facts or {"d": facts(), "old": facts(), "new": facts()},
+        seatings={"h100": seating(**parts)},
+        strays=tuple(strays),
+        **arguments,
+    )
+
+
+def drained(found):
+    return [item.name for item, _ in found.drain]
+
+
+def test_what_nobody_plans_for_drains_at_once():
+    old = pod("old", "n1", of="old")
+    assert drained(leave(old, surplus=[old])) == ["old"]
+
+
+def test_an_old_replica_waits_until_its_successor_serves():
+    old, new = pod("old", "n1", of="old"), pod("new", "n2", of="new", ready=False, placed_since=NOW)
+    plan = fleet(replica_set("new"))
+    assert drained(leave(old, new, surplus=[old], stay=(new,), the_fleet=plan)) == []
+    ready = new.model_copy(update={"ready": True})
+    assert drained(leave(old, ready, surplus=[old], stay=(ready,), the_fleet=plan)) == ["old"]
+
+
+def test_a_replica_is_removed_only_when_its_drain_is_over():
+    begun = pod("old", "n1", of="old", draining_since="2026-01-01T00:59:40Z")
+    found = leave(begun, surplus=[begun])
+    assert (found.victims, found.wake_in_seconds) == (frozenset(), 10.0)
+    over = begun.model_copy(update={"draining_since": "2026-01-01T00:59:30Z"})
+    assert leave(over, surplus=[over]).victims == {over.uid}
+
+
+def test_a_replica_that_serves_nobody_is_removed_at_once():
+    starting = pod("old", "n1", of="old", ready=False)
+    assert leave(starting, surplus=[starting]).victims == {starting.uid}
+
+
+def test_a_drain_is_called_off_when_the_replica_is_wanted_again():
+    back = pod("d", "n1", draining_since=NOW)
+    assert leave(back, stay=(back,)).restore == (back,)
+
+
+def test_a_replica_is_stuck_when_its_start_up_time_is_over_and_not_before():
+    slow = pod("d", "n1", ready=False, placed_since="2026-01-01T00:50:01Z")
+    found = leave(slow, stay=(slow,))
+    assert (found.stuck, found.wake_in_seconds) == ((), 1.0)
+    stuck = slow.model_copy(update={"placed_since": "2026-01-01T00:50:00Z"})
+    assert leave(stuck, stay=(stuck,)).stuck == (stuck,)
+
+
+def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
+    low, high = pod("low", "n1", of="old", gpus=8), pod("high", "n2", of="d", gpus=8)
+    the_facts = {"old": facts(priority=1, model="a"), "d": facts(priority=5, model="b")}
+    pools = (pool(node("n1"), node("n2"), pods=[low, high], wanted=2),)
+    planned = fleet(replica_set("x", model="a"), replica_set("y", model="b"))  # both would wait for successors
+    found = leave(
+        low, high, surplus=[high, low], the_facts=the_facts, the_fleet=planned, pools=pools, spend=20, budget=10
+    )
+    assert drained(found) == ["low"]
+
+
+def blocked_by_old(**more):
+    old, new = pod("old", "n1", of="old", gpus=8), pod("new", of="new", gpus=8)
+    pools = (pool(node("n1"), pods=[old], wanted=more.pop("wanted", 1)),)
+    return leave(
+        old,
+        new,
+        surplus=[old],
+        seats=(Seat(new, "n1", free_now=False),),
+        the_fleet=fleet(replica_set("new", gpus=8), nodes={"h100": 1}),
+        pools=pools,
+        **more,
+    )
+
+
+def test_a_replica_makes_room_where_its_successor_has_nowhere_else_to_go():
+    assert drained(blocked_by_old()) == ["old"]
+
+
+@pytest.mark.parametrize("coming", [{"growing": True}, {"wanted": 2}])
+def test_a_replica_waits_for_nodes_that_are_coming_but_not_for_ever(coming):
+    found = blocked_by_old(plan_age_seconds=PATIENCE_SECONDS - 5, **coming)
+    assert (drained(found), found.wake_in_seconds) == ([], 5.0)
+    assert drained(blocked_by_old(plan_age_seconds=PATIENCE_SECONDS, **coming)) == ["old"]
+
+
+def test_a_node_is_cleared_at_a_time_when_the_budget_holds_growth_back():
+    pods = [pod("a", "n1", of="old"), pod("b", "n1", of="old"), pod("c", "n2", of="old")]
+    pools = (pool(node("n1"), node("n2"), pods=pods, wanted=2),)
+    planned = fleet(replica_set("new", 3))
+    found = leave(*pods, surplus=pods, the_fleet=planned, pools=pools, leaving=("n1", "n2"), growth_held_back=True)
+    assert drained(found) == ["c"]
+
+
+def test_replicas_of_a_pool_that_the_spec_no_longer_has_leave_like_others():
+    stray = pod("old", "elsewhere", of="old")
+    assert drained(leave(stray, strays=[stray])) == ["old"]
+
+
+def test_a_time_that_cannot_be_read_is_long_ago():
+    assert seconds_since("yesterday", NOW) == float("inf")
+    assert seconds_since(None, NOW) == float("inf")
+    assert seconds_since("2026-01-01T00:59:00Z", NOW) == 60
