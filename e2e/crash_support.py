@@ -11,12 +11,13 @@ import ctypes
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -251,6 +252,14 @@ def states(changes: list[Change]) -> Iterator[tuple[Change, State]]:
         yield change, state
 
 
+def final(changes: list[Change]) -> State:
+    """The state after all of them."""
+    state = State()
+    for change in changes:
+        state.follow(change)
+    return state
+
+
 def labels(item: Json) -> dict[str, str]:
     """Of any object."""
     return item["metadata"].get("labels") or {}
@@ -269,6 +278,49 @@ def is_ready(item: Json) -> bool:
 
 
 # --- operators that can be killed ------------------------------------------------------------------------------------
+
+_KINDS = (
+    (r"PATCH .*/llmservingplans/[^/]*/status", "", "status"),
+    (r"PATCH .*/llmservingplans/", "", "finalizer"),
+    (r"PATCH .*-plan\?", "", "record"),
+    (r"PATCH .*-routing\?", "", "routing"),
+    (r"PATCH .*/services/", "", "service"),
+    (r"PATCH .*/deployments/.*force", "", "deployment"),
+    (r"PATCH .*/deployments/", '"replicas"', "scale down"),
+    (r"PATCH .*/nodepools/", "", "pool"),
+    (r"PATCH .*/pods/", '"schedulingGates"', "place"),
+    (r"PATCH .*/pods/", '"servingplan.dev/draining-since"', "drain"),
+    (r"POST .*/events", "", "event"),
+    (r"DELETE .*/deployments/", "", "delete deployment"),
+    (r"DELETE .*/services/", "", "delete service"),
+)
+
+
+def kind_of(write: Write) -> str:
+    """What a write is for."""
+    request, body = f"{write.method} {write.path}", write.body.decode()
+    return next((kind for path, part, kind in _KINDS if re.match(path, request) and part in body), request)
+
+
+def numbered(writes: Iterable[Write]) -> list[tuple[str, int]]:
+    """Each write as its kind and the how-manieth of its kind it is."""
+    counts: dict[str, int] = defaultdict(int)
+    out = []
+    for kind in map(kind_of, writes):
+        counts[kind] += 1
+        out.append((kind, counts[kind]))
+    return out
+
+
+@dataclass(frozen=True)
+class Death:
+    """SIGKILL at a moment of the n-th write of a kind."""
+
+    phase: str
+    kind: str
+    ordinal: int
+    """Within the phase."""
+    moment: Moment
 
 
 _PR_SET_PDEATHSIG = 1
@@ -290,29 +342,41 @@ class Operator:
     def __init__(self, namespace: str, proxy: WriteProxy, kubeconfig: Path, log: Path) -> None:
         self._arguments = (str(kubeconfig), namespace, str(log))
         self._proxy = proxy
-        self.killed_at: Write | None = None
+        proxy.hook = self._hook
+        self._phase_begins_after = 0
+        self._death: Death | None = None
+        self.died: list[tuple[Death, Write]] = []
 
     def start(self) -> None:
         """Start it; again after a kill."""
         self._process = _FORKS.Process(target=_run_operator, args=self._arguments, daemon=True)
         self._process.start()
 
-    def kill_at(self, number: int, moment: Moment) -> None:
-        """SIGKILL at that moment of its write of that number; what it had begun besides is cut off too."""
+    def expect(self, death: Death | None) -> None:
+        """A phase begins, in which it is to die so, once."""
+        self._phase_begins_after, self._death = len(self._proxy.writes), death
 
-        def hook(write: Write, now: Moment) -> Verdict:
-            if self.killed_at is None and write.number == number and now is moment:
-                self.killed_at = write
-                self._process.kill()
-                return Verdict.DROP
+    @property
+    def writes_of_phase(self) -> tuple[Write, ...]:
+        """Those since ``expect``."""
+        return tuple(self._proxy.writes[self._phase_begins_after :])
+
+    def _hook(self, write: Write, now: Moment) -> Verdict:
+        death = self._death
+        if death is None or now is not death.moment:
             return Verdict.PASS
-
-        self._proxy.hook = hook
+        of_phase = self._proxy.writes[self._phase_begins_after : write.number]
+        if numbered(of_phase)[-1:] != [(death.kind, death.ordinal)]:
+            return Verdict.PASS
+        self._death = None
+        self.died.append((death, write))
+        self._process.kill()
+        return Verdict.DROP
 
     def revive(self) -> None:
         """Start it again if the kill has happened and it is down."""
         if not self._process.is_alive():
-            assert self.killed_at is not None, f"the operator ended by itself, see {self._arguments[2]}"
+            assert self.died, f"the operator ended by itself, see {self._arguments[2]}"
             self._process.join()
             self._process.close()
             self.start()
@@ -333,9 +397,10 @@ class Life:
     """What became of one plan from apply to serving, through an edit, to its deletion."""
 
     namespace: str
-    writes: tuple[Write, ...]
-    killed_at: Write | None
-    moment: Moment | None
+    writes: dict[str, tuple[Write, ...]]
+    """By phase."""
+    died: tuple[tuple[Death, Write], ...]
+    """Where it was killed, at most once in each phase."""
     served: Json
     """Where the cluster came to rest after the apply."""
     edited: Json
@@ -344,9 +409,9 @@ class Life:
 
     def describe(self) -> str:
         """For whoever has to find out."""
-        at = self.killed_at
-        killed = f"{self.moment.value}: {at.number} {at.method} {at.path}" if at and self.moment else "never"
-        return f"{self.namespace}, killed {killed}"
+        return f"{self.namespace}, killed " + "; ".join(
+            f"{death.moment.value}: {write.method} {write.path}" for death, write in self.died
+        )
 
 
 class Stage:
@@ -357,6 +422,7 @@ class Stage:
         self._folder = folder
         self._history = History(cluster)
         self._rights = rights(NAMESPACE, ())
+        self._namespaces: list[str] = []
 
     def __enter__(self) -> Self:
         self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
@@ -369,35 +435,56 @@ class Stage:
         for item in (*self._rights, {"kind": "Namespace", "metadata": {"name": NAMESPACE}}):
             if item["kind"] in ("ClusterRole", "ClusterRoleBinding", "Namespace"):
                 self._cluster.try_kubectl("delete", item["kind"], item["metadata"]["name"], "--wait=false")
+        if self._cluster.certificate is None:  # a cluster that stays
+            for namespace in self._namespaces:
+                self._cluster.try_kubectl("delete", "namespace", namespace, "--wait=false")
 
-    def live(self, namespace: str, kill: tuple[int, Moment] | None = None) -> Life:
-        """One plan: applied until it serves, edited until it has shrunk, deleted until nothing of it is left."""
+    def live(self, namespace: str, deaths: Mapping[str, Death | None] | None = None) -> Life:
+        """One plan: applied until it serves, edited until it has shrunk, deleted until nothing of it is left.
+
+        ``deaths``: where the operator is killed, by phase. Each phase ends at rest, so that the next begins afresh.
+        """
         account = next(item["metadata"]["name"] for item in self._rights if item["kind"] == "ServiceAccount")
         api = self._cluster.api
+        deaths = deaths or {}
+        writes = {}
+        self._namespaces.append(namespace)
         with WriteProxy(self._cluster.kubeconfig) as proxy:
             path = self._folder / f"{namespace}.kubeconfig"
             service_account.write_kubeconfig(self._cluster.kubeconfig, NAMESPACE, account, path, server=proxy.url)
             operator = Operator(namespace, proxy, path, self._folder / f"{namespace}.log")
-            if kill is not None:
-                operator.kill_at(*kill)
             made = [api.create(resource, manifest) for resource, manifest in ground(namespace)]
+            operator.expect(deaths.get("apply"))
             uid = api.create(PLANS, plan(namespace, 6), namespace=namespace)["metadata"]["uid"]
             operator.start()
             try:
                 served = self._wait(namespace, operator, serves)
+                writes["apply"] = operator.writes_of_phase
+                operator.expect(deaths.get("edit"))
                 spec = {"models": plan(namespace, 2)["spec"]["models"]}
                 api.merge(PLANS, PLAN, {"spec": spec}, manager="user", namespace=namespace)
                 edited = self._wait(namespace, operator, has_shrunk)
+                writes["edit"] = operator.writes_of_phase
+                operator.expect(deaths.get("delete"))
                 api.delete(PLANS, PLAN, uid=uid, namespace=namespace)
                 self._wait(namespace, operator, is_gone)
+                writes["delete"] = operator.writes_of_phase
             finally:
                 operator.stop()
                 for (resource, _), item in zip(ground(namespace), made, strict=True):
-                    api.delete(resource, item["metadata"]["name"], uid=item["metadata"]["uid"])
+                    if resource != NAMESPACES:
+                        api.delete(resource, item["metadata"]["name"], uid=item["metadata"]["uid"])
             assert not proxy.errors, proxy.errors
             changes = self._history.of(namespace)
-            moment = kill[1] if kill else None
-            return Life(namespace, tuple(proxy.writes), operator.killed_at, moment, served, edited, changes)
+            return Life(namespace, writes, tuple(operator.died), served, edited, changes)
+
+    def wait_until_collected(self) -> None:
+        """Until nothing is left of any plan. The garbage collector takes its time when it has much to do."""
+        deadline = time.monotonic() + CONVERGE_SECONDS
+        for namespace in self._namespaces:
+            while left := leftovers(final(self._history.of(namespace))):
+                assert time.monotonic() < deadline, (namespace, left)
+                time.sleep(0.2)
 
     def _wait(self, namespace: str, operator: Operator, look: Callable[[State], Json | None]) -> Json:
         deadline = time.monotonic() + CONVERGE_SECONDS
@@ -406,14 +493,12 @@ class Stage:
             operator.revive()
             changes = self._history.of(namespace)
             if len(changes) > seen:
-                seen, state = len(changes), State()
-                for change in changes:
-                    state.follow(change)
+                seen, state = len(changes), final(changes)
                 if (found := look(state)) is not None:
                     return found
             if time.monotonic() > deadline:
                 raise AssertionError(
-                    f"{namespace}: not at rest after {CONVERGE_SECONDS:.0f} s; killed at {operator.killed_at}; "
+                    f"{namespace}: not at rest after {CONVERGE_SECONDS:.0f} s; died {operator.died}; "
                     f"status {json.dumps(state.status, indent=1)}"
                 )
             time.sleep(0.1)
@@ -432,9 +517,14 @@ def has_shrunk(state: State) -> Json | None:
 
 
 def is_gone(state: State) -> Json | None:
-    """Whether nothing is left of the plan."""
-    left = any(state.ours(kind) for kind in ("Deployment", "Service", "ConfigMap", "Pod"))
-    return None if left or state.one("LLMServingPlan") or state.claimed_by or state.asked_nodes else {}
+    """Whether the plan is gone, with all that is not collected with its owner."""
+    left = state.all("LLMServingPlan") or state.ours("Pod") or state.claimed_by or state.asked_nodes
+    return None if left else {}
+
+
+def leftovers(state: State) -> list[Json]:
+    """What should have been collected with the plan."""
+    return [*state.ours("Deployment"), *state.ours("Service"), *state.ours("ConfigMap"), *state.ours("Pod")]
 
 
 def at_rest(state: State, *, generation: int) -> Json | None:
@@ -443,7 +533,11 @@ def at_rest(state: State, *, generation: int) -> Json | None:
     if found is None or found["metadata"]["generation"] != generation:
         return None
     fleet = state.record.fleet
-    if fleet is None or state.status.get("observedGeneration") != generation or state.status["planHash"] != fleet.hash:
+    if (
+        fleet is None
+        or state.status.get("observedGeneration") != generation
+        or state.status.get("planHash") != fleet.hash
+    ):
         return None
     names = {item.deployment for item in fleet.replica_sets}
     if any({item["metadata"]["name"] for item in state.ours(kind)} != names for kind in ("Deployment", "Service")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from e2e.cluster import stages
@@ -69,8 +70,8 @@ def plan(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "budget": {"dollarsPerHour": f"{budget:g}"},
-            "models": models,
-            "nodePools": pools,
+            "models": deepcopy(models),
+            "nodePools": deepcopy(pools),
             "change": {"drainSeconds": 1},
             **more,
         },

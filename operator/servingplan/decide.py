@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import PlanSpec, seconds_of
+from servingplan.api.v1alpha1 import PlanSpec, parse_spec, seconds_of
 from servingplan.errors import InputError
 from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool
 from servingplan.model.answer import Answer
@@ -61,7 +61,7 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     pools, _ = read_pools(spec, world)
     fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
     facts = replica_facts(world, fleet)
-    return _routing_actions(world, spec, fleet, facts, ready_replicas(world))
+    return _routing_actions(world, _spec_in_force(record, spec), fleet, facts, ready_replicas(world))
 
 
 def decide(world: Observation, solve: Solve) -> Decision:
@@ -110,7 +110,8 @@ def decide(world: Observation, solve: Solve) -> Decision:
         may_grow=not frozen,
         plan_age_seconds=math.inf if record.since is None else _seconds(record.since, world.now),
     )
-    objects, render_errors = _object_actions(world, spec, pools, fleet)
+    in_force = _spec_in_force(record, spec)
+    objects, render_errors = _object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     return Decision(
@@ -118,7 +119,7 @@ def decide(world: Observation, solve: Solve) -> Decision:
         waiting=record.waiting,
         first=_record_actions(world, record),
         grow=(*objects, *step.before_routing),
-        routing=_routing_actions(world, spec, fleet, facts, step.ready),
+        routing=_routing_actions(world, in_force, fleet, facts, step.ready),
         shrink=step.after_routing,
         findings=tuple(turn.findings),
         spend_dollars_per_hour=known_spend,
@@ -129,6 +130,11 @@ def decide(world: Observation, solve: Solve) -> Decision:
             (due for due in (step.wake_in_seconds, turn.plan_is_due_in) if due is not None), default=None
         ),
     )
+
+
+def _spec_in_force(record: PlanRecord, spec: PlanSpec) -> PlanSpec:
+    """The spec behind the plan in force: an edit that is wrong, or waits for approval, changes nothing of what runs."""
+    return (parse_spec(record.spec)[0] if record.spec is not None else None) or spec
 
 
 RETIREMENT_SECONDS = 1800.0
@@ -297,7 +303,11 @@ def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Ans
         running = Answer.model_validate(record.answer)
     except ValidationError:
         return False
-    if verify(question, running):
+    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
+    nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
+    running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
+    broken = verify(question.model_copy(update={"running": None}), running)
+    if any(item.promise != "proof" for item in broken):
         return False
     if _gain(running, answer) < float(spec.change.min_gain):
         return True

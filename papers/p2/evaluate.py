@@ -84,7 +84,9 @@ def evaluate(instance: Instance, plan: Plan) -> Evaluation:
         kind = kinds[i]
         routed[i] += share
         error[i] += instance.error_rate[i][j][k] * share
-        token_gb += kind.stored_kb_per_token * 1e-6 * (kind.input_tokens + kind.output_tokens) * kind.arrivals_per_hour * share
+        token_gb += (
+            kind.stored_kb_per_token * 1e-6 * (kind.input_tokens + kind.output_tokens) * kind.arrivals_per_hour * share
+        )
         if (j, k) in plan.shapes:
             n, m = plan.shapes[j, k]
             prompt = instance.compute_seconds_per_token[i][j][k] * kind.input_tokens / n
@@ -102,10 +104,13 @@ def evaluate(instance: Instance, plan: Plan) -> Evaluation:
     for (j, k), (n, m) in plan.shapes.items():
         here = [(i, share) for (i, its_j, its_k), share in plan.routes.items() if (its_j, its_k) == (j, k)]
         cache = sum(
-            (kinds[i].input_tokens + kinds[i].output_tokens) * instance.residence_seconds[i][j][k] * share for i, share in here
+            (kinds[i].input_tokens + kinds[i].output_tokens) * instance.residence_seconds[i][j][k] * share
+            for i, share in here
         )
         at_most(
-            f"(5f) pair {j},{k}", (models[j].weights_gb + models[j].kv_gb_per_token * cache) / (n * m), tiers[k].memory_gb
+            f"(5f) pair {j},{k}",
+            (models[j].weights_gb + models[j].kv_gb_per_token * cache) / (n * m),
+            tiers[k].memory_gb,
         )
         work_tflop = sum(
             models[j].gflop_per_token

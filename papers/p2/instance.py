@@ -168,14 +168,16 @@ class _Type:
 
 _TEXT, _MEDIA = (1000.0, 1500.0), (2000.0, 3000.0)
 _TYPES = (
-    _Type("Summarization", (512, 256), (0.03, 0.05), (18e3, 25e3), (10, 14), (4, 8), (0.03, 0.05), (1e-4, 3e-4), _TEXT),
-    _Type("Code", (256, 512), (0.02, 0.03), (3e3, 5e3), (10, 14), (4, 8), (0.02, 0.04), (3e-4, 5e-4), _TEXT),
-    _Type("Translation", (128, 128), (0.02, 0.03), (5e3, 8e3), (10, 14), (1.5, 4), (0.02, 0.04), (1e-4, 3e-4), _TEXT),
-    _Type("Math", (64, 256), (0.05, 0.07), (3e3, 5e3), (10, 14), (2, 6), (0.03, 0.05), (5e-4, 8e-4), _TEXT),
-    _Type("Image", (32, 1024), (0.06, 0.08), (1e3, 2e3), (40, 60), (8, 15), (0.04, 0.07), (5e-4, 1e-3), _MEDIA),
-    _Type("Video", (48, 2048), (0.08, 0.10), (1e3, 3e3), (80, 120), (15, 25), (0.05, 0.08), (5e-4, 1e-3), _MEDIA),
+    _Type("Summarization", (512, 256), (0.03, 0.05), (18e3, 25e3), (10, 14), (3, 6), (0.02, 0.03), (1e-4, 3e-4), _TEXT),
+    _Type("Code", (256, 512), (0.02, 0.03), (6e3, 1e4), (10, 14), (3, 6), (0.02, 0.03), (3e-4, 5e-4), _TEXT),
+    _Type(
+        "Translation", (128, 128), (0.02, 0.03), (8e3, 12e3), (10, 14), (1.5, 2.5), (0.02, 0.03), (1e-4, 3e-4), _TEXT
+    ),
+    _Type("Math", (64, 256), (0.05, 0.07), (5e3, 8e3), (10, 14), (1.5, 3), (0.02, 0.03), (5e-4, 8e-4), _TEXT),
+    _Type("Image", (32, 1024), (0.06, 0.08), (1e3, 2e3), (40, 60), (6, 12), (0.03, 0.06), (5e-4, 1e-3), _MEDIA),
+    _Type("Video", (48, 2048), (0.08, 0.10), (1e3, 3e3), (80, 120), (12, 25), (0.04, 0.08), (5e-4, 1e-3), _MEDIA),
 )
-_TASK_OVERHEAD = (0.8, 1.2)
+_TASK_OVERHEAD = (1.0, 2.5)
 """tau_i in d^comp = tau_i B_j sigma_k / BW_k; not printed [R]."""
 
 
@@ -293,7 +295,10 @@ def generate(size: tuple[int, int, int], seed: int) -> Instance:
         models=models,
         tiers=tiers,
         compute_seconds_per_token=_grid(
-            size, lambda i, j, k: overhead[i] * models[j].weights_gb * _BYTES_SHARE[grades[k][1]] / cards[k].bandwidth_gb_per_s
+            size,
+            lambda i, j, k: (
+                overhead[i] * models[j].weights_gb * _BYTES_SHARE[grades[k][1]] / cards[k].bandwidth_gb_per_s
+            ),
         ),
         # one activation of 2 bytes a hidden unit crosses the link for each token: nanoseconds, so PP is all but free [R]
         link_seconds_per_token=_grid(size, lambda _, j, k: bases[j].hidden * 2e-9 / cards[k].link_gb_per_s),

@@ -7,9 +7,8 @@ limit, because the adapter's tolerance is absolute.
 
 from dataclasses import dataclass
 
-from servingplan.solve.milp import Column, Limits, Outcome, Program, Stopwatch, Term
-
 from papers.p2.instance import SECONDS_PER_HOUR, Instance, Plan
+from servingplan.solve.milp import Column, Limits, Outcome, Program, Stopwatch, Term
 
 NODES = 2**31 - 1
 """No work limit: the deadline ends these runs, as Gurobi's 600 s ended the paper's."""

@@ -32,7 +32,7 @@ def run(
     liveness_address: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_LIVENESS_ADDRESS", help="HOST:PORT of the health endpoint. Empty: none.")
     ] = "0.0.0.0:8080",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what kopf does too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and what kopf does too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
     import logging
@@ -45,7 +45,8 @@ def run(
     from servingplan.settings import Settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("kopf").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("servingplan").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("kopf").setLevel(logging.INFO if verbose else logging.WARNING)
     solve = solve_with()
 
     def make_turns(api: Kube, reader: Reader):  # type: ignore[no-untyped-def]  # noqa: ANN202

@@ -75,6 +75,7 @@ class Operator:
                 retry = 1.0
                 if report.gone:
                     return
+                log.debug("%s/%s: turn of %.3f s, %d writes", namespace, name, report.seconds, report.writes)
                 if report.world is not None:
                     self.alarm.care(namespace, name, Interest.of(report.world))
                 if report.wake_in_seconds is not None:

@@ -2,17 +2,22 @@
 
 Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Read in this order:
 
-* `exact`       the entry: `solve(question) -> answer`
+* `entry`       `solve(question) -> answer`; `methods` is the table of methods
+* `exact`       every level to proof; `anytime` a plan at once and a better one with time
 * `instance`    numbers, orders and prunes the question (`prune` has the dominance rule and its proof)
 * `constraints` the rows, one function per family (`packing` has the node-packing theorem and patterns)
 * `objective`   the levels of "better"
 * `levels`      optimises level after level
 * `route`       who serves what when the copies are given
+* `incumbent`   plans that are known, `first` the first ones, `rounding` those from the relaxation, `certify` their bounds
+* `relax`       the linear relaxation
+* `draft`       a plan under construction, `cover` the rules that construct one for given rates
 * `survive`     losses to survive, `change` when a move is worth it, `reasons` why there is no plan
 * `report`      copies and nodes -> answer
 * `milp`        the adapter to PuLP and HiGHS, the only importer of pulp
 """
 
-from servingplan.solve.exact import METHODS, solve
+from servingplan.solve.entry import solve
+from servingplan.solve.methods import METHODS
 
 __all__ = ["METHODS", "solve"]

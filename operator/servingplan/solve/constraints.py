@@ -41,6 +41,19 @@ class PlanProgram:
     contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
     """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
 
+    moved: dict[int, Column] = field(default_factory=dict)
+    """|y[c] - running[c]| of shapes that run; of the others it is y[c]."""
+
+    def with_moved(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        """A point of the program before `moved` was added, with the values of these columns; no point stays none."""
+        if not values:
+            return ()
+        running = self.instance.running_copies()
+        point = [*values, *(0.0,) * (self.program.columns_count() - len(values))]
+        for c, column in self.moved.items():
+            point[column] = abs(values[self.copies[c]] - running[c])
+        return tuple(point)
+
     def load(self, c: int, k: int) -> float:
         """Busy copies of c that serve all of the target of class k: D[k] / h[c,k]."""
         return self.targets[k] / self.instance.rate(c, k)
@@ -146,9 +159,7 @@ def define_demand(plan: PlanProgram) -> None:
 def define_load(plan: PlanProgram) -> None:
     """sum_k D[k]/h[c,k] x[c,k] <= y[c] rho[c](y[c])."""
     for c, shape in enumerate(plan.instance.shapes):
-        busy: list[Term] = [
-            (plan.shares[c, k], plan.load(c, k)) for k in range(len(plan.instance.classes)) if (c, k) in plan.shares
-        ]
+        busy: list[Term] = [(plan.shares[c, k], plan.load(c, k)) for k in plan.instance.served_by(c)]
         if busy:
             room = [(column, -factor) for column, factor in _capacity_terms(plan, c)]
             plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
@@ -322,8 +333,7 @@ def _gpus(instance: Instance, c: int) -> list[tuple[int, int]]:
 def sizes_on(instance: Instance, p: int) -> tuple[dict[int, int], dict[int, int]]:
     """Shapes on pool p of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
     pool = instance.pools[p]
-    on_pool = {c: s.gpus[pool.name] for c, s in enumerate(instance.shapes) if pool.name in s.gpus}
-    on_pool = {c: gpus for c, gpus in on_pool.items() if instance.copies_limit[c]}
+    on_pool = {c: instance.shapes[c].gpus[pool.name] for c in instance.on_pool(p) if instance.copies_limit[c]}
     sizes = {c: gpus for c, gpus in on_pool.items() if gpus <= pool.gpus_per_node}
     whole = {c: gpus // pool.gpus_per_node for c, gpus in on_pool.items() if gpus > pool.gpus_per_node}
     return sizes, whole

@@ -11,6 +11,7 @@ order among items that differ in name only.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve.prune import without_dominated
@@ -19,7 +20,7 @@ REFINEMENTS = 3
 """Rounds of refinement; three reach every item of a question from every other of the same model and back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instance:
     """A question in solver order. Indices: `p` pools, `k` classes with a positive rate, `c` shapes."""
 
@@ -34,12 +35,45 @@ class Instance:
 
     def pool_index(self) -> dict[str, int]:
         """Position by pool name."""
+        return self._pool_index
+
+    @cached_property
+    def _pool_index(self) -> dict[str, int]:
         return {pool.name: p for p, pool in enumerate(self.pools)}
 
     def serving(self, k: int) -> list[int]:
         """Shapes that can serve class k and of which at least one copy fits."""
-        name = self.classes[k].name
-        return [c for c, shape in enumerate(self.shapes) if name in shape.requests_per_second and self.copies_limit[c]]
+        return self._pairs[0][k]
+
+    def on_pool(self, p: int) -> list[int]:
+        """Shapes that use pool p."""
+        return self._users[p]
+
+    @cached_property
+    def _users(self) -> list[list[int]]:
+        index = self.pool_index()
+        users: list[list[int]] = [[] for _ in self.pools]
+        for c, shape in enumerate(self.shapes):
+            for name in shape.gpus:
+                users[index[name]].append(c)
+        return users
+
+    def served_by(self, c: int) -> list[int]:
+        """Classes that shape c can serve; none where no copy fits."""
+        return self._pairs[1][c]
+
+    @cached_property
+    def _pairs(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Shapes by class and classes by shape; found once, since questions may have 10^5 shapes."""
+        index = {cls.name: k for k, cls in enumerate(self.classes)}
+        serving: list[list[int]] = [[] for _ in self.classes]
+        served_by: list[list[int]] = [[] for _ in self.shapes]
+        for c, shape in enumerate(self.shapes):
+            if self.copies_limit[c]:
+                served_by[c] = sorted(index[name] for name in shape.requests_per_second if name in index)
+                for k in served_by[c]:
+                    serving[k].append(c)
+        return serving, served_by
 
     def rate(self, c: int, k: int) -> float:
         """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 where it cannot."""
@@ -56,6 +90,29 @@ class Instance:
     def nodes_per_copy(self, c: int, p: int) -> float:
         """Nodes of pool p that one copy of shape c takes: a share, or whole nodes."""
         return self.shapes[c].gpus.get(self.pools[p].name, 0) / self.pools[p].gpus_per_node
+
+    def share_price(self, c: int) -> float:
+        """Price of one copy as if nodes were sold by the GPU: GPUs / GPUs per node x node price, over its pools."""
+        return self._share_prices[c]
+
+    def cheapest_first(self, k: int) -> list[int]:
+        """Shapes that serve class k, each within its quality limit, by price per request, then GPUs per request."""
+        if k not in self._cheapest:
+            limit = self.classes[k].quality_loss_limit
+            fit = [c for c in self.serving(k) if limit is None or self.loss(c, k) <= limit]
+            rates = {c: self.rate(c, k) * utilization(self.shapes[c], 1) for c in fit}
+            gpus = {c: sum(self.shapes[c].gpus.values()) for c in fit}
+            self._cheapest[k] = sorted(fit, key=lambda c: (self.share_price(c) / rates[c], gpus[c] / rates[c], c))
+        return self._cheapest[k]
+
+    @cached_property
+    def _cheapest(self) -> dict[int, list[int]]:
+        return {}
+
+    @cached_property
+    def _share_prices(self) -> list[float]:
+        per_gpu = {pool.name: pool.dollars_per_node_hour / pool.gpus_per_node for pool in self.pools}
+        return [sum(gpus * per_gpu[name] for name, gpus in shape.gpus.items()) for shape in self.shapes]
 
     def running_copies(self) -> tuple[int, ...]:
         """Copies that run now, by shape."""
@@ -76,16 +133,17 @@ def capacity(shape: Shape, copies: int) -> float:
     return copies * utilization(shape, copies)
 
 
-def instance_of(question: Question) -> Instance:
-    """Number, order and prune a question whose floors fit its budget."""
+def instance_of(question: Question, *, prune: bool = True) -> Instance:
+    """Number, order and prune a question whose floors fit its budget; unpruned for methods that want certain shapes."""
     pools, classes, shapes = ordered_by_content(question)
     classes = tuple(cls for cls in classes if cls.requests_per_second > 0)
     running = question.running.replicas if question.running else {}
-    shapes = without_dominated(
-        shapes,
-        gpus_per_node={pool.name: pool.gpus_per_node for pool in pools},
-        kept=frozenset(name for name, count in running.items() if count),
-    )
+    if prune:
+        shapes = without_dominated(
+            shapes,
+            gpus_per_node={pool.name: pool.gpus_per_node for pool in pools},
+            kept=frozenset(name for name, count in running.items() if count),
+        )
     spare = question.budget_dollars_per_hour - math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in pools)
     nodes_limit = tuple(_affordable_nodes(pool, spare) for pool in pools)
     by_name = {pool.name: (pool, limit) for pool, limit in zip(pools, nodes_limit, strict=True)}
@@ -153,14 +211,16 @@ def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[Requ
                 serves[name].append((shapes[shape.name], rate, shape.quality_loss.get(name, 0.0)))
             seen[shape.name] = (
                 shapes[shape.name],
-                sorted((pools[name], gpus) for name, gpus in shape.gpus.items()),
-                sorted(
-                    (classes[name], rate, shape.quality_loss.get(name, 0.0))
-                    for name, rate in shape.requests_per_second.items()
+                tuple(sorted((pools[name], gpus) for name, gpus in shape.gpus.items())),
+                tuple(
+                    sorted(
+                        (classes[name], rate, shape.quality_loss.get(name, 0.0))
+                        for name, rate in shape.requests_per_second.items()
+                    )
                 ),
             )
-        pools = _ranked({name: (pools[name], sorted(found)) for name, found in uses.items()})
-        classes = _ranked({name: (classes[name], sorted(found)) for name, found in serves.items()})
+        pools = _ranked({name: (pools[name], tuple(sorted(found))) for name, found in uses.items()})
+        classes = _ranked({name: (classes[name], tuple(sorted(found))) for name, found in serves.items()})
         shapes = _ranked(seen)
     return (
         tuple(sorted(question.pools, key=lambda pool: (pools[pool.name], pool.name))),
@@ -171,12 +231,8 @@ def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[Requ
 
 def _ranked(contents: Mapping[str, tuple[object, ...]]) -> dict[str, int]:
     """Rank of each item's content; items of equal content share a rank."""
-    distinct: list[tuple[object, ...]] = []
-    for content in sorted(contents.values()):
-        if not distinct or distinct[-1] != content:
-            distinct.append(content)
-    rank = {repr(content): position for position, content in enumerate(distinct)}
-    return {name: rank[repr(content)] for name, content in contents.items()}
+    rank = {content: position for position, content in enumerate(sorted(set(contents.values())))}
+    return {name: rank[content] for name, content in contents.items()}
 
 
 def _or_below(value: float | None) -> float:

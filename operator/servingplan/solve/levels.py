@@ -5,7 +5,8 @@ and proofs; `report` makes the answer of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from servingplan.model.answer import Level, Stopped
 from servingplan.solve.constraints import Loss, PlanProgram, build
@@ -25,6 +26,8 @@ SERVICE_GAP = 1e-6
 """Service levels of MinimizeCost are proved this tightly whatever gap is asked: served in full must mean it."""
 HELD_SLACK = 1e-7
 """Relative slack of a level while later ones are optimised; below the verifier's tolerance of 1e-6."""
+START_NODES = 100
+"""Work limit of completing a known plan: only packing and tables are left to find."""
 TIE_BREAK_NODES = 1
 TIE_BREAK_GAP = 5e-3
 """Limits of the tie-break, which needs no proof, only to be the same every time."""
@@ -47,6 +50,22 @@ class Effort:
             seconds=None if left is None else left * part,
         )
 
+    def share(self, part: float) -> "Effort":
+        """The same effort with only this part of the time that is left."""
+        left = self.stopwatch.remaining_seconds()
+        return self if left is None else replace(self, stopwatch=Stopwatch(left * part))
+
+
+class Start(Protocol):
+    """A plan that is known: what the search needs of an `Incumbent`."""
+
+    @property
+    def copies(self) -> Sequence[int]: ...
+    @property
+    def nodes(self) -> Sequence[int]: ...
+    @property
+    def rates(self) -> Mapping[tuple[int, int], float]: ...
+
 
 @dataclass(slots=True)
 class Found:
@@ -62,6 +81,8 @@ class Found:
     """Size that is natural for each level, in its own unit: differences far below it are the solver's rounding."""
     stopped: Stopped = "proved"
     infeasible: bool = False
+    rates: Mapping[tuple[int, int], float] | None = None
+    """Requests/s of class k by shape c, of methods that route in their own way; None: the best routing."""
 
     @property
     def scale(self) -> float:
@@ -100,8 +121,9 @@ def search(
     exact_contents: bool = False,
     must_serve: Sequence[int] = (),
     incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None = None,
+    start: Start | None = None,
 ) -> Found:
-    """Optimise all levels in turn.
+    """Optimise all levels in turn; what is found is never worse than `start`, a plan that is known.
 
     `must_serve` are classes that have to be served in full, or there is no plan. `incumbent` gives, for the targets in use,
     the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
@@ -124,20 +146,28 @@ def search(
             return Found(infeasible=True)
         plan = build(instance, targets)
         relaxed = plan.program.optimise([(plan.served[0], 1.0)], "max", effort.limits(), relaxed=True)
-        if relaxed.value is not None:
+        if relaxed.value is not None and relaxed.stopped == "proved":
             if relaxed.value <= 1e-12:
                 return Found(infeasible=True)
             targets = tuple(target * relaxed.value for target in targets)
-        return _Search(program(), effort, incumbent).run()
-    if _all_reachable(targets, asked):
-        in_full = _Search(program(), effort, incumbent).run(in_full=True)
-        if not in_full.infeasible:
+        return _Search(program(), effort, incumbent, start).run()
+    if all_reachable(instance, targets):
+        hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
+        in_full = _Search(program(), effort.share(0.5) if hopeful else effort, incumbent, start).run(in_full=True)
+        if in_full.nodes or (not in_full.infeasible and start is None):
             return in_full
-    return _Search(program(), effort, incumbent).run()
+    return _Search(program(), effort, incumbent, start).run()
 
 
-def _all_reachable(targets: Sequence[float], asked: Sequence[float]) -> bool:
+def all_reachable(instance: Instance, targets: Sequence[float]) -> bool:
+    """Whether each class by itself could be served in full."""
+    asked = [cls.requests_per_second for cls in instance.classes]
     return all(target >= rate * (1 - 1e-12) for target, rate in zip(targets, asked, strict=True))
+
+
+def _serves_in_full(start: Start, asked: Sequence[float]) -> bool:
+    served = [sum(rate for (_, j), rate in start.rates.items() if j == k) for k in range(len(asked))]
+    return all(rate >= want * (1 - 1e-9) for rate, want in zip(served, asked, strict=True))
 
 
 class _Search:
@@ -148,10 +178,12 @@ class _Search:
         plan: PlanProgram,
         effort: Effort,
         incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None,
+        start: Start | None,
     ) -> None:
         self._plan = plan
         self._effort = effort
         self._found = Found(targets=plan.targets)
+        self._start = start
         self._values: tuple[float, ...] = ()
         self._running = incumbent(plan.targets) if incumbent else None
         self._service_gap = effort.relative_gap
@@ -163,7 +195,9 @@ class _Search:
         stages = service_stages(self._plan)
         if in_full:
             self._serve_in_full(stages)
+            self._begin(stages, least=1.0)
         else:
+            self._begin(stages, least=0.0)
             reached: dict[str, float] = {}
             for stage in stages:
                 if stage.redundant(reached):
@@ -180,10 +214,29 @@ class _Search:
         if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=0.8) is None:
             return self._found
         if self._plan.instance.question.running:
-            self._optimise(moves_stage(self._plan), gap=self._effort.relative_gap, part=0.8)
+            stage = moves_stage(self._plan)
+            self._values = self._plan.with_moved(self._values)
+            self._optimise(stage, gap=self._effort.relative_gap, part=0.8)
         self._break_ties()
         self._read()
         return self._found
+
+    def _begin(self, stages: Sequence[Stage], *, least: float) -> None:
+        """Give the solver the plan that is known, all its other columns found by fixing copies, nodes and rates."""
+        plan, start = self._plan, self._start
+        if start is None:
+            return
+        shares = {
+            pair: start.rates.get(pair, 0.0) / plan.targets[pair[1]] for pair in plan.shares if plan.targets[pair[1]]
+        }
+        served = [sum(share for (_, j), share in shares.items() if j == k) for k in range(len(plan.targets))]
+        if any(part < least * (1 - 1e-9) for part in served):
+            return
+        fixed = {column: float(count) for column, count in zip(plan.copies, start.copies, strict=True)}
+        fixed |= {column: float(count) for column, count in zip(plan.nodes, start.nodes, strict=True)}
+        fixed |= {plan.shares[pair]: share for pair, share in shares.items()}
+        terms = [term for stage in stages for term in stage.terms]
+        self._values = plan.program.completed(fixed, terms, self._effort.limits(nodes=START_NODES, part=0.5))
 
     def _serve_in_full(self, stages: Sequence[Stage]) -> None:
         for column in dict.fromkeys(self._plan.served):
@@ -205,14 +258,20 @@ class _Search:
 
     def _optimise(self, stage: Stage, *, gap: float, part: float) -> float | None:
         """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan."""
-        outcome = self._plan.program.optimise(stage.terms, stage.sense, self._effort.limits(gap=gap, part=part))
-        if outcome.infeasible or (outcome.value is None and not self._values):
+        program = self._plan.program
+        if self._values:
+            self._values += (0.0,) * (
+                program.columns_count() - len(self._values)
+            )  # rows without terms add a column at 0
+            program.start_from(self._values)
+        outcome = program.optimise(stage.terms, stage.sense, self._effort.limits(gap=gap, part=part))
+        if outcome.value is None and not self._values:
             self._found.infeasible = outcome.infeasible
             self._found.stopped = outcome.stopped
             return None
-        if outcome.values:
+        if outcome.values and not (self._values and _worse(stage, outcome.values, self._values)):
             self._values = outcome.values
-        value = sum(self._values[column] * factor for column, factor in stage.terms)
+        value = _value(stage, self._values)
         bound = _bound(outcome, stage, value)
         self._record(stage, value * stage.unit, bound * stage.unit, outcome)
         hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD_SLACK)
@@ -224,7 +283,7 @@ class _Search:
             return value
         running = self._running[stage.name] / stage.unit
         gap = SERVICE_GAP if stage.name.startswith("served") else self._effort.relative_gap
-        if _gap(running, bound) > max(gap, HELD_SLACK) + 1e-12:
+        if gap_of(running, bound) > max(gap, HELD_SLACK) + 1e-12:
             self._running = None
             return value
         return min(value, running) if stage.sense == "max" else max(value, running)
@@ -233,7 +292,7 @@ class _Search:
         stopped: Stopped = outcome.stopped if outcome else "proved"
         if stopped != "proved" and self._found.stopped != "deadline":
             self._found.stopped = stopped
-        level = Level(name=stage.name, value=value, bound=bound, gap=_gap(value, bound), proved=stopped == "proved")
+        level = Level(name=stage.name, value=value, bound=bound, gap=gap_of(value, bound), proved=stopped == "proved")
         self._found.levels.append(level)
         self._found.units[stage.name] = stage.unit
 
@@ -259,6 +318,15 @@ class _Search:
         found.contents = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.contents.items()}
 
 
+def _value(stage: Stage, values: Sequence[float]) -> float:
+    return sum(values[column] * factor for column, factor in stage.terms)
+
+
+def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    left, right = _value(stage, ours), _value(stage, theirs)
+    return left < right - HELD_SLACK if stage.sense == "max" else left > right + HELD_SLACK
+
+
 def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
     """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
     bound = outcome.bound
@@ -267,6 +335,7 @@ def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
     return max(bound, value) if stage.sense == "max" else max(0.0, min(bound, value))
 
 
-def _gap(value: float, bound: float) -> float:
+def gap_of(value: float, bound: float) -> float:
+    """`|bound - value| / max(|bound|, |value|)`; 0 when both are 0."""
     largest = max(abs(value), abs(bound))
     return abs(bound - value) / largest if largest else 0.0

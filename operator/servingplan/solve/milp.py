@@ -10,10 +10,11 @@ clock only a backstop that the outcome admits. Ties go to the first column, so c
 depends on content alone.
 """
 
+import importlib
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NewType
@@ -35,6 +36,12 @@ class SolverError(RuntimeError):
     """The solver failed, which is neither a plan nor a proof that there is none."""
 
 
+def load() -> None:
+    """Import PuLP and HiGHS now, so that no deadline pays for it."""
+    importlib.import_module("pulp")
+    importlib.import_module("highspy")
+
+
 class Stopwatch:
     """Seconds since it was made, and what is left of a deadline."""
 
@@ -51,6 +58,10 @@ class Stopwatch:
         if self._deadline_seconds is None:
             return None
         return max(0.0, self._deadline_seconds - self.elapsed_seconds())
+
+    def limited(self) -> bool:
+        """Whether there is a deadline."""
+        return self._deadline_seconds is not None
 
     def expired(self) -> bool:
         """Whether the deadline has passed."""
@@ -83,6 +94,8 @@ class Outcome:
     """Best objective that any point could have, as far as known."""
     values: tuple[float, ...] = field(default=(), repr=False)
     """Value of every column, in order; empty without a point."""
+    reduced_costs: tuple[float, ...] = field(default=(), repr=False)
+    """Of every column, in order, after a relaxed optimisation: what a unit of it would cost the objective."""
 
 
 class Program:
@@ -103,6 +116,10 @@ class Program:
         kind: Literal["Integer", "Continuous"] = "Integer" if integer else "Continuous"
         self._columns.append(self._problem.add_variable(self._label(name), lower, upper, kind))
         return Column(len(self._columns) - 1)
+
+    def columns_count(self) -> int:
+        """Columns so far."""
+        return len(self._columns)
 
     def add_row(self, name: str, terms: Iterable[Term], sense: Literal["<=", ">=", "=="], limit: float) -> None:
         """Add the row `sum(coefficient * column) sense limit`; a row without terms is added only if it cannot hold."""
@@ -159,14 +176,30 @@ class Program:
         infeasible = verdict in ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
         if not values and not infeasible and stats.status.name not in _LIMITS:
             raise SolverError(f"HiGHS ended with {verdict} on {self._problem.name}")
-        bound = stats.best_bound if stats.best_bound is not None else (stats.objective if values else None)
+        stopped = _LIMITS.get(stats.status.name, "proved")
+        bound = stats.best_bound  # absent after a stop before the first relaxation was solved, and of linear programs
+        if bound is None and values and stopped == "proved":
+            bound = stats.objective
         return Outcome(
-            stopped=_LIMITS.get(stats.status.name, "proved"),
+            stopped=stopped,
             infeasible=infeasible,
             value=stats.objective if values else None,
             bound=bound if bound is not None and math.isfinite(bound) else None,
             values=values,
+            reduced_costs=tuple(_reduced_cost(column) for column in self._columns) if relaxed and values else (),
         )
+
+    def completed(self, fixed: Mapping[Column, float], terms: Iterable[Term], limits: Limits) -> tuple[float, ...]:
+        """Values of all columns where some are fixed and the terms are largest; empty where there is no such point."""
+        before = {column: (self._columns[column].lowBound, self._columns[column].upBound) for column in fixed}
+        for column, value in fixed.items():
+            self._columns[column].lowBound = self._columns[column].upBound = value
+        start, self._start = self._start, ()
+        outcome = self.optimise(terms, "max", limits)
+        for column, (lower, upper) in before.items():
+            self._columns[column].lowBound, self._columns[column].upBound = lower, upper
+        self._start = outcome.values or start
+        return outcome.values
 
     def write_lp(self, path: Path, terms: Iterable[Term], sense: Literal["max", "min"]) -> None:
         """Write the program with this objective as an LP file, for people and for tests."""
@@ -196,6 +229,10 @@ def _value(column: "pulp.LpVariable") -> float:
     """Value after a solve; a column that no row and no objective uses stays at its lower bound."""
     value = column.varValue
     return float(value if value is not None else column.lowBound or 0.0)
+
+
+def _reduced_cost(column: "pulp.LpVariable") -> float:
+    return float(column.dj or 0.0)
 
 
 _LIMITS: dict[str, Stopped] = {

@@ -103,7 +103,7 @@ def moves_stage(plan: PlanProgram) -> Stage:
         if not running:
             moved.append((plan.copies[c], 1.0))
             continue
-        column = plan.program.add_column(f"moved({name})")
+        column = plan.moved[c] = plan.program.add_column(f"moved({name})")
         plan.program.add_row(f"added({name})", [(plan.copies[c], 1.0), (column, -1.0)], "<=", running)
         plan.program.add_row(f"removed({name})", [(plan.copies[c], -1.0), (column, -1.0)], "<=", -running)
         moved.append((column, 1.0))

@@ -84,6 +84,19 @@ def all_contents(sizes: Mapping[int, int], gpus_per_node: int, *, pool: str) -> 
     return found
 
 
+def fewest_nodes(pieces: Mapping[int, int], gpus_per_node: int) -> int:
+    """Nodes that these pieces (counts by size) take when packed: the theorem for chains, first fit decreasing otherwise."""
+    counts = {size: count for size, count in pieces.items() if count}
+    if is_chain(counts):
+        needed, room = 0, 0
+        for size in sorted(counts, reverse=True):
+            room += size * counts[size]
+            needed = max(needed, -(-room // (size * (gpus_per_node // size))))
+        return needed
+    names = {str(size): size for size in counts}
+    return len(fill({name: counts[size] for name, size in names.items()}, names, gpus_per_node))
+
+
 def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int) -> list[Counter[str]]:
     """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. One counter per node used."""
     nodes: list[Counter[str]] = []

@@ -3,6 +3,7 @@
 Place in the flow: observe -> model -> **solve** -> render -> apply -> status; called by `instance`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
@@ -30,14 +31,23 @@ def without_dominated(
     shapes the first stays.
     """
     candidates = list(shapes)
-    remaining = list(candidates)
+    neighbours: defaultdict[tuple[str, str], list[Shape]] = defaultdict(list)
+    for shape in candidates:
+        for pool in shape.gpus:
+            neighbours[shape.model, pool].append(shape)
+    dropped: set[str] = set()
     for shape in reversed(candidates):
         if shape.name in kept:
             continue
-        others = (other for other in remaining if other is not shape)
+        others = (
+            other
+            for pool in shape.gpus
+            for other in neighbours[shape.model, pool]
+            if other is not shape and other.name not in dropped
+        )
         if any(_dominates(other, shape, gpus_per_node, one_for_one=bool(kept)) for other in others):
-            remaining.remove(shape)
-    return tuple(remaining)
+            dropped.add(shape.name)
+    return tuple(shape for shape in candidates if shape.name not in dropped)
 
 
 def _dominates(better: Shape, worse: Shape, gpus_per_node: Mapping[str, int], *, one_for_one: bool) -> bool:

@@ -19,10 +19,13 @@ ROUNDING = 1e-6
 """Relative difference that may come from the solver's tolerances."""
 
 
-def answer_of(instance: Instance, found: Found, *, relative_gap: float, seconds: float) -> Answer:
+def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: float, seconds: float) -> Answer:
     """The answer for a plan that was found; every number is computed from the integers, not read from the solver."""
     question = instance.question
-    routing = route(instance, found.copies, survivable_targets(instance, found) or found.targets)
+    if found.rates is None:
+        routing = route(instance, found.copies, survivable_targets(instance, found) or found.targets)
+    else:
+        routing = Routing({level.name: level.value for level in found.levels}, dict(found.rates))
     placements = [
         placement
         for p in range(len(instance.pools))
@@ -44,7 +47,7 @@ def answer_of(instance: Instance, found: Found, *, relative_gap: float, seconds:
     shown = told or own
     return Answer(
         status="Optimal" if told is None else "Feasible",
-        method="exact",
+        method=method,
         objective=objective,
         bound=shown.bound if shown else objective,
         gap=shown.gap if shown else 0.0,

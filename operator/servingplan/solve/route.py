@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from servingplan.solve import constraints
 from servingplan.solve.constraints import PlanProgram
-from servingplan.solve.instance import Instance, utilization
+from servingplan.solve.instance import Instance, capacity, utilization
 from servingplan.solve.milp import Limits, Program
 from servingplan.solve.objective import hold, service_stages
 
@@ -30,7 +30,8 @@ class Routing:
 
 def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
     """Best routing of the service levels in their order, then with the least load, for `copies` of each shape."""
-    plan = _program(instance, copies, targets)
+    used = [c for c, count in enumerate(copies) if count]
+    plan = _program(instance, used, copies, targets)
     values: dict[str, float] = {}
     for stage in service_stages(plan):
         if stage.redundant(values):
@@ -42,7 +43,8 @@ def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -
         hold(plan.program, stage, outcome.value, slack=0.0)
     load = [(column, plan.load(c, k)) for (c, k), column in plan.shares.items()]
     outcome = plan.program.optimise(load, "min", LP, relaxed=True)
-    found = {pair: outcome.values[column] for pair, column in plan.shares.items()} if outcome.values else {}
+    shares = plan.shares.items() if outcome.values else ()
+    found = {(used[c], k): outcome.values[column] for (c, k), column in shares}
     return Routing(values, _repaired(instance, copies, targets, found))
 
 
@@ -60,7 +62,7 @@ def kept_part(
     if not kept:
         return 1.0
     few = replace(instance, classes=tuple(instance.classes[k] for k in kept))
-    plan = _program(few, left, [rates[k] for k in kept])
+    plan = _program(few, [c for c, count in enumerate(left) if count], left, [rates[k] for k in kept])
     part = plan.program.add_column("part", upper=1.0)
     for k, served in enumerate(plan.served):
         plan.program.add_row(f"part({few.classes[k].name})", [(part, 1.0), (served, -1.0)], "<=", 0.0)
@@ -69,18 +71,17 @@ def kept_part(
     return outcome.value
 
 
-def _program(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
-    """The rows of the planning problem with the copies fixed, so that nodes and binaries fall away."""
-    used = [c for c, count in enumerate(copies) if count]
+def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
+    """The rows of the planning problem for the shapes used, copies fixed, so that nodes and binaries fall away."""
     shapes = tuple(
         instance.shapes[c].model_copy(update={"max_utilization": utilization(instance.shapes[c], copies[c])})
-        for c in range(len(copies))
+        for c in used
     )
-    fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies))
+    fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies[c] for c in used))
     plan = PlanProgram(fixed, tuple(targets), Program("routing"))
     constraints.define_copies(plan)
-    for c in used:
-        plan.program.set_bounds(plan.copies[c], lower=copies[c], upper=copies[c])
+    for column, c in zip(plan.copies, used, strict=True):
+        plan.program.set_bounds(column, lower=copies[c], upper=copies[c])
     constraints.define_shares(plan)
     constraints.define_demand(plan)
     constraints.define_load(plan)
@@ -93,9 +94,9 @@ def _repaired(
 ) -> dict[tuple[int, int], float]:
     """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
     rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > FULL}
-    for c, count in enumerate(copies):
+    for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
-        room = count * utilization(instance.shapes[c], count)
+        room = capacity(instance.shapes[c], copies[c])
         if busy > room > 0:
             for pair in [pair for pair in rates if pair[0] == c]:
                 rates[pair] *= room / busy

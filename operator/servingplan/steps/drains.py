@@ -61,6 +61,7 @@ def departures(
     spend: float,
     budget: float,
     growing: bool,
+    placing: bool,
     growth_held_back: bool,
     plan_age_seconds: float,
     drain_seconds: float,
@@ -68,7 +69,8 @@ def departures(
 ) -> Departures:
     """Decide all departures of this turn.
 
-    ``strays`` are pods of pools that the spec no longer has. ``startup_seconds`` is by model.
+    ``strays`` are pods of pools that the spec no longer has. ``growing`` and ``placing``: this turn asks for nodes, and
+    gives replicas a node. ``startup_seconds`` is by model.
     """
     surplus = sorted(
         [*strays, *(pod for seating in seatings.values() for pod in seating.surplus)],
@@ -99,7 +101,7 @@ def departures(
         drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
     elif waiting and plan_age_seconds < PATIENCE_SECONDS and (growing or _nodes_are_coming(pools)):
         deadlines.append(PATIENCE_SECONDS - plan_age_seconds)
-    elif waiting and not (drain or victims) and not _in_flight(world, seatings, startup_seconds, facts):
+    elif waiting and not (drain or victims or placing) and not _in_flight(world, seatings, facts):
         drain += _make_room(pools, seatings, waiting, facts, growth_held_back)
     stuck = []
     for seating in seatings.values():
@@ -176,22 +178,15 @@ def _nodes_are_coming(pools: tuple[Pool, ...]) -> bool:
     return any(pool.sized_by_us and pool.wanted != len(pool.nodes) for pool in pools)
 
 
-def _in_flight(
-    world: Observation,
-    seatings: Mapping[str, Seating],
-    startup_seconds: Callable[[str], float],
-    facts: Mapping[str, ReplicaFacts],
-) -> bool:
+def _in_flight(world: Observation, seatings: Mapping[str, Seating], facts: Mapping[str, ReplicaFacts]) -> bool:
     """Whether something that was begun may still free or bring capacity by itself."""
     for pod in world.pods:
         if pod.deployment in facts and (pod.terminating or pod.draining_since is not None):
             return True
     for seating in seatings.values():
-        if any(seat.free_now for seat in seating.seats):
-            return True
         for pod in seating.stay:
-            starting = seconds_since(pod.placed_since, world.now) < startup_seconds(facts[pod.deployment or ""].model)
-            if not pod.ready and starting:
+            # One that does not come up keeps the others where they are: they serve.
+            if not pod.ready:
                 return True
     return False
 

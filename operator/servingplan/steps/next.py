@@ -96,6 +96,7 @@ def next_step(
         spend=spend,
         budget=budget,
         growing=bool(growth.resize),
+        placing=bool(placed),
         growth_held_back=may_grow and (growth.held_back or held_back),
         plan_age_seconds=plan_age_seconds,
         drain_seconds=float(spec.change.drain_seconds),

@@ -176,7 +176,7 @@ class SimulatedCluster:
                 name=PLAN,
                 uid="plan-uid",
                 generation=self.generation,
-                spec=copy.deepcopy(self.spec),
+                spec=self.spec,
                 approved_hash=self.approved,
                 deleting_since=self.deleting_since,
                 status=self.status,
@@ -200,7 +200,7 @@ class SimulatedCluster:
                     uid=f"{kind}-{name}",
                     ours=(kind, name) not in self.foreign_objects,
                     owner="somebody" if (kind, name) in self.foreign_objects else f"LLMServingPlan {PLAN}",
-                    manifest={key: value for key, value in copy.deepcopy(manifest).items() if key != "kind"},
+                    manifest={key: value for key, value in manifest.items() if key != "kind"},
                 )
                 for (kind, name), manifest in sorted(self.objects.items())
             ),
@@ -265,9 +265,11 @@ class SimulatedCluster:
     def _write(self, action: AnyAction, seen: Observation, spec: PlanSpec) -> bool:
         match action:
             case ApplyObject():
-                return self._apply(copy.deepcopy(action.manifest))
+                return self._apply(action.manifest)
             case ScaleDeployment():
-                self.objects["Deployment", action.name]["spec"]["replicas"] = action.replicas
+                before = self.objects["Deployment", action.name]
+                spec_after = {**before["spec"], "replicas": action.replicas}
+                self.objects["Deployment", action.name] = {**before, "spec": spec_after}
                 return True
             case DeleteObject():
                 kind = action.object_kind
@@ -424,6 +426,11 @@ class SimulatedCluster:
 
     def free_gpus(self, node: str) -> int:
         return self.nodes[node].gpus - sum(pod.gpus for pod in self.pods.values() if pod.node == node)
+
+    def is_foreign(self, node: SimulatedNode) -> bool:
+        """Whether pods that are not ours hold all its GPUs."""
+        foreign = [pod.gpus for pod in self.pods.values() if pod.node == node.name and pod.deployment is None]
+        return node.ready and node.schedulable and sum(foreign) >= node.gpus
 
     @property
     def busy(self) -> bool:

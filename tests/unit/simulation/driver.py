@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -26,10 +27,6 @@ TICKS_OF_PATIENCE = 150
 _ANSWERS: dict[str, Any] = {}
 
 
-class Crash(Exception):  # noqa: N818 (what happens, not what went wrong)
-    """The operator's process ends between two writes."""
-
-
 def exact(question: Question, spec: Any) -> Any:
     """The project's exact solver; every test of a run shares its answers."""
     key = canonical_json(question)
@@ -39,25 +36,21 @@ def exact(question: Question, spec: Any) -> Any:
 
 
 class Driver:
-    """An operator at work in a simulated cluster."""
+    """An operator at work in a simulated cluster. A new one remembers nothing but what is in the cluster."""
 
     def __init__(self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact) -> None:
         self.cluster = cluster
         self.decision = Decision()
         self.serving_floor: dict[str, float] = {}
-        self.writes = 0
-        self.crash_after: int | None = None
+        self.before_each_write: list[SimulatedCluster] | None = None
         self.history: list[str] = []
-        self._solver = solve
-        self.start()
-
-    def start(self) -> None:
-        """A fresh process: it remembers nothing but what is in the cluster."""
-        self._solve = RememberedSolve(self._solver)
+        self.spec: dict[str, Any] = {}
+        self._solve = RememberedSolve(solve)
 
     def turn(self) -> int:
         """One turn as ``cycle.Turns`` takes it; how many writes it made or tried."""
         world = self.cluster.observe()
+        self._note_spec(world)
         early = publish(world)
         self._write(early, world)
         if early:
@@ -81,6 +74,7 @@ class Driver:
         for _ in range(MOST_TURNS_AT_ONCE):
             count = self.turn()
             if not count:
+                self.check_routing_at_rest()
                 return total
             total += count
         raise AssertionError(f"turns do not come to rest: {[str(item) for item in self.decision.actions]}")
@@ -111,9 +105,8 @@ class Driver:
         assert spec is not None or not actions
         refused = []
         for action in actions:
-            if self.crash_after is not None and self.writes >= self.crash_after:
-                raise Crash
-            self.writes += 1
+            if self.before_each_write is not None:
+                self.before_each_write.append(copy.deepcopy(self.cluster))
             self.history.append(str(action))
             before = self.spend
             if not self.cluster.write(action, world, spec) and isinstance(action, ApplyObject | ClaimPool | ResizePool):
@@ -133,12 +126,11 @@ class Driver:
         except AssertionError as error:
             raise AssertionError(f"{error}\n" + "\n".join(self.history[-40:])) from error
 
-    @property
-    def spec(self) -> dict[str, Any]:
+    def _note_spec(self, world: Observation) -> None:
         """The spec in force: the last good one while the present one is wrong."""
-        world = self.cluster.observe()
         spec, _ = effective_spec(world, read_record(world))
-        return spec.model_dump(mode="json", by_alias=True) if spec is not None else {"nodePools": [], "models": []}
+        wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
+        self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}
 
     @property
     def budget(self) -> float:
@@ -198,7 +190,7 @@ class Driver:
         """The operator has looked: weights follow what is ready."""
         document = self.routing()
         for model, item in (document or {"models": {}})["models"].items():
-            own = [name for name in self.deployments() if self.facts(name).model == model and self.ready(name)]
+            own = [name for name in self.deployments() if self.facts(name).model == model and self._endpoints(name)]
             for entry in item["classes"]:
                 able = [name for name in own if self.facts(name).capacity.get(entry["name"], 0) > 0]
                 targets = [target["service"] for target in entry["targets"]]
@@ -208,7 +200,8 @@ class Driver:
                     assert self._endpoints(name), f"Service {name} has a weight and no endpoint"
 
     def _endpoints(self, service: str) -> list[SimulatedPod]:
-        return [pod for pod in self.cluster.pods_of(service) if pod.serving and self.cluster.is_ready(pod)]
+        pods = [pod for pod in self.cluster.pods_of(service) if pod.serving and pod.draining_since is None]
+        return [pod for pod in pods if self.cluster.is_ready(pod)]
 
     def _check_pending(self) -> None:
         """Who was let go has room: on its node, counting those that are going."""
@@ -242,7 +235,8 @@ class Driver:
         for item in self.spec["nodePools"]:
             pool = self.cluster.pools.get(item["resize"]["name"]) if item["resize"] else None
             if pool is not None and pool.claimed_by == f"{NAMESPACE}/{PLAN}":
-                size = max(fleet.nodes.get(item["name"], 0), item["minNodes"])
+                lost = sum(self.cluster.is_foreign(node) for node in self.cluster.nodes_of(pool.name))
+                size = max(fleet.nodes.get(item["name"], 0) + lost, item["minNodes"])
                 assert (pool.wanted, len(self.cluster.nodes_of(pool.name))) == (size, size), item["name"]
         self.check_routing_at_rest()
 

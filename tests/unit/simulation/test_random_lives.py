@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.unit.simulation.plans import fixed, model, operator, plan, sized
 
 MODEST = settings(
-    max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=6, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 numbers = st.integers(0, 99)
@@ -58,8 +58,10 @@ class Life:
                 item.ready = True
         elif event == "cordon" and node:
             cluster.nodes[node].schedulable = not cluster.nodes[node].schedulable
-        elif event == "foreign" and node and cluster.free_gpus(node) > 0:
-            self.foreign.append(cluster.add_foreign_pod(node, 1))
+        elif event == "foreign" and node:
+            cluster.run_controllers()
+            if cluster.free_gpus(node) > 0:
+                self.foreign.append(cluster.add_foreign_pod(node, 1))
         elif event == "leave":
             for name in self.foreign:
                 if name in cluster.pods:
@@ -112,7 +114,7 @@ def crowded(big, middle, small, image):
     )
 
 
-@settings(MODEST, max_examples=12)
+@settings(MODEST, max_examples=4)
 @given(
     edits=st.lists(
         st.tuples(

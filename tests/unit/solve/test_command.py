@@ -59,7 +59,7 @@ def test_infeasible_leaves_with_three_and_reasons():
     ("arguments", "message"),
     [
         (["solve", "nowhere.json"], "nowhere.json: cannot be read"),
-        (["solve", QUESTION, "--method", "magic"], "choose one of: exact"),
+        (["solve", QUESTION, "--method", "magic"], "choose one of: anytime, exact, binary-search"),
         (["solve", QUESTION, "--deadline", "-1"], "deadline -1.0"),
         (["solve", QUESTION, "--gap", "2"], "gap 2.0"),
         (["verify", "-", "-"], "at most one from stdin"),

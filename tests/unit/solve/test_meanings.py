@@ -295,7 +295,7 @@ def hard():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "choose one of: exact"),
+        ({"method": "magic"}, "choose one of: anytime, exact, binary-search"),
         ({"deadline_seconds": 0.0}, "deadline 0.0"),
         ({"relative_gap": float("nan")}, "gap nan"),
     ],

@@ -17,6 +17,7 @@ def leave(*pods, surplus=(), the_fleet=None, the_facts=None, pools=None, strays=
         "spend": 0.0,
         "budget": 100.0,
         "growing": False,
+        "placing": False,
         "growth_held_back": False,
         "plan_age_seconds": 3600.0,
         "drain_seconds": 30.0,

@@ -1,0 +1,105 @@
+"""The anytime method: a plan at once, a better one with time, a true bound at every moment.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. One of the methods that `entry` offers. Each
+step starts from the best plan so far and hands on a better one or the same:
+
+1. `first`: the running fleet, the empty plan, greedy covers; milliseconds.
+2. `rounding`: whole copies from the linear relaxation, whose optimum is the first bound.
+3. A kernel search (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that the relaxation uses or
+   nearly uses, with a small work limit.
+4. The exact program over all shapes from there, which also tightens the bound.
+
+The work limits are numbers of branch-and-bound nodes, so that the plan does not depend on the machine; the clock only ends
+the chain early, which the answer admits.
+"""
+
+import math
+from dataclasses import replace
+
+from servingplan.solve.certify import certified
+from servingplan.solve.exact import found_is_worse, guarded_search
+from servingplan.solve.first import first_plan
+from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan
+from servingplan.solve.instance import Instance
+from servingplan.solve.levels import Effort, Found
+from servingplan.solve.relax import Relaxation, optimise
+from servingplan.solve.rounding import NEARLY, fractional_copies, relaxed_plans
+
+KERNEL_NODES = 200
+"""Work limit of each level of the kernel search, in branch-and-bound nodes."""
+POLISH_NODES = 1_000
+"""Work limit of each level of the last step, in branch-and-bound nodes."""
+KERNEL_SHAPES = 40
+"""Shapes of the kernel, more where the relaxation uses more."""
+SEARCHED_PAIRS = 20_000
+"""Most pairs of shape and class for which the program over all shapes is built: beyond, building it takes seconds."""
+RELAXED_PAIRS = 60_000
+"""Most pairs for which the linear relaxation is built."""
+
+
+def anytime(instance: Instance, effort: Effort) -> Found:
+    """The steps of the module's docstring, as far as time and work limits allow."""
+    clock = effort.stopwatch
+    plan = first_plan(instance, effort)
+    pairs = sum(len(instance.served_by(c)) for c in range(len(instance.shapes)))
+    if clock.expired() or pairs > RELAXED_PAIRS:
+        return certified(instance, effort, plan) if plan else Found()
+    relaxation = Relaxation(instance)
+    optimise(relaxation, instance, effort)
+    for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
+        plan = best_of([plan, incumbent_of(instance, draft.copies)])
+    kernel = kernel_of(instance, relaxation, plan)
+    if len(kernel) < len(instance.shapes) and not clock.expired():
+        plan = best_of([plan, _searched(instance, kernel, replace(effort, node_limit=KERNEL_NODES), plan)])
+    if plan is None or (pairs <= SEARCHED_PAIRS and not clock.expired()):
+        limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
+        found = guarded_search(instance, limited, start=plan)
+        if found.infeasible or plan is None or not found_is_worse(found, plan):
+            return found
+    return certified(instance, effort, _steady(instance, effort, plan), known=relaxation.bounds)
+
+
+def kernel_of(instance: Instance, relaxation: Relaxation, plan: Incumbent | None) -> list[int]:
+    """Shapes that the relaxation, the plan or the running fleet use, and those that the relaxation was nearest to using."""
+    fractional = fractional_copies(relaxation)
+    used = {c for c, amount in enumerate(fractional) if amount > NEARLY}
+    used |= {c for c, count in enumerate(instance.running_copies()) if count}
+    used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
+    costs = relaxation.reduced_costs
+    if not costs:
+        return sorted(used)
+    columns = relaxation.plan
+
+    def distance(c: int) -> float:
+        """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
+        classes = [k for k in instance.served_by(c) if columns.targets[k]]
+        traffic = min((abs(costs[columns.shares[c, k]]) / columns.load(c, k) for k in classes), default=math.inf)
+        return abs(costs[columns.copies[c]]) + traffic
+
+    others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))
+    return sorted([*used, *others[: max(0, KERNEL_SHAPES - len(used), len(used) // 2)]])
+
+
+def _searched(instance: Instance, kernel: list[int], effort: Effort, plan: Incumbent | None) -> Incumbent | None:
+    """The best plan that the exact program over these shapes finds."""
+    small = replace(
+        instance,
+        shapes=tuple(instance.shapes[c] for c in kernel),
+        copies_limit=tuple(instance.copies_limit[c] for c in kernel),
+    )
+    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
+    found = guarded_search(small, effort.share(0.5), start=start)
+    if not found.nodes:
+        return None
+    copies = [0] * len(instance.shapes)
+    for c, count in zip(kernel, found.copies, strict=True):
+        copies[c] = count
+    return incumbent_of(instance, copies)
+
+
+def _steady(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:
+    """The running fleet where the plan is better by no more than the tolerance, so that nothing moves for less."""
+    running = running_plan(instance)
+    if running is None or is_better(plan.values, running.values, tolerance=effort.relative_gap):
+        return plan
+    return running

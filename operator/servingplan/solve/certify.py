@@ -1,0 +1,97 @@
+"""How good a known plan can be proved to be without a search: its levels with bounds from linear programs.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Every method that is not exact ends here, so
+that each of them tells a true gap to the best plan of the whole question, not to the best of its kind.
+"""
+
+from collections.abc import Mapping
+
+from servingplan.model.answer import Level
+from servingplan.solve.incumbent import Incumbent
+from servingplan.solve.instance import Instance
+from servingplan.solve.levels import HELD_SLACK, Effort, Found, gap_of, reachable_targets
+from servingplan.solve.objective import Stage, dollars_stage, hold
+from servingplan.solve.relax import Relaxation
+
+PROVED = 1e-6
+"""Service levels under MinimizeCost count as proved within this, whatever gap is asked."""
+
+
+def certified(
+    instance: Instance,
+    effort: Effort,
+    plan: Incumbent,
+    *,
+    known: Mapping[str, float] | None = None,
+    rates: Mapping[tuple[int, int], float] | None = None,
+) -> Found:
+    """The plan with the bound of every level, given its values on the levels before.
+
+    The bound of a level is the best of the linear relaxation in which the levels before are held at the plan's values:
+    every plan that is as good on those levels satisfies it, so no such plan has a better value. Where the deadline has
+    passed, the bound is what is `known` (by level; dollars for full service), or else what can be imagined: all classes
+    served as if alone, and nodes for the floors only.
+    """
+    if effort.stopwatch.expired():
+        return _imagined(instance, plan, known or {}, rates)
+    relaxation = Relaxation(instance)
+    found = Found(copies=plan.copies, nodes=plan.nodes, contents=plan.contents, targets=relaxation.plan.targets)
+    found.rates = rates
+    reached: dict[str, float] = {}
+    for stage in relaxation.stages:
+        value = reached[stage.name] = plan.values[stage.name]
+        best = stage.best
+        if not stage.redundant(reached) and value < best * (1 - 1e-9):
+            best = min(best, relaxation.bound(stage, effort))
+        service_gap = effort.relative_gap if stage.name == "scale" else min(effort.relative_gap, PROVED)
+        _record(found, stage, value, max(best, value), tolerance=service_gap)
+        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD_SLACK)
+    dollars, floor = plan.values["dollars"], instance.floor_dollars()
+    stage = dollars_stage(relaxation.plan, unit=dollars or 1.0)
+    least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + 1e-9) else dollars
+    _record(found, stage, dollars, min(least, dollars), tolerance=effort.relative_gap)
+    if instance.question.running:
+        moves = plan.values["moves"]
+        found.levels.append(Level(name="moves", value=moves, bound=0.0, gap=float(moves > 0), proved=not moves))
+        found.units["moves"] = 1.0
+    if not all(level.proved for level in found.levels):
+        found.stopped = "deadline" if effort.stopwatch.expired() else "work-limit"
+    return found
+
+
+def _imagined(
+    instance: Instance,
+    plan: Incumbent,
+    known: Mapping[str, float],
+    rates: Mapping[tuple[int, int], float] | None,
+) -> Found:
+    """The plan with bounds that need no solver, when time is up."""
+    targets = reachable_targets(instance)
+    found = Found(plan.copies, plan.nodes, contents=plan.contents, targets=targets, stopped="deadline")
+    found.rates = rates
+    in_full = all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
+    for name, value in plan.values.items():
+        kind, _, priority = name.partition("/priority=")
+        members = [k for k, cls in enumerate(instance.classes) if kind == "scale" or str(cls.priority) == priority]
+        parts = [targets[k] / instance.classes[k].requests_per_second for k in members]
+        imagined = {
+            "dollars": instance.floor_dollars(),
+            "moves": 0.0,
+            "served-total": sum(targets[k] for k in members),
+        }
+        bound = imagined.get(kind, min(parts, default=0.0))
+        if name in known and (in_full or kind != "dollars"):
+            bound = max(bound, known[name]) if kind == "dollars" else min(bound, known[name])
+        bound = min(bound, value) if kind in ("dollars", "moves") else max(bound, value)
+        gap = gap_of(value, bound)
+        found.levels.append(Level(name=name, value=value, bound=bound, gap=gap, proved=gap <= PROVED))
+        found.units[name] = max(value, bound)
+    if all(level.proved for level in found.levels):
+        found.stopped = "proved"
+    return found
+
+
+def _record(found: Found, stage: Stage, value: float, bound: float, *, tolerance: float) -> None:
+    gap = gap_of(value, bound)
+    found.levels.append(Level(name=stage.name, value=value, bound=bound, gap=gap, proved=gap <= tolerance))
+    found.units[stage.name] = stage.unit

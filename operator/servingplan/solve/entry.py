@@ -1,0 +1,95 @@
+"""The entry of the solver: a question in, an answer out, by the method that is asked for.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from servingplan.model.answer import Answer
+from servingplan.model.question import Question, QuestionError
+from servingplan.solve import change, reasons
+from servingplan.solve.exact import cheapest_nodes
+from servingplan.solve.incumbent import running_plan
+from servingplan.solve.instance import Instance, instance_of
+from servingplan.solve.levels import Effort, Found
+from servingplan.solve.methods import METHODS
+from servingplan.solve.milp import Stopwatch, load
+from servingplan.solve.report import answer_of, tidied
+
+NODE_LIMIT = 20_000
+"""Default work limit of one level, in branch-and-bound nodes."""
+
+
+def solve(
+    question: Question,
+    *,
+    method: str = "exact",
+    deadline_seconds: float | None = None,
+    relative_gap: float = 1e-4,
+    node_limit: int = NODE_LIMIT,
+) -> Answer:
+    """Answer a planning question by one of `METHODS`.
+
+    `deadline_seconds` is a backstop on the wall clock, `node_limit` the deterministic work limit of each level,
+    `relative_gap` the tolerance within which a level counts as proved. Equal questions give equal answers, but for
+    `seconds`, unless the clock stopped the search, which the answer admits.
+
+    Raises `QuestionError` for an unknown method, for limits that make no sense, where `survive` cannot be guarded, and
+    where the method cannot guard any loss.
+    """
+    if method not in METHODS:
+        raise QuestionError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
+    if deadline_seconds is not None and not 0.0 < deadline_seconds < float("inf"):
+        raise QuestionError(f"deadline {deadline_seconds!r} is wrong; give a positive number of seconds")
+    if not 0.0 <= relative_gap < 1.0:
+        raise QuestionError(f"gap {relative_gap!r} is wrong; give a fraction from 0 up to 1, such as 0.0001")
+    chosen = METHODS[method]
+    if question.survive and not chosen.guards_losses:
+        able = ", ".join(name for name, known in METHODS.items() if known.guards_losses)
+        raise QuestionError(f"method {method!r} cannot guard against losses; drop survive or choose one of: {able}")
+    load()
+    stopwatch = Stopwatch(deadline_seconds)
+    floors = reasons.floors_over_budget(question)
+    if floors is not None:
+        return _infeasible((floors,), method, stopwatch)
+    effort = Effort(relative_gap, node_limit, stopwatch)
+    instance = instance_of(question, prune=chosen.prunes)
+    found = chosen.find(instance, effort)
+    if found.infeasible:
+        why = reasons.why_infeasible(question, lambda easier: cheapest_nodes(easier, effort))
+        return _infeasible(why, method, stopwatch)
+    if not found.nodes:
+        return _without_plan(method, stopwatch)
+    if chosen.starts_from_running:
+        found = tidied(instance, found)
+    seconds = stopwatch.elapsed_seconds()
+    best = answer_of(instance, found, method=method, relative_gap=relative_gap, seconds=seconds)
+    best = _kept(instance, found, best, effort) if chosen.starts_from_running else best
+    return best.model_copy(update={"seconds": stopwatch.elapsed_seconds()})
+
+
+def _infeasible(why: Sequence[str], method: str, stopwatch: Stopwatch) -> Answer:
+    return Answer(status="Infeasible", method=method, reasons=tuple(why), seconds=stopwatch.elapsed_seconds())
+
+
+def _without_plan(method: str, stopwatch: Stopwatch) -> Answer:
+    """No plan was found and none is proved not to exist."""
+    if stopwatch.expired():
+        late = "no plan was found before the deadline, and none is proved not to exist; allow more seconds"
+        return _infeasible((late,), method, stopwatch).model_copy(update={"stopped": "deadline"})
+    unlucky = f"method {method!r} found no plan, which does not prove that there is none; ask the method exact"
+    return _infeasible((unlucky,), method, stopwatch).model_copy(update={"stopped": "work-limit"})
+
+
+def _kept(instance: Instance, found: Found, best: Answer, effort: Effort) -> Answer:
+    """The answer, or the running plan where the question's `change` rule prefers it."""
+    rule = instance.question.change
+    running = running_plan(instance, found.targets) if rule is not None else None
+    if rule is None or running is None:
+        return best
+    stay_found = replace(found, copies=running.copies, nodes=running.nodes, patterns={}, contents=running.contents)
+    seconds = effort.stopwatch.elapsed_seconds()
+    stay = answer_of(instance, stay_found, method=best.method, relative_gap=effort.relative_gap, seconds=seconds)
+    why = change.reason_to_stay(rule, best=best, stay=stay)
+    return best if why is None else stay.model_copy(update={"reasons": (why,)})

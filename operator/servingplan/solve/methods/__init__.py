@@ -1,0 +1,53 @@
+"""The methods that `solve` offers, by the name that users give.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A method turns an instance into copies; the
+same code routes them, packs them, bounds them and makes the answer, so that all are compared alike.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from servingplan.solve.anytime import anytime
+from servingplan.solve.exact import exact
+from servingplan.solve.instance import Instance
+from servingplan.solve.levels import Effort, Found
+from servingplan.solve.methods.binary_search import binary_search
+from servingplan.solve.methods.gh import agh, gh
+from servingplan.solve.methods.greedy import dvr, greedy_cost
+from servingplan.solve.methods.knapsack import knapsack
+from servingplan.solve.methods.lpr import lpr
+from servingplan.solve.methods.melange import melange
+from servingplan.solve.methods.restricted import homogeneous, uniform_composition, uniform_deployment
+from servingplan.solve.methods.round_robin import round_robin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method and what it can do."""
+
+    find: Callable[[Instance, Effort], Found]
+    guards_losses: bool = False
+    """Whether it keeps `survive` rules."""
+    starts_from_running: bool = False
+    """Whether it weighs the running fleet: never worse, few moves, `change` obeyed."""
+    prunes: bool = True
+    """Whether dominated shapes are dropped first."""
+
+
+METHODS: Mapping[str, Method] = {
+    "anytime": Method(find=anytime, guards_losses=True, starts_from_running=True),
+    "exact": Method(find=exact, guards_losses=True, starts_from_running=True),
+    "binary-search": Method(find=binary_search),
+    "knapsack": Method(find=knapsack),
+    "gh": Method(find=gh),
+    "agh": Method(find=agh),
+    "homogeneous": Method(find=homogeneous),
+    "uniform-composition": Method(find=uniform_composition),
+    "uniform-deployment": Method(find=uniform_deployment, prunes=False),
+    "round-robin": Method(find=round_robin),
+    "melange": Method(find=melange),
+    "lpr": Method(find=lpr),
+    "dvr": Method(find=dvr),
+    "greedy-cost": Method(find=greedy_cost),
+}
+"""All methods, in the order in which they are listed."""

@@ -1,0 +1,54 @@
+"""The linear relaxation: the first bound, and where copies are worth having.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `certify` bounds plans with it, `rounding`
+makes whole copies of its point.
+"""
+
+from servingplan.solve.constraints import PlanProgram, build
+from servingplan.solve.instance import Instance
+from servingplan.solve.levels import HELD_SLACK, Effort, all_reachable, reachable_targets
+from servingplan.solve.objective import Stage, dollars_stage, hold, service_stages
+
+
+class Relaxation:
+    """The linear relaxation of a question with its levels of service."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.plan: PlanProgram = build(instance, reachable_targets(instance))
+        self.stages = service_stages(self.plan)
+        self.values: tuple[float, ...] = ()
+        """Point of the last optimum."""
+        self.reduced_costs: tuple[float, ...] = ()
+        """Reduced costs at that point."""
+        self.bounds: dict[str, float] = {}
+        """What `optimise` proved: `scale`, or `dollars` for full service."""
+
+    def bound(self, stage: Stage, effort: Effort) -> float:
+        """The best value of the stage in the relaxation, in its own unit; what can be imagined when time is up."""
+        outcome = self.plan.program.optimise(stage.terms, stage.sense, effort.limits(part=0.8), relaxed=True)
+        if outcome.stopped != "proved" or outcome.value is None:
+            return stage.best
+        self.values, self.reduced_costs = outcome.values, outcome.reduced_costs
+        return outcome.value * stage.unit
+
+
+def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None:
+    """Optimise what matters in the relaxation: dollars where all can be served in full, else service from the top."""
+    plan = relaxation.plan
+    if instance.question.objective == "MinimizeCost":
+        dollars = dollars_stage(plan, unit=instance.question.budget_dollars_per_hour or 1.0)
+        if all_reachable(instance, plan.targets):
+            for column in plan.served:
+                plan.program.set_bounds(column, lower=1.0, upper=1.0)
+            least = relaxation.bound(dollars, effort)
+            if relaxation.values:
+                relaxation.bounds["dollars"] = least
+                return
+            for column in plan.served:
+                plan.program.set_bounds(column, lower=0.0, upper=1.0)
+        for stage in relaxation.stages:
+            if stage.unit > 0:
+                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD_SLACK)
+        relaxation.bound(dollars, effort)
+    elif all(plan.targets):
+        relaxation.bounds["scale"] = relaxation.bound(relaxation.stages[0], effort)

@@ -1,0 +1,26 @@
+"""The command that writes P2's part of the page."""
+
+from papers.p2.tables import BEGIN, END, main, write_part
+
+
+def test_the_command_writes_every_table(tmp_path, capsys):
+    page = tmp_path / "papers.md"
+    main(["--sizes", "2,2,2", "--seeds", "1", "--exact-seconds", "5", "--scenarios", "2", "--write", str(page)])
+    text = page.read_text()
+    assert capsys.readouterr().out.strip() == text[text.index(BEGIN) :].strip()
+    for heading in ("### Runtimes (Table 5)", "### Costs and gaps", "### Stress protocol, S = 2", "1 of 1 proved"):
+        assert heading in text
+    assert all(line.count("|") == text.splitlines()[n - 1].count("|") for n, line in _table_bodies(text))
+
+
+def test_only_its_own_part_is_replaced(tmp_path):
+    page = tmp_path / "papers.md"
+    page.write_text(f"# Title\n\nabove\n\n{BEGIN}\nold\n{END}\n\n## P1\n")
+    write_part(page, f"{BEGIN}\nnew\n{END}\n")
+    write_part(page, f"{BEGIN}\nnewer\n{END}\n")
+    assert page.read_text() == f"# Title\n\nabove\n\n{BEGIN}\nnewer\n{END}\n\n## P1\n"
+
+
+def _table_bodies(text):
+    lines = text.splitlines()
+    return [(n, line) for n, line in enumerate(lines) if line.startswith("|") and n and lines[n - 1].startswith("|")]

@@ -1,0 +1,132 @@
+"""The question that a spec and its pools pose."""
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.fleet import Fleet
+from servingplan.model.question import canonical_json
+from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.planning.pools import read_pools
+from servingplan.planning.question import pose
+
+RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"}
+
+
+def spec(model=None, pool=None, **more):
+    return {
+        "budget": {"dollarsPerHour": "30"},
+        "models": [
+            {
+                "name": "llama-3.1-8b",
+                "slo": {"ttftSeconds": "2", "tpotSeconds": "0.1"},
+                "classes": [{"name": "chat", "inputTokens": 500, "outputTokens": 250, "requestsPerSecond": "5"}],
+                **(model or {}),
+            }
+        ],
+        "nodePools": [
+            {
+                "name": "p",
+                "gpu": "H100-SXM-80GB",
+                "gpusPerNode": 4,
+                "dollarsPerNodeHour": "6",
+                "nodeSelector": {"pool": "p"},
+                **(pool or {}),
+            }
+        ],
+        **more,
+    }
+
+
+def node(name, gpus=4, **more):
+    return Node(name=name, labels={"pool": "p"}, gpus=gpus, ready=True, **more)
+
+
+def foreign(name, on, gpus):
+    return Pod(namespace="x", name=name, uid=name, gpus=gpus, created="", node=on, bound=True)
+
+
+def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None):
+    the_spec = PlanSpec.model_validate(raw)
+    objects = ()
+    if wanted is not None:
+        objects = (PoolObject(pool="p", reference="r", wanted=wanted, allowed_namespaces=("*",)),)
+    plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw)
+    world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods, pools=objects)
+    pools, errors = read_pools(the_spec, world)
+    assert errors == ()
+    return pose(spec=the_spec, pools=pools, incumbent=incumbent)
+
+
+def stock(question):
+    return {pool.name: (pool.gpus_per_node, pool.min_nodes, pool.max_nodes) for pool in question.pools}
+
+
+def test_a_sized_pool_is_asked_about_from_floor_to_cap():
+    found, errors = posed(spec(pool={"resize": RESIZE, "minNodes": 1, "maxNodes": 5}), wanted=0)
+    assert errors == ()
+    assert stock(found.question) == {"p": (4, 1, 5)}
+
+
+def test_fixed_nodes_are_asked_about_by_what_is_free_on_them():
+    nodes = (node("a"), node("b"), node("c"), node("d", schedulable=False))
+    found, _ = posed(spec(), nodes=nodes, pods=(foreign("x", "b", 3), foreign("y", "c", 4)))
+    assert stock(found.question) == {"p": (4, 0, 1), "p~1": (1, 0, 1)}
+    assert {shape.gpus["p~1"] for shape in found.question.shapes if "p~1" in shape.gpus} == {1}
+
+
+def test_nodes_that_foreign_pods_hold_are_paid_and_taken_from_the_cap():
+    raw = spec(pool={"resize": RESIZE, "minNodes": 2, "maxNodes": 5})
+    found, _ = posed(raw, wanted=2, nodes=(node("a"), node("b")), pods=(foreign("x", "a", 4),))
+    assert stock(found.question) == {"p": (4, 1, 4)}
+    assert found.question.budget_dollars_per_hour == 24
+
+
+def test_every_shape_fits_a_node_and_names_its_model():
+    found, _ = posed(spec(), nodes=(node("a"),))
+    assert all(sum(shape.gpus.values()) <= 4 for shape in found.question.shapes)
+    assert set(found.shapes) == {shape.name for shape in found.question.shapes}
+
+
+def test_a_model_that_nobody_knows_is_an_error_by_name():
+    found, errors = posed(spec({"name": "nobody-knows"}), nodes=(node("a"),))
+    assert found.question is None
+    assert [error.field for error in errors] == ["spec.models[nobody-knows].name"]
+
+
+def test_a_precision_that_nobody_knows_is_an_error():
+    variants = [{"name": "odd", "source": "hf://x/y", "precision": "fp3"}]
+    _, errors = posed(spec({"variants": variants}), nodes=(node("a"),))
+    assert [error.field for error in errors] == ["spec.models[llama-3.1-8b].variants[odd].precision"]
+
+
+def test_limits_that_no_gpu_meets_are_told_by_class():
+    found, errors = posed(spec({"slo": {"tpotSeconds": "0.000001"}}), nodes=(node("a"),))
+    assert errors == ()
+    assert len(found.unfit) == 1
+    assert "models[llama-3.1-8b].classes[chat]" in found.unfit[0]
+
+
+def test_classes_that_would_fit_but_have_no_node_are_told():
+    found, _ = posed(spec())
+    assert found.question is None
+    found, _ = posed(spec(pool={"maxNodes": 1}), nodes=(node("a"),), pods=(foreign("x", "a", 4),))
+    assert found.question is None
+
+
+def test_a_pool_without_a_price_is_left_out():
+    raw = spec()
+    del raw["nodePools"][0]["dollarsPerNodeHour"]
+    found, _ = posed(raw, nodes=(node("a"),))
+    assert found.question is None
+
+
+def test_the_order_of_nodes_and_pods_does_not_matter():
+    nodes = tuple(node(name) for name in "abc")
+    pods = (foreign("x", "b", 3), foreign("y", "c", 4))
+    one, _ = posed(spec(), nodes=nodes, pods=pods)
+    other, _ = posed(spec(), nodes=nodes[::-1], pods=pods[::-1])
+    assert canonical_json(one.question) == canonical_json(other.question)
+
+
+def test_a_fleet_of_shapes_that_are_gone_is_no_incumbent():
+    found, _ = posed(spec(), nodes=(node("a"),), incumbent=Fleet(nodes={"p": 1, "gone": 2}))
+    assert found.question.running.nodes == {"p": 1}
+    assert found.question.running.replicas == {}

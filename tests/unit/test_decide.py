@@ -1,0 +1,131 @@
+"""A turn is a pure function of what it saw."""
+
+import json
+import random
+
+import pytest
+
+from servingplan.decide import decide, publish, retire
+from servingplan.model.actions import ClaimPool, PlacePod
+from servingplan.model.world import Failure, Observation
+from tests.unit.simulation.driver import exact
+from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+
+
+def moments():
+    """Observations from the midst of a busy life."""
+    driver = operator(plan(model(), model("qwen3-8b", "4"), pools=[sized(), fixed("a100", gpus=2)]), nodes=2)
+    yield driver.cluster.observe()
+    for edit in (None, "8", "v2", "lost"):
+        if edit == "v2":
+            driver.cluster.edit(plan(model(engine={"image": "v2"}), pools=[sized(), fixed("a100", gpus=2)]))
+        elif edit == "8":
+            driver.cluster.edit(plan(model(), pools=[sized(), fixed("a100", gpus=2)], budget="8"))
+        elif edit == "lost":
+            driver.cluster.lose_node(min(driver.cluster.nodes))
+        driver.turn()
+        for _ in range(4):
+            yield driver.cluster.observe()
+            driver.tick()
+
+
+MOMENTS = list(moments())
+
+
+@pytest.mark.parametrize("index", range(len(MOMENTS)))
+def test_an_observation_that_was_written_down_decides_the_same_to_the_byte(index):
+    world = MOMENTS[index]
+    again = Observation.model_validate_json(json.dumps(json.loads(world.model_dump_json())))
+    assert again == world
+    assert decide(again, exact).model_dump_json() == decide(world, exact).model_dump_json()
+    assert publish(again) == publish(world)
+
+
+@pytest.mark.parametrize("index", range(len(MOMENTS)))
+def test_the_order_in_which_things_were_read_does_not_matter(index):
+    world = MOMENTS[index]
+    chance = random.Random(index)
+
+    def shuffled(items):
+        return tuple(chance.sample(items, len(items)))
+
+    raw = {**world.plan.spec, "nodePools": list(reversed(world.plan.spec["nodePools"]))}
+    for spec in (world.plan.spec, raw):
+        other = world.model_copy(
+            update={
+                "plan": world.plan.model_copy(update={"spec": spec}),
+                "nodes": shuffled(world.nodes),
+                "pods": shuffled(world.pods),
+                "objects": shuffled(world.objects),
+                "pools": shuffled(world.pools),
+            }
+        )
+        mine, theirs = decide(world, exact), decide(other, exact)
+        if spec is world.plan.spec:
+            assert set(map(str, mine.actions)) == set(map(str, theirs.actions))
+        assert mine.fleet == theirs.fleet
+        assert mine.ready == theirs.ready
+
+
+def test_a_source_that_could_not_be_read_keeps_everything_as_it_is():
+    world = MOMENTS[3].model_copy(
+        update={"failures": (Failure(source="pods", reason="ReadForbidden", message="pods: forbidden"),)}
+    )
+    decision = decide(world, exact)
+    assert (decision.actions, publish(world)) == ((), ())
+    assert [item.reason for item in decision.findings] == ["ReadForbidden"]
+    assert decision.fleet is not None
+
+
+def test_a_config_map_of_somebody_else_is_left_alone():
+    driver = operator(plan())
+    driver.cluster.objects["ConfigMap", "chat-routing"] = {"kind": "ConfigMap", "metadata": {}, "data": {}}
+    driver.cluster.foreign_objects.add(("ConfigMap", "chat-routing"))
+    assert driver.turn() == 0
+    assert driver.conditions()["RoutingPublished"] == "NameTaken"
+
+
+def test_a_plan_is_kept_for_its_least_lifetime_and_then_gives_way_to_a_better_one():
+    pools = [fixed("a100", price="10"), fixed("l40s", price="1")]
+    driver = operator(plan(model(rate="5"), pools=pools))
+    driver.cluster.add_node("a100-0", {"pool": "a100"}, 1)
+    driver.turn()
+    driver.cluster.add_node("l40s-0", {"pool": "l40s"}, 1)
+    driver.act()
+    driver.tick(50)
+    assert (driver.decision.fleet.dollars_per_hour, driver.decision.wake_in_seconds) == (10, 100)
+    fleet = driver.settle()
+    assert fleet.dollars_per_hour == 1
+    driver.check_settled()
+
+
+def test_a_deleted_plan_drains_returns_its_pools_and_releases_them():
+    driver = operator(plan())
+    driver.settle()
+    cluster = driver.cluster
+    cluster.deleting_since = cluster.time
+    for _ in range(30):
+        world = cluster.observe()
+        decision, done = retire(world)
+        spec_of = driver._write(decision.actions, world)
+        assert spec_of == []
+        if done:
+            break
+        cluster.tick()
+    assert done
+    assert (cluster.pools["l40s"].wanted, cluster.pools["l40s"].claimed_by) == (0, None)
+    assert cluster.our_pods() == []
+
+
+def test_a_deleted_plan_that_retains_only_lets_its_pools_go():
+    driver = operator(plan(deletionPolicy="Retain"))
+    driver.settle()
+    decision, done = retire(driver.cluster.observe())
+    assert done
+    assert all(isinstance(action, ClaimPool) for action in decision.actions)
+
+
+def test_every_action_says_why():
+    actions = [action for world in MOMENTS for action in decide(world, exact).actions]
+    assert any(isinstance(action, PlacePod) for action in actions)
+    assert all(action.why for action in actions)

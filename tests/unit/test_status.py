@@ -1,0 +1,197 @@
+"""What the status says about each bad input, and that it says nothing of the time it took."""
+
+import copy
+import json
+
+import pytest
+
+from servingplan.decide import decide
+from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
+from servingplan.model.decision import Decision
+from servingplan.model.outcome import Outcome, Refused
+from servingplan.model.world import Failure
+from servingplan.status import COUNT_IN_READY, LONGEST_MESSAGE, conclude, events
+from tests.unit.simulation.driver import exact
+from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+
+
+def concluded(world, outcome=None):
+    decision = decide(world, exact)
+    return conclude(world, decision, outcome or Outcome())
+
+
+def conditions(status):
+    return {item.type: item for item in status.conditions}
+
+
+def false_or_unknown(status):
+    return {item.type: item.reason for item in status.conditions if item.status != "True"}
+
+
+def at_first(spec, **more):
+    return operator(spec, **more).cluster.observe()
+
+
+@pytest.fixture(scope="module")
+def served():
+    driver = operator(plan())
+    driver.settle()
+    return driver.cluster.observe()
+
+
+CHANGES = {
+    "misspelt field": ({"modles": []}, "SpecValid", "SpecInvalid", "modles"),
+    "no budget": ({"budget": None}, "SpecValid", "SpecInvalid", "spec.budget"),
+    "float money": ({"budget": {"dollarsPerHour": 1.5}}, "SpecValid", "SpecInvalid", "quoted decimal"),
+    "unknown model": ({"models": [model("nobody")]}, "SpecValid", "UnknownModel", "nobody"),
+    "unknown GPU": ({"nodePools": [sized(gpu="X1")]}, "SpecValid", "UnknownGPU", "X1"),
+    "model too large": ({"models": [model("llama-3.1-405b")]}, "SpecValid", "NoFittingShape", "llama-3.1-405b"),
+    "limits out of reach": (
+        {"models": [model(slo={"tpotSeconds": "0.00001"})]},
+        "SpecValid",
+        "NoFittingShape",
+        "classes[chat]",
+    ),
+    "bad source": (
+        {"models": [model(variants=[{"name": "v", "source": "ftp://x"}])]},
+        "SpecValid",
+        "SpecInvalid",
+        "hf://",
+    ),
+    "argument of ours": (
+        {"models": [model(engine={"extraArgs": ["--port=1"]})]},
+        "SpecValid",
+        "SpecInvalid",
+        "--port=1",
+    ),
+    "no price": ({"nodePools": [sized(price=None)]}, "WithinBudget", "PriceUnknown", "dollarsPerNodeHour"),
+    "no nodes": ({"nodePools": [fixed()]}, "PlanSolved", "NoCapacity", "add nodes"),
+    "no budget to speak of": ({"budget": {"dollarsPerHour": "1"}}, "PlanSolved", "BudgetTooSmall", "dollarsPerHour"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_bad_input_is_told_by_its_condition_with_what_to_do(name):
+    change, condition, reason, words = CHANGES[name]
+    driver = operator(plan())
+    driver.cluster.edit({**plan(), **change})
+    status = concluded(driver.cluster.observe())
+    found = conditions(status)[condition]
+    assert (found.status, found.reason) == ("False", reason)
+    assert words in found.message
+    assert conditions(status)["Ready"].status == "False"
+
+
+@pytest.mark.parametrize(
+    ("change", "condition", "reason"),
+    [
+        ({"claimed_by": "llm/other"}, "NodePoolsReady", "ClaimedByOther"),
+        ({"allowed": ()}, "NodePoolsReady", "NotAllowed"),
+        (None, "NodePoolsReady", "PoolMissing"),
+    ],
+)
+def test_a_pool_that_cannot_be_sized_is_told(change, condition, reason):
+    driver = operator(plan())
+    if change is None:
+        driver.cluster.pools.clear()
+    for key, value in (change or {}).items():
+        setattr(driver.cluster.pools["l40s"], key, value)
+    assert false_or_unknown(concluded(driver.cluster.observe()))[condition] == reason
+
+
+def test_a_source_that_cannot_be_read_is_told(served):
+    world = served.model_copy(
+        update={"failures": (Failure(source="nodes", reason="ReadForbidden", message="nodes: forbidden"),)}
+    )
+    assert false_or_unknown(concluded(world))["InventoryAvailable"] == "ReadForbidden"
+
+
+def test_floors_that_the_budget_does_not_pay_are_told():
+    status = concluded(at_first(plan(pools=[sized(minNodes=3)], budget="4")))
+    assert false_or_unknown(status)["PlanSolved"] == "Infeasible"
+
+
+def test_a_plan_that_serves_in_part_says_what_it_admits():
+    status = concluded(at_first(plan(model(rate="100"), budget="4")))
+    assert "of 100 requests/s" in conditions(status)["SLOAttainable"].message
+    assert (status.served or "").endswith("%")
+
+
+def test_a_plan_at_rest_is_ready(served):
+    status = concluded(served)
+    assert false_or_unknown(status) == {}
+    assert [item.type for item in status.conditions][-1] == "Ready"
+    assert {*COUNT_IN_READY} <= {item.type for item in status.conditions}
+
+
+def test_the_same_turn_at_another_time_says_the_same(served):
+    first = concluded(served)
+    published = first.model_dump(mode="json", by_alias=True, exclude_none=True)
+    later = served.model_copy(
+        update={
+            "now": "2031-05-05T05:05:05Z",
+            "plan": served.plan.model_copy(update={"status": copy.deepcopy(published)}),
+        }
+    )
+    assert concluded(later) == first
+    assert "seconds" not in json.dumps({key: value for key, value in published.items() if key != "conditions"})
+
+
+def test_a_condition_keeps_its_date_until_it_turns(served):
+    status = concluded(served)
+    old = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for item in old["conditions"]:
+        item["lastTransitionTime"] = "2020-01-01T00:00:00Z"
+    spec = {**served.plan.spec, "modles": []}
+    world = served.model_copy(update={"plan": served.plan.model_copy(update={"status": old, "spec": spec})})
+    found = conditions(concluded(world))
+    assert found["SpecValid"].last_transition_time == world.now
+    assert found["WithinBudget"].last_transition_time == "2020-01-01T00:00:00Z"
+
+
+REFUSALS = [
+    (ResizePool(pool="l40s", before=0, nodes=1, why="w"), "Forbidden", "NodePoolsReady", "WriteForbidden"),
+    (ResizePool(pool="l40s", before=0, nodes=1, why="w"), "Changed", "NodePoolsReady", "Scaling"),
+    (ClaimPool(pool="l40s", claimed_by="x", why="w"), "ClaimedByOther", "NodePoolsReady", "ClaimedByOther"),
+    (PlacePod(pod="p", uid="u", node="n", node_affinity={}, why="w"), "Invalid", "WorkloadsReady", "WriteFailed"),
+    (ApplyObject(manifest={"kind": "Service"}, why="w"), "NameTaken", "WorkloadsReady", "NameTaken"),
+    (
+        ApplyObject(manifest={"kind": "ConfigMap", "data": {"routing.json": "{}"}}, why="w"),
+        "Forbidden",
+        "RoutingPublished",
+        "WriteForbidden",
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "refusal", "condition", "reason"), REFUSALS)
+def test_a_refused_write_is_told_where_it_belongs(served, action, refusal, condition, reason):
+    outcome = Outcome(refused=(Refused(action=action, reason=refusal, message="no"),))
+    assert false_or_unknown(concluded(served, outcome))[condition] == reason
+
+
+def test_long_messages_are_cut():
+    driver = operator(plan())
+    driver.cluster.edit(plan(pools=[{**sized(gpu="X" * 100), "name": f"p{index}"} for index in range(30)]))
+    status = concluded(driver.cluster.observe())
+    assert max(len(item.message) for item in status.conditions) == LONGEST_MESSAGE
+
+
+def test_news_is_posted_once():
+    driver = operator(plan())
+    world = driver.cluster.observe()
+    decision = decide(world, exact)
+    outcome = Outcome(done=decision.actions)
+    status = conclude(world, decision, outcome)
+    assert {item.reason for item in events(world, decision, outcome, status)} == {"PlanSolved", "PoolResized"}
+    published = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    again = world.model_copy(update={"plan": world.plan.model_copy(update={"status": published})})
+    assert events(again, decision, Outcome(), status) == ()
+
+
+def test_a_spec_that_never_was_right_has_a_status_all_the_same():
+    driver = operator(plan())
+    driver.cluster.edit({"nonsense": True})
+    world = driver.cluster.observe()
+    status = conclude(world, Decision(findings=decide(world, exact).findings), Outcome())
+    assert conditions(status)["SpecValid"].reason == "SpecInvalid"
