@@ -21,13 +21,13 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from servingplan.cli.show import fleet_view
-from servingplan.model.fleet import Fleet, PlanRecord
 
 from e2e.cluster import binaries, karpenter, nodes
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.operator_process import OperatorProcess
 from e2e.cluster.stages import PodTimes
+from servingplan.cli.show import fleet_view
+from servingplan.model.fleet import Fleet, PlanRecord
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLAN = REPOSITORY / "examples" / "chat.yaml"

@@ -33,6 +33,7 @@ from typing import Any, Self
 
 import kubernetes.client
 import kubernetes.config
+
 from e2e.cluster import binaries, karpenter, kubeconfig, stages
 from e2e.cluster.certificates import Authority, Certificate
 from e2e.cluster.nodes import NODE_TYPES, NodeType

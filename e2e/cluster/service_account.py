@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import kubernetes.config
-from e2e.cluster import kubeconfig
 from kubernetes import client
+
+from e2e.cluster import kubeconfig
 
 _DEFAULT_TOKEN_SECONDS = 12 * 3600
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from e2e.cluster.nodes import NOT_READY_ANNOTATION
 
 READY_SECONDS_ANNOTATION = "kwok.servingplan.dev/ready-seconds"

@@ -92,7 +92,7 @@ class Turns:
         decision, done = retire(world)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
         if done:
-            spec, _ = effective_spec(world, read_record(world))
+            spec, _ = effective_spec(world.plan.spec, read_record(world))
             if spec is not None and spec.deletion_policy == "Retain":
                 await asyncio.to_thread(self._writer.disown, world)
             return TurnReport(gone=True, writes=len(outcome.done), decision=decision)
@@ -105,7 +105,7 @@ class Turns:
         )
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
-        spec, _ = effective_spec(world, read_record(world))
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
         outcome = self._writer.write(actions, world=world, spec=spec)
         for action in outcome.done:
             log.info("%s %s", world.plan.key, action)

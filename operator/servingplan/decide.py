@@ -26,7 +26,13 @@ from servingplan.model.world import LiveObject, Observation, PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.pools import CENT, Pool, read_pools
 from servingplan.planning.question import Posed, ShapeFacts, pose
-from servingplan.planning.record import RECORD_KEY, effective_spec, read_record, routing_as_published
+from servingplan.planning.record import (
+    RECORD_KEY,
+    effective_spec,
+    read_record,
+    routing_as_published,
+    with_left_pools,
+)
 from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_digest, replica_template, service
 from servingplan.render.routing import routing_config_map, routing_document
@@ -55,7 +61,7 @@ class _Turn:
 def publish(world: Observation) -> tuple[AnyAction, ...]:
     """Weights over what is ready now, by the plan in force. Needs no solver."""
     record = read_record(world)
-    spec, _ = effective_spec(world, record)
+    spec, _ = effective_spec(world.plan.spec, record)
     if spec is None or record.fleet is None or world.failures:
         return ()
     pools, _ = read_pools(spec, world)
@@ -68,7 +74,7 @@ def decide(world: Observation, solve: Solve) -> Decision:
     """Everything that this turn is to do. Pure but for the solver's clock."""
     record = read_record(world)
     turn = _Turn(world, record)
-    spec, errors = effective_spec(world, record)
+    spec, errors = effective_spec(world.plan.spec, record)
     for error in errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     if world.failures:
@@ -86,7 +92,8 @@ def decide(world: Observation, solve: Solve) -> Decision:
     _pool_findings(turn, pools)
     frozen = bool(errors or pool_errors) or _must_wait(turn, pools)
     if not frozen:
-        record, frozen = _replan(turn, spec, pools, solve)
+        planned, frozen = _replan(turn, spec, pools, solve)
+        record = with_left_pools(planned, record, world)
     spend = total_spend(pools)
     known_spend = None if spend != spend else round(spend, 6)
     if record.fleet is None:
@@ -148,7 +155,7 @@ def retire(world: Observation) -> tuple[Decision, bool]:
     pools and leave everything else; the caller lets the objects outlive the plan.
     """
     record = read_record(world)
-    spec, _ = effective_spec(world, record)
+    spec, _ = effective_spec(world.plan.spec, record)
     if spec is None:
         return Decision(), True
     late = world.plan.deleting_since is not None and _seconds(world.plan.deleting_since, world.now) > RETIREMENT_SECONDS
@@ -197,7 +204,7 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
         turn.find("SpecValid", reason, str(error))
-    for line in posed.unfit:
+    for line in posed.unfit if not errors else ():
         turn.find("SpecValid", "NoFittingShape", line)
     names_of, template_errors = _deployment_names(world.plan, posed)
     for error in template_errors:
@@ -309,6 +316,8 @@ def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Ans
     broken = verify(question.model_copy(update={"running": None}), running)
     if any(item.promise != "proof" for item in broken):
         return False
+    if _serves_another_class(question, running, answer):
+        return False
     if _gain(running, answer) < float(spec.change.min_gain):
         return True
     age = math.inf if record.since is None else _seconds(record.since, turn.world.now)
@@ -316,6 +325,15 @@ def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Ans
     if age < lifetime:
         turn.plan_is_due_in = lifetime - age
     return age < lifetime
+
+
+def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:
+    """Whether the new plan serves a class that the running one serves nothing: that is worth any move, at any age."""
+
+    def served(answer: Answer) -> set[str]:
+        return {name for name, rates in answer.rates.items() if sum(rates.values()) > 0}
+
+    return bool((served(new) - served(running)) & {item.name for item in question.classes})
 
 
 def _gain(running: Answer, new: Answer) -> float:

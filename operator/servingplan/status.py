@@ -53,7 +53,7 @@ class Event(Part):
 
 def conclude(world: Observation, decision: Decision, outcome: Outcome) -> PlanStatus:
     """The status after a turn."""
-    spec, _ = effective_spec(world, read_record(world))
+    spec, _ = effective_spec(world.plan.spec, read_record(world))
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,

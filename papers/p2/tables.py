@@ -1,7 +1,7 @@
 """P2's tables run again: runtimes (Table 5), costs and gaps, and the stress protocol; the P2 part of `docs/papers.md`.
 
     python -m papers                                  a quick look at the three smallest sizes
-    python -m papers --sizes all --seeds 10 --write docs/papers.md
+    python -m papers --sizes all --seeds 10 --exact-seconds 20 --scenarios 500 --write docs/papers.md
 
 Exact is P_DM as printed; it gets `--exact-seconds` on the first `--exact-seeds` seeds of each size, the others run on every
 seed.
@@ -308,7 +308,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--exact-seconds", type=float, default=10.0, help="deadline of the printed model; 0 leaves it out"
     )
     parser.add_argument("--exact-seeds", type=int, default=1, help="on how many instances of each size it runs")
-    parser.add_argument("--scenarios", type=int, default=SCENARIOS, help="S of the stress protocol")
+    parser.add_argument(
+        "--scenarios", type=int, default=50, help=f"S of the stress protocol; the paper's is {SCENARIOS}"
+    )
     parser.add_argument("--write", type=Path, help="the page whose P2 part is replaced, docs/papers.md")
     options = parser.parse_args(arguments)
     warm = Program("warm")  # the import of PuLP is the process's, not the first method's

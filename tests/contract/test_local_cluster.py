@@ -9,11 +9,12 @@ from pathlib import Path
 
 import kubernetes.config
 import pytest
+from kubernetes import client, watch
+from urllib3.exceptions import HTTPError
+
 from e2e.cluster import karpenter, nodes, service_account, stages
 from e2e.cluster.control_plane import ControlPlane, StartError
 from e2e.cluster.proxy import Moment, Verdict, Write, WriteProxy
-from kubernetes import client, watch
-from urllib3.exceptions import HTTPError
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import typer.testing
+
 from servingplan.cli import app
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -62,7 +62,7 @@ class Interest:
     @classmethod
     def of(cls, world: Observation) -> Interest:
         """From what the last turn saw."""
-        spec, _ = effective_spec(world, read_record(world))
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
         return cls(
             namespace=world.plan.namespace,
             label=names.label_value(world.plan.name),

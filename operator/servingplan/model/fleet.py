@@ -140,6 +140,8 @@ class PlanRecord(Part):
     """RFC 3339; when it became the plan."""
     spec: dict[str, Any] | None = None
     """The last spec that was valid: what runs is looked after by it while the present one is not."""
+    leaving: tuple[dict[str, Any], ...] = ()
+    """Pools that the spec no longer has and that this plan still sizes: they go to their floors and are released."""
     waiting: Fleet | None = None
     """A plan that waits for approval, or is only shown."""
     waiting_answer: dict[str, Any] | None = None

@@ -12,6 +12,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
+from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 
 Json = dict[str, Any]
@@ -218,15 +219,10 @@ def _plan_of(raw: Json) -> PlanObject:
 
 
 def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:
-    """The spec, or the last good one: what runs is looked after while the present spec is wrong."""
-    spec, _ = parse_spec(plan.spec)
-    if spec is not None:
-        return spec
-    for item in objects:
-        if item.kind == "ConfigMap" and item.ours and item.name == names.record_name(plan.name):
-            record = parse.loads((item.manifest.get("data") or {}).get("plan.json"))
-            spec, _ = parse_spec((record or {}).get("spec"))
-    return spec
+    """The spec that the turn will act by, from what is read so far."""
+    name = names.record_name(plan.name)
+    live = next((item for item in objects if item.kind == "ConfigMap" and item.name == name), None)
+    return effective_spec(plan.spec, record_of(live))[0]
 
 
 def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:

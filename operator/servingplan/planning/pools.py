@@ -19,6 +19,8 @@ from servingplan.profiles.catalogue import find_gpu
 
 CENT = 1e-6
 """Dollars per hour below which two amounts are the same."""
+LEFT = "~left"
+"""Ends the name of a pool that the spec no longer has; no user's pool can be named so."""
 PRODUCT_LABELS = (
     "nvidia.com/gpu.product",
     "cloud.google.com/gke-accelerator",
@@ -86,6 +88,11 @@ class Pool:
     def name(self) -> str:
         """Name in the spec."""
         return self.spec.name
+
+    @property
+    def left(self) -> bool:
+        """The spec no longer has it: it goes to its floor and is given back."""
+        return self.name.endswith(LEFT)
 
     @property
     def rented(self) -> bool:

@@ -129,7 +129,7 @@ def pose(*, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None) ->
     posed = Posed(None, shapes, parts, dict(sorted(pruned.items())), unfit, no_room)
     if errors or not parts or (spec.objective == "MaximizeService" and (unfit or no_room)):
         return posed, tuple(errors)
-    sunk = sum(_sunk_dollars(pool) for pool in pools if _can_plan(pool))
+    sunk = sum(_sunk_dollars(pool) for pool in pools if _can_plan(pool) or pool.left)
     question = q.Question(
         objective=spec.objective,
         budget_dollars_per_hour=max(0.0, float(spec.budget.dollars_per_hour) - sunk),
@@ -145,7 +145,7 @@ def pose(*, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None) ->
 
 
 def _can_plan(pool: Pool) -> bool:
-    return pool.problem is None and pool.gpus_per_node > 0 and pool.dollars_per_node_hour is not None
+    return not pool.left and pool.problem is None and pool.gpus_per_node > 0 and pool.dollars_per_node_hour is not None
 
 
 def _parts_of(pool: Pool) -> list[Part]:
@@ -170,7 +170,8 @@ def _parts_of(pool: Pool) -> list[Part]:
 def _sunk_dollars(pool: Pool) -> float:
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
-    return pool.foreign_nodes * pool.dollars_per_node_hour
+    nodes = max(pool.foreign_nodes, pool.spec.min_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
+    return nodes * pool.dollars_per_node_hour
 
 
 def _part_name(pool: Pool, gpus: int) -> str:
@@ -338,6 +339,7 @@ def _unfit_lines(spec: PlanSpec, fits: set[str], reasons: Mapping[str, Counter[s
             key = class_key(model.name, item.name)
             if key not in fits:
                 why = reasons.get(key)
-                text = min(why, key=lambda message: (-why[message], message)) if why else "no pool has its GPUs"
+                # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
+                text = list(why)[-1] if why else "no pool has its GPUs"
                 lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}")
     return lines

@@ -22,6 +22,8 @@ LISTENER_PORT = 8080
 MODEL_HEADER = "x-servingplan-model"
 CLASS_HEADER = "x-servingplan-class"
 ROUTES = "servingplan"
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml where it is there: the same text, twenty times as fast, on every turn."""
 _TYPE = "type.googleapis.com/"
 _LIMIT = "envoy.filters.http.local_ratelimit"
 _LIMIT_TYPE = f"{_TYPE}envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
@@ -41,7 +43,7 @@ def envoy_files(document: Json, *, namespace: str) -> dict[str, str]:
     }
     version = str(document["revision"])
     return {
-        name: yaml.safe_dump({"version_info": version, "resources": items}, sort_keys=False, width=120)
+        name: yaml.dump({"version_info": version, "resources": items}, Dumper=_DUMPER, sort_keys=False, width=120)
         for name, items in resources.items()
     }
 

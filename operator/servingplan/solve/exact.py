@@ -94,5 +94,7 @@ def _running_values(instance: Instance, targets: Sequence[float]) -> Mapping[str
 
 def found_is_worse(found: Found, plan: Incumbent) -> bool:
     """Whether the known plan is better than what a search brought back, which only a search cut short can be."""
+    if not found.nodes or found.stopped == "proved":
+        return not found.nodes
     values = {level.name: level.value for level in found.levels}
-    return not found.nodes or (values.keys() == plan.values.keys() and is_better(plan.values, values))
+    return values.keys() == plan.values.keys() and is_better(plan.values, values)

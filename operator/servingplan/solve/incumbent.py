@@ -14,8 +14,8 @@ from servingplan.solve.report import needed_nodes, node_contents
 from servingplan.solve.route import route
 from servingplan.solve.survive import protected, protected_from, survivable_targets
 
-TELLING = 1e-7
-"""Relative difference of a level below which two plans are equal on it."""
+TELLING = 1e-6
+"""Relative difference of a level below which two plans are equal on it: above the slack at which a search holds levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,7 @@ def next_step(
             *_drains(world, leave, ready),
             *removals,
             *deletions,
+            *_releases(world, pools),
             *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
         ),
         ready=ready,
@@ -128,7 +129,19 @@ def _claims(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
     return [
         ClaimPool(pool=pool.name, claimed_by=world.plan.key, why=f"{pool.name} is sized by plan {world.plan.key}")
         for pool in pools
-        if pool.sized_by_us and pool.object is not None and pool.object.claimed_by != world.plan.key
+        if pool.sized_by_us and not pool.left and pool.object is not None and pool.object.claimed_by != world.plan.key
+    ]
+
+
+def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
+    """Pools that the spec no longer has, once they are at their floors; one that somebody else sizes, at once."""
+    return [
+        ClaimPool(pool=pool.name, claimed_by="", why=f"{pool.name} is given back by plan {world.plan.key}")
+        for pool in pools
+        if pool.left
+        and pool.object is not None
+        and pool.object.claimed_by == world.plan.key
+        and (pool.conflict is not None or (pool.occupied == 0 and pool.wanted <= pool.spec.min_nodes))
     ]
 
 

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from benchmarks import profile_error
 
+from benchmarks import profile_error
 from servingplan.profiles import catalogue, measured
 from servingplan.profiles.estimate import DERIVED_BAND, DERIVED_BAND_WIDE, INTERPOLATED_BAND
 from servingplan.profiles.measured import Coverage, correction

@@ -12,6 +12,7 @@ observation would. Controllers act as Kubernetes documents it, each in one place
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -204,7 +205,7 @@ class SimulatedCluster:
                 )
                 for (kind, name), manifest in sorted(self.objects.items())
             ),
-            pools=tuple(self._pool_seen(item) for item in self.spec.get("nodePools", ()) if "resize" in item),
+            pools=tuple(self._pool_seen(item) for item in self._pools_to_read() if "resize" in item),
             other_plans=self.other_plans,
         )
 
@@ -231,6 +232,15 @@ class SimulatedCluster:
             placed_since=None if pod.placed_since is None else _text(pod.placed_since),
             trouble="Unschedulable: no node has the GPUs" if pod.unschedulable else None,
         )
+
+    def _pools_to_read(self) -> list[Json]:
+        """Of the spec, and those that the record says the plan has left and still sizes."""
+        present = list(self.spec.get("nodePools", ()))
+        data = self.objects.get(("ConfigMap", f"{PLAN}-plan"), {}).get("data", {})
+        left = json.loads(data.get("plan.json", "{}")).get("leaving", [])
+        sized = [item["resize"]["name"] for item in present if "resize" in item]
+        gone = [item for item in left if item["resize"]["name"] not in sized]
+        return present + [{**item, "name": f"{item['name']}~left"} for item in gone]
 
     def _pool_seen(self, item: Json) -> PoolObject:
         name = item["resize"]["name"]

@@ -101,7 +101,7 @@ class Driver:
         raise AssertionError("the cluster does not come to rest:\n" + "\n".join(self.history[-40:]))
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:
-        spec, _ = effective_spec(world, read_record(world))
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
         assert spec is not None or not actions
         refused = []
         for action in actions:
@@ -128,7 +128,7 @@ class Driver:
 
     def _note_spec(self, world: Observation) -> None:
         """The spec in force: the last good one while the present one is wrong."""
-        spec, _ = effective_spec(world, read_record(world))
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
         wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
         self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}
 

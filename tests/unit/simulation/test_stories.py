@@ -354,6 +354,28 @@ def test_a_pool_that_leaves_the_spec_loses_its_replicas_once_others_serve():
     assert driver.deployments() == [item.deployment for item in fleet.replica_sets]
 
 
+def test_a_pool_that_leaves_the_spec_goes_to_its_floor_and_is_given_back():
+    both = [sized(), sized("a100", price="9")]
+    driver = operator(plan(pools=both, budget="60"))
+    settled(driver)
+    name = both[0]["resize"]["name"]
+    assert driver.cluster.pools[name].wanted > 0
+    driver.cluster.edit(plan(pools=both[1:], budget="60"))
+    driver.settle()
+    pool = driver.cluster.pools[name]
+    assert (pool.wanted, pool.claimed_by, driver.cluster.nodes_of(name)) == (0, None, [])
+
+
+def test_a_pool_that_leaves_and_comes_back_is_the_plans_again():
+    both = [sized(), sized("a100", price="9")]
+    driver = operator(plan(pools=both, budget="60"))
+    before = settled(driver)
+    driver.cluster.edit(plan(pools=both[1:], budget="60"))
+    driver.tick(2)
+    driver.cluster.edit(plan(pools=both, budget="60"))
+    assert driver.settle().nodes == before.nodes
+
+
 def test_a_cordoned_node_keeps_its_replica_and_gets_no_other():
     driver = operator(plan())
     settled(driver)

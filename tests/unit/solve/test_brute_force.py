@@ -8,37 +8,57 @@ import highspy
 import numpy as np
 import pytest
 
-from servingplan.solve import solve
+from servingplan.solve import METHODS, solve
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question
 
-QUESTIONS = 200
-MOST_VECTORS = 600
-"""Questions with more vectors of copies than this are passed over."""
+COMPARATORS = [name for name in METHODS if name not in ("exact", "anytime")]
+SIZES = {"small": (60, 600), "tiny": (300, 16)}
+"""Questions by size, and the most vectors of copies that such a question may have."""
+BLOCKS = 6
 
 
-def small_questions():
-    seeds = itertools.count()
-    while True:
-        seed = next(seeds)
+def small_questions(size):
+    _, most_vectors = SIZES[size]
+    for seed in itertools.count(0 if size == "small" else 100_000):
         question = random_question(seed, most_nodes=3, most_shapes=4)
-        if math.prod(most_copies(question, shape) + 1 for shape in question.shapes) <= MOST_VECTORS:
+        if math.prod(most_copies(question, shape) + 1 for shape in question.shapes) <= most_vectors:
             yield seed, question
 
 
-@pytest.mark.parametrize("block", range(QUESTIONS // 20))
-def test_every_level_equals_the_best_of_all_plans(block):
-    for seed, question in itertools.islice(small_questions(), block * 20, block * 20 + 20):
-        answer = solve(question, relative_gap=0.0)
-        assert verify(question, answer) == (), seed
+@pytest.mark.parametrize("block", range(BLOCKS))
+@pytest.mark.parametrize("size", SIZES)
+def test_every_level_equals_the_best_of_all_plans(size, block):
+    count = SIZES[size][0] // BLOCKS
+    for seed, question in itertools.islice(small_questions(size), block * count, block * count + count):
         best = best_values(question)
-        if best is None:
-            assert answer.status == "Infeasible", seed
-            continue
-        assert answer.status == "Optimal", seed
-        found = [level.value for level in answer.levels]
-        assert len(answer.levels) == len(best), seed
-        assert found == pytest.approx([abs(value) for value in best], rel=2e-6, abs=1e-7), seed
+        for method in ("exact", "anytime"):
+            answer = solve(question, method=method, relative_gap=0.0)
+            assert verify(question, answer) == (), seed
+            if best is None:
+                assert answer.status == "Infeasible", seed
+                continue
+            assert answer.status == "Optimal", (seed, method)
+            found = [level.value for level in answer.levels]
+            assert len(answer.levels) == len(best), seed
+            assert found == pytest.approx([abs(value) for value in best], rel=3e-6, abs=1e-7), (seed, method)
+        method = COMPARATORS[seed % len(COMPARATORS)]
+        answer = solve(question, method=method)
+        assert verify(question, answer) == (), (seed, method)
+        if answer.status != "Infeasible":
+            assert bounds_hold(answer, best), (seed, method)
+
+
+def bounds_hold(answer, best):
+    """Whether no plan beats a bound; a level's bound is only for plans that are as good on the levels before."""
+    for level, value in zip(answer.levels, best, strict=True):
+        sign = -1.0 if level.name == "dollars" else 1.0
+        reach = 1e-5 * max(1.0, abs(value))
+        if value > sign * level.bound + reach or sign * level.value > value + reach:
+            return False
+        if abs(sign * level.value - value) > reach:
+            return True
+    return True
 
 
 def best_values(question):

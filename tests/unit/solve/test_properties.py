@@ -11,7 +11,7 @@ from servingplan.verify import verify
 from tests.unit.solve.questions import random_question
 
 EXACT = 1e-9
-always = settings(derandomize=True, deadline=None, max_examples=40, database=None)
+always = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 seeds = st.integers(min_value=0, max_value=10_000)
 
 
