@@ -74,9 +74,9 @@ def _plan() -> Json:
 
 
 def _whole(config_maps: Watch) -> list[str]:
-    """Services, once all have weight; then half a second for what may still be under way."""
+    """Services, once all have weight; then a moment for what may still be under way."""
     config_maps.wait(lambda objects: len(_served(objects.get(KEY))) == len(POOLS), 120)
-    time.sleep(0.5)
+    time.sleep(0.25)
     return sorted(_served(config_maps.objects[KEY]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from servingplan.model.actions import AnyAction
 from servingplan.model.fleet import Fleet, Part
 
@@ -34,7 +36,7 @@ class Decision(Part):
     """Now; absent where it cannot be computed."""
     held_back: bool = False
     unseated: int = 0
-    ready: dict[str, int] = {}
+    ready: dict[str, int] = Field(default_factory=dict)
     wake_in_seconds: float | None = None
 
     @property

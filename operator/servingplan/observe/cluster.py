@@ -182,7 +182,7 @@ class Reader:
                 continue
             spec, _ = parse_spec(other.spec)
             prices = {
-                _reference_text(pool.resize, other.namespace): str(pool.dollars_per_node_hour)
+                _reference_text(pool.resize): str(pool.dollars_per_node_hour)
                 for pool in (spec.node_pools if spec else ())
                 if pool.resize is not None and pool.dollars_per_node_hour is not None
             }
@@ -197,11 +197,9 @@ def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> s
     return f"{resize.kind}/{namespace}/{resize.name}"
 
 
-def _reference_text(resize: Resize, namespace: str) -> str:
-    # Kinds without a namespace are the rule for node pools; a namespaced one is written with its own.
-    return (
-        f"{resize.kind}/{resize.namespace or ''}/{resize.name}" if resize.namespace else f"{resize.kind}//{resize.name}"
-    )
+def _reference_text(resize: Resize) -> str:
+    """As ``pool_reference`` has it for kinds without a namespace, which node pools mostly are."""
+    return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"
 
 
 def _plan_of(raw: Json) -> PlanObject:

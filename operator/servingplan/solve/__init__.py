@@ -10,7 +10,7 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. R
 * `levels`      optimises level after level
 * `route`       who serves what when the copies are given
 * `incumbent`   plans that are known, `first` the first ones, `rounding` those from the relaxation, `certify` their bounds
-* `relax`       the linear relaxation
+* `relax`       the linear relaxation; `improve` local search, by the routing that `quick` keeps in the solver
 * `draft`       a plan under construction, `cover` the rules that construct one for given rates
 * `survive`     losses to survive, `change` when a move is worth it, `reasons` why there is no plan
 * `report`      copies and nodes -> answer

@@ -5,9 +5,10 @@ step starts from the best plan so far and hands on a better one or the same:
 
 1. `first`: the running fleet, the empty plan, greedy covers; milliseconds.
 2. `rounding`: whole copies from the linear relaxation, whose optimum is the first bound.
-3. A kernel search (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that the relaxation uses or
+3. Local search (`improve`): remove a copy or two, fill by the duals of the routing.
+4. A kernel search (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that the relaxation uses or
    nearly uses, with a small work limit.
-4. The exact program over all shapes from there, which also tightens the bound.
+5. The exact program over all shapes from there, which also tightens the bound.
 
 The work limits are numbers of branch-and-bound nodes, so that the plan does not depend on the machine; the clock only ends
 the chain early, which the answer admits.
@@ -16,9 +17,11 @@ the chain early, which the answer admits.
 import math
 from dataclasses import replace
 
-from servingplan.solve.certify import certified
+from servingplan.solve.certify import certified, tightened
+from servingplan.solve.draft import Draft
 from servingplan.solve.exact import found_is_worse, guarded_search
 from servingplan.solve.first import first_plan
+from servingplan.solve.improve import improved
 from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort, Found
@@ -48,6 +51,9 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     optimise(relaxation, instance, effort)
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
+    if plan is not None and plan.copies and not clock.expired() and not instance.question.survive:
+        better = improved(instance, effort.share(0.5), Draft.of(instance, plan.copies))
+        plan = best_of([plan, incumbent_of(instance, better.copies)])
     kernel = kernel_of(instance, relaxation, plan)
     if len(kernel) < len(instance.shapes) and not clock.expired():
         plan = best_of([plan, _searched(instance, kernel, replace(effort, node_limit=KERNEL_NODES), plan)])
@@ -55,7 +61,7 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
         found = guarded_search(instance, limited, start=plan)
         if found.infeasible or plan is None or not found_is_worse(found, plan):
-            return found
+            return tightened(found, relaxation.bounds, effort)
     return certified(instance, effort, _steady(instance, effort, plan), known=relaxation.bounds)
 
 

@@ -59,6 +59,22 @@ def certified(
     return found
 
 
+def tightened(found: Found, known: Mapping[str, float], effort: Effort) -> Found:
+    """What a search found, its bounds no worse than what is `known` (by level; dollars for full service)."""
+    in_full = all(level.value >= 1.0 for level in found.levels if level.name.startswith("served-fraction"))
+    for position, level in enumerate(found.levels):
+        least = level.name == "dollars"
+        if level.name in known and (in_full or not least):
+            bound = max(level.bound, known[level.name]) if least else min(level.bound, known[level.name])
+            bound = min(bound, level.value) if least else max(bound, level.value)
+            gap = gap_of(level.value, bound)
+            proved = level.proved or gap <= effort.relative_gap
+            found.levels[position] = level.model_copy(update={"bound": bound, "gap": gap, "proved": proved})
+    if found.levels and all(level.proved for level in found.levels):
+        found.stopped = "proved"
+    return found
+
+
 def _imagined(
     instance: Instance,
     plan: Incumbent,

@@ -1,0 +1,49 @@
+"""The benchmarks load, and what they find becomes a page. How long anything takes is not tested here."""
+
+import importlib
+
+import pytest
+
+from benchmarks.report import Row, Section, page, percentile, spread
+
+MODULES = ["apply_to_weights", "at_rest", "command_line", "large_cluster", "loss_to_weights", "solving"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_benchmark_can_be_run_alone(name):
+    assert callable(importlib.import_module(f"benchmarks.{name}").measure)
+
+
+def test_running_all_runs_every_one_of_them():
+    whole = importlib.import_module("benchmarks.__main__").ALL
+    assert sorted(module.__name__ for module in whole) == [f"benchmarks.{name}" for name in MODULES]
+
+
+def test_the_page_says_for_each_figure_whether_the_goal_is_met():
+    rows = (
+        Row("turns", "0.10 s", "0.20 s", True),
+        Row("memory", "300 MiB", "250 MiB", False),
+        Row("requests", "7"),
+    )
+    text = page([Section("One part", "How it was done.", rows)])
+    assert "## One part\n\nHow it was done.\n\n| what | measured | goal | |\n|---|---|---|---|\n" in text
+    assert "| turns | 0.10 s | 0.20 s | met |" in text
+    assert "| memory | 300 MiB | 250 MiB | not met |" in text
+    assert "| requests | 7 |  |  |" in text
+
+
+def test_the_page_names_the_machine():
+    text = page([])
+    assert "cores" in text
+    assert "Python" in text
+    assert "servingplan 0." in text
+
+
+def test_a_percentile_is_a_value_that_was_seen():
+    assert percentile([3, 1, 2, 4], 50) == 2
+    assert percentile([3, 1, 2, 4], 99) == 4
+    assert percentile([5], 1) == 5
+
+
+def test_a_spread_names_the_middle_and_the_ends():
+    assert spread([1.0, 3.0, 2.0]) == "median 2.00 s, 1.00 to 3.00 (3 runs)"
