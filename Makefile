@@ -46,7 +46,7 @@ demo-down: setup ## end what `make demo KEEP=1` left running
 
 .PHONY: unit
 unit: setup ## the fast tests, no cluster (what a bare pytest runs)
-	$(RUN)/pytest -q
+	$(RUN)/pytest -q -n 2
 
 .PHONY: check
 check: setup ## formatting, lint, types, import contracts
@@ -57,11 +57,16 @@ check: setup ## formatting, lint, types, import contracts
 
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
-	$(RUN)/pytest -q tests e2e
+	$(RUN)/pytest -q -n 2 tests/unit
+	$(RUN)/pytest -q tests/contract e2e
 
 .PHONY: bench
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 	$(RUN)/python -m benchmarks
+
+.PHONY: papers
+papers: setup ## re-run the tables of the papers, quickly; `python -m papers --help` for the long form
+	$(RUN)/python -m papers
 
 .PHONY: crd
 crd: setup ## write the CRD from the models of the API

@@ -26,6 +26,8 @@ def measure(quick: bool) -> Section:
         here.namespace(NAMESPACE)
         watches = {resource: here.watch(resource) for resource in (PODS, NODES, CONFIG_MAPS)}
         here.api.create(PLANS, _plan(), namespace=NAMESPACE)
+        _whole(watches[CONFIG_MAPS])
+        time.sleep(2)
         for number in range(losses):
             services = _whole(watches[CONFIG_MAPS])
             service = services[number % len(services)]
@@ -68,7 +70,8 @@ def _plan() -> Json:
             "budget": {"dollarsPerHour": "10"},
             "models": [{"name": "large", "card": card, "classes": classes}],
             "nodePools": [{**pool, "name": name, "nodeSelector": {POOL_LABEL: name}} for name in POOLS],
-            "change": {"drainSeconds": 0},
+            # A node that comes back is planned for at once: the next loss waits for it.
+            "change": {"drainSeconds": 0, "minGain": "0", "minLifetime": "0s"},
         },
     }
 

@@ -30,8 +30,8 @@ MEMORY = 0.5
 """How much of the last direction a step keeps (Camerini, Fratta and Maffioli 1975)."""
 HALVE_AFTER = 12
 """Subgradient steps without a better bound before the step is halved."""
-CORE, CORE_NODES = 14, 200
-"""The exact part first tries this many facilities, those of the least bound, for so many nodes: a good plan fixes more."""
+CORES, CORE_NODES = (14, 40), 200
+"""The exact part first tries so many facilities, those of the least bound, for so many nodes: a good plan fixes more."""
 LARGEST_REST = 8000
 """More routes than this are not handed to the exact part: building and one relaxation alone would pass a few seconds."""
 NODES = 20_000
@@ -336,8 +336,12 @@ def solve(
     for threshold in ROUND_FROM:
         best = _cheaper(best, _rounded(search, facilities, relaxation.use, threshold))
     bound = relaxation.bound
-    if best.cost - bound > relative_gap * best.cost and not watch.expired():
-        core = np.argsort(relaxation.needed, kind="stable")[:CORE]
+    for few in CORES:
+        if best.cost - bound <= relative_gap * best.cost or watch.expired():
+            break
+        if few > CORES[0] and len(facilities.pair) * len(arrays.stored_gb) <= LARGEST_REST:
+            break  # all of them can be tried
+        core = np.argsort(relaxation.needed, kind="stable")[:few]
         mine = np.flatnonzero(best.size[facilities.pair] == facilities.size)
         half = Stopwatch((watch.remaining_seconds() or 0.0) / 2)
         best = _improved(best, facilities, covers, np.union1d(core, mine), (relative_gap, CORE_NODES, half))[0]

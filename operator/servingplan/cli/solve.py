@@ -47,7 +47,13 @@ def solve_command(
         typer.Option(metavar="SECONDS", help="Stop after so long and admit it; default: work limits only."),
     ] = None,
     gap: Annotated[float, typer.Option(metavar="FRACTION", help="Gap within which a level counts as proved.")] = 1e-4,
-    method: Annotated[str, typer.Option(help="How to solve: exact.")] = "exact",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="How to solve: anytime, exact; or to compare: binary-search, knapsack, gh, agh, homogeneous, "
+            "uniform-composition, uniform-deployment, round-robin, melange, lpr, dvr, greedy-cost."
+        ),
+    ] = "exact",
 ) -> None:
     """Answer a planning question: which nodes, which replicas, who serves what."""
     question = _question(question_file)

@@ -160,10 +160,10 @@ class Watchers:
     def _watch(
         self, resource: Resource, namespace: str | None, labels: str | None, facts: Callable[[Json], Any]
     ) -> None:
-        known: dict[str, str] = {}
         pause = 0.5
         while not self._stopped.is_set():
             started = time.monotonic()
+            known: dict[str, str] = {}  # begun anew with each watch, so that what went between two is not kept for ever
             try:
                 for kind, item in self._api.watch(resource, namespace=namespace, labels=labels):
                     if self._stopped.is_set():

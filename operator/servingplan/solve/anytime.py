@@ -15,6 +15,7 @@ the chain early, which the answer admits.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.solve.certify import certified, tightened
@@ -25,7 +26,7 @@ from servingplan.solve.improve import improved
 from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort, Found
-from servingplan.solve.relax import Relaxation, optimise
+from servingplan.solve.relax import Relaxation, optimise, price_bounds
 from servingplan.solve.rounding import NEARLY, fractional_copies, relaxed_plans
 
 KERNEL_NODES = 200
@@ -35,34 +36,80 @@ POLISH_NODES = 1_000
 KERNEL_SHAPES = 40
 """Shapes of the kernel, more where the relaxation uses more."""
 SEARCHED_PAIRS = 20_000
-"""Most pairs of shape and class for which the program over all shapes is built: beyond, building it takes seconds."""
-RELAXED_PAIRS = 60_000
-"""Most pairs for which the linear relaxation is built."""
+"""Most pairs of shape and class for which the program over all shapes is searched: beyond, one node takes seconds."""
+
+
+CHEAPEST = 8
+"""Shapes per class of the kernel of a question that is too large for that."""
 
 
 def anytime(instance: Instance, effort: Effort) -> Found:
     """The steps of the module's docstring, as far as time and work limits allow."""
     clock = effort.stopwatch
+    known = price_bounds(instance)
     plan = first_plan(instance, effort)
-    pairs = sum(len(instance.served_by(c)) for c in range(len(instance.shapes)))
-    if clock.expired() or pairs > RELAXED_PAIRS:
-        return certified(instance, effort, plan) if plan else Found()
+    large = instance.pairs_count > SEARCHED_PAIRS
+    if plan is not None and (_settled(plan, known, effort) or not (large or effort.affords(instance))):
+        return certified(instance, effort, _steady(instance, effort, plan), known=known)
+    if plan is not None and large and not clock.expired():
+        plan = _among_cheapest(instance, effort, plan)
+        return certified(instance, effort, _steady(instance, effort, plan), known=known)
     relaxation = Relaxation(instance)
     optimise(relaxation, instance, effort)
+    known |= {name: _tighter(name, bound, known) for name, bound in relaxation.bounds.items()}
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
-    if plan is not None and plan.copies and not clock.expired() and not instance.question.survive:
-        better = improved(instance, effort.share(0.5), Draft.of(instance, plan.copies))
+    if plan is not None and not clock.expired() and not instance.question.survive:
+        better = improved(instance, effort.share(0.4), Draft.of(instance, plan.copies))
         plan = best_of([plan, incumbent_of(instance, better.copies)])
     kernel = kernel_of(instance, relaxation, plan)
     if len(kernel) < len(instance.shapes) and not clock.expired():
         plan = best_of([plan, _searched(instance, kernel, replace(effort, node_limit=KERNEL_NODES), plan)])
-    if plan is None or (pairs <= SEARCHED_PAIRS and not clock.expired()):
+    if plan is None or not (large or clock.expired()):
         limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
         found = guarded_search(instance, limited, start=plan)
         if found.infeasible or plan is None or not found_is_worse(found, plan):
-            return tightened(found, relaxation.bounds, effort)
-    return certified(instance, effort, _steady(instance, effort, plan), known=relaxation.bounds)
+            return tightened(found, known, effort)
+    return certified(instance, effort, _steady(instance, effort, plan), known=known)
+
+
+def _among_cheapest(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:
+    """The plan, or a better one of all steps over few shapes: for large questions, whose program would take too long."""
+    kernel = {c for c, count in enumerate(plan.copies) if count}
+    kernel |= {c for c, count in enumerate(instance.running_copies()) if count}
+    for k in range(len(instance.classes)):
+        kernel.update(instance.cheapest_first(k)[:CHEAPEST])
+    small, order = _only(instance, sorted(kernel)), sorted(kernel)
+    found = anytime(small, effort.share(0.7)) if small.pairs_count <= SEARCHED_PAIRS else Found()
+    return best_of([plan, _whole(instance, order, found)]) or plan
+
+
+def _only(instance: Instance, kernel: Sequence[int]) -> Instance:
+    """The instance with these shapes only."""
+    shapes, limits = instance.shapes, instance.copies_limit
+    return replace(instance, shapes=tuple(shapes[c] for c in kernel), copies_limit=tuple(limits[c] for c in kernel))
+
+
+def _whole(instance: Instance, kernel: Sequence[int], found: Found) -> Incumbent | None:
+    """What was found over a kernel as a plan of the whole instance."""
+    if not found.nodes:
+        return None
+    copies = [0] * len(instance.shapes)
+    for c, count in zip(kernel, found.copies, strict=True):
+        copies[c] = count
+    return incumbent_of(instance, copies)
+
+
+def _tighter(name: str, bound: float, known: Mapping[str, float]) -> float:
+    return max(bound, known.get(name, bound)) if name == "dollars" else min(bound, known.get(name, bound))
+
+
+def _settled(plan: Incumbent, known: Mapping[str, float], effort: Effort) -> bool:
+    """Whether the first plan is known to be best within the tolerance, the moves to it included."""
+    if "scale" in plan.values or plan.values.get("moves"):
+        return False
+    in_full = all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
+    return in_full and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
 
 
 def kernel_of(instance: Instance, relaxation: Relaxation, plan: Incumbent | None) -> list[int]:
@@ -88,19 +135,9 @@ def kernel_of(instance: Instance, relaxation: Relaxation, plan: Incumbent | None
 
 def _searched(instance: Instance, kernel: list[int], effort: Effort, plan: Incumbent | None) -> Incumbent | None:
     """The best plan that the exact program over these shapes finds."""
-    small = replace(
-        instance,
-        shapes=tuple(instance.shapes[c] for c in kernel),
-        copies_limit=tuple(instance.copies_limit[c] for c in kernel),
-    )
+    small = _only(instance, kernel)
     start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    found = guarded_search(small, effort.share(0.5), start=start)
-    if not found.nodes:
-        return None
-    copies = [0] * len(instance.shapes)
-    for c, count in zip(kernel, found.copies, strict=True):
-        copies[c] = count
-    return incumbent_of(instance, copies)
+    return _whole(instance, kernel, guarded_search(small, effort.share(0.5), start=start))
 
 
 def _steady(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:

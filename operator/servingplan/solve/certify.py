@@ -32,7 +32,7 @@ def certified(
     passed, the bound is what is `known` (by level; dollars for full service), or else what can be imagined: all classes
     served as if alone, and nodes for the floors only.
     """
-    if effort.stopwatch.expired():
+    if not effort.affords(instance):
         return _imagined(instance, plan, known or {}, rates)
     relaxation = Relaxation(instance)
     found = Found(copies=plan.copies, nodes=plan.nodes, contents=plan.contents, targets=relaxation.plan.targets)

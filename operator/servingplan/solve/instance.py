@@ -63,6 +63,11 @@ class Instance:
         return self._pairs[1][c]
 
     @cached_property
+    def pairs_count(self) -> int:
+        """Pairs of shape and class: the size of the question."""
+        return sum(map(len, self._pairs[0]))
+
+    @cached_property
     def _pairs(self) -> tuple[list[list[int]], list[list[int]]]:
         """Shapes by class and classes by shape; found once, since questions may have 10^5 shapes."""
         index = {cls.name: k for k, cls in enumerate(self.classes)}
@@ -126,6 +131,11 @@ def utilization(shape: Shape, copies: int) -> float:
         return shape.max_utilization
     table = shape.max_utilization
     return table[min(max(copies, 1), len(table)) - 1]
+
+
+def most_utilization(shape: Shape) -> float:
+    """Largest busy fraction over all numbers of copies."""
+    return shape.max_utilization if isinstance(shape.max_utilization, float) else max(shape.max_utilization)
 
 
 def capacity(shape: Shape, copies: int) -> float:

@@ -26,6 +26,10 @@ SERVICE_GAP = 1e-6
 """Service levels of MinimizeCost are proved this tightly whatever gap is asked: served in full must mean it."""
 HELD_SLACK = 1e-7
 """Relative slack of a level while later ones are optimised; below the verifier's tolerance of 1e-6."""
+SECONDS_PER_PAIR = 5e-5
+"""Rough time of building a program and solving its relaxation once, per pair of shape and class."""
+LARGE_PAIRS = 10_000
+"""Pairs at which that time doubles: the relaxation's iterations grow with its size."""
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
 TIE_BREAK_NODES = 1
@@ -49,6 +53,12 @@ class Effort:
             nodes=self.node_limit if nodes is None else nodes,
             seconds=None if left is None else left * part,
         )
+
+    def affords(self, instance: Instance) -> bool:
+        """Whether the time that is left is likely to build and solve a program of this instance."""
+        left = self.stopwatch.remaining_seconds()
+        pairs = instance.pairs_count
+        return left is None or left > SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
 
     def share(self, part: float) -> "Effort":
         """The same effort with only this part of the time that is left."""
@@ -211,7 +221,8 @@ class _Search:
                     self._found.infeasible = True
                     return self._found
                 reached[stage.name] = value
-        if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=0.8) is None:
+        last = self._plan.instance.question.running is None
+        if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=0.95 if last else 0.8) is None:
             return self._found
         if self._plan.instance.question.running:
             stage = moves_stage(self._plan)

@@ -4,8 +4,10 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `
 makes whole copies of its point.
 """
 
+import math
+
 from servingplan.solve.constraints import PlanProgram, build
-from servingplan.solve.instance import Instance
+from servingplan.solve.instance import Instance, most_utilization
 from servingplan.solve.levels import HELD_SLACK, Effort, all_reachable, reachable_targets
 from servingplan.solve.objective import Stage, dollars_stage, hold, service_stages
 
@@ -30,6 +32,27 @@ class Relaxation:
             return stage.best
         self.values, self.reduced_costs = outcome.values, outcome.reduced_costs
         return outcome.value * stage.unit
+
+
+def price_bounds(instance: Instance) -> dict[str, float]:
+    """Bounds that need no solver: `scale`, or `dollars` for full service, from the cheapest price of each request.
+
+    Let v[k] be the least over shapes of share price / (h[c,k] rho[c]). A copy's GPUs cost at least the sum over its
+    classes of rate x v[k], and nodes cost at least the GPUs used in them, so serving rates z costs at least sum z[k] v[k].
+    It ignores stock and whole copies. (A dual solution of the relaxation in which only budget and loads have prices.)
+    """
+    dollars = 0.0
+    for k, cls in enumerate(instance.classes):
+        prices = [
+            instance.share_price(c) / (instance.rate(c, k) * most_utilization(instance.shapes[c]))
+            for c in instance.serving(k)
+        ]
+        dollars += cls.requests_per_second * min(prices, default=0.0)
+    dollars *= 1 - 1e-9
+    if instance.question.objective == "MinimizeCost":
+        return {"dollars": dollars}
+    budget = instance.question.budget_dollars_per_hour
+    return {"scale": budget / dollars} if dollars > 0 and math.isfinite(budget / dollars) else {}
 
 
 def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None:

@@ -88,9 +88,8 @@ def _packed(
 ) -> tuple[Sequence[Mapping[str, int]], dict[str, tuple[int, int]]]:
     """Contents of the shared nodes of pool p, one entry per node, and (copies, nodes) of shapes that take whole nodes."""
     pool = instance.pools[p]
-    on_pool = {
-        s.name: (s.gpus[pool.name], y) for s, y in zip(instance.shapes, copies, strict=True) if pool.name in s.gpus
-    }
+    placed = [(instance.shapes[c], copies[c]) for c in instance.on_pool(p) if copies[c]]
+    on_pool = {shape.name: (shape.gpus[pool.name], y) for shape, y in placed}
     sizes = {name: gpus for name, (gpus, y) in on_pool.items() if y and gpus <= pool.gpus_per_node}
     pieces = {name: on_pool[name][1] for name in sizes}
     whole = {

@@ -1,12 +1,14 @@
 """`servingplan solve` and `servingplan verify` from the shell: output, errors, exit codes."""
 
+import inspect
 import json
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from servingplan.cli.solve import register
+from servingplan.cli.solve import register, solve_command
+from servingplan.solve import METHODS
 from tests.unit.solve.questions import EXAMPLES
 
 QUESTION = str(EXAMPLES / "p1-worked-example.json")
@@ -77,3 +79,14 @@ def test_wrong_input_names_the_file_and_the_field():
     result = run("solve", "-", stdin='{"version": 1, "objective": "MinimizeCost"}')
     assert result.exit_code == 2
     assert "stdin: pools: missing; add it" in result.stderr
+
+
+def test_the_help_names_every_method():
+    text = " ".join(inspect.getsource(solve_command).split())
+    for name in METHODS:
+        assert name in text
+
+
+def test_a_method_is_chosen_by_name():
+    answer = json.loads(run("solve", QUESTION, "-o", "json", "--method", "anytime").stdout)
+    assert (answer["method"], answer["replicas"]) == ("anytime", {"t1x1": 1, "t2tp2": 1})

@@ -1,0 +1,324 @@
+"""The planner against the plain program: the tables of ``docs/planner.md``.
+
+    python benchmarks/planner.py [SECONDS [SECTION ...]]
+
+Every answer passes the verifier before it is counted. SECONDS (default 5) is the deadline of one search. The plain form is
+the maximise-scale (or least-dollars) program, dominance pruning on, scaled by its LP bound, with HiGHS at its defaults. Both
+forms run in the same process with one thread; CPU seconds are told beside wall seconds, since the machine may be shared.
+"""
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import highspy
+import numpy as np
+
+from servingplan.model.answer import Answer
+from servingplan.model.question import Pool, Question, RequestClass, Shape, question_from_json
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.estimate import Estimate, divisible_shapes, estimate
+from servingplan.solve import METHODS, solve
+from servingplan.solve.instance import instance_of, utilization
+from servingplan.verify import verify
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "questions" / "p1-worked-example.json"
+CARDS = {
+    "RTX4090": (0.53, 1.0, 24), "A40": (0.55, 1.0, 48), "A6000": (0.83, 1.2, 48),
+    "L40": (0.83, 1.4, 48), "A100-SXM-80GB": (1.75, 3.0, 80), "H100-SXM-80GB": (2.99, 5.2, 80),
+}  # fmt: skip
+"""$/h (Jiang et al., table 1), relative speed of the synthetic instances, GB."""
+STOCK = {
+    1: (16, 12, 8, 12, 6, 8), 2: (32, 8, 16, 16, 7, 12), 3: (32, 16, 8, 8, 32, 8), 4: (24, 24, 24, 16, 4, 8),
+}  # fmt: skip
+"""Availability snapshots of the same paper, table 4."""
+LENGTHS = [(i, o) for i in (2455, 496, 824) for o in (18, 253, 510)]
+MIXES = {
+    "T1": (33, 7, 8, 7, 27, 6, 6, 3, 3), "T2": (22, 5, 5, 21, 5, 5, 19, 6, 12), "T3": (4, 1, 4, 3, 20, 27, 1, 25, 15),
+}  # fmt: skip
+"""Per cent of requests by type; tables of the same paper."""
+PARTS = {
+    "70B": {"Llama-3.1-70B": 1.0},
+    "8B": {"Llama-3.1-8B": 1.0},
+    "pair": {"Llama-3.1-70B": 0.2, "Llama-3.1-8B": 0.8},
+}
+TILINGS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (4, 2)]
+
+
+def p1_question(*, mix: str, budget: float, stock: int, models: str) -> Question:
+    """One cell of the grid of Jiang et al.: GPUs rented singly, rates from the project's profiles."""
+    pools = tuple(
+        Pool(name=card, gpus_per_node=1, dollars_per_node_hour=price, max_nodes=count)
+        for (card, (price, _, _)), count in zip(CARDS.items(), STOCK[stock], strict=True)
+    )
+    classes, shapes = [], []
+    for model, part in PARTS[models].items():
+        card = find_model(model)
+        for k, percent in enumerate(MIXES[mix]):
+            classes.append(RequestClass(name=f"{model}/{k}", model=model, requests_per_second=part * percent / 100))
+        for gpu in CARDS:
+            for tp, pp in divisible_shapes(card, 8):
+                rates = {}
+                for k, (tokens_in, tokens_out) in enumerate(LENGTHS):
+                    found = estimate(
+                        model=card, precision="bf16", gpu=find_gpu(gpu), tensor_parallel=tp, pipeline_parallel=pp,
+                        input_tokens=tokens_in, output_tokens=tokens_out, context_tokens=4096,
+                        ttft_seconds=None, tpot_seconds=None,
+                    )  # fmt: skip
+                    if isinstance(found, Estimate):
+                        rates[f"{model}/{k}"] = found.requests_per_second
+                if rates:
+                    name = f"{model}/{gpu}/tp{tp}pp{pp}"
+                    shapes.append(Shape(name=name, model=model, gpus={gpu: tp * pp}, requests_per_second=rates))
+    return Question(
+        objective="MaximizeService",
+        budget_dollars_per_hour=budget,
+        pools=pools,
+        classes=tuple(classes),
+        shapes=tuple(shapes),
+    )
+
+
+def near_tied(seed: int, budget: float) -> Question:
+    """Three models, six cards, about 160 shapes whose rates differ by at most 10 % from a common rule."""
+    r = random.Random(seed)
+    pools = tuple(
+        Pool(name=card, gpus_per_node=1, dollars_per_node_hour=price, max_nodes=count)
+        for (card, (price, _, _)), count in zip(CARDS.items(), STOCK[1], strict=True)
+    )
+    classes, shapes = [], []
+    weights = (1, 0.5, 0.3, 4, 1.6, 0.9, 2.5, 1.1, 0.7)
+    for m, (size, gigabytes) in enumerate(((70, 140), (30, 60), (8, 16))):
+        names = [f"m{m}k{k}" for k in range(9)]
+        classes += [
+            RequestClass(name=n, model=f"m{m}", requests_per_second=round(r.uniform(0.05, 0.3), 3)) for n in names
+        ]
+        for card, (_, speed, memory) in CARDS.items():
+            for tp, pp in TILINGS:
+                gpus = tp * pp
+                if gpus * memory < 1.1 * gigabytes:
+                    continue
+                room = min(1.0, (memory * gpus - gigabytes) / gigabytes + 0.3)
+                losses = (1 - 0.04 * (tp.bit_length() - 1)) * (1 - 0.03 * (pp.bit_length() - 1))
+                rates = {
+                    n: speed * gpus / size * losses * room * w * r.uniform(0.9, 1.1)
+                    for n, w in zip(names, weights, strict=True)
+                }
+                shapes.append(
+                    Shape(name=f"m{m}/{card}/tp{tp}pp{pp}", model=f"m{m}", gpus={card: gpus}, requests_per_second=rates)
+                )
+    return Question(
+        objective="MaximizeService",
+        budget_dollars_per_hour=budget,
+        pools=pools,
+        classes=tuple(classes),
+        shapes=tuple(shapes),
+    )
+
+
+def coral(models: int, kinds: int, regions: int, *, stock: int, seed: int = 0) -> Question:
+    """Sizes of Coral's experiments: least dollars for given demand, 8-GPU and smaller nodes in regions."""
+    r = random.Random(seed)
+    pools, shapes = [], []
+    classes = [
+        RequestClass(name=f"m{m}k{k}", model=f"m{m}", requests_per_second=round(r.uniform(1, 8), 3))
+        for m in range(models)
+        for k in range(2)
+    ]
+    for kind in range(kinds):
+        gpus, speed = (1, 2, 4, 8)[kind % 4], 1.0 + kind // 4
+        price = gpus * speed * r.uniform(0.8, 1.2)
+        for region in range(regions):
+            pool = f"t{kind}r{region}"
+            pools.append(
+                Pool(name=pool, gpus_per_node=gpus, dollars_per_node_hour=price * r.uniform(0.9, 1.1), max_nodes=stock)
+            )
+    for m in range(models):
+        for kind in range(kinds):
+            gpus, speed = (1, 2, 4, 8)[kind % 4], 1.0 + kind // 4
+            for tp in (1, 2, 4, 8):
+                if tp <= gpus and tp >= (1, 2, 4)[m % 3] / speed:
+                    rate = [speed * tp / (1 + m % 3) * r.uniform(0.3, 0.5) * tp**0.05 for _ in range(2)]
+                    for region in range(regions):
+                        name = f"m{m}/t{kind}r{region}/tp{tp}"
+                        rates = {f"m{m}k{k}": rate[k] for k in range(2)}
+                        shapes.append(
+                            Shape(name=name, model=f"m{m}", gpus={f"t{kind}r{region}": tp}, requests_per_second=rates)
+                        )
+    return Question(
+        objective="MinimizeCost",
+        budget_dollars_per_hour=1e6,
+        pools=tuple(pools),
+        classes=tuple(classes),
+        shapes=tuple(shapes),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search."""
+
+    value: float
+    bound: float
+    gap: float
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def ours(question: Question, *, method: str, seconds: float, gap: float) -> Run:
+    """Our answer, verified."""
+    wall, cpu = time.monotonic(), time.process_time()
+    answer: Answer = solve(question, method=method, deadline_seconds=seconds, relative_gap=gap)
+    run = Run(
+        answer.objective or 0.0, answer.bound or 0.0, answer.gap if answer.gap is not None else 1.0,
+        time.monotonic() - wall, time.process_time() - cpu,
+    )  # fmt: skip
+    faults = verify(question, answer)
+    assert not faults, (method, faults)
+    return run
+
+
+def plain(question: Question, *, seconds: float, gap: float) -> Run:
+    """The plain form on HiGHS defaults: nodes n, copies y, rates z in units of the LP bound."""
+    wall, cpu = time.monotonic(), time.process_time()
+    instance = instance_of(question)
+    service = question.objective == "MaximizeService"
+    scale = 1.0
+    for relaxed in (True, False) if service else (False,):
+        h = highspy.Highs()
+        h.setOptionValue("output_flag", False)
+        h.setOptionValue("threads", 1)
+        h.setOptionValue("mip_rel_gap", gap)
+        h.setOptionValue("time_limit", max(0.01, seconds - (time.monotonic() - wall)))
+        columns = 0
+
+        def column(lower, upper, cost, *, whole, h=h, relaxed=relaxed):
+            nonlocal columns
+            h.addVar(lower, upper)
+            h.changeColCost(columns, cost)
+            if whole and not relaxed:
+                h.changeColIntegrality(columns, highspy.HighsVarType.kInteger)
+            columns += 1
+            return columns - 1
+
+        def row(lower, upper, terms, h=h):
+            index, value = zip(*terms, strict=True)
+            h.addRow(lower, upper, len(index), np.array(index, dtype=np.int32), np.array(value))
+
+        s = column(0.0 if service else 1.0, 1e9 if service else 1.0, 1.0 if service else 0.0, whole=False)
+        price = [pool.dollars_per_node_hour for pool in instance.pools]
+        n = [
+            column(p.min_nodes, p.max_nodes, 0.0 if service else p.dollars_per_node_hour, whole=True)
+            for p in instance.pools
+        ]
+        y = [column(0, limit, 0.0, whole=True) for limit in instance.copies_limit]
+        load = {c: [(y[c], -utilization(shape, 1))] for c, shape in enumerate(instance.shapes)}
+        for k, cls in enumerate(instance.classes):
+            served = [(s, -cls.requests_per_second * scale)]
+            for c in instance.serving(k):
+                z = column(0, highspy.kHighsInf, 0.0, whole=False)
+                served.append((z, 1.0))
+                load[c].append((z, 1.0 / instance.rate(c, k)))
+            row(0.0, 0.0, served)
+        for terms in load.values():
+            row(-highspy.kHighsInf, 0.0, terms)
+        for p, pool in enumerate(instance.pools):
+            used = [(y[c], float(instance.shapes[c].gpus[pool.name])) for c in instance.on_pool(p)]
+            row(-highspy.kHighsInf, 0.0, [*used, (n[p], -float(pool.gpus_per_node))])
+        row(-highspy.kHighsInf, question.budget_dollars_per_hour, list(zip(n, price, strict=True)))
+        h.changeObjectiveSense(highspy.ObjSense.kMaximize if service else highspy.ObjSense.kMinimize)
+        h.run()
+        info = h.getInfo()
+        if relaxed:
+            scale = info.objective_function_value
+    value, bound = info.objective_function_value, info.mip_dual_bound
+    largest = max(abs(value), abs(bound))
+    reached = 1.0 if not np.isfinite(largest) else abs(bound - value) / largest if largest else 0.0
+    return Run(value * scale, bound * scale, reached, time.monotonic() - wall, time.process_time() - cpu)
+
+
+def table(title: str, rows: Iterator[tuple[str, str, list[Run]]]) -> None:
+    """Medians per instance group and form."""
+    print(f"\n### {title}\n")
+    print("| instances | form | value | gap | wall s | CPU s |\n|---|---|---|---|---|---|")
+    for name, form, runs in rows:
+        value, gap, wall, cpu = (
+            statistics.median(getattr(run, field) for run in runs)
+            for field in ("value", "gap", "wall_seconds", "cpu_seconds")
+        )
+        print(f"| {name} ({len(runs)}) | {form} | {value:.5g} | {gap:.2%} | {wall:.2f} | {cpu:.2f} |", flush=True)
+
+
+def forms(name: str, questions: list[Question], *, seconds: float, gap: float) -> Iterator[tuple[str, str, list[Run]]]:
+    """Anytime, exact and the plain form on the same questions."""
+    for method in ("anytime", "exact"):
+        yield name, method, [ours(question, method=method, seconds=seconds, gap=gap) for question in questions]
+    yield name, "plain", [plain(question, seconds=seconds, gap=gap) for question in questions]
+
+
+def worked_example(seconds: float) -> None:
+    """Every method on the example of Jiang et al."""
+    example = question_from_json(EXAMPLE.read_bytes())
+    print("\n### Worked example of Jiang et al.: every method (optimum 51/1450 = 0.0351724)\n")
+    print("| method | scale | gap | CPU ms |\n|---|---|---|---|")
+    for method in METHODS:
+        runs = [ours(example, method=method, seconds=seconds, gap=1e-4) for _ in range(5)]
+        milliseconds = 1000 * statistics.median(run.cpu_seconds for run in runs)
+        print(f"| {method} | {runs[0].value:.7f} | {runs[0].gap:.2%} | {milliseconds:.0f} |")
+
+
+def grid(seconds: float) -> None:
+    """The grid of Jiang et al. with Avail 1, and the comparators on it."""
+    comparators = list(METHODS)[2:]
+    compared = []
+    for models in PARTS:
+        questions = [
+            p1_question(mix=mix, budget=b, stock=1, models=models) for mix in MIXES for b in (15.0, 30.0, 60.0)
+        ]
+        table(
+            f"Grid of Jiang et al., Avail 1, {models}, gap 0.1 %", forms(models, questions, seconds=seconds, gap=1e-3)
+        )
+        best = [ours(question, method="anytime", seconds=seconds, gap=1e-3).value for question in questions]
+        parts = []
+        for method in comparators:
+            found = [ours(question, method=method, seconds=seconds, gap=1e-3).value for question in questions]
+            parts.append(statistics.median(a / b for a, b in zip(found, best, strict=True)))
+        compared.append(f"| {models} | " + " | ".join(f"{part:.3f}" for part in parts) + " |")
+    print("\n### Comparators on the grid: median of scale / scale of anytime\n")
+    print("| models | " + " | ".join(comparators) + " |\n" + "|---" * (len(comparators) + 1) + "|")
+    print("\n".join(compared), flush=True)
+
+
+def ties(seconds: float) -> None:
+    """Three models with near-tied shapes."""
+    for budget in (15.0, 30.0, 60.0):
+        questions = [near_tied(seed, budget) for seed in range(3)]
+        for limit in (1.0, seconds):
+            title = f"Three models, near-tied shapes, {budget:g} $/h, gap 1 %, {limit:g} s"
+            table(title, forms("near-tied", questions, seconds=limit, gap=0.01))
+
+
+def coral_sizes(seconds: float) -> None:
+    """Sizes of Coral, and ten times that."""
+    for name, sizes, stock in (
+        ("3 x 12 x 2", (3, 12, 2), 20),
+        ("6 x 20 x 3", (6, 20, 3), 20),
+        ("scarce", (6, 20, 3), 2),
+    ):
+        questions = [coral(*sizes, stock=stock)]
+        table(f"Sizes of Coral: {name}, gap 1 %", forms(name, questions, seconds=seconds, gap=0.01))
+    run = ours(coral(60, 40, 5, stock=20), method="anytime", seconds=10.0, gap=0.01)
+    table("Ten times Coral", iter([("60 x 40 x 5", "anytime", [run])]))
+
+
+SECTIONS = {"example": worked_example, "grid": grid, "ties": ties, "coral": coral_sizes}
+
+
+if __name__ == "__main__":
+    limit = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
+    for section in sys.argv[2:] or SECTIONS:
+        SECTIONS[section](limit)
