@@ -361,6 +361,12 @@ class Operator:
         """Those since ``expect``."""
         return tuple(self._proxy.writes[self._phase_begins_after :])
 
+    @property
+    def dies_at_once(self) -> bool:
+        """Whether the write of its death is under way."""
+        death = self._death
+        return death is not None and (death.kind, death.ordinal) in numbered(self.writes_of_phase)
+
     def _hook(self, write: Write, now: Moment) -> Verdict:
         death = self._death
         if death is None or now is not death.moment:
@@ -488,14 +494,15 @@ class Stage:
 
     def _wait(self, namespace: str, operator: Operator, look: Callable[[State], Json | None]) -> Json:
         deadline = time.monotonic() + CONVERGE_SECONDS
-        seen = 0
+        seen, found = 0, None
         while True:
             operator.revive()
             changes = self._history.of(namespace)
             if len(changes) > seen:
                 seen, state = len(changes), final(changes)
-                if (found := look(state)) is not None:
-                    return found
+                found = look(state)
+            if found is not None and not operator.dies_at_once:
+                return found
             if time.monotonic() > deadline:
                 raise AssertionError(
                     f"{namespace}: not at rest after {CONVERGE_SECONDS:.0f} s; died {operator.died}; "

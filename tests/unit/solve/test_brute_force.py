@@ -13,7 +13,7 @@ from servingplan.verify import verify
 from tests.unit.solve.questions import random_question
 
 COMPARATORS = [name for name in METHODS if name not in ("exact", "anytime")]
-SIZES = {"small": (60, 600), "tiny": (300, 16)}
+SIZES = {"small": (60, 600), "tiny": (240, 16)}
 """Questions by size, and the most vectors of copies that such a question may have."""
 BLOCKS = 6
 
