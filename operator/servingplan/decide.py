@@ -229,11 +229,13 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
     except QuestionError as error:
         turn.find("PlanSolved", "SolverError", str(error))
         return record, True
-    if answer.status == "Infeasible" and answer.stopped == "deadline":
+    if answer.status == "Infeasible" and answer.stopped != "proved":
+        # A search that ended early, or a heuristic that found nothing, proves nothing: what runs stays.
         turn.find(
             "PlanSolved",
             "TimeLimit",
-            f"no plan was found within {spec.solver.deadline_seconds} s; raise spec.solver.deadlineSeconds",
+            f"{answer.method} found no plan within {spec.solver.deadline_seconds} s, which does not prove that there is none; "
+            "raise spec.solver.deadlineSeconds, or choose another spec.solver.method",
         )
         return record, True
     if answer.status == "Infeasible":
