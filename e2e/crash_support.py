@@ -554,8 +554,10 @@ def at_rest(state: State, *, generation: int) -> Json | None:
         return None
     if state.asked_nodes != fleet.nodes.get("rented", 0):
         return None
-    alias = {item.deployment: f"{item.model} on {item.pool}" for item in fleet.replica_sets}
     routing = state.routing or {}
+    if routing.get("transitional", True):
+        return None  # a node that was late with its heartbeat, say: the weights are on their way back
+    alias = {item.deployment: f"{item.model} on {item.pool}" for item in fleet.replica_sets}
     assert routing.pop("planHash") == fleet.hash
     routing.pop("revision")
     text = json.dumps({"fleet": fleet.model_dump(mode="json"), "routing": routing})

@@ -322,6 +322,8 @@ def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Ans
         return False
     if _gain(running, answer) < float(spec.change.min_gain):
         return True
+    if sum(answer.unserved.values()) < sum(running.unserved.values()) - 1e-9:
+        return False  # requests that are turned away do not wait for the plan to grow old
     age = math.inf if record.since is None else _seconds(record.since, turn.world.now)
     lifetime = float(seconds_of(spec.change.min_lifetime))
     if age < lifetime:
