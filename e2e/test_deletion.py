@@ -31,7 +31,7 @@ def test_scale_to_floor_drains_and_gives_the_nodes_back(scene, witness):
     assert scene.size_of(pool) == 1
     assert _claim(scene, pool) is None
     assert scene.pods() == []
-    wait_for("its objects are gone", lambda: scene.deployments() == {} and not scene.routing(), seconds=10)
+    wait_for("its objects are gone", lambda: scene.deployments() == {} and not scene.routing(), seconds=60)
     witness.catch_up()
     assert witness.pool_sizes[pool["resize"]["name"]] == [0, 2, 1]
     # Weights went before the pods.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from servingplan.answering import RememberedSolve
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
-from servingplan.decide import Solve, decide, publish, retire
+from servingplan.decide import Solve, decide, overdue, publish, retire
 from servingplan.errors import ApiError
 from servingplan.kube import EVENTS, PLANS, Api
 from servingplan.model.actions import AnyAction
@@ -91,7 +91,8 @@ class Turns:
             return TurnReport(gone=True)
         decision, done = retire(world)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
-        if done:
+        # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
+        if done and (not outcome.refused or overdue(world)):
             spec, _ = effective_spec(world.plan.spec, read_record(world))
             if spec is not None and spec.deletion_policy == "Retain":
                 await asyncio.to_thread(self._writer.disown, world)

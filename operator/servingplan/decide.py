@@ -80,12 +80,22 @@ def decide(world: Observation, solve: Solve) -> Decision:
     if world.failures:
         for failure in world.failures:
             turn.find("InventoryAvailable", failure.reason, failure.message)
-        return Decision(fleet=record.fleet, waiting=record.waiting, findings=tuple(turn.findings))
+        return Decision(
+            fleet=record.fleet,
+            waiting=record.waiting,
+            findings=tuple(turn.findings),
+            ready=ready_replicas(world),
+        )
     if spec is None:
         return Decision(findings=tuple(turn.findings))
     if taken := _taken_names(world, spec):
         turn.find("RoutingPublished", "NameTaken", taken)
-        return Decision(fleet=record.fleet, waiting=record.waiting, findings=tuple(turn.findings))
+        return Decision(
+            fleet=record.fleet,
+            waiting=record.waiting,
+            findings=tuple(turn.findings),
+            ready=ready_replicas(world),
+        )
     pools, pool_errors = read_pools(spec, world)
     for error in pool_errors:
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
@@ -148,6 +158,12 @@ RETIREMENT_SECONDS = 1800.0
 """How long a deleted plan may take to drain and to give its nodes back before it is let go all the same."""
 
 
+def overdue(world: Observation) -> bool:
+    """Whether a deleted plan has had its time: it is let go whatever is left, or its deletion would never end."""
+    since = world.plan.deleting_since
+    return since is not None and _seconds(since, world.now) > RETIREMENT_SECONDS
+
+
 def retire(world: Observation) -> tuple[Decision, bool]:
     """What is to be done for a plan that is being deleted, and whether nothing is left to do.
 
@@ -158,7 +174,7 @@ def retire(world: Observation) -> tuple[Decision, bool]:
     spec, _ = effective_spec(world.plan.spec, record)
     if spec is None:
         return Decision(), True
-    late = world.plan.deleting_since is not None and _seconds(world.plan.deleting_since, world.now) > RETIREMENT_SECONDS
+    late = overdue(world)
     if world.failures:
         return Decision(), late
     pools, _ = read_pools(spec, world)
