@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from e2e.support.cluster import Cluster, existing_cluster, own_cluster
+from e2e.support.cluster import NODE_POOLS, Cluster, existing_cluster, own_cluster
 from e2e.support.feed import Feed
 from e2e.support.operator import Operator
 from e2e.support.scene import Scene
 from e2e.support.watcher import Witness
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS
 
 _HERE = Path(__file__).parent
 _SCENE: pytest.StashKey[Scene] = pytest.StashKey()
@@ -56,7 +57,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def feed(cluster: Cluster) -> Iterator[Feed]:
     """Everything that happens in it."""
-    with Feed(cluster.client, node_pools=cluster.has_karpenter) as running:
+    node_pools = [NODE_POOLS] if cluster.has_karpenter else []
+    with Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, CONFIG_MAPS, PLANS, *node_pools]) as running:
         yield running
 
 

@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,16 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import urllib3
 from kubernetes.config import kube_config
 
 from e2e.cluster import karpenter, nodes, service_account
 from e2e.cluster.proxy import Moment, Verdict, Write, WriteProxy
 from e2e.support import plans
 from e2e.support.cluster import NAMESPACES, NODE_POOLS, Cluster
+from e2e.support.feed import Feed
 from e2e.support.operator import rights
 from servingplan.cli import app
-from servingplan.kube import NODES, PLANS, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Resource
 from servingplan.model.fleet import Fleet, PlanRecord
 
 Json = dict[str, Any]
@@ -111,77 +110,34 @@ class Change:
         return str(self.item["metadata"]["uid"])
 
 
-_WATCHED = {
-    "Pod": "/api/v1/pods",
-    "Service": "/api/v1/services",
-    "ConfigMap": "/api/v1/configmaps",
-    "Node": "/api/v1/nodes",
-    "Deployment": "/apis/apps/v1/deployments",
-    "NodePool": "/apis/karpenter.sh/v1/nodepools",
-    "LLMServingPlan": "/apis/servingplan.dev/v1alpha1/llmservingplans",
-}
-
-
 class History:
     """Every change of every object, by run. All kinds share one store, whose revisions order them."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._client = cluster.client
+        self._feed = Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, PLANS, NODE_POOLS])
         self._changes: dict[str, list[Change]] = defaultdict(list)
-        self._broken: list[BaseException] = []
-        self._ended = False
-        self._answers: list[urllib3.BaseHTTPResponse] = []
 
     def __enter__(self) -> Self:
-        for kind, path in _WATCHED.items():
-            answer = self._begin(path)
-            self._answers.append(answer)
-            threading.Thread(target=self._follow, args=(kind, answer), name=f"history-{kind}", daemon=True).start()
+        self._feed.__enter__()
+        self._feed.listen(self._note, lambda now: None)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended = True
-        for answer in self._answers:
-            answer.shutdown()
+        self._feed.__exit__()
 
     def of(self, run: str) -> list[Change]:
-        """All changes of one run so far, in the order in which they happened."""
-        assert not self._broken, self._broken
+        """All changes of one run that are known, in the order in which they happened."""
         return sorted(self._changes[run], key=lambda change: change.revision)
 
-    def _begin(self, path: str) -> urllib3.BaseHTTPResponse:
-        url = f"{self._client.configuration.host}{path}?watch=true&timeoutSeconds=3600"
-        token = self._client.configuration.get_api_key_with_prefix("BearerToken")
-        headers = {"Authorization": token} if token else {}
-        for _ in range(50):
-            answer = self._client.rest_client.pool_manager.request(
-                "GET", url, headers=headers, preload_content=False, retries=False
-            )
-            if answer.status == 200:
-                return answer
-            answer.close()
-            time.sleep(0.2)  # the API server needs a moment for a kind that is new to it
-        raise AssertionError(f"{path} cannot be watched: {answer.status}")
+    def all_of(self, run: str) -> list[Change]:
+        """All changes of one run so far."""
+        self._feed.catch_up()
+        return self.of(run)
 
-    def _follow(self, kind: str, answer: urllib3.BaseHTTPResponse) -> None:
-        try:
-            rest = b""
-            for piece in answer.stream(65536):
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    self._note(kind, json.loads(line))
-            assert self._ended, f"the watch of {kind} ended"
-        except BaseException as error:
-            if not self._ended:
-                self._broken.append(error)
-
-    def _note(self, kind: str, event: Json) -> None:
-        item = event["object"]
-        assert event["type"] in ("ADDED", "MODIFIED", "DELETED"), event
+    def _note(self, at: float, kind: str, change: str, item: Json) -> None:
         metadata = item["metadata"]
         run = metadata.get("namespace") or (metadata.get("labels") or {}).get(RUN_LABEL) or metadata["name"]
-        change = Change(int(metadata["resourceVersion"]), kind, event["type"] == "DELETED", item)
-        self._changes[run].append(change)
+        self._changes[run].append(Change(int(metadata["resourceVersion"]), kind, change == "DELETED", item))
 
 
 class State:
@@ -481,7 +437,7 @@ class Stage:
                     if resource != NAMESPACES:
                         api.delete(resource, item["metadata"]["name"], uid=item["metadata"]["uid"])
             assert not proxy.errors, proxy.errors
-            changes = self._history.of(namespace)
+            changes = self._history.all_of(namespace)
             return Life(namespace, writes, tuple(operator.died), served, edited, changes)
 
     def wait_until_collected(self) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 import kubernetes.client
 import urllib3.exceptions
 
-from e2e.support.cluster import NODE_POOLS
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, Resource
+from servingplan.kube import Resource
 
 Json = dict[str, Any]
 Listener = Callable[[float, str, str, Json], None]
@@ -30,9 +29,9 @@ SORTING_SECONDS = 0.25
 class Feed:
     """Watches from entering to leaving the context. Listeners are called in one thread."""
 
-    def __init__(self, client: kubernetes.client.ApiClient, *, node_pools: bool) -> None:
+    def __init__(self, client: kubernetes.client.ApiClient, resources: list[Resource]) -> None:
         self._client = client
-        self._resources = [NODES, PODS, DEPLOYMENTS, CONFIG_MAPS, PLANS, *([NODE_POOLS] if node_pools else [])]
+        self._resources = resources
         self._lock = threading.Lock()
         self._waiting: list[tuple[int, int, float, str, str, Json]] = []
         self._count = 0
@@ -82,8 +81,9 @@ class Feed:
                 for uid in known.keys() - fresh.keys():
                     gone = {**known[uid], "metadata": {**known[uid]["metadata"], "resourceVersion": version}}
                     self._take(resource.kind, "DELETED", gone)
-                for item in fresh.values():
-                    self._take(resource.kind, "ADDED", item)
+                for uid, item in fresh.items():
+                    if uid not in known or _version(known[uid]) != _version(item):
+                        self._take(resource.kind, "ADDED", item)
                 known = fresh
                 self._synced[resource.kind].set()
                 for event in self._stream(resource, version):
@@ -126,7 +126,7 @@ class Feed:
             response.close()
 
     def _take(self, kind: str, change: str, item: Json) -> None:
-        version = int(item["metadata"]["resourceVersion"])
+        version = _version(item)
         item["metadata"].pop("managedFields", None)
         with self._lock:
             self._count += 1
@@ -147,3 +147,7 @@ class Feed:
                         listener(received, kind, change, item)
                 for tick in self._ticks:
                     tick(now - SORTING_SECONDS)
+
+
+def _version(item: Json) -> int:
+    return int(item["metadata"]["resourceVersion"])
