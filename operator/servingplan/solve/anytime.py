@@ -15,10 +15,13 @@ the chain early, which the answer admits.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+from servingplan.solve.by_model import node_prices, prices_of
 from servingplan.solve.certify import certified, tightened
+from servingplan.solve.closing import Closed, closed
 from servingplan.solve.draft import Draft
 from servingplan.solve.exact import found_is_worse, guarded_search
 from servingplan.solve.first import first_plan
@@ -31,6 +34,8 @@ from servingplan.solve.rounding import NEARLY, fractional_copies, relaxed_plans
 
 KERNEL_NODES = 200
 """Work limit of each level of the kernel search, in branch-and-bound nodes."""
+KERNEL_SHARE = 0.35
+"""Part of the time that is left for it."""
 POLISH_NODES = 1_000
 """Work limit of each level of the last step, in branch-and-bound nodes."""
 KERNEL_SHAPES = 40
@@ -39,6 +44,11 @@ SEARCHED_PAIRS = 20_000
 """Most pairs of shape and class for which the program over all shapes is searched: beyond, one node takes seconds."""
 
 
+JOINT_PAIRS = 200
+"""Pairs of shape and class up to which one program over all models is quick enough by itself."""
+MODELS = 3
+COARSE_GAP = 5e-3
+"""Models and tolerance from which prices by model pay: they tell little below half a per cent."""
 CHEAPEST = 8
 """Shapes per class of the kernel of a question that is too large for that."""
 
@@ -59,18 +69,34 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     known |= {name: _tighter(name, bound, known) for name, bound in relaxation.bounds.items()}
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
-    if plan is not None and not clock.expired() and not instance.question.survive:
+    result = Closed(plan, known)
+    if _worth_taking_apart(instance, effort):
+        prices = prices_of(instance, relaxation) or node_prices(instance)
+        search_among = partial(_searched, instance, effort=replace(effort, node_limit=KERNEL_NODES))
+        result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
+        plan, known = result.plan, result.bounds
+    elif plan is not None and not clock.expired() and not instance.question.survive:
         better = improved(instance, effort.share(0.4), Draft.of(instance, plan.copies))
         plan = best_of([plan, incumbent_of(instance, better.copies)])
-    kernel = kernel_of(instance, relaxation, plan)
-    if len(kernel) < len(instance.shapes) and not clock.expired():
-        plan = best_of([plan, _searched(instance, kernel, replace(effort, node_limit=KERNEL_NODES), plan)])
+    kernel = kernel_of(instance, relaxation, plan, result.shapes)
+    settled = _settled_levels(plan, known, effort)
+    if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
+        plan = best_of([plan, _searched(instance, kernel, plan, replace(effort, node_limit=KERNEL_NODES), settled)])
     if plan is None or not (large or clock.expired()):
         limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
-        found = guarded_search(instance, limited, start=plan)
+        cuts = result.cuts if "scale" in settled else ()
+        found = guarded_search(instance, limited, start=plan, cuts=cuts, settled=settled)
         if found.infeasible or plan is None or not found_is_worse(found, plan):
             return tightened(found, known, effort)
     return certified(instance, effort, _steady(instance, effort, plan), known=known)
+
+
+def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:
+    """Whether prices by model are likely to tell more than one program over all models."""
+    models = {cls.model for cls in instance.classes}
+    many = len(models) >= MODELS or (len(models) > 1 and effort.relative_gap >= COARSE_GAP)
+    small = instance.pairs_count <= JOINT_PAIRS
+    return many and not (small or instance.question.survive or effort.stopwatch.expired())
 
 
 def _among_cheapest(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:
@@ -112,10 +138,19 @@ def _settled(plan: Incumbent, known: Mapping[str, float], effort: Effort) -> boo
     return in_full and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
 
 
-def kernel_of(instance: Instance, relaxation: Relaxation, plan: Incumbent | None) -> list[int]:
-    """Shapes that the relaxation, the plan or the running fleet use, and those that the relaxation was nearest to using."""
+def _settled_levels(plan: Incumbent | None, known: Mapping[str, float], effort: Effort) -> dict[str, float]:
+    """Bounds that save a search: of the dollars in full service, and of the scale where the plan is within the tolerance."""
+    if "scale" in known and (plan is None or known["scale"] > plan.values["scale"] * (1 + effort.relative_gap)):
+        return {}
+    return {name: known[name] for name in ("scale", "dollars") if name in known}
+
+
+def kernel_of(
+    instance: Instance, relaxation: Relaxation, plan: Incumbent | None, chosen: Collection[int] = ()
+) -> list[int]:
+    """Shapes chosen before, those that the relaxation, the plan or the running fleet use, and those nearest to use."""
     fractional = fractional_copies(relaxation)
-    used = {c for c, amount in enumerate(fractional) if amount > NEARLY}
+    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > NEARLY}
     used |= {c for c, count in enumerate(instance.running_copies()) if count}
     used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
     costs = relaxation.reduced_costs
@@ -133,11 +168,17 @@ def kernel_of(instance: Instance, relaxation: Relaxation, plan: Incumbent | None
     return sorted([*used, *others[: max(0, KERNEL_SHAPES - len(used), len(used) // 2)]])
 
 
-def _searched(instance: Instance, kernel: list[int], effort: Effort, plan: Incumbent | None) -> Incumbent | None:
+def _searched(
+    instance: Instance,
+    kernel: Sequence[int],
+    plan: Incumbent | None,
+    effort: Effort,
+    settled: Mapping[str, float] | None = None,
+) -> Incumbent | None:
     """The best plan that the exact program over these shapes finds."""
     small = _only(instance, kernel)
     start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    return _whole(instance, kernel, guarded_search(small, effort.share(0.5), start=start))
+    return _whole(instance, kernel, guarded_search(small, effort.share(KERNEL_SHARE), start=start, settled=settled))
 
 
 def _steady(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:

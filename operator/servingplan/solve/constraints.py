@@ -16,6 +16,9 @@ from servingplan.solve.instance import Instance, capacity, utilization
 from servingplan.solve.milp import Column, Program, Term
 from servingplan.solve.packing import Content, all_contents, is_chain, maximal_patterns
 
+CUT_SLACK = 1e-7
+"""Relative; above the solver's tolerance."""
+
 
 @dataclass(slots=True)
 class PlanProgram:
@@ -74,10 +77,28 @@ class Loss:
     """Shapes of which no copy is left."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A row that every plan keeps when it serves the targets in full, found by other means than the program's rows."""
+
+    name: str
+    terms: tuple[tuple[int, float], ...]
+    """(shape, factor of its copies) pairs."""
+    least: float
+
+
 def build(
-    instance: Instance, targets: Sequence[float], *, exact_contents: bool = False, losses: Sequence[Loss] = ()
+    instance: Instance,
+    targets: Sequence[float],
+    *,
+    exact_contents: bool = False,
+    losses: Sequence[Loss] = (),
+    cuts: Sequence[Cut] = (),
 ) -> PlanProgram:
-    """The whole program but for the objective; `exact_contents` is needed to survive the loss of any node."""
+    """The whole program but for the objective; `exact_contents` is needed to survive the loss of any node.
+
+    With `cuts`, the program is only right where all targets are then served in full.
+    """
     plan = PlanProgram(instance, tuple(targets), Program("plan"))
     define_nodes(plan)
     define_copies(plan)
@@ -95,7 +116,15 @@ def build(
             define_packing(plan, p)
     for loss in losses:
         define_survival(plan, loss)
+    for cut in cuts:
+        define_cut(plan, cut)
     return plan
+
+
+def define_cut(plan: PlanProgram, cut: Cut) -> None:
+    """sum_c w[c] y[c] >= least, in units of `least`, less what the solver's tolerance may have added to it."""
+    terms = [(plan.copies[c], factor / cut.least) for c, factor in cut.terms if factor]
+    plan.program.add_row(f"least({cut.name})", terms, ">=", 1.0 - CUT_SLACK)
 
 
 def define_nodes(plan: PlanProgram) -> None:

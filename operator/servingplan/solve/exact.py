@@ -10,6 +10,7 @@ from dataclasses import replace
 from servingplan.model.question import Question
 from servingplan.solve import reasons
 from servingplan.solve.certify import certified
+from servingplan.solve.constraints import Cut
 from servingplan.solve.first import first_plan
 from servingplan.solve.incumbent import Incumbent, is_better, running_plan
 from servingplan.solve.instance import Instance, instance_of
@@ -41,7 +42,13 @@ def exact(instance: Instance, effort: Effort) -> Found:
 
 
 def guarded_search(
-    instance: Instance, effort: Effort, *, start: Incumbent | None = None, all_classes: bool = False
+    instance: Instance,
+    effort: Effort,
+    *,
+    start: Incumbent | None = None,
+    all_classes: bool = False,
+    cuts: Sequence[Cut] = (),
+    settled: Mapping[str, float] | None = None,
 ) -> Found:
     """Search, guarding against the loss of one more kind of node each time the plan does not stand it.
 
@@ -60,6 +67,8 @@ def guarded_search(
             must_serve=must_serve,
             incumbent=lambda targets: _running_values(instance, targets),
             start=start,
+            cuts=cuts,
+            settled=settled,
         )
         if found.infeasible or not found.nodes or not guarded:
             return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from servingplan.model.answer import Level, Stopped
-from servingplan.solve.constraints import Loss, PlanProgram, build
+from servingplan.solve.constraints import Cut, Loss, PlanProgram, build
 from servingplan.solve.instance import Instance, capacity
 from servingplan.solve.milp import Limits, Outcome, Stopwatch
 from servingplan.solve.objective import (
@@ -132,8 +132,13 @@ def search(
     must_serve: Sequence[int] = (),
     incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None = None,
     start: Start | None = None,
+    cuts: Sequence[Cut] = (),
+    settled: Mapping[str, float] | None = None,
 ) -> Found:
     """Optimise all levels in turn; what is found is never worse than `start`, a plan that is known.
+
+    `settled` are bounds that are known: of the scale, which `start` reaches within the tolerance, so that it needs no
+    search; of the dollars in full service. `cuts` hold at the scale of `start`.
 
     `must_serve` are classes that have to be served in full, or there is no plan. `incumbent` gives, for the targets in use,
     the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
@@ -145,7 +150,7 @@ def search(
         return Found(infeasible=True)
 
     def program() -> PlanProgram:
-        plan = build(instance, targets, exact_contents=exact_contents, losses=losses)
+        plan = build(instance, targets, exact_contents=exact_contents, losses=losses, cuts=cuts)
         if instance.question.objective == "MinimizeCost":
             for k in must_serve:
                 plan.program.set_bounds(plan.served[k], lower=1.0, upper=1.0)
@@ -160,10 +165,11 @@ def search(
             if relaxed.value <= 1e-12:
                 return Found(infeasible=True)
             targets = tuple(target * relaxed.value for target in targets)
-        return _Search(program(), effort, incumbent, start).run()
+        return _Search(program(), effort, incumbent, start).run(settled=settled)
     if all_reachable(instance, targets):
         hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
-        in_full = _Search(program(), effort.share(0.5) if hopeful else effort, incumbent, start).run(in_full=True)
+        share = effort.share(0.5) if hopeful else effort
+        in_full = _Search(program(), share, incumbent, start).run(in_full=True, settled=settled)
         if in_full.nodes or (not in_full.infeasible and start is None):
             return in_full
     return _Search(program(), effort, incumbent, start).run()
@@ -200,7 +206,7 @@ class _Search:
         if plan.instance.question.objective == "MinimizeCost":
             self._service_gap = min(effort.relative_gap, SERVICE_GAP)
 
-    def run(self, *, in_full: bool = False) -> Found:
+    def run(self, *, in_full: bool = False, settled: Mapping[str, float] | None = None) -> Found:
         """All stages; `in_full` asks for full service of every class instead of optimising service."""
         stages = service_stages(self._plan)
         if in_full:
@@ -214,6 +220,9 @@ class _Search:
                     reached[stage.name] = stage.best
                     self._record(stage, stage.best, stage.best)
                     continue
+                if settled and stage.name in settled and self._values:
+                    reached[stage.name] = self._keep(stage, settled[stage.name])
+                    continue
                 value = self._optimise(stage, gap=self._service_gap, part=0.7)
                 if value is None:
                     return self._found
@@ -222,7 +231,9 @@ class _Search:
                     return self._found
                 reached[stage.name] = value
         last = self._plan.instance.question.running is None
-        if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=0.95 if last else 0.8) is None:
+        known = settled.get("dollars") if settled else None
+        part = 0.95 if last else 0.8
+        if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=part, known=known) is None:
             return self._found
         if self._plan.instance.question.running:
             stage = moves_stage(self._plan)
@@ -267,15 +278,21 @@ class _Search:
             unit = relaxed.value or 0.0
         return dollars_stage(self._plan, unit=unit if unit > 0 else 1.0)
 
-    def _optimise(self, stage: Stage, *, gap: float, part: float) -> float | None:
-        """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan."""
+    def _optimise(self, stage: Stage, *, gap: float, part: float, known: float | None = None) -> float | None:
+        """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan.
+
+        `known` is a bound of a stage that is minimised, in the reported unit: a value within the gap of it ends the search.
+        """
         program = self._plan.program
         if self._values:
             self._values += (0.0,) * (
                 program.columns_count() - len(self._values)
             )  # rows without terms add a column at 0
             program.start_from(self._values)
-        outcome = program.optimise(stage.terms, stage.sense, self._effort.limits(gap=gap, part=part))
+        limits = self._effort.limits(gap=gap, part=part)
+        if known is not None:
+            limits = replace(limits, target=known / stage.unit / (1 - gap))
+        outcome = program.optimise(stage.terms, stage.sense, limits)
         if outcome.value is None and not self._values:
             self._found.infeasible = outcome.infeasible
             self._found.stopped = outcome.stopped
@@ -284,8 +301,19 @@ class _Search:
             self._values = outcome.values
         value = _value(stage, self._values)
         bound = _bound(outcome, stage, value)
+        if known is not None:
+            bound = min(max(bound, known / stage.unit), value)
+            if gap_of(value, bound) <= gap:
+                outcome = replace(outcome, stopped="proved")
         self._record(stage, value * stage.unit, bound * stage.unit, outcome)
         hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD_SLACK)
+        return value * stage.unit
+
+    def _keep(self, stage: Stage, bound: float) -> float:
+        """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
+        value = _value(stage, self._values)
+        self._record(stage, value * stage.unit, max(bound, value * stage.unit))
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD_SLACK)
         return value * stage.unit
 
     def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:

@@ -79,6 +79,8 @@ class Limits:
     """Work limit: branch-and-bound nodes."""
     seconds: float | None = None
     """Backstop on the wall clock."""
+    target: float | None = None
+    """A point this good is good enough, whatever bound the search has: the caller knows a better one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,7 @@ class Program:
             mip_allow_restart=False,  # restarts and symmetry detection cost more than they save on near-tied shapes
             mip_detect_symmetry=False,
             mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            **({} if limits.target is None else {"objective_target": limits.target}),
             primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
             dual_feasibility_tolerance=FEASIBILITY_TOLERANCE,
         )
@@ -176,7 +179,7 @@ class Program:
         infeasible = verdict in ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
         if not values and not infeasible and stats.status.name not in _LIMITS:
             raise SolverError(f"HiGHS ended with {verdict} on {self._problem.name}")
-        stopped = _LIMITS.get(stats.status.name, "proved")
+        stopped = "work-limit" if verdict == "kObjectiveTarget" else _LIMITS.get(stats.status.name, "proved")
         bound = stats.best_bound  # absent after a stop before the first relaxation was solved, and of linear programs
         if bound is None and values and stopped == "proved":
             bound = stats.objective
@@ -188,6 +191,11 @@ class Program:
             values=values,
             reduced_costs=tuple(_reduced_cost(column) for column in self._columns) if relaxed and values else (),
         )
+
+    def dual(self, row: str) -> float:
+        """What one more unit on the right-hand side of a row was worth in the last relaxed optimisation; 0 without it."""
+        constraint = self._problem.get_constraint_by_name(row)
+        return float(constraint.pi or 0.0) if constraint is not None else 0.0
 
     def completed(self, fixed: Mapping[Column, float], terms: Iterable[Term], limits: Limits) -> tuple[float, ...]:
         """Values of all columns where some are fixed and the terms are largest; empty where there is no such point."""

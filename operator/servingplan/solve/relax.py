@@ -22,6 +22,8 @@ class Relaxation:
         """Point of the last optimum."""
         self.reduced_costs: tuple[float, ...] = ()
         """Reduced costs at that point."""
+        self.optimised: Stage | None = None
+        """What was optimised then."""
         self.bounds: dict[str, float] = {}
         """What `optimise` proved: `scale`, or `dollars` for full service."""
 
@@ -30,7 +32,7 @@ class Relaxation:
         outcome = self.plan.program.optimise(stage.terms, stage.sense, effort.limits(part=0.8), relaxed=True)
         if outcome.stopped != "proved" or outcome.value is None:
             return stage.best
-        self.values, self.reduced_costs = outcome.values, outcome.reduced_costs
+        self.values, self.reduced_costs, self.optimised = outcome.values, outcome.reduced_costs, stage
         return outcome.value * stage.unit
 
 
