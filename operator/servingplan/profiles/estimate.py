@@ -7,14 +7,14 @@ There is no queueing in it: ``queueing.max_utilization`` pays for that, once.
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.profiles.measured import Correction, Coverage, correction, nodes_for
-from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline
+from servingplan.profiles.roofline import Point, efficiency_of, roofline
 
 MAX_BATCH = 1024
 """Running requests of one replica at most; vLLM's own default on large cards. The planned ``batch`` is what the engine
@@ -118,7 +118,7 @@ def estimate(
     if not 0 < memory_fraction <= 1:
         raise ValueError(f"memory_fraction is {memory_fraction}; it must be above 0 and at most 1")
 
-    refusal = _shape_refusal(model, tensor_parallel, pipeline_parallel)
+    refusal = shape_refusal(model, tensor_parallel, pipeline_parallel)
     if refusal is not None:
         return refusal
     if input_tokens + output_tokens > context_tokens:
@@ -137,8 +137,15 @@ def estimate(
         kv_bytes_per_element=kv_bytes_per_element,
     )
     gpus = tensor_parallel * pipeline_parallel
-    if base.kv_room_tokens < context_tokens:
-        return _memory_refusal(base, gpus=gpus, gpu=gpu, context_tokens=context_tokens)
+    refusal = memory_refusal(
+        weight_bytes=base.weight_bytes,
+        kv_bytes_per_token=base.kv_bytes_per_token,
+        kv_room_bytes=base.kv_room_bytes,
+        context_tokens=context_tokens,
+        gpus=f"{gpus} x {gpu.name}",
+    )
+    if refusal is not None:
+        return refusal
 
     room = min(max_batch, base.batch_room(input_tokens + output_tokens))
     nodes = nodes_for(
@@ -149,7 +156,7 @@ def estimate(
         pipeline_parallel=pipeline_parallel,
     )
     corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens)
-    best = _best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
+    best = best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
     if isinstance(best, Unfit):
         return best
     plain = model.active_parameters is None and pipeline_parallel == 1
@@ -176,11 +183,12 @@ def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, in
         (tensor_parallel, pipeline_parallel)
         for tensor_parallel in range(1, gpus_per_node + 1)
         for pipeline_parallel in range(1, gpus_per_node // tensor_parallel + 1)
-        if _shape_refusal(model, tensor_parallel, pipeline_parallel) is None
+        if shape_refusal(model, tensor_parallel, pipeline_parallel) is None
     ]
 
 
-def _shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int) -> Unfit | None:
+def shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int) -> Unfit | None:
+    """Why the heads or layers of a model cannot be shared like this; see ``divisible_shapes``."""
     wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
     if model.attention_heads % tensor_parallel or wide % narrow:
         good = [n for n in range(1, model.attention_heads + 1) if model.attention_heads % n == 0]
@@ -199,21 +207,40 @@ def _shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: in
     return None
 
 
-def _memory_refusal(base: Roofline, *, gpus: int, gpu: GpuType, context_tokens: int) -> Unfit:
-    needed = base.weight_bytes + context_tokens * base.kv_bytes_per_token
-    available = base.kv_room_bytes + base.weight_bytes
+def memory_refusal(
+    *, weight_bytes: float, kv_bytes_per_token: float, kv_room_bytes: float, context_tokens: int, gpus: str
+) -> Unfit | None:
+    """Whether the KV cache of one longest sequence fits beside the weights.
+
+    Args:
+        kv_room_bytes: what the weights leave, over all GPUs; below 0 where they do not fit.
+        gpus: the GPUs in words.
+    """
+    room_tokens = kv_room_bytes / kv_bytes_per_token
+    if room_tokens >= context_tokens:
+        return None
+    needed = weight_bytes + context_tokens * kv_bytes_per_token
+    available = max(0.0, kv_room_bytes + weight_bytes)
     advice = "take more GPUs or a smaller precision"
-    if base.kv_room_tokens >= 1:
-        advice += f", or lower maxModelLen to {int(base.kv_room_tokens)} or less"
+    if room_tokens >= 1:
+        advice += f", or lower maxModelLen to {int(room_tokens)} or less"
     return Unfit(
         reason="Memory",
-        message=f"weights of {base.weight_bytes / 1e9:.1f} GB and the KV cache of one sequence of {context_tokens} "
-        f"tokens need {needed / 1e9:.1f} GB; {gpus} x {gpu.name} leave {max(0.0, available) / 1e9:.1f} GB; {advice}",
+        message=f"weights of {weight_bytes / 1e9:.1f} GB and the KV cache of one sequence of {context_tokens} "
+        f"tokens need {needed / 1e9:.1f} GB; {gpus} leave {available / 1e9:.1f} GB; {advice}",
     )
 
 
-def _best_point(
-    base: Roofline, corrected: Correction, *, room: int, ttft_seconds: float | None, tpot_seconds: float | None
+class Replica(Protocol):
+    """A replica as its formulas have it: a ``Roofline``, or a ``Pipeline`` over several nodes."""
+
+    def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
+        """The steady state with ``batch`` requests of one class always running."""
+        ...
+
+
+def best_point(
+    base: Replica, corrected: Correction, *, room: int, ttft_seconds: float | None, tpot_seconds: float | None
 ) -> Point | Unfit:
     """The fastest point whose means meet the SLO, over batches up to ``room``."""
 
