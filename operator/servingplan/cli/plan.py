@@ -50,6 +50,8 @@ def plan(
 ) -> None:
     """What the operator would decide for a plan: from the plan alone, or for a world that it saw."""
     decision, spec = _decide(plan_file, world, with_leader_worker_sets=with_leader_worker_sets)
+    if with_leader_worker_sets and decision.waiting is not None:
+        decision = decision.model_copy(update={"fleet": decision.waiting})  # the answer to "what if", not what runs
     if output is Format.table:
         from servingplan.cli.show import console, decision_view
 
