@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from servingplan.api.v1alpha1 import Card, Model, PlanSpec, RequestClass, Variant
+from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Variant
 from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.fleet import Fleet
-from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
+from servingplan.model.llm import ModelCard
+from servingplan.planning.cards import cards_of
 from servingplan.planning.layouts import Layout, connected, layout_name
 from servingplan.planning.pools import Pool
-from servingplan.planning.shapes import Pruning, ShapeFacts, shapes_of, slo_of, smallest_across_nodes
-from servingplan.profiles.catalogue import find_model
+from servingplan.planning.shapes import Pruning, ShapeFacts, layouts_of, shapes_of, slo_of, smallest_across_nodes
 from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.queueing import max_utilization
 
@@ -73,15 +73,16 @@ def pose(
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _parts_of(pool)}
-    cards, errors = _cards(spec)
+    cards, errors = cards_of(spec)
+    layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes)
     shapes: dict[str, ShapeFacts] = {}
     question_shapes: list[q.Shape] = []
     pruning = Pruning()
     fits: set[str] = set()
     for model, variant, card in cards:
-        for facts in shapes_of(
-            model=model, variant=variant, card=card, pools=usable, across_nodes=across_nodes, pruning=pruning
-        ):
+        for step, count in unbuilt.items():
+            pruning.drop(step, count)
+        for facts in shapes_of(model=model, variant=variant, card=card, layouts=layouts, pruning=pruning):
             fits.update(class_key(model.name, name) for name in facts.estimates)
             found = _on_parts(facts, parts)
             if not found:
@@ -173,42 +174,6 @@ def _class(model: Model, item: RequestClass) -> q.RequestClass:
     )
 
 
-def _card(model: Model, variant: Variant) -> ModelCard:
-    wire = variant.card or model.card
-    if wire is not None:
-        return _inline_card(model.name if variant.card is None else f"{model.name}/{variant.name}", wire)
-    field = f"spec.models[{model.name}].name"
-    try:
-        return find_model(variant.source.partition("://")[2] if variant.source.startswith("hf://") else model.name)
-    except InputError:
-        try:
-            return find_model(model.name)
-        except InputError as error:
-            advice = error.advice.replace("declare it inline", "give its card (parameters, layers, heads)")
-            raise InputError(field, model.name, advice) from error
-
-
-def _inline_card(name: str, wire: Card) -> ModelCard:
-    try:
-        return ModelCard(
-            name=name,
-            parameters=wire.parameters,
-            active_parameters=wire.active_parameters,
-            experts=wire.experts,
-            experts_per_token=wire.experts_per_token,
-            layers=wire.layers,
-            hidden_size=wire.hidden_size,
-            attention_heads=wire.attention_heads,
-            kv_heads=wire.kv_heads,
-            head_dim=wire.head_dim,
-        )
-    except ValueError as error:
-        text = str(error).splitlines()
-        raise InputError(
-            f"spec.models[{name}].card", wire.model_dump(), text[-2 if len(text) > 1 else 0].strip()
-        ) from error
-
-
 def safe_rate(found: Estimate) -> float:
     """The rate to plan with, requests/s: the low end of the estimate's band.
 
@@ -278,25 +243,6 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
         replicas[name] += item.replicas
     nodes = {name: incumbent.nodes.get(name, 0) for name in parts if name in incumbent.nodes}
     return q.Running(nodes=nodes, replicas={name: count for name, count in replicas.items() if name in shapes})
-
-
-def _cards(spec: PlanSpec) -> tuple[list[tuple[Model, Variant, ModelCard]], list[InputError]]:
-    """Every variant with its card, and what is wrong with the others."""
-    found: list[tuple[Model, Variant, ModelCard]] = []
-    errors: list[InputError] = []
-    for model in spec.models:
-        for variant in model.effective_variants:
-            try:
-                card = _card(model, variant)
-                precision_of(variant.precision)
-            except UnknownPrecisionError as error:
-                field = f"spec.models[{model.name}].variants[{variant.name}].precision"
-                errors.append(InputError(field, variant.precision, str(error)))
-            except InputError as error:
-                errors.append(error)
-            else:
-                found.append((model, variant, card))
-    return found, errors
 
 
 def _unfit_lines(

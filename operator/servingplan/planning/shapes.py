@@ -23,8 +23,10 @@ from servingplan.planning.layouts import (
     pairs_of_types,
 )
 from servingplan.planning.pools import Pool
-from servingplan.profiles.estimate import Estimate, Unfit, estimate, memory_refusal, shape_refusal
-from servingplan.profiles.pipeline import MEMORY_FRACTION, Requests, Stage, estimate_chain
+from servingplan.profiles.chain import Requests, estimate_chain
+from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
+from servingplan.profiles.pipeline import MEMORY_FRACTION, Stage
 from servingplan.profiles.roofline import roofline
 
 STEPS: dict[str, str] = {
@@ -111,36 +113,37 @@ class Pruning:
             self.reasons.setdefault(f"{model.name}/{name}", Counter())[refusal.message] += 1
 
 
-def layouts_of(pools: Iterable[Pool], pruning: Pruning, *, across_nodes: bool) -> list[Layout]:
-    """The layouts that the pools allow, for any model."""
+def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layout], Counter[str]]:
+    """The layouts that the pools allow for any model, and how many others fall at the steps that look at pools only."""
     known = [pool for pool in pools if pool.gpu is not None]
     found = [layout for pool in known for layout in inside_a_node(pool)]
+    pruned: Counter[str] = Counter()
     for pool in known:
         if not across_nodes:
-            pruning.drop("NoLeaderWorkerSet", count_over_nodes(pool))
+            pruned["NoLeaderWorkerSet"] += count_over_nodes(pool)
         elif not connected(pool, pool):
-            pruning.drop("NotConnected", count_over_nodes(pool))
+            pruned["NotConnected"] += count_over_nodes(pool)
         else:
             found += over_nodes(pool)
     for first, second in pairs_of_types(known):
         if not across_nodes:
-            pruning.drop("NoLeaderWorkerSet", count_over_types(first, second))
+            pruned["NoLeaderWorkerSet"] += count_over_types(first, second)
         elif not connected(first, second):
-            pruning.drop("NotConnected", count_over_types(first, second))
+            pruned["NotConnected"] += count_over_types(first, second)
         else:
             found += over_types(first, second)
-    return found
+    return found, pruned
 
 
 def shapes_of(
-    *, model: Model, variant: Variant, card: ModelCard, pools: Iterable[Pool], across_nodes: bool, pruning: Pruning
+    *, model: Model, variant: Variant, card: ModelCard, layouts: Iterable[Layout], pruning: Pruning
 ) -> Iterator[ShapeFacts]:
     """The shapes of one variant that may serve some class, if nodes are there: that step is the caller's.
 
     Raises:
         UnknownPrecisionError: the variant's precision is not known.
     """
-    for layout in layouts_of(pools, pruning, across_nodes=across_nodes):
+    for layout in layouts:
         no_room = _memory_refusal(model, variant, card, layout)
         indivisible = shape_refusal(card, layout.tensor_parallel, layout.pipeline_parallel)
         refusal = no_room or indivisible

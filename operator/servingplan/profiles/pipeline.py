@@ -18,21 +18,10 @@ With like stages on one node these are the formulas of ``roofline`` (equal where
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
-from servingplan.profiles.estimate import (
-    DERIVED_BAND_WIDE,
-    MAX_BATCH,
-    Estimate,
-    Unfit,
-    best_point,
-    shape_refusal,
-)
-from servingplan.profiles.layers import split_layers
-from servingplan.profiles.measured import correction
 from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline, steady_state
 
 NETWORK_BYTES_PER_SECOND = 25e9 / 8
@@ -40,9 +29,6 @@ NETWORK_BYTES_PER_SECOND = 25e9 / 8
 eight). Hardware data has no network, and hand-over is a small part of a stage's time also at this rate."""
 NETWORK_LATENCY_SECONDS = 100e-6
 """Assumed for one hand-over between nodes over TCP."""
-SPLIT_BATCHES = (1, 4, 16, 64, 256, 1024)
-"""Running requests for which a split of the layers is sought: a larger batch wants more room for KV cache on each stage,
-which shifts layers to where memory is."""
 MEMORY_FRACTION = 0.9
 """Part of each GPU's memory that the engine may take; vLLM's default."""
 
@@ -53,18 +39,6 @@ class Stage(NamedTuple):
     gpu: GpuType
     node: int
     """Number of its node within the replica; neighbours with one number hand over inside that node."""
-
-
-class Requests(NamedTuple):
-    """One class, as far as a replica's speed for it is concerned."""
-
-    name: str
-    input_tokens: int
-    output_tokens: int
-    ttft_seconds: float | None
-    """Bound on the mean time to the first token."""
-    tpot_seconds: float | None
-    """Bound on the mean time per further token."""
 
 
 class StageRoofline(NamedTuple):
@@ -129,61 +103,6 @@ class Pipeline:
         )
 
 
-class Chain(NamedTuple):
-    """What a replica over several nodes does."""
-
-    layers: tuple[int, ...]
-    """By stage; empty where no split fits."""
-    by_class: dict[str, Estimate | Unfit]
-
-
-@lru_cache(maxsize=8192)
-def estimate_chain(
-    *,
-    model: ModelCard,
-    precision: str,
-    stages: tuple[Stage, ...],
-    tensor_parallel: int,
-    classes: tuple[Requests, ...],
-    context_tokens: int,
-) -> Chain:
-    """The rates of one replica, with its layers split for all of its classes together.
-
-    Candidates are the splits that ``split_layers`` finds for ``SPLIT_BATCHES``, and the even one; taken is the one that
-    serves most classes, then the one with the highest rate of an equal mix. Equal, because rates of arrival move all the
-    time, and a split that followed them would restart the replica.
-
-    Args:
-        tensor_parallel: GPUs of each stage, on one node. Engines have one number for all stages.
-        context_tokens: longest sequence to be admitted; its KV cache must fit beside the weights of each stage.
-
-    Raises:
-        UnknownPrecisionError: the precision is not in the table.
-    """
-    refusal = shape_refusal(model, tensor_parallel, len(stages))
-    if refusal is not None:
-        return Chain((), dict.fromkeys((item.name for item in classes), refusal))
-    rooflines = stage_rooflines(model=model, precision=precision, stages=stages, tensor_parallel=tensor_parallel)
-    body_bytes = _body_bytes(model, precision)
-    best: Chain | None = None
-    best_score = (-1, 0.0)
-    for layers in _splits(model, rooflines, body_bytes, classes, context_tokens):
-        pipeline = Pipeline(rooflines, layers, body_bytes)
-        found = {item.name: _of_class(pipeline, item, context_tokens) for item in classes}
-        rates = [answer.requests_per_second for answer in found.values() if isinstance(answer, Estimate)]
-        score = (len(rates), 1 / math.fsum(1 / rate for rate in rates) if rates else 0.0)
-        if score > best_score:
-            best, best_score = Chain(layers, found), score
-    if best is None:
-        refusal = Unfit(
-            reason="Memory",
-            message=f"{len(stages)} stages of {tensor_parallel} GPUs cannot hold {model.layers} whole layers, each with "
-            f"its part of the KV cache of {context_tokens} tokens; take more GPUs or a smaller precision",
-        )
-        return Chain((), dict.fromkeys((item.name for item in classes), refusal))
-    return best
-
-
 def stage_rooflines(
     *, model: ModelCard, precision: str, stages: Sequence[Stage], tensor_parallel: int
 ) -> tuple[StageRoofline, ...]:
@@ -220,40 +139,6 @@ def stage_rooflines(
     return tuple(out)
 
 
-def _body_bytes(model: ModelCard, precision: str) -> float:
-    return model.weight_bytes(precision) - model.embedding_parameters * WIDE_BYTES
-
-
-def _splits(
-    model: ModelCard,
-    stages: tuple[StageRoofline, ...],
-    body_bytes: float,
-    classes: tuple[Requests, ...],
-    context_tokens: int,
-) -> list[tuple[int, ...]]:
-    """Splits worth a look, each once; empty where the stages cannot hold the model and one longest sequence."""
-    mean_tokens = sum(item.input_tokens + item.output_tokens for item in classes) / len(classes)
-    found: list[tuple[int, ...]] = []
-    most = most_layers(model.layers, stages, body_bytes, kv_tokens=context_tokens)
-    short = model.layers % len(stages)
-    even = tuple(model.layers // len(stages) + (number < short) for number in range(len(stages)))
-    if all(held <= limit for held, limit in zip(even, most, strict=True)):
-        found.append(even)
-    for batch in SPLIT_BATCHES:
-        room = max(float(context_tokens), batch * mean_tokens)
-        most = most_layers(model.layers, stages, body_bytes, kv_tokens=room)
-        tokens = max(1.0, batch / len(stages))
-        table = [
-            _seconds(stage, limit, model.layers, tokens, classes) for stage, limit in zip(stages, most, strict=True)
-        ]
-        split = split_layers(model.layers, table)
-        if split is None:
-            break  # a larger batch leaves less room for layers
-        if split not in found:
-            found.append(split)
-    return found
-
-
 def most_layers(
     layers: int, stages: Sequence[StageRoofline], body_bytes: float, *, kv_tokens: float
 ) -> tuple[int, ...]:
@@ -274,44 +159,6 @@ def most_layers(
     )
 
 
-def _seconds(stage: StageRoofline, most: int, layers: int, tokens: float, classes: tuple[Requests, ...]) -> list[float]:
-    """Mean time that one request keeps the stage busy, by number of layers: its prefill and its part of each step."""
-
-    def busy(held: int) -> float:
-        part = held / layers
-        return math.fsum(
-            stage.prefill_seconds(part, item.input_tokens)
-            + item.output_tokens * stage.step_seconds(part, tokens, item.input_tokens + item.output_tokens / 2) / tokens
-            for item in classes
-        ) / len(classes)
-
-    # Linear in the layers, so two points give all of them.
-    fixed = busy(0)
-    slope = busy(1) - fixed
-    return [fixed + slope * held for held in range(1, most + 1)]
-
-
-def _of_class(pipeline: Pipeline, item: Requests, context_tokens: int) -> Estimate | Unfit:
-    tokens = item.input_tokens + item.output_tokens
-    if tokens > context_tokens:
-        return Unfit(
-            reason="ContextTooShort",
-            message=f"{item.input_tokens} input and {item.output_tokens} output tokens exceed the context of "
-            f"{context_tokens}; raise maxModelLen to {tokens} or more",
-        )
-    room = max(1, min(MAX_BATCH, math.floor(pipeline.kv_room_tokens() / tokens)))
-    nothing = correction((), input_tokens=item.input_tokens, output_tokens=item.output_tokens)
-    best = best_point(pipeline, nothing, room=room, ttft_seconds=item.ttft_seconds, tpot_seconds=item.tpot_seconds)
-    if isinstance(best, Unfit):
-        return best
-    return Estimate(
-        requests_per_second=best.requests_per_second,
-        batch=math.ceil(best.batch),
-        ttft_seconds=best.ttft_seconds,
-        tpot_seconds=best.tpot_seconds,
-        slot_seconds=best.batch / best.requests_per_second,
-        error_band=DERIVED_BAND_WIDE,
-        source="derived",
-        detail=f"roofline of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
-        f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",
-    )
+def body_bytes_of(model: ModelCard, precision: str) -> float:
+    """Weights of all layers, without embedding table and output head."""
+    return model.weight_bytes(precision) - model.embedding_parameters * WIDE_BYTES

@@ -7,15 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.profiles import catalogue
-from servingplan.profiles.estimate import Estimate, Unfit
-from servingplan.profiles.pipeline import (
-    Pipeline,
-    Requests,
-    Stage,
-    estimate_chain,
-    most_layers,
-    stage_rooflines,
-)
+from servingplan.profiles.chain import Requests, estimate_chain
+from servingplan.profiles.estimate import Estimate
+from servingplan.profiles.fit import Unfit
+from servingplan.profiles.pipeline import Pipeline, Stage, most_layers, stage_rooflines
 from servingplan.profiles.roofline import RESERVED_BYTES_PER_GPU, roofline
 
 CHAT = Requests("chat", 496, 253, None, None)
