@@ -23,7 +23,7 @@ NODES_OF_A_LEG = (1, 2, 4)
 MOST_MIXED_STAGES = 8
 MIXED_TENSOR_PARALLEL = (1, 2, 4, 8, 16)
 """Bounds of replicas over two pools, of which there are pairs: at most four whole nodes, or 1, 2 or 4 stages inside one
-node, of each pool. Three types in one replica are not asked about: no published plan gains from the third."""
+node, of each pool. Three types in one replica are not asked about: their number grows with the cube of the pools."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 

@@ -25,8 +25,8 @@ from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline, steady_state
 
 NETWORK_BYTES_PER_SECOND = 25e9 / 8
-"""Assumed between nodes: 25 Gbit/s, the low end of cloud machines with several GPUs (100 to 3200 Gbit/s are usual for
-eight). Hardware data has no network, and hand-over is a small part of a stage's time also at this rate."""
+"""Assumed between nodes: 25 Gbit/s, below what AWS states for machines with several GPUs (40 for a g5.12xlarge to 3200
+for a p5.48xlarge). Hardware data has no network; hand-over is a small part of a stage's time at this rate too."""
 NETWORK_LATENCY_SECONDS = 100e-6
 """Assumed for one hand-over between nodes over TCP."""
 MEMORY_FRACTION = 0.9
