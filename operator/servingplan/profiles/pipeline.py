@@ -12,7 +12,8 @@ micro-batches of m = max(1, B/S).
     share      = max of prefill[j]                      the slowest stage limits the stream of prompts
     step       = max(sum of step[j], min(B, S) max of step[j])       a token's way, or the turn of all micro-batches
 
-With like stages on one node these are the formulas of ``roofline`` (equal where S divides L).
+With like stages on one node these are the formulas of ``roofline`` where S divides L, but for the hand-over, of which the
+last stage has none.
 """
 
 import math
