@@ -25,7 +25,7 @@ from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import LiveObject, Observation, PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.pools import CENT, Pool, read_pools
-from servingplan.planning.question import Posed, ShapeFacts, pose
+from servingplan.planning.question import Posed, pose
 from servingplan.planning.record import (
     RECORD_KEY,
     effective_spec,
@@ -33,8 +33,10 @@ from servingplan.planning.record import (
     routing_as_published,
     with_left_pools,
 )
+from servingplan.planning.shapes import ShapeFacts
 from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_digest, replica_template, service
+from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.routing import routing_config_map, routing_document
 from servingplan.steps.growth import planned_size, total_spend
 from servingplan.steps.next import next_step, ready_replicas
@@ -50,6 +52,8 @@ class _Turn:
 
     world: Observation
     record: PlanRecord
+    may_span_nodes: bool
+    """Whether replicas over several nodes are asked about."""
     findings: list[Finding] = field(default_factory=list)
     plan_is_due_in: float | None = None
     """Seconds until a better plan that is known may take over."""
@@ -70,10 +74,15 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     return _routing_actions(world, _spec_in_force(record, spec), fleet, facts, ready_replicas(world))
 
 
-def decide(world: Observation, solve: Solve) -> Decision:
-    """Everything that this turn is to do. Pure but for the solver's clock."""
+def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool = False) -> Decision:
+    """Everything that this turn is to do. Pure but for the solver's clock.
+
+    ``what_if_leader_worker_sets`` plans with replicas over several nodes even though they cannot be applied: such a plan
+    is only shown, as one that waits.
+    """
     record = read_record(world)
-    turn = _Turn(world, record)
+    may_span = what_if_leader_worker_sets or (world.leader_worker_sets and RENDERS_LEADER_WORKER_SETS)
+    turn = _Turn(world, record, may_span_nodes=may_span)
     spec, errors = effective_spec(world.plan.spec, record)
     for error in errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
@@ -216,7 +225,7 @@ def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
 def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
     """The record after this turn's planning, and whether nothing may grow."""
     world, record = turn.world, turn.record
-    posed, errors = pose(spec=spec, pools=pools, incumbent=record.fleet)
+    posed, errors = pose(spec=spec, pools=pools, incumbent=record.fleet, across_nodes=turn.may_span_nodes)
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
         turn.find("SpecValid", reason, str(error))
@@ -262,7 +271,7 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
         text = "; ".join(str(item) for item in broken[:3])
         turn.find("PlanSolved", "SolverError", f"the solver's plan breaks its promises and is not used: {text}")
         return record, True
-    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[_shape_key(shape)])
+    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
     if _keep_incumbent(turn, spec, posed.question, answer):
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
@@ -276,6 +285,16 @@ _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "wait
 def _adopt(turn: _Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
     """The new plan in force, or waiting where the mode asks for consent."""
     world, record = turn.world, turn.record
+    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
+        turn.find(
+            "PlanSolved",
+            "NotRenderable",
+            "the plan has replicas over several nodes, which need LeaderWorkerSets: this version cannot write them, so the "
+            "plan is only shown",
+        )
+        return record.model_copy(
+            update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
+        )
     waits = spec.mode == "Preview" or (spec.mode == "Approve" and world.plan.approved_hash != fleet.hash)
     if waits and (record.fleet is None or record.fleet.hash != fleet.hash or spec.mode == "Preview"):
         return record.model_copy(
@@ -315,7 +334,9 @@ def _fall_back(
     answer = solve(relaxed, spec)
     if answer.status == "Infeasible" or verify(relaxed, answer):
         return record, True
-    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[_shape_key(shape)])
+    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
+    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
+        return record, True
     return record.model_copy(update={"fleet": fleet, "answer": answer_data(answer), "question": None}), True
 
 
@@ -375,16 +396,12 @@ def _seconds(then: str, now: str) -> float:
     return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
 
 
-def _shape_key(shape: ShapeFacts) -> str:
-    return f"{shape.model.name}/{shape.variant.name}/{shape.pool.name}/tp{shape.tensor_parallel}pp{shape.pipeline_parallel}"
-
-
 def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], tuple[InputError, ...]]:
     """Deployment by shape. The names are part of what is asked, since they hold image, arguments and template."""
     found: dict[str, str] = {}
     errors: dict[str, InputError] = {}
     for shape in posed.shapes.values():
-        key = _shape_key(shape)
+        key = shape.key
         if key in found:
             continue
         try:
@@ -396,7 +413,7 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
             plan=plan.name,
             model=shape.model.name,
             variant=shape.variant.name,
-            pool=shape.pool.name,
+            pool=shape.pool.name if shape.layout.inside_a_node else f"{shape.layout.name}/{shape.layers}",
             template=template,
         )
         found[key] = names.deployment_name(plan.name, shape.model.name, replica)

@@ -11,6 +11,7 @@ import pytest
 from e2e.cluster.control_plane import ControlPlane
 from servingplan.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, Kube, Resource
+from servingplan.observe.cluster import LEADER_WORKER_SET
 
 pytestmark = pytest.mark.cluster
 
@@ -147,6 +148,37 @@ def test_discovery_finds_a_kind_and_says_which_it_does_not_know(kube):
         kube.discover("apps/v1", "Nonsense")
     with pytest.raises(NotFound):
         kube.discover("nowhere.example/v1", "Thing")
+
+
+def test_a_kind_that_is_installed_while_we_run_is_found(kube):
+    with pytest.raises(NotFound):
+        kube.discover(*LEADER_WORKER_SET)
+    group, version = LEADER_WORKER_SET[0].split("/")
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"leaderworkersets.{group}",
+            # The API server wants to know who approved a group under x-k8s.io.
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/lws"},
+        },
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": LEADER_WORKER_SET[1], "plural": "leaderworkersets", "singular": "leaderworkerset"},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
+        },
+    }
+    definitions = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", False)
+    kube.create(definitions, definition)
+    for _ in range(100):
+        try:
+            found = kube.discover(*LEADER_WORKER_SET)
+            break
+        except NotFound:
+            time.sleep(0.1)
+    assert found == Resource(LEADER_WORKER_SET[0], "leaderworkersets", LEADER_WORKER_SET[1], True)
 
 
 def _until(condition):

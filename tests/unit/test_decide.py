@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide, publish, retire
 from servingplan.model.actions import ClaimPool, PlacePod
 from servingplan.model.world import Failure, Observation
@@ -129,3 +130,70 @@ def test_every_action_says_why():
     actions = [action for world in MOMENTS for action in decide(world, exact).actions]
     assert any(isinstance(action, PlacePod) for action in actions)
     assert all(action.why for action in actions)
+
+
+LARGE = {
+    "apiVersion": "servingplan.dev/v1alpha1",
+    "kind": "LLMServingPlan",
+    "metadata": {"name": "large", "namespace": "llm"},
+    "spec": {
+        "budget": {"dollarsPerHour": "100"},
+        "models": [
+            {
+                "name": "llama-3.1-405b",
+                "slo": {"ttftSeconds": "10", "tpotSeconds": "0.3"},
+                "classes": [{"name": "chat", "inputTokens": 496, "outputTokens": 253, "requestsPerSecond": "0.1"}],
+            }
+        ],
+        "nodePools": [
+            {
+                "name": "a100",
+                "gpu": "A100-SXM4-80GB",
+                "gpusPerNode": 8,
+                "dollarsPerNodeHour": "29",
+                "zone": "z1",
+                "maxNodes": 4,
+                "nodeSelector": {"pool": "a100"},
+                "resize": {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "a100"},
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_the_operator_plans_nothing_that_it_cannot_render(served):
+    world = imagined_world(LARGE).model_copy(update={"leader_worker_sets": served})
+    decision = decide(world, exact)
+    assert (decision.fleet, decision.waiting, decision.actions) == (None, None, ())
+    assert [item.reason for item in decision.findings] == ["NoFittingShape"]
+    assert "it would fit over 2 nodes of pool a100 (TP8, PP2)" in decision.findings[0].message
+
+
+def test_what_if_replicas_could_span_nodes_is_only_shown():
+    decision = decide(imagined_world(LARGE), exact, what_if_leader_worker_sets=True)
+    assert (decision.fleet, decision.actions) == (None, ())
+    assert [item.reason for item in decision.findings] == ["NotRenderable"]
+    (item,) = decision.waiting.replica_sets
+    assert [(stage.pool, stage.layers) for stage in item.stages] == [("a100", 62), ("a100", 64)]
+    assert (item.gpus, item.legs, decision.waiting.nodes) == (16, [("a100", 2)], {"a100": 2})
+    assert [(group.nodes, group.replicas) for group in decision.waiting.groups] == [(2, {item.deployment: 1})]
+
+
+def test_what_if_changes_nothing_of_what_runs():
+    world = MOMENTS[-1]
+    live, what_if = decide(world, exact), decide(world, exact, what_if_leader_worker_sets=True)
+    assert what_if.fleet == live.fleet
+    assert not (what_if.waiting and not what_if.waiting.spans_nodes)
+
+
+def test_a_world_of_an_older_operator_has_no_leader_worker_sets():
+    old = json.loads(imagined_world(LARGE).model_dump_json())
+    del old["leader_worker_sets"]
+    assert Observation.model_validate(old).leader_worker_sets is False
+
+
+def test_a_plan_without_replicas_over_nodes_is_written_as_ever():
+    fleet = decide(MOMENTS[-1], exact).fleet
+    assert fleet.replica_sets
+    assert not any("stages" in item for item in fleet.model_dump()["replica_sets"])

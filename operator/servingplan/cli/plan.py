@@ -26,6 +26,13 @@ PlanFile = Annotated[
 WorldFile = Annotated[
     str | None, typer.Option("--world", metavar="WORLD.json", help="What a live turn saw (servingplan world).")
 ]
+WithLeaderWorkerSets = Annotated[
+    bool,
+    typer.Option(
+        "--with-leader-worker-sets",
+        help="What if replicas could span nodes? Shows a plan that this version cannot apply.",
+    ),
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]
 
 
@@ -35,9 +42,16 @@ def register(app: typer.Typer) -> None:
     app.command("render")(render)
 
 
-def plan(plan_file: PlanFile, world: WorldFile = None, output: Output = Format.table) -> None:
+def plan(
+    plan_file: PlanFile,
+    world: WorldFile = None,
+    output: Output = Format.table,
+    with_leader_worker_sets: WithLeaderWorkerSets = False,
+) -> None:
     """What the operator would decide for a plan: from the plan alone, or for a world that it saw."""
-    decision, spec = _decide(plan_file, world)
+    decision, spec = _decide(plan_file, world, with_leader_worker_sets=with_leader_worker_sets)
+    if with_leader_worker_sets and decision.waiting is not None:
+        decision = decision.model_copy(update={"fleet": decision.waiting})  # the answer to "what if", not what runs
     if output is Format.table:
         from servingplan.cli.show import console, decision_view
 
@@ -69,7 +83,7 @@ def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format
     typer.echo(yaml.safe_dump_all(manifests, sort_keys=False, width=120), nl=False)
 
 
-def _decide(plan_file: str, world_file: str | None) -> tuple[Any, Any]:
+def _decide(plan_file: str, world_file: str | None, *, with_leader_worker_sets: bool = False) -> tuple[Any, Any]:
     from servingplan.answering import solve_with
     from servingplan.api.v1alpha1 import parse_spec
     from servingplan.decide import decide
@@ -83,7 +97,7 @@ def _decide(plan_file: str, world_file: str | None) -> tuple[Any, Any]:
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:
         fail("\n       ".join(str(error) for error in errors))
-    return decide(world, solve_with()), spec
+    return decide(world, solve_with(), what_if_leader_worker_sets=with_leader_worker_sets), spec
 
 
 def _print(value: Any, output: Format) -> None:

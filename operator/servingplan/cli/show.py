@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from servingplan.model.decision import Decision
-from servingplan.model.fleet import Fleet
+from servingplan.model.fleet import Fleet, PipelineStage, ReplicaSet
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -45,8 +46,8 @@ def fleet_view(
         row = [
             item.model,
             item.variant,
-            item.pool,
-            item.gpu,
+            _stages(item, lambda stage: stage.pool) or item.pool,
+            _stages(item, lambda stage: stage.gpu) or item.gpu,
             str(item.tensor_parallel),
             str(item.pipeline_parallel),
             str(item.replicas),
@@ -63,7 +64,7 @@ def fleet_view(
     for pool, count in sorted(fleet.nodes.items()):
         groups = [group for group in fleet.groups if group.pool == pool]
         text = "; ".join(f"{group.nodes} x [{_content(fleet, group.replicas)}]" for group in groups)
-        nodes.add_row(pool, str(count), text)
+        nodes.add_row(pool, str(count), Text(text))
     classes = Table(box=SIMPLE_HEAD, title_justify="left", title="Classes")
     classes.add_column("model")
     classes.add_column("class")
@@ -83,11 +84,17 @@ def fleet_view(
     return Group(Text("\n".join(lines)), replicas, nodes, classes)
 
 
+def _stages(item: ReplicaSet, word: Callable[[PipelineStage], str]) -> str:
+    """A word for each run of like stages of a replica that spans nodes, such as ``a100 x 2, l40s``."""
+    runs = ((text, len(list(run))) for text, run in groupby(map(word, item.stages)))
+    return ", ".join(f"{text} x {count}" if count > 1 else text for text, count in runs)
+
+
 def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
     words = []
     for name, count in sorted(replicas.items()):
         item = fleet.replica_set(name)
         if item is not None:
             shape = f"TP{item.tensor_parallel}" + (f"xPP{item.pipeline_parallel}" if item.pipeline_parallel > 1 else "")
-            words.append(f"{count} x {item.model} {shape}")
+            words.append(f"{'part of' if item.stages else f'{count} x'} {item.model} {shape}")
     return ", ".join(words)

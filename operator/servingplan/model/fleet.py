@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import groupby
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Part(BaseModel):
@@ -33,6 +34,15 @@ class ReplicaFacts(Part):
     """Requests/s by class of one replica that serves only that class."""
 
 
+class PipelineStage(Part):
+    """One stage of a replica that spans nodes."""
+
+    pool: str
+    gpu: str
+    layers: int
+    """Of the model."""
+
+
 class ReplicaSet(Part):
     """All copies of one shape: one Deployment."""
 
@@ -41,9 +51,15 @@ class ReplicaSet(Part):
     model: str
     variant: str
     pool: str
+    """Of a replica that spans nodes: of its first stage."""
     gpu: str
     tensor_parallel: int
+    """GPUs of each stage."""
     pipeline_parallel: int
+    """Stages."""
+    stages: tuple[PipelineStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
+    """Of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans without
+    such replicas stay as they are."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""
@@ -60,6 +76,13 @@ class ReplicaSet(Part):
     def gpus(self) -> int:
         """GPUs of one copy."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def legs(self) -> list[tuple[str, int]]:
+        """Pools in the order of the stages, each with its number of stages."""
+        if not self.stages:
+            return [(self.pool, self.pipeline_parallel)]
+        return [(pool, len(list(stages))) for pool, stages in groupby(stage.pool for stage in self.stages)]
 
     @property
     def facts(self) -> ReplicaFacts:
@@ -82,7 +105,7 @@ class NodeGroup(Part):
     free_gpus: int
     """GPUs of such a node that are ours to use."""
     replicas: dict[str, int]
-    """Copies on each node, by Deployment."""
+    """Copies on each node, by Deployment. One that takes whole nodes counts 1 on each of them."""
 
 
 class ClassService(Part):
@@ -119,6 +142,11 @@ class Fleet(Part):
     def hash(self) -> str:
         """Eight hexadecimal digits that change when what is applied changes."""
         return digest(self.model_dump(include={"replica_sets", "nodes", "groups", "classes"}))[:8]
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Whether some replica needs more than one pod."""
+        return any(item.stages for item in self.replica_sets)
 
     def replica_set(self, deployment: str) -> ReplicaSet | None:
         """The copies behind a Deployment, where the plan has any."""

@@ -163,6 +163,8 @@ class Observation(Fact):
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
     failures: tuple[Failure, ...] = ()
+    leader_worker_sets: bool = False
+    """The API server knows ``LeaderWorkerSet`` in ``leaderworkerset.x-k8s.io/v1``, without which a replica is one pod."""
 
     def pool(self, name: str) -> PoolObject | None:
         """The object of a pool, where the spec names one."""

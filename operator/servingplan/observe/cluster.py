@@ -16,6 +16,8 @@ from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 
 Json = dict[str, Any]
+LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
+"""API version and kind that replicas over several nodes need."""
 _OWN_KINDS = (("Deployment", DEPLOYMENTS), ("Service", SERVICES), ("ConfigMap", CONFIG_MAPS))
 
 
@@ -51,6 +53,7 @@ class Reader:
         own = [self._threads.submit(self._own_objects, kind, resource, plan, label) for kind, resource in _OWN_KINDS]
         nodes_read = self._threads.submit(self._nodes)
         others_read = self._threads.submit(self._other_plans, plan)
+        multi_node_read = self._threads.submit(self._multi_node_apis)
         objects: list[LiveObject] = []
         for (kind, _), read in zip(_OWN_KINDS, own, strict=True):
             objects.extend(_listed(read, f"{kind}s", failures))
@@ -85,6 +88,7 @@ class Reader:
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=tuple(read.result() for read in pool_reads),
             other_plans=tuple(_listed(others_read, "other plans", failures)),
+            leader_worker_sets=bool(_listed(multi_node_read, "the LeaderWorkerSet API", failures)),
             failures=tuple(failures),
         )
 
@@ -98,6 +102,13 @@ class Reader:
             for item in self._api.list(PODS, fields=alive)
         )
         return [pod for pod in found if pod is not None]
+
+    def _multi_node_apis(self) -> list[Resource]:
+        """The LeaderWorkerSet resource, where there is one. A yes is remembered by ``discover``; a no is one small read."""
+        try:
+            return [self._api.discover(*LEADER_WORKER_SET)]
+        except NotFound:
+            return []
 
     def _own_objects(self, kind: str, resource: Resource, plan: PlanObject, label: str) -> list[LiveObject]:
         listed = self._api.list(resource, namespace=plan.namespace, labels=f"{names.PLAN_LABEL}={label}")

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
-from servingplan.model.fleet import ClassService, Fleet, NodeGroup, ReplicaSet
+from servingplan.model.fleet import ClassService, Fleet, NodeGroup, PipelineStage, ReplicaSet
 from servingplan.planning.pools import CENT, Pool
-from servingplan.planning.question import Posed, ShapeFacts, class_key, safe_rate
+from servingplan.planning.question import Posed, class_key, safe_rate
+from servingplan.planning.shapes import ShapeFacts
 
 _DIGITS = 9
 """Rates are rounded to this many decimals: noise below it would make equal plans look different."""
@@ -118,6 +119,7 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         gpu=facts.pool.gpu.name if facts.pool.gpu is not None else "",
         tensor_parallel=facts.tensor_parallel,
         pipeline_parallel=facts.pipeline_parallel,
+        stages=_stages(facts),
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
         capacity={key: round(safe_rate(item), _DIGITS) for key, item in sorted(facts.estimates.items())},
@@ -127,11 +129,22 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
     )
 
 
+def _stages(facts: ShapeFacts) -> tuple[PipelineStage, ...]:
+    if facts.layout.inside_a_node:
+        return ()
+    pools = [leg.pool for leg in facts.layout.legs for _ in range(leg.stages)]
+    return tuple(
+        PipelineStage(pool=pool.name, gpu=pool.gpu.name if pool.gpu is not None else "", layers=layers)
+        for pool, layers in zip(pools, facts.layers, strict=True)
+    )
+
+
 def _group(posed: Posed, placement: Placement, names: dict[str, str]) -> NodeGroup:
     part = posed.parts[placement.pool]
     per_node: dict[str, int] = defaultdict(int)
     for shape, count in placement.replicas.items():
-        per_node[names[shape]] += count // placement.nodes
+        # Whole nodes under one copy: fewer copies than nodes.
+        per_node[names[shape]] += max(1, count // placement.nodes)
     return NodeGroup(
         pool=part.pool.name, nodes=placement.nodes, free_gpus=part.gpus, replicas=dict(sorted(per_node.items()))
     )

@@ -7,42 +7,26 @@ nodes and ``NAME~K`` for nodes with K GPUs left, since a replica must fit what i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from servingplan.api.v1alpha1 import Card, Model, PlanSpec, RequestClass, Slo, Variant
+from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Variant
 from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.fleet import Fleet
-from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
+from servingplan.model.llm import ModelCard
+from servingplan.planning.cards import cards_of
+from servingplan.planning.layouts import Layout, connected, layout_name
 from servingplan.planning.pools import Pool
-from servingplan.profiles.catalogue import find_model
-from servingplan.profiles.estimate import Estimate, Unfit, divisible_shapes, estimate
+from servingplan.planning.shapes import Pruning, ShapeFacts, layouts_of, shapes_of, slo_of, smallest_across_nodes
+from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.queueing import max_utilization
 
 COPIES_IN_TABLE = 4
 """Utilisation is tabled for 1 to 4 copies and held from there: the table's slope falls as 1/sqrt(copies), and each
 further row costs the solver a binary per shape."""
-SERVICE_SHARE_OF_TTFT = 0.5
-"""Part of the TTFT limit that the batch may use up; the rest is for waiting. At 1 the batch would be as large as the
-limit allows and no request could wait at all, so the replica could never be kept busy."""
-PIPELINE_STAGES = (1, 2, 4, 8)
-"""Stages within a node that are asked about: others lie between these and would only multiply near-equal shapes."""
 HIGHEST_UTILIZATION = 0.95
 """Also without a TTFT limit: a queue at full load grows without bound."""
-
-
-@dataclass(frozen=True)
-class ShapeFacts:
-    """What a shape of the question stands for."""
-
-    model: Model
-    variant: Variant
-    pool: Pool
-    tensor_parallel: int
-    pipeline_parallel: int
-    estimates: Mapping[str, Estimate]
-    """By class of the model."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,10 @@ class Posed:
     question: q.Question | None
     shapes: Mapping[str, ShapeFacts]
     parts: Mapping[str, Part]
+    candidates: int
+    """Shapes that were looked at; so many were kept as ``shapes`` has distinct facts, and the rest was pruned."""
     pruned: Mapping[str, int]
+    """Shapes by the step of ``planning.shapes.STEPS`` at which they fell."""
     unfit: tuple[str, ...]
     """Why models fit nowhere, one line per model and class that no GPU of the pools can serve."""
     no_room: tuple[str, ...] = ()
@@ -76,57 +63,44 @@ def class_key(model: str, name: str) -> str:
     return f"{model}/{name}"
 
 
-def pose(*, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None) -> tuple[Posed, tuple[InputError, ...]]:
+def pose(
+    *, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None, across_nodes: bool = False
+) -> tuple[Posed, tuple[InputError, ...]]:
     """The question that the spec and the pools pose, and what is wrong with the spec's models.
 
-    Raises nothing; a price that is unknown must have been refused before: such a pool is left out.
+    ``across_nodes`` allows replicas over several nodes, which need the LeaderWorkerSet API. Raises nothing; a price that
+    is unknown must have been refused before: such a pool is left out.
     """
-    errors: list[InputError] = []
-    parts = {part.name: part for pool in pools if _can_plan(pool) for part in _parts_of(pool)}
+    usable = tuple(pool for pool in pools if _can_plan(pool))
+    parts = {part.name: part for pool in usable for part in _parts_of(pool)}
+    cards, errors = cards_of(spec)
+    layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes)
     shapes: dict[str, ShapeFacts] = {}
     question_shapes: list[q.Shape] = []
-    pruned: Counter[str] = Counter()
+    pruning = Pruning()
     fits: set[str] = set()
-    servable: set[str] = set()
-    reasons: dict[str, Counter[str]] = {}
-    for model in spec.models:
-        for variant in model.effective_variants:
-            try:
-                card = _card(model, variant)
-                precision_of(variant.precision)
-            except UnknownPrecisionError as error:
-                field = f"spec.models[{model.name}].variants[{variant.name}].precision"
-                errors.append(InputError(field, variant.precision, str(error)))
+    for model, variant, card in cards:
+        for step, count in unbuilt.items():
+            pruning.drop(step, count)
+        for facts in shapes_of(model=model, variant=variant, card=card, layouts=layouts, pruning=pruning):
+            fits.update(class_key(model.name, name) for name in facts.estimates)
+            found = _on_parts(facts, parts)
+            if not found:
+                pruning.drop("NoNode")
                 continue
-            except InputError as error:
-                errors.append(error)
-                continue
-            for pool in pools:
-                if not _can_plan(pool) or pool.gpu is None:
-                    continue
-                for tp, pp in divisible_shapes(card, pool.gpus_per_node):
-                    if pp not in PIPELINE_STAGES:
-                        continue
-                    found = _estimates(model, variant, card, pool, tp, pp, reasons, pruned)
-                    if not found:
-                        continue
-                    facts = ShapeFacts(model, variant, pool, tp, pp, found)
-                    fits.update(class_key(model.name, name) for name in found)
-                    for part in parts.values():
-                        if part.pool.name == pool.name and tp * pp <= part.gpus:
-                            shape = _shape(facts, part)
-                            shapes[shape.name] = facts
-                            question_shapes.append(shape)
-                            servable.update(shape.requests_per_second)
+            pruning.keep()
+            question_shapes += found
+            shapes.update((shape.name, facts) for shape in found)
+    servable = {name for shape in question_shapes for name in shape.requests_per_second}
     classes = tuple(_class(model, item) for model in spec.models for item in model.effective_classes)
-    unfit = tuple(_unfit_lines(spec, fits, reasons)) if any(_can_plan(pool) for pool in pools) else ()
+    unfit = tuple(_unfit_lines(spec, fits, pruning, cards, usable, across_nodes=across_nodes)) if usable else ()
     no_room = tuple(
         f"models[{model.name}].classes[{item.name}]"
         for model in spec.models
         for item in model.effective_classes
         if class_key(model.name, item.name) in fits - servable
     )
-    posed = Posed(None, shapes, parts, dict(sorted(pruned.items())), unfit, no_room)
+    posed = Posed(None, shapes, parts, pruning.candidates, dict(sorted(pruning.pruned.items())), unfit, no_room)
     if errors or not parts or (spec.objective == "MaximizeService" and (unfit or no_room)):
         return posed, tuple(errors)
     sunk = sum(_sunk_dollars(pool) for pool in pools if _can_plan(pool) or pool.left)
@@ -200,80 +174,6 @@ def _class(model: Model, item: RequestClass) -> q.RequestClass:
     )
 
 
-def _card(model: Model, variant: Variant) -> ModelCard:
-    wire = variant.card or model.card
-    if wire is not None:
-        return _inline_card(model.name if variant.card is None else f"{model.name}/{variant.name}", wire)
-    field = f"spec.models[{model.name}].name"
-    try:
-        return find_model(variant.source.partition("://")[2] if variant.source.startswith("hf://") else model.name)
-    except InputError:
-        try:
-            return find_model(model.name)
-        except InputError as error:
-            advice = error.advice.replace("declare it inline", "give its card (parameters, layers, heads)")
-            raise InputError(field, model.name, advice) from error
-
-
-def _inline_card(name: str, wire: Card) -> ModelCard:
-    try:
-        return ModelCard(
-            name=name,
-            parameters=wire.parameters,
-            active_parameters=wire.active_parameters,
-            experts=wire.experts,
-            experts_per_token=wire.experts_per_token,
-            layers=wire.layers,
-            hidden_size=wire.hidden_size,
-            attention_heads=wire.attention_heads,
-            kv_heads=wire.kv_heads,
-            head_dim=wire.head_dim,
-        )
-    except ValueError as error:
-        text = str(error).splitlines()
-        raise InputError(
-            f"spec.models[{name}].card", wire.model_dump(), text[-2 if len(text) > 1 else 0].strip()
-        ) from error
-
-
-def _slo(model: Model, item: RequestClass) -> Slo:
-    return item.slo or model.slo
-
-
-def _estimates(
-    model: Model,
-    variant: Variant,
-    card: ModelCard,
-    pool: Pool,
-    tensor_parallel: int,
-    pipeline_parallel: int,
-    reasons: dict[str, Counter[str]],
-    pruned: Counter[str],
-) -> dict[str, Estimate]:
-    assert pool.gpu is not None
-    found: dict[str, Estimate] = {}
-    for item in model.effective_classes:
-        slo = _slo(model, item)
-        answer = estimate(
-            model=card,
-            precision=variant.precision,
-            gpu=pool.gpu,
-            tensor_parallel=tensor_parallel,
-            pipeline_parallel=pipeline_parallel,
-            input_tokens=item.input_tokens,
-            output_tokens=item.output_tokens,
-            context_tokens=model.effective_max_model_len,
-            ttft_seconds=None if slo.ttft_seconds is None else SERVICE_SHARE_OF_TTFT * float(slo.ttft_seconds),
-            tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
-        )
-        if isinstance(answer, Unfit):
-            pruned[answer.reason] += 1
-            reasons.setdefault(class_key(model.name, item.name), Counter())[answer.message] += 1
-        else:
-            found[item.name] = answer
-    return found
-
-
 def safe_rate(found: Estimate) -> float:
     """The rate to plan with, requests/s: the low end of the estimate's band.
 
@@ -283,15 +183,28 @@ def safe_rate(found: Estimate) -> float:
     return found.requests_per_second * (1.0 - found.error_band)
 
 
-def _shape(facts: ShapeFacts, part: Part) -> q.Shape:
-    model, variant = facts.model, facts.variant
-    loss = float(variant.quality_loss)
+def _on_parts(facts: ShapeFacts, parts: Mapping[str, Part]) -> list[q.Shape]:
+    """The shape on every part of its pool that has room for one replica; one that spans nodes needs whole nodes."""
+    layout = facts.layout
+    if layout.inside_a_node:
+        gpus = layout.gpus(layout.legs[0])
+        rooms = (part for part in parts.values() if part.pool.name == facts.pool.name and gpus <= part.gpus)
+        return [_shape(facts, facts.name_on(part.name), {part.name: gpus}) for part in rooms]
+    whole = [parts.get(leg.pool.name) for leg in layout.legs]
+    if any(part is None or part.max_nodes < layout.nodes(leg) for part, leg in zip(whole, layout.legs, strict=True)):
+        return []
+    return [_shape(facts, facts.key, {leg.pool.name: layout.gpus(leg) for leg in layout.legs})]
+
+
+def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
+    loss = float(facts.variant.quality_loss)
+    keys = {class_key(facts.model.name, name): found for name, found in facts.estimates.items()}
     return q.Shape(
-        name=f"{model.name}/{variant.name}/{part.name}/tp{facts.tensor_parallel}pp{facts.pipeline_parallel}",
-        model=model.name,
-        gpus={part.name: facts.tensor_parallel * facts.pipeline_parallel},
-        requests_per_second={class_key(model.name, name): safe_rate(item) for name, item in facts.estimates.items()},
-        quality_loss={class_key(model.name, name): loss for name in facts.estimates} if loss else {},
+        name=name,
+        model=facts.model.name,
+        gpus=gpus,
+        requests_per_second={key: safe_rate(found) for key, found in keys.items()},
+        quality_loss=dict.fromkeys(keys, loss) if loss else {},
         max_utilization=_utilization(facts),
     )
 
@@ -303,7 +216,7 @@ def _utilization(facts: ShapeFacts) -> tuple[float, ...]:
         found = facts.estimates.get(item.name)
         if found is None:
             continue
-        slo = _slo(facts.model, item)
+        slo = slo_of(facts.model, item)
         if slo.ttft_seconds is None:
             tables.append((HIGHEST_UTILIZATION,) * COPIES_IN_TABLE)
             continue
@@ -326,20 +239,49 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
         return None
     replicas: Counter[str] = Counter()
     for item in incumbent.replica_sets:
-        name = f"{item.model}/{item.variant}/{item.pool}/tp{item.tensor_parallel}pp{item.pipeline_parallel}"
+        name = f"{item.model}/{item.variant}/{layout_name(item.legs, tensor_parallel=item.tensor_parallel)}"
         replicas[name] += item.replicas
     nodes = {name: incumbent.nodes.get(name, 0) for name in parts if name in incumbent.nodes}
     return q.Running(nodes=nodes, replicas={name: count for name, count in replicas.items() if name in shapes})
 
 
-def _unfit_lines(spec: PlanSpec, fits: set[str], reasons: Mapping[str, Counter[str]]) -> list[str]:
+def _unfit_lines(
+    spec: PlanSpec,
+    fits: set[str],
+    pruning: Pruning,
+    cards: Iterable[tuple[Model, Variant, ModelCard]],
+    pools: tuple[Pool, ...],
+    *,
+    across_nodes: bool,
+) -> list[str]:
     lines = []
     for model in spec.models:
+        variants = [(variant, card) for owner, variant, card in cards if owner is model]
         for item in model.effective_classes:
             key = class_key(model.name, item.name)
             if key not in fits:
-                why = reasons.get(key)
+                why = pruning.reasons.get(key)
                 # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
                 text = list(why)[-1] if why else "no pool has its GPUs"
-                lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}")
+                across = smallest_across_nodes(model, variants, pools, name=item.name)
+                hint = "" if across is None else f"; {_across_advice(across, across_nodes=across_nodes)}"
+                lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}{hint}")
     return lines
+
+
+def _across_advice(layout: Layout, *, across_nodes: bool) -> str:
+    """What it takes that a replica over several nodes is planned."""
+    leg = layout.legs[0]
+    pool = leg.pool
+    lacks = []
+    if not connected(pool, pool):
+        lacks.append(f"spec.nodePools[{pool.name}].zone, since a replica stays in one zone")
+    if not across_nodes:
+        lacks.append(
+            "LeaderWorkerSets (leaderworkerset.x-k8s.io/v1), which so far only `servingplan plan --with-leader-worker-sets` "
+            "plans with"
+        )
+    return (
+        f"it would fit over {layout.nodes(leg)} nodes of pool {pool.name} (TP{layout.tensor_parallel}, "
+        f"PP{layout.pipeline_parallel}) with {' and '.join(lacks)}"
+    )

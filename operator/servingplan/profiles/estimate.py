@@ -7,14 +7,15 @@ There is no queueing in it: ``queueing.max_utilization`` pays for that, once.
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
+from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.measured import Correction, Coverage, correction, nodes_for
-from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline
+from servingplan.profiles.roofline import Point, efficiency_of, roofline
 
 MAX_BATCH = 1024
 """Running requests of one replica at most; vLLM's own default on large cards. The planned ``batch`` is what the engine
@@ -54,17 +55,6 @@ class Estimate(BaseModel):
     source: Source
     detail: str
     """Data set and version, or formula and constants."""
-
-
-class Unfit(BaseModel):
-    """Why a replica cannot serve a class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reason: str
-    """One of ``HeadsNotDivisible``, ``LayersNotDivisible``, ``ContextTooShort``, ``Memory``, ``SloUnreachable``."""
-    message: str
-    """What is missing, in numbers, and what would do."""
 
 
 def estimate(
@@ -118,7 +108,7 @@ def estimate(
     if not 0 < memory_fraction <= 1:
         raise ValueError(f"memory_fraction is {memory_fraction}; it must be above 0 and at most 1")
 
-    refusal = _shape_refusal(model, tensor_parallel, pipeline_parallel)
+    refusal = shape_refusal(model, tensor_parallel, pipeline_parallel)
     if refusal is not None:
         return refusal
     if input_tokens + output_tokens > context_tokens:
@@ -137,8 +127,15 @@ def estimate(
         kv_bytes_per_element=kv_bytes_per_element,
     )
     gpus = tensor_parallel * pipeline_parallel
-    if base.kv_room_tokens < context_tokens:
-        return _memory_refusal(base, gpus=gpus, gpu=gpu, context_tokens=context_tokens)
+    refusal = memory_refusal(
+        weight_bytes=base.weight_bytes,
+        kv_bytes_per_token=base.kv_bytes_per_token,
+        kv_room_bytes=base.kv_room_bytes,
+        context_tokens=context_tokens,
+        gpus=f"{gpus} x {gpu.name}",
+    )
+    if refusal is not None:
+        return refusal
 
     room = min(max_batch, base.batch_room(input_tokens + output_tokens))
     nodes = nodes_for(
@@ -149,7 +146,7 @@ def estimate(
         pipeline_parallel=pipeline_parallel,
     )
     corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens)
-    best = _best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
+    best = best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
     if isinstance(best, Unfit):
         return best
     plain = model.active_parameters is None and pipeline_parallel == 1
@@ -176,44 +173,20 @@ def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, in
         (tensor_parallel, pipeline_parallel)
         for tensor_parallel in range(1, gpus_per_node + 1)
         for pipeline_parallel in range(1, gpus_per_node // tensor_parallel + 1)
-        if _shape_refusal(model, tensor_parallel, pipeline_parallel) is None
+        if shape_refusal(model, tensor_parallel, pipeline_parallel) is None
     ]
 
 
-def _shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int) -> Unfit | None:
-    wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
-    if model.attention_heads % tensor_parallel or wide % narrow:
-        good = [n for n in range(1, model.attention_heads + 1) if model.attention_heads % n == 0]
-        good = [n for n in good if max(n, model.kv_heads) % min(n, model.kv_heads) == 0]
-        return Unfit(
-            reason="HeadsNotDivisible",
-            message=f"{model.name} has {model.attention_heads} attention and {model.kv_heads} KV heads, which "
-            f"{tensor_parallel} GPUs cannot share evenly; possible sizes: {', '.join(map(str, good))}",
-        )
-    if pipeline_parallel > model.layers:
-        return Unfit(
-            reason="LayersNotDivisible",
-            message=f"{model.name} has {model.layers} layers, too few for {pipeline_parallel} stages; "
-            f"use at most {model.layers} stages",
-        )
-    return None
+class Replica(Protocol):
+    """A replica as its formulas have it: a ``Roofline``, or a ``Pipeline`` over several nodes."""
+
+    def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
+        """The steady state with ``batch`` requests of one class always running."""
+        ...
 
 
-def _memory_refusal(base: Roofline, *, gpus: int, gpu: GpuType, context_tokens: int) -> Unfit:
-    needed = base.weight_bytes + context_tokens * base.kv_bytes_per_token
-    available = base.kv_room_bytes + base.weight_bytes
-    advice = "take more GPUs or a smaller precision"
-    if base.kv_room_tokens >= 1:
-        advice += f", or lower maxModelLen to {int(base.kv_room_tokens)} or less"
-    return Unfit(
-        reason="Memory",
-        message=f"weights of {base.weight_bytes / 1e9:.1f} GB and the KV cache of one sequence of {context_tokens} "
-        f"tokens need {needed / 1e9:.1f} GB; {gpus} x {gpu.name} leave {max(0.0, available) / 1e9:.1f} GB; {advice}",
-    )
-
-
-def _best_point(
-    base: Roofline, corrected: Correction, *, room: int, ttft_seconds: float | None, tpot_seconds: float | None
+def best_point(
+    base: Replica, corrected: Correction, *, room: int, ttft_seconds: float | None, tpot_seconds: float | None
 ) -> Point | Unfit:
     """The fastest point whose means meet the SLO, over batches up to ``room``."""
 

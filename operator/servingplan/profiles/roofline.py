@@ -14,7 +14,7 @@ stages, F dense peak FLOP/s, W memory bandwidth, i and o input and output tokens
 These are the usual first-order terms (arithmetic, weight reads, KV reads, ring all-reduce). MFU, MBU, t0 and link
 efficiency are not physical constants: they were fitted together and must be used together. Stages of a pipeline work
 on s micro-batches of B/s, so one request is no faster and the rate is that of the n x s GPUs, less the imbalance of the
-layers. Hand-over between stages is charged at the link inside a node; slower networks between nodes are not in it.
+layers. Hand-over between stages is charged at the link inside a node; ``pipeline`` has stages on several nodes.
 """
 
 import math
@@ -81,6 +81,26 @@ class Point(NamedTuple):
     requests_per_second: float
 
 
+def steady_state(
+    batch: float, *, output_tokens: int, prefill_seconds: float, prefill_share_seconds: float, step_seconds: float
+) -> Point:
+    """What ``batch`` requests of one class do that always run together.
+
+    A request holds its slot for R = prefill + (B - 1) share + o step, since every other running request is prefilled
+    once while it runs and keeps the slowest stage for its share of a prefill; so the rate is B / R (Little's law). How
+    R splits: the first token waits for the running step, its own prefill, and for other prefills as in an M/D/1 queue
+    of utilisation u = rate x share, at most for half of the batch; all the rest stretches the time per output token.
+    """
+    share = prefill_share_seconds
+    others = (batch - 1) * share
+    wait = min(others / 2, share * share * batch / (2 * output_tokens * step_seconds))
+    ttft = prefill_seconds + step_seconds + wait
+    if output_tokens == 1:
+        return Point(batch, ttft, 0.0, 1 / (share + step_seconds / batch))
+    tpot = step_seconds + (others - wait) / (output_tokens - 1)
+    return Point(batch, ttft, tpot, batch / (ttft + (output_tokens - 1) * tpot))
+
+
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """One replica (model, precision, GPU, n x s GPUs) before any class of requests; build it with ``roofline``."""
@@ -127,23 +147,15 @@ class Roofline:
         return self.imbalance * busy + self._traffic(tokens) + self.step_overhead_seconds
 
     def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
-        """The steady state with ``batch`` requests of one class always running.
-
-        A request holds its slot for R = B prefill/s + o step, since every other running request is prefilled once
-        while it runs; so the rate is B / R (Little's law). How R splits: the first token waits for the running step,
-        its own prefill, and for other prefills as in an M/D/1 queue of utilisation u = rate x prefill/s, at most for
-        half of the batch; all the rest stretches the time per output token.
-        """
+        """The steady state with ``batch`` requests of one class always running."""
         prefill = self.prefill_seconds(input_tokens)
-        share = prefill / self.stages
-        step = self.step_seconds(batch, input_tokens + output_tokens / 2)
-        others = (batch - 1) * share
-        wait = min(others / 2, share * share * batch / (2 * output_tokens * step))
-        ttft = prefill + step + wait
-        if output_tokens == 1:
-            return Point(batch, ttft, 0.0, 1 / (share + step / batch))
-        tpot = step + (others - wait) / (output_tokens - 1)
-        return Point(batch, ttft, tpot, batch / (ttft + (output_tokens - 1) * tpot))
+        return steady_state(
+            batch,
+            output_tokens=output_tokens,
+            prefill_seconds=prefill,
+            prefill_share_seconds=prefill / self.stages,
+            step_seconds=self.step_seconds(batch, input_tokens + output_tokens / 2),
+        )
 
     def _traffic(self, tokens: float) -> float:
         return self.traffic_seconds_per_token * tokens + self.traffic_seconds

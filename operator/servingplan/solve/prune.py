@@ -7,7 +7,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from servingplan.model.question import Shape
+from servingplan.model.question import Question, Shape
+
+
+def count_dominated(question: Question) -> int:
+    """Shapes of a question that the solver drops because another one dominates them; for explanations."""
+    running = question.running.replicas if question.running else {}
+    left = without_dominated(
+        question.shapes,
+        gpus_per_node={pool.name: pool.gpus_per_node for pool in question.pools},
+        kept=frozenset(name for name, count in running.items() if count),
+    )
+    return len(question.shapes) - len(left)
 
 
 def without_dominated(

@@ -1,0 +1,168 @@
+"""Every way to lay one replica out over pools that is asked about at all: inside a node, over nodes, over GPU types.
+
+The universe is bounded here and nowhere else; ``shapes`` prunes it. Every layout has one tensor-parallel size, since
+engines take one for all stages, and a tensor-parallel group never leaves its node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+from servingplan.planning.pools import Pool
+
+STAGES_INSIDE_A_NODE = (1, 2, 4, 8)
+"""Stages within a node that are asked about: others lie between these and would only multiply near-equal shapes."""
+NODES_OF_A_REPLICA = (2, 3, 4, 6, 8)
+"""Whole nodes of one pool under one replica. Every size up to four, for models that just miss a size; then coarser."""
+MOST_STAGES = 16
+"""Stages of a replica over nodes: each hand-over adds latency, and a chain is as reliable as all of its nodes together."""
+NODES_OF_A_LEG = (1, 2, 4)
+MOST_MIXED_STAGES = 8
+MIXED_TENSOR_PARALLEL = (1, 2, 4, 8, 16)
+"""Bounds of replicas over two pools, of which there are pairs: at most four whole nodes, or 1, 2 or 4 stages inside one
+node, of each pool. Three types in one replica are not asked about: their number grows with the cube of the pools."""
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Consecutive stages of a replica on one pool."""
+
+    pool: Pool
+    stages: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the stages of one replica are."""
+
+    tensor_parallel: int
+    legs: tuple[Leg, ...]
+
+    @property
+    def pipeline_parallel(self) -> int:
+        """Stages over all legs."""
+        return sum(leg.stages for leg in self.legs)
+
+    @property
+    def inside_a_node(self) -> bool:
+        """Whether one pod on one node is the whole replica."""
+        return len(self.legs) == 1 and self.gpus(self.legs[0]) <= self.legs[0].pool.gpus_per_node
+
+    @property
+    def name(self) -> str:
+        """Pools and sizes, such as ``h100/tp4pp2`` or ``a100:2+l40s:1/tp8pp3``."""
+        return layout_name([(leg.pool.name, leg.stages) for leg in self.legs], tensor_parallel=self.tensor_parallel)
+
+    def gpus(self, leg: Leg) -> int:
+        """GPUs of one leg: within a node, or whole nodes."""
+        return leg.stages * self.tensor_parallel
+
+    def nodes(self, leg: Leg) -> int:
+        """Nodes that one leg takes, or takes a part of."""
+        return -(-self.gpus(leg) // leg.pool.gpus_per_node)
+
+    def node_of_each_stage(self) -> list[tuple[Pool, int]]:
+        """Pool and number of the node, counted over the replica, of every stage in order."""
+        out: list[tuple[Pool, int]] = []
+        before = 0
+        for leg in self.legs:
+            per_node = max(1, leg.pool.gpus_per_node // self.tensor_parallel)
+            out += [(leg.pool, before + number // per_node) for number in range(leg.stages)]
+            before += self.nodes(leg)
+        return out
+
+
+def layout_name(legs: Iterable[tuple[str, int]], *, tensor_parallel: int) -> str:
+    """See ``Layout.name``; ``legs`` are names of pools and numbers of stages."""
+    legs = list(legs)
+    pools = "+".join(f"{pool}:{stages}" for pool, stages in legs) if len(legs) > 1 else legs[0][0]
+    return f"{pools}/tp{tensor_parallel}pp{sum(stages for _, stages in legs)}"
+
+
+def inside_a_node(pool: Pool) -> Iterator[Layout]:
+    """One pod on one node, from small to large."""
+    for tensor_parallel in range(1, pool.gpus_per_node + 1):
+        for stages in STAGES_INSIDE_A_NODE:
+            if tensor_parallel * stages <= pool.gpus_per_node:
+                yield Layout(tensor_parallel, (Leg(pool, stages),))
+
+
+def over_nodes(pool: Pool) -> Iterator[Layout]:
+    """Whole nodes of one pool, from few nodes to many."""
+    for tensor_parallel, stages in _sizes_over_nodes(pool.gpus_per_node):
+        yield Layout(tensor_parallel, (Leg(pool, stages),))
+
+
+def over_types(first: Pool, second: Pool) -> Iterator[Layout]:
+    """Stages on two pools. Only one order of the two is asked about: nothing in the formulas but the place of the
+    embedding table tells them apart."""
+    for tensor_parallel, stages, others in _sizes_over_types(first.gpus_per_node, second.gpus_per_node):
+        yield Layout(tensor_parallel, (Leg(first, stages), Leg(second, others)))
+
+
+def count_over_nodes(pool: Pool) -> int:
+    """Number of layouts that ``over_nodes`` has."""
+    return len(_sizes_over_nodes(pool.gpus_per_node))
+
+
+def count_over_types(first: Pool, second: Pool) -> int:
+    """Number of layouts that ``over_types`` has."""
+    return len(_sizes_over_types(first.gpus_per_node, second.gpus_per_node))
+
+
+def pairs_of_types(pools: Iterable[Pool]) -> Iterator[tuple[Pool, Pool]]:
+    """Pairs of pools with different GPU types, in order of name. Two pools of one type differ by rental only."""
+    for first, second in combinations(sorted(pools, key=lambda pool: pool.name), 2):
+        if first.gpu is not None and second.gpu is not None and first.gpu != second.gpu:
+            yield first, second
+
+
+def zone_of(pool: Pool) -> str | None:
+    """The zone of all nodes of a pool, present and future; None where that is not known.
+
+    As the spec says, or of fixed nodes as their labels agree. A pool that is sized without a zone in the spec may get
+    its next node anywhere.
+    """
+    if pool.spec.zone is not None or pool.spec.resize is not None:
+        return pool.spec.zone
+    zones = {node.node.labels.get(ZONE_LABEL) for node in pool.nodes}
+    return zones.pop() if len(zones) == 1 else None
+
+
+def connected(first: Pool, second: Pool) -> bool:
+    """Whether one replica may span nodes of both: one zone, and known to be. With itself: whether a replica may span
+    its nodes."""
+    zone = zone_of(first)
+    return zone is not None and zone == zone_of(second)
+
+
+@lru_cache(maxsize=256)
+def _sizes_over_nodes(gpus_per_node: int) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (tensor_parallel, nodes * gpus_per_node // tensor_parallel)
+        for nodes in NODES_OF_A_REPLICA
+        for tensor_parallel in range(1, gpus_per_node + 1)
+        if gpus_per_node % tensor_parallel == 0 and nodes * gpus_per_node // tensor_parallel <= MOST_STAGES
+    )
+
+
+@lru_cache(maxsize=1024)
+def _sizes_over_types(gpus_per_node: int, others_per_node: int) -> tuple[tuple[int, int, int], ...]:
+    return tuple(
+        (tensor_parallel, stages, others)
+        for tensor_parallel in MIXED_TENSOR_PARALLEL
+        for stages in _stages_of_a_leg(tensor_parallel, gpus_per_node)
+        for others in _stages_of_a_leg(tensor_parallel, others_per_node)
+        if stages + others <= MOST_MIXED_STAGES
+    )
+
+
+def _stages_of_a_leg(tensor_parallel: int, gpus_per_node: int) -> list[int]:
+    inside = {stages for stages in STAGES_INSIDE_A_NODE if stages * tensor_parallel <= gpus_per_node}
+    if gpus_per_node % tensor_parallel:
+        return sorted(inside)
+    return sorted(inside | {nodes * gpus_per_node // tensor_parallel for nodes in NODES_OF_A_LEG})

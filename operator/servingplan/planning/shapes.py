@@ -1,0 +1,267 @@
+"""Which shapes a model may take on the pools: every layout of every variant, pruned step by step, every step counted.
+
+Names of the steps are stable: they are the keys of ``Posed.pruned`` and of the counts in the plan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
+from servingplan.model.llm import ModelCard
+from servingplan.planning.layouts import (
+    Layout,
+    connected,
+    count_over_nodes,
+    count_over_types,
+    inside_a_node,
+    layout_name,
+    over_nodes,
+    over_types,
+    pairs_of_types,
+)
+from servingplan.planning.pools import Pool
+from servingplan.profiles.chain import Requests, estimate_chain
+from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
+from servingplan.profiles.pipeline import MEMORY_FRACTION, Stage
+from servingplan.profiles.roofline import roofline
+
+STEPS: dict[str, str] = {
+    "NoLeaderWorkerSet": "spans nodes, and the LeaderWorkerSet API is not to be used",
+    "NotConnected": "spans nodes that are not known to be in one zone",
+    "Memory": "weights and the KV cache of one longest sequence do not fit",
+    "HeadsNotDivisible": "the tensor-parallel size does not divide the heads",
+    "LayersNotDivisible": "more stages than layers",
+    "ContextTooShort": "every class is longer than maxModelLen",
+    "SloUnreachable": "too slow for every class, even with one request alone",
+    "NoNode": "no node is there, or may be rented, to hold it",
+}
+"""Steps of pruning in their order, and why a shape falls at each. The first two look at pools only, so what they prune is
+counted without being built. ``solve.prune.count_dominated`` counts one more, dominance, on the finished question."""
+
+SERVICE_SHARE_OF_TTFT = 0.5
+"""Part of the TTFT limit that the batch may use up; the rest is for waiting. At 1 the batch would be as large as the
+limit allows and no request could wait at all, so the replica could never be kept busy."""
+
+
+@dataclass(frozen=True)
+class ShapeFacts:
+    """What a shape of the question stands for."""
+
+    model: Model
+    variant: Variant
+    layout: Layout
+    estimates: Mapping[str, Estimate]
+    """By class of the model."""
+    layers: tuple[int, ...] = ()
+    """By stage, of a replica that spans nodes; the engine splits the layers of others evenly."""
+
+    @property
+    def key(self) -> str:
+        """Name that no other shape of the plan has."""
+        return f"{self.model.name}/{self.variant.name}/{self.layout.name}"
+
+    def name_on(self, part: str) -> str:
+        """Name in the question of a shape inside a node, on a part of its pool."""
+        name = layout_name([(part, self.pipeline_parallel)], tensor_parallel=self.tensor_parallel)
+        return f"{self.model.name}/{self.variant.name}/{name}"
+
+    @property
+    def pool(self) -> Pool:
+        """Pool of the first stage."""
+        return self.layout.legs[0].pool
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs of each stage."""
+        return self.layout.tensor_parallel
+
+    @property
+    def pipeline_parallel(self) -> int:
+        """Stages."""
+        return self.layout.pipeline_parallel
+
+
+@dataclass
+class Pruning:
+    """What happened to the candidates: every one is kept, or counted at the step that pruned it."""
+
+    candidates: int = 0
+    kept: int = 0
+    pruned: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    """By ``model/class``, what was said of shapes inside a node, from small shapes to large ones."""
+
+    def drop(self, step: str, count: int = 1) -> None:
+        """Count shapes that fall at a step."""
+        assert step in STEPS, step
+        if count:
+            self.candidates += count
+            self.pruned[step] += count
+
+    def keep(self) -> None:
+        """Count a shape that stays."""
+        self.candidates += 1
+        self.kept += 1
+
+    def note(self, model: Model, refusals: Mapping[str, Unfit]) -> None:
+        """Remember why classes cannot be served."""
+        for name, refusal in refusals.items():
+            self.reasons.setdefault(f"{model.name}/{name}", Counter())[refusal.message] += 1
+
+
+def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layout], Counter[str]]:
+    """The layouts that the pools allow for any model, and how many others fall at the steps that look at pools only."""
+    known = [pool for pool in pools if pool.gpu is not None]
+    found = [layout for pool in known for layout in inside_a_node(pool)]
+    pruned: Counter[str] = Counter()
+    for pool in known:
+        if not across_nodes:
+            pruned["NoLeaderWorkerSet"] += count_over_nodes(pool)
+        elif not connected(pool, pool):
+            pruned["NotConnected"] += count_over_nodes(pool)
+        else:
+            found += over_nodes(pool)
+    for first, second in pairs_of_types(known):
+        if not across_nodes:
+            pruned["NoLeaderWorkerSet"] += count_over_types(first, second)
+        elif not connected(first, second):
+            pruned["NotConnected"] += count_over_types(first, second)
+        else:
+            found += over_types(first, second)
+    return found, pruned
+
+
+def shapes_of(
+    *, model: Model, variant: Variant, card: ModelCard, layouts: Iterable[Layout], pruning: Pruning
+) -> Iterator[ShapeFacts]:
+    """The shapes of one variant that may serve some class, if nodes are there: that step is the caller's.
+
+    Raises:
+        UnknownPrecisionError: the variant's precision is not known.
+    """
+    for layout in layouts:
+        no_room = _memory_refusal(model, variant, card, layout)
+        indivisible = shape_refusal(card, layout.tensor_parallel, layout.pipeline_parallel)
+        refusal = no_room or indivisible
+        if refusal is not None:
+            pruning.drop(refusal.reason)
+            if indivisible is None and layout.inside_a_node:
+                pruning.note(model, {item.name: refusal for item in model.effective_classes})
+            continue
+        facts, refusals = estimated(model, variant, card, layout)
+        if layout.inside_a_node:
+            pruning.note(model, refusals)
+        if facts.estimates:
+            yield facts
+            continue
+        reasons = {item.reason for item in refusals.values()}
+        pruning.drop(next(step for step in reversed(STEPS) if step in reasons))
+
+
+def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Layout) -> Unfit | None:
+    """Whether weights and one longest sequence fit into all GPUs together; single stages are looked at later."""
+    words, usable_bytes, weight_bytes, kv_bytes_per_token = [], 0.0, 0.0, 0.0
+    for leg in layout.legs:
+        assert leg.pool.gpu is not None
+        base = roofline(
+            model=card,
+            precision=variant.precision,
+            gpu=leg.pool.gpu,
+            tensor_parallel=layout.tensor_parallel,
+            pipeline_parallel=leg.stages,
+            memory_fraction=MEMORY_FRACTION,
+        )
+        weight_bytes, kv_bytes_per_token = base.weight_bytes, base.kv_bytes_per_token
+        usable_bytes += base.kv_room_bytes + base.weight_bytes
+        words.append(f"{layout.gpus(leg)} x {leg.pool.gpu.name}")
+    return memory_refusal(
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=kv_bytes_per_token,
+        kv_room_bytes=usable_bytes - weight_bytes,
+        context_tokens=model.effective_max_model_len,
+        gpus=" and ".join(words),
+    )
+
+
+def estimated(model: Model, variant: Variant, card: ModelCard, layout: Layout) -> tuple[ShapeFacts, dict[str, Unfit]]:
+    """A layout with the rates of the classes that it can serve, and why it cannot serve the others."""
+    asked = tuple(_requests(model, item) for item in model.effective_classes)
+    answers: Mapping[str, Estimate | Unfit]
+    layers: tuple[int, ...] = ()
+    if layout.inside_a_node:
+        answers = {item.name: _estimate_inside(model, variant, card, layout, item) for item in asked}
+    else:
+        answers, layers = _estimate_across(model, variant, card, layout, asked)
+    found = {name: item for name, item in answers.items() if isinstance(item, Estimate)}
+    refused = {name: item for name, item in answers.items() if isinstance(item, Unfit)}
+    return ShapeFacts(model, variant, layout, found, layers), refused
+
+
+def _estimate_inside(
+    model: Model, variant: Variant, card: ModelCard, layout: Layout, asked: Requests
+) -> Estimate | Unfit:
+    gpu = layout.legs[0].pool.gpu
+    assert gpu is not None
+    return estimate(
+        model=card,
+        precision=variant.precision,
+        gpu=gpu,
+        tensor_parallel=layout.tensor_parallel,
+        pipeline_parallel=layout.pipeline_parallel,
+        input_tokens=asked.input_tokens,
+        output_tokens=asked.output_tokens,
+        context_tokens=model.effective_max_model_len,
+        ttft_seconds=asked.ttft_seconds,
+        tpot_seconds=asked.tpot_seconds,
+        memory_fraction=MEMORY_FRACTION,
+    )
+
+
+def _estimate_across(
+    model: Model, variant: Variant, card: ModelCard, layout: Layout, asked: tuple[Requests, ...]
+) -> tuple[Mapping[str, Estimate | Unfit], tuple[int, ...]]:
+    chain = estimate_chain(
+        model=card,
+        precision=variant.precision,
+        stages=tuple(Stage(pool.gpu, node) for pool, node in layout.node_of_each_stage() if pool.gpu is not None),
+        tensor_parallel=layout.tensor_parallel,
+        classes=asked,
+        context_tokens=model.effective_max_model_len,
+    )
+    return chain.by_class, chain.layers
+
+
+def _requests(model: Model, item: RequestClass) -> Requests:
+    slo = slo_of(model, item)
+    return Requests(
+        name=item.name,
+        input_tokens=item.input_tokens,
+        output_tokens=item.output_tokens,
+        ttft_seconds=None if slo.ttft_seconds is None else SERVICE_SHARE_OF_TTFT * float(slo.ttft_seconds),
+        tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
+    )
+
+
+def slo_of(model: Model, item: RequestClass) -> Slo:
+    """The class's own limits, or its model's."""
+    return item.slo or model.slo
+
+
+def smallest_across_nodes(
+    model: Model, variants: Iterable[tuple[Variant, ModelCard]], pools: Iterable[Pool], *, name: str
+) -> Layout | None:
+    """The layout over the fewest whole nodes of one pool that could serve a class, wherever its nodes are; for advice."""
+    layouts = [layout for pool in pools if pool.gpu is not None for layout in over_nodes(pool)]
+    layouts.sort(key=lambda layout: (layout.nodes(layout.legs[0]), layout.pipeline_parallel, layout.name))
+    variants = list(variants)
+    for layout in layouts:
+        for variant, card in variants:
+            if _memory_refusal(model, variant, card, layout) is None:
+                facts, _ = estimated(model, variant, card, layout)
+                if name in facts.estimates:
+                    return layout
+    return None

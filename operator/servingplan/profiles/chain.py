@@ -1,0 +1,169 @@
+"""The rate of one replica over several nodes: how its layers are split, and what it then does for each class.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``pipeline`` has the formulas, ``layers`` the
+split for one batch; here splits are compared by what the whole replica serves.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from servingplan.model.llm import ModelCard
+from servingplan.profiles.estimate import DERIVED_BAND_WIDE, MAX_BATCH, Estimate, best_point
+from servingplan.profiles.fit import Unfit, shape_refusal
+from servingplan.profiles.layers import split_layers
+from servingplan.profiles.measured import correction
+from servingplan.profiles.pipeline import (
+    NETWORK_BYTES_PER_SECOND,
+    Pipeline,
+    Stage,
+    StageRoofline,
+    body_bytes_of,
+    most_layers,
+    stage_rooflines,
+)
+
+SPLIT_BATCHES = (1, 4, 16, 64, 256, 1024)
+"""Running requests for which a split of the layers is sought: a larger batch wants more room for KV cache on each stage,
+which shifts layers to where memory is."""
+
+
+class Requests(NamedTuple):
+    """One class, as far as a replica's speed for it is concerned."""
+
+    name: str
+    input_tokens: int
+    output_tokens: int
+    ttft_seconds: float | None
+    """Bound on the mean time to the first token."""
+    tpot_seconds: float | None
+    """Bound on the mean time per further token."""
+
+
+class Chain(NamedTuple):
+    """What a replica over several nodes does."""
+
+    layers: tuple[int, ...]
+    """By stage; empty where no split fits."""
+    by_class: Mapping[str, Estimate | Unfit]
+
+
+@lru_cache(maxsize=8192)
+def estimate_chain(
+    *,
+    model: ModelCard,
+    precision: str,
+    stages: tuple[Stage, ...],
+    tensor_parallel: int,
+    classes: tuple[Requests, ...],
+    context_tokens: int,
+) -> Chain:
+    """The rates of one replica, with its layers split for all of its classes together.
+
+    Candidates are the splits that ``split_layers`` finds for ``SPLIT_BATCHES``, and the even one; taken is the one that
+    serves most classes, then the one with the highest rate of an equal mix. Equal, because rates of arrival move all the
+    time, and a split that followed them would restart the replica.
+
+    Args:
+        tensor_parallel: GPUs of each stage, on one node. Engines have one number for all stages.
+        context_tokens: longest sequence to be admitted; its KV cache must fit beside the weights of each stage.
+
+    Raises:
+        UnknownPrecisionError: the precision is not in the table.
+    """
+    refusal = shape_refusal(model, tensor_parallel, len(stages))
+    if refusal is not None:
+        return Chain((), dict.fromkeys((item.name for item in classes), refusal))
+    rooflines = stage_rooflines(model=model, precision=precision, stages=stages, tensor_parallel=tensor_parallel)
+    body_bytes = body_bytes_of(model, precision)
+    best: Chain | None = None
+    best_score = (-1, 0.0)
+    for layers in _splits(model, rooflines, body_bytes, classes, context_tokens):
+        pipeline = Pipeline(rooflines, layers, body_bytes)
+        found = {item.name: _of_class(pipeline, item, context_tokens) for item in classes}
+        rates = [answer.requests_per_second for answer in found.values() if isinstance(answer, Estimate)]
+        score = (len(rates), 1 / math.fsum(1 / rate for rate in rates) if rates else 0.0)
+        if score > best_score:
+            best, best_score = Chain(layers, found), score
+    if best is None:
+        refusal = Unfit(
+            reason="Memory",
+            message=f"{len(stages)} stages of {tensor_parallel} GPUs cannot hold {model.layers} whole layers, each with "
+            f"its part of the KV cache of {context_tokens} tokens; take more GPUs or a smaller precision",
+        )
+        return Chain((), dict.fromkeys((item.name for item in classes), refusal))
+    return best
+
+
+def _splits(
+    model: ModelCard,
+    stages: tuple[StageRoofline, ...],
+    body_bytes: float,
+    classes: tuple[Requests, ...],
+    context_tokens: int,
+) -> list[tuple[int, ...]]:
+    """Splits worth a look, each once; empty where the stages cannot hold the model and one longest sequence."""
+    mean_tokens = sum(item.input_tokens + item.output_tokens for item in classes) / len(classes)
+    found: list[tuple[int, ...]] = []
+    most = most_layers(model.layers, stages, body_bytes, kv_tokens=context_tokens)
+    short = model.layers % len(stages)
+    even = tuple(model.layers // len(stages) + (number < short) for number in range(len(stages)))
+    if all(held <= limit for held, limit in zip(even, most, strict=True)):
+        found.append(even)
+    for batch in SPLIT_BATCHES:
+        room = max(float(context_tokens), batch * mean_tokens)
+        most = most_layers(model.layers, stages, body_bytes, kv_tokens=room)
+        tokens = max(1.0, batch / len(stages))
+        table = [
+            _seconds(stage, limit, model.layers, tokens, classes) for stage, limit in zip(stages, most, strict=True)
+        ]
+        split = split_layers(model.layers, table)
+        if split is None:
+            break  # a larger batch leaves less room for layers
+        if split not in found:
+            found.append(split)
+    return found
+
+
+def _seconds(stage: StageRoofline, most: int, layers: int, tokens: float, classes: tuple[Requests, ...]) -> list[float]:
+    """Mean time that one request keeps the stage busy, by number of layers: its prefill and its part of each step."""
+
+    def busy(held: int) -> float:
+        part = held / layers
+        return math.fsum(
+            stage.prefill_seconds(part, item.input_tokens)
+            + item.output_tokens * stage.step_seconds(part, tokens, item.input_tokens + item.output_tokens / 2) / tokens
+            for item in classes
+        ) / len(classes)
+
+    # Linear in the layers, so two points give all of them.
+    fixed = busy(0)
+    slope = busy(1) - fixed
+    return [fixed + slope * held for held in range(1, most + 1)]
+
+
+def _of_class(pipeline: Pipeline, item: Requests, context_tokens: int) -> Estimate | Unfit:
+    tokens = item.input_tokens + item.output_tokens
+    if tokens > context_tokens:
+        return Unfit(
+            reason="ContextTooShort",
+            message=f"{item.input_tokens} input and {item.output_tokens} output tokens exceed the context of "
+            f"{context_tokens}; raise maxModelLen to {tokens} or more",
+        )
+    room = max(1, min(MAX_BATCH, math.floor(pipeline.kv_room_tokens() / tokens)))
+    nothing = correction((), input_tokens=item.input_tokens, output_tokens=item.output_tokens)
+    best = best_point(pipeline, nothing, room=room, ttft_seconds=item.ttft_seconds, tpot_seconds=item.tpot_seconds)
+    if isinstance(best, Unfit):
+        return best
+    return Estimate(
+        requests_per_second=best.requests_per_second,
+        batch=math.ceil(best.batch),
+        ttft_seconds=best.ttft_seconds,
+        tpot_seconds=best.tpot_seconds,
+        slot_seconds=best.batch / best.requests_per_second,
+        error_band=DERIVED_BAND_WIDE,
+        source="derived",
+        detail=f"roofline of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
+        f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",
+    )

@@ -1,0 +1,165 @@
+"""One replica as a chain of stages over several nodes, whose stages may have GPUs of several types.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Nobody publishes measurements of such
+replicas, so every rate here is derived: the roofline of each stage's own GPUs, with the wide error band.
+
+Notation as in ``roofline``; stage j has n GPUs of its type and l[j] of the L layers, S stages hold B running requests in
+micro-batches of m = max(1, B/S).
+
+    prefill[j] = l[j]/L prefill of the whole model on n GPUs of j + hand-over of i tokens
+    step[j]    = l[j]/L (step of m requests of the whole model on n GPUs of j, less t0) + t0/S + hand-over of m tokens
+    prefill    = sum of prefill[j]                      a prompt passes through all stages
+    share      = max of prefill[j]                      the slowest stage limits the stream of prompts
+    step       = max(sum of step[j], min(B, S) max of step[j])       a token's way, or the turn of all micro-batches
+
+With like stages on one node these are the formulas of ``roofline`` where S divides L, but for the hand-over, of which the
+last stage has none.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from servingplan.model.hardware import GpuType
+from servingplan.model.llm import WIDE_BYTES, ModelCard
+from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline, steady_state
+
+NETWORK_BYTES_PER_SECOND = 25e9 / 8
+"""Assumed between nodes: 25 Gbit/s, below what AWS states for machines with several GPUs (40 for a g5.12xlarge to 3200
+for a p5.48xlarge). Hardware data has no network; hand-over is a small part of a stage's time at this rate too."""
+NETWORK_LATENCY_SECONDS = 100e-6
+"""Assumed for one hand-over between nodes over TCP."""
+MEMORY_FRACTION = 0.9
+"""Part of each GPU's memory that the engine may take; vLLM's default."""
+
+
+class Stage(NamedTuple):
+    """The GPUs of one stage."""
+
+    gpu: GpuType
+    node: int
+    """Number of its node within the replica; neighbours with one number hand over inside that node."""
+
+
+class StageRoofline(NamedTuple):
+    """One stage before layers are given to it."""
+
+    whole: Roofline
+    """The whole model on this stage's GPUs."""
+    usable_bytes: float
+    """Memory for weights and KV over its GPUs."""
+    table_bytes: float
+    """Embedding table (first stage), output head (last stage)."""
+    hand_over_seconds_per_token: float
+    hand_over_seconds: float
+    overhead_seconds: float
+    """Its part of the fixed time of a step."""
+
+    def prefill_seconds(self, part: float, input_tokens: int) -> float:
+        """Seconds for a prompt with this part of the layers."""
+        return part * self.whole.prefill_seconds(input_tokens) + self._hand_over(input_tokens)
+
+    def step_seconds(self, part: float, tokens: float, context_tokens: float) -> float:
+        """Seconds of one decode step of a micro-batch with this part of the layers."""
+        step = self.whole.step_seconds(tokens, context_tokens) - self.whole.step_overhead_seconds
+        return part * step + self.overhead_seconds + self._hand_over(tokens)
+
+    def _hand_over(self, tokens: float) -> float:
+        return self.hand_over_seconds_per_token * tokens + self.hand_over_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Stages with their layers."""
+
+    stages: tuple[StageRoofline, ...]
+    layers: tuple[int, ...]
+    body_bytes: float
+    """Weights of all layers, without embedding table and output head."""
+
+    def kv_room_tokens(self) -> float:
+        """Tokens of KV cache that fit: the tightest stage decides, since each keeps its layers' part of every token."""
+        total = sum(self.layers)
+        return min(
+            (stage.usable_bytes - stage.table_bytes - self.body_bytes * held / total)
+            / (stage.whole.kv_bytes_per_token * held / total)
+            for stage, held in zip(self.stages, self.layers, strict=True)
+        )
+
+    def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
+        """The steady state with ``batch`` requests of one class always running."""
+        count, total = len(self.stages), sum(self.layers)
+        tokens = max(1.0, batch / count)
+        context = input_tokens + output_tokens / 2
+        parts = [(stage, held / total) for stage, held in zip(self.stages, self.layers, strict=True)]
+        prefills = [stage.prefill_seconds(part, input_tokens) for stage, part in parts]
+        steps = [stage.step_seconds(part, tokens, context) for stage, part in parts]
+        return steady_state(
+            batch,
+            output_tokens=output_tokens,
+            prefill_seconds=math.fsum(prefills),
+            prefill_share_seconds=max(prefills),
+            step_seconds=max(math.fsum(steps), min(batch, count) * max(steps)),
+        )
+
+
+def stage_rooflines(
+    *, model: ModelCard, precision: str, stages: Sequence[Stage], tensor_parallel: int
+) -> tuple[StageRoofline, ...]:
+    """The stages before layers are given to them."""
+    table_bytes = model.vocabulary_size * model.hidden_size * WIDE_BYTES
+    overhead = max(efficiency_of(stage.gpu, precision).step_overhead_seconds for stage in stages)
+    out = []
+    for number, stage in enumerate(stages):
+        whole = roofline(
+            model=model,
+            precision=precision,
+            gpu=stage.gpu,
+            tensor_parallel=tensor_parallel,
+            pipeline_parallel=1,
+            memory_fraction=MEMORY_FRACTION,
+        )
+        last = number + 1 == len(stages)
+        per_token = latency = 0.0
+        if not last:
+            inside = stages[number + 1].node == stage.node
+            link = efficiency_of(stage.gpu, precision).link * stage.gpu.link_bytes_per_second
+            per_token = model.hidden_size * WIDE_BYTES / (link if inside else NETWORK_BYTES_PER_SECOND)
+            latency = 0.0 if inside else NETWORK_LATENCY_SECONDS
+        out.append(
+            StageRoofline(
+                whole=whole,
+                usable_bytes=whole.kv_room_bytes + whole.weight_bytes,
+                table_bytes=table_bytes * ((number == 0) + last),
+                hand_over_seconds_per_token=per_token,
+                hand_over_seconds=latency,
+                overhead_seconds=overhead / len(stages),
+            )
+        )
+    return tuple(out)
+
+
+def most_layers(
+    layers: int, stages: Sequence[StageRoofline], body_bytes: float, *, kv_tokens: float
+) -> tuple[int, ...]:
+    """By stage, the layers whose weights fit together with their part of the KV cache of so many tokens."""
+    return tuple(
+        max(
+            0,
+            min(
+                layers,
+                math.floor(
+                    (stage.usable_bytes - stage.table_bytes)
+                    * layers
+                    / (body_bytes + kv_tokens * stage.whole.kv_bytes_per_token)
+                ),
+            ),
+        )
+        for stage in stages
+    )
+
+
+def body_bytes_of(model: ModelCard, precision: str) -> float:
+    """Weights of all layers, without embedding table and output head."""
+    return model.weight_bytes(precision) - model.embedding_parameters * WIDE_BYTES
