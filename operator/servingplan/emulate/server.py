@@ -51,8 +51,8 @@ class Service:
     def application(self) -> web.Application:
         """Run it with ``handler_cancellation``, so that a client that goes away frees its slot."""
         application = web.Application(client_max_size=LARGEST_BODY_BYTES, middlewares=[self._guard])
-        application.router.add_post("/v1/chat/completions", lambda request: self._complete(request, chat=True))
-        application.router.add_post("/v1/completions", lambda request: self._complete(request, chat=False))
+        application.router.add_post("/v1/chat/completions", self._chat)
+        application.router.add_post("/v1/completions", self._text)
         application.router.add_get("/v1/models", self._models)
         application.router.add_get("/health", self._health)
         application.router.add_get("/ping", self._health)
@@ -90,6 +90,12 @@ class Service:
             response.headers["Retry-After"] = "1"
             response.force_close()  # so that clients and gateways look for another engine
         return response
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, chat=True)
+
+    async def _text(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, chat=False)
 
     async def _complete(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         ask = wire.parse(await request.read(), chat=chat)

@@ -54,13 +54,14 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens):
     """The documented rules, sequence by sequence and token by token; returns the sequences and the preemptions."""
     sequences = [Plain(*request) for request in requests]
     coming, waiting, running = list(sequences), [], []
-    now, preemptions = 0.0, 0
+    now, preemptions = -1.0, 0
     while coming or waiting or running:
-        if not running and not waiting:
-            now = max(now, coming[0].arrived)
+        if not running and not waiting and coming[0].arrived > now:
+            now = coming[0].arrived
             waiting.append(coming.pop(0))  # an idle engine begins with the first request alone
-        while coming and coming[0].arrived <= now and running:
-            waiting.append(coming.pop(0))
+        else:
+            while coming and coming[0].arrived <= now:
+                waiting.append(coming.pop(0))
         # Blocks for the next token of everyone who decodes, oldest first.
         preempted, index = False, 0
         while index < len(running):
@@ -250,7 +251,7 @@ def test_what_cannot_be_is_refused():
     for prompt, output in ((0, 1), (1, 0), (MAX_MODEL_LEN, 1)):
         with pytest.raises(ValueError, match="at least 1"):
             engine.admit(prompt, output, 0.0)
-    with pytest.raises(InputError, match="lower maxModelLen"):
+    with pytest.raises(InputError, match="take more GPUs"):
         Pace(model=find_model("llama-3.1-70b"), precision="bf16", gpu=GPU, max_model_len=100)
 
 
