@@ -5,7 +5,7 @@ Every engine says when its running iteration ends; the timer goes off at the ear
 exact; only what clients see is late, by the interval at most, and several tokens of a stream then leave as one event.
 
 The interval is one millisecond while the process has time to spare, and grows, to a quarter of a second at most, while it
-uses more than ``TARGET_SHARE`` of a core.
+uses more than ``TARGET_SHARE`` of a core, or gets its turn late for so much of the time.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Paced(Protocol):
 
 
 def next_interval(interval_seconds: float, busy_share: float) -> float:
-    """The interval after a window in which the process used ``busy_share`` of a core."""
+    """The interval after a window of which the process was busy, or waited for its turn, for ``busy_share``."""
     if busy_share > TARGET_SHARE:
         return min(LONGEST_SECONDS, interval_seconds * min(2.0, busy_share / TARGET_SHARE))
     return max(SHORTEST_SECONDS, interval_seconds * 0.9)
@@ -76,7 +76,7 @@ class Pacer:
         self._busy: dict[Paced, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last_pass = 0.0
-        self._window = self._loop.time(), time.process_time()
+        self._window = self._loop.time(), time.process_time(), 0.0
 
     def wake(self, engine: Paced) -> None:
         """Look after an engine until it has nothing to do."""
@@ -123,9 +123,10 @@ class Pacer:
             self._schedule(earliest)
 
     def _adapt(self, now: float) -> None:
-        began, used = self._window
+        began, used, late = self._window
         if now - began < WINDOW_SECONDS:
             return
         cpu = time.process_time()
-        self.interval_seconds = next_interval(self.interval_seconds, (cpu - used) / (now - began))
-        self._window = now, cpu
+        busy_share = max(cpu - used, self.lag.total - late) / (now - began)
+        self.interval_seconds = next_interval(self.interval_seconds, busy_share)
+        self._window = now, cpu, self.lag.total

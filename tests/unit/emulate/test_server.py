@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 
 import aiohttp
 import pytest
@@ -51,7 +52,7 @@ class Client:
 
     async def until(self, condition):
         async with asyncio.timeout(5):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 (the emulator has no event for it)
                 await asyncio.sleep(0.002)
 
 
@@ -143,6 +144,25 @@ async def test_refusals_have_openais_form(emulate):
                 assert error["message"]
                 assert error["type"]
         assert client.live.engine.idle
+
+
+async def test_mangled_requests_are_refused_or_served_and_leave_nothing_behind(emulate):
+    source = random.Random(3)
+    fields = {"model": MODEL, "prompt": "abcd", "max_tokens": 3, "stream": True, "mode": "none", "after_seconds": 1e300}
+    odd = [None, True, -1, 0, 1.5, 10**30, float("nan"), float("inf"), "", "\ud800", [], {}, [[]], [{}], "x" * 99]
+    async with emulate() as client:
+        for _ in range(300):
+            body = {**fields, source.choice([*fields, "messages", "n", "for_seconds"]): source.choice(odd)}
+            data = bytearray(json.dumps(body).encode())
+            if source.random() < 0.3:
+                data[source.randrange(len(data))] = source.randrange(256)
+            path = source.choice(["/v1/completions", "/v1/chat/completions", "/emulator/fail"])
+            async with client.session.post(client.url(path), data=bytes(data)) as response:
+                assert response.status < 500
+                await response.read()
+        await client.until(lambda: client.live.engine.idle)
+        assert client.live.engine.kv_usage == 0
+        assert await client.status("/health") == 200
 
 
 async def test_models_are_listed(emulate):

@@ -19,9 +19,7 @@ json_values = st.recursive(
     max_leaves=6,
 )
 fields = ["model", "messages", "prompt", "max_tokens", "max_completion_tokens", "n", "stream", "stream_options"]
-messages = st.lists(
-    st.fixed_dictionaries({"role": st.just("user"), "content": st.text() | json_values}), max_size=3
-)
+messages = st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": st.text() | json_values}), max_size=3)
 bodies = st.dictionaries(st.sampled_from(fields), json_values | messages | st.integers(1, 9), max_size=6)
 
 
@@ -37,8 +35,11 @@ def test_any_body_is_read_or_refused(body, chat):
         ask = wire.parse(body, chat=chat)
         tokens, _ = wire.output_tokens(ask, max_model_len=4096, natural=128)
     except wire.Problem as problem:
-        assert problem.status == 400
-        assert problem.body()["error"]["code"] == 400
+        refused = problem.body()["error"]
+    else:
+        refused = None
+    if refused is not None:
+        assert refused["code"] == 400
         return
     assert 1 <= tokens <= 4096 - ask.prompt_tokens
     reply = wire.Reply(ask, "id", 0, "m")
