@@ -77,9 +77,13 @@ class Copy:
     async def close(self) -> None:
         """Stop listening; what still runs is cut."""
         self.live.close()
+        await self.settled()
+        await self._runner.cleanup()
+
+    async def settled(self) -> None:
+        """Wait until the port is closed, or open again, after a crash or its end."""
         if self._change is not None:
             await asyncio.gather(self._change, return_exceptions=True)
-        await self._runner.cleanup()
 
     async def _listen(self) -> None:
         site = web.TCPSite(self._runner, self._host, self.port, backlog=1024)

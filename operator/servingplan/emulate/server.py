@@ -73,10 +73,10 @@ class Service:
             response = self._refusal(problem)
         except web.HTTPException as error:
             response = self._refusal(Problem(error.status, f"{request.method} {request.path}: {error.reason}."))
-        except ConnectionResetError:
+        except ConnectionResetError:  # the client went away, or the engine crashed: nothing more is said
             if request.transport is not None:
                 request.transport.abort()
-            raise
+            return web.Response()
         except Exception:
             _log.exception("%s %s", request.method, request.path)
             response = self._refusal(Problem(500, "The emulator failed; its log says how."))
