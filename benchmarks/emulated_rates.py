@@ -12,8 +12,9 @@ from statistics import mean
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import Estimate, estimate
 from servingplan.profiles.queueing import max_utilization
-from servingplan.simulate.engine import Engine, Sequence, run
+from servingplan.simulate.engine import Engine, run
 from servingplan.simulate.pace import Pace
+from servingplan.simulate.sequence import Sequence
 
 PERCENTILE = 95
 CONTEXT = 8192
@@ -31,9 +32,7 @@ CASES = [
 class Case:
     """A replica, what the planner thinks of it, and engines of it."""
 
-    def __init__(
-        self, model, precision, gpu, tensor, pipeline, input_tokens, output_tokens, ttft, tpot
-    ):
+    def __init__(self, model, precision, gpu, tensor, pipeline, input_tokens, output_tokens, ttft, tpot):
         replica = {
             "model": find_model(model),
             "precision": precision,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from servingplan.emulate.pacer import Pacer
 from servingplan.emulate.wire import Problem
-from servingplan.simulate.engine import Engine, FinishReason, Sequence
+from servingplan.simulate.engine import Engine
+from servingplan.simulate.sequence import FinishReason, Sequence
 
 
 class State(enum.Enum):

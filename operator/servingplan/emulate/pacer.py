@@ -5,7 +5,7 @@ Every engine says when its running iteration ends; the timer goes off at the ear
 exact; only what clients see is late, by the interval at most, and several tokens of a stream then leave as one event.
 
 The interval is one millisecond while the process has time to spare, and grows, to a quarter of a second at most, while it
-uses more than ``TARGET_SHARE`` of a core, or gets its turn late for so much of the time.
+uses more than ``TARGET_SHARE`` of the core time that it can get.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Paced(Protocol):
 
 
 def next_interval(interval_seconds: float, busy_share: float) -> float:
-    """The interval after a window of which the process was busy, or waited for its turn, for ``busy_share``."""
+    """The interval after a window in which the process used ``busy_share`` of the core time that it could get."""
     if busy_share > TARGET_SHARE:
         return min(LONGEST_SECONDS, interval_seconds * min(2.0, busy_share / TARGET_SHARE))
     return max(SHORTEST_SECONDS, interval_seconds * 0.9)
@@ -127,6 +127,7 @@ class Pacer:
         if now - began < WINDOW_SECONDS:
             return
         cpu = time.process_time()
-        busy_share = max(cpu - used, self.lag.total - late) / (now - began)
-        self.interval_seconds = next_interval(self.interval_seconds, busy_share)
+        # While the timer was due and did not go off, the loop or the machine was taken.
+        free = now - began - (self.lag.total - late)
+        self.interval_seconds = next_interval(self.interval_seconds, (cpu - used) / max(1e-3, free))
         self._window = now, cpu, self.lag.total

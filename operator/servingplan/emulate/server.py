@@ -18,7 +18,7 @@ from servingplan.emulate import wire
 from servingplan.emulate.exposition import registry
 from servingplan.emulate.live import Failure, LiveEngine, Mode
 from servingplan.emulate.wire import Problem, Reply
-from servingplan.simulate.engine import FinishReason
+from servingplan.simulate.sequence import FinishReason
 
 LARGEST_BODY_BYTES = 64 * 2**20
 """Room for a prompt of some millions of tokens."""
