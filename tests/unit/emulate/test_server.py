@@ -104,17 +104,18 @@ async def test_an_answer_and_its_stream_say_the_same(emulate):
                 parts = await events(response)
             texts.append("".join(part["choices"][0]["text"] for part in parts[:-1]))
             assert parts[-1]["usage"] == {"prompt_tokens": 10, "completion_tokens": 40, "total_tokens": 50}
-            assert [part["choices"][0]["finish_reason"] for part in parts[:-1]][-2:] == [None, "length"]
+            reasons = [part["choices"][0]["finish_reason"] for part in parts[:-1]]
+            assert reasons == [None] * (len(reasons) - 1) + ["length"]
         assert texts[0] == texts[1]
         assert len(texts[0].split()) == 40
 
 
 async def test_a_chat_stream_begins_with_the_role_and_comes_in_parts(emulate):
-    async with emulate(options=Options(speed=3.0)) as client, client.chat(max_tokens=60, stream=True) as response:
+    async with emulate(options=Options(speed=1.0)) as client, client.chat(max_tokens=40, stream=True) as response:
         parts = await events(response)
     assert parts[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert len(parts) > 5
-    assert len("".join(part["choices"][0]["delta"]["content"] for part in parts).split()) == 60
+    assert len(parts) > 3  # one a token, unless the machine is very busy
+    assert len("".join(part["choices"][0]["delta"]["content"] for part in parts).split()) == 40
 
 
 async def test_an_answer_without_a_limit_ends_by_itself(emulate):
