@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from servingplan.api.v1alpha1 import API_VERSION, KIND
-from servingplan.model.world import Observation
+if TYPE_CHECKING:
+    from servingplan.model.world import Observation
 
 Json = dict[str, Any]
 
@@ -34,6 +34,8 @@ def read_plan(path: str) -> Json:
     """The ``LLMServingPlan`` manifest of a YAML file."""
     import yaml
 
+    from servingplan.api.v1alpha1 import API_VERSION, KIND
+
     try:
         documents = [item for item in yaml.safe_load_all(read_text(path)) if item]
     except yaml.YAMLError as error:
@@ -53,6 +55,8 @@ def read_plan(path: str) -> Json:
 def read_world(path: str) -> Observation:
     """A world that ``servingplan world`` wrote."""
     from pydantic import ValidationError
+
+    from servingplan.model.world import Observation
 
     try:
         return Observation.model_validate_json(read_text(path))

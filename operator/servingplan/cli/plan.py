@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from servingplan.cli.files import fail, read_plan, read_world
-from servingplan.cli.imagine import imagined_world
 
 
 class Format(StrEnum):
@@ -86,6 +85,7 @@ def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format
 def _decide(plan_file: str, world_file: str | None, *, with_leader_worker_sets: bool = False) -> tuple[Any, Any]:
     from servingplan.answering import solve_with
     from servingplan.api.v1alpha1 import parse_spec
+    from servingplan.cli.imagine import imagined_world
     from servingplan.decide import decide
 
     manifest = read_plan(plan_file)

@@ -1,0 +1,111 @@
+"""How well an emulated replica agrees with what the planner thinks of it, on a virtual clock.
+
+    python -m benchmarks.emulated_rates        prints the table of docs/emulator.md
+
+Each row: a replica and one class of requests, saturated, then under Poisson arrivals at the planned load (the estimated rate
+times the utilisation at which the percentile of TTFT holds) and at 1.3 times the estimated rate.
+"""
+
+import random
+from statistics import mean
+
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.queueing import max_utilization
+from servingplan.simulate.engine import Engine, run
+from servingplan.simulate.pace import Pace
+from servingplan.simulate.sequence import Sequence
+
+PERCENTILE = 95
+CONTEXT = 8192
+CASES = [
+    # model, precision, GPU, TP, PP, input, output, TTFT limit, TPOT limit
+    ("llama-3.1-70b", "fp8", "H100-SXM-80GB", 2, 1, 496, 253, 2.0, 0.1),
+    ("llama-3.1-70b", "fp8", "H100-SXM-80GB", 1, 1, 2455, 18, 2.0, 0.1),
+    ("llama-3.1-8b", "bf16", "A100-SXM4-80GB", 1, 1, 496, 18, 1.0, 0.05),
+    ("llama-3.1-8b", "bf16", "A100-SXM4-80GB", 1, 1, 2455, 253, 1.0, 0.05),
+    ("llama-3.1-8b", "bf16", "L40S", 1, 1, 496, 253, 1.0, 0.05),
+    ("llama-3.1-70b", "bf16", "L40S", 2, 4, 496, 253, 4.0, 0.15),
+]
+
+
+class Case:
+    """A replica, what the planner thinks of it, and engines of it."""
+
+    def __init__(self, model, precision, gpu, tensor, pipeline, input_tokens, output_tokens, ttft, tpot):
+        replica = {
+            "model": find_model(model),
+            "precision": precision,
+            "gpu": find_gpu(gpu),
+            "tensor_parallel": tensor,
+            "pipeline_parallel": pipeline,
+        }
+        self.lengths, self.ttft, self.tpot = (input_tokens, output_tokens), ttft, tpot
+        self.plan = estimate(
+            **replica,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            context_tokens=CONTEXT,
+            ttft_seconds=ttft / 2,  # planning.question leaves the other half for waiting
+            tpot_seconds=tpot,
+        )
+        assert isinstance(self.plan, Estimate)
+        self.utilization = max_utilization(
+            percentile=PERCENTILE,
+            slots_per_copy=self.plan.batch,
+            service_seconds=self.plan.slot_seconds,
+            wait_budget_seconds=ttft - self.plan.ttft_seconds,
+        )[0]
+        self._pace = Pace(**replica, max_model_len=CONTEXT)
+
+    def saturated_rate(self) -> float:
+        """Requests/s with all slots always taken. Equal requests go in waves of one batch: whole waves are compared."""
+        batch = self.plan.batch
+        ends = sorted(item.finished or 0.0 for item in run(self.engine(), [(0.0, *self.lengths)] * (12 * batch)))
+        return 6 * batch / (ends[9 * batch] - ends[3 * batch])
+
+    def engine(self) -> Engine:
+        """With the planned batch as its limit."""
+        return Engine(self._pace, max_num_seqs=self.plan.batch, max_num_batched_tokens=CONTEXT)
+
+    def under_poisson(self, rate: float, requests: int) -> list[Sequence]:
+        """The later three quarters of the requests of a Poisson stream, when it has warmed up."""
+        source, now, arrivals = random.Random(7), 0.0, []
+        for _ in range(requests):
+            now += source.expovariate(rate)
+            arrivals.append((now, *self.lengths))
+        return run(self.engine(), arrivals)[requests // 4 :]
+
+    def in_time(self, served: list[Sequence]) -> float:
+        """Share of requests whose first token came within the limit."""
+        return mean(sequence.first_token - sequence.arrived <= self.ttft for sequence in served)
+
+
+def mean_ttft(served: list[Sequence]) -> float:
+    """In seconds."""
+    return mean((item.first_token or 0.0) - item.arrived for item in served)
+
+
+def mean_tpot(served: list[Sequence]) -> float:
+    """In seconds."""
+    return mean(item.time_per_output_token or 0.0 for item in served)
+
+
+def main() -> None:
+    """Print the table."""
+    print("| replica | in/out | batch | saturated / estimated | load | in time | TPOT, limit | 1.3 x: in time |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in CASES:
+        case = Case(*row)
+        rate = case.plan.requests_per_second
+        planned = case.under_poisson(case.utilization * rate, 4000)
+        beyond = case.under_poisson(1.3 * rate, 4000)
+        print(
+            f"| {row[0]} {row[1]}, {row[3]}x{row[4]} {row[2]} | {row[5]}/{row[6]} | {case.plan.batch} "
+            f"| {case.saturated_rate() / rate:.3f} | {case.utilization:.2f} x {rate:.2f}/s | {case.in_time(planned):.1%} "
+            f"| {1e3 * mean_tpot(planned):.0f} of {1e3 * case.tpot:.0f} ms | {case.in_time(beyond):.1%} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

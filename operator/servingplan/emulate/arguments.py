@@ -1,0 +1,143 @@
+"""From a command line to a replica: the engine's own arguments mean here what they mean to vLLM.
+
+What a command line does not tell is found out: the precision from the name of the weights, the GPU from the name of the
+pool, the batch limits from the GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from servingplan.errors import InputError
+from servingplan.model.hardware import GpuType
+from servingplan.model.llm import PRECISIONS, ModelCard
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.simulate.pace import Pace
+
+_LARGE_GPU_BYTES = 70 * 2**30
+
+_MARKS = (
+    ("fp8", "fp8"),
+    ("nvfp4", "fp4"),
+    ("fp4", "fp4"),
+    ("awq", "int4"),
+    ("gptq", "int4"),
+    ("w4a16", "int4"),
+    ("int4", "int4"),
+    ("w8a16", "int8"),
+    ("int8", "int8"),
+)
+"""What published checkpoints have in their names, and vLLM in ``--quantization``, for each precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One replica and the limits of its scheduler."""
+
+    pace: Pace
+    model_names: tuple[str, ...]
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    told: str
+    """In words, for the log."""
+
+
+def shape(
+    *,
+    model: str,
+    card: str | None = None,
+    gpu: str,
+    pool: str | None = None,
+    precision: str | None = None,
+    quantization: str | None = None,
+    kv_cache_dtype: str = "auto",
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    served_model_names: tuple[str, ...] = (),
+    max_model_len: int = 8192,
+    max_num_seqs: int | None = None,
+    max_num_batched_tokens: int | None = None,
+    memory_fraction: float = 0.9,
+) -> Shape:
+    """The replica that these arguments describe.
+
+    Args:
+        model: what ``--model`` names: a repository, or a path where weights lie.
+        card: the model in the catalogue, where ``model`` and ``served_model_names`` do not tell it.
+        gpu: a GPU, or ``POOL=GPU,POOL=GPU``, of which ``pool`` picks one.
+
+    Raises:
+        InputError: a name is not known, or the replica cannot exist.
+    """
+    found = find_model(card) if card else _find_card((model, *served_model_names))
+    hardware = find_gpu(gpu_of(gpu, pool))
+    weights = precision or precision_of(model, quantization)
+    if weights.lower() not in PRECISIONS:
+        raise InputError("precision", weights, f"must be one of {', '.join(sorted(PRECISIONS))}")
+    seqs, batched = default_limits(hardware)
+    seqs = max_num_seqs or seqs
+    for name, value in (("tensor-parallel", tensor_parallel), ("pipeline-parallel", pipeline_parallel)):
+        if value < 1:
+            raise InputError(name, value, "must be at least 1")
+    if not 0 < memory_fraction <= 1:
+        raise InputError("gpu-memory-utilization", memory_fraction, "must be above 0 and at most 1")
+    if max_model_len < 2:
+        raise InputError("max-model-len", max_model_len, "must be at least 2")
+    if max_num_batched_tokens is not None and max_num_batched_tokens < seqs:
+        raise InputError("max-num-batched-tokens", max_num_batched_tokens, f"must be at least max-num-seqs, {seqs}")
+    pace = Pace(
+        model=found,
+        precision=weights,
+        gpu=hardware,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+        max_model_len=max_model_len,
+        memory_fraction=memory_fraction,
+        kv_bytes_per_element=1.0 if kv_cache_dtype.startswith("fp8") else 2.0,
+    )
+    return Shape(
+        pace=pace,
+        model_names=served_model_names or (model,),
+        max_num_seqs=seqs,
+        max_num_batched_tokens=max_num_batched_tokens or max(batched, seqs),
+        told=f"{found.name} {weights} on {tensor_parallel}x{pipeline_parallel} {hardware.name}, "
+        f"{pace.kv_blocks} KV blocks, at most {seqs} sequences",
+    )
+
+
+def gpu_of(gpu: str, pool: str | None) -> str:
+    """The GPU's name, picked by pool where the argument is a table."""
+    if "=" not in gpu:
+        return gpu
+    table = dict(item.split("=", 1) for item in gpu.split(",") if "=" in item)
+    if pool is None or pool not in table:
+        raise InputError("gpu", gpu, f"has no GPU for the pool {pool!r}; add {pool or 'POOL'}=GPU, and name the --pool")
+    return table[pool]
+
+
+def precision_of(model: str, quantization: str | None) -> str:
+    """The precision that the name of the weights, or vLLM's ``--quantization``, tells; else bf16."""
+    for text in (quantization, model.rsplit("/", 1)[-1]):
+        for mark, precision in _MARKS:
+            if text and mark in text.lower():
+                return precision
+    return "bf16"
+
+
+def default_limits(gpu: GpuType) -> tuple[int, int]:
+    """vLLM's ``max_num_seqs`` and ``max_num_batched_tokens`` for its server: larger from 70 GiB on, but on no A100
+    (``EngineArgs.get_batch_defaults``)."""
+    large = gpu.usable_bytes >= _LARGE_GPU_BYTES and "a100" not in gpu.name.lower()
+    return (1024, 8192) if large else (256, 2048)
+
+
+def _find_card(names: Iterable[str]) -> ModelCard:
+    refused: InputError | None = None
+    for name in names:
+        try:
+            return find_model(name)
+        except InputError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused

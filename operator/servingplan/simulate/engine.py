@@ -1,0 +1,331 @@
+"""One engine with continuous batching, as discrete events.
+
+Flow: profiles -> **simulate** -> emulate. The rules are those of vLLM's V1 scheduler:
+
+* Work is done in iterations. Each gives every decoding sequence one token, and spends what is left of
+  ``max_num_batched_tokens`` on prompts, in the order of arrival; a prompt that does not fit is read in chunks.
+* At most ``max_num_seqs`` sequences run. A prompt is admitted when blocks for all of it are free.
+* When a decoding sequence needs a block and none is free, the sequence that was admitted last gives up all of its blocks,
+  goes to the front of the queue, and is computed again, its generated tokens included.
+* A sequence leaves at the end of the iteration that makes its last token.
+
+Not modelled: prefix caching, priorities, speculative decoding.
+
+An iteration costs time of order one, whatever the batch: all decoding sequences advance together, so a count of rounds
+stands for their progress, a heap of rounds for their ends, and a table by remainder for the blocks that they need next.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from servingplan.simulate.pace import BLOCK_TOKENS, Pace
+from servingplan.simulate.sequence import FinishReason, Sequence
+from servingplan.simulate.tally import Tally
+
+
+@dataclass(slots=True)
+class _Chunk:
+    sequence: Sequence
+    stop: int
+
+
+class Engine:
+    """The scheduler of one replica.
+
+    ``admit``, ``advance`` and ``abort`` take the time; it must not fall from call to call. A sequence that is admitted
+    takes part from the first iteration that begins at its arrival or later.
+
+    Args:
+        max_num_seqs: most sequences that run together.
+        max_num_batched_tokens: tokens of one iteration at most; at least ``max_num_seqs``.
+    """
+
+    def __init__(self, pace: Pace, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        if max_num_seqs < 1 or max_num_batched_tokens < max_num_seqs:
+            raise ValueError(
+                f"max_num_seqs is {max_num_seqs} and must be at least 1; max_num_batched_tokens is "
+                f"{max_num_batched_tokens} and must be at least max_num_seqs"
+            )
+        self.pace = pace
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.tally = Tally(pace.max_model_len)
+        self.slowdown = 1.0
+        """Factor on the time of iterations that begin from now on."""
+        self.free_blocks = pace.kv_blocks
+        self.next_time: float | None = None
+        """End of the running iteration; None while there is none."""
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[Sequence, None] = {}  # in the order of admission
+        self._chunks: list[_Chunk] = []
+        self._partial: Sequence | None = None
+        self._maturing: dict[Sequence, float] = {}  # prompts in later pipeline stages, and when they are through
+        self._aborted: list[Sequence] = []
+        # The decode phase: rounds done, sequences in it, and their KV tokens together.
+        self._round = 0
+        self._decoders = 0
+        self._context_tokens = 0
+        self._joined = 0
+        self._ends: list[tuple[int, int, Sequence]] = []
+        self._need_by_round = [0] * BLOCK_TOKENS
+        self._began = 0.0
+        # Sums over the running sequences, for the mean lengths.
+        self._prompts = 0
+        self._outputs = 0
+
+    @property
+    def running(self) -> int:
+        """Sequences in the batch."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Sequences in the queue, preempted ones included."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        return not self._running and not self._waiting
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV blocks in use."""
+        return 1.0 - self.free_blocks / self.pace.kv_blocks
+
+    def fits(self, prompt_tokens: int, output_tokens: int) -> bool:
+        """Whether a sequence of these lengths is within the context."""
+        return prompt_tokens + output_tokens <= self.pace.max_model_len
+
+    def admit(self, prompt_tokens: int, output_tokens: int, now: float, reason: FinishReason = "length") -> Sequence:
+        """Put a request at the end of the queue.
+
+        Raises:
+            ValueError: a length is below 1, or both exceed ``max_model_len``.
+        """
+        if prompt_tokens < 1 or output_tokens < 1 or not self.fits(prompt_tokens, output_tokens):
+            raise ValueError(
+                f"{prompt_tokens} prompt and {output_tokens} output tokens; both must be at least 1, "
+                f"their sum at most {self.pace.max_model_len}"
+            )
+        sequence = Sequence(prompt_tokens, output_tokens, now, reason)
+        self._waiting.append(sequence)
+        if self.next_time is None and not self._running:
+            self._begin(now)
+        return sequence
+
+    def abort(self, sequence: Sequence, now: float) -> None:
+        """Forget a request: at once where it waits, at the end of the running iteration where it runs.
+
+        A request that this iteration finishes counts as finished.
+        """
+        if sequence.finished is not None or sequence in self._aborted:
+            return
+        if sequence in self._running:
+            self._aborted.append(sequence)
+        else:
+            self._waiting.remove(sequence)
+            self._close(sequence, now, "abort")
+
+    def advance(self, now: float) -> list[Sequence]:
+        """Let time pass. Returns the sequences that finished, in the order of their ends."""
+        finished: list[Sequence] = []
+        while True:
+            if self.next_time is None:
+                if not self._waiting or self._waiting[0].arrived > now:
+                    return finished
+                self._begin(self._waiting[0].arrived)
+            elif self.next_time <= now:
+                ended = self.next_time
+                self._complete(ended, finished)
+                self._begin(ended)
+            else:
+                return finished
+
+    def generated(self, sequence: Sequence) -> int:
+        """Tokens that the sequence has."""
+        if sequence.last_round is None:
+            return sequence.kept_tokens
+        return sequence.output_tokens - (sequence.last_round - self._round)
+
+    # --- the beginning of an iteration
+
+    def _begin(self, now: float) -> None:
+        """Choose the work of the next iteration and when it ends."""
+        preempted = self._make_room(now)
+        budget = self.max_num_batched_tokens - self._decoders
+        self._chunks = []
+        if self._partial is not None:
+            budget = self._read(self._partial, budget)
+        while self._waiting and budget > 0 and not preempted and len(self._running) < self.max_num_seqs:
+            head = self._waiting[0]
+            blocks = _blocks(head.prompt_tokens + head.kept_tokens)
+            if head.arrived > now or blocks > self.free_blocks:
+                break
+            self._waiting.popleft()
+            self._start(head, blocks, now)
+            budget = self._read(head, budget)
+        self._began = now
+        self.next_time = self._end_of_iteration(now)
+
+    def _make_room(self, now: float) -> bool:
+        """Give the decoding sequences the blocks of their next token; whether some had to go for it."""
+        preempted = False
+        while self._need_by_round[self._round % BLOCK_TOKENS] > self.free_blocks:
+            self._preempt(next(reversed(self._running)), now)
+            preempted = True
+        self.free_blocks -= self._need_by_round[self._round % BLOCK_TOKENS]
+        return preempted
+
+    def _preempt(self, sequence: Sequence, now: float) -> None:
+        sequence.kept_tokens = self.generated(sequence)
+        if sequence.last_round is not None:
+            sequence.stopped_at = now
+        self._leave(sequence)
+        self._waiting.appendleft(sequence)
+        self.tally.preemptions += 1
+
+    def _start(self, sequence: Sequence, blocks: int, now: float) -> None:
+        if sequence.started is None:
+            sequence.started = now
+            self.tally.queue.observe(now - sequence.arrived)
+        self.free_blocks -= blocks
+        sequence.reserved_blocks = blocks
+        self._running[sequence] = None
+        self._prompts += sequence.prompt_tokens
+        self._outputs += sequence.output_tokens
+
+    def _read(self, sequence: Sequence, budget: int) -> int:
+        """Read as much of the prompt as the budget lets; returns what is left of it."""
+        whole = sequence.prompt_tokens + sequence.kept_tokens
+        stop = min(whole, sequence.read_tokens + budget)
+        self._chunks.append(_Chunk(sequence, stop))
+        self._partial = sequence if stop < whole else None
+        return budget - (stop - sequence.read_tokens)
+
+    def _end_of_iteration(self, now: float) -> float | None:
+        if not self._decoders and not self._chunks:
+            return min(self._maturing.values(), default=None)
+        pace = self.pace
+        complete = len(self._chunks) - (self._partial is not None)
+        seconds = pace.step_seconds(max(1, self._decoders + complete), self._context_tokens)
+        count = len(self._running)
+        stretch = self.slowdown * pace.stretch(count, self._prompts / count, self._outputs / count)
+        for chunk in self._chunks:
+            share = pace.prefill_seconds(chunk.sequence.read_tokens, chunk.stop) / pace.stages
+            seconds += share
+            chunk.sequence.delay_seconds += (pace.stages - 1) * share * stretch
+        return now + seconds * stretch
+
+    # --- its end
+
+    def _complete(self, now: float, finished: list[Sequence]) -> None:
+        """Hand out the tokens of the iteration that ends now."""
+        tally = self.tally
+        tally.iterations += 1
+        tally.busy_seconds += now - self._began
+        if self._decoders:
+            self._round += 1
+            self._context_tokens += self._decoders
+            tally.generation_tokens += self._decoders
+            tally.inter_token.observe(now - self._began, self._decoders)
+            while self._ends and self._ends[0][0] <= self._round:
+                last_round, _, sequence = heapq.heappop(self._ends)
+                if sequence.last_round == last_round:  # else it was preempted meanwhile
+                    self._leave(sequence)
+                    self._finish(sequence, now, finished)
+        for chunk in self._chunks:
+            chunk.sequence.read_tokens = chunk.stop
+            if chunk.sequence is not self._partial:
+                self._maturing[chunk.sequence] = now + chunk.sequence.delay_seconds
+        for sequence in [sequence for sequence, ready in self._maturing.items() if ready <= now]:
+            self._prefilled(sequence, now, finished)
+        for sequence in self._aborted:
+            if sequence.finished is None:
+                self._leave(sequence)
+                self._close(sequence, now, "abort")
+        self._aborted.clear()
+
+    def _prefilled(self, sequence: Sequence, now: float, finished: list[Sequence]) -> None:
+        """The prompt is read: the next token, and on to the decode phase."""
+        del self._maturing[sequence]
+        self.tally.generation_tokens += 1
+        if sequence.first_token is None:
+            sequence.first_token = now
+            self.tally.prompt_tokens += sequence.prompt_tokens
+            self.tally.first_token.observe(now - sequence.arrived)
+        else:
+            self.tally.inter_token.observe(now - sequence.stopped_at)
+        if sequence.kept_tokens + 1 == sequence.output_tokens:
+            self._leave(sequence)
+            self._finish(sequence, now, finished)
+            return
+        held = sequence.prompt_tokens + sequence.kept_tokens
+        sequence.last_round = self._round + sequence.output_tokens - sequence.kept_tokens - 1
+        self._decoders += 1
+        self._context_tokens += held
+        self._need_by_round[(self._round - held) % BLOCK_TOKENS] += 1
+        self._joined += 1
+        heapq.heappush(self._ends, (sequence.last_round, self._joined, sequence))
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Take a sequence out of the batch, with all of its blocks. Only between two iterations."""
+        if sequence.last_round is None:
+            self.free_blocks += sequence.reserved_blocks
+        else:
+            held = sequence.prompt_tokens + self.generated(sequence) - 1
+            self.free_blocks += _blocks(held)
+            self._decoders -= 1
+            self._context_tokens -= held
+            self._need_by_round[(self._round - held) % BLOCK_TOKENS] -= 1
+            sequence.last_round = None
+        sequence.reserved_blocks = sequence.read_tokens = 0
+        sequence.delay_seconds = 0.0
+        del self._running[sequence]
+        self._maturing.pop(sequence, None)
+        self._prompts -= sequence.prompt_tokens
+        self._outputs -= sequence.output_tokens
+        if self._partial is sequence:
+            self._partial = None
+
+    def _finish(self, sequence: Sequence, now: float, finished: list[Sequence]) -> None:
+        sequence.kept_tokens = sequence.output_tokens
+        self._close(sequence, now, sequence.reason)
+        finished.append(sequence)
+
+    def _close(self, sequence: Sequence, now: float, reason: FinishReason) -> None:
+        sequence.finished = now
+        tally = self.tally
+        tally.finished[reason] += 1
+        if reason == "abort" or sequence.started is None or sequence.first_token is None:
+            return
+        tally.end_to_end.observe(now - sequence.arrived)
+        tally.inference.observe(now - sequence.started)
+        tally.prefill.observe(sequence.first_token - sequence.started)
+        tally.decode.observe(now - sequence.first_token)
+        tally.request_prompt.observe(sequence.prompt_tokens)
+        tally.request_generation.observe(sequence.output_tokens)
+        if (mean := sequence.time_per_output_token) is not None:
+            tally.per_output_token.observe(mean)
+
+
+def run(engine: Engine, requests: Iterable[tuple[float, int, int]]) -> list[Sequence]:
+    """Serve requests (arrival in seconds, prompt tokens, output tokens), given by arrival, to the last one.
+
+    Returns them in the order of arrival, with their times.
+    """
+    served = []
+    for arrival, prompt_tokens, output_tokens in requests:
+        engine.advance(arrival)
+        served.append(engine.admit(prompt_tokens, output_tokens, arrival))
+    engine.advance(math.inf)
+    return served
+
+
+def _blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)

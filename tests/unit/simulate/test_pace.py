@@ -1,0 +1,75 @@
+"""What is emulated is what was planned: rate, time per token, and the share of requests that start in time."""
+
+import pytest
+
+from benchmarks.emulated_rates import CASES, CONTEXT, PERCENTILE, Case, mean_tpot
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.estimate import estimate
+from servingplan.simulate.engine import Engine, run
+from servingplan.simulate.pace import Pace
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda row: "-".join(map(str, row[:7])))
+def case(request):
+    return Case(*request.param)
+
+
+def test_saturated_it_serves_the_estimated_rate(case):
+    assert case.saturated_rate() == pytest.approx(case.plan.requests_per_second, rel=0.03)
+
+
+def test_at_the_planned_load_the_promised_share_starts_in_time(case):
+    served = case.under_poisson(case.utilization * case.plan.requests_per_second, 2500)
+    assert case.in_time(served) >= PERCENTILE / 100
+    assert mean_tpot(served) <= case.tpot
+
+
+def test_beyond_what_it_can_serve_it_soon_breaks_the_promise(case):
+    served = case.under_poisson(1.3 * case.plan.requests_per_second, 2500)
+    assert case.in_time(served) < 0.5
+
+
+def test_alone_the_first_token_takes_what_the_formula_says():
+    case = Case(*CASES[2])
+    served = run(case.engine(), [(0.0, 1000, 10)])[0]
+    alone = estimate(
+        model=find_model("llama-3.1-8b"),
+        precision="bf16",
+        gpu=find_gpu("A100-SXM4-80GB"),
+        tensor_parallel=1,
+        pipeline_parallel=1,
+        input_tokens=1000,
+        output_tokens=10,
+        context_tokens=CONTEXT,
+        ttft_seconds=None,
+        tpot_seconds=None,
+        max_batch=1,
+    )
+    assert served.finished == pytest.approx(alone.slot_seconds, rel=0.02)
+
+
+def test_the_stretch_is_the_measured_one_at_a_measured_point():
+    pace = Pace(
+        model=find_model("llama-3.1-70b"),
+        precision="fp8",
+        gpu=find_gpu("H200-SXM-141GB"),
+        max_model_len=CONTEXT,
+    )
+    measured = estimate(
+        model=find_model("llama-3.1-70b"),
+        precision="fp8",
+        gpu=find_gpu("H200-SXM-141GB"),
+        tensor_parallel=1,
+        pipeline_parallel=1,
+        input_tokens=1024,
+        output_tokens=1024,
+        context_tokens=CONTEXT,
+        ttft_seconds=None,
+        tpot_seconds=None,
+        max_batch=32,
+    )
+    engine = Engine(pace, max_num_seqs=32, max_num_batched_tokens=CONTEXT)
+    served = run(engine, [(0.0, 1024, 1024)] * 320)
+    ends = sorted(sequence.finished for sequence in served)
+    assert measured.source == "measured"
+    assert (320 - 128) / (ends[-64] - ends[64]) == pytest.approx(measured.requests_per_second, rel=0.05)
