@@ -35,7 +35,7 @@ def solve_with(default_deadline_seconds: float | None = None) -> Solve:
         from servingplan.solve import solve
 
         deadline = default_deadline_seconds or float(spec.solver.deadline_seconds)
-        method = "exact" if spec.solver.method == "Auto" else spec.solver.method
+        method = "anytime" if spec.solver.method == "Auto" else spec.solver.method
         return solve(question, method=method, deadline_seconds=deadline)
 
     return answer

@@ -53,7 +53,7 @@ def solve_command(
             help="How to solve: anytime, exact; or to compare: binary-search, knapsack, gh, agh, homogeneous, "
             "uniform-composition, uniform-deployment, round-robin, melange, lpr, dvr, greedy-cost."
         ),
-    ] = "exact",
+    ] = "anytime",
 ) -> None:
     """Answer a planning question: which nodes, which replicas, who serves what."""
     question = _question(question_file)

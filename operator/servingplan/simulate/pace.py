@@ -21,7 +21,8 @@ from typing import Final
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
-from servingplan.profiles.estimate import Unfit, estimate
+from servingplan.profiles.estimate import estimate
+from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import correction, nodes_for
 from servingplan.profiles.roofline import roofline
 
