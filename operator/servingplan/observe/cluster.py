@@ -12,6 +12,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
+from servingplan.observe.prometheus import DemandReader
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 
@@ -27,9 +28,18 @@ def read_clock() -> str:
 class Reader:
     """Reads one plan's world. Blocks: call it in a thread."""
 
-    def __init__(self, api: Api, *, pool_kinds: frozenset[str] | None, clock: Callable[[], str] = read_clock) -> None:
-        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind."""
+    def __init__(
+        self,
+        api: Api,
+        *,
+        pool_kinds: frozenset[str] | None,
+        demand: DemandReader | None = None,
+        clock: Callable[[], str] = read_clock,
+    ) -> None:
+        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind. Without ``demand`` nothing
+        is measured."""
         self._api = api
+        self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe")
@@ -86,6 +96,7 @@ class Reader:
             pools=tuple(read.result() for read in pool_reads),
             other_plans=tuple(_listed(others_read, "other plans", failures)),
             failures=tuple(failures),
+            demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
         )
 
     def _nodes(self) -> list[Node]:
