@@ -25,7 +25,11 @@ from servingplan.demand.counts import Interval
 FALSE_ALARMS_PER_DAY = 1e-3
 """Accepted per class, under Poisson arrivals of a steady rate; a bound, not an estimate."""
 FEWEST_AFTER = 2
-"""Intervals after a change before it is believed: a single one may be a burst, or a lie."""
+"""Intervals after a change before it is believed. It must show without the one that speaks most for it, too: a single
+one may be a burst, or a lie."""
+SHORTEST_FALL_SECONDS = 60.0
+"""A rate that falls is believed after this long. A lull between bursts is no reason to plan for less, and nothing is
+lost by waiting: a fleet that could be smaller still serves."""
 _FEWEST_PAIRS = 6
 _CHI_SQUARE_MEDIAN = 0.4549
 """Of one degree of freedom."""
@@ -80,13 +84,29 @@ def _best_split(intervals: Sequence[Interval], needed: float) -> int:
     """Where two rates gain most over one, if that is enough; else 0."""
     counts = list(accumulate(item[2] for item in intervals))
     seconds = list(accumulate(item[1] for item in intervals))
-    best, where = needed, 0
+    gains = []
     for split in range(1, len(intervals) - FEWEST_AFTER + 1):
         x, s = counts[split - 1], seconds[split - 1]
         gain = likelihood_gain(x, s, counts[-1] - x, seconds[-1] - s)
-        if gain >= best:
-            best, where = gain, split
-    return where
+        if gain >= needed:
+            gains.append((gain, split))
+    for _, split in sorted(gains, reverse=True):
+        x, s = counts[split - 1], seconds[split - 1]
+        if _shows_without_the_strongest(intervals[split:], x, s, needed):
+            rises = (counts[-1] - x) / (seconds[-1] - s) > x / s
+            lasts = seconds[-1] - seconds[split] >= SHORTEST_FALL_SECONDS
+            # A fall that is too young counts to what was before it.
+            return split if rises or lasts else _best_split(intervals[:split], needed)
+    return 0
+
+
+def _shows_without_the_strongest(after: Sequence[Interval], x: float, s: float, needed: float) -> bool:
+    y, t = sum(item[2] for item in after), sum(item[1] for item in after)
+    rising = y / t > x / s
+    gains = [likelihood_gain(x, s, count, length) for _, length, count in after]
+    _, length, count = after[gains.index(max(gains))]
+    left, left_seconds = y - count, t - length
+    return (left / left_seconds > x / s) == rising and likelihood_gain(x, s, left, left_seconds) >= needed
 
 
 def _term(count: float, seconds: float) -> float:

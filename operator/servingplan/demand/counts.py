@@ -20,6 +20,8 @@ Step = tuple[float, float, float]
 
 ALIVE_INTERVALS = 2.5
 """A series whose last sample is older than this many intervals has ended: its pod is gone."""
+_JITTER = 0.05
+"""Part of an interval by which scrapes come early or late."""
 
 
 def cleaned(points: Iterable[Sequence[object]]) -> list[Point]:
@@ -63,7 +65,7 @@ def merged(series: Sequence[Sequence[Step]]) -> tuple[Interval, ...]:
     oldest = min(steps[0][0] for steps in series)
     last = min(steps[-1][1] for steps in series if newest - steps[-1][1] <= ALIVE_INTERVALS * width)
     first = max(steps[0][0] for steps in series if steps[0][0] - oldest <= ALIVE_INTERVALS * width)
-    cells = math.floor((last - first) / width + 0.5)
+    cells = math.floor((last - first) / width + _JITTER)
     if cells < 1:
         return ()
     if len(series) == 1:
