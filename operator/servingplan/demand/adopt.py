@@ -20,10 +20,11 @@ from servingplan.model.decision import Finding
 from servingplan.model.fleet import AdoptedDemand
 from servingplan.model.world import Arrivals, Observation, SeenDemand
 
-TELLING_DIFFERENCE = 0.1
-"""Relative difference from the adopted rate below which nothing is adopted anew."""
-TELLING_ERRORS = 2.0
-"""The same in standard errors of the estimate."""
+TELLING_RISE = 0.05
+TELLING_FALL = 0.1
+"""Relative differences from the adopted rate below which nothing is adopted anew. To plan for too little costs more."""
+TELLING_ERRORS = 4.0
+"""The same in standard errors of the estimate; the adopted rate has an error of its own, and looks are many."""
 LARGEST_RISE = 10.0
 """Intervals above this multiple of the adopted or declared rate, the larger, are not believed before they have lasted the
 window; then the rate rises by this multiple at a time."""
@@ -202,7 +203,8 @@ def _refutes(found: Estimate, intervals: tuple[Interval, ...], adopted: float) -
 
 
 def _differs(rate: float, adopted: float, standard_error: float) -> bool:
-    return abs(rate - adopted) > max(TELLING_DIFFERENCE * adopted, TELLING_ERRORS * standard_error)
+    telling = TELLING_RISE if rate > adopted else TELLING_FALL
+    return abs(rate - adopted) > max(telling * adopted, TELLING_ERRORS * standard_error)
 
 
 def _rounded(rate: float) -> float:

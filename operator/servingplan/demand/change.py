@@ -31,6 +31,8 @@ SHORTEST_FALL_SECONDS = 60.0
 """A rate that falls is believed after this long. A lull between bursts is no reason to plan for less, and nothing is
 lost by waiting: a fleet that could be smaller still serves."""
 _FEWEST_PAIRS = 6
+_NO_REQUEST = 1e-9
+"""Shares of requests below this are none: their squares would vanish."""
 _CHI_SQUARE_MEDIAN = 0.4549
 """Of one degree of freedom."""
 _DAY = 86_400.0
@@ -60,7 +62,7 @@ def dispersion(intervals: Sequence[Interval]) -> float:
     """
     ratios = []
     for (_, s, x), (_, t, y) in pairwise(intervals):
-        if x + y > 0:
+        if x + y > _NO_REQUEST:
             ratios.append((x / s - y / t) ** 2 / (x / s**2 + y / t**2))
     return max(1.0, median(ratios) / _CHI_SQUARE_MEDIAN) if len(ratios) >= _FEWEST_PAIRS else 1.0
 
@@ -110,4 +112,4 @@ def _shows_without_the_strongest(after: Sequence[Interval], x: float, s: float, 
 
 
 def _term(count: float, seconds: float) -> float:
-    return count * math.log(count / seconds) if count > 0 else 0.0
+    return count * math.log(count / seconds) if count > _NO_REQUEST else 0.0

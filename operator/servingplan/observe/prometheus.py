@@ -37,6 +37,8 @@ DEADLINE_SECONDS = 5.0
 LARGEST_ANSWER_BYTES = 8 * 2**20
 LEAST_STALE_SECONDS = 120.0
 """Samples that are older than this, and than a few intervals, are not fresh."""
+MOST_SKEW_SECONDS = 30.0
+"""By which the clock of Prometheus may be ahead; samples of a later time are of no time."""
 HISTORY_DAYS = 7
 HISTORY_STEP_SECONDS = 3600
 HISTORY_EVERY_SECONDS = 1800.0
@@ -176,7 +178,7 @@ class DemandReader:
             intervals = tuple(
                 item
                 for item in believable(counted.get(key, ()), most_believable(declared))
-                if item[0] - item[1] >= begin - 1.0
+                if begin - 1.0 <= item[0] - item[1] and item[0] <= now + MOST_SKEW_SECONDS
             )
             if _is_fresh(intervals, now):
                 watched.failing_since.pop(key, None)
@@ -223,10 +225,11 @@ class DemandReader:
         query = Query(signal.history(HISTORY_STEP_SECONDS), HISTORY_STEP_SECONDS)
         try:
             rows = _ask(watched.spec, query, self._clock(), reach=HISTORY_DAYS * 86400)
-        except ReadingError as error:
+            watched.history = {
+                key: tuple(cleaned(row.get("values") or ())) for row in rows for key in signal.keys_of(row)
+            }
+        except (ReadingError, TypeError) as error:
             log.info("no history of demand: %s", error)
-            return
-        watched.history = {key: tuple(cleaned(row.get("values") or ())) for row in rows for key in signal.keys_of(row)}
 
     def _poll_on(self) -> None:
         while not self._stopped.wait(1.0):

@@ -17,6 +17,4 @@ def counted(rate, *, scrape, seconds, seed, phase=0.0):
     moments = edges[:-1, None] + offsets[None, :]
     means = numpy.vectorize(rate, otypes=[float])(moments).mean(axis=1) * scrape
     requests = chance.poisson(means)
-    return [
-        (START + float(end), float(scrape), float(count)) for end, count in zip(edges[1:], requests, strict=True)
-    ]
+    return [(START + float(end), float(scrape), float(count)) for end, count in zip(edges[1:], requests, strict=True)]

@@ -94,9 +94,7 @@ def test_a_lull_between_bursts_is_no_fall():
 def test_the_bound_on_false_alarms_holds_for_every_count(total, s, t, h):
     """Given the sum, y is binomial: the exact probability of G >= h, beside the bound that the threshold stands on."""
     share = t / (s + t)
-    chance = sum(
-        binom.pmf(y, total, share) for y in range(total + 1) if likelihood_gain(total - y, s, y, t) >= h
-    )
+    chance = sum(binom.pmf(y, total, share) for y in range(total + 1) if likelihood_gain(total - y, s, y, t) >= h)
     assert chance <= 2 * math.exp(-h) * (1 + 1e-6)
 
 

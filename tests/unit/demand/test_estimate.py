@@ -52,7 +52,9 @@ def test_a_fall_is_not_carried_forward():
 
 def hours(rate_of, days):
     """History up to START: (end of the hour, mean)."""
-    return [(START - index * HOUR, rate_of((START - index * HOUR - HOUR / 2) % DAY / HOUR)) for index in range(days * 24)]
+    return [
+        (START - index * HOUR, rate_of((START - index * HOUR - HOUR / 2) % DAY / HOUR)) for index in range(days * 24)
+    ]
 
 
 def test_what_earlier_days_brought_in_the_coming_hour_is_planned_for():
