@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from e2e.cluster import prometheus
+from e2e.support.exporter import COUNTER, LABEL, Exporter
 from servingplan.api.v1alpha1 import parse_spec
 from servingplan.demand.adopt import choose
 from servingplan.model.world import Observation, PlanObject
@@ -26,7 +27,6 @@ ENVOY = Path(sys.executable).with_name("envoy")
 PLAN = ("llm", "chat")
 MODEL = "meta-llama/Llama-3.1-8B"
 CLASSES = ("chat", "long.in")
-COUNTER, LABEL = "envoy_http_local_rate_limit_enabled", "envoy_local_http_ratelimit_prefix"
 
 
 def spec_of(url, **more):
@@ -45,60 +45,6 @@ def spec_of(url, **more):
     return spec, raw
 
 
-class Exporter(ThreadingHTTPServer):
-    """Counters that grow at a rate that the test sets, from the clock; or whatever text the test wants."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        exporter = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                body = exporter.page().encode()
-                self.send_response(200)
-                self.send_header("content-type", "text/plain; version=0.0.4")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.rates = dict.fromkeys(CLASSES, 0.0)
-        self.counts = dict.fromkeys(CLASSES, 0.0)
-        self.lie = None
-        self._moment = time.monotonic()
-        self._lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-    @property
-    def target(self):
-        return f"127.0.0.1:{self.server_port}"
-
-    def set(self, **rates):
-        self.page()
-        self.rates.update({name.replace("_", "."): rate for name, rate in rates.items()})
-
-    def restart(self):
-        """As a gateway that begins anew."""
-        self.page()
-        self.counts = dict.fromkeys(CLASSES, 0.0)
-
-    def page(self):
-        with self._lock:
-            now = time.monotonic()
-            for name, rate in self.rates.items():
-                self.counts[name] += rate * (now - self._moment)
-            self._moment = now
-            lines = [f"# TYPE {COUNTER} counter"]
-            for name in CLASSES:
-                value = self.lie or f"{self.counts[name]:.3f}"
-                lines.append(f'{COUNTER}{{{LABEL}="{arrivals_prefix("/".join(PLAN), MODEL, name)}"}} {value}')
-            lines.append(f'{COUNTER}{{{LABEL}="another/plan/{MODEL}/chat"}} 5')
-            return "\n".join(lines) + "\n"
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """Prometheus, its exporter, and an Envoy of which it scrapes the counters."""
@@ -106,18 +52,17 @@ def server(tmp_path_factory):
         prometheus.program()
     except prometheus.NotToBeHadError as error:
         pytest.skip(str(error))
-    exporter = Exporter()
+    exporter = Exporter("/".join(PLAN), MODEL, CLASSES)
     with prometheus.PrometheusProcess(tmp_path_factory.mktemp("prometheus"), {"gateway": exporter.target}) as running:
         yield running, exporter
-    exporter.shutdown()
-    exporter.server_close()
+    exporter.close()
 
 
 def rates(seen):
     """Requests/s by class over the last intervals."""
     found = {}
     for item in seen.classes:
-        last = item.intervals[-4:]
+        last = item.intervals[-3:]
         found[item.name] = sum(count for *_, count in last) / sum(length for _, length, _ in last) if last else None
     return found
 
@@ -142,7 +87,7 @@ def test_a_life_with_prometheus(server):
     spec, raw = spec_of(running.url)
     rung = []
     demand = DemandReader(ring=lambda *plan: rung.append(plan))
-    exporter.set(chat=40.0, long_in=20.0)
+    exporter.set({"chat": 40.0, "long.in": 20.0})
 
     def read():
         demand.poll(PLAN)
@@ -159,7 +104,7 @@ def test_a_life_with_prometheus(server):
     assert good.rates[f"{MODEL}/chat"] == pytest.approx(40, rel=0.1)
 
     before = len(rung)
-    exporter.set(chat=120.0)
+    exporter.set({"chat": 120.0})
     started = time.monotonic()
     until(lambda: read() and len(rung) > before, 10, "the surge does not ring")
     print(f"a surge rang after {time.monotonic() - started:.1f} s of scrapes every second")
@@ -188,7 +133,7 @@ def test_a_life_with_prometheus(server):
     assert declared.finding.reason == "Declared"
     assert set(declared.rates.values()) == {50.0}
     running.start()
-    exporter.set(chat=30.0)
+    exporter.set({"chat": 30.0})
     until(lambda: read().problem is None, 15, "the reader does not find Prometheus again")
 
 
@@ -200,7 +145,7 @@ def test_a_query_of_the_plan_is_used_in_place_of_the_known_metrics(server, monke
         f'"model", "{MODEL}", "", ""), "class", "chat", "{LABEL}", ".*/chat"))'
     )
     spec, _ = spec_of(running.url, query=query)
-    exporter.set(chat=30.0)
+    exporter.set({"chat": 30.0})
     demand = DemandReader()
 
     def found():
