@@ -207,8 +207,10 @@ def _profiles(decision: Decision) -> tuple[str, State, str, str]:
 def _demand_known(decision: Decision, spec: PlanSpec | None) -> list[tuple[str, State, str, str]]:
     """Only of a plan that asks for measured rates: the others' are known by being written."""
     found = _findings(decision, "DemandKnown")
-    if spec is None or spec.demand is None or not found:
+    if spec is None or spec.demand is None:
         return []
+    if not found:
+        return [("DemandKnown", "Unknown", "NotPlanned", "this turn could not plan")]
     return [("DemandKnown", "True" if found[0].holds else "False", found[0].reason, found[0].message)]
 
 

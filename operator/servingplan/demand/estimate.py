@@ -20,6 +20,8 @@ MOST_BINS = 40
 FEWEST_BINS_OF_A_TREND = 8
 TREND_SIGNIFICANCE = 4.0
 """Standard deviations of Kendall's S from 0: one steady window in 30,000."""
+SPREAD_SIGNIFICANCE = 3.0
+"""Standard errors by which a variance must exceed that of counting: one steady window in 100."""
 LARGEST_TREND = 0.5
 """A trend adds at most this part of the rate."""
 LARGEST_PATTERN = 3.0
@@ -92,14 +94,14 @@ def _quantile_without_noise(intervals: Sequence[Interval], mean: float, quantile
     """The quantile of the intervals' rates, shrunk to the mean by the part of the spread that is the noise of counting.
 
     A steady Poisson stream has no spread but that, and the queueing model already pays for it (``profiles.queueing``).
-    The spread must exceed the noise by two standard errors of a variance before any of it is taken for real.
+    The spread must exceed the noise by ``SPREAD_SIGNIFICANCE`` standard errors before any of it is taken for real.
     """
     number = len(intervals)
     if number < 2 or mean <= 0:
         return mean
     total = sum(item[1] for item in intervals)
     spread = sum(item[1] * (item[2] / item[1] - mean) ** 2 for item in intervals) / total * number / (number - 1)
-    noise = mean * number / total * (1.0 + 2.0 * math.sqrt(2.0 / (number - 1)))
+    noise = mean * number / total * (1.0 + SPREAD_SIGNIFICANCE * math.sqrt(2.0 / (number - 1)))
     if spread <= noise:
         return mean
     passed = 0.0

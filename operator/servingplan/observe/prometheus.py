@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, override
@@ -31,6 +33,7 @@ from servingplan.model.world import Arrivals, SeenDemand
 log = logging.getLogger("servingplan.demand")
 
 POLL_SECONDS = 10.0
+POLLS_AT_ONCE = 4
 LONGEST_PAUSE_SECONDS = 120.0
 DEADLINE_SECONDS = 5.0
 """Of one query, from the first byte sent to the last one read."""
@@ -143,7 +146,10 @@ class DemandReader:
 
     def poll(self, plan: Plan) -> None:
         """One reading, whatever becomes of it."""
-        watched = self._plans[plan]
+        with self._lock:
+            watched = self._plans.get(plan)
+        if watched is None:
+            return
         before = watched.seen
         try:
             signal, counted, metrics = _read(watched, plan, self._clock())
@@ -232,18 +238,30 @@ class DemandReader:
             log.info("no history of demand: %s", error)
 
     def _poll_on(self) -> None:
-        while not self._stopped.wait(1.0):
-            now = time.monotonic()
+        """Several at a time: a Prometheus that hangs must not make the others wait."""
+        with ThreadPoolExecutor(max_workers=POLLS_AT_ONCE, thread_name_prefix="demand") as threads:
+            while not self._stopped.wait(1.0):
+                now = time.monotonic()
+                with self._lock:
+                    gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
+                    for plan in gone:
+                        del self._plans[plan]
+                    due = [
+                        plan for plan, item in self._plans.items() if item.seen is not None and now >= item.next_poll
+                    ]
+                    for plan in due:
+                        self._plans[plan].next_poll = math.inf  # until this one has ended
+                for plan in due:
+                    threads.submit(self._poll_safely, plan)
+
+    def _poll_safely(self, plan: Plan) -> None:
+        try:
+            self.poll(plan)
+        except Exception:
+            log.exception("%s/%s: the reading of demand failed", *plan)
             with self._lock:
-                gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
-                for plan in gone:
-                    del self._plans[plan]
-                due = [plan for plan, item in self._plans.items() if item.seen is not None and now >= item.next_poll]
-            for plan in due:
-                try:
-                    self.poll(plan)
-                except Exception:
-                    log.exception("%s/%s: the reading of demand failed", *plan)
+                if plan in self._plans:
+                    self._plans[plan].next_poll = time.monotonic() + LONGEST_PAUSE_SECONDS
 
 
 def _read(watched: _Watched, plan: Plan, now: float) -> tuple[Signal, Counted, frozenset[str]]:

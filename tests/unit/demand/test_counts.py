@@ -3,11 +3,12 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.demand.counts import believable, cleaned, counter_steps, gauge_steps, merged
 
+PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
 ODD = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
     st.sampled_from(["NaN", "+Inf", "-Inf", "", "a", None, "1e400", True, [], {}]),
@@ -33,6 +34,7 @@ def test_samples_that_are_no_numbers_are_left_out():
     assert cleaned(raw) == [(0, 0), (45, 90), (90, 180)]
 
 
+@PROPERTY
 @given(st.lists(st.lists(ODD, max_size=3), max_size=30))
 def test_no_sample_breaks_the_reading(raw):
     steps = counter_steps(cleaned(raw))
@@ -71,6 +73,7 @@ def test_what_nothing_could_have_caused_is_left_out():
     assert believable(intervals, 1000.0) == (intervals[0], intervals[2])
 
 
+@PROPERTY
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=40), st.integers(1, 60))
 def test_nothing_is_lost_or_made_up(increments, spacing):
     total, values = 0, [0]

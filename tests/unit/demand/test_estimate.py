@@ -1,13 +1,14 @@
 """What is planned for, from what was counted."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.demand.estimate import LARGEST_PATTERN, LARGEST_TREND, estimate
 from tests.unit.demand.arrivals import START, counted
 
 DAY, HOUR = 86_400, 3_600
+PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
 
 
 def estimated(stream, **more):
@@ -79,6 +80,7 @@ def test_one_odd_day_of_several_is_no_pattern():
     assert estimated(stream, history=history).requests_per_second == pytest.approx(20, rel=0.1)
 
 
+@PROPERTY
 @given(
     st.lists(st.tuples(st.floats(0.5, 120), st.floats(0, 1e6)), max_size=60),
     st.floats(0.01, 1.0),
