@@ -7,7 +7,7 @@ import pytest
 from e2e.cluster import prometheus
 from e2e.cluster.nodes import A100
 from e2e.support import plans
-from e2e.support.exporter import Exporter
+from e2e.support.exporter import COUNTER, Exporter
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
 
@@ -24,7 +24,8 @@ def counted(scene, tmp_path):
     exporter = Exporter(f"{scene.namespace}/chat", SMALL, ["short"])
     exporter.set({"short": 60.0})
     with prometheus.PrometheusProcess(tmp_path / "prometheus", {"gateway": exporter.target}) as running:
-        time.sleep(6)  # a few scrapes, so that the first plan is made of what is measured
+        # A few scrapes, so that the first plan is made of what is measured.
+        wait_for("Prometheus has scraped", lambda: running.value(f"count_over_time({COUNTER}[10s])") >= 4, seconds=30)
         yield running, exporter
     exporter.close()
 
@@ -35,7 +36,7 @@ def test_a_surge_grows_the_fleet_within_a_minute_and_a_lost_prometheus_moves_not
     demand = {"prometheus": {"url": running.url, "window": "1m"}}
     scene.apply(plans.plan(scene.namespace, [plans.model(rate=20)], [pool], budget=60, demand=demand))
     scene.wait_ready()
-    assert scene.condition("DemandKnown")["reason"] == "Measured"
+    scene.wait_condition("DemandKnown", reason="Measured")
     assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
 
     exporter.set({"short": 180.0})

@@ -6,6 +6,7 @@ anything. Its version is the one that the host's release has; ``VERSION`` is the
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Self
@@ -122,6 +124,13 @@ class PrometheusProcess:
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"Prometheus did not start: {(self._folder / 'log').read_text()[-800:]}")
             time.sleep(0.05)
+
+    def value(self, query: str) -> float:
+        """Of the first series that a query finds; 0 where there is none."""
+        address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            rows = json.load(answer)["data"]["result"]
+        return float(rows[0]["value"][1]) if rows else 0.0
 
     def stop(self) -> None:
         """Kill it, as a lost node would."""

@@ -18,8 +18,8 @@ from e2e.support.exporter import COUNTER, LABEL, Exporter
 from servingplan.api.v1alpha1 import parse_spec
 from servingplan.demand.adopt import choose
 from servingplan.model.world import Observation, PlanObject
-from servingplan.observe import prometheus as reader
-from servingplan.observe.prometheus import DemandReader
+from servingplan.observe import prometheus as client
+from servingplan.observe.demand import DemandReader
 from servingplan.render.names import arrivals_prefix
 
 pytestmark = pytest.mark.cluster
@@ -306,7 +306,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_an_answer_that_is_none_leaves_what_is_known(lie, monkeypatch):
-    monkeypatch.setattr(reader, "DEADLINE_SECONDS", 0.6)
+    monkeypatch.setattr(client, "DEADLINE_SECONDS", 0.6)
     liar = Liar(LIES[lie])
     try:
         spec, raw = spec_of(f"http://127.0.0.1:{liar.server_port}")

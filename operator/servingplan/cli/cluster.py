@@ -69,7 +69,7 @@ def world(
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
     from servingplan.observe.cluster import Reader
-    from servingplan.observe.prometheus import DemandReader
+    from servingplan.observe.demand import DemandReader
 
     reader = Reader(Kube.connect(), pool_kinds=None, demand=DemandReader())
     try:

@@ -16,7 +16,7 @@ from servingplan.errors import ApiError
 from servingplan.handlers.wake import Alarm, Interest, Watchers
 from servingplan.kube import Kube
 from servingplan.observe.cluster import Reader
-from servingplan.observe.prometheus import DemandReader
+from servingplan.observe.demand import DemandReader
 from servingplan.settings import Settings
 
 log = logging.getLogger("servingplan")

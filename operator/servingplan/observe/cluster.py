@@ -12,7 +12,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
-from servingplan.observe.prometheus import DemandReader
+from servingplan.observe.demand import DemandReader
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 

@@ -223,3 +223,10 @@ def test_without_demand_in_the_spec_the_declared_rates_take_over():
     driver, _ = measured(rate=20)
     driver.cluster.edit(plan(model(), pools=[sized()]))
     assert driver.settle().nodes == {"l40s": 2}
+
+
+def test_the_largest_multiple_of_a_measured_mix_is_served():
+    driver, _ = measured(objective="MaximizeService", budget="8")
+    assert nodes(driver) == 4
+    minutes(driver, 5)
+    assert minutes(driver, 10) == 0
