@@ -6,7 +6,6 @@ Every query ends within ``DEADLINE_SECONDS`` and ``LARGEST_ANSWER_BYTES``, follo
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -66,13 +65,13 @@ def ask(url: str, query: Query, now: float, *, reach: int) -> Sequence[dict[str,
     except PrometheusApiClientException as error:
         # "HTTP Status Code 400 (b'...')": only the code is told, the rest may be of any origin.
         raise ReadingError(f"it answered with HTTP status {str(error).split()[3:4][0]}") from error
+    except (requests.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        raise ReadingError("its answer is not what the API of Prometheus promises") from error
     except requests.Timeout as error:
         raise ReadingError(f"it did not answer within {DEADLINE_SECONDS:g} s") from error
     except requests.RequestException as error:
         raise ReadingError("it cannot be reached") from error
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ReadingError("its answer is not what the API of Prometheus promises") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ReadingError("the connection broke") from error
     except Exception as error:
         if type(error).__module__.startswith("urllib3"):  # raised while the body is read
