@@ -16,12 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import PlanSpec, parse_spec, seconds_of
+from servingplan.demand.adopt import at_rates, choose
 from servingplan.errors import InputError
 from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool
 from servingplan.model.answer import Answer
 from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, digest
-from servingplan.model.question import Question, QuestionError, canonical_json
+from servingplan.model.question import Change, Question, QuestionError, canonical_json
 from servingplan.model.world import LiveObject, Observation, PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.pools import CENT, Pool, read_pools
@@ -110,13 +111,20 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
     _pool_findings(turn, pools)
     frozen = bool(errors or pool_errors) or _must_wait(turn, pools)
+    demand = choose(spec, world, record.demand)
+    if demand is not None:
+        turn.findings.append(demand.finding)
     if not frozen:
-        planned, frozen = _replan(turn, spec, pools, solve)
+        measured = at_rates(spec, demand.rates) if demand is not None else spec
+        planned, frozen = _replan(turn, measured, pools, solve)
+        planned = planned.model_copy(update={"demand": demand.adopted if demand is not None else None})
         record = with_left_pools(planned, record, world)
     spend = total_spend(pools)
     known_spend = None if spend != spend else round(spend, 6)
     if record.fleet is None:
-        first = _record_actions(world, record) if record.waiting is not None and spec.mode == "Approve" else ()
+        # What was measured is written down also where plans are only shown, or each turn would show another.
+        keep = record.demand is not None or (record.waiting is not None and spec.mode == "Approve")
+        first = _record_actions(world, record) if keep else ()
         return Decision(
             fleet=record.fleet,
             waiting=record.waiting,
@@ -250,7 +258,7 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
         answer = Answer.model_validate(record.waiting_answer)
         return _adopt(turn, spec, answer, record.waiting, asked), False
     try:
-        answer = solve(posed.question, spec)
+        answer = _solved(turn, spec, posed.question, solve)
     except QuestionError as error:
         turn.find("PlanSolved", "SolverError", str(error))
         return record, True
@@ -272,11 +280,58 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
         turn.find("PlanSolved", "SolverError", f"the solver's plan breaks its promises and is not used: {text}")
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
+    if answer.reasons and record.fleet and _same_replicas(record.fleet, fleet) and spec.mode != "Preview":
+        # What runs carries the new rates: only weights follow, which needs no approval, and the plan keeps its age.
+        return PlanRecord(
+            fleet=fleet,
+            answer=answer_data(answer),
+            question=asked if turn.plan_is_due_in is None else None,
+            generation=world.plan.generation,
+            since=record.since,
+            spec=world.plan.spec,
+        ), False
     if _keep_incumbent(turn, spec, posed.question, answer):
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
         return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
     return _adopt(turn, spec, answer, fleet, asked), False
+
+
+def _solved(turn: _Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
+    """The answer to the question; where only measured rates may have changed, that of the running fleet with the rates
+    laid out anew, unless moving gains enough.
+
+    A plan younger than ``change.minLifetime`` makes way for one that serves more, not for one that is only cheaper.
+    """
+    record = turn.record
+    if spec.demand is None or record.fleet is None or record.generation != turn.world.plan.generation:
+        return solve(question, spec)
+    best = solve(question.model_copy(update={"change": Change(min_gain=float(spec.change.min_gain))}), spec)
+    left = _lifetime_left(turn, spec)
+    if best.status == "Infeasible" or best.reasons or left <= 0:
+        return best
+    stay = solve(question.model_copy(update={"change": Change(min_gain=_NEVER)}), spec)
+    if not stay.reasons or sum(stay.unserved.values()) > sum(best.unserved.values()) + 1e-9:
+        return best
+    turn.plan_is_due_in = left
+    return stay
+
+
+_NEVER = 1e9
+"""A gain that no plan has."""
+
+
+def _lifetime_left(turn: _Turn, spec: PlanSpec) -> float:
+    """Seconds until the plan in force has had its least lifetime."""
+    since = turn.record.since
+    return 0.0 if since is None else seconds_of(spec.change.min_lifetime) - _seconds(since, turn.world.now)
+
+
+def _same_replicas(left: Fleet, right: Fleet) -> bool:
+    def content(fleet: Fleet) -> Any:
+        return fleet.nodes, [(item.deployment, item.replicas) for item in fleet.replica_sets]
+
+    return bool(content(left) == content(right))
 
 
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}

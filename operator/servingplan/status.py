@@ -139,6 +139,7 @@ def _all_conditions(
         _spec_valid(decision),
         _plain(decision, "InventoryAvailable", "Read", "nodes, pods and pools were read"),
         _profiles(decision),
+        *_demand_known(decision, spec),
         _plan_solved(decision),
         _within_budget(decision, spec),
         _pools_ready(decision, outcome, pools),
@@ -201,6 +202,16 @@ def _profiles(decision: Decision) -> tuple[str, State, str, str]:
     if derived:
         text += f"; those of {', '.join(derived)} are derived from data sheets: measure them before relying on them"
     return "ProfilesAvailable", "True", "Derived" if derived else "Measured", text
+
+
+def _demand_known(decision: Decision, spec: PlanSpec | None) -> list[tuple[str, State, str, str]]:
+    """Only of a plan that asks for measured rates: the others' are known by being written."""
+    found = _findings(decision, "DemandKnown")
+    if spec is None or spec.demand is None:
+        return []
+    if not found:
+        return [("DemandKnown", "Unknown", "NotPlanned", "this turn could not plan")]
+    return [("DemandKnown", "True" if found[0].holds else "False", found[0].reason, found[0].message)]
 
 
 def _plan_solved(decision: Decision) -> tuple[str, State, str, str]:

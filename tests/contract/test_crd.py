@@ -154,6 +154,10 @@ BAD = [
     ((*POOL, "resize", "replicasPath"), ".metadata.generation", "spec.nodePools[0].resize.replicasPath"),
     (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event"),
     (("demand", "prometheus", "window"), "", "spec.demand.prometheus.window"),
+    (("demand", "prometheus", "window"), "30s", "spec.demand.prometheus.window"),
+    (("demand", "prometheus", "window"), "2h", "spec.demand.prometheus.window"),
+    (("demand", "prometheus", "floor"), "1.1", "spec.demand.prometheus.floor"),
+    (("demand", "prometheus", "lastGoodFor"), "soon", "spec.demand.prometheus.lastGoodFor"),
     (("demand", "prometheus", "quantile"), "1.1", "spec.demand.prometheus.quantile"),
 ]
 

@@ -113,6 +113,7 @@ PositiveDecimal = Annotated[DecimalString, AfterValidator(_positive), WithJsonSc
 Share = Annotated[
     PositiveDecimal, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_POSITIVE, _AT_MOST_ONE))
 ]
+Fraction = Annotated[DecimalString, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_AT_MOST_ONE))]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME_PATTERN)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME_PATTERN)]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAMESPACE_PATTERN)]
@@ -389,7 +390,23 @@ class Prometheus(Wire):
     window: Duration = "5m"
     """Over which rates are taken. Default 5m."""
     quantile: Share = Decimal("0.9")
-    """Which quantile of the rates in the window is planned for. Default 0.9."""
+    """Which quantile of the rates in the window is planned for; the noise of counting is taken out. Default 0.9."""
+    query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """PromQL that gives requests/s with the labels model and class, in place of the metrics that are known;
+    $interval in it is replaced by the length of the intervals. Default: Envoy's counters by class, else vLLM's."""
+    floor: Fraction = Decimal("0.1")
+    """Part of the declared rate that is planned for at least, however few requests come. Default 0.1."""
+    last_good_for: Duration = "1h"
+    """How long the last good rates stand in when nothing can be read; then the declared ones do. Default 1h."""
+
+    rules = (
+        Rule(
+            "window",
+            "!has(self.window) || (duration(self.window) >= duration('1m') && duration(self.window) <= duration('1h'))",
+            lambda prometheus: 60 <= seconds_of(prometheus.window) <= 3600,
+            "must be from 1m to 1h: shorter holds too few requests, longer too much of the past",
+        ),
+    )
 
 
 class Demand(Wire):
@@ -546,6 +563,9 @@ class Change(Wire):
     """A plan is kept at least this long, losses and edits apart. Default 10m."""
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     """From the end of traffic to a replica until it is removed. Default 30."""
+    resolve_every: Duration = "5m"
+    """Measured rates are taken anew, and the plan solved anew, at most this often; a sudden change does not wait.
+    Default 5m."""
 
 
 class Solver(Wire):

@@ -69,8 +69,9 @@ def world(
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
     from servingplan.observe.cluster import Reader
+    from servingplan.observe.demand import DemandReader
 
-    reader = Reader(Kube.connect(), pool_kinds=None)
+    reader = Reader(Kube.connect(), pool_kinds=None, demand=DemandReader())
     try:
         seen = reader.observe(namespace, name)
     except ApiError as error:

@@ -16,6 +16,7 @@ from servingplan.errors import ApiError
 from servingplan.handlers.wake import Alarm, Interest, Watchers
 from servingplan.kube import Kube
 from servingplan.observe.cluster import Reader
+from servingplan.observe.demand import DemandReader
 from servingplan.settings import Settings
 
 log = logging.getLogger("servingplan")
@@ -40,15 +41,18 @@ class Operator:
     def open(self) -> None:
         """Connect and begin to watch; in the event loop."""
         self.api = Kube.connect()
-        self.reader = Reader(self.api, pool_kinds=self.settings.pool_kinds)
-        self.turns = self._make_turns(self.api, self.reader)
         self.alarm = Alarm(asyncio.get_running_loop())
+        self.demand = DemandReader(ring=self.alarm.wake)
+        self.demand.start()
+        self.reader = Reader(self.api, pool_kinds=self.settings.pool_kinds, demand=self.demand)
+        self.turns = self._make_turns(self.api, self.reader)
         self.watchers = Watchers(api=self.api, settings=self.settings, ring=self.alarm.ring)
         self.watchers.start()
 
     def close(self) -> None:
         """End what ``open`` began."""
         self.watchers.stop()
+        self.demand.close()
         self.reader.close()
 
     def lock(self, uid: str) -> asyncio.Lock:

@@ -110,6 +110,16 @@ class Alarm:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ring, news)
 
+    def wake(self, namespace: str, name: str) -> None:
+        """Wake one plan, from any thread: its demand changed suddenly."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, namespace, name)
+
+    def _wake(self, namespace: str, name: str) -> None:
+        bell = self._bells.get((namespace, name))
+        if bell is not None:
+            bell.set()
+
     def _ring(self, news: News | None) -> None:
         for plan, bell in self._bells.items():
             interest = self._interests.get(plan)

@@ -153,6 +153,17 @@ class Fleet(Part):
         return next((item for item in self.replica_sets if item.deployment == deployment), None)
 
 
+class AdoptedDemand(Part):
+    """Measured rates that the plan is made for, until others are adopted."""
+
+    at: str
+    """RFC 3339; when they were adopted."""
+    rates: dict[str, float] = {}
+    """Requests/s by ``model/class``; classes that were never measured are absent."""
+    how: dict[str, str] = {}
+    """How each was made, for people."""
+
+
 class PlanRecord(Part):
     """What the operator remembers between turns; kept in a ConfigMap of the plan."""
 
@@ -176,6 +187,8 @@ class PlanRecord(Part):
     """The answer behind the waiting plan."""
     waiting_question: str | None = None
     """Digest of the question that the waiting plan answers."""
+    demand: AdoptedDemand | None = None
+    """Measured rates behind the plan; absent where the declared ones are."""
 
 
 def digest(value: Any) -> str:

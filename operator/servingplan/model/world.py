@@ -150,6 +150,38 @@ class OtherPlan(Fact):
     """Price per node and hour, by pool object."""
 
 
+class Arrivals(Fact):
+    """Requests of one class as they were counted."""
+
+    model: str
+    name: str
+    """Of the class."""
+    intervals: tuple[tuple[float, float, float], ...] = ()
+    """In order of time: end (Unix seconds), length (seconds), requests. They do not overlap; gaps are possible."""
+    history: tuple[tuple[float, float], ...] = ()
+    """Of the last days: end of an hour (Unix seconds), mean of the hour (requests/s)."""
+    failing_since: str | None = None
+    """RFC 3339; since when nothing usable was read. Absent: ``intervals`` are fresh."""
+
+    @property
+    def key(self) -> str:
+        """``model/class``."""
+        return f"{self.model}/{self.name}"
+
+
+class SeenDemand(Fact):
+    """What Prometheus told about the arrivals of the plan's classes."""
+
+    signal: str = ""
+    """Which way of counting matched; empty: none yet."""
+    metrics: tuple[str, ...] = ()
+    """Names of the metrics that matched."""
+    problem: str | None = None
+    """Why the last reading failed, for people; it does not change from reading to reading."""
+    classes: tuple[Arrivals, ...] = ()
+    """By model and class."""
+
+
 class Observation(Fact):
     """Everything that one turn may know."""
 
@@ -165,6 +197,8 @@ class Observation(Fact):
     failures: tuple[Failure, ...] = ()
     leader_worker_sets: bool = False
     """The API server knows ``LeaderWorkerSet`` in ``leaderworkerset.x-k8s.io/v1``, without which a replica is one pod."""
+    demand: SeenDemand | None = None
+    """Absent where the spec asks for none."""
 
     def pool(self, name: str) -> PoolObject | None:
         """The object of a pool, where the spec names one."""

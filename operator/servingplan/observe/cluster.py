@@ -12,6 +12,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
+from servingplan.observe.demand import DemandReader
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 
@@ -29,9 +30,18 @@ def read_clock() -> str:
 class Reader:
     """Reads one plan's world. Blocks: call it in a thread."""
 
-    def __init__(self, api: Api, *, pool_kinds: frozenset[str] | None, clock: Callable[[], str] = read_clock) -> None:
-        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind."""
+    def __init__(
+        self,
+        api: Api,
+        *,
+        pool_kinds: frozenset[str] | None,
+        demand: DemandReader | None = None,
+        clock: Callable[[], str] = read_clock,
+    ) -> None:
+        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind. Without ``demand`` nothing
+        is measured."""
         self._api = api
+        self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe")
@@ -90,6 +100,7 @@ class Reader:
             other_plans=tuple(_listed(others_read, "other plans", failures)),
             leader_worker_sets=bool(_listed(multi_node_read, "the LeaderWorkerSet API", failures)),
             failures=tuple(failures),
+            demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
         )
 
     def _nodes(self) -> list[Node]:

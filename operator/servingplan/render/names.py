@@ -66,3 +66,11 @@ def routing_name(plan: str, chosen: str | None) -> str:
 def record_name(plan: str) -> str:
     """ConfigMap of the plan record."""
     return f"{plan}-plan"
+
+
+def arrivals_prefix(plan: str, model: str, name: str) -> str:
+    """Under which the gateway counts the requests of a class: the ``stat_prefix`` of its local rate limit in Envoy.
+
+    ``plan`` is ``namespace/name``. Envoy takes what stands before a dot for a level of its tree, so dots are escaped.
+    """
+    return "/".join((plan, model, name)).replace("%", "%25").replace(".", "%2E")

@@ -31,7 +31,7 @@ from servingplan.model.actions import (
     RestorePod,
     ScaleDeployment,
 )
-from servingplan.model.world import LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
+from servingplan.model.world import LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject, SeenDemand
 from servingplan.render import names
 
 NAMESPACE = "llm"
@@ -116,6 +116,7 @@ class SimulatedCluster:
         controllers_keep_up: bool = True,
     ) -> None:
         self.now = START
+        self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
         self.stop_ticks, self.collect_ticks = stop_ticks, collect_ticks
         self.never_ready = never_ready
@@ -207,6 +208,7 @@ class SimulatedCluster:
             ),
             pools=tuple(self._pool_seen(item) for item in self._pools_to_read() if "resize" in item),
             other_plans=self.other_plans,
+            demand=self.demand(self.now),
         )
 
     def _seen(self, pod: SimulatedPod) -> Pod:

@@ -92,9 +92,9 @@ class Driver:
         self.act()
         for _ in range(TICKS_OF_PATIENCE):
             if not self.cluster.busy and self.decision.wake_in_seconds is None:
-                before = self.cluster.observe().model_dump(exclude={"now", "plan"})
+                before = self.cluster.observe().model_dump(exclude={"now", "plan", "demand"})
                 self.tick()
-                if self.cluster.observe().model_dump(exclude={"now", "plan"}) == before:
+                if self.cluster.observe().model_dump(exclude={"now", "plan", "demand"}) == before:
                     return self.decision.fleet or Fleet()
             else:
                 self.tick()

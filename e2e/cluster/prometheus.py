@@ -1,0 +1,152 @@
+"""A real Prometheus as a child process: the one on the path, else Debian's package, unpacked into the user's cache folder.
+
+The package is fetched by ``apt-get download`` and unpacked by ``dpkg -x``, neither of which needs root nor installs
+anything. Its version is the one that the host's release has; ``VERSION`` is the one the tests were written against.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from e2e.cluster.binaries import cache_folder
+
+VERSION = "2.42"
+FETCH_SECONDS = 120
+START_SECONDS = 20
+
+
+class NotToBeHadError(RuntimeError):
+    """There is no Prometheus on this host, and none can be fetched; the text says why, in one line."""
+
+
+def program() -> Path:
+    """Path of a Prometheus; fetches it first where it is missing. Raises ``NotToBeHadError``."""
+    if found := shutil.which("prometheus"):
+        return Path(found)
+    folder = cache_folder() / "bin" / "prometheus-debian"
+    path = folder / "usr" / "bin" / "prometheus"
+    if not path.exists():
+        _fetch(folder)
+    return path
+
+
+def _fetch(folder: Path) -> None:
+    for needed in ("apt-get", "dpkg"):
+        if shutil.which(needed) is None:
+            raise NotToBeHadError(f"no prometheus on the path, and no {needed} to fetch Debian's package with")
+    print("prometheus: fetching Debian's package (19 MB) into the cache", file=sys.stderr, flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        try:
+            _run(["apt-get", "download", "--quiet", "prometheus"], Path(scratch))
+            package = next(Path(scratch).glob("prometheus_*.deb"), None)
+            if package is None:
+                raise NotToBeHadError("apt-get download prometheus brought no package")
+            _run(["dpkg", "-x", package.name, "unpacked"], Path(scratch))
+        except (subprocess.SubprocessError, OSError) as error:
+            why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            raise NotToBeHadError(
+                f"no prometheus on the path, and Debian's package cannot be had: {why[-1] if why else error}"
+            ) from error
+        try:
+            (Path(scratch) / "unpacked").rename(folder)
+        except OSError:
+            if not folder.exists():  # else another run was faster
+                raise
+
+
+def _run(command: list[str], folder: Path) -> None:
+    subprocess.run(
+        command,
+        cwd=folder,
+        check=True,
+        timeout=FETCH_SECONDS,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+
+
+class PrometheusProcess:
+    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``; ends with the block."""
+
+    def __init__(self, folder: Path, targets: dict[str, str], *, scrape_seconds: int = 1) -> None:
+        self._folder = folder
+        self._port = _free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "global": {"scrape_interval": f"{scrape_seconds}s", "scrape_timeout": f"{scrape_seconds}s"},
+            "scrape_configs": [
+                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+            ],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL of its API."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Until it is ready."""
+        command = [
+            str(program()),
+            f"--config.file={self._folder}/prometheus.yml",
+            f"--storage.tsdb.path={self._folder}/data",
+            f"--web.listen-address=127.0.0.1:{self._port}",
+            "--log.level=warn",
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                pass
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"Prometheus did not start: {(self._folder / 'log').read_text()[-800:]}")
+            time.sleep(0.05)
+
+    def value(self, query: str) -> float:
+        """Of the first series that a query finds; 0 where there is none."""
+        address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            rows = json.load(answer)["data"]["result"]
+        return float(rows[0]["value"][1]) if rows else 0.0
+
+    def stop(self) -> None:
+        """Kill it, as a lost node would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])

@@ -1,0 +1,56 @@
+"""Demand that a real Prometheus counts triples, and then Prometheus is lost."""
+
+import time
+
+import pytest
+
+from e2e.cluster import prometheus
+from e2e.cluster.nodes import A100
+from e2e.support import plans
+from e2e.support.exporter import COUNTER, Exporter
+from e2e.support.plans import SMALL
+from e2e.support.waiting import hold, wait_for
+
+pytestmark = pytest.mark.usefixtures("karpenter", "operator")
+
+
+@pytest.fixture
+def counted(scene, tmp_path):
+    """The gateway's counters, at 60 requests/s, and the Prometheus that scrapes them every second."""
+    try:
+        prometheus.program()
+    except prometheus.NotToBeHadError as error:
+        pytest.skip(str(error))
+    exporter = Exporter(f"{scene.namespace}/chat", SMALL, ["short"])
+    exporter.set({"short": 60.0})
+    with prometheus.PrometheusProcess(tmp_path / "prometheus", {"gateway": exporter.target}) as running:
+        # A few scrapes, so that the first plan is made of what is measured.
+        wait_for("Prometheus has scraped", lambda: running.value(f"count_over_time({COUNTER}[10s])") >= 4, seconds=30)
+        yield running, exporter
+    exporter.close()
+
+
+def test_a_surge_grows_the_fleet_within_a_minute_and_a_lost_prometheus_moves_nothing(scene, witness, counted):
+    running, exporter = counted
+    pool = scene.rented(A100, price=20)
+    demand = {"prometheus": {"url": running.url, "window": "1m"}}
+    scene.apply(plans.plan(scene.namespace, [plans.model(rate=20)], [pool], budget=60, demand=demand))
+    scene.wait_ready()
+    scene.wait_condition("DemandKnown", reason="Measured")
+    assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
+
+    exporter.set({"short": 180.0})
+    began = time.monotonic()
+    wait_for("the pool grows for three times the demand", lambda: scene.size_of(pool) == 3, seconds=60)
+    print(f"the pool was asked to grow {time.monotonic() - began:.1f} s after the demand had trebled")
+    scene.wait_ready()
+    (status,) = scene.plan()["status"]["classes"]
+    assert float(status["requestsPerSecond"]) == pytest.approx(180, rel=0.15)
+
+    running.stop()
+    scene.wait_condition("DemandKnown", reason="LastGood", seconds=30)
+    planned = scene.plan()["status"]["planHash"]
+    hold("the plan stays", lambda: scene.plan()["status"]["planHash"] == planned, seconds=12)
+    assert scene.size_of(pool) == 3
+    witness.catch_up()
+    assert witness.pool_sizes[pool["resize"]["name"]] == [0, 1, 3]

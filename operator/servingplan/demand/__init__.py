@@ -1,0 +1,1 @@
+"""PURE. Measured demand: samples of Prometheus -> requests by interval -> rates to plan for."""

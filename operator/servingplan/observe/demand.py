@@ -1,0 +1,271 @@
+"""Reads arrivals beside the turns: a slow Prometheus delays no turn, and a turn never sees half a reading.
+
+A reading that fails is tried again later and later. What is kept here is only what can be read again, and since when
+nothing could be: an operator that starts anew counts that time from its own start.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec, seconds_of
+from servingplan.demand.adopt import declared_rates, most_believable
+from servingplan.demand.change import latest_change
+from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned
+from servingplan.demand.signals import Counted, Query, Signal, signals
+from servingplan.model.world import Arrivals, SeenDemand
+from servingplan.observe.prometheus import ReadingError, ask
+
+log = logging.getLogger("servingplan.demand")
+
+POLL_SECONDS = 10.0
+POLLS_AT_ONCE = 4
+LONGEST_PAUSE_SECONDS = 120.0
+LEAST_STALE_SECONDS = 120.0
+"""Samples that are older than this, and than a few intervals, are not fresh."""
+MOST_SKEW_SECONDS = 30.0
+"""By which the clock of Prometheus may be ahead; samples of a later time are of no time."""
+HISTORY_DAYS = 7
+HISTORY_STEP_SECONDS = 3600
+HISTORY_EVERY_SECONDS = 1800.0
+FORGOTTEN_AFTER_SECONDS = 600.0
+"""A plan whose turns have not asked for this long is gone."""
+
+Plan = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass
+class _Watched:
+    """What is known of one plan."""
+
+    spec: PlanSpec
+    asked_at: float
+    """When a turn last wanted it; monotonic seconds."""
+    seen: SeenDemand | None = None
+    signal: Signal | None = None
+    """The one that matched last."""
+    pause: float = POLL_SECONDS
+    next_poll: float = 0.0
+    failing_since: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, float] = field(default_factory=dict)
+    """Where the rate of a class last changed, Unix seconds."""
+    history: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    history_at: float = -1e18
+    first: threading.Lock = field(default_factory=threading.Lock)
+
+
+class DemandReader:
+    """Polls Prometheus for the plans whose turns ask. Thread-safe; ``seen`` blocks on a plan's first reading only."""
+
+    def __init__(
+        self,
+        *,
+        ring: Callable[[str, str], None] = lambda _namespace, _name: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``ring`` wakes a plan whose demand changed suddenly; ``clock`` tells Unix seconds."""
+        self._ring = ring
+        self._clock = clock
+        self._plans: dict[Plan, _Watched] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._poll_on, name="demand", daemon=True)
+
+    def start(self) -> None:
+        """Begin to poll."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the present query; the thread does not keep the process alive."""
+        self._stopped.set()
+
+    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
+        """The last reading for a plan; None where its spec asks for none. Raises nothing."""
+        plan = (namespace, name)
+        if spec is None or spec.demand is None:
+            with self._lock:
+                self._plans.pop(plan, None)
+            return None
+        with self._lock:
+            watched = self._plans.get(plan)
+            if watched is None or _asks(watched.spec) != _asks(spec):
+                # What could not be read before an edit is still missing after it.
+                failing = watched.failing_since if watched else {}
+                watched = _Watched(spec=spec, asked_at=time.monotonic(), failing_since=failing)
+                self._plans[plan] = watched
+            watched.asked_at = time.monotonic()
+        with watched.first:
+            if watched.seen is None:
+                self.poll(plan)
+        return watched.seen
+
+    def poll(self, plan: Plan) -> None:
+        """One reading, whatever becomes of it."""
+        with self._lock:
+            watched = self._plans.get(plan)
+        if watched is None:
+            return
+        before = watched.seen
+        try:
+            signal, counted, metrics = _read(watched, plan, self._clock())
+            problem = None
+            watched.signal, watched.pause = signal, POLL_SECONDS
+            self._read_history(watched, signal)
+        except ReadingError as error:
+            assert watched.spec.demand is not None
+            counted, metrics = {}, frozenset()
+            problem = f"{watched.spec.demand.prometheus.url}: {error}"
+            watched.pause = min(2 * watched.pause, LONGEST_PAUSE_SECONDS)
+        watched.next_poll = time.monotonic() + watched.pause
+        watched.seen = self._conclude(watched, counted, metrics, problem)
+        if before is None or (before.signal, before.metrics, before.problem) != (
+            watched.seen.signal,
+            watched.seen.metrics,
+            watched.seen.problem,
+        ):
+            matched = ", ".join(watched.seen.metrics) or "no metric"
+            log.info("%s/%s: demand is counted by %s%s", *plan, matched, f"; {problem}" if problem else "")
+        if self._changed(watched) and before is not None:
+            self._ring(*plan)
+
+    def _conclude(
+        self, watched: _Watched, counted: Counted, metrics: frozenset[str], problem: str | None
+    ) -> SeenDemand:
+        now = self._clock()
+        classes = []
+        for key, declared in declared_rates(watched.spec).items():
+            assert watched.spec.demand is not None
+            begin = now - seconds_of(watched.spec.demand.prometheus.window)
+            intervals = tuple(
+                item
+                for item in believable(counted.get(key, ()), most_believable(declared))
+                if begin - 1.0 <= item[0] - item[1] and item[0] <= now + MOST_SKEW_SECONDS
+            )
+            if _is_fresh(intervals, now):
+                watched.failing_since.pop(key, None)
+            else:
+                intervals = ()
+                watched.failing_since.setdefault(key, _text(now))
+            model, _, name = key.rpartition("/")
+            history = tuple(item for item in watched.history.get(key, ()) if item[1] <= most_believable(declared))
+            classes.append(
+                Arrivals(
+                    model=model,
+                    name=name,
+                    intervals=intervals,
+                    history=history,
+                    failing_since=watched.failing_since.get(key),
+                )
+            )
+        if problem is None and watched.failing_since:
+            problem = f"no fresh samples for {', '.join(sorted(watched.failing_since))}"
+        return SeenDemand(
+            signal=watched.signal.name if watched.signal else "",
+            metrics=tuple(sorted(metrics)),
+            problem=problem,
+            classes=tuple(sorted(classes, key=lambda item: (item.model, item.name))),
+        )
+
+    def _changed(self, watched: _Watched) -> bool:
+        """Whether the rate of a class changed since the last reading."""
+        assert watched.seen is not None
+        rang = False
+        for item in watched.seen.classes:
+            first = latest_change(item.intervals)
+            if first:
+                end, length, _ = item.intervals[first]
+                rang = rang or end - watched.changes.get(item.key, -1e18) > 2 * length
+                watched.changes[item.key] = end
+        return rang
+
+    def _read_history(self, watched: _Watched, signal: Signal) -> None:
+        """The last days by the hour. It is worth having, not worth failing for."""
+        if time.monotonic() - watched.history_at < HISTORY_EVERY_SECONDS:
+            return
+        watched.history_at = time.monotonic()
+        assert watched.spec.demand is not None
+        url = watched.spec.demand.prometheus.url
+        query = Query(signal.history(HISTORY_STEP_SECONDS), HISTORY_STEP_SECONDS)
+        try:
+            rows = ask(url, query, self._clock(), reach=HISTORY_DAYS * 86400)
+            watched.history = {
+                key: tuple(cleaned(row.get("values") or ())) for row in rows for key in signal.keys_of(row)
+            }
+        except (ReadingError, TypeError) as error:
+            log.info("no history of demand: %s", error)
+
+    def _poll_on(self) -> None:
+        """Several at a time: a Prometheus that hangs must not make the others wait."""
+        with ThreadPoolExecutor(max_workers=POLLS_AT_ONCE, thread_name_prefix="demand") as threads:
+            while not self._stopped.wait(1.0):
+                now = time.monotonic()
+                with self._lock:
+                    gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
+                    for plan in gone:
+                        del self._plans[plan]
+                    due = [
+                        plan for plan, item in self._plans.items() if item.seen is not None and now >= item.next_poll
+                    ]
+                    for plan in due:
+                        self._plans[plan].next_poll = math.inf  # until this one has ended
+                for plan in due:
+                    threads.submit(self._poll_safely, plan)
+
+    def _poll_safely(self, plan: Plan) -> None:
+        try:
+            self.poll(plan)
+        except Exception:
+            log.exception("%s/%s: the reading of demand failed", *plan)
+            with self._lock:
+                if plan in self._plans:
+                    self._plans[plan].next_poll = time.monotonic() + LONGEST_PAUSE_SECONDS
+
+
+def _read(watched: _Watched, plan: Plan, now: float) -> tuple[Signal, Counted, frozenset[str]]:
+    """The first signal that matches; the one of the last reading is tried first."""
+    known = signals(watched.spec, "/".join(plan))
+    if watched.signal is not None:
+        known = tuple(sorted(known, key=lambda item: item.looks_for != watched.signal.looks_for))  # type: ignore[union-attr]
+    for signal in known:
+        assert watched.spec.demand is not None
+        url, window = watched.spec.demand.prometheus.url, seconds_of(watched.spec.demand.prometheus.window)
+        try:
+            answers = [ask(url, query, now, reach=window) for query in signal.queries]
+            counted, metrics = signal.read(answers)
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+            raise ReadingError("its answer is not what the API of Prometheus promises") from error
+        if any(counted.values()):
+            return signal, counted, metrics
+    looked_for = ", ".join(name for signal in known for name in signal.looks_for)
+    raise ReadingError(f"it has no samples of any of {looked_for} for the classes of this plan")
+
+
+def _asks(spec: PlanSpec) -> Any:
+    """What of a spec a reading depends on."""
+    assert spec.demand is not None
+    lengths = [
+        (model.name, item.name, item.input_tokens, item.output_tokens, item.requests_per_second)
+        for model in spec.models
+        for item in model.effective_classes
+    ]
+    return spec.demand, lengths
+
+
+def _is_fresh(intervals: Sequence[tuple[float, float, float]], now: float) -> bool:
+    if not intervals:
+        return False
+    end, length, _ = intervals[-1]
+    return now - end <= max(LEAST_STALE_SECONDS, ALIVE_INTERVALS * length)
+
+
+def _text(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,344 @@
+"""The reader of demand against a real Prometheus that scrapes a small exporter, and against answers that lie."""
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e2e.cluster import prometheus
+from e2e.support.exporter import COUNTER, LABEL, Exporter
+from servingplan.api.v1alpha1 import parse_spec
+from servingplan.demand.adopt import choose
+from servingplan.model.world import Observation, PlanObject
+from servingplan.observe import prometheus as client
+from servingplan.observe.demand import DemandReader
+from servingplan.render.names import arrivals_prefix
+
+pytestmark = pytest.mark.cluster
+ENVOY = Path(sys.executable).with_name("envoy")
+PLAN = ("llm", "chat")
+MODEL = "meta-llama/Llama-3.1-8B"
+CLASSES = ("chat", "long.in")
+
+
+def spec_of(url, **more):
+    classes = [
+        {"name": name, "inputTokens": length, "outputTokens": 200, "requestsPerSecond": "50"}
+        for name, length in zip(CLASSES, (200, 3000), strict=True)
+    ]
+    raw = {
+        "budget": {"dollarsPerHour": 10},
+        "models": [{"name": MODEL, "classes": classes}],
+        "nodePools": [{"name": "p", "nodeSelector": {"a": "b"}}],
+        "demand": {"prometheus": {"url": url, "window": "1m", "lastGoodFor": "10m", **more}},
+    }
+    spec, errors = parse_spec(raw)
+    assert errors == ()
+    return spec, raw
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Prometheus, its exporter, and an Envoy of which it scrapes the counters."""
+    try:
+        prometheus.program()
+    except prometheus.NotToBeHadError as error:
+        pytest.skip(str(error))
+    exporter = Exporter("/".join(PLAN), MODEL, CLASSES)
+    with prometheus.PrometheusProcess(tmp_path_factory.mktemp("prometheus"), {"gateway": exporter.target}) as running:
+        yield running, exporter
+    exporter.close()
+
+
+def rates(seen):
+    """Requests/s by class over the last intervals."""
+    found = {}
+    for item in seen.classes:
+        last = item.intervals[-3:]
+        found[item.name] = sum(count for *_, count in last) / sum(length for _, length, _ in last) if last else None
+    return found
+
+
+def until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def planned(raw, spec, seen, now, before=None):
+    world = Observation(
+        now=now, plan=PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw), demand=seen
+    )
+    return choose(spec, world, before)
+
+
+def test_a_life_with_prometheus(server):
+    """Rates are read, a surge rings, a restart of the gateway and a lie move nothing, then Prometheus goes away."""
+    running, exporter = server
+    spec, raw = spec_of(running.url)
+    rung = []
+    demand = DemandReader(ring=lambda *plan: rung.append(plan))
+    exporter.set({"chat": 40.0, "long.in": 20.0})
+
+    def read():
+        demand.poll(PLAN)
+        return demand.seen(*PLAN, spec)
+
+    first = demand.seen(*PLAN, spec)
+    assert [item.name for item in first.classes] == list(CLASSES)
+    until(lambda: len(read().classes[0].intervals) >= 5, 15, "Prometheus has no samples")
+    seen = read()
+    assert (seen.signal, seen.metrics, seen.problem) == ("envoy", (COUNTER,), None)
+    assert rates(seen) == pytest.approx({"chat": 40, "long.in": 20}, rel=0.1)
+    good = planned(raw, spec, seen, "2026-01-01T00:00:00Z")
+    assert good.finding.reason == "Measured"
+    assert good.rates[f"{MODEL}/chat"] == pytest.approx(40, rel=0.1)
+
+    before = len(rung)
+    exporter.set({"chat": 120.0})
+    started = time.monotonic()
+    until(lambda: read() and len(rung) > before, 10, "the surge does not ring")
+    print(f"a surge rang after {time.monotonic() - started:.1f} s of scrapes every second")
+    assert rung[-1] == PLAN
+    surge = planned(raw, spec, read(), "2026-01-01T00:00:20Z", good.adopted)
+    assert surge.rates[f"{MODEL}/chat"] == pytest.approx(120, rel=0.15)
+
+    exporter.restart()
+    time.sleep(3)
+    after = planned(raw, spec, read(), "2026-01-01T00:00:30Z", surge.adopted)
+    assert after.adopted == surge.adopted
+
+    for lie in ("NaN", "1e12", "-5"):
+        exporter.lie = lie
+        time.sleep(1.2)
+        lied = planned(raw, spec, read(), "2026-01-01T00:00:40Z", surge.adopted)
+        assert lied.rates == surge.rates, lie
+    exporter.lie = None
+
+    running.stop()
+    away = read()
+    assert away.problem == f"{running.url}: it cannot be reached"
+    last_good = planned(raw, spec, away, away.classes[0].failing_since, surge.adopted)
+    assert (last_good.finding.reason, last_good.rates) == ("LastGood", surge.rates)
+    declared = planned(raw, spec, away, "2100-01-01T00:00:00Z", surge.adopted)
+    assert declared.finding.reason == "Declared"
+    assert set(declared.rates.values()) == {50.0}
+    running.start()
+    exporter.set({"chat": 30.0})
+    until(lambda: read().problem is None, 15, "the reader does not find Prometheus again")
+
+
+def test_a_query_of_the_plan_is_used_in_place_of_the_known_metrics(server, monkeypatch):
+    running, exporter = server
+    monkeypatch.setattr("servingplan.demand.signals.QUERY_INTERVAL_SECONDS", 2)
+    query = (
+        f'sum by (model, class) (label_replace(label_replace(rate({COUNTER}{{{LABEL}=~"llm/.*"}}[$interval]), '
+        f'"model", "{MODEL}", "", ""), "class", "chat", "{LABEL}", ".*/chat"))'
+    )
+    spec, _ = spec_of(running.url, query=query)
+    exporter.set({"chat": 30.0})
+    demand = DemandReader()
+
+    def found():
+        demand.seen(*PLAN, spec)
+        demand.poll(PLAN)
+        return rates(demand.seen(*PLAN, spec))["chat"]
+
+    until(lambda: found() == pytest.approx(30, rel=0.15), 25, "the query's rates are not read")
+    assert demand.seen(*PLAN, spec).signal == "query"
+
+
+def test_envoy_counts_every_request_of_a_class_those_turned_away_too(tmp_path):
+    """The names that ``signals`` asks for are those that a stock Envoy exports for ``arrivals_prefix``."""
+    limit = "envoy.filters.http.local_ratelimit"
+    kind = "type.googleapis.com/envoy.extensions.filters."
+    every = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    ports = [prometheus._free_port() for _ in range(2)]
+    prefix = arrivals_prefix("/".join(PLAN), MODEL, CLASSES[1])
+    counted = {
+        "@type": f"{kind}http.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": prefix,
+        "token_bucket": {"max_tokens": 2, "tokens_per_fill": 1, "fill_interval": "600s"},
+        "filter_enabled": every,
+        "filter_enforced": every,
+    }
+    routes = [
+        {
+            "match": {"prefix": "/"},
+            "direct_response": {"status": 200},
+            "typed_per_filter_config": {limit: counted},
+        }
+    ]
+    filters = [
+        {"name": limit, "typed_config": {"@type": counted["@type"], "stat_prefix": "admission"}},
+        {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{kind}http.router.v3.Router"}},
+    ]
+    manager = {
+        "@type": f"{kind}network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "servingplan",
+        "route_config": {"virtual_hosts": [{"name": "servingplan", "domains": ["*"], "routes": routes}]},
+        "http_filters": filters,
+    }
+
+    def address(port):
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    config = {
+        "admin": {"address": address(ports[1])},
+        "static_resources": {"listeners": [{"address": address(ports[0]), "filter_chains": [{"filters": [network]}]}]},
+    }
+    (tmp_path / "envoy.yaml").write_text(yaml.safe_dump(config))
+
+    def ask(port, path):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    command = [ENVOY, "-c", tmp_path / "envoy.yaml", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                ask(ports[1], "/ready")
+                ask(ports[0], "/")
+                break
+            except OSError:
+                assert time.monotonic() < end, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+        statuses = [ask(ports[0], "/")[0] for _ in range(9)]
+        assert (statuses.count(200), statuses.count(429)) == (1, 8)
+        _, page = ask(ports[1], "/stats/prometheus")
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert f'{COUNTER}{{{LABEL}="{prefix}"}} 10' in page.splitlines()
+
+
+class Liar(ThreadingHTTPServer):
+    """Answers every query in one odd way."""
+
+    daemon_threads = True
+
+    def __init__(self, answer):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        """The reader hangs up on some; that is its right."""
+
+
+def says(body, status=200):
+    def answer(handler):
+        handler.send_response(status)
+        handler.end_headers()
+        handler.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
+
+    return answer
+
+
+def result(*rows):
+    return says({"status": "success", "data": {"resultType": "matrix", "result": list(rows)}})
+
+
+def drips(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(200):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def floods(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(400):
+        handler.wfile.write(b" " * 2**16)
+
+
+def redirects(handler):
+    handler.send_response(302)
+    handler.send_header("location", "http://169.254.169.254/")
+    handler.end_headers()
+
+
+OURS = {LABEL: arrivals_prefix("/".join(PLAN), MODEL, "chat")}
+LIES = {
+    "status 500": says({"status": "error", "error": "<secret>"}, 500),
+    "status 401": says(b"<secret>", 401),
+    "a redirect": redirects,
+    "no JSON": says(b"<html>"),
+    "JSON of another shape": says([1, 2]),
+    "no data": says({"status": "success"}),
+    "rows that are none": result(1, "a", None),
+    "values that are none": result({"metric": OURS, "values": 7}),
+    "labels that are none": result({"metric": [], "values": [[1, "1"]]}),
+    "nothing": result(),
+    "a single sample": result({"metric": OURS, "values": [[time.time(), "1"]]}),
+    "samples of the future": result({"metric": OURS, "values": [[1e18, "1"], [2e18, "5"]]}),
+    "old samples": result({"metric": OURS, "values": [[1, "1"], [16, "5"]]}),
+    "other labels": result({"metric": {LABEL: "x"}, "values": [[time.time() - 15, "1"], [time.time(), "9"]]}),
+    "deep nesting": says(b"[" * 100_000),
+    "no end": drips,
+    "too much": floods,
+}
+
+
+PROMISE, NO_SAMPLES, NOT_FRESH = "not what the API of Prometheus promises", "no samples of any of", "no fresh samples"
+SAYS = {
+    "status 500": "HTTP status 500",
+    "status 401": "HTTP status 401",
+    "a redirect": "HTTP status 302",
+    "no JSON": PROMISE,
+    "JSON of another shape": PROMISE,
+    "no data": PROMISE,
+    "rows that are none": PROMISE,
+    "values that are none": PROMISE,
+    "labels that are none": NO_SAMPLES,
+    "nothing": NO_SAMPLES,
+    "a single sample": NO_SAMPLES,
+    "samples of the future": NOT_FRESH,
+    "old samples": NOT_FRESH,
+    "other labels": NO_SAMPLES,
+    "deep nesting": PROMISE,
+    "no end": "did not answer within 0.6 s",
+    "too much": "larger than 8 MiB",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_answer_that_is_none_leaves_what_is_known(lie, monkeypatch):
+    monkeypatch.setattr(client, "DEADLINE_SECONDS", 0.6)
+    liar = Liar(LIES[lie])
+    try:
+        spec, raw = spec_of(f"http://127.0.0.1:{liar.server_port}")
+        started = time.monotonic()
+        seen = DemandReader().seen(*PLAN, spec)
+        assert time.monotonic() - started < 4
+    finally:
+        liar.shutdown()
+        liar.server_close()
+    assert all(item.failing_since and not item.intervals for item in seen.classes)
+    assert SAYS[lie] in seen.problem
+    assert "secret" not in seen.problem
+    assert set(planned(raw, spec, seen, "2026-01-01T00:00:00Z").rates.values()) == {50.0}
