@@ -6,6 +6,7 @@ nodes and ``NAME~K`` for nodes with K GPUs left, since a replica must fit what i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ def pose(*, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None) ->
     pruned: Counter[str] = Counter()
     fits: set[str] = set()
     servable: set[str] = set()
-    reasons: dict[str, Counter[str]] = {}
+    reasons: dict[str, list[Unfit]] = {}
     for model in spec.models:
         for variant in model.effective_variants:
             try:
@@ -247,7 +248,7 @@ def _estimates(
     pool: Pool,
     tensor_parallel: int,
     pipeline_parallel: int,
-    reasons: dict[str, Counter[str]],
+    reasons: dict[str, list[Unfit]],
     pruned: Counter[str],
 ) -> dict[str, Estimate]:
     assert pool.gpu is not None
@@ -268,7 +269,7 @@ def _estimates(
         )
         if isinstance(answer, Unfit):
             pruned[answer.reason] += 1
-            reasons.setdefault(class_key(model.name, item.name), Counter())[answer.message] += 1
+            reasons.setdefault(class_key(model.name, item.name), []).append(answer)
         else:
             found[item.name] = answer
     return found
@@ -332,14 +333,39 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
     return q.Running(nodes=nodes, replicas={name: count for name, count in replicas.items() if name in shapes})
 
 
-def _unfit_lines(spec: PlanSpec, fits: set[str], reasons: Mapping[str, Counter[str]]) -> list[str]:
+def _unfit_lines(spec: PlanSpec, fits: set[str], reasons: Mapping[str, list[Unfit]]) -> list[str]:
     lines = []
     for model in spec.models:
         for item in model.effective_classes:
             key = class_key(model.name, item.name)
             if key not in fits:
-                why = reasons.get(key)
+                why = reasons.get(key, [])
                 # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
-                text = list(why)[-1] if why else "no pool has its GPUs"
+                last = list(dict.fromkeys(refusal.message for refusal in why))[-1:]
+                text = last[0] if last else "no pool has its GPUs"
+                text += _slo_advice(_slo(model, item), why)
                 lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}")
     return lines
+
+
+def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
+    """The smallest change of each latency limit that would let some shape serve the class; empty where it is not that."""
+    missed = [refusal for refusal in refusals if refusal.reason == "SloUnreachable"]
+    if not missed:
+        return ""
+    ttft = min((r.least_ttft_seconds for r in missed if r.least_ttft_seconds is not None), default=None)
+    tpot = min((r.least_tpot_seconds for r in missed if r.least_tpot_seconds is not None), default=None)
+    changes = []
+    if ttft is not None and slo.ttft_seconds is not None:
+        changes.append(f"ttftSeconds {slo.ttft_seconds} to {_rounded_up(ttft / SERVICE_SHARE_OF_TTFT)}")
+    if tpot is not None and slo.tpot_seconds is not None:
+        changes.append(f"tpotSeconds {slo.tpot_seconds} to {_rounded_up(tpot)}")
+    if not changes:
+        return "; no change of one latency limit alone does"
+    return f"; the smallest change of one limit that would do: {' or '.join(changes)}"
+
+
+def _rounded_up(seconds: float) -> str:
+    """Four digits, never below."""
+    unit = 10.0 ** (math.floor(math.log10(seconds)) - 3)
+    return f"{math.ceil(seconds / unit * (1 - 1e-12)) * unit:.4g}"
