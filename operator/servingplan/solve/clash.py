@@ -29,10 +29,8 @@ class _Unknown(Exception):  # noqa: N818 (not an error: the end of a search)
     """Whether a question has a plan is not known."""
 
 
-def find_clash(question: Question, feasible: Feasible) -> Clash | None:
-    """The clash of a question that has no plan; None where it has one, or where that is not known."""
-    if feasible.holds(question) is not False:
-        return None
+def find_clash(question: Question, feasible: Feasible) -> Clash:
+    """The clash of a question that is known to have no plan."""
     search = _Search(question, feasible, tuple(limits_of(question)))
     names, guarantee = search.smallest()
     current = limits_of(question)
@@ -61,23 +59,26 @@ class _Search:
 
     def smallest(self) -> tuple[Sequence[str], Literal["smallest", "irreducible", "clash"]]:
         """The clash, and what is known of its size."""
-        guarantee: Literal["irreducible", "clash"] = "clash"
+        if not self._shrink():
+            return self.clash, "clash"
         try:
-            self._shrink()
-            guarantee = "irreducible"
             return self._smaller_than(len(self.clash)) or self.clash, "smallest"
         except _Unknown:
-            return self.clash, guarantee
+            return self.clash, "irreducible"
 
-    def _shrink(self) -> None:
-        """Drop limits in chunks that halve; the last chunks are of one, so that the clash ends irreducible."""
+    def _shrink(self) -> bool:
+        """Drop limits in chunks that halve; the last chunks are of one. Whether the clash is irreducible."""
+        known = True
         size = len(self.clash)
         while size > 1:
             size = (size + 1) // 2
             for start in range(len(self.clash) - size, -size, -size):
                 rest = [*self.clash[: max(0, start)], *self.clash[start + size :]]
-                if not self._has_plan(rest):
+                verdict = self.feasible.holds(without(self.question, set(self.names) - set(rest)))
+                if verdict is False:
                     self.clash = rest
+                known = known if size > 1 else known and verdict is not None
+        return known
 
     def _smaller_than(self, size: int) -> Sequence[str] | None:
         """The first clash of fewer limits, by size and then by order; None where there is none."""

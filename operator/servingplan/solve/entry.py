@@ -20,8 +20,10 @@ from servingplan.solve.report import answer_of, tidied
 
 NODE_LIMIT = 20_000
 """Default work limit of one level, in branch-and-bound nodes."""
-CLASH_NODES = 2_000
+CLASH_NODES = 500
 """Work limit of each search for a clash and for the smallest changes that end it, in branch-and-bound nodes."""
+CLASH_SECONDS = 30.0
+"""Backstop on that search where there is no deadline."""
 
 
 def solve(
@@ -76,11 +78,8 @@ def _impossible(question: Question, method: str, effort: Effort, *, why: bool) -
     """There is no plan; which limits exclude each other is sought in the time that is left."""
     if not why:
         return _infeasible(("the limits exclude each other",), method, effort.stopwatch)
-    clash = find_clash(question, Feasible(replace(effort, node_limit=CLASH_NODES)))
-    if clash is None:
-        return _infeasible(
-            ("the limits exclude each other; which of them was not found in time",), method, effort.stopwatch
-        )
+    clock = effort.stopwatch if effort.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
+    clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock)))
     answer = _infeasible(reasons.in_words(question, clash), method, effort.stopwatch)
     return answer.model_copy(update={"explanation": Explanation(clash=clash)})
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.question import Question
 from servingplan.solve.clash import find_clash
-from servingplan.solve.entry import CLASH_NODES, solve
+from servingplan.solve.entry import CLASH_NODES, CLASH_SECONDS, solve
 from servingplan.solve.feasible import Feasible
 from servingplan.solve.instance import instance_of
 from servingplan.solve.levels import Effort
@@ -73,8 +73,8 @@ def explain(
     clash = None
     if answer.unserved:
         before_each()
-        effort = Effort(0.0, CLASH_NODES, asker.stopwatch)
-        clash = find_clash(question, Feasible(effort, full_service=True))
+        clock = asker.stopwatch if asker.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
+        clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock), full_service=True))
     return Explanation(
         worth=tuple(worth),
         alternatives=tuple(others),

@@ -6,16 +6,25 @@ full whatever some `survive` rule protects; under MaximizeService it must serve 
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 
 from servingplan.model.question import Question, QuestionError, RequestClass
+from servingplan.solve.cover import by_class, dearest_first
 from servingplan.solve.exact import guarded_search
-from servingplan.solve.instance import instance_of
+from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of
+from servingplan.solve.instance import Instance, instance_of
 from servingplan.solve.levels import Effort, Found
 
 HARDLY_ANY = 1e-6
 """Part of the mix that counts as "served at all" under MaximizeService."""
 ANY_GAP = 0.99
 """Gap of a search that only asks whether there is a plan."""
+SHARE_OF_TIME = 0.2
+"""Part of the time that is left which one search for any plan may take."""
+SHARE_OF_CHEAPEST = 0.5
+"""The same for a search for the cheapest plan, of which there is at most one."""
+SPARE = (1.0, 1.5, 2.0, 3.0)
+"""How much more than is asked the plans that are constructed carry, against the loss of nodes."""
 
 
 @dataclass(slots=True)
@@ -38,7 +47,9 @@ class Feasible:
         verdict = _without_search(question, full_service=self.full_service)
         if verdict is not None:
             return verdict
-        found = self._search(question, gap=ANY_GAP)
+        if _constructed(self._instance(question)):
+            return True
+        found = self._search(question, gap=ANY_GAP, share=SHARE_OF_TIME)
         return None if found is None or not (found.nodes or found.infeasible) else bool(found.nodes)
 
     def cheapest(self, question: Question) -> tuple[float | None, bool]:
@@ -48,26 +59,45 @@ class Feasible:
             return None, True
         if verdict:
             return floor_dollars(question), True
-        found = self._search(question, gap=0.0)
+        found = self._search(question, gap=0.0, share=SHARE_OF_CHEAPEST)
         if found is None or not (found.nodes or found.infeasible):
             return None, False
         if found.infeasible:
             return None, True
+        pools = self._instance(question).pools
         price = {pool.name: pool.dollars_per_node_hour for pool in question.pools}
-        pools = instance_of(needs_of(question, full_service=self.full_service)).pools
-        return math.fsum(price[pool.name] * n for pool, n in zip(pools, found.nodes, strict=True)), (
-            found.stopped == "proved"
-        )
+        dollars = math.fsum(price[pool.name] * count for pool, count in zip(pools, found.nodes, strict=True))
+        return dollars, found.stopped == "proved"
 
-    def _search(self, question: Question, *, gap: float) -> Found | None:
+    def _instance(self, question: Question) -> Instance:
+        return instance_of(needs_of(question, full_service=self.full_service))
+
+    def _search(self, question: Question, *, gap: float, share: float) -> Found | None:
         if self.spent():
             return None
         self.asked += 1
+        instance = self._instance(question)
+        effort = replace(self.effort.share(share), relative_gap=gap)
         try:
-            instance = instance_of(needs_of(question, full_service=self.full_service))
-            return guarded_search(instance, replace(self.effort, relative_gap=gap), all_classes=True)
+            return guarded_search(instance, effort, start=_constructed(instance), all_classes=True)
         except QuestionError:  # a loss that cannot be guarded against, for the many ways to fill a node
             return None
+
+
+def _constructed(instance: Instance) -> Incumbent | None:
+    """The cheapest plan that simple rules find, all classes served in full; a search may take long to find any."""
+    asked = [cls.requests_per_second for cls in instance.classes]
+    order = dearest_first(instance)
+    plans = []
+    for spare, whole_price in product(SPARE if instance.question.survive else SPARE[:1], (False, True)):
+        draft = by_class(instance, [spare * rate for rate in asked], order=order, whole_price=whole_price)
+        plan = incumbent_of(instance, draft.copies, asked) if draft else None
+        if plan is not None and all(
+            math.fsum(rate for (_, j), rate in plan.rates.items() if j == k) >= want * (1 - 1e-9)
+            for k, want in enumerate(asked)
+        ):
+            plans.append(plan)
+    return best_of(plans)
 
 
 def floor_dollars(question: Question) -> float:
