@@ -58,8 +58,10 @@ def explain(
         fleet = record.fleet
         in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
         console().print(explanation_view(found, problems=problems, in_force=in_force))
-    if found.answer is None or found.answer.status == "Infeasible":
-        raise typer.Exit(3 if found.answer is not None or not problems else 2)
+    if problems or found.answer is None:
+        raise typer.Exit(2)
+    if found.answer.status == "Infeasible":
+        raise typer.Exit(3)
 
 
 def _world(plan_file: str | None, live: str | None, namespace: str, world_file: str | None) -> Observation:

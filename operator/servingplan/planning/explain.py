@@ -56,9 +56,10 @@ def explain_plan(
     """
     stopwatch = Stopwatch(deadline_seconds)
     posed, errors = pose(spec=spec, pools=pools, incumbent=None)
-    problems = (*map(str, errors), *posed.unfit, *(f"{name}: no node has room for it" for name in posed.no_room))
+    problems = (*map(str, errors), *posed.unfit)
     if posed.question is None or errors:
-        return Explained(None, None, problems)
+        no_room = tuple(f"{name}: no node of the pools can take a replica for it" for name in posed.no_room)
+        return Explained(None, None, problems + no_room)
     before_each()
     question = posed.question
     left = stopwatch.remaining_seconds()

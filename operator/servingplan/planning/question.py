@@ -366,6 +366,6 @@ def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
 
 
 def _rounded_up(seconds: float) -> str:
-    """Four digits, never below."""
+    """Four digits, never below, as the spec writes decimals."""
     unit = 10.0 ** (math.floor(math.log10(seconds)) - 3)
-    return f"{math.ceil(seconds / unit * (1 - 1e-12)) * unit:.4g}"
+    return f"{math.ceil(seconds / unit * (1 - 1e-12)) * unit:.9f}".rstrip("0").rstrip(".")
