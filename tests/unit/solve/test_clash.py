@@ -189,7 +189,7 @@ def impossible_questions(count):
 @pytest.mark.parametrize("block", range(3))
 def test_the_clash_is_a_smallest_one_and_each_change_the_smallest_that_does(block):
     kinds = set()
-    for seed, question in itertools.islice(impossible_questions(36), block, None, 3):
+    for seed, question in itertools.islice(impossible_questions(45), block, None, 3):
         answer = solve(question)
         assert answer.status == "Infeasible", seed
         assert verify(question, answer) == (), seed
