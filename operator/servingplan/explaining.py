@@ -123,6 +123,7 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
         ),
         clash=tuple(_cut(line) for line in clash[:MOST_LINES]),
         pruned=_cut(words.pruned(explanation.pruned, len(found.question.shapes))),
+        not_asked=explanation.not_asked,
     )
 
 

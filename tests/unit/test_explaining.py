@@ -10,7 +10,11 @@ from servingplan.cycle import Turns
 from servingplan.decide import decide
 from servingplan.explaining import Explainer, explain_world
 from servingplan.model.outcome import Outcome
+from servingplan.planning.explain import explain_plan
+from servingplan.planning.pools import read_pools
+from servingplan.planning.record import effective_spec, read_record
 from servingplan.status import conclude, explained_as
+from servingplan.verify import verify
 from tests.unit.simulation.driver import exact
 from tests.unit.simulation.plans import model, operator, plan
 
@@ -61,6 +65,15 @@ def test_the_status_keeps_an_explanation_until_another_question_is_asked(rest, e
     assert conclude(later, asked_nothing, Outcome()).explanation == explanation
     other = decision.model_copy(update={"asked": "another"})
     assert conclude(later, other, Outcome()).explanation is None
+
+
+def test_an_explanation_without_time_says_how_much_it_left_out(rest):
+    spec, _ = effective_spec(rest.plan.spec, read_record(rest))
+    pools, _ = read_pools(spec, rest)
+    found = explain_plan(spec=spec, pools=pools, deadline_seconds=1e-6)
+    assert found.explanation.worth == ()
+    assert found.explanation.not_asked > 0
+    assert verify(found.question, found.answer) == ()
 
 
 def test_no_question_is_begun_while_a_turn_is_under_way(rest, explanation):

@@ -164,6 +164,8 @@ class ExplanationStatus(StatusPart):
     """Limits that exclude a plan, or full service, with the smallest change of each that would do."""
     pruned: str = ""
     """How many shapes were left out before the search, and why."""
+    not_asked: int = 0
+    """How many questions about worth and alternatives were left out, for want of time."""
 
 
 class PlanStatus(StatusPart):

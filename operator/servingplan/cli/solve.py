@@ -55,7 +55,11 @@ def solve_command(
         ),
     ] = "exact",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Add what one more unit of each limit is worth, and alternatives.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Add what one more unit of each limit is worth, and alternatives; takes up to --deadline again.",
+        ),
     ] = False,
 ) -> None:
     """Answer a planning question: which nodes, which replicas, who serves what."""

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from servingplan.api.v1alpha1 import PlanSpec, Slo
 from servingplan.model.answer import Answer, Explanation, WhatIf
-from servingplan.model.question import Question
+from servingplan.model.question import Question, QuestionError
 from servingplan.planning.pools import Pool
 from servingplan.planning.question import pose
 from servingplan.solve import explain, solve
@@ -25,6 +25,8 @@ SLO = "slo"
 """Name of that what-if."""
 SHARE_OF_BASE = 0.5
 """Part of the time that finding the plan itself may take."""
+LEAST_SECONDS = 0.1
+"""What it gets at least."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ def explain_plan(
     before_each()
     question = posed.question
     left = stopwatch.remaining_seconds()
-    answer = solve(question, method="anytime", deadline_seconds=left and left * SHARE_OF_BASE)
+    try:
+        share = None if left is None else max(LEAST_SECONDS, left * SHARE_OF_BASE)
+        answer = solve(question, method="anytime", deadline_seconds=share)
+    except QuestionError as error:
+        return Explained(None, None, (*problems, str(error)))
     asker = Asker(stopwatch, before_each)
     looser = _with_looser_slo(spec, pools, answer, asker) if answer.status != "Infeasible" else None
-    found = explain(
-        question, answer, deadline_seconds=stopwatch.remaining_seconds() or deadline_seconds, before_each=before_each
-    )
+    found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds(), before_each=before_each)
     found = found.model_copy(
         update={
             "worth": (*found.worth, *((looser,) if looser else ())),

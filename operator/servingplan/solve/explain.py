@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from servingplan.model.answer import Answer, Explanation, WhatIf
-from servingplan.model.question import Question
+from servingplan.model.question import Question, QuestionError
 from servingplan.solve.clash import find_clash
 from servingplan.solve.entry import CLASH_NODES, CLASH_SECONDS, solve
 from servingplan.solve.feasible import Feasible
@@ -40,15 +40,18 @@ class Asker:
     before_each: Callable[[], None]
 
     def answer(self, question: Question) -> Answer | None:
-        """The answer, found from scratch; None where time is up."""
+        """The answer, found from scratch; None where time is up, or a loss cannot be guarded against in this question."""
         self.before_each()
         left = self.stopwatch.remaining_seconds()
         if left is not None and left <= 0.0:
             return None
         fresh = question.model_copy(update={"running": None, "change": None})
-        return solve(
-            fresh, method="anytime", deadline_seconds=left, relative_gap=GAP, node_limit=NODES, why_infeasible=False
-        )
+        try:
+            return solve(
+                fresh, method="anytime", deadline_seconds=left, relative_gap=GAP, node_limit=NODES, why_infeasible=False
+            )
+        except QuestionError:
+            return None
 
 
 def explain(
