@@ -25,8 +25,6 @@ log = logging.getLogger("servingplan")
 
 LONGEST_LINE = 300
 """Characters of a line of the status."""
-MOST_LINES = 10
-"""Lines about a clash."""
 MOST_WORTH = 16
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -121,7 +119,7 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
             AlternativeStatus(name=_cut(item.name), outcome=_cut(words.outcome(item.answer)))
             for item in explanation.alternatives
         ),
-        clash=tuple(_cut(line) for line in clash[:MOST_LINES]),
+        clash=tuple(map(_cut, clash)),
         pruned=_cut(words.pruned(explanation.pruned, len(found.question.shapes))),
         not_asked=explanation.not_asked,
     )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from servingplan.model.answer import Answer, Clash, Ease, WhatIf
 
 NOTHING = "nothing"
+MOST_LINES = 8
+"""About a clash."""
 
 _ONE_MORE = {
     "budget": "1 $/h more of budget",
@@ -91,8 +93,13 @@ def share(answer: Answer) -> str:
 
 
 def clash_lines(clash: Clash) -> tuple[str, ...]:
-    """One line per limit that has to do with it."""
-    return tuple(_clash_line(ease) for ease in clash.limits)
+    """One line per limit that has to do with it; of very many the first, those with a known change before others."""
+    told = (
+        sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
+    )
+    lines = tuple(_clash_line(ease) for ease in told[:MOST_LINES])
+    left = len(clash.limits) - len(lines)
+    return (*lines, f"and {left} more limits") if left else lines
 
 
 def clash_title(clash: Clash) -> str:

@@ -31,10 +31,11 @@ class _Unknown(Exception):  # noqa: N818 (not an error: the end of a search)
 
 def find_clash(question: Question, feasible: Feasible) -> Clash:
     """The clash of a question that is known to have no plan."""
-    search = _Search(question, feasible, tuple(limits_of(question)))
+    enough = enough_nodes(question)
+    search = _Search(question, feasible, tuple(limits_of(question)), enough)
     names, guarantee = search.smallest()
     current = limits_of(question)
-    limits = tuple(_ease(question, name, current[name], feasible) for name in names)
+    limits = tuple(_ease(question, name, current[name], feasible, enough) for name in names)
     return Clash(
         goal="full service" if feasible.full_service else "any plan",
         guarantee=guarantee,
@@ -49,6 +50,8 @@ class _Search:
     question: Question
     feasible: Feasible
     names: tuple[str, ...]
+    enough: int
+    """Nodes of a pool beyond which more can help nobody."""
     clash: list[str] = field(init=False)
     """Limits that are known to clash, ever fewer."""
     corrections: list[frozenset[str]] = field(default_factory=list)
@@ -74,7 +77,9 @@ class _Search:
             size = (size + 1) // 2
             for start in range(len(self.clash) - size, -size, -size):
                 rest = [*self.clash[: max(0, start)], *self.clash[start + size :]]
-                verdict = self.feasible.holds(without(self.question, set(self.names) - set(rest)))
+                if self.feasible.spent():
+                    return False
+                verdict = self._verdict(rest)
                 if verdict is False:
                     self.clash = rest
                 known = known if size > 1 else known and verdict is not None
@@ -103,13 +108,16 @@ class _Search:
         self.corrections.append(frozenset(self.names) - set(grown))
 
     def _has_plan(self, kept: Iterable[str]) -> bool:
-        verdict = self.feasible.holds(without(self.question, set(self.names) - set(kept)))
+        verdict = self._verdict(kept)
         if verdict is None:
             raise _Unknown
         return verdict
 
+    def _verdict(self, kept: Iterable[str]) -> bool | None:
+        return self.feasible.holds(without(self.question, set(self.names) - set(kept), enough=self.enough))
 
-def _ease(question: Question, name: str, now: float, feasible: Feasible) -> Ease:
+
+def _ease(question: Question, name: str, now: float, feasible: Feasible, enough: int) -> Ease:
     """The smallest change of this limit alone with which the whole question has a plan."""
     kind, _, item = name.partition(":")
 
@@ -121,17 +129,19 @@ def _ease(question: Question, name: str, now: float, feasible: Feasible) -> Ease
 
     try:
         if kind == "budget":
-            needed, known = feasible.cheapest(without(question, ["budget"]))
+            needed, known = feasible.cheapest(without(question, ["budget"], enough=enough))
             return Ease(limit=name, now=now, needed=needed, known=known)
-        return Ease(limit=name, now=now, needed=_nearest(question, kind, item, now, holds))
+        return Ease(limit=name, now=now, needed=_nearest(question, kind, item, now, holds, enough))
     except _Unknown:
         return Ease(limit=name, now=now, known=False)
 
 
-def _nearest(question: Question, kind: str, item: str, now: float, holds: Callable[[float], bool]) -> float | None:
+def _nearest(
+    question: Question, kind: str, item: str, now: float, holds: Callable[[float], bool], enough: int
+) -> float | None:
     """The value nearest to `now` at which it holds."""
     if kind in ("pool", "max_copies"):
-        most = int(now) + enough_nodes(question) * max(pool.gpus_per_node for pool in question.pools)
+        most = int(now) + enough * max(pool.gpus_per_node for pool in question.pools)
         return least_integer(int(now), min(MOST_NODES, most), holds)
     if kind == "floor":
         fewer = least_integer(0, int(now), lambda fewer: holds(now - fewer))

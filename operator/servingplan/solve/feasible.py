@@ -47,6 +47,8 @@ class Feasible:
         verdict = _without_search(question, full_service=self.full_service)
         if verdict is not None:
             return verdict
+        if self.spent():
+            return None
         if _constructed(self._instance(question)):
             return True
         found = self._search(question, gap=ANY_GAP, share=SHARE_OF_TIME)

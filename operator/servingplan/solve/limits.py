@@ -73,10 +73,9 @@ def changed(question: Question, change: Mapping[str, float]) -> Question:
     )
 
 
-def without(question: Question, names: Iterable[str]) -> Question:
-    """The question with these limits dropped: set to values at which they restrict nothing."""
+def without(question: Question, names: Iterable[str], *, enough: int) -> Question:
+    """The question with these limits dropped: set to values at which they restrict nothing; `enough` nodes of a pool."""
     dropped = set(names)
-    enough = enough_nodes(question)
     change = {
         name: value
         for name in sorted(dropped - {"budget"})

@@ -17,17 +17,31 @@ FIELDS = {
 }
 """By kind of limit: its field in the question, and what to do with it."""
 
+MOST_LINES = 12
+MOST_NAMES = 6
+"""What a person reads of a clash of very many limits; the answer's data name all of them."""
+
 
 def in_words(question: Question, clash: Clash) -> tuple[str, ...]:
     """One line per limit: what it is, what it excludes together with which others, and what to change."""
     served = {name for shape in question.shapes for name in shape.requests_per_second}
-    return tuple(_line(question, clash, ease, served) for ease in clash.limits)
+    told = (
+        sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
+    )
+    lines = [_line(question, clash, ease, served) for ease in told[:MOST_LINES]]
+    left = len(clash.limits) - len(lines)
+    return (
+        (*lines, f"{left} more limits may have to do with it; the search for fewer was cut short")
+        if left
+        else tuple(lines)
+    )
 
 
 def _line(question: Question, clash: Clash, ease: Ease, served: set[str]) -> str:
     kind, _, item = ease.limit.partition(":")
     field, advice = FIELDS[kind]
-    others = ", ".join(other.limit for other in clash.limits if other is not ease)
+    names = [other.limit for other in clash.limits if other is not ease]
+    others = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
     what = "no full service" if clash.goal == "full service" else "no plan"
     text = f"{ease.limit}: {field} {ease.now:.10g} leaves {what}" + (f" together with {others}" if others else "")
     if kind == "class" and item not in served:

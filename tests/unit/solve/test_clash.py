@@ -12,6 +12,7 @@ import pytest
 from servingplan.model.question import Pool, Question, RequestClass, Shape, SurviveRule
 from servingplan.solve import solve
 from servingplan.solve.limits import least_integer
+from servingplan.solve.reasons import MOST_LINES
 from servingplan.verify import verify
 
 MORE = 5
@@ -241,6 +242,20 @@ def test_several_floors_over_the_budget_clash_with_it():
     assert answer.reasons[0] == (
         "budget: budget_dollars_per_hour 10 leaves no plan together with floor:p0, floor:p1; raise the budget to 24"
     )
+
+
+def test_a_clash_of_very_many_limits_is_told_in_few_lines():
+    pools = tuple(Pool(name=f"p{i}", gpus_per_node=1, dollars_per_node_hour=1.0, max_nodes=0) for i in range(40))
+    shapes = tuple(Shape(name=f"s{i}", model="m", gpus={f"p{i}": 1}, requests_per_second={"k": 1.0}) for i in range(40))
+    question = Question(
+        objective="MaximizeService", budget_dollars_per_hour=10.0, pools=pools, shapes=shapes,
+        classes=(RequestClass(name="k", model="m", requests_per_second=1.0),),
+    )  # fmt: skip
+    answer = solve(question)
+    assert len(answer.explanation.clash.limits) == 41
+    assert len(answer.reasons) == MOST_LINES + 1
+    assert max(map(len, answer.reasons)) < 200
+    assert verify(question, answer) == ()
 
 
 @pytest.mark.parametrize("change", [{"needed": 5.0}, {"now": 11.0}, {"limit": "pool:nowhere"}])
