@@ -24,6 +24,8 @@ def test_three_periods_without_a_change_are_three_periods_without_a_write(scene,
         scene.apply(plans.plan(scene.namespace, [plans.model(rate=120)], [rented, fixed], budget=50))
         scene.wait_ready()
         assert proxy.writes
+        explained = lambda: "explanation" in (scene.plan().get("status") or {})  # noqa: E731
+        wait_for("the status explains the plan", explained, seconds=60)
         _settle(proxy)
 
         written = len(proxy.writes)

@@ -48,3 +48,8 @@ def test_an_incident_is_a_file_that_replays_to_the_same_decision(scene, witness,
     world.write_text(json.dumps(bare))
     fresh = json.loads(servingplan("plan", str(plan), "--world", str(world), "-o", "json"))
     assert Fleet.model_validate(fresh["fleet"]).hash == status["planHash"]
+
+    # The cluster itself explains its plan, and says which one is in force.
+    told = servingplan("explain", "--live", "chat", "-n", scene.namespace, kubeconfig=own).decode()
+    assert f"in force: plan {status['planHash']}, " in told
+    assert "one more node of east" in told

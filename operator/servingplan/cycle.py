@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from servingplan.answering import RememberedSolve
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
 from servingplan.decide import Solve, decide, overdue, publish, retire
 from servingplan.errors import ApiError
+from servingplan.explaining import Explainer
 from servingplan.kube import EVENTS, PLANS, Api
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import Decision
@@ -26,6 +27,9 @@ from servingplan.render import names
 from servingplan.status import Event, conclude, events
 
 log = logging.getLogger("servingplan")
+
+WHILE_EXPLAINING_SECONDS = 2.0
+"""Between turns while an explanation is under way, so that the status shows it soon."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,22 @@ class Turns:
         self._reader = reader
         self._writer = Writer(api)
         self._solve = RememberedSolve(solve)
+        self._explainer = Explainer()
         self._namespace = namespace
         self._name = name
 
     async def take(self) -> TurnReport:
         """One turn. Raises ``ApiError`` only where the plan itself cannot be read or its status not be written."""
+        with self._explainer.turn():
+            report = await self._take()
+        if report.world is None or report.decision is None or report.writes:
+            return report
+        if not self._explainer.begin(report.world, report.decision):
+            return report
+        wake = min(WHILE_EXPLAINING_SECONDS, report.wake_in_seconds or WHILE_EXPLAINING_SECONDS)
+        return replace(report, wake_in_seconds=wake)
+
+    async def _take(self) -> TurnReport:
         started = time.monotonic()
         world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
         if world is None:
@@ -129,7 +144,7 @@ class Turns:
         )
 
     def _report(self, world: Observation, decision: Decision, outcome: Outcome) -> int:
-        status = conclude(world, decision, outcome)
+        status = conclude(world, decision, outcome, self._explainer.of(decision))
         posted = events(world, decision, outcome, status)
         writes = 0
         wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -58,6 +58,8 @@ class _Turn:
     findings: list[Finding] = field(default_factory=list)
     plan_is_due_in: float | None = None
     """Seconds until a better plan that is known may take over."""
+    asked: str | None = None
+    """Digest of the question that was posed."""
 
     def find(self, condition: str, reason: str, message: str, *, holds: bool = False) -> None:
         self.findings.append(Finding(condition=condition, reason=reason, message=message, holds=holds))
@@ -130,6 +132,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
             waiting=record.waiting,
             first=first,
             findings=tuple(turn.findings),
+            asked=turn.asked,
             spend_dollars_per_hour=known_spend,
         )
     # A shrink that the budget forces waits neither for approval nor for a spec that is right again.
@@ -156,6 +159,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         routing=_routing_actions(world, in_force, fleet, facts, step.ready),
         shrink=step.after_routing,
         findings=tuple(turn.findings),
+        asked=turn.asked,
         spend_dollars_per_hour=known_spend,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
@@ -250,7 +254,9 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
             "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; add nodes or pools"
         )
         return record, True
-    asked = digest([json.loads(canonical_json(posed.question.model_copy(update={"running": None}))), names_of])
+    asked = turn.asked = digest(
+        [json.loads(canonical_json(posed.question.model_copy(update={"running": None}))), names_of]
+    )
     if record.fleet is not None and record.question == asked:
         kept = {"spec": world.plan.spec, "generation": world.plan.generation}
         return record.model_copy(update={**kept, **_NOTHING_WAITS}), False

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from servingplan.api.status_v1alpha1 import (
     ClassStatus,
     Condition,
     Cost,
     DeploymentStatus,
+    ExplanationStatus,
     PlanStatus,
     PoolStatus,
     RoutingStatus,
@@ -51,8 +54,10 @@ class Event(Part):
     message: str
 
 
-def conclude(world: Observation, decision: Decision, outcome: Outcome) -> PlanStatus:
-    """The status after a turn."""
+def conclude(
+    world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
+) -> PlanStatus:
+    """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
     spec, _ = effective_spec(world.plan.spec, read_record(world))
     if spec is None:
         return PlanStatus(
@@ -97,8 +102,23 @@ def conclude(world: Observation, decision: Decision, outcome: Outcome) -> PlanSt
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        explanation=explanation or _explained_before(world, decision),
         conditions=_dated(world, _all_conditions(world, spec, pools, decision, outcome)),
     )
+
+
+def _explained_before(world: Observation, decision: Decision) -> ExplanationStatus | None:
+    """The explanation that the status has, unless the turn posed another question."""
+    try:
+        found = ExplanationStatus.model_validate(world.plan.status.get("explanation"))
+    except ValidationError:
+        return None
+    return found if decision.asked is None or found.of == explained_as(decision.asked) else None
+
+
+def explained_as(asked: str) -> str:
+    """How the status names a question, by its digest."""
+    return asked[:8]
 
 
 def events(world: Observation, decision: Decision, outcome: Outcome, status: PlanStatus) -> tuple[Event, ...]:

@@ -6,9 +6,9 @@ imports only the nouns, so that an error in one is not repeated in the other. Nu
 
 What is checked: names, signs and finiteness; nodes within floors and caps; dollars within the budget; copies within
 `max_copies`; that the node groups hold exactly the copies, fit their nodes and cover all nodes; that no copy is loaded above
-its utilisation; quality; that what is served, unserved and asked for adds up; survival of losses; and that objective,
-bound, gap, levels and status agree with each other. What is not: that a bound is true, or that an infeasible question is
-so; both would need a proof that the answer does not carry.
+its utilisation; quality; that what is served, unserved and asked for adds up; survival of losses; that objective, bound,
+gap, levels and status agree with each other; and the explanation, see `verify_explanation`. What is not: that a bound is
+true, or that an infeasible question is so; both would need a proof that the answer does not carry.
 """
 
 import math
@@ -19,6 +19,7 @@ from functools import cached_property
 
 from servingplan.model.answer import Answer, Level, Placement
 from servingplan.model.question import Pool, Question, RequestClass, Shape
+from servingplan.verify_explanation import faults
 
 TOLERANCE = 1e-6
 
@@ -427,9 +428,16 @@ def _no_plan(case: _Case) -> Iterator[str]:
             yield f"{field} is {getattr(answer, field)!r}; an infeasible answer has no plan"
 
 
+def _explanation(case: _Case) -> Iterator[str]:
+    def broken(question: Question, answer: Answer) -> list[str]:
+        return [f"{found.promise}: {found.message}" for found in verify(question, answer)]
+
+    return faults(case.question, case.answer, broken)
+
+
 _Check = Callable[[_Case], Iterator[str]]
 _FOUNDATIONS: dict[str, _Check] = {"numbers": _numbers, "names": _names}
-_INFEASIBLE: dict[str, _Check] = {"reasons": _no_plan}
+_INFEASIBLE: dict[str, _Check] = {"reasons": _no_plan, "explanation": _explanation}
 _PROMISES: dict[str, _Check] = {
     "nodes": _nodes,
     "budget": _budget,
@@ -441,4 +449,5 @@ _PROMISES: dict[str, _Check] = {
     "survive": _survival,
     "objective": _objective,
     "proof": _proof,
+    "explanation": _explanation,
 }

@@ -131,6 +131,43 @@ class SolverStatus(StatusPart):
     """What keeps the plan from being better."""
 
 
+class WorthStatus(StatusPart):
+    """What one more unit of a limit brings."""
+
+    one_more: str
+    """The limit, and how much more of it."""
+    brings: str
+    """Requests, dollars or scale gained, or that it is nothing, or cannot be told from nothing."""
+
+
+class AlternativeStatus(StatusPart):
+    """Another plan that could be had."""
+
+    name: str
+    """What would be different."""
+    outcome: str
+    """What it would cost and serve."""
+
+
+class ExplanationStatus(StatusPart):
+    """Why the plan is as it is; found when nothing else is to be done, at most once for each question."""
+
+    of: str
+    """Names the question that is explained."""
+    best: str
+    """The best plan for that question, whatever runs now."""
+    worth: Annotated[tuple[WorthStatus, ...], Field(max_length=16)] = ()
+    """What one more unit of each limit brings."""
+    alternatives: Annotated[tuple[AlternativeStatus, ...], Field(max_length=3)] = ()
+    """What else there is to choose."""
+    clash: Annotated[tuple[str, ...], Field(max_length=10)] = ()
+    """Limits that exclude a plan, or full service, with the smallest change of each that would do."""
+    pruned: str = ""
+    """How many shapes were left out before the search, and why."""
+    not_asked: int = 0
+    """How many questions about worth and alternatives were left out, for want of time."""
+
+
 class PlanStatus(StatusPart):
     """What was observed and decided."""
 
@@ -169,6 +206,8 @@ class PlanStatus(StatusPart):
     """Where the weights are."""
     solver: SolverStatus | None = None
     """How the plan was found."""
+    explanation: ExplanationStatus | None = None
+    """Why the plan is as it is."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),

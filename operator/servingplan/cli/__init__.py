@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import cluster, emulate, plan, solve
+from servingplan.cli import cluster, emulate, explain, plan, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 plan.register(app)
+explain.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from servingplan.cli.files import fail
+from servingplan.model.world import Observation
 
 
 def register(app: typer.Typer) -> None:
@@ -66,6 +67,11 @@ def world(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
 ) -> None:
     """Print what a turn of a live plan sees, its plan in force included, for `servingplan plan --world`."""
+    typer.echo(observed(namespace, name).model_dump_json(indent=1))
+
+
+def observed(namespace: str, name: str) -> Observation:
+    """What a turn of a live plan would see now. Ends the command where it cannot be read."""
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
     from servingplan.observe.cluster import Reader
@@ -80,7 +86,7 @@ def world(
         reader.close()
     if seen is None:
         fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
-    typer.echo(seen.model_dump_json(indent=1))
+    return seen
 
 
 def _words(text: str) -> list[str]:

@@ -57,7 +57,7 @@ def plan(
         budget = float(spec.budget.dollars_per_hour)
         console().print(decision_view(decision, budget_dollars_per_hour=budget))
     else:
-        _print(json.loads(decision.model_dump_json()), output)
+        print_value(json.loads(decision.model_dump_json()), output)
     bad = [finding for finding in decision.findings if not finding.holds]
     if decision.fleet is None and decision.waiting is None:
         if output is not Format.table:
@@ -75,7 +75,7 @@ def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format
     if not manifests:
         fail("nothing to render: " + "; ".join(finding.message for finding in decision.findings), 3)
     if output is Format.json:
-        _print({"apiVersion": "v1", "kind": "List", "items": manifests}, output)
+        print_value({"apiVersion": "v1", "kind": "List", "items": manifests}, output)
         return
     import yaml
 
@@ -100,7 +100,8 @@ def _decide(plan_file: str, world_file: str | None, *, with_leader_worker_sets: 
     return decide(world, solve_with(), what_if_leader_worker_sets=with_leader_worker_sets), spec
 
 
-def _print(value: Any, output: Format) -> None:
+def print_value(value: Any, output: Format) -> None:
+    """As JSON or YAML."""
     if output is Format.json:
         typer.echo(json.dumps(value, indent=1, sort_keys=True))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,10 @@ from rich.text import Text
 
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, PipelineStage, ReplicaSet
+from servingplan.planning import words
+
+if TYPE_CHECKING:
+    from servingplan.planning.explain import Explained  # loads the solver
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -98,3 +103,36 @@ def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
             shape = f"TP{item.tensor_parallel}" + (f"xPP{item.pipeline_parallel}" if item.pipeline_parallel > 1 else "")
             words.append(f"{'part of' if item.stages else f'{count} x'} {item.model} {shape}")
     return ", ".join(words)
+
+
+def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: str | None) -> RenderableType:
+    """What limits the best plan of the moment, what else there is to choose, what was left out."""
+    parts: list[RenderableType] = [Text(problem, style="yellow") for problem in problems]
+    answer, explanation = found.answer, found.explanation
+    if answer is not None:
+        lines = [f"best plan now: {words.outcome(answer)}", *([in_force] if in_force else [])]
+        if answer.binding:
+            lines.append(f"held by: {', '.join(answer.binding)}")
+        parts.append(Text("\n".join(lines)))
+    if explanation.clash is not None:
+        parts.append(Text("\n" + words.clash_title(explanation.clash)))
+        parts += [Text(f"  {line}") for line in words.clash_lines(explanation.clash)]
+    if answer is not None and explanation.worth:
+        table = Table(box=SIMPLE_HEAD, title_justify="left", title="What one more unit is worth")
+        table.add_column("one more unit")
+        table.add_column("brings")
+        for what_if in explanation.worth:
+            table.add_row(words.one_more(what_if), words.gain(what_if, answer))
+        parts.append(table)
+    if explanation.alternatives:
+        table = Table(box=SIMPLE_HEAD, title_justify="left", title="Alternatives")
+        table.add_column("alternative")
+        table.add_column("outcome")
+        for what_if in explanation.alternatives:
+            table.add_row(what_if.name, words.outcome(what_if.answer))
+        parts.append(table)
+    if explanation.pruned:
+        parts.append(Text(words.pruned(explanation.pruned, len(found.question.shapes) if found.question else 0)))
+    if explanation.not_asked:
+        parts.append(Text(f"{explanation.not_asked} more questions were left out, for want of time"))
+    return Group(*parts)

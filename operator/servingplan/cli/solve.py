@@ -54,13 +54,23 @@ def solve_command(
             "uniform-composition, uniform-deployment, round-robin, melange, lpr, dvr, greedy-cost."
         ),
     ] = "anytime",
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Add what one more unit of each limit is worth, and alternatives; takes up to --deadline again.",
+        ),
+    ] = False,
 ) -> None:
     """Answer a planning question: which nodes, which replicas, who serves what."""
     question = _question(question_file)
-    from servingplan.solve import solve  # imported late: reading and refusing a file needs no solver
+    from servingplan.solve import explain as why  # imported late: reading and refusing a file needs no solver
+    from servingplan.solve import solve
 
     try:
         answer = solve(question, method=method, deadline_seconds=deadline, relative_gap=gap)
+        if explain:
+            answer = answer.model_copy(update={"explanation": why(question, answer, deadline_seconds=deadline)})
     except QuestionError as error:
         _refuse(str(error))
     if output is Output.JSON:

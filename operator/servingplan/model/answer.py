@@ -45,6 +45,66 @@ class Level(Value):
     """Whether the gap is within the asked tolerance."""
 
 
+class Ease(Value):
+    """One of the limits that clash, and the smallest change of it that would do."""
+
+    limit: Name
+    """`budget`, `pool:NAME` (max_nodes), `floor:NAME` (min_nodes), `max_copies:SHAPE`, `quality:CLASS`, `survive:EVENT`
+    (min_priority), `class:NAME` (requests_per_second)."""
+    now: Finite
+    """Its value in the question, in the unit of its field."""
+    needed: Finite | None = None
+    """The value nearest to it with which all other limits can stay as they are; absent where no change of it alone does."""
+    known: bool = True
+    """Whether `needed`, or that there is none, is proved; False where a search was cut short."""
+
+
+class Clash(Value):
+    """Limits that exclude each other: with all others dropped there is still no plan."""
+
+    goal: Literal["any plan", "full service"]
+    """What cannot be had: any plan at all, or one that serves every class in full."""
+    guarantee: Literal["smallest", "irreducible", "clash"]
+    """smallest: no clash of fewer limits exists. irreducible: dropping any one of them ends this clash. clash: they do
+    exclude each other, but some may not be needed for that; the search was cut short."""
+    limits: Annotated[tuple[Ease, ...], Field(strict=False)]
+    """The limits, in the order of their kinds."""
+
+
+class WhatIf(Value):
+    """The same question with some limits changed, and its answer."""
+
+    name: str
+    """`budget`, `pool:NAME` and so on: one more unit of that limit. Otherwise the name of an alternative."""
+    change: Annotated[Mapping[Name, Finite], AfterValidator(sorted_by_key)]
+    """New value by limit, named as in `Ease`; `slo-percent`: by how much all latency limits are looser."""
+    level: str | None = None
+    """First level of the objective that may differ; absent where all are the same. Only where one unit is asked about."""
+    gain: Finite = 0.0
+    """By how much that level is better, in its own unit; never below 0."""
+    at_most: Finite = 0.0
+    """The largest gain that the bounds of both answers leave possible."""
+    distinguishable: bool = True
+    """Whether the gain, or that there is none, is beyond doubt: larger than the gaps of both answers."""
+    answer: "Answer"
+    """Answer to the changed question, found from scratch: what runs does not hold it back."""
+
+
+class Explanation(Value):
+    """Why the plan is as it is."""
+
+    worth: Annotated[tuple[WhatIf, ...], Field(strict=False)] = ()
+    """What one more unit of each limit brings: $/h of budget, a node of a pool, a copy, 1 % of a quality limit."""
+    alternatives: Annotated[tuple[WhatIf, ...], Field(strict=False)] = ()
+    """Two or three other questions that a person might ask, with their answers."""
+    not_asked: Count = 0
+    """How many of these questions were left out, for want of time."""
+    pruned: Counts = Field(default_factory=dict)
+    """Shapes that were dropped before the search, by reason."""
+    clash: Clash | None = None
+    """Infeasible: why there is no plan. Otherwise why not every class is served in full; absent where all are."""
+
+
 class Answer(Value):
     """A plan with its proof, or why there is none."""
 
@@ -86,6 +146,8 @@ class Answer(Value):
     """All levels of the objective, in order."""
     reasons: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Infeasible: what binds and the smallest change that would do. Otherwise remarks, e.g. why the running plan is kept."""
+    explanation: Explanation | None = None
+    """Why the plan is as it is, where that was asked for; why there is none, always."""
 
 
 ALWAYS_SHOWN = frozenset({"version", "status", "method", "seconds", "stopped"})
@@ -100,6 +162,6 @@ def answer_from_json(text: str | bytes) -> Answer:
 def answer_json(answer: Answer) -> str:
     """The answer as JSON text in field order, absent fields left out; equal answers give equal text."""
     shown = ALWAYS_SHOWN | (SHOWN_WITH_A_PLAN if answer.status != "Infeasible" else frozenset())
-    full = answer.model_dump(mode="json")
-    data = {key: value for key, value in full.items() if key in shown or (value is not None and value not in ([], {}))}
+    full = answer.model_dump(mode="json", exclude_none=True)
+    data = {key: value for key, value in full.items() if key in shown or (value not in ([], {}))}
     return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -32,6 +32,8 @@ class Decision(Part):
     shrink: tuple[AnyAction, ...] = ()
     """Only once the routing is written."""
     findings: tuple[Finding, ...] = ()
+    asked: str | None = None
+    """Digest of the question that this turn posed; absent where it posed none."""
     spend_dollars_per_hour: float | None = None
     """Now; absent where it cannot be computed."""
     held_back: bool = False

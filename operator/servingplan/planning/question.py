@@ -6,11 +6,12 @@ nodes and ``NAME~K`` for nodes with K GPUs left, since a replica must fit what i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Variant
+from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Slo, Variant
 from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.fleet import Fleet
@@ -18,8 +19,17 @@ from servingplan.model.llm import ModelCard
 from servingplan.planning.cards import cards_of
 from servingplan.planning.layouts import Layout, connected, layout_name
 from servingplan.planning.pools import Pool
-from servingplan.planning.shapes import Pruning, ShapeFacts, layouts_of, shapes_of, slo_of, smallest_across_nodes
+from servingplan.planning.shapes import (
+    SERVICE_SHARE_OF_TTFT,
+    Pruning,
+    ShapeFacts,
+    layouts_of,
+    shapes_of,
+    slo_of,
+    smallest_across_nodes,
+)
 from servingplan.profiles.estimate import Estimate
+from servingplan.profiles.fit import Unfit
 from servingplan.profiles.queueing import max_utilization
 
 COPIES_IN_TABLE = 4
@@ -260,9 +270,10 @@ def _unfit_lines(
         for item in model.effective_classes:
             key = class_key(model.name, item.name)
             if key not in fits:
-                why = pruning.reasons.get(key)
+                why = pruning.refusals.get(key, [])
                 # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
-                text = list(why)[-1] if why else "no pool has its GPUs"
+                last = list(dict.fromkeys(refusal.message for refusal in why))[-1:]
+                text = (last[0] if last else "no pool has its GPUs") + _slo_advice(slo_of(model, item), why)
                 across = smallest_across_nodes(model, variants, pools, name=item.name)
                 hint = "" if across is None else f"; {_across_advice(across, across_nodes=across_nodes)}"
                 lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}{hint}")
@@ -285,3 +296,26 @@ def _across_advice(layout: Layout, *, across_nodes: bool) -> str:
         f"it would fit over {layout.nodes(leg)} nodes of pool {pool.name} (TP{layout.tensor_parallel}, "
         f"PP{layout.pipeline_parallel}) with {' and '.join(lacks)}"
     )
+
+
+def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
+    """The smallest change of each latency limit that would let some shape serve the class; empty where it is not that."""
+    missed = [refusal for refusal in refusals if refusal.reason == "SloUnreachable"]
+    if not missed:
+        return ""
+    ttft = min((r.least_ttft_seconds for r in missed if r.least_ttft_seconds is not None), default=None)
+    tpot = min((r.least_tpot_seconds for r in missed if r.least_tpot_seconds is not None), default=None)
+    changes = []
+    if ttft is not None and slo.ttft_seconds is not None:
+        changes.append(f"ttftSeconds {slo.ttft_seconds} to {_rounded_up(ttft / SERVICE_SHARE_OF_TTFT)}")
+    if tpot is not None and slo.tpot_seconds is not None:
+        changes.append(f"tpotSeconds {slo.tpot_seconds} to {_rounded_up(tpot)}")
+    if not changes:
+        return "; no change of one latency limit alone does"
+    return f"; the smallest change of one limit that would do: {' or '.join(changes)}"
+
+
+def _rounded_up(seconds: float) -> str:
+    """Four digits, never below, as the spec writes decimals."""
+    unit = 10.0 ** (math.floor(math.log10(seconds)) - 3)
+    return f"{math.ceil(seconds / unit * (1 - 1e-12)) * unit:.9f}".rstrip("0").rstrip(".")

@@ -92,7 +92,7 @@ class Pruning:
     candidates: int = 0
     kept: int = 0
     pruned: Counter[str] = field(default_factory=Counter)
-    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    refusals: dict[str, list[Unfit]] = field(default_factory=dict)
     """By ``model/class``, what was said of shapes inside a node, from small shapes to large ones."""
 
     def drop(self, step: str, count: int = 1) -> None:
@@ -110,7 +110,7 @@ class Pruning:
     def note(self, model: Model, refusals: Mapping[str, Unfit]) -> None:
         """Remember why classes cannot be served."""
         for name, refusal in refusals.items():
-            self.reasons.setdefault(f"{model.name}/{name}", Counter())[refusal.message] += 1
+            self.refusals.setdefault(f"{model.name}/{name}", []).append(refusal)
 
 
 def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layout], Counter[str]]:

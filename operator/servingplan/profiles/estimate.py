@@ -200,7 +200,7 @@ def best_point(
 
     if not corrected.nodes:
         # Rate and times all rise with the batch, so the largest batch that meets the SLO is the best.
-        best = at(1)
+        points = [best := at(1)]
         low, high = 1, room
         if meets(best):
             while low < high:
@@ -213,7 +213,8 @@ def best_point(
     else:
         # Measured curves wiggle: look at every candidate. The set does not depend on the SLO, so that a tighter SLO
         # can only take candidates away and is never faster.
-        feasible = [point for point in map(at, _candidates(corrected, room)) if meets(point)]
+        points = [at(batch) for batch in _candidates(corrected, room)]
+        feasible = [point for point in points if meets(point)]
         if feasible:
             return max(feasible, key=lambda point: point.requests_per_second)
         best = at(1)
@@ -226,6 +227,22 @@ def best_point(
         reason="SloUnreachable",
         message=f"even one request alone takes longer than the SLO allows ({'; '.join(parts)}); "
         "relax the SLO, or take faster GPUs, more of them or a smaller precision",
+        least_ttft_seconds=min(
+            (
+                point.ttft_seconds
+                for point in points
+                if tpot_seconds is None or point.tpot_seconds <= tpot_seconds * _ROUNDING
+            ),
+            default=None,
+        ),
+        least_tpot_seconds=min(
+            (
+                point.tpot_seconds
+                for point in points
+                if ttft_seconds is None or point.ttft_seconds <= ttft_seconds * _ROUNDING
+            ),
+            default=None,
+        ),
     )
 
 

@@ -17,6 +17,10 @@ class Unfit(BaseModel):
     """One of ``HeadsNotDivisible``, ``LayersNotDivisible``, ``ContextTooShort``, ``Memory``, ``SloUnreachable``."""
     message: str
     """What is missing, in numbers, and what would do."""
+    least_ttft_seconds: float | None = None
+    """SloUnreachable: the smallest TTFT limit that would do with the TPOT limit as it is, seconds; absent: none would."""
+    least_tpot_seconds: float | None = None
+    """SloUnreachable: the smallest TPOT limit that would do with the TTFT limit as it is, seconds; absent: none would."""
 
 
 def shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int) -> Unfit | None:

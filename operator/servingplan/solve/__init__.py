@@ -12,12 +12,15 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. R
 * `incumbent`   plans that are known, `first` the first ones, `rounding` those from the relaxation, `certify` their bounds
 * `relax`       the linear relaxation; `improve` local search, by the routing that `quick` keeps in the solver
 * `draft`       a plan under construction, `cover` the rules that construct one for given rates
-* `survive`     losses to survive, `change` when a move is worth it, `reasons` why there is no plan
+* `survive`     losses to survive, `change` when a move is worth it
+* `limits`      what a person set and may change; `feasible` whether there is a plan; `clash` which limits exclude each other
+                and what would end that, `reasons` the same in words; `explain` what one more unit is worth, and alternatives
 * `report`      copies and nodes -> answer
 * `milp`        the adapter to PuLP and HiGHS, the only importer of pulp
 """
 
 from servingplan.solve.entry import solve
+from servingplan.solve.explain import explain
 from servingplan.solve.methods import METHODS
 
-__all__ = ["METHODS", "solve"]
+__all__ = ["METHODS", "explain", "solve"]

@@ -6,10 +6,11 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from servingplan.model.answer import Answer
+from servingplan.model.answer import Answer, Explanation
 from servingplan.model.question import Question, QuestionError
 from servingplan.solve import change, reasons
-from servingplan.solve.exact import cheapest_nodes
+from servingplan.solve.clash import find_clash
+from servingplan.solve.feasible import Feasible, floors_fit
 from servingplan.solve.incumbent import running_plan
 from servingplan.solve.instance import Instance, instance_of
 from servingplan.solve.levels import Effort, Found
@@ -19,6 +20,10 @@ from servingplan.solve.report import answer_of, tidied
 
 NODE_LIMIT = 20_000
 """Default work limit of one level, in branch-and-bound nodes."""
+CLASH_NODES = 500
+"""Work limit of each search for a clash and for the smallest changes that end it, in branch-and-bound nodes."""
+CLASH_SECONDS = 30.0
+"""Backstop on that search where there is no deadline."""
 
 
 def solve(
@@ -28,12 +33,14 @@ def solve(
     deadline_seconds: float | None = None,
     relative_gap: float = 1e-4,
     node_limit: int = NODE_LIMIT,
+    why_infeasible: bool = True,
 ) -> Answer:
     """Answer a planning question by one of `METHODS`.
 
     `deadline_seconds` is a backstop on the wall clock, `node_limit` the deterministic work limit of each level,
     `relative_gap` the tolerance within which a level counts as proved. Equal questions give equal answers, but for
-    `seconds`, unless the clock stopped the search, which the answer admits.
+    `seconds`, unless the clock stopped the search, which the answer admits. `why_infeasible` seeks the clash where there is
+    no plan, which takes longer than to know that there is none.
 
     Raises `QuestionError` for an unknown method, for limits that make no sense, where `survive` cannot be guarded, and
     where the method cannot guard any loss.
@@ -50,15 +57,13 @@ def solve(
         raise QuestionError(f"method {method!r} cannot guard against losses; drop survive or choose one of: {able}")
     load()
     stopwatch = Stopwatch(deadline_seconds)
-    floors = reasons.floors_over_budget(question)
-    if floors is not None:
-        return _infeasible((floors,), method, stopwatch)
     effort = Effort(relative_gap, node_limit, stopwatch)
+    if not floors_fit(question):
+        return _impossible(question, method, effort, why=why_infeasible)
     instance = instance_of(question, prune=chosen.prunes)
     found = chosen.find(instance, effort)
     if found.infeasible:
-        why = reasons.why_infeasible(question, lambda easier: cheapest_nodes(easier, effort))
-        return _infeasible(why, method, stopwatch)
+        return _impossible(question, method, effort, why=why_infeasible)
     if not found.nodes:
         return _without_plan(method, stopwatch)
     if chosen.starts_from_running:
@@ -67,6 +72,16 @@ def solve(
     best = answer_of(instance, found, method=method, relative_gap=relative_gap, seconds=seconds)
     best = _kept(instance, found, best, effort) if chosen.starts_from_running else best
     return best.model_copy(update={"seconds": stopwatch.elapsed_seconds()})
+
+
+def _impossible(question: Question, method: str, effort: Effort, *, why: bool) -> Answer:
+    """There is no plan; which limits exclude each other is sought in the time that is left."""
+    if not why:
+        return _infeasible(("the limits exclude each other",), method, effort.stopwatch)
+    clock = effort.stopwatch if effort.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
+    clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock)))
+    answer = _infeasible(reasons.in_words(question, clash), method, effort.stopwatch)
+    return answer.model_copy(update={"explanation": Explanation(clash=clash)})
 
 
 def _infeasible(why: Sequence[str], method: str, stopwatch: Stopwatch) -> Answer:

@@ -5,15 +5,12 @@ guards against losses are here, the optimisation of the levels is in `levels`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from servingplan.model.question import Question
-from servingplan.solve import reasons
 from servingplan.solve.certify import certified
 from servingplan.solve.constraints import Cut
 from servingplan.solve.first import first_plan
 from servingplan.solve.incumbent import Incumbent, is_better, running_plan
-from servingplan.solve.instance import Instance, instance_of
+from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort, Found, search
 from servingplan.solve.survive import (
     SURVIVED,
@@ -27,8 +24,6 @@ from servingplan.solve.survive import (
 
 GUARDED_AT_ONCE = 100
 """Kinds of node up to which all are guarded from the start; beyond, only those that a plan does not stand."""
-REASON_NODE_LIMIT = 2_000
-"""Work limit of the search for the smallest change that would make a plan possible."""
 
 
 def exact(instance: Instance, effort: Effort) -> Found:
@@ -82,17 +77,6 @@ def guarded_search(
         if not broken:
             return found
         losses = losses + broken
-
-
-def cheapest_nodes(question: Question, effort: Effort) -> dict[str, int] | None:
-    """Nodes by pool of the cheapest plan that serves every class in full; None where none is found."""
-    if reasons.floors_over_budget(question) is not None:
-        return None
-    instance = instance_of(question)
-    found = guarded_search(instance, replace(effort, node_limit=REASON_NODE_LIMIT), all_classes=True)
-    if found.infeasible or not found.nodes:
-        return None
-    return {pool.name: count for pool, count in zip(instance.pools, found.nodes, strict=True)}
 
 
 def _running_values(instance: Instance, targets: Sequence[float]) -> Mapping[str, float] | None:

@@ -1,5 +1,9 @@
 """The question that a spec and its pools pose."""
 
+import re
+
+import pytest
+
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
 from servingplan.model.question import canonical_json
@@ -130,3 +134,25 @@ def test_a_fleet_of_shapes_that_are_gone_is_no_incumbent():
     found, _ = posed(spec(), nodes=(node("a"),), incumbent=Fleet(nodes={"p": 1, "gone": 2}))
     assert found.question.running.nodes == {"p": 1}
     assert found.question.running.replicas == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "slo"),
+    [
+        ("ttftSeconds", {"ttftSeconds": "0.001", "tpotSeconds": "0.1"}),
+        ("tpotSeconds", {"ttftSeconds": "2", "tpotSeconds": "0.0001"}),
+    ],
+)
+def test_the_smallest_change_of_a_latency_limit_that_is_told_is_the_smallest_that_does(limit, slo):
+    def unfit(value):
+        return posed(spec({"slo": {**slo, limit: value}}), nodes=(node("a"),))[0].unfit
+
+    (line,) = unfit(slo[limit])
+    told = re.search(rf"{limit} {slo[limit]} to ([0-9.]+)$", line)[1]
+    assert unfit(told) == ()
+    assert unfit(f"{float(told) * 0.998:.8f}") != ()
+
+
+def test_two_latency_limits_out_of_reach_have_no_change_of_one_alone():
+    (line,) = posed(spec({"slo": {"ttftSeconds": "0.001", "tpotSeconds": "0.0001"}}), nodes=(node("a"),))[0].unfit
+    assert line.endswith("no change of one latency limit alone does")

@@ -207,7 +207,7 @@ def test_survival_that_cannot_hold_is_infeasible_with_the_smallest_change(object
     assert solved(question(objective=objective, budget_dollars_per_hour=needed, survive=rule)).status == "Optimal"
     pools = (question().pools[0].model_copy(update={"max_nodes": 1}),)
     short = solved(question(objective=objective, pools=pools, survive=rule))
-    assert "pool:p: max_nodes 1 is too small for a plan that" in short.reasons[0]
+    assert "pool:p: max_nodes 1 leaves no plan together with survive:AnyNode" in short.reasons[0]
     assert f"raise it to {needed // 2}" in short.reasons[0]
 
 

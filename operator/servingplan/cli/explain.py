@@ -1,0 +1,76 @@
+"""``servingplan explain``: why this plan, what one more unit of each limit is worth, what else there is to choose."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from servingplan.cli.cluster import observed
+from servingplan.cli.files import fail, read_plan, read_world
+from servingplan.cli.imagine import imagined_world
+from servingplan.cli.plan import Format, Output, WorldFile, print_value
+from servingplan.model.world import Observation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("explain")(explain)
+
+
+def explain(
+    plan_file: Annotated[
+        str | None, typer.Argument(metavar="[PLAN.yaml]", help="File with one LLMServingPlan; - is standard input.")
+    ] = None,
+    live: Annotated[str | None, typer.Option("--live", metavar="NAME", help="A plan of the cluster instead.")] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    world: WorldFile = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.1, help="Stop after so long and admit it; default: work limits only."),
+    ] = None,
+    output: Output = Format.table,
+) -> None:
+    """Why this plan: what limits it and what one more unit of each limit is worth, alternatives, what was left out."""
+    seen = _world(plan_file, live, namespace, world)
+    from servingplan.model.answer import answer_json
+    from servingplan.planning.explain import explain_plan
+    from servingplan.planning.pools import read_pools
+    from servingplan.planning.record import effective_spec, read_record
+
+    record = read_record(seen)
+    spec, errors = effective_spec(seen.plan.spec, record)
+    if spec is None:
+        fail("\n       ".join(map(str, errors)))
+    pools, pool_errors = read_pools(spec, seen)
+    found = explain_plan(spec=spec, pools=pools, deadline_seconds=deadline)
+    problems = (*map(str, (*errors, *pool_errors)), *found.problems)
+    if output is not Format.table:
+        data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
+        if found.question is not None and found.answer is not None:
+            data["question"] = found.question.model_dump(mode="json", exclude_defaults=True)
+            data["answer"] = json.loads(answer_json(found.answer.model_copy(update={"seconds": 0.0})))
+        print_value(data, output)
+    else:
+        from servingplan.cli.show import console, explanation_view
+
+        fleet = record.fleet
+        in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
+        console().print(explanation_view(found, problems=problems, in_force=in_force))
+    if problems or found.answer is None:
+        raise typer.Exit(2)
+    if found.answer.status == "Infeasible":
+        raise typer.Exit(3)
+
+
+def _world(plan_file: str | None, live: str | None, namespace: str, world_file: str | None) -> Observation:
+    if (plan_file is None) == (live is None) or (live is not None and world_file is not None):
+        fail("give either PLAN.yaml, with --world if need be, or --live NAME")
+    if live is not None:
+        return observed(namespace, live)
+    manifest = read_plan(plan_file or "-")
+    if world_file is None:
+        return imagined_world(manifest)
+    seen = read_world(world_file)
+    return seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})

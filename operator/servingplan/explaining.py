@@ -1,0 +1,129 @@
+"""Explanations beside the turns: found in a thread of their own when a plan is at rest, never while a turn is under way.
+
+A turn that has nothing to write asks for the explanation of its question and ends; the status shows it in a later turn. The
+thread asks the planner one question at a time, each within a work limit, and waits before each one until no turn of the
+plan is under way. One explanation at a time is found in a process. Nothing is lost when the process ends: what has been
+found stands in the status.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus, WorthStatus
+from servingplan.model.decision import Decision
+from servingplan.model.world import Observation
+from servingplan.planning import words
+from servingplan.planning.pools import read_pools
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.status import explained_as
+
+log = logging.getLogger("servingplan")
+
+LONGEST_LINE = 300
+"""Characters of a line of the status."""
+MOST_WORTH = 16
+_ONE_AT_A_TIME = threading.Lock()
+
+Explain = Callable[[Observation, str, Callable[[], None]], ExplanationStatus | None]
+"""Explains the question (its digest is given) that a world poses; calls back before each question that it asks."""
+
+
+class _Superseded(Exception):  # noqa: N818 (not an error: nobody wants to know any more)
+    """Another question is asked by now."""
+
+
+class Explainer:
+    """Explains the questions of one plan."""
+
+    def __init__(self, explain: Explain | None = None) -> None:
+        self._explain = explain or explain_world
+        self._no_turn = threading.Event()
+        self._no_turn.set()
+        self._wanted: str | None = None
+        self._found: dict[str, ExplanationStatus | None] = {}
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """While this is open, no question is begun."""
+        self._no_turn.clear()
+        try:
+            yield
+        finally:
+            self._no_turn.set()
+
+    def of(self, decision: Decision) -> ExplanationStatus | None:
+        """The explanation of the question that a turn posed, where it is known by now."""
+        return self._found.get(decision.asked) if decision.asked else None
+
+    def begin(self, world: Observation, decision: Decision) -> bool:
+        """Explain the question of this turn, unless that is done; whether it is under way."""
+        asked = decision.asked
+        if asked is None or asked in self._found:
+            return False
+        if (world.plan.status.get("explanation") or {}).get("of") == explained_as(asked):
+            return False
+        if self._wanted != asked:
+            self._wanted = asked
+            threading.Thread(
+                target=self._work, args=(world, asked), name=f"explain {world.plan.key}", daemon=True
+            ).start()
+        return True
+
+    def _work(self, world: Observation, asked: str) -> None:
+        def wait() -> None:
+            self._no_turn.wait()
+            if self._wanted != asked:
+                raise _Superseded
+
+        found = None
+        try:
+            with _ONE_AT_A_TIME:
+                wait()
+                found = self._explain(world, asked, wait)
+        except _Superseded:
+            return
+        except Exception:
+            log.exception("%s: the plan could not be explained", world.plan.key)
+        self._found = {asked: found}
+
+
+def explain_world(world: Observation, asked: str, before_each: Callable[[], None]) -> ExplanationStatus | None:
+    """What the status says of the question that a world poses; None where it poses none."""
+    from servingplan.planning.explain import explain_plan  # loads the solver
+
+    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    if spec is None:
+        return None
+    pools, _ = read_pools(spec, world)
+    found = explain_plan(
+        spec=spec, pools=pools, deadline_seconds=float(spec.solver.deadline_seconds), before_each=before_each
+    )
+    answer, explanation = found.answer, found.explanation
+    if answer is None or found.question is None:
+        return None
+    clash: tuple[str, ...] = ()
+    if explanation.clash is not None:
+        clash = (words.clash_title(explanation.clash), *words.clash_lines(explanation.clash))
+    return ExplanationStatus(
+        of=explained_as(asked),
+        best=words.outcome(answer),
+        worth=tuple(
+            WorthStatus(one_more=_cut(words.one_more(item)), brings=_cut(words.gain(item, answer)))
+            for item in explanation.worth[:MOST_WORTH]
+        ),
+        alternatives=tuple(
+            AlternativeStatus(name=_cut(item.name), outcome=_cut(words.outcome(item.answer)))
+            for item in explanation.alternatives
+        ),
+        clash=tuple(map(_cut, clash)),
+        pruned=_cut(words.pruned(explanation.pruned, len(found.question.shapes))),
+        not_asked=explanation.not_asked,
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 4] + " ..."

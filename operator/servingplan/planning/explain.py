@@ -1,0 +1,112 @@
+"""Why a plan is as it is: the question's explanation, and what only the spec can be asked.
+
+The latency limits are in the rates of the question's shapes, so looser ones are another question: it is posed anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from servingplan.api.v1alpha1 import PlanSpec, Slo
+from servingplan.model.answer import Answer, Explanation, WhatIf
+from servingplan.model.question import Question, QuestionError
+from servingplan.planning.pools import Pool
+from servingplan.planning.question import pose
+from servingplan.solve import explain, solve
+from servingplan.solve.explain import Asker, gained
+from servingplan.solve.milp import Stopwatch
+
+LOOSER = Decimal("1.01")
+"""One more per cent of every latency limit."""
+SLO = "slo"
+"""Name of that what-if."""
+SHARE_OF_BASE = 0.5
+"""Part of the time that finding the plan itself may take."""
+LEAST_SECONDS = 0.1
+"""What it gets at least."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The best plan of the moment, found from scratch, with its explanation."""
+
+    question: Question | None
+    """Absent where nothing can be asked: see `problems`."""
+    answer: Answer | None
+    problems: tuple[str, ...] = ()
+    """Why there is no question: what is wrong with the spec, and which classes nothing can serve."""
+
+    @property
+    def explanation(self) -> Explanation:
+        """Empty where there is no answer."""
+        return (self.answer.explanation if self.answer else None) or Explanation()
+
+
+def explain_plan(
+    *,
+    spec: PlanSpec,
+    pools: tuple[Pool, ...],
+    deadline_seconds: float | None = None,
+    before_each: Callable[[], None] = lambda: None,
+) -> Explained:
+    """Explain what the spec and the pools lead to, whatever runs now.
+
+    Deterministic unless the deadline ends it early. `before_each` is called before each question: it may wait, or raise.
+    """
+    stopwatch = Stopwatch(deadline_seconds)
+    posed, errors = pose(spec=spec, pools=pools, incumbent=None)
+    problems = (*map(str, errors), *posed.unfit)
+    if posed.question is None or errors:
+        no_room = tuple(f"{name}: no node of the pools can take a replica for it" for name in posed.no_room)
+        return Explained(None, None, problems + no_room)
+    before_each()
+    question = posed.question
+    left = stopwatch.remaining_seconds()
+    try:
+        share = None if left is None else max(LEAST_SECONDS, left * SHARE_OF_BASE)
+        answer = solve(question, method="anytime", deadline_seconds=share)
+    except QuestionError as error:
+        return Explained(None, None, (*problems, str(error)))
+    asker = Asker(stopwatch, before_each)
+    looser = _with_looser_slo(spec, pools, answer, asker) if answer.status != "Infeasible" else None
+    found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds(), before_each=before_each)
+    found = found.model_copy(
+        update={
+            "worth": (*found.worth, *((looser,) if looser else ())),
+            "pruned": dict(Counter(posed.pruned) + Counter(found.pruned)),
+        }
+    )
+    return Explained(question, answer.model_copy(update={"explanation": found}), problems)
+
+
+def _with_looser_slo(spec: PlanSpec, pools: tuple[Pool, ...], answer: Answer, asker: Asker) -> WhatIf | None:
+    """What latency limits that are one per cent looser are worth; None where there are none, or time is up."""
+    models = tuple(
+        model.model_copy(
+            update={
+                "slo": _looser(model.slo),
+                "classes": tuple(
+                    item.model_copy(update={"slo": item.slo and _looser(item.slo)}) for item in model.classes
+                ),
+            }
+        )
+        for model in spec.models
+    )
+    if models == spec.models:
+        return None
+    posed, _ = pose(spec=spec.model_copy(update={"models": models}), pools=pools, incumbent=None)
+    found = asker.answer(posed.question) if posed.question is not None else None
+    return None if found is None else gained(WhatIf(name=SLO, change={"slo-percent": 1.0}, answer=found), answer)
+
+
+def _looser(slo: Slo) -> Slo:
+    return slo.model_copy(
+        update={
+            field: value * LOOSER
+            for field in ("ttft_seconds", "tpot_seconds")
+            if (value := getattr(slo, field)) is not None
+        }
+    )

@@ -1,0 +1,158 @@
+"""An explanation in words that a person understands: limits, gains, alternatives, what excludes what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from servingplan.model.answer import Answer, Clash, Ease, WhatIf
+
+NOTHING = "nothing"
+MOST_LINES = 8
+"""About a clash."""
+
+_ONE_MORE = {
+    "budget": "1 $/h more of budget",
+    "pool": "one more node of {}",
+    "floor": "one node less in the floor of {}",
+    "max_copies": "one more copy of {}",
+    "quality": "1 % more quality loss for {}",
+    "slo": "latency limits 1 % looser",
+}
+_FIELDS = {
+    "budget": "the budget of {now:.10g} $/h",
+    "pool": "{now:.10g} nodes of {item} at most",
+    "floor": "{now:.10g} nodes of {item} at least",
+    "max_copies": "{now:.10g} copies of {item} at most",
+    "quality": "a quality loss of {now:.6g} for {item} at most",
+    "survive": "survive {item} from priority {now:.10g}",
+    "class": "{now:.6g} requests/s of {item}",
+}
+_PRUNED = {
+    "ContextTooShort": "for requests longer than the context",
+    "Dominated": "because another does the same or more in the same place",
+    "HeadsNotDivisible": "for heads that do not divide",
+    "LayersNotDivisible": "for too few layers",
+    "Memory": "for lack of memory",
+    "SloUnreachable": "for latency limits out of reach",
+}
+_CHANGES = {
+    "budget": "raise it to {needed} $/h",
+    "pool": "allow {needed}",
+    "floor": "lower it to {needed}",
+    "max_copies": "allow {needed}",
+    "quality": "allow {needed}",
+    "survive": "raise its minPriority to {needed}",
+    "class": "lower it to {needed}",
+}
+
+
+def one_more(what_if: WhatIf) -> str:
+    """The limit of which one more unit is asked."""
+    kind, _, item = what_if.name.partition(":")
+    return _ONE_MORE[kind].format(item)
+
+
+def gain(what_if: WhatIf, before: Answer) -> str:
+    """What it brings over the answer before, and how sure that is."""
+    if what_if.level is None:
+        return NOTHING
+    kind, _, priority = what_if.level.partition("/priority=")
+    if not what_if.distinguishable:
+        most = _amount(kind, what_if.at_most)
+        return f"not distinguishable from nothing: {most} at most, which is within the gaps of the two plans"
+    more = math.fsum(_served(what_if.answer)) - math.fsum(_served(before))
+    text = {
+        "scale": f"serves {what_if.gain:.4g} more of the mix",
+        "served-fraction": f"serves {what_if.gain:.1%} more of each class of priority {priority}, "
+        f"{more:+.4g} requests/s in all",
+        "served-total": f"serves {what_if.gain:.4g} requests/s more at priority {priority}",
+        "dollars": f"saves {_dollars(what_if.gain)} $/h",
+    }[kind]
+    sure = what_if.at_most <= what_if.gain * (1 + 1e-3)
+    return text if sure else f"{text} ({_amount(kind, what_if.at_most)} at most)"
+
+
+def outcome(answer: Answer) -> str:
+    """What an answer costs and serves."""
+    if answer.status == "Infeasible":
+        return "no plan" if answer.stopped == "proved" else "no plan was found"
+    price = f"{_dollars(answer.dollars_per_hour or 0.0)} $/h"
+    gap = "" if not answer.gap or answer.gap < 5e-5 else f", gap {answer.gap:.2%}"
+    return f"{price}, serves {share(answer)}{gap}"
+
+
+def share(answer: Answer) -> str:
+    """What part of the asked rate an answer serves; under MaximizeService the multiple of the mix."""
+    if answer.scale is not None:
+        return f"{answer.scale:.4g} times the mix"
+    served, unserved = math.fsum(_served(answer)), math.fsum(answer.unserved.values())
+    if unserved <= 1e-6 * (served + unserved):
+        return "100%"
+    return f"{min(0.999, served / (served + unserved)):.1%}"
+
+
+def clash_lines(clash: Clash) -> tuple[str, ...]:
+    """One line per limit that has to do with it; of very many the first, those with a known change before others."""
+    told = (
+        sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
+    )
+    lines = tuple(_clash_line(ease) for ease in told[:MOST_LINES])
+    left = len(clash.limits) - len(lines)
+    return (*lines, f"and {left} more limits") if left else lines
+
+
+def clash_title(clash: Clash) -> str:
+    """What the lines are about."""
+    what = "There is no plan" if clash.goal == "any plan" else "Not every class is served in full"
+    kind = {
+        "smallest": "these limits exclude it together, and no fewer do",
+        "irreducible": "these limits exclude it together, and none of them could be missing",
+        "clash": "these limits exclude it together; the search for fewer was cut short",
+    }[clash.guarantee]
+    return f"{what}: {kind}"
+
+
+def pruned(counts: Mapping[str, int], asked: int) -> str:
+    """How many shapes were dropped, and why."""
+    known = [f"{count} {_PRUNED.get(reason, reason)}" for reason, count in sorted(counts.items()) if count]
+    kept = asked - counts.get("Dominated", 0)
+    return f"{kept} shapes were weighed; left out before: {', '.join(known) or 'none'}"
+
+
+def _clash_line(ease: Ease) -> str:
+    kind, _, item = ease.limit.partition(":")
+    text = _FIELDS[kind].format(now=ease.now, item=item)
+    if ease.needed is None:
+        return f"{text}: " + ("no change of it alone does" if ease.known else "what change would do is not known")
+    if kind == "class" and ease.needed == 0:
+        return f"{text}: leave the class out"
+    return f"{text}: {_CHANGES[kind].format(needed=_nearest(ease))}" + ("" if ease.known else " (less may do)")
+
+
+def _nearest(ease: Ease) -> str:
+    """Six digits, rounded to the side on which there is a plan."""
+    assert ease.needed is not None
+    if ease.needed == round(ease.needed) or not ease.needed:
+        return f"{ease.needed:.10g}"
+    unit = 10.0 ** (math.floor(math.log10(abs(ease.needed))) - 5)
+    rounding = math.ceil if ease.needed > ease.now else math.floor
+    return f"{rounding(round(ease.needed / unit, 4)) * unit:.6g}"
+
+
+def _served(answer: Answer) -> list[float]:
+    return [rate for rates in answer.rates.values() for rate in rates.values()]
+
+
+def _amount(kind: str, size: float) -> str:
+    return {
+        "scale": f"{size:.4g} of the mix",
+        "served-fraction": f"{size:.2%} of each class",
+        "served-total": f"{size:.4g} requests/s",
+        "dollars": f"{_dollars(size)} $/h",
+    }[kind]
+
+
+def _dollars(amount: float) -> str:
+    """Two decimals; more where they would show nothing."""
+    return f"{amount:.2f}" if amount == 0 or amount >= 0.005 else f"{amount:.2g}"

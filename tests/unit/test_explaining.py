@@ -1,0 +1,161 @@
+"""Explanations come beside the turns, never in one, and the status keeps them as long as they are true."""
+
+import threading
+import time
+
+import pytest
+
+from servingplan import explaining
+from servingplan.cycle import Turns
+from servingplan.decide import decide
+from servingplan.explaining import Explainer, explain_world
+from servingplan.model.outcome import Outcome
+from servingplan.planning.explain import explain_plan
+from servingplan.planning.pools import read_pools
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.status import conclude, explained_as
+from servingplan.verify import verify
+from tests.unit.simulation.driver import exact
+from tests.unit.simulation.plans import model, operator, plan
+
+PATIENCE_SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def rest():
+    """A world at rest, with the status that was published."""
+    driver = operator(plan(model(rate="100"), budget="6"))
+    driver.settle()
+    return driver.cluster.observe()
+
+
+@pytest.fixture(scope="module")
+def explanation(rest):
+    return explain_world(rest, decide(rest, exact).asked, lambda: None)
+
+
+def wait_for(look):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def shown(status):
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def test_the_status_says_what_a_node_and_a_dollar_bring_and_what_full_service_takes(explanation):
+    brings = {item.one_more: item.brings for item in explanation.worth}
+    assert brings["1 $/h more of budget"] == "nothing"  # a node costs two
+    assert brings["latency limits 1 % looser"]
+    assert [item.name for item in explanation.alternatives] == ["budget+10%", "without pool:l40s"]
+    assert explanation.clash[0].startswith("Not every class is served in full: these limits exclude it together")
+    assert any("100 requests/s of llama-3.1-8b/chat: lower it to" in line for line in explanation.clash)
+
+
+def test_the_status_keeps_an_explanation_until_another_question_is_asked(rest, explanation):
+    decision = decide(rest, exact)
+    first = conclude(rest, decision, Outcome(), explanation)
+    assert first.explanation == explanation
+    assert len(str(shown(first)["explanation"])) < 5000
+    later = rest.model_copy(update={"plan": rest.plan.model_copy(update={"status": shown(first)})})
+    assert shown(conclude(later, decision, Outcome())) == shown(first)
+    asked_nothing = decision.model_copy(update={"asked": None})
+    assert conclude(later, asked_nothing, Outcome()).explanation == explanation
+    other = decision.model_copy(update={"asked": "another"})
+    assert conclude(later, other, Outcome()).explanation is None
+
+
+def test_an_explanation_without_time_says_how_much_it_left_out(rest):
+    spec, _ = effective_spec(rest.plan.spec, read_record(rest))
+    pools, _ = read_pools(spec, rest)
+    found = explain_plan(spec=spec, pools=pools, deadline_seconds=1e-6)
+    assert found.explanation.worth == ()
+    assert found.explanation.not_asked > 0
+    assert verify(found.question, found.answer) == ()
+
+
+def test_no_question_is_begun_while_a_turn_is_under_way(rest, explanation):
+    asked, begun = [], threading.Event()
+
+    def explain(world, digest, before_each):
+        begun.set()
+        before_each()
+        asked.append(digest)
+        return explanation
+
+    explainer = Explainer(explain)
+    decision = decide(rest, exact)
+    with explainer.turn():
+        assert explainer.begin(rest, decision)
+        assert explainer.begin(rest, decision)  # the same one, still under way
+        assert not begun.wait(0.05)
+        assert explainer.of(decision) is None
+    wait_for(lambda: explainer.of(decision) is explanation)
+    assert asked == [decision.asked]
+    assert not explainer.begin(rest, decision)
+
+
+def test_an_explanation_that_nobody_wants_any_more_is_given_up(rest, explanation):
+    answers = []
+
+    def explain(world, digest, before_each):
+        before_each()
+        answers.append(digest)
+        return explanation
+
+    explainer = Explainer(explain)
+    old = decide(rest, exact).model_copy(update={"asked": "old"})
+    new = old.model_copy(update={"asked": "new"})
+    with explainer.turn():
+        explainer.begin(rest, old)
+        explainer.begin(rest, new)
+    wait_for(lambda: explainer.of(new) is explanation)
+    assert answers == ["new"]
+    assert explainer.of(old) is None
+
+
+def test_an_explanation_that_fails_is_logged_and_not_tried_again(rest, caplog):
+    def explain(world, digest, before_each):
+        raise RuntimeError("broken")
+
+    explainer = Explainer(explain)
+    decision = decide(rest, exact)
+    explainer.begin(rest, decision)
+    wait_for(lambda: not explainer.begin(rest, decision))
+    assert explainer.of(decision) is None
+    assert "could not be explained" in caplog.text
+
+
+class Cluster:
+    """The world at rest for `Turns`: what is read, and the status that is written."""
+
+    def __init__(self, world):
+        self.world = world
+        self.statuses = []
+
+    def observe(self, namespace, name):
+        return self.world
+
+    def apply(self, resource, manifest, **more):
+        self.statuses.append(manifest["status"])
+        plan = self.world.plan.model_copy(update={"status": manifest["status"]})
+        self.world = self.world.model_copy(update={"plan": plan})
+
+
+async def test_a_turn_that_has_nothing_to_write_is_followed_by_an_explanation_in_the_status(rest, monkeypatch):
+    cluster = Cluster(rest)
+    turns = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat")
+    report = await turns.take()
+    assert report.writes == 0
+    assert report.wake_in_seconds <= 2
+    wait_for(lambda: turns._explainer.of(report.decision))
+    again = await turns.take()
+    assert again.writes == 1
+    (status,) = cluster.statuses
+    assert status["explanation"]["of"] == explained_as(report.decision.asked)
+    monkeypatch.setattr(explaining, "explain_world", None)  # whoever starts now finds it in the status
+    restarted = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat")
+    assert (await restarted.take()).writes == 0
+    assert len(cluster.statuses) == 1
