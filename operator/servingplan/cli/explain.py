@@ -9,7 +9,6 @@ import typer
 
 from servingplan.cli.cluster import observed
 from servingplan.cli.files import fail, read_plan, read_world
-from servingplan.cli.imagine import imagined_world
 from servingplan.cli.plan import Format, Output, WorldFile, print_value
 from servingplan.model.world import Observation
 
@@ -71,6 +70,8 @@ def _world(plan_file: str | None, live: str | None, namespace: str, world_file: 
         return observed(namespace, live)
     manifest = read_plan(plan_file or "-")
     if world_file is None:
+        from servingplan.cli.imagine import imagined_world
+
         return imagined_world(manifest)
     seen = read_world(world_file)
     return seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})

@@ -34,6 +34,9 @@ _PRUNED = {
     "HeadsNotDivisible": "for heads that do not divide",
     "LayersNotDivisible": "for too few layers",
     "Memory": "for lack of memory",
+    "NoLeaderWorkerSet": "for spanning nodes without LeaderWorkerSets",
+    "NoNode": "for want of a node",
+    "NotConnected": "for nodes that are not known to be in one zone",
     "SloUnreachable": "for latency limits out of reach",
 }
 _CHANGES = {
