@@ -61,6 +61,8 @@ def routing_document(
         "planHash": fleet.hash,
         "revision": 0,
         "transitional": serving != planned,
+        "bytesPerToken": float(spec.gateway.bytes_per_token),
+        "clientHeaders": spec.gateway.client_headers,
         "services": [{"service": name, "port": PORT} for name in sorted({*facts, *planned})],
         "models": models,
     }
