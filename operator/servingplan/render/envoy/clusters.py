@@ -62,11 +62,13 @@ def load_assignment(service: str, addresses: Sequence[str], port: int) -> Json:
     }
 
 
-_LEAST_REQUEST: Json = {"lb_policy": "LEAST_REQUEST"}
+_AT_ONCE: Json = {"update_merge_window": "0s"}
+"""Ejections count when they happen; Envoy would else gather those of a second."""
+_LEAST_REQUEST: Json = {"lb_policy": "LEAST_REQUEST", "common_lb_config": _AT_ONCE}
 _BY_SESSION: Json = {
     # Consistent hashing with bounded loads: a session moves on when its replica has a quarter more than the mean.
     "lb_policy": "RING_HASH",
-    "common_lb_config": {"consistent_hashing_lb_config": {"hash_balance_factor": 125}},
+    "common_lb_config": {**_AT_ONCE, "consistent_hashing_lb_config": {"hash_balance_factor": 125}},
 }
 
 
