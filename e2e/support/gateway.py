@@ -198,12 +198,11 @@ def on_loopback(text: str, ports: Mapping[str, int]) -> str:
 class EnvoyProcess:
     """A running Envoy, started with the bootstrap file in its folder."""
 
-    def __init__(self, bootstrap: Path, *, port: int, admin_port: int, log: Path, concurrency: int = 1) -> None:
-        self.port, self.admin_port, self.log = port, admin_port, log
-        self._command = [
-            ENVOY,
-            *("-c", bootstrap, "--disable-hot-restart", "--concurrency", str(concurrency), "-l", "warn"),
-        ]
+    def __init__(self, place: envoy.Place, *, log: Path, concurrency: int = 1, more: str = "{}") -> None:
+        """``more`` is configuration that is added to the file."""
+        self.place, self.port, self.log = place, place.port, log
+        start = ("-c", f"{place.folder}/{envoy.BOOTSTRAP}", "--config-yaml", more)
+        self._command = [ENVOY, *start, "--disable-hot-restart", "--concurrency", str(concurrency), "-l", "warn"]
 
     def __enter__(self) -> Self:
         with self.log.open("w") as log:
@@ -248,7 +247,7 @@ class EnvoyProcess:
 
     def stats(self) -> dict[str, int]:
         """Its counters and gauges."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.place.admin_port, timeout=5)) as connection:
             connection.request("GET", "/stats?format=json")
             entries = json.loads(connection.getresponse().read())["stats"]
         return {item["name"]: item["value"] for item in entries if "value" in item}
@@ -350,13 +349,11 @@ class Gateway(EnvoyProcess):
         port, admin_port = free_ports(2)
         namespace = document["plan"].partition("/")[0]
         self._places = {f"{name}.{namespace}.svc.cluster.local": where for name, where in ports.items()}
-        self._places["0.0.0.0"] = port
         self._namespace = namespace
         self._mount = Mount(folder / "routing")
-        start = folder / "bootstrap.yaml"
-        start.write_text(yaml.safe_dump(envoy.bootstrap(admin_port=admin_port, mount=str(self._mount.folder))))
+        place = envoy.Place(folder=str(self._mount.folder), port=port, admin_port=admin_port)
+        super().__init__(place, log=folder / "log", concurrency=concurrency)
         self._swap(document)
-        super().__init__(start, port=port, admin_port=admin_port, log=folder / "log", concurrency=concurrency)
 
     def take(self, document: Json) -> None:
         """Swap the document in and wait until Envoy has it."""
@@ -364,5 +361,5 @@ class Gateway(EnvoyProcess):
         self.follow(document["revision"])
 
     def _swap(self, document: Json) -> None:
-        files = envoy.envoy_files(document, namespace=self._namespace, mount=str(self._mount.folder))
+        files = envoy.envoy_files(document, namespace=self._namespace, place=self.place)
         self._mount.swap({name: on_loopback(text, self._places) for name, text in files.items()})

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, free_ports, on_loopback, request
+from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, free_ports, request
 from servingplan.render import envoy
 
 pytestmark = pytest.mark.cluster
@@ -43,24 +43,20 @@ class Scene:
     def __init__(self, folder, servers):
         self.servers = servers
         self.replicas = {name: [servers.start(f"{name}-{n}") for n in range(REPLICAS)] for name in ("one", "two")}
-        self.port, self.admin_port, self.nobody = free_ports(3)
+        port, admin_port, nobody = free_ports(3)
         self.mount = Mount(folder / "routing")
-        self.endpoints = {name: [item.port for item in items] for name, items in self.replicas.items()}
-        self.endpoints["dead"] = [self.nobody]
+        self.place = envoy.Place(folder=str(self.mount.folder), port=port, admin_port=admin_port)
+        self.endpoints = {name: list(items) for name, items in self.replicas.items()}
+        self.nobody = nobody
         self.swap(document())
-        self.start = folder / "bootstrap.yaml"
-        bootstrap = envoy.bootstrap(admin_port=self.admin_port, mount=str(self.mount.folder))
-        self.start.write_text(json.dumps({**bootstrap, "layered_runtime": SHORT_EJECTIONS}))
-        self.log = folder / "log"
 
     def swap(self, made):
-        """Pods have addresses of their own; here, ports of one address."""
+        """The document, over the replicas that are endpoints."""
         self.made = made
-        addresses = {name: [f"pod-{port}" for port in ports] for name, ports in self.endpoints.items()}
-        places = {f"pod-{port}": port for ports in self.endpoints.values() for port in ports}
-        files = envoy.envoy_files(made, namespace="llm", by_pod=True, mount=str(self.mount.folder))
-        files |= envoy.endpoint_files(made, addresses)
-        self.mount.swap({name: on_loopback(text, {**places, "0.0.0.0": self.port}) for name, text in files.items()})
+        addresses = {name: [("127.0.0.1", item.port) for item in items] for name, items in self.endpoints.items()}
+        addresses["dead"] = [("127.0.0.1", self.nobody)]
+        files = envoy.envoy_files(made, namespace="llm", by_pod=True, place=self.place)
+        self.mount.swap({**files, **envoy.endpoint_files(made, addresses)})
 
     def reset(self):
         for items in self.replicas.values():
@@ -72,7 +68,8 @@ class Scene:
 def scene(tmp_path_factory):
     with Replicas() as servers:
         made = Scene(tmp_path_factory.mktemp("envoy"), servers)
-        with EnvoyProcess(made.start, port=made.port, admin_port=made.admin_port, log=made.log) as gateway:
+        log = made.mount.folder.parent / "log"
+        with EnvoyProcess(made.place, log=log, more=json.dumps({"layered_runtime": SHORT_EJECTIONS})) as gateway:
             made.gateway = gateway
             yield made
 
@@ -186,7 +183,7 @@ def test_streams_in_flight_end_in_full_when_their_replica_leaves(calm):
     )
     asking.start()
     time.sleep(0.3)
-    calm.endpoints["one"] = [item.port for item in calm.replicas["one"] if item is not slow]
+    calm.endpoints["one"] = [item for item in calm.replicas["one"] if item is not slow]
     revision = calm.made["revision"] + 1
     calm.swap(document(revision, models={"one": [("one", 10000)], "both": [("two", 10000)]}))
     calm.gateway.follow(revision)
@@ -196,7 +193,7 @@ def test_streams_in_flight_end_in_full_when_their_replica_leaves(calm):
     asking.join()
     assert slow.requests == met
     assert {(answer.status, answer.body) for answer in [*answers, *more]} == {(200, b"data: x\n" * 20)}
-    calm.endpoints["one"] = [item.port for item in calm.replicas["one"]]
+    calm.endpoints["one"] = list(calm.replicas["one"])
     calm.swap(document(revision + 1))
     calm.gateway.follow(revision + 1)
 

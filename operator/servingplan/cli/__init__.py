@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import cluster, plan, solve
+from servingplan.cli import cluster, gateway, plan, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 plan.register(app)
 solve.register(app)
 cluster.register(app)
+gateway.register(app)
 
 
 @app.command()

@@ -162,8 +162,8 @@ def test_every_service_is_a_cluster_before_it_has_weight():
 
 def test_replicas_are_reached_by_their_own_addresses_where_these_are_known():
     made = document(entry("chat", ("a", 10_000)))
-    files = envoy.envoy_files(made, namespace="llm", by_pod=True, mount="/x")
-    files |= envoy.endpoint_files(made, {"a": ["10.0.0.7", "10.0.0.8"]})
+    files = envoy.envoy_files(made, namespace="llm", by_pod=True, place=envoy.Place(folder="/x"))
+    files |= envoy.endpoint_files(made, {"a": [("10.0.0.7", 8000), ("10.0.0.8", 8000)]})
     for cluster in yaml.safe_load(files["envoy-cds.yaml"])["resources"]:
         source = cluster["eds_cluster_config"]
         path = source["eds_config"]["path_config_source"]["path"].removeprefix("/x/")
@@ -199,7 +199,7 @@ def test_clients_headers_are_stripped_where_they_are_not_trusted():
 def test_files_are_watched_by_their_folder():
     started = envoy.bootstrap()["dynamic_resources"]
     for source in started.values():
-        assert source["path_config_source"]["watched_directory"] == {"path": envoy.MOUNT}
+        assert source["path_config_source"]["watched_directory"] == {"path": "/etc/envoy/routing"}
 
 
 def test_a_large_plan_fits_into_a_config_map():

@@ -20,26 +20,24 @@ from servingplan.render.envoy.listener import listener
 from servingplan.render.envoy.routes import route_configuration
 from servingplan.render.envoy.terms import (
     CLASS_HEADER,
-    LISTENER_PORT,
     MODEL_HEADER,
-    MOUNT,
     REVISION_HEADER,
     REVISION_PATH,
     SESSION_HEADER,
     TYPE,
+    USUAL,
     Json,
-    followed,
+    Place,
 )
 
 __all__ = [
     "BOOTSTRAP",
     "CLASS_HEADER",
-    "LISTENER_PORT",
     "MODEL_HEADER",
-    "MOUNT",
     "REVISION_HEADER",
     "REVISION_PATH",
     "SESSION_HEADER",
+    "Place",
     "bootstrap",
     "clusters",
     "endpoint_files",
@@ -49,46 +47,44 @@ __all__ = [
 ]
 
 BOOTSTRAP = "envoy-bootstrap.yaml"
-ADMIN_PORT = 9901
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """libyaml where it is there: the same text, twenty times as fast, on every turn."""
 
 
-def envoy_files(document: Json, *, namespace: str, by_pod: bool = False, mount: str = MOUNT) -> dict[str, str]:
+def envoy_files(document: Json, *, namespace: str, by_pod: bool = False, place: Place = USUAL) -> dict[str, str]:
     """Files by name: ``envoy-bootstrap.yaml`` to start with, ``envoy-lds.yaml``, ``envoy-rds.yaml``, ``envoy-cds.yaml``.
 
     ``by_pod``: replicas are reached at their own addresses, which ``endpoint_files`` gives, not through the Service.
     """
     strip = document.get("clientHeaders") == "Strip"
     resources = {
-        "envoy-lds.yaml": [listener(strip_client_headers=strip, mount=mount)],
+        "envoy-lds.yaml": [listener(strip_client_headers=strip, place=place)],
         "envoy-rds.yaml": [route_configuration(document)],
-        "envoy-cds.yaml": clusters(document, namespace=namespace, by_pod=by_pod, mount=mount),
+        "envoy-cds.yaml": clusters(document, namespace=namespace, by_pod=by_pod, place=place),
     }
     version = str(document["revision"])
     discovered = {name: _text({"version_info": version, "resources": items}) for name, items in resources.items()}
-    return {BOOTSTRAP: _text(bootstrap(mount=mount)), **discovered}
+    return {BOOTSTRAP: _text(bootstrap(place)), **discovered}
 
 
-def endpoint_files(document: Json, addresses: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """``envoy-eds-SERVICE.yaml`` of every Service: where its ready replicas are, by Service."""
+def endpoint_files(document: Json, addresses: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, str]:
+    """``envoy-eds-SERVICE.yaml`` of every Service: where its ready replicas are, address and port by
+    Service."""
     kind = f"{TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
     return {
-        eds(service): _text(
-            {"resources": [{"@type": kind, **load_assignment(service, addresses.get(service, ()), port)}]}
-        )
-        for service, port in services(document)
+        eds(service): _text({"resources": [{"@type": kind, **load_assignment(service, addresses.get(service, ()))}]})
+        for service, _ in services(document)
     }
 
 
-def bootstrap(*, admin_port: int = ADMIN_PORT, mount: str = MOUNT) -> Json:
+def bootstrap(place: Place = USUAL) -> Json:
     """What an Envoy is started with that follows the files. Its admin endpoint is for its own pod alone."""
     return {
         "node": {"id": "servingplan", "cluster": "servingplan"},
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": place.admin_port}}},
         "dynamic_resources": {
-            "lds_config": followed("envoy-lds.yaml", mount),
-            "cds_config": followed("envoy-cds.yaml", mount),
+            "lds_config": place.followed("envoy-lds.yaml"),
+            "cds_config": place.followed("envoy-cds.yaml"),
         },
     }
 

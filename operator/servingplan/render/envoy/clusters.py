@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servingplan.render.envoy.routes import STICKY
-from servingplan.render.envoy.terms import MOUNT, TYPE, Json, followed
+from servingplan.render.envoy.terms import TYPE, USUAL, Json, Place
 
 _ENGINE_KEEPS_IDLE_SECONDS = 5
 """vLLM's server, uvicorn, closes a connection that is idle for this long."""
@@ -13,7 +13,7 @@ _MANY = 65536
 """Envoy's own limits (1024 requests, 3 retries) are below what a large Service streams at a time."""
 
 
-def clusters(document: Json, *, namespace: str, by_pod: bool = False, mount: str = MOUNT) -> list[Json]:
+def clusters(document: Json, *, namespace: str, by_pod: bool = False, place: Place = USUAL) -> list[Json]:
     """Clusters of the Services, those that have no weight yet included: Envoy reads routes and clusters one after the
     other, and a route must never meet a cluster that is not there.
 
@@ -25,12 +25,12 @@ def clusters(document: Json, *, namespace: str, by_pod: bool = False, mount: str
         reached = (
             {
                 "type": "EDS",
-                "eds_cluster_config": {"service_name": service, "eds_config": followed(eds(service), mount)},
+                "eds_cluster_config": {"service_name": service, "eds_config": place.followed(eds(service))},
             }
             if by_pod
             else {
                 "type": "STRICT_DNS",
-                "load_assignment": load_assignment(service, [f"{service}.{namespace}.svc.cluster.local"], port),
+                "load_assignment": load_assignment(service, [(f"{service}.{namespace}.svc.cluster.local", port)]),
             }
         )
         made += [_cluster(service, reached, _LEAST_REQUEST), _cluster(f"{service}{STICKY}", reached, _BY_SESSION)]
@@ -47,7 +47,7 @@ def eds(service: str) -> str:
     return f"envoy-eds-{service}.yaml"
 
 
-def load_assignment(service: str, addresses: Sequence[str], port: int) -> Json:
+def load_assignment(service: str, addresses: Sequence[tuple[str, int]]) -> Json:
     """The replicas of a Service."""
     return {
         "cluster_name": service,
@@ -55,7 +55,7 @@ def load_assignment(service: str, addresses: Sequence[str], port: int) -> Json:
             {
                 "lb_endpoints": [
                     {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
-                    for address in addresses
+                    for address, port in addresses
                 ]
             }
         ],

@@ -10,16 +10,15 @@ from servingplan.render.envoy.terms import (
     CLASS_HEADER,
     LIMIT_FILTER,
     LIMIT_TYPE,
-    LISTENER_PORT,
     MALFORMED,
     METADATA,
     MODEL_HEADER,
-    MOUNT,
     NO_MODEL,
     ROUTES,
     TYPE,
+    USUAL,
     Json,
-    followed,
+    Place,
 )
 
 _FILTERS = f"{TYPE}envoy.extensions.filters.http"
@@ -27,14 +26,14 @@ _LONGEST_SILENCE = "3600s"
 """An answer that is not streamed is silent until it is whole, and a queue before it may be long."""
 
 
-def listener(*, strip_client_headers: bool = False, mount: str = MOUNT) -> Json:
+def listener(*, strip_client_headers: bool = False, place: Place = USUAL) -> Json:
     """One HTTP listener whose routes come from ``envoy-rds.yaml``."""
     manager = {
         "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "servingplan",
         # Answers stream for minutes: only silence ends a request, never its length.
         "stream_idle_timeout": _LONGEST_SILENCE,
-        "rds": {"route_config_name": ROUTES, "config_source": followed("envoy-rds.yaml", mount)},
+        "rds": {"route_config_name": ROUTES, "config_source": place.followed("envoy-rds.yaml")},
         "local_reply_config": local_replies(BODY_LIMIT_BYTES),
         "http_filters": [_model_of_the_header(), _buffer(), _body(), _admission(), _router()],
     }
@@ -43,7 +42,7 @@ def listener(*, strip_client_headers: bool = False, mount: str = MOUNT) -> Json:
     return {
         "@type": f"{TYPE}envoy.config.listener.v3.Listener",
         "name": "servingplan",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": LISTENER_PORT}},
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": place.port}},
         "per_connection_buffer_limit_bytes": BODY_LIMIT_BYTES,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

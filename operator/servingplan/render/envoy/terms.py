@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
 
 TYPE = "type.googleapis.com/"
-MOUNT = "/etc/envoy/routing"
-"""Where Envoy finds the files."""
-LISTENER_PORT = 8080
 MODEL_HEADER = "x-servingplan-model"
 CLASS_HEADER = "x-servingplan-class"
 SESSION_HEADER = "x-session-id"
@@ -29,8 +27,20 @@ BODY_LIMIT_BYTES = 32 * 2**20
 """Longest body that is read for its model and class: some eight million tokens of text, or 24 MB of images in base64."""
 
 
-def followed(name: str, mount: str) -> Json:
-    """A file that is read again when anything in its folder is moved. The kubelet swaps a link there; watching the file
-    itself misses that."""
-    source = {"path": f"{mount}/{name}", "watched_directory": {"path": mount}}
-    return {"path_config_source": source, "resource_api_version": "V3"}
+@dataclass(frozen=True)
+class Place:
+    """Where an Envoy finds its files and listens."""
+
+    folder: str = "/etc/envoy/routing"
+    port: int = 8080
+    admin_port: int = 9901
+
+    def followed(self, name: str) -> Json:
+        """A file that is read again when anything in its folder is moved. The kubelet swaps a link there; watching the
+        file itself misses that."""
+        source = {"path": f"{self.folder}/{name}", "watched_directory": {"path": self.folder}}
+        return {"path_config_source": source, "resource_api_version": "V3"}
+
+
+USUAL = Place()
+"""Of a ConfigMap that is mounted."""
