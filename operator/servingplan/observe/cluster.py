@@ -12,6 +12,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
+from servingplan.observe.gateway import ask_gateway
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 
@@ -33,10 +34,13 @@ class Reader:
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe")
+        self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
+        self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
 
     def close(self) -> None:
         """Let the threads go."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._gateway_threads, self._asking_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
@@ -60,6 +64,10 @@ class Reader:
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         ]
+        ack_url = spec.gateway.ack_url if spec else None
+        gateway = (
+            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
+        )
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         nodes = {node.name: node for node in _listed(nodes_read, "nodes", failures)}
@@ -85,6 +93,7 @@ class Reader:
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=tuple(read.result() for read in pool_reads),
             other_plans=tuple(_listed(others_read, "other plans", failures)),
+            gateway=None if gateway is None else gateway.result(),
             failures=tuple(failures),
         )
 
