@@ -3,6 +3,7 @@
 import http.client
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import kubernetes.config
@@ -10,9 +11,10 @@ import pytest
 
 from e2e.cluster.control_plane import ControlPlane
 from e2e.support.gateway import request
-from e2e.support.gateway_ground import CONFIG_MAP, NAMESPACE, GatewayGround
+from e2e.support.gateway_ground import CONFIG_MAP, EXAMPLE, NAMESPACE, GatewayGround
 from servingplan.errors import Forbidden
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, Kube
+from servingplan.observe.gateway import ask_gateway
 
 pytestmark = pytest.mark.cluster
 SECONDS = 10
@@ -42,9 +44,15 @@ def document(revision, one=10000):
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory):
+def cluster():
+    with ControlPlane() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ground(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gateway")
-    with ControlPlane() as cluster, GatewayGround(cluster, folder, {"one": 3, "two": 1}, document(1)) as running:
+    with GatewayGround(cluster, folder, {"one": 3, "two": 1}, document(1)) as running:
         yield running
 
 
@@ -61,6 +69,11 @@ def until(condition, what=""):
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("name", ["envoy.yaml", "envoy-mounted.yaml"])
+def test_the_examples_are_manifests_that_the_api_server_takes(cluster, name):
+    cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLE.with_name(name)))
+
+
 def test_new_weights_are_followed(ground):
     assert served_by(ground) == {"one-0", "one-1", "one-2"}
     ground.publish(document(2, one=0))
@@ -68,6 +81,15 @@ def test_new_weights_are_followed(ground):
     until(lambda: served_by(ground) == {"two-0"})
     ground.publish(document(3))
     until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+
+
+def test_the_operator_learns_which_weights_are_in_use(ground):
+    url = f"http://127.0.0.1:{ground.place.port}/servingplan/revision"
+    with ThreadPoolExecutor(4) as threads:
+        for revision in (4, 5):
+            ground.publish(document(revision))
+            until(lambda wanted=revision: ask_gateway(url, "llm/chat", threads).taken == wanted)
+        assert ask_gateway(url, "llm/other", threads).taken is None
 
 
 def test_a_replica_that_is_not_ready_gets_nothing_and_one_that_is_again_does(ground):

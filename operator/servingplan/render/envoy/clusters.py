@@ -72,6 +72,41 @@ _BY_SESSION: Json = {
 }
 
 
+_LIMITS: Json = {
+    "thresholds": [
+        {
+            "max_connections": _MANY,
+            "max_pending_requests": _MANY,
+            "max_requests": _MANY,
+            "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 10},
+        }
+    ]
+}
+_EJECTIONS: Json = {
+    # A replica that refuses or resets is left alone for a while, at most half of them at a time. Errors of the engine
+    # itself (500) say nothing of the replica: the next one would answer the same.
+    "consecutive_gateway_failure": 5,
+    "enforcing_consecutive_gateway_failure": 100,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_success_rate": 0,
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 3,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_time": "60s",
+    "max_ejection_percent": 50,
+}
+_PROTOCOL: Json = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": f"{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        # Sooner than the engine, so that no request meets a connection that is being closed.
+        "common_http_protocol_options": {"idle_timeout": f"{_ENGINE_KEEPS_IDLE_SECONDS - 1}s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+}
+
+
 def _cluster(name: str, reached: Json, balancing: Json) -> Json:
     return {
         "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
@@ -79,37 +114,7 @@ def _cluster(name: str, reached: Json, balancing: Json) -> Json:
         "connect_timeout": "2s",
         **reached,
         **balancing,
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": _MANY,
-                    "max_pending_requests": _MANY,
-                    "max_requests": _MANY,
-                    "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 10},
-                }
-            ]
-        },
-        "outlier_detection": {
-            # A replica that refuses or resets is left alone for a while, at most half of them at a time. Errors of the
-            # engine itself (500) say nothing of the replica: the next one would answer the same.
-            "consecutive_gateway_failure": 5,
-            "enforcing_consecutive_gateway_failure": 100,
-            "enforcing_consecutive_5xx": 0,
-            "enforcing_success_rate": 0,
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": 3,
-            "enforcing_local_origin_success_rate": 0,
-            "interval": "1s",
-            "base_ejection_time": "5s",
-            "max_ejection_time": "60s",
-            "max_ejection_percent": 50,
-        },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                # Sooner than the engine, so that no request meets a connection that is being closed.
-                "common_http_protocol_options": {"idle_timeout": f"{_ENGINE_KEEPS_IDLE_SECONDS - 1}s"},
-                "explicit_http_config": {"http_protocol_options": {}},
-            }
-        },
+        "circuit_breakers": _LIMITS,
+        "outlier_detection": _EJECTIONS,
+        "typed_extension_protocol_options": _PROTOCOL,
     }
