@@ -25,6 +25,8 @@ MERGE = "application/merge-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
 """A watch is begun anew this often, so that one that went silent is not relied on for long."""
+FOLLOW_SECONDS = 60
+"""The same for what has nobody else to notice."""
 
 Json = dict[str, Any]
 
@@ -165,7 +167,7 @@ class Kube:
             items += page.get("items") or ()
             version = page.get("metadata", {}).get("resourceVersion", "")
         yield "LISTED", {"items": items}
-        yield from self._watch(resource, namespace, labels, fields, version)
+        yield from self._watch(resource, namespace, labels, fields, version, FOLLOW_SECONDS)
 
     def _pages(
         self, resource: Resource, namespace: str | None, labels: str | None, fields: str | None
@@ -239,18 +241,24 @@ class Kube:
     def watch(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None
     ) -> Iterator[tuple[str, Json]]:
-        yield from self._watch(resource, namespace, labels, None, None)
+        yield from self._watch(resource, namespace, labels, None, None, WATCH_SECONDS)
 
     def _watch(
-        self, resource: Resource, namespace: str | None, labels: str | None, fields: str | None, since: str | None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        labels: str | None,
+        fields: str | None,
+        since: str | None,
+        seconds: int,
     ) -> Iterator[tuple[str, Json]]:
-        query = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS), "allowWatchBookmarks": "false"}
+        query = {"watch": "true", "timeoutSeconds": str(seconds), "allowWatchBookmarks": "false"}
         query |= _selectors(labels, fields)
         if since:
             query["resourceVersion"] = since
         url = f"{self._configuration.host}{resource.path(namespace=namespace)}?{urlencode(query)}"
         # A silent connection is closed by the server in time; one that died without a word, by this limit.
-        timeout = urllib3.Timeout(connect=10, read=WATCH_SECONDS + 30)
+        timeout = urllib3.Timeout(connect=10, read=seconds + 30)
         try:
             response = self._pool.request(
                 "GET", url, headers=self._headers(), timeout=timeout, retries=False, preload_content=False

@@ -62,7 +62,11 @@ class Sync:
             try:
                 self._write()
             except Exception:
-                log.exception("the files were not written; they stay as they are")
+                log.exception(
+                    "the files were not written and stay as they are; next try in %g s", LONGEST_RETRY_SECONDS
+                )
+                self._stopped.wait(LONGEST_RETRY_SECONDS)
+                self._changed.set()
             self._stopped.wait(SHORTEST_PAUSE_SECONDS)
 
     def stop(self) -> None:
@@ -113,7 +117,8 @@ class Sync:
         for config_map in found:
             try:
                 document = json.loads((config_map.get("data") or {})[KEY])
-                route_configuration(document), clusters(document, namespace=self._namespace)
+                route_configuration(document)
+                clusters(document, namespace=self._namespace)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 log.warning("ConfigMap %s holds no routing document (%r); the last one stays", self._config_map, error)
                 continue
