@@ -25,7 +25,7 @@ PROMPT = "word " * 1200
 CLASSES = {"long-in": {"inputTokensAtLeast": 1000}, "short-out": {"maxTokensAtMost": 64}, "chat": {}}
 SPLIT = {
     "long-in": {"one": 8529, "two": 1471},
-    "short-out": {"one": 1, "two": 5000, "three": 4999},
+    "short-out": {"one": 100, "two": 5000, "three": 4900},
     "chat": {"one": 3333, "two": 3333, "three": 3334},
 }
 

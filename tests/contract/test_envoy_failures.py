@@ -98,6 +98,16 @@ def test_a_request_that_a_replica_refuses_is_served_by_another(calm):
     assert calm.replicas["one"][0].requests > 0
 
 
+def test_a_long_prompt_that_a_replica_refuses_is_sent_to_another_whole(calm):
+    calm.replicas["one"][0].status = 503
+    body = json.dumps({"model": "one", "prompt": "x" * (5 * 2**20)}).encode()
+    answers = calm.gateway.ask_all([request(body)] * 16, connections=2)
+    assert {answer.status for answer in answers} == {200}
+    assert calm.replicas["one"][0].requests > 0
+    lengths = {int(item.last_headers["content-length"]) for item in calm.replicas["one"] if item.requests}
+    assert lengths == {len(body)}
+
+
 def test_a_replica_that_keeps_refusing_is_left_alone_for_a_while(calm):
     bad = calm.replicas["one"][1]
     bad.status = 503

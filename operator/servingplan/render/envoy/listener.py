@@ -43,7 +43,8 @@ def listener(*, strip_client_headers: bool = False, place: Place = USUAL) -> Jso
         "@type": f"{TYPE}envoy.config.listener.v3.Listener",
         "name": "servingplan",
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": place.port}},
-        "per_connection_buffer_limit_bytes": BODY_LIMIT_BYTES,
+        # Of what waits for a slow reader. Bodies that are read whole have a limit of their own, the buffer filter's.
+        "per_connection_buffer_limit_bytes": 2**20,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
