@@ -39,7 +39,7 @@ def measure(quick: bool) -> Section:
         "Gateway",
         f"A stock Envoy of one worker, three classes. Latency: {RATE} requests a second of 6 kB each in turns of two "
         "seconds to Envoy with our files (model and class read from the body) and to an Envoy that passes everything "
-        "through. Following: `servingplan gateway-sync` beside a real control plane, one connection that asks without "
+        "through. Following: `servingplan gateway-sync` beside a real control plane, one client that asks without "
         "pause; from sending the ConfigMap to the first request by the new weights, and from sending a pod's status to "
         "the last request that its replica was sent. Client, servers, Envoys and control plane share the machine.",
         tuple(rows),
