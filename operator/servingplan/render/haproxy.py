@@ -116,9 +116,7 @@ def _backend(name: str, model: str, entry: Json, namespace: str) -> Iterator[str
         most = math.floor(admitted * seconds)
         yield f"    {_return(answers.TOO_MANY)} if {{ str({name}),table_http_req_rate({table}) ge {most} }}"
         yield f"    http-request track-sc0 str({name}) table {table}"
-    yield "    balance roundrobin"
-    yield "    stick-table type string len 128 size 100k expire 30m"
-    yield "    stick on req.hdr(x-session-id) if { req.hdr(x-session-id) -m found }"
+    yield "    balance hdr(x-session-id) # in turn, by weight, where there is none"
     weights = _in_parts({target["service"]: target["weight"] for target in targets})
     for target in targets:
         service, port = target["service"], target["port"]
