@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import apply_to_weights, at_rest, command_line, large_cluster, loss_to_weights, solving
+from benchmarks import apply_to_weights, at_rest, command_line, gateway, large_cluster, loss_to_weights, solving
 from benchmarks.report import PAGE, page, show
 
-ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, solving)
+ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, solving, gateway)
 
 
 def main() -> None:

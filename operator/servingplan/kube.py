@@ -25,6 +25,8 @@ MERGE = "application/merge-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
 """A watch is begun anew this often, so that one that went silent is not relied on for long."""
+FOLLOW_SECONDS = 60
+"""The same for what has nobody else to notice."""
 
 Json = dict[str, Any]
 
@@ -61,6 +63,7 @@ PODS = Resource("v1", "pods", "Pod")
 SERVICES = Resource("v1", "services", "Service")
 CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 EVENTS = Resource("v1", "events", "Event")
+ENDPOINT_SLICES = Resource("discovery.k8s.io/v1", "endpointslices", "EndpointSlice")
 DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
 PLANS = Resource("servingplan.dev/v1alpha1", "llmservingplans", "LLMServingPlan")
 
@@ -150,14 +153,29 @@ class Kube:
     def list(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
     ) -> Iterator[Json]:
-        query = {"limit": str(PAGE_SIZE)}
-        if labels:
-            query["labelSelector"] = labels
-        if fields:
-            query["fieldSelector"] = fields
+        for page in self._pages(resource, namespace, labels, fields):
+            yield from page.get("items") or ()
+
+    def follow(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+    ) -> Iterator[tuple[str, Json]]:
+        """First ``LISTED`` with the list of all that is there, then what happened since, until the server ends it.
+        Unlike with ``watch``, what went between two calls is not taken for being there."""
+        items: list[Json] = []
+        version = ""
+        for page in self._pages(resource, namespace, labels, fields):
+            items += page.get("items") or ()
+            version = page.get("metadata", {}).get("resourceVersion", "")
+        yield "LISTED", {"items": items}
+        yield from self._watch(resource, namespace, labels, fields, version, FOLLOW_SECONDS)
+
+    def _pages(
+        self, resource: Resource, namespace: str | None, labels: str | None, fields: str | None
+    ) -> Iterator[Json]:
+        query = {"limit": str(PAGE_SIZE), **_selectors(labels, fields)}
         while True:
             page = self._request("GET", resource.path(namespace=namespace), query=query)
-            yield from page.get("items") or ()
+            yield page
             token = page.get("metadata", {}).get("continue")
             if not token:
                 return
@@ -223,12 +241,24 @@ class Kube:
     def watch(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None
     ) -> Iterator[tuple[str, Json]]:
-        query = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS), "allowWatchBookmarks": "false"}
-        if labels:
-            query["labelSelector"] = labels
+        yield from self._watch(resource, namespace, labels, None, None, WATCH_SECONDS)
+
+    def _watch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        labels: str | None,
+        fields: str | None,
+        since: str | None,
+        seconds: int,
+    ) -> Iterator[tuple[str, Json]]:
+        query = {"watch": "true", "timeoutSeconds": str(seconds), "allowWatchBookmarks": "false"}
+        query |= _selectors(labels, fields)
+        if since:
+            query["resourceVersion"] = since
         url = f"{self._configuration.host}{resource.path(namespace=namespace)}?{urlencode(query)}"
         # A silent connection is closed by the server in time; one that died without a word, by this limit.
-        timeout = urllib3.Timeout(connect=10, read=WATCH_SECONDS + 30)
+        timeout = urllib3.Timeout(connect=10, read=seconds + 30)
         try:
             response = self._pool.request(
                 "GET", url, headers=self._headers(), timeout=timeout, retries=False, preload_content=False
@@ -278,6 +308,11 @@ class Kube:
             raise _error_of(response.status, response.data, f"{method} {path}")
         parsed: Json = json.loads(response.data) if response.data else {}
         return parsed
+
+
+def _selectors(labels: str | None, fields: str | None) -> dict[str, str]:
+    found = {"labelSelector": labels, "fieldSelector": fields}
+    return {key: value for key, value in found.items() if value}
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,32 +1,27 @@
 """A stock Envoy reads the keys of the routing ConfigMap as they are, and follows them as the kubelet swaps them."""
 
-import http.client
-import json
-import shutil
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import yaml
 
+from e2e.support.gateway import ENVOY, Gateway, Replicas, ask_all, request
 from servingplan.render import envoy
 
 pytestmark = pytest.mark.cluster
-ENVOY = Path(sys.executable).with_name("envoy")
 NAMESPACE = "llm"
 SERVICES = ("chat-a", "chat-b", "chat-c")
-REQUESTS = 2000
 
 
 def target(service, weight):
     return {"service": service, "port": 8000, "weight": weight}
+
+
+def entry(name, *targets, admitted=None, **match):
+    return {"name": name, "match": match, "admitRequestsPerSecond": admitted, "targets": list(targets)}
 
 
 def routing_document(revision, *chat, admitted=None):
@@ -42,128 +37,14 @@ def routing_document(revision, *chat, admitted=None):
             "meta/llama": {
                 "defaultClass": "chat",
                 "classes": [
-                    {
-                        "name": "long-in",
-                        "match": {"inputTokensAtLeast": 1476},
-                        "admitRequestsPerSecond": None,
-                        "targets": [target("chat-b", 10000)],
-                    },
-                    {"name": "chat", "match": {}, "admitRequestsPerSecond": None, "targets": list(chat)},
-                    {"name": "rare", "match": {}, "admitRequestsPerSecond": admitted, "targets": list(chat)},
+                    entry("long-in", target("chat-b", 10000), inputTokensAtLeast=1476),
+                    entry("chat", *chat),
+                    entry("rare", *chat, admitted=admitted),
                 ],
             },
-            "qwen": {
-                "defaultClass": "all",
-                "classes": [{"name": "all", "match": {}, "admitRequestsPerSecond": None, "targets": []}],
-            },
+            "qwen": {"defaultClass": "all", "classes": [entry("all")]},
         },
     }
-
-
-class Replica(ThreadingHTTPServer):
-    """A model server that answers with its name."""
-
-    daemon_threads = True
-
-    def __init__(self, name):
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = 4096  # one packet per answer
-
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header("content-length", str(len(name)))
-                self.end_headers()
-                self.wfile.write(name.encode())
-
-            def log_message(self, *_):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-
-class Mount:
-    """A folder as the kubelet makes it of a ConfigMap: files are links through ``..data``, which is swapped."""
-
-    def __init__(self, folder, ports):
-        """``ports``: where each address of the files really is, on loopback."""
-        self.folder = folder
-        self._ports = ports
-        self._current = None
-        folder.mkdir()
-
-    def local(self, text):
-        """The same file with this folder as the mount and everything on loopback."""
-        content = yaml.safe_load(text.replace(envoy.MOUNT, str(self.folder)))
-        self._move(content)
-        return yaml.safe_dump(content)
-
-    def _move(self, node):
-        if isinstance(node, dict) and "port_value" in node and node["address"] in self._ports:
-            node.update(port_value=self._ports[node["address"]], address="127.0.0.1")
-        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-            self._move(child)
-
-    def swap(self, document):
-        files = envoy.envoy_files(document, namespace=NAMESPACE)
-        fresh = self.folder / f"..revision_{document['revision']}"
-        fresh.mkdir()
-        for name, content in files.items():
-            (fresh / name).write_text(self.local(content))
-        (self.folder / "..data_tmp").symlink_to(fresh.name)
-        (self.folder / "..data_tmp").rename(self.folder / "..data")
-        for name in files:
-            if not (self.folder / name).is_symlink():
-                (self.folder / name).symlink_to(f"..data/{name}")
-        if self._current:
-            shutil.rmtree(self._current)
-        self._current = fresh
-
-
-class Gateway:
-    """A running Envoy."""
-
-    def __init__(self, port, admin_port, mount):
-        self.port, self.admin_port, self.mount = port, admin_port, mount
-
-    def stats(self):
-        with closing(http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)) as connection:
-            connection.request("GET", "/stats?format=json")
-            entries = json.loads(connection.getresponse().read())["stats"]
-        return {item["name"]: item["value"] for item in entries if "value" in item}
-
-    def follow(self, document):
-        """Swap the document in and wait until Envoy has taken it."""
-        before = self.stats()["http.servingplan.rds.servingplan.update_success"]
-        self.mount.swap(document)
-        end = time.monotonic() + 10
-        while self.stats()["http.servingplan.rds.servingplan.update_success"] == before:
-            assert time.monotonic() < end, "Envoy did not take the new routes"
-            time.sleep(0.01)
-        time.sleep(0.1)
-
-    def ask(self, number=1, **headers):
-        """Answers of requests with these headers: (status, headers, body)."""
-        named = {f"x-servingplan-{key}": value for key, value in headers.items()}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-            answers = []
-            for _ in range(number):
-                connection.request("GET", "/v1/models", headers=named)
-                answer = connection.getresponse()
-                answers.append((answer.status, dict(answer.getheaders()), answer.read().decode()))
-        return answers
-
-    def shares(self, number, **headers):
-        return Counter(body for status, _, body in self.ask(number, **headers) if status == 200)
-
-
-def free_ports(number):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
 
 
 FIRST = routing_document(1, target("chat-a", 7000), target("chat-b", 3000), admitted=2.5)
@@ -171,52 +52,30 @@ FIRST = routing_document(1, target("chat-a", 7000), target("chat-b", 3000), admi
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("envoy")
-    replicas = {name: Replica(name) for name in SERVICES}
-    port, admin_port = free_ports(2)
-    services = {f"{name}.{NAMESPACE}.svc.cluster.local": item.server_port for name, item in replicas.items()}
-    mount = Mount(folder / "routing", {"0.0.0.0": port, **services})
-    mount.swap(FIRST)
-    (folder / "bootstrap.yaml").write_text(mount.local(yaml.safe_dump(envoy.bootstrap(admin_port=admin_port))))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [ENVOY, "-c", folder / "bootstrap.yaml", "--disable-hot-restart", "--concurrency", "1", "-l", "warn"],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        running = Gateway(port, admin_port, mount)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                running.ask()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < end, (folder / "log").read_text()
-                time.sleep(0.1)
-        yield running
-    finally:
-        process.terminate()
-        process.wait(10)
-        for replica in replicas.values():
-            replica.shutdown()
-            replica.server_close()
+    with Replicas() as replicas:
+        ports = {name: replicas.start(name).port for name in SERVICES}
+        with Gateway(tmp_path_factory.mktemp("envoy"), FIRST, ports) as running:
+            yield running
 
 
-def assert_share(counts, service, share):
+def asked(model, class_name=None, **more):
+    headers = {"x-servingplan-model": model, "x-servingplan-class": class_name, **more}
+    return request(b"{}", [(key, value) for key, value in headers.items() if value is not None])
+
+
+def shares(gateway, number, *what, **more):
+    answers = gateway.ask_all([asked(*what, **more)] * number)
+    assert {answer.status for answer in answers} == {200}
+    return Counter(answer.text for answer in answers)
+
+
+def assert_shares(counts, **weights):
+    """Each within four and a half standard deviations of its weight: chance goes beyond once in 150,000 times."""
     total = sum(counts.values())
-    assert total == REQUESTS
-    # Four standard deviations: one run in sixteen thousand would fail by chance.
-    assert abs(counts[service] - total * share) <= 4 * (total * share * (1 - share)) ** 0.5
-
-
-def error_of(answer):
-    _, headers, body = answer
-    assert headers["content-type"] == "application/json"
-    error = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
+    for name, weight in weights.items():
+        share = weight / 10_000
+        deviation = (total * share * (1 - share)) ** 0.5
+        assert abs(counts[name] - total * share) <= 4.5 * deviation, (name, counts, deviation)
 
 
 def test_envoy_takes_the_resources_as_a_static_configuration(tmp_path):
@@ -239,42 +98,64 @@ def test_envoy_takes_the_resources_as_a_static_configuration(tmp_path):
 
 
 def test_weights_share_the_requests_of_a_class(gateway):
-    gateway.follow({**FIRST, "revision": 2})
-    assert_share(gateway.shares(REQUESTS, model="meta/llama", **{"class": "chat"}), "chat-a", 0.7)
+    assert_shares(shares(gateway, 5000, "meta/llama", "chat"), **{"chat-a": 7000, "chat-b": 3000})
 
 
 def test_a_class_goes_where_its_own_targets_are(gateway):
-    assert gateway.shares(50, model="meta/llama", **{"class": "long-in"}) == {"chat-b": 50}
+    assert shares(gateway, 50, "meta/llama", "long-in") == {"chat-b": 50}
 
 
-def test_without_a_class_or_with_an_unknown_one_the_default_class_takes_it(gateway):
-    assert set(gateway.shares(100, model="meta/llama")) == {"chat-a", "chat-b"}
-    assert set(gateway.shares(100, model="meta/llama", **{"class": "odd"})) == {"chat-a", "chat-b"}
+def test_without_a_class_or_with_an_unknown_one_the_request_itself_tells(gateway):
+    assert set(shares(gateway, 100, "meta/llama")) == {"chat-a", "chat-b"}
+    assert set(shares(gateway, 100, "meta/llama", "odd")) == {"chat-a", "chat-b"}
 
 
 def test_a_model_that_is_not_served_answers_404(gateway):
-    for headers in ({"model": "gpt"}, {}):
-        (answer,) = gateway.ask(**headers)
-        assert answer[0] == 404
-        assert error_of(answer)["code"] == "model_not_found"
+    assert gateway.ask({}, headers={"x-servingplan-model": "gpt"}).status == 404
+    answer = gateway.ask({"model": "gpt"})
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize("body", [None, b"", {}, {"model": None}, [], "meta/llama", 5])
+def test_a_request_without_a_model_answers_400(gateway, body):
+    answer = gateway.ask(body)
+    assert (answer.status, answer.error["param"]) == (400, "model")
+
+
+def test_a_body_that_is_not_json_answers_400(gateway):
+    answer = gateway.ask(b'{"model": "meta/llama"')
+    assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
+    assert "JSON" in answer.error["message"]
 
 
 def test_a_class_with_nothing_ready_answers_503(gateway):
-    (answer,) = gateway.ask(model="qwen")
-    assert answer[0] == 503
-    assert error_of(answer)["code"] == "unavailable"
-    assert answer[1]["retry-after"] == "1"
+    answer = gateway.ask({"model": "qwen"})
+    assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
 
 
-def test_what_is_above_the_admitted_rate_answers_429(gateway):
+def test_the_models_are_listed(gateway):
+    answer = gateway.ask(path="/v1/models", method="GET")
+    assert answer.status == 200
+    assert [item["id"] for item in yaml.safe_load(answer.body)["data"]] == ["meta/llama", "qwen"]
+
+
+def test_what_is_above_the_admitted_rate_answers_429_whichever_route_led_to_it(gateway):
     started = time.monotonic()
-    answers = gateway.ask(200, model="meta/llama", **{"class": "rare"})
+    body = b'{"model": "meta/llama"}'
+    rare = ("x-servingplan-class", "rare")
+    ways = [
+        asked("meta/llama", "rare"),
+        asked("meta/llama", "rare", **{"x-session-id": "s"}),
+        request(body, [rare]),
+        request(body, [rare, ("x-session-id", "s")]),
+    ]
+    answers = gateway.ask_all(ways * 50)
     seconds = time.monotonic() - started
-    admitted = sum(status == 200 for status, _, _ in answers)
+    admitted = sum(answer.status == 200 for answer in answers)
     assert 3 <= admitted <= 3 + 3 * (1 + seconds / 1.2)
-    turned_away = next(answer for answer in answers if answer[0] == 429)
-    assert error_of(turned_away)["code"] == "rate_limit_exceeded"
-    assert turned_away[1]["retry-after"] == "1"
+    turned_away = next(answer for answer in answers if answer.status == 429)
+    assert turned_away.error["code"] == "rate_limit_exceeded"
+    assert turned_away.headers["retry-after"] == "1"
 
 
 def test_a_swapped_document_is_followed_without_a_restart_and_without_a_lost_request(gateway):
@@ -282,21 +163,22 @@ def test_a_swapped_document_is_followed_without_a_restart_and_without_a_lost_req
 
     def ask_on():
         while not stop.is_set():
-            lost.extend(answer for answer in gateway.ask(20, model="meta/llama") if answer[0] != 200)
+            answers = ask_all(gateway.port, [asked("meta/llama")] * 20, connections=1)
+            lost.extend(answer for answer in answers if answer.status != 200)
 
     asking = threading.Thread(target=ask_on)
     asking.start()
     try:
         for revision in range(3, 13):  # to a Service that had no weight, and back
             chosen = "chat-c" if revision % 2 else "chat-a"
-            gateway.follow(routing_document(revision, target(chosen, 10000)))
-            assert gateway.shares(20, model="meta/llama") == {chosen: 20}
+            gateway.take(routing_document(revision, target(chosen, 10000)))
+            assert shares(gateway, 20, "meta/llama") == {chosen: 20}
     finally:
         stop.set()
         asking.join()
     assert lost == []
-    gateway.follow(routing_document(13, target("chat-b", 9000), target("chat-c", 1000)))
-    assert_share(gateway.shares(REQUESTS, model="meta/llama"), "chat-c", 0.1)
+    gateway.take(routing_document(13, target("chat-b", 9000), target("chat-c", 1000)))
+    assert_shares(shares(gateway, 2000, "meta/llama"), **{"chat-b": 9000, "chat-c": 1000})
     stats = gateway.stats()
     rejected = {name: value for name, value in stats.items() if name.endswith("update_rejected")}
     assert len(rejected) >= 3

@@ -186,3 +186,19 @@ def _until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_what_is_followed_begins_with_a_list_and_goes_on_from_it(kube):
+    for name in ("followed", "unfollowed"):
+        kube.apply(CONFIG_MAPS, config_map(name, a="1"), manager="servingplan", force=True)
+    events = kube.follow(CONFIG_MAPS, namespace="default", fields="metadata.name=followed")
+    kind, listed = next(events)
+    assert (kind, [item["metadata"]["name"] for item in listed["items"]]) == ("LISTED", ["followed"])
+    kube.merge(
+        CONFIG_MAPS, "followed", {"data": {"a": "2"}}, manager="x", namespace="default"
+    )  # before the watch begins
+    kube.merge(CONFIG_MAPS, "unfollowed", {"data": {"a": "2"}}, manager="x", namespace="default")
+    kube.delete(CONFIG_MAPS, "followed", uid=listed["items"][0]["metadata"]["uid"], namespace="default")
+    seen = [next(events), next(events)]
+    assert [(kind, item["data"]) for kind, item in seen] == [("MODIFIED", {"a": "2"}), ("DELETED", {"a": "2"})]
+    events.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -61,6 +62,8 @@ def routing_document(
         "planHash": fleet.hash,
         "revision": 0,
         "transitional": serving != planned,
+        "bytesPerToken": float(spec.gateway.bytes_per_token),
+        "clientHeaders": spec.gateway.client_headers,
         "services": [{"service": name, "port": PORT} for name in sorted({*facts, *planned})],
         "models": models,
     }
@@ -75,6 +78,7 @@ def routing_document(
 
 def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json:
     """The ConfigMap that a gateway mounts."""
+    text = json.dumps(document, indent=1) + "\n"
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -87,8 +91,14 @@ def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json
             },
             "ownerReferences": [owner_reference(plan)],
         },
-        "data": {KEY: json.dumps(document, indent=1) + "\n", **envoy_files(document, namespace=plan.namespace)},
+        "data": {KEY: text, **_renderings(text, plan.namespace)},
     }
+
+
+@lru_cache(maxsize=16)
+def _renderings(text: str, namespace: str) -> dict[str, str]:
+    """Every turn renders the document twice, and it seldom changes."""
+    return envoy_files(json.loads(text), namespace=namespace)
 
 
 def schema() -> Json:

@@ -204,5 +204,11 @@ def test_the_config_map_holds_the_document_and_its_renderings():
     assert held["metadata"]["name"] == "chat-routing"
     assert held["metadata"]["ownerReferences"][0]["uid"] == "u"
     assert json.loads(held["data"]["routing.json"]) == made
-    assert set(held["data"]) == {"routing.json", "envoy-lds.yaml", "envoy-rds.yaml", "envoy-cds.yaml"}
+    assert set(held["data"]) == {
+        "routing.json",
+        "envoy-lds.yaml",
+        "envoy-rds.yaml",
+        "envoy-bootstrap.yaml",
+        "envoy-cds.yaml",
+    }
     assert spec().models[0].classes[0].requests_per_second == Decimal("1.5")

@@ -1,0 +1,133 @@
+"""EFFECT. Follows one routing ConfigMap and the EndpointSlices of its plans' Services, and writes Envoy's files.
+
+What the kubelet does for a mounted ConfigMap, within milliseconds in place of a minute, and with each replica's own
+address: one that is no longer ready gets no more requests as soon as the API server knows. Whatever cannot be read
+leaves the files as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from servingplan.errors import ApiError, Forbidden
+from servingplan.gateway.endpoints import Addresses, addresses_of
+from servingplan.gateway.folder import Folder
+from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, Kube, Resource
+from servingplan.render import names
+from servingplan.render.envoy import Place, clusters, endpoint_files, envoy_files, route_configuration
+from servingplan.render.routing import KEY
+
+log = logging.getLogger("servingplan.gateway")
+
+Json = dict[str, Any]
+SHORTEST_PAUSE_SECONDS = 0.02
+"""Between two versions of the files: a burst of changes is one version."""
+LONGEST_RETRY_SECONDS = 5.0
+
+
+class Sync:
+    """Keeps the files of one gateway."""
+
+    def __init__(self, *, api: Kube, namespace: str, config_map: str, place: Place, folder: Folder) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._config_map = config_map
+        self._place = place
+        self._folder = folder
+        self._stopped = threading.Event()
+        self._changed = threading.Event()
+        self._lock = threading.Lock()
+        self._document: Json | None = None
+        self._slices: dict[str, Json] | None = None
+
+    def run(self) -> None:
+        """Until ``stop``."""
+        watches = (
+            (CONFIG_MAPS, {"fields": f"metadata.name={self._config_map}"}, self._routing_seen),
+            (ENDPOINT_SLICES, {"labels": names.PLAN_LABEL}, self._slice_seen),
+        )
+        for resource, selectors, seen in watches:
+            thread = threading.Thread(
+                target=self._follow, args=(resource, selectors, seen), name=f"follow-{resource.plural}", daemon=True
+            )
+            thread.start()
+        while not self._stopped.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            try:
+                self._write()
+            except Exception:
+                log.exception(
+                    "the files were not written and stay as they are; next try in %g s", LONGEST_RETRY_SECONDS
+                )
+                self._stopped.wait(LONGEST_RETRY_SECONDS)
+                self._changed.set()
+            self._stopped.wait(SHORTEST_PAUSE_SECONDS)
+
+    def stop(self) -> None:
+        """End ``run``. The watches end with the process."""
+        self._stopped.set()
+        self._changed.set()
+
+    def _write(self) -> None:
+        with self._lock:
+            document, slices = self._document, self._slices
+            if document is None or slices is None:
+                return
+            addresses: Addresses = addresses_of(slices[name] for name in sorted(slices))
+        started = time.monotonic()
+        files = envoy_files(document, namespace=self._namespace, by_pod=True, place=self._place)
+        files |= endpoint_files(document, addresses)
+        if self._folder.put(files):
+            replicas = sum(len(places) for places in addresses.values())
+            log.info(
+                "revision %s over %d replicas written in %.1f ms",
+                document["revision"],
+                replicas,
+                1000 * (time.monotonic() - started),
+            )
+
+    def _follow(self, resource: Resource, selectors: dict[str, str], seen: Callable[[str, Json], None]) -> None:
+        retry = 0.1
+        while not self._stopped.is_set():
+            try:
+                for kind, item in self._api.follow(resource, namespace=self._namespace, **selectors):
+                    if self._stopped.is_set():
+                        return
+                    with self._lock:
+                        seen(kind, item)
+                    self._changed.set()
+                    retry = 0.1
+            except ApiError as error:
+                hint = "; grant get, list and watch on it" if isinstance(error, Forbidden) else ""
+                log.warning("%s cannot be followed: %s%s; next try in %.1f s", resource.plural, error, hint, retry)
+            except Exception:
+                log.exception("following %s failed; next try in %.1f s", resource.plural, retry)
+            self._stopped.wait(retry)
+            retry = min(2 * retry, LONGEST_RETRY_SECONDS)
+
+    def _routing_seen(self, kind: str, item: Json) -> None:
+        """A ConfigMap that is gone, or holds no routing document, changes nothing."""
+        found = item["items"] if kind == "LISTED" else [item] if kind in ("ADDED", "MODIFIED") else []
+        for config_map in found:
+            try:
+                document = json.loads((config_map.get("data") or {})[KEY])
+                route_configuration(document)
+                clusters(document, namespace=self._namespace)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                log.warning("ConfigMap %s holds no routing document (%r); the last one stays", self._config_map, error)
+                continue
+            self._document = document
+
+    def _slice_seen(self, kind: str, item: Json) -> None:
+        if kind == "LISTED":
+            self._slices = {entry["metadata"]["name"]: entry for entry in item["items"]}
+        elif self._slices is not None and kind == "DELETED":
+            self._slices.pop(item["metadata"]["name"], None)
+        elif self._slices is not None:
+            self._slices[item["metadata"]["name"]] = item

@@ -1,0 +1,94 @@
+"""Envoy's discovery files from the routing document: listener, routes, clusters.
+
+Stock Envoy reads them from the mounted ConfigMap, or from a folder that ``servingplan gateway-sync`` keeps. Only the
+routes change with the weights; the listener never does.
+
+A request's model is in its body or in the header ``x-servingplan-model``; its class is in the header
+``x-servingplan-class``, or follows from the body: its length, and ``max_tokens``. A model that is not served answers 404,
+a class with nothing ready 503, and what is above the rate that a class is admitted at 429, all in the form of an OpenAI
+error. Each Envoy admits that rate by itself: of several, each needs its part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from servingplan.render.envoy.clusters import clusters, eds, load_assignment, services
+from servingplan.render.envoy.listener import listener
+from servingplan.render.envoy.routes import route_configuration
+from servingplan.render.envoy.terms import (
+    CLASS_HEADER,
+    MODEL_HEADER,
+    REVISION_HEADER,
+    REVISION_PATH,
+    SESSION_HEADER,
+    TYPE,
+    USUAL,
+    Json,
+    Place,
+)
+
+__all__ = [
+    "BOOTSTRAP",
+    "CLASS_HEADER",
+    "MODEL_HEADER",
+    "REVISION_HEADER",
+    "REVISION_PATH",
+    "SESSION_HEADER",
+    "Place",
+    "bootstrap",
+    "clusters",
+    "endpoint_files",
+    "envoy_files",
+    "listener",
+    "route_configuration",
+]
+
+BOOTSTRAP = "envoy-bootstrap.yaml"
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml where it is there: the same text, twenty times as fast, on every turn."""
+
+
+def envoy_files(document: Json, *, namespace: str, by_pod: bool = False, place: Place = USUAL) -> dict[str, str]:
+    """Files by name: ``envoy-bootstrap.yaml`` to start with, ``envoy-lds.yaml``, ``envoy-rds.yaml``, ``envoy-cds.yaml``.
+
+    ``by_pod``: replicas are reached at their own addresses, which ``endpoint_files`` gives, not through the Service.
+    """
+    strip = document.get("clientHeaders") == "Strip"
+    resources = {
+        "envoy-lds.yaml": [listener(strip_client_headers=strip, place=place)],
+        "envoy-rds.yaml": [route_configuration(document)],
+        "envoy-cds.yaml": clusters(document, namespace=namespace, by_pod=by_pod, place=place),
+    }
+    version = str(document["revision"])
+    discovered = {name: _text({"version_info": version, "resources": items}) for name, items in resources.items()}
+    return {BOOTSTRAP: _text(bootstrap(place)), **discovered}
+
+
+def endpoint_files(document: Json, addresses: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, str]:
+    """``envoy-eds-SERVICE.yaml`` of every Service: where its ready replicas are, address and port by
+    Service."""
+    kind = f"{TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
+    return {
+        eds(service): _text({"resources": [{"@type": kind, **load_assignment(service, addresses.get(service, ()))}]})
+        for service, _ in services(document)
+    }
+
+
+def bootstrap(place: Place = USUAL) -> Json:
+    """What an Envoy is started with that follows the files. Its admin endpoint is for its own pod alone."""
+    return {
+        "node": {"id": "servingplan", "cluster": "servingplan"},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": place.admin_port}}},
+        "dynamic_resources": {
+            "lds_config": place.followed("envoy-lds.yaml"),
+            "cds_config": place.followed("envoy-cds.yaml"),
+        },
+    }
+
+
+def _text(content: Json) -> str:
+    # What several routes share is written once, as an alias.
+    return yaml.dump(content, Dumper=_DUMPER, sort_keys=False, width=120)

@@ -1,0 +1,120 @@
+"""The clusters: every Service of the document, twice, for requests without and with a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from servingplan.render.envoy.routes import STICKY
+from servingplan.render.envoy.terms import TYPE, USUAL, Json, Place
+
+_ENGINE_KEEPS_IDLE_SECONDS = 5
+"""vLLM's server, uvicorn, closes a connection that is idle for this long."""
+_MANY = 65536
+"""Envoy's own limits (1024 requests, 3 retries) are below what a large Service streams at a time."""
+
+
+def clusters(document: Json, *, namespace: str, by_pod: bool = False, place: Place = USUAL) -> list[Json]:
+    """Clusters of the Services, those that have no weight yet included: Envoy reads routes and clusters one after the
+    other, and a route must never meet a cluster that is not there.
+
+    ``by_pod``: the replicas' addresses come from ``envoy-eds-SERVICE.yaml``. Else the Service's own address takes all,
+    and the node's proxy spreads them.
+    """
+    made = []
+    for service, port in services(document):
+        reached = (
+            {
+                "type": "EDS",
+                "eds_cluster_config": {"service_name": service, "eds_config": place.followed(eds(service))},
+            }
+            if by_pod
+            else {
+                "type": "STRICT_DNS",
+                "load_assignment": load_assignment(service, [(f"{service}.{namespace}.svc.cluster.local", port)]),
+            }
+        )
+        made += [_cluster(service, reached, _LEAST_REQUEST), _cluster(f"{service}{STICKY}", reached, _BY_SESSION)]
+    return made
+
+
+def services(document: Json) -> list[tuple[str, int]]:
+    """Names and ports."""
+    return sorted((item["service"], item["port"]) for item in document["services"])
+
+
+def eds(service: str) -> str:
+    """Name of the file with a Service's replicas."""
+    return f"envoy-eds-{service}.yaml"
+
+
+def load_assignment(service: str, addresses: Sequence[tuple[str, int]]) -> Json:
+    """The replicas of a Service."""
+    return {
+        "cluster_name": service,
+        "endpoints": [
+            {
+                "lb_endpoints": [
+                    {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
+                    for address, port in addresses
+                ]
+            }
+        ],
+    }
+
+
+_AT_ONCE: Json = {"update_merge_window": "0s"}
+"""Ejections count when they happen; Envoy would else gather those of a second."""
+_LEAST_REQUEST: Json = {"lb_policy": "LEAST_REQUEST", "common_lb_config": _AT_ONCE}
+_BY_SESSION: Json = {
+    # Consistent hashing with bounded loads: a session moves on when its replica has a quarter more than the mean.
+    "lb_policy": "RING_HASH",
+    "common_lb_config": {**_AT_ONCE, "consistent_hashing_lb_config": {"hash_balance_factor": 125}},
+}
+
+
+_LIMITS: Json = {
+    "thresholds": [
+        {
+            "max_connections": _MANY,
+            "max_pending_requests": _MANY,
+            "max_requests": _MANY,
+            "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 10},
+        }
+    ]
+}
+_EJECTIONS: Json = {
+    # A replica that refuses or resets is left alone for a while, at most half of them at a time. Errors of the engine
+    # itself (500) say nothing of the replica: the next one would answer the same.
+    "consecutive_gateway_failure": 5,
+    "enforcing_consecutive_gateway_failure": 100,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_success_rate": 0,
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 3,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_time": "60s",
+    "max_ejection_percent": 50,
+}
+_PROTOCOL: Json = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": f"{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        # Sooner than the engine, so that no request meets a connection that is being closed.
+        "common_http_protocol_options": {"idle_timeout": f"{_ENGINE_KEEPS_IDLE_SECONDS - 1}s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+}
+
+
+def _cluster(name: str, reached: Json, balancing: Json) -> Json:
+    return {
+        "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "connect_timeout": "2s",
+        **reached,
+        **balancing,
+        "circuit_breakers": _LIMITS,
+        "outlier_detection": _EJECTIONS,
+        "typed_extension_protocol_options": _PROTOCOL,
+    }

@@ -1,0 +1,173 @@
+"""``servingplan gateway-sync`` beside a real API server and a real Envoy: weights and readiness reach requests at once."""
+
+import http.client
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import kubernetes.config
+import pytest
+
+from e2e.cluster.control_plane import ControlPlane
+from e2e.support.gateway import request
+from e2e.support.gateway_ground import CONFIG_MAP, EXAMPLE, NAMESPACE, GatewayGround
+from servingplan.errors import Forbidden
+from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, Kube
+from servingplan.observe.gateway import ask_gateway
+
+pytestmark = pytest.mark.cluster
+SECONDS = 10
+"""Generous: how long it takes is measured by the benchmarks, not here."""
+
+
+def document(revision, one=10000):
+    targets = [
+        {"service": name, "port": 8000, "weight": weight}
+        for name, weight in (("one", one), ("two", 10000 - one))
+        if weight
+    ]
+    return {
+        "version": 1,
+        "plan": "llm/chat",
+        "planHash": "9f2c0a11",
+        "revision": revision,
+        "transitional": False,
+        "services": [{"service": name, "port": 8000} for name in ("one", "two")],
+        "models": {
+            "m": {
+                "defaultClass": "all",
+                "classes": [{"name": "all", "match": {}, "admitRequestsPerSecond": None, "targets": targets}],
+            }
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ControlPlane() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ground(cluster, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gateway")
+    with GatewayGround(cluster, folder, {"one": 3, "two": 1}, document(1)) as running:
+        yield running
+
+
+def served_by(ground, number=40):
+    answers = ground.envoy.ask_all([request(b'{"model": "m"}')] * number, connections=4)
+    assert {answer.status for answer in answers} == {200}
+    return {answer.text for answer in answers}
+
+
+def until(condition, what=""):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ["envoy.yaml", "envoy-mounted.yaml"])
+def test_the_examples_are_manifests_that_the_api_server_takes(cluster, name):
+    cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLE.with_name(name)))
+
+
+def test_new_weights_are_followed(ground):
+    assert served_by(ground) == {"one-0", "one-1", "one-2"}
+    ground.publish(document(2, one=0))
+    until(lambda: ground.envoy.revision() == 2)
+    until(lambda: served_by(ground) == {"two-0"})
+    ground.publish(document(3))
+    until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+
+
+def test_the_operator_learns_which_weights_are_in_use(ground):
+    url = f"http://127.0.0.1:{ground.place.port}/servingplan/revision"
+    with ThreadPoolExecutor(4) as threads:
+        for revision in (4, 5):
+            ground.publish(document(revision))
+            until(lambda wanted=revision: ask_gateway(url, "llm/chat", threads).taken == wanted)
+        assert ask_gateway(url, "llm/other", threads).taken is None
+
+
+def test_a_replica_that_is_not_ready_gets_nothing_and_one_that_is_again_does(ground):
+    ground.set_ready("one-1", ready=False)
+    until(lambda: served_by(ground) == {"one-0", "one-2"})
+    ground.set_ready("one-1", ready=True)
+    until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+
+
+def test_a_replica_that_is_deleted_is_left_and_a_new_one_found(ground):
+    ground.add("one-3", "one")
+    until(lambda: "one-3" in served_by(ground))
+    pod = ground.api.get(PODS, "one-3", namespace=NAMESPACE)
+    ground.api.delete(PODS, "one-3", uid=pod["metadata"]["uid"], namespace=NAMESPACE)
+    until(lambda: "one-3" not in served_by(ground))
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"routing.json": "{"}, {"routing.json": "[]"}, {"routing.json": '{"revision": 9}'}]
+)
+def test_what_is_no_routing_document_changes_nothing(ground, data):
+    before = ground.envoy.revision()
+    ground.write({"other": "x"})
+    ground.write(data)
+    ground.set_ready("one-0", ready=False)  # later news are followed all the same
+    until(lambda: served_by(ground) == {"one-1", "one-2"})
+    ground.set_ready("one-0", ready=True)
+    until(lambda: "one-0" in served_by(ground))
+    assert ground.envoy.revision() == before
+    assert "holds no routing document" in ground.sync_log
+
+
+def test_a_config_map_that_is_deleted_leaves_the_gateway_as_it_is(ground):
+    made = ground.api.get(CONFIG_MAPS, CONFIG_MAP, namespace=NAMESPACE)
+    ground.api.delete(CONFIG_MAPS, CONFIG_MAP, uid=made["metadata"]["uid"], namespace=NAMESPACE)
+    time.sleep(0.3)
+    assert served_by(ground) == {"one-0", "one-1", "one-2"}
+    ground.publish(document(20, one=0))
+    until(lambda: served_by(ground) == {"two-0"})
+    ground.publish(document(21))
+    until(lambda: ground.envoy.revision() == 21)
+
+
+def test_while_it_is_away_envoy_goes_on_and_afterwards_it_catches_up(ground):
+    assert ground.stop_sync() == 0
+    ground.publish(document(22, one=0))
+    ground.set_ready("one-0", ready=False)
+    assert served_by(ground) == {"one-0", "one-1", "one-2"}
+    ground.start_sync()
+    until(lambda: served_by(ground) == {"two-0"})
+    ground.publish(document(23))
+    ground.set_ready("one-0", ready=True)
+    until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+
+
+def test_its_account_may_read_its_config_map_and_endpoint_slices_and_nothing_else(ground):
+    with kubernetes.config.new_client_from_config(str(ground.kubeconfig)) as client:
+        own = Kube(client)
+        assert own.get(CONFIG_MAPS, CONFIG_MAP, namespace=NAMESPACE)["data"]
+        assert list(own.list(ENDPOINT_SLICES, namespace=NAMESPACE))
+        refused = [
+            lambda: list(own.list(CONFIG_MAPS, namespace=NAMESPACE)),
+            lambda: list(own.list(PODS, namespace=NAMESPACE)),
+            lambda: list(own.list(ENDPOINT_SLICES, namespace="default")),
+            lambda: own.get(CONFIG_MAPS, "kube-root-ca.crt", namespace=NAMESPACE),
+            lambda: own.merge(CONFIG_MAPS, CONFIG_MAP, {"data": {"a": "b"}}, manager="x", namespace=NAMESPACE),
+        ]
+        for attempt in refused:
+            with pytest.raises(Forbidden):
+                attempt()
+
+
+def test_nothing_was_rejected(ground):
+    stats = ground.envoy.stats()
+    rejected = {name: value for name, value in stats.items() if name.endswith("update_rejected")}
+    assert len(rejected) >= 5
+    assert set(rejected.values()) == {0}, ground.envoy.log.read_text()
+    with closing(http.client.HTTPConnection("127.0.0.1", ground.place.admin_port)) as connection:
+        connection.request("GET", "/config_dump?include_eds")
+        kinds = {item["@type"] for item in json.loads(connection.getresponse().read())["configs"]}
+    assert "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump" in kinds
