@@ -1,15 +1,19 @@
 """A stock Envoy reads the keys of the routing ConfigMap as they are, and follows them as the kubelet swaps them."""
 
+import re
 import subprocess
 import threading
 import time
+import urllib.request
 from collections import Counter
 
 import pytest
 import yaml
 
 from e2e.support.gateway import ENVOY, Gateway, Replicas, ask_all, request
+from servingplan.demand import signals
 from servingplan.render import envoy
+from servingplan.render.names import arrivals_prefix
 
 pytestmark = pytest.mark.cluster
 NAMESPACE = "llm"
@@ -156,6 +160,30 @@ def test_what_is_above_the_admitted_rate_answers_429_whichever_route_led_to_it(g
     turned_away = next(answer for answer in answers if answer.status == 429)
     assert turned_away.error["code"] == "rate_limit_exceeded"
     assert turned_away.headers["retry-after"] == "1"
+
+
+def test_every_request_of_a_class_is_counted_those_turned_away_too(gateway):
+    """Under the name by which the demand is read: ``demand.signals``."""
+    before = arrivals(gateway)
+    gateway.ask_all([asked("meta/llama", "rare")] * 30 + [asked("meta/llama", "long-in")] * 7 + [asked("qwen")] * 5)
+    gateway.ask_all([request(b'{"model": "meta/llama"}', [("x-session-id", "s")])] * 3)
+    after = arrivals(gateway)
+    counted = {name: after[name] - before.get(name, 0) for name in after}
+    assert counted == {
+        arrivals_prefix(f"{NAMESPACE}/chat", model, name): count
+        for model, name, count in (
+            ("meta/llama", "rare", 30), ("meta/llama", "long-in", 7), ("meta/llama", "chat", 3), ("qwen", "all", 5)
+        )
+    }  # fmt: skip
+
+
+def arrivals(gateway):
+    """Requests by the prefix under which Envoy counted them."""
+    metric, label = signals.ENVOY[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.place.admin_port}/stats/prometheus", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = [re.fullmatch(rf'{metric}{{{label}="(.*)"}} (\d+)', line) for line in lines]
+    return {match[1]: int(match[2]) for match in found if match and "/" in match[1]}
 
 
 def test_a_swapped_document_is_followed_without_a_restart_and_without_a_lost_request(gateway):

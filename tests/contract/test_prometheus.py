@@ -1,17 +1,11 @@
 """The reader of demand against a real Prometheus that scrapes a small exporter, and against answers that lie."""
 
-import http.client
 import json
-import subprocess
-import sys
 import threading
 import time
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-import yaml
 
 from e2e.cluster import prometheus
 from e2e.support.exporter import COUNTER, LABEL, Exporter
@@ -23,7 +17,6 @@ from servingplan.observe.demand import DemandReader
 from servingplan.render.names import arrivals_prefix
 
 pytestmark = pytest.mark.cluster
-ENVOY = Path(sys.executable).with_name("envoy")
 PLAN = ("llm", "chat")
 MODEL = "meta-llama/Llama-3.1-8B"
 CLASSES = ("chat", "long.in")
@@ -155,76 +148,6 @@ def test_a_query_of_the_plan_is_used_in_place_of_the_known_metrics(server, monke
 
     until(lambda: found() == pytest.approx(30, rel=0.15), 25, "the query's rates are not read")
     assert demand.seen(*PLAN, spec).signal == "query"
-
-
-def test_envoy_counts_every_request_of_a_class_those_turned_away_too(tmp_path):
-    """The names that ``signals`` asks for are those that a stock Envoy exports for ``arrivals_prefix``."""
-    limit = "envoy.filters.http.local_ratelimit"
-    kind = "type.googleapis.com/envoy.extensions.filters."
-    every = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    ports = [prometheus._free_port() for _ in range(2)]
-    prefix = arrivals_prefix("/".join(PLAN), MODEL, CLASSES[1])
-    counted = {
-        "@type": f"{kind}http.local_ratelimit.v3.LocalRateLimit",
-        "stat_prefix": prefix,
-        "token_bucket": {"max_tokens": 2, "tokens_per_fill": 1, "fill_interval": "600s"},
-        "filter_enabled": every,
-        "filter_enforced": every,
-    }
-    routes = [
-        {
-            "match": {"prefix": "/"},
-            "direct_response": {"status": 200},
-            "typed_per_filter_config": {limit: counted},
-        }
-    ]
-    filters = [
-        {"name": limit, "typed_config": {"@type": counted["@type"], "stat_prefix": "admission"}},
-        {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{kind}http.router.v3.Router"}},
-    ]
-    manager = {
-        "@type": f"{kind}network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "servingplan",
-        "route_config": {"virtual_hosts": [{"name": "servingplan", "domains": ["*"], "routes": routes}]},
-        "http_filters": filters,
-    }
-
-    def address(port):
-        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-    config = {
-        "admin": {"address": address(ports[1])},
-        "static_resources": {"listeners": [{"address": address(ports[0]), "filter_chains": [{"filters": [network]}]}]},
-    }
-    (tmp_path / "envoy.yaml").write_text(yaml.safe_dump(config))
-
-    def ask(port, path):
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-
-    command = [ENVOY, "-c", tmp_path / "envoy.yaml", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + 20
-        while True:
-            try:
-                ask(ports[1], "/ready")
-                ask(ports[0], "/")
-                break
-            except OSError:
-                assert time.monotonic() < end, (tmp_path / "log").read_text()
-                time.sleep(0.1)
-        statuses = [ask(ports[0], "/")[0] for _ in range(9)]
-        assert (statuses.count(200), statuses.count(429)) == (1, 8)
-        _, page = ask(ports[1], "/stats/prometheus")
-    finally:
-        process.terminate()
-        process.wait(10)
-    assert f'{COUNTER}{{{LABEL}="{prefix}"}} 10' in page.splitlines()
 
 
 class Liar(ThreadingHTTPServer):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from servingplan.render import envoy
+from servingplan.render.envoy.terms import BODY_FILTER
 
 
 def entry(name, *targets, admitted=None, **match):
@@ -75,7 +76,7 @@ def test_a_class_may_ask_for_a_value_of_the_header_beside_its_bounds():
 
 def test_headers_that_say_all_leave_the_body_unread_and_so_does_a_body_that_is_too_long():
     made = routes(document(entry("brief", ("b", 10_000), maxTokensAtMost=64), entry("chat", ("a", 10_000))))
-    unread = [wanted(route) for route in made if "typed_per_filter_config" in route]
+    unread = [wanted(route) for route in made if BODY_FILTER in route.get("typed_per_filter_config", {})]
     too_long = {"model": "m", "content-length": 32 * 2**20 + 1}
     assert [item for item in unread if "x-session-id" not in item] == [
         {"model": "m", "class": "brief"},

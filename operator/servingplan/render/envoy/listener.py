@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from servingplan.render.envoy.answers import local_replies
 from servingplan.render.envoy.terms import (
+    ARRIVALS_FILTER,
     BODY_FILTER,
     BODY_LIMIT_BYTES,
     BUFFER_FILTER,
@@ -35,7 +36,7 @@ def listener(*, strip_client_headers: bool = False, place: Place = USUAL) -> Jso
         "stream_idle_timeout": _LONGEST_SILENCE,
         "rds": {"route_config_name": ROUTES, "config_source": place.followed("envoy-rds.yaml")},
         "local_reply_config": local_replies(BODY_LIMIT_BYTES),
-        "http_filters": [_model_of_the_header(), _buffer(), _body(), _admission(), _router()],
+        "http_filters": [_model_of_the_header(), _buffer(), _body(), _arrivals(), _admission(), _router()],
     }
     if strip_client_headers:
         manager["early_header_mutation_extensions"] = [_without_client_headers()]
@@ -100,6 +101,10 @@ def _learnt(key: str, *, value: str | None = None) -> Json:
     """A pair for the metadata; without a value, the one that was found, with its type."""
     pair = {"metadata_namespace": METADATA, "key": key}
     return {**pair, "type": "PROTOBUF_VALUE"} if value is None else {**pair, "value": value}
+
+
+def _arrivals() -> Json:
+    return {"name": ARRIVALS_FILTER, "typed_config": {"@type": LIMIT_TYPE, "stat_prefix": "arrivals"}}
 
 
 def _admission() -> Json:

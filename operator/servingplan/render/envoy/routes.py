@@ -19,6 +19,7 @@ from servingplan.render.envoy.answers import (
     nothing_ready,
 )
 from servingplan.render.envoy.terms import (
+    ARRIVALS_FILTER,
     BODY_FILTER,
     BODY_LIMIT_BYTES,
     BUFFER_FILTER,
@@ -36,6 +37,7 @@ from servingplan.render.envoy.terms import (
     TYPE,
     Json,
 )
+from servingplan.render.names import arrivals_prefix
 
 BYTES_PER_TOKEN = 4.0
 """English text and code with common tokenizers; what the document says goes before it."""
@@ -72,7 +74,7 @@ def route_configuration(document: Json) -> Json:
     bytes_per_token = float(document.get("bytesPerToken", BYTES_PER_TOKEN))
     routes = [_revision(document), _list_of_models([name for name, _ in models])]
     for name, model in models:
-        routes += _of_model(name, model, bytes_per_token)
+        routes += _of_model(document["plan"], name, model, bytes_per_token)
     routes += [
         {"match": _match(_present(MODEL_HEADER)), **MODEL_UNKNOWN},
         {"match": _match(_learnt("problem", MALFORMED)), **NOT_JSON},
@@ -112,10 +114,10 @@ def _list_of_models(models: list[str]) -> Json:
     }
 
 
-def _of_model(model: str, item: Json, bytes_per_token: float) -> Iterator[Json]:
+def _of_model(plan: str, model: str, item: Json, bytes_per_token: float) -> Iterator[Json]:
     by_header = _header(MODEL_HEADER, model)
     learnt = _learnt("model", model)
-    actions = {entry["name"]: _actions(model, entry) for entry in item["classes"]}
+    actions = {entry["name"]: _actions(plan, model, entry) for entry in item["classes"]}
     for name in sorted(actions):
         named = _header(CLASS_HEADER, name)
         yield from _routes(actions[name], by_header, named, unread=True)
@@ -151,23 +153,28 @@ def _cascade(item: Json, bytes_per_token: float, shortest_bytes: int = 0) -> Ite
 def _routes(actions: tuple[Json, Json | None], *conditions: Json, unread: bool = False) -> Iterator[Json]:
     """One route, and one before it for requests of a session."""
     plain, sticky = actions
-    skipped = {"typed_per_filter_config": _UNREAD} if unread else {}
-    if sticky is not None:
-        yield {"match": _match(*conditions, _present(SESSION_HEADER)), **sticky, **skipped}
-    yield {"match": _match(*conditions), **plain, **skipped}
+    for action, session in ((sticky, (_present(SESSION_HEADER),)), (plain, ())):
+        if action is not None:
+            filters = action["typed_per_filter_config"] | (_UNREAD if unread else {})
+            yield {"match": _match(*conditions, *session), **action, "typed_per_filter_config": filters}
 
 
-def _actions(model: str, entry: Json) -> tuple[Json, Json | None]:
-    """What is done with a request of the class, without and with a session."""
+def _actions(plan: str, model: str, entry: Json) -> tuple[Json, Json | None]:
+    """What is done with a request of the class, without and with a session. It is counted in any case."""
+    counted = {"typed_per_filter_config": {ARRIVALS_FILTER: _count(arrivals_prefix(plan, model, entry["name"]))}}
     if not entry["targets"]:
-        return nothing_ready(model, entry["name"]), None
+        return {**nothing_ready(model, entry["name"]), **counted}, None
     if entry["admitRequestsPerSecond"] == 0:
-        return TOO_MANY, None
-    named = {"metadata": {"filter_metadata": {METADATA: {"class": _full_name(model, entry)}}}}
+        return {**TOO_MANY, **counted}, None
+    named = {"metadata": {"filter_metadata": {METADATA: {"class": _full_name(model, entry)}}}, **counted}
     return (
         {"route": _weighted(entry["targets"]), **named},
         {"route": _weighted(entry["targets"], sticky=True), **named},
     )
+
+
+def _count(prefix: str) -> Json:
+    return {"@type": LIMIT_TYPE, "stat_prefix": prefix, "token_bucket": _UNBOUNDED, "filter_enabled": _ALL}
 
 
 def _weighted(targets: list[Json], *, sticky: bool = False) -> Json:
@@ -210,7 +217,7 @@ _CLASS_OF_ROUTE: Json = {
     "skip_if_absent": True,
 }
 _UNBOUNDED: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
-"""The filter wants one for requests of no class that is limited."""
+"""The filter wants one for requests that are not limited."""
 
 
 def _bucket(per_second: float) -> Json:

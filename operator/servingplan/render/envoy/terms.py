@@ -21,6 +21,8 @@ MALFORMED, NO_MODEL = "malformed", "no-model"
 """Values of ``problem``."""
 LIMIT_FILTER = "envoy.filters.http.local_ratelimit"
 LIMIT_TYPE = f"{TYPE}envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+ARRIVALS_FILTER = "servingplan.arrivals"
+"""A rate limit that limits nothing: it counts what comes to each class, before anything is turned away."""
 BUFFER_FILTER = "envoy.filters.http.buffer"
 BODY_FILTER = "envoy.filters.http.json_to_metadata"
 BODY_LIMIT_BYTES = 32 * 2**20
