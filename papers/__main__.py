@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="the page whose parts are replaced, docs/papers.md")
     options = parser.parse_args(arguments)
     if options.only != p2.PAPER:
-        part = p1.part(full=options.full)
+        part = p1.part(p1.FULL if options.full else p1.QUICK)
         print(part, flush=True)
         if options.write:
             write_part(options.write, p1.PAPER, part)

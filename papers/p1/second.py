@@ -22,8 +22,8 @@ from scipy.sparse import csr_array
 from servingplan.model.answer import Level
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 
-HELD = 1e-7
-"""Slack of a level that is held while the next is optimised."""
+HELD = 3e-6
+"""Slack of a level that is held while the next is optimised; SciPy lets rows be broken by 1e-6 and offers no choice."""
 NO_PLAN = 2
 """SciPy's status of a program without a feasible point."""
 
@@ -43,11 +43,12 @@ class SecondSolverError(RuntimeError):
 
 
 def second_optimum(
-    question: Question, *, relative_gap: float = 1e-4, deadline_seconds: float = 60.0
+    question: Question, *, relative_gap: float = 1e-4, deadline_seconds: float = 60.0, first_level_only: bool = False
 ) -> tuple[Optimum, ...] | None:
     """The levels of the best plan, in order; None where there is no plan or no multiple of the mix can be served.
 
-    The deadline is of each level. Raises `SecondSolverError` when it passes without a point.
+    The deadline is of each level. Raises `SecondSolverError` when it passes without a point, and where a level
+    has no plan although the one before has.
     """
     assert not question.survive
     assert question.running is None
@@ -55,9 +56,13 @@ def second_optimum(
     found: list[Optimum] = []
     for name, terms, sign in form.levels():
         optimum = form.best(name, terms, sign, relative_gap, deadline_seconds)
+        if optimum is None and found:
+            raise SecondSolverError(f"{name}: no plan, although {found[-1].name} has one")
         if optimum is None or (name == "scale" and optimum.value <= 1e-9):
             return None
         found.append(optimum)
+        if first_level_only:
+            break
         form.hold(terms, sign, optimum.value)
     return tuple(found)
 
@@ -228,16 +233,17 @@ def _busy(shape: Shape, copies: int) -> float:
     return copies * (table[min(copies, len(table)) - 1] if isinstance(table, tuple) else table)
 
 
-def contradictions(levels: tuple[Level, ...], second: tuple[Optimum, ...], *, tolerance: float = 1e-5) -> list[str]:
+def contradictions(levels: tuple[Level, ...], second: tuple[Optimum, ...], *, tolerance: float = 1e-4) -> list[str]:
     """What the two say that cannot both be true: a value beyond the other's bound. One line each, empty when they agree.
 
-    A level is only compared while both plans are equally good on those before it.
+    A level is only compared while both plans are equally good on those before it. The default tolerance is for several
+    levels: the slack of a held one buys many times as much on the next.
     """
     found = []
     for ours, theirs in zip(levels, second, strict=True):
         assert ours.name == theirs.name, (ours.name, theirs.name)
         sign = -1.0 if ours.name == "dollars" else 1.0
-        reach = tolerance * max(1e-3, abs(ours.value), abs(theirs.value))
+        reach = tolerance * max(0.1, abs(ours.value), abs(theirs.value))
         if sign * ours.value > sign * theirs.bound + reach:
             found.append(f"{ours.name}: the planner has {ours.value!r}, the second solver proves {theirs.bound!r}")
         if sign * theirs.value > sign * ours.bound + reach:

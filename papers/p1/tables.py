@@ -1,12 +1,12 @@
 """P1's tables run again: gains over homogeneous fleets, a cross-check on the whole grid, times, ablations; the P1 part of
 `docs/papers.md`.
 
-`part(full=False)` leaves the binary search to the cells of Avail 1 and gives the direct form of figure 9 a shorter deadline.
+`QUICK` leaves the binary search to the cells of Avail 1 and gives the direct form of figure 9 a shorter deadline than `FULL`.
 """
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from statistics import fmean
 from papers.p1.direct import solve_directly
 from papers.p1.instance import (
     DOLLARS_PER_HOUR,
+    STOCK,
     Cell,
     grid,
     homogeneous_question,
@@ -23,7 +24,7 @@ from papers.p1.instance import (
     stock_of_blocks,
 )
 from papers.p1.printed import BASELINES, FIGURE_9_GPUS, LEAST_GAIN, LOSSES, MEAN_GAIN, best_gain
-from papers.p1.second import contradictions, second_optimum
+from papers.p1.second import Optimum, contradictions, second_optimum
 from papers.page import header, marks, measured, row, spread
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question, question_from_json
@@ -36,11 +37,27 @@ PROVED_IN_SECONDS = 1.0
 """The planner's goal for a cell of the grid."""
 DEADLINE_SECONDS = 60.0
 """Of one solve that is expected to end long before."""
-DIRECT_SECONDS = {False: 10.0, True: 60.0}
-"""Deadline of the direct form, by `full`."""
 BUDGET_SHARE = 0.75
 """Of figure 9's stock: what part of renting it all the budget pays. Not printed; 1 would leave nothing to choose."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "questions" / "p1-worked-example.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What is run."""
+
+    cells: tuple[Cell, ...] = tuple(grid())
+    bisected_stocks: tuple[int, ...] = tuple(STOCK)
+    """Snapshots on which the binary search runs too."""
+    direct_seconds: float = 60.0
+    """Deadline of the direct form."""
+    figure_9_gpus: tuple[int, ...] = FIGURE_9_GPUS
+    ablated: tuple[tuple[str, float], ...] = tuple(LOSSES)
+    """Mixes and budgets of figure 8."""
+
+
+FULL = Scope()
+QUICK = Scope(bisected_stocks=(1,), direct_seconds=10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +99,9 @@ class Row:
         return self.gain(max((self.unlimited[gpu] for gpu in types if gpu in self.unlimited), default=None))
 
 
-def part(*, full: bool, cells: Iterable[Cell] | None = None, gpus: Sequence[int] = FIGURE_9_GPUS) -> str:
-    """Run everything, or fewer cells and sizes; the P1 part of the page."""
-    rows = [_run(cell, bisect=full or cell.stock == 1) for cell in (grid() if cells is None else cells)]
+def part(scope: Scope) -> str:
+    """Run it; the P1 part of the page."""
+    rows = [_run(cell, bisect=cell.stock in scope.bisected_stocks) for cell in scope.cells]
     begin, end = marks(PAPER)
     lines = [
         begin,
@@ -98,14 +115,20 @@ def part(*, full: bool, cells: Iterable[Cell] | None = None, gpus: Sequence[int]
         "",
         *_times(rows),
         "",
-        *_figure_9(gpus, DIRECT_SECONDS[full]),
+        *_figure_9(scope.figure_9_gpus, scope.direct_seconds),
         "",
-        *_ablation(),
+        *_ablation(scope.ablated),
         "",
         _REMARKS,
         end,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _second(question: Question) -> Optimum:
+    found = second_optimum(question, relative_gap=GAP, deadline_seconds=DEADLINE_SECONDS, first_level_only=True)
+    assert found is not None
+    return found[0]
 
 
 def _timed[T](run: Callable[[], T]) -> Timed[T]:
@@ -133,9 +156,8 @@ def _unlimited_scales(models: str, mix: str, budget_dollars_per_hour: float) -> 
 def _run(cell: Cell, *, bisect: bool) -> Row:
     question = question_of(cell)
     ours = _timed(lambda: _verified(question, "exact"))
-    second = _timed(lambda: second_optimum(question, relative_gap=GAP, deadline_seconds=DEADLINE_SECONDS))
-    assert second.result is not None
-    scale, other = ours.result.scale or 0.0, second.result[0].value
+    second = _timed(lambda: _second(question))
+    scale, other = ours.result.scale or 0.0, second.result.value
     return Row(
         cell=cell,
         ours=ours,
@@ -143,7 +165,7 @@ def _run(cell: Cell, *, bisect: bool) -> Row:
         unlimited=_unlimited_scales(cell.models, cell.mix, cell.budget_dollars_per_hour),
         second_cpu_seconds=second.cpu_seconds,
         second_gap=abs(scale - other) / max(scale, other),
-        contradictions=contradictions(ours.result.levels, second.result),
+        contradictions=contradictions(ours.result.levels[:1], (second.result,), tolerance=1e-6),
         bisection=_timed(lambda: _verified(question, "binary-search")) if bisect else None,
     )
 
@@ -276,18 +298,18 @@ def _figure_9(sizes: Sequence[int], direct_seconds: float) -> list[str]:
     return lines
 
 
-def _ablation() -> list[str]:
+def _ablation(cases: Sequence[tuple[str, float]]) -> list[str]:
     methods = ("uniform-composition", "round-robin", "uniform-deployment")
     lines = [
         "### Ablation (figure 8): loss of throughput, 70B, Avail 4",
         "",
         *header(["mix, $/h", *(f"{method}: {who}" for method in methods for who in ("paper", "here"))]),
     ]
-    for (mix, budget), printed in LOSSES.items():
+    for mix, budget in cases:
         question = question_of(Cell("70B", mix, budget, 4))
         best = _verified(question, "exact").scale or 0.0
         here = [1 - (_verified(question, method).scale or 0.0) / best for method in methods]
-        pairs = ((f"{theirs} %", _percent(ours)) for theirs, ours in zip(printed, here, strict=True))
+        pairs = ((f"{theirs} %", _percent(ours)) for theirs, ours in zip(LOSSES[mix, budget], here, strict=True))
         lines.append(row([f"{mix}, {budget:g}", *itertools.chain(*pairs)]))
     return lines
 
