@@ -7,7 +7,7 @@ from papers.p1 import tables as p1
 from papers.p2 import tables as p2
 from papers.page import write_part
 
-P2_FULL = ("--sizes", "all", "--seeds", "10", "--exact-seconds", "20", "--scenarios", "500", "--trials", "30")
+P2_FULL = ("--sizes", "all", "--seeds", "10", "--exact-seconds", "20", "--scenarios", "500")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -141,13 +141,13 @@ def test_two_classes_a_billion_apart(method, objective):
 
 
 @pytest.mark.parametrize("method", ["exact", "anytime"])
-def test_a_million_nodes(method):
+def test_a_hundred_thousand_nodes(method):
     asked = question(
-        classes=({**CLASS, "requests_per_second": 1e6},), pools=({**POOL, "max_nodes": 1_000_000},), budget=1e7
+        classes=({**CLASS, "requests_per_second": 1e5},), pools=({**POOL, "max_nodes": 100_000},), budget=1e7
     )
     answer = solve(asked, method=method)
     assert verify(asked, answer) == ()
-    assert answer.dollars_per_hour == pytest.approx(1e6)
+    assert answer.dollars_per_hour == pytest.approx(1e5)
 
 
 @pytest.mark.parametrize("seed", range(2))
