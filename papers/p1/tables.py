@@ -246,7 +246,13 @@ def _times(rows: list[Row]) -> list[str]:
         "models", "cells", "proved to 0.1 %", f"within {PROVED_IN_SECONDS:g} s", "ours, wall s", "ours, CPU s",
         "binary search, CPU s", "its loss", "second formulation, CPU s",
     ]  # fmt: skip
-    lines = ["### Times on the grid: median [least, greatest]", "", *header(names)]
+    lines = [
+        "### Times on the grid: median [least, greatest]",
+        "",
+        "Wall seconds are those of a machine with other work; CPU seconds say what a search takes.",
+        "",
+        *header(names),
+    ]
     for models in dict.fromkeys(r.cell.models for r in rows):
         mine = [r for r in rows if r.cell.models == models]
         proved = [r for r in mine if r.ours.result.levels[0].gap <= GAP]
@@ -348,8 +354,9 @@ _REMARKS = """\
   Against the best of the three baselines of each cell they give 16.3 %.
 * **Equal stock is the fair comparison.** The baselines rent what the snapshot does not have; where one type without limit is
   best, a plan from a limited snapshot must lose.
-* **Our gains are smaller where the H100 is the best buy for every workload type**, which the project's profiles say at these
-  prices and the paper's figures do not: then a mixed plan only helps once the stock of H100 is used up.
+* **By the project's profiles the H100 is the best buy for every workload type** at these prices; by the paper's figures it is
+  not. So a mixed plan gains nothing until the H100 of the snapshot are used up, much once they are, and never beats a baseline
+  that rents H100 without limit, but for small fleets of the pair, where whole replicas of two models fit a mix better.
 * **Which snapshot** the gains refer to is not said, although each panel has all four.
 * **T1, 30 $/h**: the annotations make the A6000 the better baseline (17 %) than the H100 (21 %), against the text, "H100 is
   best in T1 and T2".

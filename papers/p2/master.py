@@ -13,13 +13,17 @@ from papers.p2.arrays import NONE, Floats, Indices
 from papers.p2.facilities import Covers, Facilities
 from servingplan.solve.milp import Column, Limits, Program, Stopwatch, Term
 
+UNDONE = 10.0
+"""What the master pays for a query type that its facilities cannot serve, as a multiple of phi."""
+
 
 def dual_prices(
     facilities: Facilities, covers: Covers, unserved_cap: Floats, few: Indices, watch: Stopwatch
 ) -> tuple[Floats, Floats] | None:
     """Prices in the order of the Lagrangian and w of `few`, from the relaxation over these; None where time did not do.
 
-    A priced row gets a slack column of its own, whose reduced cost is the price.
+    A priced row gets a slack column of its own, whose reduced cost is the price. What even these facilities and the unserved
+    part cannot do is done at a price far above all others, so that there always is a point.
     """
     f, a = facilities.only(few), facilities.arrays
     types, count = f.cap.shape
@@ -29,6 +33,7 @@ def dual_prices(
     routes = [(i, g) for i in range(types) for g in range(count) if f.cap[i, g] > NONE]
     v = {(i, g): program.add_column(f"v_{i}_{g}", upper=float(f.cap[i, g])) for i, g in routes}
     u = [program.add_column(f"u_{i}", upper=float(unserved_cap[i])) for i in range(types)]
+    undone = [program.add_column(f"undone_{i}", upper=1.0) for i in range(types)]
     slacks: list[Column] = []
 
     def priced(name: str, terms: Sequence[Term], sign: float, limit: float, *, upper: float | None = None) -> None:
@@ -47,7 +52,7 @@ def dual_prices(
     for p in dict.fromkeys(f.pair.tolist()):
         program.add_row(f"5d_{p}", [(w[g], 1.0) for g in np.flatnonzero(f.pair == p).tolist()], "<=", 1.0)
     for i, at in enumerate(of_type):
-        priced(f"5b_{i}", [(u[i], 1.0), *((v[i, g], 1.0) for g in at)], -1.0, 1.0)
+        priced(f"5b_{i}", [(u[i], 1.0), (undone[i], 1.0), *((v[i, g], 1.0) for g in at)], -1.0, 1.0)
     for i, at in enumerate(of_type):
         priced(f"5j_{i}", [(v[i, g], float(f.error[i, g] / a.error_slo[i])) for g in at], 1.0, 1.0)
     for i, at in enumerate(of_type):
@@ -59,11 +64,12 @@ def dual_prices(
     priced("5h", [(column, value / storage) for column, value in stored], 1.0, 1.0)
     for c, (i, least) in enumerate(zip(covers.kind.tolist(), covers.least.tolist(), strict=True)):
         inside = [(w[g], 1.0) for g in np.flatnonzero(held[c]).tolist()]
-        priced(f"cover_{c}", [(u[i], 1.0 / least), *inside], -1.0, 1.0)
+        priced(f"cover_{c}", [(u[i], 1.0 / least), (undone[i], 1.0 / least), *inside], -1.0, 1.0)
     objective = [
         *spend,
         *((v[i, g], float(a.delay_price[i] * f.delay[i, g])) for i, g in routes),
         *((column, float(a.unmet_price[i])) for i, column in enumerate(u)),
+        *((column, UNDONE * float(a.unmet_price[i])) for i, column in enumerate(undone)),
     ]
     limits = Limits(relative_gap=0.0, nodes=1, seconds=watch.remaining_seconds())
     outcome = program.optimise(objective, "min", limits, relaxed=True)

@@ -17,6 +17,8 @@ from servingplan.solve.milp import Column, Limits, Program, Stopwatch, Term
 
 CORES, CORE_NODES = (14, 40), 200
 """The exact part first tries so many facilities, those of the least bound, for so many nodes: a good plan fixes more."""
+CORE_SHARE = 0.4
+"""Of the time that is left, what one of these tries may take."""
 LARGEST_REST = 8000
 """More routes than this are not handed to the exact part: building and one relaxation alone would pass a few seconds."""
 NODES = 20_000
@@ -79,8 +81,8 @@ def solve(
         used = np.flatnonzero(relaxation.use > NEGLIGIBLE)
         core = np.union1d(used, np.argsort(relaxation.needed, kind="stable")[:few])
         mine = np.flatnonzero(best.size[facilities.pair] == facilities.size)
-        half = Stopwatch((watch.remaining_seconds() or 0.0) / 2)
-        best = _improved(best, facilities, covers, np.union1d(core, mine), (relative_gap, CORE_NODES, half))[0]
+        part = Stopwatch((watch.remaining_seconds() or 0.0) * CORE_SHARE)
+        best = _improved(best, facilities, covers, np.union1d(core, mine), (relative_gap, CORE_NODES, part))[0]
         kept = np.flatnonzero(relaxation.needed <= best.cost * (1.0 + SAFE))
         facilities, covers = facilities.only(kept), covers.only(kept)
         relaxation = tightened(facilities, covers, best.cost, relaxation.only(kept), watch)
