@@ -114,13 +114,7 @@ def relax(facilities: Facilities, covers: Covers, upper: float, watch: Stopwatch
     price = np.concatenate((np.full(types, upper / types), np.zeros(2 * types + 2 + len(covers.kind))))
     known = Relaxation(0.0, np.zeros(count), np.zeros(count), price)
     dual = Dual(facilities, covers, upper)
-    _ascend(dual, known, len(price) - len(covers.kind), ITERATIONS, upper, np.arange(count), watch)
-    return tightened(facilities, covers, upper, known, watch)
-
-
-def tightened(facilities: Facilities, covers: Covers, upper: float, known: Relaxation, watch: Stopwatch) -> Relaxation:
-    """What is known of the facilities after prices from the master, which begins with those of the least bound."""
-    dual = Dual(facilities, covers, upper)
+    _ascend(dual, known, len(price) - len(covers.kind), ITERATIONS, upper, watch)
     few = np.argsort(known.needed, kind="stable")[:MASTER_FACILITIES]
     for _ in range(ROUNDS):
         found = None if watch.expired() else dual_prices(facilities, covers, dual.unserved_cap, few, watch)
@@ -144,7 +138,7 @@ def tightened(facilities: Facilities, covers: Covers, upper: float, known: Relax
     return known
 
 
-def _ascend(dual: Dual, best: Relaxation, free: int, steps: int, upper: float, kept: Indices, watch: Stopwatch) -> None:
+def _ascend(dual: Dual, best: Relaxation, free: int, steps: int, upper: float, watch: Stopwatch) -> None:
     """Move the first `free` prices from the best point known; what every point proves is kept in `best`."""
     price = peak = best.price
     pace, idle, top = 1.0, 0, -np.inf
@@ -153,8 +147,8 @@ def _ascend(dual: Dual, best: Relaxation, free: int, steps: int, upper: float, k
         if watch.expired():
             break
         bound, slope, needed, opened = dual.at(price)
-        best.needed[kept] = np.maximum(best.needed[kept], needed)  # each point proves its own
-        best.use[kept] = 0.95 * best.use[kept] + 0.05 * opened
+        best.needed = np.maximum(best.needed, needed)  # each point proves its own
+        best.use = 0.95 * best.use + 0.05 * opened
         if bound > top:
             top, peak, idle = bound, price, 0
         else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from papers.p2.arrays import NONE, Floats, Indices, arrays_of
-from papers.p2.bound import SAFE, relax, tightened
+from papers.p2.bound import SAFE, relax
 from papers.p2.facilities import Covers, Facilities, covers_of, facilities_of
 from papers.p2.heuristics import Search, State
 from papers.p2.instance import Instance, Plan
@@ -84,9 +84,7 @@ def solve(
         part = Stopwatch((watch.remaining_seconds() or 0.0) * CORE_SHARE)
         best = _improved(best, facilities, covers, np.union1d(core, mine), (relative_gap, CORE_NODES, part))[0]
         kept = np.flatnonzero(relaxation.needed <= best.cost * (1.0 + SAFE))
-        facilities, covers = facilities.only(kept), covers.only(kept)
-        relaxation = tightened(facilities, covers, best.cost, relaxation.only(kept), watch)
-        bound = max(bound, relaxation.bound)
+        facilities, covers, relaxation = facilities.only(kept), covers.only(kept), relaxation.only(kept)
     if best.cost - bound > relative_gap * best.cost and not watch.expired():
         kept = np.flatnonzero(relaxation.needed <= best.cost * (1.0 + SAFE))
         if len(kept) * len(arrays.stored_gb) <= LARGEST_REST:
