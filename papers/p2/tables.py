@@ -254,6 +254,8 @@ _REMARKS = """\
 * **rho D and phi u carry no arrival rate** as printed, against the stated units ($ per ms and query, $ per dropped query).
 * **Table 2 has no column for the exact method**, and "Pay." is not defined.
 * **Table 4 lacks the exact method re-solved every 5 min**, though 4.2 s would allow it; no switching cost is charged.
+* **Not run again**: tables 2, 3 and 4. Table 3 says that AGH without M1 or M3 ends infeasible, while the printed steps check
+  memory, compute and storage of every candidate anyway and its coverage holds the mean delay; with these it cannot.
 """
 
 
