@@ -57,7 +57,7 @@ check: setup ## formatting, lint, types, import contracts
 
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
-	$(RUN)/pytest -q -n 2 tests/unit
+	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 tests/unit
 	$(RUN)/pytest -q tests/contract e2e
 
 .PHONY: bench

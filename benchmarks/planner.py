@@ -1,12 +1,13 @@
 """The planner against the plain program: the tables of ``docs/planner.md``.
 
-    python benchmarks/planner.py [SECONDS [SECTION ...]]
+    python -m benchmarks.planner [SECONDS [SECTION ...]]
 
 Every answer passes the verifier before it is counted. SECONDS (default 5) is the deadline of one search. The plain form is
 the maximise-scale (or least-dollars) program, dominance pruning on, scaled by its LP bound, with HiGHS at its defaults. Both
 forms run in the same process with one thread; CPU seconds are told beside wall seconds, since the machine may be shared.
 """
 
+import itertools
 import random
 import statistics
 import sys
@@ -18,69 +19,21 @@ from pathlib import Path
 import highspy
 import numpy as np
 
+from papers.p1.instance import DOLLARS_PER_HOUR, PARTS, STOCK, question_of
+from papers.p1.instance import grid as p1_grid
 from servingplan.model.answer import Answer
 from servingplan.model.question import Pool, Question, RequestClass, Shape, question_from_json
-from servingplan.profiles.catalogue import find_gpu, find_model
-from servingplan.profiles.estimate import Estimate, divisible_shapes, estimate
 from servingplan.solve import METHODS, solve
 from servingplan.solve.instance import instance_of, utilization
 from servingplan.verify import verify
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "questions" / "p1-worked-example.json"
 CARDS = {
-    "RTX4090": (0.53, 1.0, 24), "A40": (0.55, 1.0, 48), "A6000": (0.83, 1.2, 48),
-    "L40": (0.83, 1.4, 48), "A100-SXM-80GB": (1.75, 3.0, 80), "H100-SXM-80GB": (2.99, 5.2, 80),
+    "RTX4090": (1.0, 24), "A40": (1.0, 48), "A6000": (1.2, 48),
+    "L40": (1.4, 48), "A100-SXM-80GB": (3.0, 80), "H100-SXM-80GB": (5.2, 80),
 }  # fmt: skip
-"""$/h (Jiang et al., table 1), relative speed of the synthetic instances, GB."""
-STOCK = {
-    1: (16, 12, 8, 12, 6, 8), 2: (32, 8, 16, 16, 7, 12), 3: (32, 16, 8, 8, 32, 8), 4: (24, 24, 24, 16, 4, 8),
-}  # fmt: skip
-"""Availability snapshots of the same paper, table 4."""
-LENGTHS = [(i, o) for i in (2455, 496, 824) for o in (18, 253, 510)]
-MIXES = {
-    "T1": (33, 7, 8, 7, 27, 6, 6, 3, 3), "T2": (22, 5, 5, 21, 5, 5, 19, 6, 12), "T3": (4, 1, 4, 3, 20, 27, 1, 25, 15),
-}  # fmt: skip
-"""Per cent of requests by type; tables of the same paper."""
-PARTS = {
-    "70B": {"Llama-3.1-70B": 1.0},
-    "8B": {"Llama-3.1-8B": 1.0},
-    "pair": {"Llama-3.1-70B": 0.2, "Llama-3.1-8B": 0.8},
-}
+"""Relative speed and GB of the synthetic instances; price and stock are those of Jiang et al. (`papers/p1`)."""
 TILINGS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (4, 2)]
-
-
-def p1_question(*, mix: str, budget: float, stock: int, models: str) -> Question:
-    """One cell of the grid of Jiang et al.: GPUs rented singly, rates from the project's profiles."""
-    pools = tuple(
-        Pool(name=card, gpus_per_node=1, dollars_per_node_hour=price, max_nodes=count)
-        for (card, (price, _, _)), count in zip(CARDS.items(), STOCK[stock], strict=True)
-    )
-    classes, shapes = [], []
-    for model, part in PARTS[models].items():
-        card = find_model(model)
-        for k, percent in enumerate(MIXES[mix]):
-            classes.append(RequestClass(name=f"{model}/{k}", model=model, requests_per_second=part * percent / 100))
-        for gpu in CARDS:
-            for tp, pp in divisible_shapes(card, 8):
-                rates = {}
-                for k, (tokens_in, tokens_out) in enumerate(LENGTHS):
-                    found = estimate(
-                        model=card, precision="bf16", gpu=find_gpu(gpu), tensor_parallel=tp, pipeline_parallel=pp,
-                        input_tokens=tokens_in, output_tokens=tokens_out, context_tokens=4096,
-                        ttft_seconds=None, tpot_seconds=None,
-                    )  # fmt: skip
-                    if isinstance(found, Estimate):
-                        rates[f"{model}/{k}"] = found.requests_per_second
-                if rates:
-                    name = f"{model}/{gpu}/tp{tp}pp{pp}"
-                    shapes.append(Shape(name=name, model=model, gpus={gpu: tp * pp}, requests_per_second=rates))
-    return Question(
-        objective="MaximizeService",
-        budget_dollars_per_hour=budget,
-        pools=pools,
-        classes=tuple(classes),
-        shapes=tuple(shapes),
-    )
 
 
 def near_tied(seed: int, budget: float) -> Question:
@@ -88,7 +41,7 @@ def near_tied(seed: int, budget: float) -> Question:
     r = random.Random(seed)
     pools = tuple(
         Pool(name=card, gpus_per_node=1, dollars_per_node_hour=price, max_nodes=count)
-        for (card, (price, _, _)), count in zip(CARDS.items(), STOCK[1], strict=True)
+        for (card, price), count in zip(DOLLARS_PER_HOUR.items(), STOCK[1], strict=True)
     )
     classes, shapes = [], []
     weights = (1, 0.5, 0.3, 4, 1.6, 0.9, 2.5, 1.1, 0.7)
@@ -97,7 +50,7 @@ def near_tied(seed: int, budget: float) -> Question:
         classes += [
             RequestClass(name=n, model=f"m{m}", requests_per_second=round(r.uniform(0.05, 0.3), 3)) for n in names
         ]
-        for card, (_, speed, memory) in CARDS.items():
+        for card, (speed, memory) in CARDS.items():
             for tp, pp in TILINGS:
                 gpus = tp * pp
                 if gpus * memory < 1.1 * gigabytes:
@@ -272,16 +225,15 @@ def worked_example(seconds: float) -> None:
 
 
 def grid(seconds: float) -> None:
-    """The grid of Jiang et al. with Avail 1, and the comparators on it."""
+    """The grid of Jiang et al. by snapshot, and the comparators on Avail 1; `python -m papers` has the paper's own tables."""
     comparators = list(METHODS)[2:]
     compared = []
-    for models in PARTS:
-        questions = [
-            p1_question(mix=mix, budget=b, stock=1, models=models) for mix in MIXES for b in (15.0, 30.0, 60.0)
-        ]
-        table(
-            f"Grid of Jiang et al., Avail 1, {models}, gap 0.1 %", forms(models, questions, seconds=seconds, gap=1e-3)
-        )
+    for models, stock in itertools.product(PARTS, STOCK):
+        questions = [question_of(cell) for cell in p1_grid(models) if cell.stock == stock]
+        title = f"Grid of Jiang et al., Avail {stock}, {models}, gap 0.1 %"
+        table(title, forms(models, questions, seconds=seconds, gap=1e-3))
+        if stock > 1:
+            continue
         best = [ours(question, method="anytime", seconds=seconds, gap=1e-3).value for question in questions]
         parts = []
         for method in comparators:

@@ -1,6 +1,30 @@
-"""`python -m papers`: re-run P2's tables and write their part of `docs/papers.md`."""
+"""`python -m papers`: re-run the tables of both papers; `--write` puts them into `docs/papers.md`."""
 
-from papers.p2.tables import main
+import argparse
+from pathlib import Path
+
+from papers.p1 import tables as p1
+from papers.p2 import tables as p2
+from papers.page import write_part
+
+P2_FULL = ("--sizes", "all", "--seeds", "10", "--exact-seconds", "20", "--scenarios", "500")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments, run, print, and write where asked."""
+    parser = argparse.ArgumentParser(prog="python -m papers", description="Run the tables of the papers again.")
+    parser.add_argument("--only", choices=(p1.PAPER, p2.PAPER), help="one paper")
+    parser.add_argument("--full", action="store_true", help="what docs/papers.md holds: all sizes, seeds and searches")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="the page whose parts are replaced, docs/papers.md")
+    options = parser.parse_args(arguments)
+    if options.only != p2.PAPER:
+        part = p1.part(p1.FULL if options.full else p1.QUICK)
+        print(part, flush=True)
+        if options.write:
+            write_part(options.write, p1.PAPER, part)
+    if options.only != p1.PAPER:
+        p2.main([*(P2_FULL if options.full else ()), *(["--write", str(options.write)] if options.write else [])])
+
 
 if __name__ == "__main__":
     main()

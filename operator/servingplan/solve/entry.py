@@ -51,6 +51,8 @@ def solve(
         raise QuestionError(f"deadline {deadline_seconds!r} is wrong; give a positive number of seconds")
     if not 0.0 <= relative_gap < 1.0:
         raise QuestionError(f"gap {relative_gap!r} is wrong; give a fraction from 0 up to 1, such as 0.0001")
+    if node_limit < 0:
+        raise QuestionError(f"node limit {node_limit!r} is wrong; give a number of nodes, 0 or more")
     chosen = METHODS[method]
     if question.survive and not chosen.guards_losses:
         able = ", ".join(name for name, known in METHODS.items() if known.guards_losses)

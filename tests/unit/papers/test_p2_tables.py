@@ -1,6 +1,7 @@
 """The command that writes P2's part of the page."""
 
-from papers.p2.tables import BEGIN, END, main, write_part
+from papers.p2.tables import BEGIN, END, main
+from papers.page import write_part
 
 
 def test_the_command_writes_every_table(tmp_path, capsys):
@@ -16,8 +17,8 @@ def test_the_command_writes_every_table(tmp_path, capsys):
 def test_only_its_own_part_is_replaced(tmp_path):
     page = tmp_path / "papers.md"
     page.write_text(f"# Title\n\nabove\n\n{BEGIN}\nold\n{END}\n\n## P1\n")
-    write_part(page, f"{BEGIN}\nnew\n{END}\n")
-    write_part(page, f"{BEGIN}\nnewer\n{END}\n")
+    write_part(page, "P2", f"{BEGIN}\nnew\n{END}\n")
+    write_part(page, "P2", f"{BEGIN}\nnewer\n{END}\n")
     assert page.read_text() == f"# Title\n\nabove\n\n{BEGIN}\nnewer\n{END}\n\n## P1\n"
 
 
