@@ -30,7 +30,7 @@ def always_apart(monkeypatch):
 
 @pytest.mark.parametrize("gap", [1e-4, 0.03])
 def test_taking_apart_gives_the_plan_and_the_proof_of_the_exact_method(always_apart, gap):
-    for seed in range(31_000, 31_040):
+    for seed in range(31_000, 31_030):
         question = random_question(seed, running=seed % 3 == 0)
         best = solve(question)
         answer = solve(question, method="anytime", relative_gap=gap)
@@ -84,7 +84,7 @@ def test_no_plan_reaches_a_scale_whose_price_is_above_what_there_is():
 
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
 def test_larger_questions_are_certified_to_a_per_cent(objective):
-    question = large(objective, budget=60.0)
+    question = large(objective, budget=30.0)
     answer = solve(question, method="anytime", relative_gap=0.01)
     assert verify(question, answer) == ()
     assert answer.levels[0].gap <= 0.01

@@ -9,8 +9,9 @@ from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve import explain, solve
 from servingplan.solve.explain import gained
 from servingplan.verify import verify
+from tests.unit.solve.brute_force import best_values, most_copies
 from tests.unit.solve.questions import worked_example
-from tests.unit.solve.test_brute_force import best_values, most_copies, small_questions
+from tests.unit.solve.test_brute_force import questions
 
 
 def explained(question):
@@ -45,7 +46,7 @@ def largest(question):
 def test_the_worth_of_one_more_unit_is_the_difference_of_the_best_plans():
     kinds = set()
     tried = 0
-    for seed, question in itertools.islice(small_questions("tiny"), 20):
+    for seed, question in itertools.islice(questions("tiny", 0), 40):
         answer = explained(question)
         if answer.status == "Infeasible":
             continue
