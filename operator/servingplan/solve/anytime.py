@@ -5,9 +5,11 @@ step starts from the best plan so far and hands on a better one or the same:
 
 1. `first`: the running fleet, the empty plan, greedy covers; milliseconds.
 2. `rounding`: whole copies from the linear relaxation, whose optimum is the first bound.
-3. Local search (`improve`): remove a copy or two, fill by the duals of the routing.
-4. A kernel search (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that the relaxation uses or
-   nearly uses, with a small work limit.
+3. Where several models share many shapes, `closing`: each model by itself at the prices of the relaxation, for far better
+   bounds and for the shapes that are worth a search. Elsewhere local search (`improve`): remove a copy or two, fill by the
+   duals of the routing.
+4. A kernel search (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that were chosen or that the
+   relaxation nearly uses, with a small work limit.
 5. The exact program over all shapes from there, which also tightens the bound.
 
 The work limits are numbers of branch-and-bound nodes, so that the plan does not depend on the machine; the clock only ends
@@ -62,6 +64,16 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     if plan is not None and (_settled(plan, known, effort) or not (large or effort.affords(instance))):
         return certified(instance, effort, _steady(instance, effort, plan), known=known)
     if plan is not None and large and not clock.expired():
+        if not instance.question.survive:
+            result = closed(
+                instance,
+                effort,
+                prices=node_prices(instance),
+                bounds=known,
+                plan=plan,
+                search_among=lambda _, best: best,
+            )
+            plan, known = result.plan or plan, result.bounds
         plan = _among_cheapest(instance, effort, plan)
         return certified(instance, effort, _steady(instance, effort, plan), known=known)
     relaxation = Relaxation(instance)

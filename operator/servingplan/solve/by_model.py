@@ -107,13 +107,11 @@ class Apart:
         """No plan at this scale has GPUs worth less."""
         return sum(part.least for part in self.parts) * (1 - ROUNDING)
 
-    def copies(self, shapes_count: int) -> list[int] | None:
-        """Copies of all models together, which may need more than stock and budget; None where some model has none."""
-        if not all(part.copies for part in self.parts):
-            return None
+    def copies(self, shapes_count: int) -> list[int]:
+        """Copies of all models together, which may need more than stock and budget; none of models without a solution."""
         together = [0] * shapes_count
         for part in self.parts:
-            for c, count in zip(part.shapes, part.copies, strict=True):
+            for c, count in zip(part.shapes, part.copies, strict=True) if part.copies else ():
                 together[c] = count
         return together
 
@@ -140,8 +138,12 @@ class ByModel:
         Ends early once `least` is above `enough`. What time or work limits cut short still counts with its bound.
         """
         parts = [self._remembered(m, scale, effort) for m in range(len(self._known))]
-        programs = {m: self._program(m, scale) for m, part in enumerate(parts) if part is None}
-        for m, plan in programs.items():
+        programs = {}
+        for m in (m for m, part in enumerate(parts) if part is None):
+            parts[m] = Part(tuple(self._shapes[m]), 0.0)
+            if effort.stopwatch.expired():
+                continue
+            plan = programs[m] = self._program(m, scale)
             outcome = plan.program.optimise(self._terms(m, plan), "min", effort.limits(part=0.5), relaxed=True)
             least = outcome.value if outcome.value is not None and outcome.stopped == "proved" else 0.0
             parts[m] = Part(tuple(self._shapes[m]), math.inf if outcome.infeasible else least)

@@ -20,6 +20,7 @@ from servingplan.solve.draft import Draft
 from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort
+from servingplan.solve.rounding import rounded_and_completed, without_idle
 
 TRIALS = 8
 """Most scales that are tried by price."""
@@ -27,7 +28,7 @@ PROOFS = 4
 """Most searches over all shapes."""
 PROOF_NODES = 2_000
 """Work limit of each, in branch-and-bound nodes."""
-APART_SHARE = 0.4
+APART_SHARE = 0.5
 """Part of the time that is left for serving the models apart under MinimizeCost: the rest is for what follows."""
 NOTHING = 1e-6
 """Part of the scale that the search for fewer dollars may lose to tolerances; where a fleet runs, it may keep that fleet's
@@ -90,7 +91,11 @@ class _Closing:
         apart = self._by_model.serve(1.0, self._effort.share(APART_SHARE))
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
         self.result.bounds["dollars"] = max(self.result.bounds["dollars"], dollars)
-        self._take(apart.copies(len(self._instance.shapes)))
+        copies = apart.copies(len(self._instance.shapes))
+        self._take(copies)
+        draft = rounded_and_completed(self._instance, copies, self._rates)
+        if draft is not None:
+            self._take(without_idle(draft).copies)
 
     def try_scales(self) -> None:
         """Bisect for the largest scale that price does not exclude."""
@@ -159,10 +164,8 @@ class _Closing:
         tolerance = self._effort.relative_gap * (1 + 1e-9)
         return self.result.bounds["scale"] <= self._reached() * (1 + tolerance) or self._effort.stopwatch.expired()
 
-    def _take(self, copies: Sequence[int] | None) -> None:
+    def _take(self, copies: Sequence[int]) -> None:
         """Remember the shapes that were chosen, and the plan of as many copies as fit."""
-        if copies is None:
-            return
         self.result.shapes.update(c for c, count in enumerate(copies) if count)
         fitting = Draft.of(self._instance, copies).copies
         self.result.plan = best_of([self.result.plan, incumbent_of(self._instance, fitting)])
