@@ -15,11 +15,11 @@ class RememberedSolve:
         self._solve = solve
         self._known: dict[tuple[str, str], Answer] = {}
 
-    def __call__(self, question: Question, spec: PlanSpec) -> Answer:
+    def __call__(self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
         """The answer; only one that the clock cut short is sought again."""
         key = (canonical_json(question), spec.solver.model_dump_json())
         if key not in self._known:
-            answer = self._solve(question, spec)
+            answer = self._solve(question, spec, at_most_seconds)
             if answer.stopped == "deadline":
                 return answer
             while len(self._known) > 3:
@@ -31,10 +31,11 @@ class RememberedSolve:
 def solve_with(default_deadline_seconds: float | None = None) -> Solve:
     """The project's solver as ``decide`` wants it; imported late, since it takes a while to load."""
 
-    def answer(question: Question, spec: PlanSpec) -> Answer:
+    def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
         from servingplan.solve import solve
 
         deadline = default_deadline_seconds or float(spec.solver.deadline_seconds)
+        deadline = min(deadline, at_most_seconds or deadline)
         method = "anytime" if spec.solver.method == "Auto" else spec.solver.method
         return solve(question, method=method, deadline_seconds=deadline)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -44,8 +45,11 @@ from servingplan.steps.growth import planned_size, total_spend
 from servingplan.steps.next import next_step, ready_replicas
 from servingplan.verify import verify
 
-Solve = Callable[[Question, PlanSpec], Answer]
-"""Answers a question within the deadline of the spec."""
+
+class Solve(Protocol):
+    """Answers a question within the deadline of the spec, or within so many seconds where that is less."""
+
+    def __call__(self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer: ...
 
 
 @dataclass
@@ -278,8 +282,12 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
     if record.waiting is not None and record.waiting_question == asked:
         answer = Answer.model_validate(record.waiting_answer)
         return _adopt(turn, spec, answer, record.waiting, asked), False
+    hurried = _must_hurry(turn, spec, posed.question)
     try:
-        answer = _solved(turn, spec, posed.question, solve)
+        in_time = partial(solve, at_most_seconds=HURRIED_SECONDS) if hurried else solve
+        answer = _solved(turn, spec, posed.question, in_time)
+        if hurried and answer.status == "Infeasible" and answer.stopped == "deadline":
+            hurried, answer = False, _solved(turn, spec, posed.question, solve)
     except QuestionError as error:
         turn.find("PlanSolved", "SolverError", str(error))
         return record, True
@@ -315,7 +323,23 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
         return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
-    return _adopt(turn, spec, answer, fleet, asked), False
+    record = _adopt(turn, spec, answer, fleet, asked)
+    if hurried and answer.stopped == "deadline":
+        record = record.model_copy(update={"question": None})  # the next turn takes all the time that the spec allows
+    return record, False
+
+
+HURRIED_SECONDS = 0.5
+"""For the first plan after a loss; a better one comes in the next turn."""
+
+
+def _must_hurry(turn: _Turn, spec: PlanSpec, question: Question) -> bool:
+    """Whether the plan in force, which was the answer to a question, cannot be had any more."""
+    record = turn.record
+    edited = record.generation != turn.world.plan.generation
+    if spec.mode != "Auto" or edited or record.fleet is None or record.question is None:
+        return False
+    return _running_answer(record, question) is None
 
 
 def _solved(turn: _Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
@@ -419,17 +443,10 @@ def _fall_back(
 def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
     """Whether the running plan still holds and the new one is not worth moving for. Edits always count."""
     record = turn.record
-    if record.fleet is None or record.answer is None or record.generation != turn.world.plan.generation:
+    if record.fleet is None or record.generation != turn.world.plan.generation:
         return False
-    try:
-        running = Answer.model_validate(record.answer)
-    except ValidationError:
-        return False
-    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
-    nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
-    running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
-    broken = verify(question.model_copy(update={"running": None}), running)
-    if any(item.promise != "proof" for item in broken):
+    running = _running_answer(record, question)
+    if running is None:
         return False
     if _serves_another_class(question, running, answer):
         return False
@@ -442,6 +459,19 @@ def _keep_incumbent(turn: _Turn, spec: PlanSpec, question: Question, answer: Ans
     if age < lifetime:
         turn.plan_is_due_in = lifetime - age
     return age < lifetime
+
+
+def _running_answer(record: PlanRecord, question: Question) -> Answer | None:
+    """The answer in force as one to this question; None where it does not keep its promises any more."""
+    try:
+        running = Answer.model_validate(record.answer)
+    except ValidationError:
+        return None
+    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
+    nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
+    running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
+    broken = verify(question.model_copy(update={"running": None}), running)
+    return None if any(item.promise != "proof" for item in broken) else running
 
 
 def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide, publish, retire
+from servingplan.decide import HURRIED_SECONDS, decide, publish, retire
 from servingplan.model.actions import ClaimPool, PlacePod
 from servingplan.model.world import Failure, Observation
 from tests.unit.simulation.driver import exact
@@ -97,6 +97,32 @@ def test_a_plan_is_kept_for_its_least_lifetime_and_then_gives_way_to_a_better_on
     assert (driver.decision.fleet.dollars_per_hour, driver.decision.wake_in_seconds) == (10, 100)
     fleet = driver.settle()
     assert fleet.dollars_per_hour == 1
+    driver.check_settled()
+
+
+def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_the_next_turn():
+    asked = []
+
+    def slow(question, spec, at_most_seconds=None):
+        """A solver that proves nothing in half a second."""
+        asked.append(at_most_seconds)
+        answer = exact(question, spec)
+        levels = tuple(level.model_copy(update={"proved": level.name != "dollars"}) for level in answer.levels)
+        cut = {"stopped": "deadline", "status": "Feasible", "levels": levels}
+        return answer.model_copy(update=cut) if at_most_seconds else answer
+
+    pools = [fixed("a100", price="10"), fixed("l40s", price="20")]
+    driver = operator(plan(model(rate="5"), pools=pools), solve=slow)
+    for pool in ("a100", "l40s"):
+        driver.cluster.add_node(f"{pool}-0", {"pool": pool}, 1)
+    driver.settle()
+    assert asked == [None]
+    driver.cluster.lose_node("a100-0")
+    driver.turn()
+    assert asked[1:] == [HURRIED_SECONDS]
+    assert driver.decision.fleet.nodes == {"l40s": 1}
+    driver.settle()
+    assert asked[2:] == [None]
     driver.check_settled()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.unit.simulation.cluster import SimulatedCluster
-from tests.unit.simulation.driver import Driver
+from tests.unit.simulation.driver import Driver, exact
 
 Json = dict[str, Any]
 GPUS = {"l40s": "L40S", "h100": "H100-SXM-80GB", "a100": "A100-SXM4-80GB"}
@@ -46,7 +47,7 @@ def plan(*models: Json, pools: list[Json] | None = None, budget: str = "20", **m
     }
 
 
-def operator(spec: Json, *, nodes: int = 0, **cluster: Any) -> Driver:
+def operator(spec: Json, *, nodes: int = 0, solve: Callable[..., Any] = exact, **cluster: Any) -> Driver:
     """An operator and a cluster that has the spec's pools: those to be sized empty, of fixed ones ``nodes`` each."""
     made = SimulatedCluster(spec, **cluster)
     for pool in spec["nodePools"]:
@@ -55,4 +56,4 @@ def operator(spec: Json, *, nodes: int = 0, **cluster: Any) -> Driver:
         else:
             for index in range(nodes):
                 made.add_node(f"{pool['name']}-{index}", pool["nodeSelector"], pool["gpusPerNode"])
-    return Driver(made)
+    return Driver(made, solve=solve)
