@@ -80,7 +80,14 @@ def running(
     account = next(item["metadata"]["name"] for item in manifests if item["kind"] == "ServiceAccount")
     own = log.with_suffix(".kubeconfig")
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
-    command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
+    command = [
+        str(Path(sys.executable).with_name("servingplan")),
+        "run",
+        "--liveness-address",
+        "",
+        "--metrics-address",
+        "",
+    ]
     command += ["--period-seconds", str(PERIOD_SECONDS), "--namespaces", ",".join(watched)]
     # Without the variables of a pod, the kubeconfig is what counts.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
