@@ -84,8 +84,8 @@ PREDICTED_SLO = _gauge(
 SLO_LIMIT = _gauge("slo_limit_seconds", (*_CLASS, "latency"), "Latency limit of a class, s; latency: ttft, tpot.")
 SLO_OBJECTIVE = _gauge(
     "slo_objective_ratio",
-    (*_CLASS, "latency", "bound", "le"),
-    "Share of requests that must meet the limit. le: the next bound of vLLM's histogram below the limit (bound "
+    (*_CLASS, "latency", "bound", "bucket"),
+    "Share of requests that must meet the limit. bucket: the next bound of vLLM's histogram below the limit (bound "
     "at_least) and above it (bound at_most).",
 )
 GAP = _gauge("optimality_gap_ratio", (), "Relative distance of the applied plan to the proved bound.")
