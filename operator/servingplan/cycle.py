@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 
 from servingplan.answering import RememberedSolve
+from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
 from servingplan.decide import Solve, decide, overdue, publish, retire
@@ -122,7 +123,7 @@ class Turns:
             return TurnReport(gone=True)
         decision, done = retire(world)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
-        self.metrics.tell(samples(world, decision, outcome), inventory_was_read=not world.failures)
+        self._tell(world, decision, outcome)
         # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
         if done and (not outcome.refused or overdue(world)):
             spec, _ = effective_spec(world.plan.spec, read_record(world))
@@ -169,10 +170,20 @@ class Turns:
             refused=tuple(item for part in parts for item in part.refused),
         )
 
+    def _tell(
+        self, world: Observation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
+    ) -> None:
+        """Metrics are news too: what cannot be told keeps no turn from its end, and leaves nothing old behind."""
+        try:
+            known = samples(world, decision, outcome, conditions)
+        except Exception:
+            log.exception("%s: its metrics cannot be told", world.plan.key)
+            known = {}
+        self.metrics.tell(known, inventory_was_read=not world.failures)
+
     def _report(self, world: Observation, decision: Decision, outcome: Outcome) -> int:
         status = conclude(world, decision, outcome, self._explainer.of(decision))
-        known = samples(world, decision, outcome, status.conditions)
-        self.metrics.tell(known, inventory_was_read=not world.failures)
+        self._tell(world, decision, outcome, status.conditions)
         posted = events(world, decision, outcome, status)
         writes = 0
         wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)

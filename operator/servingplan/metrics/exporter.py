@@ -164,7 +164,10 @@ class Exporter(Collector):
         yield build
         with self._lock:
             plans = sorted(self._plans.items())
-        values = {plan: metrics.values() for plan, metrics in plans}
+        values: defaultdict[Family, list[tuple[tuple[str, ...], float]]] = defaultdict(list)
+        for plan, metrics in plans:
+            for (family, own), value in metrics.values().items():
+                values[family].append(((*plan, *own), value))
         for family in FAMILIES:
             labels = (*PLAN_LABELS, *family.labels)
             if family.kind == "histogram":
@@ -175,10 +178,8 @@ class Exporter(Collector):
                 continue
             kind = GaugeMetricFamily if family.kind == "gauge" else CounterMetricFamily
             shown = kind(family.name, family.help, labels=labels)
-            for plan, known in values.items():
-                for (found, own), value in sorted(known.items(), key=lambda item: item[0][1]):
-                    if found is family:
-                        shown.add_metric((*plan, *own), value)
+            for own, value in sorted(values[family]):
+                shown.add_metric(own, value)
             yield shown
 
     @contextmanager

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from servingplan import cycle
 from servingplan.cycle import Turns
 from servingplan.errors import ApiError, InputError, NotFound
 from servingplan.kube import Resource
@@ -126,6 +127,35 @@ async def test_a_turn_that_the_api_server_refuses_makes_the_last_one_older():
     assert value(exporter, "servingplan_turns_total", result="api_error") == 1
     assert value(exporter, "servingplan_turn_age_seconds") >= before + 0.02
     assert value(exporter, "servingplan_budget_dollars_per_hour") == 20
+
+
+async def test_metrics_that_cannot_be_told_keep_no_turn_from_its_end(monkeypatch, caplog):
+    def broken(*_):
+        raise KeyError("models")
+
+    exporter = Exporter()
+    turns, _ = turns_of(exporter)
+    await turns.take()
+    monkeypatch.setattr(cycle, "samples", broken)
+    await turns.take()
+    assert "its metrics cannot be told" in caplog.text
+    assert value(exporter, "servingplan_turns_total", result="done") == 2
+    assert value(exporter, "servingplan_budget_dollars_per_hour") is None
+
+
+async def test_the_steps_of_a_retirement_are_turns_that_tell_what_is_still_paid():
+    exporter = Exporter()
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster(driver.cluster.observe())
+    asked = cluster.world.plan.model_copy(update={"deleting_since": cluster.world.now})
+    cluster.world = cluster.world.model_copy(update={"plan": asked})
+    metrics = exporter.plan("llm", "chat")
+    turns = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat", metrics=metrics)
+    assert not (await turns.retire()).gone
+    assert value(exporter, "servingplan_turns_total", result="done") == 1
+    assert value(exporter, "servingplan_spend_dollars_per_hour") == pytest.approx(4.0)
+    assert value(exporter, "servingplan_planned_dollars_per_hour") is None
 
 
 def test_ages_grow_by_the_clock():
