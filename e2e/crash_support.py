@@ -289,7 +289,7 @@ def _run_operator(kubeconfig: str, namespace: str, log: str) -> None:
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ["KUBECONFIG"] = kubeconfig
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = kubeconfig  # it was read from the environment before the fork
-    app(["run", "--namespaces", namespace, "--liveness-address", ""])
+    app(["run", "--namespaces", namespace, "--liveness-address", "", "--metrics-address", ""])
 
 
 class Operator:

@@ -21,13 +21,17 @@ def _claim(scene, pool):
     return scene.pool_object(pool)["metadata"].get("annotations", {}).get("servingplan.dev/claimed-by")
 
 
-def test_scale_to_floor_drains_and_gives_the_nodes_back(scene, witness):
+def test_scale_to_floor_drains_and_gives_the_nodes_back(scene, operator, witness):
     pool = scene.rented(A100, price=20, least=1)
     scene.apply(plans.plan(scene.namespace, [plans.model(rate=120)], [pool], budget=50))
     scene.wait_ready()
     assert scene.size_of(pool) == 2
+    label = f'{{plan="chat",plan_namespace="{scene.namespace}"'
+    assert operator.metrics(scene.namespace)[f"servingplan_spend_dollars_per_hour{label}}}"] == 40
+    assert operator.metrics(scene.namespace)[f'servingplan_turns_total{label},result="error"}}'] == 0
 
     _delete(scene)
+    wait_for("its series have ended", lambda: operator.metrics(scene.namespace) == {}, seconds=5)
     assert scene.size_of(pool) == 1
     assert _claim(scene, pool) is None
     assert scene.pods() == []

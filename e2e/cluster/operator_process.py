@@ -78,7 +78,17 @@ class OperatorProcess:
         )
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "servingplan", "run", "--liveness-address", "", *self._arguments],
+                [
+                    sys.executable,
+                    "-m",
+                    "servingplan",
+                    "run",
+                    "--liveness-address",
+                    "",
+                    "--metrics-address",
+                    "",
+                    *self._arguments,
+                ],
                 env={**os.environ, "KUBECONFIG": str(kubeconfig)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -16,8 +16,9 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -41,6 +42,14 @@ def program() -> Path:
     if not path.exists():
         _fetch(folder)
     return path
+
+
+def promtool() -> Path:
+    """Path of the tool that comes with it. Raises ``NotToBeHadError``."""
+    path = shutil.which("promtool") or program().with_name("promtool")
+    if not Path(path).exists():
+        raise NotToBeHadError(f"no promtool on the path, and none beside {program()}")
+    return Path(path)
 
 
 def _fetch(folder: Path) -> None:
@@ -82,16 +91,36 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 class PrometheusProcess:
-    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``; ends with the block."""
+    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``; ends with the block.
 
-    def __init__(self, folder: Path, targets: dict[str, str], *, scrape_seconds: int = 1) -> None:
+    ``labels`` (by job) are added to what is scraped; ``rules`` are files of rules, evaluated as often.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: dict[str, str],
+        *,
+        scrape_seconds: int = 1,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+        rules: Sequence[Path] = (),
+    ) -> None:
         self._folder = folder
         self._port = _free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = {
-            "global": {"scrape_interval": f"{scrape_seconds}s", "scrape_timeout": f"{scrape_seconds}s"},
+            "global": {
+                "scrape_interval": f"{scrape_seconds}s",
+                "scrape_timeout": f"{scrape_seconds}s",
+                "evaluation_interval": f"{scrape_seconds}s",
+            },
+            "rule_files": [str(path) for path in rules],
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+                {
+                    "job_name": job,
+                    "static_configs": [{"targets": [target], "labels": dict((labels or {}).get(job, {}))}],
+                }
+                for job, target in targets.items()
             ],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -125,11 +154,16 @@ class PrometheusProcess:
                 raise RuntimeError(f"Prometheus did not start: {(self._folder / 'log').read_text()[-800:]}")
             time.sleep(0.05)
 
-    def value(self, query: str) -> float:
-        """Of the first series that a query finds; 0 where there is none."""
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """The series that a query finds now. Raises ``HTTPError`` where it is no query."""
         address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
         with urllib.request.urlopen(address, timeout=5) as answer:
-            rows = json.load(answer)["data"]["result"]
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return found
+
+    def value(self, query: str) -> float:
+        """Of the first series that a query finds; 0 where there is none."""
+        rows = self.rows(query)
         return float(rows[0]["value"][1]) if rows else 0.0
 
     def stop(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +45,14 @@ class Operator:
 
     process: subprocess.Popen[bytes]
     log: Path
+    metrics_address: str
+
+    def metrics(self, plan_namespace: str) -> dict[str, float]:
+        """What Prometheus would read of the plans of a namespace: value by series."""
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        series = (line.rpartition(" ") for line in lines if f'plan_namespace="{plan_namespace}"' in line)
+        return {name: float(value) for name, _, value in series}
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -82,18 +92,25 @@ def running(
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
     command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
     command += ["--period-seconds", str(PERIOD_SECONDS), "--namespaces", ",".join(watched)]
+    metrics_address = f"127.0.0.1:{_free_port()}"
+    command += ["--metrics-address", metrics_address]
     # Without the variables of a pod, the kubeconfig is what counts.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
     with log.open("ab") as file:
         process = subprocess.Popen(
             command, env={**environment, "KUBECONFIG": str(own)}, stdout=file, stderr=subprocess.STDOUT
         )
-    operator = Operator(process, log)
+    operator = Operator(process, log, metrics_address)
     try:
         yield operator
     finally:
         operator.stop()
         _take_back(cluster, manifests)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def _take_back(cluster: Cluster, manifests: list[Json]) -> None:

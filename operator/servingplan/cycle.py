@@ -11,12 +11,15 @@ import time
 from dataclasses import dataclass, replace
 
 from servingplan.answering import RememberedSolve
+from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
 from servingplan.decide import Solve, decide, overdue, publish, retire
 from servingplan.errors import ApiError
 from servingplan.explaining import Explainer
 from servingplan.kube import EVENTS, PLANS, Api
+from servingplan.metrics.exporter import PlanMetrics
+from servingplan.metrics.samples import samples, trigger
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
@@ -52,18 +55,28 @@ class TurnReport:
 class Turns:
     """Takes the turns of one plan. Not to be entered twice at a time."""
 
-    def __init__(self, *, api: Api, reader: Reader, solve: Solve, namespace: str, name: str) -> None:
+    def __init__(
+        self,
+        *,
+        api: Api,
+        reader: Reader,
+        solve: Solve,
+        namespace: str,
+        name: str,
+        metrics: PlanMetrics | None = None,
+    ) -> None:
         self._api = api
         self._reader = reader
         self._writer = Writer(api)
-        self._solve = RememberedSolve(solve)
+        self.metrics = metrics or PlanMetrics()
+        self._solve = RememberedSolve(self.metrics.timed(solve))
         self._explainer = Explainer()
         self._namespace = namespace
         self._name = name
 
     async def take(self) -> TurnReport:
         """One turn. Raises ``ApiError`` only where the plan itself cannot be read or its status not be written."""
-        with self._explainer.turn():
+        with self._explainer.turn(), self.metrics.turn():
             report = await self._take()
         if report.world is None or report.decision is None or report.writes:
             return report
@@ -86,7 +99,7 @@ class Turns:
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 world = again
-        decision = await asyncio.to_thread(decide, world, self._solve)
+        decision = await asyncio.to_thread(self._decide, world)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
         writes = len(outcome.done) + len(early)
         writes += await asyncio.to_thread(self._report, world, decision, outcome)
@@ -101,11 +114,16 @@ class Turns:
 
     async def retire(self) -> TurnReport:
         """One step of the retirement of a plan that is being deleted; ``gone`` when nothing is left to do."""
+        with self.metrics.turn():
+            return await self._retire()
+
+    async def _retire(self) -> TurnReport:
         world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
         if world is None:
             return TurnReport(gone=True)
         decision, done = retire(world)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        self._tell(world, decision, outcome)
         # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
         if done and (not outcome.refused or overdue(world)):
             spec, _ = effective_spec(world.plan.spec, read_record(world))
@@ -120,9 +138,18 @@ class Turns:
             world=world,
         )
 
+    def _decide(self, world: Observation) -> Decision:
+        decision = None
+        try:
+            decision = decide(world, self._solve)
+            return decision
+        finally:
+            self.metrics.solved(trigger(world, decision))
+
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
         spec, _ = effective_spec(world.plan.spec, read_record(world))
         outcome = self._writer.write(actions, world=world, spec=spec)
+        self.metrics.wrote(outcome)
         for action in outcome.done:
             log.info("%s %s", world.plan.key, action)
         for item in outcome.refused:
@@ -143,8 +170,20 @@ class Turns:
             refused=tuple(item for part in parts for item in part.refused),
         )
 
+    def _tell(
+        self, world: Observation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
+    ) -> None:
+        """Metrics are news too: what cannot be told keeps no turn from its end, and leaves nothing old behind."""
+        try:
+            known = samples(world, decision, outcome, conditions)
+        except Exception:
+            log.exception("%s: its metrics cannot be told", world.plan.key)
+            known = {}
+        self.metrics.tell(known, inventory_was_read=not world.failures)
+
     def _report(self, world: Observation, decision: Decision, outcome: Outcome) -> int:
         status = conclude(world, decision, outcome, self._explainer.of(decision))
+        self._tell(world, decision, outcome, status.conditions)
         posted = events(world, decision, outcome, status)
         writes = 0
         wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -190,4 +229,5 @@ class Turns:
         except ApiError as error:
             log.warning("%s event %s not posted: %s", plan.key, event.reason, error)
             return 0
+        self.metrics.posted(event.type, event.reason)
         return 1

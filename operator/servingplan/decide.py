@@ -17,11 +17,11 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import PlanSpec, parse_spec, seconds_of
-from servingplan.demand.adopt import at_rates, choose
+from servingplan.demand.adopt import Demand, at_rates, choose
 from servingplan.errors import InputError
 from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool
 from servingplan.model.answer import Answer
-from servingplan.model.decision import Decision, Finding
+from servingplan.model.decision import ClassDemand, Decision, Finding
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, digest
 from servingplan.model.question import Change, Question, QuestionError, canonical_json
 from servingplan.model.world import LiveObject, Observation, PlanObject
@@ -138,6 +138,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
             first=first,
             findings=tuple(turn.findings),
             asked=turn.asked,
+            demand=_in_use(spec, demand),
             spend_dollars_per_hour=known_spend,
         )
     # A shrink that the budget forces waits neither for approval nor for a spec that is right again.
@@ -166,6 +167,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         shrink=step.after_routing,
         findings=tuple(turn.findings),
         asked=turn.asked,
+        demand=_in_use(spec, demand),
         spend_dollars_per_hour=known_spend,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
@@ -178,6 +180,21 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
             ),
             default=None,
         ),
+    )
+
+
+def _in_use(spec: PlanSpec, demand: Demand | None) -> tuple[ClassDemand, ...]:
+    """The rates that this turn plans for: the declared ones where no measured ones are asked for."""
+    return tuple(
+        ClassDemand(
+            model=model.name,
+            name=item.name,
+            requests_per_second=demand.rates[key] if demand else float(item.requests_per_second),
+            source=demand.sources[key] if demand else "Declared",
+        )
+        for model in spec.models
+        for item in model.effective_classes
+        for key in [f"{model.name}/{item.name}"]
     )
 
 

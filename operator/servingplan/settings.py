@@ -17,3 +17,5 @@ class Settings:
     """Longest time between two turns of a plan."""
     liveness_address: str = "0.0.0.0:8080"
     """Where the health endpoint listens; empty: nowhere."""
+    metrics_address: str = "0.0.0.0:8081"
+    """Where Prometheus finds the operator's metrics; empty: nowhere."""

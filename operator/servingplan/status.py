@@ -67,7 +67,7 @@ def conclude(
     pools, _ = read_pools(spec, world)
     fleet = decision.fleet
     shown = fleet or decision.waiting
-    document = _document(world, spec, outcome)
+    document = routing_after(world, spec, outcome)
     return PlanStatus(
         observed_generation=world.plan.generation,
         plan_hash=fleet.hash if fleet else None,
@@ -340,7 +340,7 @@ def _routing_published(
         if _is_routing(item):
             reason = _write_reason(item)
             return kind, "False", reason, f"{item.action.why}: {item.message}{_write_advice(item)}"
-    document = _document(world, spec, outcome) if spec is not None else None
+    document = routing_after(world, spec, outcome) if spec is not None else None
     if document is None or decision.fleet is None:
         return kind, "Unknown", "NotPlanned", "no plan yet"
     empty = [
@@ -416,7 +416,7 @@ def _write_advice(item: Refused) -> str:
 # --- numbers for people ---------------------------------------------------------------------------------------------
 
 
-def _document(world: Observation, spec: PlanSpec | None, outcome: Outcome) -> dict[str, Any] | None:
+def routing_after(world: Observation, spec: PlanSpec | None, outcome: Outcome) -> dict[str, Any] | None:
     """The routing document as it stands after the turn."""
     for action in outcome.done:
         if isinstance(action, ApplyObject) and KEY in action.manifest.get("data", {}):

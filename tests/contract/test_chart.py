@@ -1,6 +1,7 @@
 """The chart renders, a real API server takes what it renders, and the operator gets the rights it needs, no more."""
 
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from kubernetes import client
 
 from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane
+from servingplan.render.names import PLAN_LABEL
+from tests.unit.simulation.plans import operator, plan
 
 pytestmark = pytest.mark.cluster
 CHART = Path(__file__).parents[2] / "charts" / "servingplan"
@@ -187,7 +190,10 @@ def test_the_operator_is_one_that_is_replaced_not_doubled():
     assert container["image"] == "servingplan:0.1.0"
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
-    assert container["ports"] == [{"name": "health", "containerPort": 8080, "protocol": "TCP"}]
+    assert container["ports"] == [
+        {"name": "health", "containerPort": 8080, "protocol": "TCP"},
+        {"name": "metrics", "containerPort": 8081, "protocol": "TCP"},
+    ]
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -203,7 +209,85 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
+        "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
+
+
+WATCHED = {
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "interval": "5s", "labels": {"release": "prometheus"}},
+        "podMonitor": {"enabled": True},
+        "rules": {"enabled": True},
+        "dashboard": {"enabled": True},
+    }
+}
+
+
+def one(objects, kind, name):
+    (found,) = [item for item in objects if item["kind"] == kind and item["metadata"]["name"] == name]
+    return found
+
+
+def test_metrics_have_a_service_that_finds_the_operator_by_its_labels_and_port(cluster, installed):
+    objects = rendered("x", {})
+    service, pod = one(objects, "Service", "x-servingplan-metrics"), operator_of(objects)["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (port,) = service["spec"]["ports"]
+    (container,) = pod["spec"]["containers"]
+    assert {item["name"]: item["containerPort"] for item in container["ports"]}[port["targetPort"]] == port["port"]
+    cluster.kubectl("-n", RELEASE, "get", "service/everywhere-servingplan-metrics")
+
+
+def test_without_metrics_nothing_listens_and_nothing_is_scraped():
+    objects = rendered("x", {"metrics": {"enabled": False}})
+    assert not [item for item in objects if item["kind"] == "Service"]
+    (container,) = operator_of(objects)["spec"]["template"]["spec"]["containers"]
+    assert [item["name"] for item in container["ports"]] == ["health"]
+    assert {"name": "SERVINGPLAN_METRICS_ADDRESS", "value": ""} in container["env"]
+
+
+def test_what_needs_other_peoples_kinds_is_off_unless_asked_for():
+    groups = {item["apiVersion"].partition("/")[0] for item in rendered("x", {})}
+    assert "monitoring.coreos.com" not in groups
+    assert not [item for item in rendered("x", {}) if item["kind"] == "ConfigMap"]
+
+
+def test_the_monitor_of_the_operator_finds_its_service():
+    objects = rendered("x", WATCHED)
+    monitor, service = one(objects, "ServiceMonitor", "x-servingplan"), one(objects, "Service", "x-servingplan-metrics")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"] == [{"port": service["spec"]["ports"][0]["name"], "interval": "5s"}]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_monitor_of_the_engines_finds_the_pods_of_a_plan_and_names_it():
+    driver = operator(plan())
+    driver.settle()
+    (deployment,) = driver.cluster.observe().deployments()
+    pod = deployment.manifest["spec"]["template"]
+    spec = one(rendered("x", WATCHED), "PodMonitor", "x-servingplan-engines")["spec"]
+    assert spec["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = spec["podMetricsEndpoints"]
+    (container,) = pod["spec"]["containers"]
+    assert endpoint["port"] in [port["name"] for port in container["ports"]]
+    labels = {item["targetLabel"]: item["sourceLabels"] for item in endpoint["relabelings"]}
+    in_prometheus = "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", PLAN_LABEL)
+    assert labels == {"plan_namespace": ["__meta_kubernetes_namespace"], "plan": [in_prometheus]}
+    assert spec["namespaceSelector"] == {"any": True}
+    confined = one(rendered("x", {**WATCHED, **CONFINED}), "PodMonitor", "x-servingplan-engines")
+    assert confined["spec"]["namespaceSelector"] == {"matchNames": CONFINED["namespaces"]}
+
+
+def test_rules_and_dashboard_are_those_of_the_files(cluster):
+    objects = rendered("x", WATCHED)
+    rules, dashboard = (
+        one(objects, "PrometheusRule", "x-servingplan"),
+        one(objects, "ConfigMap", "x-servingplan-dashboard"),
+    )
+    assert rules["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(dashboard["data"]["servingplan.json"]) == json.loads((CHART / "files/dashboard.json").read_text())
+    cluster.apply(dashboard, field_manager="helm")
 
 
 def test_without_namespaces_the_operator_writes_in_all_of_them(may):
@@ -286,6 +370,9 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "namespaces": ["a"]}]}, "namespaces"),
         ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "resource": "*"}]}, "resource"),
         ({"serviceAccount": {"create": False}}, "serviceAccount"),
+        ({"metrics": {"enabled": "yes"}}, "metrics"),
+        ({"metrics": {"serviceMonitor": {"interval": "15"}}}, "interval"),
+        ({"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}}, "needs metrics.enabled"),
     ],
 )
 def test_bad_values_are_refused_by_name(values, complaint):

@@ -33,6 +33,9 @@ def run(
     liveness_address: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_LIVENESS_ADDRESS", help="HOST:PORT of the health endpoint. Empty: none.")
     ] = "0.0.0.0:8080",
+    metrics_address: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_METRICS_ADDRESS", help="HOST:PORT of the metrics. Empty: none.")
+    ] = "0.0.0.0:8081",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and what kopf does too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
@@ -51,13 +54,16 @@ def run(
     solve = solve_with()
 
     def make_turns(api: Kube, reader: Reader):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        return lambda namespace, name: Turns(api=api, reader=reader, solve=solve, namespace=namespace, name=name)
+        return lambda namespace, name, metrics: Turns(
+            api=api, reader=reader, solve=solve, namespace=namespace, name=name, metrics=metrics
+        )
 
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
         period_seconds=period_seconds,
         liveness_address=liveness_address,
+        metrics_address=metrics_address,
     )
     run_operator(settings, make_turns)
 

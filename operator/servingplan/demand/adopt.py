@@ -47,6 +47,8 @@ class Demand:
     adopted: AdoptedDemand | None
     """To be remembered."""
     finding: Finding
+    sources: Mapping[str, Source]
+    """Where each rate comes from, by ``model/class``."""
 
 
 def declared_rates(spec: PlanSpec) -> dict[str, float]:
@@ -128,14 +130,15 @@ def _planned(
     now: str,
 ) -> Demand:
     since = {item.key: item.failing_since for item in seen.classes}
-    rates, by_source = dict(declared), dict.fromkeys(declared, "Declared")
+    rates = dict(declared)
+    by_source: dict[str, Source] = dict.fromkeys(declared, "Declared")
     for key, rate in adopted.rates.items() if adopted else ():
         begun = since.get(key)
         too_old = key not in fresh and begun is not None and _seconds(begun, now) > seconds_of(source.last_good_for)
         if key in declared and not too_old:
             rates[key] = rate
             by_source[key] = "Measured" if key in fresh else "LastGood"
-    return Demand(rates, adopted, _finding(by_source, rates, adopted, seen, sorted(doubted), source))
+    return Demand(rates, adopted, _finding(by_source, rates, adopted, seen, sorted(doubted), source), by_source)
 
 
 def _finding(

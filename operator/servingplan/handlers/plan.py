@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, override
 
 import kopf
@@ -15,6 +16,7 @@ from servingplan.cycle import Turns
 from servingplan.errors import ApiError
 from servingplan.handlers.wake import Alarm, Interest, Watchers
 from servingplan.kube import Kube
+from servingplan.metrics.exporter import Exporter, PlanMetrics
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
 from servingplan.settings import Settings
@@ -27,14 +29,15 @@ AFTER_WRITES_SECONDS = 0.5
 """After our own writes, should no event tell of them."""
 LONGEST_RETRY_SECONDS = 30.0
 
-MakeTurns = Callable[[str, str], Turns]
+MakeTurns = Callable[[str, str, PlanMetrics], Turns]
 
 
 class Operator:
     """What the handlers share: made at the start-up, closed at the end."""
 
-    def __init__(self, settings: Settings, make_turns: Callable[[Kube, Reader], MakeTurns]) -> None:
+    def __init__(self, settings: Settings, make_turns: Callable[[Kube, Reader], MakeTurns], exporter: Exporter) -> None:
         self.settings = settings
+        self._exporter = exporter
         self._make_turns = make_turns
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -65,7 +68,10 @@ class Operator:
 
     async def look_after(self, *, namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped) -> None:
         """Turn after turn until the plan is deleted or the operator ends."""
-        turns = self.turns(namespace, name)
+        with self._measured(namespace, name) as metrics:
+            await self._take_turns(self.turns(namespace, name, metrics), namespace, name, uid, stopped)
+
+    async def _take_turns(self, turns: Turns, namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped) -> None:
         bell = self.alarm.bell(namespace, name)
         retry = 1.0
         while not stopped:
@@ -96,7 +102,12 @@ class Operator:
 
     async def retire(self, *, namespace: str, name: str, uid: str) -> None:
         """Steps of retirement until nothing is left to do."""
-        turns = self.turns(namespace, name)
+        with self._measured(namespace, name) as metrics:
+            await self._take_leave(self.turns(namespace, name, metrics), namespace, name, uid)
+        self.alarm.forget(namespace, name)
+        self.forget(uid)
+
+    async def _take_leave(self, turns: Turns, namespace: str, name: str, uid: str) -> None:
         bell = self.alarm.bell(namespace, name)
         while True:
             bell.clear()
@@ -108,8 +119,15 @@ class Operator:
             if report.wake_in_seconds is not None:
                 pause = min(pause, max(SHORTEST_PAUSE_SECONDS, report.wake_in_seconds))
             await _until(bell, pause)
-        self.alarm.forget(namespace, name)
-        self.forget(uid)
+
+    @contextmanager
+    def _measured(self, namespace: str, name: str) -> Iterator[PlanMetrics]:
+        """The plan's metrics, for as long as it is looked after."""
+        metrics = self._exporter.plan(namespace, name)
+        try:
+            yield metrics
+        finally:
+            self._exporter.forget(namespace, name, metrics)
 
 
 async def _sleep(bell: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
@@ -195,13 +213,15 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
 def run(settings: Settings, make_turns: Callable[[Kube, Reader], MakeTurns]) -> None:
     """The operator until a signal ends it."""
+    exporter = Exporter()
     registry = kopf.OperatorRegistry()
-    register(registry, Operator(settings, make_turns))
+    register(registry, Operator(settings, make_turns, exporter))
     liveness = f"http://{settings.liveness_address}/healthz" if settings.liveness_address else None
-    kopf.run(
-        registry=registry,
-        standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=list(settings.namespaces),
-        liveness_endpoint=liveness,
-    )
+    with exporter.serving(settings.metrics_address):
+        kopf.run(
+            registry=registry,
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=list(settings.namespaces),
+            liveness_endpoint=liveness,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from servingplan.model.actions import AnyAction
@@ -16,6 +18,15 @@ class Finding(Part):
     message: str
     holds: bool = False
     """The condition is True all the same."""
+
+
+class ClassDemand(Part):
+    """The rate of a class that the turn plans for."""
+
+    model: str
+    name: str
+    requests_per_second: float
+    source: Literal["Measured", "LastGood", "Declared"] = "Declared"
 
 
 class Decision(Part):
@@ -34,6 +45,8 @@ class Decision(Part):
     findings: tuple[Finding, ...] = ()
     asked: str | None = None
     """Digest of the question that this turn posed; absent where it posed none."""
+    demand: tuple[ClassDemand, ...] = ()
+    """What is planned for; empty where the turn could not tell."""
     spend_dollars_per_hour: float | None = None
     """Now; absent where it cannot be computed."""
     held_back: bool = False
