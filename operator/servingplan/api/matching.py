@@ -9,7 +9,7 @@ only among classes of the same prompt length, and only by the request's ``max_to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from servingplan.api.v1alpha1 import Match, Model, RequestClass
 
@@ -25,7 +25,7 @@ def matching_order(model: Model) -> tuple[RequestClass, ...]:
     if any(item.match != Match() for item in classes):
         return classes
     lengths = sorted({item.input_tokens for item in classes})
-    least = {length: _middle(below, length) for below, length in zip(lengths, lengths[1:], strict=False)}
+    least = {length: _middle(below, length) for below, length in pairwise(lengths)}
     by_length = sorted(classes, key=lambda item: -item.input_tokens)  # stable: the plan's order among equals
     return tuple(
         found
@@ -60,7 +60,7 @@ def class_of(
 def _by_answer(alike: list[RequestClass], input_tokens_at_least: int | None) -> list[RequestClass]:
     """Classes of one prompt length, short answers first."""
     answers = sorted({item.output_tokens for item in alike})
-    most = {length: _middle(length, above) - 1 for length, above in zip(answers, answers[1:], strict=False)}
+    most = {length: _middle(length, above) - 1 for length, above in pairwise(answers)}
     by_answer = sorted(alike, key=lambda item: item.output_tokens)
     found = []
     for item, following in zip(by_answer, [*by_answer[1:], None], strict=True):

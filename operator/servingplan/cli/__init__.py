@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import cluster, emulate, explain, plan, solve
+from servingplan.cli import classes, cluster, emulate, explain, plan, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ explain.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)
+classes.register(app)
 
 
 @app.command()
