@@ -36,8 +36,10 @@ def array_items(chunks: Iterable[str]) -> Iterator[tuple[int, Any]]:
     text, line, position = "", 1, 0
     opened = False
     while True:
-        position, line = _skip(text, position, line, "[, \t\r\n" if not opened else ", \t\r\n")
-        opened = opened or position > 0
+        position, line = _skip(text, position, line)
+        if not opened and text[position : position + 1] == "[":
+            opened = True
+            position, line = _skip(text, position + 1, line)
         if position < len(text) and text[position] == "]":
             return
         try:
@@ -102,9 +104,9 @@ def _values_after_a_bad_line(read: list[str], rest: Iterator[str]) -> Iterator[t
                 yield number, BadRow(number, "value", line.strip()[:60], "is no JSON")
 
 
-def _skip(text: str, position: int, line: int, what: str) -> tuple[int, int]:
+def _skip(text: str, position: int, line: int) -> tuple[int, int]:
     start = position
-    while position < len(text) and text[position] in what:
+    while position < len(text) and text[position] in ", \t\r\n":
         position += 1
     return position, line + text.count("\n", start, position)
 

@@ -160,10 +160,18 @@ def _request(fields: Mapping[str, tuple[str, Any]]) -> Request:
     return Request(
         input_tokens=length(*fields["input"]),
         output_tokens=length(*fields["output"]),
-        max_tokens=None if most is None else length(*most),
+        max_tokens=None if most is None else _bound(*most),
         at_seconds=None if at is None else seconds(*at),
         model=None if model is None else str(model[1]),
     )
+
+
+def _bound(column: str, value: object) -> int | None:
+    """A declared bound; some clients write 0 or -1 for none."""
+    try:
+        return length(column, value)
+    except FieldError:
+        return None
 
 
 def _json_log(values: Iterator[tuple[int, Any]], name: str) -> Log:

@@ -41,7 +41,14 @@ class Sums(NamedTuple):
 
     def plus(self, other: Sums) -> Sums:
         """Of both."""
-        return Sums(*(one + two for one, two in zip(self, other, strict=True)))
+        return Sums(
+            self.requests + other.requests,
+            self.inputs + other.inputs,
+            self.outputs + other.outputs,
+            self.inputs_squared + other.inputs_squared,
+            self.inputs_times_outputs + other.inputs_times_outputs,
+            self.outputs_squared + other.outputs_squared,
+        )
 
     @property
     def mean_input(self) -> float:
