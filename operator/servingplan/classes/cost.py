@@ -8,6 +8,7 @@ alone may promise less or more. Fewer classes only ever take choices away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -44,14 +45,20 @@ class Price(NamedTuple):
 
     dollars_per_hour: float
     served: float
-    """Part of the model's servable rate; under MaximizeService the multiple of the mix."""
+    """Part that every class of the model gets at least; under MaximizeService the multiple of the mix. The planner
+    raises this first, and parts of a class are served alike, so finer classes never have less of it."""
     proved: bool
-    """Whether nothing cheaper exists, within the solver's tolerance."""
+    """Whether nothing better exists, within the solver's tolerance."""
 
-    @property
-    def dollars_at_equal_service(self) -> float:
-        """Per hour, were all served at this price; infinite where nothing is."""
-        return self.dollars_per_hour / self.served if self.served > 0 else float("inf")
+
+def enough_for(prices: Sequence[Price], *, gain: float) -> int:
+    """Index of the first price that serves as much as any and costs as little as any that does, up to ``gain``."""
+    most = max(price.served for price in prices)
+    serving = [price for price in prices if price.served >= most * (1 - gain)]
+    least = min(price.dollars_per_hour for price in serving)
+    return next(
+        index for index, price in enumerate(prices) if price in serving and price.dollars_per_hour <= least * (1 + gain)
+    )
 
 
 def finest(
@@ -142,9 +149,8 @@ def price_of(fine: Fine, question: q.Question, answer: Answer) -> Price:
     if answer.scale is not None:
         return Price(answer.dollars_per_hour or 0.0, answer.scale, answer.status == "Optimal")
     asked = {item.name: item.requests_per_second for item in question.classes if item.model == fine.model}
-    served = sum(sum(answer.rates.get(name, {}).values()) for name in asked)
-    whole = sum(asked.values())
-    return Price(answer.dollars_per_hour or 0.0, served / whole if whole else 0.0, answer.status == "Optimal")
+    served = min(math.fsum(answer.rates.get(name, {}).values()) / rate for name, rate in asked.items() if rate > 0)
+    return Price(answer.dollars_per_hour or 0.0, served, answer.status == "Optimal")
 
 
 def _parts(cells: Cells, fits: Sequence[Fit]) -> tuple[tuple[Fit, ...], list[Proposed]]:

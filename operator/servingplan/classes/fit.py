@@ -126,12 +126,12 @@ def _named(cells: Cells, parts: Sequence[Rectangle]) -> tuple[Proposed, ...]:
     for band in reversed(bands):
         inside = sorted(part for part in parts if (part.row, part.next_row) == band)
         least = cells.rows[band[0]] if band[0] > 0 else None
-        name = _band_name(cells, band)
+        band_name = _band_name(cells, band)
         for part in inside:
             most = cells.columns[part.next_column - 1] if part is not inside[-1] else None
             found.append(
                 Proposed(
-                    name=name if most is None else f"{name}-max-{most}",
+                    name=_name(band_name, most, alone=len(inside) == 1),
                     match=Match(input_tokens_at_least=least, max_tokens_at_most=most),
                     sums=cells.part(range(part.row, part.next_row), range(part.column, part.next_column)),
                     where=part,
@@ -141,7 +141,14 @@ def _named(cells: Cells, parts: Sequence[Rectangle]) -> tuple[Proposed, ...]:
 
 
 def _band_name(cells: Cells, band: tuple[int, int]) -> str:
+    """Empty where prompts of all lengths are in it."""
     first, after = band
     if first > 0:
         return f"from-{cells.rows[first]}"
-    return f"below-{cells.rows[after]}" if after < len(cells.rows) else "all"
+    return f"below-{cells.rows[after]}" if after < len(cells.rows) else ""
+
+
+def _name(band: str, most: int | None, *, alone: bool) -> str:
+    if most is not None:
+        return f"{band}-max-{most}".lstrip("-")
+    return band or ("all" if alone else "rest")

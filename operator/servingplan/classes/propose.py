@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.classes.cells import Cells, cells_of
-from servingplan.classes.cost import Price, finest, price_of, with_classes
-from servingplan.classes.fit import Fit, enough, fit
+from servingplan.classes.cost import Price, enough_for, finest, price_of, with_classes
+from servingplan.classes.fit import GAIN, Fit, enough, fit
 from servingplan.classes.tally import Tally
 from servingplan.classes.work import Bound, Replica, bound_of, pace_of, replicas_on
 from servingplan.errors import InputError
@@ -39,13 +38,12 @@ class Proposal:
 
     @property
     def recommended(self) -> int:
-        """Index of the fit from which on more classes gain less than 2 %: of the dollars and of the work that the plan
-        must see, where a plan is given; else of the work that is planned wrongly."""
-        costs = [price.dollars_at_equal_service for price in self.prices]
-        if not costs or min(costs) in (0.0, math.inf):
+        """Index of the fit from which on more classes gain less than 2 %: of what is served, of the dollars, and of the
+        work that a plan must see, where a plan is given; else of the work that is planned wrongly."""
+        if not self.prices:
             return enough([item.loss for item in self.fits])
-        unseen = enough([abs(item.missing) for item in self.fits])
-        return max(unseen, enough([cost / min(costs) - 1 for cost in costs]))
+        unseen = enough([abs(item.missing) for item in self.fits[: len(self.prices)]])
+        return max(unseen, enough_for(self.prices, gain=GAIN))
 
     def bounds(self, chosen: Fit) -> list[tuple[str, Bound]]:
         """What binds each class on each GPU type."""

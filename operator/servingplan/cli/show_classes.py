@@ -161,9 +161,9 @@ def _fits(found: Proposal, chosen: int) -> Table:
     table.add_column("work planned wrongly", justify="right")
     table.add_column("work not seen", justify="right")
     if found.prices:
-        for name in ("$/h", "served", "$/h at equal service"):
+        for name in ("$/h", "served"):
             table.add_column(name, justify="right")
-    table.add_column("boundaries, tokens in")
+    table.add_column("boundaries: prompts from")
     seen = 0
     for index, item in enumerate(found.fits):
         if len(item.classes) == seen:
@@ -172,22 +172,23 @@ def _fits(found: Proposal, chosen: int) -> Table:
         row = [f"{seen}{' *' if index == chosen else ''}", f"{item.loss:.1%}", f"{item.missing:.1%}"]
         if found.prices:
             price = found.prices[index] if index < len(found.prices) else None
-            row += ["", "", ""] if price is None else _price_words(price)
-        starts = sorted({part.match.input_tokens_at_least for part in item.classes if part.match.input_tokens_at_least})
-        table.add_row(*row, ", ".join(map(str, starts)) or "none")
+            row += ["", ""] if price is None else _price_words(price)
+        table.add_row(*row, _boundaries(item))
     if found.finest_price is not None:
         table.add_row("finest", "", "", *_price_words(found.finest_price), "all of the above")
     return table
 
 
+def _boundaries(shown: Fit) -> str:
+    starts = sorted({part.match.input_tokens_at_least or 0 for part in shown.classes} - {0})
+    most = sorted({part.match.max_tokens_at_most or 0 for part in shown.classes} - {0})
+    words = ", ".join(map(str, starts)) or "none"
+    return f"{words}; max_tokens up to {', '.join(map(str, most))}" if most else words
+
+
 def _price_words(price: Any) -> list[str]:
     mark = "" if price.proved else " (not proved)"
-    equal = price.dollars_at_equal_service
-    return [
-        f"{price.dollars_per_hour:.2f}{mark}",
-        f"{price.served:.1%}",
-        "-" if equal == float("inf") else f"{equal:.2f}",
-    ]
+    return [f"{price.dollars_per_hour:.2f}{mark}", f"{price.served:.1%}"]
 
 
 def _bounds(found: Proposal, chosen: Fit) -> Table:

@@ -7,7 +7,7 @@ import yaml
 
 from servingplan.api.v1alpha1 import parse_spec
 from servingplan.classes.cells import cells_of
-from servingplan.classes.cost import Fine, finest, price_of, with_classes
+from servingplan.classes.cost import Fine, Price, enough_for, finest, price_of, with_classes
 from servingplan.classes.fit import fit
 from servingplan.classes.propose import priced, propose
 from servingplan.classes.request import Request
@@ -120,8 +120,32 @@ def test_on_a_plan_no_fit_is_cheaper_than_the_finest_classes(objective):
     assert heard == [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert len(found.prices) == len(found.fits) == 3
     for price in found.prices:
-        assert price.dollars_at_equal_service >= found.finest_price.dollars_at_equal_service * (1 - 2e-3)
+        assert price.proved
+        assert price.served <= found.finest_price.served * (1 + 1e-6)
+        if objective == "MinimizeCost":
+            assert price.served == pytest.approx(1)
+            assert price.dollars_per_hour >= found.finest_price.dollars_per_hour * (1 - 1e-6)
     assert found.recommended in range(3)
+
+
+def test_where_nodes_are_short_finer_classes_serve_more_of_every_class():
+    spec, pools = plan_of(budget={"dollarsPerHour": "30"})
+    found = priced(proposal_of(mixed_tally()), spec=spec, pools=pools, model="llama-3.1-8b", solve=answered)
+    served = [price.served for price in (*found.prices, found.finest_price)]
+    assert 0 <= min(served) <= max(served) == pytest.approx(served[-1])
+
+
+@pytest.mark.parametrize(
+    ("prices", "index"),
+    [
+        ([(40, 0.4), (90, 0.9), (80, 1.0), (79, 1.0)], 2),
+        ([(40, 1.0), (39.5, 1.0)], 0),
+        ([(10, 0.5), (20, 0.505), (30, 0.9)], 2),
+        ([(0, 0.0)], 0),
+    ],
+)
+def test_what_is_served_counts_before_what_it_costs(prices, index):
+    assert enough_for([Price(dollars, served, True) for dollars, served in prices], gain=0.02) == index
 
 
 def test_the_rates_of_the_parts_add_up():

@@ -157,7 +157,7 @@ def test_answers_divide_classes_only_where_they_are_declared():
     requests = [Request(100, 10, 16)] * 20 + [Request(100, 1000, 1024)] * 10 + [Request(100, 1000)] * 10
     assert len(fitted(counted([request._replace(max_tokens=None) for request in requests]))) == 1
     two = fitted(counted(requests), most=2)[1]
-    assert [(item.name, item.sums.requests) for item in two.classes] == [("all-max-16", 20), ("all", 20)]
+    assert [(item.name, item.sums.requests) for item in two.classes] == [("max-16", 20), ("rest", 20)]
     known = fitted(counted([request._replace(max_tokens=None) for request in requests], output_known=True), most=2)[1]
     assert [(item.match.max_tokens_at_most, item.sums.requests) for item in known.classes] == [(10, 20), (None, 20)]
 
