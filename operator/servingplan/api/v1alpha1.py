@@ -305,7 +305,8 @@ class RequestClass(Wire):
     requests_per_second: DecimalString
     """Arrival rate. Under MaximizeService only the proportions count."""
     match: Match = Match()
-    """Which requests belong here. The first class of the list whose match holds takes the request."""
+    """Which requests belong here. The first class of the list whose match holds takes the request. Default: derived from
+    the lengths where no class of the model gives a match, else every request."""
     slo: Slo | None = None
     """Limits of this class alone. Default: the model's."""
 
@@ -341,8 +342,9 @@ class Model(Wire):
     variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=_map_list())] = ()
     """Ways to serve it. Default: one, bf16, from hf://NAME."""
     classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=_map_list())] = ()
-    """Request classes, in order of matching; the last one takes what no other takes. Default: one of 1024 prompt and
-    256 answer tokens at 1 request per second."""
+    """Request classes, in order of matching; the last one takes what no other takes. Where none gives a match, they are
+    told apart half-way between their inputTokens, longest first. Default: one of 1024 prompt and 256 answer tokens at
+    1 request per second."""
     engine: Engine = Engine()
     """How the model server runs."""
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import cluster, emulate, explain, gateway, plan, solve
+from servingplan.cli import classes, cluster, emulate, explain, gateway, plan, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ solve.register(app)
 cluster.register(app)
 emulate.register(app)
 gateway.register(app)
+classes.register(app)
 
 
 @app.command()

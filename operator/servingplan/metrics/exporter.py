@@ -73,10 +73,10 @@ class PlanMetrics:
     def timed(self, solve: Solve) -> Solve:
         """The same solver; what it takes and finds is counted, under the trigger that ``solved`` gives."""
 
-        def answer(question: Question, spec: PlanSpec) -> Answer:
+        def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
             started, result = self._clock(), "error"
             try:
-                found = solve(question, spec)
+                found = solve(question, spec, at_most_seconds)
                 result = solve_result(found)
                 return found
             finally:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from servingplan.api.v1alpha1 import PlanSpec, RequestClass
+from servingplan.api.matching import default_class, matching_order
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
 from servingplan.render import names
@@ -43,8 +44,8 @@ def routing_document(
     """
     models: Json = {}
     for model in spec.models:
-        classes = []
-        for item in model.effective_classes:
+        ordered, classes = matching_order(model), []
+        for item in ordered:
             classes.append(
                 {
                     "name": item.name,
@@ -53,7 +54,7 @@ def routing_document(
                     "targets": _targets(_shares(model.name, item.name, facts, ready)),
                 }
             )
-        models[model.name] = {"defaultClass": _default_class(model.effective_classes), "classes": classes}
+        models[model.name] = {"defaultClass": default_class(ordered), "classes": classes}
     planned = {item.deployment: item.replicas for item in fleet.replica_sets}
     serving = {name: count for name, count in ready.items() if count}
     document: Json = {
@@ -148,8 +149,3 @@ def _admitted(fleet: Fleet, model: str, class_name: str) -> float | None:
             short = item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
             return round(item.planned_requests_per_second, 6) if short else None
     return None
-
-
-def _default_class(classes: tuple[RequestClass, ...]) -> str:
-    unmatched = [item.name for item in classes if not item.match.model_dump(exclude_none=True)]
-    return unmatched[-1] if unmatched else classes[-1].name
