@@ -137,6 +137,7 @@ def test_wrong_arguments_are_named(log, arguments, named):
         (b"input_tokens,output_tokens\n0,0\n", "line 2: input_tokens: '0'"),
         (b"[" * 100_000, "no row tells of a request"),
     ],
+    ids=["nothing", "bytes", "no gzip", "half of a gzip", "only a header", "zeros", "deep"],
 )
 def test_garbage_is_refused_with_the_file_and_what_to_do(tmp_path, content, named):
     path = tmp_path / "log"
