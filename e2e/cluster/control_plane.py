@@ -387,10 +387,7 @@ class ControlPlane:
 
         def established() -> bool:
             _, body = self._request("GET", f"{self.server}{path}")
-            return all(
-                any(c["type"] == "Established" and c["status"] == "True" for c in crd["status"].get("conditions") or [])
-                for crd in json.loads(body)["items"]
-            )
+            return all(is_established(crd) for crd in json.loads(body)["items"])
 
         self._wait("kube-apiserver", established)
 
@@ -459,3 +456,19 @@ def _remove_abandoned_folders() -> None:
 def say_to_stderr(text: str) -> None:
     """A ``say`` that prints."""
     print(text, file=sys.stderr, flush=True)
+
+
+def is_established(crd: Mapping[str, Any]) -> bool:
+    """Whether the API server serves the kind. For a moment after its creation the conditions are null, which
+    ``kubectl wait`` takes for an error."""
+    conditions = (crd.get("status") or {}).get("conditions") or []
+    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+
+
+def wait_until_established(kubectl: Callable[..., str], name: str) -> None:
+    """Until the API server serves the kind of this CustomResourceDefinition."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_established(json.loads(kubectl("get", "crd", name, "-o", "json"))):
+        if time.monotonic() > deadline:
+            raise StartError(f"{name} was not served after {_START_SECONDS} s")
+        time.sleep(_POLL_SECONDS)

@@ -18,7 +18,7 @@ import kubernetes.config
 
 from e2e.cluster import binaries, karpenter, nodes
 from e2e.cluster.certificates import Certificate
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.control_plane import ControlPlane, wait_until_established
 from e2e.cluster.stages import PodTimes
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import NODES, Kube, Resource
@@ -109,7 +109,7 @@ def looks_like_a_test(context: str) -> bool:
 
 def _prepare(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=cluster-admin", "-f", str(_CRD))
-    cluster.kubectl("wait", "--for=condition=Established", "-f", str(_CRD), "--timeout=20s")
+    wait_until_established(cluster.kubectl, _CRD.stem)
     if cluster.has_karpenter:
         cluster.apply(karpenter.node_class(registration_delay_seconds=BOOT_SECONDS, name=NODE_CLASS))
 

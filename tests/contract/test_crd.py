@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from e2e.cluster import binaries
-from e2e.cluster.control_plane import ControlPlane, StartError
+from e2e.cluster.control_plane import ControlPlane, StartError, wait_until_established
 from servingplan.api.crd import PRINTER_COLUMNS, custom_resource_definition
 from servingplan.api.v1alpha1 import PLAN_RULES, parse_spec
 from servingplan.render.quantities import canonical_quantity
@@ -28,7 +28,7 @@ CARD = {"parameters": 10, "layers": 2, "hiddenSize": 8, "attentionHeads": 8, "kv
 def cluster():
     with ControlPlane() as running:
         running.apply(custom_resource_definition())
-        running.kubectl("wait", f"crd/{CRD}", "--for=condition=Established", "--timeout=20s")
+        wait_until_established(running.kubectl, CRD)
         running.kubectl("create", "namespace", "llm")
         published_schema(running)
         while "lsp" not in running.kubectl("api-resources", "--api-group=servingplan.dev"):
