@@ -39,6 +39,7 @@ from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_digest, replica_template, service
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.routing import routing_config_map, routing_document
+from servingplan.steps.drains import GATEWAY_POLL_SECONDS
 from servingplan.steps.growth import planned_size, total_spend
 from servingplan.steps.next import next_step, ready_replicas
 from servingplan.verify import verify
@@ -146,6 +147,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         facts=facts,
         may_grow=not frozen,
         plan_age_seconds=math.inf if record.since is None else _seconds(record.since, world.now),
+        gateway_follows=gateway_follows(world, spec),
     )
     in_force = _spec_in_force(record, spec)
     objects, render_errors = _object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
@@ -165,7 +167,12 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         unseated=step.unseated,
         ready=dict(step.ready),
         wake_in_seconds=min(
-            (due for due in (step.wake_in_seconds, turn.plan_is_due_in) if due is not None), default=None
+            (
+                due
+                for due in (step.wake_in_seconds, turn.plan_is_due_in, _gateway_is_due_in(world, spec))
+                if due is not None
+            ),
+            default=None,
         ),
     )
 
@@ -208,7 +215,15 @@ def retire(world: Observation) -> tuple[Decision, bool]:
         return Decision(grow=release), True
     nothing = Fleet()
     facts = replica_facts(world, nothing)
-    step = next_step(world=world, spec=spec, pools=pools, fleet=nothing, facts=facts, may_grow=False)
+    step = next_step(
+        world=world,
+        spec=spec,
+        pools=pools,
+        fleet=nothing,
+        facts=facts,
+        may_grow=False,
+        gateway_follows=gateway_follows(world, spec),
+    )
     moves = tuple(action for action in step.before_routing if not isinstance(action, ClaimPool))
     routing = _routing_actions(world, spec, nothing, facts, step.ready) if record.fleet is not None else ()
     pods_left = any(pod.deployment is not None and pod.namespace == world.plan.namespace for pod in world.pods)
@@ -618,6 +633,20 @@ def _routing_actions(
     serving = sum(1 for count in ready.values() if count)
     why = f"revision {document['revision']}: weights over {sum(ready.values())} ready replicas of {serving} Deployments"
     return (ApplyObject(manifest=manifest, why=why),)
+
+
+def gateway_follows(world: Observation, spec: PlanSpec) -> bool | None:
+    """Whether all replicas of the gateway have taken the published weights; None where there is none to ask."""
+    if spec.gateway.ack_url is None or world.gateway is None:
+        return None
+    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
+    return published is not None and world.gateway.taken == published.get("revision")
+
+
+def _gateway_is_due_in(world: Observation, spec: PlanSpec) -> float | None:
+    """One that answers will soon have the weights: look again. One that does not is asked again in its time."""
+    behind = gateway_follows(world, spec) is False and world.gateway is not None and world.gateway.answers
+    return GATEWAY_POLL_SECONDS if behind else None
 
 
 def _record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:

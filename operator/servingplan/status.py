@@ -25,7 +25,7 @@ from servingplan.model.actions import ApplyObject, ClaimPool, DrainPod, ResizePo
 from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import Fleet, Part
 from servingplan.model.outcome import Outcome, Refused
-from servingplan.model.world import Observation
+from servingplan.model.world import GatewayFacts, Observation
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record, routing_as_published
 from servingplan.render import names
@@ -145,7 +145,7 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
     return tuple(out)
 
 
-_QUIET = ("Scaling", "RollingOut", "Transitional", "NoReadyBackend", "NotPlanned", "PreviewOnly")
+_QUIET = ("Scaling", "RollingOut", "Transitional", "NotAcknowledged", "NoReadyBackend", "NotPlanned", "PreviewOnly")
 """What every change passes through is no news."""
 
 
@@ -353,7 +353,17 @@ def _routing_published(
         return kind, "False", "NoReadyBackend", f"no ready replica for {', '.join(empty)}: the gateway answers 503"
     if document["transitional"]:
         return kind, "False", "Transitional", "weights cover what is ready, which is not yet the plan"
+    if spec is not None and spec.gateway.ack_url is not None and world.gateway is not None:
+        if world.gateway.taken != document["revision"]:
+            return kind, "False", "NotAcknowledged", _not_acknowledged(world.gateway, document["revision"])
+        return kind, "True", "Published", "weights are those of the plan, and the gateway has taken them"
     return kind, "True", "Published", "weights are those of the plan"
+
+
+def _not_acknowledged(gateway: GatewayFacts, revision: int) -> str:
+    has = ", ".join("no answer" if found is None else str(found) for found in gateway.revisions)
+    seen = gateway.problem or f"replicas of the gateway have: {has}"
+    return f"weights are those of the plan; revision {revision} is published, {seen}"
 
 
 def _slo(decision: Decision) -> tuple[str, State, str, str]:

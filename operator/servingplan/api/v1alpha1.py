@@ -531,6 +531,11 @@ class Gateway(Wire):
     """ConfigMap of the plan's namespace. Default: NAME-routing."""
     http_route: HttpRoute | None = None
     """Publish an HTTPRoute per model too."""
+    ack_url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^http://[^/]")] | None = None
+    """Where the gateway tells which revision of the weights it has taken, such as
+    http://gateway.llm:8080/servingplan/revision. Every address of the name is asked; a headless Service names all
+    replicas of the gateway. A replica's drain then begins when all of them have taken the weights without it. Absent:
+    the drain begins when the weights are written."""
 
 
 class Survive(Wire):

@@ -18,6 +18,7 @@ from servingplan.model.actions import (
     DeleteObject,
     DeletePod,
     DrainPod,
+    NoteUnrouted,
     PlacePod,
     ResizePool,
     RestorePod,
@@ -51,7 +52,9 @@ class Writer:
             try:
                 self._write(action, world, spec)
             except ApiError as error:
-                if isinstance(error, NotFound) and isinstance(action, PlacePod | DrainPod | RestorePod | DeletePod):
+                if isinstance(error, NotFound) and isinstance(
+                    action, PlacePod | DrainPod | NoteUnrouted | RestorePod | DeletePod
+                ):
                     continue  # the pod went by itself
                 refused.append(Refused(action=action, reason=error.reason, message=error.message))
             else:
@@ -93,6 +96,9 @@ class Writer:
                 self._patch_pod(plan, action.pod, action.uid, _placed(action, world.now))
             case DrainPod():
                 self._patch_pod(plan, action.pod, action.uid, _draining(action))
+            case NoteUnrouted():
+                note = {"metadata": {"annotations": {names.UNROUTED_SINCE_ANNOTATION: action.since}}}
+                self._patch_pod(plan, action.pod, action.uid, note)
             case RestorePod():
                 self._patch_pod(plan, action.pod, action.uid, _RESTORED)
             case DeletePod():
@@ -158,7 +164,11 @@ class Writer:
 _RESTORED: Json = {
     "metadata": {
         "labels": {names.SERVING_LABEL: "true"},
-        "annotations": {names.DRAINING_SINCE_ANNOTATION: None, names.DELETION_COST_ANNOTATION: None},
+        "annotations": {
+            names.DRAINING_SINCE_ANNOTATION: None,
+            names.UNROUTED_SINCE_ANNOTATION: None,
+            names.DELETION_COST_ANNOTATION: None,
+        },
     }
 }
 

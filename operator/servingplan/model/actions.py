@@ -77,6 +77,15 @@ class DrainPod(Action):
     """RFC 3339; from when its drain is counted."""
 
 
+class NoteUnrouted(Action):
+    """Write down that the gateways have taken weights without a replica that drains: its grace begins."""
+
+    pod: str
+    uid: str
+    since: str
+    """RFC 3339."""
+
+
 class RestorePod(Action):
     """Put a replica back into its Service."""
 
@@ -92,5 +101,14 @@ class DeletePod(Action):
 
 
 AnyAction = (
-    ApplyObject | ScaleDeployment | DeleteObject | ClaimPool | ResizePool | PlacePod | DrainPod | RestorePod | DeletePod
+    ApplyObject
+    | ScaleDeployment
+    | DeleteObject
+    | ClaimPool
+    | ResizePool
+    | PlacePod
+    | DrainPod
+    | NoteUnrouted
+    | RestorePod
+    | DeletePod
 )

@@ -82,6 +82,8 @@ class Pod(Fact):
     """Belongs to its Service's endpoints; false while it drains."""
     draining_since: str | None = None
     """RFC 3339; when its traffic was taken away."""
+    unrouted_since: str | None = None
+    """RFC 3339; when the gateways were seen to have taken weights without it."""
     placed_since: str | None = None
     """RFC 3339; when it was given a node."""
     node_affinity: dict[str, Any] | None = None
@@ -182,6 +184,25 @@ class SeenDemand(Fact):
     """By model and class."""
 
 
+class GatewayFacts(Fact):
+    """What the replicas of the gateway said when they were asked."""
+
+    revisions: tuple[int | None, ...] = ()
+    """Of the weights that each has taken; None: it did not answer, or not for this plan."""
+    problem: str | None = None
+    """Why nobody could be asked."""
+
+    @property
+    def taken(self) -> int | None:
+        """The revision that all of them have; None where they differ, or one did not answer."""
+        return self.revisions[0] if len(set(self.revisions)) == 1 else None
+
+    @property
+    def answers(self) -> bool:
+        """Whether any of them answered."""
+        return any(revision is not None for revision in self.revisions)
+
+
 class Observation(Fact):
     """Everything that one turn may know."""
 
@@ -194,6 +215,8 @@ class Observation(Fact):
     objects: tuple[LiveObject, ...] = ()
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
+    gateway: GatewayFacts | None = None
+    """Absent where the plan names none that could be asked."""
     failures: tuple[Failure, ...] = ()
     leader_worker_sets: bool = False
     """The API server knows ``LeaderWorkerSet`` in ``leaderworkerset.x-k8s.io/v1``, without which a replica is one pod."""

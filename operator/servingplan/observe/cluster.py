@@ -13,6 +13,7 @@ from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVI
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.gateway import ask_gateway
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.render import names
 
@@ -45,10 +46,13 @@ class Reader:
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe")
+        self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
+        self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
 
     def close(self) -> None:
         """Let the threads go."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._gateway_threads, self._asking_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
@@ -73,6 +77,10 @@ class Reader:
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         ]
+        ack_url = spec.gateway.ack_url if spec else None
+        gateway = (
+            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
+        )
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         nodes = {node.name: node for node in _listed(nodes_read, "nodes", failures)}
@@ -99,6 +107,7 @@ class Reader:
             pools=tuple(read.result() for read in pool_reads),
             other_plans=tuple(_listed(others_read, "other plans", failures)),
             leader_worker_sets=bool(_listed(multi_node_read, "the LeaderWorkerSet API", failures)),
+            gateway=None if gateway is None else gateway.result(),
             failures=tuple(failures),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
         )

@@ -89,6 +89,7 @@ def pod_of(item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, N
         ready=not terminating and _condition(status, "Ready") == "True" and node is not None and node.ready,
         serving=labels.get(names.SERVING_LABEL) == "true",
         draining_since=annotations.get(names.DRAINING_SINCE_ANNOTATION),
+        unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),
         placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
         node_affinity=affinity if gated else None,
         trouble=_trouble(status) if not gated else None,

@@ -3,6 +3,9 @@
 A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
 model's planned rate, or, in steps of one node, when the plan cannot come true otherwise: it costs more than the budget,
 or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
+
+Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
+said so for ``GATEWAY_PATIENCE_SECONDS``.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class Departures:
     """Pods whose drain begins, with the reason."""
     restore: tuple[Pod, ...]
     """Pods whose drain is called off."""
+    unrouted: tuple[Pod, ...]
+    """Pods whose grace begins: the gateway has taken weights without them."""
     stuck: tuple[Pod, ...]
     """Wanted, but not ready within their start-up time: to be replaced."""
     wake_in_seconds: float | None
@@ -38,6 +43,12 @@ class Departures:
 
 PATIENCE_SECONDS = 900.0
 """How long a plan waits for nodes that it asked for before replicas make room for their successors without them."""
+
+
+GATEWAY_PATIENCE_SECONDS = 90.0
+"""How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
+GATEWAY_POLL_SECONDS = 2.0
+"""How soon a gateway that has not taken the weights is asked again."""
 
 
 def seconds_since(then: str | None, now: str) -> float:
@@ -65,12 +76,14 @@ def departures(
     growth_held_back: bool,
     plan_age_seconds: float,
     drain_seconds: float,
+    gateway_follows: bool | None = None,
     startup_seconds: Callable[[str], float],
 ) -> Departures:
     """Decide all departures of this turn.
 
     ``strays`` are pods of pools that the spec no longer has. ``growing`` and ``placing``: this turn asks for nodes, and
-    gives replicas a node. ``startup_seconds`` is by model.
+    gives replicas a node. ``startup_seconds`` is by model. ``gateway_follows``: the gateway has taken the published weights;
+    None: there is none to ask.
     """
     surplus = sorted(
         [*strays, *(pod for seating in seatings.values() for pod in seating.surplus)],
@@ -80,9 +93,9 @@ def departures(
     victims: set[str] = set()
     waiting: list[Pod] = []
     for pod in surplus:
-        elapsed = seconds_since(pod.draining_since, world.now)
-        if pod.draining_since is not None and pod.ready and elapsed < drain_seconds:
-            deadlines.append(drain_seconds - elapsed)
+        grace_left = _grace_left(pod, world.now, drain_seconds, gateway_follows)
+        if pod.draining_since is not None and pod.ready and grace_left > 0:
+            deadlines.append(min(grace_left, GATEWAY_POLL_SECONDS) if gateway_follows is False else grace_left)
         elif not pod.ready or pod.draining_since is not None:
             victims.add(pod.uid)
         else:
@@ -118,9 +131,27 @@ def departures(
         victims=frozenset(victims),
         drain=tuple(drain),
         restore=tuple(pod for seating in seatings.values() for pod in seating.stay if pod.draining_since is not None),
+        unrouted=tuple(
+            pod
+            for pod in surplus
+            if gateway_follows
+            and pod.draining_since is not None
+            and pod.unrouted_since is None
+            and pod.uid not in victims
+        ),
         stuck=tuple(stuck),
         wake_in_seconds=min(deadlines, default=None),
     )
+
+
+def _grace_left(pod: Pod, now: str, drain_seconds: float, gateway_follows: bool | None) -> float:
+    """Seconds until a replica that drains may be removed."""
+    if gateway_follows is None:
+        return drain_seconds - seconds_since(pod.draining_since, now)
+    if pod.unrouted_since is not None:
+        return drain_seconds - seconds_since(pod.unrouted_since, now)
+    waited = 0.0 if gateway_follows else GATEWAY_PATIENCE_SECONDS - seconds_since(pod.draining_since, now)
+    return drain_seconds + waited
 
 
 def _priority(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> int:

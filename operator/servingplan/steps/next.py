@@ -14,6 +14,7 @@ from servingplan.model.actions import (
     DeleteObject,
     DeletePod,
     DrainPod,
+    NoteUnrouted,
     PlacePod,
     RestorePod,
     ScaleDeployment,
@@ -64,8 +65,10 @@ def next_step(
     facts: Mapping[str, ReplicaFacts],
     may_grow: bool,
     plan_age_seconds: float = math.inf,
+    gateway_follows: bool | None = None,
 ) -> Step:
-    """What to do now. ``facts`` are of every Deployment of ours, planned or not."""
+    """What to do now. ``facts`` are of every Deployment of ours, planned or not. ``gateway_follows``: the gateway has taken
+    the published weights; None: there is none to ask."""
     budget = float(spec.budget.dollars_per_hour)
     spend = total_spend(pools)
     claims = _claims(world, pools)
@@ -100,6 +103,7 @@ def next_step(
         growth_held_back=may_grow and (growth.held_back or held_back),
         plan_age_seconds=plan_age_seconds,
         drain_seconds=float(spec.change.drain_seconds),
+        gateway_follows=gateway_follows,
         startup_seconds=lambda model: startup.get(model, 1800.0),
     )
     leaving = frozenset(pod.uid for pod, _ in leave.drain)
@@ -236,6 +240,10 @@ def _narrowed(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
 def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> list[AnyAction]:
     actions: list[AnyAction] = [
         RestorePod(pod=pod.name, uid=pod.uid, why=f"{pod.name} is wanted again") for pod in leave.restore
+    ]
+    actions += [
+        NoteUnrouted(pod=pod.name, uid=pod.uid, since=world.now, why=f"the gateway sends {pod.name} no more requests")
+        for pod in leave.unrouted
     ]
     for pod, reason in leave.drain:
         # The last one of a Service stays among its endpoints until it is removed: its requests have nowhere else to go

@@ -6,6 +6,7 @@ observation would. Controllers act as Kubernetes documents it, each in one place
 * ReplicaSets   kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks
 * scheduling    gates, required node affinity on ``metadata.name``, node selectors, whole GPUs
 * pod GC        pods of a node that is gone stay Ready in the API until the collector removes them
+* gateway       takes each revision of the weights some time after it is written, and says which it has
 * node pools    a size that is asked for; nodes boot after a while; a shrink takes empty nodes first
 """
 
@@ -26,12 +27,23 @@ from servingplan.model.actions import (
     DeleteObject,
     DeletePod,
     DrainPod,
+    NoteUnrouted,
     PlacePod,
     ResizePool,
     RestorePod,
     ScaleDeployment,
 )
-from servingplan.model.world import LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject, SeenDemand
+from servingplan.model.world import (
+    GatewayFacts,
+    LiveObject,
+    Node,
+    Observation,
+    OtherPlan,
+    PlanObject,
+    Pod,
+    PoolObject,
+    SeenDemand,
+)
 from servingplan.render import names
 
 NAMESPACE = "llm"
@@ -76,6 +88,7 @@ class SimulatedPod:
     serving: bool = True
     deletion_cost: int = 0
     draining_since: str | None = None
+    unrouted_since: str | None = None
     gone_at: datetime | None = None
     unschedulable: bool = False
 
@@ -114,7 +127,9 @@ class SimulatedCluster:
         collect_ticks: int = 6,
         never_ready: Callable[[int], bool] = lambda serial: False,
         controllers_keep_up: bool = True,
+        gateway_ticks: int | None = None,
     ) -> None:
+        """``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked."""
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
@@ -132,6 +147,10 @@ class SimulatedCluster:
         self.objects: dict[tuple[str, str], Json] = {}
         self.foreign_objects: set[tuple[str, str]] = set()
         self.other_plans: tuple[OtherPlan, ...] = ()
+        self.gateway_ticks = gateway_ticks
+        self.gateway_answers = True
+        self.published: list[tuple[datetime, Json]] = []
+        self.removed_early: list[str] = []
         self.vanished: dict[str, datetime] = {}
         self._serial = 0
 
@@ -209,7 +228,19 @@ class SimulatedCluster:
             pools=tuple(self._pool_seen(item) for item in self._pools_to_read() if "resize" in item),
             other_plans=self.other_plans,
             demand=self.demand(self.now),
+            gateway=self._gateway_seen(),
         )
+
+    def _gateway_seen(self) -> GatewayFacts | None:
+        if self.gateway_ticks is None:
+            return None
+        taken = self.taken_by_gateway()
+        return GatewayFacts(revisions=(taken["revision"] if taken and self.gateway_answers else None,))
+
+    def taken_by_gateway(self) -> Json | None:
+        """The routing document that requests really go by."""
+        lag = self._ticks(self.gateway_ticks or 0)
+        return next((document for at, document in reversed(self.published) if at + lag <= self.now), None)
 
     def _seen(self, pod: SimulatedPod) -> Pod:
         node = self.nodes.get(pod.node or "")
@@ -231,6 +262,7 @@ class SimulatedCluster:
             terminating=pod.terminating,
             serving=pod.serving,
             draining_since=pod.draining_since,
+            unrouted_since=pod.unrouted_since,
             placed_since=None if pod.placed_since is None else _text(pod.placed_since),
             trouble="Unschedulable: no node has the GPUs" if pod.unschedulable else None,
         )
@@ -309,8 +341,10 @@ class SimulatedCluster:
             case DrainPod():
                 pod.draining_since, pod.deletion_cost = action.since, -1000
                 pod.serving = pod.serving and not action.leave_service
+            case NoteUnrouted():
+                pod.unrouted_since = action.since
             case RestorePod():
-                pod.draining_since, pod.deletion_cost, pod.serving = None, 0, True
+                pod.draining_since, pod.deletion_cost, pod.serving, pod.unrouted_since = None, 0, True, None
             case DeletePod():
                 self.delete_pod(pod)
 
@@ -322,6 +356,8 @@ class SimulatedCluster:
         if before is not None and key[0] == "Deployment":
             assert before["spec"]["template"] == manifest["spec"]["template"], f"{key[1]} would roll its pods over"
         self.objects[key] = manifest
+        if "routing.json" in manifest.get("data", {}):
+            self.published.append((self.now, json.loads(manifest["data"]["routing.json"])))
         return True
 
     def _patch_pool(self, name: str, seen: Observation, spec: PlanSpec, *, claimed_by: str, nodes: int | None) -> bool:
@@ -421,6 +457,15 @@ class SimulatedCluster:
             del self.nodes[node.name]
             self.vanished[node.name] = self.now
 
+    def targets_of_gateway(self) -> set[str]:
+        """Services that requests really go to."""
+        models = (self.taken_by_gateway() or {"models": {}})["models"].values()
+        entries = [entry for model in models for entry in model["classes"]]
+        return {target["service"] for entry in entries for target in entry["targets"]}
+
+    def _others_serve(self, pod: SimulatedPod) -> bool:
+        return any(self.is_ready(other) and other.serving for other in self.pods_of(pod.deployment) if other is not pod)
+
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def nodes_of(self, pool: str) -> list[SimulatedNode]:
@@ -475,6 +520,8 @@ class SimulatedCluster:
         """Ask for its end: at once where it never started, after its grace period otherwise."""
         if pod.terminating:
             return
+        if self.is_ready(pod) and pod.deployment in self.targets_of_gateway() and not self._others_serve(pod):
+            self.removed_early.append(pod.name)
         if pod.node is None:
             del self.pods[pod.name]
         else:

@@ -1,0 +1,105 @@
+"""What the replicas of a gateway say, and what becomes of those that say nothing."""
+
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import pytest
+
+from servingplan.observe import gateway
+from servingplan.observe.gateway import ask_gateway
+
+PLAN = "llm/chat"
+
+
+@contextmanager
+def server(*bodies, status="200 OK", host="127.0.0.1", port=0):
+    """Answers one connection with each body; None leaves it without an answer."""
+    with closing(socket.create_server((host, port))) as listening:
+        kept = []
+
+        def serve():
+            for body in bodies:
+                connection, _ = listening.accept()
+                kept.append(connection)
+                connection.recv(4096)
+                if body is not None:
+                    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                    head = f"HTTP/1.1 {status}\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+                    connection.sendall(head.encode() + content)
+                    connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        for connection in kept:
+            connection.close()
+
+
+def asked(port, host="127.0.0.1"):
+    with ThreadPoolExecutor(4) as threads:
+        return ask_gateway(f"http://{host}:{port}/servingplan/revision", PLAN, threads)
+
+
+def test_the_revision_of_this_plan():
+    with server({"plan": PLAN, "revision": 7}) as port:
+        found = asked(port)
+    assert (found.revisions, found.taken, found.problem) == ((7,), 7, None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"plan": "llm/other", "revision": 7},
+        {"plan": PLAN, "revision": "7"},
+        {"plan": PLAN, "revision": True},
+        {"plan": PLAN},
+        [7],
+        b"<html>",
+        b"\xff\xfe",
+        b'{"plan": "llm/chat", "revision": 7' + b" " * 9000 + b"}",
+    ],
+)
+def test_anything_else_is_no_answer(said):
+    with server(said) as port:
+        found = asked(port)
+    assert (found.revisions, found.taken) == ((None,), None)
+
+
+def test_another_status_is_no_answer():
+    with server({"plan": PLAN, "revision": 7}, status="503 No") as port:
+        assert asked(port).revisions == (None,)
+
+
+def test_every_address_is_asked_and_all_must_have_it(monkeypatch):
+    monkeypatch.setattr(gateway, "_addresses", lambda host, port: ["127.0.0.1", "127.0.0.2", "127.0.0.3"])
+    with (
+        server({"plan": PLAN, "revision": 7}) as port,
+        server({"plan": PLAN, "revision": 6}, host="127.0.0.2", port=port),
+    ):
+        found = asked(port)
+    assert found.revisions == (7, 6, None)
+    assert found.taken is None
+    assert found.answers
+
+
+def test_one_that_is_silent_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(gateway, "DEADLINE_SECONDS", 0.2)
+    started = time.monotonic()
+    with server(None) as port:
+        assert asked(port).revisions == (None,)
+    assert time.monotonic() - started < 2
+
+
+def test_a_name_that_nobody_knows_is_said():
+    found = asked(80, host="nobody.invalid")
+    assert found.taken is None
+    assert "nobody.invalid" in found.problem
+
+
+def test_a_url_that_is_none_is_said():
+    with ThreadPoolExecutor(1) as threads:
+        assert "ackUrl" in ask_gateway("http://gateway:99999/", PLAN, threads).problem
