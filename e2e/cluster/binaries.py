@@ -59,6 +59,7 @@ TOOLS = (
     Tool("kwok", {"sigs.k8s.io/kwok/cmd/kwok": "kwok"}),
     Tool("karpenter", {"sigs.k8s.io/karpenter/kwok": "karpenter"}),
     Tool("helm", {"helm.sh/helm/v4/cmd/helm": "helm"}),
+    Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),
 )
 
 
