@@ -29,6 +29,7 @@ CLASS = "envoy"
 _TOOL = "envoy-gateway"
 _CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
 _ENVOY_VERSION = "1.40.0"
+_NEEDED_KINDS = ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants")
 _XDS_PORT = 18000
 _START_SECONDS = 60
 # A root that looks like the machine's, entry by entry, in a tmpfs of this mount namespace.
@@ -47,13 +48,14 @@ exec chroot {root} setpriv --pdeathsig KILL -- {program} server -c {configuratio
 """
 
 
-def crds() -> list[dict[str, Any]]:
-    """Custom resource definitions of the Gateway API (standard channel) and of Envoy Gateway."""
+def crd_files() -> list[Path]:
+    """Custom resource definitions of the Gateway API (standard channel) that it cannot do without, and its own."""
     api = binaries.module_folder(_TOOL, "sigs.k8s.io/gateway-api") / "config/crd/standard"
-    own = binaries.module_folder(_TOOL, "github.com/envoyproxy/gateway") / "charts/gateway-helm/charts/crds/crds/generated"
-    files = [*sorted(api.glob("gateway.networking*.yaml")), *sorted(own.glob("*.yaml"))]
-    found = [item for file in files for item in yaml.safe_load_all(file.read_text())]
-    return [item for item in found if item and item["kind"] == "CustomResourceDefinition"]
+    own = (
+        binaries.module_folder(_TOOL, "github.com/envoyproxy/gateway")
+        / "charts/gateway-helm/charts/crds/crds/generated"
+    )
+    return [*(api / f"gateway.networking.k8s.io_{kind}.yaml" for kind in _NEEDED_KINDS), *sorted(own.glob("*.yaml"))]
 
 
 class EnvoyGateway:
@@ -139,9 +141,9 @@ class EnvoyGateway:
         }
 
     def _install(self) -> None:
-        self._cluster.apply(*crds(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        self._cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        self._cluster.install_crds(crd_files())
         self._cluster.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
             {
                 "apiVersion": "gateway.envoyproxy.io/v1alpha1",
                 "kind": "EnvoyProxy",

@@ -632,7 +632,7 @@ def _routing_actions(
         previous=routing_as_published(world, name),
     )
     manifest = routing_config_map(world.plan, spec, document)
-    routes = _http_route_actions(world, spec, document)
+    routes = http_route_actions(world, spec, document)
     if in_place(live, manifest):
         return routes
     serving = sum(1 for count in ready.values() if count)
@@ -640,7 +640,7 @@ def _routing_actions(
     return (ApplyObject(manifest=manifest, why=why), *routes)
 
 
-def _http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> tuple[AnyAction, ...]:
+def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> tuple[AnyAction, ...]:
     """HTTPRoutes that are missing or differ, and those that nothing asks for any more."""
     if world.http_routes_unread is not None:
         return ()
