@@ -31,6 +31,7 @@ from servingplan.steps.routes import PENDING, complaints
 
 pytestmark = pytest.mark.cluster
 CRDS = sorted((Path(__file__).parents[2] / "charts" / "servingplan" / "crds").glob("*.yaml"))
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway" / "httproute-limit.yaml"
 NAMESPACE, PLAN, GATEWAY = "llm", "chat", "public"
 UPSTREAMS = ("chat-a", "chat-b")
 REQUESTS = 2000
@@ -359,6 +360,18 @@ def test_more_classes_than_a_route_holds_go_on_in_the_next_one(stage):
     assert stage.ask(model="meta/llama") == [(200, "chat-a")]
     stage.follow(FIRST)
     assert len(stage.routes()) == 1, "the second one went with its rules"
+
+
+def test_a_class_can_be_limited_by_a_policy_of_the_gateway(stage):
+    policy = yaml.safe_load(EXAMPLE.read_text())
+    stage.cluster.apply(policy)
+    try:
+        end = time.monotonic() + 15
+        while 429 not in {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "long-in"})}:
+            assert time.monotonic() < end, stage.cluster.kubectl("get", "backendtrafficpolicies", "-A", "-o", "yaml")
+        assert {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "chat"})} == {200}
+    finally:
+        stage.cluster.kubectl("-n", NAMESPACE, "delete", "backendtrafficpolicies", policy["metadata"]["name"])
 
 
 def test_the_api_server_takes_the_largest_route_there_can_be(stage):

@@ -108,6 +108,7 @@ def _backends(entry: Json) -> list[Json]:
     return [
         {"group": "", "kind": "Service", "name": name, "port": ports[name], "weight": weights[name]}
         for name in sorted(weights, key=lambda name: (weights[name], name))
+        if weights[name]
     ]
 
 

@@ -67,7 +67,7 @@ def routing_name(plan: str, chosen: str | None) -> str:
 
 def http_route_name(plan: str, model: str, part: int) -> str:
     """``PLAN-MODEL-HASH``, and ``-2`` and so on where one object does not hold all rules of the model."""
-    unique = hashlib.sha256(f"{plan} {model}".encode()).hexdigest()[:6]
+    unique = hashlib.sha256(f"{plan} {model}".encode()).hexdigest()[:8]
     name = f"{slug(plan, 63)}-{slug(model, 128)}-{unique}"
     return name if part == 1 else f"{name}-{part}"
 

@@ -1,14 +1,16 @@
 """HTTPRoutes follow what is ready as the ConfigMap does, come and go with what asks for them, and are waited for."""
 
 import copy
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.decide import publish, retire
+from servingplan.decide import decide, publish, retire
 from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
 from tests.unit.simulation.cluster import TICK_SECONDS
+from tests.unit.simulation.driver import exact
 from tests.unit.simulation.plans import fixed, model, operator, plan
 from tests.unit.simulation.test_gateway import DRAIN_SECONDS, EDITS, NEW_IMAGE, drain_times
 
@@ -132,6 +134,37 @@ def test_a_gateway_that_objects_is_not_waited_for_for_ever():
     driver = swapped(operator(routed(model(rate="10"), pools=[fixed(gpus=4)]), nodes=1), objection=objection)
     times = drain_times(driver)
     assert 0 <= max(times) - GATEWAY_PATIENCE_SECONDS - DRAIN_SECONDS <= TICK_SECONDS
+
+
+def with_routing(world, change):
+    """The world with another routing document in its ConfigMap."""
+    objects = []
+    for item in world.objects:
+        if "routing.json" in item.manifest.get("data", {}):
+            document = json.loads(item.manifest["data"]["routing.json"])
+            change(document["models"]["llama-3.1-8b"]["classes"][0])
+            item = item.model_copy(
+                update={"manifest": {**item.manifest, "data": {"routing.json": json.dumps(document)}}}
+            )
+        objects.append(item)
+    return world.model_copy(update={"objects": tuple(objects)})
+
+
+def test_more_backends_than_a_rule_holds_are_told_with_what_to_do():
+    driver = operator(routed(model(rate="10")))
+    driver.settle()
+    many = [{"service": f"s{index:02}", "port": 8000, "weight": 500} for index in range(20)]
+    world = with_routing(driver.cluster.observe(), lambda entry: entry.update(targets=many))
+    (finding,) = [item for item in decide(world, exact).findings if item.condition == "RoutingPublished"]
+    assert finding.reason == "TooManyBackends"
+    assert "llama-3.1-8b/chat goes to more than 16 Services" in finding.message
+    assert "20.0% of the others" in finding.message
+
+
+def test_what_the_gateway_must_turn_away_itself_is_said():
+    driver = operator(routed(model(rate="100"), budget="4"))
+    driver.settle()
+    assert "limit llama-3.1-8b/chat by a policy of the gateway" in message(driver)
 
 
 def test_a_route_that_somebody_else_has_under_our_name_is_left_alone():
