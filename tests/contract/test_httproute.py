@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.cluster import binaries
+from e2e.cluster import binaries, nodes
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.envoy_gateway import EnvoyGateway
+from e2e.cluster.operator_process import OperatorProcess
+from e2e.support import plans
 from servingplan.api.v1alpha1 import API_VERSION, KIND, parse_spec
 from servingplan.apply.writer import Writer
 from servingplan.decide import http_route_actions
@@ -35,7 +37,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway" / "httproute-limit.
 NAMESPACE, PLAN, GATEWAY = "llm", "chat", "public"
 UPSTREAMS = ("chat-a", "chat-b")
 REQUESTS = 2000
-FLIPS = 60
+FLIPS = 50
 SLOW_SECONDS = 16.0
 """Longer than the 15 s after which Envoy ends a request by itself."""
 
@@ -394,3 +396,63 @@ def test_routes_go_with_the_plan(stage):
     while list(stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)):
         assert time.monotonic() < end, "the HTTPRoutes outlive their plan"
         time.sleep(0.1)
+
+
+def served(image, gateway):
+    """A plan of two replicas for nodes that KWOK plays."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "served", "namespace": NAMESPACE},
+        "spec": {
+            "budget": {"dollarsPerHour": "100"},
+            "models": [plans.model(rate=30, ready_seconds=1, image=image)],
+            "nodePools": [
+                {
+                    "name": "a100",
+                    "gpu": "A100-SXM4-80GB",
+                    "gpusPerNode": 4,
+                    "dollarsPerNodeHour": "1",
+                    "nodeSelector": {"node.kubernetes.io/instance-type": nodes.A100.name},
+                }
+            ],
+            "change": {"drainSeconds": 1},
+            "gateway": gateway,
+        },
+    }
+
+
+def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path):
+    """It publishes, hears the gateway, moves to another Deployment, and takes the routes away again."""
+    routed = {"httpRoute": {"parentRefs": [{"name": GATEWAY}]}}
+    log = tmp_path / "operator.log"
+
+    def published():
+        conditions = stage.api.get(PLANS, "served", namespace=NAMESPACE).get("status", {}).get("conditions", [])
+        return next((item for item in conditions if item["type"] == "RoutingPublished"), {})
+
+    def backends():
+        routes = stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)
+        return {ref["name"] for route in routes for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
+
+    def until(done):
+        end = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < end, (published(), backends(), log.read_text()[-3000:])
+            time.sleep(0.1)
+
+    with stage.cluster.client() as client:
+        nodes.create(client, nodes.A100, 1)
+    with OperatorProcess(stage.cluster, log=log):
+        stage.cluster.apply(served("vllm/vllm-openai:v0.18.0", routed))
+        until(lambda: published().get("status") == "True" and backends())
+        assert "the gateway has taken them" in published()["message"]
+        before = backends()
+        stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", routed))
+        until(lambda: published().get("status") == "True" and backends() and not backends() & before)
+        stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", {"configMap": "served-routing"}))
+        until(lambda: not backends() and published().get("status") == "True")
+    assert "Forbidden" not in log.read_text()
+    stage.cluster.kubectl(
+        "-n", NAMESPACE, "patch", "lsp", "served", "--type=merge", '-p={"metadata":{"finalizers":[]}}'
+    )

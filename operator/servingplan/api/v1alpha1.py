@@ -519,6 +519,14 @@ class ParentRef(Wire):
     """Listener of the Gateway."""
 
 
+def _each_listener_once(refs: tuple[ParentRef, ...]) -> bool:
+    """As the Gateway API wants it: one reference to a Gateway, or several that each name another listener."""
+    whole = [(ref.namespace, ref.name) for ref in refs]
+    return len(set(refs)) == len(refs) and all(
+        ref.section_name is not None or whole.count((ref.namespace, ref.name)) == 1 for ref in refs
+    )
+
+
 class HttpRoute(Wire):
     """Routes of the Gateway API: one HTTPRoute per model, which matches the headers x-servingplan-model and
     x-servingplan-class."""
@@ -527,6 +535,17 @@ class HttpRoute(Wire):
     """Gateways to attach to."""
     hostnames: Annotated[tuple[HostName, ...], Field(max_length=16)] = ()
     """Hosts that the routes answer for; the first label may be *. Default: all of the Gateway's listeners."""
+
+    rules = (
+        Rule(
+            "parentRefs",
+            "self.parentRefs.all(a, self.parentRefs.exists_one(b, a == b) && (has(a.sectionName) || "
+            "self.parentRefs.exists_one(b, a.name == b.name && "
+            "(has(a.namespace) ? a.namespace : '') == (has(b.namespace) ? b.namespace : ''))))",
+            lambda route: _each_listener_once(route.parent_refs),
+            "a Gateway is given twice: name another listener (sectionName) in each, or remove one",
+        ),
+    )
 
 
 class Gateway(Wire):
