@@ -153,12 +153,6 @@ BAD = [
     ((*POOL, "capacityType"), "Borrowed", "spec.nodePools[0].capacityType"),
     ((*POOL, "resize", "replicasPath"), ".metadata.generation", "spec.nodePools[0].resize.replicasPath"),
     (("gateway", "httpRoute", "hostnames"), ["a_b"], "spec.gateway.httpRoute.hostnames[0]"),
-    (("gateway", "httpRoute", "parentRefs"), [{"name": "public"}] * 2, "spec.gateway.httpRoute.parentRefs"),
-    (
-        ("gateway", "httpRoute", "parentRefs"),
-        [{"name": "public"}, {"name": "public", "sectionName": "https"}],
-        "spec.gateway.httpRoute.parentRefs",
-    ),
     (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event"),
     (("demand", "prometheus", "window"), "", "spec.demand.prometheus.window"),
     (("demand", "prometheus", "window"), "30s", "spec.demand.prometheus.window"),

@@ -519,14 +519,6 @@ class ParentRef(Wire):
     """Listener of the Gateway."""
 
 
-def _each_listener_once(refs: tuple[ParentRef, ...]) -> bool:
-    """As the Gateway API wants it: one reference to a Gateway, or several that each name another listener."""
-    whole = [(ref.namespace, ref.name) for ref in refs]
-    return len(set(refs)) == len(refs) and all(
-        ref.section_name is not None or whole.count((ref.namespace, ref.name)) == 1 for ref in refs
-    )
-
-
 class HttpRoute(Wire):
     """Routes of the Gateway API: one HTTPRoute per model, which matches the headers x-servingplan-model and
     x-servingplan-class."""
@@ -536,16 +528,16 @@ class HttpRoute(Wire):
     hostnames: Annotated[tuple[HostName, ...], Field(max_length=16)] = ()
     """Hosts that the routes answer for; the first label may be *. Default: all of the Gateway's listeners."""
 
-    rules = (
-        Rule(
-            "parentRefs",
-            "self.parentRefs.all(a, self.parentRefs.exists_one(b, a == b) && (has(a.sectionName) || "
-            "self.parentRefs.exists_one(b, a.name == b.name && "
-            "(has(a.namespace) ? a.namespace : '') == (has(b.namespace) ? b.namespace : ''))))",
-            lambda route: _each_listener_once(route.parent_refs),
-            "a Gateway is given twice: name another listener (sectionName) in each, or remove one",
-        ),
-    )
+    @model_validator(mode="after")
+    def _each_listener_once(self) -> Self:
+        """As the Gateway API wants it: one reference to a Gateway, or several that each name another listener. (As a
+        rule in the schema this would cost more than the API server allows.)"""
+        for ref in self.parent_refs:
+            listeners = [item for item in self.parent_refs if (item.namespace, item.name) == (ref.namespace, ref.name)]
+            if len(listeners) > 1 and (ref.section_name is None or self.parent_refs.count(ref) > 1):
+                message = "a Gateway is given twice: name another listener (sectionName) in each, or remove one"
+                raise PydanticCustomError("rule", "{message}", {"message": message, "field": "parentRefs"})
+        return self
 
 
 class Gateway(Wire):
