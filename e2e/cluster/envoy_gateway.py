@@ -29,7 +29,8 @@ CLASS = "envoy"
 _TOOL = "envoy-gateway"
 _CONTROLLER = "gateway.envoyproxy.io/gatewayclass-controller"
 _ENVOY_VERSION = "1.40.0"
-_NEEDED_KINDS = ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants")
+_API_KINDS = ("gatewayclasses", "gateways", "httproutes", "referencegrants")
+_OWN_KINDS = ("envoyproxies", "backendtrafficpolicies")
 _XDS_PORT = 18000
 _START_SECONDS = 60
 # A root that looks like the machine's, entry by entry, in a tmpfs of this mount namespace.
@@ -49,13 +50,17 @@ exec chroot {root} setpriv --pdeathsig KILL -- {program} server -c {configuratio
 
 
 def crd_files() -> list[Path]:
-    """Custom resource definitions of the Gateway API (standard channel) that it cannot do without, and its own."""
+    """Those custom resource definitions of the Gateway API and of Envoy Gateway that are used here; it does without the
+    others, which are large."""
     api = binaries.module_folder(_TOOL, "sigs.k8s.io/gateway-api") / "config/crd/standard"
     own = (
         binaries.module_folder(_TOOL, "github.com/envoyproxy/gateway")
         / "charts/gateway-helm/charts/crds/crds/generated"
     )
-    return [*(api / f"gateway.networking.k8s.io_{kind}.yaml" for kind in _NEEDED_KINDS), *sorted(own.glob("*.yaml"))]
+    return [
+        *(api / f"gateway.networking.k8s.io_{plural}.yaml" for plural in _API_KINDS),
+        *(own / f"gateway.envoyproxy.io_{plural}.yaml" for plural in _OWN_KINDS),
+    ]
 
 
 class EnvoyGateway:

@@ -27,6 +27,7 @@ from servingplan.api.v1alpha1 import API_VERSION, KIND, parse_spec
 from servingplan.apply.writer import Writer
 from servingplan.decide import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube
+from servingplan.observe import parse
 from servingplan.observe.cluster import Reader
 from servingplan.render.httproute import http_routes
 from servingplan.steps.routes import PENDING, complaints
@@ -136,6 +137,7 @@ class Stage:
         self.cluster, self.gateway, self.api, self.port = cluster, gateway, api, port
         self.reader = Reader(api, pool_kinds=None)
         self.writer = Writer(api)
+        self.uid = api.get(PLANS, PLAN, namespace=NAMESPACE)["metadata"]["uid"]
 
     def publish(self, routing):
         """As a turn does; gives the names that were written or deleted."""
@@ -147,7 +149,10 @@ class Stage:
         return [getattr(action, "name", None) or action.manifest["metadata"]["name"] for action in outcome.done]
 
     def routes(self):
-        return [item for item in self.reader.observe(NAMESPACE, PLAN).objects if item.kind == "HTTPRoute"]
+        return [
+            parse.object_of(item, kind="HTTPRoute", plan_uid=self.uid)
+            for item in self.api.list(HTTP_ROUTES, namespace=NAMESPACE)
+        ]
 
     def complaints(self):
         return [complaint for route in self.routes() for complaint in complaints(route)]
