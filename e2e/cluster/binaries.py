@@ -60,6 +60,9 @@ TOOLS = (
     Tool("karpenter", {"sigs.k8s.io/karpenter/kwok": "karpenter"}),
     Tool("helm", {"helm.sh/helm/v4/cmd/helm": "helm"}),
 )
+"""The control plane, and what the demo needs."""
+ON_DEMAND = (Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),)
+"""Built by the test that first asks for it."""
 
 
 def cache_folder() -> Path:
@@ -71,7 +74,7 @@ def cache_folder() -> Path:
 
 def program(name: str) -> Path:
     """Path of a built program; builds its tool first where it is missing."""
-    tool = next(tool for tool in TOOLS if name in tool.programs.values())
+    tool = next(tool for tool in (*TOOLS, *ON_DEMAND) if name in tool.programs.values())
     return build(tool) / name
 
 

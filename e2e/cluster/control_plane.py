@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -188,7 +189,7 @@ class ControlPlane:
         self._start_scheduler(rest["kube-scheduler"])
         self._start_kwok(rest["kwok"], stages_file)
         if self._with_karpenter:
-            self._install_crds(crds)
+            self.install_crds(crds)
             self._start_karpenter(rest["karpenter"])
         self._wait_for_controllers()
         self._say(f"control plane ready after {time.monotonic() - started:.1f} s: {self.server}")
@@ -378,18 +379,22 @@ class ControlPlane:
                 raise StartError(f"{name} was not ready after {_START_SECONDS} s; its last words:\n{tail}")
             time.sleep(_POLL_SECONDS)
 
-    def _install_crds(self, files: Sequence[Path]) -> None:
+    def install_crds(self, files: Sequence[Path]) -> None:
+        """Create custom resource definitions, one per YAML file, and wait until they are served."""
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        made = []
         for file in files:
             status, body = self._request("POST", f"{self.server}{path}", file.read_bytes(), "application/yaml")
             if status != 201:
                 raise StartError(f"{file.name} was refused: {body.decode(errors='replace')[:2000]}")
+            made.append(json.loads(body)["metadata"]["name"])
 
-        def established() -> bool:
-            _, body = self._request("GET", f"{self.server}{path}")
-            return all(is_established(crd) for crd in json.loads(body)["items"])
+        def established(name: str) -> bool:
+            _, body = self._request("GET", f"{self.server}{path}/{name}")
+            return is_established(json.loads(body))
 
-        self._wait("kube-apiserver", established)
+        for name in made:
+            self._wait("kube-apiserver", partial(established, name))
 
     def _answers(self, url: str) -> Callable[[], bool]:
         """Condition: a GET of the URL gives 200."""

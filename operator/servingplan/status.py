@@ -21,7 +21,7 @@ from servingplan.api.status_v1alpha1 import (
     SolverStatus,
 )
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model.actions import ApplyObject, ClaimPool, DrainPod, ResizePool
+from servingplan.model.actions import ApplyObject, ClaimPool, DeleteObject, DrainPod, ResizePool
 from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import Fleet, Part
 from servingplan.model.outcome import Outcome, Refused
@@ -29,8 +29,11 @@ from servingplan.model.world import GatewayFacts, Observation
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record, routing_as_published
 from servingplan.render import names
+from servingplan.render.httproute import KIND as HTTP_ROUTE
+from servingplan.render.httproute import not_shed
 from servingplan.render.routing import KEY
 from servingplan.steps.growth import planned_size
+from servingplan.steps.routes import complaints
 
 COUNT_IN_READY = (
     "SpecValid",
@@ -353,11 +356,36 @@ def _routing_published(
         return kind, "False", "NoReadyBackend", f"no ready replica for {', '.join(empty)}: the gateway answers 503"
     if document["transitional"]:
         return kind, "False", "Transitional", "weights cover what is ready, which is not yet the plan"
-    if spec is not None and spec.gateway.ack_url is not None and world.gateway is not None:
-        if world.gateway.taken != document["revision"]:
-            return kind, "False", "NotAcknowledged", _not_acknowledged(world.gateway, document["revision"])
-        return kind, "True", "Published", "weights are those of the plan, and the gateway has taken them"
-    return kind, "True", "Published", "weights are those of the plan"
+    asked = world.gateway if spec is not None and spec.gateway.ack_url is not None else None
+    if asked is not None and asked.taken != document["revision"]:
+        return kind, "False", "NotAcknowledged", _not_acknowledged(asked, document["revision"])
+    if pending := _routes_pending(world, outcome, spec):
+        return kind, "False", "NotAcknowledged", f"weights are those of the plan; {pending}"
+    return kind, "True", "Published", _published(world, document, spec)
+
+
+def _published(world: Observation, document: dict[str, Any], spec: PlanSpec | None) -> str:
+    gateway = spec.gateway if spec is not None else None
+    asked = gateway is not None and ((gateway.ack_url is not None and world.gateway) or gateway.http_route is not None)
+    text = "weights are those of the plan" + (", and the gateway has taken them" if asked else "")
+    above = not_shed(document) if gateway is not None and gateway.http_route is not None else []
+    if above:
+        text += (
+            f"; an HTTPRoute turns nothing away: limit {', '.join(above)} by a policy of the gateway (routing.json has the "
+            "rates)"
+        )
+    return text
+
+
+def _routes_pending(world: Observation, outcome: Outcome, spec: PlanSpec | None) -> str | None:
+    """Which HTTPRoute a gateway has not answered for; those that were just written, none has."""
+    if spec is None or spec.gateway.http_route is None:
+        return None
+    for action in outcome.done:
+        if isinstance(action, ApplyObject) and action.manifest["kind"] == HTTP_ROUTE:
+            return f"HTTPRoute {action.manifest['metadata']['name']} has just been written"
+    routes = [live for live in world.objects if live.kind == HTTP_ROUTE and live.ours]
+    return next((item.message for live in routes for item in complaints(live)), None)
 
 
 def _not_acknowledged(gateway: GatewayFacts, revision: int) -> str:
@@ -392,7 +420,12 @@ def _approved(decision: Decision, spec: PlanSpec | None) -> tuple[str, State, st
 
 
 def _is_routing(item: Refused) -> bool:
-    return isinstance(item.action, ApplyObject) and KEY in item.action.manifest.get("data", {})
+    action = item.action
+    if isinstance(action, DeleteObject):
+        return action.object_kind == HTTP_ROUTE
+    return isinstance(action, ApplyObject) and (
+        action.manifest["kind"] == HTTP_ROUTE or KEY in action.manifest.get("data", {})
+    )
 
 
 def _write_reason(item: Refused) -> str:

@@ -55,6 +55,7 @@ WRITTEN_WITH_PLANS = {
     ("", "configmaps"): CREATE_TO_DELETE,
     ("", "events"): ("create", "patch"),
     ("apps", "deployments"): CREATE_TO_DELETE,
+    ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
 }
@@ -85,6 +86,9 @@ NEVER = [
     ("apps", "deployments", "deletecollection"),
     ("apiextensions.k8s.io", "customresourcedefinitions", "list"),
     ("rbac.authorization.k8s.io", "clusterroles", "bind"),
+    ("gateway.networking.k8s.io", "httproutes", "deletecollection"),
+    ("gateway.networking.k8s.io", "httproutes/status", "patch"),
+    ("gateway.networking.k8s.io", "gateways", "get"),
     ("servingplan.dev", "llmservingplans", "create"),
     ("servingplan.dev", "llmservingplans", "delete"),
     ("karpenter.sh", "nodepools", "create"),

@@ -152,6 +152,7 @@ BAD = [
     ((*POOL, "nodeSelector"), {}, "spec.nodePools[0].nodeSelector"),
     ((*POOL, "capacityType"), "Borrowed", "spec.nodePools[0].capacityType"),
     ((*POOL, "resize", "replicasPath"), ".metadata.generation", "spec.nodePools[0].resize.replicasPath"),
+    (("gateway", "httpRoute", "hostnames"), ["a_b"], "spec.gateway.httpRoute.hostnames[0]"),
     (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event"),
     (("demand", "prometheus", "window"), "", "spec.demand.prometheus.window"),
     (("demand", "prometheus", "window"), "30s", "spec.demand.prometheus.window"),

@@ -38,6 +38,7 @@ PLURAL = "llmservingplans"
 _DECIMAL_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
 _DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 _NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_HOST_PATTERN = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _NAMESPACE_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _VISIBLE_PATTERN = r"^[!-~]+$"
 _LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
@@ -117,6 +118,7 @@ Fraction = Annotated[DecimalString, AfterValidator(_at_most_one), WithJsonSchema
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME_PATTERN)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME_PATTERN)]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAMESPACE_PATTERN)]
+HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=_HOST_PATTERN)]
 VisibleName = Annotated[str, Field(min_length=1, max_length=128, pattern=_VISIBLE_PATTERN)]
 """Travels in an HTTP header."""
 
@@ -520,10 +522,24 @@ class ParentRef(Wire):
 
 
 class HttpRoute(Wire):
-    """Routes of the Gateway API."""
+    """Routes of the Gateway API: one HTTPRoute per model, which matches the headers x-servingplan-model and
+    x-servingplan-class."""
 
     parent_refs: Annotated[tuple[ParentRef, ...], Field(min_length=1, max_length=8)]
     """Gateways to attach to."""
+    hostnames: Annotated[tuple[HostName, ...], Field(max_length=16)] = ()
+    """Hosts that the routes answer for; the first label may be *. Default: all of the Gateway's listeners."""
+
+    @model_validator(mode="after")
+    def _each_listener_once(self) -> Self:
+        """As the Gateway API wants it: one reference to a Gateway, or several that each name another listener. (As a
+        rule in the schema this would cost more than the API server allows.)"""
+        for ref in self.parent_refs:
+            listeners = [item for item in self.parent_refs if (item.namespace, item.name) == (ref.namespace, ref.name)]
+            if len(listeners) > 1 and (ref.section_name is None or self.parent_refs.count(ref) > 1):
+                message = "a Gateway is given twice: name another listener (sectionName) in each, or remove one"
+                raise PydanticCustomError("rule", "{message}", {"message": message, "field": "parentRefs"})
+        return self
 
 
 class Gateway(Wire):

@@ -10,7 +10,7 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Conflict, Invalid, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PODS, SERVICES, Api, Resource
 from servingplan.model.actions import (
     AnyAction,
     ApplyObject,
@@ -28,7 +28,9 @@ from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Observation, PlanObject
 from servingplan.render import names
 
-_KINDS: dict[str, Resource] = {"Deployment": DEPLOYMENTS, "Service": SERVICES, "ConfigMap": CONFIG_MAPS}
+_KINDS: dict[str, Resource] = {
+    resource.kind: resource for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES)
+}
 _DELETION_COST_LEAVING = "-1000"
 
 Json = dict[str, Any]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from servingplan.errors import ApiError, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, NODES, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Observation
 from servingplan.observe.parse import node_of, pod_gpus
 from servingplan.planning.record import effective_spec, read_record
@@ -28,6 +28,7 @@ log = logging.getLogger("servingplan.wake")
 Json = dict[str, Any]
 LONGEST_PAUSE_SECONDS = 30.0
 _OWN_RESOURCES = (DEPLOYMENTS, SERVICES, CONFIG_MAPS)
+_HTTP_ROUTE_KIND = "HTTPRoute.gateway.networking.k8s.io"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Interest:
             return True
         if news.resource == PODS:
             return news.node in self.nodes
-        return news.resource not in _OWN_RESOURCES  # pool objects are few
+        return news.resource not in (*_OWN_RESOURCES, HTTP_ROUTES)  # pool objects are few
 
 
 class Alarm:
@@ -143,8 +144,9 @@ class Watchers:
         for namespace in self._settings.namespaces or (None,):
             for resource in _OWN_RESOURCES:
                 self._begin(resource, namespace, names.PLAN_LABEL, _own_facts)
+            self._begin_kind(_HTTP_ROUTE_KIND, namespace, names.PLAN_LABEL, _route_facts)
         for kind in sorted(self._settings.pool_kinds or ()):
-            threading.Thread(target=self._watch_kind, args=(kind,), name=f"watch-{kind}", daemon=True).start()
+            self._begin_kind(kind, None, None, _pool_facts)
 
     def stop(self) -> None:
         """End after the present event; the threads do not keep the process alive."""
@@ -156,8 +158,12 @@ class Watchers:
         where = (resource, namespace, labels, facts)
         threading.Thread(target=self._watch, args=where, name=f"watch-{resource.plural}", daemon=True).start()
 
-    def _watch_kind(self, kind: str) -> None:
-        """Pool objects; their API may be installed after the operator."""
+    def _begin_kind(self, kind: str, namespace: str | None, labels: str | None, facts: Callable[[Json], Any]) -> None:
+        where = (kind, namespace, labels, facts)
+        threading.Thread(target=self._watch_kind, args=where, name=f"watch-{kind}", daemon=True).start()
+
+    def _watch_kind(self, kind: str, namespace: str | None, labels: str | None, facts: Callable[[Json], Any]) -> None:
+        """Of kinds whose API may be installed after the operator."""
         name, _, group = kind.partition(".")
         while not self._stopped.is_set():
             try:
@@ -165,7 +171,7 @@ class Watchers:
             except ApiError:
                 self._stopped.wait(LONGEST_PAUSE_SECONDS)
                 continue
-            self._watch(resource, None, None, _pool_facts)
+            self._watch(resource, namespace, labels, facts)
 
     def _watch(
         self, resource: Resource, namespace: str | None, labels: str | None, facts: Callable[[Json], Any]
@@ -224,6 +230,10 @@ def _pod_facts(item: Json) -> Any:
 
 def _own_facts(item: Json) -> Any:
     return [item["metadata"].get("labels"), item.get("spec"), item.get("data")]
+
+
+def _route_facts(item: Json) -> Any:
+    return [*_own_facts(item), item["metadata"].get("generation"), item.get("status")]
 
 
 def _pool_facts(item: Json) -> Any:

@@ -93,7 +93,7 @@ class Pod(Fact):
 
 
 class LiveObject(Fact):
-    """A Deployment, Service or ConfigMap that is ours or bears a name that we use."""
+    """A Deployment, Service, ConfigMap or HTTPRoute that is ours or bears a name that we use."""
 
     kind: str
     name: str
@@ -103,7 +103,7 @@ class LiveObject(Fact):
     owner: str
     """Who has it, for messages."""
     manifest: dict[str, Any]
-    """Labels, annotations, and spec or data."""
+    """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status."""
 
 
 class PoolObject(Fact):
@@ -215,6 +215,8 @@ class Observation(Fact):
     objects: tuple[LiveObject, ...] = ()
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
+    http_routes_unread: str | None = None
+    """Why HTTPRoutes are not among the objects, for people: the API server knows none, or they may not be read."""
     gateway: GatewayFacts | None = None
     """Absent where the plan names none that could be asked."""
     failures: tuple[Failure, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec, Resize, parse_spec
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, NODES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
@@ -68,10 +68,13 @@ class Reader:
         nodes_read = self._threads.submit(self._nodes)
         others_read = self._threads.submit(self._other_plans, plan)
         multi_node_read = self._threads.submit(self._multi_node_apis)
+        routes_read = self._threads.submit(self._http_routes, plan, label)
         objects: list[LiveObject] = []
         for (kind, _), read in zip(_OWN_KINDS, own, strict=True):
             objects.extend(_listed(read, f"{kind}s", failures))
         spec = _spec_for_reading(plan, objects)
+        routes, routes_unread = _routes_listed(routes_read, spec, failures)
+        objects += routes
         pool_reads = [
             self._threads.submit(self._pool, plan.namespace, pool.name, pool.resize)
             for pool in (spec.node_pools if spec else ())
@@ -107,6 +110,7 @@ class Reader:
             pools=tuple(read.result() for read in pool_reads),
             other_plans=tuple(_listed(others_read, "other plans", failures)),
             leader_worker_sets=bool(_listed(multi_node_read, "the LeaderWorkerSet API", failures)),
+            http_routes_unread=routes_unread,
             gateway=None if gateway is None else gateway.result(),
             failures=tuple(failures),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
@@ -129,6 +133,10 @@ class Reader:
             return [self._api.discover(*LEADER_WORKER_SET)]
         except NotFound:
             return []
+
+    def _http_routes(self, plan: PlanObject, label: str) -> list[LiveObject]:
+        resource = self._api.discover(HTTP_ROUTES.api_version, HTTP_ROUTES.kind)
+        return self._own_objects(HTTP_ROUTES.kind, resource, plan, label)
 
     def _own_objects(self, kind: str, resource: Resource, plan: PlanObject, label: str) -> list[LiveObject]:
         listed = self._api.list(resource, namespace=plan.namespace, labels=f"{names.PLAN_LABEL}={label}")
@@ -263,6 +271,24 @@ def _failure(source: str, error: ApiError) -> Failure:
         message = f"the operator may not read {source}: {error.message}; grant it with the chart's ClusterRole"
         return Failure(source=source, reason="ReadForbidden", message=message)
     return Failure(source=source, reason="ReadFailed", message=f"{source} could not be read: {error}")
+
+
+def _routes_listed(
+    read: Future[list[LiveObject]], spec: PlanSpec | None, failures: list[Failure]
+) -> tuple[list[LiveObject], str | None]:
+    """HTTPRoutes, or why there are none. Only a plan that asks for them minds."""
+    try:
+        return read.result(), None
+    except NotFound:
+        return [], (
+            "the API server knows no HTTPRoute in gateway.networking.k8s.io/v1: install the CRDs of the Gateway API, or "
+            "leave spec.gateway.httpRoute out; the ConfigMap is written all the same"
+        )
+    except ApiError as error:
+        failure = _failure("HTTPRoutes", error)
+        if spec is not None and spec.gateway.http_route is not None and not isinstance(error, Forbidden):
+            failures.append(failure)
+        return [], failure.message
 
 
 def _listed[T](read: Future[list[T]], source: str, failures: list[Failure]) -> list[T]:

@@ -20,7 +20,8 @@ DISRUPTION_TAINTS = (
     "aws-node-termination-handler/spot-itn",
 )
 """Taints by which autoscalers and clouds announce that a node is about to go."""
-_KEPT_ANNOTATIONS = (names.FACTS_ANNOTATION, names.PLAN_HASH_ANNOTATION)
+HTTP_ROUTE = "HTTPRoute"
+_KEPT_ANNOTATIONS = (names.FACTS_ANNOTATION, names.PLAN_HASH_ANNOTATION, names.SPEC_HASH_ANNOTATION)
 
 
 def node_of(item: Json) -> Node:
@@ -97,7 +98,7 @@ def pod_of(item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, N
 
 
 def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
-    """A Deployment, Service or ConfigMap with what we render of it."""
+    """A Deployment, Service, ConfigMap or HTTPRoute with what we render of it, and what gateways say of a route."""
     metadata = item["metadata"]
     controller = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
     ours = controller is not None and controller.get("uid") == plan_uid
@@ -116,6 +117,9 @@ def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
     for key in ("spec", "data"):
         if ours and key in item:
             manifest[key] = item[key]
+    if ours and kind == HTTP_ROUTE:
+        manifest["metadata"]["generation"] = metadata.get("generation")
+        manifest["status"] = item.get("status") or {}
     return LiveObject(kind=kind, name=metadata["name"], uid=metadata["uid"], ours=ours, owner=owner, manifest=manifest)
 
 

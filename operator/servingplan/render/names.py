@@ -20,6 +20,7 @@ POOL_LABEL = f"{PREFIX}pool"
 SERVING_LABEL = f"{PREFIX}serving"
 FACTS_ANNOTATION = f"{PREFIX}replica-facts"
 PLAN_HASH_ANNOTATION = f"{PREFIX}plan-hash"
+SPEC_HASH_ANNOTATION = f"{PREFIX}spec-hash"
 PLACED_ON_ANNOTATION = f"{PREFIX}placed-on"
 PLACED_SINCE_ANNOTATION = f"{PREFIX}placed-since"
 DRAINING_SINCE_ANNOTATION = f"{PREFIX}draining-since"
@@ -62,6 +63,13 @@ def label_value(text: str) -> str:
 def routing_name(plan: str, chosen: str | None) -> str:
     """ConfigMap of the routing document."""
     return chosen or f"{plan}-routing"
+
+
+def http_route_name(plan: str, model: str, part: int) -> str:
+    """``PLAN-MODEL-HASH``, and ``-2`` and so on where one object does not hold all rules of the model."""
+    unique = hashlib.sha256(f"{plan} {model}".encode()).hexdigest()[:8]
+    name = f"{slug(plan, 63)}-{slug(model, 128)}-{unique}"
+    return name if part == 1 else f"{name}-{part}"
 
 
 def record_name(plan: str) -> str:

@@ -50,6 +50,8 @@ def only_error(spec):
 
 MODEL = ("models", 0)
 POOL = ("nodePools", 0)
+TWICE = [{"name": "public"}, {"name": "public"}]
+HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,11 @@ POOL = ("nodePools", 0)
         (("demand", "prometheus", "quantile"), 2, "spec.demand.prometheus.quantile", 2, "must be at most 1"),
         (("demand", "prometheus", "url"), "ftp://x", "spec.demand.prometheus.url", "ftp://x", "pattern"),
         (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event", "Flood", "'AnyNode'"),
+        (("gateway", "httpRoute", "parentRefs"), [], "spec.gateway.httpRoute.parentRefs", [], "at least 1 item"),
+        (("gateway", "httpRoute", "hostnames"), ["a_b"], "spec.gateway.httpRoute.hostnames[0]", "a_b", "pattern"),
+        (("gateway", "httpRoute", "hostnames"), ["a.*"], "spec.gateway.httpRoute.hostnames[0]", "a.*", "pattern"),
+        (("gateway", "httpRoute", "parentRefs"), TWICE, "spec.gateway.httpRoute.parentRefs", TWICE, "is given twice"),
+        (("gateway", "httpRoute", "parentRefs"), HALF, "spec.gateway.httpRoute.parentRefs", HALF, "is given twice"),
         (("models",), [], "spec.models", [], "at least 1 item"),
     ],
 )
@@ -217,3 +224,14 @@ def test_decimals_come_back_as_they_went_in(value):
     written = spec.model_dump(by_alias=True, mode="json")["budget"]["dollarsPerHour"]
     assert isinstance(written, str)
     assert Decimal(written) == value
+
+
+@pytest.mark.parametrize(
+    "refs",
+    [
+        [{"name": "public"}, {"name": "public", "namespace": "edge"}],
+        [{"name": "public", "sectionName": "http"}, {"name": "public", "sectionName": "https"}],
+    ],
+)
+def test_gateways_and_listeners_may_be_several(refs):
+    assert parse_spec(with_value(("gateway", "httpRoute", "parentRefs"), refs))[1] == ()

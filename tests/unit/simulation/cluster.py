@@ -128,8 +128,10 @@ class SimulatedCluster:
         never_ready: Callable[[int], bool] = lambda serial: False,
         controllers_keep_up: bool = True,
         gateway_ticks: int | None = None,
+        route_ticks: int = 0,
     ) -> None:
-        """``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked."""
+        """``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked. ``route_ticks``: how long that of
+        the HTTPRoutes takes."""
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
@@ -149,6 +151,11 @@ class SimulatedCluster:
         self.other_plans: tuple[OtherPlan, ...] = ()
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
+        self.route_ticks = route_ticks
+        self.route_objection: tuple[str, str, str] | None = None
+        """Condition, reason and message with which the HTTPRoutes' gateway refuses."""
+        self.routes_written: dict[str, list[tuple[datetime, Json]]] = {}
+        self.routes_unread: str | None = None
         self.published: list[tuple[datetime, Json]] = []
         self.removed_early: list[str] = []
         self.vanished: dict[str, datetime] = {}
@@ -221,10 +228,11 @@ class SimulatedCluster:
                     uid=f"{kind}-{name}",
                     ours=(kind, name) not in self.foreign_objects,
                     owner="somebody" if (kind, name) in self.foreign_objects else f"LLMServingPlan {PLAN}",
-                    manifest={key: value for key, value in manifest.items() if key != "kind"},
+                    manifest={key: value for key, value in self._as_read(manifest).items() if key != "kind"},
                 )
                 for (kind, name), manifest in sorted(self.objects.items())
             ),
+            http_routes_unread=self.routes_unread,
             pools=tuple(self._pool_seen(item) for item in self._pools_to_read() if "resize" in item),
             other_plans=self.other_plans,
             demand=self.demand(self.now),
@@ -236,6 +244,25 @@ class SimulatedCluster:
             return None
         taken = self.taken_by_gateway()
         return GatewayFacts(revisions=(taken["revision"] if taken and self.gateway_answers else None,))
+
+    def _as_read(self, manifest: Json) -> Json:
+        """An HTTPRoute with its generation and what its gateway says of the one that it has."""
+        if manifest["kind"] != "HTTPRoute":
+            return manifest
+        name, written = manifest["metadata"]["name"], self.routes_written[manifest["metadata"]["name"]]
+        taken = sum(at + self._ticks(self.route_ticks) <= self.now for at, _ in written)
+        conditions = [
+            {"type": kind, "status": "True", "observedGeneration": taken} for kind in ("Accepted", "ResolvedRefs")
+        ]
+        for condition in conditions:
+            if self.route_objection and condition["type"] == self.route_objection[0]:
+                condition.update(status="False", reason=self.route_objection[1], message=self.route_objection[2])
+        parents = [{"parentRef": ref, "conditions": conditions} for ref in manifest["spec"]["parentRefs"]]
+        return {
+            **manifest,
+            "metadata": {**manifest["metadata"], "name": name, "generation": len(written)},
+            "status": {"parents": parents if taken else []},
+        }
 
     def taken_by_gateway(self) -> Json | None:
         """The routing document that requests really go by."""
@@ -356,6 +383,8 @@ class SimulatedCluster:
         if before is not None and key[0] == "Deployment":
             assert before["spec"]["template"] == manifest["spec"]["template"], f"{key[1]} would roll its pods over"
         self.objects[key] = manifest
+        if key[0] == "HTTPRoute":
+            self.routes_written.setdefault(key[1], []).append((self.now, manifest))
         if "routing.json" in manifest.get("data", {}):
             self.published.append((self.now, json.loads(manifest["data"]["routing.json"])))
         return True
@@ -461,7 +490,15 @@ class SimulatedCluster:
         """Services that requests really go to."""
         models = (self.taken_by_gateway() or {"models": {}})["models"].values()
         entries = [entry for model in models for entry in model["classes"]]
-        return {target["service"] for entry in entries for target in entry["targets"]}
+        return {target["service"] for entry in entries for target in entry["targets"]} | self._targets_of_routes()
+
+    def _targets_of_routes(self) -> set[str]:
+        lag, found = self._ticks(self.route_ticks), set()
+        for name, written in self.routes_written.items():
+            taken = [manifest for at, manifest in written if at + lag <= self.now]
+            if taken and ("HTTPRoute", name) in self.objects:
+                found |= {ref["name"] for rule in taken[-1]["spec"]["rules"] for ref in rule["backendRefs"]}
+        return found
 
     def _others_serve(self, pod: SimulatedPod) -> bool:
         return any(self.is_ready(other) and other.serving for other in self.pods_of(pod.deployment) if other is not pod)

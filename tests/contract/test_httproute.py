@@ -1,0 +1,463 @@
+"""Our HTTPRoutes behind a real Envoy Gateway: it takes them, splits as planned, follows within milliseconds, loses nothing.
+
+Routes are written and read as the operator does it; the upstreams are servers of this process behind Services without
+selectors.
+"""
+
+import http.client
+import socket
+import statistics
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e2e.cluster import binaries, nodes
+from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.envoy_gateway import EnvoyGateway
+from e2e.cluster.operator_process import OperatorProcess
+from e2e.support import plans
+from servingplan.api.v1alpha1 import API_VERSION, KIND, parse_spec
+from servingplan.apply.writer import Writer
+from servingplan.decide import http_route_actions
+from servingplan.kube import HTTP_ROUTES, PLANS, Kube
+from servingplan.observe import parse
+from servingplan.observe.cluster import Reader
+from servingplan.render.httproute import http_routes
+from servingplan.steps.routes import PENDING, complaints
+
+pytestmark = pytest.mark.cluster
+CRDS = sorted((Path(__file__).parents[2] / "charts" / "servingplan" / "crds").glob("*.yaml"))
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway" / "httproute-limit.yaml"
+NAMESPACE, PLAN, GATEWAY = "llm", "chat", "public"
+UPSTREAMS = ("chat-a", "chat-b")
+REQUESTS = 2000
+FLIPS = 50
+SLOW_SECONDS = 16.0
+"""Longer than the 15 s after which Envoy ends a request by itself."""
+
+
+class Upstream(ThreadingHTTPServer):
+    """A model server that answers with its name; ``/slow`` takes its time."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address, name):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = 4096  # one packet per answer
+
+            def do_GET(self):
+                if self.path == "/slow":
+                    time.sleep(SLOW_SECONDS)
+                self.send_response(200)
+                self.send_header("content-length", str(len(name)))
+                self.end_headers()
+                self.wfile.write(name.encode())
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__((address, 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+def own_address():
+    """An address of this machine that an EndpointSlice may hold, which a loopback one may not. Nothing is sent."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback, which an EndpointSlice may not hold")
+        return probe.getsockname()[0]
+
+
+def free_port():
+    with closing(socket.socket()) as one:
+        one.bind(("0.0.0.0", 0))
+        return one.getsockname()[1]
+
+
+def service(name, address=None, port=8000):
+    """A Service without a selector; without an address it has no endpoint."""
+    own = {"name": name, "namespace": NAMESPACE}
+    yield {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": own,
+        "spec": {"ports": [{"name": "http", "port": 8000, "targetPort": port}]},
+    }
+    yield {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {**own, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}] if address else [],
+    }
+
+
+def entry(name, weights, *, match=None, admitted=None):
+    targets = [{"service": item, "port": 8000, "weight": weight} for item, weight in weights.items()]
+    targets.sort(key=lambda target: -target["weight"])
+    return {"name": name, "match": match or {}, "admitRequestsPerSecond": admitted, "targets": targets}
+
+
+def document(*classes, model="meta/llama", **more):
+    models = {model: {"defaultClass": classes[-1]["name"], "classes": list(classes)}, **more}
+    return {"version": 1, "plan": f"{NAMESPACE}/{PLAN}", "revision": 1, "services": [], "models": models}
+
+
+def plan_manifest(parent_refs):
+    tokens = {"inputTokens": 100, "outputTokens": 100, "requestsPerSecond": "1"}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": PLAN, "namespace": NAMESPACE},
+        "spec": {
+            "budget": {"dollarsPerHour": "10"},
+            "models": [{"name": "meta/llama", "classes": [{"name": "chat", **tokens}]}],
+            "nodePools": [{"name": "l40s", "nodeSelector": {"pool": "l40s"}}],
+            "gateway": {"httpRoute": {"parentRefs": parent_refs}},
+        },
+    }
+
+
+class Stage:
+    """The gateway, and the operator's own way of writing and reading routes."""
+
+    def __init__(self, cluster, gateway, api, port):
+        self.cluster, self.gateway, self.api, self.port = cluster, gateway, api, port
+        self.reader = Reader(api, pool_kinds=None)
+        self.writer = Writer(api)
+        self.uid = api.get(PLANS, PLAN, namespace=NAMESPACE)["metadata"]["uid"]
+
+    def publish(self, routing):
+        """As a turn does; gives the names that were written or deleted."""
+        world = self.reader.observe(NAMESPACE, PLAN)
+        spec, errors = parse_spec(world.plan.spec)
+        assert (errors, world.failures, world.http_routes_unread) == ((), (), None)
+        outcome = self.writer.write(http_route_actions(world, spec, routing), world=world, spec=spec)
+        assert not outcome.refused, outcome.refused
+        return [getattr(action, "name", None) or action.manifest["metadata"]["name"] for action in outcome.done]
+
+    def routes(self):
+        return [
+            parse.object_of(item, kind="HTTPRoute", plan_uid=self.uid)
+            for item in self.api.list(HTTP_ROUTES, namespace=NAMESPACE)
+        ]
+
+    def complaints(self):
+        return [complaint for route in self.routes() for complaint in complaints(route)]
+
+    def settled(self, done, seconds=15):
+        """The complaints, once they are as awaited."""
+        end = time.monotonic() + seconds
+        while not done(found := self.complaints()):
+            assert time.monotonic() < end, (found, self.gateway.words())
+            time.sleep(0.02)
+        return found
+
+    def follow(self, routing):
+        """Publish, and wait for the gateway's word, and for its Envoy to have it too."""
+        self.publish(routing)
+        self.settled(lambda found: not found)
+        time.sleep(0.2)
+
+    def connection(self):
+        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30))
+
+    def ask(self, number=1, path="/", **headers):
+        """(status, body) of each request."""
+        named = {f"x-servingplan-{key}": value for key, value in headers.items()}
+        with self.connection() as connection:
+            out = []
+            for _ in range(number):
+                connection.request("GET", path, headers=named)
+                answer = connection.getresponse()
+                out.append((answer.status, answer.read().decode()))
+        return out
+
+
+FIRST = document(entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 8500, "chat-b": 1500}))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    try:
+        binaries.program("envoy-gateway")
+    except binaries.BuildError as error:
+        pytest.skip(f"Envoy Gateway cannot be built here: {str(error).splitlines()[0]}")
+    address, port = own_address(), free_port()
+    upstreams = {name: Upstream(address, name) for name in UPSTREAMS}
+    with ControlPlane() as cluster:
+        cluster.install_crds(CRDS)
+        with (
+            EnvoyGateway(cluster, tmp_path_factory.mktemp("gateway")) as gateway,
+            cluster.client() as client,
+        ):
+            cluster.kubectl("create", "namespace", NAMESPACE)
+            backends = [item for name, one in upstreams.items() for item in service(name, address, one.server_port)]
+            cluster.apply(gateway.gateway(GATEWAY, namespace=NAMESPACE, port=port), *backends, *service("idle"))
+            cluster.apply(plan_manifest([{"name": GATEWAY}]))
+            made = Stage(cluster, gateway, Kube(client), port)
+            made.publish(FIRST)
+            made.settled(lambda found: not found, seconds=60)
+            end = time.monotonic() + 30
+            while True:
+                try:
+                    if made.ask(model="meta/llama")[0][0] == 200:
+                        break
+                except OSError:
+                    pass
+                assert time.monotonic() < end, gateway.words()
+                time.sleep(0.1)
+            yield made
+            made.reader.close()
+    for one in upstreams.values():
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.fixture(scope="module")
+def slow_answers(stage):
+    """Asked for at the start and looked at in the end: an answer that takes longer than gateways allow by themselves."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(stage.ask, path="/slow", model="meta/llama", **{"class": "long-in"})
+
+
+def assert_share(counts, name, share):
+    total = sum(counts.values())
+    # Four standard deviations of a random choice; Envoy Gateway is closer than that.
+    assert abs(counts[name] - total * share) <= 4 * (total * share * (1 - share)) ** 0.5, counts
+
+
+def test_classes_are_split_as_planned(stage, slow_answers):
+    stage.follow(FIRST)
+    assert stage.publish(FIRST) == [], "what stands as it should is not written again"
+    counts = Counter(stage.ask(REQUESTS, model="meta/llama", **{"class": "chat"}))
+    assert_share(counts, (200, "chat-a"), 0.85)
+    assert set(stage.ask(20, model="meta/llama", **{"class": "long-in"})) == {(200, "chat-b")}
+    both = {(200, name) for name in UPSTREAMS}
+    assert set(stage.ask(200, model="meta/llama")) == both, "without a class the default one takes it"
+    assert set(stage.ask(200, model="meta/llama", **{"class": "odd"})) == both
+    assert {status for headers in ({}, {"model": "gpt"}) for status, _ in stage.ask(**headers)} == {404}
+    print(f"split of {REQUESTS} at 8500/1500: {dict(counts)}")
+
+
+def test_a_change_of_weights_is_followed(stage):
+    """From before the write to the first answer by the new weights, and to the gateway's word for them."""
+    followed, acknowledged = [], []
+    headers = {"x-servingplan-model": "meta/llama"}
+    with stage.connection() as connection:
+        for flip in range(FLIPS):
+            name = UPSTREAMS[flip % 2]
+            routing = document(entry("chat", {name: 10000}))
+            world = stage.reader.observe(NAMESPACE, PLAN)
+            spec, _ = parse_spec(world.plan.spec)
+            actions = http_route_actions(world, spec, routing)
+            started = time.monotonic()
+            assert not stage.writer.write(actions, world=world, spec=spec).refused
+            (route,) = [action.manifest["metadata"]["name"] for action in actions]
+            answered = acked = None
+            while answered is None or acked is None:
+                connection.request("GET", "/", headers=headers)
+                if connection.getresponse().read().decode() == name:
+                    answered = answered or time.monotonic() - started
+                if acked is None:
+                    item = stage.api.get(HTTP_ROUTES, route, namespace=NAMESPACE)
+                    conditions = item["status"]["parents"][0]["conditions"]
+                    if {one["observedGeneration"] for one in conditions} == {item["metadata"]["generation"]}:
+                        acked = time.monotonic() - started
+                assert time.monotonic() - started < 10, stage.gateway.words()
+            followed.append(1000 * answered)
+            acknowledged.append(1000 * acked)
+    for what, times in (("followed", followed), ("acknowledged", acknowledged)):
+        ranked = statistics.quantiles(times, n=100, method="inclusive")
+        print(f"{what}: p50 {ranked[49]:.0f} ms, p99 {ranked[98]:.0f} ms of {len(times)}")
+        assert ranked[98] < 1000, times
+
+
+def test_no_request_is_lost_over_twenty_changes_under_load(stage):
+    results, stop = Counter(), threading.Event()
+
+    def load(seed):
+        found = Counter()
+        while not stop.is_set():
+            for status, body in stage.ask(50, model="meta/llama", **{"class": ("chat", "long-in")[seed % 2]}):
+                found[status, body] += 1
+        return found
+
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(load, seed) for seed in range(3)]
+        try:
+            for step in range(20):
+                share = (step * 3700) % 10001
+                weights = {
+                    name: weight for name, weight in zip(UPSTREAMS, (share, 10000 - share), strict=True) if weight
+                }
+                stage.publish(document(entry("long-in", {UPSTREAMS[step % 2]: 10000}), entry("chat", weights)))
+                stage.settled(lambda found: not found)
+                time.sleep(0.1)
+        finally:
+            stop.set()
+        for one in running:
+            results += one.result()
+    print(f"under load: {dict(results)}")
+    assert {status for status, _ in results} == {200}
+    assert sum(results.values()) > 1000
+
+
+def test_what_has_no_target_answers_500_and_what_is_not_ready_503(stage):
+    routing = document(
+        entry("none", {}),
+        entry("idle", {"idle": 10000}),
+        entry("shed", {"chat-a": 10000}, admitted=0),
+        entry("chat", {"chat-a": 10000}),
+    )
+    stage.follow(routing)
+    assert stage.publish(routing) == [], "an empty list stands as an empty list"
+    found = {name: stage.ask(model="meta/llama", **{"class": name})[0][0] for name in ("none", "idle", "shed", "chat")}
+    assert found == {"none": 500, "idle": 503, "shed": 500, "chat": 200}
+    stage.follow(FIRST)
+
+
+def test_a_missing_service_is_told_and_only_its_share_fails(stage):
+    stage.publish(document(entry("chat", {"chat-a": 5000, "gone": 5000})))
+    (complaint,) = stage.settled(lambda found: found and found[0].reason != PENDING)
+    assert complaint.reason == "RefsNotResolved"
+    assert "gone" in complaint.message
+    assert f"{NAMESPACE}/{GATEWAY}" in complaint.message
+    time.sleep(0.2)
+    counts = Counter(status for status, _ in stage.ask(400, model="meta/llama"))
+    assert set(counts) == {200, 500}
+    assert_share(counts, 500, 0.5)
+    stage.follow(FIRST)
+
+
+def test_a_listener_or_gateway_that_is_not_there_is_told(stage):
+    try:
+        stage.cluster.apply(plan_manifest([{"name": GATEWAY, "sectionName": "https"}]))
+        stage.publish(FIRST)
+        found = stage.settled(lambda found: any(item.reason == "NotAccepted" for item in found))
+        assert "listener https: NoMatchingParent" in found[0].message
+        stage.cluster.apply(plan_manifest([{"name": GATEWAY}, {"name": "elsewhere"}]))
+        stage.publish(FIRST)
+        (complaint,) = stage.settled(lambda found: len(found) == 1)
+        assert complaint.reason == PENDING
+        assert "elsewhere: no word" in complaint.message
+    finally:
+        stage.cluster.apply(plan_manifest([{"name": GATEWAY}]))
+    stage.follow(FIRST)
+
+
+def test_more_classes_than_a_route_holds_go_on_in_the_next_one(stage):
+    classes = [entry(f"c{index}", {UPSTREAMS[index % 2]: 10000}) for index in range(20)]
+    stage.follow(document(*classes, entry("chat", {"chat-a": 10000})))
+    assert len(stage.routes()) == 2
+    for index in range(20):
+        assert stage.ask(model="meta/llama", **{"class": f"c{index}"}) == [(200, UPSTREAMS[index % 2])], index
+    assert stage.ask(model="meta/llama") == [(200, "chat-a")]
+    stage.follow(FIRST)
+    assert len(stage.routes()) == 1, "the second one went with its rules"
+
+
+def test_a_class_can_be_limited_by_a_policy_of_the_gateway(stage):
+    policy = yaml.safe_load(EXAMPLE.read_text())
+    stage.cluster.apply(policy)
+    try:
+        end = time.monotonic() + 15
+        while 429 not in {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "long-in"})}:
+            assert time.monotonic() < end, stage.cluster.kubectl("get", "backendtrafficpolicies", "-A", "-o", "yaml")
+        assert {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "chat"})} == {200}
+    finally:
+        stage.cluster.kubectl("-n", NAMESPACE, "delete", "backendtrafficpolicies", policy["metadata"]["name"])
+
+
+def test_the_api_server_takes_the_largest_route_there_can_be(stage):
+    world = stage.reader.observe(NAMESPACE, PLAN)
+    spec, _ = parse_spec(world.plan.spec)
+    weights = {f"service-{index}": 10000 - index for index in range(40)}
+    wide = [entry(f"c{index}", weights, match={"header": f"h{index}"}) for index in range(32)]
+    manifests = http_routes(world.plan, spec.gateway.http_route, document(*wide, model="x" * 128))
+    stage.cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+
+def test_long_answers_are_not_cut_off(slow_answers):
+    assert slow_answers.result(60) == [(200, "chat-b")]
+
+
+def test_routes_go_with_the_plan(stage):
+    owner = stage.api.get(PLANS, PLAN, namespace=NAMESPACE)
+    stage.api.delete(PLANS, PLAN, uid=owner["metadata"]["uid"], namespace=NAMESPACE)
+    end = time.monotonic() + 30
+    while list(stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)):
+        assert time.monotonic() < end, "the HTTPRoutes outlive their plan"
+        time.sleep(0.1)
+
+
+def served(image, gateway):
+    """A plan of two replicas for nodes that KWOK plays."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "served", "namespace": NAMESPACE},
+        "spec": {
+            "budget": {"dollarsPerHour": "100"},
+            "models": [plans.model(rate=30, ready_seconds=1, image=image)],
+            "nodePools": [
+                {
+                    "name": "a100",
+                    "gpu": "A100-SXM4-80GB",
+                    "gpusPerNode": 4,
+                    "dollarsPerNodeHour": "1",
+                    "nodeSelector": {"node.kubernetes.io/instance-type": nodes.A100.name},
+                }
+            ],
+            "change": {"drainSeconds": 1},
+            "gateway": gateway,
+        },
+    }
+
+
+def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path):
+    """It publishes, hears the gateway, moves to another Deployment, and takes the routes away again."""
+    routed = {"httpRoute": {"parentRefs": [{"name": GATEWAY}]}}
+    log = tmp_path / "operator.log"
+
+    def published():
+        conditions = stage.api.get(PLANS, "served", namespace=NAMESPACE).get("status", {}).get("conditions", [])
+        return next((item for item in conditions if item["type"] == "RoutingPublished"), {})
+
+    def backends():
+        routes = stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)
+        return {ref["name"] for route in routes for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
+
+    def until(done):
+        end = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < end, (published(), backends(), log.read_text()[-3000:])
+            time.sleep(0.1)
+
+    with stage.cluster.client() as client:
+        nodes.create(client, nodes.A100, 1)
+    with OperatorProcess(stage.cluster, log=log):
+        stage.cluster.apply(served("vllm/vllm-openai:v0.18.0", routed))
+        until(lambda: published().get("status") == "True" and backends())
+        assert "the gateway has taken them" in published()["message"]
+        before = backends()
+        stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", routed))
+        until(lambda: published().get("status") == "True" and backends() and not backends() & before)
+        stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", {"configMap": "served-routing"}))
+        until(lambda: not backends() and published().get("status") == "True")
+    assert "Forbidden" not in log.read_text()
+    stage.cluster.kubectl(
+        "-n", NAMESPACE, "patch", "lsp", "served", "--type=merge", '-p={"metadata":{"finalizers":[]}}'
+    )

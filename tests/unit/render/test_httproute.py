@@ -1,0 +1,187 @@
+"""HTTPRoutes say of every class what the routing document says, within the limits of the Gateway API."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from servingplan.api.v1alpha1 import HttpRoute, PlanSpec
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.world import PlanObject
+from servingplan.render import names
+from servingplan.render.httproute import MOST_BACKENDS, MOST_RULES, cut_shares, http_routes, not_shed
+from servingplan.render.routing import routing_document
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "render"
+RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
+PLAN = PlanObject(namespace="llm", name="chat", uid="0b51e7a2", generation=1, spec=RAW)
+PUBLIC = HttpRoute.model_validate({"parentRefs": [{"name": "public"}]})
+thorough = settings(derandomize=True, max_examples=100, deadline=None)
+
+
+def entry(name, weights=None, *, match=None, admitted=None):
+    targets = [{"service": item, "port": 8000, "weight": weight} for item, weight in (weights or {}).items()]
+    targets.sort(key=lambda target: (-target["weight"], target["service"]))
+    return {"name": name, "match": match or {}, "admitRequestsPerSecond": admitted, "targets": targets}
+
+
+def document(*classes, default=None):
+    return {"models": {"m/1": {"defaultClass": default or classes[-1]["name"], "classes": list(classes)}}}
+
+
+def rules(*classes, default=None):
+    """All rules of one model: (matches, backends), matches as lists of header values."""
+    found = [
+        rule
+        for route in http_routes(PLAN, PUBLIC, document(*classes, default=default))
+        for rule in route["spec"]["rules"]
+    ]
+    return [
+        (
+            [[header["value"] for header in match["headers"]] for match in rule["matches"]],
+            {ref["name"]: ref["weight"] for ref in rule["backendRefs"]},
+        )
+        for rule in found
+    ]
+
+
+def test_the_manifests_are_the_ones_kept():
+    wanted = {"parentRefs": [{"name": "public"}, {"name": "inner", "namespace": "edge", "sectionName": "https"}]}
+    spec = PlanSpec.model_validate({**RAW, "gateway": {"httpRoute": {**wanted, "hostnames": ["llm.example.com"]}}})
+    facts = {
+        f"chat-llama-3-1-70b-{suffix}": ReplicaFacts(
+            model="llama-3.1-70b", pool="h100", gpus=4, priority=100, planned=planned, capacity=planned
+        )
+        for suffix, planned in (
+            ("3fa9c1", {"long-in": 1.5, "chat": 1.0}),
+            ("77b0d2", {"chat": 2.0}),
+            ("90aa00", {"chat": 2.0}),
+        )
+    }
+    made = routing_document(
+        plan=PLAN,
+        spec=spec,
+        fleet=Fleet(),
+        facts=facts,
+        ready={"chat-llama-3-1-70b-3fa9c1": 1, "chat-llama-3-1-70b-77b0d2": 1, "chat-llama-3-1-70b-90aa00": 0},
+        previous=None,
+    )
+    assert spec.gateway.http_route is not None
+    text = yaml.safe_dump_all(http_routes(PLAN, spec.gateway.http_route, made), sort_keys=False, width=120)
+    path = GOLDEN / "http-route.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), "UPDATE_GOLDEN=1 writes the files anew"
+
+
+weights = st.dictionaries(st.from_regex(r"s[0-9]{1,3}", fullmatch=True), st.integers(1, 10_000), max_size=40)
+
+
+@thorough
+@given(weights)
+def test_weights_are_whole_complete_and_the_largest_is_last(given_weights):
+    ((_, found),) = rules(entry("chat", given_weights))
+    kept = sorted(given_weights, key=lambda name: (-given_weights[name], name))[:MOST_BACKENDS]
+    total = sum(given_weights[name] for name in kept)
+    assert set(found) <= set(kept), "only what the document names"
+    assert sum(found.values()) == (10_000 if kept else 0)
+    assert all(weight > 0 for weight in found.values())
+    assert list(found.values()) == sorted(found.values())
+    for name in kept:
+        assert abs(found.get(name, 0) - given_weights[name] / total * 10_000) < 1
+
+
+shares = st.floats(0.001, 1000, allow_nan=False)
+
+
+@thorough
+@given(
+    st.dictionaries(
+        st.from_regex(r"d[0-9]{1,2}", fullmatch=True), st.tuples(shares, st.integers(0, 5)), min_size=1, max_size=16
+    )
+)
+def test_from_the_plan_on_weights_go_to_ready_replicas_in_proportion_within_one(planned):
+    facts = {
+        name: ReplicaFacts(model="llama-3.1-70b", pool="h100", gpus=4, priority=0, planned={"chat": rate}, capacity={})
+        for name, (rate, _) in planned.items()
+    }
+    ready = {name: count for name, (_, count) in planned.items()}
+    spec = PlanSpec.model_validate(RAW)
+    made = routing_document(plan=PLAN, spec=spec, fleet=Fleet(), facts=facts, ready=ready, previous=None)
+    found = {
+        ref["name"]: ref["weight"] for ref in http_routes(PLAN, PUBLIC, made)[0]["spec"]["rules"][-1]["backendRefs"]
+    }
+    rates = {name: rate * count for name, (rate, count) in planned.items() if count}
+    assert set(found) <= set(rates)
+    if rates:
+        assert sum(found.values()) == 10_000
+    for name, rate in rates.items():
+        assert abs(found.get(name, 0) - rate / sum(rates.values()) * 10_000) < 1
+
+
+def test_the_default_class_takes_what_no_other_rule_takes():
+    found = rules(entry("a", {"x": 10000}), entry("chat", {"y": 10000}), entry("b"), default="chat")
+    assert found == [([["m/1", "a"]], {"x": 10000}), ([["m/1", "b"]], {}), ([["m/1"]], {"y": 10000})]
+
+
+def test_a_class_may_be_asked_for_by_the_value_that_it_matches():
+    gold, long, chat = (
+        entry("gold", match={"header": "paid"}),
+        entry("long", match={"header": "long-header", "inputTokensAtLeast": 9}),
+        entry("chat"),
+    )
+    assert [matches for matches, _ in rules(gold, long, chat)] == [
+        [["m/1", "gold"], ["m/1", "paid"]],
+        [["m/1", "long"]],
+        [["m/1"]],
+    ]
+    # A name is stronger than another class's value, and the first of two like values has it.
+    again = [
+        entry("gold", match={"header": "chat"}),
+        entry("a", match={"header": "v"}),
+        entry("b", match={"header": "v"}),
+        chat,
+    ]
+    assert [matches for matches, _ in rules(*again)] == [
+        [["m/1", "gold"]],
+        [["m/1", "a"], ["m/1", "v"]],
+        [["m/1", "b"]],
+        [["m/1"]],
+    ]
+
+
+def test_what_is_admitted_at_nothing_gets_no_backend():
+    assert rules(entry("chat", {"x": 10000}, admitted=0)) == [([["m/1"]], {})]
+    assert rules(entry("chat", {"x": 10000}, admitted=2.5)) == [([["m/1"]], {"x": 10000})]
+    assert not_shed(
+        document(entry("a", {"x": 10000}, admitted=2.5), entry("b", admitted=1.0), entry("c", {"x": 10000}))
+    ) == ["m/1/a"]
+
+
+@pytest.mark.parametrize(("classes", "routes"), [(1, 1), (16, 1), (17, 2), (32, 2)])
+def test_rules_beyond_the_limit_go_on_in_another_route(classes, routes):
+    made = http_routes(PLAN, PUBLIC, document(*(entry(f"c{index}", {"x": 10000}) for index in range(classes))))
+    assert len(made) == routes
+    assert all(len(item["spec"]["rules"]) <= MOST_RULES for item in made)
+    assert sum(len(item["spec"]["rules"]) for item in made) == classes
+    assert len({item["metadata"]["name"] for item in made}) == routes
+
+
+def test_what_backends_beyond_the_limit_would_have_had_is_told_where_it_counts():
+    even = {f"s{index:02}": 500 for index in range(20)}
+    few = {"s00": 9901, **{f"s{index:02}": 6 for index in range(1, 17)}, "s17": 3}
+    assert cut_shares(document(entry("even", even), entry("few", few))) == {"m/1/even": pytest.approx(0.2)}
+
+
+def test_what_a_person_takes_away_from_the_spec_changes_the_digest():
+    def digest(**wanted):
+        made = http_routes(PLAN, HttpRoute.model_validate(wanted), document(entry("chat")))
+        return made[0]["metadata"]["annotations"][names.SPEC_HASH_ANNOTATION]
+
+    plain = digest(parentRefs=[{"name": "public"}])
+    assert plain == digest(parentRefs=[{"name": "public", "namespace": "llm"}])
+    assert plain != digest(parentRefs=[{"name": "public", "sectionName": "https"}])
+    assert plain != digest(parentRefs=[{"name": "public"}], hostnames=["a.example"])
