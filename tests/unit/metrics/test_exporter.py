@@ -103,7 +103,7 @@ async def test_the_remembered_answer_is_no_second_solve():
 
 
 async def test_a_solver_that_breaks_is_counted_and_what_was_known_stays():
-    def broken(question, spec):
+    def broken(question, spec, at_most_seconds=None):
         raise RuntimeError("no")
 
     exporter = Exporter()
