@@ -47,7 +47,7 @@ def exporter():
     driver = operator(plan(**MEASURED))
     questions = []
 
-    def solve(question, spec):
+    def solve(question, spec, at_most_seconds=None):
         questions.append((question, spec))
         return exact(question, spec)
 
