@@ -54,7 +54,9 @@ def replicas_of(fleet: Fleet, spec: PlanSpec) -> list[Replica]:
     """The replicas of a plan, Service by Service."""
     models = {model.name: model for model in spec.models}
     return [
-        new_replica(models[item.model], item.deployment, item.variant, item.gpu, item.tensor_parallel, item.pipeline_parallel)
+        new_replica(
+            models[item.model], item.deployment, item.variant, item.gpu, item.tensor_parallel, item.pipeline_parallel
+        )
         for item in fleet.replica_sets
         for _ in range(item.replicas)
     ]
