@@ -1,7 +1,7 @@
 """An hour of the Azure traces: the operator's own turns on measured demand, static plans, and an autoscaler on queue length.
 
 python -m benchmarks.closed_loop FOLDER            prints the table of docs/fleet.md
-python -m benchmarks.closed_loop FOLDER --times 2  a quarter of the load
+python -m benchmarks.closed_loop FOLDER --times 2  half of the load
 
 FOLDER holds ``code.csv`` and ``conv.csv`` (or ``.gz``) with the columns ``t_s,input_tokens,output_tokens``: the traces
 AzureLLMInferenceTrace_code and _conv of Azure/AzurePublicDataset (2023, CC-BY-4.0; Patel et al., ISCA 2024), time in seconds
@@ -17,18 +17,30 @@ import gzip
 import io
 import math
 import random
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
 from benchmarks.report import machine
 from benchmarks.simulated_fleet import (
-    TWO_CHOICES, Outcome, Replica, Request, by_class, fewest, limits_of, new_replica, share_in_time,
-)  # fmt: skip
+    TWO_CHOICES,
+    Outcome,
+    Replica,
+    Request,
+    Route,
+    by_class,
+    fewest,
+    limits_of,
+    new_replica,
+    share_in_time,
+)
 from servingplan.api.v1alpha1 import Model, parse_spec
+from servingplan.model.fleet import ReplicaSet
 from servingplan.model.world import Arrivals, SeenDemand
 from tests.unit.simulation.cluster import TICK_SECONDS
 from tests.unit.simulation.driver import Driver
@@ -111,6 +123,7 @@ class Hour:
     dollars: float = 0.0
     most_dollars_per_hour: float = 0.0
     changes: int = 0
+    """Moments at which a pool or the Deployment was given another size."""
 
     def pay(self, dollars_per_hour: float, seconds: float) -> None:
         """For a while."""
@@ -160,58 +173,52 @@ def operated(requests: Sequence[Request], rates: dict[str, float], *, measured: 
         start_ticks=ENGINE_TICKS,
         stop_ticks=STOP_TICKS,
     )
-    counted, hour, engines = Counted(), Hour(), {}
+    counted, hour, engines = Counted(), Hour(), Engines()
     driver.cluster.demand = counted.seen
     driver.settle()
-    model = parse_spec(driver.cluster.spec)[0].models[0]
-    origin, everything = driver.cluster.now.timestamp(), Engines(engines)
-    plan = None
+    origin, sizes = driver.cluster.now.timestamp(), _sizes(driver)
     for begin, batch in batches(requests):
-        document = driver.routing()
-        if plan is not None and document["planHash"] != plan:
-            hour.changes += 1
-        plan = document["planHash"]
-        route = everything.route(driver, model, document)
+        route = engines.route(driver)
         for request in batch:
             send(request, route(request), hour)
         hour.pay(driver.spend, TICK_SECONDS)
         counted.add(origin + begin + TICK_SECONDS, batch)
         driver.tick()
-    everything.finish()
+        hour.changes += _sizes(driver) != sizes
+        sizes = _sizes(driver)
+    engines.finish()
     return hour
+
+
+def _sizes(driver: Driver) -> list[tuple[str, int]]:
+    return sorted((name, pool.wanted) for name, pool in driver.cluster.pools.items())
 
 
 class Engines:
     """The engines of the simulated cluster's pods."""
 
-    def __init__(self, engines: dict[str, Replica]) -> None:
-        self._engines = engines
-        self._known: tuple | None = None
-        self._route: Callable[[Request], Replica | None] | None = None
+    def __init__(self) -> None:
+        self._engines: dict[str, Replica] = {}
+        self._shapes: dict[str, ReplicaSet] = {}
+        self._known: object = None
+        self._route: Route
 
-    def route(self, driver: Driver, model: Model, document: dict) -> Callable[[Request], Replica | None]:
+    def route(self, driver: Driver) -> Route:
         """By the routing document over the pods that are ready and not draining."""
-        ready = [
-            pod
-            for pod in driver.cluster.our_pods()
-            if driver.cluster.is_ready(pod) and pod.serving and pod.draining_since is None
-        ]
+        cluster, fleet, document = driver.cluster, driver.decision.fleet, driver.routing()
+        self._shapes.update({item.deployment: item for item in fleet.replica_sets})
+        ready = [pod for pod in cluster.our_pods() if cluster.is_ready(pod) and pod.serving and not pod.draining_since]
+        model = parse_spec(cluster.spec)[0].models[0]
         for pod in ready:
             if pod.uid not in self._engines:
-                item = driver.decision.fleet.replica_set(pod.deployment) if driver.decision.fleet else None
-                shape = item or self._shapes[pod.deployment]
-                self._engines[pod.uid] = new_replica(
-                    model, pod.deployment, shape.variant, shape.gpu, shape.tensor_parallel, shape.pipeline_parallel
-                )
-        for item in driver.decision.fleet.replica_sets if driver.decision.fleet else ():
-            self._shapes[item.deployment] = item
+                item = self._shapes[pod.deployment]
+                shape = (item.variant, item.gpu, item.tensor_parallel, item.pipeline_parallel)
+                self._engines[pod.uid] = new_replica(model, pod.deployment, *shape)
         known = (document["revision"], tuple(pod.uid for pod in ready))
         if known != self._known:
             self._known = known
             self._route = by_class([self._engines[pod.uid] for pod in ready], document)
         return self._route
-
-    _shapes: dict = {}
 
     def finish(self) -> None:
         """Serve what is there to the last."""
@@ -244,6 +251,10 @@ class Rule:
     metric: str
     """``waiting`` (vllm:num_requests_waiting) or ``in flight`` (that and vllm:num_requests_running)."""
     target: float
+
+
+RULES = (Rule("waiting", 1), Rule("waiting", 5), Rule("in flight", 20), Rule("in flight", 40))
+"""Several targets, since which one is good is not known before."""
 
 
 class Autoscaled:
@@ -347,46 +358,63 @@ def peak_rates(requests: Sequence[Request]) -> dict[str, float]:
     return found
 
 
+def strategies(requests: Sequence[Request]) -> list[tuple[str, Callable[[], Hour]]]:
+    """What is compared, by name."""
+    average, peak = mean_rates(requests), peak_rates(requests)
+    model, gpu, price, one = best_shape(requests)
+    first = math.ceil(sum(average.values()) / one)
+
+    def scaled(rule: Rule) -> tuple[str, Callable[[], Hour]]:
+        title = f"autoscaler, {rule.target:g} {rule.metric} a replica, {gpu}"
+        return title, lambda: Autoscaled(model, gpu, price, rule, first).run(requests)
+
+    return [
+        ("the operator on measured demand", lambda: operated(requests, average, measured=True)),
+        ("static plan for the mean", lambda: operated(requests, average, measured=False)),
+        ("static plan for the peak", lambda: operated(requests, peak, measured=False)),
+        *map(scaled, RULES),
+    ]
+
+
+def row(folder: Path, times: int, number: int) -> str:
+    """One line of the table."""
+    started, requests = time.process_time(), trace(folder, times)
+    limits = limits_of(parse_spec(plan_of(mean_rates(requests), requests, measured=False))[0])
+    title, run = strategies(requests)[number]
+    hour = run()
+    shares = [
+        share_in_time([item for item in hour.outcomes if item.request.name in names], limits)
+        for names in (CLASSES, *((name,) for name in CLASSES))
+    ]
+    away = sum(item.served is None for item in hour.outcomes) / len(hour.outcomes)
+    print(f"{title}: {time.process_time() - started:.0f} s of CPU", file=sys.stderr, flush=True)
+    return (
+        f"| {title} | {' | '.join(f'{share:.1%}' for share in shares)} | {away:.2%} | {hour.dollars:.2f} "
+        f"| {hour.most_dollars_per_hour:.2f} | {hour.changes} |"
+    )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.closed_loop", description="An hour of the Azure traces."
     )
     parser.add_argument("folder", type=Path, help="with code.csv and conv.csv, or .csv.gz")
-    parser.add_argument("--times", type=int, default=8, help="how often each request is sent (default 8)")
+    parser.add_argument("--times", type=int, default=4, help="how often each request is sent (default 4)")
     arguments = parser.parse_args()
     requests = trace(arguments.folder, arguments.times)
-    average, peak = mean_rates(requests), peak_rates(requests)
-    limits = limits_of(parse_spec(plan_of(average, requests, measured=False))[0])
-    model, gpu, price, one = best_shape(requests)
     print(machine())
-    print(f"{len(requests)} requests in {requests[-1].at:.0f} s; mean {_told(average)}, peak of 5 min {_told(peak)}")
     print(
-        "| strategy | in time | code | conv | turned away | $ | most $/h | changes |\n|---|---|---|---|---|---|---|---|"
+        f"{len(requests)} requests in {requests[-1].at:.0f} s, seed {SEED}; mean {_told(mean_rates(requests))}; "
+        f"most in five minutes {_told(peak_rates(requests))}\n"
     )
-    first = math.ceil(sum(average.values()) / one)
-    strategies: list[tuple[str, Callable[[], Hour]]] = [
-        ("the operator on measured demand", lambda: operated(requests, average, measured=True)),
-        ("static plan for the mean", lambda: operated(requests, average, measured=False)),
-        ("static plan for the peak", lambda: operated(requests, peak, measured=False)),
-    ]
-    for rule in (Rule("waiting", 1), Rule("waiting", 5), *(Rule("in flight", target) for target in (10, 20, 40, 80))):
-        title = f"autoscaler, {rule.target:g} {rule.metric} a replica, {gpu}"
-        strategies.append((title, lambda rule=rule: Autoscaled(model, gpu, price, rule, first).run(requests)))
-    for title, run in strategies:
-        started = time.process_time()
-        hour = run()
-        shares = [
-            share_in_time([item for item in hour.outcomes if item.request.name in names], limits)
-            for names in (CLASSES, *((name,) for name in CLASSES))
-        ]
-        away = sum(item.served is None for item in hour.outcomes) / len(hour.outcomes)
-        print(
-            f"| {title} | {' | '.join(f'{share:.1%}' for share in shares)} | {away:.2%} | {hour.dollars:.2f} "
-            f"| {hour.most_dollars_per_hour:.2f} | {hour.changes} |",
-            flush=True,
-        )
-        print(f"{time.process_time() - started:.0f} s of CPU", flush=True, file=__import__("sys").stderr)
+    print(
+        "| strategy | in time | code | conv | turned away | $ | most $/h | resized |\n|---|---|---|---|---|---|---|---|"
+    )
+    with ProcessPoolExecutor(max_workers=2) as workers:
+        numbers = range(3 + len(RULES))
+        for job in [workers.submit(row, arguments.folder, arguments.times, number) for number in numbers]:
+            print(job.result(), flush=True)
 
 
 def _told(rates: dict[str, float]) -> str:

@@ -139,6 +139,7 @@ def by_class(
     for model, entry in document["models"].items():
         for item in entry["classes"]:
             targets = [(services[target["service"]], target["weight"]) for target in item["targets"]]
+            targets = [(ready, weight) for ready, weight in targets if ready]
             tables[model, item["name"]] = tuple(zip(*targets, strict=True)) or None
             if admission and item["admitRequestsPerSecond"] is not None:
                 buckets[model, item["name"]] = Bucket(item["admitRequestsPerSecond"])

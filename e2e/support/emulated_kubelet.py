@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +32,8 @@ Json = dict[str, Any]
 
 TIMES = {stages.NEVER_READY_PERCENT_ANNOTATION: "100", stages.STOP_SECONDS_ANNOTATION: "3600"}
 """KWOK runs the pod and leaves it alone until its grace period is over."""
+PROBE_SECONDS = 0.1
+"""From an engine that is ready to a pod that says so."""
 POOL_LABEL = "karpenter.sh/nodepool"
 
 
@@ -125,8 +127,8 @@ class EmulatedKubelet:
             self.ports[address] = copy.port
             stack.callback(self.ports.pop, address)
             self.started += 1
-            while not copy.live.healthy and not going.is_set():
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(self._options.startup_seconds + PROBE_SECONDS)
+            assert copy.live.healthy
             if not going.is_set():
                 await asyncio.to_thread(self._set_ready, name)
             await going.wait()
@@ -151,12 +153,10 @@ class EmulatedKubelet:
     def _set_ready(self, name: str) -> None:
         conditions = [{"type": kind, "status": "True", "reason": "Probed"} for kind in ("Ready", "ContainersReady")]
         status = {"status": {"conditions": conditions}}
-        try:
+        with suppress(NotFound):  # deleted meanwhile
             self._cluster.api.merge(
                 PODS, name, status, manager="kubelet", namespace=self._namespace, subresource="status"
             )
-        except NotFound:
-            pass  # deleted meanwhile
 
     def _remove(self, name: str) -> None:
         now = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
