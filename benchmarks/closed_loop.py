@@ -28,7 +28,6 @@ from statistics import mean
 
 from benchmarks.report import machine
 from benchmarks.simulated_fleet import (
-    TWO_CHOICES,
     Outcome,
     Replica,
     Request,
@@ -253,6 +252,15 @@ class Rule:
     target: float
 
 
+def desired(current: int, ready: int, ratio: float) -> int:
+    """Replicas that the autoscaler wants, by metric over target: those that are not ready count as idle when it would grow,
+    and a tenth is ignored."""
+    if ratio > 1:
+        ratio = max(1.0, ratio * ready / current)
+    wish = current if abs(ratio - 1) <= TOLERANCE else max(1, math.ceil(current * ratio))
+    return min(wish, max(2 * current, current + 4))
+
+
 RULES = (Rule("waiting", 1), Rule("waiting", 5), Rule("in flight", 20), Rule("in flight", 40))
 """Several targets, since which one is good is not known before."""
 
@@ -280,7 +288,7 @@ class Autoscaled:
                 hour.pay(self._price * (len(self._ready) + len(self._booting) + len(self._leaving)), SYNC_SECONDS)
                 hour.changes += self._look(look)
                 look += SYNC_SECONDS
-            send(request, fewest(self._ready, request.at, self._chance, TWO_CHOICES), hour)
+            send(request, fewest(self._ready, request.at, self._chance, None), hour)
         for replica in self._all:
             replica.engine.advance(math.inf)
         return hour
@@ -299,13 +307,8 @@ class Autoscaled:
             replica.engine.waiting + (replica.engine.running if self._rule.metric == "in flight" else 0)
             for replica in self._ready
         )
-        # Replicas that are not ready count with a metric of 0 where the rule would grow (HPA's own caution).
-        grown = metric * len(self._ready) / current / self._rule.target
-        ratio = grown if grown > 1 else metric / self._rule.target
-        if metric / self._rule.target > 1 >= grown:
-            ratio = 1.0
-        wish = current if abs(ratio - 1) <= TOLERANCE else max(1, math.ceil(current * ratio))
-        wish = min(wish, max(2 * current, current + 4), int(BUDGET / self._price))
+        wish = desired(current, len(self._ready), metric / self._rule.target)
+        wish = min(wish, int(BUDGET / self._price))
         self._wishes.append((now, wish))
         while self._wishes[0][0] < now - STABILIZATION_SECONDS:
             self._wishes.popleft()

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks.report import machine, percentile
 from benchmarks.simulated_fleet import (
+    TWO_CHOICES,
     Outcome,
     Replica,
     Request,
@@ -136,12 +137,12 @@ class Planned:
 
 RULES: dict[str, Callable[[list[Replica], Planned], Route]] = {
     "class weights": lambda replicas, plan: by_class(replicas, plan.document),
-    "class weights, full scan": lambda replicas, plan: by_class(replicas, plan.document, choices=None),
+    "class weights, two choices": lambda replicas, plan: by_class(replicas, plan.document, choices=TWO_CHOICES),
     "round robin": lambda replicas, _: round_robin(replicas),
+    "least-request, two choices": lambda replicas, _: least_request(replicas, choices=TWO_CHOICES),
     "least-request": lambda replicas, _: least_request(replicas),
-    "least-request, full scan": lambda replicas, _: least_request(replicas, choices=None),
 }
-"""Least-request is Envoy's: the better of two drawn replicas, or, as a full scan, the best of all."""
+"""Least-request is the best of all replicas (of the Service, or of the model), or Envoy's default, the better of two."""
 GRID = [(models, mix, budget) for models, budget in (("70B", 60.0), ("pair", 60.0), ("8B", 15.0)) for mix in MIXES]
 
 

@@ -22,7 +22,7 @@ from servingplan.simulate.pace import Pace
 from servingplan.simulate.sequence import Sequence as Served
 
 TWO_CHOICES = 2
-"""Replicas that Envoy's LEAST_REQUEST looks at for one request; this is its default, which our files keep."""
+"""Replicas that Envoy's LEAST_REQUEST looks at for one request by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,11 @@ def by_class(
     replicas: Iterable[Replica],
     document: Mapping,
     *,
-    choices: int | None = TWO_CHOICES,
+    choices: int | None = None,
     admission: bool = True,
     seed: int = 1,
 ) -> Route:
-    """As the gateway does by ``routing.json``: admission and weights per class, then least-request inside the Service."""
+    """As our Envoy does by ``routing.json``: admission and weights per class, then the fewest in flight of the Service."""
     chance = random.Random(seed)
     services: dict[str, list[Replica]] = defaultdict(list)
     for replica in replicas:
@@ -153,7 +153,7 @@ def by_class(
     return route
 
 
-def least_request(replicas: Iterable[Replica], *, choices: int | None = TWO_CHOICES, seed: int = 1) -> Route:
+def least_request(replicas: Iterable[Replica], *, choices: int | None = None, seed: int = 1) -> Route:
     """Every replica of the model alike: the fewest in flight of ``choices`` drawn ones, or of all."""
     chance, own = random.Random(seed), _by_model(replicas)
     return lambda request: fewest(own[request.model], request.at, chance, choices)
