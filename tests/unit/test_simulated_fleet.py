@@ -20,7 +20,10 @@ from benchmarks.simulated_fleet import (
 from servingplan.api.v1alpha1 import Model
 
 MODEL = Model.model_validate(
-    {"name": "llama-3.1-8b", "classes": [{"name": "a", "inputTokens": 100, "outputTokens": 10}]}
+    {
+        "name": "llama-3.1-8b",
+        "classes": [{"name": "a", "inputTokens": 100, "outputTokens": 10, "requestsPerSecond": "1"}],
+    }
 )
 LIMITS = {("llama-3.1-8b", "a"): (1.0, 0.1)}
 
@@ -75,7 +78,7 @@ def test_the_fewest_in_flight_are_chosen_and_turns_are_taken_in_turn():
     fleet = replicas("one", "two", "three")
     busy, idle, other = fleet
     for replica in (busy, other):
-        replica.engine.admit(1000, 1000, 0.0)
+        replica.engine.admit(100, 100, 0.0)
     request = Request(0.001, "llama-3.1-8b", "a", 100, 10)
     assert least_request(fleet)(request) is idle
     assert by_class(fleet, document({"two": 10000}))(request) is idle
