@@ -60,6 +60,10 @@ test: check control-plane ## every test, those against the real control plane to
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 tests/unit
 	$(RUN)/pytest -q tests/contract e2e
 
+.PHONY: soak
+soak: setup control-plane ## 200 changes of a plan under load, and no request lost (half an hour)
+	CHANGES=200 $(RUN)/pytest -q -s e2e/test_no_request_lost.py
+
 .PHONY: bench
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 	$(RUN)/python -m benchmarks

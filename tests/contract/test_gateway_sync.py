@@ -17,7 +17,7 @@ from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, Kube
 from servingplan.observe.gateway import ask_gateway
 
 pytestmark = pytest.mark.cluster
-SECONDS = 10
+SECONDS = 30
 """Generous: how long it takes is measured by the benchmarks, not here."""
 
 
@@ -97,6 +97,24 @@ def test_a_replica_that_is_not_ready_gets_nothing_and_one_that_is_again_does(gro
     until(lambda: served_by(ground) == {"one-0", "one-2"})
     ground.set_ready("one-1", ready=True)
     until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+
+
+def test_requests_go_to_the_replica_with_the_fewest_in_flight_of_all(ground):
+    own = [ground.replicas[f"one-{number}"] for number in range(3)]
+    before = [replica.requests for replica in own]
+    for replica in own:
+        replica.tokens, replica.token_seconds = 60, 0.05
+    with ThreadPoolExecutor(2) as threads:
+        streams = [threads.submit(ground.envoy.ask, {"model": "m"}) for _ in range(2)]
+        until(lambda: sum(replica.requests for replica in own) - sum(before) == 2)
+        busy = {replica.name for replica, count in zip(own, before, strict=True) if replica.requests > count}
+        for replica in own:
+            replica.tokens = 0  # of the requests that follow
+        assert len(busy) == 2
+        answers = ground.envoy.ask_all([request(b'{"model": "m"}')] * 20, connections=1)
+        assert not any(stream.done() for stream in streams)
+        assert {answer.text for answer in answers} == {replica.name for replica in own} - busy
+        assert {stream.result(30).status for stream in streams} == {200}
 
 
 def test_a_replica_that_is_deleted_is_left_and_a_new_one_found(ground):

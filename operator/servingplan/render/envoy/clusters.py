@@ -64,7 +64,24 @@ def load_assignment(service: str, addresses: Sequence[tuple[str, int]]) -> Json:
 
 _AT_ONCE: Json = {"update_merge_window": "0s"}
 """Ejections count when they happen; Envoy would else gather those of a second."""
-_LEAST_REQUEST: Json = {"lb_policy": "LEAST_REQUEST", "common_lb_config": _AT_ONCE}
+_LEAST_REQUEST: Json = {
+    # Of all replicas, where Envoy would by default look at two: model servers are few and each request is long, so the
+    # better of two is often far from the best (docs/fleet.md has figures).
+    "load_balancing_policy": {
+        "policies": [
+            {
+                "typed_extension_config": {
+                    "name": "envoy.load_balancing_policies.least_request",
+                    "typed_config": {
+                        "@type": f"{TYPE}envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+                        "selection_method": "FULL_SCAN",
+                    },
+                }
+            }
+        ]
+    },
+    "common_lb_config": _AT_ONCE,
+}
 _BY_SESSION: Json = {
     # Consistent hashing with bounded loads: a session moves on when its replica has a quarter more than the mean.
     "lb_policy": "RING_HASH",

@@ -1,0 +1,179 @@
+"""Pods that really answer, where KWOK plays the nodes: each pod's engine is emulated in this process.
+
+What a kubelet does for a replica is done here: the engine is started when the pod has its node, the pod is Ready when
+``/health`` would be 200, and when the pod is to go its engine gets the ``preStop`` pause, takes nothing new, answers what
+it has, and only then is the pod gone. KWOK must be told to keep its hands off: ``TIMES`` on the pod template.
+
+KWOK's addresses lead nowhere, and no address of loopback may stand in an EndpointSlice. So the gateway's folder writes each
+pod's address as the port here on which its engine listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from e2e.cluster import stages
+from e2e.support.cluster import Cluster
+from e2e.support.feed import Feed
+from e2e.support.gateway import on_loopback
+from servingplan.emulate.arguments import Shape, shape
+from servingplan.emulate.launch import Copy, Options
+from servingplan.emulate.pacer import Clock, Pacer
+from servingplan.errors import NotFound
+from servingplan.gateway.folder import Folder
+from servingplan.kube import PODS
+
+Json = dict[str, Any]
+
+TIMES = {stages.NEVER_READY_PERCENT_ANNOTATION: "100", stages.STOP_SECONDS_ANNOTATION: "3600"}
+"""KWOK runs the pod and leaves it alone until its grace period is over."""
+PROBE_SECONDS = 0.1
+"""From an engine that is ready to a pod that says so."""
+POOL_LABEL = "karpenter.sh/nodepool"
+
+
+class EmulatedKubelet:
+    """The kubelet of all plan pods of a namespace. A context.
+
+    Args:
+        gpus: GPU by NodePool.
+        prestop_seconds: pause between the deletion of a pod and the end of its engine; the rendered pods have 15 s.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        cluster: Cluster,
+        namespace: str,
+        *,
+        gpus: Mapping[str, str],
+        startup_seconds: float = 1.0,
+        prestop_seconds: float = 2.0,
+    ) -> None:
+        self._feed, self._cluster, self._namespace, self._gpus = feed, cluster, namespace, gpus
+        self._options = Options(startup_seconds=startup_seconds)
+        self._prestop_seconds = prestop_seconds
+        self.ports: dict[str, int] = {}
+        """Port on loopback by the pod's address."""
+        self.started = 0
+        """Engines so far."""
+        self.stopped = 0
+        self.cut = 0
+        """Engines that ended with answers under way."""
+        self.problems: list[BaseException] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="emulated-kubelet", daemon=True)
+        self._going: dict[str, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
+        self._feed.listen(self._hear, self._tick)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.leave(self._hear, self._tick)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _open(self) -> None:
+        self._pacer = Pacer(Clock())
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._pacer.close()
+
+    def _tick(self, now: float) -> None:
+        pass
+
+    def _hear(self, _: float, kind: str, change: str, item: Json) -> None:
+        if kind == "Pod" and item["metadata"]["namespace"] == self._namespace:
+            self._loop.call_soon_threadsafe(self._see, change, item)
+
+    def _see(self, change: str, pod: Json) -> None:
+        uid = pod["metadata"]["uid"]
+        if change == "DELETED" or "deletionTimestamp" in pod["metadata"]:
+            if uid in self._going:
+                self._going[uid].set()
+        elif uid not in self._going and (pod.get("status") or {}).get("podIP"):
+            self._going[uid] = asyncio.Event()
+            task = self._loop.create_task(self._live(pod, self._going[uid]))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self.problems.append(problem)
+
+    async def _live(self, pod: Json, going: asyncio.Event) -> None:
+        """One pod, from its start to its end."""
+        name, address = pod["metadata"]["name"], pod["status"]["podIP"]
+        assert address not in self.ports, f"two pods have the address {address}"
+        async with AsyncExitStack() as stack:
+            copy = Copy(self._shape(pod), self._pacer, self._options, name=name, port=0)
+            stack.push_async_callback(copy.close)
+            await copy.open()
+            self.ports[address] = copy.port
+            stack.callback(self.ports.pop, address)
+            self.started += 1
+            await asyncio.sleep(self._options.startup_seconds + PROBE_SECONDS)
+            assert copy.live.healthy
+            if not going.is_set():
+                await asyncio.to_thread(self._set_ready, name)
+            await going.wait()
+            await asyncio.sleep(self._prestop_seconds)
+            self.cut += not await copy.live.drain(self._options.drain_seconds)
+            await asyncio.sleep(0.1)  # the last answers are on their way
+            await asyncio.to_thread(self._remove, name)
+            self.stopped += 1
+
+    def _shape(self, pod: Json) -> Shape:
+        container = pod["spec"]["containers"][0]
+        arguments = dict(item.removeprefix("--").split("=", 1) for item in container["args"])
+        return shape(
+            model=arguments["model"],
+            served_model_names=(arguments["served-model-name"],),
+            gpu=self._gpus[pod["spec"]["nodeSelector"][POOL_LABEL]],
+            tensor_parallel=int(arguments["tensor-parallel-size"]),
+            pipeline_parallel=int(arguments["pipeline-parallel-size"]),
+            max_model_len=int(arguments["max-model-len"]),
+        )
+
+    def _set_ready(self, name: str) -> None:
+        conditions = [{"type": kind, "status": "True", "reason": "Probed"} for kind in ("Ready", "ContainersReady")]
+        status = {"status": {"conditions": conditions}}
+        with suppress(NotFound):  # deleted meanwhile
+            self._cluster.api.merge(
+                PODS, name, status, manager="kubelet", namespace=self._namespace, subresource="status"
+            )
+
+    def _remove(self, name: str) -> None:
+        now = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+        self._cluster.try_kubectl("delete", "pod", name, "-n", self._namespace, *now)
+
+
+class LoopbackFolder(Folder):
+    """The gateway's folder, with pods' addresses as they can be reached from here."""
+
+    def __init__(self, path: Path, kubelet: EmulatedKubelet) -> None:
+        super().__init__(path)
+        self._kubelet = kubelet
+
+    def put(self, files: Mapping[str, str]) -> bool:
+        """See ``Folder``."""
+        ports = dict(self._kubelet.ports)
+        moved = {
+            name: on_loopback(text, ports) if name.startswith("envoy-eds") else text for name, text in files.items()
+        }
+        return super().put(moved)

@@ -1,0 +1,181 @@
+"""Twice what the budget serves, through a real Envoy to emulated engines: the top priority keeps its limits, and what there
+is no room for is turned away at once instead of waiting."""
+
+import asyncio
+import json
+import random
+import threading
+from collections import Counter
+
+import pytest
+
+from e2e.support.gateway import Gateway, read_answer, request
+from servingplan.answering import solve_with
+from servingplan.api.v1alpha1 import parse_spec
+from servingplan.cli.imagine import imagined_world
+from servingplan.decide import decide
+from servingplan.emulate.arguments import shape
+from servingplan.emulate.launch import Emulation, Options
+from servingplan.render.routing import routing_document
+
+TOP, LOW = "llama-3.1-8b", "qwen3-8b"
+SECONDS = 15
+TTFT, TPOT = 1.0, 0.1
+"""Both are bounds of the engines' histograms, which tell how many requests were within."""
+TOP_RATE = 5.0
+
+
+def plan(low_rate):
+    """Two nodes of one GPU, and no money for a third."""
+
+    def model(name, priority, rate):
+        chat = {"name": "chat", "inputTokens": 496, "outputTokens": 64, "requestsPerSecond": f"{rate:g}"}
+        limits = {"ttftSeconds": f"{TTFT:g}", "tpotSeconds": f"{TPOT:g}"}
+        return {"name": name, "priority": priority, "slo": limits, "classes": [chat]}
+
+    pool = {"name": "l40s", "gpu": "L40S", "gpusPerNode": 1, "dollarsPerNodeHour": "2", "maxNodes": 5}
+    resize = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "l40s"}
+    return {
+        "metadata": {"name": "chat", "namespace": "llm"},
+        "spec": {
+            "budget": {"dollarsPerHour": "4"},
+            "models": [model(TOP, 100, TOP_RATE), model(LOW, 10, low_rate)],
+            "nodePools": [{**pool, "nodeSelector": {"pool": "l40s"}, "resize": resize}],
+        },
+    }
+
+
+def decided(low_rate):
+    """The fleet of the plan, and the routing document with all of it ready."""
+    manifest = plan(low_rate)
+    world = imagined_world(manifest)
+    fleet = decide(world, solve_with(20)).fleet
+    sets = fleet.replica_sets
+    document = routing_document(
+        plan=world.plan,
+        spec=parse_spec(manifest["spec"])[0],
+        fleet=fleet,
+        facts={item.deployment: item.facts for item in sets},
+        ready={item.deployment: item.replicas for item in sets},
+        previous=None,
+    )
+    return fleet, document
+
+
+class Engines:
+    """One emulated engine behind each Service, on a loop of their own; notes the longest queue."""
+
+    def __init__(self, fleet):
+        self.sets = fleet.replica_sets
+        self.longest_queue = Counter()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        shapes = [
+            shape(model=item.model, gpu=item.gpu, tensor_parallel=item.tensor_parallel, max_model_len=1120)
+            for item in self.sets
+        ]
+        self._emulation = Emulation(shapes, Options(), names=[item.deployment for item in self.sets])
+        self._run(self._emulation.__aenter__())
+        self.copies = {item.model: copy for item, copy in zip(self.sets, self._emulation.copies, strict=True)}
+        self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
+        return self
+
+    def __exit__(self, *_):
+        self._watching.cancel()
+        self._run(self._emulation.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
+
+    async def _watch(self):
+        while True:
+            for model, copy in self.copies.items():
+                self.longest_queue[model] = max(self.longest_queue[model], copy.live.engine.waiting)
+            await asyncio.sleep(0.02)
+
+    def share_in_time(self, model):
+        """By the engine's own histograms, the smaller of the shares within TTFT and TPOT."""
+        tally = self.copies[model].live.engine.tally
+        return min(_share_below(tally.first_token, TTFT), _share_below(tally.per_output_token, TPOT))
+
+
+def _share_below(histogram, bound):
+    within = histogram.counts[: histogram.bounds.index(bound) + 1]
+    return sum(within) / histogram.count
+
+
+async def offer(port, rates, seconds):
+    """Poisson arrivals by model; the answers by model."""
+    chance, answers, tasks = random.Random(11), {model: [] for model in rates}, []
+
+    async def one(model):
+        body = {"model": model, "messages": [{"role": "user", "content": "word" * 496}], "max_tokens": 64}
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(json.dumps(body).encode()))
+        answers[model].append((await read_answer(reader))[0])
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    end = due + seconds
+    while due < end:
+        due += chance.expovariate(sum(rates.values()))
+        await asyncio.sleep(due - loop.time())
+        (model,) = chance.choices(list(rates), list(rates.values()))
+        tasks.append(asyncio.create_task(one(model)))
+    await asyncio.gather(*tasks)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def overload(tmp_path_factory):
+    _, fully = decided(low_rate=100)
+    served_of_low = fully["models"][LOW]["classes"][0]["admitRequestsPerSecond"]
+    rates = {TOP: TOP_RATE, LOW: 2 * (TOP_RATE + served_of_low) - TOP_RATE}
+    fleet, document = decided(rates[LOW])
+    with Engines(fleet) as engines:
+        ports = {item.deployment: engines.copies[item.model].port for item in fleet.replica_sets}
+        with Gateway(tmp_path_factory.mktemp("overload"), document, ports) as gateway:
+            gateway.follow(document["revision"])
+            answers = asyncio.run(offer(gateway.port, rates, SECONDS))
+    return fleet, document, engines, answers
+
+
+def test_the_plan_spends_the_budget_and_serves_the_top_priority_in_full(overload):
+    fleet, document, _, _ = overload
+    assert fleet.dollars_per_hour == 4
+    assert [item.replicas for item in fleet.replica_sets] == [1, 1]
+    admitted = {name: entry["classes"][0]["admitRequestsPerSecond"] for name, entry in document["models"].items()}
+    assert admitted[TOP] is None
+    assert admitted[LOW] > 1
+
+
+def test_the_top_priority_keeps_its_limits(overload):
+    _, _, engines, answers = overload
+    assert {answer.status for answer in answers[TOP]} == {200}
+    assert len(answers[TOP]) > 0.7 * TOP_RATE * SECONDS
+    assert engines.share_in_time(TOP) >= 0.95
+
+
+def test_the_rest_is_turned_away_with_a_time_to_come_again(overload):
+    _, document, _, answers = overload
+    admitted = document["models"][LOW]["classes"][0]["admitRequestsPerSecond"]
+    statuses = Counter(answer.status for answer in answers[LOW])
+    assert set(statuses) == {200, 429}
+    assert 0.7 * admitted * SECONDS <= statuses[200] <= admitted * (SECONDS + 2) + 1
+    for answer in answers[LOW]:
+        if answer.status == 429:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.error["code"] == "rate_limit_exceeded"
+
+
+def test_nothing_queues(overload):
+    _, _, engines, _ = overload
+    assert engines.share_in_time(LOW) >= 0.95, "what is admitted is served in time"
+    assert max(engines.longest_queue.values()) <= 5
