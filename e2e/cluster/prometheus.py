@@ -12,8 +12,9 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -32,16 +33,19 @@ def program() -> Path:
 
 
 class PrometheusProcess:
-    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``; ends with the block."""
+    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``, and ``more`` jobs; ends with the block."""
 
-    def __init__(self, folder: Path, targets: dict[str, str], *, scrape_seconds: int = 1) -> None:
+    def __init__(
+        self, folder: Path, targets: dict[str, str], *, more: Sequence[dict[str, Any]] = (), scrape_seconds: int = 1
+    ) -> None:
         self._folder = folder
         self._port = _free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "global": {"scrape_interval": f"{scrape_seconds}s", "scrape_timeout": f"{scrape_seconds}s"},
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+                *({"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()),
+                *more,
             ],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

@@ -54,7 +54,12 @@ class RealNode:
     """For the length of a block; start it from the main thread. Raises ``NotToBeHadError`` where a program is missing."""
 
     def __init__(
-        self, *, labels: Mapping[str, str], gpus: int, keep: bool = False, say: Callable[[str], None] = lambda text: None
+        self,
+        *,
+        labels: Mapping[str, str],
+        gpus: int,
+        keep: bool = False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``labels`` and ``gpus`` are what an administrator and a device plugin would put onto the node."""
         self._labels, self._gpus, self._keep, self._say = labels, gpus, keep, say

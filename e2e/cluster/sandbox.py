@@ -87,7 +87,12 @@ class Sandbox:
         self.pid = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
 
     def _first_process(self) -> str:
-        lines = ["set -e", f"hostname {self._hostname}", "mount -t sysfs sysfs /sys", "mount -t tmpfs tmpfs /sys/fs/cgroup"]
+        lines = [
+            "set -e",
+            f"hostname {self._hostname}",
+            "mount -t sysfs sysfs /sys",
+            "mount -t tmpfs tmpfs /sys/fs/cgroup",
+        ]
         for name in _CONTROLLERS:
             kind = "none,name=systemd" if name == "systemd" else name
             lines += [f"mkdir /sys/fs/cgroup/{name}", f"mount -t cgroup -o {kind} cgroup /sys/fs/cgroup/{name}"]
