@@ -60,6 +60,10 @@ test: check control-plane ## every test, those against the real control plane to
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 tests/unit
 	$(RUN)/pytest -q tests/contract e2e
 
+.PHONY: real-node
+real-node: setup control-plane ## the stories on a real node (root; builds the kubelet once, some minutes; then part of `make test`)
+	REAL_NODE=1 $(RUN)/pytest -q e2e/real
+
 .PHONY: bench
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 	$(RUN)/python -m benchmarks

@@ -62,7 +62,7 @@ def main() -> None:
             kind = "mounted, pod annotated" if number % 2 else "mounted"
             seconds["gateway-sync"].append(until(lambda wanted=number: revision(synced) == wanted, began))
             if number % 2:
-                touch(scene, number)
+                ground.touch_mounted_gateway()
             seconds[kind].append(until(lambda wanted=number: revision(mounted) == wanted, began))
             print(f"{kind}: {seconds[kind][-1]:.1f} s; gateway-sync: {seconds['gateway-sync'][-1]:.3f} s", flush=True)
     for kind, measured in seconds.items():
@@ -96,13 +96,6 @@ def publish(scene: Scene, number: int) -> None:
         "data": {"routing.json": json.dumps(document), **envoy_files(document, namespace=scene.namespace)},
     }
     scene.api.apply(CONFIG_MAPS, manifest, manager="benchmark", force=True)
-
-
-def touch(scene: Scene, number: int) -> None:
-    """Change an annotation of the mounted gateway's pod, at which the kubelet looks at it at once."""
-    (pod,) = scene.api.list(PODS, namespace=scene.namespace, labels="app=mounted")
-    annotation = {"metadata": {"annotations": {"servingplan.dev/revision": str(number)}}}
-    scene.api.merge(PODS, pod["metadata"]["name"], annotation, manager="benchmark", namespace=scene.namespace)
 
 
 def until(condition: Callable[[], bool], began: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 _CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
+_NAMESPACES = ("--mount", "--net", "--cgroup", "--pid", "--uts", "--fork", "--mount-proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUP_PREFIX = "servingplan-node-"
 # Settings of the whole machine that a kubelet would change: it gets files with the values it wants.
@@ -43,7 +45,13 @@ def missing() -> str:
         return "only root can make one"
     absent = [name for name in _CONTROLLERS if not (_CGROUPS / name / "cgroup.procs").exists()]
     if absent:
-        return f"written for cgroup v1, and {_CGROUPS} has no {', '.join(absent)}"
+        return f"it is written for cgroup v1, and {_CGROUPS} has no {', '.join(absent)}"
+    for program in ("unshare", "ip", "mount"):
+        if shutil.which(program) is None:
+            return f"the program {program} is not on the path"
+    tried = subprocess.run(["unshare", *_NAMESPACES, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if tried.returncode:
+        return f"namespaces are not allowed here: {tried.stderr.strip()}"
     return ""
 
 
@@ -69,8 +77,8 @@ class Sandbox:
 
     def _start(self) -> None:
         self._cgroups = [_own_cgroup(name) for name in _CONTROLLERS]
-        joining = 'for g; do echo $$ > "$g/cgroup.procs"; done; exec unshare --mount --net --cgroup --pid --uts --fork '
-        joining += "--mount-proc --kill-child bash -c " + shlex.quote(self._first_process())
+        inner = shlex.join(["unshare", *_NAMESPACES, "--kill-child", "bash", "-c", self._first_process()])
+        joining = f'for group; do echo $$ > "$group/cgroup.procs"; done; exec {inner}'
         with (self._folder / "sandbox.log").open("wb") as log:
             self._outer = subprocess.Popen(
                 ["bash", "-c", joining, "bash", *map(str, self._cgroups)],

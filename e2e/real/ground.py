@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ class Ground:
         deployment["metadata"]["name"] = "mounted"
         deployment["spec"]["replicas"] = 1
         self.scene.cluster.apply(deployment)
+
+    def touch_mounted_gateway(self) -> None:
+        """Change an annotation of its pod, at which the kubelet looks at what it mounts."""
+        (pod,) = self.scene.api.list(PODS, namespace=self.scene.namespace, labels="app=mounted")
+        change = {"metadata": {"annotations": {"servingplan.dev/touched": str(time.time_ns())}}}
+        name = pod["metadata"]["name"]
+        self.scene.api.merge(PODS, name, change, manager="test", namespace=self.scene.namespace)
 
     def address_of(self, app: str) -> str:
         """Of a gateway's pod, once it is ready."""

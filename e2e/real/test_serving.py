@@ -41,7 +41,8 @@ def test_users_lose_nothing_by_a_swap_of_models_and_little_by_a_crash(scene, gro
 
     wanted = scene.routing()["revision"]
     assert revision(gateway) == wanted
-    wait_for("the kubelet has brought the weights", lambda: revision(mounted) == wanted, seconds=130)
+    ground.touch_mounted_gateway()  # else it takes the kubelet a minute or more
+    wait_for("the kubelet has brought the weights", lambda: revision(mounted) == wanted, seconds=15)
 
 
 def _a_crash_costs_what_was_in_flight(scene, gateway):
