@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import time
 from contextlib import closing
@@ -26,8 +27,8 @@ GPU = "A100-SXM4-80GB"
 POOL_LABELS = {FLEET_LABEL: "real"}
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "gateway"
 _IMAGES = {"servingplan:0.1.0": "servingplan:e2e", "envoyproxy/envoy:distroless-v1.40.0": "envoy:e2e"}
-_GATEWAY_ADDRESS = 80
-"""Number of the gateway's Service in the range, so that the plan can name it before it is there."""
+_GATEWAY_ADDRESSES = itertools.count(80)
+"""Numbers of the gateways' Services in the range, so that a plan can name one before it is there."""
 
 
 class Ground:
@@ -35,8 +36,15 @@ class Ground:
 
     def __init__(self, scene: Scene, node: RealNode) -> None:
         self.scene, self.node = scene, node
-        self.gateway_address = node.network.service_address(_GATEWAY_ADDRESS)
+        self.gateway_address = node.network.service_address(next(_GATEWAY_ADDRESSES))
         """ClusterIP of the gateway."""
+        self._end_what_earlier_stories_left()
+
+    def _end_what_earlier_stories_left(self) -> None:
+        """Pods of namespaces that are going still end in peace, and hold GPUs the while."""
+        kubectl = self.scene.cluster.kubectl
+        kubectl("delete", "pods", "--all", "--all-namespaces", "--force", "--grace-period=0", "--wait=false")
+        wait_for("the node is empty", lambda: not list(self.scene.api.list(PODS)), seconds=30)
 
     def plan(self, *models: Json, **more: Any) -> Json:
         """A plan for models of ``model``, on the node's GPUs, that asks the gateway before it drains."""
