@@ -65,12 +65,12 @@ def main() -> None:
                 ground.touch_mounted_gateway()
             seconds[kind].append(until(lambda wanted=number: revision(mounted) == wanted, began))
             print(f"{kind}: {seconds[kind][-1]:.1f} s; gateway-sync: {seconds['gateway-sync'][-1]:.3f} s", flush=True)
-    for kind, measured in seconds.items():
-        ordered = sorted(measured)
-        print(
-            f"{kind}: {len(ordered)} changes, {ordered[0]:.2f} to {ordered[-1]:.2f} s, "
-            f"median {ordered[len(ordered) // 2]:.2f} s"
-        )
+        for kind, measured in seconds.items():
+            ordered = sorted(measured)
+            print(
+                f"{kind}: {len(ordered)} changes, {ordered[0]:.2f} to {ordered[-1]:.2f} s, "
+                f"median {ordered[len(ordered) // 2]:.2f} s"
+            )
 
 
 def publish(scene: Scene, number: int) -> None:
