@@ -46,6 +46,9 @@ def missing() -> str:
     absent = [name for name in _CONTROLLERS if not (_CGROUPS / name / "cgroup.procs").exists()]
     if absent:
         return f"it is written for cgroup v1, and {_CGROUPS} has no {', '.join(absent)}"
+    closed = [name for name in _CONTROLLERS if not os.access(_below(name), os.W_OK)]
+    if closed:
+        return f"no cgroup may be made for {', '.join(closed)}"
     for program in ("unshare", "ip", "mount"):
         if shutil.which(program) is None:
             return f"the program {program} is not on the path"
@@ -160,7 +163,8 @@ def _below(controller: str) -> Path:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.removeprefix("name=").split(","):
-            return _CGROUPS / controller / path.lstrip("/")
+            own = _CGROUPS / controller / path.lstrip("/")
+            return own if own.is_dir() else _CGROUPS / controller  # a container may see its own as the root
     raise SandboxError(f"no cgroup of {controller} in /proc/self/cgroup")
 
 
