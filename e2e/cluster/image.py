@@ -176,21 +176,19 @@ def _libraries(binaries: Iterable[Path]) -> set[Path]:
 
 
 def _dependencies(*names: str) -> Iterator[importlib.metadata.Distribution]:
-    """The distributions that these need to run, themselves included where they are installed as files."""
+    """The distributions that these need to run, and these; our own source is a layer of its own."""
     waiting, seen = [(name, "") for name in names], set[tuple[str, str]]()
-    given: set[str] = set()
     while waiting:
         name, extra = waiting.pop()
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
         found = importlib.metadata.distribution(name)
+        if (found.name, extra) in seen:
+            continue
+        seen.add((found.name, extra))
         for line in found.requires or ():
             needed = Requirement(line)
             if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                 waiting += [(needed.name, one) for one in ("", *needed.extras)]
-        if found.name not in given and found.name != "servingplan":
-            given.add(found.name)
+        if not extra and found.name != "servingplan":
             yield found
 
 

@@ -139,12 +139,12 @@ def revision(address: str, port: int = 8080) -> int:
         return int(json.loads(connection.getresponse().read())["revision"])
 
 
-def ask(address: str, body: Json | None, *, path: str = "/v1/chat/completions", port: int = 8080) -> tuple[int, Json]:
+def ask(address: str, body: Json, *, port: int = 8080) -> tuple[int, Json]:
     """Status and JSON of one request."""
     with closing(http.client.HTTPConnection(address, port, timeout=30)) as connection:
-        connection.request("POST", path, body=json.dumps(body) if body is not None else None)
+        connection.request("POST", "/v1/chat/completions", body=json.dumps(body))
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read() or b"null")
+        return answer.status, json.loads(answer.read())
 
 
 def chat(*, tokens: int, model: str = SMALL, stream: bool = False) -> Json:

@@ -15,7 +15,7 @@ from servingplan.kube import PODS
 from servingplan.render.envoy import STATS_PATH
 
 OFFERED = 9.0
-ENGINE_COUNTER, ENVOY_COUNTER = "vllm:request_success_total", "envoy_http_local_rate_limit_enabled"
+COUNTERS = ("vllm:request_success_total", "envoy_http_local_rate_limit_enabled")
 
 
 @pytest.fixture
@@ -110,10 +110,13 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
         wait_for("more replicas serve", lambda: len(scene.ready_pods()) >= 2, seconds=60, shown=ground.pods)
         scene.wait_ready(seconds=30)
     assert traffic.lost == []
-    finished = scraping.value(f'sum({{__name__="{ENGINE_COUNTER}"}})')
-    counted = scraping.value(f"sum({ENVOY_COUNTER})")
-    assert finished > 0
-    assert counted == pytest.approx(len(traffic.outcomes), rel=0.1)
+    for counter in COUNTERS:
+        wait_for(
+            f"every request is in {counter}, once",
+            lambda counter=counter: scraping.value(f"sum({counter})") == len(traffic.outcomes),
+            seconds=10,
+            shown=lambda counter=counter: (scraping.value(f"sum({counter})"), len(traffic.outcomes)),
+        )
 
 
 def _rate(scene):

@@ -87,6 +87,7 @@ def _weights_leave_a_replica_that_is_deleted_and_come_back(scene, gateway):
     began = time.monotonic()
     wait_for("the class has no target", lambda: scene.weights(SMALL) == {}, seconds=SETTLED_SECONDS)
     wait_for("the gateway says so", lambda: ask(gateway, chat(tokens=3))[0] == 503, seconds=SETTLED_SECONDS)
+    assert "error" in ask(gateway, chat(tokens=3))[1]
     assert ask(gateway, chat(tokens=3, model=OTHER))[0] == 200
     wait_for("another serves", lambda: ask(gateway, chat(tokens=3))[0] == 200, seconds=60)
     print(f"a new replica served {time.monotonic() - began:.1f} s after the last was deleted by force")
