@@ -64,6 +64,10 @@ test: check control-plane ## every test, those against the real control plane to
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (half an hour)
 	CHANGES=200 $(RUN)/pytest -q -s e2e/test_no_request_lost.py
 
+.PHONY: real-node
+real-node: setup control-plane ## the stories on a real node (root; builds the kubelet once, some minutes; then part of `make test`)
+	REAL_NODE=1 $(RUN)/pytest -q e2e/real
+
 .PHONY: bench
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 	$(RUN)/python -m benchmarks

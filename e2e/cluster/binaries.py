@@ -63,6 +63,12 @@ TOOLS = (
 """The control plane, and what the demo needs."""
 ON_DEMAND = (Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),)
 """Built by the test that first asks for it."""
+NODE = Tool(
+    "kubelet",
+    {f"k8s.io/kubernetes/cmd/{program}": program for program in ("kubelet", "kube-proxy")},
+    f"-s -w {_VERSION_FLAGS}",
+)
+"""Of a real node: some minutes more, so it is built only for the stories that run on one."""
 
 
 def cache_folder() -> Path:
@@ -74,7 +80,7 @@ def cache_folder() -> Path:
 
 def program(name: str) -> Path:
     """Path of a built program; builds its tool first where it is missing."""
-    tool = next(tool for tool in (*TOOLS, *ON_DEMAND) if name in tool.programs.values())
+    tool = next(tool for tool in (*TOOLS, *ON_DEMAND, NODE) if name in tool.programs.values())
     return build(tool) / name
 
 
@@ -84,9 +90,14 @@ def module_folder(tool_name: str, module: str) -> Path:
     return Path(out.strip())
 
 
+def is_built(tool: Tool) -> bool:
+    """Whether its programs are in the cache."""
+    return shutil.which("go") is not None and (_folder(tool) / ".complete").exists()
+
+
 def build(tool: Tool) -> Path:
     """Folder that holds the tool's programs, built if it is not there yet. Raises ``BuildError``."""
-    folder = cache_folder() / "bin" / f"{tool.name}-{_key(tool)}"
+    folder = _folder(tool)
     if (folder / ".complete").exists():
         return folder
     source = TOOLS_FOLDER / tool.name
@@ -107,6 +118,10 @@ def build(tool: Tool) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _folder(tool: Tool) -> Path:
+    return cache_folder() / "bin" / f"{tool.name}-{_key(tool)}"
 
 
 def _key(tool: Tool) -> str:

@@ -37,12 +37,14 @@ import kubernetes.config
 
 from e2e.cluster import binaries, karpenter, kubeconfig, stages
 from e2e.cluster.certificates import Authority, Certificate
+from e2e.cluster.network import NodeNetwork
 from e2e.cluster.nodes import NODE_TYPES, NodeType
 from e2e.cluster.stages import PodTimes
 
 _FOLDER_PREFIX = "servingplan-cluster-"
 _START_SECONDS = 60
 _POLL_SECONDS = 0.05
+_LOOPBACK = "127.0.0.1"
 _SERVICE_RANGE = "10.96.0.0/16"
 _POD_RANGE = "10.244.0.0/16"
 _NODE_ADDRESS = "192.0.2.1"  # of no machine (RFC 5737); all nodes say they have it
@@ -75,14 +77,19 @@ class ControlPlane:
         pod_times: PodTimes | None = None,
         node_types: Sequence[NodeType] = NODE_TYPES,
         audit: bool = False,
+        network: NodeNetwork | None = None,
         keep: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """``node_types`` are what Karpenter can rent; ``keep`` leaves the folder (logs, kubeconfig) behind."""
+        """``node_types`` are what Karpenter can rent; ``keep`` leaves the folder (logs, kubeconfig) behind.
+
+        With a ``network`` there are no simulated nodes: the API server listens there, for a real one (``RealNode``).
+        """
         self._with_karpenter = karpenter
         self._pod_times = pod_times or PodTimes()
         self._node_types = node_types
         self._audit = audit
+        self._network = network
         self._keep = keep
         self._say = say
         self._programs: dict[str, _Program] = {}
@@ -153,6 +160,15 @@ class ControlPlane:
             "PATH": os.pathsep.join([*folders, os.environ["PATH"]]),
         }
 
+    @property
+    def authority(self) -> Path:
+        """Certificate of who signs for users and servers here."""
+        return self._authority.certificate.certificate
+
+    def credentials(self, name: str, *, user: str, group: str | None = None) -> Path:
+        """A kubeconfig of a user's."""
+        return self._write_kubeconfig(name, self._authority.issue(name, user=user, group=group))
+
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Output of a kubectl command. Raises ``StartError`` with its words if it fails."""
         command = [str(binaries.program("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
@@ -172,8 +188,8 @@ class ControlPlane:
         _remove_abandoned_folders()
         self._end_on_sigterm()
         self.folder = self._own_folder()
-        programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"]
-        programs += ["karpenter"] * self._with_karpenter
+        programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+        programs += ["kwok"] * (self._network is None) + ["karpenter"] * self._with_karpenter
         self._paths = {name: binaries.program(name) for name in programs}  # builds what is missing
         started = time.monotonic()
         self._ports = dict(zip((*programs, "etcd peers", "metrics"), _free_ports(len(programs) + 2), strict=True))
@@ -187,7 +203,8 @@ class ControlPlane:
         self._wait("kube-apiserver", self._answers(f"{self.server}/readyz"))
         self._start_manager(rest["kube-controller-manager"])
         self._start_scheduler(rest["kube-scheduler"])
-        self._start_kwok(rest["kwok"], stages_file)
+        if self._network is None:
+            self._start_kwok(rest["kwok"], stages_file)
         if self._with_karpenter:
             self.install_crds(crds)
             self._start_karpenter(rest["karpenter"])
@@ -196,10 +213,14 @@ class ControlPlane:
 
     def _make_certificates(self) -> None:
         self._authority = Authority(self.folder / "certificates")
-        self.serving_certificate = self._authority.issue("serving", hosts=("127.0.0.1", "localhost"))
+        hosts, address = (_LOOPBACK, "localhost"), _LOOPBACK
+        if self._network is not None:
+            address = self._network.host_address
+            hosts += (address, self._network.service_address(1))
+        self.serving_certificate = self._authority.issue("serving", hosts=hosts)
         self._service_accounts = self._authority.issue("service-accounts")
         admin = self._authority.issue("admin", group="system:masters")
-        self.server = f"https://127.0.0.1:{self._ports['kube-apiserver']}"
+        self.server = f"https://{address}:{self._ports['kube-apiserver']}"
         self._tls = ssl.create_default_context(cafile=str(self._authority.certificate.certificate))
         self._tls.load_cert_chain(admin.certificate, admin.key)
         self.kubeconfig = self._write_kubeconfig("admin", admin)
@@ -231,18 +252,29 @@ class ControlPlane:
         self._spawn(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self._ports['etcd']}",
-            *self._serving_flags("kube-apiserver"),
+            *self._serving_flags("kube-apiserver", self._network.host_address if self._network else _LOOPBACK),
             f"--client-ca-file={self._authority.certificate.certificate}",
             # The verifying key is read from a certificate as well as from a public key.
             f"--service-account-key-file={self._service_accounts.certificate}",
             f"--service-account-signing-key-file={self._service_accounts.key}",
             "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-cluster-ip-range={_SERVICE_RANGE}",
             "--authorization-mode=Node,RBAC",
-            # A loopback address may not be an endpoint of the Service `kubernetes`, which nothing here uses.
-            "--endpoint-reconciler-type=none",
+            *self._network_flags(),
             *self._audit_flags(),
         )
+
+    def _network_flags(self) -> list[str]:
+        if self._network is None:
+            # A loopback address may not be an endpoint of the Service `kubernetes`, which nothing here uses.
+            return [f"--service-cluster-ip-range={_SERVICE_RANGE}", "--endpoint-reconciler-type=none"]
+        own = self._authority.issue("kubelet-client", group="system:masters")
+        return [
+            f"--service-cluster-ip-range={self._network.services}",
+            f"--advertise-address={self._network.host_address}",
+            f"--kubelet-client-certificate={own.certificate}",
+            f"--kubelet-client-key={own.key}",
+            "--kubelet-preferred-address-types=InternalIP",
+        ]
 
     def _start_manager(self, own_kubeconfig: Path) -> None:
         self._spawn(
@@ -295,9 +327,9 @@ class ControlPlane:
         for name in self._programs.keys() & {"kwok", "karpenter"}:
             self._wait(name, self._answers(f"http://127.0.0.1:{ports[name]}/readyz"))
 
-    def _serving_flags(self, program: str) -> list[str]:
+    def _serving_flags(self, program: str, address: str = _LOOPBACK) -> list[str]:
         return [
-            "--bind-address=127.0.0.1",
+            f"--bind-address={address}",
             f"--secure-port={self._ports[program]}",
             f"--tls-cert-file={self.serving_certificate.certificate}",
             f"--tls-private-key-file={self.serving_certificate.key}",

@@ -1,18 +1,14 @@
 """A real Prometheus as a child process: the one on the path, else Debian's package, unpacked into the user's cache folder.
 
-The package is fetched by ``apt-get download`` and unpacked by ``dpkg -x``, neither of which needs root nor installs
-anything. Its version is the one that the host's release has; ``VERSION`` is the one the tests were written against.
+``VERSION`` is the one the tests were written against.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -22,26 +18,18 @@ from typing import Any, Self
 
 import yaml
 
-from e2e.cluster.binaries import cache_folder
+from e2e.cluster import debian
+from e2e.cluster.debian import NotToBeHadError as NotToBeHadError
 
 VERSION = "2.42"
-FETCH_SECONDS = 120
 START_SECONDS = 20
-
-
-class NotToBeHadError(RuntimeError):
-    """There is no Prometheus on this host, and none can be fetched; the text says why, in one line."""
 
 
 def program() -> Path:
     """Path of a Prometheus; fetches it first where it is missing. Raises ``NotToBeHadError``."""
     if found := shutil.which("prometheus"):
         return Path(found)
-    folder = cache_folder() / "bin" / "prometheus-debian"
-    path = folder / "usr" / "bin" / "prometheus"
-    if not path.exists():
-        _fetch(folder)
-    return path
+    return debian.unpacked("prometheus-debian", ("prometheus",)) / "usr" / "bin" / "prometheus"
 
 
 def promtool() -> Path:
@@ -52,46 +40,8 @@ def promtool() -> Path:
     return Path(path)
 
 
-def _fetch(folder: Path) -> None:
-    for needed in ("apt-get", "dpkg"):
-        if shutil.which(needed) is None:
-            raise NotToBeHadError(f"no prometheus on the path, and no {needed} to fetch Debian's package with")
-    print("prometheus: fetching Debian's package (19 MB) into the cache", file=sys.stderr, flush=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        try:
-            _run(["apt-get", "download", "--quiet", "prometheus"], Path(scratch))
-            package = next(Path(scratch).glob("prometheus_*.deb"), None)
-            if package is None:
-                raise NotToBeHadError("apt-get download prometheus brought no package")
-            _run(["dpkg", "-x", package.name, "unpacked"], Path(scratch))
-        except (subprocess.SubprocessError, OSError) as error:
-            why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            raise NotToBeHadError(
-                f"no prometheus on the path, and Debian's package cannot be had: {why[-1] if why else error}"
-            ) from error
-        try:
-            (Path(scratch) / "unpacked").rename(folder)
-        except OSError:
-            if not folder.exists():  # else another run was faster
-                raise
-
-
-def _run(command: list[str], folder: Path) -> None:
-    subprocess.run(
-        command,
-        cwd=folder,
-        check=True,
-        timeout=FETCH_SECONDS,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-
-
 class PrometheusProcess:
-    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``; ends with the block.
+    """Scrapes ``targets`` (host:port by job) every ``scrape_seconds``, and ``more`` jobs; ends with the block.
 
     ``labels`` (by job) are added to what is scraped; ``rules`` are files of rules, evaluated as often.
     """
@@ -101,6 +51,7 @@ class PrometheusProcess:
         folder: Path,
         targets: dict[str, str],
         *,
+        more: Sequence[dict[str, Any]] = (),
         scrape_seconds: int = 1,
         labels: Mapping[str, Mapping[str, str]] | None = None,
         rules: Sequence[Path] = (),
@@ -116,11 +67,14 @@ class PrometheusProcess:
             },
             "rule_files": [str(path) for path in rules],
             "scrape_configs": [
-                {
-                    "job_name": job,
-                    "static_configs": [{"targets": [target], "labels": dict((labels or {}).get(job, {}))}],
-                }
-                for job, target in targets.items()
+                *(
+                    {
+                        "job_name": job,
+                        "static_configs": [{"targets": [target], "labels": dict((labels or {}).get(job, {}))}],
+                    }
+                    for job, target in targets.items()
+                ),
+                *more,
             ],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

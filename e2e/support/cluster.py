@@ -71,9 +71,16 @@ def own_cluster() -> Iterator[Cluster]:
     """A control plane of the session's own, with Karpenter, all pools empty."""
     with (
         ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
-        _client(plane.kubeconfig) as client,
+        cluster_of(plane, has_karpenter=True, has_kwok=True) as cluster,
     ):
-        cluster = Cluster(plane.kubeconfig, client, plane.serving_certificate, has_karpenter=True, has_kwok=True)
+        yield cluster
+
+
+@contextmanager
+def cluster_of(plane: ControlPlane, *, has_karpenter: bool = False, has_kwok: bool = False) -> Iterator[Cluster]:
+    """A control plane with the CRD in it."""
+    with _client(plane.kubeconfig) as client:
+        cluster = Cluster(plane.kubeconfig, client, plane.serving_certificate, has_karpenter, has_kwok)
         _prepare(cluster)
         yield cluster
 

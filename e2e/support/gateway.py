@@ -346,12 +346,12 @@ class Gateway(EnvoyProcess):
 
     def __init__(self, folder: Path, document: Json, ports: Mapping[str, int], *, concurrency: int = 1) -> None:
         """``ports`` are of the servers, by Service."""
-        port, admin_port = free_ports(2)
+        port, admin_port, stats_port = free_ports(3)
         namespace = document["plan"].partition("/")[0]
         self._places = {f"{name}.{namespace}.svc.cluster.local": where for name, where in ports.items()}
         self._namespace = namespace
         self._mount = Mount(folder / "routing")
-        place = envoy.Place(folder=str(self._mount.folder), port=port, admin_port=admin_port)
+        place = envoy.Place(str(self._mount.folder), port, admin_port, stats_port)
         super().__init__(place, log=folder / "log", concurrency=concurrency)
         self._swap(document)
 

@@ -97,7 +97,7 @@ class GatewayGround:
             self.sync = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "servingplan", "gateway-sync", "--config-map", CONFIG_MAP),
-                    *("-n", NAMESPACE, *where, "--admin-port", str(self.place.admin_port)),
+                    *("-n", NAMESPACE, *where, "--admin-port", str(self.place.admin_port), "--stats-port", "0"),
                 ],
                 env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ import re
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 
@@ -211,5 +212,17 @@ def test_a_swapped_document_is_followed_without_a_restart_and_without_a_lost_req
     rejected = {name: value for name, value in stats.items() if name.endswith("update_rejected")}
     assert len(rejected) >= 3
     assert set(rejected.values()) == {0}
-    assert stats["listener_manager.listener_create_success"] == 1
+    assert stats["listener_manager.listener_create_success"] == 2  # the counters' too
     assert stats["listener_manager.listener_modified"] == 0
+
+
+def test_prometheus_finds_counters_where_nobody_can_stop_or_read_envoy(gateway):
+    gateway.ask({"model": "qwen"})
+    url = f"http://127.0.0.1:{gateway.place.stats_port}"
+    with urllib.request.urlopen(f"{url}{envoy.STATS_PATH}", timeout=5) as answer:
+        assert b"envoy_http_local_rate_limit_enabled{" in answer.read()
+    for method, path in (("POST", "/quitquitquit"), ("GET", "/config_dump"), ("POST", envoy.STATS_PATH), ("GET", "/")):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{url}{path}", method=method), timeout=5)
+        refused.value.close()
+        assert refused.value.code == 404, path

@@ -37,6 +37,9 @@ def gateway_sync(
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where Envoy listens.")] = 8080,
     admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Envoy's admin endpoint, on loopback.")] = 9901,
+    stats_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where Prometheus finds Envoy's counters; 0: nowhere.")
+    ] = 9902,
 ) -> None:
     """Keep Envoy's files by the routing ConfigMap and the replicas that are ready, within milliseconds of a change."""
     import logging
@@ -51,7 +54,7 @@ def gateway_sync(
         api=Kube.connect(),
         namespace=namespace,
         config_map=config_map,
-        place=Place(folder=str(directory), port=port, admin_port=admin_port),
+        place=Place(folder=str(directory), port=port, admin_port=admin_port, stats_port=stats_port or None),
         folder=Folder(directory),
     )
     for ending in (signal.SIGTERM, signal.SIGINT):

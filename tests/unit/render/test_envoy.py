@@ -214,3 +214,9 @@ def test_a_large_plan_fits_into_a_config_map():
     }
     files = envoy.envoy_files({**document(entry("chat")), "models": models}, namespace="llm")
     assert sum(len(text) for text in files.values()) < 2**19
+
+
+def test_counters_are_shown_on_the_usual_port_and_nowhere_if_none_is_given():
+    (listener,) = envoy.bootstrap()["static_resources"]["listeners"]
+    assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 9902}
+    assert "static_resources" not in envoy.bootstrap(envoy.Place())

@@ -18,6 +18,7 @@ import yaml
 from servingplan.render.envoy.clusters import clusters, eds, load_assignment, services
 from servingplan.render.envoy.listener import listener
 from servingplan.render.envoy.routes import route_configuration
+from servingplan.render.envoy.stats import STATS_PATH, stats_resources
 from servingplan.render.envoy.terms import (
     CLASS_HEADER,
     MODEL_HEADER,
@@ -37,6 +38,7 @@ __all__ = [
     "REVISION_HEADER",
     "REVISION_PATH",
     "SESSION_HEADER",
+    "STATS_PATH",
     "Place",
     "bootstrap",
     "clusters",
@@ -79,6 +81,7 @@ def endpoint_files(document: Json, addresses: Mapping[str, Sequence[tuple[str, i
 
 def bootstrap(place: Place = USUAL) -> Json:
     """What an Envoy is started with that follows the files. Its admin endpoint is for its own pod alone."""
+    shown = {} if place.stats_port is None else stats_resources(place.stats_port, place.admin_port)
     return {
         "node": {"id": "servingplan", "cluster": "servingplan"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": place.admin_port}}},
@@ -86,6 +89,7 @@ def bootstrap(place: Place = USUAL) -> Json:
             "lds_config": place.followed("envoy-lds.yaml"),
             "cds_config": place.followed("envoy-cds.yaml"),
         },
+        **({"static_resources": shown} if shown else {}),
     }
 
 

@@ -36,6 +36,8 @@ class Place:
     folder: str = "/etc/envoy/routing"
     port: int = 8080
     admin_port: int = 9901
+    stats_port: int | None = None
+    """Where it shows its counters to Prometheus, and nothing else of its admin endpoint."""
 
     def followed(self, name: str) -> Json:
         """A file that is read again when anything in its folder is moved. The kubelet swaps a link there; watching the
@@ -44,5 +46,5 @@ class Place:
         return {"path_config_source": source, "resource_api_version": "V3"}
 
 
-USUAL = Place()
+USUAL = Place(stats_port=9902)
 """Of a ConfigMap that is mounted."""

@@ -1,0 +1,125 @@
+"""Prometheus scrapes pods as it finds them; what it counts is what users send, and a step of it grows the fleet."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from e2e.cluster import prometheus
+from e2e.cluster.prometheus import PrometheusProcess
+from e2e.real.traffic import Traffic
+from e2e.support.plans import SMALL
+from e2e.support.waiting import wait_for
+from servingplan.kube import PODS
+from servingplan.render.envoy import STATS_PATH
+
+OFFERED = 9.0
+COUNTERS = ("vllm:request_success_total", "envoy_http_local_rate_limit_enabled")
+
+
+@pytest.fixture
+def scraping(scene, tmp_path):
+    """A Prometheus that scrapes the ports ``http`` of engines and ``stats`` of gateways, of pods as they come and go."""
+    try:
+        prometheus.program()
+    except prometheus.NotToBeHadError as error:
+        pytest.skip(str(error))
+    found = tmp_path / "pods.json"
+    job = {
+        "job_name": "pods",
+        "file_sd_configs": [{"files": [str(found)]}],
+        "relabel_configs": [{"source_labels": ["__meta_path"], "target_label": "__metrics_path__"}],
+    }
+    with Discovery(scene, found), PrometheusProcess(tmp_path / "prometheus", {}, more=[job]) as running:
+        yield running
+
+
+class Discovery:
+    """What Prometheus' discovery of pods does, which Debian's build of it is without: keeps a file of its targets."""
+
+    def __init__(self, scene, file):
+        self._scene, self._file = scene, file
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopped.set()
+        self._thread.join(10)
+
+    def _follow(self):
+        written = None
+        while not self._stopped.wait(0.5):
+            pods = self._scene.api.list(PODS, namespace=self._scene.namespace)
+            text = json.dumps([target for pod in pods for target in _targets(pod)])
+            if text != written:
+                partial = self._file.with_suffix(".partial")
+                partial.write_text(text)
+                partial.rename(self._file)
+                written = text
+
+
+def _targets(pod):
+    """Of one pod, as Prometheus' file format has them."""
+    metadata, address = pod["metadata"], pod.get("status", {}).get("podIP")
+    wanted = {"stats": STATS_PATH} if metadata["labels"].get("app") else {"http": "/metrics"}
+    for container in pod["spec"]["containers"] if address else ():
+        for port in container.get("ports", ()):
+            if port["name"] in wanted:
+                labels = {
+                    "namespace": metadata["namespace"],
+                    "pod": metadata["name"],
+                    "__meta_path": wanted[port["name"]],
+                }
+                yield {"targets": [f"{address}:{port['containerPort']}"], "labels": labels}
+
+
+def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
+    scene, operator, ground, scraping, witness
+):
+    demand = {"prometheus": {"url": scraping.url, "window": "1m"}}
+    scene.apply(ground.plan(ground.model(6), demand=demand))
+    ground.apply_gateway()
+    gateway = ground.address_of("gateway")
+    scene.wait_ready(seconds=60)
+    assert len(scene.ready_pods()) == 1
+
+    with Traffic(gateway, requests_per_second=OFFERED, tokens=(18,)) as traffic:
+        scene.wait_condition("DemandKnown", reason="Measured", seconds=60)
+        wait_for(
+            "demand is what is offered",
+            lambda: _rate(scene) == pytest.approx(OFFERED, rel=0.15),
+            seconds=60,
+            shown=lambda: _rate(scene),
+        )
+        traffic.requests_per_second = 3 * OFFERED
+        stepped = time.monotonic()
+        wait_for("the fleet grows", lambda: len(scene.pods()) >= 2, seconds=60, shown=lambda: _rate(scene))
+        print(f"another replica was made {time.monotonic() - stepped:.1f} s after the step")
+        wait_for(
+            "demand is what is offered now",
+            lambda: _rate(scene) == pytest.approx(3 * OFFERED, rel=0.15),
+            seconds=max(1, 60 - (time.monotonic() - stepped)),
+            shown=lambda: _rate(scene),
+        )
+        print(f"demand {_rate(scene):.1f} of {3 * OFFERED:g} requests/s {time.monotonic() - stepped:.1f} s after it")
+        wait_for("more replicas serve", lambda: len(scene.ready_pods()) >= 2, seconds=60, shown=ground.pods)
+        scene.wait_ready(seconds=30)
+    assert traffic.lost == []
+    for counter in COUNTERS:
+        wait_for(
+            f"every request is in {counter}, once",
+            lambda counter=counter: scraping.value(f"sum({counter})") == len(traffic.outcomes),
+            seconds=10,
+            shown=lambda counter=counter: (scraping.value(f"sum({counter})"), len(traffic.outcomes)),
+        )
+
+
+def _rate(scene):
+    (entry,) = scene.plan()["status"]["classes"]
+    assert entry["model"] == SMALL
+    return float(entry["requestsPerSecond"])
