@@ -85,21 +85,14 @@ def _pace(model: str, precision: str, gpu: str, tensor: int, pipeline: int, max_
 # --- arrivals -------------------------------------------------------------------------------------------------------
 
 
-def poisson(
-    classes: Sequence[tuple[str, str, float, int, int]], number: int, *, seed: int, vary: bool = False
-) -> list[Request]:
-    """``number`` requests of a Poisson stream over classes (model, name, requests/s, prompt, output tokens).
-
-    ``vary``: lengths are exponential with these means, at least one token and at most four times the mean.
-    """
+def poisson(classes: Sequence[tuple[str, str, float, int, int]], number: int, *, seed: int) -> list[Request]:
+    """``number`` requests of a Poisson stream over classes (model, name, requests/s, prompt, output tokens)."""
     chance = random.Random(seed)
     rates = [item[2] for item in classes]
     now, found = 0.0, []
     for _ in range(number):
         now += chance.expovariate(sum(rates))
         model, name, _, prompt, output = chance.choices(classes, rates)[0]
-        if vary:
-            prompt, output = (max(1, round(min(4.0, chance.expovariate(1.0)) * mean)) for mean in (prompt, output))
         found.append(Request(now, model, name, prompt, output))
     return found
 
