@@ -46,7 +46,7 @@ demo-down: setup ## end what `make demo KEEP=1` left running
 
 .PHONY: unit
 unit: setup ## the fast tests, no cluster (what a bare pytest runs)
-	$(RUN)/pytest -q -n 2
+	$(RUN)/pytest -q -n 2 --dist worksteal
 
 .PHONY: check
 check: setup ## formatting, lint, types, import contracts
@@ -57,7 +57,7 @@ check: setup ## formatting, lint, types, import contracts
 
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
-	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 tests/unit
+	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
 	$(RUN)/pytest -q tests/contract e2e
 
 .PHONY: soak
@@ -65,7 +65,7 @@ soak: setup control-plane ## 200 changes of a plan under load, and no request lo
 	CHANGES=200 $(RUN)/pytest -q -s e2e/test_no_request_lost.py
 
 .PHONY: real-node
-real-node: setup control-plane ## the stories on a real node (root; builds the kubelet once, some minutes; then part of `make test`)
+real-node: setup control-plane ## the stories on a real node (root; builds the kubelet once, some minutes)
 	REAL_NODE=1 $(RUN)/pytest -q e2e/real
 
 .PHONY: bench

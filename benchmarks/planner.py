@@ -247,7 +247,7 @@ def grid(seconds: float) -> None:
     print("\n".join(compared), flush=True)
 
 
-def ties(seconds: float, seeds: int = 5) -> None:
+def ties(seconds: float, seeds: int = 3) -> None:
     """Three models with near-tied shapes: what a second and ``seconds`` bring."""
     for budget in (15.0, 30.0, 60.0):
         questions = [near_tied(seed, budget) for seed in range(seeds)]
@@ -256,7 +256,7 @@ def ties(seconds: float, seeds: int = 5) -> None:
             table(title, forms("near-tied", questions, seconds=limit, gap=0.01))
 
 
-def certificates(seconds: float, seeds: int = 5) -> None:
+def certificates(seconds: float, seeds: int = 3) -> None:
     """CPU seconds to a certificate of 1 % on near-tied shapes, ours and the plain form; ``seconds`` is where they give up."""
     print(f"\n### CPU seconds to 1 %, given up after {seconds:g} s of wall clock\n")
     print(

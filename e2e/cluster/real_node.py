@@ -36,19 +36,16 @@ _POLL_SECONDS = 0.1
 Json = dict[str, Any]
 
 
-def cached() -> bool:
-    """Whether everything that is fetched or built for it is there already."""
-    return debian.folder_of(_DEBIAN).exists() and binaries.is_built(binaries.NODE)
-
-
 def missing() -> str:
-    """Why there can be no real node here, or not without minutes of building, in one line; empty where there can."""
+    """Why there is no real node here, or none was asked for, in one line; empty where there can be one."""
     if platform.machine() != "x86_64":
         return f"its images are put together for x86_64, and this is {platform.machine()}"
     if why := sandbox.missing():
         return why
-    if not cached() and os.environ.get("REAL_NODE") != "1":
-        return "the kubelet is not built yet, which takes minutes: run `make real-node` once, or set REAL_NODE=1"
+    if os.environ.get("REAL_NODE") != "1":
+        return (
+            "it needs root and builds a kubelet, which takes minutes the first time: `make real-node`, or REAL_NODE=1"
+        )
     return ""
 
 

@@ -1,6 +1,7 @@
 """Questions for the tests: the worked example of Jiang et al., and random ones that are small but awkward."""
 
 import random
+from functools import partial
 from pathlib import Path
 
 from servingplan.model.question import (
@@ -13,7 +14,10 @@ from servingplan.model.question import (
     SurviveRule,
     question_from_json,
 )
+from servingplan.solve import solve as solve_fully
 
+solve = partial(solve_fully, why_infeasible=False)
+"""Without the search for what excludes a plan, which has tests of its own and takes longer than most plans."""
 EXAMPLES = Path(__file__).parents[3] / "examples" / "questions"
 
 

@@ -5,11 +5,10 @@ import time
 import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
-from servingplan.solve import solve
 from servingplan.solve.incumbent import is_better, running_plan
 from servingplan.solve.instance import instance_of
 from servingplan.verify import verify
-from tests.unit.solve.questions import random_question
+from tests.unit.solve.questions import random_question, solve
 from tests.unit.solve.test_methods import assert_consistent, without_seconds
 
 

@@ -9,10 +9,10 @@ import os
 
 import pytest
 
-from servingplan.solve import METHODS, solve
+from servingplan.solve import METHODS
 from servingplan.verify import verify
 from tests.unit.solve.brute_force import best_values, better, most_copies, values_of
-from tests.unit.solve.questions import random_question
+from tests.unit.solve.questions import random_question, solve
 
 COMPARATORS = [name for name in METHODS if name not in ("exact", "anytime")]
 BLOCKS = 6

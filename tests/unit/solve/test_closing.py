@@ -2,14 +2,14 @@
 
 import pytest
 
-from servingplan.solve import anytime, solve
+from servingplan.solve import anytime
 from servingplan.solve.by_model import ByModel, node_prices, prices_of
 from servingplan.solve.instance import instance_of
 from servingplan.solve.levels import Effort
 from servingplan.solve.milp import Stopwatch, load
 from servingplan.solve.relax import Relaxation, optimise
 from servingplan.verify import verify
-from tests.unit.solve.questions import random_question
+from tests.unit.solve.questions import random_question, solve
 from tests.unit.solve.test_anytime import large
 from tests.unit.solve.test_methods import assert_consistent
 

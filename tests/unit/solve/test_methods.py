@@ -6,9 +6,9 @@ import math
 import pytest
 
 from servingplan.model.question import QuestionError
-from servingplan.solve import METHODS, solve
+from servingplan.solve import METHODS
 from servingplan.verify import verify
-from tests.unit.solve.questions import random_question, worked_example
+from tests.unit.solve.questions import random_question, solve, worked_example
 
 COMPARATORS = [name for name in METHODS if name not in ("anytime", "exact")]
 QUESTIONS = 60

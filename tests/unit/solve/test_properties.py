@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.model.question import Question, Running
-from servingplan.solve import solve
 from servingplan.solve.instance import instance_of
 from servingplan.verify import verify
-from tests.unit.solve.questions import random_question
+from tests.unit.solve.questions import random_question, solve
 
 EXACT = 1e-9
 always = settings(derandomize=True, deadline=None, max_examples=25, database=None)

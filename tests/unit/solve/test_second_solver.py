@@ -9,9 +9,9 @@ import pytest
 
 from papers.p1.instance import Cell, question_of
 from papers.p1.second import contradictions, second_optimum
-from servingplan.solve import METHODS, solve
+from servingplan.solve import METHODS
 from servingplan.verify import verify
-from tests.unit.solve.questions import random_question
+from tests.unit.solve.questions import random_question, solve
 
 COMPARATORS = [name for name in METHODS if name not in ("exact", "anytime")]
 BLOCKS = 6

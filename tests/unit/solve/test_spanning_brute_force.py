@@ -13,8 +13,8 @@ import pytest
 from scipy.optimize import linprog
 
 from servingplan.model.question import Pool, Question, RequestClass, Shape, SurviveRule
-from servingplan.solve import solve
 from servingplan.verify import verify
+from tests.unit.solve.questions import solve
 
 BLOCKS = 4
 EACH = 6
