@@ -90,11 +90,6 @@ def module_folder(tool_name: str, module: str) -> Path:
     return Path(out.strip())
 
 
-def is_built(tool: Tool) -> bool:
-    """Whether its programs are in the cache."""
-    return shutil.which("go") is not None and (_folder(tool) / ".complete").exists()
-
-
 def build(tool: Tool) -> Path:
     """Folder that holds the tool's programs, built if it is not there yet. Raises ``BuildError``."""
     folder = _folder(tool)
