@@ -286,6 +286,12 @@ def test_a_change_of_weights_is_followed(stage):
 
 
 def test_no_request_is_lost_over_twenty_changes_under_load(stage):
+    """Changes of weights, of the same classes: Envoy Gateway numbers the rules, and one more class moves the others."""
+    stage.follow(FIRST)
+    while {
+        status for name in ("chat", "long-in") for status, _ in stage.ask(20, model="meta/llama", **{"class": name})
+    } != {200}:
+        time.sleep(0.2)
     results, stop = Counter(), threading.Event()
 
     def load(seed):
