@@ -26,7 +26,7 @@ $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 
 .venv/.locked: uv.lock pyproject.toml $(UV)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or newer was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
-	$(UV) sync --locked --quiet --python "$$(command -v $(PYTHON))"
+	$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v $(PYTHON))"
 	@touch $@
 
 .PHONY: setup
@@ -58,7 +58,7 @@ check: setup ## formatting, lint, types, import contracts
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
-	$(RUN)/pytest -q tests/contract e2e
+	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e
 
 .PHONY: soak
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (half an hour)

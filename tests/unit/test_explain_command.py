@@ -43,6 +43,7 @@ def test_the_explanation_of_the_example_is_the_golden_one():
     assert printed == GOLDEN.read_text()
 
 
+@pytest.mark.slow
 def test_json_holds_the_question_and_an_answer_whose_claims_are_verified(tmp_path):
     result = run(example(tmp_path, budget={"dollarsPerHour": "40"}), "-o", "json")
     data = json.loads(result.stdout)
@@ -62,6 +63,7 @@ def test_what_cannot_be_had_leaves_with_three_and_the_smallest_changes(tmp_path)
     assert "2 nodes of h100 at least: lower it to 1" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_spec_that_nothing_can_serve_leaves_with_two_and_says_what_would_do(tmp_path):
     models = yaml.safe_load(EXAMPLE.read_text())["spec"]["models"]
     models[1]["slo"]["tpotSeconds"] = "0.0001"

@@ -105,6 +105,7 @@ def proposal_of(tally, most=3):
     return propose(tally, model=MODEL, precision="bf16", gpus=gpus, most=most, requests_per_second=30.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
 def test_on_a_plan_no_fit_is_cheaper_than_the_finest_classes(objective):
     spec, pools = plan_of(objective=objective)
@@ -128,6 +129,7 @@ def test_on_a_plan_no_fit_is_cheaper_than_the_finest_classes(objective):
     assert found.recommended in range(3)
 
 
+@pytest.mark.slow
 def test_where_nodes_are_short_finer_classes_serve_more_of_every_class():
     spec, pools = plan_of(budget={"dollarsPerHour": "30"})
     found = priced(proposal_of(mixed_tally()), spec=spec, pools=pools, model="llama-3.1-8b", solve=answered)

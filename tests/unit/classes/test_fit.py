@@ -53,6 +53,7 @@ def plain_sums(requests):
     )
 
 
+@pytest.mark.slow
 @thorough
 @given(st.lists(any_request, min_size=1, max_size=40), st.booleans())
 def test_every_request_is_counted_once_and_in_the_class_that_its_match_names(requests, output_known):

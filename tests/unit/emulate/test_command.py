@@ -73,6 +73,7 @@ def rendered_arguments():
     return template["spec"]["containers"][0]["args"]
 
 
+@pytest.mark.slow
 def test_a_rendered_replica_runs_and_its_stream_survives_sigterm(tmp_path, rendered_arguments):
     with emulator(tmp_path, *rendered_arguments, "--gpu=h100=H100-SXM-80GB,l40s=L40S", "--pool=l40s") as (
         process,
@@ -92,6 +93,7 @@ def test_a_rendered_replica_runs_and_its_stream_survives_sigterm(tmp_path, rende
     assert "at most 64 sequences" in log
 
 
+@pytest.mark.slow
 def test_a_crash_ends_the_process(tmp_path):
     with emulator(tmp_path, "serve", "llama-3.1-8b", "--gpu", "L40S", "--fail_after", "0.05") as (process, _):
         assert process.wait(10) == 1

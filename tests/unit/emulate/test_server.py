@@ -276,6 +276,7 @@ async def test_it_fails_as_it_is_asked_to(emulate):
         assert client.live.engine.slowdown == 1
 
 
+@pytest.mark.slow
 async def test_a_hung_engine_answers_nothing_and_goes_on_where_it_stood(emulate):
     async with emulate() as client:
         running = asyncio.create_task(client.chat(max_tokens=2000).__aenter__())

@@ -42,6 +42,7 @@ def test_the_baselines_rent_what_the_budget_pays():
     assert (counts["RTX4090"], counts["A6000"], counts["H100-SXM-80GB"]) == (113, 72, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", FAST, ids=lambda cell: cell.name)
 def test_the_second_formulation_agrees_on_the_grid(cell):
     question = question_of(cell)
@@ -76,6 +77,7 @@ def test_contradictions_are_told():
     assert "planner proves" in contradictions(dollars, (Optimum("dollars", 3.0, 3.0),))[0]
 
 
+@pytest.mark.slow
 def test_the_part_stands_before_p2(tmp_path):
     page = tmp_path / "papers.md"
     text = part(Scope(cells=(Cell("8B", "T1", 15.0, 1),), figure_9_gpus=(4,), ablated=(("T1", 15.0),)))

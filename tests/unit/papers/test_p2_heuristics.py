@@ -69,6 +69,7 @@ def test_gh_leaves_idle_what_phase_one_bought_and_agh_does_not():
     assert checked(instance, adaptive.plan(), adaptive.cost) == pytest.approx(3.0 + 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "seed"), CASES)
 def test_every_method_is_feasible_and_none_is_dearer_than_what_it_starts_from(size, seed):
     instance = generate(size, seed)

@@ -92,6 +92,7 @@ POOLS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     pools=POOLS,

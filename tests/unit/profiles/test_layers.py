@@ -19,6 +19,7 @@ def every_split(layers, seconds):
             yield (max(times), sum(times)), split
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(layers=st.integers(1, 10), seconds=st.lists(RISING, min_size=1, max_size=4))
 def test_no_split_has_a_faster_slowest_stage_or_with_that_a_smaller_sum(layers, seconds):

@@ -80,6 +80,7 @@ def test_the_manifests_are_the_ones_kept():
 weights = st.dictionaries(st.from_regex(r"s[0-9]{1,3}", fullmatch=True), st.integers(1, 10_000), max_size=40)
 
 
+@pytest.mark.slow
 @thorough
 @given(weights)
 def test_weights_are_whole_complete_and_the_largest_is_last(given_weights):

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ def test_a_deployment_is_named_so_that_people_recognise_it():
     assert names.deployment_name("7b", "m", "3fa9c1" + "0" * 58) == "p7b-m-3fa9c1"
 
 
+@pytest.mark.slow
 @thorough
 @given(plans, models, digests, digests)
 def test_another_replica_is_another_deployment(plan, model, one, other):

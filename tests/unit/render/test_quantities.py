@@ -40,6 +40,7 @@ def test_the_amount_stays_the_same_or_is_rounded_up_to_thousandths(text):
     assert amount(canonical_quantity(text)) == Fraction(math.ceil(amount(text) * 1000), 1000)
 
 
+@pytest.mark.slow
 @thorough
 @given(written)
 def test_canonical_once_is_canonical_for_ever(text):

@@ -137,6 +137,7 @@ limits = st.sampled_from([(1, 1), (2, 16), (4, 64), (8, 2048)])
 paces = st.sampled_from(sorted(PACES))
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(requests_lists, limits, paces)
 def test_it_does_what_the_plain_scheduler_does(requests, limit, key):

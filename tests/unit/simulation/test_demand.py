@@ -76,6 +76,7 @@ def test_the_plan_is_made_for_what_comes_not_for_what_is_declared():
     assert driver.serving_rate(LLAMA) == pytest.approx(20, rel=0.15)
 
 
+@pytest.mark.slow
 def test_equal_demand_makes_no_writes():
     driver, _ = measured()
     minutes(driver, 5)  # past the least lifetime of the first plan
@@ -122,6 +123,7 @@ def test_a_rate_that_swings_within_what_runs_moves_no_node():
         assert nodes(driver) == 4
 
 
+@pytest.mark.slow
 def test_prometheus_away_moves_nothing_until_the_last_good_rates_are_too_old():
     driver, traffic = measured(rate=20)
     minutes(driver, 5)
@@ -182,6 +184,7 @@ def test_a_mode_that_asks_is_asked_once(mode):
     assert driver.decision.waiting.hash == waiting
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_approved_follows_in_weights_alone():
     driver, traffic = measured(rate=18)
     driver.cluster.edit(plan(model(), **MEASURED, mode="Approve"))
@@ -225,6 +228,7 @@ def test_without_demand_in_the_spec_the_declared_rates_take_over():
     assert driver.settle().nodes == {"l40s": 2}
 
 
+@pytest.mark.slow
 def test_the_largest_multiple_of_a_measured_mix_is_served():
     driver, _ = measured(objective="MaximizeService", budget="8")
     assert nodes(driver) == 4

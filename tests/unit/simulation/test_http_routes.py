@@ -191,6 +191,7 @@ def test_a_plan_that_goes_takes_weights_away_first():
     assert route["metadata"]["ownerReferences"][0]["name"] == "chat"
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(edits=EDITS, ticks=st.integers(0, 6))
 def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks):

@@ -1,5 +1,6 @@
 """Random plans through random events: the driver watches every write, and in the end the cluster is what is planned."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ class Life:
         self.driver.check_settled()
 
 
+@pytest.mark.slow
 @MODEST
 @given(story=events, keeps_up=st.booleans(), start=st.integers(0, 5), stop=st.integers(0, 4), boot=st.integers(0, 4))
 def test_a_life_on_pools_that_are_sized(story, keeps_up, start, stop, boot):
@@ -87,6 +89,7 @@ def test_a_life_on_pools_that_are_sized(story, keeps_up, start, stop, boot):
     Life(pools, nodes=0, controllers_keep_up=keeps_up, start_ticks=start, stop_ticks=stop, boot_ticks=boot).live(story)
 
 
+@pytest.mark.slow
 @MODEST
 @given(story=events, keeps_up=st.booleans(), start=st.integers(0, 5), stop=st.integers(0, 4))
 def test_a_life_on_fixed_nodes(story, keeps_up, start, stop):
@@ -94,6 +97,7 @@ def test_a_life_on_fixed_nodes(story, keeps_up, start, stop):
     Life(pools, nodes=2, controllers_keep_up=keeps_up, start_ticks=start, stop_ticks=stop).live(story)
 
 
+@pytest.mark.slow
 @MODEST
 @given(story=events, unlucky=st.integers(2, 5))
 def test_a_life_in_which_some_replicas_never_get_ready(story, unlucky):
@@ -114,6 +118,7 @@ def crowded(big, middle, small, image):
     )
 
 
+@pytest.mark.slow
 @settings(MODEST, max_examples=4)
 @given(
     edits=st.lists(

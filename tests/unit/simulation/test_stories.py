@@ -163,6 +163,7 @@ def test_a_free_fixed_node_that_the_budget_does_not_hold_beside_the_old_one_is_r
     assert driver.spend == 4
 
 
+@pytest.mark.slow
 def test_a_new_image_does_without_nodes_that_the_provider_does_not_have():
     driver = operator(plan())
     settled(driver)
@@ -234,6 +235,7 @@ def packed(*, big="4", small="30", image=None, big_image=None):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit",
     [
@@ -252,6 +254,7 @@ def test_on_two_full_nodes_nothing_that_is_planned_stays_pending_after_an_edit(e
     settled(driver)
 
 
+@pytest.mark.slow
 def test_on_two_full_nodes_nothing_that_is_planned_stays_pending_after_a_loss_and_a_return():
     driver = operator(packed(big="60", small="200"), nodes=2)
     settled(driver)
@@ -486,6 +489,7 @@ def test_maximising_service_spends_the_budget_on_the_mix_and_follows_it_down():
     assert settled(driver).nodes == {"l40s": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_crash_between_any_two_writes_changes_nothing_about_the_end(edited):
     driver = operator(plan())

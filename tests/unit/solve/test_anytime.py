@@ -78,6 +78,7 @@ def test_the_plan_is_never_worse_than_the_running_fleet(seconds):
         assert not is_better(running.values, values, tolerance=2e-4), seed
 
 
+@pytest.mark.slow
 def test_what_it_planned_is_kept_when_it_runs():
     for seed in range(23_000, 23_015):
         question = random_question(seed)
@@ -107,6 +108,7 @@ def test_the_deadline_is_kept(objective):
     assert answer.gap < 0.5
 
 
+@pytest.mark.slow
 def test_work_limits_give_the_same_plan_every_time():
     question = large(budget=10.0)
     first, second = (without_seconds(solve(question, method="anytime", node_limit=1)) for _ in range(2))

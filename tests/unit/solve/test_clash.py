@@ -187,6 +187,7 @@ def impossible_questions(count):
             yield seed, question
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(3))
 def test_the_clash_is_a_smallest_one_and_each_change_the_smallest_that_does(block):
     kinds = set()
@@ -244,6 +245,7 @@ def test_several_floors_over_the_budget_clash_with_it():
     )
 
 
+@pytest.mark.slow
 def test_a_clash_of_very_many_limits_is_told_in_few_lines():
     pools = tuple(Pool(name=f"p{i}", gpus_per_node=1, dollars_per_node_hour=1.0, max_nodes=0) for i in range(40))
     shapes = tuple(Shape(name=f"s{i}", model="m", gpus={f"p{i}": 1}, requests_per_second={"k": 1.0}) for i in range(40))

@@ -28,6 +28,7 @@ def always_apart(monkeypatch):
     monkeypatch.setattr(anytime, "MODELS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [1e-4, 0.03])
 def test_taking_apart_gives_the_plan_and_the_proof_of_the_exact_method(always_apart, gap):
     for seed in range(31_000, 31_030):
@@ -41,6 +42,7 @@ def test_taking_apart_gives_the_plan_and_the_proof_of_the_exact_method(always_ap
             assert abs(first.value - other.value) <= (gap + TOLERANCE) * max(abs(first.value), abs(other.value)), seed
 
 
+@pytest.mark.slow
 def test_no_plan_is_cheaper_than_the_sum_over_models():
     told = 0
     for seed in range(32_000, 32_090):
@@ -63,6 +65,7 @@ def test_no_plan_is_cheaper_than_the_sum_over_models():
     assert told > 20
 
 
+@pytest.mark.slow
 def test_no_plan_reaches_a_scale_whose_price_is_above_what_there_is():
     told = 0
     for seed in range(33_000, 33_120):
@@ -82,6 +85,7 @@ def test_no_plan_reaches_a_scale_whose_price_is_above_what_there_is():
     assert told > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
 def test_larger_questions_are_certified_to_a_per_cent(objective):
     question = large(objective, budget=30.0)

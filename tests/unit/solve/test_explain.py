@@ -43,6 +43,7 @@ def largest(question):
     return max((most_copies(question, shape) for shape in question.shapes), default=0)
 
 
+@pytest.mark.slow
 def test_the_worth_of_one_more_unit_is_the_difference_of_the_best_plans():
     kinds = set()
     tried = 0

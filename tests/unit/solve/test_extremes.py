@@ -150,6 +150,7 @@ def test_a_hundred_thousand_nodes(method):
     assert answer.dollars_per_hour == pytest.approx(1e5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])

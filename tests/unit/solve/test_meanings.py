@@ -197,6 +197,7 @@ def test_spot_pools_may_only_carry_what_can_be_lost():
     assert answer.replicas == {"a": 8, "sb": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
 def test_survival_that_cannot_hold_is_infeasible_with_the_smallest_change(objective):
     rule = (SurviveRule(event="AnyNode"),)
@@ -259,6 +260,7 @@ def test_a_late_answer_admits_it():
     assert answer.stopped == "deadline"
 
 
+@pytest.mark.slow
 def test_a_work_limit_is_admitted_and_gives_the_same_plan_every_time():
     asked = hard()
     first, second = (solved(asked, node_limit=1).model_copy(update={"seconds": 0.0}) for _ in range(2))

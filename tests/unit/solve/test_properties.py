@@ -78,6 +78,7 @@ def test_more_demand_served_in_full_is_never_cheaper(seed):
         assert before.dollars_per_hour <= after.dollars_per_hour + 1e-9
 
 
+@pytest.mark.slow
 @always
 @given(seeds, st.randoms(use_true_random=False))
 def test_the_order_of_lists_changes_nothing(seed, shuffled):
@@ -89,6 +90,7 @@ def test_the_order_of_lists_changes_nothing(seed, shuffled):
     assert solve(question).model_copy(update={"seconds": 0.0}) == solve(other).model_copy(update={"seconds": 0.0})
 
 
+@pytest.mark.slow
 @always
 @given(seeds, st.randoms(use_true_random=False))
 def test_renaming_changes_names_only(seed, shuffled):
@@ -126,6 +128,7 @@ def anonymous(items):
     return [item.model_copy(update={"name": "x"}) for item in items]
 
 
+@pytest.mark.slow
 @always
 @given(seeds, st.booleans())
 def test_a_plan_that_runs_proposes_no_moves(seed, survive):

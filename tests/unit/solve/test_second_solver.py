@@ -1,9 +1,4 @@
-"""Bounds and values against a second formulation and a second copy of HiGHS, where enumeration would take too long.
-
-`EXHAUSTIVE=1`, which `make test` sets, asks 96 questions instead of 48.
-"""
-
-import os
+"""Bounds and values against a second formulation and a second copy of HiGHS, where enumeration would take too long."""
 
 import pytest
 
@@ -15,7 +10,7 @@ from tests.unit.solve.questions import random_question, solve
 
 COMPARATORS = [name for name in METHODS if name not in ("exact", "anytime")]
 BLOCKS = 6
-QUESTIONS = 96 if os.environ.get("EXHAUSTIVE") else 48
+QUESTIONS = 96
 CUT_SHORT = {
     "deadline": {"deadline_seconds": 0.03},
     "one node": {"node_limit": 1},
@@ -23,6 +18,7 @@ CUT_SHORT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_no_value_passes_the_others_bound(block):
     for seed in range(500_000 + block, 500_000 + QUESTIONS, BLOCKS):
@@ -40,6 +36,7 @@ def test_no_value_passes_the_others_bound(block):
                     assert answer.levels[0].value == pytest.approx(second[0].value, rel=2e-4, abs=1e-6), (seed, method)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", CUT_SHORT.values(), ids=CUT_SHORT)
 @pytest.mark.parametrize("cell", [Cell("8B", "T3", 30.0, 3), Cell("70B", "T2", 15.0, 2)], ids=lambda cell: cell.name)
 def test_the_bound_of_a_search_cut_short_is_true(cell, limits):

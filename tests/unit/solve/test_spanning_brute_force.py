@@ -51,6 +51,7 @@ def spanning_question(seed):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_no_plan_is_better(block):
     for seed in range(block * EACH, block * EACH + EACH):
