@@ -14,7 +14,6 @@ from typing import Literal
 
 from servingplan.api.v1alpha1 import PlanSpec, Prometheus, seconds_of
 from servingplan.demand.change import gain_over, threshold
-from servingplan.demand.counts import Interval
 from servingplan.demand.estimate import Estimate, estimate
 from servingplan.model.decision import Finding
 from servingplan.model.fleet import AdoptedDemand
@@ -33,7 +32,8 @@ HARD_CEILING = 1000.0
 LEAST_REFERENCE = 1.0
 """Requests/s; stands in for a declared rate below it."""
 LASTED = 0.8
-"""Part of the window that unbelievable intervals must fill."""
+"""Part of the window that unbelievable intervals must fill. Before there are counts for as much of it, a rate that was
+adopted rests on few requests, and those that follow may correct it at once."""
 
 Source = Literal["Measured", "LastGood", "Declared"]
 
@@ -102,7 +102,10 @@ def choose(spec: PlanSpec, world: Observation, before: AdoptedDemand | None) -> 
             doubted += [doubt] if doubt else []
             continue
         fresh[key] = found
-        urgent = urgent or (key in known and _refutes(found, item.intervals, known[key]))
+        thin = sum(length for _, length, _ in item.intervals) < LASTED * seconds_of(source.window)
+        urgent = urgent or (
+            key in known and (thin or found.changed_at is not None) and _refutes(found, item, known[key])
+        )
     rates = {
         key: _rounded(max(item.requests_per_second, float(source.floor) * declared[key])) for key, item in fresh.items()
     }
@@ -197,12 +200,10 @@ def _believed(
     return found, None
 
 
-def _refutes(found: Estimate, intervals: tuple[Interval, ...], adopted: float) -> bool:
+def _refutes(found: Estimate, item: Arrivals, adopted: float) -> bool:
     """Whether the requests since the last change cannot have come at the adopted rate."""
-    if found.changed_at is None:
-        return False
     gain = gain_over(adopted, found.mean * found.seconds, found.seconds)
-    return gain >= threshold(intervals) * found.dispersion
+    return gain >= threshold(item.intervals) * found.dispersion
 
 
 def _differs(rate: float, adopted: float, standard_error: float) -> bool:

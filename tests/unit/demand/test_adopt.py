@@ -81,6 +81,13 @@ def test_a_drift_waits_for_the_next_window_and_a_small_one_for_ever():
     assert chosen(stream(100, seed=2), before=adopted(98.0, 600)).rates[KEY] == 98
 
 
+def test_a_rate_that_rests_on_few_requests_is_corrected_at_once():
+    """The first readings of a stream of 10/s told 14/s; nothing has changed since."""
+    assert chosen(stream(10, seconds=120), before=adopted(14.0, 1)).rates[KEY] == pytest.approx(10, rel=0.1)
+    assert chosen(stream(10, seconds=120), before=adopted(10.5, 1)).rates[KEY] == 10.5
+    assert chosen(stream(10, seconds=300), before=adopted(14.0, 1)).rates[KEY] == 14
+
+
 def test_a_surge_does_not_wait():
     surge = stream(lambda moment: 30 if moment >= 255 else 10)
     assert chosen(surge, before=adopted(10.0, 0.5)).rates[KEY] == pytest.approx(30, rel=0.15)
