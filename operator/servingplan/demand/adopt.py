@@ -32,8 +32,9 @@ HARD_CEILING = 1000.0
 LEAST_REFERENCE = 1.0
 """Requests/s; stands in for a declared rate below it."""
 LASTED = 0.8
-"""Part of the window that unbelievable intervals must fill. Before there are counts for as much of it, a rate that was
-adopted rests on few requests, and those that follow may correct it at once."""
+"""Part of the window that unbelievable intervals must fill, and that the first counts of a class must."""
+FIRST_ERROR = 0.05
+"""Relative standard error at which the first counts of a class need not fill the window."""
 
 Source = Literal["Measured", "LastGood", "Declared"]
 
@@ -101,11 +102,12 @@ def choose(spec: PlanSpec, world: Observation, before: AdoptedDemand | None) -> 
         if found is None:
             doubted += [doubt] if doubt else []
             continue
+        if key in known:
+            urgent = urgent or (found.changed_at is not None and _refutes(found, item, known[key]))
+        elif not _tells(found, item, source, declared[key]):
+            doubted.append(f"{key}: too few requests were counted yet")
+            continue
         fresh[key] = found
-        thin = sum(length for _, length, _ in item.intervals) < LASTED * seconds_of(source.window)
-        urgent = urgent or (
-            key in known and (thin or found.changed_at is not None) and _refutes(found, item, known[key])
-        )
     rates = {
         key: _rounded(max(item.requests_per_second, float(source.floor) * declared[key])) for key, item in fresh.items()
     }
@@ -198,6 +200,15 @@ def _believed(
         horizon_seconds=seconds_of(spec.change.resolve_every),
     )
     return found, None
+
+
+def _tells(found: Estimate, item: Arrivals, source: Prometheus, declared: float) -> bool:
+    """Whether a first rate rests on enough requests to take the place of the declared one until the next window."""
+    return (
+        sum(length for _, length, _ in item.intervals) >= LASTED * seconds_of(source.window)
+        or found.standard_error <= FIRST_ERROR * found.mean
+        or _refutes(found, item, declared)
+    )
 
 
 def _refutes(found: Estimate, item: Arrivals, adopted: float) -> bool:

@@ -81,11 +81,20 @@ def test_a_drift_waits_for_the_next_window_and_a_small_one_for_ever():
     assert chosen(stream(100, seed=2), before=adopted(98.0, 600)).rates[KEY] == 98
 
 
-def test_a_rate_that_rests_on_few_requests_is_corrected_at_once():
-    """The first readings of a stream of 10/s told 14/s; nothing has changed since."""
-    assert chosen(stream(10, seconds=120), before=adopted(14.0, 1)).rates[KEY] == pytest.approx(10, rel=0.1)
-    assert chosen(stream(10, seconds=120), before=adopted(10.5, 1)).rates[KEY] == 10.5
-    assert chosen(stream(10, seconds=300), before=adopted(14.0, 1)).rates[KEY] == 14
+@pytest.mark.parametrize(
+    ("declared", "rate", "seconds", "told"),
+    [
+        pytest.param("10", 14, 15, False, id="a reading that may be chance"),
+        pytest.param("10", 14, 60, True, id="enough requests"),
+        pytest.param("10", 90, 15, True, id="too many to be chance"),
+        pytest.param("0.1", 0.2, 60, False, id="few requests"),
+        pytest.param("0.1", 0.2, 285, True, id="few requests over the window"),
+    ],
+)
+def test_first_counts_replace_what_is_declared_once_they_tell(declared, rate, seconds, told):
+    found = chosen(stream(rate, seconds=seconds), spec=spec_of(declared))
+    assert found.sources[KEY] == ("Measured" if told else "Declared")
+    assert (f"{KEY}: too few requests were counted yet" in found.finding.message) == (not told)
 
 
 def test_a_surge_does_not_wait():
