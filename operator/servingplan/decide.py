@@ -712,7 +712,8 @@ def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, A
 
 def _rendered(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = spec.gateway.http_route
-    return [] if wanted is None else http_routes(world.plan, wanted, document)
+    standing = {live.name: live.manifest for live in world.objects if live.kind == HTTP_ROUTE and live.ours}
+    return [] if wanted is None else http_routes(world.plan, wanted, document, standing)
 
 
 def gateway_follows(world: Observation, spec: PlanSpec) -> bool | None:

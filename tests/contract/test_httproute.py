@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -39,6 +39,7 @@ NAMESPACE, PLAN, GATEWAY = "llm", "chat", "public"
 UPSTREAMS = ("chat-a", "chat-b")
 REQUESTS = 2000
 FLIPS = 50
+EDITS = 40
 SLOW_SECONDS = 16.0
 """Longer than the 15 s after which Envoy ends a request by itself."""
 
@@ -110,8 +111,8 @@ def entry(name, weights, *, match=None, admitted=None):
     return {"name": name, "match": match or {}, "admitRequestsPerSecond": admitted, "targets": targets}
 
 
-def document(*classes, model="meta/llama", **more):
-    models = {model: {"defaultClass": classes[-1]["name"], "classes": list(classes)}, **more}
+def document(*classes, model="meta/llama", default=None, **more):
+    models = {model: {"defaultClass": default or classes[-1]["name"], "classes": list(classes)}, **more}
     return {"version": 1, "plan": f"{NAMESPACE}/{PLAN}", "revision": 1, "services": [], "models": models}
 
 
@@ -170,6 +171,14 @@ class Stage:
         self.publish(routing)
         self.settled(lambda found: not found)
         time.sleep(0.2)
+
+    def begin(self, routing):
+        """Follow, and wait until every class is answered."""
+        self.follow(routing)
+        (model,) = routing["models"].values()
+        for name in [item["name"] for item in model["classes"]]:
+            while {status for status, _ in self.ask(20, model="meta/llama", **{"class": name})} != {200}:
+                time.sleep(0.2)
 
     def connection(self):
         return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30))
@@ -284,40 +293,87 @@ def test_a_change_of_weights_is_followed(stage):
         print(f"{what}: p50 {ranked[49]:.0f} ms, p99 {ranked[98]:.0f} ms of {len(times)}")
 
 
-def test_no_request_is_lost_over_twenty_changes_under_load(stage):
-    """Changes of weights, of the same classes: Envoy Gateway numbers the rules, and one more class moves the others."""
-    stage.follow(FIRST)
-    while {
-        status for name in ("chat", "long-in") for status, _ in stage.ask(20, model="meta/llama", **{"class": name})
-    } != {200}:
-        time.sleep(0.2)
-    results, stop = Counter(), threading.Event()
+@contextmanager
+def load(stage, classes):
+    """Asks for each class from a thread of its own until the block ends; then has the answers by (class, status, body)."""
+    found, stop = Counter(), threading.Event()
 
-    def load(seed):
-        found = Counter()
+    def ask(name):
+        mine = Counter()
         while not stop.is_set():
-            for status, body in stage.ask(50, model="meta/llama", **{"class": ("chat", "long-in")[seed % 2]}):
-                found[status, body] += 1
-        return found
+            for status, body in stage.ask(50, model="meta/llama", **({"class": name} if name else {})):
+                mine[name, status, body] += 1
+        return mine
 
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(load, seed) for seed in range(3)]
+    with ThreadPoolExecutor(len(classes)) as threads:
+        running = [threads.submit(ask, name) for name in classes]
         try:
-            for step in range(20):
-                share = (step * 3700) % 10001
-                weights = {
-                    name: weight for name, weight in zip(UPSTREAMS, (share, 10000 - share), strict=True) if weight
-                }
-                stage.publish(document(entry("long-in", {UPSTREAMS[step % 2]: 10000}), entry("chat", weights)))
-                stage.settled(lambda found: not found)
-                time.sleep(0.1)
+            yield found
         finally:
             stop.set()
         for one in running:
-            results += one.result()
-    print(f"under load: {dict(results)}")
-    assert {status for status, _ in results} == {200}
-    assert sum(results.values()) > 1000
+            found += one.result()
+
+
+def test_no_request_is_lost_over_twenty_changes_of_weights(stage):
+    stage.begin(FIRST)
+    with load(stage, ("long-in", "chat")) as answers:
+        for step in range(20):
+            share = (step * 3700) % 10001
+            weights = {name: weight for name, weight in zip(UPSTREAMS, (share, 10000 - share), strict=True) if weight}
+            stage.publish(document(entry("long-in", {UPSTREAMS[step % 2]: 10000}), entry("chat", weights)))
+            stage.settled(lambda found: not found)
+            time.sleep(0.1)
+    print(f"changes of weights: {dict(answers)}")
+    assert {status for _, status, _ in answers} == {200}
+    assert answers.total() > 1000
+
+
+def test_no_request_is_lost_or_led_astray_while_classes_come_go_and_change_places(stage):
+    """Classes that stay keep to their Services; one that comes and goes is the default one's in between."""
+    stay = [entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 10000}), entry("code", {"chat-b": 10000})]
+    guest, other = entry("guest", {"chat-b": 10000}), entry("other", {"chat-b": 10000})
+    long_in, chat, code = stay
+    orders = (
+        stay,
+        [guest, *stay],
+        [guest, code, chat, long_in],
+        [code, chat, other, long_in],
+        [long_in, other, code, guest, chat],
+        [chat, code, long_in],
+        [chat, code, guest, long_in],
+    )
+    stage.begin(document(*stay, default="chat"))
+    with load(stage, ("long-in", "chat", "code", "guest", None)) as answers:
+        for step in range(EDITS):
+            stage.publish(document(*orders[step % len(orders)], default="chat"))
+            stage.settled(lambda found: not found)
+            time.sleep(0.1)
+    print(f"{EDITS} edits of classes: {dict(answers)}")
+    home = {"long-in": {"chat-b"}, "chat": {"chat-a"}, "code": {"chat-b"}, None: {"chat-a"}, "guest": set(UPSTREAMS)}
+    lost = {found: number for found, number in answers.items() if found[1] != 200}
+    astray = {found: number for found, number in answers.items() if found[1] == 200 and found[2] not in home[found[0]]}
+    assert (lost, astray) == ({}, {}), f"of {answers.total()}"
+    assert answers.total() > 1000
+    stage.follow(FIRST)
+
+
+def test_no_request_is_lost_while_another_class_becomes_the_default_one(stage):
+    long_in, chat = entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 10000})
+    stage.begin(document(long_in, chat))
+    with load(stage, ("long-in", "chat", None)) as answers:
+        for step in range(EDITS):
+            last = (chat, entry("new", {"chat-b": 10000}), long_in)[step % 3]
+            stage.publish(document(*(item for item in (long_in, chat) if item is not last), last))
+            stage.settled(lambda found: not found)
+            time.sleep(0.1)
+    print(f"{EDITS} changes of the default class: {dict(answers)}")
+    lost = {found: number for found, number in answers.items() if found[1] != 200}
+    assert lost == {}, f"of {answers.total()}"
+    assert {body for name, _, body in answers if name == "long-in"} == {"chat-b"}
+    assert {body for name, _, body in answers if name == "chat"} == {"chat-a"}
+    assert answers.total() > 1000
+    stage.follow(FIRST)
 
 
 def test_what_has_no_target_answers_500_and_what_is_not_ready_503(stage):

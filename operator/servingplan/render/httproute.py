@@ -2,7 +2,11 @@
 
 A gateway of this kind cannot read a request's body: model and class come in the headers ``x-servingplan-model`` and
 ``x-servingplan-class``, set by the client or by a filter before it. A request of a known model without a known class
-takes the last rule, which is that of the default class; one of an unknown model meets no rule and answers 404.
+takes the rule of the default class, which also matches by the model alone: a match of more headers goes first, wherever
+it stands. One of an unknown model meets no rule and answers 404.
+
+The order of the rules has no meaning, and gateways may know a rule by its number (Envoy Gateway names clusters so). So a
+class keeps the number of its rule for as long as it lives; what becomes free by a class that goes waits for a new one.
 
 What the standard cannot say (sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, HTTPRouteRule.BackendRefs): a class
 without a target is a rule without a backend, which answers 500 and not 503; a rate above which requests are turned
@@ -13,7 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from servingplan.api.v1alpha1 import HttpRoute
@@ -28,6 +34,8 @@ KIND = "HTTPRoute"
 MOST_RULES = 16
 """Of one HTTPRoute. The rules of a model with more classes go on in another one; which of them takes a request depends
 on the number of its matching headers alone."""
+_FREE = "(free)"
+"""Stands for a class in the rule of a number that is free; no class can have this name."""
 MOST_BACKENDS = 16
 """Of one rule."""
 NEGLIGIBLE_SHARE = 0.01
@@ -37,11 +45,14 @@ off while replicas come and go."""
 Json = dict[str, Any]
 
 
-def http_routes(plan: PlanObject, wanted: HttpRoute, document: Json) -> list[Json]:
-    """The HTTPRoutes of a routing document, by name."""
+def http_routes(
+    plan: PlanObject, wanted: HttpRoute, document: Json, standing: Mapping[str, Json] = MappingProxyType({})
+) -> list[Json]:
+    """The HTTPRoutes of a routing document, by name; ``standing`` are the plan's present ones by their names."""
     out = []
     for model, item in sorted(document["models"].items()):
-        rules = list(_rules(model, item))
+        slots = _slots(item, [_class_of(rule) for rule in _standing_rules(plan, model, standing)])
+        rules = _rules(model, item, slots)
         for part, first in enumerate(range(0, len(rules), MOST_RULES), start=1):
             out.append(_route(plan, wanted, model, part, rules[first : first + MOST_RULES]))
     return out
@@ -67,19 +78,56 @@ def not_shed(document: Json) -> list[str]:
     ]
 
 
-def _rules(model: str, item: Json) -> Iterator[Json]:
-    """Of each class but the default one, in the order of the plan; then that of the default class, for all the rest."""
-    taken = {entry["name"] for entry in item["classes"]}
-    default = next(entry for entry in item["classes"] if entry["name"] == item["defaultClass"])
+def _standing_rules(plan: PlanObject, model: str, standing: Mapping[str, Json]) -> Iterator[Json]:
+    for part in count(1):
+        route = standing.get(names.http_route_name(plan.name, model, part))
+        if route is None:
+            return
+        yield from route["spec"].get("rules") or ()
+
+
+def _class_of(rule: Json) -> str | None:
+    """The class that a rule is for. None: all the rest, which had a rule of its own in earlier versions."""
+    headers = [header for match in rule.get("matches") or () for header in match.get("headers") or ()]
+    return next((str(header["value"]) for header in headers if header["name"] == CLASS_HEADER), None)
+
+
+def _slots(item: Json, standing: Iterable[str | None]) -> list[str]:
+    """Which class each rule is for, by number: the standing ones as they are, then the new ones.
+
+    A new class takes a number that is free, but not that of a class that goes now: requests may be on their way to it.
+    Free numbers stay, except at the end of another HTTPRoute than the first.
+    """
+    slots: list[str] = []
+    for name in (name or item["defaultClass"] for name in standing):
+        slots.append(_FREE if name in slots else name)
+    wanted = [entry["name"] for entry in item["classes"]]
+    new = [name for name in wanted if name not in slots]
+    for index, name in enumerate(slots):
+        if name == _FREE and new:
+            slots[index] = new.pop(0)
+    slots += new
+    while len(slots) > MOST_RULES and slots[-1] not in wanted:
+        slots.pop()
+    return slots
+
+
+def _rules(model: str, item: Json, slots: Iterable[str]) -> list[Json]:
+    """By slot. One without a class answers as the default class does: there may be requests on their way to it."""
+    taken = {_FREE, *(entry["name"] for entry in item["classes"])}
+    rules = {}
     for entry in item["classes"]:
         values = [entry["name"]]
         # A class may have another value than its name; lengths, which may belong to the same match, cannot be seen.
         if set(entry["match"]) == {"header"} and entry["match"]["header"] not in taken:
             values.append(entry["match"]["header"])
             taken.add(entry["match"]["header"])
-        if entry is not default:
-            yield _rule(entry, [[(MODEL_HEADER, model), (CLASS_HEADER, value)] for value in values])
-    yield _rule(default, [[(MODEL_HEADER, model)]])
+        matches = [[(MODEL_HEADER, model), (CLASS_HEADER, value)] for value in values]
+        if entry["name"] == item["defaultClass"]:
+            matches.append([(MODEL_HEADER, model)])
+            free = _rule(entry, [[(MODEL_HEADER, model), (CLASS_HEADER, _FREE)]])
+        rules[entry["name"]] = _rule(entry, matches)
+    return [rules.get(name, free) for name in slots]
 
 
 def _rule(entry: Json, matches: list[list[tuple[str, str]]]) -> Json:

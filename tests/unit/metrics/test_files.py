@@ -71,6 +71,12 @@ def test_every_panel_says_what_it_shows_in_which_unit():
         assert all(target["legendFormat"] for target in panel["targets"] if len(panel["targets"]) > 1), panel["title"]
 
 
+def test_annotations_are_asked_for_in_the_old_form_and_the_new():
+    """Grafana read the query from the annotation itself, later from its target alone, now from both."""
+    for item in DASHBOARD["annotations"]["list"]:
+        assert (item["target"]["expr"], item["target"]["interval"]) == (item["expr"], item["step"])
+
+
 def test_units_fit_what_is_shown():
     wanted = {"dollars": "currencyUSD", "_requests_per_second": "reqps", "_age_seconds": "s"}
     for panel in PANELS:

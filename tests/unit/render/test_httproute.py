@@ -125,7 +125,11 @@ def test_from_the_plan_on_weights_go_to_ready_replicas_in_proportion_within_one(
 
 def test_the_default_class_takes_what_no_other_rule_takes():
     found = rules(entry("a", {"x": 10000}), entry("chat", {"y": 10000}), entry("b"), default="chat")
-    assert found == [([["m/1", "a"]], {"x": 10000}), ([["m/1", "b"]], {}), ([["m/1"]], {"y": 10000})]
+    assert found == [
+        ([["m/1", "a"]], {"x": 10000}),
+        ([["m/1", "chat"], ["m/1"]], {"y": 10000}),
+        ([["m/1", "b"]], {}),
+    ]
 
 
 def test_a_class_may_be_asked_for_by_the_value_that_it_matches():
@@ -137,7 +141,7 @@ def test_a_class_may_be_asked_for_by_the_value_that_it_matches():
     assert [matches for matches, _ in rules(gold, long, chat)] == [
         [["m/1", "gold"], ["m/1", "paid"]],
         [["m/1", "long"]],
-        [["m/1"]],
+        [["m/1", "chat"], ["m/1"]],
     ]
     # A name is stronger than another class's value, and the first of two like values has it.
     again = [
@@ -150,13 +154,14 @@ def test_a_class_may_be_asked_for_by_the_value_that_it_matches():
         [["m/1", "gold"]],
         [["m/1", "a"], ["m/1", "v"]],
         [["m/1", "b"]],
-        [["m/1"]],
+        [["m/1", "chat"], ["m/1"]],
     ]
 
 
 def test_what_is_admitted_at_nothing_gets_no_backend():
-    assert rules(entry("chat", {"x": 10000}, admitted=0)) == [([["m/1"]], {})]
-    assert rules(entry("chat", {"x": 10000}, admitted=2.5)) == [([["m/1"]], {"x": 10000})]
+    for rate, backends in ((0, {}), (2.5, {"x": 10000})):
+        ((_, found),) = rules(entry("chat", {"x": 10000}, admitted=rate))
+        assert found == backends
     assert not_shed(
         document(entry("a", {"x": 10000}, admitted=2.5), entry("b", admitted=1.0), entry("c", {"x": 10000}))
     ) == ["m/1/a"]
@@ -169,6 +174,93 @@ def test_rules_beyond_the_limit_go_on_in_another_route(classes, routes):
     assert all(len(item["spec"]["rules"]) <= MOST_RULES for item in made)
     assert sum(len(item["spec"]["rules"]) for item in made) == classes
     assert len({item["metadata"]["name"] for item in made}) == routes
+
+
+def written(standing, *classes, default=None):
+    """What stands after another document is written over it, by name."""
+    made = http_routes(PLAN, PUBLIC, document(*classes, default=default), standing)
+    return {item["metadata"]["name"]: item for item in made}
+
+
+def numbered(standing):
+    """(class header of the first match, Services) of every rule, in order; None where it has no such header."""
+    found = []
+    for _, route in sorted(standing.items()):
+        for rule in route["spec"]["rules"]:
+            values = [header["value"] for header in rule["matches"][0]["headers"]]
+            found.append((values[1] if len(values) > 1 else None, {ref["name"] for ref in rule["backendRefs"]}))
+    return found
+
+
+def answering(standing, value):
+    """Services of the match that takes a request by the standard: the one with the most headers, the first of equals."""
+    asked, best, services = {"m/1", value}, 0, None
+    for _, route in sorted(standing.items()):
+        for rule in route["spec"]["rules"]:
+            for match in rule["matches"]:
+                headers = {header["value"] for header in match["headers"]}
+                if headers <= asked and len(headers) > best:
+                    best, services = len(headers), {ref["name"] for ref in rule["backendRefs"]}
+    return services
+
+
+def test_a_class_keeps_the_number_of_its_rule_and_a_free_one_waits_for_a_new_class():
+    a, b, c, chat = (entry(name, {f"s-{name}": 10000}) for name in ("a", "b", "c", "chat"))
+    default = ("chat", {"s-chat"})
+    standing = written({}, a, chat)
+    assert numbered(standing) == [("a", {"s-a"}), default]
+    standing = written(standing, c, chat, b, default="chat")
+    assert numbered(standing) == [("(free)", {"s-chat"}), default, ("c", {"s-c"}), ("b", {"s-b"})]
+    standing = written(standing, chat, b, a, c, default="chat")
+    assert numbered(standing) == [("a", {"s-a"}), default, ("c", {"s-c"}), ("b", {"s-b"})]
+
+
+def test_routes_of_earlier_versions_keep_their_numbers():
+    a, b, chat = (entry(name, {f"s-{name}": 10000}) for name in ("a", "b", "chat"))
+    standing = written({}, a, chat)
+    ((_, route),) = standing.items()
+    del route["spec"]["rules"][1]["matches"][0]
+    assert numbered(standing)[1] == (None, {"s-chat"})
+    found = numbered(written(standing, b, a, chat))
+    assert found == [("a", {"s-a"}), ("chat", {"s-chat"}), ("b", {"s-b"})]
+
+
+@pytest.mark.parametrize("spec", [{}, {"rules": [{}]}, {"rules": [{"matches": []}]}])
+def test_what_somebody_else_made_of_a_route_is_put_right(spec):
+    standing = written({}, entry("a"), entry("chat"))
+    ((name, route),) = standing.items()
+    found = written({name: {**route, "spec": spec}}, entry("a"), entry("chat"))
+    assert {value for value, _ in numbered(found)} == {"a", "chat"}
+
+
+edits = st.lists(st.lists(st.integers(0, 23), min_size=1, max_size=20, unique=True), min_size=1, max_size=6)
+
+
+@thorough
+@given(edits, st.data())
+def test_over_any_edits_classes_keep_their_numbers_and_are_answered_as_they_should(lists, data):
+    """A value of another class's name, and one that nobody knows, are among what is asked for."""
+    standing, before = {}, []
+    for numbers in lists:
+        default = f"c{data.draw(st.sampled_from(numbers))}"
+        classes = [
+            entry(f"c{number}", {f"s{number}": 10000}, match={"header": f"c{(7 * number + 1) % 24}"})
+            for number in numbers
+        ]
+        standing = written(standing, *classes, default=default)
+        assert written(standing, *classes, default=default) == standing, "what stands as it should is not written again"
+        slots = [value for value, _ in numbered(standing)]
+        assert all(len(route["spec"]["rules"]) <= MOST_RULES for route in standing.values())
+        wanted = {f"c{number}" for number in numbers}
+        assert set(slots) - {"(free)"} == wanted
+        assert all(slots[index] == value for index, value in enumerate(before) if value in wanted)
+        of_gone = [index for index, value in enumerate(before) if value not in wanted and value != "(free)"]
+        assert all(slots[index] == "(free)" for index in of_gone if index < len(slots)), "not taken over at once"
+        by_value = {f"c{(7 * number + 1) % 24}": f"s{number}" for number in reversed(numbers)}
+        for value in [f"c{number}" for number in range(24)] + ["odd", "(free)"]:
+            right = f"s{value[1:]}" if value in wanted else by_value.get(value, f"s{default[1:]}")
+            assert answering(standing, value) == {right}
+        before = slots
 
 
 def test_what_backends_beyond_the_limit_would_have_had_is_told_where_it_counts():

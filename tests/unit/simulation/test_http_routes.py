@@ -82,6 +82,25 @@ def test_routes_go_with_their_models_and_with_the_wish_for_them():
     driver.check_settled()
 
 
+def test_a_class_that_is_added_before_another_takes_the_next_number():
+    def rules(driver):
+        (route,) = routes(driver).values()
+        return [rule["matches"][0]["headers"][1]["value"] for rule in route["spec"]["rules"]]
+
+    one = model(rate="5")
+    (chat,) = one["classes"]
+    driver = operator(routed(one))
+    driver.settle()
+    assert rules(driver) == ["chat"]
+    driver.cluster.edit(routed({**one, "classes": [{**chat, "name": "batch", "inputTokens": 900}, chat]}))
+    driver.settle()
+    assert rules(driver) == ["chat", "batch"]
+    driver.cluster.edit(routed({**one, "classes": [{**chat, "name": "batch"}]}))
+    driver.settle()
+    assert rules(driver) == ["(free)", "batch"]
+    driver.check_settled()
+
+
 def test_without_the_gateway_api_the_configmap_is_written_and_the_condition_says_what_lacks():
     driver = operator(routed(model(rate="10")))
     driver.cluster.routes_unread = "the API server knows no HTTPRoute"
