@@ -58,15 +58,16 @@ check: setup ## formatting, lint, types, import contracts
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
-	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e
+	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e --ignore e2e/real
+	$(RUN)/pytest -q e2e/real
 
 .PHONY: soak
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (half an hour)
 	CHANGES=200 $(RUN)/pytest -q -s e2e/test_no_request_lost.py
 
 .PHONY: real-node
-real-node: setup control-plane ## the stories on a real node (root; builds the kubelet once, some minutes)
-	REAL_NODE=1 $(RUN)/pytest -q e2e/real
+real-node: setup control-plane ## only the stories on a real node (root; builds the kubelet once, some minutes)
+	$(RUN)/pytest -q e2e/real
 
 .PHONY: bench
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
