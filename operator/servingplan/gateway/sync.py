@@ -17,6 +17,7 @@ from typing import Any
 from servingplan.errors import ApiError, Forbidden
 from servingplan.gateway.endpoints import Addresses, addresses_of
 from servingplan.gateway.folder import Folder
+from servingplan.gateway.handover import services_with_weight, with_routes_of, without_the_empty
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, Kube, Resource
 from servingplan.render import names
 from servingplan.render.envoy import Place, clusters, endpoint_files, envoy_files, route_configuration
@@ -28,6 +29,10 @@ Json = dict[str, Any]
 SHORTEST_PAUSE_SECONDS = 0.02
 """Between two versions of the files: a burst of changes is one version."""
 LONGEST_RETRY_SECONDS = 5.0
+SETTLING_SECONDS = 0.1
+"""From a Service's first replica in the files to the first weight on it: Envoy reads both, in no order."""
+LONGEST_HOLD_SECONDS = 2.0
+"""That new weights wait for replicas that they name; then they are taken without those."""
 
 
 class Sync:
@@ -44,6 +49,11 @@ class Sync:
         self._lock = threading.Lock()
         self._document: Json | None = None
         self._slices: dict[str, Json] | None = None
+        self._shown: Json | None = None
+        """What the files say, before Services without a replica were left out."""
+        self._known: dict[str, float] = {}
+        """Since when (``time.monotonic``) the files have had replicas of a Service without a break."""
+        self._held_since: float | None = None
 
     def run(self) -> None:
         """Until ``stop``."""
@@ -59,38 +69,59 @@ class Sync:
         while not self._stopped.is_set():
             self._changed.wait()
             self._changed.clear()
+            pause = SHORTEST_PAUSE_SECONDS
             try:
-                self._write()
+                if not self._write():
+                    pause = SETTLING_SECONDS
+                    self._changed.set()
             except Exception:
                 log.exception(
                     "the files were not written and stay as they are; next try in %g s", LONGEST_RETRY_SECONDS
                 )
                 self._stopped.wait(LONGEST_RETRY_SECONDS)
                 self._changed.set()
-            self._stopped.wait(SHORTEST_PAUSE_SECONDS)
+            self._stopped.wait(pause)
 
     def stop(self) -> None:
         """End ``run``. The watches end with the process."""
         self._stopped.set()
         self._changed.set()
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """False where new weights are held, and this has to be called again."""
         with self._lock:
-            document, slices = self._document, self._slices
-            if document is None or slices is None:
-                return
+            latest, slices = self._document, self._slices
+            if latest is None or slices is None:
+                return True
             addresses: Addresses = addresses_of(slices[name] for name in sorted(slices))
         started = time.monotonic()
-        files = envoy_files(document, namespace=self._namespace, by_pod=True, place=self._place)
+        held = self._is_held(latest, started)
+        document = with_routes_of(self._shown, latest) if held and self._shown else latest
+        replicas = {name for name, places in addresses.items() if places}
+        files = envoy_files(
+            without_the_empty(document, replicas), namespace=self._namespace, by_pod=True, place=self._place
+        )
         files |= endpoint_files(document, addresses)
         if self._folder.put(files):
-            replicas = sum(len(places) for places in addresses.values())
             log.info(
                 "revision %s over %d replicas written in %.1f ms",
                 document["revision"],
-                replicas,
+                sum(len(places) for places in addresses.values()),
                 1000 * (time.monotonic() - started),
             )
+        self._shown = document
+        written = {item["service"] for item in document["services"]} & replicas
+        self._known = {name: self._known.get(name, started) for name in written}
+        return not held
+
+    def _is_held(self, latest: Json, now: float) -> bool:
+        """Whether the gateway does not know replicas yet that are to get their first weight."""
+        settled = {name for name, since in self._known.items() if now - since >= SETTLING_SECONDS}
+        if self._shown is None or services_with_weight(latest) <= settled | services_with_weight(self._shown):
+            self._held_since = None
+            return False
+        self._held_since = now if self._held_since is None else self._held_since
+        return now - self._held_since < LONGEST_HOLD_SECONDS
 
     def _follow(self, resource: Resource, selectors: dict[str, str], seen: Callable[[str, Json], None]) -> None:
         retry = 0.1
