@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.decide import decide, publish, retire
+from servingplan.decide import decide, publish
+from servingplan.deciding.retirement import retire
 from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
 from tests.unit.simulation.cluster import TICK_SECONDS
 from tests.unit.simulation.driver import exact
