@@ -11,8 +11,8 @@ from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
 from servingplan.model.actions import ClaimPool, PlacePod
 from servingplan.model.world import Failure, Observation
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 
 def moments():

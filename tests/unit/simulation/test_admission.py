@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 LLAMA, QWEN = "llama-3.1-8b", "qwen3-8b"
 SLOW = {"boot_ticks": 2, "start_ticks": 3}

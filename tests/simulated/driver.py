@@ -21,7 +21,7 @@ from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.solve import solve
 from servingplan.status import conclude
-from tests.unit.simulation.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
+from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40
 TICKS_OF_PATIENCE = 150
