@@ -93,3 +93,15 @@ def test_replicas_of_the_old_and_of_the_new_image_count_together():
     assert all(rate is None or rate >= rates[0][1] for _, rate in rates)
     driver.settle()
     assert admitted(driver) is None
+
+
+def test_the_status_says_what_is_admitted_meanwhile():
+    driver = operator(plan(), **SLOW)
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="30")))
+    driver.tick()
+    (message,) = (item["message"] for item in driver.cluster.status["conditions"] if item["type"] == "RoutingPublished")
+    assert driver.conditions()["RoutingPublished"] == "Transitional"
+    assert message.endswith(f"; admitted meanwhile, requests/s: {LLAMA}/chat {admitted(driver):g}")
+    driver.settle()
+    assert driver.conditions()["RoutingPublished"] == "Published"
