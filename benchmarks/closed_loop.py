@@ -41,9 +41,9 @@ from benchmarks.simulated_fleet import (
 from servingplan.api.v1alpha1 import Model, parse_spec
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.world import Arrivals, SeenDemand
-from tests.unit.simulation.cluster import TICK_SECONDS
-from tests.unit.simulation.driver import Driver
-from tests.unit.simulation.plans import operator
+from tests.simulated.cluster import TICK_SECONDS
+from tests.simulated.driver import Driver
+from tests.simulated.plans import operator
 
 SEED = 20261121
 MODEL, CONTEXT = "llama-3.1-8b", 16_384
@@ -164,7 +164,7 @@ class Counted:
 
 
 def operated(requests: Sequence[Request], rates: dict[str, float], *, measured: bool) -> Hour:
-    """The operator in the simulated cluster of the unit tests, its turns taken every ten seconds. It begins with the plan
+    """The operator in the simulated cluster of the tests, its turns taken every ten seconds. It begins with the plan
     for ``rates``, all ready. Without ``measured`` that plan stays."""
     driver: Driver = operator(
         plan_of(rates, requests, measured=measured),

@@ -14,7 +14,9 @@ from servingplan.answering import RememberedSolve
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
-from servingplan.decide import Solve, decide, overdue, publish, retire
+from servingplan.decide import decide, publish
+from servingplan.deciding.retirement import overdue, retire
+from servingplan.deciding.turn import Solve
 from servingplan.errors import ApiError
 from servingplan.explaining import Explainer
 from servingplan.kube import EVENTS, PLANS, Api

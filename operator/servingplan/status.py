@@ -355,13 +355,24 @@ def _routing_published(
     if empty:
         return kind, "False", "NoReadyBackend", f"no ready replica for {', '.join(empty)}: the gateway answers 503"
     if document["transitional"]:
-        return kind, "False", "Transitional", "weights cover what is ready, which is not yet the plan"
+        return kind, "False", "Transitional", f"weights cover what is ready, which is not yet the plan{_shed(document)}"
     asked = world.gateway if spec is not None and spec.gateway.ack_url is not None else None
     if asked is not None and asked.taken != document["revision"]:
         return kind, "False", "NotAcknowledged", _not_acknowledged(asked, document["revision"])
     if pending := _routes_pending(world, outcome, spec):
         return kind, "False", "NotAcknowledged", f"weights are those of the plan; {pending}"
     return kind, "True", "Published", _published(world, document, spec)
+
+
+def _shed(document: dict[str, Any]) -> str:
+    """What the gateway admits of classes of which it may not admit all."""
+    rates = [
+        f"{model}/{entry['name']} {entry['admitRequestsPerSecond']:g}"
+        for model, item in sorted(document["models"].items())
+        for entry in item["classes"]
+        if entry["admitRequestsPerSecond"] is not None and entry["targets"]
+    ]
+    return f"; admitted meanwhile, requests/s: {', '.join(rates)}" if rates else ""
 
 
 def _published(world: Observation, document: dict[str, Any], spec: PlanSpec | None) -> str:

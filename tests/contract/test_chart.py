@@ -13,7 +13,7 @@ from kubernetes import client
 from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane
 from servingplan.render.names import PLAN_LABEL
-from tests.unit.simulation.plans import operator, plan
+from tests.simulated.plans import operator, plan
 
 pytestmark = pytest.mark.cluster
 CHART = Path(__file__).parents[2] / "charts" / "servingplan"

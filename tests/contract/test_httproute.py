@@ -25,7 +25,7 @@ from e2e.cluster.operator_process import OperatorProcess
 from e2e.support import plans
 from servingplan.api.v1alpha1 import API_VERSION, KIND, parse_spec
 from servingplan.apply.writer import Writer
-from servingplan.decide import http_route_actions
+from servingplan.deciding.publishing import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube
 from servingplan.observe import parse
 from servingplan.observe.cluster import Reader

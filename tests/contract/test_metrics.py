@@ -21,8 +21,8 @@ from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
 from servingplan.status import conclude
-from tests.unit.simulation.driver import Driver, exact
-from tests.unit.simulation.plans import operator, plan
+from tests.simulated.driver import Driver, exact
+from tests.simulated.plans import operator, plan
 from tests.unit.simulation.test_demand import MEASURED, Traffic
 
 REPOSITORY = Path(__file__).resolve().parents[2]

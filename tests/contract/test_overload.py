@@ -1,5 +1,5 @@
-"""Twice what the budget serves, through a real Envoy to emulated engines: the top priority keeps its limits, and what there
-is no room for is turned away at once instead of waiting."""
+"""Twice what the budget, or what is ready, serves, through a real Envoy to emulated engines: the top priority keeps its limits,
+and what there is no room for is turned away at once instead of waiting."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ TTFT, TPOT = 1.0, 0.1
 TOP_RATE = 5.0
 
 
-def plan(low_rate):
-    """Two nodes of one GPU, and no money for a third."""
+def plan(low_rate, *, top_rate=TOP_RATE, dollars_per_hour=4):
+    """Nodes of one GPU for 2 $/h each; by default no money for a third."""
 
     def model(name, priority, rate):
         chat = {"name": "chat", "inputTokens": 496, "outputTokens": 64, "requestsPerSecond": f"{rate:g}"}
@@ -38,16 +38,15 @@ def plan(low_rate):
     return {
         "metadata": {"name": "chat", "namespace": "llm"},
         "spec": {
-            "budget": {"dollarsPerHour": "4"},
-            "models": [model(TOP, 100, TOP_RATE), model(LOW, 10, low_rate)],
+            "budget": {"dollarsPerHour": f"{dollars_per_hour}"},
+            "models": [model(TOP, 100, top_rate), model(LOW, 10, low_rate)],
             "nodePools": [{**pool, "nodeSelector": {"pool": "l40s"}, "resize": resize}],
         },
     }
 
 
-def decided(low_rate):
-    """The fleet of the plan, and the routing document with all of it ready."""
-    manifest = plan(low_rate)
+def decided(manifest, *, most_ready=None):
+    """The fleet of the plan, and the routing document with all of it ready, or so many replicas of each Deployment."""
     world = imagined_world(manifest)
     fleet = decide(world, solve_with(20)).fleet
     sets = fleet.replica_sets
@@ -56,7 +55,7 @@ def decided(low_rate):
         spec=parse_spec(manifest["spec"])[0],
         fleet=fleet,
         facts={item.deployment: item.facts for item in sets},
-        ready={item.deployment: item.replicas for item in sets},
+        ready={item.deployment: min(item.replicas, most_ready or item.replicas) for item in sets},
         previous=None,
     )
     return fleet, document
@@ -135,16 +134,21 @@ async def offer(port, rates, seconds):
 
 @pytest.fixture(scope="module")
 def overload(tmp_path_factory):
-    _, fully = decided(low_rate=100)
+    _, fully = decided(plan(100))
     served_of_low = fully["models"][LOW]["classes"][0]["admitRequestsPerSecond"]
     rates = {TOP: TOP_RATE, LOW: 2 * (TOP_RATE + served_of_low) - TOP_RATE}
-    fleet, document = decided(rates[LOW])
+    fleet, document = decided(plan(rates[LOW]))
+    return fleet, document, *served(tmp_path_factory.mktemp("overload"), fleet, document, rates)
+
+
+def served(folder, fleet, document, rates):
+    """The engines and the answers after so long under the load."""
     with Engines(fleet) as engines:
         ports = {item.deployment: engines.copies[item.model].port for item in fleet.replica_sets}
-        with Gateway(tmp_path_factory.mktemp("overload"), document, ports) as gateway:
+        with Gateway(folder, document, ports) as gateway:
             gateway.follow(document["revision"])
             answers = asyncio.run(offer(gateway.port, rates, SECONDS))
-    return fleet, document, engines, answers
+    return engines, answers
 
 
 def test_the_plan_spends_the_budget_and_serves_the_top_priority_in_full(overload):
@@ -179,3 +183,17 @@ def test_nothing_queues(overload):
     _, _, engines, _ = overload
     assert engines.share_in_time(LOW) >= 0.95, "what is admitted is served in time"
     assert max(engines.longest_queue.values()) <= 5
+
+
+def test_while_a_surge_waits_for_its_replicas_the_one_that_is_ready_keeps_its_limits(tmp_path):
+    fleet, document = decided(plan(0, top_rate=100, dollars_per_hour=40), most_ready=1)
+    (growing,) = fleet.replica_sets
+    assert growing.replicas > 2
+    rate = document["models"][TOP]["classes"][0]["admitRequestsPerSecond"]
+    assert 1 < rate < 100 / growing.replicas
+    engines, answers = served(tmp_path, fleet, document, {TOP: 2 * rate})
+    statuses = Counter(answer.status for answer in answers[TOP])
+    assert set(statuses) == {200, 429}
+    assert statuses[200] >= 0.7 * rate * SECONDS
+    assert engines.share_in_time(TOP) >= 0.95
+    assert engines.longest_queue[TOP] <= 5

@@ -6,11 +6,13 @@ import random
 import pytest
 
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import HURRIED_SECONDS, decide, publish, retire
+from servingplan.decide import decide, publish
+from servingplan.deciding.replan import HURRIED_SECONDS
+from servingplan.deciding.retirement import retire
 from servingplan.model.actions import ClaimPool, PlacePod
 from servingplan.model.world import Failure, Observation
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 
 def moments():

@@ -15,7 +15,7 @@ from servingplan.cli import app
 from servingplan.model.answer import answer_from_json
 from servingplan.model.question import question_from_json
 from servingplan.verify import verify
-from tests.unit.simulation.plans import operator, plan
+from tests.simulated.plans import operator, plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples/chat.yaml"

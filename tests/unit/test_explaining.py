@@ -15,8 +15,8 @@ from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.status import conclude, explained_as
 from servingplan.verify import verify
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import model, operator, plan
+from tests.simulated.driver import exact
+from tests.simulated.plans import model, operator, plan
 
 PATIENCE_SECONDS = 10
 

@@ -11,8 +11,8 @@ from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Failure
 from servingplan.status import COUNT_IN_READY, LONGEST_MESSAGE, conclude, events
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 
 def concluded(world, outcome=None):

@@ -32,6 +32,8 @@ class ReplicaFacts(Part):
     """Requests/s by class that the plan sends to one replica."""
     capacity: dict[str, float] = {}
     """Requests/s by class of one replica that serves only that class."""
+    max_utilization: tuple[float, ...] = Field(default=(), exclude_if=lambda table: not table)
+    """Utilisation up to which the SLOs hold, by copies that share their requests, the last one for more; empty: 1."""
 
 
 class PipelineStage(Part):
@@ -65,6 +67,8 @@ class ReplicaSet(Part):
     """Requests/s by class that the plan sends to all copies together."""
     capacity: dict[str, float]
     """Requests/s by class of one copy that serves only that class."""
+    max_utilization: tuple[float, ...] = Field(default=(), exclude_if=lambda table: not table)
+    """As in ``ReplicaFacts``; left out where empty, as ``stages``."""
     priority: int
     """Of its model."""
     error_band: float
@@ -94,6 +98,7 @@ class ReplicaSet(Part):
             priority=self.priority,
             planned={name: rate / self.replicas for name, rate in sorted(self.planned.items())},
             capacity=dict(sorted(self.capacity.items())),
+            max_utilization=self.max_utilization,
         )
 
 

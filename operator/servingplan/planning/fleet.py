@@ -10,7 +10,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.fleet import ClassService, Fleet, NodeGroup, PipelineStage, ReplicaSet
 from servingplan.planning.pools import CENT, Pool
-from servingplan.planning.question import Posed, class_key, safe_rate
+from servingplan.planning.question import Posed, class_key, safe_rate, utilization
 from servingplan.planning.shapes import ShapeFacts
 
 _DIGITS = 9
@@ -123,6 +123,7 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
         capacity={key: round(safe_rate(item), _DIGITS) for key, item in sorted(facts.estimates.items())},
+        max_utilization=utilization(facts),
         priority=facts.model.priority,
         error_band=max(bands),
         source="+".join(sources),

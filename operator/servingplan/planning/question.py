@@ -215,12 +215,13 @@ def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
         gpus=gpus,
         requests_per_second={key: safe_rate(found) for key, found in keys.items()},
         quality_loss=dict.fromkeys(keys, loss) if loss else {},
-        max_utilization=_utilization(facts),
+        max_utilization=utilization(facts),
     )
 
 
-def _utilization(facts: ShapeFacts) -> tuple[float, ...]:
-    """By copies, the lowest over the classes that the shape can serve: their requests share one queue."""
+def utilization(facts: ShapeFacts) -> tuple[float, ...]:
+    """Utilisation up to which the SLOs hold, by copies: the lowest over the classes that the shape can serve, since their
+    requests share one queue."""
     tables = []
     for item in facts.model.effective_classes:
         found = facts.estimates.get(item.name)

@@ -51,6 +51,11 @@ def effective_spec(written: Any, record: PlanRecord) -> tuple[PlanSpec | None, t
     return spec.model_copy(update={"node_pools": (*spec.node_pools, *left)}), errors
 
 
+def spec_in_force(record: PlanRecord, spec: PlanSpec) -> PlanSpec:
+    """The spec behind the plan in force: an edit that is wrong, or waits for approval, changes nothing of what runs."""
+    return (parse_spec(record.spec)[0] if record.spec is not None else None) or spec
+
+
 def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) -> PlanRecord:
     """``record``, which is to follow ``before``, with the pools that its spec no longer has and that are still ours."""
     spec, _ = parse_spec(record.spec) if record.spec is not None else (None, ())

@@ -13,9 +13,10 @@ from typing import Any
 
 from servingplan.api.matching import default_class, matching_order
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
 from servingplan.render import names
+from servingplan.render.admission import WHOLE, admitted_parts
 from servingplan.render.deployment import PORT, owner_reference
 from servingplan.render.envoy import envoy_files
 
@@ -39,19 +40,24 @@ def routing_document(
     ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are in proportion
     to planned rate per replica x ready replicas. Where nothing that was planned for a class is ready, replicas of its
     model that could serve it take it, in proportion to what they can; where there are none, its list is empty and the
-    gateway answers 503. ``services`` names all that may get weight, so that a gateway knows them beforehand.
-    ``revision`` counts changes against ``previous``.
+    gateway answers 503. What is admitted of a class is what the plan serves of it, or less while what is ready keeps its
+    SLO with less only (``admitted_parts``). ``services`` names all that may get weight, so that a gateway knows them
+    beforehand. ``revision`` counts changes against ``previous``.
     """
     models: Json = {}
     for model in spec.models:
         ordered, classes = matching_order(model), []
+        services = {item.name: item for item in fleet.classes if item.model == model.name}
+        shares = {item.name: _shares(model.name, item.name, facts, ready) for item in ordered}
+        planned_rates = {name: item.planned_requests_per_second for name, item in services.items()}
+        parts = admitted_parts(planned=planned_rates, shares=shares, facts=facts, ready=ready)
         for item in ordered:
             classes.append(
                 {
                     "name": item.name,
                     "match": item.match.model_dump(by_alias=True, exclude_none=True),
-                    "admitRequestsPerSecond": _admitted(fleet, model.name, item.name),
-                    "targets": _targets(_shares(model.name, item.name, facts, ready)),
+                    "admitRequestsPerSecond": _admitted(services.get(item.name), parts.get(item.name, 1.0)),
+                    "targets": _targets(shares[item.name]),
                 }
             )
         models[model.name] = {"defaultClass": default_class(ordered), "classes": classes}
@@ -143,9 +149,10 @@ def _targets(shares: Mapping[str, float]) -> list[Json]:
     return [{"service": name, "port": PORT, "weight": weights[name]} for name in chosen]
 
 
-def _admitted(fleet: Fleet, model: str, class_name: str) -> float | None:
-    for item in fleet.classes:
-        if item.model == model and item.name == class_name:
-            short = item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
-            return round(item.planned_requests_per_second, 6) if short else None
-    return None
+def _admitted(service: ClassService | None, part: float) -> float | None:
+    """Requests/s, of which no class that has any is rounded to nothing; None: all that come."""
+    if service is None:
+        return None
+    rate = service.planned_requests_per_second
+    whole = part >= WHOLE and rate >= service.requests_per_second * (1 - 1e-6)
+    return None if whole else max(round(rate * part, 6), 1e-6 if rate > 0 else 0.0)

@@ -18,8 +18,8 @@ from servingplan.metrics.exporter import Exporter, PlanMetrics
 from servingplan.metrics.families import FAMILIES
 from servingplan.model.actions import PlacePod, ResizePool
 from servingplan.model.outcome import Outcome, Refused
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import operator, plan
+from tests.simulated.driver import exact
+from tests.simulated.plans import operator, plan
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 

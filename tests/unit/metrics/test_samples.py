@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from servingplan.decide import decide, retire
+from servingplan.decide import decide
+from servingplan.deciding.retirement import retire
 from servingplan.metrics import families
 from servingplan.metrics.families import FAMILIES, PLAN_LABELS
 from servingplan.metrics.samples import _around, samples, trigger
@@ -12,8 +13,8 @@ from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Failure, SeenDemand
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS
 from servingplan.status import conclude
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 LLAMA = "llama-3.1-8b"
 L40S = ("l40s", "L40S", "OnDemand")

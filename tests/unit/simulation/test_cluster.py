@@ -2,8 +2,8 @@
 
 from servingplan.observe import parse
 from servingplan.render import names
-from tests.unit.simulation.cluster import NAMESPACE, PLAN
-from tests.unit.simulation.plans import model, operator, plan
+from tests.simulated.cluster import NAMESPACE, PLAN
+from tests.simulated.plans import model, operator, plan
 
 
 def raw_node(node):

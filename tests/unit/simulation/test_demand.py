@@ -8,8 +8,8 @@ import pytest
 
 from servingplan.decide import decide
 from servingplan.model.world import Arrivals, Observation, SeenDemand
-from tests.unit.simulation.driver import Driver, exact
-from tests.unit.simulation.plans import model, operator, plan, sized
+from tests.simulated.driver import Driver, exact
+from tests.simulated.plans import model, operator, plan, sized
 
 LLAMA = "llama-3.1-8b"
 SCRAPE = 10

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
-from tests.unit.simulation.cluster import TICK_SECONDS
-from tests.unit.simulation.plans import fixed, model, operator, plan
+from tests.simulated.cluster import TICK_SECONDS
+from tests.simulated.plans import fixed, model, operator, plan
 
 ACK = {"ackUrl": "http://gateway:8080/servingplan/revision"}
 NEW_IMAGE = {"image": "vllm/vllm-openai:v0.19.0"}

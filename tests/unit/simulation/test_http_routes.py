@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.decide import decide, publish, retire
+from servingplan.decide import decide, publish
+from servingplan.deciding.retirement import retire
 from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
-from tests.unit.simulation.cluster import TICK_SECONDS
-from tests.unit.simulation.driver import exact
-from tests.unit.simulation.plans import fixed, model, operator, plan
+from tests.simulated.cluster import TICK_SECONDS
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan
 from tests.unit.simulation.test_gateway import DRAIN_SECONDS, EDITS, NEW_IMAGE, drain_times
 
 ROUTED = {"httpRoute": {"parentRefs": [{"name": "public"}]}}

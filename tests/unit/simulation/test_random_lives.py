@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 MODEST = settings(
     max_examples=6, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)

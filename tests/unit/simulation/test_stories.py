@@ -3,8 +3,8 @@
 import pytest
 
 from servingplan.model.world import OtherPlan
-from tests.unit.simulation.driver import Driver
-from tests.unit.simulation.plans import fixed, model, operator, plan, sized
+from tests.simulated.driver import Driver
+from tests.simulated.plans import fixed, model, operator, plan, sized
 
 LLAMA = "llama-3.1-8b"
 NEW_IMAGE = {"image": "vllm/vllm-openai:v0.19.0"}

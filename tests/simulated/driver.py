@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.solve import solve
 from servingplan.status import conclude
-from tests.unit.simulation.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
+from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40
 TICKS_OF_PATIENCE = 150
@@ -198,6 +199,32 @@ class Driver:
                 assert all(self.ready(name) for name in targets), f"{model}/{entry['name']} points at what is not ready"
                 for name in targets:
                     assert self._endpoints(name), f"Service {name} has a weight and no endpoint"
+            self._check_admission(model, item["classes"])
+
+    def _check_admission(self, model: str, classes: list[dict[str, Any]]) -> None:
+        """What is admitted of the planned rates is what the ready replicas carry within their SLO."""
+        fleet = read_record(self.cluster.observe()).fleet
+        rates = {
+            item.name: item.planned_requests_per_second
+            for item in (fleet.classes if fleet else ())
+            if item.model == model
+        }
+        busy: Counter[str] = Counter()
+        rounding: Counter[str] = Counter()
+        for entry in classes:
+            limit = entry["admitRequestsPerSecond"]
+            rate = rates.get(entry["name"], 0.0) if limit is None else limit
+            assert rate <= rates.get(entry["name"], math.inf) * (1 + 1e-6), f"{model}/{entry['name']}: above the plan"
+            assert rate > 0 or not rates.get(entry["name"]), f"{model}/{entry['name']} is turned away entirely"
+            for target in entry["targets"]:
+                name = target["service"]
+                whole = rate / (self.facts(name).capacity[entry["name"]] * len(self._endpoints(name)))
+                busy[name] += whole * target["weight"] / 10_000
+                rounding[name] += whole / 10_000
+        for name, utilization in busy.items():
+            table = self.facts(name).max_utilization
+            most = table[min(len(self._endpoints(name)), len(table)) - 1]
+            assert utilization <= most * (1 + 2e-4) + rounding[name], f"{name} is {utilization} busy of {most}"
 
     def _endpoints(self, service: str) -> list[SimulatedPod]:
         pods = [pod for pod in self.cluster.pods_of(service) if pod.serving and pod.draining_since is None]

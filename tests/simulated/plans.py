@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.unit.simulation.cluster import SimulatedCluster
-from tests.unit.simulation.driver import Driver, exact
+from tests.simulated.cluster import SimulatedCluster
+from tests.simulated.driver import Driver, exact
 
 Json = dict[str, Any]
 GPUS = {"l40s": "L40S", "h100": "H100-SXM-80GB", "a100": "A100-SXM4-80GB"}

@@ -1,0 +1,1 @@
+"""PURE. The parts of a turn whose order ``decide`` knows."""

@@ -1,0 +1,118 @@
+"""The running plan against the question of the moment: whether it still holds, and whether another is worth moving for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import ValidationError
+
+from servingplan.api.v1alpha1 import PlanSpec, seconds_of
+from servingplan.deciding.turn import Solve, Turn, seconds_between
+from servingplan.model.answer import Answer
+from servingplan.model.fleet import Fleet, PlanRecord
+from servingplan.model.question import Change, Question
+from servingplan.verify import verify
+
+_NEVER = 1e9
+"""A gain that no plan has."""
+
+
+def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
+    """Whether the plan in force, which was the answer to a question, cannot be had any more."""
+    record = turn.record
+    edited = record.generation != turn.world.plan.generation
+    if spec.mode != "Auto" or edited or record.fleet is None or record.question is None:
+        return False
+    return _running_answer(record, question) is None
+
+
+def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
+    """The answer to the question; where only measured rates may have changed, that of the running fleet with the rates
+    laid out anew, unless moving gains enough.
+
+    A plan younger than ``change.minLifetime`` makes way for one that serves more, not for one that is only cheaper.
+    """
+    record = turn.record
+    if spec.demand is None or record.fleet is None or record.generation != turn.world.plan.generation:
+        return solve(question, spec)
+    best = solve(question.model_copy(update={"change": Change(min_gain=float(spec.change.min_gain))}), spec)
+    left = _lifetime_left(turn, spec)
+    if best.status == "Infeasible" or best.reasons or left <= 0:
+        return best
+    stay = solve(question.model_copy(update={"change": Change(min_gain=_NEVER)}), spec)
+    if not stay.reasons or sum(stay.unserved.values()) > sum(best.unserved.values()) + 1e-9:
+        return best
+    turn.plan_is_due_in = left
+    return stay
+
+
+def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
+    """Seconds until the plan in force has had its least lifetime."""
+    since = turn.record.since
+    return 0.0 if since is None else seconds_of(spec.change.min_lifetime) - seconds_between(since, turn.world.now)
+
+
+def same_replicas(left: Fleet, right: Fleet) -> bool:
+    def content(fleet: Fleet) -> Any:
+        return fleet.nodes, [(item.deployment, item.replicas) for item in fleet.replica_sets]
+
+    return bool(content(left) == content(right))
+
+
+def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
+    """Whether the running plan still holds and the new one is not worth moving for. Edits always count."""
+    record = turn.record
+    if record.fleet is None or record.generation != turn.world.plan.generation:
+        return False
+    running = _running_answer(record, question)
+    if running is None:
+        return False
+    if _serves_another_class(question, running, answer):
+        return False
+    if _gain(running, answer) < float(spec.change.min_gain):
+        return True
+    if sum(answer.unserved.values()) < sum(running.unserved.values()) - 1e-9:
+        return False  # requests that are turned away do not wait for the plan to grow old
+    age = math.inf if record.since is None else seconds_between(record.since, turn.world.now)
+    lifetime = float(seconds_of(spec.change.min_lifetime))
+    if age < lifetime:
+        turn.plan_is_due_in = lifetime - age
+    return age < lifetime
+
+
+def _running_answer(record: PlanRecord, question: Question) -> Answer | None:
+    """The answer in force as one to this question; None where it does not keep its promises any more."""
+    try:
+        running = Answer.model_validate(record.answer)
+    except ValidationError:
+        return None
+    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
+    nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
+    running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
+    broken = verify(question.model_copy(update={"running": None}), running)
+    return None if any(item.promise != "proof" for item in broken) else running
+
+
+def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:
+    """Whether the new plan serves a class that the running one serves nothing: that is worth any move, at any age."""
+
+    def served(answer: Answer) -> set[str]:
+        return {name for name, rates in answer.rates.items() if sum(rates.values()) > 0}
+
+    return bool((served(new) - served(running)) & {item.name for item in question.classes})
+
+
+def _gain(running: Answer, new: Answer) -> float:
+    """Relative gain: of the multiple served, or of service and then of dollars."""
+    if running.scale is not None and new.scale is not None:
+        return _relative(new.scale - running.scale, running.scale)
+    served_before, served_after = sum(running.unserved.values()), sum(new.unserved.values())
+    if served_after < served_before - 1e-9:
+        return _relative(served_before - served_after, served_before)
+    before, after = running.dollars_per_hour or 0.0, new.dollars_per_hour or 0.0
+    return _relative(before - after, before)
+
+
+def _relative(difference: float, base: float) -> float:
+    return difference / base if base > 0 else (1.0 if difference > 0 else 0.0)

@@ -1,0 +1,67 @@
+"""What keeps a turn from writing, or the plan from growing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.deciding.turn import Turn
+from servingplan.model.world import Observation
+from servingplan.planning.pools import Pool
+from servingplan.render import names
+
+
+def taken_names(world: Observation, spec: PlanSpec) -> str | None:
+    routing = names.routing_name(world.plan.name, spec.gateway.config_map)
+    for name, field_name in (
+        (routing, "spec.gateway.configMap"),
+        (names.record_name(world.plan.name), "metadata.name"),
+    ):
+        live = world.live("ConfigMap", name)
+        if live is not None and not live.ours:
+            return (
+                f"{field_name}: ConfigMap {name} belongs to {live.owner} and is left alone; choose another name, or "
+                "delete that ConfigMap"
+            )
+    return None
+
+
+def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
+    prices = {other.key: other.prices for other in turn.world.other_plans}
+    for pool in pools:
+        for problem in (pool.problem, pool.conflict):
+            if problem is not None:
+                unread = problem.reason in ("ReadForbidden", "ReadFailed")
+                turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
+        if pool.object is None or pool.dollars_per_node_hour is None:
+            continue
+        for key in sorted(prices):
+            other = prices[key].get(pool.object.reference)
+            if other is not None and float(other) != pool.dollars_per_node_hour:
+                turn.find(
+                    "WithinBudget",
+                    "PriceDisagreement",
+                    f"nodePools[{pool.name}].dollarsPerNodeHour is {pool.dollars_per_node_hour:g}, plan {key} says "
+                    f"{float(other):g} for the same pool; make them equal",
+                )
+
+
+def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
+    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read."""
+    wait = False
+    for pool in pools:
+        if pool.dollars_per_node_hour is None and pool.problem is None:
+            turn.find(
+                "WithinBudget",
+                "PriceUnknown",
+                f"spec.nodePools[{pool.name}].dollarsPerNodeHour: not given, so spend cannot be computed and nothing "
+                "grows; give the price of a node (0 is a price)",
+            )
+            wait = True
+        stands_on = turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0
+        if pool.problem is not None and (
+            pool.problem.reason in ("ReadForbidden", "ReadFailed")
+            or (pool.problem.reason == "PoolMissing" and stands_on)
+        ):
+            wait = True
+    return wait
