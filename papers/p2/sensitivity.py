@@ -22,7 +22,7 @@ class Change:
 
 
 OURS_GAP = 0.02
-"""Ours stops at this gap here."""
+"""Ours stops at this gap here, or after 2 s."""
 
 CHANGES = (
     Change("as generated"),
