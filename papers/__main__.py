@@ -12,7 +12,6 @@ P2_FULL = (
     "--sizes", "all", "--seeds", "10", "--exact-seconds", "20", "--scenarios", "500",
     "--trials", "10", "--windows", str(rolling.WINDOWS), "--sigmas", "0.01", "0.03", "0.05",
 )  # fmt: skip
-"""About ten minutes; a third of them are the rolling horizon's"""
 
 
 def main(arguments: list[str] | None = None) -> None:

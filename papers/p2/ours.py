@@ -17,7 +17,7 @@ from servingplan.solve.milp import Column, Limits, Program, Stopwatch, Term
 
 CORES, CORE_NODES = (14, 40), 200
 """The exact part first tries so many facilities, those of the least bound, for so many nodes: a good plan fixes more."""
-CORE_SHARE = 0.4
+CORE_SHARE = 0.7
 """Of the time that is left, what one of these tries may take."""
 LARGEST_REST = 8000
 """More routes than this are not handed to the exact part: building and one relaxation alone would pass a few seconds."""
