@@ -45,7 +45,8 @@ def report(runs: list[Run], options: argparse.Namespace) -> str:
         "Theirs: Python 3.13 and Gurobi 11 with a limit of 600 s, on a machine that is not named; ours has HiGHS and"
         f" {options.exact_seconds:g} s, so the exact columns do not compare. Where it says not run, it was left"
         " out: the two largest sizes have 27,000 and 96,000 products x w in the printed form. To 2 %:"
-        " certified to 2 % within the deadline, which is of wall clock; where the CPU seconds are well below the wall seconds, other work on the machine took part of it.",
+        " certified to 2 % within the deadline, which is of wall clock; where the CPU seconds are well below the wall seconds,"
+        " other work on the machine took part of it.",
         "",
         "### Costs and gaps",
         "",
