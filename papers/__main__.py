@@ -4,10 +4,14 @@ import argparse
 from pathlib import Path
 
 from papers.p1 import tables as p1
+from papers.p2 import rolling
 from papers.p2 import tables as p2
 from papers.page import write_part
 
-P2_FULL = ("--sizes", "all", "--seeds", "10", "--exact-seconds", "20", "--scenarios", "500")
+P2_FULL = (
+    "--sizes", "all", "--seeds", "10", "--exact-seconds", "20", "--exact-routes", "1000",
+    "--scenarios", "500", "--trials", "10", "--windows", str(rolling.WINDOWS), "--sigmas", "0.01", "0.03", "0.05",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

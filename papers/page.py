@@ -2,12 +2,31 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 TITLE = "# The papers' tables, run again\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Timed[T]:
+    """A result and what it took."""
+
+    result: T
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def timed[T](run: Callable[[], T]) -> Timed[T]:
+    """Run and time."""
+    wall, cpu = time.monotonic(), time.process_time()
+    result = run()
+    return Timed(result, time.monotonic() - wall, time.process_time() - cpu)
 
 
 def marks(paper: str) -> tuple[str, str]:
@@ -35,6 +54,11 @@ def measured() -> str:
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {_machine()}; one thread, other work on the machine; Python"
         f" {platform.python_version()}, HiGHS {importlib.metadata.version('highspy')}"
     )
+
+
+def say(progress: str) -> None:
+    """One line of progress of a long run, to standard error, with the CPU seconds of the process so far."""
+    print(f"{time.process_time():6.0f} s of CPU: {progress}", file=sys.stderr, flush=True)
 
 
 def row(cells: Sequence[object]) -> str:

@@ -5,8 +5,7 @@
 """
 
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from papers.p1.instance import (
 )
 from papers.p1.printed import BASELINES, FIGURE_9_GPUS, LEAST_GAIN, LOSSES, MEAN_GAIN, best_gain
 from papers.p1.second import Optimum, contradictions, second_optimum
-from papers.page import header, marks, measured, row, spread
+from papers.page import Timed, header, marks, measured, row, spread, timed
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question, question_from_json
 from servingplan.solve import solve
@@ -58,15 +57,6 @@ class Scope:
 
 FULL = Scope()
 QUICK = Scope(bisected_stocks=(1,), direct_seconds=10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Timed[T]:
-    """A result and what it took."""
-
-    result: T
-    wall_seconds: float
-    cpu_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +121,6 @@ def _second(question: Question) -> Optimum:
     return found[0]
 
 
-def _timed[T](run: Callable[[], T]) -> Timed[T]:
-    wall, cpu = time.monotonic(), time.process_time()
-    result = run()
-    return Timed(result, time.monotonic() - wall, time.process_time() - cpu)
-
-
 def _verified(question: Question, method: str) -> Answer:
     answer = solve(question, method=method, relative_gap=GAP, deadline_seconds=DEADLINE_SECONDS)
     faults = verify(question, answer)
@@ -155,8 +139,8 @@ def _unlimited_scales(models: str, mix: str, budget_dollars_per_hour: float) -> 
 
 def _run(cell: Cell, *, bisect: bool) -> Row:
     question = question_of(cell)
-    ours = _timed(lambda: _verified(question, "exact"))
-    second = _timed(lambda: _second(question))
+    ours = timed(lambda: _verified(question, "exact"))
+    second = timed(lambda: _second(question))
     scale, other = ours.result.scale or 0.0, second.result.value
     return Row(
         cell=cell,
@@ -166,7 +150,7 @@ def _run(cell: Cell, *, bisect: bool) -> Row:
         second_cpu_seconds=second.cpu_seconds,
         second_gap=abs(scale - other) / max(scale, other),
         contradictions=contradictions(ours.result.levels[:1], (second.result,), tolerance=1e-6),
-        bisection=_timed(lambda: _verified(question, "binary-search")) if bisect else None,
+        bisection=timed(lambda: _verified(question, "binary-search")) if bisect else None,
     )
 
 
@@ -290,8 +274,8 @@ def _figure_9(sizes: Sequence[int], direct_seconds: float) -> list[str]:
         stock = stock_of_blocks(gpus)
         budget = BUDGET_SHARE * sum(DOLLARS_PER_HOUR[gpu] * count for gpu, count in stock.items())
         question = question_with(models, "T1", budget, stock)
-        ours, search = (_timed(partial(_verified, question, method)) for method in ("exact", "binary-search"))
-        direct = _timed(partial(solve_directly, question, deadline_seconds=direct_seconds))
+        ours, search = (timed(partial(_verified, question, method)) for method in ("exact", "binary-search"))
+        direct = timed(partial(solve_directly, question, deadline_seconds=direct_seconds))
         spans = [1 / (run.result.scale or 1e-9) for run in (ours, search)] + [direct.result.makespan_seconds]
         least = min(span for span in spans if span is not None)
         gap = direct.result.gap

@@ -90,16 +90,17 @@ class State:
 
 
 class Search:
-    """GH and AGH on one instance; the table of admissible sizes is shared by all their runs."""
+    """GH and AGH on one instance; the table of the sizes that M1 and M3 choose is shared by all their runs."""
 
-    def __init__(self, arrays: Arrays) -> None:
+    def __init__(self, arrays: Arrays, sizes: Indices | None = None) -> None:
+        """`sizes` stands in for the table of M1 and M3 (`chosen_sizes`)."""
         self.arrays = arrays
-        self.next_size = _next_sizes(arrays)
+        self._chosen = chosen_sizes(arrays) if sizes is None else sizes
         self._coverage = self._phase_one_coverage()
 
     def select(self, i: int, p: int, size: int = -1) -> int | None:
         """M1 for an inactive pair (size -1), M3 for an active one: the least size from `size` up that fits and is in time."""
-        found = int(self.next_size[i, p, max(size, 0)])
+        found = int(self._chosen[i, p, size + 1])
         return found if found < len(self.arrays.shapes) else None
 
     def greedy(self, order: Sequence[int] | None = None) -> State:
@@ -141,7 +142,7 @@ class Search:
     def rank(self, state: State, i: int) -> "Ranking":
         """M2: marginal cost and effective coverage of every pair for type i, best first."""
         a = self.arrays
-        size = self.next_size[i, np.arange(len(state.size)), np.maximum(state.size, 0)]
+        size = self._chosen[i, np.arange(len(state.size)), state.size + 1]
         exists = size < len(a.shapes)
         size = np.minimum(size, len(a.shapes) - 1)
         delay = a.delay_seconds[i, np.arange(len(size)), size]
@@ -184,7 +185,7 @@ class Search:
 
     def _phase_one_coverage(self) -> tuple[Booleans, Indices]:
         """[i, p]: whether M1 finds a size and e <= eps; and that size."""
-        size = self.next_size[:, :, 0]
+        size = self._chosen[:, :, 0]
         a = self.arrays
         return (size < len(a.shapes)) & (a.error <= a.error_slo[:, None]), size
 
@@ -256,7 +257,7 @@ class Search:
         ranking = self.rank(state, i)
         size, delay = ranking.size, ranking.delay
         good = self._admissible(state, i, share, size, delay)
-        good &= self.next_size[i, np.arange(len(size)), np.maximum(state.size, 0)] < len(a.shapes)
+        good &= self._chosen[i, np.arange(len(size)), state.size + 1] < len(a.shapes)
         good[barred] = False
         if active_only:
             good &= state.size >= 0
@@ -322,12 +323,15 @@ class Ranking:
     """[p]: marginal cost of the whole type"""
 
 
-def _next_sizes(arrays: Arrays) -> Indices:
-    """[i, p, g]: the least size index from g up whose weights fit and whose delay is within the limit; len(shapes) if none."""
+def chosen_sizes(arrays: Arrays) -> Indices:
+    """[i, p, 1 + g]: the size index that an active pair of size g takes by M3, the least from g up whose weights fit and whose
+    delay is within the limit; [i, p, 0]: that of an inactive pair by M1. len(shapes) if there is none.
+    """
     good = arrays.fits[None] & (arrays.delay_seconds <= arrays.delay_slo[:, None, None])
     sizes = len(arrays.shapes)
     found = np.where(good, np.arange(sizes), sizes)
-    return np.minimum.accumulate(found[:, :, ::-1], axis=2)[:, :, ::-1]
+    upgrades = np.minimum.accumulate(found[:, :, ::-1], axis=2)[:, :, ::-1]
+    return np.concatenate((upgrades[:, :, :1], upgrades), axis=2)
 
 
 def _descending(key: Sequence[float]) -> list[int]:

@@ -17,10 +17,12 @@ from servingplan.solve.milp import Column, Limits, Program, Stopwatch, Term
 
 CORES, CORE_NODES = (14, 40), 200
 """The exact part first tries so many facilities, those of the least bound, for so many nodes: a good plan fixes more."""
-CORE_SHARE = 0.4
+CORE_SHARE = 0.7
 """Of the time that is left, what one of these tries may take."""
 LARGEST_REST = 8000
 """More routes than this are not handed to the exact part: building and one relaxation alone would pass a few seconds."""
+FIRST_GAP = 0.02
+"""The exact part goes for this gap first: a facility that lifts every plan to within the gap of the one in hand is left out."""
 NODES = 20_000
 """Work limit of the exact part, so that the answer does not depend on the machine unless the clock ends it first."""
 ROUND_FROM = (0.5, 0.25, 0.1)
@@ -73,6 +75,7 @@ def solve(
     for threshold in ROUND_FROM:
         best = _cheaper(best, _rounded(search, facilities, relaxation.use, threshold))
     bound = relaxation.bound
+    core_gap = max(relative_gap, FIRST_GAP / 2)  # its own bound is of no use
     for few in CORES:
         if best.cost - bound <= relative_gap * best.cost or watch.expired():
             break
@@ -82,14 +85,18 @@ def solve(
         core = np.union1d(used, np.argsort(relaxation.needed, kind="stable")[:few])
         mine = np.flatnonzero(best.size[facilities.pair] == facilities.size)
         part = Stopwatch((watch.remaining_seconds() or 0.0) * CORE_SHARE)
-        best = _improved(best, facilities, covers, np.union1d(core, mine), (relative_gap, CORE_NODES, part))[0]
+        best = _improved(best, facilities, covers, np.union1d(core, mine), (core_gap, CORE_NODES, part))[0]
         kept = np.flatnonzero(relaxation.needed <= best.cost * (1.0 + SAFE))
         facilities, covers, relaxation = facilities.only(kept), covers.only(kept), relaxation.only(kept)
-    if best.cost - bound > relative_gap * best.cost and not watch.expired():
-        kept = np.flatnonzero(relaxation.needed <= best.cost * (1.0 + SAFE))
+    for gap in sorted({max(relative_gap, FIRST_GAP), relative_gap}, reverse=True):
+        if best.cost - bound <= gap * best.cost or watch.expired():
+            continue
+        beyond = best.cost * (1.0 - gap)  # what a plan with a facility that is left out costs at least
+        mine = best.size[facilities.pair] == facilities.size
+        kept = np.flatnonzero((relaxation.needed <= beyond * (1.0 + SAFE)) | mine)
         if len(kept) * len(arrays.stored_gb) <= LARGEST_REST:
-            best, rest_bound = _improved(best, facilities, covers, kept, (relative_gap, nodes, watch))
-            bound = max(bound, rest_bound)  # plans left out cost at least what was in hand
+            best, rest_bound = _improved(best, facilities, covers, kept, (gap, nodes, watch))
+            bound = max(bound, min(rest_bound, beyond))
     plan, cost = best.plan(), best.cost
     return Answer(
         plan=plan,

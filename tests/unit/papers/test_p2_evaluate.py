@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from papers.p2.arrays import arrays_of
 from papers.p2.evaluate import evaluate
-from papers.p2.instance import Plan
-from papers.p2.stress import reroute, scenarios, stress
+from papers.p2.heuristics import Search
+from papers.p2.instance import Plan, generate
+from papers.p2.stress import fill, reroute, scenarios, solve_routing, stress
 from tests.unit.papers.instances import kind, tier, tiny
 
 INSTANCE = tiny(kind(stored_kb_per_token=100.0), tiers=(tier("cheap", 1.0), tier("other", 1.0)))
@@ -75,3 +77,18 @@ def test_stress_counts_types_with_more_than_one_percent_unserved():
     overloaded = sum(case.query_types[0].arrivals_per_hour > 1000.0 / 0.99 for case in busy)
     assert 0 < overloaded < 10
     assert stress(PLAN, busy).violated == overloaded / 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rerouting_by_knapsack_is_as_good_as_by_the_program(seed):
+    """GH's plans give every type one pair; half the scenarios bind the compute, most an error or a delay."""
+    instance = generate((6, 6, 10), seed)
+    plan = Search(arrays_of(instance)).greedy().plan()
+    plan = replace(plan, placed=frozenset({key[0]: key for key in sorted(plan.placed)}.values()))
+    for case in scenarios(instance, 8, seed, inflation=1.3):
+        heavy = replace(case, utilisation=case.utilisation / 3.0)
+        for each in (case, heavy):
+            filled, solved = (evaluate(each, found) for found in (fill(each, plan), solve_routing(each, plan)))
+            penalties = [result.cost.delay + result.cost.unmet for result in (filled, solved)]
+            assert penalties[0] == pytest.approx(penalties[1], rel=1e-6)
+            assert not [line for line in filled.violations if not line.startswith(("(5c)", "(5h)"))]

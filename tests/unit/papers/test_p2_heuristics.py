@@ -92,6 +92,11 @@ def test_no_bound_passes_the_optimum(seed):
     assert hasty.cost >= optimum.cost * (1 - 1e-6)
     filtered = solve(instance, deadline_seconds=30, per_route=True)
     assert filtered.cost >= optimum.cost * (1 - 1e-6)
+    for gap in (0.2, 0.05, 0.02, 0.005):  # the exact part leaves out what cannot improve by the gap
+        rough = solve(instance, deadline_seconds=30, relative_gap=gap)
+        assert rough.proved
+        assert rough.bound <= optimum.cost * (1 + 1e-6)
+        assert optimum.cost * (1 - 1e-6) <= rough.cost <= optimum.cost / (1 - gap)
     agh = search(instance).adaptive(seed)
     assert filtered.bound * (1 - 1e-9) <= agh.cost
 
