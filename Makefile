@@ -62,7 +62,7 @@ test: check control-plane ## every test, those against the real control plane to
 	$(RUN)/pytest -q e2e/real
 
 .PHONY: soak
-soak: setup control-plane ## 200 changes of a plan under load, and no request lost (half an hour)
+soak: setup control-plane ## 200 changes of a plan under load, and no request lost (nine minutes)
 	CHANGES=200 $(RUN)/pytest -q -s --timeout 5400 e2e/test_no_request_lost.py
 
 .PHONY: real-node
