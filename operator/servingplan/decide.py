@@ -11,7 +11,13 @@ import math
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.objects import object_actions, record_actions, replica_facts
 from servingplan.deciding.obstacles import must_wait, pool_findings, taken_names
-from servingplan.deciding.publishing import gateway_follows, gateway_is_due_in, route_findings, routing_actions
+from servingplan.deciding.publishing import (
+    admitted_rates,
+    gateway_follows,
+    gateway_is_due_in,
+    route_findings,
+    routing_actions,
+)
 from servingplan.deciding.replan import replan
 from servingplan.deciding.turn import Solve, Turn, seconds_between
 from servingplan.demand.adopt import Demand, at_rates, choose
@@ -69,7 +75,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
 
     # The plan that is to be in force, for the demand of the moment.
     frozen = bool(errors or pool_errors) or must_wait(turn, pools)
-    demand = choose(spec, world, record.demand)
+    demand = choose(spec, world, record.demand, admitted_rates(world, spec))
     if demand is not None:
         turn.findings.append(demand.finding)
     if not frozen:

@@ -44,6 +44,21 @@ def routing_actions(
     return (ApplyObject(manifest=manifest, why=why), *routes)
 
 
+def admitted_rates(world: Observation, spec: PlanSpec) -> dict[str, float]:
+    """Requests/s by ``model/class`` above which gateways turn away, as published; classes without a limit are not there,
+    and nothing is where the document is not as we write it."""
+    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map)) or {}
+    try:
+        return {
+            f"{model}/{entry['name']}": float(entry["admitRequestsPerSecond"])
+            for model, routes in published["models"].items()
+            for entry in routes["classes"]
+            if entry["admitRequestsPerSecond"] is not None
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> tuple[AnyAction, ...]:
     """HTTPRoutes that are missing or differ, and those that nothing asks for any more."""
     if world.http_routes_unread is not None:

@@ -7,7 +7,7 @@ does not wait. So equal demand, however it flickers, is one question and one pla
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 from servingplan.api.v1alpha1 import PlanSpec, Prometheus, seconds_of
 from servingplan.demand.change import gain_over, threshold
 from servingplan.demand.estimate import Estimate, estimate
+from servingplan.demand.signals import COUNTS_REFUSED
 from servingplan.model.decision import Finding
 from servingplan.model.fleet import AdoptedDemand
 from servingplan.model.world import Arrivals, Observation, SeenDemand
@@ -35,6 +36,8 @@ LASTED = 0.8
 """Part of the window that unbelievable intervals must fill, and that the first counts of a class must."""
 FIRST_ERROR = 0.05
 """Relative standard error at which the first counts of a class need not fill the window."""
+AT_LIMIT = 0.9
+"""Part of the admitted rate from which on a class counts as limited by it: what was turned away may not be counted."""
 
 Source = Literal["Measured", "LastGood", "Declared"]
 
@@ -82,8 +85,13 @@ def at_rates(spec: PlanSpec, rates: Mapping[str, float]) -> PlanSpec:
     return spec.model_copy(update={"models": models})
 
 
-def choose(spec: PlanSpec, world: Observation, before: AdoptedDemand | None) -> Demand | None:
-    """The rates to plan for; None where the spec does not ask for measured ones."""
+def choose(
+    spec: PlanSpec, world: Observation, before: AdoptedDemand | None, admitted: Mapping[str, float] | None = None
+) -> Demand | None:
+    """The rates to plan for; None where the spec does not ask for measured ones.
+
+    ``admitted``: requests/s by ``model/class``, where a gateway was told to turn away what is above.
+    """
     if spec.demand is None:
         return None
     source = spec.demand.prometheus
@@ -94,6 +102,7 @@ def choose(spec: PlanSpec, world: Observation, before: AdoptedDemand | None) -> 
     fresh: dict[str, Estimate] = {}
     doubted: list[str] = []
     urgent = False
+    capped = {} if admitted is None or COUNTS_REFUSED.issuperset(seen.metrics) else admitted
     for key in declared:
         item = arrivals.get(key)
         if item is None or item.failing_since is not None:
@@ -102,7 +111,9 @@ def choose(spec: PlanSpec, world: Observation, before: AdoptedDemand | None) -> 
         if found is None:
             doubted += [doubt] if doubt else []
             continue
-        if key in known:
+        if key in known and key in capped and AT_LIMIT * capped[key] <= found.mean < known[key]:
+            found = replace(found, requests_per_second=known[key])  # what is above the limit was not counted
+        elif key in known:
             urgent = urgent or (found.changed_at is not None and _refutes(found, item, known[key]))
         elif not _tells(found, item, source, declared[key]):
             doubted.append(f"{key}: too few requests were counted yet")

@@ -30,6 +30,9 @@ ENVOY = (
     ("envoy_vhost_route_upstream_rq_completed", "envoy_route"),
 )
 """Counter, and the label that names plan, model and class."""
+OWN_QUERY = "spec.demand.prometheus.query"
+COUNTS_REFUSED = frozenset({ENVOY[0][0], OWN_QUERY})
+"""What counts requests that are turned away, too; a query of the plan is taken to."""
 VLLM_FINISHED = ("vllm:request_success_total", "vllm_request_success_total")
 VLLM_INSIDE = (
     "vllm:num_requests_running",
@@ -109,10 +112,10 @@ def _own(spec: PlanSpec, query: str) -> Signal:
             key: tuple((moment, step, rate * step) for moment, rate in sorted(rates.items()))
             for key, rates in sorted(found.items())
         }
-        return counted, frozenset({"spec.demand.prometheus.query"} if counted else ())
+        return counted, frozenset({OWN_QUERY} if counted else ())
 
     asked = Query(text(QUERY_INTERVAL_SECONDS), QUERY_INTERVAL_SECONDS)
-    return Signal("query", ("spec.demand.prometheus.query",), (asked,), read, text, keys_of)
+    return Signal("query", (OWN_QUERY,), (asked,), read, text, keys_of)
 
 
 def _envoy(spec: PlanSpec, plan: str, metric: str, label: str, window: int) -> Signal:

@@ -48,14 +48,16 @@ def stream(rate, seed=1, scrape=15, seconds=300):
     return tuple((end + shift, length, count) for end, length, count in found)
 
 
-def chosen(intervals, *, spec=SPEC, before=None, now=NOW, failing_since=None, history=()):
+def chosen(
+    intervals, *, spec=SPEC, before=None, now=NOW, failing_since=None, history=(), admitted=None, metric="requests"
+):
     classes = [
         Arrivals(model="m", name="chat", intervals=intervals, failing_since=failing_since, history=history),
         Arrivals(model="m", name="long", intervals=stream(10, seed=9)),
     ]
-    seen = SeenDemand(signal="envoy", metrics=("requests",), classes=tuple(classes))
+    seen = SeenDemand(signal="envoy", metrics=(metric,), classes=tuple(classes))
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
-    return choose(spec, Observation(now=text(now), plan=plan, demand=seen), before)
+    return choose(spec, Observation(now=text(now), plan=plan, demand=seen), before, admitted)
 
 
 def adopted(rate, minutes_ago=1.0):
@@ -95,6 +97,20 @@ def test_first_counts_replace_what_is_declared_once_they_tell(declared, rate, se
     found = chosen(stream(rate, seconds=seconds), spec=spec_of(declared))
     assert found.sources[KEY] == ("Measured" if told else "Declared")
     assert (f"{KEY}: too few requests were counted yet" in found.finding.message) == (not told)
+
+
+@pytest.mark.parametrize(
+    ("rate", "metric", "taken"),
+    [
+        pytest.param(10, "vllm:request_success_total", 30, id="as many as are admitted, the others unseen"),
+        pytest.param(6, "vllm:request_success_total", 6, id="fewer than are admitted"),
+        pytest.param(40, "vllm:request_success_total", 40, id="more than are planned for"),
+        pytest.param(10, "envoy_http_local_rate_limit_enabled", 10, id="all are seen"),
+    ],
+)
+def test_a_rate_does_not_fall_by_what_is_turned_away(rate, metric, taken):
+    found = chosen(stream(rate), before=adopted(30.0, 6), admitted={KEY: 10.0}, metric=metric)
+    assert found.rates[KEY] == pytest.approx(taken, rel=0.1)
 
 
 def test_a_surge_does_not_wait():
