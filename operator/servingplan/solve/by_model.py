@@ -128,8 +128,14 @@ class ByModel:
         ]
         """Of one copy, by shape."""
         models = list(dict.fromkeys(cls.model for cls in instance.classes))
-        self._classes = [[k for k, cls in enumerate(instance.classes) if cls.model == model] for model in models]
-        self._shapes = [[c for c, shape in enumerate(instance.shapes) if shape.model == model] for model in models]
+        classes: dict[str, list[int]] = {model: [] for model in models}
+        shapes: dict[str, list[int]] = {model: [] for model in models}
+        for k, cls in enumerate(instance.classes):
+            classes[cls.model].append(k)
+        for c, shape in enumerate(instance.shapes):
+            if shape.model in shapes:
+                shapes[shape.model].append(c)
+        self._classes, self._shapes = list(classes.values()), list(shapes.values())
         self._known: list[list[tuple[float, Part]]] = [[] for _ in models]
 
     def serve(self, scale: float, effort: Effort, *, enough: float = math.inf) -> Apart:

@@ -8,7 +8,7 @@ from functools import partial
 from servingplan.solve.cover import by_class, dearest_first, most_served
 from servingplan.solve.incumbent import Incumbent, best_of, empty_plan, incumbent_of, running_plan
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import Effort, reachable_targets
+from servingplan.solve.levels import Effort
 
 STEPS = 6
 """Bisection steps: the plan is only a beginning."""
@@ -16,7 +16,7 @@ STEPS = 6
 
 def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
     """The best of the empty plan, the running fleet and two greedy covers; None where none keeps every promise."""
-    targets = reachable_targets(instance)
+    targets = instance.reachable_targets
     best = best_of([empty_plan(instance), running_plan(instance, targets)])
     order = dearest_first(instance)
     for whole_price in (False, True):

@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 
 from servingplan.solve.draft import Draft
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import Effort, reachable_targets
+from servingplan.solve.levels import Effort
 from servingplan.solve.quick import QuickRouting
 
 TRIALS = 120
@@ -32,7 +32,7 @@ class _Search:
         self._instance = instance
         self._effort = effort
         self._service = instance.question.objective == "MaximizeService"
-        self._routing = QuickRouting(instance, reachable_targets(instance))
+        self._routing = QuickRouting(instance, instance.reachable_targets)
         self._most = float("inf") if self._service else float(len(instance.classes))
 
     def run(self, draft: Draft) -> Draft:

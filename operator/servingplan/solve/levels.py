@@ -10,7 +10,7 @@ from typing import Protocol
 
 from servingplan.model.answer import Level, Stopped
 from servingplan.solve.constraints import Cut, Loss, PlanProgram, build
-from servingplan.solve.instance import Instance, capacity
+from servingplan.solve.instance import Instance
 from servingplan.solve.milp import Limits, Outcome, Stopwatch
 from servingplan.solve.objective import (
     Stage,
@@ -100,29 +100,6 @@ class Found:
         return next((level.value for level in self.levels if level.name == "scale"), 1.0)
 
 
-def reachable_targets(instance: Instance) -> tuple[float, ...]:
-    """Requests/s of each class that its shapes could serve if each stood alone, at most what is asked.
-
-    Under MaximizeService one multiple of the whole mix; 0 when some class cannot be served at all.
-    """
-    asked = [cls.requests_per_second for cls in instance.classes]
-    alone = [sum(_most(instance, c) * instance.rate(c, k) for c in instance.serving(k)) for k in range(len(asked))]
-    if instance.question.objective == "MaximizeService":
-        scale = min(most / rate for most, rate in zip(alone, asked, strict=True))
-        return tuple(scale * rate for rate in asked)
-    return tuple(min(most, rate) for most, rate in zip(alone, asked, strict=True))
-
-
-def _most(instance: Instance, c: int) -> float:
-    return max((capacity(instance.shapes[c], y) for y in _distinct_counts(instance, c)), default=0.0)
-
-
-def _distinct_counts(instance: Instance, c: int) -> Sequence[int]:
-    limit = instance.copies_limit[c]
-    table = instance.shapes[c].max_utilization
-    return [limit] if isinstance(table, float) else [*range(1, min(limit, len(table)) + 1), limit]
-
-
 def search(
     instance: Instance,
     effort: Effort,
@@ -144,7 +121,7 @@ def search(
     the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
     level's bound, the level is not held above it, so that no move is made for less than the tolerance.
     """
-    targets = reachable_targets(instance)
+    targets = instance.reachable_targets
     asked = [cls.requests_per_second for cls in instance.classes]
     if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):
         return Found(infeasible=True)

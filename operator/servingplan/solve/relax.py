@@ -8,7 +8,7 @@ import math
 
 from servingplan.solve.constraints import PlanProgram, build
 from servingplan.solve.instance import Instance, most_utilization
-from servingplan.solve.levels import HELD_SLACK, Effort, all_reachable, reachable_targets
+from servingplan.solve.levels import HELD_SLACK, Effort, all_reachable
 from servingplan.solve.objective import Stage, dollars_stage, hold, service_stages
 
 
@@ -16,7 +16,7 @@ class Relaxation:
     """The linear relaxation of a question with its levels of service."""
 
     def __init__(self, instance: Instance) -> None:
-        self.plan: PlanProgram = build(instance, reachable_targets(instance))
+        self.plan: PlanProgram = build(instance, instance.reachable_targets)
         self.stages = service_stages(self.plan)
         self.values: tuple[float, ...] = ()
         """Point of the last optimum."""
