@@ -58,12 +58,15 @@ CHEAPEST = 8
 def anytime(instance: Instance, effort: Effort) -> Found:
     """The steps of the module's docstring, as far as time and work limits allow."""
     clock = effort.stopwatch
-    known = price_bounds(instance)
     plan = first_plan(instance, effort)
+    known = price_bounds(instance)
     large = instance.pairs_count > SEARCHED_PAIRS
-    if plan is not None and (_settled(plan, known, effort) or not (large or effort.affords(instance))):
+    in_parts = large or not effort.affords(instance)
+    if plan is None and not effort.affords(instance):
+        return Found(stopped="deadline")
+    if plan is not None and (clock.expired() or _settled(plan, known, effort)):
         return certified(instance, effort, _steady(instance, effort, plan), known=known)
-    if plan is not None and large and not clock.expired():
+    if plan is not None and in_parts:
         if not instance.question.survive:
             result = closed(
                 instance,
@@ -87,14 +90,14 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         search_among = partial(_searched, instance, effort=replace(effort, node_limit=KERNEL_NODES))
         result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
         plan, known = result.plan, result.bounds
-    elif plan is not None and not clock.expired() and not instance.question.survive:
+    elif plan is not None and effort.affords(instance) and not instance.question.survive:
         better = improved(instance, effort.share(0.4), Draft.of(instance, plan.copies))
         plan = best_of([plan, incumbent_of(instance, better.copies)])
     kernel = kernel_of(instance, relaxation, plan, result.shapes)
     settled = _settled_levels(plan, known, effort)
     if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
         plan = best_of([plan, _searched(instance, kernel, plan, replace(effort, node_limit=KERNEL_NODES), settled)])
-    if plan is None or not (large or clock.expired()):
+    if plan is None or (effort.affords(instance) and not large):
         limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
         cuts = result.cuts if "scale" in settled else ()
         found = guarded_search(instance, limited, start=plan, cuts=cuts, settled=settled)
@@ -118,8 +121,9 @@ def _among_cheapest(instance: Instance, effort: Effort, plan: Incumbent) -> Incu
     for k in range(len(instance.classes)):
         kernel.update(instance.cheapest_first(k)[:CHEAPEST])
     small, order = _only(instance, sorted(kernel)), sorted(kernel)
-    found = anytime(small, effort.share(0.7)) if small.pairs_count <= SEARCHED_PAIRS else Found()
-    return best_of([plan, _whole(instance, order, found)]) or plan
+    if len(order) == len(instance.shapes) or small.pairs_count > SEARCHED_PAIRS or not effort.affords(small):
+        return plan
+    return best_of([plan, _whole(instance, order, anytime(small, effort.share(0.7)))]) or plan
 
 
 def _only(instance: Instance, kernel: Sequence[int]) -> Instance:

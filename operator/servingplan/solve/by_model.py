@@ -136,6 +136,7 @@ class ByModel:
             if shape.model in shapes:
                 shapes[shape.model].append(c)
         self._classes, self._shapes = list(classes.values()), list(shapes.values())
+        self._parts = [self._part(m) for m in range(len(models))]
         self._known: list[list[tuple[float, Part]]] = [[] for _ in models]
 
     def serve(self, scale: float, effort: Effort, *, enough: float = math.inf) -> Apart:
@@ -147,7 +148,7 @@ class ByModel:
         programs = {}
         for m in (m for m, part in enumerate(parts) if part is None):
             parts[m] = Part(tuple(self._shapes[m]), 0.0)
-            if effort.stopwatch.expired():
+            if not effort.affords(self._parts[m]):
                 continue
             plan = programs[m] = self._program(m, scale)
             outcome = plan.program.optimise(self._terms(m, plan), "min", effort.limits(part=0.5), relaxed=True)
@@ -192,15 +193,19 @@ class ByModel:
         cheapest = min(enough, key=lambda part: part.worth)
         return replace(cheapest, least=least) if cheapest.worth <= least * (1 + _gap(effort)) else None
 
-    def _program(self, m: int, scale: float) -> PlanProgram:
-        """One model in full service, with all nodes of the stock."""
+    def _part(self, m: int) -> Instance:
+        """The instance with one model only."""
         whole, shapes = self._instance, self._shapes[m]
-        part = replace(
+        return replace(
             whole,
             classes=tuple(whole.classes[k] for k in self._classes[m]),
             shapes=tuple(whole.shapes[c] for c in shapes),
             copies_limit=tuple(whole.copies_limit[c] for c in shapes),
         )
+
+    def _program(self, m: int, scale: float) -> PlanProgram:
+        """One model in full service, with all nodes of the stock."""
+        part = self._parts[m]
         plan = PlanProgram(part, tuple(scale * self._rates[k] for k in self._classes[m]), Program("model"))
         constraints.define_nodes(plan)
         for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):

@@ -144,6 +144,8 @@ class _Closing:
 
     def _decided(self, scale: float, apart: Apart) -> bool:
         """Find a plan at this scale or prove that there is none; whether either succeeded."""
+        if not self._effort.affords(self._instance):
+            return False
         plan = build(self._instance, [scale * rate for rate in self._rates], cuts=self._by_model.cuts(apart))
         plan.program.set_bounds(plan.served[0], lower=1.0, upper=1.0)
         unit = self._instance.question.budget_dollars_per_hour or 1.0

@@ -71,7 +71,7 @@ class _Search:
     def _fill(self, draft: Draft, *, first: int) -> Score:
         """Add the copy of most worth, by price, that fits until none helps; `first`: begin with another than the best."""
         served, worth = self._routing.served(draft.copies)
-        while served < self._most * (1 - FULL):
+        while served < self._most * (1 - FULL) and not self._effort.stopwatch.expired():
             price = {c: max(self._instance.share_price(c), 1e-9) for c in worth}
             ranked = sorted((c for c in worth if worth[c] > 1e-12), key=lambda c: (-worth[c] / price[c], c))
             fitting = [c for c in ranked if draft.most(c, 1)][: first + 1]

@@ -43,7 +43,7 @@ class Instance:
 
     def serving(self, k: int) -> list[int]:
         """Shapes that can serve class k and of which at least one copy fits."""
-        return self._pairs[0][k]
+        return self._serving[k]
 
     def on_pool(self, p: int) -> list[int]:
         """Shapes that use pool p."""
@@ -60,25 +60,33 @@ class Instance:
 
     def served_by(self, c: int) -> list[int]:
         """Classes that shape c can serve; none where no copy fits."""
-        return self._pairs[1][c]
+        return self._served_by[c]
 
     @cached_property
     def pairs_count(self) -> int:
         """Pairs of shape and class: the size of the question."""
-        return sum(map(len, self._pairs[0]))
+        return sum(map(len, self._serving))
 
     @cached_property
-    def _pairs(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Shapes by class and classes by shape; found once, since questions may have 10^5 shapes."""
+    def _rates(self) -> list[dict[int, float]]:
+        """h[c,k] by shape and class; found once, since questions may have 10^5 shapes. The same holds for what follows."""
         index = {cls.name: k for k, cls in enumerate(self.classes)}
+        return [
+            {index[name]: rate for name, rate in shape.requests_per_second.items() if name in index}
+            for shape in self.shapes
+        ]
+
+    @cached_property
+    def _served_by(self) -> list[list[int]]:
+        return [sorted(rates) if limit else [] for rates, limit in zip(self._rates, self.copies_limit, strict=True)]
+
+    @cached_property
+    def _serving(self) -> list[list[int]]:
         serving: list[list[int]] = [[] for _ in self.classes]
-        served_by: list[list[int]] = [[] for _ in self.shapes]
-        for c, shape in enumerate(self.shapes):
-            if self.copies_limit[c]:
-                served_by[c] = sorted(index[name] for name in shape.requests_per_second if name in index)
-                for k in served_by[c]:
-                    serving[k].append(c)
-        return serving, served_by
+        for c, classes in enumerate(self._served_by):
+            for k in classes:
+                serving[k].append(c)
+        return serving
 
     @cached_property
     def reachable_targets(self) -> tuple[float, ...]:
@@ -96,7 +104,7 @@ class Instance:
 
     def rate(self, c: int, k: int) -> float:
         """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 where it cannot."""
-        return self.shapes[c].requests_per_second.get(self.classes[k].name, 0.0)
+        return self._rates[c].get(k, 0.0)
 
     def loss(self, c: int, k: int) -> float:
         """Quality loss of shape c on class k."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from servingplan.model.answer import Level, Stopped
+from servingplan.model.question import Question
 from servingplan.solve.constraints import Cut, Loss, PlanProgram, build
 from servingplan.solve.instance import Instance
 from servingplan.solve.milp import Limits, Outcome, Stopwatch
@@ -30,8 +31,12 @@ SECONDS_PER_PAIR = 5e-5
 """Rough time of building a program and solving its relaxation once, per pair of shape and class."""
 LARGE_PAIRS = 10_000
 """Pairs at which that time doubles: the relaxation's iterations grow with its size."""
+NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
+"""Time of numbering a question on the machine that those times are of."""
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
+ENDING_PART = 0.2
+"""Routing, packing and reporting the answer of a large question take about this part of the time that numbering it took."""
 TIE_BREAK_NODES = 1
 TIE_BREAK_GAP = 5e-3
 """Limits of the tie-break, which needs no proof, only to be the same every time."""
@@ -44,6 +49,8 @@ class Effort:
     relative_gap: float
     node_limit: int
     stopwatch: Stopwatch
+    pace: float = 1.0
+    """How many times slower than in the estimates the machine is just now."""
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
         """Limits of one optimisation that may take `part` of the time that is left."""
@@ -58,12 +65,21 @@ class Effort:
         """Whether the time that is left is likely to build and solve a program of this instance."""
         left = self.stopwatch.remaining_seconds()
         pairs = instance.pairs_count
-        return left is None or left > SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
+        return left is None or left > self.pace * SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
 
     def share(self, part: float) -> "Effort":
         """The same effort with only this part of the time that is left."""
         left = self.stopwatch.remaining_seconds()
         return self if left is None else replace(self, stopwatch=Stopwatch(left * part))
+
+    def after_numbering(self, question: Question, seconds: float) -> "Effort":
+        """The effort for the methods: the pace, and time kept for the end, both by what numbering the question took."""
+        left = self.stopwatch.remaining_seconds()
+        if left is None:
+            return self
+        pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
+        pace = seconds / (NUMBERING_SECONDS + NUMBERING_SECONDS_PER_PAIR * pairs)
+        return replace(self, pace=max(1.0, pace), stopwatch=Stopwatch(max(0.0, left - ENDING_PART * seconds)))
 
 
 class Start(Protocol):
@@ -121,6 +137,8 @@ def search(
     the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
     level's bound, the level is not held above it, so that no move is made for less than the tolerance.
     """
+    if start is not None and not effort.affords(instance):
+        return Found(stopped="deadline")
     targets = instance.reachable_targets
     asked = [cls.requests_per_second for cls in instance.classes]
     if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType
 
 if TYPE_CHECKING:
     import highspy
@@ -181,7 +181,7 @@ class Program:
             return Outcome(stopped="deadline")
         solver.createAndConfigureSolver(self._problem)
         solver.buildSolverModel(self._problem)
-        highs = self._problem.solverModel
+        highs: Any = self._problem.solverModel
         left = clock.remaining_seconds()
         if left is not None:
             left -= READING_PART * clock.elapsed_seconds()
@@ -190,9 +190,9 @@ class Program:
                 return Outcome(stopped="deadline")
             highs.setOptionValue("time_limit", left)
         highs.run()
-        return self._outcome(highs, limits, relaxed=relaxed)
+        return self._outcome(highs, relaxed=relaxed)
 
-    def _outcome(self, highs: "highspy.Highs", limits: Limits, *, relaxed: bool) -> Outcome:
+    def _outcome(self, highs: "highspy.Highs", *, relaxed: bool) -> Outcome:
         """What HiGHS found."""
         verdict = str(highs.getModelStatus().name)
         infeasible = verdict in ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
@@ -203,7 +203,8 @@ class Program:
         has_point = proved or (verdict in _LIMITS and not relaxed and math.isfinite(objective))
         if not (proved or infeasible or verdict in _LIMITS):
             raise SolverError(f"HiGHS ended with {verdict} on {self._problem.name}")
-        values, costs = (), ()
+        values: tuple[float, ...] = ()
+        costs: tuple[float, ...] = ()
         self._worth_of_rows = []
         if has_point:
             places = [column.id for column in self._problem.exported_variables()]
