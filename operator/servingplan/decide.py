@@ -350,8 +350,9 @@ def _replan(turn: _Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) 
     return record, False
 
 
-HURRIED_SECONDS = 0.5
-"""For the first plan after a loss; a better one comes in the next turn."""
+HURRIED_SECONDS = 0.12
+"""For the first plan after a loss, which is to be there, verified, after 0.2 s: a deadline is kept to a tenth and 50 ms. A
+better one comes in the next turn."""
 
 
 def _must_hurry(turn: _Turn, spec: PlanSpec, question: Question) -> bool:

@@ -33,6 +33,9 @@ OVERRUN_SECONDS_PER_COLUMN_SQUARED = 1e-8
 """HiGHS does not look at its clock while it tries rounded points at the root, each with a linear program of its own. Measured:
 up to 1.4 s beyond the limit with 14,000 columns, 0.03 s with 3,500. A search is asked to end that much earlier."""
 
+_UNFIT = re.compile(r"[^A-Za-z0-9_.()]")
+"""Characters that the LP format does not take in names."""
+
 Column = NewType("Column", int)
 """A variable of a `Program`, by position."""
 Term = tuple[Column, float]
@@ -273,7 +276,7 @@ class Program:
 
     def _label(self, name: str) -> str:
         """A name that the LP format takes, unique in this program."""
-        label = plain = re.sub(r"[^A-Za-z0-9_.()]", "_", name)
+        label = plain = _UNFIT.sub("_", name)
         count = 1
         while label in self._labels:
             count += 1
