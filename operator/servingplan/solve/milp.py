@@ -91,6 +91,8 @@ class Limits:
     """Backstop on the wall clock."""
     target: float | None = None
     """A point this good is good enough, whatever bound the search has: the caller knows a better one."""
+    bound_first: bool = False
+    """Leave out the searches in neighbourhoods of good points: the caller needs the bound more than the point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,7 @@ class Program:
             mip_detect_symmetry=False,
             mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
             **({} if limits.target is None else {"objective_target": limits.target}),
+            **(dict.fromkeys(_NEIGHBOURHOODS, False) if limits.bound_first else {}),
             primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
             dual_feasibility_tolerance=FEASIBILITY_TOLERANCE,
         )
@@ -285,6 +288,12 @@ class Program:
         return label
 
 
+_NEIGHBOURHOODS = (
+    "mip_heuristic_run_feasibility_jump",
+    "mip_heuristic_run_rens",
+    "mip_heuristic_run_rins",
+    "mip_heuristic_run_root_reduced_cost",
+)
 _LIMITS: dict[str, Stopped] = {
     "kTimeLimit": "deadline",
     "kSolutionLimit": "work-limit",  # HiGHS says so when it reaches mip_max_nodes
