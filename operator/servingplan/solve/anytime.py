@@ -28,7 +28,7 @@ from servingplan.solve.draft import Draft
 from servingplan.solve.exact import found_is_worse, guarded_search
 from servingplan.solve.first import first_plan
 from servingplan.solve.improve import improved
-from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan
+from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan, serves_in_full
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort, Found
 from servingplan.solve.relax import Relaxation, optimise, price_bounds
@@ -150,8 +150,7 @@ def _settled(plan: Incumbent, known: Mapping[str, float], effort: Effort) -> boo
     """Whether the first plan is known to be best within the tolerance, the moves to it included."""
     if "scale" in plan.values or plan.values.get("moves"):
         return False
-    in_full = all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
-    return in_full and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
+    return serves_in_full(plan) and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
 
 
 def _settled_levels(plan: Incumbent | None, known: Mapping[str, float], effort: Effort) -> dict[str, float]:

@@ -89,6 +89,11 @@ def best_of(plans: Iterable[Incumbent | None]) -> Incumbent | None:
     return best
 
 
+def serves_in_full(plan: Incumbent) -> bool:
+    """Whether every class gets all that it asks for, under MinimizeCost."""
+    return all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
+
+
 def is_better(left: Mapping[str, float], right: Mapping[str, float], *, tolerance: float = TELLING) -> bool:
     """Whether the level values on the left are better: the first level that differs decides.
 
