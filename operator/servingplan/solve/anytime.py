@@ -85,7 +85,8 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
     result = Closed(plan, known)
-    if _worth_taking_apart(instance, effort):
+    apart = _worth_taking_apart(instance, effort)
+    if apart:
         prices = prices_of(instance, relaxation) or node_prices(instance)
         search_among = partial(_searched, instance, effort=replace(effort, node_limit=KERNEL_NODES))
         result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
@@ -98,7 +99,9 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
         plan = best_of([plan, _searched(instance, kernel, plan, replace(effort, node_limit=KERNEL_NODES), settled)])
     if plan is None or (effort.affords(instance) and not large):
-        limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
+        limited = replace(
+            effort, node_limit=min(effort.node_limit, POLISH_NODES), bound_first=plan is not None and not apart
+        )
         cuts = result.cuts if "scale" in settled else ()
         found = guarded_search(instance, limited, start=plan, cuts=cuts, settled=settled)
         if found.infeasible or plan is None or not found_is_worse(found, plan):

@@ -51,6 +51,8 @@ class Effort:
     stopwatch: Stopwatch
     pace: float = 1.0
     """How many times slower than in the estimates the machine is just now."""
+    bound_first: bool = False
+    """A good plan is known: searches are for the bound."""
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
         """Limits of one optimisation that may take `part` of the time that is left."""
@@ -59,6 +61,7 @@ class Effort:
             relative_gap=self.relative_gap if gap is None else gap,
             nodes=self.node_limit if nodes is None else nodes,
             seconds=None if left is None else left * part,
+            bound_first=self.bound_first,
         )
 
     def affords(self, instance: Instance) -> bool:
