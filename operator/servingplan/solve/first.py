@@ -21,11 +21,10 @@ def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
     every promise."""
     targets = instance.reachable_targets
     best = best_of([empty_plan(instance), running_plan(instance, targets) or _left_of_running(instance, targets)])
-    order = dearest_first(instance)
     for whole_price in (False, True):
         if best is not None and effort.stopwatch.expired():
             break
-        cover = partial(by_class, instance, order=order, whole_price=whole_price)
+        cover = partial(by_class, instance, order=dearest_first(instance), whole_price=whole_price)
         draft = most_served(instance, cover, steps=STEPS, targets=targets)
         best = best_of([best, incumbent_of(instance, draft.copies, targets) if draft else None])
     return best
