@@ -203,8 +203,9 @@ class Program:
         verdict = str(highs.getModelStatus().name)
         infeasible = verdict in ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
         info, found = highs.getInfo(), highs.getSolution()
-        proved = verdict == "kOptimal"
-        objective = float(info.objective_function_value)
+        empty = verdict == "kModelEmpty"  # no row and no objective uses any column
+        proved = empty or verdict == "kOptimal"
+        objective = 0.0 if empty else float(info.objective_function_value)
         # A relaxation that was cut short has a point, but its rows need not hold there.
         has_point = proved or (verdict in _LIMITS and not relaxed and math.isfinite(objective))
         if not (proved or infeasible or verdict in _LIMITS):
@@ -221,7 +222,7 @@ class Program:
             else:
                 self._start = values
         bound: float | None = None  # absent after a stop before the first relaxation was solved
-        if not relaxed:
+        if not (relaxed or empty):
             bound = float(info.mip_dual_bound)
         if (bound is None or not math.isfinite(bound)) and proved:
             bound = objective
