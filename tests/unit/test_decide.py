@@ -106,7 +106,7 @@ def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_th
     asked = []
 
     def slow(question, spec, at_most_seconds=None):
-        """A solver that proves nothing in half a second."""
+        """A solver that proves nothing in a hurry."""
         asked.append(at_most_seconds)
         answer = exact(question, spec)
         levels = tuple(level.model_copy(update={"proved": level.name != "dollars"}) for level in answer.levels)

@@ -28,7 +28,7 @@ from servingplan.solve.draft import Draft
 from servingplan.solve.exact import found_is_worse, guarded_search
 from servingplan.solve.first import first_plan
 from servingplan.solve.improve import improved
-from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan
+from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, is_better, running_plan, serves_in_full
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort, Found
 from servingplan.solve.relax import Relaxation, optimise, price_bounds
@@ -58,12 +58,15 @@ CHEAPEST = 8
 def anytime(instance: Instance, effort: Effort) -> Found:
     """The steps of the module's docstring, as far as time and work limits allow."""
     clock = effort.stopwatch
-    known = price_bounds(instance)
     plan = first_plan(instance, effort)
+    known = price_bounds(instance)
     large = instance.pairs_count > SEARCHED_PAIRS
-    if plan is not None and (_settled(plan, known, effort) or not (large or effort.affords(instance))):
+    in_parts = large or not effort.affords(instance)
+    if plan is None and not effort.affords(instance):
+        return Found(stopped="deadline")
+    if plan is not None and (clock.expired() or _settled(plan, known, effort)):
         return certified(instance, effort, _steady(instance, effort, plan), known=known)
-    if plan is not None and large and not clock.expired():
+    if plan is not None and in_parts:
         if not instance.question.survive:
             result = closed(
                 instance,
@@ -82,20 +85,23 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
     result = Closed(plan, known)
-    if _worth_taking_apart(instance, effort):
+    apart = _worth_taking_apart(instance, effort)
+    if apart:
         prices = prices_of(instance, relaxation) or node_prices(instance)
         search_among = partial(_searched, instance, effort=replace(effort, node_limit=KERNEL_NODES))
         result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
         plan, known = result.plan, result.bounds
-    elif plan is not None and not clock.expired() and not instance.question.survive:
+    elif plan is not None and effort.affords(instance) and not instance.question.survive:
         better = improved(instance, effort.share(0.4), Draft.of(instance, plan.copies))
         plan = best_of([plan, incumbent_of(instance, better.copies)])
     kernel = kernel_of(instance, relaxation, plan, result.shapes)
     settled = _settled_levels(plan, known, effort)
     if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
         plan = best_of([plan, _searched(instance, kernel, plan, replace(effort, node_limit=KERNEL_NODES), settled)])
-    if plan is None or not (large or clock.expired()):
-        limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
+    if plan is None or (effort.affords(instance) and not large):
+        limited = replace(
+            effort, node_limit=min(effort.node_limit, POLISH_NODES), bound_first=plan is not None and not apart
+        )
         cuts = result.cuts if "scale" in settled else ()
         found = guarded_search(instance, limited, start=plan, cuts=cuts, settled=settled)
         if found.infeasible or plan is None or not found_is_worse(found, plan):
@@ -118,8 +124,9 @@ def _among_cheapest(instance: Instance, effort: Effort, plan: Incumbent) -> Incu
     for k in range(len(instance.classes)):
         kernel.update(instance.cheapest_first(k)[:CHEAPEST])
     small, order = _only(instance, sorted(kernel)), sorted(kernel)
-    found = anytime(small, effort.share(0.7)) if small.pairs_count <= SEARCHED_PAIRS else Found()
-    return best_of([plan, _whole(instance, order, found)]) or plan
+    if len(order) == len(instance.shapes) or small.pairs_count > SEARCHED_PAIRS or not effort.affords(small):
+        return plan
+    return best_of([plan, _whole(instance, order, anytime(small, effort.share(0.7)))]) or plan
 
 
 def _only(instance: Instance, kernel: Sequence[int]) -> Instance:
@@ -146,8 +153,7 @@ def _settled(plan: Incumbent, known: Mapping[str, float], effort: Effort) -> boo
     """Whether the first plan is known to be best within the tolerance, the moves to it included."""
     if "scale" in plan.values or plan.values.get("moves"):
         return False
-    in_full = all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
-    return in_full and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
+    return serves_in_full(plan) and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
 
 
 def _settled_levels(plan: Incumbent | None, known: Mapping[str, float], effort: Effort) -> dict[str, float]:

@@ -18,7 +18,7 @@ from servingplan.solve import constraints
 from servingplan.solve.constraints import Cut, PlanProgram
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort
-from servingplan.solve.milp import Program, Term
+from servingplan.solve.milp import Limits, Program, Term
 from servingplan.solve.relax import Relaxation
 
 PART_NODES = 300
@@ -128,8 +128,16 @@ class ByModel:
         ]
         """Of one copy, by shape."""
         models = list(dict.fromkeys(cls.model for cls in instance.classes))
-        self._classes = [[k for k, cls in enumerate(instance.classes) if cls.model == model] for model in models]
-        self._shapes = [[c for c, shape in enumerate(instance.shapes) if shape.model == model] for model in models]
+        classes: dict[str, list[int]] = {model: [] for model in models}
+        shapes: dict[str, list[int]] = {model: [] for model in models}
+        for k, cls in enumerate(instance.classes):
+            classes[cls.model].append(k)
+        for c, shape in enumerate(instance.shapes):
+            if shape.model in shapes:
+                shapes[shape.model].append(c)
+        self._classes, self._shapes = list(classes.values()), list(shapes.values())
+        self._parts = [self._part(m) for m in range(len(models))]
+        self._units = [self._unit(classes) for classes in self._classes]
         self._known: list[list[tuple[float, Part]]] = [[] for _ in models]
 
     def serve(self, scale: float, effort: Effort, *, enough: float = math.inf) -> Apart:
@@ -141,11 +149,12 @@ class ByModel:
         programs = {}
         for m in (m for m, part in enumerate(parts) if part is None):
             parts[m] = Part(tuple(self._shapes[m]), 0.0)
-            if effort.stopwatch.expired():
+            if not effort.affords(self._parts[m]):
                 continue
             plan = programs[m] = self._program(m, scale)
-            outcome = plan.program.optimise(self._terms(m, plan), "min", effort.limits(part=0.5), relaxed=True)
-            least = outcome.value if outcome.value is not None and outcome.stopped == "proved" else 0.0
+            unit, terms = self._objective(m, scale, plan)
+            outcome = plan.program.optimise(terms, "min", effort.limits(part=0.5), relaxed=True)
+            least = unit * outcome.value if outcome.value is not None and outcome.stopped == "proved" else 0.0
             parts[m] = Part(tuple(self._shapes[m]), math.inf if outcome.infeasible else least)
         order = sorted(programs, key=lambda m: (-_of(parts, m).least, m))
         for position, m in enumerate(order):
@@ -153,7 +162,8 @@ class ByModel:
                 break
             if effort.stopwatch.expired():
                 break
-            parts[m] = self._solved(m, programs[m], _of(parts, m), effort, part=min(0.5, 2.0 / (len(order) - position)))
+            share = min(0.5, 2.0 / (len(order) - position))
+            parts[m] = self._solved(m, scale, programs[m], _of(parts, m), effort.limits(part=share))
             self._known[m].append((scale, _of(parts, m)))
         return Apart(tuple(part for part in parts if part is not None))
 
@@ -165,17 +175,22 @@ class ByModel:
             if 0.0 < part.least < math.inf
         )
 
-    def _solved(self, m: int, plan: PlanProgram, relaxed: Part, effort: Effort, *, part: float) -> Part:
-        gap, nodes = _gap(effort), min(PART_NODES, effort.node_limit)
-        terms = self._terms(m, plan)
-        outcome = plan.program.optimise(terms, "min", effort.limits(gap=gap, nodes=nodes, part=part))
+    def _solved(self, m: int, scale: float, plan: PlanProgram, relaxed: Part, limits: Limits) -> Part:
+        limits = replace(
+            limits,
+            relative_gap=_gap(limits.relative_gap),
+            nodes=min(PART_NODES, limits.nodes),
+            bound_first=True,
+        )
+        unit, terms = self._objective(m, scale, plan)
+        outcome = plan.program.optimise(terms, "min", limits)
         if outcome.infeasible:
             return Part(relaxed.shapes, math.inf)
-        least = max(relaxed.least, outcome.bound or 0.0)
+        least = max(relaxed.least, unit * (outcome.bound or 0.0))
         if outcome.value is None:
             return Part(relaxed.shapes, least)
         copies = tuple(round(outcome.values[column]) for column in plan.copies)
-        return Part(relaxed.shapes, min(least, outcome.value), outcome.value, copies)
+        return Part(relaxed.shapes, min(least, unit * outcome.value), unit * outcome.value, copies)
 
     def _remembered(self, m: int, scale: float, effort: Effort) -> Part | None:
         """What other scales tell: copies that serve more, where nothing much cheaper serves less."""
@@ -184,17 +199,21 @@ class ByModel:
         if not enough:
             return None
         cheapest = min(enough, key=lambda part: part.worth)
-        return replace(cheapest, least=least) if cheapest.worth <= least * (1 + _gap(effort)) else None
+        return replace(cheapest, least=least) if cheapest.worth <= least * (1 + _gap(effort.relative_gap)) else None
 
-    def _program(self, m: int, scale: float) -> PlanProgram:
-        """One model in full service, with all nodes of the stock."""
+    def _part(self, m: int) -> Instance:
+        """The instance with one model only."""
         whole, shapes = self._instance, self._shapes[m]
-        part = replace(
+        return replace(
             whole,
             classes=tuple(whole.classes[k] for k in self._classes[m]),
             shapes=tuple(whole.shapes[c] for c in shapes),
             copies_limit=tuple(whole.copies_limit[c] for c in shapes),
         )
+
+    def _program(self, m: int, scale: float) -> PlanProgram:
+        """One model in full service, with all nodes of the stock."""
+        part = self._parts[m]
         plan = PlanProgram(part, tuple(scale * self._rates[k] for k in self._classes[m]), Program("model"))
         constraints.define_nodes(plan)
         for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):
@@ -212,12 +231,23 @@ class ByModel:
             plan.program.set_bounds(column, lower=1.0, upper=1.0)
         return plan
 
-    def _terms(self, m: int, plan: PlanProgram) -> list[Term]:
-        return [(column, self.worth[c]) for column, c in zip(plan.copies, self._shapes[m], strict=True)]
+    def _objective(self, m: int, scale: float, plan: PlanProgram) -> tuple[float, list[Term]]:
+        """What the copies of a model are worth, in a unit of that order, as the solver's tolerances need it."""
+        unit = scale * self._units[m]
+        columns = zip(plan.copies, self._shapes[m], strict=True)
+        return unit, [(column, self.worth[c] / unit) for column, c in columns]
+
+    def _unit(self, classes: Sequence[int]) -> float:
+        """What the rates of these classes are worth at least, each request where it is cheapest; 1 where that is nothing."""
+        instance, least = self._instance, 0.0
+        for k in classes:
+            prices = (self.worth[c] / instance.rate(c, k) for c in instance.serving(k))
+            least += self._rates[k] * min(prices, default=0.0)
+        return least or 1.0
 
 
-def _gap(effort: Effort) -> float:
-    return max(FINEST_GAP, effort.relative_gap / 8)
+def _gap(relative_gap: float) -> float:
+    return max(FINEST_GAP, relative_gap / 8)
 
 
 def _of(parts: Sequence[Part | None], m: int) -> Part:

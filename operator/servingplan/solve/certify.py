@@ -7,9 +7,9 @@ that each of them tells a true gap to the best plan of the whole question, not t
 from collections.abc import Mapping
 
 from servingplan.model.answer import Level
-from servingplan.solve.incumbent import Incumbent
+from servingplan.solve.incumbent import Incumbent, serves_in_full
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import HELD_SLACK, Effort, Found, gap_of, reachable_targets
+from servingplan.solve.levels import HELD_SLACK, Effort, Found, gap_of
 from servingplan.solve.objective import Stage, dollars_stage, hold
 from servingplan.solve.relax import Relaxation
 
@@ -82,10 +82,10 @@ def _imagined(
     rates: Mapping[tuple[int, int], float] | None,
 ) -> Found:
     """The plan with bounds that need no solver, when time is up."""
-    targets = reachable_targets(instance)
+    targets = instance.reachable_targets
     found = Found(plan.copies, plan.nodes, contents=plan.contents, targets=targets, stopped="deadline")
     found.rates = rates
-    in_full = all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
+    in_full = serves_in_full(plan)
     for name, value in plan.values.items():
         kind, _, priority = name.partition("/priority=")
         members = [k for k, cls in enumerate(instance.classes) if kind == "scale" or str(cls.priority) == priority]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from servingplan.solve.by_model import Apart, ByModel, Prices
 from servingplan.solve.constraints import Cut, build
 from servingplan.solve.draft import Draft
-from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of
+from servingplan.solve.incumbent import Incumbent, best_of, incumbent_of, serves_in_full
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort
 from servingplan.solve.rounding import rounded_and_completed, without_idle
@@ -85,6 +85,7 @@ class _Closing:
         self._rates = [cls.requests_per_second for cls in instance.classes]
         self._by_model = ByModel(instance, prices, self._rates)
         self._supply = prices.supply(instance.question.budget_dollars_per_hour)
+        self._searched: set[int] = set()
         self.result = result
 
     def price_full_service(self) -> None:
@@ -96,6 +97,7 @@ class _Closing:
         draft = rounded_and_completed(self._instance, copies, self._rates)
         if draft is not None:
             self._take(without_idle(draft).copies)
+        self.search_chosen()
 
     def try_scales(self) -> None:
         """Bisect for the largest scale that price does not exclude."""
@@ -113,12 +115,16 @@ class _Closing:
             open_scale = scale
             hoped = scale * self._supply / apart.least if apart.least else 0.0
             self._take(apart.copies(len(self._instance.shapes)))
+            if not self._searched:
+                self.search_chosen()
 
     def search_chosen(self) -> None:
-        if self._done():
-            return
+        """The best plan of the shapes that some model chose, unless that is known."""
         plan = self.result.plan
         shapes = self.result.shapes | {c for c, count in enumerate(plan.copies if plan else ()) if count}
+        if self._done() or shapes <= self._searched:
+            return
+        self._searched = shapes
         self.result.plan = best_of([plan, self._search_among(sorted(shapes), plan)])
 
     def prove(self) -> None:
@@ -144,6 +150,8 @@ class _Closing:
 
     def _decided(self, scale: float, apart: Apart) -> bool:
         """Find a plan at this scale or prove that there is none; whether either succeeded."""
+        if not self._effort.affords(self._instance):
+            return False
         plan = build(self._instance, [scale * rate for rate in self._rates], cuts=self._by_model.cuts(apart))
         plan.program.set_bounds(plan.served[0], lower=1.0, upper=1.0)
         unit = self._instance.question.budget_dollars_per_hour or 1.0
@@ -161,8 +169,14 @@ class _Closing:
         return self.result.plan.values["scale"] if self.result.plan else 0.0
 
     def _done(self) -> bool:
-        tolerance = self._effort.relative_gap * (1 + 1e-9)
-        return self.result.bounds["scale"] <= self._reached() * (1 + tolerance) or self._effort.stopwatch.expired()
+        if self._effort.stopwatch.expired():
+            return True
+        plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + 1e-9)
+        if "scale" in bounds:
+            return bounds["scale"] <= self._reached() * (1 + tolerance)
+        return (
+            plan is not None and serves_in_full(plan) and plan.values["dollars"] * (1 - tolerance) <= bounds["dollars"]
+        )
 
     def _take(self, copies: Sequence[int]) -> None:
         """Remember the shapes that were chosen, and the plan of as many copies as fit."""

@@ -10,7 +10,6 @@ from itertools import groupby
 
 from servingplan.solve.draft import Draft
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import reachable_targets
 
 Cover = Callable[[Sequence[float]], Draft | None]
 """Copies that serve these rates (requests/s by class) within stock and budget; None where the rule finds none."""
@@ -29,7 +28,7 @@ def most_served(
     """
     rates = [0.0] * len(instance.classes)
     if instance.question.objective == "MaximizeService":
-        return _largest_part(cover, rates, targets or reachable_targets(instance), steps=steps)[0]
+        return _largest_part(cover, rates, targets or instance.reachable_targets, steps=steps)[0]
     best: Draft | None = cover(rates)
     order = sorted(range(len(rates)), key=lambda k: (-instance.classes[k].priority, k))
     for _, members in groupby(order, key=lambda k: instance.classes[k].priority):

@@ -4,7 +4,6 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. T
 linear program is solved here. Shapes and classes are indices of an `Instance`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 from servingplan.solve.instance import Instance, capacity
@@ -23,7 +22,7 @@ class Draft:
         self.rates: dict[tuple[int, int], float] = {}
         """Requests/s of class k given to shape c."""
         self._busy = [0.0] * len(instance.shapes)
-        self._pieces: list[Counter[int]] = [Counter() for _ in instance.pools]
+        self._pieces: list[dict[int, int]] = [{} for _ in instance.pools]
         self._whole = [0] * len(instance.pools)
         self._nodes = [pool.min_nodes for pool in instance.pools]
         self._dollars = instance.floor_dollars()
@@ -49,7 +48,7 @@ class Draft:
         other.instance = self.instance
         other.copies, other._busy = list(self.copies), list(self._busy)
         other.rates = dict(self.rates)
-        other._pieces, other._whole = [Counter(pieces) for pieces in self._pieces], list(self._whole)
+        other._pieces, other._whole = [dict(pieces) for pieces in self._pieces], list(self._whole)
         other._nodes, other._dollars = list(self._nodes), self._dollars
         return other
 
@@ -86,7 +85,7 @@ class Draft:
             if whole:
                 self._whole[p] += whole * count
             else:
-                self._pieces[p][size] += count
+                self._pieces[p][size] = self._pieces[p].get(size, 0) + count
         self.copies[c] += count
 
     def serve(self, c: int, k: int, wanted: float) -> float:
@@ -132,9 +131,9 @@ class Draft:
             p = index[name]
             pool = self.instance.pools[p]
             size, whole = self._footprint(c, p)
-            pieces = self._pieces[p] if whole else self._pieces[p] + Counter({size: count})
-            if count < 0 and not whole:
-                pieces = Counter({**self._pieces[p], size: self._pieces[p][size] + count})
+            pieces = self._pieces[p]
+            if not whole:
+                pieces = {**pieces, size: pieces.get(size, 0) + count}
             nodes = fewest_nodes(pieces, pool.gpus_per_node) + self._whole[p] + whole * count
             after[p] = max(pool.min_nodes, nodes)
             if after[p] > pool.max_nodes:

@@ -63,11 +63,12 @@ def solve(
     if not floors_fit(question):
         return _impossible(question, method, effort, why=why_infeasible)
     instance = instance_of(question, prune=chosen.prunes)
+    effort = effort.after_numbering(question, stopwatch.elapsed_seconds())
     found = chosen.find(instance, effort)
     if found.infeasible:
         return _impossible(question, method, effort, why=why_infeasible)
     if not found.nodes:
-        return _without_plan(method, stopwatch)
+        return _without_plan(method, stopwatch, late=found.stopped == "deadline" or effort.stopwatch.expired())
     if chosen.starts_from_running:
         found = tidied(instance, found)
     seconds = stopwatch.elapsed_seconds()
@@ -90,11 +91,11 @@ def _infeasible(why: Sequence[str], method: str, stopwatch: Stopwatch) -> Answer
     return Answer(status="Infeasible", method=method, reasons=tuple(why), seconds=stopwatch.elapsed_seconds())
 
 
-def _without_plan(method: str, stopwatch: Stopwatch) -> Answer:
+def _without_plan(method: str, stopwatch: Stopwatch, *, late: bool) -> Answer:
     """No plan was found and none is proved not to exist."""
-    if stopwatch.expired():
-        late = "no plan was found before the deadline, and none is proved not to exist; allow more seconds"
-        return _infeasible((late,), method, stopwatch).model_copy(update={"stopped": "deadline"})
+    if late:
+        slow = "no plan was found before the deadline, and none is proved not to exist; allow more seconds"
+        return _infeasible((slow,), method, stopwatch).model_copy(update={"stopped": "deadline"})
     unlucky = f"method {method!r} found no plan, which does not prove that there is none; ask the method exact"
     return _infeasible((unlucky,), method, stopwatch).model_copy(update={"stopped": "work-limit"})
 

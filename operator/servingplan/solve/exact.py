@@ -12,6 +12,7 @@ from servingplan.solve.first import first_plan
 from servingplan.solve.incumbent import Incumbent, is_better, running_plan
 from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort, Found, search
+from servingplan.solve.relax import price_bounds
 from servingplan.solve.survive import (
     SURVIVED,
     every_node_loss,
@@ -33,7 +34,7 @@ def exact(instance: Instance, effort: Effort) -> Found:
     if found.infeasible or found.nodes:
         return found
     start = start or first_plan(instance, effort)
-    return certified(instance, effort, start) if start else found
+    return certified(instance, effort, start, known=price_bounds(instance)) if start else found
 
 
 def guarded_search(

@@ -3,26 +3,34 @@
 Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `exact` and `anytime` start from it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from servingplan.solve.cover import by_class, dearest_first, most_served
+from servingplan.solve.draft import Draft
 from servingplan.solve.incumbent import Incumbent, best_of, empty_plan, incumbent_of, running_plan
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import Effort, reachable_targets
+from servingplan.solve.levels import Effort
 
 STEPS = 6
 """Bisection steps: the plan is only a beginning."""
 
 
 def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
-    """The best of the empty plan, the running fleet and two greedy covers; None where none keeps every promise."""
-    targets = reachable_targets(instance)
-    best = best_of([empty_plan(instance), running_plan(instance, targets)])
-    order = dearest_first(instance)
+    """The best of the empty plan, the running fleet or what is left of it, and two greedy covers; None where none keeps
+    every promise."""
+    targets = instance.reachable_targets
+    best = best_of([empty_plan(instance), running_plan(instance, targets) or _left_of_running(instance, targets)])
     for whole_price in (False, True):
         if best is not None and effort.stopwatch.expired():
             break
-        cover = partial(by_class, instance, order=order, whole_price=whole_price)
+        cover = partial(by_class, instance, order=dearest_first(instance), whole_price=whole_price)
         draft = most_served(instance, cover, steps=STEPS, targets=targets)
         best = best_of([best, incumbent_of(instance, draft.copies, targets) if draft else None])
     return best
+
+
+def _left_of_running(instance: Instance, targets: Sequence[float]) -> Incumbent | None:
+    """As many of the running copies as stock and budget still allow: after a loss, what goes on serving."""
+    running = instance.running_copies()
+    return incumbent_of(instance, Draft.of(instance, running).copies, targets) if any(running) else None

@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 
 from servingplan.solve.draft import Draft
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import Effort, reachable_targets
+from servingplan.solve.levels import Effort
 from servingplan.solve.quick import QuickRouting
 
 TRIALS = 120
@@ -32,7 +32,7 @@ class _Search:
         self._instance = instance
         self._effort = effort
         self._service = instance.question.objective == "MaximizeService"
-        self._routing = QuickRouting(instance, reachable_targets(instance))
+        self._routing = QuickRouting(instance, instance.reachable_targets)
         self._most = float("inf") if self._service else float(len(instance.classes))
 
     def run(self, draft: Draft) -> Draft:
@@ -71,7 +71,7 @@ class _Search:
     def _fill(self, draft: Draft, *, first: int) -> Score:
         """Add the copy of most worth, by price, that fits until none helps; `first`: begin with another than the best."""
         served, worth = self._routing.served(draft.copies)
-        while served < self._most * (1 - FULL):
+        while served < self._most * (1 - FULL) and not self._effort.stopwatch.expired():
             price = {c: max(self._instance.share_price(c), 1e-9) for c in worth}
             ranked = sorted((c for c in worth if worth[c] > 1e-12), key=lambda c: (-worth[c] / price[c], c))
             fitting = [c for c in ranked if draft.most(c, 1)][: first + 1]

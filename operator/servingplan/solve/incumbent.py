@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from servingplan.solve.instance import Instance
-from servingplan.solve.levels import Found, reachable_targets
+from servingplan.solve.levels import Found
 from servingplan.solve.packing import Content
 from servingplan.solve.report import needed_nodes, node_contents
 from servingplan.solve.route import route
@@ -44,7 +44,7 @@ def incumbent_of(instance: Instance, copies: Sequence[int], targets: Sequence[fl
     if not within or dollars > instance.question.budget_dollars_per_hour * (1 + 1e-9):
         return None
     contents = node_contents(instance, copies) if protected_from(instance, "AnyNode") else {}
-    targets = tuple(reachable_targets(instance) if targets is None else targets)
+    targets = tuple(instance.reachable_targets if targets is None else targets)
     survivable = survivable_targets(instance, Found(tuple(copies), nodes, contents=contents, targets=targets))
     if survivable is None:
         return None
@@ -87,6 +87,11 @@ def best_of(plans: Iterable[Incumbent | None]) -> Incumbent | None:
         if plan is not None and (best is None or is_better(plan.values, best.values)):
             best = plan
     return best
+
+
+def serves_in_full(plan: Incumbent) -> bool:
+    """Whether every class gets all that it asks for, under MinimizeCost."""
+    return all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
 
 
 def is_better(left: Mapping[str, float], right: Mapping[str, float], *, tolerance: float = TELLING) -> bool:

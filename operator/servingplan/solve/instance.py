@@ -9,7 +9,7 @@ order among items that differ in name only.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve.prune import without_dominated
 
 REFINEMENTS = 3
-"""Rounds of refinement; three reach every item of a question from every other of the same model and back."""
+"""Most rounds of refinement; three reach every item of a question from every other of the same model and back."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Instance:
 
     def serving(self, k: int) -> list[int]:
         """Shapes that can serve class k and of which at least one copy fits."""
-        return self._pairs[0][k]
+        return self._serving[k]
 
     def on_pool(self, p: int) -> list[int]:
         """Shapes that use pool p."""
@@ -60,29 +60,51 @@ class Instance:
 
     def served_by(self, c: int) -> list[int]:
         """Classes that shape c can serve; none where no copy fits."""
-        return self._pairs[1][c]
+        return self._served_by[c]
 
     @cached_property
     def pairs_count(self) -> int:
         """Pairs of shape and class: the size of the question."""
-        return sum(map(len, self._pairs[0]))
+        return sum(map(len, self._serving))
 
     @cached_property
-    def _pairs(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Shapes by class and classes by shape; found once, since questions may have 10^5 shapes."""
+    def _rates(self) -> list[dict[int, float]]:
+        """h[c,k] by shape and class; found once, since questions may have 10^5 shapes. The same holds for what follows."""
         index = {cls.name: k for k, cls in enumerate(self.classes)}
+        return [
+            {index[name]: rate for name, rate in shape.requests_per_second.items() if name in index}
+            for shape in self.shapes
+        ]
+
+    @cached_property
+    def _served_by(self) -> list[list[int]]:
+        return [sorted(rates) if limit else [] for rates, limit in zip(self._rates, self.copies_limit, strict=True)]
+
+    @cached_property
+    def _serving(self) -> list[list[int]]:
         serving: list[list[int]] = [[] for _ in self.classes]
-        served_by: list[list[int]] = [[] for _ in self.shapes]
-        for c, shape in enumerate(self.shapes):
-            if self.copies_limit[c]:
-                served_by[c] = sorted(index[name] for name in shape.requests_per_second if name in index)
-                for k in served_by[c]:
-                    serving[k].append(c)
-        return serving, served_by
+        for c, classes in enumerate(self._served_by):
+            for k in classes:
+                serving[k].append(c)
+        return serving
+
+    @cached_property
+    def reachable_targets(self) -> tuple[float, ...]:
+        """Requests/s of each class that its shapes could serve if each stood alone, at most what is asked.
+
+        Under MaximizeService one multiple of the whole mix; 0 when some class cannot be served at all.
+        """
+        asked = [cls.requests_per_second for cls in self.classes]
+        most = [most_capacity(shape, limit) for shape, limit in zip(self.shapes, self.copies_limit, strict=True)]
+        alone = [sum(most[c] * self.rate(c, k) for c in self.serving(k)) for k in range(len(asked))]
+        if self.question.objective == "MaximizeService":
+            scale = min(reached / rate for reached, rate in zip(alone, asked, strict=True))
+            return tuple(scale * rate for rate in asked)
+        return tuple(min(reached, rate) for reached, rate in zip(alone, asked, strict=True))
 
     def rate(self, c: int, k: int) -> float:
         """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 where it cannot."""
-        return self.shapes[c].requests_per_second.get(self.classes[k].name, 0.0)
+        return self._rates[c].get(k, 0.0)
 
     def loss(self, c: int, k: int) -> float:
         """Quality loss of shape c on class k."""
@@ -143,6 +165,14 @@ def capacity(shape: Shape, copies: int) -> float:
     return copies * utilization(shape, copies)
 
 
+def most_capacity(shape: Shape, limit: int) -> float:
+    """Most busy copies that up to `limit` copies may sustain: fewer may sustain more where a list of rho falls."""
+    if isinstance(shape.max_utilization, float):
+        return capacity(shape, limit)
+    counts = {*range(1, min(limit, len(shape.max_utilization)) + 1), limit}
+    return max(capacity(shape, count) for count in counts)
+
+
 def instance_of(question: Question, *, prune: bool = True) -> Instance:
     """Number, order and prune a question whose floors fit its budget; unpruned for methods that want certain shapes."""
     pools, classes, shapes = ordered_by_content(question)
@@ -182,13 +212,21 @@ def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_doll
             extra.append(max(0, nodes - pool.min_nodes) * pool.dollars_per_node_hour)
         return math.fsum(extra) <= spare_dollars * (1 + 1e-9) + 1e-9
 
-    low, high = 0, min(limit * pool.gpus_per_node for pool, limit in (pools[name] for name in shape.gpus))
+    low, high = 0, min(_most_pieces(*pools[name], gpus) for name, gpus in shape.gpus.items())
     if shape.max_copies is not None:
         high = min(high, shape.max_copies)
+    if fits(high):
+        return high
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _most_pieces(pool: Pool, nodes: int, gpus: int) -> int:
+    """Pieces of `gpus` GPUs that fit on so many nodes."""
+    per_node = pool.gpus_per_node // gpus
+    return nodes * per_node if per_node else nodes // (gpus // pool.gpus_per_node)
 
 
 def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[RequestClass, ...], tuple[Shape, ...]]:
@@ -211,27 +249,14 @@ def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[Requ
         for shape in question.shapes
     })  # fmt: skip
     for _ in range(REFINEMENTS):
-        uses: dict[str, list[tuple[object, ...]]] = {pool.name: [] for pool in question.pools}
-        serves: dict[str, list[tuple[object, ...]]] = {cls.name: [] for cls in question.classes}
-        seen: dict[str, tuple[object, ...]] = {}
-        for shape in question.shapes:
-            for name, gpus in shape.gpus.items():
-                uses[name].append((shapes[shape.name], gpus))
-            for name, rate in shape.requests_per_second.items():
-                serves[name].append((shapes[shape.name], rate, shape.quality_loss.get(name, 0.0)))
-            seen[shape.name] = (
-                shapes[shape.name],
-                tuple(sorted((pools[name], gpus) for name, gpus in shape.gpus.items())),
-                tuple(
-                    sorted(
-                        (classes[name], rate, shape.quality_loss.get(name, 0.0))
-                        for name, rate in shape.requests_per_second.items()
-                    )
-                ),
-            )
-        pools = _ranked({name: (pools[name], tuple(sorted(found))) for name, found in uses.items()})
-        classes = _ranked({name: (classes[name], tuple(sorted(found))) for name, found in serves.items()})
-        shapes = _ranked(seen)
+        found = (
+            _refined(pools, lambda: _seen_by_pools(question, shapes)),  # noqa: B023 (called at once)
+            _refined(classes, lambda: _seen_by_classes(question, shapes)),  # noqa: B023
+            _refined(shapes, lambda: _seen_by_shapes(question, pools, classes)),  # noqa: B023
+        )
+        if found == (pools, classes, shapes):
+            break  # nothing was told apart, so no further round will
+        pools, classes, shapes = found
     return (
         tuple(sorted(question.pools, key=lambda pool: (pools[pool.name], pool.name))),
         tuple(sorted(question.classes, key=lambda cls: (classes[cls.name], cls.name))),
@@ -243,6 +268,46 @@ def _ranked(contents: Mapping[str, tuple[object, ...]]) -> dict[str, int]:
     """Rank of each item's content; items of equal content share a rank."""
     rank = {content: position for position, content in enumerate(sorted(set(contents.values())))}
     return {name: rank[content] for name, content in contents.items()}
+
+
+def _refined(ranks: dict[str, int], neighbours: Callable[[], Mapping[str, tuple[object, ...]]]) -> dict[str, int]:
+    """Ranks by own rank first and neighbours second; as they are where all differ already."""
+    if not ranks or max(ranks.values()) == len(ranks) - 1:
+        return ranks
+    return _ranked({name: (ranks[name], seen) for name, seen in neighbours().items()})
+
+
+def _seen_by_pools(question: Question, shapes: Mapping[str, int]) -> dict[str, tuple[object, ...]]:
+    seen: dict[str, list[tuple[int, int]]] = {pool.name: [] for pool in question.pools}
+    for shape in question.shapes:
+        for name, gpus in shape.gpus.items():
+            seen[name].append((shapes[shape.name], gpus))
+    return {name: tuple(sorted(found)) for name, found in seen.items()}
+
+
+def _seen_by_classes(question: Question, shapes: Mapping[str, int]) -> dict[str, tuple[object, ...]]:
+    seen: dict[str, list[tuple[int, float, float]]] = {cls.name: [] for cls in question.classes}
+    for shape in question.shapes:
+        for name, rate in shape.requests_per_second.items():
+            seen[name].append((shapes[shape.name], rate, shape.quality_loss.get(name, 0.0)))
+    return {name: tuple(sorted(found)) for name, found in seen.items()}
+
+
+def _seen_by_shapes(
+    question: Question, pools: Mapping[str, int], classes: Mapping[str, int]
+) -> dict[str, tuple[object, ...]]:
+    return {
+        shape.name: (
+            tuple(sorted((pools[name], gpus) for name, gpus in shape.gpus.items())),
+            tuple(
+                sorted(
+                    (classes[name], rate, shape.quality_loss.get(name, 0.0))
+                    for name, rate in shape.requests_per_second.items()
+                )
+            ),
+        )
+        for shape in question.shapes
+    }
 
 
 def _or_below(value: float | None) -> float:

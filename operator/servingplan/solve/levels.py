@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from servingplan.model.answer import Level, Stopped
+from servingplan.model.question import Question
 from servingplan.solve.constraints import Cut, Loss, PlanProgram, build
-from servingplan.solve.instance import Instance, capacity
+from servingplan.solve.instance import Instance
 from servingplan.solve.milp import Limits, Outcome, Stopwatch
 from servingplan.solve.objective import (
     Stage,
@@ -30,8 +31,12 @@ SECONDS_PER_PAIR = 5e-5
 """Rough time of building a program and solving its relaxation once, per pair of shape and class."""
 LARGE_PAIRS = 10_000
 """Pairs at which that time doubles: the relaxation's iterations grow with its size."""
+NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
+"""Time of numbering a question on the machine that those times are of."""
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
+ENDING_PART = 0.2
+"""Routing, packing and reporting the answer of a large question take about this part of the time that numbering it took."""
 TIE_BREAK_NODES = 1
 TIE_BREAK_GAP = 5e-3
 """Limits of the tie-break, which needs no proof, only to be the same every time."""
@@ -44,6 +49,10 @@ class Effort:
     relative_gap: float
     node_limit: int
     stopwatch: Stopwatch
+    pace: float = 1.0
+    """How many times slower than in the estimates the machine is just now."""
+    bound_first: bool = False
+    """A good plan is known: searches are for the bound."""
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
         """Limits of one optimisation that may take `part` of the time that is left."""
@@ -52,18 +61,28 @@ class Effort:
             relative_gap=self.relative_gap if gap is None else gap,
             nodes=self.node_limit if nodes is None else nodes,
             seconds=None if left is None else left * part,
+            bound_first=self.bound_first,
         )
 
     def affords(self, instance: Instance) -> bool:
         """Whether the time that is left is likely to build and solve a program of this instance."""
         left = self.stopwatch.remaining_seconds()
         pairs = instance.pairs_count
-        return left is None or left > SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
+        return left is None or left > self.pace * SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
 
     def share(self, part: float) -> "Effort":
         """The same effort with only this part of the time that is left."""
         left = self.stopwatch.remaining_seconds()
         return self if left is None else replace(self, stopwatch=Stopwatch(left * part))
+
+    def after_numbering(self, question: Question, seconds: float) -> "Effort":
+        """The effort for the methods: the pace, and time kept for the end, both by what numbering the question took."""
+        left = self.stopwatch.remaining_seconds()
+        if left is None:
+            return self
+        pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
+        pace = seconds / (NUMBERING_SECONDS + NUMBERING_SECONDS_PER_PAIR * pairs)
+        return replace(self, pace=max(1.0, pace), stopwatch=Stopwatch(max(0.0, left - ENDING_PART * seconds)))
 
 
 class Start(Protocol):
@@ -100,29 +119,6 @@ class Found:
         return next((level.value for level in self.levels if level.name == "scale"), 1.0)
 
 
-def reachable_targets(instance: Instance) -> tuple[float, ...]:
-    """Requests/s of each class that its shapes could serve if each stood alone, at most what is asked.
-
-    Under MaximizeService one multiple of the whole mix; 0 when some class cannot be served at all.
-    """
-    asked = [cls.requests_per_second for cls in instance.classes]
-    alone = [sum(_most(instance, c) * instance.rate(c, k) for c in instance.serving(k)) for k in range(len(asked))]
-    if instance.question.objective == "MaximizeService":
-        scale = min(most / rate for most, rate in zip(alone, asked, strict=True))
-        return tuple(scale * rate for rate in asked)
-    return tuple(min(most, rate) for most, rate in zip(alone, asked, strict=True))
-
-
-def _most(instance: Instance, c: int) -> float:
-    return max((capacity(instance.shapes[c], y) for y in _distinct_counts(instance, c)), default=0.0)
-
-
-def _distinct_counts(instance: Instance, c: int) -> Sequence[int]:
-    limit = instance.copies_limit[c]
-    table = instance.shapes[c].max_utilization
-    return [limit] if isinstance(table, float) else [*range(1, min(limit, len(table)) + 1), limit]
-
-
 def search(
     instance: Instance,
     effort: Effort,
@@ -144,7 +140,9 @@ def search(
     the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
     level's bound, the level is not held above it, so that no move is made for less than the tolerance.
     """
-    targets = reachable_targets(instance)
+    if start is not None and not effort.affords(instance):
+        return Found(stopped="deadline")
+    targets = instance.reachable_targets
     asked = [cls.requests_per_second for cls in instance.classes]
     if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):
         return Found(infeasible=True)

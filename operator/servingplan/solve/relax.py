@@ -8,7 +8,7 @@ import math
 
 from servingplan.solve.constraints import PlanProgram, build
 from servingplan.solve.instance import Instance, most_utilization
-from servingplan.solve.levels import HELD_SLACK, Effort, all_reachable, reachable_targets
+from servingplan.solve.levels import HELD_SLACK, Effort, all_reachable
 from servingplan.solve.objective import Stage, dollars_stage, hold, service_stages
 
 
@@ -16,7 +16,7 @@ class Relaxation:
     """The linear relaxation of a question with its levels of service."""
 
     def __init__(self, instance: Instance) -> None:
-        self.plan: PlanProgram = build(instance, reachable_targets(instance))
+        self.plan: PlanProgram = build(instance, instance.reachable_targets)
         self.stages = service_stages(self.plan)
         self.values: tuple[float, ...] = ()
         """Point of the last optimum."""
@@ -43,13 +43,11 @@ def price_bounds(instance: Instance) -> dict[str, float]:
     classes of rate x v[k], and nodes cost at least the GPUs used in them, so serving rates z costs at least sum z[k] v[k].
     It ignores stock and whole copies. (A dual solution of the relaxation in which only budget and loads have prices.)
     """
+    prices = [instance.share_price(c) / most_utilization(shape) for c, shape in enumerate(instance.shapes)]
     dollars = 0.0
     for k, cls in enumerate(instance.classes):
-        prices = [
-            instance.share_price(c) / (instance.rate(c, k) * most_utilization(instance.shapes[c]))
-            for c in instance.serving(k)
-        ]
-        dollars += cls.requests_per_second * min(prices, default=0.0)
+        cheapest = min((prices[c] / instance.rate(c, k) for c in instance.serving(k)), default=0.0)
+        dollars += cls.requests_per_second * cheapest
     dollars *= 1 - 1e-9
     if instance.question.objective == "MinimizeCost":
         return {"dollars": dollars}

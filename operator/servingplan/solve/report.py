@@ -137,10 +137,11 @@ def tidied(instance: Instance, found: Found) -> Found:
     if found.stopped == "proved" or instance.question.running or instance.question.survive:
         return found
     rates = route(instance, found.copies, found.targets).rates
-    copies = list(found.copies)
-    for c, shape in enumerate(instance.shapes):
-        busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
-        copies[c] = next((y for y in range(copies[c]) if capacity(shape, y) >= busy), copies[c])
+    copies, busy = list(found.copies), [0.0] * len(found.copies)
+    for (c, k), rate in rates.items():
+        busy[c] += rate / instance.rate(c, k)
+    for c, count in enumerate(copies):
+        copies[c] = next((y for y in range(count) if capacity(instance.shapes[c], y) >= busy[c]), count)
     nodes = needed_nodes(instance, copies, found.patterns)
     return replace(found, copies=tuple(copies), nodes=tuple(map(min, nodes, found.nodes)))
 

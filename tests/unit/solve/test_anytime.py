@@ -97,6 +97,22 @@ def test_a_tiny_deadline_leaves_the_empty_plan_under_minimize_cost(method):
     assert verify(question, answer) == ()
 
 
+@pytest.mark.parametrize("method", ["anytime", "exact"])
+def test_after_a_loss_a_tiny_deadline_leaves_what_still_runs(method):
+    question = large("MinimizeCost", budget=1000.0)
+    before = solve(question, method="anytime", relative_gap=0.05)
+    lost = max(before.nodes, key=lambda name: before.nodes[name])
+    left = before.nodes[lost] - 1
+    pools = tuple(pool.model_copy(update={"max_nodes": left}) if pool.name == lost else pool for pool in question.pools)
+    running = Running(nodes={**before.nodes, lost: left}, replicas=before.replicas)
+    after = question.model_copy(update={"pools": pools, "running": running})
+    answer = solve(after, method=method, deadline_seconds=1e-6)
+    assert verify(after, answer) == ()
+    kept = sum(min(before.replicas[name], count) for name, count in answer.replicas.items() if name in before.replicas)
+    assert kept >= sum(before.replicas.values()) / 2
+    assert sum(answer.unserved.values()) < sum(cls.requests_per_second for cls in question.classes) / 2
+
+
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
 def test_the_deadline_is_kept(objective):
     question = large(objective)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from servingplan.model.question import Change, Pool, Question, QuestionError, RequestClass, Shape
 from servingplan.solve import METHODS, solve
+from servingplan.solve.milp import Limits, Program
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, worked_example
 
@@ -160,3 +161,11 @@ def test_another_order_and_a_second_run_change_nothing(objective, method, seed):
     other = Question.model_validate({**dict(asked), **turned})
     answers = [solve(one, method=method).model_copy(update={"seconds": 0.0}) for one in (asked, asked, other)]
     assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_a_program_in_which_nothing_uses_a_column_has_its_columns_at_their_bounds(relaxed):
+    program = Program("empty")
+    program.add_column("idle", lower=2.0, upper=5.0, integer=True)
+    outcome = program.optimise([], "max", Limits(relative_gap=0.0, nodes=1), relaxed=relaxed)
+    assert (outcome.stopped, outcome.value, outcome.bound, outcome.values) == ("proved", 0.0, 0.0, (2.0,))

@@ -12,7 +12,6 @@ from servingplan.model.question import Pool, Question, RequestClass, Running, Sh
 from servingplan.solve import constraints, objective
 from servingplan.solve.constraints import Loss, PlanProgram
 from servingplan.solve.instance import instance_of
-from servingplan.solve.levels import reachable_targets
 from servingplan.solve.milp import Program
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lp"
@@ -57,7 +56,7 @@ QUESTION = Question(
 def empty():
     """A program with the variables of the question and no row yet."""
     instance = instance_of(QUESTION)
-    plan = PlanProgram(instance, reachable_targets(instance), Program("golden"))
+    plan = PlanProgram(instance, instance.reachable_targets, Program("golden"))
     constraints.define_nodes(plan)
     constraints.define_copies(plan)
     constraints.define_shares(plan)
