@@ -57,6 +57,7 @@ def decided(manifest, *, most_ready=None):
         facts={item.deployment: item.facts for item in sets},
         ready={item.deployment: min(item.replicas, most_ready or item.replicas) for item in sets},
         previous=None,
+        measured={f"{item.model}/{item.name}" for item in fleet.classes},
     )
     return fleet, document
 

@@ -203,7 +203,9 @@ class Driver:
 
     def _check_admission(self, model: str, classes: list[dict[str, Any]]) -> None:
         """What is admitted of the planned rates is what the ready replicas carry within their SLO."""
-        fleet = read_record(self.cluster.observe()).fleet
+        record = read_record(self.cluster.observe())
+        fleet = record.fleet
+        measured = record.demand.rates if record.demand else {}
         rates = {
             item.name: item.planned_requests_per_second
             for item in (fleet.classes if fleet else ())
@@ -216,6 +218,8 @@ class Driver:
             rate = rates.get(entry["name"], 0.0) if limit is None else limit
             assert rate <= rates.get(entry["name"], math.inf) * (1 + 1e-6), f"{model}/{entry['name']}: above the plan"
             assert rate > 0 or not rates.get(entry["name"]), f"{model}/{entry['name']} is turned away entirely"
+            if not all(f"{model}/{name}" in measured for name in rates):
+                continue  # what is declared may not come: nothing is shed for want of what is not needed
             for target in entry["targets"]:
                 name = target["service"]
                 whole = rate / (self.facts(name).capacity[entry["name"]] * len(self._endpoints(name)))

@@ -11,7 +11,7 @@ from servingplan.deciding.turn import Turn
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation
-from servingplan.planning.record import routing_as_published
+from servingplan.planning.record import read_record, routing_as_published
 from servingplan.render import names
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import MOST_BACKENDS, cut_shares, http_routes
@@ -27,6 +27,7 @@ def routing_actions(
     live = world.live("ConfigMap", name)
     if live is not None and not live.ours:
         return ()
+    adopted = read_record(world).demand if spec.demand is not None else None
     document = routing_document(
         plan=world.plan,
         spec=spec,
@@ -34,6 +35,7 @@ def routing_actions(
         facts=facts,
         ready=ready,
         previous=routing_as_published(world, name),
+        measured=adopted.rates if adopted is not None else (),
     )
     manifest = routing_config_map(world.plan, spec, document)
     routes = http_route_actions(world, spec, document)

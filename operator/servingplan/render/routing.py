@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -34,15 +34,17 @@ def routing_document(
     facts: Mapping[str, ReplicaFacts],
     ready: Mapping[str, int],
     previous: Json | None,
+    measured: Collection[str] = (),
 ) -> Json:
     """The document over what is ready.
 
     ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are in proportion
     to planned rate per replica x ready replicas. Where nothing that was planned for a class is ready, replicas of its
     model that could serve it take it, in proportion to what they can; where there are none, its list is empty and the
-    gateway answers 503. What is admitted of a class is what the plan serves of it, or less while what is ready keeps its
-    SLO with less only (``admitted_parts``). ``services`` names all that may get weight, so that a gateway knows them
-    beforehand. ``revision`` counts changes against ``previous``.
+    gateway answers 503. What is admitted of a class is what the plan serves of it; of models whose rates were all measured
+    (``measured``, by ``model/class``) less while what is ready keeps its SLO with less only (``admitted_parts``).
+    ``services`` names all that may get weight, so that a gateway knows them beforehand. ``revision``
+    counts changes against ``previous``.
     """
     models: Json = {}
     for model in spec.models:
@@ -50,7 +52,8 @@ def routing_document(
         services = {item.name: item for item in fleet.classes if item.model == model.name}
         shares = {item.name: _shares(model.name, item.name, facts, ready) for item in ordered}
         planned_rates = {name: item.planned_requests_per_second for name, item in services.items()}
-        parts = admitted_parts(planned=planned_rates, shares=shares, facts=facts, ready=ready)
+        comes = all(f"{model.name}/{name}" in measured for name in planned_rates)
+        parts = admitted_parts(planned=planned_rates, shares=shares, facts=facts, ready=ready) if comes else {}
         for item in ordered:
             classes.append(
                 {

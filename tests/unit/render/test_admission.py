@@ -10,6 +10,7 @@ from tests.unit.render.test_routing import document
 
 thorough = settings(derandomize=True, max_examples=300, deadline=None)
 CLASSES = ("long-in", "chat")
+MEASURED = tuple(f"m/{name}" for name in CLASSES)
 OF_WEIGHTS = 2e-4
 """Rounding of weights and of parts that are all but whole."""
 
@@ -42,7 +43,7 @@ def fleet(model="m", **rates):
 
 
 def admitted(known, ready, **rates):
-    made = document(known, ready, fleet=fleet(**rates))
+    made = document(known, ready, fleet=fleet(**rates), measured=MEASURED)
     return {entry["name"]: entry["admitRequestsPerSecond"] for entry in made["models"]["m"]["classes"]}
 
 
@@ -146,7 +147,8 @@ def test_a_shortage_of_one_model_is_not_felt_by_another(ours, others):
 @given(states())
 def test_no_class_that_has_a_target_is_turned_away_entirely(state):
     known, ready, rates = state
-    made = document(known, ready, fleet=fleet(**{name.replace("-", "_"): rate for name, rate in rates.items()}))
+    served = fleet(**{name.replace("-", "_"): rate for name, rate in rates.items()})
+    made = document(known, ready, fleet=served, measured=MEASURED)
     for entry in made["models"]["m"]["classes"]:
         assert entry["admitRequestsPerSecond"] != 0 or rates[entry["name"]] == 0
 
@@ -198,7 +200,7 @@ def test_a_class_sent_where_nothing_was_planned_for_it_shares_with_those_that_ar
 def test_what_the_plan_itself_sheds_stays_the_most():
     service = ClassService(model="m", name="chat", requests_per_second=20.0, planned_requests_per_second=12.0)
     for ready, rate in ((3, 12.0), (4, 12.0), (1, 3.5)):
-        made = document(FULL, {"a": ready}, fleet=Fleet(classes=(service,)))
+        made = document(FULL, {"a": ready}, fleet=Fleet(classes=(service,)), measured=MEASURED)
         assert made["models"]["m"]["classes"][1]["admitRequestsPerSecond"] == rate
 
 
@@ -209,3 +211,9 @@ def test_a_rate_too_small_to_be_written_is_not_nothing():
 
 def test_replicas_whose_annotation_tells_no_capacity_carry_what_was_planned_for_them():
     assert admitted({"a": facts({"chat": 4.0})}, {"a": 1}, chat=8.0)["chat"] == 4.0
+
+
+@pytest.mark.parametrize("measured", [(), ("m/long-in",)])
+def test_rates_that_are_only_declared_limit_nothing(measured):
+    made = document(FULL, {"a": 1}, fleet=fleet(chat=12.0), measured=measured)
+    assert {entry["admitRequestsPerSecond"] for entry in made["models"]["m"]["classes"]} == {None}

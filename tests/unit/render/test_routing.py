@@ -63,9 +63,15 @@ def replica_set(deployment, replicas):
     )
 
 
-def document(known, ready, *, fleet=None, previous=None, plan_spec=None):
+def document(known, ready, *, fleet=None, previous=None, plan_spec=None, measured=()):
     return routing_document(
-        plan=PLAN, spec=plan_spec or spec(), fleet=fleet or Fleet(), facts=known, ready=ready, previous=previous
+        plan=PLAN,
+        spec=plan_spec or spec(),
+        fleet=fleet or Fleet(),
+        facts=known,
+        ready=ready,
+        previous=previous,
+        measured=measured,
     )
 
 

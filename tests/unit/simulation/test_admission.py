@@ -1,11 +1,46 @@
 """What is admitted follows what is ready, tick by tick; the driver checks at every rest that no replica gets too much."""
 
+from datetime import datetime
+
 import pytest
 
+from servingplan.model.world import Arrivals, SeenDemand
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
 LLAMA, QWEN = "llama-3.1-8b", "qwen3-8b"
 SLOW = {"boot_ticks": 2, "start_ticks": 3}
+MEASURED = {
+    "demand": {"prometheus": {"url": "http://prometheus:9090", "window": "2m"}},
+    "change": {"minLifetime": "4m", "resolveEvery": "2m"},
+}
+SCRAPE, SCRAPES = 10, 12
+
+
+class Traffic:
+    """As many requests as the rates say, counted every ten seconds."""
+
+    def __init__(self) -> None:
+        self.rates: dict[str, float] = {}
+        self._counted: dict[tuple[str, float], float] = {}
+
+    def seen(self, now: datetime) -> SeenDemand:
+        ends = [now.timestamp() - SCRAPE * index for index in range(SCRAPES)][::-1]
+        classes = []
+        for name, rate in sorted(self.rates.items()):
+            counts = [(end, self._counted.setdefault((name, end), rate * SCRAPE)) for end in ends]
+            intervals = tuple((end, float(SCRAPE), count) for end, count in counts)
+            classes.append(Arrivals(model=name, name="chat", intervals=intervals))
+        return SeenDemand(signal="envoy", metrics=("requests",), classes=tuple(classes))
+
+
+def measured(*models, **more):
+    """A plan whose rates come as declared, at rest, and its traffic."""
+    models = models or (model(),)
+    driver = operator(plan(*models, **MEASURED, **more), **SLOW)
+    traffic = Traffic()
+    traffic.rates = {item["name"]: float(item["classes"][0]["requestsPerSecond"]) for item in models}
+    driver.cluster.demand = traffic.seen
+    return driver, driver.settle(), traffic
 
 
 def admitted(driver, name=LLAMA):
@@ -24,29 +59,35 @@ def seen(driver, ticks, name=LLAMA):
 
 
 def test_a_surge_is_shed_until_the_replicas_for_it_are_ready():
-    driver = operator(plan(), **SLOW)
-    driver.settle()
+    driver, _, traffic = measured()
     assert admitted(driver) is None
     revision = driver.routing()["revision"]
-    driver.cluster.edit(plan(model(rate="30")))
-    rates = seen(driver, 12)
-    assert rates[0][0] == 2
-    assert 10 <= rates[0][1] < 15
-    counts = [ready for ready, _ in rates]
+    traffic.rates[LLAMA] = 30.0
+    rates = seen(driver, 16)
+    assert rates[0] == (2, None), "it was not seen yet"
+    shed = [(ready, rate) for ready, rate in rates if rate is not None]
+    assert shed[0][0] == 2
+    assert 10 <= shed[0][1] < 15
+    counts = [ready for ready, _ in shed]
     assert counts == sorted(set(counts)), "one rate for each count of ready replicas"
-    assert rates[-1][1] is None
-    shed = [rate for _, rate in rates[:-1]]
     assert shed == sorted(shed)
-    assert shed[-1] < 30
+    assert shed[-1][1] < 30
+    assert rates[-1][1] is None
     driver.settle()
     driver.check_settled()
     # One write for the new plan, one for each time that more is ready.
     assert driver.routing()["revision"] - revision <= len(rates)
 
 
-def test_after_a_loss_what_is_left_carries_what_it_can():
+def test_what_is_declared_may_not_come_and_nothing_is_shed_for_it():
     driver = operator(plan(), **SLOW)
     driver.settle()
+    driver.cluster.edit(plan(model(rate="30")))
+    assert {rate for _, rate in seen(driver, 12)} == {None}
+
+
+def test_after_a_loss_what_is_left_carries_what_it_can():
+    driver, _, _ = measured()
     driver.cluster.lose_node("l40s-1")
     driver.act()
     assert 4 < admitted(driver) < 10
@@ -55,8 +96,7 @@ def test_after_a_loss_what_is_left_carries_what_it_can():
 
 
 def test_a_plan_that_survives_the_loss_of_a_node_sheds_nothing_after_it():
-    driver = operator(plan(resilience={"survive": [{"event": "AnyNode"}]}), **SLOW)
-    fleet = driver.settle()
+    driver, fleet, _ = measured(resilience={"survive": [{"event": "AnyNode"}]})
     assert fleet.nodes == {"l40s": 3}
     driver.cluster.lose_node("l40s-1")
     driver.act()
@@ -66,8 +106,7 @@ def test_a_plan_that_survives_the_loss_of_a_node_sheds_nothing_after_it():
 def test_models_do_not_pay_for_each_other():
     """Where one model lost its replicas, those of another, of lower priority, go on."""
     both = [model(priority=100), model(QWEN, rate="10", priority=1)]
-    driver = operator(plan(*both, budget="40", pools=[sized(maxNodes=8)]), **SLOW)
-    driver.settle()
+    driver, _, _ = measured(*both, budget="40", pools=[sized(maxNodes=8)])
     lost = next(pod.node for pod in driver.cluster.our_pods() if driver.facts(pod.deployment).model == QWEN)
     driver.cluster.lose_node(lost)
     driver.act()
@@ -85,21 +124,21 @@ def test_what_the_plan_sheds_for_want_of_nodes_is_admitted_as_planned(nodes):
 
 
 def test_replicas_of_the_old_and_of_the_new_image_count_together():
-    driver = operator(plan(), **SLOW)
-    driver.settle()
-    driver.cluster.edit(plan(model(rate="20", engine={"image": "vllm/vllm-openai:v0.19.0"})))
-    rates = seen(driver, 15)
-    assert rates[0][1] is not None
-    assert all(rate is None or rate >= rates[0][1] for _, rate in rates)
+    driver, _, traffic = measured()
+    traffic.rates[LLAMA] = 20.0
+    driver.cluster.edit(plan(model(engine={"image": "vllm/vllm-openai:v0.19.0"}), **MEASURED))
+    rates = [rate for _, rate in seen(driver, 24) if rate is not None]
+    assert rates
+    assert min(rates) >= 10
     driver.settle()
     assert admitted(driver) is None
 
 
 def test_the_status_says_what_is_admitted_meanwhile():
-    driver = operator(plan(), **SLOW)
-    driver.settle()
-    driver.cluster.edit(plan(model(rate="30")))
-    driver.tick()
+    driver, _, traffic = measured()
+    traffic.rates[LLAMA] = 30.0
+    while admitted(driver) is None:
+        driver.tick()
     (message,) = (item["message"] for item in driver.cluster.status["conditions"] if item["type"] == "RoutingPublished")
     assert driver.conditions()["RoutingPublished"] == "Transitional"
     assert message.endswith(f"; admitted meanwhile, requests/s: {LLAMA}/chat {admitted(driver):g}")
