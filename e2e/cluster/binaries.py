@@ -135,7 +135,9 @@ def _default_program_name(package: str) -> str:
 
 def _build_with_progress(tool: Tool, source: Path, output: Path, total: int) -> None:
     command = ["go", "build", "-v", "-trimpath", f"-ldflags={tool.linker_flags}", "-o", f"{output}/", *tool.programs]
-    process = subprocess.Popen(
+    started, interactive = time.monotonic(), sys.stderr.isatty()
+    lines: list[str] = []
+    with subprocess.Popen(
         command,
         cwd=source,
         env=_environment(),
@@ -143,24 +145,24 @@ def _build_with_progress(tool: Tool, source: Path, output: Path, total: int) -> 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))  # type: ignore[union-attr]
-    reader.start()
-    started, interactive = time.monotonic(), sys.stderr.isatty()
-    shown_at = -1e9
-    while True:
-        done = process.poll() is not None
-        now = time.monotonic()
-        if done or now - shown_at >= (1 if interactive else 20):
-            shown_at = now
-            text = f"building {tool.name}: {len(lines)} of at most {total} packages, {now - started:.0f} s"
-            print(f"\r{text}" if interactive else text, end="" if interactive else "\n", file=sys.stderr, flush=True)
-        if done:
-            break
-        time.sleep(0.3)
-    reader.join()
+    ) as process:
+        assert process.stderr is not None
+        reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))  # type: ignore[union-attr]
+        reader.start()
+        shown_at = -1e9
+        while True:
+            done = process.poll() is not None
+            now = time.monotonic()
+            if done or now - shown_at >= (1 if interactive else 20):
+                shown_at = now
+                text = f"building {tool.name}: {len(lines)} of at most {total} packages, {now - started:.0f} s"
+                print(
+                    f"\r{text}" if interactive else text, end="" if interactive else "\n", file=sys.stderr, flush=True
+                )
+            if done:
+                break
+            time.sleep(0.3)
+        reader.join()
     if interactive:
         print(file=sys.stderr)
     if process.returncode:

@@ -1,7 +1,6 @@
 """The files for NGINX and HAProxy, taken by the real programs, which then send requests where the document says.
 
-The programs are looked for on the path and under ``CACHE/gateways/usr`` (``apt-get download`` and ``dpkg -x`` put them
-there without root); without them these tests skip.
+The programs are those on the path, or Debian's packages unpacked in the cache; where neither can be had these tests skip.
 """
 
 import json
@@ -15,24 +14,28 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import binaries
+from e2e.cluster import debian
 from e2e.support.gateway import Replicas, ask_all, free_ports, request
 from servingplan.render.haproxy import haproxy_file
 from servingplan.render.nginx import nginx_file
 
 pytestmark = pytest.mark.cluster
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "render"
-UNPACKED = binaries.cache_folder() / "gateways" / "usr"
+PACKAGES = ("nginx", "haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
+UNPACKED = debian.folder_of("gateways-debian") / "usr"
 LLAMA = "meta-llama/Llama-3.1-70B"
 BIG, SMALL, QWEN = "chat-llama-3fa9c1", "chat-llama-77b0d2", "chat-qwen-0a11ce"
 LONG = "x" * 6000
 
 
 def program(name):
-    found = shutil.which(name) or UNPACKED / "sbin" / name
-    if not Path(found).exists():
-        pytest.skip(f"{name} is neither on the path nor in {UNPACKED}")
-    return str(found)
+    if found := shutil.which(name):
+        return found
+    try:
+        debian.unpacked("gateways-debian", PACKAGES)
+    except debian.NotToBeHadError as error:
+        pytest.skip(str(error))
+    return str(UNPACKED / "sbin" / name)
 
 
 def environment():
