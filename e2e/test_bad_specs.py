@@ -198,7 +198,12 @@ def test_a_plan_that_is_edited_for_the_worse_keeps_what_serves(scene, operator, 
         plan = _good(scene, pool, "chat")
         mistake.spoil(plan["spec"], scene)
         scene.apply(plan)
-        assert _check_told(scene, "chat", mistake) == []
+        wait_for(  # the Event follows the condition
+            f"{mistake.name} is told",
+            lambda mistake=mistake: not _check_told(scene, "chat", mistake),
+            seconds=10,
+            shown=lambda mistake=mistake: _check_told(scene, "chat", mistake),
+        )
         hold(f"{mistake.name} leaves what serves alone", untouched, seconds=1, shown=scene.conditions)
         scene.apply(_good(scene, pool, "chat"))
         scene.wait_ready()
