@@ -32,7 +32,7 @@ LONGEST_RETRY_SECONDS = 5.0
 SETTLING_SECONDS = 0.1
 """From a Service's first replica in the files to the first weight on it: Envoy reads both, in no order."""
 LONGEST_HOLD_SECONDS = 2.0
-"""That new weights wait for replicas that they name; then they are taken without those."""
+"""That new weights wait for the replicas of a Service that they name; then they are taken without those."""
 
 
 class Sync:
@@ -53,7 +53,8 @@ class Sync:
         """What the files say, before Services without a replica were left out."""
         self._known: dict[str, float] = {}
         """Since when (``time.monotonic``) the files have had replicas of a Service without a break."""
-        self._held_since: float | None = None
+        self._awaited: dict[str, float] = {}
+        """Since when new weights have waited for replicas of a Service."""
 
     def run(self) -> None:
         """Until ``stop``."""
@@ -116,12 +117,12 @@ class Sync:
 
     def _is_held(self, latest: Json, now: float) -> bool:
         """Whether the gateway does not know replicas yet that are to get their first weight."""
-        settled = {name for name, since in self._known.items() if now - since >= SETTLING_SECONDS}
-        if self._shown is None or services_with_weight(latest) <= settled | services_with_weight(self._shown):
-            self._held_since = None
+        if self._shown is None:
             return False
-        self._held_since = now if self._held_since is None else self._held_since
-        return now - self._held_since < LONGEST_HOLD_SECONDS
+        settled = {name for name, since in self._known.items() if now - since >= SETTLING_SECONDS}
+        awaited = services_with_weight(latest) - services_with_weight(self._shown) - settled
+        self._awaited = {name: self._awaited.get(name, now) for name in awaited}
+        return any(now - since < LONGEST_HOLD_SECONDS for since in self._awaited.values())
 
     def _follow(self, resource: Resource, selectors: dict[str, str], seen: Callable[[str, Json], None]) -> None:
         retry = 0.1

@@ -43,8 +43,8 @@ def routing_document(
     model that could serve it take it, in proportion to what they can; where there are none, its list is empty and the
     gateway answers 503. What is admitted of a class is what the plan serves of it; of models whose rates were all measured
     (``measured``, by ``model/class``) less while what is ready keeps its SLO with less only (``admitted_parts``).
-    ``services`` names all that may get weight, so that a gateway knows them beforehand. ``revision``
-    counts changes against ``previous``.
+    ``services`` names all that may get weight, so that a gateway knows them beforehand. ``revision`` counts changes
+    against ``previous``.
     """
     models: Json = {}
     for model in spec.models:

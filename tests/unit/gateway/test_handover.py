@@ -119,6 +119,30 @@ def test_what_never_comes_is_waited_for_only_so_long(ground):
     assert weighted(step()[1]) == {"one", "two"}
 
 
+def test_each_service_is_waited_for_by_itself(ground):
+    step, publish, endpoints = ground
+    publish(document(1, {"one": 10000}))
+    endpoints("one", "10.0.0.1")
+    step()
+    publish(document(2, {"one": 5000, "two": 5000}))
+    assert not step()[0]
+    publish(document(3, {"one": 4000, "two": 3000, "three": 3000}))
+    assert not step(0.9 * LONGEST_HOLD_SECONDS)[0]
+    assert not step(0.5 * LONGEST_HOLD_SECONDS)[0], "three has waited for half as long as it may"
+    assert step(0.6 * LONGEST_HOLD_SECONDS)[0]
+
+
+def test_documents_that_keep_changing_do_not_wait_for_ever(ground):
+    step, publish, endpoints = ground
+    publish(document(1, {"one": 10000}))
+    endpoints("one", "10.0.0.1")
+    step()
+    for revision in range(2, 7):
+        publish(document(revision, {"one": 10000 - revision, "two": revision}))
+        done, _ = step(0.3 * LONGEST_HOLD_SECONDS)
+    assert done
+
+
 def test_a_service_that_loses_its_replicas_loses_its_weight(ground):
     step, publish, endpoints = ground
     publish(document(1, {"one": 5000, "two": 5000}))
