@@ -17,6 +17,7 @@ from servingplan.solve.levels import Effort, Found
 from servingplan.solve.methods import METHODS
 from servingplan.solve.milp import Stopwatch, load
 from servingplan.solve.report import answer_of, tidied
+from servingplan.solve.thin import thinned, widened
 
 NODE_LIMIT = 20_000
 """Default work limit of one level, in branch-and-bound nodes."""
@@ -62,13 +63,18 @@ def solve(
     effort = Effort(relative_gap, node_limit, stopwatch)
     if not floors_fit(question):
         return _impossible(question, method, effort, why=why_infeasible)
-    instance = instance_of(question, prune=chosen.prunes)
-    effort = effort.after_numbering(question, stopwatch.elapsed_seconds())
+    thin = thinned(question, stopwatch) if chosen.guards_losses else None
+    asked, begun = thin.question if thin else question, stopwatch.elapsed_seconds()
+    instance = instance_of(asked, prune=chosen.prunes)
+    effort = effort.after_numbering(asked, stopwatch.elapsed_seconds() - begun)
     found = chosen.find(instance, effort)
-    if found.infeasible:
+    if found.infeasible and not thin:
         return _impossible(question, method, effort, why=why_infeasible)
     if not found.nodes:
-        return _without_plan(method, stopwatch, late=found.stopped == "deadline" or effort.stopwatch.expired())
+        late = thin is not None or found.stopped == "deadline" or effort.stopwatch.expired()
+        return _without_plan(method, stopwatch, late=late)
+    if thin:
+        found = widened(found, thin, relative_gap=relative_gap)
     if chosen.starts_from_running:
         found = tidied(instance, found)
     seconds = stopwatch.elapsed_seconds()

@@ -4,7 +4,6 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from servingplan.solve.cover import by_class, dearest_first, most_served
 from servingplan.solve.draft import Draft
@@ -24,10 +23,23 @@ def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
     for whole_price in (False, True):
         if best is not None and effort.stopwatch.expired():
             break
-        cover = partial(by_class, instance, order=dearest_first(instance), whole_price=whole_price)
-        draft = most_served(instance, cover, steps=STEPS, targets=targets)
+        draft = _covered(instance, effort, targets, whole_price=whole_price, anyhow=best is None)
         best = best_of([best, incumbent_of(instance, draft.copies, targets) if draft else None])
     return best
+
+
+def _covered(
+    instance: Instance, effort: Effort, targets: Sequence[float], *, whole_price: bool, anyhow: bool
+) -> Draft | None:
+    """As much as a greedy cover serves; what it has when the time is up, unless it must find something `anyhow`."""
+    order = dearest_first(instance)
+
+    def cover(rates: Sequence[float]) -> Draft | None:
+        if effort.stopwatch.expired() and not anyhow:
+            return None
+        return by_class(instance, rates, order=order, whole_price=whole_price)
+
+    return most_served(instance, cover, steps=STEPS, targets=targets)
 
 
 def _left_of_running(instance: Instance, targets: Sequence[float]) -> Incumbent | None:

@@ -35,8 +35,8 @@ NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
 """Time of numbering a question on the machine that those times are of."""
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
-ENDING_PART = 0.2
-"""Routing, packing and reporting the answer of a large question take about this part of the time that numbering it took."""
+ENDING_PART = 0.4
+"""Routing, packing and reporting the answer of a large question take about this part of the time until it is numbered."""
 TIE_BREAK_NODES = 1
 TIE_BREAK_GAP = 5e-3
 """Limits of the tie-break, which needs no proof, only to be the same every time."""
@@ -61,6 +61,7 @@ class Effort:
             relative_gap=self.relative_gap if gap is None else gap,
             nodes=self.node_limit if nodes is None else nodes,
             seconds=None if left is None else left * part,
+            pace=self.pace,
             bound_first=self.bound_first,
         )
 
@@ -76,13 +77,15 @@ class Effort:
         return self if left is None else replace(self, stopwatch=Stopwatch(left * part))
 
     def after_numbering(self, question: Question, seconds: float) -> "Effort":
-        """The effort for the methods: the pace, and time kept for the end, both by what numbering the question took."""
+        """The effort for the methods: the pace, by what numbering the question took, and time kept for the end, by all that
+        was spent so far."""
         left = self.stopwatch.remaining_seconds()
         if left is None:
             return self
         pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
         pace = seconds / (NUMBERING_SECONDS + NUMBERING_SECONDS_PER_PAIR * pairs)
-        return replace(self, pace=max(1.0, pace), stopwatch=Stopwatch(max(0.0, left - ENDING_PART * seconds)))
+        ending = ENDING_PART * self.stopwatch.elapsed_seconds()
+        return replace(self, pace=max(1.0, pace), stopwatch=Stopwatch(max(0.0, left - ending)))
 
 
 class Start(Protocol):

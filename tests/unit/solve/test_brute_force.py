@@ -115,7 +115,7 @@ def relative_gain(question, best, stay):
 def bounds_hold(answer, best):
     """Whether no plan beats a bound; a level's bound is only for plans that are as good on the levels before."""
     for level, value in zip(answer.levels, best, strict=True):
-        sign = -1.0 if level.name == "dollars" else 1.0
+        sign = -1.0 if level.name in ("dollars", "moves") else 1.0
         reach = 1e-5 * max(1.0, abs(value))
         if value > sign * level.bound + reach or sign * level.value > value + reach:
             return False
