@@ -22,7 +22,7 @@ WORKED_EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "questions" 
 def measure(quick: bool) -> Section:
     """Each question some times over."""
     questions = {
-        "examples/chat.yaml": _example(),
+        "examples/chat.yaml": example_question(),
         "P1's worked example": Question.model_validate_json(WORKED_EXAMPLE.read_text()),
     }
     rows = []
@@ -37,7 +37,8 @@ def measure(quick: bool) -> Section:
     )
 
 
-def _example() -> Question:
+def example_question() -> Question:
+    """The question of the example plan."""
     world = imagined_world(yaml.safe_load(EXAMPLE.read_text()))
     spec, _ = parse_spec(world.plan.spec)
     assert spec is not None

@@ -24,9 +24,9 @@ from servingplan.render.deployment import replica_digest, replica_template
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.verify import verify
 
-HURRIED_SECONDS = 0.12
-"""For the first plan after a loss, which is to be there, verified, after 0.2 s: a deadline is kept to a tenth and 50 ms. A
-better one comes in the next turn."""
+HURRIED_SECONDS = 0.08
+"""For the first plan after a loss, which is to be there, verified, after 0.2 s, also where other processes take most of the
+cores. A better one comes in the next turn."""
 
 
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
