@@ -139,6 +139,7 @@ class ByModel:
         self._parts = [self._part(m) for m in range(len(models))]
         self._units = [self._unit(classes) for classes in self._classes]
         self._known: list[list[tuple[float, Part]]] = [[] for _ in models]
+        self._programs: dict[int, tuple[float, PlanProgram]] = {}
 
     def serve(self, scale: float, effort: Effort, *, enough: float = math.inf) -> Apart:
         """Serve this multiple of the rates, the model that costs most first.
@@ -181,6 +182,7 @@ class ByModel:
             relative_gap=_gap(limits.relative_gap),
             nodes=min(PART_NODES, limits.nodes),
             bound_first=True,
+            trial_branchings=0,
         )
         unit, terms = self._objective(m, scale, plan)
         outcome = plan.program.optimise(terms, "min", limits)
@@ -212,7 +214,15 @@ class ByModel:
         )
 
     def _program(self, m: int, scale: float) -> PlanProgram:
-        """One model in full service, with all nodes of the stock."""
+        """One model in full service, with all nodes of the stock; built once, since other scales change few numbers of it."""
+        if m not in self._programs:
+            self._programs[m] = scale, self._built(m, scale)
+        at, plan = self._programs[m]
+        constraints.set_capacity(plan, at / scale)
+        plan.program.start_from(())
+        return plan
+
+    def _built(self, m: int, scale: float) -> PlanProgram:
         part = self._parts[m]
         plan = PlanProgram(part, tuple(scale * self._rates[k] for k in self._classes[m]), Program("model"))
         constraints.define_nodes(plan)

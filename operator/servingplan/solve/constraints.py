@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from servingplan.solve.instance import Instance, capacity, utilization
-from servingplan.solve.milp import Column, Program, Term
+from servingplan.solve.milp import Column, Program, Row, Term
 from servingplan.solve.packing import Content, all_contents, is_chain, maximal_patterns
 
 CUT_SLACK = 1e-7
@@ -35,6 +35,8 @@ class PlanProgram:
     """x[c,k], only where h[c,k] > 0 and a copy fits."""
     served: list[Column] = field(default_factory=list)
     """f[k]; under MaximizeService all of them are the one column `scale`."""
+    loads: dict[int, Row] = field(default_factory=dict)
+    """The row that keeps the copies of c from more than they can do."""
     tables: dict[int, list[Column]] = field(default_factory=dict)
     """Of shapes whose rho depends on the count: w[c,j] = 1 when exactly j copies exist (the last: at least that many)."""
     excess: dict[int, Column] = field(default_factory=dict)
@@ -94,10 +96,11 @@ def build(
     exact_contents: bool = False,
     losses: Sequence[Loss] = (),
     cuts: Sequence[Cut] = (),
+    totals: bool = False,
 ) -> PlanProgram:
     """The whole program but for the objective; `exact_contents` is needed to survive the loss of any node.
 
-    With `cuts`, the program is only right where all targets are then served in full.
+    With `cuts`, the program is only right where all targets are then served in full. `totals` changes no plan.
     """
     plan = PlanProgram(instance, tuple(targets), Program("plan"))
     define_nodes(plan)
@@ -118,6 +121,8 @@ def build(
         define_survival(plan, loss)
     for cut in cuts:
         define_cut(plan, cut)
+    if totals:
+        define_totals(plan)
     return plan
 
 
@@ -125,6 +130,25 @@ def define_cut(plan: PlanProgram, cut: Cut) -> None:
     """sum_c w[c] y[c] >= least, in units of `least`, less what the solver's tolerance may have added to it."""
     terms = [(plan.copies[c], factor / cut.least) for c, factor in cut.terms if factor]
     plan.program.add_row(f"least({cut.name})", terms, ">=", 1.0 - CUT_SLACK)
+
+
+def define_totals(plan: PlanProgram) -> None:
+    """g[m,p] = sum_c gpus[c,p] y[c];  g[m] = sum_p g[m,p];  y[m] = sum_c y[c], over the shapes of model m; integers.
+
+    They follow from the copies. But a search may branch on them, which first shares out what the models compete for, and
+    only then asks which of many near-tied shapes takes it.
+    """
+    totals: dict[str, list[Term]] = {}
+    for copies, shape, limit in zip(plan.copies, plan.instance.shapes, plan.instance.copies_limit, strict=True):
+        if limit:
+            gpus = [(f"gpus({shape.model}.{pool})", count) for pool, count in shape.gpus.items()]
+            everywhere = (f"gpus({shape.model})", sum(shape.gpus.values()))
+            for name, factor in (*gpus, everywhere, (f"copies_of({shape.model})", 1)):
+                totals.setdefault(name, []).append((copies, float(factor)))
+    for name, terms in totals.items():
+        if len(terms) > 1:
+            total = plan.program.add_column(name, integer=True)
+            plan.program.add_row(f"total_{name}", [*terms, (total, -1.0)], "==", 0.0)
 
 
 def define_nodes(plan: PlanProgram) -> None:
@@ -191,7 +215,14 @@ def define_load(plan: PlanProgram) -> None:
         busy: list[Term] = [(plan.shares[c, k], plan.load(c, k)) for k in plan.instance.served_by(c)]
         if busy:
             room = [(column, -factor) for column, factor in _capacity_terms(plan, c)]
-            plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
+            plan.loads[c] = plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
+
+
+def set_capacity(plan: PlanProgram, part: float) -> None:
+    """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
+    x[c,k] <= y[c] holds for whole copies whatever they can do."""
+    for c, row in plan.loads.items():
+        plan.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(plan, c)])
 
 
 def define_presence(plan: PlanProgram) -> None:

@@ -40,6 +40,8 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_.()]")
 
 Column = NewType("Column", int)
 """A variable of a `Program`, by position."""
+Row = NewType("Row", str)
+"""A row of a `Program`, by the name that it has there."""
 Term = tuple[Column, float]
 Stopped = Literal["proved", "work-limit", "deadline"]
 
@@ -97,6 +99,8 @@ class Limits:
     """A point this good is good enough, whatever bound the search has: the caller knows a better one."""
     bound_first: bool = False
     """Leave out the searches in neighbourhoods of good points: the caller needs the bound more than the point."""
+    trial_branchings: int = 8
+    """On a column, before its pseudo-costs are believed; the default is HiGHS's. Fewer make nodes cheaper and worse chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,18 +145,27 @@ class Program:
         """Columns so far."""
         return len(self._columns)
 
-    def add_row(self, name: str, terms: Iterable[Term], sense: Literal["<=", ">=", "=="], limit: float) -> None:
+    def add_row(self, name: str, terms: Iterable[Term], sense: Literal["<=", ">=", "=="], limit: float) -> Row:
         """Add the row `sum(coefficient * column) sense limit`; a row without terms is added only if it cannot hold."""
         expression = self._expression(terms)
         if not len(expression):
             expression = self._pulp.LpAffineExpression.from_variable(self._nought())
         compared = {"<=": expression.__le__, ">=": expression.__ge__, "==": expression.__eq__}[sense](limit)
-        self._problem.addConstraint(compared, self._label(name))
+        label = self._label(name)
+        self._problem.addConstraint(compared, label)
+        return Row(label)
 
     def set_bounds(self, column: Column, *, lower: float, upper: float) -> None:
         """Replace the bounds of a column."""
         self._columns[column].lowBound = lower
         self._columns[column].upBound = upper
+
+    def set_factors(self, row: Row, terms: Iterable[Term]) -> None:
+        """Replace the factors of some columns of a row."""
+        constraint = self._problem.get_constraint_by_name(row)
+        assert constraint is not None, f"{row} is no row of {self._problem.name}"
+        for column, factor in terms:
+            constraint.set_coefficient(self._columns[column], factor)
 
     def start_from(self, values: tuple[float, ...]) -> None:
         """Give the solver a point to start from: one value per column, in order."""
@@ -184,6 +197,7 @@ class Program:
             mip_max_nodes=limits.nodes,
             mip_allow_restart=False,  # restarts and symmetry detection cost more than they save on near-tied shapes
             mip_detect_symmetry=False,
+            mip_pscost_minreliable=limits.trial_branchings,
             mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
             **({} if limits.target is None else {"objective_target": limits.target}),
             **(dict.fromkeys(_NEIGHBOURHOODS, False) if limits.bound_first else {}),
