@@ -30,6 +30,8 @@ CLAIM_ANNOTATION = f"{PREFIX}claimed-by"
 SIZE_ANNOTATION = f"{PREFIX}asked-nodes"
 ALLOWED_NAMESPACES_ANNOTATION = f"{PREFIX}allowed-namespaces"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+SERVICE_LABEL = "kubernetes.io/service-name"
+"""By which an EndpointSlice tells its Service."""
 PLACEMENT_GATE = f"{PREFIX}placement"
 GPU_RESOURCE = "nvidia.com/gpu"
 

@@ -213,9 +213,10 @@ def test_a_plan_that_goes_takes_weights_away_first():
 
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
-@given(edits=EDITS, ticks=st.integers(0, 6))
-def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks):
-    driver = operator(routed(model(rate="10"), pools=[fixed(gpus=4)], budget="40"), nodes=3, route_ticks=ticks)
+@given(edits=EDITS, ticks=st.integers(0, 6), slices=st.integers(0, 3))
+def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks, slices):
+    times = {"route_ticks": ticks, "slice_ticks": slices}
+    driver = operator(routed(model(rate="10"), pools=[fixed(gpus=4)], budget="40"), nodes=3, **times)
     driver.settle()
     for rate, new_image, wait in edits:
         engine = {"engine": NEW_IMAGE} if new_image else {}
