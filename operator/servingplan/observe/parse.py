@@ -23,7 +23,12 @@ DISRUPTION_TAINTS = (
 HTTP_ROUTE = "HTTPRoute"
 Endpoint = tuple[str, str]
 """Name of a Service, and uid of a pod behind it."""
-_KEPT_ANNOTATIONS = (names.FACTS_ANNOTATION, names.PLAN_HASH_ANNOTATION, names.SPEC_HASH_ANNOTATION)
+_KEPT_ANNOTATIONS = (
+    names.FACTS_ANNOTATION,
+    names.PLAN_HASH_ANNOTATION,
+    names.SPEC_HASH_ANNOTATION,
+    names.COMING_SINCE_ANNOTATION,
+)
 
 
 def node_of(item: Json) -> Node:
