@@ -40,6 +40,8 @@ UPSTREAMS = ("chat-a", "chat-b")
 REQUESTS = 2000
 FLIPS = 50
 EDITS = 40
+GUESTS = 24
+"""Classes that come and go: more than one HTTPRoute holds."""
 SLOW_SECONDS = 16.0
 """Longer than the 15 s after which Envoy ends a request by itself."""
 
@@ -361,32 +363,34 @@ def test_no_request_is_lost_or_led_astray_while_classes_come_go_and_change_place
     stage.follow(FIRST)
 
 
-def test_no_request_of_a_class_is_lost_from_its_first_moment_on(stage):
-    """Each edit adds a class whose rule has a number of its own, and requests for it are there before."""
+def test_no_request_of_a_class_is_lost_from_its_first_moment_to_its_last(stage):
+    """Each edit adds a class whose rule has a number of its own, or takes the last one away; requests for it are there
+    before and after."""
     long_in, chat = entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 10000})
-    guests = [entry(f"guest-{number}", {"chat-b": 10000}) for number in range(EDITS)]
+    guests = [entry(f"guest-{number}", {"chat-b": 10000}) for number in range(GUESTS)]
     stage.begin(document(long_in, chat))
     answers, arrived = Counter(), threading.Event()
-    newest = guests[0]["name"]
+    asked = guests[0]["name"]
 
     def ask():
         while not arrived.is_set():
-            name = newest
+            name = asked
             for status, body in stage.ask(5, model="meta/llama", **{"class": name}):
                 answers[status, body] += 1
 
     with ThreadPoolExecutor(3) as threads:
         running = [threads.submit(ask) for _ in range(3)]
         try:
-            for number in range(EDITS):
-                newest = guests[number]["name"]
-                stage.publish_all(document(long_in, *guests[: number + 1], chat))
+            for number, coming in [(n, 1) for n in range(GUESTS)] + [(n, 0) for n in reversed(range(GUESTS))]:
+                asked = guests[number]["name"]
+                time.sleep(0.1)
+                stage.publish_all(document(long_in, *guests[: number + coming], chat))
                 time.sleep(0.1)
         finally:
             arrived.set()
         for one in running:
             one.result()
-    print(f"{EDITS} classes that are new: {dict(answers)}")
+    print(f"{GUESTS} classes come, then go: {dict(answers)}")
     assert set(answers) == {(200, "chat-a"), (200, "chat-b")}
     assert answers.total() > 1000
     stage.follow(FIRST)

@@ -158,6 +158,7 @@ def _rendered(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> l
 
 
 def _is_awaited(route: LiveObject, now: str) -> bool:
-    """Whether new rules are to wait for a gateway that has not said that it has them; not for ever."""
-    patient = seconds_since(coming_since(route.manifest), now) < GATEWAY_PATIENCE_SECONDS
-    return patient and any(complaint.reason == PENDING for complaint in complaints(route))
+    """Whether a gateway has not said yet that it has the rules. Those that are coming do not wait for it for ever."""
+    since = coming_since(route.manifest)
+    overdue = since is not None and seconds_since(since, now) >= GATEWAY_PATIENCE_SECONDS
+    return not overdue and any(complaint.reason == PENDING for complaint in complaints(route))

@@ -119,6 +119,8 @@ class _Standing(NamedTuple):
     """It takes no request yet, and must not before the gateways have it."""
     takes_rest: bool
     """It matches by the model alone."""
+    idle: bool
+    """It is free, and the gateways know: no request goes by it."""
 
 
 def _standing_rules(
@@ -130,8 +132,13 @@ def _standing_rules(
             return
         for rule in standing[name]["spec"].get("rules") or ():
             value = _class_of(rule)
-            comes = value is not None and value.startswith(_COMING) and name in untaken
-            yield _Standing(None if value is None else value.removeprefix(_COMING), comes, _takes_rest(rule))
+            takes_rest = _takes_rest(rule)
+            yield _Standing(
+                name=None if value is None else value.removeprefix(_COMING),
+                comes=value is not None and value.startswith(_COMING) and name in untaken,
+                takes_rest=takes_rest,
+                idle=value == _FREE and not takes_rest and name not in untaken,
+            )
 
 
 def _class_of(rule: Json) -> str | None:
@@ -144,7 +151,7 @@ def _slots(item: Json, standing: Sequence[_Standing]) -> list[str]:
     """Which class each rule is for, by number: the standing ones as they are, then the new ones.
 
     A new class takes a number that is free, but not that of a class that goes now: requests may be on their way to it.
-    Free numbers stay, except at the end of another HTTPRoute than the first.
+    Free numbers stay, except at the end of another HTTPRoute than the first, once no request goes by them.
     """
     slots: list[str] = []
     for name in (rule.name or item["defaultClass"] for rule in standing):
@@ -155,7 +162,7 @@ def _slots(item: Json, standing: Sequence[_Standing]) -> list[str]:
         if slots[index] == _FREE and not rule.takes_rest and new:
             slots[index] = new.pop(0)
     slots += new
-    while len(slots) > MOST_RULES and slots[-1] not in wanted:
+    while MOST_RULES < len(slots) <= len(standing) and slots[-1] == _FREE and standing[len(slots) - 1].idle:
         slots.pop()
     return slots
 
@@ -168,7 +175,7 @@ def _rules(model: str, item: Json, standing: Sequence[_Standing]) -> list[Json]:
     coming = entries.keys() - here if standing else set()
     rest = slots.index(default)
     if default in coming:
-        rest = next((index for index, rule in enumerate(standing[: len(slots)]) if rule.takes_rest), rest)
+        rest = next((index for index, rule in enumerate(standing) if rule.takes_rest), rest)
         coming -= {slots[rest]}
     takes_rest = entries.get(slots[rest], entries[default])
     values = _values(item["classes"])
