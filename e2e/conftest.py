@@ -18,7 +18,7 @@ from e2e.support.feed import Feed
 from e2e.support.operator import Operator
 from e2e.support.scene import Scene
 from e2e.support.watcher import Witness
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS
 
 _HERE = Path(__file__).parent
 _SCENE: pytest.StashKey[Scene] = pytest.StashKey()
@@ -58,7 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def feed(cluster: Cluster) -> Iterator[Feed]:
     """Everything that happens in it."""
     node_pools = [NODE_POOLS] if cluster.has_karpenter else []
-    with Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, CONFIG_MAPS, PLANS, *node_pools]) as running:
+    with Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, ENDPOINT_SLICES, CONFIG_MAPS, PLANS, *node_pools]) as running:
         yield running
 
 

@@ -78,10 +78,12 @@ class ControlPlane:
         node_types: Sequence[NodeType] = NODE_TYPES,
         audit: bool = False,
         network: NodeNetwork | None = None,
+        endpoint_batch_seconds: float = 0.0,
         keep: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """``node_types`` are what Karpenter can rent; ``keep`` leaves the folder (logs, kubeconfig) behind.
+        ``endpoint_batch_seconds``: how long EndpointSlices wait for more changes of pods, as large clusters set it.
 
         With a ``network`` there are no simulated nodes: the API server listens there, for a real one (``RealNode``).
         """
@@ -90,6 +92,7 @@ class ControlPlane:
         self._node_types = node_types
         self._audit = audit
         self._network = network
+        self._endpoint_batch_seconds = endpoint_batch_seconds
         self._keep = keep
         self._say = say
         self._programs: dict[str, _Program] = {}
@@ -285,6 +288,7 @@ class ControlPlane:
             "--use-service-account-credentials",
             "--controllers=*,-nodeipam",
             "--leader-elect=false",
+            f"--endpointslice-updates-batch-period={self._endpoint_batch_seconds:g}s",
             *self._serving_flags("kube-controller-manager"),
             *_RATE_FLAGS,
         )

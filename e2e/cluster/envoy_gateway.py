@@ -3,17 +3,20 @@
     with EnvoyGateway(cluster, folder) as gateway:
         cluster.apply(gateway.gateway("public", namespace="llm", port=8888))
 
-The controller's ports are fixed, so there can be one per network namespace. It reads its certificates from ``/certs``
-and nowhere else: it runs in a mount namespace of its own whose root is the machine's, with that folder added.
+The controller's ports are fixed, so there can be one per network namespace; who comes second waits. It reads its
+certificates from ``/certs`` and nowhere else: it runs in a mount namespace of its own whose root is the machine's, with
+that folder added.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -73,6 +76,8 @@ class EnvoyGateway:
 
     def __enter__(self) -> Self:
         program = binaries.program("envoy-gateway")
+        self._turn = (Path(tempfile.gettempdir()) / f"servingplan-envoy-gateway-{os.getuid()}.lock").open("w")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", _XDS_PORT)) == 0:
                 raise StartError(f"port {_XDS_PORT} is in use: another Envoy Gateway runs in this network namespace")
@@ -122,6 +127,7 @@ class EnvoyGateway:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._turn.close()
 
     @property
     def log_file(self) -> Path:

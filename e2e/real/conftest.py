@@ -16,7 +16,7 @@ from e2e.real.ground import GPUS, POOL_LABELS, Ground
 from e2e.support.cluster import Cluster, cluster_of
 from e2e.support.feed import Feed
 from e2e.support.scene import Scene
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS
 
 _HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ def cluster(node: RealNode) -> Iterator[Cluster]:
 @pytest.fixture(scope="package")
 def feed(cluster: Cluster) -> Iterator[Feed]:
     """Everything that happens in it."""
-    with Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, CONFIG_MAPS, PLANS]) as running:
+    with Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, ENDPOINT_SLICES, CONFIG_MAPS, PLANS]) as running:
         yield running
 
 

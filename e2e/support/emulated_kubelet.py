@@ -5,15 +5,19 @@ What a kubelet does for a replica is done here: the engine is started when the p
 it has, and only then is the pod gone. KWOK must be told to keep its hands off: ``TIMES`` on the pod template.
 
 KWOK's addresses lead nowhere, and no address of loopback may stand in an EndpointSlice. So the gateway's folder writes each
-pod's address as the port here on which its engine listens.
+pod's address as the port here on which its engine listens; or, for gateways that read EndpointSlices themselves, each pod
+gets an address of this machine's own (``own_addresses``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,16 +36,36 @@ Json = dict[str, Any]
 
 TIMES = {stages.NEVER_READY_PERCENT_ANNOTATION: "100", stages.STOP_SECONDS_ANNOTATION: "3600"}
 """KWOK runs the pod and leaves it alone until its grace period is over."""
+_READY = ("Ready", "ContainersReady")
 PROBE_SECONDS = 0.1
 """From an engine that is ready to a pod that says so."""
-POOL_LABEL = "karpenter.sh/nodepool"
+_ADDRESSES = IPv4Network("198.18.128.0/22")
+"""Of RFC 2544, for tests; a real node's pods have others of that range."""
+
+
+@contextmanager
+def own_addresses() -> Iterator[Iterator[str]]:
+    """Addresses that lead to this machine and may stand in an EndpointSlice. Needs root.
+
+    Raises:
+        PermissionError: this process may not change routes.
+    """
+    route = ("local", str(_ADDRESSES), "dev", "lo")
+    done = subprocess.run(["ip", "route", "replace", *route], capture_output=True, text=True)
+    if done.returncode:
+        raise PermissionError(done.stderr.strip())
+    try:
+        yield map(str, _ADDRESSES.hosts())
+    finally:
+        subprocess.run(["ip", "route", "del", *route], check=True)
 
 
 class EmulatedKubelet:
     """The kubelet of all plan pods of a namespace. A context.
 
     Args:
-        gpus: GPU by NodePool.
+        gpus: GPU by a value of its nodes' selector, such as the name of a NodePool.
+        addresses: one for each pod, in place of KWOK's.
         prestop_seconds: pause between the deletion of a pod and the end of its engine; the rendered pods have 15 s.
     """
 
@@ -52,10 +76,12 @@ class EmulatedKubelet:
         namespace: str,
         *,
         gpus: Mapping[str, str],
+        addresses: Iterator[str] | None = None,
         startup_seconds: float = 1.0,
         prestop_seconds: float = 2.0,
     ) -> None:
         self._feed, self._cluster, self._namespace, self._gpus = feed, cluster, namespace, gpus
+        self._addresses = addresses
         self._options = Options(startup_seconds=startup_seconds)
         self._prestop_seconds = prestop_seconds
         self.ports: dict[str, int] = {}
@@ -119,18 +145,25 @@ class EmulatedKubelet:
     async def _live(self, pod: Json, going: asyncio.Event) -> None:
         """One pod, from its start to its end."""
         name, address = pod["metadata"]["name"], pod["status"]["podIP"]
+        options, port = self._options, 0
+        if self._addresses is not None:
+            address = next(self._addresses)
+            options, port = replace(options, host=address), pod["spec"]["containers"][0]["ports"][0]["containerPort"]
         assert address not in self.ports, f"two pods have the address {address}"
         async with AsyncExitStack() as stack:
-            copy = Copy(self._shape(pod), self._pacer, self._options, name=name, port=0)
+            copy = Copy(self._shape(pod), self._pacer, options, name=name, port=port)
             stack.push_async_callback(copy.close)
             await copy.open()
+            if self._addresses is not None:
+                await asyncio.to_thread(self._set_status, name, {"podIP": address, "podIPs": [{"ip": address}]})
             self.ports[address] = copy.port
             stack.callback(self.ports.pop, address)
             self.started += 1
             await asyncio.sleep(self._options.startup_seconds + PROBE_SECONDS)
             assert copy.live.healthy
             if not going.is_set():
-                await asyncio.to_thread(self._set_ready, name)
+                conditions = [{"type": kind, "status": "True", "reason": "Probed"} for kind in _READY]
+                await asyncio.to_thread(self._set_status, name, {"conditions": conditions})
             await going.wait()
             await asyncio.sleep(self._prestop_seconds)
             self.cut += not await copy.live.drain(self._options.drain_seconds)
@@ -144,19 +177,16 @@ class EmulatedKubelet:
         return shape(
             model=arguments["model"],
             served_model_names=(arguments["served-model-name"],),
-            gpu=self._gpus[pod["spec"]["nodeSelector"][POOL_LABEL]],
+            gpu=next(self._gpus[value] for value in pod["spec"]["nodeSelector"].values() if value in self._gpus),
             tensor_parallel=int(arguments["tensor-parallel-size"]),
             pipeline_parallel=int(arguments["pipeline-parallel-size"]),
             max_model_len=int(arguments["max-model-len"]),
         )
 
-    def _set_ready(self, name: str) -> None:
-        conditions = [{"type": kind, "status": "True", "reason": "Probed"} for kind in ("Ready", "ContainersReady")]
-        status = {"status": {"conditions": conditions}}
+    def _set_status(self, name: str, status: Json) -> None:
+        where = {"namespace": self._namespace, "subresource": "status"}
         with suppress(NotFound):  # deleted meanwhile
-            self._cluster.api.merge(
-                PODS, name, status, manager="kubelet", namespace=self._namespace, subresource="status"
-            )
+            self._cluster.api.merge(PODS, name, {"status": status}, manager="kubelet", **where)
 
     def _remove(self, name: str) -> None:
         now = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")

@@ -24,6 +24,7 @@ class Kind:
     stream: bool
     requests_per_second: float
     prompt_tokens: int = 50
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Load:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
-                writer.write(request(json.dumps(asked).encode()))
+                writer.write(request(json.dumps(asked).encode(), kind.headers))
                 answer, _ = await asyncio.wait_for(read_answer(reader), 60)
             finally:
                 writer.close()

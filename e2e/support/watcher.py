@@ -89,6 +89,9 @@ class Witness:
         self._pools: dict[str, Json] = {}
         self._deployments: dict[str, Json] = {}
         self._plans: dict[str, Json] = {}
+        self._slices: dict[str, Json] = {}
+        self._last_reachable: dict[str, float] = {}
+        """By Service: when an EndpointSlice was last seen to list a ready pod."""
         self._budgets: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._useless_targets, self._pending, self._crowded = _Since(), _Since(), _Since()
         self._told: set[Any] = set()
@@ -142,6 +145,10 @@ class Witness:
         elif kind == "Deployment" and f"{_PREFIX}plan" in (metadata.get("labels") or {}):
             _put(self._deployments, metadata["name"], item, there)
             self._see_twins(at)
+        elif kind == "EndpointSlice":
+            self._see_reachable(at)  # as it was until now
+            _put(self._slices, metadata["uid"], item, there)
+            self._see_reachable(at)
         elif kind == "ConfigMap" and "routing.json" in (item.get("data") or {}) and there:
             self._see_routing(at, item)
         elif kind == "LLMServingPlan":
@@ -262,6 +269,7 @@ class Witness:
         if history and document["revision"] <= history[-1].document["revision"]:
             text = f"revision {document['revision']} after {history[-1].document['revision']}"
             self._tell(at, "routing revision did not rise", (item["metadata"]["name"], at), text)
+        self._see_first_weights(at, item["metadata"]["name"], document)
         history.append(Routing(at, document))
         for model, entry in document["models"].items():
             for found in entry["classes"]:
@@ -269,6 +277,23 @@ class Witness:
                 if found["targets"] and total != 10_000:
                     text = f"{model}/{found['name']}: {total} in revision {document['revision']}"
                     self._tell(at, "weights do not sum to 10000", (model, found["name"], at), text)
+
+    def _see_reachable(self, at: float) -> None:
+        for item in self._slices.values():
+            if any((endpoint.get("conditions") or {}).get("ready") for endpoint in item.get("endpoints") or ()):
+                self._last_reachable[item["metadata"]["labels"]["kubernetes.io/service-name"]] = at
+
+    def _see_first_weights(self, at: float, config_map: str, document: Json) -> None:
+        """Gateways that go by Services have nobody to send to before an EndpointSlice lists a ready pod. It may have been
+        lost again while the weights were on their way."""
+        self._see_reachable(at)
+        weighted = Routing(at, document)
+        for model in document["models"]:
+            before = self.routings[config_map][-1].services(model) if self.routings[config_map] else set()
+            for name in weighted.services(model) - before:
+                if self._last_reachable.get(name, 0.0) < at - ROUTING_LAG_SECONDS:
+                    text = f"{name} has its first weight in revision {document['revision']}, no EndpointSlice a replica"
+                    self._tell(at, "weight before the endpoint", (name, document["revision"]), text)
 
     def _see_twins(self, at: float) -> None:
         shapes: dict[str, list[str]] = defaultdict(list)

@@ -315,6 +315,8 @@ def _workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -
         return kind, "True", "AsPlanned", "every replica of the plan is ready"
     text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)
     planned = {item.deployment for item in fleet.replica_sets}
+    if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
+        text += f"; {unlisted} not yet in the EndpointSlices of their Services"
     troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
     if troubles:
         reason = troubles[0].partition(":")[0]

@@ -6,6 +6,7 @@ observation would. Controllers act as Kubernetes documents it, each in one place
 * ReplicaSets   kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks
 * scheduling    gates, required node affinity on ``metadata.name``, node selectors, whole GPUs
 * pod GC        pods of a node that is gone stay Ready in the API until the collector removes them
+* EndpointSlices list a Service's ready pods some time after these are ready
 * gateway       takes each revision of the weights some time after it is written, and says which it has
 * node pools    a size that is asked for; nodes boot after a while; a shrink takes empty nodes first
 """
@@ -89,6 +90,8 @@ class SimulatedPod:
     deletion_cost: int = 0
     draining_since: str | None = None
     unrouted_since: str | None = None
+    listings: list[tuple[datetime, bool]] = field(default_factory=list)
+    """Since when it has belonged into its Service's EndpointSlices, or not."""
     gone_at: datetime | None = None
     unschedulable: bool = False
 
@@ -129,9 +132,10 @@ class SimulatedCluster:
         controllers_keep_up: bool = True,
         gateway_ticks: int | None = None,
         route_ticks: int = 0,
+        slice_ticks: int = 0,
     ) -> None:
         """``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked. ``route_ticks``: how long that of
-        the HTTPRoutes takes."""
+        the HTTPRoutes takes. ``slice_ticks``: how long EndpointSlices take to follow pods."""
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
@@ -152,6 +156,7 @@ class SimulatedCluster:
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
         self.route_ticks = route_ticks
+        self.slice_ticks = slice_ticks
         self.route_objection: tuple[str, str, str] | None = None
         """Condition, reason and message with which the HTTPRoutes' gateway refuses."""
         self.routes_written: dict[str, list[tuple[datetime, Json]]] = {}
@@ -286,6 +291,7 @@ class SimulatedCluster:
             and not pod.terminating
             and node is not None
             and node.ready,
+            listed=self.is_listed(pod),
             terminating=pod.terminating,
             serving=pod.serving,
             draining_since=pod.draining_since,
@@ -432,6 +438,17 @@ class SimulatedCluster:
         self._schedule()
         for pool in self.pools.values():
             self._reconcile_pool(pool)
+        self._reconcile_slices()
+
+    def _reconcile_slices(self) -> None:
+        for pod in self.our_pods():
+            belongs = self._belongs_to_service(pod)
+            if belongs != (bool(pod.listings) and pod.listings[-1][1]):
+                pod.listings.append((self.now, belongs))
+
+    def _belongs_to_service(self, pod: SimulatedPod) -> bool:
+        there = ("Service", pod.deployment) in self.objects
+        return there and pod.reports_ready and pod.serving and not pod.terminating
 
     def _reconcile_replicas(self, name: str) -> None:
         spec = self.objects["Deployment", name]["spec"]
@@ -518,6 +535,11 @@ class SimulatedCluster:
         """Really: not only in the API."""
         return pod.reports_ready and not pod.terminating and self._alive(pod.node)
 
+    def is_listed(self, pod: SimulatedPod) -> bool:
+        """Whether its Service's EndpointSlices have it as ready by now."""
+        seen = self.now - self._ticks(self.slice_ticks)
+        return next((belongs for at, belongs in reversed(pod.listings) if at <= seen), False)
+
     def free_gpus(self, node: str) -> int:
         return self.nodes[node].gpus - sum(pod.gpus for pod in self.pods.values() if pod.node == node)
 
@@ -532,6 +554,7 @@ class SimulatedCluster:
         return any(pool.booting for pool in self.pools.values()) or any(
             pod.terminating
             or pod.node in self.vanished
+            or self.is_listed(pod) != self._belongs_to_service(pod)
             or (
                 pod.bound_at is not None
                 and not pod.reports_ready

@@ -109,11 +109,15 @@ class Driver:
             if self.before_each_write is not None:
                 self.before_each_write.append(copy.deepcopy(self.cluster))
             self.history.append(str(action))
-            before = self.spend
+            before, weighted = self.spend, self._services_with_weight()
             if not self.cluster.write(action, world, spec) and isinstance(action, ApplyObject | ClaimPool | ResizePool):
                 refused.append(action)
             raised = self.spend > before + 1e-6
             assert not (raised and self.spend > self.budget + 1e-6), f"{action} raises spend to {self.spend}"
+            for name in self._services_with_weight() - weighted:
+                assert self._endpoints(name), (
+                    f"{action} gives {name} its first weight, and no EndpointSlice has a replica"
+                )
             self.check()
         return refused
 
@@ -159,6 +163,10 @@ class Driver:
     def routing(self) -> dict[str, Any] | None:
         manifest = self.cluster.objects.get(("ConfigMap", names.routing_name(PLAN, None)))
         return None if manifest is None else json.loads(manifest["data"]["routing.json"])
+
+    def _services_with_weight(self) -> set[str]:
+        models = (self.routing() or {"models": {}})["models"].values()
+        return {target["service"] for item in models for entry in item["classes"] for target in entry["targets"]}
 
     def facts(self, deployment: str) -> ReplicaFacts:
         manifest = self.cluster.objects["Deployment", deployment]
@@ -232,7 +240,7 @@ class Driver:
 
     def _endpoints(self, service: str) -> list[SimulatedPod]:
         pods = [pod for pod in self.cluster.pods_of(service) if pod.serving and pod.draining_since is None]
-        return [pod for pod in pods if self.cluster.is_ready(pod)]
+        return [pod for pod in pods if self.cluster.is_ready(pod) and self.cluster.is_listed(pod)]
 
     def _check_pending(self) -> None:
         """Who was let go has room: on its node, counting those that are going."""

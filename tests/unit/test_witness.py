@@ -51,6 +51,12 @@ class Stage:
         labels = {"servingplan.dev/deployment": deployment}
         self.show("Pod", name, labels=labels, annotations=annotations, spec=spec, status=status)
 
+    def endpoints(self, service, *ready):
+        labels = {"kubernetes.io/service-name": service}
+        self.show(
+            "EndpointSlice", f"{service}-x", labels=labels, endpoints=[{"conditions": {"ready": r}} for r in ready]
+        )
+
     def routing(self, revision, **weights):
         targets = [{"service": name, "port": 8000, "weight": weight} for name, weight in weights.items()]
         document = {"revision": revision, "models": {"m": {"classes": [{"name": "c", "targets": targets}]}}}
@@ -80,6 +86,7 @@ def test_weight_on_a_lost_replica_is_told_after_the_allowed_lag_and_not_before(s
     for name, node in (("a", "n"), ("b", "other")):
         stage.deployment(name, image=name)
         stage.pod(f"{name}-1", name, node=node)
+        stage.endpoints(name, True)
     stage.routing(1, a=5000, b=5000)
     stage.show("Node", "other", deleted=True)
     stage.wait(1.0)
@@ -89,14 +96,37 @@ def test_weight_on_a_lost_replica_is_told_after_the_allowed_lag_and_not_before(s
 
 
 def test_weights_that_do_not_sum_to_10000_are_told(stage):
+    stage.endpoints("a", True)
+    stage.endpoints("b", True)
     stage.routing(1, a=5000, b=4999)
     assert stage.rules == ["weights do not sum to 10000"]
 
 
 def test_a_revision_that_does_not_rise_is_told(stage):
+    stage.endpoints("a", True)
+    stage.endpoints("b", True)
     stage.routing(2, a=10000)
     stage.routing(2, b=10000)
     assert stage.rules == ["routing revision did not rise"]
+
+
+def test_a_first_weight_before_the_endpoint_is_told_and_one_after_it_is_not(stage):
+    stage.endpoints("a", False, True)
+    stage.now += 100.0
+    stage.routing(2, a=10000)
+    assert stage.rules == []
+    stage.endpoints("b", False)
+    stage.routing(3, a=5000, b=5000)
+    assert stage.rules == ["weight before the endpoint"]
+
+
+def test_an_endpoint_that_is_lost_while_weights_are_written_is_no_fault_of_theirs(stage):
+    stage.endpoints("a", True)
+    stage.now += 100.0
+    stage.endpoints("a")
+    stage.now += 1.0
+    stage.routing(2, a=10000)
+    assert stage.rules == []
 
 
 def test_a_raise_over_the_budget_is_told_and_one_within_it_is_not(stage):

@@ -10,13 +10,13 @@ from servingplan.deciding.objects import in_place
 from servingplan.deciding.turn import Turn
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
 from servingplan.model.fleet import Fleet, ReplicaFacts
-from servingplan.model.world import Observation
+from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.record import read_record, routing_as_published
 from servingplan.render import names
 from servingplan.render.httproute import KIND as HTTP_ROUTE
-from servingplan.render.httproute import MOST_BACKENDS, cut_shares, http_routes
+from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
 from servingplan.render.routing import routing_config_map, routing_document
-from servingplan.steps.drains import GATEWAY_POLL_SECONDS
+from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS, GATEWAY_POLL_SECONDS, seconds_since
 from servingplan.steps.routes import PENDING, complaints
 
 
@@ -149,5 +149,16 @@ def _routes_taken(world: Observation, spec: PlanSpec, published: dict[str, Any] 
 
 def _rendered(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = spec.gateway.http_route
-    standing = {live.name: live.manifest for live in world.objects if live.kind == HTTP_ROUTE and live.ours}
-    return [] if wanted is None else http_routes(world.plan, wanted, document, standing)
+    if wanted is None:
+        return []
+    ours = [live for live in world.objects if live.kind == HTTP_ROUTE and live.ours]
+    standing = {live.name: live.manifest for live in ours}
+    untaken = {live.name for live in ours if _is_awaited(live, world.now)}
+    return http_routes(world.plan, wanted, document, standing, untaken=untaken, now=world.now)
+
+
+def _is_awaited(route: LiveObject, now: str) -> bool:
+    """Whether a gateway has not said yet that it has the rules. Those that are coming do not wait for it for ever."""
+    since = coming_since(route.manifest)
+    overdue = since is not None and seconds_since(since, now) >= GATEWAY_PATIENCE_SECONDS
+    return not overdue and any(complaint.reason == PENDING for complaint in complaints(route))

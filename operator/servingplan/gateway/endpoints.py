@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from servingplan.render.names import SERVICE_LABEL
+
 Json = dict[str, Any]
-SERVICE_LABEL = "kubernetes.io/service-name"
 PORT_NAME = "http"
 
 Addresses = dict[str, tuple[tuple[str, int], ...]]

@@ -16,9 +16,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from servingplan.errors import ApiError, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, NODES, PODS, SERVICES, Api, Resource
+from servingplan.kube import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    NODES,
+    PODS,
+    SERVICES,
+    Api,
+    Resource,
+)
 from servingplan.model.world import Observation
-from servingplan.observe.parse import node_of, pod_gpus
+from servingplan.observe.parse import endpoints_of, node_of, pod_gpus
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.settings import Settings
@@ -79,7 +89,7 @@ class Interest:
             return True
         if news.resource == PODS:
             return news.node in self.nodes
-        return news.resource not in (*_OWN_RESOURCES, HTTP_ROUTES)  # pool objects are few
+        return news.resource not in (*_OWN_RESOURCES, ENDPOINT_SLICES, HTTP_ROUTES)  # pool objects are few
 
 
 class Alarm:
@@ -144,6 +154,7 @@ class Watchers:
         for namespace in self._settings.namespaces or (None,):
             for resource in _OWN_RESOURCES:
                 self._begin(resource, namespace, names.PLAN_LABEL, _own_facts)
+            self._begin(ENDPOINT_SLICES, namespace, names.PLAN_LABEL, _slice_facts)
             self._begin_kind(_HTTP_ROUTE_KIND, namespace, names.PLAN_LABEL, _route_facts)
         for kind in sorted(self._settings.pool_kinds or ()):
             self._begin_kind(kind, None, None, _pool_facts)
@@ -230,6 +241,10 @@ def _pod_facts(item: Json) -> Any:
 
 def _own_facts(item: Json) -> Any:
     return [item["metadata"].get("labels"), item.get("spec"), item.get("data")]
+
+
+def _slice_facts(item: Json) -> Any:
+    return sorted(endpoints_of(item))
 
 
 def _route_facts(item: Json) -> Any:

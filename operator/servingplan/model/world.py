@@ -77,6 +77,8 @@ class Pod(Fact):
     """Waits for our placement."""
     ready: bool = False
     """Passes its readiness probe, and is not being deleted."""
+    listed: bool = False
+    """Its Service's EndpointSlices have it as ready, which is how most gateways learn of it: a moment after ``ready``."""
     terminating: bool = False
     serving: bool = True
     """Belongs to its Service's endpoints; false while it drains."""
@@ -90,6 +92,11 @@ class Pod(Fact):
     """Required node affinity of a gated pod, to be narrowed."""
     trouble: str | None = None
     """Why a container waits (ImagePullBackOff, CrashLoopBackOff), or why the scheduler refuses the pod."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether gateways can send it requests now: it is ready, and they can know so."""
+        return self.ready and self.listed
 
 
 class LiveObject(Fact):

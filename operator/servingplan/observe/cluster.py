@@ -9,7 +9,18 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec, Resize, parse_spec
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, NODES, PLANS, PODS, SERVICES, Api, Resource
+from servingplan.kube import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    NODES,
+    PLANS,
+    PODS,
+    SERVICES,
+    Api,
+    Resource,
+)
 from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
@@ -45,7 +56,7 @@ class Reader:
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
-        self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="observe")
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe")
         self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
         self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
 
@@ -66,6 +77,7 @@ class Reader:
         failures: list[Failure] = []
         own = [self._threads.submit(self._own_objects, kind, resource, plan, label) for kind, resource in _OWN_KINDS]
         nodes_read = self._threads.submit(self._nodes)
+        endpoints_read = self._threads.submit(self._endpoints, plan, label)
         others_read = self._threads.submit(self._other_plans, plan)
         multi_node_read = self._threads.submit(self._multi_node_apis)
         routes_read = self._threads.submit(self._http_routes, plan, label)
@@ -87,7 +99,8 @@ class Reader:
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         nodes = {node.name: node for node in _listed(nodes_read, "nodes", failures)}
-        pods = _listed(self._threads.submit(self._pods, plan, label, nodes), "pods", failures)
+        endpoints = frozenset(_listed(endpoints_read, "EndpointSlices", failures))
+        pods = _listed(self._threads.submit(self._pods, plan, label, nodes, endpoints), "pods", failures)
         # Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter.
         held = {pod.node for pod in pods if pod.deployment is not None}
         selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
@@ -119,10 +132,17 @@ class Reader:
     def _nodes(self) -> list[Node]:
         return [parse.node_of(item) for item in self._api.list(NODES)]
 
-    def _pods(self, plan: PlanObject, label: str, nodes: dict[str, Node]) -> list[Pod]:
+    def _endpoints(self, plan: PlanObject, label: str) -> list[parse.Endpoint]:
+        """EndpointSlices carry the labels of their Services."""
+        slices = self._api.list(ENDPOINT_SLICES, namespace=plan.namespace, labels=f"{names.PLAN_LABEL}={label}")
+        return [endpoint for item in slices for endpoint in parse.endpoints_of(item)]
+
+    def _pods(
+        self, plan: PlanObject, label: str, nodes: dict[str, Node], endpoints: frozenset[parse.Endpoint]
+    ) -> list[Pod]:
         alive = "status.phase!=Succeeded,status.phase!=Failed"
         found = (
-            parse.pod_of(item, plan_label=label, namespace=plan.namespace, nodes=nodes)
+            parse.pod_of(item, plan_label=label, namespace=plan.namespace, nodes=nodes, endpoints=endpoints)
             for item in self._api.list(PODS, fields=alive)
         )
         return [pod for pod in found if pod is not None]

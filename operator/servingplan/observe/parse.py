@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from servingplan.model.world import LiveObject, Node, Pod
@@ -21,7 +21,14 @@ DISRUPTION_TAINTS = (
 )
 """Taints by which autoscalers and clouds announce that a node is about to go."""
 HTTP_ROUTE = "HTTPRoute"
-_KEPT_ANNOTATIONS = (names.FACTS_ANNOTATION, names.PLAN_HASH_ANNOTATION, names.SPEC_HASH_ANNOTATION)
+Endpoint = tuple[str, str]
+"""Name of a Service, and uid of a pod behind it."""
+_KEPT_ANNOTATIONS = (
+    names.FACTS_ANNOTATION,
+    names.PLAN_HASH_ANNOTATION,
+    names.SPEC_HASH_ANNOTATION,
+    names.COMING_SINCE_ANNOTATION,
+)
 
 
 def node_of(item: Json) -> Node:
@@ -52,8 +59,22 @@ def pod_gpus(item: Json) -> int:
     return max(sum(of(spec.get("containers") or ())), *of(spec.get("initContainers") or ()), 0)
 
 
-def pod_of(item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node]) -> Pod | None:
-    """A Pod, if it is the plan's or holds GPUs of a node; else None."""
+def endpoints_of(item: Json) -> set[Endpoint]:
+    """The pods that an EndpointSlice lists as ready for requests."""
+    service = (item["metadata"].get("labels") or {}).get(names.SERVICE_LABEL)
+    found = set()
+    for endpoint in item.get("endpoints") or ():
+        conditions, target = endpoint.get("conditions") or {}, endpoint.get("targetRef") or {}
+        ready = conditions.get("ready") is not False and not conditions.get("terminating")  # absent means ready
+        if ready and service and target.get("kind") == "Pod":
+            found.add((service, target.get("uid", "")))
+    return found
+
+
+def pod_of(
+    item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node], endpoints: Collection[Endpoint]
+) -> Pod | None:
+    """A Pod, if it is the plan's or holds GPUs of a node; else None. ``endpoints``: of the plan's Services."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     labels = metadata.get("labels") or {}
     annotations = metadata.get("annotations") or {}
@@ -88,6 +109,7 @@ def pod_of(item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, N
         deployment=deployment,
         gated=gated,
         ready=not terminating and _condition(status, "Ready") == "True" and node is not None and node.ready,
+        listed=(deployment, metadata["uid"]) in endpoints,
         serving=labels.get(names.SERVING_LABEL) == "true",
         draining_since=annotations.get(names.DRAINING_SINCE_ANNOTATION),
         unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),

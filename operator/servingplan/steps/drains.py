@@ -105,7 +105,7 @@ def departures(
     planned_rate = _planned_rates(fleet)
     for pod in list(waiting):
         model = facts[pod.deployment or ""].model
-        share = _share(pod, facts)
+        share = _share(pod, facts) if pod.reachable else 0.0
         if ready_rate[model] - share >= planned_rate.get(model, 0.0) * (1 - 1e-6):
             ready_rate[model] -= share
             drain.append((pod, "what else is ready carries the planned rate"))
@@ -165,7 +165,7 @@ def _share(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> float:
 def _ready_rates(world: Observation, facts: Mapping[str, ReplicaFacts]) -> dict[str, float]:
     rates: dict[str, float] = defaultdict(float)
     for pod in world.pods:
-        if pod.deployment is not None and pod.deployment in facts and pod.ready and pod.draining_since is None:
+        if pod.deployment is not None and pod.deployment in facts and pod.reachable and pod.draining_since is None:
             rates[facts[pod.deployment].model] += _share(pod, facts)
     return rates
 
@@ -217,7 +217,7 @@ def _in_flight(world: Observation, seatings: Mapping[str, Seating], facts: Mappi
     for seating in seatings.values():
         for pod in seating.stay:
             # One that does not come up keeps the others where they are: they serve.
-            if not pod.ready:
+            if not pod.reachable:
                 return True
     return False
 

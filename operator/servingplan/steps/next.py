@@ -37,7 +37,7 @@ class Step:
     after_routing: tuple[AnyAction, ...]
     """Capacity that goes."""
     ready: Mapping[str, int]
-    """Replicas by Deployment that weights are to cover: ready, and not about to leave."""
+    """Replicas by Deployment that weights are to cover: reachable, and not about to leave."""
     held_back: bool
     """The budget keeps the plan from growing further for now."""
     unseated: int
@@ -46,12 +46,12 @@ class Step:
 
 
 def ready_replicas(world: Observation, leaving: frozenset[str] = frozenset()) -> dict[str, int]:
-    """Ready replicas by Deployment that are not draining."""
+    """Replicas by Deployment that gateways can reach and that are not draining."""
     ready: dict[str, int] = {}
     for pod in world.pods:
         if pod.deployment is not None and pod.namespace == world.plan.namespace:
             ready.setdefault(pod.deployment, 0)
-            if pod.ready and pod.draining_since is None and pod.uid not in leaving:
+            if pod.reachable and pod.draining_since is None and pod.uid not in leaving:
                 ready[pod.deployment] += 1
     return {name: ready[name] for name in sorted(ready)}
 

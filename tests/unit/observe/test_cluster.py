@@ -1,25 +1,29 @@
-"""What a turn reads besides its objects: which APIs the server has."""
+"""What a turn reads besides its objects: which APIs the server has, and which pods the Services have."""
 
 import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import HTTP_ROUTES, Resource
+from servingplan.kube import ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
 from servingplan.observe.cluster import Reader
+from servingplan.observe.parse import endpoints_of
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
 
 
 class EmptyCluster:
-    """An API server with one plan in it and nothing else."""
+    """An API server with one plan in it, and nothing else but what is ``listed`` of a kind."""
 
-    def __init__(self, discovered=SETS, routes=HTTP_ROUTES, spec=None, found=()):
+    def __init__(self, discovered=SETS, routes=HTTP_ROUTES, spec=None, found=(), listed=None):
         self.discovered = {SETS.kind: discovered, HTTP_ROUTES.kind: routes}
         self.spec = spec or {}
-        self.found = found
+        self.listed = {HTTP_ROUTES: found, **(listed or {})}
 
     def list(self, resource, **_):
-        return iter(self.found if resource == HTTP_ROUTES else ())
+        found = self.listed.get(resource, ())
+        if isinstance(found, Exception):
+            raise found
+        return iter(found)
 
     def get(self, resource, name, **_):
         if resource.kind == "LLMServingPlan":
@@ -96,3 +100,64 @@ def test_routes_that_may_be_there_and_cannot_be_read_hold_the_turn_where_they_co
     away = ApiError(0, "Unreachable", "connection refused")
     assert [item.source for item in observed(routes=away, spec=ROUTED).failures] == ["HTTPRoutes"]
     assert observed(routes=away, spec={**ROUTED, "gateway": {}}).failures == ()
+
+
+NODE = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+
+
+def our_pod(uid):
+    labels = {"servingplan.dev/plan": "chat", "servingplan.dev/deployment": "chat-m"}
+    return {
+        "metadata": {"namespace": "llm", "name": uid, "uid": uid, "labels": labels},
+        "spec": {"nodeName": "n"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def slice_of(*endpoints, service="chat-m"):
+    """Uid and conditions of each endpoint."""
+    return {
+        "metadata": {"name": "x", "labels": {"kubernetes.io/service-name": service}},
+        "endpoints": [
+            {"targetRef": {"kind": "Pod", "uid": uid}, "conditions": conditions} for uid, conditions in endpoints
+        ],
+    }
+
+
+def test_gateways_can_reach_a_replica_when_its_own_service_lists_it():
+    listed = {
+        NODES: [NODE],
+        PODS: [our_pod("a"), our_pod("b"), our_pod("c")],
+        ENDPOINT_SLICES: [slice_of(("a", {"ready": True})), slice_of(("b", {}), service="other")],
+    }
+    pods = observed(listed=listed).pods
+    assert all(pod.ready for pod in pods)
+    assert {pod.name: pod.reachable for pod in pods} == {"a": True, "b": False, "c": False}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ready"),
+    [
+        ({"ready": True, "serving": True, "terminating": False}, True),
+        ({}, True),
+        ({"ready": None}, True),
+        ({"ready": False, "serving": False, "terminating": False}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+        ({"ready": True, "terminating": True}, False),
+    ],
+)
+def test_an_endpoint_takes_requests_when_it_is_ready_and_stays(conditions, ready):
+    assert endpoints_of(slice_of(("a", conditions))) == ({("chat-m", "a")} if ready else set())
+
+
+def test_slices_of_no_service_or_without_pods_are_passed_over():
+    nobodys = {**slice_of(("a", {})), "metadata": {"name": "x"}}
+    by_hand = {**slice_of(), "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}]}
+    empty = {**slice_of(), "endpoints": None}
+    assert [endpoints_of(item) for item in (nobodys, by_hand, empty)] == [set()] * 3
+
+
+def test_endpoint_slices_that_may_not_be_read_are_a_failure_that_names_the_right():
+    (failure,) = observed(listed={ENDPOINT_SLICES: Forbidden(403, "Forbidden", "cannot list endpointslices")}).failures
+    assert (failure.source, failure.reason) == ("EndpointSlices", "ReadForbidden")
+    assert failure.message.endswith("cannot list endpointslices; grant it with the chart's ClusterRole")

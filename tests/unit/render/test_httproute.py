@@ -12,7 +12,7 @@ from servingplan.api.v1alpha1 import HttpRoute, PlanSpec
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
 from servingplan.render import names
-from servingplan.render.httproute import MOST_BACKENDS, MOST_RULES, cut_shares, http_routes, not_shed
+from servingplan.render.httproute import MOST_BACKENDS, MOST_RULES, coming_since, cut_shares, http_routes, not_shed
 from servingplan.render.routing import routing_document
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "render"
@@ -176,10 +176,18 @@ def test_rules_beyond_the_limit_go_on_in_another_route(classes, routes):
     assert len({item["metadata"]["name"] for item in made}) == routes
 
 
-def written(standing, *classes, default=None):
-    """What stands after another document is written over it, by name."""
-    made = http_routes(PLAN, PUBLIC, document(*classes, default=default), standing)
+def written(standing, *classes, default=None, taken=True, now="2026-01-01T00:00:00Z"):
+    """What stands after another document is written over it, by name. ``taken``: the gateways have what stands."""
+    untaken = () if taken else standing
+    made = http_routes(PLAN, PUBLIC, document(*classes, default=default), standing, untaken=untaken, now=now)
     return {item["metadata"]["name"]: item for item in made}
+
+
+def settled(standing, *classes, default=None):
+    """What stands when the gateways have taken all of it."""
+    while (after := written(standing, *classes, default=default)) != standing:
+        standing = after
+    return standing
 
 
 def numbered(standing):
@@ -209,10 +217,67 @@ def test_a_class_keeps_the_number_of_its_rule_and_a_free_one_waits_for_a_new_cla
     default = ("chat", {"s-chat"})
     standing = written({}, a, chat)
     assert numbered(standing) == [("a", {"s-a"}), default]
-    standing = written(standing, c, chat, b, default="chat")
+    standing = settled(standing, c, chat, b, default="chat")
     assert numbered(standing) == [("(free)", {"s-chat"}), default, ("c", {"s-c"}), ("b", {"s-b"})]
-    standing = written(standing, chat, b, a, c, default="chat")
+    standing = settled(standing, chat, b, a, c, default="chat")
     assert numbered(standing) == [("a", {"s-a"}), default, ("c", {"s-c"}), ("b", {"s-b"})]
+
+
+def test_a_class_that_is_added_gets_no_request_before_the_gateways_have_its_rule():
+    a, b, chat = (entry(name, {f"s-{name}": 10000}) for name in ("a", "b", "chat"))
+    standing = written({}, a, chat)
+    coming = written(standing, a, b, chat)
+    assert numbered(coming) == [("a", {"s-a"}), ("chat", {"s-chat"}), ("(coming) b", {"s-b"})]
+    assert answering(coming, "b") == {"s-chat"}
+    assert written(coming, a, b, chat, taken=False, now="later") == coming, "it waits, and is not written again"
+    ((_, route),) = coming.items()
+    assert coming_since(route) == "2026-01-01T00:00:00Z"
+    ((_, route),) = written(coming, a, b, chat).items()
+    assert (answering({"": route}, "b"), coming_since(route)) == ({"s-b"}, None)
+    gone = written(coming, a, chat, taken=False)
+    assert numbered(gone)[2] == ("(free)", {"s-chat"}), "one that goes before it has come"
+    back = written(gone, a, b, chat)
+    assert numbered(back)[2] == ("(coming) b", {"s-b"}), "a number that is free is as a new one"
+
+
+def test_what_has_no_class_stays_where_it_is_until_a_default_class_that_is_new_has_come():
+    a, b, chat = (entry(name, {f"s-{name}": 10000}) for name in ("a", "b", "chat"))
+    for kept, meanwhile in (((a, chat), {"s-chat"}), ((a,), {"s-b"})):
+        coming = written(written({}, a, chat), *kept, b, default="b")
+        assert answering(coming, "odd") == answering(coming, "b") == meanwhile
+        assert written(coming, *kept, b, default="b", taken=False) == coming
+        c = entry("c", {"s-c": 10000})
+        assert answering(written(coming, *kept, c, b, default="b", taken=False), "odd") == meanwhile
+        come = written(coming, *kept, b, default="b")
+        assert answering(come, "odd") == answering(come, "b") == {"s-b"}
+        assert "(coming)" not in str(come)
+
+
+def test_a_rule_at_the_end_goes_when_the_gateways_know_that_no_request_goes_by_it():
+    classes = [entry(f"c{index}", {f"s{index}": 10000}) for index in range(17)]
+    stays = {"default": "c0"}
+    standing = written({}, *classes, **stays)
+    free = written(standing, *classes[:16], **stays, taken=False)
+    assert (len(free), numbered(free)[16]) == (2, ("(free)", {"s0"}))
+    assert written(free, *classes[:16], **stays, taken=False) == free
+    assert len(written(free, *classes[:16], **stays)) == 1
+
+
+def test_what_has_no_class_is_never_without_a_rule_while_it_moves_to_another_route():
+    classes = [entry(f"c{index}", {f"s{index}": 10000}) for index in range(17)]
+    standing = written({}, *classes)
+    for default in ("c0", "c16", "c1"):
+        for name, route in written(standing, *classes, default=default).items():
+            standing[name] = route
+            assert answering(standing, "odd")
+        assert answering(standing, "odd") == {f"s{default[1:]}"}
+
+
+def test_a_class_in_another_route_than_the_first_comes_as_the_others_do():
+    classes = [entry(f"c{index}", {f"s{index}": 10000}) for index in range(17)]
+    first, second = written(written({}, *classes[:16]), *classes, default="c15").values()
+    assert coming_since(first) is None
+    assert numbered({"": second}) == [("(coming) c16", {"s16"})]
 
 
 def test_routes_of_earlier_versions_keep_their_numbers():
@@ -221,7 +286,7 @@ def test_routes_of_earlier_versions_keep_their_numbers():
     ((_, route),) = standing.items()
     del route["spec"]["rules"][1]["matches"][0]
     assert numbered(standing)[1] == (None, {"s-chat"})
-    found = numbered(written(standing, b, a, chat))
+    found = numbered(settled(standing, b, a, chat))
     assert found == [("a", {"s-a"}), ("chat", {"s-chat"}), ("b", {"s-b"})]
 
 
@@ -229,7 +294,7 @@ def test_routes_of_earlier_versions_keep_their_numbers():
 def test_what_somebody_else_made_of_a_route_is_put_right(spec):
     standing = written({}, entry("a"), entry("chat"))
     ((name, route),) = standing.items()
-    found = written({name: {**route, "spec": spec}}, entry("a"), entry("chat"))
+    found = settled({name: {**route, "spec": spec}}, entry("a"), entry("chat"))
     assert {value for value, _ in numbered(found)} == {"a", "chat"}
 
 
@@ -239,28 +304,39 @@ edits = st.lists(st.lists(st.integers(0, 23), min_size=1, max_size=20, unique=Tr
 @thorough
 @given(edits, st.data())
 def test_over_any_edits_classes_keep_their_numbers_and_are_answered_as_they_should(lists, data):
-    """A value of another class's name, and one that nobody knows, are among what is asked for."""
-    standing, before = {}, []
+    """A value of another class's name, and one that nobody knows, are among what is asked for. Classes that have just been
+    added are asked for too."""
+    standing, before, rest = {}, [], None
     for numbers in lists:
         default = f"c{data.draw(st.sampled_from(numbers))}"
         classes = [
             entry(f"c{number}", {f"s{number}": 10000}, match={"header": f"c{(7 * number + 1) % 24}"})
             for number in numbers
         ]
-        standing = written(standing, *classes, default=default)
-        assert written(standing, *classes, default=default) == standing, "what stands as it should is not written again"
+        wanted = {f"c{number}" for number in numbers}
+        by_value = {f"c{(7 * number + 1) % 24}": f"c{number}" for number in reversed(numbers)}
+
+        def check(standing, there, rest, wanted=wanted, by_value=by_value):
+            """``there``: classes that take requests; ``rest``: that which takes all others."""
+            for value in [f"c{number}" for number in range(24)] + ["odd", "(free)"]:
+                asked = value if value in wanted else by_value.get(value)
+                assert answering(standing, value) == {f"s{(asked if asked in there else rest)[1:]}"}
+
+        coming = written(standing, *classes, default=default)
+        assert written(coming, *classes, default=default, taken=False) == coming
+        if standing:
+            there = wanted & set(before)
+            check(coming, there, rest if default not in there and rest in wanted else default)
+            assert len(numbered(coming)) >= len(before), "rules that requests may go by stay until the gateways know"
+        standing = settled(coming, *classes, default=default)
+        check(standing, wanted, default)
         slots = [value for value, _ in numbered(standing)]
         assert all(len(route["spec"]["rules"]) <= MOST_RULES for route in standing.values())
-        wanted = {f"c{number}" for number in numbers}
         assert set(slots) - {"(free)"} == wanted
         assert all(slots[index] == value for index, value in enumerate(before) if value in wanted)
         of_gone = [index for index, value in enumerate(before) if value not in wanted and value != "(free)"]
         assert all(slots[index] == "(free)" for index in of_gone if index < len(slots)), "not taken over at once"
-        by_value = {f"c{(7 * number + 1) % 24}": f"s{number}" for number in reversed(numbers)}
-        for value in [f"c{number}" for number in range(24)] + ["odd", "(free)"]:
-            right = f"s{value[1:]}" if value in wanted else by_value.get(value, f"s{default[1:]}")
-            assert answering(standing, value) == {right}
-        before = slots
+        before, rest = slots, default
 
 
 def test_what_backends_beyond_the_limit_would_have_had_is_told_where_it_counts():

@@ -61,13 +61,26 @@ def raw_pod(pod):
     }
 
 
+def raw_slice(service, pods):
+    """As the EndpointSlice controller writes it."""
+    return {
+        "metadata": {"name": f"{service}-x", "labels": {"kubernetes.io/service-name": service}},
+        "endpoints": [
+            {"targetRef": {"kind": "Pod", "uid": pod.uid}, "conditions": {"ready": listed}} for pod, listed in pods
+        ],
+    }
+
+
 def same_facts(cluster):
     world = cluster.observe()
     nodes = {name: parse.node_of(raw_node(node)) for name, node in cluster.nodes.items()}
     assert sorted(nodes.values(), key=lambda node: node.name) == list(world.nodes)
-    pods = [
-        parse.pod_of(raw_pod(pod), plan_label=PLAN, namespace=NAMESPACE, nodes=nodes) for pod in cluster.pods.values()
-    ]
+    endpoints = set()
+    for name in {pod.deployment for pod in cluster.our_pods()}:
+        listed = [(pod, cluster.is_listed(pod)) for pod in cluster.pods_of(name)]
+        endpoints |= parse.endpoints_of(raw_slice(name, listed))
+    given = {"plan_label": PLAN, "namespace": NAMESPACE, "nodes": nodes, "endpoints": endpoints}
+    pods = [parse.pod_of(raw_pod(pod), **given) for pod in cluster.pods.values()]
     assert sorted(pods, key=lambda pod: pod.name) == list(world.pods)
     for (kind, _), manifest in cluster.objects.items():
         live = world.live(kind, manifest["metadata"]["name"])
@@ -81,7 +94,7 @@ def same_facts(cluster):
 
 
 def test_the_reader_would_see_the_same_facts_at_every_moment_of_a_busy_life():
-    driver = operator(plan(), collect_ticks=3)
+    driver = operator(plan(), collect_ticks=3, slice_ticks=1)
     for tick in range(40):
         match tick:
             case 10:

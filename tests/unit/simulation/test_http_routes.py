@@ -83,11 +83,13 @@ def test_routes_go_with_their_models_and_with_the_wish_for_them():
     driver.check_settled()
 
 
-def test_a_class_that_is_added_before_another_takes_the_next_number():
-    def rules(driver):
-        (route,) = routes(driver).values()
-        return [rule["matches"][0]["headers"][1]["value"] for rule in route["spec"]["rules"]]
+def rules(driver):
+    """Class header's value of the first match of each rule."""
+    (route,) = routes(driver).values()
+    return [rule["matches"][0]["headers"][1]["value"] for rule in route["spec"]["rules"]]
 
+
+def test_a_class_that_is_added_before_another_takes_the_next_number():
     one = model(rate="5")
     (chat,) = one["classes"]
     driver = operator(routed(one))
@@ -100,6 +102,43 @@ def test_a_class_that_is_added_before_another_takes_the_next_number():
     driver.settle()
     assert rules(driver) == ["(free)", "batch"]
     driver.check_settled()
+
+
+def with_batch():
+    """The model with a class more."""
+    one = model(rate="5")
+    return routed({**one, "classes": [*one["classes"], {**one["classes"][0], "name": "batch", "inputTokens": 900}]})
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 4])
+def test_a_class_that_is_added_gets_its_requests_when_the_gateway_has_its_rule(ticks):
+    driver = operator(routed(model(rate="5")), route_ticks=ticks)
+    driver.settle()
+    driver.tick(5)
+    driver.cluster.edit(with_batch())
+    driver.act()
+    for _ in range(ticks):
+        assert rules(driver) == ["chat", "(coming) batch"]
+        assert driver.conditions()["RoutingPublished"] != "Published"
+        driver.tick()
+    assert rules(driver) == ["chat", "batch"]
+    driver.settle()
+    driver.check_settled()
+    assert driver.conditions()["RoutingPublished"] == "Published"
+
+
+def test_a_gateway_that_is_silent_keeps_a_class_from_coming_no_longer_than_a_replica_from_leaving():
+    driver = operator(routed(model(rate="5")))
+    driver.settle()
+    driver.cluster.route_ticks = 1000
+    driver.cluster.edit(with_batch())
+    driver.act()
+    seconds = 0
+    while "batch" not in rules(driver):
+        driver.tick()
+        seconds += TICK_SECONDS
+        assert seconds < 1000
+    assert 0 <= seconds - GATEWAY_PATIENCE_SECONDS <= TICK_SECONDS
 
 
 def test_without_the_gateway_api_the_configmap_is_written_and_the_condition_says_what_lacks():
@@ -213,9 +252,10 @@ def test_a_plan_that_goes_takes_weights_away_first():
 
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
-@given(edits=EDITS, ticks=st.integers(0, 6))
-def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks):
-    driver = operator(routed(model(rate="10"), pools=[fixed(gpus=4)], budget="40"), nodes=3, route_ticks=ticks)
+@given(edits=EDITS, ticks=st.integers(0, 6), slices=st.integers(0, 3))
+def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks, slices):
+    times = {"route_ticks": ticks, "slice_ticks": slices}
+    driver = operator(routed(model(rate="10"), pools=[fixed(gpus=4)], budget="40"), nodes=3, **times)
     driver.settle()
     for rate, new_image, wait in edits:
         engine = {"engine": NEW_IMAGE} if new_image else {}

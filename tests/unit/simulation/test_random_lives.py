@@ -21,6 +21,15 @@ events = st.lists(
     max_size=6,
 )
 
+TIMES = st.fixed_dictionaries(
+    {
+        "controllers_keep_up": st.booleans(),
+        "start_ticks": st.integers(0, 5),
+        "stop_ticks": st.integers(0, 4),
+        "slice_ticks": st.integers(0, 3),
+    }
+)
+
 
 class Life:
     """A plan of two models, and what may happen to it."""
@@ -83,18 +92,18 @@ class Life:
 
 @pytest.mark.slow
 @MODEST
-@given(story=events, keeps_up=st.booleans(), start=st.integers(0, 5), stop=st.integers(0, 4), boot=st.integers(0, 4))
-def test_a_life_on_pools_that_are_sized(story, keeps_up, start, stop, boot):
+@given(story=events, times=TIMES, boot=st.integers(0, 4))
+def test_a_life_on_pools_that_are_sized(story, times, boot):
     pools = [sized(), sized("h100", gpus=2, price="9", maxNodes=3)]
-    Life(pools, nodes=0, controllers_keep_up=keeps_up, start_ticks=start, stop_ticks=stop, boot_ticks=boot).live(story)
+    Life(pools, nodes=0, boot_ticks=boot, **times).live(story)
 
 
 @pytest.mark.slow
 @MODEST
-@given(story=events, keeps_up=st.booleans(), start=st.integers(0, 5), stop=st.integers(0, 4))
-def test_a_life_on_fixed_nodes(story, keeps_up, start, stop):
+@given(story=events, times=TIMES)
+def test_a_life_on_fixed_nodes(story, times):
     pools = [fixed("l40s", gpus=2, price="4"), fixed("a100", gpus=4, price="8")]
-    Life(pools, nodes=2, controllers_keep_up=keeps_up, start_ticks=start, stop_ticks=stop).live(story)
+    Life(pools, nodes=2, **times).live(story)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 
 from servingplan.model.world import OtherPlan
+from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
@@ -489,10 +490,40 @@ def test_maximising_service_spends_the_budget_on_the_mix_and_follows_it_down():
     assert settled(driver).nodes == {"l40s": 2}
 
 
+@pytest.mark.parametrize("ticks", [0, 1, 3])
+def test_a_replica_gets_weight_when_its_service_lists_it_and_the_old_one_stays_until_then(ticks):
+    driver = operator(plan(pools=[fixed(gpus=4)]), nodes=1, slice_ticks=ticks)
+    settled(driver)
+    (old,) = driver.deployments()
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed(gpus=4)]))
+    serves_at_least(driver, 1)
+    driver.act()
+    (new,) = set(driver.deployments()) - {old}
+    ready_at = weighted_at = None
+    for _ in range(20):
+        driver.tick()
+        if ready_at is None and driver.ready(new):
+            ready_at = driver.cluster.now
+        targets = [target["service"] for target in driver.routing()["models"][LLAMA]["classes"][0]["targets"]]
+        weighted_at = weighted_at or (driver.cluster.now if new in targets else None)
+    assert (weighted_at - ready_at).total_seconds() == ticks * TICK_SECONDS
+    settled(driver)
+    assert driver.deployments() == [new]
+
+
+def test_a_replica_that_no_endpoint_slice_lists_is_told():
+    driver = operator(plan(), slice_ticks=1000)
+    driver.act()
+    driver.tick(12)
+    assert driver.conditions()["WorkloadsReady"] == "RollingOut"
+    (text,) = [item["message"] for item in driver.cluster.status["conditions"] if item["type"] == "WorkloadsReady"]
+    assert text.endswith("0 of 2 ready; 2 not yet in the EndpointSlices of their Services")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_crash_between_any_two_writes_changes_nothing_about_the_end(edited):
-    driver = operator(plan())
+    driver = operator(plan(), slice_ticks=2)
     if edited:
         settled(driver)
         driver.cluster.edit(plan(model(rate="15", engine=NEW_IMAGE)))

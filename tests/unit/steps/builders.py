@@ -12,8 +12,9 @@ def node(name, gpus=8, **more):
     return Node(name=name, labels={"pool": "h100"}, gpus=gpus, ready=True, **more)
 
 
-def pod(name, on=None, *, of="d", gpus=1, ready=None, bound=True, created="2026-01-01T00:00:00Z", **more):
-    """One of ours; ready if it is bound, unless said otherwise. Without a node it is gated."""
+def pod(name, on=None, *, of="d", gpus=1, ready=None, listed=None, bound=True, created="2026-01-01T00:00:00Z", **more):
+    """One of ours; ready if it is bound, and listed if it is ready, unless said otherwise. Without a node it is gated."""
+    ready = (on is not None and bound) if ready is None else ready
     return Pod(
         namespace="llm",
         name=name,
@@ -24,7 +25,8 @@ def pod(name, on=None, *, of="d", gpus=1, ready=None, bound=True, created="2026-
         bound=on is not None and bound,
         deployment=of,
         gated=on is None,
-        ready=(on is not None and bound) if ready is None else ready,
+        ready=ready,
+        listed=ready if listed is None else listed,
         **more,
     )
 

@@ -49,7 +49,16 @@ def test_an_old_replica_waits_until_its_successor_serves():
     plan = fleet(replica_set("new"))
     assert drained(leave(old, new, surplus=[old], stay=(new,), the_fleet=plan)) == []
     ready = new.model_copy(update={"ready": True})
-    assert drained(leave(old, ready, surplus=[old], stay=(ready,), the_fleet=plan)) == ["old"]
+    assert drained(leave(old, ready, surplus=[old], stay=(ready,), the_fleet=plan)) == [], "no gateway knows it yet"
+    reachable = ready.model_copy(update={"listed": True})
+    assert drained(leave(old, reachable, surplus=[old], stay=(reachable,), the_fleet=plan)) == ["old"]
+
+
+def test_a_replica_that_no_gateway_can_reach_is_not_missed():
+    surplus, serving = pod("surplus", "n1", of="old", listed=False), pod("serving", "n2")
+    assert drained(leave(surplus, serving, surplus=[surplus], stay=(serving,), the_fleet=fleet(replica_set()))) == [
+        "surplus"
+    ]
 
 
 def test_a_replica_is_removed_only_when_its_drain_is_over():
