@@ -1,12 +1,17 @@
 """Prices by model: true bounds, and plans that are no worse for having been sought apart."""
 
+import math
+
 import pytest
 
 from servingplan.solve import anytime
 from servingplan.solve.by_model import ByModel, node_prices, prices_of
+from servingplan.solve.closing import _next_scale
+from servingplan.solve.constraints import build
 from servingplan.solve.instance import instance_of
 from servingplan.solve.levels import Effort
-from servingplan.solve.milp import Stopwatch, load
+from servingplan.solve.milp import Limits, Stopwatch, load
+from servingplan.solve.objective import service_stages
 from servingplan.solve.relax import Relaxation, optimise
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, solve
@@ -83,6 +88,50 @@ def test_no_plan_reaches_a_scale_whose_price_is_above_what_there_is():
         assert by_model.serve(best.scale * (1 - TOLERANCE), effort()).least <= supply * (1 + TOLERANCE), seed
         told += 1
     assert told > 20
+
+
+def test_a_program_that_was_used_at_other_scales_says_the_same_as_a_new_one():
+    compared = 0
+    for seed in range(34_000, 34_040):
+        instance = instance_of(random_question(seed))
+        if not instance.classes or not all(instance.reachable_targets):
+            continue
+        rates = [cls.requests_per_second for cls in instance.classes]
+        used = ByModel(instance, node_prices(instance), rates)
+        for scale in (0.2, 0.35, 0.1, 0.3):
+            ours = used.serve(scale, effort(0.0)).least
+            new = ByModel(instance, node_prices(instance), rates).serve(scale, effort(0.0)).least
+            assert ours == pytest.approx(new, rel=2e-3), (seed, scale)  # each is proved to a thousandth
+            compared += 0.0 < new < math.inf
+    assert compared > 20
+
+
+def test_columns_for_totals_change_no_optimum():
+    for seed in range(35_000, 35_030):
+        instance = instance_of(random_question(seed))
+        values = []
+        for totals in (False, True):
+            plan = build(instance, instance.reachable_targets, totals=totals)
+            outcome = plan.program.optimise(
+                service_stages(plan)[0].terms, "max", Limits(relative_gap=0.0, nodes=1_000_000)
+            )
+            values.append(math.nan if outcome.infeasible else outcome.value)
+        assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-7, nan_ok=True), seed
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted", "crossing", "tried"),
+    [
+        (1.0, 2.0, 1.01, 0.0, 1.5),  # nothing is known: the middle
+        (1.0, 2.0, 1.01, 1.4, 1.4),  # where price is likely to meet supply
+        (1.0, 2.0, 1.01, 1.9, 1.75),  # but not too near what is excluded already
+        (1.5, 2.0, 1.52, 1.51, 1.52),  # that is near: the proof
+        (1.0, 1.02, 1.01, 1.1, 1.01),  # price excluded more than was thought: the proof, where it is not far
+        (1.0, 2.0, 1.01, 2.1, 1.5),
+    ],
+)
+def test_scales_are_tried_where_they_tell_most(low, high, wanted, crossing, tried):
+    assert _next_scale(low, high, wanted=wanted, crossing=crossing) == pytest.approx(tried)
 
 
 @pytest.mark.slow

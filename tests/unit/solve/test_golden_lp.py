@@ -81,6 +81,12 @@ def survival_of_a_node(plan):
     constraints.define_survival(plan, Loss(name="node", protected=(0,), pool=pool(plan, "l40s"), lost=content))
 
 
+def less_capacity(plan):
+    constraints.define_utilization_tables(plan)
+    constraints.define_load(plan)
+    constraints.set_capacity(plan, 0.5)
+
+
 def service(plan):
     constraints.define_demand(plan)
     return objective.service_stages(plan)[0]
@@ -91,6 +97,8 @@ FAMILIES = {
     "utilization-tables": constraints.define_utilization_tables,
     "demand": constraints.define_demand,
     "load": lambda plan: (constraints.define_utilization_tables(plan), constraints.define_load(plan)),
+    "load-at-half-capacity": less_capacity,
+    "totals": constraints.define_totals,
     "presence": constraints.define_presence,
     "quality": constraints.define_quality,
     "budget": constraints.define_budget,
