@@ -21,8 +21,8 @@ from servingplan.solve.levels import Effort
 from servingplan.solve.milp import Limits, Program, Term
 from servingplan.solve.relax import Relaxation
 
-PART_NODES = 300
-"""Work limit of one model's program, in branch-and-bound nodes."""
+PART_NODES = 1_500
+"""Work limit of one model's program, in branch-and-bound nodes, which are cheap: nothing is spent on choosing them."""
 FINEST_GAP = 1e-3
 """One model's program is not proved tighter than this: the rest is for the search over all of them."""
 ROUNDING = 1e-8

@@ -32,9 +32,6 @@ PROOFS = 4
 """Most searches over all shapes."""
 PROOF_NODES = 2_000
 """Work limit of each, in branch-and-bound nodes."""
-PROOF_BRANCHINGS = 2
-"""Trial branchings of each: measured on near-tied shapes, 8 take 1.5 times as long, 0 are twice as fast or three times as
-slow. Programs of one model are quickest with none."""
 APART_SHARE = 0.5
 """Part of the time that is left for serving the models apart under MinimizeCost: the rest is for what follows."""
 NOTHING = 1e-6
@@ -167,7 +164,7 @@ class _Closing:
         unit = self._instance.question.budget_dollars_per_hour or 1.0
         prices = [pool.dollars_per_node_hour / unit for pool in self._instance.pools]
         limits = self._effort.limits(gap=ANY_PLAN, nodes=min(PROOF_NODES, self._effort.node_limit), part=0.7)
-        limits = replace(limits, bound_first=True, trial_branchings=PROOF_BRANCHINGS)
+        limits = replace(limits, bound_first=True)
         outcome = plan.program.optimise(list(zip(plan.nodes, prices, strict=True)), "min", limits)
         if outcome.infeasible:
             self.result.bounds["scale"] = min(self.result.bounds["scale"], scale)
