@@ -51,7 +51,8 @@ def node_prices(instance: Instance) -> Prices:
 
 
 def prices_of(instance: Instance, relaxation: Relaxation) -> Prices | None:
-    """Prices from the relaxation that was optimised last; None where it has no dual values.
+    """Prices from the relaxation that was optimised last; None where it has no dual values, and where the clock stopped it
+    before the dollars that are to be least: what service is worth puts no price on them.
 
     With d the reduced cost of a node of pool p (objective minimised), price[p] the dollars and b the worth of a dollar, its
     G GPUs are worth b price[p] - d. Any n nodes are then worth b price n - d n, and summed over pools at most
@@ -63,6 +64,8 @@ def prices_of(instance: Instance, relaxation: Relaxation) -> Prices | None:
     if not relaxation.reduced_costs or relaxation.optimised is None:
         return None
     stage = relaxation.optimised
+    if stage.sense == "max" and instance.question.objective == "MinimizeCost":
+        return None
     sign = 1.0 if stage.sense == "min" else -1.0
     budget = instance.question.budget_dollars_per_hour
     if stage.sense == "min":

@@ -12,7 +12,7 @@ from servingplan.model.answer import Level, Stopped
 from servingplan.model.question import Question
 from servingplan.solve.constraints import Cut, Loss, PlanProgram, build
 from servingplan.solve.instance import Instance
-from servingplan.solve.milp import Limits, Outcome, Stopwatch
+from servingplan.solve.milp import TRIAL_BRANCHINGS, Limits, Outcome, Stopwatch
 from servingplan.solve.objective import (
     Stage,
     dollars_stage,
@@ -53,6 +53,8 @@ class Effort:
     """How many times slower than in the estimates the machine is just now."""
     bound_first: bool = False
     """A good plan is known: searches are for the bound."""
+    trial_branchings: int = TRIAL_BRANCHINGS
+    """See `milp.Limits`."""
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
         """Limits of one optimisation that may take `part` of the time that is left."""
@@ -63,6 +65,7 @@ class Effort:
             seconds=None if left is None else left * part,
             pace=self.pace,
             bound_first=self.bound_first,
+            trial_branchings=self.trial_branchings,
         )
 
     def affords(self, instance: Instance) -> bool:
@@ -166,6 +169,8 @@ def search(
             if relaxed.value <= 1e-12:
                 return Found(infeasible=True)
             targets = tuple(target * relaxed.value for target in targets)
+        if not effort.affords(instance):
+            return Found(stopped="deadline")
         return _Search(program(), effort, incumbent, start).run(settled=settled)
     if all_reachable(instance, targets):
         hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
@@ -173,6 +178,8 @@ def search(
         in_full = _Search(program(), share, incumbent, start).run(in_full=True, settled=settled)
         if in_full.nodes or (not in_full.infeasible and start is None):
             return in_full
+        if not effort.affords(instance):
+            return Found(stopped="deadline")
     return _Search(program(), effort, incumbent, start).run()
 
 

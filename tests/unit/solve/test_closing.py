@@ -142,3 +142,11 @@ def test_larger_questions_are_certified_to_a_per_cent(objective):
     assert verify(question, answer) == ()
     assert answer.levels[0].gap <= 0.01
     assert answer.status == "Optimal"
+
+
+def test_a_relaxation_that_was_stopped_before_its_dollars_has_no_prices():
+    instance = instance_of(large("MinimizeCost", budget=1000.0))
+    relaxation = Relaxation(instance)
+    relaxation.bound(relaxation.stages[0], effort())
+    assert relaxation.values
+    assert prices_of(instance, relaxation) is None

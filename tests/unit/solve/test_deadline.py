@@ -90,3 +90,17 @@ def test_time_left_is_used_where_the_whole_program_does_not_fit_into_it(monkeypa
 
 def test_a_stopwatch_reads_the_real_clock_otherwise():
     assert milp.time is time
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
+@pytest.mark.parametrize("method", ["anytime", "exact"])
+def test_the_clock_may_stop_a_search_at_any_moment(monkeypatch, method, objective):
+    question = large(objective, budget=1000.0)
+    machine = Machine(monkeypatch, slower=30)
+    for step in range(30):
+        machine.now = 0.0
+        deadline = 0.3 * 1.1**step
+        answer = solve(question, method=method, deadline_seconds=deadline, node_limit=1, relative_gap=0.0)
+        assert verify(question, answer) == (), deadline
+        assert machine.now <= 1.1 * deadline + 0.05
