@@ -16,7 +16,7 @@ from servingplan.solve.instance import most_utilization
 from servingplan.solve.levels import NUMBERING_SECONDS_PER_PAIR, Found, gap_of
 from servingplan.solve.milp import Stopwatch
 
-NUMBERING_PART = 1 / 6
+NUMBERING_PART = 1 / 8
 """Numbering may take this part of the time that is left, by the estimate; a busy machine takes a few times longer."""
 LOOKING_PART = 0.1
 """A look at each shape takes about this part of the time that numbering it takes."""
