@@ -98,6 +98,8 @@ class _Closing:
         apart = self._by_model.serve(1.0, self._effort.share(APART_SHARE))
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
         self.result.bounds["dollars"] = max(self.result.bounds["dollars"], dollars)
+        if self._effort.stopwatch.expired() and not all(part.copies for part in apart.parts):
+            return  # what some models chose is no plan yet, and completing it takes time
         copies = apart.copies(len(self._instance.shapes))
         self._take(copies)
         draft = rounded_and_completed(self._instance, copies, self._rates)

@@ -35,7 +35,7 @@ NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
 """Time of numbering a question on the machine that those times are of."""
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
-ENDING_PART = 0.4
+ENDING_PART = 0.6
 """Routing, packing and reporting the answer of a large question take about this part of the time until it is numbered."""
 TIE_BREAK_NODES = 1
 TIE_BREAK_GAP = 5e-3
