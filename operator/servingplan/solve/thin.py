@@ -34,8 +34,9 @@ class Thinned:
 
 
 def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
-    """The question with its running shapes and those of the least price per request of each class, as many as can be
-    numbered in time; None where all can be, and where nodes are free, so that prices tell nothing.
+    """The question with its running shapes and those of the least price per request of each class that fit the stock and
+    its quality limit, as many as can be numbered in time; None where all can be, and where nodes are free, so that prices
+    tell nothing.
 
     The bounds are those of `relax.price_bounds`, over all shapes.
     """
@@ -44,14 +45,22 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
     if left is None or pairs * NUMBERING_SECONDS_PER_PAIR <= NUMBERING_PART * left:
         return None
     asked = {cls.name: cls.requests_per_second for cls in question.classes if cls.requests_per_second > 0}
+    loss_limits = {cls.name: cls.quality_loss_limit for cls in question.classes}
+    least: dict[str, float] = {}
     by_class: dict[str, list[tuple[float, str]]] = {name: [] for name in asked}
     per_gpu = {pool.name: pool.dollars_per_node_hour / pool.gpus_per_node for pool in question.pools}
+    room = {pool.name: pool.max_nodes * pool.gpus_per_node for pool in question.pools}
     for shape in question.shapes:
+        if any(gpus > room[name] for name, gpus in shape.gpus.items()):
+            continue
         price = sum(gpus * per_gpu[name] for name, gpus in shape.gpus.items()) / most_utilization(shape)
         for name, rate in shape.requests_per_second.items():
-            if name in by_class:
-                by_class[name].append((price / rate, shape.name))
-    dollars = math.fsum(asked[name] * min(prices)[0] for name, prices in by_class.items() if prices) * (1 - 1e-9)
+            if name in asked:
+                least[name] = min(price / rate, least.get(name, math.inf))
+                limit = loss_limits[name]
+                if limit is None or shape.quality_loss.get(name, 0.0) <= limit:
+                    by_class[name].append((price / rate, shape.name))
+    dollars = math.fsum(asked[name] * price for name, price in least.items()) * (1 - 1e-9)
     if question.objective == "MinimizeCost":
         bounds = {"dollars": dollars}
     elif dollars > 0 and math.isfinite(question.budget_dollars_per_hour / dollars):

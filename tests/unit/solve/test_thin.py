@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from servingplan.model.question import Running
+from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
 from servingplan.solve import milp, thin
 from servingplan.solve.instance import instance_of
 from servingplan.solve.relax import price_bounds
@@ -59,6 +59,30 @@ def test_the_cheapest_shapes_and_what_runs_are_kept_with_the_bound_of_all(object
         assert {instance.shapes[c].name for c in instance.cheapest_first(k)[:LEAST_PER_CLASS]} <= kept
     assert dearest in kept
     assert short.bounds == pytest.approx(price_bounds(instance))
+
+
+def test_what_cannot_serve_takes_no_place_of_what_can(always_too_short):
+    """After a loss the cheapest pool may be gone, and the cheapest variant may be too bad for the class."""
+    classes = (RequestClass(name="k", model="m", requests_per_second=2.0, quality_loss_limit=0.01),)
+    pools = tuple(
+        Pool(name=name, gpus_per_node=8, dollars_per_node_hour=price, max_nodes=nodes)
+        for name, price, nodes in (("gone", 1.0, 0), ("there", 8.0, 4))
+    )
+    shapes = tuple(
+        Shape(name=name, model="m", gpus={pool: 1}, requests_per_second={"k": rate}, quality_loss={"k": loss})
+        for name, pool, rate, loss in (
+            ("lost", "gone", 1.0, 0.0),
+            ("bad", "there", 9.0, 0.5),
+            ("good", "there", 1.0, 0.0),
+        )
+    )
+    question = Question(
+        objective="MinimizeCost", budget_dollars_per_hour=100.0, pools=pools, classes=classes, shapes=shapes
+    )
+    assert [shape.name for shape in thinned(question, milp.Stopwatch(1.0)).question.shapes] == ["good"]
+    answer = solve(question, deadline_seconds=60.0)
+    assert verify(question, answer) == ()
+    assert not answer.unserved
 
 
 def test_the_order_of_the_question_does_not_matter(always_too_short):
