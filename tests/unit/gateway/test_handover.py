@@ -90,6 +90,15 @@ def weighted(files):
     return {name for name in ("one", "two") if f"name: {name}\n" in files["envoy-rds.yaml"]}
 
 
+def begun(ground):
+    """With all weight on one, whose replica is known."""
+    step, publish, endpoints = ground
+    publish(document(1, {"one": 10000}))
+    endpoints("one", "10.0.0.1")
+    step()
+    return ground
+
+
 def test_a_first_weight_waits_for_its_replica_to_be_known(ground):
     step, publish, endpoints = ground
     publish(document(1, {"one": 10000}))
@@ -107,10 +116,7 @@ def test_a_first_weight_waits_for_its_replica_to_be_known(ground):
 
 
 def test_what_never_comes_is_waited_for_only_so_long(ground):
-    step, publish, endpoints = ground
-    publish(document(1, {"one": 10000}))
-    endpoints("one", "10.0.0.1")
-    step()
+    step, publish, endpoints = begun(ground)
     publish(document(2, {"one": 5000, "two": 5000}))
     assert not step()[0]
     done, files = step(LONGEST_HOLD_SECONDS)
@@ -120,10 +126,7 @@ def test_what_never_comes_is_waited_for_only_so_long(ground):
 
 
 def test_each_service_is_waited_for_by_itself(ground):
-    step, publish, endpoints = ground
-    publish(document(1, {"one": 10000}))
-    endpoints("one", "10.0.0.1")
-    step()
+    step, publish, endpoints = begun(ground)
     publish(document(2, {"one": 5000, "two": 5000}))
     assert not step()[0]
     publish(document(3, {"one": 4000, "two": 3000, "three": 3000}))
@@ -133,10 +136,7 @@ def test_each_service_is_waited_for_by_itself(ground):
 
 
 def test_documents_that_keep_changing_do_not_wait_for_ever(ground):
-    step, publish, endpoints = ground
-    publish(document(1, {"one": 10000}))
-    endpoints("one", "10.0.0.1")
-    step()
+    step, publish, endpoints = begun(ground)
     for revision in range(2, 7):
         publish(document(revision, {"one": 10000 - revision, "two": revision}))
         done, _ = step(0.3 * LONGEST_HOLD_SECONDS)
