@@ -126,7 +126,7 @@ def test_what_never_comes_is_waited_for_only_so_long(ground):
 
 
 def test_each_service_is_waited_for_by_itself(ground):
-    step, publish, endpoints = begun(ground)
+    step, publish, _ = begun(ground)
     publish(document(2, {"one": 5000, "two": 5000}))
     assert not step()[0]
     publish(document(3, {"one": 4000, "two": 3000, "three": 3000}))
@@ -136,7 +136,7 @@ def test_each_service_is_waited_for_by_itself(ground):
 
 
 def test_documents_that_keep_changing_do_not_wait_for_ever(ground):
-    step, publish, endpoints = begun(ground)
+    step, publish, _ = begun(ground)
     for revision in range(2, 7):
         publish(document(revision, {"one": 10000 - revision, "two": revision}))
         done, _ = step(0.3 * LONGEST_HOLD_SECONDS)
