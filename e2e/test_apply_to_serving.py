@@ -5,7 +5,6 @@ import pytest
 from e2e.cluster.nodes import A100, L40S
 from e2e.support import plans
 from e2e.support.plans import SMALL
-from e2e.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("karpenter")
 
@@ -27,8 +26,8 @@ def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(sce
         assert sum(scene.weights(SMALL).values()) == 10_000
         assert scene.routing()["transitional"] is False
         assert scene.routing()["planHash"] == status["planHash"]
-        reasons = {reason for _, reason, _ in scene.events()}
-        assert {"PlanSolved", "PoolResized", "Ready"} <= reasons
+        for reason in ("PlanSolved", "PoolResized", "Ready"):
+            scene.wait_event(reason)
 
         # Weight came only with readiness: each document before named no Service, or this one.
         witness.catch_up()
@@ -47,11 +46,7 @@ def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(sce
         scene.apply(plans.plan(other, **spec))
         message = scene.wait_condition("NodePoolsReady", "ClaimedByOther", namespace=other)
         assert f"{scene.namespace}/chat" in message
-        wait_for("an Event says so", lambda: "ClaimedByOther" in _reasons(scene, other), seconds=5)
+        scene.wait_event("ClaimedByOther", namespace=other)
         assert scene.deployments(other) == {}
         assert [scene.size_of(pool) for pool in pools] == [1, 0]
         assert scene.condition("Ready")["status"] == "True"
-
-
-def _reasons(scene, namespace):
-    return {reason for _, reason, _ in scene.events(namespace=namespace)}

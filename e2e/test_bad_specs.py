@@ -12,7 +12,7 @@ from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.scene import Scene
-from e2e.support.waiting import hold, wait_for
+from e2e.support.waiting import hold
 from servingplan.kube import CONFIG_MAPS
 
 pytestmark = pytest.mark.usefixtures("kwok")
@@ -145,15 +145,12 @@ def _foreign_config_map(scene: Scene) -> None:
     scene.api.create(CONFIG_MAPS, manifest, namespace=scene.namespace)
 
 
-def _check_told(scene: Scene, plan: str, mistake: Mistake) -> list[str]:
-    """What is missing in what a plan tells about a mistake."""
+def _wait_told(scene: Scene, plan: str, mistake: Mistake) -> None:
+    """A plan tells about a mistake: a condition with the right words, an Event after it, and not Ready."""
     message = scene.wait_condition(mistake.condition, mistake.reason, plan)
-    lacking = [f"{plan}: {word!r} is not in: {message}" for word in mistake.words if word not in message]
-    ready = scene.condition("Ready", plan)
-    if ready["status"] != "False":
-        lacking.append(f"{plan}: Ready is {ready}")
-    told = any((kind, reason) == ("Warning", mistake.reason) for kind, reason, _ in scene.events(plan))
-    return lacking if told else [*lacking, f"{plan}: no Event {mistake.reason}"]
+    assert [word for word in mistake.words if word not in message] == [], message
+    assert scene.condition("Ready", plan)["status"] == "False"
+    assert scene.wait_event(mistake.reason, plan).type == "Warning"
 
 
 def test_bad_plans_tell_what_is_wrong_and_do_not_disturb_a_good_one(scene, operator, witness):
@@ -169,8 +166,8 @@ def test_bad_plans_tell_what_is_wrong_and_do_not_disturb_a_good_one(scene, opera
         plan = _good(scene, {**idle, "name": "fixed"}, mistake.name)
         mistake.spoil(plan["spec"], scene)
         scene.apply(plan)
-    lacking = [line for mistake in _mistakes(scene) for line in _check_told(scene, mistake.name, mistake)]
-    assert lacking == []
+    for mistake in _mistakes(scene):
+        _wait_told(scene, mistake.name, mistake)
 
     assert {pod["metadata"]["uid"] for pod in scene.ready_pods()} >= pods
     assert scene.routing("good")["revision"] == revision
@@ -198,12 +195,7 @@ def test_a_plan_that_is_edited_for_the_worse_keeps_what_serves(scene, operator, 
         plan = _good(scene, pool, "chat")
         mistake.spoil(plan["spec"], scene)
         scene.apply(plan)
-        wait_for(  # the Event follows the condition
-            f"{mistake.name} is told",
-            lambda mistake=mistake: not _check_told(scene, "chat", mistake),
-            seconds=10,
-            shown=lambda mistake=mistake: _check_told(scene, "chat", mistake),
-        )
+        _wait_told(scene, "chat", mistake)
         hold(f"{mistake.name} leaves what serves alone", untouched, seconds=1, shown=scene.conditions)
         scene.apply(_good(scene, pool, "chat"))
         scene.wait_ready()
@@ -224,5 +216,5 @@ def test_a_right_that_is_missing_is_named(scene, witness):
         message = scene.wait_condition("WorkloadsReady", "WriteForbidden")
         assert "deployments" in message
         assert "grant the verb" in message
-        wait_for("an Event", lambda: "WriteForbidden" in {reason for _, reason, _ in scene.events()}, seconds=5)
+        scene.wait_event("WriteForbidden")
         assert scene.deployments() == {}

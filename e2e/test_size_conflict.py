@@ -23,11 +23,7 @@ def test_a_size_that_somebody_else_set_is_left_alone(scene, witness):
     scene.cluster.kubectl("scale", "nodepool", name, "--replicas=3")
     message = scene.wait_condition("NodePoolsReady", "FieldOwnershipConflict")
     assert all(word in message for word in (name, "3 nodes", "kubectl", "servingplan.dev/claimed-by"))
-    wait_for(
-        "an Event says so",
-        lambda: any(reason == "FieldOwnershipConflict" for _, reason, _ in scene.events()),
-        seconds=5,
-    )
+    scene.wait_event("FieldOwnershipConflict")
     hold("the size stays", lambda: scene.size_of(pool) == 3, seconds=2 * PERIOD_SECONDS)
     assert {pod["metadata"]["uid"] for pod in scene.ready_pods()} == pods, "what serves goes on serving"
 

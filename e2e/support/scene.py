@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from e2e.cluster import karpenter, nodes
 from e2e.cluster.nodes import NodeType
@@ -25,6 +25,14 @@ Json = dict[str, Any]
 GPU_TYPES = {"h100-8x": "H100-SXM-80GB", "l40s-8x": "L40S", "a100-4x": "A100-SXM4-80GB"}
 """By instance type, the catalogue's name of the GPU."""
 FLEET_LABEL = "servingplan-e2e/fleet"
+
+
+class Told(NamedTuple):
+    """An Event of a plan."""
+
+    type: str
+    reason: str
+    message: str
 
 
 class Scene:
@@ -235,10 +243,17 @@ class Scene:
         self.cluster.kubectl("delete", "node", name, "--wait=false")
         self.cluster.try_kubectl("patch", "node", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
-    def events(self, plan: str = "chat", namespace: str | None = None) -> list[tuple[str, str, str]]:
-        """Type, reason and message of the Events of a plan."""
+    def events(self, plan: str = "chat", namespace: str | None = None) -> list[Told]:
         listed = self.api.list(EVENTS, namespace=namespace or self.namespace, fields=f"involvedObject.name={plan}")
-        return [(item["type"], item["reason"], item["message"]) for item in listed]
+        return [Told(item["type"], item["reason"], item["message"]) for item in listed]
+
+    def wait_event(self, reason: str, plan: str = "chat", *, namespace: str | None = None) -> Told:
+        """Wait for an Event: a turn posts them after it has written the status, so a look at once may be too early."""
+
+        def look() -> list[Told]:
+            return [event for event in self.events(plan, namespace) if event.reason == reason]
+
+        return wait_for(f"an Event {reason} of {plan}", look, seconds=10, shown=lambda: self.events(plan, namespace))[0]
 
     def words(self) -> str:
         """What the operators have logged."""
