@@ -84,6 +84,8 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     known |= {name: _tighter(name, bound, known) for name, bound in relaxation.bounds.items()}
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
+        if plan is not None and clock.expired():
+            break
     result = Closed(plan, known)
     apart = _worth_taking_apart(instance, effort)
     if apart:

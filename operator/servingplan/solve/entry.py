@@ -10,6 +10,7 @@ from servingplan.model.answer import Answer, Explanation
 from servingplan.model.question import Question, QuestionError
 from servingplan.solve import change, reasons
 from servingplan.solve.clash import find_clash
+from servingplan.solve.collector import collector_waits
 from servingplan.solve.feasible import Feasible, floors_fit
 from servingplan.solve.incumbent import running_plan
 from servingplan.solve.instance import Instance, instance_of
@@ -60,7 +61,14 @@ def solve(
         raise QuestionError(f"method {method!r} cannot guard against losses; drop survive or choose one of: {able}")
     load()
     stopwatch = Stopwatch(deadline_seconds)
-    effort = Effort(relative_gap, node_limit, stopwatch)
+    with collector_waits(deadline_seconds):
+        answer = _answered(question, method, Effort(relative_gap, node_limit, stopwatch), why_infeasible=why_infeasible)
+    return answer.model_copy(update={"seconds": stopwatch.elapsed_seconds()})
+
+
+def _answered(question: Question, method: str, effort: Effort, *, why_infeasible: bool) -> Answer:
+    """The answer to a question that makes sense, by a method that is known."""
+    chosen, stopwatch = METHODS[method], effort.stopwatch
     if not floors_fit(question):
         return _impossible(question, method, effort, why=why_infeasible)
     thin = thinned(question, stopwatch) if chosen.guards_losses else None
@@ -72,38 +80,36 @@ def solve(
         return _impossible(question, method, effort, why=why_infeasible)
     if not found.nodes:
         late = thin is not None or found.stopped == "deadline" or effort.stopwatch.expired()
-        return _without_plan(method, stopwatch, late=late)
+        return _without_plan(method, late=late)
     if thin:
-        found = widened(found, thin, relative_gap=relative_gap)
+        found = widened(found, thin, relative_gap=effort.relative_gap)
     if chosen.starts_from_running:
         found = tidied(instance, found)
-    seconds = stopwatch.elapsed_seconds()
-    best = answer_of(instance, found, method=method, relative_gap=relative_gap, seconds=seconds)
-    best = _kept(instance, found, best, effort) if chosen.starts_from_running else best
-    return best.model_copy(update={"seconds": stopwatch.elapsed_seconds()})
+    best = answer_of(instance, found, method=method, relative_gap=effort.relative_gap)
+    return _kept(instance, found, best, effort) if chosen.starts_from_running else best
 
 
 def _impossible(question: Question, method: str, effort: Effort, *, why: bool) -> Answer:
     """There is no plan; which limits exclude each other is sought in the time that is left."""
     if not why:
-        return _infeasible(("the limits exclude each other",), method, effort.stopwatch)
+        return _infeasible(("the limits exclude each other",), method)
     clock = effort.stopwatch if effort.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
     clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock)))
-    answer = _infeasible(reasons.in_words(question, clash), method, effort.stopwatch)
+    answer = _infeasible(reasons.in_words(question, clash), method)
     return answer.model_copy(update={"explanation": Explanation(clash=clash)})
 
 
-def _infeasible(why: Sequence[str], method: str, stopwatch: Stopwatch) -> Answer:
-    return Answer(status="Infeasible", method=method, reasons=tuple(why), seconds=stopwatch.elapsed_seconds())
+def _infeasible(why: Sequence[str], method: str) -> Answer:
+    return Answer(status="Infeasible", method=method, reasons=tuple(why))
 
 
-def _without_plan(method: str, stopwatch: Stopwatch, *, late: bool) -> Answer:
+def _without_plan(method: str, *, late: bool) -> Answer:
     """No plan was found and none is proved not to exist."""
     if late:
         slow = "no plan was found before the deadline, and none is proved not to exist; allow more seconds"
-        return _infeasible((slow,), method, stopwatch).model_copy(update={"stopped": "deadline"})
+        return _infeasible((slow,), method).model_copy(update={"stopped": "deadline"})
     unlucky = f"method {method!r} found no plan, which does not prove that there is none; ask the method exact"
-    return _infeasible((unlucky,), method, stopwatch).model_copy(update={"stopped": "work-limit"})
+    return _infeasible((unlucky,), method).model_copy(update={"stopped": "work-limit"})
 
 
 def _kept(instance: Instance, found: Found, best: Answer, effort: Effort) -> Answer:
@@ -113,7 +119,6 @@ def _kept(instance: Instance, found: Found, best: Answer, effort: Effort) -> Ans
     if rule is None or running is None:
         return best
     stay_found = replace(found, copies=running.copies, nodes=running.nodes, patterns={}, contents=running.contents)
-    seconds = effort.stopwatch.elapsed_seconds()
-    stay = answer_of(instance, stay_found, method=best.method, relative_gap=effort.relative_gap, seconds=seconds)
+    stay = answer_of(instance, stay_found, method=best.method, relative_gap=effort.relative_gap)
     why = change.reason_to_stay(rule, best=best, stay=stay)
     return best if why is None else stay.model_copy(update={"reasons": (why,)})

@@ -12,9 +12,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve.prune import without_dominated
+
+if TYPE_CHECKING:
+    from servingplan.solve.route import Routing
 
 REFINEMENTS = 3
 """Most rounds of refinement; three reach every item of a question from every other of the same model and back."""
@@ -61,6 +65,11 @@ class Instance:
     def served_by(self, c: int) -> list[int]:
         """Classes that shape c can serve; none where no copy fits."""
         return self._served_by[c]
+
+    @cached_property
+    def routings(self) -> "dict[tuple[tuple[tuple[int, int], ...], tuple[float, ...]], Routing]":
+        """What `route` has found so far, by copies of the shapes used and by targets."""
+        return {}
 
     @cached_property
     def pairs_count(self) -> int:

@@ -19,7 +19,7 @@ ROUNDING = 1e-6
 """Relative difference that may come from the solver's tolerances."""
 
 
-def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: float, seconds: float) -> Answer:
+def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: float) -> Answer:
     """The answer for a plan that was found; every number is computed from the integers, not read from the solver."""
     question = instance.question
     if found.rates is None:
@@ -51,7 +51,6 @@ def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: fl
         objective=objective,
         bound=shown.bound if shown else objective,
         gap=shown.gap if shown else 0.0,
-        seconds=seconds,
         stopped=found.stopped,
         scale=scale,
         dollars_per_hour=dollars,

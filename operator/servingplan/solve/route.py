@@ -29,7 +29,17 @@ class Routing:
 
 
 def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
-    """Best routing of the service levels in their order, then with the least load, for `copies` of each shape."""
+    """Best routing of the service levels in their order, then with the least load, for `copies` of each shape.
+
+    Found once: a plan that was weighed in the search is routed when it is tidied and reported.
+    """
+    asked = tuple((c, count) for c, count in enumerate(copies) if count), tuple(targets)
+    if asked not in instance.routings:
+        instance.routings[asked] = _routed(instance, copies, targets)
+    return instance.routings[asked]
+
+
+def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
     used = [c for c, count in enumerate(copies) if count]
     plan = _program(instance, used, copies, targets)
     values: dict[str, float] = {}
