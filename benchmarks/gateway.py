@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.report import Row, Section, alone, percentile
 from e2e.cluster.control_plane import ControlPlane
-from e2e.support.gateway import EnvoyProcess, Gateway, Mount, Replicas, ask_all, free_ports, read_answer, request
+from e2e.cluster.ports import free_ports
+from e2e.support.gateway import EnvoyProcess, Gateway, Mount, Replicas, ask_all, read_answer, request
 from e2e.support.gateway_ground import GatewayGround
 from servingplan.render import envoy
 

@@ -8,7 +8,6 @@ one; pods answer by emulated engines in this process, each on an address of its 
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from collections.abc import Iterator
 
@@ -18,6 +17,7 @@ from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.envoy_gateway import EnvoyGateway
 from e2e.cluster.nodes import A100, L40S
+from e2e.cluster.ports import free_port
 from e2e.support import plans
 from e2e.support.cluster import cluster_of
 from e2e.support.emulated_kubelet import TIMES, EmulatedKubelet, own_addresses
@@ -93,9 +93,7 @@ def kubelet(scene, pools):
 @pytest.fixture
 def port(plane, scene, tmp_path):
     """Of the gateway."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        port = probe.getsockname()[1]
+    port = free_port(host="0.0.0.0")
     with EnvoyGateway(plane, tmp_path) as gateway:
         plane.apply(gateway.gateway(GATEWAY, namespace=scene.namespace, port=port))
         yield port

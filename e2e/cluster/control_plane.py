@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from e2e.cluster import binaries, karpenter, kubeconfig, stages
 from e2e.cluster.certificates import Authority, Certificate
 from e2e.cluster.network import NodeNetwork
 from e2e.cluster.nodes import NODE_TYPES, NodeType
+from e2e.cluster.ports import free_ports
 from e2e.cluster.stages import PodTimes
 
 _FOLDER_PREFIX = "servingplan-cluster-"
@@ -195,7 +195,7 @@ class ControlPlane:
         programs += ["kwok"] * (self._network is None) + ["karpenter"] * self._with_karpenter
         self._paths = {name: binaries.program(name) for name in programs}  # builds what is missing
         started = time.monotonic()
-        self._ports = dict(zip((*programs, "etcd peers", "metrics"), _free_ports(len(programs) + 2), strict=True))
+        self._ports = dict(zip((*programs, "etcd peers", "metrics"), free_ports(len(programs) + 2), strict=True))
         self._make_certificates()
         self._start_etcd()
         self._start_api_server()
@@ -457,14 +457,6 @@ class ControlPlane:
             return answer.status, answer.read()
         finally:
             connection.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

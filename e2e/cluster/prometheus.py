@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -20,6 +19,7 @@ import yaml
 
 from e2e.cluster import debian
 from e2e.cluster.debian import NotToBeHadError as NotToBeHadError
+from e2e.cluster.ports import free_port
 
 VERSION = "2.42"
 START_SECONDS = 20
@@ -57,7 +57,7 @@ class PrometheusProcess:
         rules: Sequence[Path] = (),
     ) -> None:
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "global": {
@@ -133,8 +133,3 @@ class PrometheusProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])

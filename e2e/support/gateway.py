@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 import yaml
 
+from e2e.cluster.ports import free_ports
 from servingplan.render import envoy
 
 ENVOY = Path(sys.executable).with_name("envoy")
@@ -330,15 +330,6 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
     answer = Answer(int(first.split()[1]), headers, body, time.perf_counter() - started)
     return answer, headers.get("connection", "").lower() != "close"
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports: list[int] = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
 
 
 class Gateway(EnvoyProcess):

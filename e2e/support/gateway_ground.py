@@ -19,7 +19,8 @@ import yaml
 
 from e2e.cluster import nodes, service_account
 from e2e.cluster.control_plane import ControlPlane
-from e2e.support.gateway import EnvoyProcess, Replica, Replicas, free_ports
+from e2e.cluster.ports import free_ports
+from e2e.support.gateway import EnvoyProcess, Replica, Replicas
 from servingplan.kube import CONFIG_MAPS, NODES, PODS, SERVICES, Kube, Resource
 from servingplan.render import names
 from servingplan.render.envoy import Place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from e2e.cluster import binaries, service_account
+from e2e.cluster.ports import free_port
 from e2e.support.cluster import Cluster
 
 Json = dict[str, Any]
@@ -92,7 +92,7 @@ def running(
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
     command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
     command += ["--period-seconds", str(PERIOD_SECONDS), "--namespaces", ",".join(watched)]
-    metrics_address = f"127.0.0.1:{_free_port()}"
+    metrics_address = f"127.0.0.1:{free_port()}"
     command += ["--metrics-address", metrics_address]
     # Without the variables of a pod, the kubeconfig is what counts.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
@@ -106,11 +106,6 @@ def running(
     finally:
         operator.stop()
         _take_back(cluster, manifests)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def _take_back(cluster: Cluster, manifests: list[Json]) -> None:

@@ -9,7 +9,8 @@ from collections import Counter
 
 import pytest
 
-from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, free_ports, request
+from e2e.cluster.ports import free_ports
+from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, request
 from servingplan.render import envoy
 
 pytestmark = pytest.mark.cluster

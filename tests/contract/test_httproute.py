@@ -22,6 +22,7 @@ from e2e.cluster import binaries, nodes
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.envoy_gateway import EnvoyGateway
 from e2e.cluster.operator_process import OperatorProcess
+from e2e.cluster.ports import free_port
 from e2e.support import plans
 from servingplan.api.v1alpha1 import API_VERSION, KIND, parse_spec
 from servingplan.apply.writer import Writer
@@ -80,12 +81,6 @@ def own_address():
         except OSError:
             pytest.skip("this machine has no address but loopback, which an EndpointSlice may not hold")
         return probe.getsockname()[0]
-
-
-def free_port():
-    with closing(socket.socket()) as one:
-        one.bind(("0.0.0.0", 0))
-        return one.getsockname()[1]
 
 
 def service(name, address=None, port=8000):
@@ -210,7 +205,7 @@ def stage(tmp_path_factory):
         binaries.program("envoy-gateway")
     except binaries.BuildError as error:
         pytest.skip(f"Envoy Gateway cannot be built here: {str(error).splitlines()[0]}")
-    address, port = own_address(), free_port()
+    address, port = own_address(), free_port(host="0.0.0.0")
     upstreams = {name: Upstream(address, name) for name in UPSTREAMS}
     with ControlPlane() as cluster:
         cluster.install_crds(CRDS)

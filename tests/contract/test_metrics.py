@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest, start_http_server
 
-from e2e.cluster import prometheus
+from e2e.cluster import grafana, prometheus
 from servingplan.emulate.exposition import registry
 from servingplan.metrics import families
 from servingplan.metrics.exporter import Exporter
@@ -196,6 +196,34 @@ def test_a_move_is_annotated(server, exporter):
 def test_the_observed_share_lies_between_its_two_bounds(server):
     share = "servingplan:ttft_attained:ratio_rate5m"
     assert 0 <= server.value(f'{share}{{bound="at_least"}}') <= server.value(f'{share}{{bound="at_most"}}') <= 1
+
+
+@pytest.fixture(scope="module")
+def shown(server, tmp_path_factory):
+    """A Grafana that was given the chart's dashboard as a file."""
+    try:
+        running = grafana.GrafanaProcess(
+            tmp_path_factory.mktemp("grafana"), [FILES / "dashboard.json"], prometheus_url=server.url
+        )
+    except prometheus.NotToBeHadError as error:
+        pytest.skip(str(error))
+    with running:
+        yield running
+
+
+def test_grafana_loads_the_dashboard(shown):
+    (found,) = shown.get("/api/search?type=dash-db")
+    assert (found["uid"], found["title"]) == (DASHBOARD["uid"], DASHBOARD["title"])
+    loaded = shown.get(f"/api/dashboards/uid/{DASHBOARD['uid']}")["dashboard"]
+    assert {key: loaded[key] for key in DASHBOARD if key != "version"} == {
+        key: value for key, value in DASHBOARD.items() if key != "version"
+    }
+    assert [line for line in shown.words().splitlines() if "level=error" in line and "dashboard" in line.lower()] == []
+
+
+def test_grafana_finds_data_for_every_panel(shown):
+    targets = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+    assert [target["expr"] for target in targets if not shown.rows_of({**target, "expr": asked(target["expr"])})] == []
 
 
 def test_the_series_of_a_plan_that_is_gone_end(server, exporter):

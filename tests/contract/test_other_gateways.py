@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster import debian
-from e2e.support.gateway import Replicas, ask_all, free_ports, request
+from e2e.cluster.ports import free_port
+from e2e.support.gateway import Replicas, ask_all, request
 from servingplan.render.haproxy import haproxy_file
 from servingplan.render.nginx import nginx_file
 
@@ -79,7 +80,7 @@ def on_loopback(text, ports, listening):
 
 def check(kind, document, folder, ports):
     render, start = KINDS[kind]
-    command, checking = start(on_loopback(render(document, namespace="llm"), ports, free_ports(1)[0]), folder)
+    command, checking = start(on_loopback(render(document, namespace="llm"), ports, free_port()), folder)
     done = subprocess.run(checking, capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode == 0, done.stderr + done.stdout
     return command
@@ -113,7 +114,7 @@ class Running:
         self.replicas.__enter__()
         render, start = KINDS[self.kind]
         ports = {name: self.replicas.start(name).port for name in (BIG, SMALL, QWEN)}
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         command, _ = start(on_loopback(render(golden(), namespace="llm"), ports, self.port), self.folder)
         self.log = (self.folder / "log").open("w+")
         self.process = subprocess.Popen(command, env=environment(), stdout=self.log, stderr=self.log)

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from e2e.cluster.ports import free_port
 from servingplan import cycle
 from servingplan.cycle import Turns
 from servingplan.errors import ApiError, InputError, NotFound
@@ -210,7 +211,7 @@ def test_labels_may_hold_anything():
 def test_the_page_is_served_until_the_end_of_the_block():
     exporter = Exporter()
     exporter.plan("llm", "chat")
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     with exporter.serving(address):
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             text = answer.read().decode()
@@ -239,10 +240,3 @@ def test_the_documentation_lists_every_metric_with_its_labels():
     assert list(listed) == [family.name for family in FAMILIES]
     for family in FAMILIES:
         assert tuple(listed[family.name].replace("`", "").replace(",", " ").split()) == family.labels, family.name
-
-
-def _free_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
