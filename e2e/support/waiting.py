@@ -6,18 +6,23 @@ import time
 from collections.abc import Callable
 
 _POLL_SECONDS = 0.1
+PATIENCE = 3
+"""How many times longer than a quiet machine needs is waited before something counts as not coming."""
 
 
 def wait_for[T](what: str, look: Callable[[], T], *, seconds: float, shown: Callable[[], object] | None = None) -> T:
-    """Look until what is seen is true, and return it. ``shown`` tells, when the time is up, what was there instead."""
-    deadline = time.monotonic() + seconds
+    """Look until what is seen is true, and return it. ``shown`` tells, when the time is up, what was there instead.
+
+    ``seconds`` are those of a quiet machine: how busy this one is decides no test.
+    """
+    deadline = time.monotonic() + PATIENCE * seconds
     while True:
         seen = look()
         if seen:
             return seen
         if time.monotonic() > deadline:
             instead = f"; instead: {shown()}" if shown is not None else ""
-            raise AssertionError(f"not within {seconds:g} s: {what}{instead}")
+            raise AssertionError(f"not within {PATIENCE * seconds:g} s: {what}{instead}")
         time.sleep(_POLL_SECONDS)
 
 
