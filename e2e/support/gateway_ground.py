@@ -8,8 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +20,7 @@ from e2e.cluster import nodes, service_account
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.ports import free_ports
 from e2e.support.gateway import EnvoyProcess, Replica, Replicas
+from e2e.support.waiting import wait_for
 from servingplan.kube import CONFIG_MAPS, NODES, PODS, SERVICES, Kube, Resource
 from servingplan.render import names
 from servingplan.render.envoy import Place
@@ -63,7 +63,7 @@ class GatewayGround:
         self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         rights = [item for item in yaml.safe_load_all(EXAMPLE.read_text()) if item["kind"] in _RIGHTS]
         self._cluster.apply(*({**item, "metadata": {**item["metadata"], "namespace": NAMESPACE}} for item in rights))
-        _until(self._accounts_are_there)  # pods are refused before
+        wait_for("the accounts of pods are there", self._accounts_are_there, seconds=30)  # pods are refused before
         self.api.create(NODES, nodes.node(nodes.H100, NODE))
         self._servers = self._cleanup.enter_context(Replicas())
         for service, count in self._services.items():
@@ -76,9 +76,13 @@ class GatewayGround:
         )
         self.start_sync()
         self._cleanup.callback(self.stop_sync)
-        _until(lambda: (Path(self.place.folder) / "envoy-bootstrap.yaml").exists())
+        wait_for(
+            "the watcher has written its files",
+            lambda: (Path(self.place.folder) / "envoy-bootstrap.yaml").exists(),
+            seconds=30,
+        )
         self.envoy = self._cleanup.enter_context(EnvoyProcess(self.place, log=self._folder / "envoy.log"))
-        _until(lambda: self._in_use() == len(self.replicas))
+        wait_for("every replica is in use", lambda: self._in_use() == len(self.replicas), seconds=30)
 
     def _accounts_are_there(self) -> bool:
         accounts = Resource("v1", "serviceaccounts", "ServiceAccount")
@@ -140,7 +144,11 @@ class GatewayGround:
         replica = self._servers.start(pod, host=address)
         self.replicas[pod] = replica
         self.api.create(PODS, _pod(pod, service, replica.port), namespace=NAMESPACE)
-        _until(lambda: (self.api.get(PODS, pod, namespace=NAMESPACE).get("status") or {}).get("phase") == "Running")
+        wait_for(
+            f"pod {pod} runs",
+            lambda: (self.api.get(PODS, pod, namespace=NAMESPACE).get("status") or {}).get("phase") == "Running",
+            seconds=30,
+        )
         self._patch(pod, {"podIP": address, "podIPs": [{"ip": address}]})
         self.set_ready(pod, ready=True)
 
@@ -185,10 +193,3 @@ def _pod(name: str, service: str, port: int) -> Json:
         "metadata": {"name": name, "labels": {"service": service}},
         "spec": {"nodeName": NODE, "containers": [container], "tolerations": [{"operator": "Exists"}]},
     }
-
-
-def _until(condition: Callable[[], Any], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -12,6 +12,7 @@ import pytest
 from e2e.cluster.control_plane import ControlPlane
 from e2e.support.gateway import request
 from e2e.support.gateway_ground import CONFIG_MAP, EXAMPLE, NAMESPACE, GatewayGround
+from e2e.support.waiting import wait_for
 from servingplan.errors import Forbidden
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, Kube
 from servingplan.observe.gateway import ask_gateway
@@ -62,11 +63,8 @@ def served_by(ground, number=40):
     return {answer.text for answer in answers}
 
 
-def until(condition, what=""):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
+def wait_served_by(ground, replicas):
+    wait_for(f"requests go to {sorted(replicas)}", lambda: served_by(ground) == replicas, seconds=SECONDS)
 
 
 @pytest.mark.parametrize("name", ["envoy.yaml", "envoy-mounted.yaml"])
@@ -77,10 +75,10 @@ def test_the_examples_are_manifests_that_the_api_server_takes(cluster, name):
 def test_new_weights_are_followed(ground):
     assert served_by(ground) == {"one-0", "one-1", "one-2"}
     ground.publish(document(2, one=0))
-    until(lambda: ground.envoy.revision() == 2)
-    until(lambda: served_by(ground) == {"two-0"})
+    wait_for("Envoy has revision 2", lambda: ground.envoy.revision() == 2, seconds=SECONDS)
+    wait_served_by(ground, {"two-0"})
     ground.publish(document(3))
-    until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+    wait_served_by(ground, {"one-0", "one-1", "one-2"})
 
 
 def test_the_operator_learns_which_weights_are_in_use(ground):
@@ -88,15 +86,19 @@ def test_the_operator_learns_which_weights_are_in_use(ground):
     with ThreadPoolExecutor(4) as threads:
         for revision in (4, 5):
             ground.publish(document(revision))
-            until(lambda wanted=revision: ask_gateway(url, "llm/chat", threads).taken == wanted)
+            wait_for(
+                f"revision {revision} is taken",
+                lambda wanted=revision: ask_gateway(url, "llm/chat", threads).taken == wanted,
+                seconds=SECONDS,
+            )
         assert ask_gateway(url, "llm/other", threads).taken is None
 
 
 def test_a_replica_that_is_not_ready_gets_nothing_and_one_that_is_again_does(ground):
     ground.set_ready("one-1", ready=False)
-    until(lambda: served_by(ground) == {"one-0", "one-2"})
+    wait_served_by(ground, {"one-0", "one-2"})
     ground.set_ready("one-1", ready=True)
-    until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+    wait_served_by(ground, {"one-0", "one-1", "one-2"})
 
 
 def test_requests_go_to_the_replica_with_the_fewest_in_flight_of_all(ground):
@@ -106,7 +108,9 @@ def test_requests_go_to_the_replica_with_the_fewest_in_flight_of_all(ground):
         replica.tokens, replica.token_seconds = 60, 0.05
     with ThreadPoolExecutor(2) as threads:
         streams = [threads.submit(ground.envoy.ask, {"model": "m"}) for _ in range(2)]
-        until(lambda: sum(replica.requests for replica in own) - sum(before) == 2)
+        wait_for(
+            "both requests arrive", lambda: sum(replica.requests for replica in own) - sum(before) == 2, seconds=SECONDS
+        )
         busy = {replica.name for replica, count in zip(own, before, strict=True) if replica.requests > count}
         for replica in own:
             replica.tokens = 0  # of the requests that follow
@@ -119,10 +123,10 @@ def test_requests_go_to_the_replica_with_the_fewest_in_flight_of_all(ground):
 
 def test_a_replica_that_is_deleted_is_left_and_a_new_one_found(ground):
     ground.add("one-3", "one")
-    until(lambda: "one-3" in served_by(ground))
+    wait_for("one-3 gets requests", lambda: "one-3" in served_by(ground), seconds=SECONDS)
     pod = ground.api.get(PODS, "one-3", namespace=NAMESPACE)
     ground.api.delete(PODS, "one-3", uid=pod["metadata"]["uid"], namespace=NAMESPACE)
-    until(lambda: "one-3" not in served_by(ground))
+    wait_for("one-3 gets nothing more", lambda: "one-3" not in served_by(ground), seconds=SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +137,9 @@ def test_what_is_no_routing_document_changes_nothing(ground, data):
     ground.write({"other": "x"})
     ground.write(data)
     ground.set_ready("one-0", ready=False)  # later news are followed all the same
-    until(lambda: served_by(ground) == {"one-1", "one-2"})
+    wait_served_by(ground, {"one-1", "one-2"})
     ground.set_ready("one-0", ready=True)
-    until(lambda: "one-0" in served_by(ground))
+    wait_for("one-0 gets requests again", lambda: "one-0" in served_by(ground), seconds=SECONDS)
     assert ground.envoy.revision() == before
     assert "holds no routing document" in ground.sync_log
 
@@ -146,9 +150,9 @@ def test_a_config_map_that_is_deleted_leaves_the_gateway_as_it_is(ground):
     time.sleep(0.3)
     assert served_by(ground) == {"one-0", "one-1", "one-2"}
     ground.publish(document(20, one=0))
-    until(lambda: served_by(ground) == {"two-0"})
+    wait_served_by(ground, {"two-0"})
     ground.publish(document(21))
-    until(lambda: ground.envoy.revision() == 21)
+    wait_for("Envoy has revision 21", lambda: ground.envoy.revision() == 21, seconds=SECONDS)
 
 
 def test_while_it_is_away_envoy_goes_on_and_afterwards_it_catches_up(ground):
@@ -157,10 +161,10 @@ def test_while_it_is_away_envoy_goes_on_and_afterwards_it_catches_up(ground):
     ground.set_ready("one-0", ready=False)
     assert served_by(ground) == {"one-0", "one-1", "one-2"}
     ground.start_sync()
-    until(lambda: served_by(ground) == {"two-0"})
+    wait_served_by(ground, {"two-0"})
     ground.publish(document(23))
     ground.set_ready("one-0", ready=True)
-    until(lambda: served_by(ground) == {"one-0", "one-1", "one-2"})
+    wait_served_by(ground, {"one-0", "one-1", "one-2"})
 
 
 def test_its_account_may_read_its_config_map_and_endpoint_slices_and_nothing_else(ground):

@@ -9,6 +9,7 @@ import kubernetes.config
 import pytest
 
 from e2e.cluster.control_plane import ControlPlane
+from e2e.support.waiting import wait_for
 from servingplan.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, Kube, Resource
 from servingplan.observe.cluster import LEADER_WORKER_SET
@@ -133,9 +134,9 @@ def test_a_watch_begins_with_what_is_there_and_tells_of_changes(kube):
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    _until(lambda: seen)
+    wait_for("what is there is told", lambda: seen, seconds=10)
     kube.merge(CONFIG_MAPS, "watched", {"data": {"a": "2"}}, manager="x", namespace="default")
-    _until(lambda: len(seen) > 1)
+    wait_for("a change is told", lambda: len(seen) > 1, seconds=10)
     made = kube.get(CONFIG_MAPS, "watched", namespace="default")
     kube.delete(CONFIG_MAPS, "watched", uid=made["metadata"]["uid"], namespace="default")
     thread.join(10)
@@ -179,13 +180,6 @@ def test_a_kind_that_is_installed_while_we_run_is_found(kube):
         except NotFound:
             time.sleep(0.1)
     assert found == Resource(LEADER_WORKER_SET[0], "leaderworkersets", LEADER_WORKER_SET[1], True)
-
-
-def _until(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_what_is_followed_begins_with_a_list_and_goes_on_from_it(kube):

@@ -4,13 +4,13 @@ import json
 import math
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest, start_http_server
 
 from e2e.cluster import grafana, prometheus
+from e2e.support.waiting import wait_for
 from servingplan.emulate.exposition import registry
 from servingplan.metrics import families
 from servingplan.metrics.exporter import Exporter
@@ -106,20 +106,15 @@ def server(promtool, exporter, tmp_path_factory):
         rules=[RULES],
     )
     with running:
-        until(lambda: running.rows("servingplan_solve_seconds_count"), 30, "nothing is scraped")
+        wait_for("the page is scraped", lambda: running.rows("servingplan_solve_seconds_count"), seconds=30)
         exporter[2]()  # a solve between two scrapes
-        until(lambda: running.rows("servingplan:ttft_attained:ratio_rate5m > 0"), 30, "the rules have no result")
+        wait_for(
+            "the rules have results", lambda: running.rows("servingplan:ttft_attained:ratio_rate5m > 0"), seconds=30
+        )
         yield running
     engine.close()
     served.shutdown()
     served.server_close()
-
-
-def until(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
 
 
 def asked(text):
@@ -174,7 +169,7 @@ def test_every_expression_of_the_dashboard_finds_data(server, name):
         rows = server.rows(query)
         return rows and all(math.isfinite(float(row["value"][1])) for row in rows)
 
-    until(numbers, 10, query)
+    wait_for(query, numbers, seconds=10)
 
 
 @pytest.mark.parametrize("item", DASHBOARD["templating"]["list"][1:], ids=lambda item: item["name"])
@@ -190,7 +185,7 @@ def test_a_move_is_annotated(server, exporter):
     before = {key: value for key, value in metrics.values().items() if key[0].kind == "gauge"}
     moved = before[families.PLAN_ADOPTED, ()] + 600
     metrics.tell({**before, (families.PLAN_ADOPTED, ()): moved}, inventory_was_read=True)
-    until(lambda: server.rows(asked(marks["expr"])), 10, "no annotation")
+    wait_for("an annotation", lambda: server.rows(asked(marks["expr"])), seconds=10)
 
 
 def test_the_observed_share_lies_between_its_two_bounds(server):
@@ -230,5 +225,5 @@ def test_the_series_of_a_plan_that_is_gone_end(server, exporter):
     """Last in the file: the plan is not taken up again."""
     found, metrics, _ = exporter
     found.forget("llm", "chat", metrics)
-    until(lambda: not server.rows('{plan="chat", job="operator"}'), 10, "series stay")
+    wait_for("the series end", lambda: not server.rows('{plan="chat", job="operator"}'), seconds=10)
     assert server.rows("servingplan_build_info")

@@ -9,6 +9,7 @@ import pytest
 
 from e2e.cluster import prometheus
 from e2e.support.exporter import COUNTER, LABEL, Exporter
+from e2e.support.waiting import wait_for
 from servingplan.api.v1alpha1 import parse_spec
 from servingplan.demand.adopt import choose
 from servingplan.model.world import Observation, PlanObject
@@ -60,13 +61,6 @@ def rates(seen):
     return found
 
 
-def until(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
-
-
 def planned(raw, spec, seen, now, before=None):
     world = Observation(
         now=now, plan=PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw), demand=seen
@@ -88,19 +82,19 @@ def test_a_life_with_prometheus(server):
 
     first = demand.seen(*PLAN, spec)
     assert [item.name for item in first.classes] == list(CLASSES)
-    until(lambda: len(read().classes[0].intervals) >= 5, 15, "Prometheus has no samples")
+    wait_for("Prometheus has samples", lambda: len(read().classes[0].intervals) >= 5, seconds=15)
     seen = read()
     assert (seen.signal, seen.metrics, seen.problem) == ("envoy", (COUNTER,), None)
     assert rates(seen) == pytest.approx({"chat": 40, "long.in": 20}, rel=0.1)
     midnight = "2026-01-01T00:00:00Z"
-    until(lambda: planned(raw, spec, read(), midnight).finding.reason == "Measured", 25, "no rate is taken")
+    wait_for("a rate is taken", lambda: planned(raw, spec, read(), midnight).finding.reason == "Measured", seconds=25)
     good = planned(raw, spec, read(), midnight)
     assert good.rates[f"{MODEL}/chat"] == pytest.approx(40, rel=0.1)
 
     before = len(rung)
     exporter.set({"chat": 120.0})
     started = time.monotonic()
-    until(lambda: read() and len(rung) > before, 10, "the surge does not ring")
+    wait_for("the surge rings", lambda: read() and len(rung) > before, seconds=10)
     print(f"a surge rang after {time.monotonic() - started:.1f} s of scrapes every second")
     assert rung[-1] == PLAN
     surge = planned(raw, spec, read(), "2026-01-01T00:00:20Z", good.adopted)
@@ -128,7 +122,7 @@ def test_a_life_with_prometheus(server):
     assert set(declared.rates.values()) == {50.0}
     running.start()
     exporter.set({"chat": 30.0})
-    until(lambda: read().problem is None, 15, "the reader does not find Prometheus again")
+    wait_for("the reader finds Prometheus again", lambda: read().problem is None, seconds=15)
 
 
 def test_a_query_of_the_plan_is_used_in_place_of_the_known_metrics(server, monkeypatch):
@@ -147,7 +141,7 @@ def test_a_query_of_the_plan_is_used_in_place_of_the_known_metrics(server, monke
         demand.poll(PLAN)
         return rates(demand.seen(*PLAN, spec))["chat"]
 
-    until(lambda: found() == pytest.approx(30, rel=0.15), 25, "the query's rates are not read")
+    wait_for("the query's rates are read", lambda: found() == pytest.approx(30, rel=0.15), seconds=25)
     assert demand.seen(*PLAN, spec).signal == "query"
 
 
