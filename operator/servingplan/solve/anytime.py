@@ -200,7 +200,10 @@ def _searched(
     """The best plan that the exact program over these shapes finds."""
     small = _only(instance, kernel)
     start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    return _whole(instance, kernel, guarded_search(small, effort.share(KERNEL_SHARE), start=start, settled=settled))
+    # Dollars and moves are for the search over all shapes, unless they decide whether the fleet that runs is left.
+    scale_only = instance.question.objective == "MaximizeService" and not instance.question.running
+    found = guarded_search(small, effort.share(KERNEL_SHARE), start=start, settled=settled, scale_only=scale_only)
+    return _whole(instance, kernel, found)
 
 
 def _steady(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:

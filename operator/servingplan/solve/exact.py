@@ -45,6 +45,7 @@ def guarded_search(
     all_classes: bool = False,
     cuts: Sequence[Cut] = (),
     settled: Mapping[str, float] | None = None,
+    scale_only: bool = False,
 ) -> Found:
     """Search, guarding against the loss of one more kind of node each time the plan does not stand it.
 
@@ -65,6 +66,7 @@ def guarded_search(
             start=start,
             cuts=cuts,
             settled=settled,
+            scale_only=scale_only,
         )
         if found.infeasible or not found.nodes or not guarded:
             return found

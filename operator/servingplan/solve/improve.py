@@ -13,7 +13,7 @@ from servingplan.solve.instance import Instance
 from servingplan.solve.levels import Effort
 from servingplan.solve.quick import QuickRouting
 
-TRIALS = 120
+TRIALS = 60
 """Work limit: removals that are tried."""
 FULL = 1e-9
 """Service within this of full is full."""

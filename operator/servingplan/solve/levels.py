@@ -136,8 +136,11 @@ def search(
     start: Start | None = None,
     cuts: Sequence[Cut] = (),
     settled: Mapping[str, float] | None = None,
+    scale_only: bool = False,
 ) -> Found:
     """Optimise all levels in turn; what is found is never worse than `start`, a plan that is known.
+
+    `scale_only` leaves out the levels after the scale, under MaximizeService: for copies that are only a beginning.
 
     `settled` are bounds that are known: of the scale, which `start` reaches within the tolerance, so that it needs no
     search; of the dollars in full service. `cuts` hold at the scale of `start`.
@@ -171,7 +174,7 @@ def search(
             targets = tuple(target * relaxed.value for target in targets)
         if not effort.affords(instance):
             return Found(stopped="deadline")
-        return _Search(program(), effort, incumbent, start).run(settled=settled)
+        return _Search(program(), effort, incumbent, start).run(settled=settled, scale_only=scale_only)
     if all_reachable(instance, targets):
         hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
         share = effort.share(0.5) if hopeful else effort
@@ -214,7 +217,9 @@ class _Search:
         if plan.instance.question.objective == "MinimizeCost":
             self._service_gap = min(effort.relative_gap, SERVICE_GAP)
 
-    def run(self, *, in_full: bool = False, settled: Mapping[str, float] | None = None) -> Found:
+    def run(
+        self, *, in_full: bool = False, settled: Mapping[str, float] | None = None, scale_only: bool = False
+    ) -> Found:
         """All stages; `in_full` asks for full service of every class instead of optimising service."""
         stages = service_stages(self._plan)
         if in_full:
@@ -238,6 +243,9 @@ class _Search:
                     self._found.infeasible = True
                     return self._found
                 reached[stage.name] = value
+        if scale_only:
+            self._read()
+            return self._found
         last = self._plan.instance.question.running is None
         known = settled.get("dollars") if settled else None
         part = 0.95 if last else 0.8
