@@ -101,11 +101,12 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
         plan = best_of([plan, _searched(instance, kernel, plan, replace(effort, node_limit=KERNEL_NODES), settled)])
     if plan is None or (effort.affords(instance) and not large):
-        limited = replace(effort, node_limit=min(effort.node_limit, POLISH_NODES))
-        if apart:
-            limited = replace(limited, trial_branchings=FEW_BRANCHINGS)
-        elif plan is not None:
-            limited = replace(limited, bound_first=True)
+        limited = replace(
+            effort,
+            node_limit=min(effort.node_limit, POLISH_NODES),
+            trial_branchings=FEW_BRANCHINGS,
+            bound_first=plan is not None and not apart,
+        )
         cuts = result.cuts if "scale" in settled else ()
         found = guarded_search(instance, limited, start=plan, cuts=cuts, settled=settled)
         if found.infeasible or plan is None or not found_is_worse(found, plan):
