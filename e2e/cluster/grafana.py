@@ -1,4 +1,4 @@
-"""A real Grafana as a child process, where somebody has one: no registry of packages carries it.
+"""A real Grafana as a child process, where somebody has one: no registry that the tests use carries it.
 
 The variable ``GRAFANA_HOME`` names its folder, as unpacked from a release: ``bin/grafana``, ``conf``, ``public``. Dashboards
 and the data source are provisioned from files, as the sidecar of its chart does it.
@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Self

@@ -201,8 +201,10 @@ def _searched(
     """The best plan that the exact program over these shapes finds."""
     small = _only(instance, kernel)
     start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    # Dollars and moves are for the search over all shapes, unless they decide whether the fleet that runs is left.
-    scale_only = instance.question.objective == "MaximizeService" and not instance.question.running
+    # Fewest dollars are for the search over all shapes. Should time end before it, `report.tidied` takes what lies idle, but
+    # not from plans beside a running fleet or that must survive losses.
+    question = instance.question
+    scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
     found = guarded_search(small, effort.share(KERNEL_SHARE), start=start, settled=settled, scale_only=scale_only)
     return _whole(instance, kernel, found)
 
