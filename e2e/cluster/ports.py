@@ -1,14 +1,55 @@
-"""Ports for servers that a test starts."""
+"""Ports for servers that a test starts.
+
+A port that the kernel names free may be anybody's a moment later: another server's, or the near end of a connection.
+So each process takes a block of ports outside the range from which Linux gives ports by itself (32768 and up), and hands
+them out in turn.
+"""
 
 import socket
-from contextlib import ExitStack
+from contextlib import closing
+from itertools import cycle
+
+_BLOCKS = range(20_000, 30_000, 200)
+"""Below the ports of NodePort Services (30000 and up), above those that gateways and kubelets choose for themselves."""
+
+
+class _Block:
+    """Nobody else has it while this process listens on its first port."""
+
+    def __init__(self) -> None:
+        taken = next(filter(None, map(_taken, _BLOCKS)), None)
+        if taken is None:
+            raise RuntimeError(f"somebody listens on the first port of every block of {_BLOCKS}")
+        self._lock, first = taken
+        self._ports = cycle(range(first + 1, first + _BLOCKS.step))
+
+    def next(self, host: str) -> int:
+        return next(port for port in self._ports if _is_free(host, port))
+
+
+def _taken(first: int) -> tuple[socket.socket, int] | None:
+    try:
+        return socket.create_server(("127.0.0.1", first)), first
+    except OSError:
+        return None
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        with closing(socket.create_server((host, port))):
+            return True
+    except OSError:
+        return False
+
+
+_block: _Block | None = None
 
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
     """So many ports that nobody listens on, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server((host, 0))) for _ in range(count)]
-        return [int(item.getsockname()[1]) for item in sockets]
+    global _block
+    _block = _block or _Block()
+    return [_block.next(host) for _ in range(count)]
 
 
 def free_port(*, host: str = "127.0.0.1") -> int:

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
 from e2e.cluster.ports import free_ports
+from e2e.support.waiting import wait_for
 from servingplan.render import envoy
 
 ENVOY = Path(sys.executable).with_name("envoy")
@@ -57,9 +58,10 @@ class Replica:
     hang_up: bool = False
     """Close the connection in place of an answer."""
     tokens: int = 0
-    """Stream so many, ``token_seconds`` apart, in place of the name at once."""
-    token_seconds: float = 0.0
+    """Stream so many in place of the name."""
     first_token_seconds: float = 0.0
+    released: threading.Event | None = None
+    """A stream's last token waits for it."""
     port: int = 0
     requests: int = 0
     last_headers: dict[str, str] = field(default_factory=dict)
@@ -81,20 +83,20 @@ class Replicas:
     def __exit__(self, *_: object) -> None:
         for port in list(self._servers):
             self.stop(port)
-        asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def start(self, name: str, *, host: str = "127.0.0.1", port: int = 0, **behaviour: Any) -> Replica:
         """A server that answers with its name."""
         replica = Replica(name, **behaviour)
-        replica.port = asyncio.run_coroutine_threadsafe(self._start(replica, host, port), self._loop).result(10)
+        replica.port = asyncio.run_coroutine_threadsafe(self._start(replica, host, port), self._loop).result(60)
         return replica
 
     def stop(self, port: int) -> None:
         """End a server; its connections are reset."""
-        asyncio.run_coroutine_threadsafe(self._stop(port), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(port), self._loop).result(60)
 
     async def _start(self, replica: Replica, host: str, port: int) -> int:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,21 +138,23 @@ async def _serve_one(replica: Replica, reader: asyncio.StreamReader, writer: asy
         await reader.readline()
     else:
         await reader.readexactly(int(headers.get("content-length", 0)))
-    replica.requests += 1
+    told = replace(replica)  # whoever sees the request counted may change what the next one meets
     replica.last_headers = headers
-    if replica.hang_up:
+    replica.requests += 1
+    if told.hang_up:
         return False
-    if replica.tokens:
-        await asyncio.sleep(replica.first_token_seconds)
+    if told.tokens:
+        await asyncio.sleep(told.first_token_seconds)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        for _ in range(replica.tokens):
+        for left in reversed(range(told.tokens)):
+            if told.released and not left:
+                await asyncio.to_thread(told.released.wait)
             writer.write(b"8\r\ndata: x\n\r\n")
             await writer.drain()
-            await asyncio.sleep(replica.token_seconds)
         writer.write(b"0\r\n\r\n")
     else:
-        body = replica.name.encode()
-        writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (replica.status, len(body), body))
+        body = told.name.encode()
+        writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%s" % (told.status, len(body), body))
     await writer.drain()
     return True
 
@@ -198,21 +202,17 @@ def on_loopback(text: str, ports: Mapping[str, int]) -> str:
 class EnvoyProcess:
     """A running Envoy, started with the bootstrap file in its folder."""
 
-    def __init__(self, place: envoy.Place, *, log: Path, concurrency: int = 1, more: str = "{}") -> None:
+    def __init__(self, place: envoy.Place, *, log: Path, more: str = "{}") -> None:
         """``more`` is configuration that is added to the file."""
         self.place, self.port, self.log = place, place.port, log
         start = ("-c", f"{place.folder}/{envoy.BOOTSTRAP}", "--config-yaml", more)
-        self._command = [ENVOY, *start, "--disable-hot-restart", "--concurrency", str(concurrency), "-l", "warn"]
+        self._command = [ENVOY, *start, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]
 
     def __enter__(self) -> Self:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         try:
-            end = time.monotonic() + 30
-            while not self._answers():
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < end, self.log.read_text()
-                time.sleep(0.05)
+            wait_for("Envoy answers", self._answers, seconds=30, shown=self.log.read_text)
         except BaseException:
             self.__exit__()
             raise
@@ -221,12 +221,13 @@ class EnvoyProcess:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait()
 
     def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
         try:
             return self.ask(path=envoy.REVISION_PATH, method="GET").status == 200
         except (OSError, http.client.HTTPException):
@@ -238,19 +239,23 @@ class EnvoyProcess:
         return int(answer.headers[envoy.REVISION_HEADER])
 
     def follow(self, revision: int) -> None:
-        """Wait until it has a revision, on every worker."""
-        end = time.monotonic() + 10
-        while self.revision() != revision:
-            assert time.monotonic() < end, f"Envoy did not take revision {revision}: {self.log.read_text()}"
-            time.sleep(0.005)
-        time.sleep(0.05)
+        """Wait until it has a revision."""
+        taken = f"Envoy takes revision {revision}"
+        wait_for(taken, lambda: self.revision() == revision, seconds=10, shown=self.log.read_text)
 
     def stats(self) -> dict[str, int]:
         """Its counters and gauges."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.place.admin_port, timeout=5)) as connection:
-            connection.request("GET", "/stats?format=json")
-            entries = json.loads(connection.getresponse().read())["stats"]
+        entries = json.loads(self.admin("GET", "/stats?format=json"))["stats"]
         return {item["name"]: item["value"] for item in entries if "value" in item}
+
+    def admin(self, method: str, path: str) -> bytes:
+        """What its admin endpoint answers."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.place.admin_port, timeout=60)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            body = answer.read()
+        assert answer.status == 200, body
+        return body
 
     def ask(
         self,
@@ -262,7 +267,7 @@ class EnvoyProcess:
     ) -> Answer:
         """One request; a body that is not bytes is sent as JSON."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)) as connection:
             connection.request(method, path, body=content, headers=dict(headers or {}))
             answer = connection.getresponse()
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
@@ -335,7 +340,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
 class Gateway(EnvoyProcess):
     """An Envoy that follows a mount of its own, with one server behind each Service's name."""
 
-    def __init__(self, folder: Path, document: Json, ports: Mapping[str, int], *, concurrency: int = 1) -> None:
+    def __init__(self, folder: Path, document: Json, ports: Mapping[str, int]) -> None:
         """``ports`` are of the servers, by Service."""
         port, admin_port, stats_port = free_ports(3)
         namespace = document["plan"].partition("/")[0]
@@ -343,7 +348,7 @@ class Gateway(EnvoyProcess):
         self._namespace = namespace
         self._mount = Mount(folder / "routing")
         place = envoy.Place(str(self._mount.folder), port, admin_port, stats_port)
-        super().__init__(place, log=folder / "log", concurrency=concurrency)
+        super().__init__(place, log=folder / "log")
         self._swap(document)
 
     def take(self, document: Json) -> None:

@@ -114,10 +114,10 @@ class GatewayGround:
         """End it; what it ended with."""
         self.sync.terminate()
         try:
-            return self.sync.wait(10)
+            return self.sync.wait(60)
         except subprocess.TimeoutExpired:
             self.sync.kill()
-            return self.sync.wait(10)
+            return self.sync.wait()
 
     @property
     def sync_log(self) -> str:

@@ -4,20 +4,22 @@ sent twice once it may have begun, and sessions stay where they are."""
 import json
 import socket
 import threading
-import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from e2e.cluster.ports import free_ports
+from e2e.cluster.ports import free_port, free_ports
 from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, request
+from e2e.support.waiting import wait_for
 from servingplan.render import envoy
 
 pytestmark = pytest.mark.cluster
 SERVICES = ("one", "two", "dead")
 REPLICAS = 4
-_EJECTIONS = {"outlier_detection.base_ejection_time_ms": 1000, "outlier_detection.interval_ms": 200}
-SHORT_EJECTIONS = {"layers": [{"name": "test", "static_layer": _EJECTIONS}]}
+EJECTION = "outlier_detection.base_ejection_time_ms"
+_EJECTIONS = {EJECTION: 1000, "outlier_detection.interval_ms": 200}
+SHORT_EJECTIONS = {"layers": [{"name": "test", "static_layer": _EJECTIONS}, {"name": "now", "admin_layer": {}}]}
 """So that the tests do not wait for five seconds each time."""
 
 
@@ -43,7 +45,9 @@ class Scene:
 
     def __init__(self, folder, servers):
         self.servers = servers
-        self.replicas = {name: [servers.start(f"{name}-{n}") for n in range(REPLICAS)] for name in ("one", "two")}
+        self.replicas = {
+            name: [servers.start(f"{name}-{n}", port=free_port()) for n in range(REPLICAS)] for name in ("one", "two")
+        }
         port, admin_port, nobody = free_ports(3)
         self.mount = Mount(folder / "routing")
         self.place = envoy.Place(folder=str(self.mount.folder), port=port, admin_port=admin_port)
@@ -62,7 +66,7 @@ class Scene:
     def reset(self):
         for items in self.replicas.values():
             for item in items:
-                item.status, item.hang_up, item.tokens, item.requests = 200, False, 0, 0
+                item.status, item.hang_up, item.tokens, item.released, item.requests = 200, False, 0, None, 0
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +83,21 @@ def scene(tmp_path_factory):
 def calm(scene):
     """All replicas well, and none ejected for what the last test did."""
     scene.reset()
-    end = time.monotonic() + 30
-    while any(value for name, value in scene.gateway.stats().items() if name.endswith("ejections_active")):
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    wait_for("none is ejected", lambda: not ejected(scene), seconds=30)
     yield scene
     scene.reset()
+
+
+def ejected(scene):
+    return sum(value for name, value in scene.gateway.stats().items() if name.endswith("ejections_active"))
+
+
+def passed_by(scene, replica):
+    """Whether many requests in a row go elsewhere."""
+    met = replica.requests
+    answers = scene.gateway.ask_all([asked("one")] * 80, connections=4)
+    assert {answer.status for answer in answers} == {200}
+    return replica.requests == met
 
 
 def asked(model, **headers):
@@ -112,11 +125,15 @@ def test_a_long_prompt_that_a_replica_refuses_is_sent_to_another_whole(calm):
 def test_a_replica_that_keeps_refusing_is_left_alone_for_a_while(calm):
     bad = calm.replicas["one"][1]
     bad.status = 503
-    calm.gateway.ask_all([asked("one")] * 400, connections=4)
-    met = bad.requests
-    assert 5 <= met < 60
-    calm.gateway.ask_all([asked("one")] * 200, connections=4)
-    assert bad.requests - met <= 5
+    calm.gateway.admin("POST", f"/runtime_modify?{EJECTION}=600000")
+    try:
+        wait_for("it is left alone", lambda: passed_by(calm, bad), seconds=30)
+        assert bad.requests >= 5
+        assert ejected(calm) == 1
+        assert passed_by(calm, bad)
+    finally:
+        calm.gateway.admin("POST", f"/runtime_modify?{EJECTION}=")
+    wait_for("it is asked again", lambda: not passed_by(calm, bad), seconds=30)
 
 
 def test_a_replica_that_is_gone_costs_no_request(calm):
@@ -185,36 +202,44 @@ def test_another_weight_moves_only_as_many_sessions_as_it_must(calm):
 
 
 def test_streams_in_flight_end_in_full_when_their_replica_leaves(calm):
-    slow = calm.replicas["one"][2]
-    for item in calm.replicas["one"]:
-        item.tokens, item.token_seconds = 20, 0.05
-    answers = []
-    asking = threading.Thread(
-        target=lambda: answers.extend(ask_all(calm.gateway.port, [asked("one")] * 16, connections=16))
-    )
-    asking.start()
-    time.sleep(0.3)
-    calm.endpoints["one"] = [item for item in calm.replicas["one"] if item is not slow]
-    revision = calm.made["revision"] + 1
-    calm.swap(document(revision, models={"one": [("one", 10000)], "both": [("two", 10000)]}))
-    calm.gateway.follow(revision)
-    met = slow.requests
-    assert met > 0
-    more = calm.gateway.ask_all([asked("one")] * 8, connections=8)
-    asking.join()
-    assert slow.requests == met
-    assert {(answer.status, answer.body) for answer in [*answers, *more]} == {(200, b"data: x\n" * 20)}
-    calm.endpoints["one"] = list(calm.replicas["one"])
+    released = threading.Event()
+    own = calm.replicas["one"]
+    for item in own:
+        item.tokens, item.released = 20, released
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            asking = threads.submit(ask_all, calm.gateway.port, [asked("one")] * 16, connections=16)
+            wait_for("every stream has begun", lambda: sum(item.requests for item in own) == 16, seconds=30)
+            for item in own:
+                item.released = None  # of the requests that follow
+            slow = own[2]
+            assert slow.requests > 0
+            calm.endpoints["one"] = [item for item in own if item is not slow]
+            revision = calm.made["revision"] + 1
+            calm.swap(document(revision, models={"one": [("one", 10000)], "both": [("two", 10000)]}))
+            calm.gateway.follow(revision)
+            wait_for("it gets nothing more", lambda: passed_by(calm, slow), seconds=30)
+            assert not asking.done()
+        finally:
+            released.set()
+        assert {(answer.status, answer.body) for answer in asking.result()} == {(200, b"data: x\n" * 20)}
+    calm.endpoints["one"] = list(own)
     calm.swap(document(revision + 1))
     calm.gateway.follow(revision + 1)
 
 
 def test_the_least_busy_replica_is_preferred(calm):
-    slow = calm.replicas["one"][0]
-    slow.tokens, slow.first_token_seconds = 1, 0.5
-    calm.gateway.ask_all([asked("one")] * 400, connections=8)
-    others = [item.requests for item in calm.replicas["one"][1:]]
-    assert slow.requests < min(others) / 2
+    slow, *others = calm.replicas["one"]
+    released = threading.Event()
+    slow.tokens, slow.released = 1, released
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            asking = threads.submit(ask_all, calm.gateway.port, [asked("one")] * 400, connections=8)
+            wait_for("others serve", lambda: sum(item.requests for item in others) >= 390, seconds=60)
+            assert slow.requests < min(item.requests for item in others) / 2
+        finally:
+            released.set()
+        assert len(asking.result()) == 400
 
 
 def test_a_client_that_hangs_up_does_no_harm(calm):

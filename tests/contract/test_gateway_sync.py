@@ -1,10 +1,9 @@
 """``servingplan gateway-sync`` beside a real API server and a real Envoy: weights and readiness reach requests at once."""
 
-import http.client
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import kubernetes.config
 import pytest
@@ -104,21 +103,26 @@ def test_a_replica_that_is_not_ready_gets_nothing_and_one_that_is_again_does(gro
 def test_requests_go_to_the_replica_with_the_fewest_in_flight_of_all(ground):
     own = [ground.replicas[f"one-{number}"] for number in range(3)]
     before = [replica.requests for replica in own]
+    released = threading.Event()
     for replica in own:
-        replica.tokens, replica.token_seconds = 60, 0.05
+        replica.tokens, replica.released = 2, released
     with ThreadPoolExecutor(2) as threads:
-        streams = [threads.submit(ground.envoy.ask, {"model": "m"}) for _ in range(2)]
-        wait_for(
-            "both requests arrive", lambda: sum(replica.requests for replica in own) - sum(before) == 2, seconds=SECONDS
-        )
-        busy = {replica.name for replica, count in zip(own, before, strict=True) if replica.requests > count}
-        for replica in own:
-            replica.tokens = 0  # of the requests that follow
-        assert len(busy) == 2
-        answers = ground.envoy.ask_all([request(b'{"model": "m"}')] * 20, connections=1)
-        assert not any(stream.done() for stream in streams)
+        try:
+            streams = [threads.submit(ground.envoy.ask, {"model": "m"}) for _ in range(2)]
+            wait_for(
+                "both requests arrive",
+                lambda: sum(replica.requests for replica in own) - sum(before) == 2,
+                seconds=SECONDS,
+            )
+            busy = {replica.name for replica, count in zip(own, before, strict=True) if replica.requests > count}
+            for replica in own:
+                replica.tokens = 0  # of the requests that follow
+            assert len(busy) == 2
+            answers = ground.envoy.ask_all([request(b'{"model": "m"}')] * 20, connections=1)
+        finally:
+            released.set()
         assert {answer.text for answer in answers} == {replica.name for replica in own} - busy
-        assert {stream.result(30).status for stream in streams} == {200}
+        assert {stream.result().status for stream in streams} == {200}
 
 
 def test_a_replica_that_is_deleted_is_left_and_a_new_one_found(ground):
@@ -189,7 +193,5 @@ def test_nothing_was_rejected(ground):
     rejected = {name: value for name, value in stats.items() if name.endswith("update_rejected")}
     assert len(rejected) >= 5
     assert set(rejected.values()) == {0}, ground.envoy.log.read_text()
-    with closing(http.client.HTTPConnection("127.0.0.1", ground.place.admin_port)) as connection:
-        connection.request("GET", "/config_dump?include_eds")
-        kinds = {item["@type"] for item in json.loads(connection.getresponse().read())["configs"]}
+    kinds = {item["@type"] for item in json.loads(ground.envoy.admin("GET", "/config_dump?include_eds"))["configs"]}
     assert "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump" in kinds
