@@ -17,21 +17,21 @@ class _Block:
     """Nobody else has it while this process listens on its first port."""
 
     def __init__(self) -> None:
-        taken = next(filter(None, map(_taken, _BLOCKS)), None)
-        if taken is None:
+        first = next(filter(_take, _BLOCKS), None)
+        if first is None:
             raise RuntimeError(f"somebody listens on the first port of every block of {_BLOCKS}")
-        self._lock, first = taken
         self._ports = cycle(range(first + 1, first + _BLOCKS.step))
 
     def next(self, host: str) -> int:
         return next(port for port in self._ports if _is_free(host, port))
 
 
-def _taken(first: int) -> tuple[socket.socket, int] | None:
+def _take(first: int) -> bool:
     try:
-        return socket.create_server(("127.0.0.1", first)), first
+        socket.create_server(("127.0.0.1", first)).detach()  # open until the process ends
     except OSError:
-        return None
+        return False
+    return True
 
 
 def _is_free(host: str, port: int) -> bool:

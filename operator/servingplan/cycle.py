@@ -29,7 +29,8 @@ from servingplan.model.world import Observation
 from servingplan.observe.cluster import Reader
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
-from servingplan.status import Event, conclude, events
+from servingplan.status.conclude import conclude
+from servingplan.status.events import Event, events
 
 log = logging.getLogger("servingplan")
 

@@ -19,7 +19,7 @@ from servingplan.model.world import Observation
 from servingplan.planning import words
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
-from servingplan.status import explained_as
+from servingplan.status.conclude import explained_as
 
 log = logging.getLogger("servingplan")
 

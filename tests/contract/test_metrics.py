@@ -20,7 +20,7 @@ from servingplan.model.outcome import Outcome
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
-from servingplan.status import conclude
+from servingplan.status.conclude import conclude
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import operator, plan
 from tests.unit.simulation.test_demand import MEASURED, Traffic

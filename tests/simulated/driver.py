@@ -20,7 +20,7 @@ from servingplan.model.world import Observation
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.solve import solve
-from servingplan.status import conclude
+from servingplan.status.conclude import conclude
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40

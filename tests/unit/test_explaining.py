@@ -13,7 +13,7 @@ from servingplan.model.outcome import Outcome
 from servingplan.planning.explain import explain_plan
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
-from servingplan.status import conclude, explained_as
+from servingplan.status.conclude import conclude, explained_as
 from servingplan.verify import verify
 from tests.simulated.driver import exact
 from tests.simulated.plans import model, operator, plan

@@ -10,7 +10,9 @@ from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePo
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Failure
-from servingplan.status import COUNT_IN_READY, LONGEST_MESSAGE, conclude, events
+from servingplan.status.conclude import conclude
+from servingplan.status.conditions import COUNT_IN_READY, LONGEST_MESSAGE
+from servingplan.status.events import events
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
 

@@ -23,7 +23,7 @@ from servingplan.planning.record import RECORD_KEY, effective_spec, read_record
 from servingplan.planning.shapes import slo_of
 from servingplan.render import names
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
-from servingplan.status import routing_after
+from servingplan.status.routing import routing_after
 from servingplan.steps.growth import total_spend
 from servingplan.steps.next import ready_replicas
 

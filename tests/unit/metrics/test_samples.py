@@ -12,7 +12,7 @@ from servingplan.metrics.samples import _around, samples, trigger
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Failure, SeenDemand
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS
-from servingplan.status import conclude
+from servingplan.status.conclude import conclude
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
 

@@ -1,0 +1,75 @@
+"""Conditions of what the plan runs on: its pools and its replicas."""
+
+from __future__ import annotations
+
+from servingplan.model.actions import ClaimPool, ResizePool
+from servingplan.model.decision import Decision
+from servingplan.model.fleet import Fleet
+from servingplan.model.outcome import Outcome
+from servingplan.model.world import Observation
+from servingplan.planning.pools import Pool
+from servingplan.status.routing import is_routing
+from servingplan.status.row import Row, failure, refusal
+from servingplan.steps.growth import planned_size
+
+_TROUBLES = {
+    "CrashLoopBackOff": "EngineCrash",
+    "ErrImagePull": "ImagePullFailed",
+    "ImagePullBackOff": "ImagePullFailed",
+    "Unschedulable": "Unschedulable",
+}
+"""Reasons of the condition by what the kubelet or the scheduler says of a pod."""
+
+
+def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ...]) -> Row:
+    """Whether every rented pool has the nodes of the plan, usable and no others."""
+    kind = "NodePoolsReady"
+    if failed := failure(decision, kind):
+        return failed
+    for item in outcome.refused:
+        if isinstance(item.action, ResizePool | ClaimPool):
+            return refusal(kind, item)
+    if decision.fleet is None:
+        return Row(kind, "Unknown", "NotPlanned", "no plan yet")
+    waiting = [pool for pool in pools if pool.rented and _changing(pool, decision.fleet)]
+    if waiting:
+        text = ", ".join(
+            f"{pool.name}: {len(pool.usable_nodes)} of {decision.fleet.nodes.get(pool.name, 0)} nodes usable, "
+            f"{pool.wanted} asked for"
+            for pool in waiting
+        )
+        held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
+        return Row(kind, "False", "Scaling", text + held)
+    return Row(kind, "True", "AsPlanned", "every pool has the nodes of the plan")
+
+
+def _changing(pool: Pool, fleet: Fleet) -> bool:
+    size = planned_size(pool, fleet)
+    return pool.wanted != size or pool.existing != size or sum(node.node.usable for node in pool.nodes) < size
+
+
+def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
+    """Whether every replica of the plan is ready."""
+    kind = "WorkloadsReady"
+    for item in outcome.refused:
+        if not isinstance(item.action, ResizePool | ClaimPool) and not is_routing(item):
+            return refusal(kind, item)
+    fleet = decision.fleet
+    if fleet is None:
+        return Row(kind, "Unknown", "NotPlanned", "no plan yet")
+    short = [
+        (item, decision.ready.get(item.deployment, 0))
+        for item in fleet.replica_sets
+        if decision.ready.get(item.deployment, 0) < item.replicas
+    ]
+    if not short:
+        return Row(kind, "True", "AsPlanned", "every replica of the plan is ready")
+    text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)
+    planned = {item.deployment for item in fleet.replica_sets}
+    if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
+        text += f"; {unlisted} not yet in the EndpointSlices of their Services"
+    troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
+    if not troubles:
+        return Row(kind, "False", "RollingOut", text)
+    reason = _TROUBLES.get(troubles[0].partition(":")[0], "RollingOut")
+    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}")

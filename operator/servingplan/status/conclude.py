@@ -1,0 +1,149 @@
+"""The whole status after a turn."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from servingplan.api.status_v1alpha1 import (
+    ClassStatus,
+    Cost,
+    DeploymentStatus,
+    ExplanationStatus,
+    PlanStatus,
+    PoolStatus,
+    RoutingStatus,
+    SolverStatus,
+)
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.decision import Decision
+from servingplan.model.fleet import Fleet
+from servingplan.model.outcome import Outcome
+from servingplan.model.world import Observation
+from servingplan.planning.pools import Pool, read_pools
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.render import names
+from servingplan.status.conditions import conditions
+from servingplan.status.routing import routing_after
+from servingplan.status.summary import gpus_of, served_of
+
+
+def conclude(
+    world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
+) -> PlanStatus:
+    """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
+    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    if spec is None:
+        return PlanStatus(
+            observed_generation=world.plan.generation,
+            conditions=conditions(world, None, (), decision, outcome),
+        )
+    pools, _ = read_pools(spec, world)
+    fleet = decision.fleet
+    shown = fleet or decision.waiting
+    document = routing_after(world, spec, outcome)
+    return PlanStatus(
+        observed_generation=world.plan.generation,
+        plan_hash=fleet.hash if fleet else None,
+        proposed_plan_hash=decision.waiting.hash if decision.waiting else None,
+        mode=spec.mode,
+        models=_models(spec, decision),
+        gpus=gpus_of(shown) if shown else None,
+        served=served_of(shown) if shown else None,
+        cost=Cost(
+            per_hour=_dollars(shown.dollars_per_hour if shown else 0.0),
+            spend_per_hour="unknown"
+            if decision.spend_dollars_per_hour is None
+            else _dollars(decision.spend_dollars_per_hour),
+            budget_per_hour=_dollars(float(spec.budget.dollars_per_hour)),
+        ),
+        node_pools=tuple(_pool(pool, shown) for pool in pools),
+        deployments=tuple(_deployments(shown, decision)) if shown else (),
+        classes=tuple(_classes(shown)) if shown else (),
+        routing=None
+        if document is None
+        else RoutingStatus(
+            config_map=names.routing_name(world.plan.name, spec.gateway.config_map),
+            revision=document["revision"],
+            transitional=document["transitional"],
+        ),
+        solver=None
+        if shown is None
+        else SolverStatus(
+            status=shown.status,
+            method=shown.method,
+            gap="unknown" if shown.gap is None else f"{shown.gap:.2%}",
+            stopped=shown.stopped,
+            binding_constraints=shown.binding,
+        ),
+        explanation=explanation or _explained_before(world, decision),
+        conditions=conditions(world, spec, pools, decision, outcome),
+    )
+
+
+def _explained_before(world: Observation, decision: Decision) -> ExplanationStatus | None:
+    """The explanation that the status has, unless the turn posed another question."""
+    try:
+        found = ExplanationStatus.model_validate(world.plan.status.get("explanation"))
+    except ValidationError:
+        return None
+    return found if decision.asked is None or found.of == explained_as(decision.asked) else None
+
+
+def explained_as(asked: str) -> str:
+    """How the status names a question, by its digest."""
+    return asked[:8]
+
+
+def _models(spec: PlanSpec, decision: Decision) -> str:
+    fleet = decision.fleet
+    serving = {
+        item.model for item in (fleet.replica_sets if fleet else ()) if decision.ready.get(item.deployment, 0) > 0
+    }
+    return f"{len(serving)}/{len(spec.models)}"
+
+
+def _dollars(amount: float) -> str:
+    return f"{amount:.2f}"
+
+
+def _pool(pool: Pool, fleet: Fleet | None) -> PoolStatus:
+    price = pool.dollars_per_node_hour
+    return PoolStatus(
+        name=pool.name,
+        gpu=pool.gpu.name if pool.gpu is not None else pool.spec.gpu or "unknown",
+        planned=fleet.nodes.get(pool.name, 0) if fleet else 0,
+        wanted=pool.wanted,
+        ready=len(pool.usable_nodes),
+        dollars_per_node_hour="unknown" if price is None else f"{price:g}",
+    )
+
+
+def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
+    return [
+        DeploymentStatus(
+            name=item.deployment,
+            model=item.model,
+            variant=item.variant,
+            pool=item.pool,
+            gpu=item.gpu,
+            tensor_parallel=item.tensor_parallel,
+            pipeline_parallel=item.pipeline_parallel,
+            replicas=item.replicas,
+            ready=decision.ready.get(item.deployment, 0),
+            requests_per_second=f"{sum(item.planned.values()):.4g}",
+            profile=f"{item.source}, within {item.error_band:.0%}",
+        )
+        for item in fleet.replica_sets
+    ]
+
+
+def _classes(fleet: Fleet) -> list[ClassStatus]:
+    return [
+        ClassStatus(
+            model=item.model,
+            name=item.name,
+            requests_per_second=f"{item.requests_per_second:.4g}",
+            planned_requests_per_second=f"{item.planned_requests_per_second:.4g}",
+        )
+        for item in fleet.classes
+    ]

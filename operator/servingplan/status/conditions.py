@@ -1,0 +1,73 @@
+"""The conditions of a plan, in their order, with their dates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from servingplan.api.status_v1alpha1 import Condition
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.decision import Decision
+from servingplan.model.outcome import Outcome
+from servingplan.model.world import Observation
+from servingplan.planning.pools import Pool
+from servingplan.status import capacity, planned, routing
+from servingplan.status.row import Row
+
+COUNT_IN_READY = (
+    "SpecValid",
+    "InventoryAvailable",
+    "ProfilesAvailable",
+    "PlanSolved",
+    "WithinBudget",
+    "NodePoolsReady",
+    "WorkloadsReady",
+    "RoutingPublished",
+)
+LONGEST_MESSAGE = 1000
+
+
+def conditions(
+    world: Observation, spec: PlanSpec | None, pools: tuple[Pool, ...], decision: Decision, outcome: Outcome
+) -> tuple[Condition, ...]:
+    """All of them; Ready, the last, holds where all of COUNT_IN_READY do."""
+    rows = [
+        planned.spec_valid(decision),
+        planned.inventory_available(decision),
+        planned.profiles_available(decision),
+        *planned.demand_known(decision, spec),
+        planned.plan_solved(decision),
+        planned.within_budget(decision, spec),
+        capacity.node_pools_ready(decision, outcome, pools),
+        capacity.workloads_ready(world, decision, outcome),
+        routing.routing_published(world, decision, outcome, spec),
+        planned.slo_attainable(decision),
+        planned.approved(decision, spec),
+    ]
+    return _dated(world, [*rows, _ready(rows)])
+
+
+def _ready(rows: Iterable[Row]) -> Row:
+    failing = next((row for row in rows if row.type in COUNT_IN_READY and row.status != "True"), None)
+    if failing is None:
+        return Row("Ready", "True", "Ready", "the plan is applied and serves")
+    return Row("Ready", "False", failing.reason, f"{failing.type}: {failing.message}")
+
+
+def _dated(world: Observation, rows: Iterable[Row]) -> tuple[Condition, ...]:
+    before = {item.get("type"): item for item in world.plan.status.get("conditions") or ()}
+    out = []
+    for kind, state, reason, message in rows:
+        old = before.get(kind) or {}
+        since = old.get("lastTransitionTime") if old.get("status") == state else None
+        text = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 4] + " ..."
+        out.append(
+            Condition(
+                type=kind,
+                status=state,
+                reason=reason,
+                message=text,
+                observed_generation=world.plan.generation,
+                last_transition_time=since or world.now,
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,103 @@
+"""Conditions of the plan itself: what it asks for, what was found best, and what that promises."""
+
+from __future__ import annotations
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.decision import Decision
+from servingplan.status.row import Row, failure
+from servingplan.status.summary import gpus_of
+
+
+def spec_valid(decision: Decision) -> Row:
+    """Whether every field is understood and every model can be served by some pool."""
+    return failure(decision, "SpecValid") or Row("SpecValid", "True", "Valid", "the spec is understood")
+
+
+def inventory_available(decision: Decision) -> Row:
+    """Whether nodes, pods and pools could be read."""
+    kind = "InventoryAvailable"
+    return failure(decision, kind) or Row(kind, "True", "Read", "nodes, pods and pools were read")
+
+
+def profiles_available(decision: Decision) -> Row:
+    """How far the rates that the plan rests on may be off."""
+    shown = decision.fleet or decision.waiting
+    if shown is None or not shown.replica_sets:
+        return Row("ProfilesAvailable", "Unknown", "NotPlanned", "no plan yet")
+    weakest = max(shown.replica_sets, key=lambda item: (item.error_band, item.deployment))
+    derived = sorted(item.deployment for item in shown.replica_sets if "derived" in item.source)
+    text = f"rates are within {weakest.error_band:.0%} or better"
+    if derived:
+        text += f"; those of {', '.join(derived)} are derived from data sheets: measure them before relying on them"
+    return Row("ProfilesAvailable", "True", "Derived" if derived else "Measured", text)
+
+
+def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
+    """Only of a plan that asks for measured rates: the others' are known by being written."""
+    if spec is None or spec.demand is None:
+        return []
+    found = next((item for item in decision.findings if item.condition == "DemandKnown"), None)
+    if found is None:
+        return [Row("DemandKnown", "Unknown", "NotPlanned", "this turn could not plan")]
+    return [Row("DemandKnown", "True" if found.holds else "False", found.reason, found.message)]
+
+
+def plan_solved(decision: Decision) -> Row:
+    """Whether there is a plan that gives every class something, and how good it is known to be."""
+    kind = "PlanSolved"
+    if failed := failure(decision, kind):
+        return failed
+    shown = decision.fleet or decision.waiting
+    if shown is None:
+        return Row(kind, "Unknown", "NotPlanned", "no plan yet")
+    nothing = [item for item in shown.classes if item.requests_per_second > 0 and item.planned_requests_per_second <= 0]
+    if nothing:
+        budget = "budget" in shown.binding
+        listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
+        advice = "raise spec.budget.dollarsPerHour" if budget else "raise maxNodes, add nodes or another pool"
+        reason = "BudgetTooSmall" if budget else "NoCapacity"
+        return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
+    gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best that is possible"
+    text = f"plan {shown.hash}: {gpus_of(shown) or 'no GPUs'} for {shown.dollars_per_hour:.2f} $/h{gap}"
+    return Row(kind, "True", shown.status, text)
+
+
+def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
+    """Whether what runs by now costs no more than the budget."""
+    kind = "WithinBudget"
+    if failed := failure(decision, kind):
+        return failed
+    if spec is None or decision.spend_dollars_per_hour is None:
+        return Row(kind, "Unknown", "NotPlanned", "spend was not computed")
+    budget, spend = float(spec.budget.dollars_per_hour), decision.spend_dollars_per_hour
+    if spend > budget + 1e-6:
+        text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
+        return Row(kind, "False", "OverBudget", text)
+    return Row(kind, "True", "WithinBudget", f"spend is {spend:.2f} $/h of {budget:.2f} $/h")
+
+
+def slo_attainable(decision: Decision) -> Row:
+    """Whether the plan serves all of the demand within its limits."""
+    shown = decision.fleet or decision.waiting
+    if shown is None:
+        return Row("SLOAttainable", "Unknown", "NotPlanned", "no plan yet")
+    short = [
+        f"{item.model}/{item.name} {item.planned_requests_per_second:g} of {item.requests_per_second:g} requests/s"
+        for item in shown.classes
+        if shown.scale is None and item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
+    ]
+    if short:
+        return Row("SLOAttainable", "False", "BelowTarget", f"admitted: {', '.join(short)}; the gateway sheds the rest")
+    return Row("SLOAttainable", "True", "Predicted", "by the profiles, every class meets its limits; not measured")
+
+
+def approved(decision: Decision, spec: PlanSpec | None) -> Row:
+    """Whether a plan waits for a person."""
+    if spec is None or spec.mode == "Auto":
+        return Row("Approved", "True", "Auto", "plans are applied without asking")
+    if decision.waiting is None:
+        return Row("Approved", "True", "Approved", "nothing waits")
+    if spec.mode == "Preview":
+        return Row("Approved", "False", "PreviewOnly", "mode is Preview: plans are shown, never applied")
+    text = f"write {decision.waiting.hash} into the annotation servingplan.dev/approve to apply the waiting plan"
+    return Row("Approved", "False", "AwaitingApproval", text)

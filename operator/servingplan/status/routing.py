@@ -1,0 +1,111 @@
+"""The condition of the weights that the gateway has."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.actions import ApplyObject, DeleteObject
+from servingplan.model.decision import Decision
+from servingplan.model.outcome import Outcome, Refused
+from servingplan.model.world import GatewayFacts, Observation
+from servingplan.planning.record import routing_as_published
+from servingplan.render import names
+from servingplan.render.httproute import KIND as HTTP_ROUTE
+from servingplan.render.httproute import not_shed
+from servingplan.render.routing import KEY
+from servingplan.status.row import Row, failure, refusal
+from servingplan.steps.routes import complaints
+
+
+def routing_published(world: Observation, decision: Decision, outcome: Outcome, spec: PlanSpec | None) -> Row:
+    """Whether the weights are those of the plan, cover every class, and are taken by the gateways that can tell."""
+    kind = "RoutingPublished"
+    if failed := failure(decision, kind):
+        return failed
+    for item in outcome.refused:
+        if is_routing(item):
+            return refusal(kind, item)
+    document = routing_after(world, spec, outcome) if spec is not None else None
+    if document is None or decision.fleet is None:
+        return Row(kind, "Unknown", "NotPlanned", "no plan yet")
+    empty = [
+        f"{model}/{entry['name']}"
+        for model, item in sorted(document["models"].items())
+        for entry in item["classes"]
+        if not entry["targets"]
+    ]
+    if empty:
+        return Row(kind, "False", "NoReadyBackend", f"no ready replica for {', '.join(empty)}: the gateway answers 503")
+    if document["transitional"]:
+        return Row(
+            kind, "False", "Transitional", f"weights cover what is ready, which is not yet the plan{_shed(document)}"
+        )
+    asked = world.gateway if spec is not None and spec.gateway.ack_url is not None else None
+    if asked is not None and asked.taken != document["revision"]:
+        return Row(kind, "False", "NotAcknowledged", _not_acknowledged(asked, document["revision"]))
+    if pending := _routes_pending(world, outcome, spec):
+        return Row(kind, "False", "NotAcknowledged", f"weights are those of the plan; {pending}")
+    return Row(kind, "True", "Published", _published(world, document, spec))
+
+
+def _shed(document: dict[str, Any]) -> str:
+    """What the gateway admits of classes of which it may not admit all."""
+    rates = [
+        f"{model}/{entry['name']} {entry['admitRequestsPerSecond']:g}"
+        for model, item in sorted(document["models"].items())
+        for entry in item["classes"]
+        if entry["admitRequestsPerSecond"] is not None and entry["targets"]
+    ]
+    return f"; admitted meanwhile, requests/s: {', '.join(rates)}" if rates else ""
+
+
+def _published(world: Observation, document: dict[str, Any], spec: PlanSpec | None) -> str:
+    gateway = spec.gateway if spec is not None else None
+    asked = gateway is not None and ((gateway.ack_url is not None and world.gateway) or gateway.http_route is not None)
+    text = "weights are those of the plan" + (", and the gateway has taken them" if asked else "")
+    above = not_shed(document) if gateway is not None and gateway.http_route is not None else []
+    if above:
+        text += (
+            f"; an HTTPRoute turns nothing away: limit {', '.join(above)} by a policy of the gateway (routing.json has the "
+            "rates)"
+        )
+    return text
+
+
+def _routes_pending(world: Observation, outcome: Outcome, spec: PlanSpec | None) -> str | None:
+    """Which HTTPRoute a gateway has not answered for; those that were just written, none has."""
+    if spec is None or spec.gateway.http_route is None:
+        return None
+    for action in outcome.done:
+        if isinstance(action, ApplyObject) and action.manifest["kind"] == HTTP_ROUTE:
+            return f"HTTPRoute {action.manifest['metadata']['name']} has just been written"
+    routes = [live for live in world.objects if live.kind == HTTP_ROUTE and live.ours]
+    return next((item.message for live in routes for item in complaints(live)), None)
+
+
+def _not_acknowledged(gateway: GatewayFacts, revision: int) -> str:
+    has = ", ".join("no answer" if found is None else str(found) for found in gateway.revisions)
+    seen = gateway.problem or f"replicas of the gateway have: {has}"
+    return f"weights are those of the plan; revision {revision} is published, {seen}"
+
+
+def routing_after(world: Observation, spec: PlanSpec | None, outcome: Outcome) -> dict[str, Any] | None:
+    """The routing document as it stands after the turn."""
+    for action in outcome.done:
+        if isinstance(action, ApplyObject) and KEY in action.manifest.get("data", {}):
+            document: dict[str, Any] = json.loads(action.manifest["data"][KEY])
+            return document
+    name = names.routing_name(world.plan.name, spec.gateway.config_map if spec else None)
+    return routing_as_published(world, name)
+
+
+def is_routing(item: Refused) -> bool:
+    """Whether the write that was refused is of routes."""
+    action = item.action
+    if isinstance(action, DeleteObject):
+        return action.object_kind == HTTP_ROUTE
+    return isinstance(action, ApplyObject) and (
+        action.manifest["kind"] == HTTP_ROUTE or KEY in action.manifest.get("data", {})
+    )
