@@ -38,7 +38,8 @@ from benchmarks.simulated_fleet import (
     new_replica,
     share_in_time,
 )
-from servingplan.api.v1alpha1 import Model, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import Model
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.world import Arrivals, SeenDemand
 from tests.simulated.cluster import TICK_SECONDS

@@ -29,7 +29,8 @@ from benchmarks.simulated_fleet import (
 )
 from papers.p1.instance import DOLLARS_PER_HOUR, LENGTHS, MIXES, PARTS, STOCK
 from servingplan.answering import solve_with
-from servingplan.api.v1alpha1 import PlanSpec, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide
 from servingplan.model.fleet import Fleet

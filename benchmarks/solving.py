@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.ground import EXAMPLE
 from benchmarks.report import Row, Section, alone, spread
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.cli.imagine import imagined_world
 from servingplan.model.question import Question
 from servingplan.planning.pools import read_pools

@@ -12,7 +12,8 @@ import yaml
 from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane, StartError, wait_until_established
 from servingplan.api.crd import PRINTER_COLUMNS, custom_resource_definition
-from servingplan.api.v1alpha1 import PLAN_RULES, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import PLAN_RULES
 from servingplan.render.quantities import canonical_quantity
 
 pytestmark = pytest.mark.cluster

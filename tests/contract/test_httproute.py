@@ -24,7 +24,8 @@ from e2e.cluster.envoy_gateway import EnvoyGateway
 from e2e.cluster.operator_process import OperatorProcess
 from e2e.cluster.ports import free_port
 from e2e.support import plans
-from servingplan.api.v1alpha1 import API_VERSION, KIND, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
 from servingplan.deciding.publishing import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube

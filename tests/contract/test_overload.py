@@ -11,7 +11,7 @@ import pytest
 
 from e2e.support.gateway import Gateway, read_answer, request
 from servingplan.answering import solve_with
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide
 from servingplan.emulate.arguments import shape

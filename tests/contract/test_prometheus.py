@@ -10,7 +10,7 @@ import pytest
 from e2e.cluster import prometheus
 from e2e.support.exporter import COUNTER, LABEL, Exporter
 from e2e.support.waiting import wait_for
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.demand.adopt import choose
 from servingplan.model.world import Observation, PlanObject
 from servingplan.observe import prometheus as client

@@ -9,25 +9,26 @@ a model is an enum.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from servingplan.api.scalars import (
+    DecimalString,
+    Duration,
+    Fraction,
+    HostName,
+    Name,
+    NamespaceName,
+    ObjectName,
+    PositiveDecimal,
+    Share,
+    VisibleName,
+    seconds_of,
 )
-from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
-
-from servingplan.errors import InputError
+from servingplan.api.wire import Rule, Wire, free_form, map_list, refuse_duplicates
 
 GROUP = "servingplan.dev"
 VERSION = "v1alpha1"
@@ -35,166 +36,12 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "LLMServingPlan"
 PLURAL = "llmservingplans"
 
-_DECIMAL_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"
-_DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
-_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-_HOST_PATTERN = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-_NAMESPACE_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_VISIBLE_PATTERN = r"^[!-~]+$"
 _LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 
 DEFAULT_MAX_NODES = 100
 """Cap of a pool that is sized and gives none."""
-_LONGEST_PLAN_NAME = 63
-
-
-def _parse_decimal(value: object) -> Decimal:
-    if isinstance(value, Decimal):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError('write it as a whole number or as a quoted decimal, such as "23.92"')
-    if isinstance(value, str) and not re.fullmatch(_DECIMAL_PATTERN, value):
-        raise ValueError('must be a decimal that is not negative, such as "23.92"')
-    if isinstance(value, int) and not 0 <= value < 10**12:
-        raise ValueError("must not be negative, and below 10^12")
-    try:
-        return Decimal(value)
-    except InvalidOperation as error:
-        raise ValueError('must be a decimal, such as "23.92"') from error
-
-
-def _write_decimal(value: Decimal) -> str:
-    return format(value.normalize(), "f")
-
-
-def _decimal_schema(*rules: dict[str, str]) -> dict[str, Any]:
-    schema = {
-        "x-kubernetes-int-or-string": True,
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
-        "pattern": _DECIMAL_PATTERN,
-        "minimum": 0,
-        "maxLength": 24,
-    }
-    return {**schema, "x-kubernetes-validations": list(rules)} if rules else schema
-
-
-DecimalString = Annotated[
-    Decimal,
-    BeforeValidator(_parse_decimal),
-    PlainSerializer(_write_decimal, return_type=str),
-    WithJsonSchema(_decimal_schema()),
-]
-"""Money and rates travel as decimal strings or integers: floats do not survive a round trip unchanged."""
-
-# CEL sees an integer or a string.
-_POSITIVE = {
-    "rule": "type(self) == int ? self > 0 : double(self) > 0.0",
-    "message": "must be greater than 0",
-}
-_AT_MOST_ONE = {
-    "rule": "type(self) == int ? self <= 1 : double(self) <= 1.0",
-    "message": "must be at most 1",
-}
-
-
-def _positive(value: Decimal) -> Decimal:
-    if value <= 0:
-        raise ValueError(_POSITIVE["message"])
-    return value
-
-
-def _at_most_one(value: Decimal) -> Decimal:
-    if value > 1:
-        raise ValueError(_AT_MOST_ONE["message"])
-    return value
-
-
-PositiveDecimal = Annotated[DecimalString, AfterValidator(_positive), WithJsonSchema(_decimal_schema(_POSITIVE))]
-Share = Annotated[
-    PositiveDecimal, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_POSITIVE, _AT_MOST_ONE))
-]
-Fraction = Annotated[DecimalString, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_AT_MOST_ONE))]
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME_PATTERN)]
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME_PATTERN)]
-NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAMESPACE_PATTERN)]
-HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=_HOST_PATTERN)]
-VisibleName = Annotated[str, Field(min_length=1, max_length=128, pattern=_VISIBLE_PATTERN)]
-"""Travels in an HTTP header."""
-
-
-def seconds_of(duration: str) -> int:
-    """``"1h5m"`` is 3900. Raises ``ValueError`` where it is not a duration."""
-    match = re.fullmatch(_DURATION_PATTERN, duration)
-    if not duration or match is None:
-        raise ValueError("must be a duration such as 90s, 10m or 1h")
-    hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-Duration = Annotated[
-    str,
-    AfterValidator(lambda value: (seconds_of(value), value)[1]),
-    Field(max_length=24),
-    WithJsonSchema({"type": "string", "minLength": 2, "maxLength": 24, "pattern": _DURATION_PATTERN}),
-]
-
-
-def _map_list(key: str = "name") -> dict[str, Any]:
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-
-
-def _free_form() -> dict[str, Any]:
-    return {"x-kubernetes-preserve-unknown-fields": True}
-
-
-class Rule(NamedTuple):
-    """What the fields of a part must satisfy together, said twice: to the API server, and to Python for plans that
-    never meet one."""
-
-    field: str
-    """The field to name in the error, as written outside."""
-    cel: str
-    """For the API server; ``self`` is the part."""
-    holds: Callable[[Any], bool]
-    """The same of the parsed part."""
-    message: str
-    """What is wrong and what to do, the same from both."""
-
-
-def _with_rules(schema: dict[str, Any], part: type[Wire]) -> None:
-    if part.rules:
-        schema["x-kubernetes-validations"] = [
-            {"rule": rule.cel, "message": rule.message, "fieldPath": f".{rule.field}"} for rule in part.rules
-        ]
-
-
-class Wire(BaseModel):
-    """A part of the spec: camelCase outside, frozen, unknown fields refused by name."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        json_schema_extra=_with_rules,
-    )
-    rules: ClassVar[tuple[Rule, ...]] = ()
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> Self:
-        for rule in self.rules:
-            if not rule.holds(self):
-                raise PydanticCustomError("rule", "{message}", {"message": rule.message, "field": rule.field})
-        return self
-
-
-def _refuse_duplicates(field: str, key: str, values: list[str]) -> None:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        message = f"the {key} {twice[0]!r} is given twice; change or remove one"
-        raise PydanticCustomError("rule", "{message}", {"message": message, "field": field})
+LONGEST_PLAN_NAME = 63
 
 
 class Budget(Wire):
@@ -322,7 +169,7 @@ class Engine(Wire):
     """Arguments added after ours. Those that set the model, its name, the sharding or the port are refused."""
     startup_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
-    pod_template: Annotated[dict[str, Any], Field(json_schema_extra=_free_form())] = {}
+    pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
     """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations."""
 
 
@@ -341,9 +188,9 @@ class Model(Wire):
     """Longest context, tokens; sizes the KV cache. Default: twice the longest class."""
     card: Card | None = None
     """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
-    variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=_map_list())] = ()
+    variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=map_list())] = ()
     """Ways to serve it. Default: one, bf16, from hf://NAME."""
-    classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=_map_list())] = ()
+    classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=map_list())] = ()
     """Request classes, in order of matching; the last one takes what no other takes. Where none gives a match, they are
     told apart half-way between their inputTokens, longest first. Default: one of 1024 prompt and 256 answer tokens at
     1 request per second."""
@@ -364,8 +211,8 @@ class Model(Wire):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        _refuse_duplicates("variants", "name", [variant.name for variant in self.variants])
-        _refuse_duplicates("classes", "name", [item.name for item in self.classes])
+        refuse_duplicates("variants", "name", [variant.name for variant in self.variants])
+        refuse_duplicates("classes", "name", [item.name for item in self.classes])
         return self
 
     @property
@@ -574,12 +421,12 @@ class Survive(Wire):
 class Resilience(Wire):
     """What the plan withstands."""
 
-    survive: Annotated[tuple[Survive, ...], Field(max_length=4, json_schema_extra=_map_list("event"))] = ()
+    survive: Annotated[tuple[Survive, ...], Field(max_length=4, json_schema_extra=map_list("event"))] = ()
     """Losses to withstand."""
 
     @model_validator(mode="after")
     def _events_once(self) -> Self:
-        _refuse_duplicates("survive", "event", [item.event for item in self.survive])
+        refuse_duplicates("survive", "event", [item.event for item in self.survive])
         return self
 
 
@@ -617,11 +464,11 @@ class PlanSpec(Wire):
     mode: Literal["Auto", "Approve", "Preview"] = "Auto"
     """Auto: apply. Approve: apply once the annotation servingplan.dev/approve carries the plan's hash. Preview: only
     show. Default Auto."""
-    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=64, json_schema_extra=_map_list())]
+    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=64, json_schema_extra=map_list())]
     """The models to serve."""
     demand: Demand | None = None
     """Measured rates in place of declared ones."""
-    node_pools: Annotated[tuple[NodePool, ...], Field(min_length=1, max_length=64, json_schema_extra=_map_list())]
+    node_pools: Annotated[tuple[NodePool, ...], Field(min_length=1, max_length=64, json_schema_extra=map_list())]
     """The nodes that may be used."""
     gateway: Gateway = Gateway()
     """Where routing weights are published."""
@@ -637,15 +484,15 @@ class PlanSpec(Wire):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        _refuse_duplicates("models", "name", [model.name for model in self.models])
-        _refuse_duplicates("nodePools", "name", [pool.name for pool in self.node_pools])
+        refuse_duplicates("models", "name", [model.name for model in self.models])
+        refuse_duplicates("nodePools", "name", [pool.name for pool in self.node_pools])
         return self
 
 
 PLAN_RULES: tuple[dict[str, str], ...] = (
     {
-        "rule": f"size(self.metadata.name) <= {_LONGEST_PLAN_NAME}",
-        "message": f"metadata.name is longer than {_LONGEST_PLAN_NAME} characters: names of other objects are made "
+        "rule": f"size(self.metadata.name) <= {LONGEST_PLAN_NAME}",
+        "message": f"metadata.name is longer than {LONGEST_PLAN_NAME} characters: names of other objects are made "
         "from it; shorten it",
     },
     {
@@ -654,54 +501,4 @@ PLAN_RULES: tuple[dict[str, str], ...] = (
         "message": "spec.gateway.configMap is the name under which the plan itself is kept: choose another",
     },
 )
-"""What name and spec must satisfy together, for the API server; ``name_problem`` says the same."""
-
-
-def name_problem(name: str, spec: PlanSpec) -> InputError | None:
-    """What is wrong with a plan's name, alone or beside its spec."""
-    if len(name) > _LONGEST_PLAN_NAME:
-        return InputError("metadata.name", name, PLAN_RULES[0]["message"])
-    if spec.gateway.config_map == f"{name}-plan":
-        return InputError("spec.gateway.configMap", spec.gateway.config_map, PLAN_RULES[1]["message"])
-    return None
-
-
-def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
-    """The spec, or every mistake in it, each with its field, its value and what to do."""
-    try:
-        return PlanSpec.model_validate(raw), ()
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # A list whose item is wrong is reported as too short as well: only the item helps.
-        inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
-        return None, tuple(
-            _input_error(problem)
-            for problem in problems
-            if problem["type"] != "too_short" or problem["loc"] not in inner
-        )
-
-
-def _input_error(problem: ErrorDetails) -> InputError:
-    kind, location, value = problem["type"], problem["loc"], problem.get("input")
-    if kind == "missing":
-        value = None
-    elif kind == "rule":
-        field = problem["ctx"]["field"]
-        location = (*location, field)
-        value = value.get(field) if isinstance(value, dict) else value
-    return InputError(_path(location), value, _advice(kind, problem["msg"]))
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    text = "spec"
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text
-
-
-def _advice(kind: str, message: str) -> str:
-    if kind == "missing":
-        return "is required; add it"
-    if kind == "extra_forbidden":
-        return "is not a field of LLMServingPlan; remove it or correct its spelling"
-    return message.removeprefix("Value error, ")
+"""What name and spec must satisfy together, for the API server; ``parse.name_problem`` says the same."""

@@ -152,7 +152,7 @@ def _target(plan_file: str | None, model: str | None, precision: str | None, gpu
     if plan_file is None:
         card = find_model(model or REFERENCE_MODEL)
         return _Target(card.name, card, precision or "bf16", named or [find_gpu(name) for name in REFERENCE_GPUS])
-    from servingplan.api.v1alpha1 import parse_spec
+    from servingplan.api.parse import parse_spec
     from servingplan.cli.imagine import imagined_world
     from servingplan.planning.cards import cards_of
     from servingplan.planning.pools import read_pools

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from servingplan.api.v1alpha1 import NodePool, name_problem, parse_spec
+from servingplan.api.parse import name_problem, parse_spec
+from servingplan.api.v1alpha1 import NodePool
 from servingplan.cli.files import fail
 from servingplan.model.world import Node, Observation, PlanObject, PoolObject
 

@@ -84,7 +84,7 @@ def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format
 
 def _decide(plan_file: str, world_file: str | None, *, with_leader_worker_sets: bool = False) -> tuple[Any, Any]:
     from servingplan.answering import solve_with
-    from servingplan.api.v1alpha1 import parse_spec
+    from servingplan.api.parse import parse_spec
     from servingplan.cli.imagine import imagined_world
     from servingplan.decide import decide
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import PlanSpec, seconds_of
+from servingplan.api.scalars import seconds_of
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.turn import Solve, Turn, seconds_between
 from servingplan.model.answer import Answer
 from servingplan.model.fleet import Fleet, PlanRecord

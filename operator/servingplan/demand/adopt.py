@@ -12,7 +12,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from servingplan.api.v1alpha1 import PlanSpec, Prometheus, seconds_of
+from servingplan.api.scalars import seconds_of
+from servingplan.api.v1alpha1 import PlanSpec, Prometheus
 from servingplan.demand.change import gain_over, threshold
 from servingplan.demand.estimate import Estimate, estimate
 from servingplan.demand.signals import COUNTS_REFUSED

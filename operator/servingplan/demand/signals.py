@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, seconds_of
+from servingplan.api.scalars import seconds_of
+from servingplan.api.v1alpha1 import Model, PlanSpec
 from servingplan.demand.counts import Interval, Step, cleaned, counter_steps, gauge_steps, merged
 from servingplan.demand.split import shares
 from servingplan.render.names import arrivals_prefix

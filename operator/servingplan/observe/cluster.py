@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from servingplan.api.v1alpha1 import PlanSpec, Resize, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import (
     CONFIG_MAPS,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from servingplan.api.v1alpha1 import PlanSpec, seconds_of
+from servingplan.api.scalars import seconds_of
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.demand.adopt import declared_rates, most_believable
 from servingplan.demand.change import latest_change
 from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned

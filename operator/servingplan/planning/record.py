@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import NodePool, PlanSpec, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import LiveObject, Observation

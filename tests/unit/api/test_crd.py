@@ -6,6 +6,7 @@ import pytest
 
 from servingplan.api import v1alpha1
 from servingplan.api.crd import crd_yaml, custom_resource_definition, structural_schema
+from servingplan.api.wire import Wire
 
 ROOT = Path(__file__).parents[3]
 FILE = "llmservingplans.servingplan.dev.yaml"
@@ -70,7 +71,7 @@ def test_each_rule_stands_in_the_schema_with_the_message_that_python_gives():
     in_python = {
         rule.message
         for part in vars(v1alpha1).values()
-        if isinstance(part, type) and issubclass(part, v1alpha1.Wire)
+        if isinstance(part, type) and issubclass(part, Wire)
         for rule in part.rules
     }
     on_whole_plan = {rule["message"] for rule in v1alpha1.PLAN_RULES}

@@ -9,7 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.api.v1alpha1 import PlanSpec, name_problem, parse_spec, seconds_of
+from servingplan.api.parse import name_problem, parse_spec
+from servingplan.api.scalars import seconds_of
+from servingplan.api.v1alpha1 import PlanSpec
 
 PLAN = yaml.safe_load((Path(__file__).parents[2] / "golden" / "render" / "plan.yaml").read_text())
 SMALLEST = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.classes.cells import cells_of
 from servingplan.classes.cost import Fine, Price, enough_for, finest, price_of, with_classes
 from servingplan.classes.fit import fit

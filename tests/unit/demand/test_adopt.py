@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.demand.adopt import LARGEST_RISE, at_rates, choose, declared_rates, most_believable
 from servingplan.demand.counts import believable
 from servingplan.model.fleet import AdoptedDemand

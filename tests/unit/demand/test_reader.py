@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.observe import demand as reader
 from servingplan.observe.demand import LONGEST_PAUSE_SECONDS, POLL_SECONDS, DemandReader
 from servingplan.observe.prometheus import ReadingError

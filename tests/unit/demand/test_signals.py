@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from servingplan.api.v1alpha1 import RequestClass, parse_spec
+from servingplan.api.parse import parse_spec
+from servingplan.api.v1alpha1 import RequestClass
 from servingplan.demand.signals import signals
 from servingplan.demand.split import shares
 from servingplan.render.names import arrivals_prefix

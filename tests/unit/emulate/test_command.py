@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from servingplan.api.v1alpha1 import parse_spec
+from servingplan.api.parse import parse_spec
 from servingplan.render.deployment import replica_template
 
 

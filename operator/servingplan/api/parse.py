@@ -1,0 +1,59 @@
+"""A spec as it comes, or every mistake in it."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from servingplan.api.v1alpha1 import LONGEST_PLAN_NAME, PLAN_RULES, PlanSpec
+from servingplan.errors import InputError
+
+
+def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
+    """The spec, or every mistake in it, each with its field, its value and what to do."""
+    try:
+        return PlanSpec.model_validate(raw), ()
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # A list whose item is wrong is reported as too short as well: only the item helps.
+        inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+        return None, tuple(
+            _input_error(problem)
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"] not in inner
+        )
+
+
+def name_problem(name: str, spec: PlanSpec) -> InputError | None:
+    """What is wrong with a plan's name, alone or beside its spec."""
+    if len(name) > LONGEST_PLAN_NAME:
+        return InputError("metadata.name", name, PLAN_RULES[0]["message"])
+    if spec.gateway.config_map == f"{name}-plan":
+        return InputError("spec.gateway.configMap", spec.gateway.config_map, PLAN_RULES[1]["message"])
+    return None
+
+
+def _input_error(problem: ErrorDetails) -> InputError:
+    kind, location, value = problem["type"], problem["loc"], problem.get("input")
+    if kind == "missing":
+        value = None
+    elif kind == "rule":
+        field = problem["ctx"]["field"]
+        location = (*location, field)
+        value = value.get(field) if isinstance(value, dict) else value
+    return InputError(_path(location), value, _advice(kind, problem["msg"]))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = "spec"
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text
+
+
+def _advice(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is required; add it"
+    if kind == "extra_forbidden":
+        return "is not a field of LLMServingPlan; remove it or correct its spelling"
+    return message.removeprefix("Value error, ")
