@@ -7,7 +7,8 @@ import pytest
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.question import Pool, Question, RequestClass, Shape, SurviveRule
 from servingplan.solve import solve
-from servingplan.verify import can_serve, verify
+from servingplan.verify import verify
+from servingplan.verify.survival import can_serve
 from tests.unit.solve.questions import random_question, worked_example
 
 CORRUPTIONS = 500

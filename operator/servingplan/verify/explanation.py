@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from servingplan.model.answer import Answer, Clash, Level, WhatIf
 from servingplan.model.question import Question
+from servingplan.verify.case import TOLERANCE, same
 
-TOLERANCE = 1e-6
 NOT_OF_THE_QUESTION = "slo-percent"
 UNITS: dict[str, Callable[[float], float]] = {
     "budget": lambda now: now + 1,
@@ -96,7 +96,7 @@ def _worth_holds(where: str, limits: Mapping[str, float], what_if: WhatIf, answe
         yield f"{where}: level is {what_if.level}; recomputed it is {level}"
         return
     for field, told, found in (("gain", what_if.gain, gain), ("at_most", what_if.at_most, at_most)):
-        if abs(told - found) > TOLERANCE * max(abs(told), abs(found)) + 1e-12:
+        if not same(told, found):
             yield f"{where}: {field} is {told}; the levels of both answers make it {found}"
     if what_if.distinguishable != sure:
         yield f"{where}: distinguishable is {what_if.distinguishable}; the bounds of both answers make it {sure}"
