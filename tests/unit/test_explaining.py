@@ -18,7 +18,7 @@ from servingplan.verify import verify
 from tests.simulated.driver import exact
 from tests.simulated.plans import model, operator, plan
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from servingplan.api.matching import class_of, default_class, matching_order
 from servingplan.api.v1alpha1 import Match, Model, RequestClass
 
-thorough = settings(derandomize=True, max_examples=100, deadline=None)
+thorough = settings(max_examples=100)
 tokens = st.integers(1, 60)
 
 

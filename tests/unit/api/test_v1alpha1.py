@@ -218,7 +218,7 @@ def test_other_words_are_no_durations(text):
         seconds_of(text)
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.decimals(0, 10**6, places=4))
 def test_decimals_come_back_as_they_went_in(value):
     spec, _ = parse_spec({**SMALLEST, "budget": {"dollarsPerHour": format(value, "f")}})

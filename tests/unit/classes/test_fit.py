@@ -15,7 +15,7 @@ from servingplan.classes.tally import OTHER_MODELS, Sums, Tally, total
 from servingplan.classes.work import bound_of, pace_of, replicas_on
 from servingplan.profiles.catalogue import find_gpu, find_model
 
-thorough = settings(derandomize=True, max_examples=40, deadline=None)
+thorough = settings(max_examples=40)
 MODEL = find_model("llama-3.1-8b")
 REPLICAS, _ = replicas_on(
     [find_gpu("L40S"), find_gpu("H100-SXM-80GB")], model=MODEL, precision="bf16", context_tokens=20_000

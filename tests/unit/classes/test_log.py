@@ -13,7 +13,7 @@ from servingplan.classes.request import BadRow, FieldError, Request, length, sec
 from servingplan.emulate import text
 from servingplan.errors import InputError
 
-thorough = settings(derandomize=True, max_examples=100, deadline=None)
+thorough = settings(max_examples=100)
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from servingplan.classes.split import Rectangle, best_splits
 
-thorough = settings(derandomize=True, max_examples=60, deadline=None)
+thorough = settings(max_examples=60)
 
 
 def intervals(count):

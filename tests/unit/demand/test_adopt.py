@@ -15,7 +15,7 @@ from tests.unit.demand.arrivals import counted
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY, OTHER = "m/chat", "m/long"
-PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
+PROPERTY = settings(max_examples=60)
 
 
 def spec_of(declared="10", **prometheus):

@@ -12,7 +12,7 @@ from servingplan.demand.change import dispersion, gain_over, latest_change, like
 from servingplan.demand.estimate import estimate
 from tests.unit.demand.arrivals import START, counted
 
-PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
+PROPERTY = settings(max_examples=60)
 POLL_SECONDS = 10.0
 BEFORE_SECONDS = 3600
 

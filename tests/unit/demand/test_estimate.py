@@ -8,7 +8,7 @@ from servingplan.demand.estimate import LARGEST_PATTERN, LARGEST_TREND, estimate
 from tests.unit.demand.arrivals import START, counted
 
 DAY, HOUR = 86_400, 3_600
-PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
+PROPERTY = settings(max_examples=60)
 
 
 def estimated(stream, **more):

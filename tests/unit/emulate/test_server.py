@@ -50,8 +50,12 @@ class Client:
             for sample in family.samples
         }
 
+    async def crawl(self, factor):
+        """What is asked for from now on takes so many times as long: long enough to meet it under way on any machine."""
+        assert await self.fail(mode="slow", factor=factor) == 200
+
     async def until(self, condition):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (the emulator has no event for it)
                 await asyncio.sleep(0.002)
 
@@ -111,11 +115,16 @@ async def test_an_answer_and_its_stream_say_the_same(emulate):
 
 
 async def test_a_chat_stream_begins_with_the_role_and_comes_in_parts(emulate):
-    async with emulate(options=Options(speed=1.0)) as client, client.chat(max_tokens=40, stream=True) as response:
-        parts = await events(response)
+    async with emulate() as client:
+        await client.crawl(factor=2000)
+        async with client.chat(max_tokens=400, stream=True) as response:
+            first, _, part, _ = [await response.content.readline() for _ in range(4)]
+            assert client.live.engine.running == 1
+            client.live.fail(Failure())
+            parts = [json.loads(line.removeprefix(b"data: ")) for line in (first, part)] + await events(response)
     assert parts[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert len(parts) > 3  # one a token, unless the machine is very busy
-    assert len("".join(part["choices"][0]["delta"]["content"] for part in parts).split()) == 40
+    assert parts[1]["choices"][0]["delta"]["content"]
+    assert len("".join(part["choices"][0]["delta"]["content"] for part in parts).split()) == 400
 
 
 async def test_an_answer_without_a_limit_ends_by_itself(emulate):
@@ -182,7 +191,7 @@ async def test_times_follow_the_engine(emulate):
         waited = (loop.time() - began) * 10
         expected = client.live.engine.tally.end_to_end.total
     assert expected > 1
-    assert expected <= waited + 1e-6 < expected + 10 * 5  # a busy machine may keep the client waiting
+    assert expected <= waited + 1e-6 < expected + 10 * 60  # a busy machine may keep the client waiting
 
 
 async def test_metrics_have_vllms_names_and_add_up(emulate):
@@ -228,26 +237,30 @@ async def test_a_client_that_goes_away_frees_its_slot(emulate):
 
 
 async def test_slow_start(emulate):
-    async with emulate(options=Options(startup_seconds=0.2)) as client:
+    async with emulate(options=Options(startup_seconds=1000)) as client:
         assert await client.status("/health") == 503
         async with client.chat() as response:
             assert response.status == 503
             assert response.headers["Retry-After"] == "1"
+    async with emulate(options=Options(startup_seconds=0.2)) as client:
         await client.until(lambda: client.live.state is State.READY)
         assert await client.status("/health") == 200
 
 
 async def test_drain_lets_streams_finish_and_takes_nothing_new(emulate):
-    async with emulate(options=Options(speed=5.0)) as client, client.chat(max_tokens=60, stream=True) as response:
-        await client.until(lambda: client.live.engine.running == 1)
-        drain = asyncio.create_task(client.emulation.drain())
-        await client.until(lambda: client.live.state is State.DRAINING)
-        assert await client.status("/health") == 503
-        async with client.chat() as refused:
-            assert refused.status == 503
-        parts = await events(response)
-        assert parts[-1]["choices"][0]["finish_reason"] == "length"
-        assert await drain
+    async with emulate(options=Options(speed=100.0, drain_seconds=1e5)) as client:
+        await client.crawl(factor=1000)
+        async with client.chat(max_tokens=600, stream=True) as response:
+            await client.until(lambda: client.live.engine.running == 1)
+            drain = asyncio.create_task(client.emulation.drain())
+            await client.until(lambda: client.live.state is State.DRAINING)
+            assert await client.status("/health") == 503
+            async with client.chat() as refused:
+                assert refused.status == 503
+            client.live.engine.slowdown = 1
+            parts = await events(response)
+            assert parts[-1]["choices"][0]["finish_reason"] == "length"
+            assert await drain
 
 
 async def test_drain_ends_at_its_limit(emulate):
@@ -279,6 +292,7 @@ async def test_it_fails_as_it_is_asked_to(emulate):
 @pytest.mark.slow
 async def test_a_hung_engine_answers_nothing_and_goes_on_where_it_stood(emulate):
     async with emulate() as client:
+        await client.crawl(factor=1000)
         running = asyncio.create_task(client.chat(max_tokens=2000).__aenter__())
         await client.until(lambda: client.live.engine.running == 1)
         await client.fail(mode="hang")
@@ -297,6 +311,7 @@ async def test_a_hung_engine_answers_nothing_and_goes_on_where_it_stood(emulate)
 
 async def test_a_crash_cuts_the_streams_and_closes_the_port_until_it_is_over(emulate):
     async with emulate([SHAPE, SHAPE]) as client:
+        await client.crawl(factor=1000)
         async with client.chat(max_tokens=4000, stream=True) as response:
             await client.until(lambda: client.live.engine.running == 1)
             assert await client.fail(mode="crash", after_seconds=1) == 200

@@ -29,7 +29,7 @@ def asked(chat=True, **fields):
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=60) | bodies.map(lambda body: json.dumps(body).encode()), st.booleans())
 def test_any_body_is_read_or_refused(body, chat):
     try:

@@ -213,14 +213,14 @@ def test_the_page_is_served_until_the_end_of_the_block():
     exporter.plan("llm", "chat")
     address = f"127.0.0.1:{free_port()}"
     with exporter.serving(address):
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         assert 'servingplan_build_info{version="' in text
         assert "process_cpu_seconds_total" in text
         with pytest.raises(InputError, match="cannot be listened on"), Exporter().serving(address):
             pass
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"http://{address}/metrics", timeout=5)
+        urllib.request.urlopen(f"http://{address}/metrics", timeout=60)
 
 
 @pytest.mark.parametrize("address", ["8081", ":8081", "host:", "host:port", "host:0", "host:70000"])

@@ -93,7 +93,7 @@ POOLS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     pools=POOLS,
     model=st.sampled_from(["llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b"]),

@@ -20,7 +20,7 @@ def every_split(layers, seconds):
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(layers=st.integers(1, 10), seconds=st.lists(RISING, min_size=1, max_size=4))
 def test_no_split_has_a_faster_slowest_stage_or_with_that_a_smaller_sum(layers, seconds):
     found = split_layers(layers, seconds)
@@ -34,7 +34,7 @@ def test_no_split_has_a_faster_slowest_stage_or_with_that_a_smaller_sum(layers, 
     assert (max(times), sum(times)) == best[0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(layers=st.integers(2, 128), speeds=st.lists(st.floats(0.1, 10), min_size=1, max_size=8))
 def test_an_even_split_is_never_better(layers, speeds):
     if len(speeds) > layers:
@@ -46,7 +46,7 @@ def test_an_even_split_is_never_better(layers, speeds):
     assert slowest <= max(row[held - 1] for row, held in zip(seconds, even, strict=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     layers=st.integers(1, 128),
     stages=st.lists(st.tuples(st.floats(0.1, 10), st.integers(0, 128)), min_size=1, max_size=8),

@@ -61,7 +61,7 @@ def test_a_network_between_the_stages_costs_time():
     assert 0.5 * inside.requests_per_second < between.requests_per_second < inside.requests_per_second
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     model=st.sampled_from(MODELS),
     precision=st.sampled_from(["bf16", "fp8", "int4"]),
@@ -88,7 +88,7 @@ def test_no_stage_holds_more_bytes_than_it_has(model, precision, gpus, tp, conte
         assert needed <= tp * (0.9 * gpu.usable_bytes - RESERVED_BYTES_PER_GPU) * (1 + 1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     model=st.sampled_from(MODELS[:2]),
     gpus=st.lists(st.sampled_from(GPUS), min_size=2, max_size=4),

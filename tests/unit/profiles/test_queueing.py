@@ -90,7 +90,7 @@ def test_the_percentile_holds_in_a_simulated_queue(slots_per_copy, copies, perce
     assert late == pytest.approx(1 - percentile / 100, rel=0.25)
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     percentile=st.floats(50, 99.9),
     slots=st.integers(1, 1024),

@@ -129,7 +129,7 @@ def test_stages_add_rate_but_not_speed():
     assert replica(pp=3).imbalance == pytest.approx(33 / 32)
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     batch=st.integers(1, 1024),
     input_tokens=st.integers(1, 30_000),

@@ -8,7 +8,7 @@ from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.render.admission import admitted_parts
 from tests.unit.render.test_routing import document
 
-thorough = settings(derandomize=True, max_examples=300, deadline=None)
+thorough = settings(max_examples=300)
 CLASSES = ("long-in", "chat")
 MEASURED = tuple(f"m/{name}" for name in CLASSES)
 OF_WEIGHTS = 2e-4

@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "render"
 RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
 PLAN = PlanObject(namespace="llm", name="chat", uid="0b51e7a2", generation=1, spec=RAW)
 PUBLIC = HttpRoute.model_validate({"parentRefs": [{"name": "public"}]})
-thorough = settings(derandomize=True, max_examples=100, deadline=None)
+thorough = settings(max_examples=100)
 
 
 def entry(name, weights=None, *, match=None, admitted=None):

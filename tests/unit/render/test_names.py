@@ -14,7 +14,7 @@ LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 plans = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", fullmatch=True)
 models = st.one_of(st.from_regex(r"[!-~]{1,128}", fullmatch=True), st.text(min_size=1, max_size=128))
 digests = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
-thorough = settings(derandomize=True, max_examples=100, deadline=None)
+thorough = settings(max_examples=100)
 
 
 @thorough

@@ -19,7 +19,7 @@ from servingplan.render.nginx import number_at_least
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
 ROUTING = GOLDEN / "routing.json"
 RENDERINGS = {"nginx": "nginx-split.conf", "haproxy": "haproxy.cfg"}
-quick = settings(derandomize=True, max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 
 @pytest.mark.parametrize("gateway", RENDERINGS)

@@ -18,7 +18,7 @@ SUFFIXES = {
     "": Fraction(1),
 }
 del SUFFIXES["-"]
-thorough = settings(derandomize=True, max_examples=200, deadline=None)
+thorough = settings(max_examples=200)
 written = st.builds(
     lambda number, suffix: f"{number}{suffix}",
     st.one_of(

@@ -19,7 +19,7 @@ from servingplan.render.routing import (
     schema,
 )
 
-thorough = settings(derandomize=True, max_examples=100, deadline=None)
+thorough = settings(max_examples=100)
 PLAN = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
 CLASSES = ("long-in", "chat")
 SCHEMA = jsonschema.Draft202012Validator(schema())

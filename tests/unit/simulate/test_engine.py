@@ -138,7 +138,7 @@ paces = st.sampled_from(sorted(PACES))
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(requests_lists, limits, paces)
 def test_it_does_what_the_plain_scheduler_does(requests, limit, key):
     engine = Engine(PACES[key], max_num_seqs=limit[0], max_num_batched_tokens=limit[1])
@@ -159,7 +159,7 @@ def test_short_memory_preempts_and_everything_is_served_all_the_same():
     assert engine.free_blocks == engine.pace.kv_blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(requests_lists, limits, paces, st.floats(0.001, 0.05))
 def test_what_holds_at_every_iteration(requests, limit, key, step):
     """Blocks are within the limit and add up; the queue moves in order of arrival; tokens are conserved."""
@@ -193,7 +193,7 @@ def test_what_holds_at_every_iteration(requests, limit, key, step):
     assert [sequence.finished for sequence in again] == [sequence.finished for sequence in served]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(requests_lists, limits, paces, st.randoms(use_true_random=False))
 def test_aborts_give_everything_back(requests, limit, key, chance):
     engine = Engine(PACES[key], max_num_seqs=limit[0], max_num_batched_tokens=limit[1])

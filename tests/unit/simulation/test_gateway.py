@@ -106,7 +106,7 @@ EDITS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6)
 @given(edits=EDITS, ticks=st.integers(0, 6), silent=st.booleans())
 def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks, silent):
     driver = operator(with_gateway(model(rate="10"), pools=[fixed(gpus=4)], budget="40"), nodes=3, gateway_ticks=ticks)

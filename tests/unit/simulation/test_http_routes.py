@@ -251,7 +251,7 @@ def test_a_plan_that_goes_takes_weights_away_first():
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6)
 @given(edits=EDITS, ticks=st.integers(0, 6), slices=st.integers(0, 3))
 def test_no_replica_is_taken_from_a_gateway_that_still_sends_to_it(edits, ticks, slices):
     times = {"route_ticks": ticks, "slice_ticks": slices}

@@ -1,14 +1,12 @@
 """Random plans through random events: the driver watches every write, and in the end the cluster is what is planned."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
-MODEST = settings(
-    max_examples=6, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+MODEST = settings(max_examples=6)
 
 numbers = st.integers(0, 99)
 events = st.lists(

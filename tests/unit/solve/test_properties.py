@@ -10,7 +10,7 @@ from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, solve
 
 EXACT = 1e-9
-always = settings(derandomize=True, deadline=None, max_examples=25, database=None)
+always = settings(max_examples=25)
 seeds = st.integers(min_value=0, max_value=10_000)
 
 
