@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -42,13 +41,16 @@ from e2e.cluster.ports import free_ports
 from e2e.cluster.stages import PodTimes
 
 _FOLDER_PREFIX = "servingplan-cluster-"
-_START_SECONDS = 60
+_START_SECONDS = 300
+"""Some fifty times what it takes: this ends what hangs, and a machine may be slow."""
+_REQUEST_SECONDS = 60
 _POLL_SECONDS = 0.05
 _LOOPBACK = "127.0.0.1"
 _SERVICE_RANGE = "10.96.0.0/16"
 _POD_RANGE = "10.244.0.0/16"
 _NODE_ADDRESS = "192.0.2.1"  # of no machine (RFC 5737); all nodes say they have it
 _RATE_FLAGS = ("--kube-api-qps=500", "--kube-api-burst=1000")  # the defaults give 20 to 30 pods a second
+_DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -158,10 +160,14 @@ class ControlPlane:
         """Environment for commands against this cluster: ``KUBECONFIG`` set, the built programs first on the path."""
         folders = [str(binaries.program(name).parent) for name in ("kubectl", "helm")]
         return {
-            **os.environ,
+            **self._client_environment(),
             "KUBECONFIG": str(self.kubeconfig),
             "PATH": os.pathsep.join([*folders, os.environ["PATH"]]),
         }
+
+    def _client_environment(self) -> dict[str, str]:
+        # By default kubectl keeps what a server has told it under the server's port, which others had before.
+        return {**os.environ, "KUBECACHEDIR": str(self.folder / "kubectl-cache")}
 
     @property
     def authority(self) -> Path:
@@ -175,7 +181,8 @@ class ControlPlane:
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Output of a kubectl command. Raises ``StartError`` with its words if it fails."""
         command = [str(binaries.program("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True)
+        environment = self._client_environment()
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise StartError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()[-2000:]}")
         return done.stdout
@@ -289,6 +296,8 @@ class ControlPlane:
             "--controllers=*,-nodeipam",
             "--leader-elect=false",
             f"--endpointslice-updates-batch-period={self._endpoint_batch_seconds:g}s",
+            # Simulated nodes are told to fail; that their heart beats late says something of this machine alone.
+            *(["--node-monitor-grace-period=5m"] if self._network is None else []),
             *self._serving_flags("kube-controller-manager"),
             *_RATE_FLAGS,
         )
@@ -416,21 +425,35 @@ class ControlPlane:
             time.sleep(_POLL_SECONDS)
 
     def install_crds(self, files: Sequence[Path]) -> None:
-        """Create custom resource definitions, one per YAML file, and wait until they are served."""
+        """Create custom resource definitions, one per YAML file, and wait until clients find what they define."""
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        made = []
+        made: list[dict[str, Any]] = []
         for file in files:
             status, body = self._request("POST", f"{self.server}{path}", file.read_bytes(), "application/yaml")
             if status != 201:
                 raise StartError(f"{file.name} was refused: {body.decode(errors='replace')[:2000]}")
-            made.append(json.loads(body)["metadata"]["name"])
+            made.append(json.loads(body)["spec"])
+        for spec in made:
+            for version in spec["versions"]:
+                listed = f"{self.server}/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}?limit=1"
+                if version["served"]:
+                    self._wait("kube-apiserver", self._answers(listed))
+        named = {(spec["group"], spec["names"]["plural"]) for spec in made}
+        self._wait("kube-apiserver", lambda: named <= self._discovered())
 
-        def established(name: str) -> bool:
-            _, body = self._request("GET", f"{self.server}{path}/{name}")
-            return is_established(json.loads(body))
-
-        for name in made:
-            self._wait("kube-apiserver", partial(established, name))
+    def _discovered(self) -> set[tuple[str, str]]:
+        """Groups and plurals that clients are told of, some time after they are served."""
+        try:
+            _, body = self._request("GET", f"{self.server}/apis", accept=_DISCOVERY)
+            groups = json.loads(body)["items"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            return set()
+        return {
+            (group["metadata"]["name"], item["resource"])
+            for group in groups
+            for version in group.get("versions", ())
+            for item in version.get("resources", ())
+        }
 
     def _answers(self, url: str) -> Callable[[], bool]:
         """Condition: a GET of the URL gives 200."""
@@ -443,16 +466,19 @@ class ControlPlane:
 
         return answers
 
-    def _request(self, method: str, url: str, body: bytes = b"", content_type: str = "") -> tuple[int, bytes]:
+    def _request(
+        self, method: str, url: str, body: bytes = b"", content_type: str = "", accept: str = "application/json"
+    ) -> tuple[int, bytes]:
         scheme, _, rest = url.partition("://")
         host, slash, path = rest.partition("/")
         connection = (
-            http.client.HTTPSConnection(host, context=self._tls, timeout=10)
+            http.client.HTTPSConnection(host, context=self._tls, timeout=_REQUEST_SECONDS)
             if scheme == "https"
-            else http.client.HTTPConnection(host, timeout=10)
+            else http.client.HTTPConnection(host, timeout=_REQUEST_SECONDS)
         )
         try:
-            connection.request(method, slash + path, body or None, {"Content-Type": content_type} if body else {})
+            headers = {"Accept": accept, **({"Content-Type": content_type} if body else {})}
+            connection.request(method, slash + path, body or None, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
@@ -491,17 +517,17 @@ def say_to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def is_established(crd: Mapping[str, Any]) -> bool:
-    """Whether the API server serves the kind. For a moment after its creation the conditions are null, which
-    ``kubectl wait`` takes for an error."""
-    conditions = (crd.get("status") or {}).get("conditions") or []
-    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
-
-
 def wait_until_established(kubectl: Callable[..., str], name: str) -> None:
-    """Until the API server serves the kind of this CustomResourceDefinition."""
+    """Until clients find the kind of this CustomResourceDefinition, and the API server serves it.
+
+    Its condition ``Established`` comes before both.
+    """
     deadline = time.monotonic() + _START_SECONDS
-    while not is_established(json.loads(kubectl("get", "crd", name, "-o", "json"))):
-        if time.monotonic() > deadline:
-            raise StartError(f"{name} was not served after {_START_SECONDS} s")
+    while True:
+        try:
+            kubectl("get", name, "--all-namespaces", "--output=name")
+            return
+        except (StartError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
         time.sleep(_POLL_SECONDS)

@@ -35,7 +35,8 @@ _ENVOY_VERSION = "1.40.0"
 _API_KINDS = ("gatewayclasses", "gateways", "httproutes", "referencegrants")
 _OWN_KINDS = ("envoyproxies", "backendtrafficpolicies")
 _XDS_PORT = 18000
-_START_SECONDS = 60
+_STOP_SECONDS = 20
+_START_SECONDS = 300
 # A root that looks like the machine's, entry by entry, in a tmpfs of this mount namespace.
 _ENTER = """\
 set -e
@@ -123,7 +124,7 @@ class EnvoyGateway:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
             try:
-                self.process.wait(5)
+                self.process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -140,14 +141,21 @@ class EnvoyGateway:
 
     @staticmethod
     def gateway(name: str, *, namespace: str, port: int) -> dict[str, Any]:
-        """A Gateway with one HTTP listener, for which the controller starts an Envoy."""
+        """A Gateway with one HTTP listener for routes of all namespaces. The controller starts an Envoy for it."""
         return {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "Gateway",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
                 "gatewayClassName": CLASS,
-                "listeners": [{"name": "http", "protocol": "HTTP", "port": port}],
+                "listeners": [
+                    {
+                        "name": "http",
+                        "protocol": "HTTP",
+                        "port": port,
+                        "allowedRoutes": {"namespaces": {"from": "All"}},
+                    }
+                ],
             },
         }
 

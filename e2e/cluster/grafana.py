@@ -20,7 +20,8 @@ import yaml
 from e2e.cluster.debian import NotToBeHadError
 from e2e.cluster.ports import free_port
 
-START_SECONDS = 60
+START_SECONDS = 180
+QUERY_SECONDS = 60
 SOURCE = "prometheus-here"
 """Uid of the data source."""
 
@@ -85,7 +86,7 @@ class GrafanaProcess:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=QUERY_SECONDS)
 
     def words(self) -> str:
         """What it has logged."""
@@ -93,7 +94,7 @@ class GrafanaProcess:
 
     def get(self, path: str) -> Any:
         """What it answers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=QUERY_SECONDS) as answer:
             return json.load(answer)
 
     def rows_of(self, query: dict[str, Any], *, minutes: int = 5) -> list[Any]:
@@ -106,7 +107,7 @@ class GrafanaProcess:
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=QUERY_SECONDS) as answer:
             result: dict[str, Any] = json.load(answer)["results"][query["refId"]]
         if "error" in result:
             raise OSError(f"{query['expr']}: {result['error']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from kubernetes import client
@@ -100,7 +101,11 @@ def delete(api: client.ApiClient, *names: str, with_pods: bool = False) -> None:
         core.delete_node(name)
         if with_pods:
             for pod in core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}").items:
-                core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
+                try:
+                    core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
+                except client.ApiException as error:
+                    if error.status != HTTPStatus.NOT_FOUND:  # else the collector was faster
+                        raise
 
 
 def cordon(api: client.ApiClient, name: str, *, cordoned: bool = True) -> None:

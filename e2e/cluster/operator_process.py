@@ -13,11 +13,13 @@ from typing import Any, Self
 import yaml
 
 from e2e.cluster import binaries, service_account
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.control_plane import ControlPlane, wait_until_established
+from e2e.cluster.rights import wait_until_granted
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "servingplan"
 NAMESPACE = "servingplan-system"
 RELEASE = "servingplan"
+_STOP_SECONDS = 60
 
 
 def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -42,12 +44,19 @@ def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any
     return [item for item in yaml.safe_load_all(rendered) if item]
 
 
-def install(kubectl_apply: Any, values: Mapping[str, Any] | None = None) -> str:
-    """Apply the chart without its Deployment (the process takes its place); returns the ServiceAccount's name."""
+def install(cluster: ControlPlane, values: Mapping[str, Any] | None = None) -> str:
+    """Apply the chart without its Deployment (the process takes its place), and wait until all of it is in force.
+
+    Returns the ServiceAccount's name.
+    """
     objects = chart_objects(values)
-    kubectl_apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    kubectl_apply(*(item for item in objects if item["kind"] == "CustomResourceDefinition"))
-    kubectl_apply(*(item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment")))
+    definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *definitions)
+    cluster.apply(*(item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment")))
+    for item in definitions:
+        wait_until_established(cluster.kubectl, item["metadata"]["name"])
+    with cluster.client() as client:
+        wait_until_granted(client, objects)
     return next(item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount")
 
 
@@ -72,7 +81,7 @@ class OperatorProcess:
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        account = install(self._cluster.apply, self._values)
+        account = install(self._cluster, self._values)
         kubeconfig = service_account.write_kubeconfig(
             self._cluster.kubeconfig, NAMESPACE, account, self._log.with_suffix(".kubeconfig"), server=self._server
         )
@@ -100,7 +109,7 @@ class OperatorProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(timeout=15)
+                self.process.wait(timeout=_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -1,57 +1,52 @@
 """Ports for servers that a test starts.
 
-A port that the kernel names free may be anybody's a moment later: another server's, or the near end of a connection.
-So each process takes a block of ports outside the range from which Linux gives ports by itself (32768 and up), and hands
-them out in turn.
+What nobody listens on now may be another's by the time the server does. So every process has a block of ports of its
+own, below those that a system gives to whoever asks for any, and uses up the block before it gives one out again.
 """
 
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from functools import cache
 from itertools import cycle
 
-_BLOCKS = range(20_000, 30_000, 200)
-"""Below the ports of NodePort Services (30000 and up), above those that gateways and kubelets choose for themselves."""
-
-
-class _Block:
-    """Nobody else has it while this process listens on its first port."""
-
-    def __init__(self) -> None:
-        first = next(filter(_take, _BLOCKS), None)
-        if first is None:
-            raise RuntimeError(f"somebody listens on the first port of every block of {_BLOCKS}")
-        self._ports = cycle(range(first + 1, first + _BLOCKS.step))
-
-    def next(self, host: str) -> int:
-        return next(port for port in self._ports if _is_free(host, port))
-
-
-def _take(first: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", first)).detach()  # open until the process ends
-    except OSError:
-        return False
-    return True
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        with closing(socket.create_server((host, port))):
-            return True
-    except OSError:
-        return False
-
-
-_block: _Block | None = None
+_FIRST_PORTS = range(20_000, 30_000, 200)
+"""Below NodePorts, above what gateways and kubelets choose for themselves."""
 
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
-    """So many ports that nobody listens on, all different."""
-    global _block
-    _block = _block or _Block()
-    return [_block.next(host) for _ in range(count)]
+    """So many ports that nobody listens on, all different. Raises ``OSError`` if this process has so many no more."""
+    found: list[int] = []
+    for _ in range(_FIRST_PORTS.step):
+        if len(found) == count:
+            return found
+        port = next(_own_block())
+        if _is_free(host, port):
+            found.append(port)
+    raise OSError(f"this process has no {count} ports left that nobody listens on")
 
 
 def free_port(*, host: str = "127.0.0.1") -> int:
     """A port that nobody listens on."""
     return free_ports(1, host=host)[0]
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _own_block() -> Iterator[int]:
+    """Ports that no other process is given: it passes a block by whose first port is bound."""
+    for first in _FIRST_PORTS:
+        with socket.socket() as held:
+            try:
+                held.bind(("127.0.0.1", first))
+            except OSError:
+                continue
+            held.detach()  # for as long as this process lives
+            return cycle(range(first + 1, first + _FIRST_PORTS.step))
+    raise OSError(f"{len(_FIRST_PORTS)} other processes keep ports for themselves")

@@ -22,7 +22,8 @@ from e2e.cluster.debian import NotToBeHadError as NotToBeHadError
 from e2e.cluster.ports import free_port
 
 VERSION = "2.42"
-START_SECONDS = 20
+START_SECONDS = 120
+QUERY_SECONDS = 60
 
 
 def program() -> Path:
@@ -111,7 +112,7 @@ class PrometheusProcess:
     def rows(self, query: str) -> list[dict[str, Any]]:
         """The series that a query finds now. Raises ``HTTPError`` where it is no query."""
         address = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=QUERY_SECONDS) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 

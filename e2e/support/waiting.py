@@ -10,7 +10,14 @@ PATIENCE = 3
 """How many times longer than a quiet machine needs is waited before something counts as not coming."""
 
 
-def wait_for[T](what: str, look: Callable[[], T], *, seconds: float, shown: Callable[[], object] | None = None) -> T:
+def wait_for[T](
+    what: str,
+    look: Callable[[], T],
+    *,
+    seconds: float,
+    shown: Callable[[], object] | None = None,
+    poll_seconds: float = _POLL_SECONDS,
+) -> T:
     """Look until what is seen is true, and return it. ``shown`` tells, when the time is up, what was there instead.
 
     ``seconds`` are those of a quiet machine: how busy this one is decides no test.
@@ -23,7 +30,7 @@ def wait_for[T](what: str, look: Callable[[], T], *, seconds: float, shown: Call
         if time.monotonic() > deadline:
             instead = f"; instead: {shown()}" if shown is not None else ""
             raise AssertionError(f"not within {PATIENCE * seconds:g} s: {what}{instead}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds)
 
 
 def hold[T](what: str, look: Callable[[], T], *, seconds: float, shown: Callable[[], object] | None = None) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,9 @@ import yaml
 from kubernetes import client
 
 from e2e.cluster import binaries
-from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.control_plane import ControlPlane, StartError
+from e2e.cluster.rights import wait_until_granted
+from e2e.support.waiting import wait_for
 from servingplan.render.names import PLAN_LABEL
 from tests.simulated.plans import operator, plan
 
@@ -127,9 +128,12 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def installed(cluster):
-    """Both ways to install, side by side."""
+    """Both ways to install, side by side, and what they grant in force."""
     for name, values in (("everywhere", EVERYWHERE), ("confined", {**CONFINED, "nameOverride": "planner"})):
-        cluster.apply(*rendered(name, values), field_manager="helm")
+        objects = rendered(name, values)
+        cluster.apply(*objects, field_manager="helm")
+        with cluster.client() as api:
+            wait_until_granted(api, objects)
     return {"everywhere": "everywhere-servingplan", "confined": "confined-planner"}
 
 
@@ -181,10 +185,12 @@ def test_every_rendered_object_is_accepted_by_the_api_server(cluster, installed)
 def test_the_operator_runs_under_the_restricted_pod_security_standard(cluster, installed):
     for release in installed:
         selector = f"app.kubernetes.io/instance={release}"
-        end = time.monotonic() + 15
-        while not cluster.kubectl("-n", RELEASE, "get", "pods", "-l", selector, "-o", "name"):
-            assert time.monotonic() < end, cluster.kubectl("-n", RELEASE, "get", "events")
-            time.sleep(0.2)
+        wait_for(
+            f"a pod of {release}",
+            lambda selector=selector: cluster.kubectl("-n", RELEASE, "get", "pods", "-l", selector, "-o", "name"),
+            seconds=20,
+            shown=lambda: cluster.kubectl("-n", RELEASE, "get", "events"),
+        )
 
 
 def test_the_operator_is_one_that_is_replaced_not_doubled():
@@ -359,7 +365,14 @@ def test_without_pool_kinds_there_are_no_rights_on_pools():
 def test_users_of_a_namespace_may_write_plans(cluster, installed):
     asked = ("auth", "can-i", "create", "llmservingplans.servingplan.dev", "-n", "llm", "--as=ann")
     cluster.kubectl("-n", "llm", "create", "rolebinding", "ann", "--clusterrole=edit", "--user=ann")
-    assert cluster.kubectl(*asked).strip() == "yes"
+
+    def may():
+        try:
+            return cluster.kubectl(*asked).strip() == "yes"
+        except StartError:  # says no by its exit status
+            return False
+
+    wait_for("ann may", may, seconds=20)
 
 
 @pytest.mark.parametrize(

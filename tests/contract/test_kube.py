@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import kubernetes.config
 import pytest
@@ -139,7 +138,7 @@ def test_a_watch_begins_with_what_is_there_and_tells_of_changes(kube):
     wait_for("a change is told", lambda: len(seen) > 1, seconds=10)
     made = kube.get(CONFIG_MAPS, "watched", namespace="default")
     kube.delete(CONFIG_MAPS, "watched", uid=made["metadata"]["uid"], namespace="default")
-    thread.join(10)
+    thread.join(60)
     assert [kind for kind, _ in seen] == ["ADDED", "MODIFIED", "DELETED"]
 
 
@@ -173,13 +172,15 @@ def test_a_kind_that_is_installed_while_we_run_is_found(kube):
     }
     definitions = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", False)
     kube.create(definitions, definition)
-    for _ in range(100):
+
+    def found():
         try:
-            found = kube.discover(*LEADER_WORKER_SET)
-            break
+            return kube.discover(*LEADER_WORKER_SET)
         except NotFound:
-            time.sleep(0.1)
-    assert found == Resource(LEADER_WORKER_SET[0], "leaderworkersets", LEADER_WORKER_SET[1], True)
+            return None
+
+    resource = Resource(LEADER_WORKER_SET[0], "leaderworkersets", LEADER_WORKER_SET[1], True)
+    assert wait_for("the kind is found", found, seconds=20) == resource
 
 
 def test_what_is_followed_begins_with_a_list_and_goes_on_from_it(kube):
