@@ -5,13 +5,14 @@ selectors.
 """
 
 import http.client
+import itertools
 import socket
 import statistics
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from e2e.cluster.envoy_gateway import EnvoyGateway
 from e2e.cluster.operator_process import OperatorProcess
 from e2e.cluster.ports import free_port
 from e2e.support import plans
+from e2e.support.waiting import wait_for
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
@@ -34,7 +36,8 @@ from servingplan.observe.cluster import Reader
 from servingplan.render.httproute import MOST_RULES, http_routes
 from servingplan.steps.routes import PENDING, complaints
 
-pytestmark = pytest.mark.cluster
+# An Envoy Gateway that another process runs is waited for.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 CRDS = sorted((Path(__file__).parents[2] / "charts" / "servingplan" / "crds").glob("*.yaml"))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway" / "httproute-limit.yaml"
 NAMESPACE, PLAN, GATEWAY = "llm", "chat", "public"
@@ -46,6 +49,11 @@ GUESTS = 24
 """Classes that come and go: more than one HTTPRoute holds."""
 SLOW_SECONDS = 16.0
 """Longer than the 15 s after which Envoy ends a request by itself."""
+ANSWER_SECONDS = 120.0
+"""No answer takes so long on the slowest machine."""
+BETWEEN = 25
+"""Answers of each class between two changes."""
+MARK = "mark.test"
 
 
 class Upstream(ThreadingHTTPServer):
@@ -137,6 +145,7 @@ class Stage:
         self.reader = Reader(api, pool_kinds=None)
         self.writer = Writer(api)
         self.uid = api.get(PLANS, PLAN, namespace=NAMESPACE)["metadata"]["uid"]
+        self._marks = itertools.count()
 
     def publish(self, routing):
         """As a turn does; gives the names that were written or deleted."""
@@ -158,10 +167,14 @@ class Stage:
 
     def settled(self, done, seconds=15):
         """The complaints, once they are as awaited."""
-        end = time.monotonic() + seconds
-        while not done(found := self.complaints()):
-            assert time.monotonic() < end, (found, self.gateway.words())
-            time.sleep(0.02)
+        found = []
+
+        def look():
+            found[:] = self.complaints()
+            return done(found)
+
+        shown = lambda: (found, self.gateway.words())  # noqa: E731
+        wait_for("the gateway's word", look, seconds=seconds, shown=shown, poll_seconds=0.02)
         return found
 
     def publish_all(self, routing):
@@ -172,29 +185,59 @@ class Stage:
     def follow(self, routing):
         """Publish, and wait for the gateway's word, and for its Envoy to have it too."""
         self.publish_all(routing)
-        time.sleep(0.2)
+        self.reach()
+
+    def reach(self):
+        """Wait until the Envoy has all HTTPRoutes as they stand: they come together, and with a redirect that is set last."""
+        aim = f"number-{next(self._marks)}.test"
+        redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": aim, "statusCode": 302}}
+        mark = {
+            "apiVersion": HTTP_ROUTES.api_version,
+            "kind": HTTP_ROUTES.kind,
+            "metadata": {"name": "mark", "namespace": "default"},
+            "spec": {
+                "parentRefs": [{"name": GATEWAY, "namespace": NAMESPACE}],
+                "hostnames": [MARK],
+                "rules": [{"filters": [redirect]}],
+            },
+        }
+        self.api.apply(HTTP_ROUTES, mark, manager="test", force=True)
+
+        def arrived():
+            with self.connection() as connection:
+                connection.request("GET", "/", headers={"host": MARK})
+                return aim in (connection.getresponse().getheader("location") or "")
+
+        wait_for("Envoy has the routes", arrived, seconds=20, shown=self.gateway.words, poll_seconds=0.02)
 
     def begin(self, routing):
         """Follow, and wait until every class is answered."""
         self.follow(routing)
         (model,) = routing["models"].values()
         for name in [item["name"] for item in model["classes"]]:
-            while {status for status, _ in self.ask(20, model="meta/llama", **{"class": name})} != {200}:
-                time.sleep(0.2)
+            self.becomes(
+                {200}, lambda name=name: {one for one, _ in self.ask(20, model="meta/llama", **{"class": name})}
+            )
+
+    def becomes(self, wanted, look):
+        """Wait until what is seen is as wanted: an upstream that is new is a moment behind its route."""
+        wait_for(f"the answers are {wanted}", lambda: look() == wanted, seconds=20, shown=look)
 
     def connection(self):
-        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30))
+        return closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS))
 
-    def ask(self, number=1, path="/", **headers):
-        """(status, body) of each request."""
+    def each(self, number, path="/", **headers):
+        """(status, body) of each request, one after the other."""
         named = {f"x-servingplan-{key}": value for key, value in headers.items()}
         with self.connection() as connection:
-            out = []
             for _ in range(number):
                 connection.request("GET", path, headers=named)
                 answer = connection.getresponse()
-                out.append((answer.status, answer.read().decode()))
-        return out
+                yield answer.status, answer.read().decode()
+
+    def ask(self, number=1, path="/", **headers):
+        """(status, body) of each request."""
+        return list(self.each(number, path, **headers))
 
 
 FIRST = document(entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 8500, "chat-b": 1500}))
@@ -221,15 +264,14 @@ def stage(tmp_path_factory):
             made = Stage(cluster, gateway, Kube(client), port)
             made.publish(FIRST)
             made.settled(lambda found: not found, seconds=60)
-            end = time.monotonic() + 30
-            while True:
+
+            def answers():
                 try:
-                    if made.ask(model="meta/llama")[0][0] == 200:
-                        break
-                except OSError:
-                    pass
-                assert time.monotonic() < end, gateway.words()
-                time.sleep(0.1)
+                    return made.ask(model="meta/llama")[0][0] == 200
+                except (OSError, http.client.HTTPException):
+                    return False
+
+            wait_for("the gateway answers", answers, seconds=60, shown=gateway.words)
             yield made
             made.reader.close()
     for one in upstreams.values():
@@ -246,8 +288,8 @@ def slow_answers(stage):
 
 def assert_share(counts, name, share):
     total = sum(counts.values())
-    # Four standard deviations of a random choice; Envoy Gateway is closer than that.
-    assert abs(counts[name] - total * share) <= 4 * (total * share * (1 - share)) ** 0.5, counts
+    # Six standard deviations of a random choice: once in 500 million runs.
+    assert abs(counts[name] - total * share) <= 6 * (total * share * (1 - share)) ** 0.5, counts
 
 
 def test_classes_are_split_as_planned(stage, slow_answers):
@@ -257,6 +299,7 @@ def test_classes_are_split_as_planned(stage, slow_answers):
     assert_share(counts, (200, "chat-a"), 0.85)
     assert set(stage.ask(20, model="meta/llama", **{"class": "long-in"})) == {(200, "chat-b")}
     both = {(200, name) for name in UPSTREAMS}
+    # 200 requests miss one of the two once in 10^14 runs.
     assert set(stage.ask(200, model="meta/llama")) == both, "without a class the default one takes it"
     assert set(stage.ask(200, model="meta/llama", **{"class": "odd"})) == both
     assert {status for headers in ({}, {"model": "gpt"}) for status, _ in stage.ask(**headers)} == {404}
@@ -287,7 +330,7 @@ def test_a_change_of_weights_is_followed(stage):
                     conditions = item["status"]["parents"][0]["conditions"]
                     if {one["observedGeneration"] for one in conditions} == {item["metadata"]["generation"]}:
                         acked = time.monotonic() - started
-                assert time.monotonic() - started < 10, stage.gateway.words()
+                assert time.monotonic() - started < 60, stage.gateway.words()
             followed.append(1000 * answered)
             acknowledged.append(1000 * acked)
     for what, times in (("followed", followed), ("acknowledged", acknowledged)):
@@ -295,40 +338,67 @@ def test_a_change_of_weights_is_followed(stage):
         print(f"{what}: p50 {ranked[49]:.0f} ms, p99 {ranked[98]:.0f} ms of {len(times)}")
 
 
-@contextmanager
-def load(stage, classes):
-    """Asks for each class from a thread of its own until the block ends; then has the answers by (class, status, body)."""
-    found, stop = Counter(), threading.Event()
+class Load:
+    """Asks from several threads until the block ends; then has the answers by (class, status, body).
 
-    def ask(name):
+    Each thread has a function that tells which class to ask for next, None for none.
+    """
+
+    def __init__(self, stage, classes):
+        self.answers = Counter()
+        self._stage, self._classes = stage, classes
+        self._counts = [0] * len(classes)
+        self._ended = threading.Event()
+
+    def __enter__(self):
+        self._threads = ThreadPoolExecutor(len(self._classes))
+        self._running = [self._threads.submit(self._ask, *item) for item in enumerate(self._classes)]
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._threads.shutdown()
+        for one in self._running:
+            self.answers += one.result()
+
+    def go_on(self, number=BETWEEN):
+        """Wait until every thread has had so many answers more."""
+        goals = [count + number for count in self._counts]
+
+        def reached():
+            for one in self._running:
+                if one.done():
+                    one.result()
+            return all(count >= goal for count, goal in zip(self._counts, goals, strict=True))
+
+        wait_for("more answers", reached, seconds=60)
+
+    def _ask(self, index, class_now):
         mine = Counter()
-        while not stop.is_set():
-            for status, body in stage.ask(50, model="meta/llama", **({"class": name} if name else {})):
+        while not self._ended.is_set():
+            name = class_now()
+            for status, body in self._stage.each(5, model="meta/llama", **({"class": name} if name else {})):
                 mine[name, status, body] += 1
+                self._counts[index] += 1
         return mine
 
-    with ThreadPoolExecutor(len(classes)) as threads:
-        running = [threads.submit(ask, name) for name in classes]
-        try:
-            yield found
-        finally:
-            stop.set()
-        for one in running:
-            found += one.result()
+
+def load(stage, *names):
+    """A thread for each class."""
+    return Load(stage, [lambda name=name: name for name in names])
 
 
 def test_no_request_is_lost_over_twenty_changes_of_weights(stage):
     stage.begin(FIRST)
-    with load(stage, ("long-in", "chat")) as answers:
+    with load(stage, "long-in", "chat") as running:
         for step in range(20):
             share = (step * 3700) % 10001
             weights = {name: weight for name, weight in zip(UPSTREAMS, (share, 10000 - share), strict=True) if weight}
             stage.publish(document(entry("long-in", {UPSTREAMS[step % 2]: 10000}), entry("chat", weights)))
             stage.settled(lambda found: not found)
-            time.sleep(0.1)
-    print(f"changes of weights: {dict(answers)}")
-    assert {status for _, status, _ in answers} == {200}
-    assert answers.total() > 1000
+            running.go_on()
+    print(f"changes of weights: {dict(running.answers)}")
+    assert {status for _, status, _ in running.answers} == {200}
 
 
 def test_no_request_is_lost_or_led_astray_while_classes_come_go_and_change_places(stage):
@@ -346,16 +416,16 @@ def test_no_request_is_lost_or_led_astray_while_classes_come_go_and_change_place
         [chat, code, guest, long_in],
     )
     stage.begin(document(*stay, default="chat"))
-    with load(stage, ("long-in", "chat", "code", "guest", None)) as answers:
+    with load(stage, "long-in", "chat", "code", "guest", None) as running:
         for step in range(EDITS):
             stage.publish_all(document(*orders[step % len(orders)], default="chat"))
-            time.sleep(0.1)
+            running.go_on()
+    answers = running.answers
     print(f"{EDITS} edits of classes: {dict(answers)}")
     home = {"long-in": {"chat-b"}, "chat": {"chat-a"}, "code": {"chat-b"}, None: {"chat-a"}, "guest": set(UPSTREAMS)}
     lost = {found: number for found, number in answers.items() if found[1] != 200}
     astray = {found: number for found, number in answers.items() if found[1] == 200 and found[2] not in home[found[0]]}
     assert (lost, astray) == ({}, {}), f"of {answers.total()}"
-    assert answers.total() > 1000
     stage.follow(FIRST)
 
 
@@ -365,30 +435,26 @@ def test_no_request_of_a_class_is_lost_from_its_first_moment_to_its_last(stage):
     long_in, chat = entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 10000})
     guests = [entry(f"guest-{number}", {"chat-b": 10000}) for number in range(GUESTS)]
     stage.begin(document(long_in, chat))
-    answers, arrived = Counter(), threading.Event()
     asked = guests[0]["name"]
+    with Load(stage, 3 * [lambda: asked]) as running:
 
-    def ask():
-        while not arrived.is_set():
-            name = asked
-            for status, body in stage.ask(5, model="meta/llama", **{"class": name}):
-                answers[status, body] += 1
+        def turn(number, guests_then):
+            nonlocal asked
+            asked = guests[number]["name"]
+            running.go_on()
+            stage.publish_all(document(long_in, *guests_then, chat))
+            running.go_on()
 
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(ask) for _ in range(3)]
-        try:
-            for number, coming in [(n, 1) for n in range(GUESTS)] + [(n, 0) for n in reversed(range(GUESTS))]:
-                asked = guests[number]["name"]
-                time.sleep(0.1)
-                stage.publish_all(document(long_in, *guests[: number + coming], chat))
-                time.sleep(0.1)
-        finally:
-            arrived.set()
-        for one in running:
-            one.result()
+        for number in range(GUESTS):
+            turn(number, guests[: number + 1])
+        stage.reach()
+        for number in reversed(range(GUESTS)):
+            turn(number, guests[:number])
+    answers = Counter()
+    for (_, status, body), count in running.answers.items():
+        answers[status, body] += count
     print(f"{GUESTS} classes come, then go: {dict(answers)}")
     assert set(answers) == {(200, "chat-a"), (200, "chat-b")}
-    assert answers.total() > 1000
     stage.follow(FIRST)
 
 
@@ -397,17 +463,17 @@ def test_no_request_is_lost_while_another_class_becomes_the_default_one(stage, b
     long_in, chat = entry("long-in", {"chat-b": 10000}), entry("chat", {"chat-a": 10000})
     others = [entry(f"c{number}", {"chat-b": 10000}) for number in range(between)]
     stage.begin(document(long_in, *others, chat))
-    with load(stage, ("long-in", "chat", None)) as answers:
+    with load(stage, "long-in", "chat", None) as running:
         for step in range(EDITS):
             last = (chat, entry("new", {"chat-b": 10000}), long_in)[step % 3]
             stage.publish_all(document(*others, *(item for item in (long_in, chat) if item is not last), last))
-            time.sleep(0.1)
+            running.go_on()
+    answers = running.answers
     print(f"{EDITS} changes of the default class, {between} others: {dict(answers)}")
     lost = {found: number for found, number in answers.items() if found[1] != 200}
     assert lost == {}, f"of {answers.total()}"
     assert {body for name, _, body in answers if name == "long-in"} == {"chat-b"}
     assert {body for name, _, body in answers if name == "chat"} == {"chat-a"}
-    assert answers.total() > 1000
     stage.follow(FIRST)
 
 
@@ -420,8 +486,8 @@ def test_what_has_no_target_answers_500_and_what_is_not_ready_503(stage):
     )
     stage.follow(routing)
     assert stage.publish(routing) == [], "an empty list stands as an empty list"
-    found = {name: stage.ask(model="meta/llama", **{"class": name})[0][0] for name in ("none", "idle", "shed", "chat")}
-    assert found == {"none": 500, "idle": 503, "shed": 500, "chat": 200}
+    wanted = {"none": 500, "idle": 503, "shed": 500, "chat": 200}
+    stage.becomes(wanted, lambda: {name: stage.ask(model="meta/llama", **{"class": name})[0][0] for name in wanted})
     stage.follow(FIRST)
 
 
@@ -431,7 +497,8 @@ def test_a_missing_service_is_told_and_only_its_share_fails(stage):
     assert complaint.reason == "RefsNotResolved"
     assert "gone" in complaint.message
     assert f"{NAMESPACE}/{GATEWAY}" in complaint.message
-    time.sleep(0.2)
+    stage.reach()
+    stage.becomes({200, 500}, lambda: {status for status, _ in stage.ask(40, model="meta/llama")})
     counts = Counter(status for status, _ in stage.ask(400, model="meta/llama"))
     assert set(counts) == {200, 500}
     assert_share(counts, 500, 0.5)
@@ -443,7 +510,8 @@ def test_a_listener_or_gateway_that_is_not_there_is_told(stage):
         stage.cluster.apply(plan_manifest([{"name": GATEWAY, "sectionName": "https"}]))
         stage.publish(FIRST)
         found = stage.settled(lambda found: any(item.reason == "NotAccepted" for item in found))
-        assert "listener https: NoMatchingParent" in found[0].message
+        (message,) = [item.message for item in found if item.reason == "NotAccepted"]
+        assert "listener https: NoMatchingParent" in message
         stage.cluster.apply(plan_manifest([{"name": GATEWAY}, {"name": "elsewhere"}]))
         stage.publish(FIRST)
         (complaint,) = stage.settled(lambda found: len(found) == 1)
@@ -456,7 +524,7 @@ def test_a_listener_or_gateway_that_is_not_there_is_told(stage):
 
 def test_more_classes_than_a_route_holds_go_on_in_the_next_one(stage):
     classes = [entry(f"c{index}", {UPSTREAMS[index % 2]: 10000}) for index in range(20)]
-    stage.follow(document(*classes, entry("chat", {"chat-a": 10000})))
+    stage.begin(document(*classes, entry("chat", {"chat-a": 10000})))
     assert len(stage.routes()) == 2
     for index in range(20):
         assert stage.ask(model="meta/llama", **{"class": f"c{index}"}) == [(200, UPSTREAMS[index % 2])], index
@@ -469,9 +537,12 @@ def test_a_class_can_be_limited_by_a_policy_of_the_gateway(stage):
     policy = yaml.safe_load(EXAMPLE.read_text())
     stage.cluster.apply(policy)
     try:
-        end = time.monotonic() + 15
-        while 429 not in {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "long-in"})}:
-            assert time.monotonic() < end, stage.cluster.kubectl("get", "backendtrafficpolicies", "-A", "-o", "yaml")
+        wait_for(
+            "the limit is kept",
+            lambda: 429 in {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "long-in"})},
+            seconds=30,
+            shown=lambda: stage.cluster.kubectl("get", "backendtrafficpolicies", "-A", "-o", "yaml"),
+        )
         assert {status for status, _ in stage.ask(20, model="meta/llama", **{"class": "chat"})} == {200}
     finally:
         stage.cluster.kubectl("-n", NAMESPACE, "delete", "backendtrafficpolicies", policy["metadata"]["name"])
@@ -487,16 +558,13 @@ def test_the_api_server_takes_the_largest_route_there_can_be(stage):
 
 
 def test_long_answers_are_not_cut_off(slow_answers):
-    assert slow_answers.result(60) == [(200, "chat-b")]
+    assert slow_answers.result(ANSWER_SECONDS) == [(200, "chat-b")]
 
 
 def test_routes_go_with_the_plan(stage):
     owner = stage.api.get(PLANS, PLAN, namespace=NAMESPACE)
     stage.api.delete(PLANS, PLAN, uid=owner["metadata"]["uid"], namespace=NAMESPACE)
-    end = time.monotonic() + 30
-    while list(stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)):
-        assert time.monotonic() < end, "the HTTPRoutes outlive their plan"
-        time.sleep(0.1)
+    wait_for("the HTTPRoutes are gone", lambda: not list(stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)), seconds=60)
 
 
 def served(image, gateway):
@@ -536,23 +604,26 @@ def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path
         routes = stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)
         return {ref["name"] for route in routes for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
 
-    def until(done):
-        end = time.monotonic() + 60
-        while not done():
-            assert time.monotonic() < end, (published(), backends(), log.read_text()[-3000:])
-            time.sleep(0.1)
+    def taken():
+        found = published()
+        return found.get("status") == "True" and "the gateway has taken them" in found["message"]
+
+    def until(what, done):
+        wait_for(what, done, seconds=60, shown=lambda: (published(), backends(), log.read_text()[-3000:]))
 
     with stage.cluster.client() as client:
         nodes.create(client, nodes.A100, 1)
     with OperatorProcess(stage.cluster, log=log):
         stage.cluster.apply(served("vllm/vllm-openai:v0.18.0", routed))
-        until(lambda: published().get("status") == "True" and backends())
-        assert "the gateway has taken them" in published()["message"]
+        until("the gateway takes the routes", lambda: backends() and taken())
         before = backends()
         stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", routed))
-        until(lambda: published().get("status") == "True" and backends() and not backends() & before)
+        until(
+            "they lead elsewhere",
+            lambda: published().get("status") == "True" and backends() and not backends() & before,
+        )
         stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", {"configMap": "served-routing"}))
-        until(lambda: not backends() and published().get("status") == "True")
+        until("they are gone", lambda: not backends() and published().get("status") == "True")
     assert "Forbidden" not in log.read_text()
     stage.cluster.kubectl(
         "-n", NAMESPACE, "patch", "lsp", "served", "--type=merge", '-p={"metadata":{"finalizers":[]}}'

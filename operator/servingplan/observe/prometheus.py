@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, override
 
 import requests
+import urllib3.exceptions
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
@@ -53,7 +54,8 @@ class BoundedSession(requests.Session):
 def ask(url: str, query: Query, now: float, *, reach: int) -> Sequence[dict[str, Any]]:
     """The rows of an answer; a range query covers ``reach`` seconds until ``now``."""
     session = BoundedSession()
-    client = PrometheusConnect(url=url.rstrip("/"), session=session, retry=Retry(0))
+    # Without read=False a late answer would be told as a server that cannot be reached.
+    client = PrometheusConnect(url=url.rstrip("/"), session=session, retry=Retry(0, read=False))
     try:
         if query.step_seconds is None:
             rows = client.custom_query(query.text, params={"time": f"{now:.3f}"})
@@ -67,7 +69,7 @@ def ask(url: str, query: Query, now: float, *, reach: int) -> Sequence[dict[str,
         raise ReadingError(f"it answered with HTTP status {str(error).split()[3:4][0]}") from error
     except (requests.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ReadingError("its answer is not what the API of Prometheus promises") from error
-    except requests.Timeout as error:
+    except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:  # before its answer, and within it
         raise ReadingError(f"it did not answer within {DEADLINE_SECONDS:g} s") from error
     except requests.RequestException as error:
         raise ReadingError("it cannot be reached") from error
