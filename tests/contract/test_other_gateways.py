@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from e2e.cluster import debian
 from e2e.cluster.ports import free_port
 from e2e.support.gateway import Replicas, ask_all, request
+from e2e.support.waiting import wait_for
 from servingplan.render.haproxy import haproxy_file
 from servingplan.render.nginx import nginx_file
 
@@ -110,31 +112,29 @@ class Running:
         self.kind, self.folder = kind, folder
 
     def __enter__(self):
-        self.replicas = Replicas()
-        self.replicas.__enter__()
-        render, start = KINDS[self.kind]
-        ports = {name: self.replicas.start(name).port for name in (BIG, SMALL, QWEN)}
-        self.port = free_port()
-        command, _ = start(on_loopback(render(golden(), namespace="llm"), ports, self.port), self.folder)
-        self.log = (self.folder / "log").open("w+")
-        self.process = subprocess.Popen(command, env=environment(), stdout=self.log, stderr=self.log)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                self.ask({})
-                return self
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "log").read_text()
-                assert time.monotonic() < end, (self.folder / "log").read_text()
-                time.sleep(0.05)
-            except ExceptionGroup:
-                time.sleep(0.05)
+        with ExitStack() as stack:
+            replicas = stack.enter_context(Replicas())
+            render, start = KINDS[self.kind]
+            ports = {name: replicas.start(name).port for name in (BIG, SMALL, QWEN)}
+            self.port = free_port()
+            command, _ = start(on_loopback(render(golden(), namespace="llm"), ports, self.port), self.folder)
+            with (self.folder / "log").open("w") as log:
+                self.process = stack.enter_context(subprocess.Popen(command, env=environment(), stdout=log, stderr=log))
+            stack.callback(self.process.terminate)
+            wait_for("it answers", self._answers, seconds=30, shown=(self.folder / "log").read_text)
+            self._stack = stack.pop_all()
+        return self
 
     def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(10)
-        self.log.close()
-        self.replicas.__exit__()
+        self._stack.close()
+
+    def _answers(self):
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        try:
+            return self.ask({})
+        except* (OSError, EOFError):
+            pass
+        return None
 
     def ask(self, body, number=1, **headers):
         pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
@@ -156,7 +156,7 @@ def test_requests_go_where_the_document_says(running):
     assert where({}, x_servingplan_class="brief") == {SMALL}
     counts = Counter(answer.text for answer in running.ask({"p": LONG}, 2000, x_servingplan_model=LLAMA))
     assert counts.keys() == {BIG, SMALL}
-    assert abs(counts[BIG] / 2000 - 0.8529) < 0.05
+    assert abs(counts[BIG] / 2000 - 0.8529) < 0.05, "of a random choice, six standard deviations"
     session = running.ask({"p": LONG}, 30, x_servingplan_model=LLAMA, x_session_id="s-1")
     assert len({answer.text for answer in session}) == 1
     assert {answer.text for answer in running.ask({"p": LONG}, 5, x_servingplan_model="qwen")} == {QWEN}
@@ -181,13 +181,19 @@ def test_refusals_are_openai_errors(running):
 
 
 def test_what_is_above_the_admitted_rate_is_refused(running):
-    answers = running.ask({}, 100, x_servingplan_model=LLAMA, x_servingplan_class="chat")
-    assert 1 <= sum(answer.status == 200 for answer in answers) <= 20
+    started = time.monotonic()
+    answers = running.ask({}, 200, x_servingplan_model=LLAMA, x_servingplan_class="chat")
+    seconds = time.monotonic() - started
+    # 2.5 in a second; before that HAProxy lets a window of ten pass, and counts what is older by an estimate.
+    assert 1 <= sum(answer.status == 200 for answer in answers) <= 20 + 3 * seconds
     refused = next(answer for answer in answers if answer.status != 200)
     assert (refused.status, refused.error["code"], refused.headers["retry-after"]) == (429, "rate_limit_exceeded", "1")
-    time.sleep(4.2)
-    (answer,) = running.ask({}, x_servingplan_model=LLAMA, x_servingplan_class="chat")
-    assert answer.status == 200
+
+    def admitted():
+        (answer,) = running.ask({}, x_servingplan_model=LLAMA, x_servingplan_class="chat")
+        return answer.status == 200
+
+    wait_for("one is admitted again", admitted, seconds=20)
 
 
 def test_the_revision_is_told(running):
