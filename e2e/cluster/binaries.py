@@ -8,6 +8,7 @@ environment exists.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -91,10 +92,25 @@ def module_folder(tool_name: str, module: str) -> Path:
 
 
 def build(tool: Tool) -> Path:
-    """Folder that holds the tool's programs, built if it is not there yet. Raises ``BuildError``."""
+    """Folder that holds the tool's programs, built if it is not there yet. Raises ``BuildError``.
+
+    Of several processes that want it one builds, and the others wait.
+    """
     folder = _folder(tool)
-    if (folder / ".complete").exists():
-        return folder
+    if not _is_complete(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f"{folder.name}.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if not _is_complete(folder):
+                _build(tool, folder)
+    return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / ".complete").exists()
+
+
+def _build(tool: Tool, folder: Path) -> None:
     source = TOOLS_FOLDER / tool.name
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -112,7 +128,6 @@ def build(tool: Tool) -> Path:
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _folder(tool: Tool) -> Path:

@@ -106,6 +106,7 @@ class PrometheusProcess:
             except OSError:
                 pass
             if self._process.poll() is not None or time.monotonic() > end:
+                self.stop()
                 raise RuntimeError(f"Prometheus did not start: {(self._folder / 'log').read_text()[-800:]}")
             time.sleep(0.05)
 

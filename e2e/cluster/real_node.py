@@ -31,7 +31,7 @@ _PACKAGES = (
     *("nftables", "libnftables1", "libnftnl11", "libmnl0", "libjansson4", "libxtables12", "libedit2", "libseccomp2"),
 )
 _DEBIAN = "node-debian"
-_START_SECONDS = 60
+_START_SECONDS = 300
 _POLL_SECONDS = 0.1
 Json = dict[str, Any]
 

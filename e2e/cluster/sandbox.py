@@ -32,7 +32,7 @@ _KERNEL_SETTINGS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 _PRIVATE_FOLDERS = ("/run", "/var/lib", "/var/log")
-_END_SECONDS = 10
+_END_SECONDS = 60
 
 
 class SandboxError(RuntimeError):

@@ -58,7 +58,9 @@ class Cluster:
     def try_kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """A kubectl command that may fail."""
         command = [str(binaries.program("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True)
+        # By default kubectl keeps what a server has told it under the server's port, which others had before.
+        environment = {**os.environ, "KUBECACHEDIR": str(self.kubeconfig.with_name("kubectl-cache"))}
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment)
 
     def apply(self, *manifests: Mapping[str, Any], manager: str = "cluster-admin") -> None:
         """Server-side apply as an administrator would."""

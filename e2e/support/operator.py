@@ -17,6 +17,7 @@ import yaml
 
 from e2e.cluster import binaries, service_account
 from e2e.cluster.ports import free_port
+from e2e.cluster.rights import wait_until_granted
 from e2e.support.cluster import Cluster
 
 Json = dict[str, Any]
@@ -87,6 +88,7 @@ def running(
     manifests = rights(namespace, watched)
     edit(manifests)
     cluster.apply(*manifests)
+    wait_until_granted(cluster.client, manifests)
     account = next(item["metadata"]["name"] for item in manifests if item["kind"] == "ServiceAccount")
     own = log.with_suffix(".kubeconfig")
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
