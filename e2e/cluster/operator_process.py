@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,12 +44,11 @@ def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any
     return [item for item in yaml.safe_load_all(rendered) if item]
 
 
-def install(cluster: ControlPlane, values: Mapping[str, Any] | None = None) -> str:
+def install(cluster: ControlPlane, objects: Sequence[dict[str, Any]]) -> str:
     """Apply the chart without its Deployment (the process takes its place), and wait until all of it is in force.
 
     Returns the ServiceAccount's name.
     """
-    objects = chart_objects(values)
     definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *definitions)
     cluster.apply(*(item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment")))
@@ -58,6 +57,13 @@ def install(cluster: ControlPlane, values: Mapping[str, Any] | None = None) -> s
     with cluster.client() as client:
         wait_until_granted(client, objects)
     return next(item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount")
+
+
+def environment(objects: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What the chart's Deployment gives the operator."""
+    deployment = next(item for item in objects if item["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {item["name"]: item["value"] for item in container["env"]}
 
 
 class OperatorProcess:
@@ -81,7 +87,8 @@ class OperatorProcess:
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        account = install(self._cluster, self._values)
+        objects = chart_objects(self._values)
+        account = install(self._cluster, objects)
         kubeconfig = service_account.write_kubeconfig(
             self._cluster.kubeconfig, NAMESPACE, account, self._log.with_suffix(".kubeconfig"), server=self._server
         )
@@ -98,7 +105,7 @@ class OperatorProcess:
                     "",
                     *self._arguments,
                 ],
-                env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+                env={**os.environ, **environment(objects), "KUBECONFIG": str(kubeconfig)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
