@@ -22,13 +22,16 @@ from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, P
 
 _HERE = Path(__file__).parent
 _SCENE: pytest.StashKey[Scene] = pytest.StashKey()
+STORY_SECONDS = 5400
+"""A story that takes longer hangs; each wait within it has a limit of its own that is reached before."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every story needs a cluster."""
+    """Every story needs a cluster, and may take its time."""
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(STORY_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -84,7 +87,7 @@ def witness(scene: Scene) -> Iterator[Witness]:
     """Watches the scene's namespace; what must never happen fails the story at its end."""
     with scene.witness() as watching:
         yield watching
-        watching.catch_up()
+        watching.settle()
         assert not watching.violations, watching.report()
 
 

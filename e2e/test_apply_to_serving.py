@@ -30,8 +30,7 @@ def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(sce
             scene.wait_event(reason)
 
         # Weight came only with readiness: each document before named no Service, or this one.
-        witness.catch_up()
-        documents = witness.routings["chat-routing"]
+        documents = witness.documents()
         assert documents[0].services(SMALL) == set()
         assert documents[-1].services(SMALL) == set(scene.deployments())
 

@@ -175,8 +175,7 @@ def test_bad_plans_tell_what_is_wrong_and_do_not_disturb_a_good_one(scene, opera
     assert scene.api.get(CONFIG_MAPS, "somebody-elses", namespace=scene.namespace)["data"] == {"theirs": "yes"}
     # The good one still answers to its user.
     scene.edit("good", {"models": [plans.model(rate=60)]})
-    scene.wait_ready("good")
-    assert scene.plan("good")["status"]["classes"][0]["plannedRequestsPerSecond"] == "60"
+    assert scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"] == "60"
 
 
 def test_a_plan_that_is_edited_for_the_worse_keeps_what_serves(scene, operator, witness):

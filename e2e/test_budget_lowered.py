@@ -21,18 +21,20 @@ def test_the_lowest_priority_goes_first_and_nothing_is_left_for_no_money(scene, 
     size = scene.size_of(pool)
     assert size >= 2
     assert scene.weights(EXTRA)
-    witness.catch_up()
-    history = witness.routings["chat-routing"]
-    edited = len(history)
+    edited = len(witness.documents())
 
     scene.edit("chat", {"budget": {"dollarsPerHour": "20"}})
     wait_for("the pool shrinks", lambda: scene.size_of(pool) == 1, seconds=20, shown=scene.conditions)
     wait_for("the node goes", lambda: len(scene.nodes_of(pool)) == 1, seconds=10)
     scene.wait_condition("WithinBudget", "WithinBudget")
-    wait_for("all that is left is for the important model", lambda: len(scene.weights(SMALL)) > 0, seconds=10)
-    assert scene.weights(EXTRA) == {}
-    witness.catch_up()
-    assert all(item.services(SMALL) for item in history[edited - 1 :]), "the important model served at every moment"
+    wait_for(
+        "all that is left is for the important model",
+        lambda: scene.weights(SMALL) and not scene.weights(EXTRA),
+        seconds=10,
+        shown=scene.routing,
+    )
+    since = witness.documents()[edited - 1 :]
+    assert all(item.services(SMALL) for item in since), "the important model served at every moment"
 
     scene.edit("chat", {"budget": {"dollarsPerHour": "5"}})
     wait_for("nothing is paid for", lambda: scene.size_of(pool) == 0, seconds=20, shown=scene.conditions)
@@ -40,6 +42,5 @@ def test_the_lowest_priority_goes_first_and_nothing_is_left_for_no_money(scene, 
     message = scene.wait_condition("PlanSolved", "BudgetTooSmall")
     assert SMALL in message
     assert "spec.budget.dollarsPerHour" in message
-    assert scene.weights(SMALL) == {}
-    witness.catch_up()
-    assert witness.pool_sizes[pool["resize"]["name"]] == [0, size, *range(size - 1, -1, -1)]
+    wait_for("nobody has weight", lambda: not scene.weights(SMALL), seconds=10, shown=scene.routing)
+    assert witness.sizes(pool) == [0, size, *range(size - 1, -1, -1)]

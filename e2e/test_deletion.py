@@ -36,10 +36,9 @@ def test_scale_to_floor_drains_and_gives_the_nodes_back(scene, operator, witness
     assert _claim(scene, pool) is None
     assert scene.pods() == []
     wait_for("its objects are gone", lambda: scene.deployments() == {} and not scene.routing(), seconds=60)
-    witness.catch_up()
-    assert witness.pool_sizes[pool["resize"]["name"]] == [0, 2, 1]
+    assert witness.sizes(pool) == [0, 2, 1]
     # Weights went before the pods.
-    assert witness.routings["chat-routing"][-1].services(SMALL) == set()
+    assert witness.documents()[-1].services(SMALL) == set()
 
 
 def test_retain_leaves_all_that_serves_as_it_is(scene, witness):

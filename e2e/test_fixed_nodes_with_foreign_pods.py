@@ -33,7 +33,7 @@ def test_the_plan_uses_what_foreign_pods_leave(scene, witness):
     # The stranger leaves: what it held is used.
     scene.cluster.kubectl("delete", "pod", "training", "-n", strangers, "--wait=false")
     wait_for("all GPUs are used", lambda: _by_node(scene) == {shared: 4, other: 4}, seconds=15, shown=scene.conditions)
-    assert scene.wait_ready()["served"] == "100%"
+    scene.wait_ready(such=lambda status: status["served"] == "100%")
 
     # Another one comes and finds no room: it waits, and nobody of ours makes way.
     scene.foreign_pod("late", gpus=1, node=shared, namespace=strangers)

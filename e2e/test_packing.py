@@ -41,33 +41,28 @@ def test_eight_and_twice_four_fit_on_two_nodes_and_nobody_is_left_pending(scene,
     change = {"drainSeconds": 1, "minLifetime": "1s", "minGain": "0"}
     scene.apply(plans.plan(scene.namespace, models(fours=1)[1:], [pool], budget=200, change=change))
     scene.wait_ready()
-    assert _contents(scene) == [[FOUR]]
+    _wait_contents(scene, [[FOUR]])
 
     scene.edit("chat", {"models": models(fours=2)})
     scene.wait_ready(seconds=20)
-    assert _contents(scene) == [[EIGHT], [FOUR, FOUR]]
+    _wait_contents(scene, [[EIGHT], [FOUR, FOUR]])
 
     # The small ones go, and come back.
     scene.edit("chat", {"models": models(fours=2)[:1]})
-    wait_for("the small ones go", lambda: _contents(scene) == [[EIGHT]], seconds=10, shown=scene.conditions)
+    _wait_contents(scene, [[EIGHT]])
     scene.wait_ready()
     scene.edit("chat", {"models": models(fours=2)})
     scene.wait_ready()
-    assert _contents(scene) == [[EIGHT], [FOUR, FOUR]]
+    _wait_contents(scene, [[EIGHT], [FOUR, FOUR]])
 
     # The large one's node dies: it takes the other node, the small ones make way.
     node = next(name for name, held in _by_node(scene).items() if held == [EIGHT])
     scene.lose_node(node)
-    wait_for("the large one serves again", lambda: _contents(scene) == [[EIGHT]], seconds=20, shown=scene.conditions)
+    _wait_contents(scene, [[EIGHT]])
 
     # The machine comes back: the small ones too.
     scene.api.create(NODES, nodes.node(H100, node, labels={FLEET_LABEL: pool["nodeSelector"][FLEET_LABEL]}))
-    wait_for(
-        "everyone serves again",
-        lambda: _contents(scene) == [[EIGHT], [FOUR, FOUR]],
-        seconds=20,
-        shown=scene.conditions,
-    )
+    _wait_contents(scene, [[EIGHT], [FOUR, FOUR]])
     scene.wait_ready()
 
 
@@ -81,3 +76,9 @@ def _by_node(scene) -> dict[str, list[str]]:
 
 def _contents(scene) -> list[list[str]]:
     return sorted(_by_node(scene).values())
+
+
+def _wait_contents(scene, wanted: list[list[str]]) -> None:
+    """Wait until the nodes hold these; what leaves may do so after the plan is Ready."""
+    what = f"nodes with {wanted}"
+    wait_for(what, lambda: _contents(scene) == wanted, seconds=20, shown=lambda: (_contents(scene), scene.conditions()))

@@ -16,7 +16,7 @@ def test_the_pool_follows_the_demand_both_ways(scene, witness):
     scene.wait_ready()
     assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
     (name,) = scene.deployments()
-    began = len(witness.routings["chat-routing"])
+    began = len(witness.documents())
 
     scene.edit("chat", {"models": [plans.model(rate=150)]})
     scene.wait_ready()
@@ -28,10 +28,9 @@ def test_the_pool_follows_the_demand_both_ways(scene, witness):
     assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
     wait_for("the node that is left over goes", lambda: len(scene.nodes_of(pool)) == 1, seconds=10)
 
-    witness.catch_up()
     # The same replica is the same Deployment, at any size.
     assert scene.deployments().keys() == {name}
-    assert witness.most_pods[name] == 8
-    assert witness.pool_sizes[pool["resize"]["name"]] == [0, 1, 2, 1]
-    assert all(item.services(SMALL) == {name} for item in witness.routings["chat-routing"][began:])
+    assert witness.most_pods(name) == 8
+    assert witness.sizes(pool) == [0, 1, 2, 1]
+    assert all(item.services(SMALL) == {name} for item in witness.documents()[began:])
     assert [event.reason for event in scene.events()].count("ReplicaDraining") == 4

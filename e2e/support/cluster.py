@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from e2e.cluster import binaries, karpenter, nodes
 from e2e.cluster.certificates import Certificate
 from e2e.cluster.control_plane import ControlPlane, wait_until_established
 from e2e.cluster.stages import PodTimes
+from e2e.support.waiting import wait_for
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import NODES, Kube, Resource
 
@@ -47,7 +47,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.client.configuration.retries = False
-        self.api = Kube(self.client)
+        self.api = Kube(self.client, timeout_seconds=120)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Output of a kubectl command."""
@@ -142,12 +142,11 @@ def _plays_nodes(cluster: Cluster) -> bool:
     except ApiError:
         return False
     try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            if node_is_ready(cluster.api.get(NODES, name)):
-                return True
-            time.sleep(0.2)
+        wait_for("the node is Ready", lambda: node_is_ready(cluster.api.get(NODES, name)), seconds=3)
+    except AssertionError:
         return False
+    else:
+        return True
     finally:
         cluster.kubectl("delete", "node", name, "--wait=false")
 

@@ -2,7 +2,8 @@
 
 What a kubelet does for a replica is done here: the engine is started when the pod has its node, the pod is Ready when
 ``/health`` would be 200, and when the pod is to go its engine gets the ``preStop`` pause, takes nothing new, answers what
-it has, and only then is the pod gone. KWOK must be told to keep its hands off: ``TIMES`` on the pod template.
+it has, and only then is the pod gone. The pause lasts until the gateway sends it nothing more, as that of a real pod is long
+enough for. KWOK must be told to keep its hands off: ``TIMES`` on the pod template.
 
 KWOK's addresses lead nowhere, and no address of loopback may stand in an EndpointSlice. So the gateway's folder writes each
 pod's address as the port here on which its engine listens; or, for gateways that read EndpointSlices themselves, each pod
@@ -12,9 +13,12 @@ gets an address of this machine's own (``own_addresses``).
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -25,6 +29,7 @@ from e2e.cluster import stages
 from e2e.support.cluster import Cluster
 from e2e.support.feed import Feed
 from e2e.support.gateway import on_loopback
+from e2e.support.waiting import PATIENCE
 from servingplan.emulate.arguments import Shape, shape
 from servingplan.emulate.launch import Copy, Options
 from servingplan.emulate.pacer import Clock, Pacer
@@ -38,7 +43,10 @@ TIMES = {stages.NEVER_READY_PERCENT_ANNOTATION: "100", stages.STOP_SECONDS_ANNOT
 """KWOK runs the pod and leaves it alone until its grace period is over."""
 _READY = ("Ready", "ContainersReady")
 PROBE_SECONDS = 0.1
-"""From an engine that is ready to a pod that says so."""
+"""Between two looks at an engine's health."""
+LONGEST_PAUSE_SECONDS = 15.0 * PATIENCE
+"""A rendered pod's pause, on a machine that stands still meanwhile: then its engine ends, whoever still sends to it."""
+_START_SECONDS = 60
 _ADDRESSES = IPv4Network("198.18.128.0/22")
 """Of RFC 2544, for tests; a real node's pods have others of that range."""
 
@@ -66,7 +74,8 @@ class EmulatedKubelet:
     Args:
         gpus: GPU by a value of its nodes' selector, such as the name of a NodePool.
         addresses: one for each pod, in place of KWOK's.
-        prestop_seconds: pause between the deletion of a pod and the end of its engine; the rendered pods have 15 s.
+        prestop_seconds: pause between the moment at which the gateway has let go of a pod that is deleted and the end of
+            its engine.
     """
 
     def __init__(
@@ -84,6 +93,8 @@ class EmulatedKubelet:
         self._addresses = addresses
         self._options = Options(startup_seconds=startup_seconds)
         self._prestop_seconds = prestop_seconds
+        self.is_in_use: Callable[[str, int], bool] = lambda address, port: False
+        """Whether the gateway may send new requests to an engine, by where that listens."""
         self.ports: dict[str, int] = {}
         """Port on loopback by the pod's address."""
         self.started = 0
@@ -99,15 +110,15 @@ class EmulatedKubelet:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(_START_SECONDS)
         self._feed.listen(self._hear, self._tick)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._feed.leave(self._hear, self._tick)
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_START_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(_START_SECONDS)
         self._loop.close()
 
     async def _open(self) -> None:
@@ -149,7 +160,6 @@ class EmulatedKubelet:
         if self._addresses is not None:
             address = next(self._addresses)
             options, port = replace(options, host=address), pod["spec"]["containers"][0]["ports"][0]["containerPort"]
-        assert address not in self.ports, f"two pods have the address {address}"
         async with AsyncExitStack() as stack:
             copy = Copy(self._shape(pod), self._pacer, options, name=name, port=port)
             stack.push_async_callback(copy.close)
@@ -157,19 +167,32 @@ class EmulatedKubelet:
             if self._addresses is not None:
                 await asyncio.to_thread(self._set_status, name, {"podIP": address, "podIPs": [{"ip": address}]})
             self.ports[address] = copy.port
-            stack.callback(self.ports.pop, address)
+            stack.callback(self._forget, address, copy.port)
             self.started += 1
-            await asyncio.sleep(self._options.startup_seconds + PROBE_SECONDS)
-            assert copy.live.healthy
+            while not copy.live.healthy:  # noqa: ASYNC110 (a kubelet asks)
+                await asyncio.sleep(PROBE_SECONDS)
             if not going.is_set():
                 conditions = [{"type": kind, "status": "True", "reason": "Probed"} for kind in _READY]
                 await asyncio.to_thread(self._set_status, name, {"conditions": conditions})
             await going.wait()
+            await self._gateway_lets_go(options.host, copy.port)
             await asyncio.sleep(self._prestop_seconds)
             self.cut += not await copy.live.drain(self._options.drain_seconds)
             await asyncio.sleep(0.1)  # the last answers are on their way
             await asyncio.to_thread(self._remove, name)
             self.stopped += 1
+
+    async def _gateway_lets_go(self, host: str, port: int) -> None:
+        deadline = self._loop.time() + LONGEST_PAUSE_SECONDS
+        while self._loop.time() < deadline:
+            if not await asyncio.to_thread(self.is_in_use, host, port):
+                return
+            await asyncio.sleep(PROBE_SECONDS)
+
+    def _forget(self, address: str, port: int) -> None:
+        """A later pod may have got the address from KWOK by now."""
+        if self.ports[address] == port:
+            del self.ports[address]
 
     def _shape(self, pod: Json) -> Shape:
         container = pod["spec"]["containers"][0]
@@ -191,6 +214,45 @@ class EmulatedKubelet:
     def _remove(self, name: str) -> None:
         now = ("--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
         self._cluster.try_kubectl("delete", "pod", name, "-n", self._namespace, *now)
+
+
+def envoy_sends_to(admin_port: int) -> Callable[[str, int], bool]:
+    """Whether an Envoy may send new requests to an address and port; one that does not run sends none."""
+
+    def ask(path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/{path}", timeout=60) as answer:
+            return json.load(answer)
+
+    def look(address: str, port: int) -> bool:
+        try:
+            clusters = ask("clusters?format=json")["cluster_statuses"]
+            routes = ask("config_dump?resource=dynamic_route_configs")
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        return not _clusters_with(clusters, address, port).isdisjoint(_clusters_with_weight(routes))
+
+    return look
+
+
+def _clusters_with(statuses: Json, address: str, port: int) -> set[str]:
+    found = set()
+    for item in statuses:
+        places = [host["address"]["socket_address"] for host in item.get("host_statuses", ())]
+        if any((place["address"], place["port_value"]) == (address, port) for place in places):
+            found.add(item["name"])
+    return found
+
+
+def _clusters_with_weight(node: Any) -> Iterator[str]:
+    """Of all routes in a dump of them."""
+    if isinstance(node, list):
+        for child in node:
+            yield from _clusters_with_weight(child)
+    elif isinstance(node, dict):
+        if isinstance(name := node.get("cluster", node.get("name")), str) and ("cluster" in node or node.get("weight")):
+            yield name
+        for child in node.values():
+            yield from _clusters_with_weight(child)
 
 
 class LoopbackFolder(Folder):

@@ -50,7 +50,7 @@ class Operator:
 
     def metrics(self, plan_namespace: str) -> dict[str, float]:
         """What Prometheus would read of the plans of a namespace: value by series."""
-        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         series = (line.rpartition(" ") for line in lines if f'plan_namespace="{plan_namespace}"' in line)
         return {name: float(value) for name, _, value in series}
@@ -67,7 +67,7 @@ class Operator:
         """End it as a kubelet would."""
         self.process.terminate()
         try:
-            self.process.wait(15)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -82,6 +82,7 @@ def running(
     log: Path,
     server: str | None = None,
     edit: Callable[[list[Json]], None] = lambda manifests: None,
+    period_seconds: float = PERIOD_SECONDS,
 ) -> Iterator[Operator]:
     """An operator released in ``namespace``. ``server`` puts a proxy before the API server; ``edit`` may take rights
     away before they are granted."""
@@ -93,7 +94,7 @@ def running(
     own = log.with_suffix(".kubeconfig")
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
     command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
-    command += ["--period-seconds", str(PERIOD_SECONDS), "--namespaces", ",".join(watched)]
+    command += ["--period-seconds", str(period_seconds), "--namespaces", ",".join(watched)]
     metrics_address = f"127.0.0.1:{free_port()}"
     command += ["--metrics-address", metrics_address]
     # Without the variables of a pod, the kubeconfig is what counts.

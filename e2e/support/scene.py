@@ -14,7 +14,7 @@ from e2e.cluster import karpenter, nodes
 from e2e.cluster.nodes import NodeType
 from e2e.support.cluster import NODE_CLASS, NODE_POOLS, Cluster, get_or_none, node_is_ready, pod_is_ready
 from e2e.support.feed import Feed
-from e2e.support.operator import Operator, running
+from e2e.support.operator import PERIOD_SECONDS, Operator, running
 from e2e.support.waiting import wait_for
 from e2e.support.watcher import Witness
 from servingplan.errors import NotFound
@@ -25,6 +25,9 @@ Json = dict[str, Any]
 GPU_TYPES = {"h100-8x": "H100-SXM-80GB", "l40s-8x": "L40S", "a100-4x": "A100-SXM4-80GB"}
 """By instance type, the catalogue's name of the GPU."""
 FLEET_LABEL = "servingplan-e2e/fleet"
+
+LET_GO_SECONDS = 120
+"""How long an operator may take to release the plans of a story that has ended; it takes a second or two."""
 
 
 class Told(NamedTuple):
@@ -133,11 +136,20 @@ class Scene:
         watched: tuple[str, ...] | None = None,
         server: str | None = None,
         edit: Callable[[list[Json]], None] = lambda manifests: None,
+        period_seconds: float = PERIOD_SECONDS,
     ) -> Iterator[Operator]:
         """The operator for the plans of this scene's namespace, of ``watched``, or of all namespaces."""
         chosen = () if clusterwide else watched or (self.namespace,)
         log = self._folder / f"operator-{len(self.operators)}.log"
-        with running(self.cluster, namespace=self._home, watched=chosen, log=log, server=server, edit=edit) as operator:
+        with running(
+            self.cluster,
+            namespace=self._home,
+            watched=chosen,
+            log=log,
+            server=server,
+            edit=edit,
+            period_seconds=period_seconds,
+        ) as operator:
             self.operators.append(operator)
             try:
                 yield operator
@@ -164,38 +176,49 @@ class Scene:
 
     def condition(self, kind: str, name: str = "chat", namespace: str | None = None) -> Json:
         """A condition of a plan; empty where it has none yet."""
-        found = self.plan(name, namespace)
-        status = found.get("status") or {}
-        current = status.get("observedGeneration") == found["metadata"]["generation"]
-        conditions = status.get("conditions", ()) if current else ()
-        return next((item for item in conditions if item["type"] == kind), {})
+        return _condition(self.plan(name, namespace), kind)
 
     def conditions(self, name: str = "chat", namespace: str | None = None) -> str:
         """All conditions of a plan, for messages."""
         found = (self.plan(name, namespace).get("status") or {}).get("conditions", ())
         return "; ".join(f"{item['type']}={item['status']} {item['reason']}: {item['message']}" for item in found)
 
-    def wait_ready(self, name: str = "chat", *, seconds: float = 30, namespace: str | None = None) -> Json:
-        """Wait until the plan of the present spec is applied and serves; its status."""
-        wait_for(
-            f"plan {name} is Ready",
-            lambda: self.condition("Ready", name, namespace).get("status") == "True",
-            seconds=seconds,
-            shown=lambda: self.conditions(name, namespace),
-        )
-        return self.plan(name, namespace)["status"]
+    def wait_ready(
+        self,
+        name: str = "chat",
+        *,
+        seconds: float = 30,
+        namespace: str | None = None,
+        such: Callable[[Json], bool] = lambda status: True,
+    ) -> Json:
+        """Wait until the plan of the present spec is applied and serves; the status that says so.
+
+        ``such``: what else is to be true of it, where the plan was Ready before and may not yet say otherwise.
+        """
+
+        def look() -> Json | None:
+            plan = self.plan(name, namespace)
+            ready = _condition(plan, "Ready").get("status") == "True" and such(plan["status"])
+            return plan["status"] if ready else None
+
+        shown = lambda: self.conditions(name, namespace)  # noqa: E731
+        found = wait_for(f"plan {name} is Ready", look, seconds=seconds, shown=shown)
+        assert found is not None
+        return found
 
     def wait_condition(
         self, kind: str, reason: str, name: str = "chat", *, seconds: float = 15, namespace: str | None = None
     ) -> str:
         """Wait until a condition has a reason; its message."""
-        wait_for(
-            f"plan {name} has {kind} with reason {reason}",
-            lambda: self.condition(kind, name, namespace).get("reason") == reason,
-            seconds=seconds,
-            shown=lambda: self.conditions(name, namespace),
-        )
-        return self.condition(kind, name, namespace)["message"]
+
+        def look() -> Json | None:
+            found = self.condition(kind, name, namespace)
+            return found if found.get("reason") == reason else None
+
+        shown = lambda: self.conditions(name, namespace)  # noqa: E731
+        found = wait_for(f"plan {name} has {kind} with reason {reason}", look, seconds=seconds, shown=shown)
+        assert found is not None
+        return str(found["message"])
 
     def routing(self, name: str = "chat") -> Json:
         """The routing document of a plan; empty where there is none."""
@@ -270,7 +293,7 @@ class Scene:
                 self.cluster.try_kubectl("delete", "lsp", name, "-n", namespace, "--wait=false")
             except NotFound:
                 continue
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + LET_GO_SECONDS
         while left and time.monotonic() < deadline and any(self._plans(space) for space in self.namespaces):
             time.sleep(0.1)
 
@@ -293,6 +316,13 @@ class Scene:
             self.cluster.try_kubectl("delete", "node", *self._fixed_nodes, "--wait=false", "--ignore-not-found")
         self.cluster.try_kubectl("delete", "namespace", *self.namespaces, "--wait=false", "--ignore-not-found")
         return forced
+
+
+def _condition(plan: Json, kind: str) -> Json:
+    """Of the present spec; empty where nothing is said of it yet."""
+    status = plan.get("status") or {}
+    current = status.get("observedGeneration") == plan["metadata"]["generation"]
+    return next((item for item in status.get("conditions", ()) if current and item["type"] == kind), {})
 
 
 def _object(api_version: str, kind: str, name: str) -> Json:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from e2e.support.watcher import Witness
+from e2e.support.watcher import LONGEST_SECONDS, Witness
 
 NAMESPACE = "team"
 
@@ -26,8 +26,8 @@ class Stage:
         self.witness = Witness(NoFeed(), NAMESPACE)
         self.now = 100.0
 
-    def show(self, kind, name, *, labels=None, annotations=None, deleted=False, **rest):
-        metadata = {"name": name, "uid": name, "namespace": NAMESPACE}
+    def show(self, kind, name, *, labels=None, annotations=None, deleted=False, generation=1, **rest):
+        metadata = {"name": name, "uid": name, "namespace": NAMESPACE, "generation": generation}
         metadata |= {"labels": labels or {}, "annotations": annotations or {}}
         self.witness._hear(self.now, kind, "DELETED" if deleted else "ADDED", {"metadata": metadata, **rest})
 
@@ -62,9 +62,11 @@ class Stage:
         document = {"revision": revision, "models": {"m": {"classes": [{"name": "c", "targets": targets}]}}}
         self.show("ConfigMap", "routing", data={"routing.json": json.dumps(document)})
 
-    def plan(self, budget):
+    def plan(self, budget, *, generation=1, observed=1):
         pools = [{"name": "p", "dollarsPerNodeHour": "10", "nodeSelector": {"pool": "p"}, "resize": {"name": "pool"}}]
-        self.show("LLMServingPlan", "plan", spec={"budget": {"dollarsPerHour": str(budget)}, "nodePools": pools})
+        spec = {"budget": {"dollarsPerHour": str(budget)}, "nodePools": pools}
+        status = {"observedGeneration": observed}
+        self.show("LLMServingPlan", "plan", generation=generation, spec=spec, status=status)
 
     def pool(self, size):
         annotations = {"servingplan.dev/claimed-by": f"{NAMESPACE}/plan", "servingplan.dev/asked-nodes": str(size)}
@@ -89,9 +91,9 @@ def test_weight_on_a_lost_replica_is_told_after_the_allowed_lag_and_not_before(s
         stage.endpoints(name, True)
     stage.routing(1, a=5000, b=5000)
     stage.show("Node", "other", deleted=True)
-    stage.wait(1.0)
+    stage.wait(0.9 * LONGEST_SECONDS)
     assert stage.rules == []
-    stage.wait(1.0)
+    stage.wait(0.2 * LONGEST_SECONDS)
     assert stage.rules == ["weight on what is not ready"]
 
 
@@ -138,13 +140,24 @@ def test_a_raise_over_the_budget_is_told_and_one_within_it_is_not(stage):
     assert stage.rules == ["spend raised over the budget"]
 
 
+def test_a_raise_by_the_budget_of_before_is_told_once_the_edit_was_seen(stage):
+    stage.plan(25)
+    stage.pool(0)
+    stage.plan(5, generation=2)
+    stage.pool(1)
+    assert stage.rules == []
+    stage.plan(5, generation=2, observed=2)
+    stage.pool(2)
+    assert stage.rules == ["spend raised over the budget"]
+
+
 def test_a_pod_that_waits_for_its_node_is_told(stage):
     stage.node()
     stage.deployment("a")
     stage.pod("a-1", "a", node=None, ready=False, tied="n")
-    stage.wait(2.0)
+    stage.wait(0.9 * LONGEST_SECONDS)
     assert stage.rules == []
-    stage.wait(2.0)
+    stage.wait(0.2 * LONGEST_SECONDS)
     assert stage.rules == ["planned pod Pending"]
 
 
@@ -153,7 +166,7 @@ def test_more_pods_than_replicas_are_told(stage):
     stage.deployment("a", replicas=1)
     stage.pod("a-1", "a")
     stage.pod("a-2", "a")
-    stage.wait(4.0)
+    stage.wait(1.1 * LONGEST_SECONDS)
     assert stage.rules == ["more pods than replicas"]
 
 
