@@ -134,14 +134,14 @@ def _is_ready(pod: Json) -> bool:
 
 def revision(address: str, port: int = 8080) -> int:
     """Of the weights that a gateway uses."""
-    with closing(http.client.HTTPConnection(address, port, timeout=5)) as connection:
+    with closing(http.client.HTTPConnection(address, port, timeout=60)) as connection:
         connection.request("GET", REVISION_PATH)
         return int(json.loads(connection.getresponse().read())["revision"])
 
 
 def ask(address: str, body: Json, *, port: int = 8080) -> tuple[int, Json]:
     """Status and JSON of one request."""
-    with closing(http.client.HTTPConnection(address, port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(address, port, timeout=600)) as connection:
         connection.request("POST", "/v1/chat/completions", body=json.dumps(body))
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())

@@ -8,7 +8,7 @@ import pytest
 
 from e2e.cluster import prometheus
 from e2e.cluster.prometheus import PrometheusProcess
-from e2e.real.traffic import Traffic
+from e2e.real.traffic import Traffic, until_sent
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
 from servingplan.kube import PODS
@@ -53,7 +53,7 @@ class Discovery:
 
     def __exit__(self, *_):
         self._stopped.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _follow(self):
         written = None
@@ -92,13 +92,14 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
     scene.wait_ready(seconds=60)
     assert len(scene.ready_pods()) == 1
 
+    began = time.monotonic()
     with Traffic(gateway, requests_per_second=OFFERED, tokens=(18,)) as traffic:
         scene.wait_condition("DemandKnown", reason="Measured", seconds=60)
         wait_for(
             "demand is what is offered",
-            lambda: _rate(scene) == pytest.approx(OFFERED, rel=0.15),
+            lambda: _rate(scene) == pytest.approx(traffic.offered(since=began), rel=0.15),
             seconds=60,
-            shown=lambda: _rate(scene),
+            shown=lambda: (_rate(scene), traffic.offered(since=began)),
         )
         traffic.requests_per_second = 3 * OFFERED
         stepped = time.monotonic()
@@ -106,18 +107,22 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
         print(f"another replica was made {time.monotonic() - stepped:.1f} s after the step")
         wait_for(
             "demand is what is offered now",
-            lambda: _rate(scene) == pytest.approx(3 * OFFERED, rel=0.15),
-            seconds=max(1, 60 - (time.monotonic() - stepped)),
-            shown=lambda: _rate(scene),
+            lambda: _rate(scene) == pytest.approx(traffic.offered(since=stepped), rel=0.15),
+            seconds=60,
+            shown=lambda: (_rate(scene), traffic.offered(since=stepped)),
         )
-        print(f"demand {_rate(scene):.1f} of {3 * OFFERED:g} requests/s {time.monotonic() - stepped:.1f} s after it")
+        offered = traffic.offered(since=stepped)
+        print(f"demand {_rate(scene):.1f} of {offered:.1f} requests/s {time.monotonic() - stepped:.1f} s after it")
         wait_for("more replicas serve", lambda: len(scene.ready_pods()) >= 2, seconds=60, shown=ground.pods)
         scene.wait_ready(seconds=30)
+        ready = time.monotonic()
+        wait_for("users go on", until_sent(traffic, 100), seconds=30)
     turned_away = [outcome for outcome in traffic.lost if outcome.lost.startswith("status 429")]
     assert traffic.lost == turned_away, (
         "what one replica cannot carry is shed until the other is ready; nothing else is lost"
     )
-    assert len(turned_away) < len(traffic.outcomes) / 10
+    assert [outcome for outcome in turned_away if outcome.sent > ready] == []
+    print(f"{len(turned_away)} of {len(traffic.outcomes)} requests were turned away meanwhile")
     answered = len(traffic.outcomes) - len(turned_away)
     for counter, number in zip(COUNTERS, (answered, len(traffic.outcomes)), strict=True):
         wait_for(

@@ -14,7 +14,10 @@ from typing import Self
 from e2e.real.ground import chat
 from e2e.support.gateway import read_answer, request
 
-_DEADLINE_SECONDS = 60
+_DEADLINE_SECONDS = 600
+"""An answer that takes longer does not come."""
+_MADE_UP_FOR_SECONDS = 1.0
+"""Of what a machine that stood still has missed; more of it at once, gateways may turn away."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Traffic:
         self._thread = threading.Thread(target=self._work, name="traffic", daemon=True)
         self.outcomes: list[Outcome] = []
         self.in_flight = 0
+        self._sent: list[float] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -47,7 +51,8 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join(_DEADLINE_SECONDS + 10)
+        self._thread.join(_DEADLINE_SECONDS + 60)
+        assert not self._thread.is_alive(), "requests are under way that have no end"
         if self._failure is not None:
             raise self._failure
 
@@ -55,6 +60,10 @@ class Traffic:
     def lost(self) -> list[Outcome]:
         """Requests without a whole answer."""
         return [outcome for outcome in self.outcomes if outcome.lost]
+
+    def offered(self, *, since: float) -> float:
+        """Requests/s that were sent since then."""
+        return sum(sent >= since for sent in self._sent) / (time.monotonic() - since)
 
     def engines(self, *, since: float) -> set[str]:
         """Who answered requests that were sent since then."""
@@ -71,6 +80,7 @@ class Traffic:
         due, number = time.monotonic(), 0
         async with asyncio.TaskGroup() as group:
             while not self._stopped.is_set():
+                due = max(due, time.monotonic() - _MADE_UP_FOR_SECONDS)
                 due += chance.expovariate(self.requests_per_second)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 group.create_task(self._ask(self._tokens[number % len(self._tokens)], stream=number % 2 == 0))
@@ -78,6 +88,7 @@ class Traffic:
 
     async def _ask(self, tokens: int, *, stream: bool) -> None:
         sent = time.monotonic()
+        self._sent.append(sent)
         self.in_flight += 1
         try:
             engine, lost = await asyncio.wait_for(self._exchange(tokens, stream=stream), _DEADLINE_SECONDS)

@@ -8,11 +8,16 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from e2e.support.gateway import read_answer, request
+
+MOST_IN_FLIGHT = 200
+"""A machine that is too slow for the load gets less of it."""
+ANSWER_SECONDS = 600
+"""An answer that takes longer does not come."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,14 @@ class Lost:
 
 
 class Load:
-    """Sends from entering to leaving the context; leaving waits for what is under way. Arrivals are Poisson."""
+    """Sends from entering to leaving the context; leaving waits for what is under way. Arrivals are Poisson; those that a
+    machine that stood still has missed are not made up for."""
 
     def __init__(self, port: int, kinds: Sequence[Kind], *, seed: int = 1) -> None:
         self._port, self._kinds, self._chance = port, kinds, random.Random(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
-        self.sent: Counter[Kind] = Counter()
+        self.sent: Counter[Kind] = Counter(dict.fromkeys(kinds, 0))
         self.complete: Counter[Kind] = Counter()
         self.lost: list[Lost] = []
         self.most_in_flight = 0
@@ -56,16 +62,24 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(120)
+        self._thread.join(ANSWER_SECONDS + 60)
         assert not self._thread.is_alive(), "requests are under way that have no end"
+
+    def until_sent(self, number: int) -> Callable[[], bool]:
+        """Condition: so many more requests have been sent."""
+        wanted = self.sent.total() + number
+        return lambda: self.sent.total() >= wanted
 
     async def _run(self) -> None:
         began = time.monotonic()
         rates = [kind.requests_per_second for kind in self._kinds]
-        due, tasks = began, set()
+        tasks: set[asyncio.Task[None]] = set()
+        due = began
         while not self._stop.is_set():
-            due += self._chance.expovariate(sum(rates))
+            due = max(due, time.monotonic() - 0.1) + self._chance.expovariate(sum(rates))
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if len(tasks) >= MOST_IN_FLIGHT:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             kind = self._chance.choices(self._kinds, rates)[0]
             self.sent[kind] += 1
             task = asyncio.create_task(self._one(kind, began))
@@ -94,7 +108,7 @@ class Load:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 writer.write(request(json.dumps(asked).encode(), kind.headers))
-                answer, _ = await asyncio.wait_for(read_answer(reader), 60)
+                answer, _ = await asyncio.wait_for(read_answer(reader), ANSWER_SECONDS)
             finally:
                 writer.close()
         except (OSError, EOFError, ValueError, TimeoutError) as error:

@@ -73,6 +73,7 @@ def plan(
             "models": deepcopy(models),
             "nodePools": deepcopy(pools),
             "change": {"drainSeconds": 1},
+            "solver": {"deadlineSeconds": 300},  # never reached: no plan depends on how busy the machine is
             **more,
         },
     }
