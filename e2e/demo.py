@@ -26,6 +26,7 @@ from e2e.cluster import binaries, karpenter, nodes
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.operator_process import OperatorProcess
 from e2e.cluster.stages import PodTimes
+from e2e.support.waiting import wait_for
 from servingplan.cli.show import fleet_view
 from servingplan.model.fleet import Fleet, PlanRecord
 
@@ -144,7 +145,7 @@ def _lose_a_node(show: Show, fleet: Fleet) -> None:
     _until(show, lambda: _weights(show) != before, 30, "weights to move")
     moved_seconds = show.seconds()
     _tell_moves(show, before, _weights(show))
-    _until(show, lambda: _observe(show, fleet), 120, "the replacement to serve")
+    _until(show, lambda: _observe(show, fleet) and _weights(show) == before, 120, "the replacement to serve")
     show.say(
         f"done: weights had left the lost replicas after {moved_seconds:.1f} s; "
         f"the plan was whole again after {show.seconds():.1f} s"
@@ -217,13 +218,12 @@ def _fleet(show: Show) -> Fleet | None:
 
 
 def _until(show: Show, look: Any, seconds: float, what: str) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        if time.monotonic() > end:
-            print(show.cluster.kubectl("describe", "lsp", "chat", "-n", "llm"))
-            raise SystemExit(f"error: waited {seconds:.0f} s for {what}; the state of the plan is above")
-        time.sleep(0.2)
-    return found
+    """``seconds`` are those of a quiet machine."""
+    try:
+        return wait_for(what, look, seconds=seconds)
+    except AssertionError as error:
+        print(show.cluster.kubectl("describe", "lsp", "chat", "-n", "llm"))
+        raise SystemExit(f"error: {error}; the state of the plan is above") from None
 
 
 def _keep() -> int:
