@@ -10,6 +10,9 @@ from e2e.support.waiting import wait_for
 
 PERIOD_SECONDS = 3600
 """No story lasts so long: whatever the operator does, it was woken to do."""
+AT_ONCE_SECONDS = 30
+"""The goal is one second. This is for a machine that stands still, and sooner than the cluster collects the pods of a node
+that is gone (40 seconds and more), which would wake the operator, too."""
 
 
 @pytest.fixture
@@ -18,12 +21,19 @@ def operator(scene):
         yield running
 
 
-def tell_how_soon(witness, node: str, documents: int, what: str, is_it) -> None:
+def documents_before(scene, witness) -> int:
+    """How many routing documents there are once nothing but a change wakes the operator: it has explained its plan."""
+    wait_for("the status explains the plan", lambda: "explanation" in scene.plan()["status"], seconds=60)
+    return len(witness.documents())
+
+
+def see_at_once(witness, node: str, documents: int, what: str, is_it) -> None:
     """Wait for a routing document that follows the loss of a node, and print how long after the loss was visible in the
     API. The two are heard through watches of their own, in either order; ``documents``: how many there were before."""
     lost_at = wait_for("the loss is visible", lambda: witness.lost_nodes.get(node), seconds=5)
     found = wait_for(what, lambda: next(filter(is_it, witness.documents()[documents:]), None), seconds=10)
     print(f"{what} {found.at - lost_at:.2f} s after the loss was visible")
+    assert found.at - lost_at < AT_ONCE_SECONDS
 
 
 def test_a_rented_node_dies_and_its_replacement_takes_its_place(scene, karpenter, operator, witness):
@@ -35,9 +45,9 @@ def test_a_rented_node_dies_and_its_replacement_takes_its_place(scene, karpenter
     lost = next(item["name"] for item in before["deployments"] if item["pool"] == "east")
 
     (node,) = scene.nodes_of(pools[0])
-    documents = len(witness.documents())
+    documents = documents_before(scene, witness)
     scene.lose_node(node)
-    tell_how_soon(witness, node, documents, f"weights without {lost}", lambda item: lost not in item.services(SMALL))
+    see_at_once(witness, node, documents, f"weights without {lost}", lambda item: lost not in item.services(SMALL))
 
     wait_for("a replacement", lambda: [name for name in scene.nodes_of(pools[0]) if name != node], seconds=20)
     wait_for("the weights of the plan", lambda: scene.weights(SMALL) == weights, seconds=25, shown=scene.conditions)
@@ -56,9 +66,9 @@ def test_a_fixed_node_dies_and_the_plan_makes_do_with_the_others(scene, kwok, op
 
     nodes = scene.nodes_of(pool)
     busier = max(nodes, key=lambda name: sum(pod["spec"]["nodeName"] == name for pod in scene.ready_pods()))
-    documents = len(witness.documents())
+    documents = documents_before(scene, witness)
     scene.lose_node(busier)
-    tell_how_soon(witness, busier, documents, "other weights", lambda item: True)
+    see_at_once(witness, busier, documents, "other weights", lambda item: True)
 
     (left,) = set(nodes) - {busier}
     on_the_other = wait_for(
