@@ -37,7 +37,7 @@ from servingplan.render.httproute import MOST_RULES, http_routes
 from servingplan.steps.routes import PENDING, complaints
 
 # An Envoy Gateway that another process runs is waited for.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.cluster
 CRDS = sorted((Path(__file__).parents[2] / "charts" / "servingplan" / "crds").glob("*.yaml"))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway" / "httproute-limit.yaml"
 NAMESPACE, PLAN, GATEWAY = "llm", "chat", "public"
