@@ -67,9 +67,7 @@ class GatewayGround:
         self.api.create(NODES, nodes.node(nodes.H100, NODE))
         self._servers = self._cleanup.enter_context(Replicas())
         for service, count in self._services.items():
-            self.api.create(SERVICES, _service(service), namespace=NAMESPACE)
-            for number in range(count):
-                self.add(f"{service}-{number}", service)
+            self.add_service(service, replicas=count)
         self.publish(self._first)
         self.kubeconfig = service_account.write_kubeconfig(
             self._cluster.kubeconfig, NAMESPACE, ACCOUNT, self._folder / "gateway.kubeconfig"
@@ -137,6 +135,12 @@ class GatewayGround:
             "data": dict(data),
         }
         self.api.apply(CONFIG_MAPS, manifest, manager="test", force=True)
+
+    def add_service(self, name: str, *, replicas: int) -> None:
+        """A Service with so many ready replicas."""
+        self.api.create(SERVICES, _service(name), namespace=NAMESPACE)
+        for number in range(replicas):
+            self.add(f"{name}-{number}", name)
 
     def add(self, pod: str, service: str) -> None:
         """A ready replica: a server here, and a pod that says where it is."""

@@ -218,6 +218,7 @@ def test_settings_reach_the_operator_through_its_environment():
         "containers"
     ]
     assert {item["name"]: item["value"] for item in container["env"]} == {
+        "MALLOC_ARENA_MAX": "2",
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",

@@ -1,9 +1,11 @@
 """``servingplan gateway-sync`` beside a real API server and a real Envoy: weights and readiness reach requests at once."""
 
 import json
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import kubernetes.config
 import pytest
@@ -21,19 +23,18 @@ SECONDS = 30
 """Generous: how long it takes is measured by the benchmarks, not here."""
 
 
-def document(revision, one=10000):
-    targets = [
-        {"service": name, "port": 8000, "weight": weight}
-        for name, weight in (("one", one), ("two", 10000 - one))
-        if weight
-    ]
+def document(revision, one=10000, also=None):
+    """``also``: weights of further Services, which ``one`` gives up."""
+    also = also or {}
+    weights = {"one": one - sum(also.values()), "two": 10000 - one, **also}
+    targets = [{"service": name, "port": 8000, "weight": weight} for name, weight in weights.items() if weight]
     return {
         "version": 1,
         "plan": "llm/chat",
         "planHash": "9f2c0a11",
         "revision": revision,
         "transitional": False,
-        "services": [{"service": name, "port": 8000} for name in ("one", "two")],
+        "services": [{"service": name, "port": 8000} for name in weights],
         "models": {
             "m": {
                 "defaultClass": "all",
@@ -123,6 +124,37 @@ def test_requests_go_to_the_replica_with_the_fewest_in_flight_of_all(ground):
             released.set()
         assert {answer.text for answer in answers} == {replica.name for replica in own} - busy
         assert {stream.result().status for stream in streams} == {200}
+
+
+def test_a_service_gets_its_first_weight_once_envoy_has_its_replica_however_long_that_takes(ground):
+    ground.add_service("three", replicas=1)
+    wanted = document(7, also={"three": 5000})
+    released = threading.Event()
+    lost = []
+
+    def ask_on():
+        while not released.is_set():
+            answers = ground.envoy.ask_all([request(b'{"model": "m"}')] * 20, connections=2)
+            lost.extend(answer for answer in answers if answer.status != 200)
+
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(ask_on)
+        try:
+            ground.envoy.process.send_signal(signal.SIGSTOP)
+            try:
+                ground.publish(wanted)
+                endpoints = Path(ground.place.folder) / "envoy-eds-three.yaml"
+                wait_for("the addresses are written", endpoints.exists, seconds=SECONDS)
+                time.sleep(1)  # far longer than it waits where it cannot ask
+            finally:
+                ground.envoy.process.send_signal(signal.SIGCONT)
+            wait_served_by(ground, {"one-0", "one-1", "one-2", "three-0"})
+        finally:
+            released.set()
+        asking.result()
+    assert lost == []
+    ground.publish(document(8))
+    wait_served_by(ground, {"one-0", "one-1", "one-2"})
 
 
 def test_a_replica_that_is_deleted_is_left_and_a_new_one_found(ground):

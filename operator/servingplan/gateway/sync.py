@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from servingplan.errors import ApiError, Forbidden
@@ -29,17 +29,32 @@ Json = dict[str, Any]
 SHORTEST_PAUSE_SECONDS = 0.02
 """Between two versions of the files: a burst of changes is one version."""
 LONGEST_RETRY_SECONDS = 5.0
+HOLDING_PAUSE_SECONDS = 0.05
+"""Between two looks whether weights that are held may be written."""
 SETTLING_SECONDS = 0.1
-"""From a Service's first replica in the files to the first weight on it: Envoy reads both, in no order."""
-LONGEST_HOLD_SECONDS = 2.0
-"""That new weights wait for the replicas of a Service that they name; then they are taken without those."""
+"""Where no Envoy can be asked: from a Service's first replica in the files to the first weight on it."""
+LONGEST_HOLD_SECONDS = 10.0
+"""That new weights wait until Envoy knows the replicas of a Service that they name; then they are taken as they are."""
+LEAVING_SECONDS = 60.0
+"""That a Service which is named no more stays in the files: Envoy may still have the routes to it."""
 
 
 class Sync:
     """Keeps the files of one gateway."""
 
-    def __init__(self, *, api: Kube, namespace: str, config_map: str, place: Place, folder: Folder) -> None:
+    def __init__(
+        self,
+        *,
+        api: Kube,
+        namespace: str,
+        config_map: str,
+        place: Place,
+        folder: Folder,
+        services_with_replicas: Callable[[Collection[str]], set[str] | None],
+    ) -> None:
+        """``services_with_replicas``: those Services, of some, of which Envoy knows a replica; None where none can be asked."""
         self._api = api
+        self._services_with_replicas = services_with_replicas
         self._namespace = namespace
         self._config_map = config_map
         self._place = place
@@ -51,6 +66,8 @@ class Sync:
         self._slices: dict[str, Json] | None = None
         self._shown: Json | None = None
         """What the files say, before Services without a replica were left out."""
+        self._named: dict[str, tuple[Json, float]] = {}
+        """Services of documents that were written, and until when (``time.monotonic``) they were named."""
         self._known: dict[str, float] = {}
         """Since when (``time.monotonic``) the files have had replicas of a Service without a break."""
         self._awaited: dict[str, float] = {}
@@ -73,7 +90,7 @@ class Sync:
             pause = SHORTEST_PAUSE_SECONDS
             try:
                 if not self._write():
-                    pause = SETTLING_SECONDS
+                    pause = HOLDING_PAUSE_SECONDS
                     self._changed.set()
             except Exception:
                 log.exception(
@@ -97,7 +114,7 @@ class Sync:
             addresses: Addresses = addresses_of(slices[name] for name in sorted(slices))
         started = time.monotonic()
         held = self._is_held(latest, started)
-        document = with_routes_of(self._shown, latest) if held and self._shown else latest
+        document = self._with_leaving(with_routes_of(self._shown, latest) if held and self._shown else latest, started)
         replicas = {name for name, places in addresses.items() if places}
         files = envoy_files(
             without_the_empty(document, replicas), namespace=self._namespace, by_pod=True, place=self._place
@@ -115,14 +132,28 @@ class Sync:
         self._known = {name: self._known.get(name, started) for name in written}
         return not held
 
+    def _with_leaving(self, document: Json, now: float) -> Json:
+        named = {item["service"]: (item, now) for item in document["services"]}
+        recent = {name: found for name, found in self._named.items() if now - found[1] < LEAVING_SECONDS}
+        self._named = recent | named
+        return {**document, "services": [self._named[name][0] for name in sorted(self._named)]}
+
     def _is_held(self, latest: Json, now: float) -> bool:
-        """Whether the gateway does not know replicas yet that are to get their first weight."""
+        """Whether Envoy does not know replicas yet that are to get their first weight: it reads routes and addresses in
+        no order."""
         if self._shown is None:
             return False
-        settled = {name for name, since in self._known.items() if now - since >= SETTLING_SECONDS}
-        awaited = services_with_weight(latest) - services_with_weight(self._shown) - settled
+        awaited = services_with_weight(latest) - services_with_weight(self._shown)
+        awaited -= self._taken(awaited & self._known.keys(), now)
         self._awaited = {name: self._awaited.get(name, now) for name in awaited}
         return any(now - since < LONGEST_HOLD_SECONDS for since in self._awaited.values())
+
+    def _taken(self, written: set[str], now: float) -> set[str]:
+        """Those Services, of some whose replicas are in the files, of which Envoy has them from there."""
+        found = self._services_with_replicas(written) if written else set()
+        if found is None:
+            return {name for name in written if now - self._known[name] >= SETTLING_SECONDS}
+        return found
 
     def _follow(self, resource: Resource, selectors: dict[str, str], seen: Callable[[str, Json], None]) -> None:
         retry = 0.1

@@ -7,7 +7,7 @@ import pytest
 
 from servingplan.gateway import sync as module
 from servingplan.gateway.handover import services_with_weight, with_routes_of, without_the_empty
-from servingplan.gateway.sync import LONGEST_HOLD_SECONDS, SETTLING_SECONDS, Sync
+from servingplan.gateway.sync import LEAVING_SECONDS, LONGEST_HOLD_SECONDS, SETTLING_SECONDS, Sync
 from servingplan.render.envoy import USUAL
 from servingplan.render.routing import KEY
 
@@ -56,13 +56,39 @@ class Files:
         return True
 
 
+class Envoy:
+    """Knows what the test says; None: it does not listen."""
+
+    def __init__(self):
+        self.known = None
+
+    def has(self, services):
+        return None if self.known is None else self.known & services
+
+
+def sync_of(files, envoy):
+    return Sync(
+        api=None,
+        namespace="llm",
+        config_map="chat-routing",
+        place=USUAL,
+        folder=files,
+        services_with_replicas=envoy.has,
+    )
+
+
 @pytest.fixture
-def ground(monkeypatch):
+def envoy():
+    return Envoy()
+
+
+@pytest.fixture
+def ground(monkeypatch, envoy):
     """A sync whose clock is moved by hand, and what it wrote."""
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     files = Files()
-    made = Sync(api=None, namespace="llm", config_map="chat-routing", place=USUAL, folder=files)
+    made = sync_of(files, envoy)
     made._slice_seen("LISTED", {"items": []})
 
     def step(seconds=0.0):
@@ -115,6 +141,49 @@ def test_a_first_weight_waits_for_its_replica_to_be_known(ground):
     assert (done, weighted(files)) == (True, {"one", "two"})
 
 
+def test_a_first_weight_waits_until_envoy_says_that_it_knows_a_replica(ground, envoy):
+    step, publish, endpoints = begun(ground)
+    envoy.known = {"one", "two"}  # of what is in its files, not of what is to come
+    publish(document(2, {"one": 5000, "two": 5000}))
+    assert not step()[0]
+    envoy.known = {"one"}
+    endpoints("two", "10.0.0.2")
+    for _ in range(9):
+        done, files = step(0.1 * LONGEST_HOLD_SECONDS)
+        assert (done, weighted(files)) == (False, {"one"})
+        assert "10.0.0.2" in files["envoy-eds-two.yaml"]
+    envoy.known = {"one", "two"}
+    done, files = step()
+    assert (done, weighted(files)) == (True, {"one", "two"})
+
+
+def test_an_envoy_that_never_says_so_does_not_hold_weights_for_ever(ground, envoy):
+    step, publish, endpoints = begun(ground)
+    envoy.known = set()
+    publish(document(2, {"one": 5000, "two": 5000}))
+    endpoints("two", "10.0.0.2")
+    assert not step()[0]
+    done, files = step(LONGEST_HOLD_SECONDS)
+    assert (done, weighted(files)) == (True, {"one", "two"})
+
+
+def test_a_service_that_is_named_no_more_stays_known_for_a_while(ground):
+    step, publish, endpoints = ground
+    publish(document(1, {"one": 5000, "two": 5000}))
+    endpoints("one", "10.0.0.1")
+    endpoints("two", "10.0.0.2")
+    step()
+    publish(document(2, {"one": 10000}, services=["one"]))
+    for _ in range(3):
+        files = step(0.3 * LEAVING_SECONDS)[1]
+        assert weighted(files) == {"one"}
+        assert "10.0.0.2" in files["envoy-eds-two.yaml"]
+        assert "name: two\n" in files["envoy-cds.yaml"]
+    files = step(0.2 * LEAVING_SECONDS)[1]
+    assert "envoy-eds-two.yaml" not in files
+    assert "name: two\n" not in files["envoy-cds.yaml"]
+
+
 def test_what_never_comes_is_waited_for_only_so_long(ground):
     step, publish, endpoints = begun(ground)
     publish(document(2, {"one": 5000, "two": 5000}))
@@ -156,7 +225,7 @@ def test_a_service_that_loses_its_replicas_loses_its_weight(ground):
 
 def test_the_loop_comes_back_for_what_it_holds(monkeypatch):
     calls = []
-    made = Sync(api=None, namespace="llm", config_map="chat-routing", place=USUAL, folder=Files())
+    made = sync_of(Files(), Envoy())
     monkeypatch.setattr(made, "_follow", lambda *_: None)
 
     def write():

@@ -1,0 +1,67 @@
+"""What the Envoy beside the watcher says of its replicas, and what is made of other answers."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from e2e.cluster.ports import free_port
+from servingplan.gateway import envoy
+
+
+@contextmanager
+def admin(said):
+    """An admin endpoint that says it; None: it is silent."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if said is None:
+                over.wait(60)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+
+
+def stats(**members):
+    rows = [{"name": f"cluster.{name}.membership_healthy", "value": count} for name, count in members.items()]
+    return json.dumps({"stats": rows}).encode()
+
+
+def test_services_with_a_replica_and_none_else():
+    with admin(stats(one=2, two=0, four=1)) as port:
+        assert envoy.services_with_replicas(port, {"one", "two", "three"}) == {"one"}
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"{", b"[]", b"7", b'{"stats": [{}]}', b'{"stats": [{"name": 1, "value": null}]}']
+)
+def test_what_is_no_answer_tells_of_none(said):
+    with admin(said) as port:
+        assert envoy.services_with_replicas(port, {"one"}) == set()
+
+
+def test_one_that_is_silent_tells_of_none(monkeypatch):
+    monkeypatch.setattr(envoy, "DEADLINE_SECONDS", 0.1)
+    with admin(None) as port:
+        assert envoy.services_with_replicas(port, {"one"}) == set()
+
+
+def test_where_nobody_listens_nobody_can_be_asked():
+    assert envoy.services_with_replicas(free_port(), {"one"}) is None
