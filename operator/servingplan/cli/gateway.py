@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +44,6 @@ def gateway_sync(
     """Keep Envoy's files by the routing ConfigMap and the replicas that are ready, within milliseconds of a change."""
     import logging
 
-    from servingplan.gateway.envoy import services_with_replicas
     from servingplan.gateway.folder import Folder
     from servingplan.gateway.sync import Sync
     from servingplan.kube import Kube
@@ -58,7 +56,6 @@ def gateway_sync(
         config_map=config_map,
         place=Place(folder=str(directory), port=port, admin_port=admin_port, stats_port=stats_port or None),
         folder=Folder(directory),
-        services_with_replicas=partial(services_with_replicas, admin_port),
     )
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda *_: sync.stop())

@@ -11,11 +11,12 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from servingplan.errors import ApiError, Forbidden
 from servingplan.gateway.endpoints import Addresses, addresses_of
+from servingplan.gateway.envoy import services_with_replicas
 from servingplan.gateway.folder import Folder
 from servingplan.gateway.handover import services_with_weight, with_routes_of, without_the_empty
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, Kube, Resource
@@ -42,19 +43,8 @@ LEAVING_SECONDS = 60.0
 class Sync:
     """Keeps the files of one gateway."""
 
-    def __init__(
-        self,
-        *,
-        api: Kube,
-        namespace: str,
-        config_map: str,
-        place: Place,
-        folder: Folder,
-        services_with_replicas: Callable[[Collection[str]], set[str] | None],
-    ) -> None:
-        """``services_with_replicas``: those Services, of some, of which Envoy knows a replica; None where none can be asked."""
+    def __init__(self, *, api: Kube, namespace: str, config_map: str, place: Place, folder: Folder) -> None:
         self._api = api
-        self._services_with_replicas = services_with_replicas
         self._namespace = namespace
         self._config_map = config_map
         self._place = place
@@ -150,7 +140,7 @@ class Sync:
 
     def _taken(self, written: set[str], now: float) -> set[str]:
         """Those Services, of some whose replicas are in the files, of which Envoy has them from there."""
-        found = self._services_with_replicas(written) if written else set()
+        found = services_with_replicas(self._place.admin_port, written) if written else set()
         if found is None:
             return {name for name in written if now - self._known[name] >= SETTLING_SECONDS}
         return found

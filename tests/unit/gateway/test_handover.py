@@ -66,29 +66,20 @@ class Envoy:
         return None if self.known is None else self.known & services
 
 
-def sync_of(files, envoy):
-    return Sync(
-        api=None,
-        namespace="llm",
-        config_map="chat-routing",
-        place=USUAL,
-        folder=files,
-        services_with_replicas=envoy.has,
-    )
+@pytest.fixture(autouse=True)
+def envoy(monkeypatch):
+    made = Envoy()
+    monkeypatch.setattr(module, "services_with_replicas", lambda port, services: made.has(services))
+    return made
 
 
 @pytest.fixture
-def envoy():
-    return Envoy()
-
-
-@pytest.fixture
-def ground(monkeypatch, envoy):
+def ground(monkeypatch):
     """A sync whose clock is moved by hand, and what it wrote."""
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     files = Files()
-    made = sync_of(files, envoy)
+    made = Sync(api=None, namespace="llm", config_map="chat-routing", place=USUAL, folder=files)
     made._slice_seen("LISTED", {"items": []})
 
     def step(seconds=0.0):
@@ -225,7 +216,7 @@ def test_a_service_that_loses_its_replicas_loses_its_weight(ground):
 
 def test_the_loop_comes_back_for_what_it_holds(monkeypatch):
     calls = []
-    made = sync_of(Files(), Envoy())
+    made = Sync(api=None, namespace="llm", config_map="chat-routing", place=USUAL, folder=Files())
     monkeypatch.setattr(made, "_follow", lambda *_: None)
 
     def write():
