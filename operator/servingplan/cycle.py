@@ -17,7 +17,7 @@ from servingplan.apply.writer import Writer
 from servingplan.decide import decide, publish
 from servingplan.deciding.retirement import overdue, retire
 from servingplan.deciding.turn import Solve
-from servingplan.errors import ApiError
+from servingplan.errors import ApiError, NotFound
 from servingplan.explaining import Explainer
 from servingplan.kube import EVENTS, PLANS, Api
 from servingplan.metrics.exporter import PlanMetrics
@@ -103,6 +103,9 @@ class Turns:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 world = again
         decision = await asyncio.to_thread(self._decide, world)
+        if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, world):
+            log.info("%s was edited while it was planned for: nothing of that is written", world.plan.key)
+            return TurnReport(writes=len(early), again=True)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
         writes = len(outcome.done) + len(early)
         writes += await asyncio.to_thread(self._report, world, decision, outcome)
@@ -148,6 +151,16 @@ class Turns:
             return decision
         finally:
             self.metrics.solved(trigger(world, decision))
+
+    def _is_outdated(self, world: Observation) -> bool:
+        """Whether the plan is another one by now: a search takes seconds, and nodes are not rented by a budget of before."""
+        plan = world.plan
+        try:
+            found = self._api.get(PLANS, plan.name, namespace=plan.namespace)["metadata"]
+        except NotFound:
+            return True
+        now = (found["uid"], found["generation"], found.get("deletionTimestamp"))
+        return now != (plan.uid, plan.generation, plan.deleting_since)
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
         spec, _ = effective_spec(world.plan.spec, read_record(world))

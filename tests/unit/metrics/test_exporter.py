@@ -13,7 +13,7 @@ from e2e.cluster.ports import free_port
 from servingplan import cycle
 from servingplan.cycle import Turns
 from servingplan.errors import ApiError, InputError, NotFound
-from servingplan.kube import Resource
+from servingplan.kube import PLANS, Resource
 from servingplan.metrics import families
 from servingplan.metrics.exporter import Exporter, PlanMetrics
 from servingplan.metrics.families import FAMILIES
@@ -38,7 +38,10 @@ class Cluster:
         return self.world
 
     def get(self, resource, name, **more):
-        raise NotFound(404, "NotFound", name)
+        if resource is not PLANS:
+            raise NotFound(404, "NotFound", name)
+        plan = self.world.plan
+        return {"metadata": {"uid": plan.uid, "generation": plan.generation}}
 
     def discover(self, api_version, kind):
         return Resource(api_version, f"{kind.lower()}s", kind)
