@@ -75,12 +75,12 @@ def shares(gateway, number, *what, **more):
 
 
 def assert_shares(counts, **weights):
-    """Each within four and a half standard deviations of its weight: chance goes beyond once in 150,000 times."""
+    """Each within five standard deviations of its weight: chance goes beyond once in 1.7 million times."""
     total = sum(counts.values())
     for name, weight in weights.items():
         share = weight / 10_000
         deviation = (total * share * (1 - share)) ** 0.5
-        assert abs(counts[name] - total * share) <= 4.5 * deviation, (name, counts, deviation)
+        assert abs(counts[name] - total * share) <= 5 * deviation, (name, counts, deviation)
 
 
 def test_envoy_takes_the_resources_as_a_static_configuration(tmp_path):
