@@ -9,6 +9,7 @@ import pytest
 
 from e2e.cluster.ports import free_port
 from servingplan.gateway import envoy
+from servingplan.render.envoy.routes import STICKY
 
 
 @contextmanager
@@ -40,13 +41,16 @@ def admin(said):
 
 
 def stats(**members):
-    rows = [{"name": f"cluster.{name}.membership_healthy", "value": count} for name, count in members.items()]
+    """``one`` and ``one_sticky`` are the clusters of Service ``one``."""
+    clusters = {name.replace("_sticky", STICKY): count for name, count in members.items()}
+    rows = [{"name": f"cluster.{name}.membership_healthy", "value": count} for name, count in clusters.items()]
     return json.dumps({"stats": rows}).encode()
 
 
 def test_services_with_a_replica_and_none_else():
-    with admin(stats(one=2, two=0, four=1)) as port:
-        assert envoy.services_with_replicas(port, {"one", "two", "three"}) == {"one"}
+    clusters = stats(one=2, one_sticky=2, two=0, two_sticky=0, three=1, three_sticky=0, four=1, four_sticky=1)
+    with admin(clusters) as port:
+        assert envoy.services_with_replicas(port, {"one", "two", "three", "five"}) == {"one"}
 
 
 @pytest.mark.parametrize(
