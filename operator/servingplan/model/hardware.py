@@ -35,6 +35,12 @@ class GpuType(BaseModel):
     """Also the peak for fp16, which the same units compute at the same speed."""
     fp8_dense_tflops: Positive | None = None
     """None where the card has no FP8 units: FP8 weights are then widened, and computed at the BF16 peak."""
+    fp4_dense_tflops: Positive | None = None
+    """None where the card has no FP4 units: FP4 weights are then widened."""
+    int8_dense_tops: Positive | None = None
+    """None where not stated; INT8 weights of the common checkpoints are widened anyway."""
+    vendor: str = "nvidia"
+    """``nvidia`` or ``amd``."""
     link_gb_per_second_per_direction: Positive
     """Nominal rate of one GPU to its peers inside the node, one direction."""
     nvlink: bool = False

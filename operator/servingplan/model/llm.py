@@ -75,6 +75,35 @@ class ModelCard(BaseModel):
     """Weights that one token uses, for a mixture of experts; None for a dense model."""
     experts: int = Field(default=1, gt=0)
     experts_per_token: int = Field(default=1, gt=0)
+    shared_experts: int = Field(default=0, ge=0)
+    """Experts that every token passes through, beside the routed ones."""
+    intermediate_size: int | None = Field(default=None, gt=0)
+    """Width of the feed-forward network of a dense layer; None: not stated."""
+    expert_intermediate_size: int | None = Field(default=None, gt=0)
+    """Width of one expert."""
+    dense_layers: int = Field(default=0, ge=0)
+    """Layers of a mixture of experts that have a dense feed-forward network instead."""
+    attention_layers: int | None = Field(default=None, gt=0)
+    """Layers that keep a KV cache, where others do not (linear attention, Mamba); None: all."""
+    sliding_window: int | None = Field(default=None, gt=0)
+    """Tokens that a layer with a sliding window looks back."""
+    sliding_layers: int = Field(default=0, ge=0)
+    """Layers with a sliding window."""
+    kv_lora_rank: int | None = Field(default=None, gt=0)
+    """Multi-head latent attention: width of the compressed keys and values; None: ordinary attention."""
+    qk_rope_head_dim: int = Field(default=0, ge=0)
+    """Multi-head latent attention: width of the part of a key that carries the position, kept once for all heads."""
+    q_lora_rank: int | None = Field(default=None, gt=0)
+    qk_nope_head_dim: int = Field(default=0, ge=0)
+    v_head_dim: int = Field(default=0, ge=0)
+    max_context_tokens: int | None = Field(default=None, gt=0)
+    """Longest sequence that the model was made for (``max_position_embeddings``); None: not stated."""
+    quantization: str | None = None
+    """How the published weights are quantised: ``fp8``, ``awq``, ``gptq``, ``mxfp4``, ``nvfp4``; None: not."""
+    weight_block: tuple[int, int] | None = None
+    """Rows and columns that share one scale, where weights are quantised in blocks."""
+    repository: str | None = None
+    """Where the weights are published, ``organisation/name``; None: the name is no repository."""
     aliases: tuple[str, ...] = ()
     """Other names of the same shape: the last part of repository identifiers."""
 

@@ -1,0 +1,67 @@
+"""How a model server runs: the settings that its rate, its memory and its latency depend on.
+
+Flow: observe -> **model** -> solve -> render -> apply -> status. One value for the planner, which chooses what the user
+leaves open; for the profiles, which rate a replica that runs like this; for the rendering, which writes it as flags; and
+for the plan record, from which a running replica is rendered again.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from servingplan.model.llm import WIDE_BYTES
+
+KV_BYTES: dict[str, float] = {"auto": WIDE_BYTES, "bf16": WIDE_BYTES, "fp16": WIDE_BYTES, "fp8": 1.0}
+"""Bytes of one element of the KV cache, by ``kv_cache_dtype``. ``auto`` is the width of the activations, 16 bits."""
+
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Speculation(BaseModel):
+    """Speculative decoding, as declared: how many tokens are proposed, and what share of them is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = Field(min_length=1)
+    """Such as ``ngram``, ``eagle`` or ``mtp``; passed to the engine."""
+    tokens: int = Field(ge=1, le=32)
+    """Tokens that are proposed in each step."""
+    acceptance: _Share
+    """Probability that a proposed token is accepted, given that those before it were."""
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Mean tokens that one step yields: ``1 + a + a^2 + ... + a^n``, Leviathan et al., ICML 2023, equation 1."""
+        return sum(self.acceptance**step for step in range(self.tokens + 1))
+
+
+class EngineSettings(BaseModel):
+    """Every setting of a replica's engine that the plan counts on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str = "vllm"
+    """``vllm``, ``sglang`` or ``tensorrt-llm``."""
+    version: str | None = None
+    """Version of the engine; None where nothing tells it."""
+    kv_cache_dtype: str = "auto"
+    """A key of ``KV_BYTES``."""
+    max_num_seqs: int = Field(default=256, ge=1)
+    """Requests that run at the same time at most."""
+    max_num_batched_tokens: int = Field(default=8192, ge=1)
+    """Tokens of one iteration at most: prompts longer than this are read in chunks."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
+    """Part of each GPU's memory that the engine may take."""
+    max_model_len: int = Field(default=8192, ge=1)
+    """Longest sequence that is admitted, tokens."""
+    prefix_cache_hit_share: _Share = 0.0
+    """Share of the prompt's tokens that are found in the prefix cache, as declared; 0: prefix caching is not counted on."""
+    speculation: Speculation | None = None
+    """Speculative decoding; None: none."""
+    expert_parallel: bool = False
+    """Whether the experts of a mixture are spread over the tensor-parallel group instead of being cut."""
+
+    @property
+    def kv_bytes_per_element(self) -> float:
+        """Bytes of one element of the KV cache."""
+        return KV_BYTES[self.kv_cache_dtype]
