@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, gateway, plan, solve
+from servingplan.cli import classes, cluster, emulate, explain, gateway, plan, profile, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ cluster.register(app)
 emulate.register(app)
 gateway.register(app)
 classes.register(app)
+profile.register(app)
 
 
 @app.command()

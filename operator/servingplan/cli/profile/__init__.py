@@ -1,0 +1,27 @@
+"""``servingplan profile``: what one replica does, and how that is known.
+
+One module a command, each with a ``register`` that adds it to the group:
+
+    lookup.py      rate, band, latencies of one replica; or of every row of a file
+"""
+
+from __future__ import annotations
+
+import typer
+
+from servingplan.cli.profile import lookup
+
+app = typer.Typer(help="What one replica does, and how that is known.", no_args_is_help=True)
+
+
+@app.callback()
+def _profile() -> None:
+    """What one replica does, and how that is known."""
+
+
+lookup.register(app)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group."""
+    parent.add_typer(app, name="profile")

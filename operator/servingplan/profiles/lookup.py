@@ -1,0 +1,236 @@
+"""What one replica does for requests of one length: the question of ``servingplan profile lookup``, and its answer.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The planner asks ``estimate`` about cards and
+models that it has resolved; people ask by name, leave settings open, and want the rate at their percentile in one number.
+"""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from servingplan.errors import InputError
+from servingplan.model.engine import KV_BYTES, EngineSettings
+from servingplan.model.llm import PRECISIONS, WIDE_BYTES
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
+from servingplan.profiles.fit import Unfit
+from servingplan.profiles.queueing import max_utilization, wait_probability
+
+ENGINES = ("vllm", "sglang", "tensorrt-llm")
+
+_Count = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_MARKS = (
+    ("fp8", "fp8"),
+    ("nvfp4", "fp4"),
+    ("fp4", "fp4"),
+    ("awq", "int4"),
+    ("gptq", "int4"),
+    ("w4a16", "int4"),
+    ("int4", "int4"),
+    ("w8a16", "int8"),
+    ("int8", "int8"),
+)
+"""What published checkpoints have in their names for each precision."""
+
+_EIGHT_OF_TEN = 0.779
+"""Width of the central 80 % of a normal distribution over that of its central 90 %: 1.2816 / 1.6449."""
+
+
+class Lookup(BaseModel):
+    """One question. Fields are named as the options of the command, without dashes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    model: str = Field(min_length=1)
+    gpu: str = Field(min_length=1)
+    precision: str = "auto"
+    """``auto``: what the model's name or card says, else bf16."""
+    tp: _Count = 1
+    pp: _Count = 1
+    input: _Count
+    """Prompt tokens."""
+    output: _Count
+    """Answer tokens."""
+    ttft: _Seconds | None = None
+    """Limit on the time to the first token, seconds; None: no limit."""
+    tpot: _Seconds | None = None
+    """Limit on the time per further token, seconds; None: no limit."""
+    percentile: float = Field(default=95.0, ge=50, lt=100, allow_inf_nan=False)
+    """Share of requests, in per cent, that keep the limits."""
+    engine: str = "vllm"
+    engine_version: str | None = None
+    kv_cache_dtype: str = "auto"
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
+    max_num_seqs: _Count | None = None
+    """None: what the planner may choose up to, and as many as ``concurrency`` asks."""
+    max_num_batched_tokens: _Count | None = None
+    max_model_len: _Count | None = None
+    """None: input and output together."""
+    expert_parallel: bool = False
+    concurrency: _Count | None = None
+    """Requests that always run, as in a closed loop; None: open arrivals at the best rate."""
+
+    def settings(self) -> EngineSettings:
+        """The engine's settings, those that were left open chosen."""
+        chosen = {
+            "engine_version": None,
+            "max_num_seqs": self.max_num_seqs or max(MAX_BATCH, self.concurrency or 1),
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "max_model_len": self.max_model_len or self.input + self.output,
+        }
+        return EngineSettings(
+            engine=self.engine,
+            version=self.engine_version,
+            kv_cache_dtype=self.kv_cache_dtype,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            expert_parallel=self.expert_parallel,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
+
+
+class Answer(BaseModel):
+    """What the replica does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_second: float
+    """Without a limit the saturated rate; with ``concurrency`` the closed-loop rate; else the rate of open arrivals at
+    which the percentile keeps the limits."""
+    low: float
+    high: float
+    """Bounds of the central 80 % of the true rate, for one replica on that engine."""
+    ttft_seconds: float
+    """Mean at that rate."""
+    tpot_seconds: float
+    """Mean at that rate."""
+    ttft_percentile_seconds: float | None
+    """At the asked percentile; None where arrivals have no rate of their own (saturated or closed loop)."""
+    tpot_percentile_seconds: float | None
+    concurrency: float
+    """Requests that run on average."""
+    source: str
+    evidence: tuple[str, ...]
+    engine: dict[str, Any]
+    """The settings that the answer holds for."""
+
+
+class CannotServeError(InputError):
+    """The replica cannot exist, or cannot keep the limits even alone; the message says what is missing."""
+
+
+def parse_lookup(fields: dict[str, Any]) -> Lookup:
+    """The question that these fields state; values may be text.
+
+    Raises:
+        InputError: a field is missing or wrong; it names the field as an option of the command.
+    """
+    try:
+        return Lookup.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + str(first["loc"][0] if first["loc"] else "model").replace("_", "-")
+        if first["type"] == "missing":
+            raise InputError(option, None, "is required; name it") from None
+        raise InputError(option, first["input"], first["msg"][0].lower() + first["msg"][1:]) from None
+
+
+def answer(question: Lookup) -> Answer:
+    """Answer one question.
+
+    Raises:
+        InputError: a name is not known; the message has near ones.
+        CannotServeError: the replica cannot exist, or cannot keep the limits.
+    """
+    model, gpu = find_model(question.model), find_gpu(question.gpu)
+    if question.engine not in ENGINES:
+        raise InputError("--engine", question.engine, f"must be one of {', '.join(ENGINES)}")
+    if question.kv_cache_dtype not in KV_BYTES:
+        raise InputError("--kv-cache-dtype", question.kv_cache_dtype, f"must be one of {', '.join(KV_BYTES)}")
+    precision = precision_named(question.model) if question.precision == "auto" else question.precision.lower()
+    if precision not in PRECISIONS:
+        raise InputError("--precision", question.precision, f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
+    settings = question.settings()
+    found = estimate(
+        model=model,
+        precision=precision,
+        gpu=gpu,
+        tensor_parallel=question.tp,
+        pipeline_parallel=question.pp,
+        input_tokens=question.input,
+        output_tokens=question.output,
+        context_tokens=settings.max_model_len,
+        ttft_seconds=question.ttft,
+        tpot_seconds=question.tpot,
+        memory_fraction=settings.gpu_memory_utilization,
+        kv_bytes_per_element=settings.kv_bytes_per_element if question.kv_cache_dtype != "auto" else WIDE_BYTES,
+        max_batch=min(settings.max_num_seqs, question.concurrency or settings.max_num_seqs),
+    )
+    if isinstance(found, Unfit):
+        raise CannotServeError(
+            found.reason, f"{question.model} on {question.tp}x{question.pp} {gpu.name}", found.message
+        )
+    limited = question.concurrency is None and (question.ttft is not None or question.tpot is not None)
+    return _limited(question, found, settings) if limited else _running(question, found, settings)
+
+
+def precision_named(model: str) -> str:
+    """The precision that the name of the weights tells; else bf16."""
+    tail = model.rsplit("/", 1)[-1].lower()
+    return next((precision for mark, precision in _MARKS if mark in tail), "bf16")
+
+
+def _running(question: Lookup, found: Estimate, settings: EngineSettings) -> Answer:
+    """So many requests always run; where they do not all fit, the rest waits at the client's cost."""
+    asked = question.concurrency or found.batch
+    rate = found.requests_per_second
+    return _answer(found, settings, rate, max(0.0, (asked - found.batch) / rate), None, float(asked))
+
+
+def _limited(question: Lookup, found: Estimate, settings: EngineSettings) -> Answer:
+    """Open arrivals at the rate at which the percentile keeps the limit, one copy."""
+    late = 1.0 - question.percentile / 100.0
+    budget = max(0.0, question.ttft - found.ttft_seconds) if question.ttft is not None else math.inf
+    share = 1.0
+    wait = 0.0
+    if math.isfinite(budget):
+        share = max_utilization(
+            percentile=question.percentile,
+            slots_per_copy=found.batch,
+            service_seconds=found.slot_seconds,
+            wait_budget_seconds=budget,
+            max_copies=1,
+        )[0]
+        any_wait = wait_probability(
+            utilization=share, slots=found.batch, service_seconds=found.slot_seconds, wait_seconds=0.0
+        )
+        pace = found.slot_seconds / (found.batch * (1.0 - share))
+        wait = pace * max(0.0, math.log(any_wait / late)) if any_wait > 0 else 0.0
+    rate = found.requests_per_second * share
+    return _answer(found, settings, rate, 0.0, found.ttft_seconds + wait, found.batch * share)
+
+
+def _answer(
+    found: Estimate,
+    settings: EngineSettings,
+    rate: float,
+    waiting_seconds: float,
+    ttft_percentile_seconds: float | None,
+    concurrency: float,
+) -> Answer:
+    band = found.error_band * _EIGHT_OF_TEN
+    return Answer(
+        requests_per_second=rate,
+        low=rate * (1.0 - band),
+        high=rate * (1.0 + band),
+        ttft_seconds=found.ttft_seconds + waiting_seconds,
+        tpot_seconds=found.tpot_seconds,
+        ttft_percentile_seconds=ttft_percentile_seconds,
+        tpot_percentile_seconds=None if ttft_percentile_seconds is None else found.tpot_seconds,
+        concurrency=concurrency,
+        source=found.source,
+        evidence=(found.detail,),
+        engine=settings.model_dump(mode="json"),
+    )
