@@ -64,6 +64,11 @@ _AT_MOST_ONE = {
     "message": "must be at most 1",
 }
 
+_CONFIDENT = {
+    "rule": "type(self) == string && double(self) >= 0.5 && double(self) <= 0.99",
+    "message": "must be at least 0.5, which plans on the middle of the band, and at most 0.99",
+}
+
 
 def _positive(value: Decimal) -> Decimal:
     if value <= 0:
@@ -77,11 +82,18 @@ def _at_most_one(value: Decimal) -> Decimal:
     return value
 
 
+def _confident(value: Decimal) -> Decimal:
+    if not Decimal("0.5") <= value <= Decimal("0.99"):
+        raise ValueError(_CONFIDENT["message"])
+    return value
+
+
 PositiveDecimal = Annotated[DecimalString, AfterValidator(_positive), WithJsonSchema(_decimal_schema(_POSITIVE))]
 Share = Annotated[
     PositiveDecimal, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_POSITIVE, _AT_MOST_ONE))
 ]
 Fraction = Annotated[DecimalString, AfterValidator(_at_most_one), WithJsonSchema(_decimal_schema(_AT_MOST_ONE))]
+Confidence = Annotated[DecimalString, AfterValidator(_confident), WithJsonSchema(_decimal_schema(_CONFIDENT))]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME_PATTERN)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME_PATTERN)]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAMESPACE_PATTERN)]

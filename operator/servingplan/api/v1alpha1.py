@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from servingplan.api.scalars import (
+    Confidence,
     DecimalString,
     Duration,
     Fraction,
@@ -444,6 +445,15 @@ class Change(Wire):
     Default 5m."""
 
 
+class Planning(Wire):
+    """How careful the plan is."""
+
+    confidence: Confidence = Decimal("0.9")
+    """Nobody knows a replica's rate exactly. The plan counts on a rate that the true one reaches with this probability,
+    and on latencies that the true ones stay under with it. Higher is safer and dearer: 0.5 plans on the middle. From 0.5
+    to 0.99, default 0.9."""
+
+
 class Solver(Wire):
     """How the plan is computed."""
 
@@ -476,6 +486,8 @@ class PlanSpec(Wire):
     """What the plan withstands."""
     change: Change = Change()
     """When a better plan is worth moving for."""
+    planning: Planning = Planning()
+    """How careful the plan is."""
     solver: Solver = Solver()
     """How the plan is computed."""
     deletion_policy: Literal["ScaleToFloor", "Retain"] = "ScaleToFloor"

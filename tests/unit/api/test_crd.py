@@ -75,7 +75,12 @@ def test_each_rule_stands_in_the_schema_with_the_message_that_python_gives():
         for rule in part.rules
     }
     on_whole_plan = {rule["message"] for rule in v1alpha1.PLAN_RULES}
-    assert written == in_python | on_whole_plan | {"must be greater than 0", "must be at most 1"}
+    of_scalars = {
+        "must be greater than 0",
+        "must be at most 1",
+        "must be at least 0.5, which plans on the middle of the band, and at most 0.99",
+    }
+    assert written == in_python | on_whole_plan | of_scalars
 
 
 def test_a_union_of_types_has_no_structural_schema():

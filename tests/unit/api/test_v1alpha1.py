@@ -108,6 +108,8 @@ HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
         (("demand", "prometheus", "floor"), "1.5", "spec.demand.prometheus.floor", "1.5", "must be at most 1"),
         (("demand", "prometheus", "query"), "", "spec.demand.prometheus.query", "", "at least 1 character"),
         (("demand", "prometheus", "quantile"), 2, "spec.demand.prometheus.quantile", 2, "must be at most 1"),
+        (("planning", "confidence"), "0.4", "spec.planning.confidence", "0.4", "must be at least 0.5"),
+        (("planning", "confidence"), 1, "spec.planning.confidence", 1, "at most 0.99"),
         (("demand", "prometheus", "url"), "ftp://x", "spec.demand.prometheus.url", "ftp://x", "pattern"),
         (("resilience", "survive", 0, "event"), "Flood", "spec.resilience.survive[0].event", "Flood", "'AnyNode'"),
         (("gateway", "httpRoute", "parentRefs"), [], "spec.gateway.httpRoute.parentRefs", [], "at least 1 item"),
@@ -191,6 +193,7 @@ def test_a_model_a_budget_and_a_pool_are_enough():
     assert (pool.min_nodes, pool.cap, pool.dollars_per_node_hour) == (0, 100, None)
     assert (spec.change.min_gain, spec.change.min_lifetime) == (Decimal("0.05"), "10m")
     assert spec.solver.deadline_seconds == 10
+    assert spec.planning.confidence == Decimal("0.9")
 
 
 def test_a_price_of_zero_is_a_price():
