@@ -9,8 +9,9 @@ times the utilisation at which the percentile of TTFT holds) and at 1.3 times th
 import random
 from statistics import mean
 
+from servingplan.model.engine import EngineSettings
 from servingplan.profiles.catalogue import find_gpu, find_model
-from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.queueing import max_utilization
 from servingplan.simulate.engine import Engine, run
 from servingplan.simulate.pace import Pace
@@ -18,6 +19,7 @@ from servingplan.simulate.sequence import Sequence
 
 PERCENTILE = 95
 CONTEXT = 8192
+SETTINGS = EngineSettings(max_model_len=CONTEXT, max_num_seqs=MAX_BATCH)
 CASES = [
     # model, precision, GPU, TP, PP, input, output, TTFT limit, TPOT limit
     ("llama-3.1-70b", "fp8", "H100-SXM-80GB", 2, 1, 496, 253, 2.0, 0.1),
@@ -45,7 +47,7 @@ class Case:
             **replica,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            context_tokens=CONTEXT,
+            settings=SETTINGS,
             ttft_seconds=ttft / 2,  # planning.question leaves the other half for waiting
             tpot_seconds=tpot,
         )
@@ -56,7 +58,7 @@ class Case:
             service_seconds=self.plan.slot_seconds,
             wait_budget_seconds=ttft - self.plan.ttft_seconds,
         )[0]
-        self._pace = Pace(**replica, max_model_len=CONTEXT)
+        self._pace = Pace(**replica, settings=SETTINGS)
 
     def saturated_rate(self) -> float:
         """Requests/s with all slots always taken. Equal requests go in waves of one batch: whole waves are compared."""

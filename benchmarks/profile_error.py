@@ -106,7 +106,7 @@ def other_replicas(key: Key, nodes_by_key):
 
 def tables():
     """Every table, as {title: {row: Errors}}."""
-    nodes_by_key = measured.packaged_nodes()
+    nodes_by_key = measured.SHIPPED.nodes
     found = defaultdict(lambda: defaultdict(list))
     for key, nodes in nodes_by_key.items():
         model, gpu, precision, size = key

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from servingplan.api.v1alpha1 import Model, PlanSpec
 from servingplan.emulate.arguments import default_limits
+from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
@@ -78,7 +79,7 @@ def _pace(model: str, precision: str, gpu: str, tensor: int, pipeline: int, max_
         gpu=find_gpu(gpu),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
-        max_model_len=max_model_len,
+        settings=EngineSettings(max_model_len=max_model_len),
     )
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from servingplan.model.engine import EngineSettings
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.profiles.catalogue import find_gpu, find_model
-from servingplan.profiles.estimate import Estimate, divisible_shapes, estimate
+from servingplan.profiles.estimate import MAX_BATCH, Estimate, divisible_shapes, estimate
 
 DOLLARS_PER_HOUR = {
     "RTX4090": 0.53, "A40": 0.55, "A6000": 0.83, "L40": 0.83, "A100-SXM-80GB": 1.75, "H100-SXM-80GB": 2.99,
@@ -34,7 +35,7 @@ PARTS: Mapping[str, Mapping[str, float]] = {
     "pair": {"Llama-3.1-70B": 0.2, "Llama-3.1-8B": 0.8},
 }
 """Share of the requests by model; the pair is that of appendix E. The paper has Llama 3, the profiles 3.1."""
-CONTEXT_TOKENS = 4096
+SETTINGS = EngineSettings(max_model_len=4096, max_num_seqs=MAX_BATCH)
 """Not printed; holds the longest request."""
 MOST_GPUS = 8
 """GPUs of the largest replica (figure 4)."""
@@ -127,7 +128,7 @@ def _requests_per_second(model: str, gpu: str, tp: int, pp: int, lengths: tuple[
     tokens_in, tokens_out = lengths
     found = estimate(
         model=find_model(model), precision="bf16", gpu=find_gpu(gpu), tensor_parallel=tp, pipeline_parallel=pp,
-        input_tokens=tokens_in, output_tokens=tokens_out, context_tokens=CONTEXT_TOKENS,
+        settings=SETTINGS, input_tokens=tokens_in, output_tokens=tokens_out,
         ttft_seconds=None, tpot_seconds=None,
     )  # fmt: skip
     return found.requests_per_second if isinstance(found, Estimate) else None

@@ -16,6 +16,7 @@ from servingplan.metrics import families
 from servingplan.metrics.exporter import Exporter
 from servingplan.metrics.samples import samples, trigger
 from servingplan.model.actions import ClaimPool
+from servingplan.model.engine import EngineSettings
 from servingplan.model.outcome import Outcome
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
@@ -69,7 +70,12 @@ class Emulated:
     """vLLM's metrics of an engine that is given a request every 50 ms, in its own quick time."""
 
     def __init__(self):
-        pace = Pace(model=find_model(MODEL), precision="bf16", gpu=find_gpu("H100-SXM-80GB"), max_model_len=2048)
+        pace = Pace(
+            model=find_model(MODEL),
+            precision="bf16",
+            gpu=find_gpu("H100-SXM-80GB"),
+            settings=EngineSettings(max_model_len=2048),
+        )
         self.engine = Engine(pace, max_num_seqs=32, max_num_batched_tokens=2048)
         self._ended, self._lock = threading.Event(), threading.Lock()
         self._counted = registry(self.engine, MODEL)

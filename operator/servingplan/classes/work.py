@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from servingplan.classes.tally import Sums
 from servingplan.errors import InputError
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
 from servingplan.profiles.estimate import MAX_BATCH, divisible_shapes
-from servingplan.profiles.pipeline import MEMORY_FRACTION
 from servingplan.profiles.roofline import Roofline, roofline
 
 MOST_GPUS = 8
@@ -83,6 +83,7 @@ def replicas_on(
         UnknownPrecisionError: the precision is not known.
     """
     found, refused = [], []
+    settings = EngineSettings()
     sizes = [tensor for tensor, stages in divisible_shapes(model, MOST_GPUS) if stages == 1]
     for gpu in gpus:
         for size in sizes:
@@ -92,7 +93,7 @@ def replicas_on(
                 gpu=gpu,
                 tensor_parallel=size,
                 pipeline_parallel=1,
-                memory_fraction=MEMORY_FRACTION,
+                memory_fraction=settings.gpu_memory_utilization,
             )
             if base.kv_room_tokens >= context_tokens:
                 found.append(Replica(gpu.name, size, base))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servingplan.errors import InputError
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import PRECISIONS, ModelCard
 from servingplan.profiles.catalogue import find_gpu, find_model
@@ -92,9 +93,12 @@ def shape(
         gpu=hardware,
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
-        max_model_len=max_model_len,
-        memory_fraction=memory_fraction,
-        kv_bytes_per_element=1.0 if kv_cache_dtype.startswith("fp8") else 2.0,
+        settings=EngineSettings(
+            max_model_len=max_model_len,
+            gpu_memory_utilization=memory_fraction,
+            kv_cache_dtype="fp8" if kv_cache_dtype.startswith("fp8") else "auto",
+            max_num_seqs=seqs,
+        ),
     )
     return Shape(
         pace=pace,

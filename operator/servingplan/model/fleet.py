@@ -74,7 +74,7 @@ class ReplicaSet(Part):
     error_band: float
     """Relative error of the rates."""
     source: str
-    """Where the rates come from: measured, interpolated or derived."""
+    """Where the rates come from: ``profiles.estimate.Source``; several are joined by ``+``."""
 
     @property
     def gpus(self) -> int:

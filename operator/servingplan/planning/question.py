@@ -187,10 +187,9 @@ def _class(model: Model, item: RequestClass) -> q.RequestClass:
 def safe_rate(found: Estimate) -> float:
     """The rate to plan with, requests/s: the low end of the estimate's band.
 
-    Nine in ten true rates lie within the band, so about one in twenty replicas is slower than this. Planning with the
-    middle would prefer a shape that nobody has measured as soon as its formula is optimistic.
+    Planning with the middle would prefer a shape that nobody has measured as soon as its formula is optimistic.
     """
-    return found.requests_per_second * (1.0 - found.error_band)
+    return found.planned_requests_per_second
 
 
 def _on_parts(facts: ShapeFacts, parts: Mapping[str, Part]) -> list[q.Shape]:

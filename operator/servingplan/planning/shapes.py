@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
+from servingplan.model.engine import EngineSettings
 from servingplan.model.llm import ModelCard
 from servingplan.planning.layouts import (
     Layout,
@@ -24,9 +25,9 @@ from servingplan.planning.layouts import (
 )
 from servingplan.planning.pools import Pool
 from servingplan.profiles.chain import Requests, estimate_chain
-from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
-from servingplan.profiles.pipeline import MEMORY_FRACTION, Stage
+from servingplan.profiles.pipeline import Stage
 from servingplan.profiles.roofline import roofline
 
 STEPS: dict[str, str] = {
@@ -165,6 +166,7 @@ def shapes_of(
 def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Layout) -> Unfit | None:
     """Whether weights and one longest sequence fit into all GPUs together; single stages are looked at later."""
     words, usable_bytes, weight_bytes, kv_bytes_per_token = [], 0.0, 0.0, 0.0
+    settings = engine_settings(model)
     for leg in layout.legs:
         assert leg.pool.gpu is not None
         base = roofline(
@@ -173,7 +175,8 @@ def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Lay
             gpu=leg.pool.gpu,
             tensor_parallel=layout.tensor_parallel,
             pipeline_parallel=leg.stages,
-            memory_fraction=MEMORY_FRACTION,
+            memory_fraction=settings.gpu_memory_utilization,
+            kv_bytes_per_element=settings.kv_bytes_per_element,
         )
         weight_bytes, kv_bytes_per_token = base.weight_bytes, base.kv_bytes_per_token
         usable_bytes += base.kv_room_bytes + base.weight_bytes
@@ -182,7 +185,7 @@ def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Lay
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token,
         kv_room_bytes=usable_bytes - weight_bytes,
-        context_tokens=model.effective_max_model_len,
+        context_tokens=settings.max_model_len,
         gpus=" and ".join(words),
     )
 
@@ -212,12 +215,11 @@ def _estimate_inside(
         gpu=gpu,
         tensor_parallel=layout.tensor_parallel,
         pipeline_parallel=layout.pipeline_parallel,
+        settings=engine_settings(model),
         input_tokens=asked.input_tokens,
         output_tokens=asked.output_tokens,
-        context_tokens=model.effective_max_model_len,
         ttft_seconds=asked.ttft_seconds,
         tpot_seconds=asked.tpot_seconds,
-        memory_fraction=MEMORY_FRACTION,
     )
 
 
@@ -229,10 +231,15 @@ def _estimate_across(
         precision=variant.precision,
         stages=tuple(Stage(pool.gpu, node) for pool, node in layout.node_of_each_stage() if pool.gpu is not None),
         tensor_parallel=layout.tensor_parallel,
+        settings=engine_settings(model),
         classes=asked,
-        context_tokens=model.effective_max_model_len,
     )
     return chain.by_class, chain.layers
+
+
+def engine_settings(model: Model) -> EngineSettings:
+    """How every replica of a model runs."""
+    return EngineSettings(max_model_len=model.effective_max_model_len, max_num_seqs=MAX_BATCH)
 
 
 def _requests(model: Model, item: RequestClass) -> Requests:

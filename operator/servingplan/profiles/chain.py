@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from servingplan.model.engine import EngineSettings
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.estimate import DERIVED_BAND_WIDE, MAX_BATCH, Estimate, best_point
+from servingplan.profiles.estimate import DERIVED_BAND_WIDE, Estimate, banded, best_point
 from servingplan.profiles.fit import Unfit, shape_refusal
 from servingplan.profiles.layers import split_layers
 from servingplan.profiles.measured import correction
@@ -56,8 +57,9 @@ def estimate_chain(
     precision: str,
     stages: tuple[Stage, ...],
     tensor_parallel: int,
+    settings: EngineSettings,
     classes: tuple[Requests, ...],
-    context_tokens: int,
+    confidence: float = 0.9,
 ) -> Chain:
     """The rates of one replica, with its layers split for all of its classes together.
 
@@ -67,7 +69,9 @@ def estimate_chain(
 
     Args:
         tensor_parallel: GPUs of each stage, on one node. Engines have one number for all stages.
-        context_tokens: longest sequence to be admitted; its KV cache must fit beside the weights of each stage.
+        settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights of each
+            stage.
+        confidence: probability that the true rate is at least the planned one.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
@@ -75,13 +79,16 @@ def estimate_chain(
     refusal = shape_refusal(model, tensor_parallel, len(stages))
     if refusal is not None:
         return Chain((), dict.fromkeys((item.name for item in classes), refusal))
-    rooflines = stage_rooflines(model=model, precision=precision, stages=stages, tensor_parallel=tensor_parallel)
+    rooflines = stage_rooflines(
+        model=model, precision=precision, stages=stages, tensor_parallel=tensor_parallel, settings=settings
+    )
+    context_tokens = settings.max_model_len
     body_bytes = body_bytes_of(model, precision)
     best: Chain | None = None
     best_score = (-1, 0.0)
     for layers in _splits(model, rooflines, body_bytes, classes, context_tokens):
         pipeline = Pipeline(rooflines, layers, body_bytes)
-        found = {item.name: _of_class(pipeline, item, context_tokens) for item in classes}
+        found = {item.name: _of_class(pipeline, item, settings, confidence) for item in classes}
         rates = [answer.requests_per_second for answer in found.values() if isinstance(answer, Estimate)]
         score = (len(rates), 1 / math.fsum(1 / rate for rate in rates) if rates else 0.0)
         if score > best_score:
@@ -143,27 +150,26 @@ def _seconds(stage: StageRoofline, most: int, layers: int, tokens: float, classe
     return [fixed + slope * held for held in range(1, most + 1)]
 
 
-def _of_class(pipeline: Pipeline, item: Requests, context_tokens: int) -> Estimate | Unfit:
+def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, confidence: float) -> Estimate | Unfit:
     tokens = item.input_tokens + item.output_tokens
-    if tokens > context_tokens:
+    if tokens > settings.max_model_len:
         return Unfit(
             reason="ContextTooShort",
             message=f"{item.input_tokens} input and {item.output_tokens} output tokens exceed the context of "
-            f"{context_tokens}; raise maxModelLen to {tokens} or more",
+            f"{settings.max_model_len}; raise maxModelLen to {tokens} or more",
         )
-    room = max(1, min(MAX_BATCH, math.floor(pipeline.kv_room_tokens() / tokens)))
+    room = max(1, min(settings.max_num_seqs, math.floor(pipeline.kv_room_tokens() / tokens)))
     nothing = correction((), input_tokens=item.input_tokens, output_tokens=item.output_tokens)
     best = best_point(pipeline, nothing, room=room, ttft_seconds=item.ttft_seconds, tpot_seconds=item.tpot_seconds)
     if isinstance(best, Unfit):
         return best
-    return Estimate(
-        requests_per_second=best.requests_per_second,
-        batch=math.ceil(best.batch),
-        ttft_seconds=best.ttft_seconds,
-        tpot_seconds=best.tpot_seconds,
-        slot_seconds=best.batch / best.requests_per_second,
-        error_band=DERIVED_BAND_WIDE,
-        source="derived",
-        detail=f"roofline of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
-        f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",
+    return banded(
+        best,
+        DERIVED_BAND_WIDE,
+        source="datasheet",
+        evidence=(
+            f"roofline of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
+            f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",
+        ),
+        confidence=confidence,
     )

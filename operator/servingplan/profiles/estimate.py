@@ -7,19 +7,21 @@ There is no queueing in it: ``queueing.max_utilization`` pays for that, once.
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
-from servingplan.model.llm import WIDE_BYTES, ModelCard
+from servingplan.model.llm import ModelCard
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
-from servingplan.profiles.measured import Correction, Coverage, correction, nodes_for
+from servingplan.profiles.measured import SHIPPED, Correction, Coverage, MeasuredRows, correction
 from servingplan.profiles.roofline import Point, efficiency_of, roofline
 
 MAX_BATCH = 1024
-"""Running requests of one replica at most; vLLM's own default on large cards. The planned ``batch`` is what the engine
-must be started with (``--max-num-seqs``)."""
+"""Running requests of one replica at most where nothing else is said; vLLM's own default on large cards. The planned
+``batch`` is what the engine must be started with (``--max-num-seqs``)."""
 
 MEASURED_BAND = 0.08
 """Nine in ten cells that two versions of one engine measured agree this closely."""
@@ -32,7 +34,9 @@ those of the rule for cards without measurements; the wide one is for more than 
 _ROUNDING = 1 + 1e-9
 """An SLO that equals a measured time is met by it, whatever the last bits say."""
 
-Source = Literal["measured", "interpolated", "derived"]
+Source = Literal["measured", "interpolated", "kernels", "fitted", "datasheet", "learned"]
+"""Where a rate comes from, best first: this configuration and these lengths were measured; between its measurements;
+summed from measured kernels; a roofline fitted to this card and precision; the data sheet alone; watched in service."""
 
 
 class Estimate(BaseModel):
@@ -41,6 +45,12 @@ class Estimate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_second: float
+    """Median of the true rate at ``batch`` running requests."""
+    low: float
+    high: float
+    """The true rate lies between these with probability 0.8."""
+    planned_requests_per_second: float
+    """The rate to plan with: the true one is at least this with the probability that was asked for (``confidence``)."""
     batch: int
     """Running requests at that rate."""
     ttft_seconds: float
@@ -50,11 +60,14 @@ class Estimate(BaseModel):
     """Mean time per further token."""
     slot_seconds: float
     """Mean time that a request holds its slot: the service time that ``queueing.max_utilization`` asks for."""
-    error_band: float
-    """Nine in ten true rates lie within this fraction of ``requests_per_second``."""
     source: Source
-    detail: str
-    """Data set and version, or formula and constants."""
+    evidence: tuple[str, ...]
+    """Data sets and versions, or formula and constants, that the rate rests on."""
+
+    @property
+    def error_band(self) -> float:
+        """How far the low end of the band lies below the median, as a fraction of it."""
+        return 1.0 - self.low / self.requests_per_second
 
 
 def estimate(
@@ -64,14 +77,14 @@ def estimate(
     gpu: GpuType,
     tensor_parallel: int,
     pipeline_parallel: int,
+    settings: EngineSettings,
     input_tokens: int,
     output_tokens: int,
-    context_tokens: int,
     ttft_seconds: float | None,
     tpot_seconds: float | None,
-    memory_fraction: float = 0.9,
-    kv_bytes_per_element: float = WIDE_BYTES,
-    max_batch: int = MAX_BATCH,
+    percentile: float = 95.0,
+    confidence: float = 0.9,
+    rows: MeasuredRows = SHIPPED,
 ) -> Estimate | Unfit:
     """The rate of one replica that serves only this class, at the best batch whose mean TTFT and TPOT meet the SLO.
 
@@ -79,42 +92,44 @@ def estimate(
         precision: of the weights, a key of ``model.llm.PRECISIONS``.
         tensor_parallel: GPUs that share every layer.
         pipeline_parallel: stages that share the layers.
+        settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
         input_tokens: mean prompt length, at least 1.
         output_tokens: mean answer length, at least 1.
-        context_tokens: longest sequence to be admitted; its KV cache must fit beside the weights.
         ttft_seconds: bound on the mean time to the first token, None for no bound.
         tpot_seconds: bound on the mean time per further token, None for no bound.
-        memory_fraction: part of each GPU's memory that the engine may take; vLLM's default is 0.9.
-        kv_bytes_per_element: 2 for 16-bit KV cache (the default of engines), 1 for FP8.
-        max_batch: running requests that the engine admits.
+        percentile: of the requests that are to meet the limits, above 0 and below 100.
+        confidence: probability that the true rate is at least ``planned_requests_per_second``, between 0 and 1.
+        rows: measurements that correct the formulas.
 
     Returns:
         An ``Estimate``, or ``Unfit`` where the replica cannot exist or cannot meet the SLO even alone.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
-        ValueError: a length, size or limit is below 1, or ``memory_fraction`` is outside (0, 1].
+        ValueError: a length or size is below 1, or ``percentile`` or ``confidence`` is outside its range.
     """
     counts = {
         "tensor_parallel": tensor_parallel,
         "pipeline_parallel": pipeline_parallel,
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,
-        "max_batch": max_batch,
     }
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} is {count}; it must be at least 1")
-    if not 0 < memory_fraction <= 1:
-        raise ValueError(f"memory_fraction is {memory_fraction}; it must be above 0 and at most 1")
+    if not 0 < percentile < 100:
+        raise ValueError(f"percentile is {percentile}; it must be above 0 and below 100")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must be above 0 and below 1")
 
     refusal = shape_refusal(model, tensor_parallel, pipeline_parallel)
     if refusal is not None:
         return refusal
-    if input_tokens + output_tokens > context_tokens:
+    if input_tokens + output_tokens > settings.max_model_len:
         return Unfit(
             reason="ContextTooShort",
-            message=f"{input_tokens} input and {output_tokens} output tokens exceed the context of {context_tokens}; "
+            message=f"{input_tokens} input and {output_tokens} output tokens exceed the context of "
+            f"{settings.max_model_len}; "
             f"raise maxModelLen to {input_tokens + output_tokens} or more",
         )
     base = roofline(
@@ -123,22 +138,22 @@ def estimate(
         gpu=gpu,
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
-        memory_fraction=memory_fraction,
-        kv_bytes_per_element=kv_bytes_per_element,
+        memory_fraction=settings.gpu_memory_utilization,
+        kv_bytes_per_element=settings.kv_bytes_per_element,
     )
     gpus = tensor_parallel * pipeline_parallel
     refusal = memory_refusal(
         weight_bytes=base.weight_bytes,
         kv_bytes_per_token=base.kv_bytes_per_token,
         kv_room_bytes=base.kv_room_bytes,
-        context_tokens=context_tokens,
+        context_tokens=settings.max_model_len,
         gpus=f"{gpus} x {gpu.name}",
     )
     if refusal is not None:
         return refusal
 
-    room = min(max_batch, base.batch_room(input_tokens + output_tokens))
-    nodes = nodes_for(
+    room = min(settings.max_num_seqs, base.batch_room(input_tokens + output_tokens))
+    nodes = rows.nodes_for(
         model=model,
         precision=precision,
         gpu=gpu,
@@ -150,16 +165,28 @@ def estimate(
     if isinstance(best, Unfit):
         return best
     plain = model.active_parameters is None and pipeline_parallel == 1
-    source, band, detail = _provenance(corrected, best.batch, gpu=gpu, precision=precision, gpus=gpus, plain=plain)
+    source, band, evidence = _provenance(corrected, best.batch, gpu=gpu, precision=precision, gpus=gpus, plain=plain)
+    return banded(best, band, source=source, evidence=evidence, confidence=confidence)
+
+
+def banded(best: Point, band: float, *, source: Source, evidence: tuple[str, ...], confidence: float) -> Estimate:
+    """A point as an estimate whose band reaches so far, as a fraction, to both sides of its rate.
+
+    The planned rate is the low end at a confidence of 0.9 and moves with the normal quantile from there.
+    """
+    normal = NormalDist()
+    below = band * normal.inv_cdf(confidence) / normal.inv_cdf(0.9)
     return Estimate(
         requests_per_second=best.requests_per_second,
+        low=best.requests_per_second * (1 - band),
+        high=best.requests_per_second * (1 + band),
+        planned_requests_per_second=best.requests_per_second * max(0.05, 1 - below),
         batch=math.ceil(best.batch),
         ttft_seconds=best.ttft_seconds,
         tpot_seconds=best.tpot_seconds,
         slot_seconds=best.batch / best.requests_per_second,
-        error_band=band,
         source=source,
-        detail=detail,
+        evidence=evidence,
     )
 
 
@@ -268,7 +295,7 @@ def _candidates(corrected: Correction, room: int) -> list[float]:
 
 def _provenance(
     corrected: Correction, batch: float, *, gpu: GpuType, precision: str, gpus: int, plain: bool
-) -> tuple[Source, float, str]:
+) -> tuple[Source, float, tuple[str, ...]]:
     derived_band = DERIVED_BAND if gpus <= 2 and plain else DERIVED_BAND_WIDE
     eta = efficiency_of(gpu, precision)
     constants = (
@@ -276,12 +303,16 @@ def _provenance(
         f"link {eta.link:g}, {eta.step_overhead_seconds * 1e3:g} ms a step"
     )
     if not corrected.nodes:
-        return "derived", derived_band, constants
+        return "fitted" if eta.fitted else "datasheet", derived_band, (constants,)
     dataset = corrected.nearest(batch).dataset
     match corrected.coverage(batch):
         case Coverage.MEASURED:
-            return "measured", MEASURED_BAND, dataset
+            return "measured", MEASURED_BAND, (dataset,)
         case Coverage.INTERPOLATED:
-            return "interpolated", INTERPOLATED_BAND, f"between measurements, nearest: {dataset}"
+            return "interpolated", INTERPOLATED_BAND, (f"between measurements, nearest: {dataset}",)
         case Coverage.BEYOND:
-            return "derived", derived_band, f"{constants}; corrected by the nearest measurement: {dataset}"
+            return (
+                "fitted" if eta.fitted else "datasheet",
+                derived_band,
+                (constants, f"corrected by the nearest measurement: {dataset}"),
+            )

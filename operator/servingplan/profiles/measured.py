@@ -17,12 +17,16 @@ the batch that fills the memory of the run; (TTFT, TPOT) by concurrency knows bo
 corrected like the slot.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard, precision_of
 from servingplan.profiles import catalogue
@@ -136,54 +140,122 @@ def correction(nodes: tuple[Node, ...], *, input_tokens: int, output_tokens: int
     )
 
 
-def nodes_for(
-    *, model: ModelCard, precision: str, gpu: GpuType, tensor_parallel: int, pipeline_parallel: int
-) -> tuple[Node, ...]:
-    """The measurements of this replica; empty where nobody measured it.
+type _Key = tuple[str, str, str, int]
 
-    A measurement belongs to a shape and to speeds, not to a name: a model or a GPU declared inline under a catalogued
-    name but with other figures has none. Memory may differ, since it limits the batch and not the speed.
+
+class MeasuredRow(NamedTuple):
+    """What somebody measured of one replica at one point."""
+
+    model: str
+    """A name that the catalogue knows."""
+    gpu: str
+    precision: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    settings: EngineSettings
+    """As far as stated; what is not stated keeps its default."""
+    input_tokens: int
+    output_tokens: int
+    concurrency: float | None
+    """Requests that always run, of a closed loop; None: as many as the memory holds, of a saturated engine."""
+    requests_per_second: float
+    ttft_seconds: float | None
+    """Mean; None: not measured."""
+    tpot_seconds: float | None
+    dataset: str
+    """Where the row comes from, for evidence."""
+
+
+class MeasuredRows:
+    """A set of measurements, read when first asked for.
+
+    Args:
+        read: gives the rows, the first of equal configurations and points ranking first.
     """
-    if pipeline_parallel != 1 or _shape(model) not in _shapes() or _speeds(gpu) not in _all_speeds():
-        return ()
-    return packaged_nodes().get((_shapes()[_shape(model)], gpu.name, _family(precision), tensor_parallel), ())
+
+    def __init__(self, read: Callable[[], Iterable[MeasuredRow]]) -> None:
+        self._read = read
+
+    @cached_property
+    def rows(self) -> tuple[MeasuredRow, ...]:
+        """Every row, best rank first."""
+        return tuple(self._read())
+
+    def after(self, first: Iterable[MeasuredRow]) -> MeasuredRows:
+        """These rows behind others, which rank before them."""
+        leading = tuple(first)
+        return MeasuredRows(lambda: (*leading, *self.rows)) if leading else self
+
+    @cached_property
+    def nodes(self) -> dict[_Key, tuple[Node, ...]]:
+        """Every measurement as a correction, by (model, GPU, precision, tensor parallel size)."""
+        found: dict[_Key, dict[tuple[int, int, float], Node]] = {}
+        for row in self.rows:
+            if row.pipeline_parallel != 1:
+                continue
+            key = row.model, row.gpu, _family(row.precision), row.tensor_parallel
+            # Keyed by -1 where saturated: that batch is inferred, and two versions of one cell must not both stand.
+            point = row.input_tokens, row.output_tokens, row.concurrency or -1.0
+            if point not in found.setdefault(key, {}):
+                found[key][point] = _node_of(row, key)
+        return {key: tuple(by_point.values()) for key, by_point in found.items()}
+
+    def nodes_for(
+        self, *, model: ModelCard, precision: str, gpu: GpuType, tensor_parallel: int, pipeline_parallel: int
+    ) -> tuple[Node, ...]:
+        """The measurements of this replica; empty where nobody measured it.
+
+        A measurement belongs to a shape and to speeds, not to a name: a model or a GPU declared inline under a
+        catalogued name but with other figures has none. Memory may differ, since it limits the batch and not the speed.
+        """
+        if pipeline_parallel != 1 or _shape(model) not in _shapes() or _speeds(gpu) not in _all_speeds():
+            return ()
+        return self.nodes.get((_shapes()[_shape(model)], gpu.name, _family(precision), tensor_parallel), ())
 
 
-_Key = tuple[str, str, str, int]
+def _packaged() -> Iterator[MeasuredRow]:
+    """Both packaged data sets, the newest version of an engine first."""
+    found = [*catalogue.read_rows("measured_latency.csv"), *catalogue.read_rows("measured_throughput.csv")]
+    for row in sorted(found, key=lambda row: row["engine_version"], reverse=True):
+        input_tokens, output_tokens = int(row["input_tokens"]), int(row["output_tokens"])
+        settings = EngineSettings(engine=row["engine"], version=row["engine_version"])
+        common = row["model"], row["gpu"], row["precision"], int(row["tensor_parallel"]), 1
+        if "concurrency" not in row:
+            settings = settings.model_copy(
+                update={
+                    "kv_cache_dtype": "fp8" if row["precision"] == "fp8" else "auto",
+                    "max_num_seqs": SATURATED_MAX_BATCH,
+                    "gpu_memory_utilization": SATURATED_MEMORY_FRACTION,
+                }
+            )
+            dataset = f"saturated rates, {row['engine']} {row['engine_version']}"
+            rate = float(row["requests_per_second"])
+            yield MeasuredRow(*common, settings, input_tokens, output_tokens, None, rate, None, None, dataset)
+            continue
+        concurrency, ttft, tpot = (float(row[name]) for name in ("concurrency", "ttft_seconds", "tpot_seconds"))
+        dataset = f"latency by concurrency, {row['engine']} {row['engine_version']} ({row['dataset']})"
+        rate = concurrency / (ttft + (output_tokens - 1) * tpot)
+        yield MeasuredRow(*common, settings, input_tokens, output_tokens, concurrency, rate, ttft, tpot, dataset)
 
 
-@cache
-def packaged_nodes() -> dict[_Key, tuple[Node, ...]]:
-    """Every packaged measurement, by (model, GPU, precision, tensor parallel size)."""
-    found: dict[_Key, dict[tuple[int, int, float], Node]] = {}
+SHIPPED = MeasuredRows(_packaged)
+"""Every packaged measurement (``data/README.md``)."""
 
-    # In ascending order of version: the newest measurement of a point stands.
-    for row in sorted(catalogue.read_rows("measured_throughput.csv"), key=lambda row: row["engine_version"]):
-        key, input_tokens, output_tokens = _read(row)
-        base = _replica(key, kv_bytes_per_element=1.0 if key[2] == "fp8" else 2.0)
-        batch = float(max(1, min(SATURATED_MAX_BATCH, base.batch_room(input_tokens + output_tokens))))
-        predicted = base.at(batch, input_tokens, output_tokens)
-        stretch = predicted.requests_per_second / float(row["requests_per_second"])
-        dataset = f"saturated rates, {row['engine']} {row['engine_version']}"
-        # Keyed by -1: the batch at saturation is inferred, and two versions of one cell must not both stand.
-        found.setdefault(key, {})[input_tokens, output_tokens, -1.0] = _node(
-            input_tokens, output_tokens, batch, slot_stretch=stretch, ttft_stretch=None, dataset=dataset
-        )
 
-    for row in catalogue.read_rows("measured_latency.csv"):
-        key, input_tokens, output_tokens = _read(row)
-        batch, ttft, tpot = float(row["concurrency"]), float(row["ttft_seconds"]), float(row["tpot_seconds"])
-        predicted = _replica(key, kv_bytes_per_element=2.0).at(batch, input_tokens, output_tokens)
-        slot = ttft + (output_tokens - 1) * tpot
-        found.setdefault(key, {})[input_tokens, output_tokens, batch] = _node(
-            input_tokens,
-            output_tokens,
-            batch,
-            slot_stretch=slot / (batch / predicted.requests_per_second),
-            ttft_stretch=ttft / predicted.ttft_seconds,
-            dataset=f"latency by concurrency, {row['engine']} {row['engine_version']} ({row['dataset']})",
-        )
-    return {key: tuple(by_point.values()) for key, by_point in found.items()}
+def _node_of(row: MeasuredRow, key: _Key) -> Node:
+    base = _replica(key, row.settings)
+    batch = row.concurrency
+    if batch is None:
+        batch = float(max(1, min(row.settings.max_num_seqs, base.batch_room(row.input_tokens + row.output_tokens))))
+    predicted = base.at(batch, row.input_tokens, row.output_tokens)
+    return _node(
+        row.input_tokens,
+        row.output_tokens,
+        batch,
+        slot_stretch=predicted.requests_per_second / row.requests_per_second,
+        ttft_stretch=None if row.ttft_seconds is None else row.ttft_seconds / predicted.ttft_seconds,
+        dataset=row.dataset,
+    )
 
 
 def _node(
@@ -199,12 +271,7 @@ def _node(
     return Node(input_tokens, output_tokens, batch, *logs, slot_stretch, ttft_stretch, dataset)
 
 
-def _read(row: dict[str, str]) -> tuple[_Key, int, int]:
-    key = row["model"], row["gpu"], _family(row["precision"]), int(row["tensor_parallel"])
-    return key, int(row["input_tokens"]), int(row["output_tokens"])
-
-
-def _replica(key: _Key, *, kv_bytes_per_element: float) -> Roofline:
+def _replica(key: _Key, settings: EngineSettings) -> Roofline:
     model, gpu, precision, tensor_parallel = key
     return roofline(
         model=catalogue.find_model(model),
@@ -212,8 +279,8 @@ def _replica(key: _Key, *, kv_bytes_per_element: float) -> Roofline:
         gpu=catalogue.find_gpu(gpu),
         tensor_parallel=tensor_parallel,
         pipeline_parallel=1,
-        memory_fraction=SATURATED_MEMORY_FRACTION,
-        kv_bytes_per_element=kv_bytes_per_element,
+        memory_fraction=settings.gpu_memory_utilization,
+        kv_bytes_per_element=settings.kv_bytes_per_element,
     )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline, steady_state
@@ -30,8 +31,6 @@ NETWORK_BYTES_PER_SECOND = 25e9 / 8
 for a p5.48xlarge). Hardware data has no network; hand-over is a small part of a stage's time at this rate too."""
 NETWORK_LATENCY_SECONDS = 100e-6
 """Assumed for one hand-over between nodes over TCP."""
-MEMORY_FRACTION = 0.9
-"""Part of each GPU's memory that the engine may take; vLLM's default."""
 
 
 class Stage(NamedTuple):
@@ -105,7 +104,7 @@ class Pipeline:
 
 
 def stage_rooflines(
-    *, model: ModelCard, precision: str, stages: Sequence[Stage], tensor_parallel: int
+    *, model: ModelCard, precision: str, stages: Sequence[Stage], tensor_parallel: int, settings: EngineSettings
 ) -> tuple[StageRoofline, ...]:
     """The stages before layers are given to them."""
     table_bytes = model.vocabulary_size * model.hidden_size * WIDE_BYTES
@@ -118,7 +117,8 @@ def stage_rooflines(
             gpu=stage.gpu,
             tensor_parallel=tensor_parallel,
             pipeline_parallel=1,
-            memory_fraction=MEMORY_FRACTION,
+            memory_fraction=settings.gpu_memory_utilization,
+            kv_bytes_per_element=settings.kv_bytes_per_element,
         )
         last = number + 1 == len(stages)
         per_token = latency = 0.0

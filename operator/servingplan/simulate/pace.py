@@ -19,11 +19,12 @@ from functools import lru_cache
 from typing import Final
 
 from servingplan.errors import InputError
+from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
-from servingplan.model.llm import WIDE_BYTES, ModelCard
+from servingplan.model.llm import ModelCard
 from servingplan.profiles.estimate import estimate
 from servingplan.profiles.fit import Unfit
-from servingplan.profiles.measured import correction, nodes_for
+from servingplan.profiles.measured import SHIPPED, correction
 from servingplan.profiles.roofline import roofline
 
 BLOCK_TOKENS: Final = 16
@@ -37,9 +38,7 @@ class Pace:
     """Iteration times and KV room of one replica (model, precision, GPU, tensor and pipeline parallel size).
 
     Args:
-        memory_fraction: part of each GPU's memory that the engine may take.
-        kv_bytes_per_element: 2 for 16-bit KV cache, 1 for FP8.
-        max_model_len: longest sequence to be admitted; its KV cache must fit beside the weights.
+        settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
 
     Raises:
         InputError: the replica cannot exist.
@@ -53,9 +52,7 @@ class Pace:
         gpu: GpuType,
         tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
-        max_model_len: int,
-        memory_fraction: float = 0.9,
-        kv_bytes_per_element: float = WIDE_BYTES,
+        settings: EngineSettings,
     ) -> None:
         possible = estimate(
             model=model,
@@ -63,13 +60,11 @@ class Pace:
             gpu=gpu,
             tensor_parallel=tensor_parallel,
             pipeline_parallel=pipeline_parallel,
+            settings=settings,
             input_tokens=1,
             output_tokens=1,
-            context_tokens=max_model_len,
             ttft_seconds=None,
             tpot_seconds=None,
-            memory_fraction=memory_fraction,
-            kv_bytes_per_element=kv_bytes_per_element,
         )
         if isinstance(possible, Unfit):
             shape = f"{model.name} {precision} on {tensor_parallel}x{pipeline_parallel} {gpu.name}"
@@ -80,22 +75,24 @@ class Pace:
             gpu=gpu,
             tensor_parallel=tensor_parallel,
             pipeline_parallel=pipeline_parallel,
-            memory_fraction=memory_fraction,
-            kv_bytes_per_element=kv_bytes_per_element,
+            memory_fraction=settings.gpu_memory_utilization,
+            kv_bytes_per_element=settings.kv_bytes_per_element,
         )
-        self._nodes = nodes_for(
+        self._nodes = SHIPPED.nodes_for(
             model=model,
             precision=precision,
             gpu=gpu,
             tensor_parallel=tensor_parallel,
             pipeline_parallel=pipeline_parallel,
         )
-        self.max_model_len = max_model_len
+        self.max_model_len = settings.max_model_len
         self.stages = pipeline_parallel
         self.kv_blocks = int(self._base.kv_room_tokens) // BLOCK_TOKENS
-        if self.kv_blocks * BLOCK_TOKENS < max_model_len:
+        if self.kv_blocks * BLOCK_TOKENS < settings.max_model_len:
             raise InputError(
-                "max_model_len", max_model_len, f"must be at most {self.kv_blocks * BLOCK_TOKENS}, in whole KV blocks"
+                "max_model_len",
+                settings.max_model_len,
+                f"must be at most {self.kv_blocks * BLOCK_TOKENS}, in whole KV blocks",
             )
         self._stretch_at = lru_cache(maxsize=4096)(self._stretch_on_grid)
         self._step: dict[int, tuple[float, float]] = {}

@@ -7,6 +7,9 @@ from servingplan.model.decision import Decision
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
+_WATCHED = frozenset({"measured", "interpolated", "learned"})
+"""Sources of rates that somebody saw a replica reach."""
+
 
 def spec_valid(decision: Decision) -> Row:
     """Whether every field is understood and every model can be served by some pool."""
@@ -25,10 +28,10 @@ def profiles_available(decision: Decision) -> Row:
     if shown is None or not shown.replica_sets:
         return Row("ProfilesAvailable", "Unknown", "NotPlanned", "no plan yet")
     weakest = max(shown.replica_sets, key=lambda item: (item.error_band, item.deployment))
-    derived = sorted(item.deployment for item in shown.replica_sets if "derived" in item.source)
+    derived = sorted(item.deployment for item in shown.replica_sets if not _WATCHED.issuperset(item.source.split("+")))
     text = f"rates are within {weakest.error_band:.0%} or better"
     if derived:
-        text += f"; those of {', '.join(derived)} are derived from data sheets: measure them before relying on them"
+        text += f"; those of {', '.join(derived)} are computed, not measured: measure them before relying on them"
     return Row("ProfilesAvailable", "True", "Derived" if derived else "Measured", text)
 
 

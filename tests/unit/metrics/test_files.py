@@ -9,6 +9,7 @@ import yaml
 
 from servingplan.emulate.exposition import EngineCollector
 from servingplan.metrics.families import FAMILIES, PLAN_LABELS
+from servingplan.model.engine import EngineSettings
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
@@ -32,7 +33,12 @@ UNITS = {"currencyUSD", "percentunit", "reqps", "s", "none"}
 @pytest.fixture(scope="module")
 def told():
     """Names of series that there are."""
-    pace = Pace(model=find_model("llama-3.2-1b"), precision="bf16", gpu=find_gpu("L4"), max_model_len=512)
+    pace = Pace(
+        model=find_model("llama-3.2-1b"),
+        precision="bf16",
+        gpu=find_gpu("L4"),
+        settings=EngineSettings(max_model_len=512),
+    )
     families = EngineCollector(Engine(pace, max_num_seqs=1, max_num_batched_tokens=1), "m").collect()
     engines = {sample.name for family in families for sample in family.samples}
     assert engines

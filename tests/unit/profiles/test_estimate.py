@@ -6,20 +6,32 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from servingplan.model.engine import EngineSettings
 from servingplan.model.llm import UnknownPrecisionError
 from servingplan.profiles import catalogue
-from servingplan.profiles.estimate import DERIVED_BAND, DERIVED_BAND_WIDE, Estimate, Unfit, divisible_shapes, estimate
+from servingplan.profiles.estimate import (
+    DERIVED_BAND,
+    DERIVED_BAND_WIDE,
+    MAX_BATCH,
+    Estimate,
+    Unfit,
+    divisible_shapes,
+    estimate,
+)
 
-CHAT = {"input_tokens": 467, "output_tokens": 256, "context_tokens": 8192}
+CHAT = {"input_tokens": 467, "output_tokens": 256}
 
 
-def ask(model="Llama-3.1-70B", gpu="H100-SXM-80GB", precision="bf16", tp=4, pp=1, ttft=None, tpot=None, **more):
+def ask(
+    model="Llama-3.1-70B", gpu="H100-SXM-80GB", precision="bf16", tp=4, pp=1, ttft=None, tpot=None, engine=None, **more
+):
     return estimate(
         model=catalogue.find_model(model) if isinstance(model, str) else model,
         precision=precision,
         gpu=catalogue.find_gpu(gpu) if isinstance(gpu, str) else gpu,
         tensor_parallel=tp,
         pipeline_parallel=pp,
+        settings=EngineSettings(**({"max_num_seqs": MAX_BATCH} | (engine or {}))),
         ttft_seconds=ttft,
         tpot_seconds=tpot,
         **(CHAT | more),
@@ -69,7 +81,7 @@ def test_latency_rows_reproduce(row):
         tp=int(row["tensor_parallel"]),
         input_tokens=lengths[0],
         output_tokens=lengths[1],
-        context_tokens=sum(lengths),
+        engine={"max_model_len": sum(lengths)},
         ttft=ttft,
         tpot=tpot,
     )
@@ -112,8 +124,7 @@ def test_saturated_rates_reproduce(model, gpu, precision, tp, input_tokens, outp
         tp=tp,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        memory_fraction=0.95,
-        max_batch=2048,
+        engine={"gpu_memory_utilization": 0.95, "max_num_seqs": 2048},
     )
     assert got.source == "measured"
     assert got.requests_per_second == pytest.approx(float(newest["requests_per_second"]), rel=1e-3)
@@ -127,7 +138,7 @@ def test_weights_that_do_not_fit_say_how_much_is_missing():
 
 
 def test_weights_fit_but_the_context_does_not():
-    answer = refused(tp=2, context_tokens=40_000)  # 154.1 - 3.0 - 141.1 GB hold 30.4 thousand tokens
+    answer = refused(tp=2, engine={"max_model_len": 40_000})  # 154.1 - 3.0 - 141.1 GB hold 30.4 thousand tokens
     assert answer.reason == "Memory"
     assert "lower maxModelLen to 304" in answer.message
 
@@ -148,23 +159,25 @@ def test_input_that_makes_no_sense_is_an_error():
         ask(precision="fp6")
     with pytest.raises(ValueError, match="output_tokens is 0"):
         ask(output_tokens=0)
-    with pytest.raises(ValueError, match="memory_fraction"):
-        ask(memory_fraction=1.5)
+    with pytest.raises(ValueError, match="percentile is 100"):
+        ask(percentile=100)
+    with pytest.raises(ValueError, match="confidence is 1"):
+        ask(confidence=1)
 
 
-def test_unmeasured_replicas_say_derived_with_the_band_of_their_size():
-    one = fits(model="Qwen3-8B", gpu="A10G", tp=1, context_tokens=1024)
+def test_unmeasured_replicas_say_so_with_the_band_of_their_size():
+    one = fits(model="Qwen3-8B", gpu="A10G", tp=1, engine={"max_model_len": 1024})
     four = fits(model="Qwen2.5-32B", gpu="L4", tp=8)
-    assert (one.source, one.error_band) == ("derived", DERIVED_BAND)
-    assert (four.source, four.error_band) == ("derived", DERIVED_BAND_WIDE)
-    assert "assumed MFU 0.5, MBU 0.7" in one.detail
-    assert "fitted MFU 0.65" in fits(model="Qwen3-8B", tp=1).detail
+    assert (one.source, one.error_band) == ("datasheet", pytest.approx(DERIVED_BAND))
+    assert (four.source, four.error_band) == ("datasheet", pytest.approx(DERIVED_BAND_WIDE))
+    assert "assumed MFU 0.5, MBU 0.7" in one.evidence[0]
+    assert "fitted MFU 0.65" in fits(model="Qwen3-8B", tp=1).evidence[0]
 
 
-def test_lengths_beyond_the_measured_ones_say_derived():
+def test_lengths_beyond_the_measured_ones_are_computed():
     assert fits(input_tokens=1200, output_tokens=18).source == "interpolated"
-    assert fits(input_tokens=2455, output_tokens=4).source == "derived"
-    assert "nearest measurement" in fits(input_tokens=2455, output_tokens=4).detail
+    assert fits(input_tokens=2455, output_tokens=4).source == "fitted"
+    assert "nearest measurement" in fits(input_tokens=2455, output_tokens=4).evidence[1]
 
 
 def test_an_estimate_obeys_littles_law():
@@ -177,7 +190,7 @@ def test_the_batch_stays_within_kv_room_and_engine_limit():
     # 59.5 GB of KV room / (131,072 bytes x 8,000 tokens) = 56.7
     full = fits(model="Llama-3.1-8B", gpu="A100-SXM4-80GB", tp=1, input_tokens=7000, output_tokens=1000)
     assert full.batch == 56
-    assert fits(model="Llama-3.1-8B", tp=1, max_batch=16).batch <= 16
+    assert fits(model="Llama-3.1-8B", tp=1, engine={"max_num_seqs": 16}).batch <= 16
 
 
 MODELS = st.sampled_from(["Llama-3.1-8B", "Llama-3.1-70B", "Mixtral-8x7B", "Qwen3-32B"])

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from benchmarks import profile_error
+from servingplan.model.engine import EngineSettings
 from servingplan.profiles import catalogue, measured
 from servingplan.profiles.estimate import DERIVED_BAND, DERIVED_BAND_WIDE, INTERPOLATED_BAND
 from servingplan.profiles.measured import Coverage, correction
@@ -17,7 +18,7 @@ def tables():
 
 
 def llama_70b(gpu="H100-SXM-80GB", precision="fp8", tp=4, pp=1, **changed):
-    return measured.nodes_for(
+    return measured.SHIPPED.nodes_for(
         model=catalogue.find_model("Llama-3.1-70B").model_copy(update=changed),
         precision=precision,
         gpu=catalogue.find_gpu(gpu),
@@ -45,9 +46,9 @@ def test_a_measurement_follows_the_shape_not_the_name_and_ignores_memory():
     h100 = catalogue.find_gpu("H100-SXM-80GB")
     model = catalogue.find_model("Llama-3.1-70B")
     asked = {"model": model, "precision": "fp8", "tensor_parallel": 4, "pipeline_parallel": 1}
-    assert measured.nodes_for(gpu=h100.model_copy(update={"memory_bytes": 10**11}), **asked)
+    assert measured.SHIPPED.nodes_for(gpu=h100.model_copy(update={"memory_bytes": 10**11}), **asked)
     slower = h100.model_copy(update={"memory_bandwidth_gb_per_second": 3000.0})
-    assert measured.nodes_for(gpu=slower, **asked) == ()
+    assert measured.SHIPPED.nodes_for(gpu=slower, **asked) == ()
 
 
 def test_fp16_and_bf16_share_measurements():
@@ -88,8 +89,8 @@ def test_no_correction_without_measurements():
 
 
 def test_every_latency_point_fits_in_memory():
-    for key, nodes in measured.packaged_nodes().items():
-        replica = measured._replica(key, kv_bytes_per_element=2.0)
+    for key, nodes in measured.SHIPPED.nodes.items():
+        replica = measured._replica(key, EngineSettings(gpu_memory_utilization=0.95))
         for node in profile_error.by_concurrency(nodes):
             assert node.batch <= replica.batch_room(node.input_tokens + node.output_tokens)
             assert math.isfinite(node.slot_stretch)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.errors import InputError
+from servingplan.model.engine import EngineSettings
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.roofline import RESERVED_BYTES_PER_GPU
 from servingplan.simulate.engine import Engine, run
@@ -24,7 +25,13 @@ def small_pace(*, blocks=40, stages=1):
     needed = MODEL.weight_bytes("bf16") + MODEL.kv_bytes_per_token() * tokens
     memory = math.ceil((needed / stages + RESERVED_BYTES_PER_GPU) / 0.9)
     gpu = GPU.model_copy(update={"memory_bytes": memory})
-    pace = Pace(model=MODEL, precision="bf16", gpu=gpu, pipeline_parallel=stages, max_model_len=MAX_MODEL_LEN)
+    pace = Pace(
+        model=MODEL,
+        precision="bf16",
+        gpu=gpu,
+        pipeline_parallel=stages,
+        settings=EngineSettings(max_model_len=MAX_MODEL_LEN),
+    )
     assert pace.kv_blocks == blocks
     return pace
 
@@ -253,7 +260,7 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ValueError, match="at least 1"):
             engine.admit(prompt, output, 0.0)
     with pytest.raises(InputError, match="take more GPUs"):
-        Pace(model=find_model("llama-3.1-70b"), precision="bf16", gpu=GPU, max_model_len=100)
+        Pace(model=find_model("llama-3.1-70b"), precision="bf16", gpu=GPU, settings=EngineSettings(max_model_len=100))
 
 
 def test_an_iteration_costs_the_same_at_any_batch():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.emulated_rates import CASES, CONTEXT, PERCENTILE, Case, mean_tpot
+from benchmarks.emulated_rates import CASES, CONTEXT, PERCENTILE, SETTINGS, Case, mean_tpot
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import estimate
 from servingplan.simulate.engine import Engine, run
@@ -40,10 +40,9 @@ def test_alone_the_first_token_takes_what_the_formula_says():
         pipeline_parallel=1,
         input_tokens=1000,
         output_tokens=10,
-        context_tokens=CONTEXT,
+        settings=SETTINGS.model_copy(update={"max_num_seqs": 1}),
         ttft_seconds=None,
         tpot_seconds=None,
-        max_batch=1,
     )
     assert served.finished == pytest.approx(alone.slot_seconds, rel=0.02)
 
@@ -53,7 +52,7 @@ def test_the_stretch_is_the_measured_one_at_a_measured_point():
         model=find_model("llama-3.1-70b"),
         precision="fp8",
         gpu=find_gpu("H200-SXM-141GB"),
-        max_model_len=CONTEXT,
+        settings=SETTINGS,
     )
     measured = estimate(
         model=find_model("llama-3.1-70b"),
@@ -63,10 +62,9 @@ def test_the_stretch_is_the_measured_one_at_a_measured_point():
         pipeline_parallel=1,
         input_tokens=1024,
         output_tokens=1024,
-        context_tokens=CONTEXT,
+        settings=SETTINGS.model_copy(update={"max_num_seqs": 32}),
         ttft_seconds=None,
         tpot_seconds=None,
-        max_batch=32,
     )
     engine = Engine(pace, max_num_seqs=32, max_num_batched_tokens=CONTEXT)
     served = run(engine, [(0.0, 1024, 1024)] * 320)
