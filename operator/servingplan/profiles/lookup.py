@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from servingplan.errors import InputError
 from servingplan.model.engine import KV_BYTES, EngineSettings
-from servingplan.model.llm import PRECISIONS, WIDE_BYTES
+from servingplan.model.llm import PRECISIONS
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.fit import Unfit
@@ -34,9 +34,6 @@ _MARKS = (
     ("int8", "int8"),
 )
 """What published checkpoints have in their names for each precision."""
-
-_EIGHT_OF_TEN = 0.779
-"""Width of the central 80 % of a normal distribution over that of its central 90 %: 1.2816 / 1.6449."""
 
 
 class Lookup(BaseModel):
@@ -76,7 +73,6 @@ class Lookup(BaseModel):
     def settings(self) -> EngineSettings:
         """The engine's settings, those that were left open chosen."""
         chosen = {
-            "engine_version": None,
             "max_num_seqs": self.max_num_seqs or max(MAX_BATCH, self.concurrency or 1),
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "max_model_len": self.max_model_len or self.input + self.output,
@@ -159,14 +155,13 @@ def answer(question: Lookup) -> Answer:
         gpu=gpu,
         tensor_parallel=question.tp,
         pipeline_parallel=question.pp,
+        settings=settings.model_copy(
+            update={"max_num_seqs": min(settings.max_num_seqs, question.concurrency or settings.max_num_seqs)}
+        ),
         input_tokens=question.input,
         output_tokens=question.output,
-        context_tokens=settings.max_model_len,
         ttft_seconds=question.ttft,
         tpot_seconds=question.tpot,
-        memory_fraction=settings.gpu_memory_utilization,
-        kv_bytes_per_element=settings.kv_bytes_per_element if question.kv_cache_dtype != "auto" else WIDE_BYTES,
-        max_batch=min(settings.max_num_seqs, question.concurrency or settings.max_num_seqs),
     )
     if isinstance(found, Unfit):
         raise CannotServeError(
@@ -220,17 +215,17 @@ def _answer(
     ttft_percentile_seconds: float | None,
     concurrency: float,
 ) -> Answer:
-    band = found.error_band * _EIGHT_OF_TEN
+    share = rate / found.requests_per_second
     return Answer(
         requests_per_second=rate,
-        low=rate * (1.0 - band),
-        high=rate * (1.0 + band),
+        low=found.low * share,
+        high=found.high * share,
         ttft_seconds=found.ttft_seconds + waiting_seconds,
         tpot_seconds=found.tpot_seconds,
         ttft_percentile_seconds=ttft_percentile_seconds,
         tpot_percentile_seconds=None if ttft_percentile_seconds is None else found.tpot_seconds,
         concurrency=concurrency,
         source=found.source,
-        evidence=(found.detail,),
+        evidence=found.evidence,
         engine=settings.model_dump(mode="json"),
     )
