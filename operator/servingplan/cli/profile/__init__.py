@@ -3,13 +3,14 @@
 One module a command, each with a ``register`` that adds it to the group:
 
     lookup.py      rate, band, latencies of one replica; or of every row of a file
+    importing.py   results of other programs' benchmarks as rows that plans count on
 """
 
 from __future__ import annotations
 
 import typer
 
-from servingplan.cli.profile import lookup
+from servingplan.cli.profile import importing, lookup
 
 app = typer.Typer(help="What one replica does, and how that is known.", no_args_is_help=True)
 
@@ -20,6 +21,7 @@ def _profile() -> None:
 
 
 lookup.register(app)
+importing.register(app)
 
 
 def register(parent: typer.Typer) -> None:

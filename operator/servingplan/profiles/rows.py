@@ -1,0 +1,366 @@
+"""Rows of measurements as people write them: one CSV for ``measure``, ``import``, ``spec.profiles`` and ``lookup --rows``.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Columns are named as the options of
+``servingplan profile lookup``, then what was measured. A row is one replica under one load:
+
+    ``concurrency``                     so many requests always ran (closed loop)
+    ``offered_requests_per_second``     requests arrived at that mean rate, whatever ran (open arrivals)
+    neither                             the engine was saturated
+
+Wrong rows are told by number and reason; the others count. ``docs/measuring.md`` is the page for users.
+"""
+
+import csv
+import difflib
+import io
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, NamedTuple, Self, override
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from servingplan.errors import InputError
+from servingplan.model.engine import KV_BYTES
+from servingplan.model.hardware import GpuType
+from servingplan.model.llm import PRECISIONS, ModelCard, precision_of
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.lookup import ENGINES, precision_named
+
+ALLOWANCE = 0.10
+"""A row may lie above the physical limit by so much: boost clocks, and the rounding of datasheets."""
+
+LITTLE = (0.25, 1.25)
+"""In a closed loop, rate x time per request over running requests, which Little's law puts at 1. A run that ramps up and
+drains has less on average; more is impossible."""
+
+_MILLISECONDS = (200.0, 5000.0)
+"""Where that ratio is between these, times are most likely milliseconds in a column of seconds."""
+SLOWEST_TPOT_SECONDS = 5.0
+SLOWEST_TTFT_SECONDS = 3600.0
+"""Times beyond these are taken for milliseconds: no engine that serves people gives less than a token in five seconds."""
+
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Row(BaseModel):
+    """One measurement. Empty columns are None or the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    model: str = Field(min_length=1)
+    gpu: str = Field(min_length=1)
+    precision: str = "auto"
+    """Of the weights; ``auto``: what the model's name says, else bf16."""
+    tp: _Count = 1
+    pp: _Count = 1
+    input: _Positive
+    """Mean prompt tokens."""
+    output: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    """Mean answer tokens."""
+    engine: str = "vllm"
+    engine_version: str | None = None
+    kv_cache_dtype: str = "auto"
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    max_num_seqs: _Count | None = None
+    max_num_batched_tokens: _Count | None = None
+    max_model_len: _Count | None = None
+    expert_parallel: bool = False
+    prefix_cache_hit_share: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    concurrency: _Positive | None = None
+    offered_requests_per_second: _Positive | None = None
+    requests_per_second: _Positive
+    """Requests that were completed, per second; reckoned from concurrency and times where only those are given."""
+    requests_per_second_low: _Positive | None = None
+    requests_per_second_high: _Positive | None = None
+    """95 % confidence interval of the rate."""
+    ttft_seconds: _Seconds | None = None
+    """Mean time to the first token."""
+    ttft_p50_seconds: _Seconds | None = None
+    ttft_p90_seconds: _Seconds | None = None
+    ttft_p95_seconds: _Seconds | None = None
+    ttft_p99_seconds: _Seconds | None = None
+    tpot_seconds: _Seconds | None = None
+    """Mean time per further token."""
+    tpot_p50_seconds: _Seconds | None = None
+    tpot_p90_seconds: _Seconds | None = None
+    tpot_p95_seconds: _Seconds | None = None
+    tpot_p99_seconds: _Seconds | None = None
+    requests: _Count | None = None
+    """How many requests the figures come from."""
+    source: str = ""
+    """Who measured, or which file; shown as evidence."""
+    note: str = ""
+    """What was unusual: an endpoint that failed, a limit that ended the run."""
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, engine: str) -> str:
+        if engine not in ENGINES:
+            raise ValueError(f"must be one of {', '.join(ENGINES)}")
+        return engine
+
+    @field_validator("kv_cache_dtype")
+    @classmethod
+    def _known_dtype(cls, dtype: str) -> str:
+        if dtype not in KV_BYTES:
+            raise ValueError(f"must be one of {', '.join(KV_BYTES)}")
+        return dtype
+
+    @field_validator("precision")
+    @classmethod
+    def _known_precision(cls, precision: str) -> str:
+        if precision.lower() not in PRECISIONS and precision != "auto":
+            raise ValueError(f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
+        return precision.lower()
+
+    @model_validator(mode="after")
+    def _one_load(self) -> Self:
+        if self.concurrency is not None and self.offered_requests_per_second is not None:
+            raise ValueError(
+                "concurrency and offered_requests_per_second exclude each other: a load is one or the other"
+            )
+        return self
+
+    @property
+    def seconds_per_request(self) -> float | None:
+        """Mean time from arrival to the last token; None where no times were measured."""
+        if self.ttft_seconds is None or (self.tpot_seconds is None and self.output > 1):
+            return None
+        return self.ttft_seconds + (self.output - 1) * (self.tpot_seconds or 0.0)
+
+    @property
+    def load(self) -> str:
+        """The load in words."""
+        if self.concurrency is not None:
+            return f"{self.concurrency:g} running"
+        if self.offered_requests_per_second is not None:
+            return f"{self.offered_requests_per_second:g}/s offered"
+        return "saturated"
+
+    @property
+    def configuration(self) -> tuple[Any, ...]:
+        """What was measured, without the result."""
+        return tuple(getattr(self, name) for name in _CONFIGURATION)
+
+    @property
+    def result(self) -> tuple[float | None, ...]:
+        """What came out."""
+        return self.requests_per_second, self.ttft_seconds, self.tpot_seconds
+
+
+COLUMNS = tuple(Row.model_fields)
+_CONFIGURATION = COLUMNS[: COLUMNS.index("requests_per_second")]
+
+
+class Refusal(NamedTuple):
+    """A row that does not count."""
+
+    number: int
+    """From 1, the header not counted."""
+    reason: str
+
+    @override
+    def __str__(self) -> str:
+        return f"row {self.number}: {self.reason}"
+
+
+class Reading(NamedTuple):
+    """What a file of rows holds."""
+
+    rows: tuple[Row, ...]
+    """With catalogue names, in the file's order."""
+    refused: tuple[Refusal, ...]
+
+
+def read_csv(text: str) -> Reading:
+    """The rows of a CSV file.
+
+    Raises:
+        InputError: it has no header, or a column that is not known: a misspelt ``concurrency`` would make another load of
+            every row.
+    """
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if not columns:
+        raise InputError("rows", "", f"are empty; the first line names the columns, of {', '.join(COLUMNS)}")
+    for name in columns:
+        if name not in COLUMNS:
+            near = difflib.get_close_matches(name, COLUMNS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(COLUMNS)}"
+            raise InputError("column", name, f"is not known{hint}")
+    reader.fieldnames = columns
+    return read_fields(reader)
+
+
+def read_fields(found: Iterable[Mapping[Any, Any]]) -> Reading:
+    """The rows that these fields state, and those that are refused."""
+    rows: list[Row] = []
+    refused: list[Refusal] = []
+    seen: dict[tuple[Any, ...], tuple[int, Row]] = {}
+    for number, fields in enumerate(found, 1):
+        try:
+            row = _read(fields)
+        except InputError as error:
+            refused.append(Refusal(number, str(error)))
+            continue
+        reason = impossible(row)
+        if reason is not None:
+            refused.append(Refusal(number, reason))
+            continue
+        first, before = seen.setdefault(row.configuration, (number, row))
+        if first == number:
+            rows.append(row)
+        elif not _alike(before.result, row.result):
+            refused.append(
+                Refusal(
+                    number,
+                    f"repeats row {first} ({row.model} on {row.tp}x{row.pp} {row.gpu}, {row.load}) with other values: "
+                    f"{_shown(row.result)} against {_shown(before.result)}; keep one of them",
+                )
+            )
+    return Reading(tuple(rows), tuple(refused))
+
+
+def write_csv(rows: Iterable[Row]) -> str:
+    """Rows as CSV, without the columns that none of them fills."""
+    data = [row.model_dump() for row in rows]
+    needed = {"model", "gpu", "precision", "tp", "input", "output", "engine", "requests_per_second"}
+    default = {name: field.default for name, field in Row.model_fields.items()}
+    used = [name for name in COLUMNS if name in needed or any(row[name] != default[name] for row in data)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, used, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in data:
+        writer.writerow({name: _cell(row[name]) for name in used})
+    return out.getvalue()
+
+
+def impossible(row: Row) -> str | None:
+    """Why no such replica can have done what the row says; None where it can.
+
+    Limits are those of the datasheet, ``ALLOWANCE`` beyond: every prompt and answer token costs 2 operations for each
+    weight that it uses, and every step of the engine reads those weights once for all running requests. Kernels reach 0.4
+    to 0.9 of both. Tokens found in a prefix cache cost no operations.
+    """
+    model, gpu = find_model(row.model), find_gpu(row.gpu)
+    gpus = row.tp * row.pp
+    peak = gpus * fastest_flops(gpu, row.precision)
+    bandwidth = gpus * gpu.memory_bytes_per_second
+    tokens = row.input * (1.0 - row.prefix_cache_hit_share) + row.output
+    most = peak / (2.0 * model.parameters_per_token * tokens)
+    if row.requests_per_second > most * (1.0 + ALLOWANCE):
+        return (
+            f"requests_per_second: {row.requests_per_second:g}: is above {most:.3g}, the most that {gpus} x {gpu.name} "
+            f"with {peak / 1e12:.0f} TFLOP/s can compute; check the lengths, tp, and whether the rate is of one replica"
+        )
+    if row.tpot_seconds is not None and row.output > 1:
+        least = active_bytes(model, row.precision) / bandwidth
+        if row.tpot_seconds > SLOWEST_TPOT_SECONDS:
+            return f"tpot_seconds: {row.tpot_seconds:g}: is above {SLOWEST_TPOT_SECONDS:g} s; give seconds, not milliseconds"
+        # Speculation gives several tokens a step, so only times that no acceptance explains are refused.
+        if row.tpot_seconds * (1.0 + ALLOWANCE) < least / _MOST_TOKENS_A_STEP:
+            return (
+                f"tpot_seconds: {row.tpot_seconds:g}: is below {least / _MOST_TOKENS_A_STEP:.2g} s, the least time to read "
+                f"the weights; give seconds"
+            )
+    if row.ttft_seconds is not None:
+        if row.ttft_seconds > SLOWEST_TTFT_SECONDS:
+            return f"ttft_seconds: {row.ttft_seconds:g}: is above {SLOWEST_TTFT_SECONDS:g} s; give seconds, not milliseconds"
+        least = 2.0 * model.parameters_per_token * row.input * (1.0 - row.prefix_cache_hit_share) / peak
+        if row.ttft_seconds * (1.0 + ALLOWANCE) < least:
+            return (
+                f"ttft_seconds: {row.ttft_seconds:g}: is below {least:.2g} s, the least time to compute {row.input:g} "
+                f"prompt tokens; give seconds, or the prefix_cache_hit_share of the run"
+            )
+    return _against_little(row)
+
+
+_MOST_TOKENS_A_STEP = 8.0
+
+
+def _against_little(row: Row) -> str | None:
+    held = row.seconds_per_request
+    if row.concurrency is None or held is None:
+        return None
+    ratio = row.requests_per_second * held / row.concurrency
+    if LITTLE[0] <= ratio <= LITTLE[1]:
+        return None
+    reason = (
+        f"concurrency: {row.concurrency:g}: does not fit {row.requests_per_second:g} requests/s of {held:.4g} s each, "
+        f"which are {row.requests_per_second * held:.4g} running requests"
+    )
+    if _MILLISECONDS[0] <= ratio <= _MILLISECONDS[1]:
+        return f"{reason}: the times look like milliseconds; give seconds"
+    return f"{reason}; give the requests that really ran"
+
+
+def fastest_flops(gpu: GpuType, precision: str) -> float:
+    """Highest dense peak at which any part of a model in this precision may be computed, FLOP/s."""
+    families = {"bf16", precision_of(precision).compute}
+    peaks = [gpu.flops(family) for family in families]
+    if precision == "fp4" and gpu.fp4_dense_tflops is not None:
+        peaks.append(gpu.fp4_dense_tflops * 1e12)
+    return max(peaks)
+
+
+def active_bytes(model: ModelCard, precision: str) -> float:
+    """Bytes of the weights that one token uses, the embedding table left out, which is looked up and not read through."""
+    share = model.parameters_per_token / model.parameters
+    table = model.vocabulary_size * model.hidden_size
+    return max(0.0, model.parameters * share - table) * precision_of(precision).bytes_per_weight
+
+
+def _read(fields: Mapping[Any, Any]) -> Row:
+    given = {
+        str(name): value.strip() if isinstance(value, str) else value
+        for name, value in fields.items()
+        if name is not None and value is not None and value != "" and not (isinstance(value, str) and not value.strip())
+    }
+    if "requests_per_second" not in given:
+        given |= _reckoned_rate(given)
+    try:
+        row = Row.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "concurrency"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise InputError(name, None, "is missing; add the column, or give it as an option") from None
+        value = first["input"] if first["loc"] else given.get(name)
+        raise InputError(name, value, message[0].lower() + message[1:]) from None
+    model = find_model(row.model)
+    gpu = find_gpu(row.gpu)
+    precision = precision_named(row.model) if row.precision == "auto" else row.precision
+    return row.model_copy(update={"model": model.name, "gpu": gpu.name, "precision": precision})
+
+
+def _reckoned_rate(given: Mapping[str, Any]) -> dict[str, float]:
+    """Rate of a closed loop by Little's law, where its parts are there."""
+    try:
+        concurrency, ttft, output = (float(given[name]) for name in ("concurrency", "ttft_seconds", "output"))
+        held = ttft + (output - 1) * float(given.get("tpot_seconds", "nan" if output > 1 else "0"))
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return {"requests_per_second": concurrency / held} if held > 0 and math.isfinite(concurrency / held) else {}
+
+
+def _alike(one: tuple[float | None, ...], other: tuple[float | None, ...]) -> bool:
+    return all(
+        a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-6))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _shown(result: tuple[float | None, ...]) -> str:
+    names = ("requests/s", "s TTFT", "s TPOT")
+    return ", ".join(f"{value:g} {name}" for value, name in zip(result, names, strict=True) if value is not None)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
