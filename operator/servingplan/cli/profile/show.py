@@ -17,9 +17,9 @@ def rows_view(rows: Iterable[Row]) -> RenderableType:
     """One line a measurement."""
     table = Table(box=SIMPLE_HEAD)
     for name in ("model", "GPU", "precision", "shape", "input:output", "load"):
-        table.add_column(name)
-    for name in ("requests/s", "TTFT", "TPOT"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("requests/s", "TTFT s", "TPOT ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("note")
     for row in rows:
         table.add_row(
@@ -30,8 +30,8 @@ def rows_view(rows: Iterable[Row]) -> RenderableType:
             f"{row.input:.4g}:{row.output:.4g}",
             row.load,
             f"{row.requests_per_second:.4g}",
-            "" if row.ttft_seconds is None else f"{row.ttft_seconds:.3g} s",
-            "" if row.tpot_seconds is None else f"{row.tpot_seconds * 1e3:.3g} ms",
+            "" if row.ttft_seconds is None else f"{row.ttft_seconds:.3g}",
+            "" if row.tpot_seconds is None else f"{row.tpot_seconds * 1e3:.3g}",
             row.note,
         )
     return table
