@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from servingplan.api.v1alpha1 import Model, PlanSpec
-from servingplan.emulate.arguments import default_limits
-from servingplan.model.engine import EngineSettings
+from servingplan.model.engine import EngineSettings, vllm_limits
 from servingplan.model.fleet import Fleet
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
@@ -66,7 +65,7 @@ def replicas_of(fleet: Fleet, spec: PlanSpec) -> list[Replica]:
 def new_replica(model: Model, service: str, variant: str, gpu: str, tensor: int, pipeline: int) -> Replica:
     """An idle replica."""
     precision = next(item.precision for item in model.effective_variants if item.name == variant)
-    seqs, batched = default_limits(find_gpu(gpu))
+    seqs, batched = vllm_limits(find_gpu(gpu))
     pace = _pace(model.name, precision, gpu, tensor, pipeline, model.effective_max_model_len)
     return Replica(service, model.name, Engine(pace, max_num_seqs=seqs, max_num_batched_tokens=batched))
 

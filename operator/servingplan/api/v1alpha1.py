@@ -38,6 +38,7 @@ KIND = "LLMServingPlan"
 PLURAL = "llmservingplans"
 
 _LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+_VERSION_PATTERN = r"^v?[0-9]+(\.[0-9]+){1,2}([-.+]?[A-Za-z0-9]+)*$"
 _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 
 DEFAULT_MAX_NODES = 100
@@ -119,6 +120,9 @@ class Variant(Wire):
     """Number format of the weights, such as bf16, fp8 or int4. Default bf16."""
     quality_loss: DecimalString = Decimal(0)
     """What this variant loses against the best one, on the scale of maxQualityLoss. Default 0."""
+    kv_cache_quality_loss: DecimalString | None = None
+    """What an FP8 KV cache loses in addition, on the scale of maxQualityLoss. Absent: not known, and counted as 0 where
+    engine.kvCacheDtype is fp8."""
     card: Card | None = None
     """Architecture, where this variant is not the model of the same name. Default: the model's."""
 
@@ -161,17 +165,67 @@ class RequestClass(Wire):
     """Limits of this class alone. Default: the model's."""
 
 
-class Engine(Wire):
-    """How the model server runs."""
+class Speculative(Wire):
+    """Speculative decoding, as you measured it."""
 
+    method: Annotated[str, Field(min_length=1, max_length=64)]
+    """Method, as the engine calls it, such as ngram, eagle3 or mtp."""
+    model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Draft model, for methods that have one."""
+    tokens: Annotated[int, Field(ge=1, le=32)]
+    """Tokens proposed in each step."""
+    acceptance: Fraction
+    """Probability that a proposed token is accepted, given that those before it were, such as "0.7"."""
+
+
+class Engine(Wire):
+    """How the model server runs. Settings that are absent are chosen by the planner and given to the engine as flags."""
+
+    name: Literal["vllm"] = "vllm"
+    """Engine. Its flags are written, and rates are those of this engine. Default vllm."""
+    version: Annotated[str, Field(max_length=32, pattern=_VERSION_PATTERN)] | None = None
+    """Version of the engine, such as 0.18.0: which flags it has, and how fast it is. Default: what the tag of the image
+    says, where it is a version; else unknown, and flags that only newer versions have are left out."""
     image: Annotated[str, Field(min_length=1, max_length=512)] = "vllm/vllm-openai:v0.18.0"
     """Container image of the engine. Default vllm/vllm-openai:v0.18.0."""
+    kv_cache_dtype: Literal["auto", "bf16", "fp8"] | None = None
+    """Width of the KV cache. fp8 holds twice the tokens and costs some quality. auto: the planner takes fp8 where the GPU
+    has FP8 arithmetic and the plan is the better for it; where maxQualityLoss is set, only for variants that give
+    kvCacheQualityLoss. Absent: 16 bits."""
+    max_num_seqs: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Requests that one replica runs at the same time at most. Absent: the planner takes what the latency limits allow."""
+    max_num_batched_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Tokens of one iteration at most; longer prompts are read in chunks. Default 8192."""
+    gpu_memory_utilization: Share | None = None
+    """Part of each GPU's memory that the engine may take. Default 0.9."""
+    prefix_cache_hit_share: Fraction | None = None
+    """Share of the prompts' tokens that your requests find in the prefix cache, as you measured it. Default: none is
+    counted on."""
+    speculative: Speculative | None = None
+    """Speculative decoding. Absent: none."""
+    expert_parallel: bool | None = None
+    """Spread the experts of a mixture over the GPUs of a replica instead of cutting each. Default false."""
     extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
-    """Arguments added after ours. Those that set the model, its name, the sharding or the port are refused."""
+    """Arguments added after ours. Those that say one of the settings above are planned with; those that set the model, its
+    name, the sharding or the port, or that contradict the plan, are refused; others are passed on."""
     startup_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
     """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations."""
+
+    rules = (
+        Rule(
+            "maxNumBatchedTokens",
+            "!has(self.maxNumBatchedTokens) || !has(self.maxNumSeqs) || self.maxNumBatchedTokens >= self.maxNumSeqs",
+            lambda engine: (
+                engine.max_num_batched_tokens is None
+                or engine.max_num_seqs is None
+                or engine.max_num_batched_tokens >= engine.max_num_seqs
+            ),
+            "maxNumBatchedTokens is below maxNumSeqs: every running request needs one token an iteration; raise it, or "
+            "lower maxNumSeqs",
+        ),
+    )
 
 
 class Model(Wire):
@@ -186,7 +240,8 @@ class Model(Wire):
     max_quality_loss: DecimalString | None = None
     """Traffic-weighted mean of the variants' qualityLoss that each class may see. Absent: no limit."""
     max_model_len: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Longest context, tokens; sizes the KV cache. Default: twice the longest class."""
+    """Longest context, tokens; sizes the KV cache. Default: twice the longest class, at most what the model was made
+    for."""
     card: Card | None = None
     """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
     variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=map_list())] = ()

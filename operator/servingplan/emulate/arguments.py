@@ -10,26 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servingplan.errors import InputError
-from servingplan.model.engine import EngineSettings
-from servingplan.model.hardware import GpuType
-from servingplan.model.llm import PRECISIONS, ModelCard
+from servingplan.model.engine import EngineSettings, vllm_limits
+from servingplan.model.llm import PRECISIONS, ModelCard, precision_named
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.pace import Pace
-
-_LARGE_GPU_BYTES = 70 * 2**30
-
-_MARKS = (
-    ("fp8", "fp8"),
-    ("nvfp4", "fp4"),
-    ("fp4", "fp4"),
-    ("awq", "int4"),
-    ("gptq", "int4"),
-    ("w4a16", "int4"),
-    ("int4", "int4"),
-    ("w8a16", "int8"),
-    ("int8", "int8"),
-)
-"""What published checkpoints have in their names, and vLLM in ``--quantization``, for each precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +60,7 @@ def shape(
     weights = precision or precision_of(model, quantization)
     if weights.lower() not in PRECISIONS:
         raise InputError("precision", weights, f"must be one of {', '.join(sorted(PRECISIONS))}")
-    seqs, batched = default_limits(hardware)
+    seqs, batched = vllm_limits(hardware)
     seqs = max_num_seqs or seqs
     for name, value in (("tensor-parallel", tensor_parallel), ("pipeline-parallel", pipeline_parallel)):
         if value < 1:
@@ -122,18 +106,7 @@ def gpu_of(gpu: str, pool: str | None) -> str:
 
 def precision_of(model: str, quantization: str | None) -> str:
     """The precision that the name of the weights, or vLLM's ``--quantization``, tells; else bf16."""
-    for text in (quantization, model.rsplit("/", 1)[-1]):
-        for mark, precision in _MARKS:
-            if text and mark in text.lower():
-                return precision
-    return "bf16"
-
-
-def default_limits(gpu: GpuType) -> tuple[int, int]:
-    """vLLM's ``max_num_seqs`` and ``max_num_batched_tokens`` for its server: larger from 70 GiB on, but on no A100
-    (``EngineArgs.get_batch_defaults``)."""
-    large = gpu.usable_bytes >= _LARGE_GPU_BYTES and "a100" not in gpu.name.lower()
-    return (1024, 8192) if large else (256, 2048)
+    return precision_named(quantization or "") or precision_named(model.rsplit("/", 1)[-1]) or "bf16"
 
 
 def _find_card(names: Iterable[str]) -> ModelCard:

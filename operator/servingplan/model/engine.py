@@ -9,10 +9,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES
 
 KV_BYTES: dict[str, float] = {"auto": WIDE_BYTES, "bf16": WIDE_BYTES, "fp16": WIDE_BYTES, "fp8": 1.0}
 """Bytes of one element of the KV cache, by ``kv_cache_dtype``. ``auto`` is the width of the activations, 16 bits."""
+
+ENGINES = ("vllm", "sglang", "tensorrt-llm")
+"""Engines whose rates are known."""
+
+_LARGE_GPU_BYTES = 70 * 2**30
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -24,6 +30,8 @@ class Speculation(BaseModel):
 
     method: str = Field(min_length=1)
     """Such as ``ngram``, ``eagle`` or ``mtp``; passed to the engine."""
+    model: str | None = None
+    """Draft model, for methods that have one; passed to the engine."""
     tokens: int = Field(ge=1, le=32)
     """Tokens that are proposed in each step."""
     acceptance: _Share
@@ -41,7 +49,7 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: str = "vllm"
-    """``vllm``, ``sglang`` or ``tensorrt-llm``."""
+    """One of ``ENGINES``."""
     version: str | None = None
     """Version of the engine; None where nothing tells it."""
     kv_cache_dtype: str = "auto"
@@ -60,8 +68,19 @@ class EngineSettings(BaseModel):
     """Speculative decoding; None: none."""
     expert_parallel: bool = False
     """Whether the experts of a mixture are spread over the tensor-parallel group instead of being cut."""
+    quantization: str | None = None
+    """How the engine quantises 16-bit weights as it loads them, such as ``fp8``; None: it takes them as they are stored."""
+    shutdown_seconds: int | None = Field(default=None, ge=0)
+    """Time that running requests get after SIGTERM; None: the engine is not told, and vLLM then aborts them at once."""
 
     @property
     def kv_bytes_per_element(self) -> float:
         """Bytes of one element of the KV cache."""
         return KV_BYTES[self.kv_cache_dtype]
+
+
+def vllm_limits(gpu: GpuType) -> tuple[int, int]:
+    """``max_num_seqs`` and ``max_num_batched_tokens`` of a vLLM server that is given neither: larger from 70 GiB on, but on
+    no A100 (``EngineArgs.get_batch_defaults``)."""
+    large = gpu.usable_bytes >= _LARGE_GPU_BYTES and "a100" not in gpu.name.lower()
+    return (1024, 8192) if large else (256, 2048)

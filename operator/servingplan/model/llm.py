@@ -54,6 +54,27 @@ def precision_of(name: str) -> Precision:
         raise UnknownPrecisionError(name) from None
 
 
+_MARKS = (
+    ("fp8", "fp8"),
+    ("nvfp4", "fp4"),
+    ("mxfp4", "fp4"),
+    ("fp4", "fp4"),
+    ("awq", "int4"),
+    ("gptq", "int4"),
+    ("w4a16", "int4"),
+    ("int4", "int4"),
+    ("w8a8", "int8"),
+    ("w8a16", "int8"),
+    ("int8", "int8"),
+)
+"""What published checkpoints have in their names, and vLLM in ``--quantization``, for each precision."""
+
+
+def precision_named(text: str) -> str | None:
+    """The precision that the name of a repository or of a way to quantise tells; None where it tells none."""
+    return next((precision for mark, precision in _MARKS if mark in text.lower()), None)
+
+
 class ModelCard(BaseModel):
     """The shape of one decoder-only transformer. Field names follow the model's published ``config.json``."""
 

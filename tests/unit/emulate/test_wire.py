@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from servingplan.cli.emulate import split_extra
 from servingplan.emulate import text, wire
-from servingplan.emulate.arguments import default_limits, gpu_of, precision_of, shape
+from servingplan.emulate.arguments import gpu_of, precision_of, shape
 from servingplan.emulate.pacer import LONGEST_SECONDS, SHORTEST_SECONDS, next_interval
 from servingplan.errors import InputError
+from servingplan.model.engine import vllm_limits
 from servingplan.profiles.catalogue import find_gpu
 
 json_values = st.recursive(
@@ -128,9 +129,9 @@ def test_the_pool_picks_the_gpu():
 
 
 def test_the_defaults_are_those_of_vllm():
-    assert default_limits(find_gpu("H100-SXM-80GB")) == (1024, 8192)
-    assert default_limits(find_gpu("A100-SXM4-80GB")) == (256, 2048)
-    assert default_limits(find_gpu("L4")) == (256, 2048)
+    assert vllm_limits(find_gpu("H100-SXM-80GB")) == (1024, 8192)
+    assert vllm_limits(find_gpu("A100-SXM4-80GB")) == (256, 2048)
+    assert vllm_limits(find_gpu("L4")) == (256, 2048)
 
 
 def test_a_path_needs_a_name_that_tells_the_model():

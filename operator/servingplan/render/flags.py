@@ -1,0 +1,315 @@
+"""The engine's settings as vLLM's flags, written and read back.
+
+``flags_of`` writes what the plan decided. ``read`` understands a command line as vLLM's parser does (``--a=b``, ``--a b``,
+underscores, unambiguous beginnings of names, short names, ``--no-`` switches, dotted keys of JSON, ``16k``), so that what
+a user adds in ``extraArgs`` is planned with, and the emulator runs as it is told.
+
+Sources: vLLM's ``EngineArgs.add_cli_args`` and ``FlexibleArgumentParser``, documented as "Engine Arguments".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from servingplan.errors import InputError
+from servingplan.model.engine import KV_BYTES, EngineSettings, Speculation
+
+Kind = Literal["text", "integer", "share", "switch", "json", "any"]
+
+
+class Flag(NamedTuple):
+    """One option of the engine."""
+
+    name: str
+    """Its long name, with dashes."""
+    kind: Kind = "text"
+    """``any``: known by name only, with or without a value."""
+    short: str | None = None
+
+
+MAX_NUM_SEQS = Flag("--max-num-seqs", "integer")
+MAX_NUM_BATCHED_TOKENS = Flag("--max-num-batched-tokens", "integer")
+GPU_MEMORY_UTILIZATION = Flag("--gpu-memory-utilization", "share")
+KV_CACHE_DTYPE = Flag("--kv-cache-dtype")
+MAX_MODEL_LEN = Flag("--max-model-len", "integer")
+QUANTIZATION = Flag("--quantization", short="-q")
+DTYPE = Flag("--dtype")
+SPECULATIVE_CONFIG = Flag("--speculative-config", "json", "-sc")
+EXPERT_PARALLEL = Flag("--enable-expert-parallel", "switch", "-ep")
+PREFIX_CACHING = Flag("--enable-prefix-caching", "switch")
+CHUNKED_PREFILL = Flag("--enable-chunked-prefill", "switch")
+SHUTDOWN_TIMEOUT = Flag("--shutdown-timeout", "integer")
+
+SETTINGS = (
+    MAX_NUM_SEQS,
+    MAX_NUM_BATCHED_TOKENS,
+    GPU_MEMORY_UTILIZATION,
+    KV_CACHE_DTYPE,
+    MAX_MODEL_LEN,
+    QUANTIZATION,
+    DTYPE,
+    SPECULATIVE_CONFIG,
+    EXPERT_PARALLEL,
+    PREFIX_CACHING,
+    CHUNKED_PREFILL,
+    SHUTDOWN_TIMEOUT,
+)
+"""Flags that say a setting."""
+
+IDENTITY = (
+    Flag("--model"),
+    Flag("--served-model-name", "any"),
+    Flag("--tensor-parallel-size", "any", "-tp"),
+    Flag("--pipeline-parallel-size", "any", "-pp"),
+    Flag("--data-parallel-size", "any", "-dp"),
+    Flag("--port", "any"),
+    Flag("--host", "any"),
+)
+"""Flags that say what a replica is, which the plan alone decides."""
+
+UNPLANNED: dict[Flag, str] = {
+    Flag("--enforce-eager", "any"): "every step takes longer without CUDA graphs, and no rate is known for that",
+    Flag("--cpu-offload-gb", "any"): "weights in the host's memory are read far slower than the plan counts on",
+    Flag("--num-gpu-blocks-override", "any"): "it sets the KV cache apart from the memory that the plan counts on",
+    Flag(
+        "--kv-cache-memory-bytes", "any"
+    ): "it sets the KV cache apart from gpuMemoryUtilization, which the plan counts on",
+    Flag("--decode-context-parallel-size", "any", "-dcp"): "no rate is known for it",
+    Flag("--prefill-context-parallel-size", "any", "-pcp"): "no rate is known for it",
+}
+"""Flags under which no rate of the plan would hold, and why."""
+
+_ALL = (*SETTINGS, *IDENTITY, *UNPLANNED)
+_NAMES: dict[str, tuple[Flag, bool]] = {
+    **{name: (flag, True) for flag in _ALL for name in (flag.name, flag.short) if name},
+    **{f"--no-{flag.name.removeprefix('--')}": (flag, False) for flag in _ALL if flag.kind == "switch"},
+}
+_KV_NAMES = {"bfloat16": "bf16", "float16": "fp16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_inc": "fp8"}
+"""What vLLM calls the widths of ``KV_BYTES`` that have another name here."""
+_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def flags_of(settings: EngineSettings, *, leave_out: Iterable[str] = ()) -> list[str]:
+    """The flags of vLLM that make an engine run with these settings.
+
+    ``leave_out`` are names of flags that somebody else gives. The share of prefix hits and the acceptance of speculation
+    are facts about requests: no flag says them.
+    """
+    speculation = settings.speculation
+    flags = {
+        MAX_MODEL_LEN: settings.max_model_len,
+        MAX_NUM_SEQS: settings.max_num_seqs,
+        MAX_NUM_BATCHED_TOKENS: settings.max_num_batched_tokens,
+        GPU_MEMORY_UTILIZATION: f"{settings.gpu_memory_utilization:.6g}",
+        KV_CACHE_DTYPE: {"bf16": "bfloat16", "fp16": "float16"}.get(settings.kv_cache_dtype, settings.kv_cache_dtype),
+        QUANTIZATION: settings.quantization,
+        SPECULATIVE_CONFIG: None if speculation is None else _speculative_config(speculation),
+        EXPERT_PARALLEL: settings.expert_parallel,
+        PREFIX_CACHING: settings.prefix_cache_hit_share > 0,
+        SHUTDOWN_TIMEOUT: settings.shutdown_seconds,
+    }
+    unsaid = set(leave_out)
+    return [
+        flag.name if flag.kind == "switch" else f"{flag.name}={value}"
+        for flag, value in flags.items()
+        if flag.name not in unsaid and value is not None and value is not False
+    ]
+
+
+def _speculative_config(speculation: Speculation) -> str:
+    config: dict[str, Any] = {"method": speculation.method, "num_speculative_tokens": speculation.tokens}
+    if speculation.model is not None:
+        config["model"] = speculation.model
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line says of an engine; what it does not say is absent."""
+
+    values: Mapping[str, Any]
+    """By long name of a flag: its value, the last one where it is given twice."""
+    words: Mapping[str, str]
+    """By long name of a flag: the word that names it, as written."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of ``EngineSettings`` that it sets, but ``speculation``."""
+    speculative: Mapping[str, Any] | None = None
+    """``--speculative-config``."""
+
+    def value(self, flag: Flag) -> Any:
+        """The value of a flag; None where it is not given."""
+        return self.values.get(flag.name)
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """What these arguments say. Those that are not known here are passed over.
+
+    Raises:
+        InputError: an argument that is known has no value, or one that the engine would refuse. ``field`` is the flag.
+    """
+    values: dict[str, Any] = {}
+    words: dict[str, str] = {}
+    for flag, word, path, given in _walk(arguments):
+        words[flag.name] = word
+        if flag.kind == "json":
+            values[flag.name] = _merged(values.get(flag.name), flag, path, given)
+        else:
+            values[flag.name] = _value(flag, given)
+    return CommandLine(values, words, _settings(values), values.get(SPECULATIVE_CONFIG.name))
+
+
+def _walk(arguments: Sequence[str]) -> Iterator[tuple[Flag, str, tuple[str, ...], str | bool | None]]:
+    """Known flags in order: the flag, the word that names it, the keys after its dots, its value."""
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        position += 1
+        name, equals, value = word.partition("=")
+        found = _flag(name, word)
+        if found is None:
+            continue
+        flag, path, means, attached = found
+        if attached or equals:
+            given: str | bool | None = attached or value
+        elif flag.kind == "switch":
+            given = True
+        else:
+            following = arguments[position] if position < len(arguments) else None
+            given = following if following is not None and _is_value(following) else None
+            position += given is not None
+        if flag.kind == "switch":
+            given = _switch(flag, given) == means
+        yield flag, word, path, given
+
+
+def _flag(name: str, word: str) -> tuple[Flag, tuple[str, ...], bool, str | None] | None:
+    """The flag of a name, the keys after its dots, whether it means on, and a value that is written without a space."""
+    if not name.startswith("-") or name in ("-", "--"):
+        return None
+    first = re.split(r"\s", name, maxsplit=1)[0]
+    stem, *path = first.split(".")
+    if not stem.startswith("--"):
+        short = QUANTIZATION.short or ""
+        if stem in _NAMES:
+            flag, means = _NAMES[stem]
+            return _unspaced(flag, means, path, name, first, word)
+        attached = word.startswith(short) and len(word) > len(short)
+        return (QUANTIZATION, (), True, word.removeprefix(short)) if attached else None
+    stem = stem.replace("_", "-")
+    if stem in _NAMES:
+        return _unspaced(*_NAMES[stem], path, name, first, word)
+    candidates = {known: found for known, found in _NAMES.items() if known.startswith(stem)}
+    if not candidates:
+        return None
+    if len(candidates) > 1:
+        raise InputError(
+            stem,
+            word,
+            f"may be short for {' or '.join(sorted(candidates))}; the plan must know which: write it in full",
+        )
+    return _unspaced(*next(iter(candidates.values())), path, name, first, word)
+
+
+def _unspaced(
+    flag: Flag, means: bool, path: list[str], name: str, first: str, word: str
+) -> tuple[Flag, tuple[str, ...], bool, str | None]:
+    if first != name:
+        raise InputError(
+            flag.name, word, f"is one argument with a space in it: write {flag.name}=VALUE, or two arguments"
+        )
+    if path and flag.kind != "json":
+        raise InputError(flag.name, word, f"{flag.name} has no keys; write {flag.name}=VALUE")
+    return flag, tuple(path), means, None
+
+
+def _is_value(word: str) -> bool:
+    return not word.startswith("-") or re.fullmatch(r"-\d+(\.\d*)?", word) is not None
+
+
+def _switch(flag: Flag, given: str | bool | None) -> bool:
+    if isinstance(given, bool):
+        return given
+    text = str(given).lower()
+    if text not in ("true", "false", "1", "0"):
+        raise InputError(flag.name, given, "is a switch: write it alone, or --no- before its name")
+    return text in ("true", "1")
+
+
+def _value(flag: Flag, given: str | bool | None) -> Any:
+    if flag.kind in ("switch", "any"):
+        return given
+    if not isinstance(given, str) or not given:
+        raise InputError(flag.name, given, f"needs a value; write {flag.name}=VALUE")
+    if flag.kind == "integer":
+        return _integer(flag, given)
+    if flag.kind == "share":
+        try:
+            share = float(given)
+        except ValueError:
+            share = math.nan
+        if not 0 < share <= 1:
+            raise InputError(flag.name, given, "must be above 0 and at most 1")
+        return share
+    return given
+
+
+def _integer(flag: Flag, given: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)", given.strip())
+    number, suffix = match.groups() if match else ("", "")
+    if not number or ("." in number and not suffix.islower()):
+        raise InputError(flag.name, given, "must be a whole number, such as 256 or 8k")
+    return int(float(number) * _SUFFIXES[suffix]) if "." in number else int(number) * _SUFFIXES.get(suffix, 1)
+
+
+def _merged(before: Any, flag: Flag, path: tuple[str, ...], given: str | bool | None) -> dict[str, Any]:
+    """A JSON object, or one key of it, over what was given before."""
+    if not isinstance(given, str):
+        raise InputError(flag.name, given, f"needs a value; write {flag.name}=VALUE")
+    merged: dict[str, Any] = dict(before or {})
+    try:
+        value = json.loads(given)
+    except ValueError:
+        value = given
+    if path:
+        at = merged
+        for key in path[:-1]:
+            at[key] = dict(at[key]) if isinstance(at.get(key), dict) else {}
+            at = at[key]
+        at[path[-1]] = value
+        return merged
+    if not isinstance(value, dict):
+        raise InputError(
+            flag.name, given, 'must be a JSON object, such as {"method":"ngram","num_speculative_tokens":4}'
+        )
+    return {**merged, **value}
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``EngineSettings`` by the values of flags."""
+    fields = {
+        "max_num_seqs": MAX_NUM_SEQS,
+        "max_num_batched_tokens": MAX_NUM_BATCHED_TOKENS,
+        "gpu_memory_utilization": GPU_MEMORY_UTILIZATION,
+        "max_model_len": MAX_MODEL_LEN,
+        "quantization": QUANTIZATION,
+        "expert_parallel": EXPERT_PARALLEL,
+        "shutdown_seconds": SHUTDOWN_TIMEOUT,
+    }
+    found = {name: values[flag.name] for name, flag in fields.items() if flag.name in values}
+    for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len"):
+        if found.get(name) == 0:
+            raise InputError(fields[name].name, "0", "must be at least 1")
+    width = values.get(KV_CACHE_DTYPE.name)
+    if width is not None:
+        found["kv_cache_dtype"] = _KV_NAMES.get(width.lower(), width.lower())
+        if found["kv_cache_dtype"] not in KV_BYTES:
+            known = sorted({*KV_BYTES, *_KV_NAMES} - {"bf16", "fp16"})
+            raise InputError(
+                KV_CACHE_DTYPE.name, width, f"is no width that is planned with; use one of {', '.join(known)}"
+            )
+    return found
