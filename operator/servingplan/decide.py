@@ -25,6 +25,7 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.world import Observation
 from servingplan.planning.fleet import within_budget
+from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record, spec_in_force, with_left_pools
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
@@ -71,6 +72,8 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
     for error in pool_errors:
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
     pool_findings(turn, pools)
+    turn.rows, row_findings = rows_of(spec, world)
+    turn.findings += row_findings
     spend = total_spend(pools)
 
     # The plan that is to be in force, for the demand of the moment.

@@ -17,6 +17,7 @@ from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus
 from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.status.conclude import explained_as
@@ -100,7 +101,11 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
         return None
     pools, _ = read_pools(spec, world)
     found = explain_plan(
-        spec=spec, pools=pools, deadline_seconds=float(spec.solver.deadline_seconds), before_each=before_each
+        spec=spec,
+        pools=pools,
+        deadline_seconds=float(spec.solver.deadline_seconds),
+        before_each=before_each,
+        rows=rows_of(spec, world)[0],
     )
     answer, explanation = found.answer, found.explanation
     if answer is None or found.question is None:

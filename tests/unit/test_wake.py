@@ -3,7 +3,7 @@
 import pytest
 
 from servingplan.handlers.wake import Interest, News, Watchers, _slice_facts
-from servingplan.kube import ENDPOINT_SLICES
+from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES
 
 INTEREST = Interest(namespace="llm", label="chat", selectors=(), nodes=frozenset())
 
@@ -37,3 +37,13 @@ def test_an_endpoint_slice_is_news_when_other_pods_are_ready_in_it_and_not_when_
         True,
     ]
     assert watchers._is_news(known, "DELETED", lives[-1], _slice_facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace", "wakes"), [("rates", "llm", True), ("others", "llm", False), ("rates", "elsewhere", False)]
+)
+def test_measured_rates_wake_the_plans_that_name_them(name, namespace, wakes):
+    interest = Interest(namespace="llm", label="chat", selectors=(), nodes=frozenset(), profiles=frozenset({"rates"}))
+    labels = {"servingplan.dev/profiles": "measured"}
+    item = {"metadata": {"name": name, "namespace": namespace, "labels": labels}, "data": {}}
+    assert interest.concerns(News.of(CONFIG_MAPS, item)) is wakes

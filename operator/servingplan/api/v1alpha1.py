@@ -509,6 +509,14 @@ class Planning(Wire):
     to 0.99, default 0.9."""
 
 
+class MeasuredProfiles(Wire):
+    """Measured rates."""
+
+    config_map: ObjectName
+    """ConfigMap of the plan's namespace with rows of measurements under the key rows.csv, as servingplan profile import
+    -o configmap writes them."""
+
+
 class Solver(Wire):
     """How the plan is computed."""
 
@@ -543,6 +551,8 @@ class PlanSpec(Wire):
     """When a better plan is worth moving for."""
     planning: Planning = Planning()
     """How careful the plan is."""
+    profiles: Annotated[tuple[MeasuredProfiles, ...], Field(max_length=8, json_schema_extra=map_list("configMap"))] = ()
+    """Measured rates of your own, which rank before those that are shipped, the first ConfigMap first."""
     solver: Solver = Solver()
     """How the plan is computed."""
     deletion_policy: Literal["ScaleToFloor", "Retain"] = "ScaleToFloor"
@@ -553,6 +563,7 @@ class PlanSpec(Wire):
     def _names_once(self) -> Self:
         refuse_duplicates("models", "name", [model.name for model in self.models])
         refuse_duplicates("nodePools", "name", [pool.name for pool in self.node_pools])
+        refuse_duplicates("profiles", "configMap", [item.config_map for item in self.profiles])
         return self
 
 

@@ -9,7 +9,7 @@ import typer
 
 from servingplan.cli.cluster import observed
 from servingplan.cli.files import fail, read_plan, read_world
-from servingplan.cli.plan import Format, Output, WorldFile, print_value
+from servingplan.cli.plan import Format, Output, ProfileFiles, WorldFile, print_value
 from servingplan.model.world import Observation
 
 
@@ -25,6 +25,7 @@ def explain(
     live: Annotated[str | None, typer.Option("--live", metavar="NAME", help="A plan of the cluster instead.")] = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
     world: WorldFile = None,
+    profiles: ProfileFiles = None,
     deadline: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", min=0.1, help="Stop after so long and admit it; default: work limits only."),
@@ -32,9 +33,12 @@ def explain(
     output: Output = Format.table,
 ) -> None:
     """Why this plan: what limits it and what one more unit of each limit is worth, alternatives, what was left out."""
-    seen = _world(plan_file, live, namespace, world)
+    from servingplan.cli.imagine import with_profiles
+
+    seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
     from servingplan.planning.explain import explain_plan
+    from servingplan.planning.measured import rows_of
     from servingplan.planning.pools import read_pools
     from servingplan.planning.record import effective_spec, read_record
 
@@ -43,7 +47,10 @@ def explain(
     if spec is None:
         fail("\n       ".join(map(str, errors)))
     pools, pool_errors = read_pools(spec, seen)
-    found = explain_plan(spec=spec, pools=pools, deadline_seconds=deadline)
+    rows, row_findings = rows_of(spec, seen)
+    for finding in row_findings:
+        typer.echo(f"warning: {finding.message}", err=True)
+    found = explain_plan(spec=spec, pools=pools, deadline_seconds=deadline, rows=rows)
     problems = (*map(str, (*errors, *pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}

@@ -10,8 +10,9 @@ from typing import Any
 
 from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.v1alpha1 import NodePool
-from servingplan.cli.files import fail
-from servingplan.model.world import Node, Observation, PlanObject, PoolObject
+from servingplan.cli.files import fail, read_text
+from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenProfiles
+from servingplan.profiles.rows import ROWS_KEY
 
 MIDNIGHT = "2000-01-01T00:00:00Z"
 """No clock offline: the same file gives the same bytes."""
@@ -51,6 +52,28 @@ def imagined_world(manifest: dict[str, Any]) -> Observation:
             if pool.resize is not None
         ),
     )
+
+
+def with_profiles(world: Observation, files: list[str] | None) -> Observation:
+    """The world with the measured rates of these files before those that it holds; a ConfigMap of a name that it holds
+    takes that one's place."""
+    found = [_profiles(path) for path in files or ()]
+    names = {item.config_map for item in found}
+    kept = [item for item in world.profiles if item.config_map not in names]
+    return world.model_copy(update={"profiles": (*found, *kept)})
+
+
+def _profiles(path: str) -> SeenProfiles:
+    text = read_text(path)
+    if "kind: ConfigMap" not in text and '"kind": "ConfigMap"' not in text:
+        return SeenProfiles(config_map=path, rows=text)
+    import yaml
+
+    try:
+        manifest = yaml.safe_load(text)
+        return SeenProfiles(config_map=manifest["metadata"]["name"], rows=manifest["data"][ROWS_KEY])
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        fail(f"{path}: is no ConfigMap with the key {ROWS_KEY}: {error}; write one with servingplan profile import")
 
 
 def _nodes(pool: NodePool) -> list[Node]:

@@ -32,6 +32,14 @@ WithLeaderWorkerSets = Annotated[
         help="What if replicas could span nodes? Shows a plan that this version cannot apply.",
     ),
 ]
+ProfileFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profiles",
+        metavar="FILE",
+        help="Measured rates: rows (CSV), or a ConfigMap of spec.profiles (YAML). May be repeated.",
+    ),
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]
 
 
@@ -44,11 +52,12 @@ def register(app: typer.Typer) -> None:
 def plan(
     plan_file: PlanFile,
     world: WorldFile = None,
+    profiles: ProfileFiles = None,
     output: Output = Format.table,
     with_leader_worker_sets: WithLeaderWorkerSets = False,
 ) -> None:
     """What the operator would decide for a plan: from the plan alone, or for a world that it saw."""
-    decision, spec = _decide(plan_file, world, with_leader_worker_sets=with_leader_worker_sets)
+    decision, spec = _decide(plan_file, world, profiles, with_leader_worker_sets=with_leader_worker_sets)
     if with_leader_worker_sets and decision.waiting is not None:
         decision = decision.model_copy(update={"fleet": decision.waiting})  # the answer to "what if", not what runs
     if output is Format.table:
@@ -66,11 +75,13 @@ def plan(
         raise typer.Exit(2 if any(finding.condition == "SpecValid" for finding in bad) else 3)
 
 
-def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format.yaml) -> None:
+def render(
+    plan_file: PlanFile, world: WorldFile = None, profiles: ProfileFiles = None, output: Output = Format.yaml
+) -> None:
     """The manifests that the operator would apply for a plan."""
     from servingplan.model.actions import ApplyObject
 
-    decision, _ = _decide(plan_file, world)
+    decision, _ = _decide(plan_file, world, profiles)
     manifests = [action.manifest for action in decision.actions if isinstance(action, ApplyObject)]
     if not manifests:
         fail("nothing to render: " + "; ".join(finding.message for finding in decision.findings), 3)
@@ -82,10 +93,12 @@ def render(plan_file: PlanFile, world: WorldFile = None, output: Output = Format
     typer.echo(yaml.safe_dump_all(manifests, sort_keys=False, width=120), nl=False)
 
 
-def _decide(plan_file: str, world_file: str | None, *, with_leader_worker_sets: bool = False) -> tuple[Any, Any]:
+def _decide(
+    plan_file: str, world_file: str | None, profiles: list[str] | None, *, with_leader_worker_sets: bool = False
+) -> tuple[Any, Any]:
     from servingplan.answering import solve_with
     from servingplan.api.parse import parse_spec
-    from servingplan.cli.imagine import imagined_world
+    from servingplan.cli.imagine import imagined_world, with_profiles
     from servingplan.decide import decide
 
     manifest = read_plan(plan_file)
@@ -94,6 +107,7 @@ def _decide(plan_file: str, world_file: str | None, *, with_leader_worker_sets: 
     else:
         seen = read_world(world_file)
         world = seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
+    world = with_profiles(world, profiles)
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:
         fail("\n       ".join(str(error) for error in errors))

@@ -35,7 +35,9 @@ _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "wait
 def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
     """The record after this turn's planning, and whether nothing may grow."""
     world, record = turn.world, turn.record
-    posed, errors = pose(spec=spec, pools=pools, incumbent=record.fleet, across_nodes=turn.may_span_nodes)
+    posed, errors = pose(
+        spec=spec, pools=pools, incumbent=record.fleet, across_nodes=turn.may_span_nodes, rows=turn.rows
+    )
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
         turn.find("SpecValid", reason, str(error))

@@ -12,6 +12,7 @@ from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.question import Question
 from servingplan.model.world import Observation
+from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.steps.next import ready_replicas
 
 
@@ -30,6 +31,8 @@ class Turn:
     may_span_nodes: bool
     """Whether replicas over several nodes are asked about."""
     findings: list[Finding] = field(default_factory=list)
+    rows: MeasuredRows = SHIPPED
+    """Measurements that rates are estimated with."""
     plan_is_due_in: float | None = None
     """Seconds until a better plan that is known may take over."""
     asked: str | None = None

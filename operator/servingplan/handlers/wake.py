@@ -50,13 +50,14 @@ class News:
     labels: dict[str, str]
     node: str | None
     """Of a pod, or the name of the node itself."""
+    name: str = ""
 
     @classmethod
     def of(cls, resource: Resource, item: Json) -> News:
         """From the object."""
         metadata = item["metadata"]
         node = metadata["name"] if resource == NODES else (item.get("spec") or {}).get("nodeName")
-        return cls(resource, metadata.get("namespace", ""), metadata.get("labels") or {}, node)
+        return cls(resource, metadata.get("namespace", ""), metadata.get("labels") or {}, node, metadata["name"])
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Interest:
     """Of the nodes of its pools."""
     nodes: frozenset[str]
     """Those that are there, and those that hold its pods."""
+    profiles: frozenset[str] = frozenset()
+    """ConfigMaps with measured rates that it names."""
 
     @classmethod
     def of(cls, world: Observation) -> Interest:
@@ -79,6 +82,7 @@ class Interest:
             label=names.label_value(world.plan.name),
             selectors=tuple(pool.node_selector for pool in spec.node_pools) if spec else (),
             nodes=frozenset(node.name for node in world.nodes),
+            profiles=frozenset(item.config_map for item in spec.profiles) if spec else frozenset(),
         )
 
     def concerns(self, news: News) -> bool:
@@ -89,6 +93,8 @@ class Interest:
             return True
         if news.resource == PODS:
             return news.node in self.nodes
+        if news.resource == CONFIG_MAPS and names.PROFILES_LABEL in news.labels:
+            return news.namespace == self.namespace and news.name in self.profiles
         return news.resource not in (*_OWN_RESOURCES, ENDPOINT_SLICES, HTTP_ROUTES)  # pool objects are few
 
 
@@ -154,6 +160,7 @@ class Watchers:
         for namespace in self._settings.namespaces or (None,):
             for resource in _OWN_RESOURCES:
                 self._begin(resource, namespace, names.PLAN_LABEL, _own_facts)
+            self._begin(CONFIG_MAPS, namespace, names.PROFILES_LABEL, _own_facts)
             self._begin(ENDPOINT_SLICES, namespace, names.PLAN_LABEL, _slice_facts)
             self._begin_kind(_HTTP_ROUTE_KIND, namespace, names.PLAN_LABEL, _route_facts)
         for kind in sorted(self._settings.pool_kinds or ()):

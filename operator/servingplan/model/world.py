@@ -210,6 +210,19 @@ class GatewayFacts(Fact):
         return any(revision is not None for revision in self.revisions)
 
 
+class SeenProfiles(Fact):
+    """Measured rates that the plan names."""
+
+    config_map: str
+    """Name of the ConfigMap, or of the file that stands for it offline."""
+    rows: str = ""
+    """CSV; ``profiles.rows`` reads it."""
+    problem_reason: str | None = None
+    """ProfilesMissing, ReadForbidden, ReadFailed: why there are no rows."""
+    problem: str | None = None
+    """The same for people."""
+
+
 class Observation(Fact):
     """Everything that one turn may know."""
 
@@ -231,6 +244,8 @@ class Observation(Fact):
     """The API server knows ``LeaderWorkerSet`` in ``leaderworkerset.x-k8s.io/v1``, without which a replica is one pod."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
+    profiles: tuple[SeenProfiles, ...] = ()
+    """In the order of the spec."""
 
     def pool(self, name: str) -> PoolObject | None:
         """The object of a pool, where the spec names one."""

@@ -22,11 +22,22 @@ from servingplan.kube import (
     Api,
     Resource,
 )
-from servingplan.model.world import Failure, LiveObject, Node, Observation, OtherPlan, PlanObject, Pod, PoolObject
+from servingplan.model.world import (
+    Failure,
+    LiveObject,
+    Node,
+    Observation,
+    OtherPlan,
+    PlanObject,
+    Pod,
+    PoolObject,
+    SeenProfiles,
+)
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.gateway import ask_gateway
 from servingplan.planning.record import effective_spec, record_of
+from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
 
 Json = dict[str, Any]
@@ -93,6 +104,10 @@ class Reader:
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         ]
+        profile_reads = [
+            self._threads.submit(self._profiles, plan.namespace, item.config_map)
+            for item in (spec.profiles if spec else ())
+        ]
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
             self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
@@ -128,6 +143,7 @@ class Reader:
             gateway=None if gateway is None else gateway.result(),
             failures=tuple(failures),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
+            profiles=tuple(read.result() for read in profile_reads),
         )
 
     def _nodes(self) -> list[Node]:
@@ -179,6 +195,28 @@ class Reader:
                 continue
             found.append(parse.object_of(raw, kind="ConfigMap", plan_uid=plan.uid))
         return found
+
+    def _profiles(self, namespace: str, name: str) -> SeenProfiles:
+        """Rows of measurements. That they cannot be had is a fact, not a failure: the plan goes on without them."""
+        try:
+            raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
+        except NotFound:
+            return SeenProfiles(
+                config_map=name,
+                problem_reason="ProfilesMissing",
+                problem="is not there; create it (servingplan profile import -o configmap), or take it out",
+            )
+        except ApiError as error:
+            failure = _failure(f"the ConfigMap {name}", error)
+            return SeenProfiles(config_map=name, problem_reason=failure.reason, problem=failure.message)
+        rows = (raw.get("data") or {}).get(ROWS_KEY)
+        if not isinstance(rows, str):
+            return SeenProfiles(
+                config_map=name,
+                problem_reason="ProfilesMissing",
+                problem=f"has no key {ROWS_KEY}; write it with servingplan profile import -o configmap",
+            )
+        return SeenProfiles(config_map=name, rows=rows)
 
     def _pool(self, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
         namespace = resize.namespace or plan_namespace

@@ -15,6 +15,7 @@ from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.question import Question, QuestionError
 from servingplan.planning.pools import Pool
 from servingplan.planning.question import pose
+from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.solve import explain, solve
 from servingplan.solve.explain import Asker, gained
 from servingplan.solve.milp import Stopwatch
@@ -51,13 +52,14 @@ def explain_plan(
     pools: tuple[Pool, ...],
     deadline_seconds: float | None = None,
     before_each: Callable[[], None] = lambda: None,
+    rows: MeasuredRows = SHIPPED,
 ) -> Explained:
     """Explain what the spec and the pools lead to, whatever runs now.
 
     Deterministic unless the deadline ends it early. `before_each` is called before each question: it may wait, or raise.
     """
     stopwatch = Stopwatch(deadline_seconds)
-    posed, errors = pose(spec=spec, pools=pools, incumbent=None)
+    posed, errors = pose(spec=spec, pools=pools, incumbent=None, rows=rows)
     problems = (*map(str, errors), *posed.unfit)
     if posed.question is None or errors:
         no_room = tuple(f"{name}: no node of the pools can take a replica for it" for name in posed.no_room)
@@ -71,7 +73,7 @@ def explain_plan(
     except QuestionError as error:
         return Explained(None, None, (*problems, str(error)))
     asker = Asker(stopwatch, before_each)
-    looser = _with_looser_slo(spec, pools, answer, asker) if answer.status != "Infeasible" else None
+    looser = _with_looser_slo(spec, pools, answer, asker, rows) if answer.status != "Infeasible" else None
     found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds(), before_each=before_each)
     found = found.model_copy(
         update={
@@ -82,7 +84,9 @@ def explain_plan(
     return Explained(question, answer.model_copy(update={"explanation": found}), problems)
 
 
-def _with_looser_slo(spec: PlanSpec, pools: tuple[Pool, ...], answer: Answer, asker: Asker) -> WhatIf | None:
+def _with_looser_slo(
+    spec: PlanSpec, pools: tuple[Pool, ...], answer: Answer, asker: Asker, rows: MeasuredRows
+) -> WhatIf | None:
     """What latency limits that are one per cent looser are worth; None where there are none, or time is up."""
     models = tuple(
         model.model_copy(
@@ -97,7 +101,7 @@ def _with_looser_slo(spec: PlanSpec, pools: tuple[Pool, ...], answer: Answer, as
     )
     if models == spec.models:
         return None
-    posed, _ = pose(spec=spec.model_copy(update={"models": models}), pools=pools, incumbent=None)
+    posed, _ = pose(spec=spec.model_copy(update={"models": models}), pools=pools, incumbent=None, rows=rows)
     found = asker.answer(posed.question) if posed.question is not None else None
     return None if found is None else gained(WhatIf(name=SLO, change={"slo-percent": 1.0}, answer=found), answer)
 

@@ -30,6 +30,7 @@ from servingplan.planning.shapes import (
 )
 from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
+from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.profiles.queueing import max_utilization
 
 COPIES_IN_TABLE = 4
@@ -74,9 +75,16 @@ def class_key(model: str, name: str) -> str:
 
 
 def pose(
-    *, spec: PlanSpec, pools: tuple[Pool, ...], incumbent: Fleet | None, across_nodes: bool = False
+    *,
+    spec: PlanSpec,
+    pools: tuple[Pool, ...],
+    incumbent: Fleet | None,
+    across_nodes: bool = False,
+    rows: MeasuredRows = SHIPPED,
 ) -> tuple[Posed, tuple[InputError, ...]]:
     """The question that the spec and the pools pose, and what is wrong with the spec's models.
+
+    ``rows`` are the measurements that rates are estimated with.
 
     ``across_nodes`` allows replicas over several nodes, which need the LeaderWorkerSet API. Raises nothing; a price that
     is unknown must have been refused before: such a pool is left out.
@@ -92,7 +100,7 @@ def pose(
     for model, variant, card in cards:
         for step, count in unbuilt.items():
             pruning.drop(step, count)
-        for facts in shapes_of(model=model, variant=variant, card=card, layouts=layouts, pruning=pruning):
+        for facts in shapes_of(model=model, variant=variant, card=card, layouts=layouts, pruning=pruning, rows=rows):
             fits.update(class_key(model.name, name) for name in facts.estimates)
             found = _on_parts(facts, parts)
             if not found:

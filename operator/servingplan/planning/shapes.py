@@ -27,6 +27,7 @@ from servingplan.planning.pools import Pool
 from servingplan.profiles.chain import Requests, estimate_chain
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
+from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.profiles.pipeline import Stage
 from servingplan.profiles.roofline import roofline
 
@@ -137,7 +138,13 @@ def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layou
 
 
 def shapes_of(
-    *, model: Model, variant: Variant, card: ModelCard, layouts: Iterable[Layout], pruning: Pruning
+    *,
+    model: Model,
+    variant: Variant,
+    card: ModelCard,
+    layouts: Iterable[Layout],
+    pruning: Pruning,
+    rows: MeasuredRows = SHIPPED,
 ) -> Iterator[ShapeFacts]:
     """The shapes of one variant that may serve some class, if nodes are there: that step is the caller's.
 
@@ -153,7 +160,7 @@ def shapes_of(
             if indivisible is None and layout.inside_a_node:
                 pruning.note(model, {item.name: refusal for item in model.effective_classes})
             continue
-        facts, refusals = estimated(model, variant, card, layout)
+        facts, refusals = estimated(model, variant, card, layout, rows)
         if layout.inside_a_node:
             pruning.note(model, refusals)
         if facts.estimates:
@@ -190,13 +197,15 @@ def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Lay
     )
 
 
-def estimated(model: Model, variant: Variant, card: ModelCard, layout: Layout) -> tuple[ShapeFacts, dict[str, Unfit]]:
+def estimated(
+    model: Model, variant: Variant, card: ModelCard, layout: Layout, rows: MeasuredRows = SHIPPED
+) -> tuple[ShapeFacts, dict[str, Unfit]]:
     """A layout with the rates of the classes that it can serve, and why it cannot serve the others."""
     asked = tuple(_requests(model, item) for item in model.effective_classes)
     answers: Mapping[str, Estimate | Unfit]
     layers: tuple[int, ...] = ()
     if layout.inside_a_node:
-        answers = {item.name: _estimate_inside(model, variant, card, layout, item) for item in asked}
+        answers = {item.name: _estimate_inside(model, variant, card, layout, item, rows) for item in asked}
     else:
         answers, layers = _estimate_across(model, variant, card, layout, asked)
     found = {name: item for name, item in answers.items() if isinstance(item, Estimate)}
@@ -205,7 +214,7 @@ def estimated(model: Model, variant: Variant, card: ModelCard, layout: Layout) -
 
 
 def _estimate_inside(
-    model: Model, variant: Variant, card: ModelCard, layout: Layout, asked: Requests
+    model: Model, variant: Variant, card: ModelCard, layout: Layout, asked: Requests, rows: MeasuredRows
 ) -> Estimate | Unfit:
     gpu = layout.legs[0].pool.gpu
     assert gpu is not None
@@ -220,6 +229,7 @@ def _estimate_inside(
         output_tokens=asked.output_tokens,
         ttft_seconds=asked.ttft_seconds,
         tpot_seconds=asked.tpot_seconds,
+        rows=rows,
     )
 
 

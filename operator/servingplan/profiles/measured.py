@@ -171,10 +171,13 @@ class MeasuredRows:
 
     Args:
         read: gives the rows, the first of equal configurations and points ranking first.
+        own: so many of them, the first, are the user's. Within ``REACH`` of their lengths they stand alone: what somebody
+            measured of his own replica is not averaged with what others measured of theirs.
     """
 
-    def __init__(self, read: Callable[[], Iterable[MeasuredRow]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[MeasuredRow]], own: int = 0) -> None:
         self._read = read
+        self._own = own
 
     @cached_property
     def rows(self) -> tuple[MeasuredRow, ...]:
@@ -184,16 +187,21 @@ class MeasuredRows:
     def after(self, first: Iterable[MeasuredRow]) -> MeasuredRows:
         """These rows behind others, which rank before them."""
         leading = tuple(first)
-        return MeasuredRows(lambda: (*leading, *self.rows)) if leading else self
+        return MeasuredRows(lambda: (*leading, *self.rows), own=self._own + len(leading)) if leading else self
 
     @cached_property
     def nodes(self) -> dict[_Key, tuple[Node, ...]]:
         """Every measurement as a correction, by (model, GPU, precision, tensor parallel size)."""
         found: dict[_Key, dict[tuple[int, int, float], Node]] = {}
-        for row in self.rows:
+        own: dict[_Key, set[tuple[int, int]]] = {}
+        for number, row in enumerate(self.rows):
             if row.pipeline_parallel != 1:
                 continue
             key = row.model, row.gpu, _family(row.precision), row.tensor_parallel
+            if number < self._own:
+                own.setdefault(key, set()).add((row.input_tokens, row.output_tokens))
+            elif any(_near(row, lengths) for lengths in own.get(key, ())):
+                continue
             # Keyed by -1 where saturated: that batch is inferred, and two versions of one cell must not both stand.
             point = row.input_tokens, row.output_tokens, row.concurrency or -1.0
             if point not in found.setdefault(key, {}):
@@ -211,6 +219,12 @@ class MeasuredRows:
         if pipeline_parallel != 1 or _shape(model) not in _shapes() or _speeds(gpu) not in _all_speeds():
             return ()
         return self.nodes.get((_shapes()[_shape(model)], gpu.name, _family(precision), tensor_parallel), ())
+
+
+def _near(row: MeasuredRow, lengths: tuple[int, int]) -> bool:
+    """Whether a measurement at these lengths reaches those of the row."""
+    inputs, outputs = lengths
+    return abs(math.log(row.input_tokens / inputs)) <= REACH and abs(math.log(row.output_tokens / outputs)) <= REACH
 
 
 def _packaged() -> Iterator[MeasuredRow]:

@@ -15,16 +15,22 @@ import difflib
 import io
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, Self, override
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from servingplan.errors import InputError
-from servingplan.model.engine import KV_BYTES
+from servingplan.model.engine import KV_BYTES, EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import PRECISIONS, ModelCard, precision_of
 from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.estimate import MAX_BATCH
 from servingplan.profiles.lookup import ENGINES, precision_named
+from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
+
+ROWS_KEY = "rows.csv"
+"""Key of a ConfigMap that holds rows."""
 
 ALLOWANCE = 0.10
 """A row may lie above the physical limit by so much: boost clocks, and the rounding of datasheets."""
@@ -38,6 +44,9 @@ _MILLISECONDS = (200.0, 5000.0)
 SLOWEST_TPOT_SECONDS = 5.0
 SLOWEST_TTFT_SECONDS = 3600.0
 """Times beyond these are taken for milliseconds: no engine that serves people gives less than a token in five seconds."""
+
+KEPT_UP = 0.95
+"""A replica that completes at least this part of the requests that arrive keeps up with them; the rest is counting noise."""
 
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -221,6 +230,82 @@ def read_fields(found: Iterable[Mapping[Any, Any]]) -> Reading:
                 )
             )
     return Reading(tuple(rows), tuple(refused))
+
+
+def measured_rows(texts: tuple[tuple[str, str], ...]) -> tuple[MeasuredRows, tuple[tuple[str, str], ...]]:
+    """The rows of these files before the shipped ones, and what is wrong with them.
+
+    Args:
+        texts: name and CSV of each file, the first ranking first.
+
+    Returns:
+        The rows to estimate with, and (name of the file, what is wrong in it). The same texts give the same object, so
+        that what was prepared for it is not prepared again in the next turn.
+    """
+    if not texts:
+        return SHIPPED, ()
+    return _measured_rows(texts)
+
+
+@lru_cache(maxsize=16)
+def _measured_rows(texts: tuple[tuple[str, str], ...]) -> tuple[MeasuredRows, tuple[tuple[str, str], ...]]:
+    found: list[MeasuredRow] = []
+    wrong: list[tuple[str, str]] = []
+    for name, text in texts:
+        try:
+            reading = read_csv(text)
+        except InputError as error:
+            wrong.append((name, str(error)))
+            continue
+        wrong += [(name, str(refusal)) for refusal in reading.refused]
+        found += [row for item in reading.rows if (row := measured(item, name)) is not None]
+    return SHIPPED.after(found), tuple(wrong)
+
+
+def measured(row: Row, name: str) -> MeasuredRow | None:
+    """The row as the estimator takes it; None where nothing follows from it about a load that the estimator knows.
+
+    Arrivals at a rate that the replica keeps up with hold so many requests in it as Little's law says, and cost the same
+    time per request as that many that always run; their time to the first token is another, with the waiting in it, and
+    is left out. Where it did not keep up it was saturated.
+    """
+    concurrency, ttft, tpot = row.concurrency, row.ttft_seconds, row.tpot_seconds
+    if row.offered_requests_per_second is not None:
+        ttft = None
+        held = row.seconds_per_request
+        if row.requests_per_second < KEPT_UP * row.offered_requests_per_second:
+            tpot = None
+        elif held is None:
+            return None
+        else:
+            concurrency = max(1.0, row.requests_per_second * held)
+    stated = {
+        "engine": row.engine,
+        "version": row.engine_version,
+        "kv_cache_dtype": row.kv_cache_dtype,
+        "gpu_memory_utilization": row.gpu_memory_utilization,
+        "max_num_seqs": row.max_num_seqs or MAX_BATCH,
+        "max_num_batched_tokens": row.max_num_batched_tokens,
+        "max_model_len": row.max_model_len or max(8192, math.ceil(row.input + row.output)),
+        "expert_parallel": row.expert_parallel,
+        "prefix_cache_hit_share": row.prefix_cache_hit_share,
+    }
+    return MeasuredRow(
+        model=row.model,
+        gpu=row.gpu,
+        precision=row.precision,
+        tensor_parallel=row.tp,
+        pipeline_parallel=row.pp,
+        settings=EngineSettings.model_validate({key: value for key, value in stated.items() if value is not None}),
+        input_tokens=max(1, round(row.input)),
+        output_tokens=max(1, round(row.output)),
+        concurrency=concurrency,
+        requests_per_second=row.requests_per_second,
+        ttft_seconds=ttft,
+        tpot_seconds=tpot,
+        dataset=f"{name}: {row.source or 'imported'}, {row.engine}"
+        + (f" {row.engine_version}" if row.engine_version else ""),
+    )
 
 
 def write_csv(rows: Iterable[Row]) -> str:

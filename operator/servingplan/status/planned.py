@@ -23,16 +23,22 @@ def inventory_available(decision: Decision) -> Row:
 
 
 def profiles_available(decision: Decision) -> Row:
-    """How far the rates that the plan rests on may be off."""
+    """How far the rates that the plan rests on may be off, and whether its own measurements were read."""
+    kind = "ProfilesAvailable"
+    if failed := failure(decision, kind):
+        return failed
     shown = decision.fleet or decision.waiting
     if shown is None or not shown.replica_sets:
-        return Row("ProfilesAvailable", "Unknown", "NotPlanned", "no plan yet")
+        return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     weakest = max(shown.replica_sets, key=lambda item: (item.error_band, item.deployment))
     derived = sorted(item.deployment for item in shown.replica_sets if not _WATCHED.issuperset(item.source.split("+")))
     text = f"rates are within {weakest.error_band:.0%} or better"
     if derived:
         text += f"; those of {', '.join(derived)} are computed, not measured: measure them before relying on them"
-    return Row("ProfilesAvailable", "True", "Derived" if derived else "Measured", text)
+    told = [item for item in decision.findings if item.condition == kind]
+    if told:
+        return Row(kind, "True", told[0].reason, "; ".join((*(item.message for item in told), text)))
+    return Row(kind, "True", "Derived" if derived else "Measured", text)
 
 
 def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:

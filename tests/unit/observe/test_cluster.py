@@ -14,9 +14,10 @@ SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorker
 class EmptyCluster:
     """An API server with one plan in it, and nothing else but what is ``listed`` of a kind."""
 
-    def __init__(self, discovered=SETS, routes=HTTP_ROUTES, spec=None, found=(), listed=None):
+    def __init__(self, discovered=SETS, routes=HTTP_ROUTES, spec=None, found=(), listed=None, config_maps=None):
         self.discovered = {SETS.kind: discovered, HTTP_ROUTES.kind: routes}
         self.spec = spec or {}
+        self.config_maps = config_maps or {}
         self.listed = {HTTP_ROUTES: found, **(listed or {})}
 
     def list(self, resource, **_):
@@ -28,7 +29,10 @@ class EmptyCluster:
     def get(self, resource, name, **_):
         if resource.kind == "LLMServingPlan":
             return {**PLAN, "spec": self.spec}
-        raise NotFound(404, "NotFound", name)
+        found = self.config_maps.get(name, NotFound(404, "NotFound", name))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def discover(self, api_version, kind):
         found = self.discovered[kind]
@@ -161,3 +165,23 @@ def test_endpoint_slices_that_may_not_be_read_are_a_failure_that_names_the_right
     (failure,) = observed(listed={ENDPOINT_SLICES: Forbidden(403, "Forbidden", "cannot list endpointslices")}).failures
     assert (failure.source, failure.reason) == ("EndpointSlices", "ReadForbidden")
     assert failure.message.endswith("cannot list endpointslices; grant it with the chart's ClusterRole")
+
+
+def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had_is_a_fact():
+    names = ("good", "gone", "shut", "empty")
+    world = observed(
+        spec={**ROUTED, "gateway": {}, "profiles": [{"configMap": name} for name in names]},
+        config_maps={
+            "good": {"data": {"rows.csv": "model,gpu\n"}},
+            "shut": Forbidden(403, "Forbidden", "cannot get configmaps"),
+            "empty": {"data": {"other": "x"}},
+        },
+    )
+    assert world.failures == ()
+    assert [(item.config_map, item.rows, item.problem_reason) for item in world.profiles] == [
+        ("good", "model,gpu\n", None),
+        ("gone", "", "ProfilesMissing"),
+        ("shut", "", "ReadForbidden"),
+        ("empty", "", "ProfilesMissing"),
+    ]
+    assert "rows.csv" in world.profiles[3].problem

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from servingplan.profiles.rows import Row
 
-ROWS_KEY = "rows.csv"
-"""Key of the ConfigMap that holds the rows."""
-
 _FILL = "What the file does not tell"
 
 
@@ -105,7 +102,8 @@ def import_(
 
 def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str | None) -> None:
     """Rows on standard output."""
-    from servingplan.profiles.rows import write_csv
+    from servingplan.profiles.rows import ROWS_KEY, write_csv
+    from servingplan.render.names import PROFILES_LABEL
 
     rows = list(rows)
     if output is Format.csv:
@@ -116,7 +114,8 @@ def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str
     elif output is Format.configmap:
         import yaml
 
-        metadata = {"name": name} | ({} if namespace is None else {"namespace": namespace})
+        metadata: dict[str, Any] = {"name": name} | ({} if namespace is None else {"namespace": namespace})
+        metadata["labels"] = {PROFILES_LABEL: "measured"}
         manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ROWS_KEY: write_csv(rows)}}
         typer.echo(yaml.dump(manifest, Dumper=_dumper(), sort_keys=False, width=10_000), nl=False)
     else:
