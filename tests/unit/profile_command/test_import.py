@@ -107,7 +107,9 @@ def test_what_is_printed_is_read_again(tmp_path):
 def test_a_config_map_to_apply():
     result = run(RESULTS / "guidellm.json", *REPLICA, "-o", "configmap", "--name", "our-rates", "-n", "llm")
     manifest = yaml.safe_load(result.stdout)
-    assert (manifest["kind"], manifest["metadata"]) == ("ConfigMap", {"name": "our-rates", "namespace": "llm"})
+    assert manifest["kind"] == "ConfigMap"
+    labels = {"servingplan.dev/profiles": "measured"}  # by which the operator watches it
+    assert manifest["metadata"] == {"name": "our-rates", "namespace": "llm", "labels": labels}
     assert len(list(csv.DictReader(io.StringIO(manifest["data"]["rows.csv"])))) == 3
     assert "rows.csv: |" in result.stdout
 
