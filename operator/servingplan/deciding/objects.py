@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.actions import AnyAction, ApplyObject
-from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts
+from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, ReplicaSet
 from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.pools import Pool
 from servingplan.planning.record import RECORD_KEY
 from servingplan.render import names
-from servingplan.render.deployment import deployment, owner_reference, replica_template, service
+from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
 
 
 def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
@@ -53,10 +53,14 @@ def object_actions(
                     pool=pool.spec,
                     tensor_parallel=item.tensor_parallel,
                     pipeline_parallel=item.pipeline_parallel,
+                    settings=item.settings,
                 )
             except InputError as error:
                 errors.append(error)
                 continue
+            if live is not None and not _is_its_name(world, item, template):
+                # Another version of the operator rendered it. Its pods are not restarted for that.
+                template = live.manifest.get("spec", {}).get("template", template)
             replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
             manifests.append(
                 deployment(
@@ -74,6 +78,13 @@ def object_actions(
                 why = f"{manifest['kind']} {item.deployment}: {item.replicas} x {item.model} on {item.pool}"
                 actions.append(ApplyObject(manifest=manifest, why=why))
     return tuple(actions), tuple(errors)
+
+
+def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, Any]) -> bool:
+    """Whether the template is the one that the Deployment was made from: its name says so."""
+    return item.deployment == replica_name(
+        plan=world.plan.name, model=item.model, variant=item.variant, where=item.pool, template=template
+    )
 
 
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:

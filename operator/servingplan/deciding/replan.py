@@ -18,9 +18,9 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.pools import CENT, Pool
 from servingplan.planning.question import Posed, pose
+from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
-from servingplan.render import names
-from servingplan.render.deployment import replica_digest, replica_template
+from servingplan.render.deployment import replica_name, replica_template
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.verify import verify
 
@@ -36,7 +36,12 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
     """The record after this turn's planning, and whether nothing may grow."""
     world, record = turn.world, turn.record
     posed, errors = pose(
-        spec=spec, pools=pools, incumbent=record.fleet, across_nodes=turn.may_span_nodes, rows=turn.rows
+        spec=spec,
+        pools=pools,
+        incumbent=record.fleet,
+        in_force=spec_in_force(record, spec),
+        across_nodes=turn.may_span_nodes,
+        rows=turn.rows,
     )
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
@@ -169,26 +174,29 @@ def answer_data(answer: Answer) -> dict[str, Any]:
 
 
 def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], tuple[InputError, ...]]:
-    """Deployment by shape. The names are part of what is asked, since they hold image, arguments and template."""
+    """Deployment by shape: of replicas that run and are still what the spec asks for, theirs, however this version of the
+    operator would render them. The names are part of what is asked, since they hold image, arguments and template."""
     found: dict[str, str] = {}
     errors: dict[str, InputError] = {}
     for shape in posed.shapes.values():
         key = shape.key
         if key in found:
             continue
+        if shape.running is not None:
+            found[key] = shape.running.deployment
+            continue
         try:
             template = _template(shape)
         except InputError as error:
             errors[str(error)] = error
             continue
-        replica = replica_digest(
+        found[key] = replica_name(
             plan=plan.name,
             model=shape.model.name,
             variant=shape.variant.name,
-            pool=shape.pool.name if shape.layout.inside_a_node else f"{shape.layout.name}/{shape.layers}",
+            where=shape.pool.name if shape.layout.inside_a_node else f"{shape.layout.name}/{shape.layers}",
             template=template,
         )
-        found[key] = names.deployment_name(plan.name, shape.model.name, replica)
     return found, tuple(errors[text] for text in sorted(errors))
 
 
@@ -199,4 +207,5 @@ def _template(shape: ShapeFacts) -> dict[str, Any]:
         pool=shape.pool.spec,
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
+        settings=shape.written_settings,
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from servingplan.model.engine import EngineSettings
+
 
 class Part(BaseModel):
     """Frozen, closed."""
@@ -62,6 +64,9 @@ class ReplicaSet(Part):
     stages: tuple[PipelineStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
     """Of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans without
     such replicas stay as they are."""
+    settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
+    """Of the engine, as given to it in flags. None, and left out: of a record from before that was done, whose replicas run
+    by the engine's own defaults and by ``extraArgs``."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""

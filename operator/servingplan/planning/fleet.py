@@ -120,6 +120,7 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         tensor_parallel=facts.tensor_parallel,
         pipeline_parallel=facts.pipeline_parallel,
         stages=_stages(facts),
+        settings=facts.written_settings,
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
         capacity={key: round(safe_rate(item), _DIGITS) for key, item in sorted(facts.estimates.items())},

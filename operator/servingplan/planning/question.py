@@ -14,20 +14,23 @@ from dataclasses import dataclass, replace
 from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Slo, Variant
 from servingplan.errors import InputError
 from servingplan.model import question as q
-from servingplan.model.fleet import Fleet
-from servingplan.model.llm import ModelCard
+from servingplan.model.fleet import Fleet, ReplicaSet
+from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.planning.cards import cards_of
 from servingplan.planning.layouts import Layout, connected, layout_name
 from servingplan.planning.pools import Pool
+from servingplan.planning.settings import Wish, wished
 from servingplan.planning.shapes import (
     SERVICE_SHARE_OF_TTFT,
     Pruning,
     ShapeFacts,
     layouts_of,
+    settings_name,
     shapes_of,
     slo_of,
     smallest_across_nodes,
 )
+from servingplan.planning.standing import standing_replicas
 from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
@@ -79,28 +82,47 @@ def pose(
     spec: PlanSpec,
     pools: tuple[Pool, ...],
     incumbent: Fleet | None,
+    in_force: PlanSpec | None = None,
     across_nodes: bool = False,
     rows: MeasuredRows = SHIPPED,
 ) -> tuple[Posed, tuple[InputError, ...]]:
     """The question that the spec and the pools pose, and what is wrong with the spec's models.
 
-    ``rows`` are the measurements that rates are estimated with.
-
-    ``across_nodes`` allows replicas over several nodes, which need the LeaderWorkerSet API. Raises nothing; a price that
-    is unknown must have been refused before: such a pool is left out.
+    ``in_force`` is the spec behind ``incumbent``; None: the same. ``across_nodes`` allows replicas over several nodes,
+    which need the LeaderWorkerSet API. ``rows`` are the measurements that rates are estimated with. Raises nothing; a price
+    that is unknown must have been refused before: such a pool is left out.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _parts_of(pool)}
-    cards, errors = cards_of(spec)
+    cards, errors = _wishes(spec)
     layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes)
     shapes: dict[str, ShapeFacts] = {}
     question_shapes: list[q.Shape] = []
     pruning = Pruning()
     fits: set[str] = set()
-    for model, variant, card in cards:
+    for model, variant, card, wish in cards:
         for step, count in unbuilt.items():
             pruning.drop(step, count)
-        for facts in shapes_of(model=model, variant=variant, card=card, layouts=layouts, pruning=pruning, rows=rows):
+        standing = standing_replicas(
+            fleet=incumbent,
+            in_force=in_force,
+            spec=spec,
+            model=model,
+            variant=variant,
+            card=card,
+            wish=wish,
+        )
+        for facts in shapes_of(
+            model=model,
+            variant=variant,
+            card=card,
+            wish=wish,
+            layouts=layouts,
+            standing=standing,
+            min_gain=float(spec.change.min_gain),
+            pruning=pruning,
+            rows=rows,
+        ):
             fits.update(class_key(model.name, name) for name in facts.estimates)
             found = _on_parts(facts, parts)
             if not found:
@@ -134,6 +156,21 @@ def pose(
         ),
     )
     return replace(posed, question=question), ()
+
+
+def _wishes(spec: PlanSpec) -> tuple[list[tuple[Model, Variant, ModelCard, Wish]], list[InputError]]:
+    """Every variant with its card and what the spec says of its engines, and what is wrong with the others."""
+    cards, errors = cards_of(spec)
+    found = []
+    for model, variant, card in cards:
+        try:
+            wish = wished(model=model, variant=variant, card=card, drain_seconds=spec.change.drain_seconds)
+        except InputError as error:
+            if str(error) not in map(str, errors):
+                errors.append(error)
+        else:
+            found.append((model, variant, card, wish))
+    return found, errors
 
 
 def _can_plan(pool: Pool) -> bool:
@@ -215,6 +252,8 @@ def _on_parts(facts: ShapeFacts, parts: Mapping[str, Part]) -> list[q.Shape]:
 
 def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
     loss = float(facts.variant.quality_loss)
+    if facts.settings.kv_bytes_per_element < WIDE_BYTES:
+        loss += float(facts.variant.kv_cache_quality_loss or 0)
     keys = {class_key(facts.model.name, name): found for name, found in facts.estimates.items()}
     return q.Shape(
         name=name,
@@ -257,24 +296,34 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
         return None
     replicas: Counter[str] = Counter()
     for item in incumbent.replica_sets:
-        name = f"{item.model}/{item.variant}/{layout_name(item.legs, tensor_parallel=item.tensor_parallel)}"
-        replicas[name] += item.replicas
+        name = _shape_of(item, shapes)
+        if name is not None:
+            replicas[name] += item.replicas
     nodes = {name: incumbent.nodes.get(name, 0) for name in parts if name in incumbent.nodes}
-    return q.Running(nodes=nodes, replicas={name: count for name, count in replicas.items() if name in shapes})
+    return q.Running(nodes=nodes, replicas=dict(replicas))
+
+
+def _shape_of(item: ReplicaSet, shapes: Mapping[str, ShapeFacts]) -> str | None:
+    """The shape of replicas that run: with their settings, else on their layout with others; None where there is none."""
+    layout = f"{item.model}/{item.variant}/{layout_name(item.legs, tensor_parallel=item.tensor_parallel)}"
+    exact = f"{layout}{settings_name(item.settings)}"
+    if exact in shapes:
+        return exact
+    return next((name for name in shapes if name.startswith(f"{layout}/")), None)
 
 
 def _unfit_lines(
     spec: PlanSpec,
     fits: set[str],
     pruning: Pruning,
-    cards: Iterable[tuple[Model, Variant, ModelCard]],
+    cards: Iterable[tuple[Model, Variant, ModelCard, Wish]],
     pools: tuple[Pool, ...],
     *,
     across_nodes: bool,
 ) -> list[str]:
     lines = []
     for model in spec.models:
-        variants = [(variant, card) for owner, variant, card in cards if owner is model]
+        variants = [(variant, card, wish) for owner, variant, card, wish in cards if owner is model]
         for item in model.effective_classes:
             key = class_key(model.name, item.name)
             if key not in fits:

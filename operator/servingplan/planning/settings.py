@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import Engine, Model, Variant
 from servingplan.errors import InputError
-from servingplan.model.engine import EngineSettings, Speculation, vllm_limits
+from servingplan.model.engine import EngineSettings, Speculation
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard, precision_named
 from servingplan.profiles.fit import Unfit
@@ -146,23 +146,24 @@ def wished(*, model: Model, variant: Variant, card: ModelCard, drain_seconds: in
     return Wish(said, takes_fp8_kv)
 
 
-def unwritten(*, model: Model, gpu: GpuType) -> EngineSettings:
-    """The settings of a replica from before they were written as flags: the engine's own, but for what ``extraArgs`` say."""
-    engine = model.engine
+def unwritten(model: Model) -> EngineSettings:
+    """The settings that a replica from before they were written as flags was planned with, and ``extraArgs``.
+
+    It was planned with up to 1,024 running requests whatever the engine's own limit. Replicas that run are judged as they
+    were when they were planned: they are not to be replaced because a new version knows better.
+    """
     line = command_line(model)
-    sequences, tokens = vllm_limits(gpu)
-    sequences = line.settings.get("max_num_seqs", sequences)
-    its_own = {
-        "engine": engine.name,
-        "version": version_of(engine),
-        "max_num_seqs": sequences,
-        "max_num_batched_tokens": max(tokens, sequences),
+    planned = {
+        "engine": model.engine.name,
+        "version": version_of(model.engine),
+        "max_num_seqs": SEQUENCES[-1],
+        "max_num_batched_tokens": BATCHED_TOKENS,
         "gpu_memory_utilization": MEMORY_SHARE,
         "max_model_len": model.effective_max_model_len,
-        "prefix_cache_hit_share": float(engine.prefix_cache_hit_share or 0),
+        "prefix_cache_hit_share": float(model.engine.prefix_cache_hit_share or 0),
         "speculation": _speculation(model, line),
     }
-    return EngineSettings(**{**its_own, **line.settings})
+    return EngineSettings(**{**planned, **line.settings})
 
 
 def command_line(model: Model) -> flags.CommandLine:

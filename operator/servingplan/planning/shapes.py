@@ -6,11 +6,13 @@ Names of the steps are stable: they are the keys of ``Posed.pruned`` and of the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
 from servingplan.model.engine import EngineSettings
+from servingplan.model.fleet import ReplicaSet
 from servingplan.model.llm import ModelCard
 from servingplan.planning.layouts import (
     Layout,
@@ -24,8 +26,10 @@ from servingplan.planning.layouts import (
     pairs_of_types,
 )
 from servingplan.planning.pools import Pool
+from servingplan.planning.settings import Wish, context_refusal
+from servingplan.planning.tuning import Rated, Standing, tuned
 from servingplan.profiles.chain import Requests, estimate_chain
-from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
+from servingplan.profiles.estimate import Estimate, estimate
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.profiles.pipeline import Stage
@@ -35,6 +39,7 @@ STEPS: dict[str, str] = {
     "NoLeaderWorkerSet": "spans nodes, and the LeaderWorkerSet API is not to be used",
     "NotConnected": "spans nodes that are not known to be in one zone",
     "Memory": "weights and the KV cache of one longest sequence do not fit",
+    "ContextAboveModel": "maxModelLen, or every class, is longer than the model was made for",
     "HeadsNotDivisible": "the tensor-parallel size does not divide the heads",
     "LayersNotDivisible": "more stages than layers",
     "ContextTooShort": "every class is longer than maxModelLen",
@@ -58,18 +63,31 @@ class ShapeFacts:
     layout: Layout
     estimates: Mapping[str, Estimate]
     """By class of the model."""
+    settings: EngineSettings
+    """Of the engine."""
     layers: tuple[int, ...] = ()
     """By stage, of a replica that spans nodes; the engine splits the layers of others evenly."""
+    running: ReplicaSet | None = None
+    """Replicas of this shape in the plan in force, whose Deployment the shape keeps."""
 
     @property
     def key(self) -> str:
         """Name that no other shape of the plan has."""
-        return f"{self.model.name}/{self.variant.name}/{self.layout.name}"
+        return f"{self.model.name}/{self.variant.name}/{self.layout.name}{self._tail}"
 
     def name_on(self, part: str) -> str:
         """Name in the question of a shape inside a node, on a part of its pool."""
         name = layout_name([(part, self.pipeline_parallel)], tensor_parallel=self.tensor_parallel)
-        return f"{self.model.name}/{self.variant.name}/{name}"
+        return f"{self.model.name}/{self.variant.name}/{name}{self._tail}"
+
+    @property
+    def written_settings(self) -> EngineSettings | None:
+        """The settings that are given to the engine as flags; None for replicas from before that was done."""
+        return self.settings if self.running is None else self.running.settings
+
+    @property
+    def _tail(self) -> str:
+        return settings_name(self.written_settings)
 
     @property
     def pool(self) -> Pool:
@@ -137,43 +155,75 @@ def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layou
     return found, pruned
 
 
+def settings_name(settings: EngineSettings | None) -> str:
+    """What the settings add to the name of a shape: those that shapes of one variant may differ in."""
+    if settings is None:
+        return ""
+    usual = EngineSettings()
+    parts = [f"/seqs{settings.max_num_seqs}"]
+    if settings.kv_cache_dtype != usual.kv_cache_dtype:
+        parts.append(f"kv-{settings.kv_cache_dtype}")
+    if settings.max_num_batched_tokens != max(usual.max_num_batched_tokens, settings.max_num_seqs):
+        parts.append(f"tokens{settings.max_num_batched_tokens}")
+    if settings.gpu_memory_utilization != usual.gpu_memory_utilization:
+        parts.append(f"memory{settings.gpu_memory_utilization:g}")
+    return "+".join(parts)
+
+
 def shapes_of(
     *,
     model: Model,
     variant: Variant,
     card: ModelCard,
+    wish: Wish,
     layouts: Iterable[Layout],
+    standing: Mapping[str, Sequence[Standing]],
+    min_gain: float,
     pruning: Pruning,
     rows: MeasuredRows = SHIPPED,
 ) -> Iterator[ShapeFacts]:
     """The shapes of one variant that may serve some class, if nodes are there: that step is the caller's.
 
+    ``standing``: replicas that run, by name of their layout.
+
     Raises:
         UnknownPrecisionError: the variant's precision is not known.
     """
+    too_long = context_refusal(model, card, tokens=model.max_model_len or 0)
     for layout in layouts:
-        no_room = _memory_refusal(model, variant, card, layout)
+        gpus = [leg.pool.gpu for leg in layout.legs if leg.pool.gpu is not None]
+        widths = wish.widths(gpus)
+        roomiest = wish.settings(kv_cache_dtype=widths[-1], max_num_seqs=wish.sequences()[0])
+        no_room = _memory_refusal(variant, card, layout, roomiest)
         indivisible = shape_refusal(card, layout.tensor_parallel, layout.pipeline_parallel)
-        refusal = no_room or indivisible
+        refusal = too_long or no_room or indivisible
         if refusal is not None:
             pruning.drop(refusal.reason)
             if indivisible is None and layout.inside_a_node:
                 pruning.note(model, {item.name: refusal for item in model.effective_classes})
             continue
-        facts, refusals = estimated(model, variant, card, layout, rows)
+        found, refusals = tuned(
+            rate=partial(rated, model, variant, card, layout, rows=rows),
+            wish=wish,
+            gpus=gpus,
+            standing=standing.get(layout.name, ()),
+            quality_limited=model.max_quality_loss is not None,
+            min_gain=min_gain,
+        )
         if layout.inside_a_node:
             pruning.note(model, refusals)
-        if facts.estimates:
-            yield facts
-            continue
-        reasons = {item.reason for item in refusals.values()}
-        pruning.drop(next(step for step in reversed(STEPS) if step in reasons))
+        for item in found:
+            yield ShapeFacts(
+                model, variant, layout, item.rated.estimates, item.settings, item.rated.layers, item.running
+            )
+        if not found:
+            reasons = {item.reason for item in refusals.values()}
+            pruning.drop(next(step for step in reversed(STEPS) if step in reasons))
 
 
-def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Layout) -> Unfit | None:
+def _memory_refusal(variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings) -> Unfit | None:
     """Whether weights and one longest sequence fit into all GPUs together; single stages are looked at later."""
     words, usable_bytes, weight_bytes, kv_bytes_per_token = [], 0.0, 0.0, 0.0
-    settings = engine_settings(model)
     for leg in layout.legs:
         assert leg.pool.gpu is not None
         base = roofline(
@@ -197,24 +247,34 @@ def _memory_refusal(model: Model, variant: Variant, card: ModelCard, layout: Lay
     )
 
 
-def estimated(
-    model: Model, variant: Variant, card: ModelCard, layout: Layout, rows: MeasuredRows = SHIPPED
-) -> tuple[ShapeFacts, dict[str, Unfit]]:
-    """A layout with the rates of the classes that it can serve, and why it cannot serve the others."""
-    asked = tuple(_requests(model, item) for item in model.effective_classes)
+def rated(
+    model: Model,
+    variant: Variant,
+    card: ModelCard,
+    layout: Layout,
+    settings: EngineSettings,
+    rows: MeasuredRows = SHIPPED,
+) -> Rated:
+    """The rates of the classes that a layout can serve with these settings, and why it cannot serve the others."""
+    too_long = {
+        item.name: refusal
+        for item in model.effective_classes
+        if (refusal := context_refusal(model, card, tokens=item.input_tokens + item.output_tokens)) is not None
+    }
+    asked = tuple(_requests(model, item) for item in model.effective_classes if item.name not in too_long)
     answers: Mapping[str, Estimate | Unfit]
     layers: tuple[int, ...] = ()
     if layout.inside_a_node:
-        answers = {item.name: _estimate_inside(model, variant, card, layout, item, rows) for item in asked}
+        answers = {item.name: _estimate_inside(variant, card, layout, settings, item, rows) for item in asked}
     else:
-        answers, layers = _estimate_across(model, variant, card, layout, asked)
+        answers, layers = _estimate_across(variant, card, layout, settings, asked)
     found = {name: item for name, item in answers.items() if isinstance(item, Estimate)}
     refused = {name: item for name, item in answers.items() if isinstance(item, Unfit)}
-    return ShapeFacts(model, variant, layout, found, layers), refused
+    return Rated(found, {**too_long, **refused}, layers)
 
 
 def _estimate_inside(
-    model: Model, variant: Variant, card: ModelCard, layout: Layout, asked: Requests, rows: MeasuredRows
+    variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings, asked: Requests, rows: MeasuredRows
 ) -> Estimate | Unfit:
     gpu = layout.legs[0].pool.gpu
     assert gpu is not None
@@ -224,7 +284,7 @@ def _estimate_inside(
         gpu=gpu,
         tensor_parallel=layout.tensor_parallel,
         pipeline_parallel=layout.pipeline_parallel,
-        settings=engine_settings(model),
+        settings=settings,
         input_tokens=asked.input_tokens,
         output_tokens=asked.output_tokens,
         ttft_seconds=asked.ttft_seconds,
@@ -234,22 +294,19 @@ def _estimate_inside(
 
 
 def _estimate_across(
-    model: Model, variant: Variant, card: ModelCard, layout: Layout, asked: tuple[Requests, ...]
+    variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings, asked: tuple[Requests, ...]
 ) -> tuple[Mapping[str, Estimate | Unfit], tuple[int, ...]]:
+    if not asked:
+        return {}, ()
     chain = estimate_chain(
         model=card,
         precision=variant.precision,
         stages=tuple(Stage(pool.gpu, node) for pool, node in layout.node_of_each_stage() if pool.gpu is not None),
         tensor_parallel=layout.tensor_parallel,
-        settings=engine_settings(model),
+        settings=settings,
         classes=asked,
     )
     return chain.by_class, chain.layers
-
-
-def engine_settings(model: Model) -> EngineSettings:
-    """How every replica of a model runs."""
-    return EngineSettings(max_model_len=model.effective_max_model_len, max_num_seqs=MAX_BATCH)
 
 
 def _requests(model: Model, item: RequestClass) -> Requests:
@@ -269,16 +326,18 @@ def slo_of(model: Model, item: RequestClass) -> Slo:
 
 
 def smallest_across_nodes(
-    model: Model, variants: Iterable[tuple[Variant, ModelCard]], pools: Iterable[Pool], *, name: str
+    model: Model, variants: Iterable[tuple[Variant, ModelCard, Wish]], pools: Iterable[Pool], *, name: str
 ) -> Layout | None:
     """The layout over the fewest whole nodes of one pool that could serve a class, wherever its nodes are; for advice."""
     layouts = [layout for pool in pools if pool.gpu is not None for layout in over_nodes(pool)]
     layouts.sort(key=lambda layout: (layout.nodes(layout.legs[0]), layout.pipeline_parallel, layout.name))
     variants = list(variants)
     for layout in layouts:
-        for variant, card in variants:
-            if _memory_refusal(model, variant, card, layout) is None:
-                facts, _ = estimated(model, variant, card, layout)
-                if name in facts.estimates:
+        for variant, card, wish in variants:
+            width = wish.widths([leg.pool.gpu for leg in layout.legs if leg.pool.gpu is not None])[-1]
+            settings = wish.settings(kv_cache_dtype=width, max_num_seqs=wish.sequences()[-1])
+            if _memory_refusal(variant, card, layout, settings) is None:
+                found = rated(model, variant, card, layout, settings)
+                if name in found.estimates:
                     return layout
     return None

@@ -8,47 +8,46 @@ planned packing and still has the last word on resources and taints.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from servingplan.api.v1alpha1 import Model, NodePool, Variant
 from servingplan.errors import InputError
+from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet, digest
 from servingplan.model.world import PlanObject
-from servingplan.render import names, quantities
+from servingplan.render import flags, names, quantities
 
 PORT = 8000
 DRAIN_SLEEP_SECONDS = 15
 """preStop sleep: longer than it takes endpoints to leave kube-proxy and gateways, so that no request meets a closed
 port (KServe's engine template sleeps for the same reason)."""
-SHUTDOWN_SECONDS = 300
-"""Longest answer that a stopping engine may still finish."""
-PROTECTED_ARGUMENTS = (
-    "--model",
-    "--served-model-name",
-    "--tensor-parallel-size",
-    "-tp",
-    "--pipeline-parallel-size",
-    "-pp",
-    "--data-parallel-size",
-    "-dp",
-    "--port",
-    "--host",
-    "--max-model-len",
-)
+UNTOLD_SHUTDOWN_SECONDS = 300
+"""Time to stop after SIGTERM for an engine that was not told how long its requests may take."""
+SHUTDOWN_MARGIN_SECONDS = 10
+"""From the end of the last request to the end of the process: vLLM#43208 wants the grace period above the sum of both."""
 
 Json = dict[str, Any]
 
 
 def replica_template(
-    *, model: Model, variant: Variant, pool: NodePool, tensor_parallel: int, pipeline_parallel: int
+    *,
+    model: Model,
+    variant: Variant,
+    pool: NodePool,
+    tensor_parallel: int,
+    pipeline_parallel: int,
+    settings: EngineSettings | None,
 ) -> Json:
     """Pod template of one replica, without the labels that depend on the Deployment's name.
 
-    Raises ``InputError`` where ``extraArgs`` or ``podTemplate`` take over what the plan decides.
+    ``settings`` are written as flags, but for those that ``extraArgs`` say. None: a replica of a record from before
+    settings were written, rendered as it was then, to the byte.
+
+    Raises ``InputError`` where ``extraArgs`` cannot be read, or ``podTemplate`` takes over what the plan decides.
     """
     gpus = tensor_parallel * pipeline_parallel
     engine = model.engine
-    _check_arguments(model)
     scheme, _, location = variant.source.partition("://")
     weights, volumes, mounts = location, [], []
     if scheme == "pvc":
@@ -72,7 +71,7 @@ def replica_template(
         f"--port={PORT}",
         f"--tensor-parallel-size={tensor_parallel}",
         f"--pipeline-parallel-size={pipeline_parallel}",
-        f"--max-model-len={model.effective_max_model_len}",
+        *_settings(model, settings),
         *engine.extra_args,
     ]
     if gpus > 1:
@@ -100,7 +99,7 @@ def replica_template(
         "containers": [container],
         "nodeSelector": dict(sorted(pool.node_selector.items())),
         "schedulingGates": [{"name": names.PLACEMENT_GATE}],
-        "terminationGracePeriodSeconds": DRAIN_SLEEP_SECONDS + SHUTDOWN_SECONDS,
+        "terminationGracePeriodSeconds": DRAIN_SLEEP_SECONDS + _shutdown_seconds(settings),
         "tolerations": [{"key": names.GPU_RESOURCE, "operator": "Exists"}],
     }
     if pool.capacity_type == "Spot":
@@ -116,9 +115,24 @@ def replica_template(
     return canonical
 
 
-def replica_digest(*, plan: str, model: str, variant: str, pool: str, template: Json) -> str:
-    """Digest of everything that a replica is."""
-    return digest([plan, model, variant, pool, template])
+def replica_name(*, plan: str, model: str, variant: str, where: str, template: Mapping[str, Any]) -> str:
+    """Name of the Deployment, which holds the digest of everything that a replica is.
+
+    ``where``: the pool, or of a replica that spans nodes its layout.
+    """
+    return names.deployment_name(plan, model, digest([plan, model, variant, where, template]))
+
+
+def _settings(model: Model, settings: EngineSettings | None) -> list[str]:
+    if settings is None:
+        return [f"--max-model-len={model.effective_max_model_len}"]
+    return flags.flags_of(settings, leave_out=flags.read(model.engine.extra_args).words)
+
+
+def _shutdown_seconds(settings: EngineSettings | None) -> int:
+    if settings is None or settings.shutdown_seconds is None:
+        return UNTOLD_SHUTDOWN_SECONDS
+    return settings.shutdown_seconds + SHUTDOWN_MARGIN_SECONDS
 
 
 def deployment(
@@ -223,19 +237,6 @@ def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
         names.MODEL_LABEL: names.label_value(replica_set.model),
         names.POOL_LABEL: names.label_value(replica_set.pool),
     }
-
-
-def _check_arguments(model: Model) -> None:
-    for argument in model.engine.extra_args:
-        # The engine takes underscores for dashes, and the beginning of a long name for the name.
-        name = argument.partition("=")[0].replace("_", "-")
-        short = name.startswith("--") and len(name) > 2
-        if any(name == protected or (short and protected.startswith(name)) for protected in PROTECTED_ARGUMENTS):
-            raise InputError(
-                f"spec.models[{model.name}].engine.extraArgs",
-                argument,
-                "is decided by the plan; remove it (maxModelLen and variants set what may be set)",
-            )
 
 
 def _check_template(model: Model, pool: NodePool, template: Json, gpus: int) -> None:

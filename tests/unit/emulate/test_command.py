@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from servingplan.api.parse import parse_spec
+from servingplan.model.engine import EngineSettings
 from servingplan.render.deployment import replica_template
 
 
@@ -69,6 +70,7 @@ def rendered_arguments():
         pool=spec.node_pools[0],
         tensor_parallel=2,
         pipeline_parallel=1,
+        settings=EngineSettings(max_num_seqs=64, max_model_len=4096, shutdown_seconds=300),
     )
     return template["spec"]["containers"][0]["args"]
 

@@ -9,6 +9,7 @@ import yaml
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
+from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.world import PlanObject
 from servingplan.render import deployment, names
@@ -27,11 +28,21 @@ def spec(*, model=None, pool=None, engine=None, variant=None):
     return PlanSpec.model_validate(raw)
 
 
-def template(tp=4, pp=1, **changes):
+SETTINGS = EngineSettings(
+    version="0.18.0", max_num_seqs=64, kv_cache_dtype="fp8", max_model_len=8192, shutdown_seconds=300
+)
+
+
+def template(tp=4, pp=1, settings=SETTINGS, **changes):
     made = spec(**changes)
     model = made.models[0]
     return deployment.replica_template(
-        model=model, variant=model.variants[0], pool=made.node_pools[0], tensor_parallel=tp, pipeline_parallel=pp
+        model=model,
+        variant=model.variants[0],
+        pool=made.node_pools[0],
+        tensor_parallel=tp,
+        pipeline_parallel=pp,
+        settings=settings,
     )
 
 
@@ -43,15 +54,14 @@ def pod_template(**engine):
     return {"podTemplate": {"spec": {"containers": [{"name": "engine", **engine}]}}}
 
 
-def digest(made, **changes):
-    identity = {"plan": "llm/chat", "model": "m", "variant": "bf16", "pool": "h100", **changes}
-    return deployment.replica_digest(**identity, template=made)
+def name(made, **changes):
+    identity = {"plan": "chat", "model": "llama-3.1-70b", "variant": "bf16", "where": "h100", **changes}
+    return deployment.replica_name(**identity, template=made)
 
 
 def manifests(made):
-    name = names.deployment_name("chat", "llama-3.1-70b", digest(made))
     replicas = ReplicaSet(
-        deployment=name,
+        deployment=name(made),
         model="llama-3.1-70b",
         variant="bf16",
         pool="h100",
@@ -75,9 +85,10 @@ def manifests(made):
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"),
+    ("kept", "changes"),
     [
         ("sharded", {}),
+        ("before-settings-were-written", {"settings": None}),
         ("single-gpu-spot-claim", {"tp": 1, "pool": {"capacityType": "Spot"}, "variant": {"source": "pvc://w/llama"}}),
         (
             "image-weights-and-pod-template",
@@ -106,8 +117,8 @@ def manifests(made):
         ),
     ],
 )
-def test_the_manifests_are_the_ones_kept(name, changes):
-    path = GOLDEN / f"{name}.yaml"
+def test_the_manifests_are_the_ones_kept(kept, changes):
+    path = GOLDEN / f"{kept}.yaml"
     text = yaml.safe_dump_all(manifests(template(**changes)), sort_keys=False, width=120)
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)
@@ -122,8 +133,26 @@ def test_the_engine_is_told_what_the_plan_decided():
         "--tensor-parallel-size=4",
         "--pipeline-parallel-size=2",
         "--max-model-len=8192",
+        "--max-num-seqs=64",
+        "--max-num-batched-tokens=8192",
+        "--gpu-memory-utilization=0.9",
+        "--kv-cache-dtype=fp8",
+        "--shutdown-timeout=300",
         "--enable-prefix-caching",
     ]
+
+
+def test_flags_that_the_user_gives_are_not_written_again():
+    made = template(engine={"extraArgs": ["--max_num_seqs", "64", "--kv-cache-d=fp8"]})
+    flags = [argument.partition("=")[0] for argument in engine_of(made)["args"]]
+    assert "--max-num-seqs" not in flags
+    assert "--kv-cache-dtype" not in flags
+
+
+def test_a_replica_from_before_settings_were_written_is_rendered_as_it_was():
+    made = template(settings=None)
+    assert engine_of(made)["args"][5:] == ["--max-model-len=8192", "--enable-prefix-caching"]
+    assert made["spec"]["terminationGracePeriodSeconds"] == 315
 
 
 def test_gpus_are_asked_for_by_shards_and_share_memory():
@@ -145,10 +174,13 @@ def test_a_replica_has_as_long_to_start_as_the_plan_allows():
         assert made[probe]["httpGet"] == {"path": "/health", "port": "http"}
 
 
-def test_a_stopping_replica_finishes_what_it_has():
-    pod = template()["spec"]
-    sleep = engine_of(template())["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] == sleep + deployment.SHUTDOWN_SECONDS
+@pytest.mark.parametrize("seconds", [None, 0, 45, 3600])
+def test_a_stopping_replica_finishes_what_it_has(seconds):
+    made = template(settings=SETTINGS.model_copy(update={"shutdown_seconds": seconds}))
+    sleep = engine_of(made)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert made["spec"]["terminationGracePeriodSeconds"] > sleep + (seconds or 0)
+    told = [argument for argument in engine_of(made)["args"] if argument.startswith("--shutdown-timeout")]
+    assert told == ([] if seconds is None else [f"--shutdown-timeout={seconds}"])
 
 
 def test_a_pod_waits_for_its_place():
@@ -171,32 +203,6 @@ def test_the_service_selects_only_pods_that_serve():
     assert service["spec"]["selector"][names.SERVING_LABEL] == "true"
     assert names.SERVING_LABEL not in made["spec"]["selector"]["matchLabels"]
     assert made["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "--model=other",
-        "--model",
-        "--tensor-parallel-size=8",
-        "--tensor_parallel_size=8",
-        "--tensor-par=8",
-        "-tp",
-        "-tp=8",
-        "--data-parallel-size=2",
-        "-dp=2",
-        "--port=1",
-        "--host",
-        "--served-model-name=x",
-        "--max-model-len=9",
-    ],
-)
-def test_arguments_that_the_plan_decides_are_refused(argument):
-    with pytest.raises(InputError) as refused:
-        template(engine={"extraArgs": [argument]})
-    assert refused.value.field == "spec.models[llama-3.1-70b].engine.extraArgs"
-    assert refused.value.value == argument
-    assert "remove it" in refused.value.advice
 
 
 @pytest.mark.parametrize("argument", ["--model-impl=vllm", "--enable-prefix-caching", "--host-cache=1", "--", "-O3"])
@@ -243,7 +249,7 @@ def test_weights_from_elsewhere_than_known_are_refused():
     odd = model.variants[0].model_copy(update={"source": "s3://x"})
     with pytest.raises(InputError, match="must begin with hf://, pvc:// or oci://"):
         deployment.replica_template(
-            model=model, variant=odd, pool=made.node_pools[0], tensor_parallel=1, pipeline_parallel=1
+            model=model, variant=odd, pool=made.node_pools[0], tensor_parallel=1, pipeline_parallel=1, settings=SETTINGS
         )
 
 
@@ -257,7 +263,8 @@ def test_the_hash_changes_exactly_when_the_replica_does():
     others = [
         template(tp=8),
         template(tp=2, pp=2),
-        template(model={"maxModelLen": 4096}),
+        template(settings=SETTINGS.model_copy(update={"max_num_seqs": 128})),
+        template(settings=None),
         template(engine={"image": "vllm/vllm-openai:v0.19.0"}),
         template(engine={"extraArgs": []}),
         template(engine={"startupSeconds": 60}),
@@ -265,15 +272,15 @@ def test_the_hash_changes_exactly_when_the_replica_does():
         template(pool={"capacityType": "Spot"}),
         template(pool={"nodeSelector": {"karpenter.sh/nodepool": "h100", "zone": "a"}}),
     ]
-    assert len({digest(made) for made in same}) == 1
-    assert len({digest(made) for made in (same[0], *others)}) == 1 + len(others)
-    renamed = {digest(same[0], **{key: "other"}) for key in ("plan", "model", "variant", "pool")}
-    assert len({digest(same[0]), *renamed}) == 5
+    assert len({name(made) for made in same}) == 1
+    assert len({name(made) for made in (same[0], *others)}) == 1 + len(others)
+    renamed = {name(same[0], **{key: "other"}) for key in ("plan", "model", "variant", "where")}
+    assert len({name(same[0]), *renamed}) == 5
 
 
 def test_quantities_spelled_in_two_ways_are_one_replica():
     one, other = (template(engine=pod_template(resources={"requests": {"cpu": cpu}})) for cpu in ("4", "4000m"))
-    assert digest(one) == digest(other)
+    assert name(one) == name(other)
 
 
 def test_merging_joins_maps_named_items_and_other_lists():

@@ -1,0 +1,109 @@
+"""The settings with which a layout is asked about: few, so that the question stays small, and those that run among them.
+
+* Of the values of ``max_num_seqs``, the smallest one that costs no class any of its rate: what may run beyond the batch that
+  the latency limits allow would only break them.
+* An FP8 KV cache, where it may be taken, if it brings some class ``FP8_KV_GAIN``; beside it a 16-bit one only where
+  quality is limited.
+* Settings that run stay the only ones while no others bring some class ``change.minGain`` more: replicas are not restarted
+  for less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from servingplan.model.engine import EngineSettings
+from servingplan.model.fleet import ReplicaSet
+from servingplan.model.hardware import GpuType
+from servingplan.planning.settings import Wish
+from servingplan.profiles.estimate import Estimate
+from servingplan.profiles.fit import Unfit
+
+FP8_KV_GAIN = 0.05
+"""Least gain in some class's rate for which quality is given up: what differs by less is within the error of most rates."""
+
+_EQUAL = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Rated:
+    """What a layout does for the classes with some settings."""
+
+    estimates: Mapping[str, Estimate]
+    refusals: Mapping[str, Unfit] = field(default_factory=dict)
+    layers: tuple[int, ...] = ()
+    """By stage, of a replica that spans nodes."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Settings to ask about."""
+
+    settings: EngineSettings
+    rated: Rated
+    running: ReplicaSet | None = None
+    """Replicas that run with them."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Replicas of the plan in force that are still made of what the spec says."""
+
+    replica_set: ReplicaSet
+    settings: EngineSettings
+    """As recorded; of a record from before settings were written, the engine's own."""
+
+
+def tuned(
+    *,
+    rate: Callable[[EngineSettings], Rated],
+    wish: Wish,
+    gpus: Iterable[GpuType],
+    standing: Sequence[Standing],
+    quality_limited: bool,
+    min_gain: float,
+) -> tuple[list[Tuned], Mapping[str, Unfit]]:
+    """The settings to ask about, and why classes cannot be served with any of them.
+
+    ``rate`` gives a layout's rates with some settings. Nothing is asked about where no class can be served.
+    """
+    widths = [_best(rate, wish, width) for width in wish.widths(gpus)]
+    fresh = [item for item in _kept_widths(widths, quality_limited=quality_limited) if item.rated.estimates]
+    runs = [Tuned(item.settings, rate(item.settings), item.replica_set) for item in standing]
+    runs = [item for item in runs if item.rated.estimates]
+    asked = runs + [
+        item
+        for item in fresh
+        if not any(item.settings == run.settings or not _gains(item.rated, run.rated, min_gain) for run in runs)
+    ]
+    served = {name for item in asked for name in item.rated.estimates}
+    return asked, {name: why for name, why in widths[-1].rated.refusals.items() if name not in served}
+
+
+def _best(rate: Callable[[EngineSettings], Rated], wish: Wish, width: str) -> Tuned:
+    counts = wish.sequences()
+    settings = wish.settings(kv_cache_dtype=width, max_num_seqs=counts[-1])
+    rated = rate(settings)
+    batch = max((found.batch for found in rated.estimates.values()), default=counts[-1])
+    enough = next((count for count in counts if count >= batch), counts[-1])
+    if enough == counts[-1]:
+        return Tuned(settings, rated)
+    settings = wish.settings(kv_cache_dtype=width, max_num_seqs=enough)
+    return Tuned(settings, rate(settings))
+
+
+def _kept_widths(widths: list[Tuned], *, quality_limited: bool) -> list[Tuned]:
+    wide, narrow = widths[0], widths[-1]
+    if narrow is wide or not _gains(narrow.rated, wide.rated, FP8_KV_GAIN):
+        return [wide]
+    return [wide, narrow] if quality_limited else [narrow]
+
+
+def _gains(new: Rated, old: Rated, gain: float) -> bool:
+    """Whether some class gets more by this part of its rate."""
+    rates = {name: found.planned_requests_per_second for name, found in old.estimates.items()}
+    return any(
+        found.planned_requests_per_second > rates.get(name, 0.0) * max(_EQUAL, 1 + gain)
+        for name, found in new.estimates.items()
+    )

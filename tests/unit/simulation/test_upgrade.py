@@ -1,0 +1,121 @@
+"""A new version of the operator restarts nothing that runs: what it would render otherwise is for new replicas."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from servingplan.decide import decide
+from servingplan.model.actions import ApplyObject
+from servingplan.model.world import Observation
+from servingplan.planning.record import read_record
+from servingplan.planning.shapes import ShapeFacts
+from servingplan.render import deployment
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan, sized
+
+WORLD = Path(__file__).parents[2] / "golden" / "upgrade" / "before-settings.json"
+"""A fleet at rest, as the version of the operator left it that did not write settings as flags."""
+
+
+def world(**plan_changes):
+    seen = Observation.model_validate_json(WORLD.read_text())
+    return seen.model_copy(update={"plan": seen.plan.model_copy(update=plan_changes)})
+
+
+def deployments_written(decision):
+    return {
+        action.manifest["metadata"]["name"]: action.manifest
+        for action in decision.actions
+        if isinstance(action, ApplyObject) and action.manifest["kind"] == "Deployment"
+    }
+
+
+def edited(change):
+    spec = copy.deepcopy(world().plan.spec)
+    change(spec)
+    return world(spec=spec, generation=world().plan.generation + 1)
+
+
+def template_of(live):
+    return live.manifest["spec"]["template"]
+
+
+def test_what_runs_is_rendered_as_it_was_to_the_byte():
+    seen = world()
+    decision = decide(seen, exact)
+    before = {item.deployment for item in read_record(seen).fleet.replica_sets}
+    assert before == {live.name for live in seen.deployments()}
+    assert {item.deployment for item in decision.fleet.replica_sets} == before
+    assert deployments_written(decision) == {}
+    assert [finding for finding in decision.findings if not finding.holds] == []
+
+
+def test_more_of_what_runs_is_more_of_the_same():
+    def twice(spec):
+        for item in spec["models"]:
+            item["classes"][0]["requestsPerSecond"] = "24"
+
+    seen = edited(twice)
+    decision = decide(seen, exact)
+    kept = {live.name: json.dumps(template_of(live), sort_keys=True) for live in seen.deployments()}
+    assert kept.keys() <= {item.deployment for item in decision.fleet.replica_sets}
+    for name, manifest in deployments_written(decision).items():
+        if name in kept:
+            assert json.dumps(manifest["spec"]["template"], sort_keys=True) == kept[name]
+
+
+def test_a_template_that_somebody_changed_is_still_put_right():
+    seen = world()
+    objects = copy.deepcopy(seen.objects)
+    changed = next(live for live in objects if live.kind == "Deployment")
+    right = json.dumps(template_of(changed), sort_keys=True)
+    template_of(changed)["spec"]["containers"][0]["image"] = "other:1"
+    written = deployments_written(decide(seen.model_copy(update={"objects": objects}), exact))
+    assert json.dumps(written[changed.name]["spec"]["template"], sort_keys=True) == right
+
+
+def test_an_edit_of_the_drain_restarts_nothing():
+    decision = decide(edited(lambda spec: spec.update(change={"drainSeconds": 900})), exact)
+    assert deployments_written(decision) == {}
+
+
+def test_an_edit_of_the_image_is_a_new_deployment_with_settings_as_flags():
+    seen = edited(lambda spec: spec["models"][0].update(engine={"image": "vllm/vllm-openai:v0.19.0"}))
+    decision = decide(seen, exact)
+    old = {live.name for live in seen.deployments()}
+    (new,) = [item for item in decision.fleet.replica_sets if item.deployment not in old]
+    assert new.settings is not None
+    arguments = deployments_written(decision)[new.deployment]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--max-num-seqs={new.settings.max_num_seqs}" in arguments
+
+
+@pytest.mark.parametrize("constant", ["DRAIN_SLEEP_SECONDS", "SHUTDOWN_MARGIN_SECONDS"])
+def test_a_later_version_that_renders_otherwise_restarts_nothing_either(monkeypatch, constant):
+    driver = operator(plan(model(), pools=[sized(), fixed("a100", gpus=2)]), nodes=1)
+    driver.settle()
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    templates = [template_of(live) for live in driver.cluster.observe().deployments()]
+    monkeypatch.setattr(deployment, constant, 77)
+    driver.cluster.edit(plan(model(rate="20"), pools=[sized(), fixed("a100", gpus=2)]))
+    driver.settle()
+    assert before <= {pod.name for pod in driver.cluster.our_pods()}
+    assert all(
+        template in [template_of(live) for live in driver.cluster.observe().deployments()] for template in templates
+    )
+
+
+def test_replicas_from_before_live_on_and_grow_under_a_new_version(monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ShapeFacts, "written_settings", None)
+        driver = operator(plan(model()))
+        (old,) = driver.settle().replica_sets
+    assert old.settings is None
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    assert driver.act() == 0
+    driver.cluster.edit(plan(model(rate="20")))
+    (same,) = driver.settle().replica_sets
+    driver.check_settled()
+    assert same.deployment == old.deployment
+    assert before < {pod.name for pod in driver.cluster.our_pods()}
