@@ -6,6 +6,7 @@ node label; the catalogue (``servingplan.profiles.catalogue``) turns that into a
 """
 
 import re
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,7 +33,7 @@ class GpuType(BaseModel):
     """Exact memory where known: the node label ``nvidia.com/gpu.memory`` x 2**20."""
     memory_bandwidth_gb_per_second: Positive
     bf16_dense_tflops: Positive
-    """Also the peak for fp16, which the same units compute at the same speed."""
+    """Also the peak for fp16, which the same units compute at the same speed (and the only one of the T4)."""
     fp8_dense_tflops: Positive | None = None
     """None where the card has no FP8 units: FP8 weights are then widened, and computed at the BF16 peak."""
     fp4_dense_tflops: Positive | None = None
@@ -46,7 +47,8 @@ class GpuType(BaseModel):
     nvlink: bool = False
     """True where that link is NVLink on every pair; False for PCIe, with or without optional bridges."""
     aliases: tuple[str, ...] = ()
-    """Other names of the same whole card: node-label product strings, clouds' accelerator names."""
+    """Other names of the same whole card: node-label product strings, clouds' accelerator names, and instance types,
+    where ``*`` stands for the size."""
 
     @property
     def usable_bytes(self) -> float:
@@ -76,7 +78,7 @@ class GpuType(BaseModel):
         product, and neither has the memory or the speed of the card.
         """
         wanted = normalise_product(product)
-        return any(normalise_product(name) == wanted for name in (self.name, *self.aliases))
+        return any(fnmatchcase(wanted, normalise_product(name)) for name in (self.name, *self.aliases))
 
 
 def normalise_product(product: str) -> str:

@@ -4,7 +4,7 @@ Flow: observe -> **model** -> solve -> render -> apply -> status. The catalogue 
 knows the common models; users declare others inline with the same fields, which every published ``config.json`` has.
 """
 
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,6 +31,8 @@ PRECISIONS: dict[str, Precision] = {
     "int4": Precision((4 + 20 / 128) / 8, "bf16"),
     # NVFP4, blocks of 16 with an 8-bit scale. Before Blackwell it is weight-only; no FP4 peak is catalogued.
     "fp4": Precision((4 + 8 / 16) / 8, "bf16"),
+    # OCP Microscaling (MX) 1.0: blocks of 32 with an 8-bit scale. Weight-only in the common checkpoints (gpt-oss).
+    "mxfp4": Precision((4 + 8 / 32) / 8, "bf16"),
 }
 """Known precisions. A table, not an enumeration: a new format is one more row."""
 
@@ -103,7 +105,7 @@ class ModelCard(BaseModel):
     expert_intermediate_size: int | None = Field(default=None, gt=0)
     """Width of one expert."""
     dense_layers: int = Field(default=0, ge=0)
-    """Layers of a mixture of experts that have a dense feed-forward network instead."""
+    """Layers of a mixture of experts that have a dense feed-forward network instead, or none at all."""
     attention_layers: int | None = Field(default=None, gt=0)
     """Layers that keep a KV cache, where others do not (linear attention, Mamba); None: all."""
     sliding_window: int | None = Field(default=None, gt=0)
@@ -115,14 +117,26 @@ class ModelCard(BaseModel):
     qk_rope_head_dim: int = Field(default=0, ge=0)
     """Multi-head latent attention: width of the part of a key that carries the position, kept once for all heads."""
     q_lora_rank: int | None = Field(default=None, gt=0)
+    """Multi-head latent attention: width of the compressed queries; None: they are not compressed."""
     qk_nope_head_dim: int = Field(default=0, ge=0)
+    """Multi-head latent attention: width of the part of a key without the position, of one head."""
     v_head_dim: int = Field(default=0, ge=0)
+    """Width of the values of one head, where it is not ``head_dim``; 0: it is."""
+    index_head_dim: int = Field(default=0, ge=0)
+    """Sparse attention with an indexer (DeepSeek V3.2): width of the key that the indexer keeps of a token; 0: none."""
+    state_bytes: int = Field(default=0, ge=0)
+    """Recurrent state of one running sequence over all layers, however long it is (Mamba, linear attention), bytes."""
     max_context_tokens: int | None = Field(default=None, gt=0)
-    """Longest sequence that the model was made for (``max_position_embeddings``); None: not stated."""
+    """Longest sequence that the model was made for, rope scaling included; None: not stated."""
+    precision: str = "bf16"
+    """Of the published weights, a key of ``PRECISIONS``."""
     quantization: str | None = None
-    """How the published weights are quantised: ``fp8``, ``awq``, ``gptq``, ``mxfp4``, ``nvfp4``; None: not."""
+    """How the published weights are quantised: ``fp8``, ``awq``, ``gptq``, ``mxfp4``, ``nvfp4``, ``int8``, ``int4``;
+    None: not."""
+    quantized_part: Literal["linear", "experts"] = "linear"
+    """What is quantised: all matrices but the embeddings, or the routed experts alone."""
     weight_block: tuple[int, int] | None = None
-    """Rows and columns that share one scale, where weights are quantised in blocks."""
+    """Rows and columns that share one scale, where weights are quantised in blocks; one row: groups of columns."""
     repository: str | None = None
     """Where the weights are published, ``organisation/name``; None: the name is no repository."""
     aliases: tuple[str, ...] = ()
@@ -138,6 +152,13 @@ class ModelCard(BaseModel):
             raise ValueError("a mixture of experts states both active_parameters and experts; a dense model neither")
         if self.active_parameters is not None and self.active_parameters > self.parameters:
             raise ValueError(f"active_parameters {self.active_parameters} is above parameters {self.parameters}")
+        if self.kv_layers > self.layers:
+            raise ValueError(f"attention_layers {self.attention_layers} is above layers {self.layers}")
+        if self.sliding_layers > self.kv_layers or (self.sliding_layers > 0) != (self.sliding_window is not None):
+            raise ValueError(
+                f"sliding_layers {self.sliding_layers} and sliding_window {self.sliding_window} go together, "
+                f"for at most {self.kv_layers} layers"
+            )
         if self.embedding_parameters > self.parameters:
             raise ValueError(f"the embeddings alone have {self.embedding_parameters} of {self.parameters} parameters")
         return self
@@ -157,30 +178,85 @@ class ModelCard(BaseModel):
         """Weights that multiply one token: all of a dense model, the active ones of a mixture of experts."""
         return self.parameters if self.active_parameters is None else self.active_parameters
 
-    def kv_bytes_per_token(self, kv_bytes_per_element: float = WIDE_BYTES) -> float:
-        """KV cache of one token over all layers, in bytes: keys and values, ``2 x layers x kv_heads x head_dim x b``.
+    @property
+    def shape(self) -> Self:
+        """The card without its names, context limit and quantisation: what decides how fast a given precision is."""
+        return self.model_copy(update=_NO_SHAPE)
 
-        Layers with a sliding window keep less; counting them in full errs on the safe side.
+    @property
+    def kv_layers(self) -> int:
+        """Layers that keep a KV cache."""
+        return self.layers if self.attention_layers is None else self.attention_layers
+
+    @property
+    def routed_parameters(self) -> float:
+        """Weights of all routed experts; 0 for a dense model, and where every token uses every expert."""
+        if self.active_parameters is None or self.experts == self.experts_per_token:
+            return 0.0
+        # A token leaves out experts - experts_per_token of each layer's experts, which are all of one size.
+        return (self.parameters - self.active_parameters) / (self.experts - self.experts_per_token) * self.experts
+
+    def kv_copies(self, tensor_parallel: int) -> float:
+        """How often a token's KV cache is held in a tensor-parallel group: where GPUs outnumber the KV heads, heads are
+        held by several; the latent of multi-head latent attention, which all heads share, by every GPU."""
+        return max(1.0, tensor_parallel if self.kv_lora_rank is not None else tensor_parallel / self.kv_heads)
+
+    def kv_bytes_per_token(self, kv_bytes_per_element: float = WIDE_BYTES) -> float:
+        """KV cache of one token over all layers, in bytes.
+
+        Keys and values of every KV head, ``2 x layers x kv_heads x head_dim x b``. Multi-head latent attention keeps one
+        latent and one positional key for all heads, ``layers x (kv_lora_rank + qk_rope_head_dim) x b``, and with an
+        indexer its key at 8 bits with a 4-byte scale (DeepSeek V3.2 technical report; vLLM's indexer cache).
+        Layers with a sliding window are counted in full, as for a sequence within the window: see ``kv_bytes``.
         """
-        return 2.0 * self.layers * self.kv_heads * self.head_dim * kv_bytes_per_element
+        return self.kv_layers * self._kv_layer_bytes(kv_bytes_per_element)
+
+    def kv_bytes(self, tokens: float, kv_bytes_per_element: float = WIDE_BYTES) -> float:
+        """Cache of one sequence of ``tokens`` tokens, in bytes: layers with a sliding window keep the window at most,
+        and recurrent state does not grow."""
+        kept = (self.kv_layers - self.sliding_layers) * tokens
+        if self.sliding_window is not None:
+            kept += self.sliding_layers * min(tokens, self.sliding_window)
+        return kept * self._kv_layer_bytes(kv_bytes_per_element) + self.state_bytes
+
+    def _kv_layer_bytes(self, kv_bytes_per_element: float) -> float:
+        if self.kv_lora_rank is None:
+            return self.kv_heads * (self.head_dim + (self.v_head_dim or self.head_dim)) * kv_bytes_per_element
+        index = self.index_head_dim + _INDEX_SCALE_BYTES if self.index_head_dim else 0
+        return (self.kv_lora_rank + self.qk_rope_head_dim) * kv_bytes_per_element + index
 
     def weight_bytes(self, precision: str) -> float:
-        """Bytes of all weights in a precision; embeddings stay 16 bits wide, as published checkpoints keep them.
+        """Bytes of all weights in a precision. Embeddings stay 16 bits wide, as published checkpoints keep them, and
+        where ``quantized_part`` says ``experts``, so does all but the routed experts.
 
         Raises:
             UnknownPrecisionError: the precision is not in the table.
         """
         width = precision_of(precision).bytes_per_weight
-        return self.parameters * width + self.embedding_parameters * max(0.0, WIDE_BYTES - width)
+        wide = float(self.embedding_parameters)
+        if self.quantized_part == "experts":
+            wide = self.parameters - self.routed_parameters
+        return self.parameters * width + wide * max(0.0, WIDE_BYTES - width)
 
     def expert_share(self, tokens: float) -> float:
         """Fraction of all weights that a forward pass over ``tokens`` tokens reads; 1 for a dense model.
 
         With E experts of which a token uses k, chosen uniformly and independently, an expert is idle with probability
         ``(1 - k/E) ** tokens``. Real routers are skewed and touch fewer experts, so this reads a little too much.
+        Shared experts and dense layers are among the active parameters, and always read.
         """
-        if self.active_parameters is None:
-            return 1.0
         idle: float = (1.0 - self.experts_per_token / self.experts) ** max(1.0, tokens)
-        one_expert_of_each_layer = (self.parameters - self.active_parameters) / (self.experts - self.experts_per_token)
-        return 1.0 - idle * self.experts * one_expert_of_each_layer / self.parameters
+        return 1.0 - idle * self.routed_parameters / self.parameters
+
+
+_INDEX_SCALE_BYTES = 4
+_NO_SHAPE = {
+    "name": "",
+    "aliases": (),
+    "repository": None,
+    "max_context_tokens": None,
+    "precision": "bf16",
+    "quantization": None,
+    "quantized_part": "linear",
+    "weight_block": None,
+}

@@ -216,9 +216,10 @@ class MeasuredRows:
         A measurement belongs to a shape and to speeds, not to a name: a model or a GPU declared inline under a
         catalogued name but with other figures has none. Memory may differ, since it limits the batch and not the speed.
         """
-        if pipeline_parallel != 1 or _shape(model) not in _shapes() or _speeds(gpu) not in _all_speeds():
+        name = catalogue.measured_name(model.shape)
+        if pipeline_parallel != 1 or name is None or _speeds(gpu) not in _all_speeds():
             return ()
-        return self.nodes.get((_shapes()[_shape(model)], gpu.name, _family(precision), tensor_parallel), ())
+        return self.nodes.get((name, gpu.name, _family(precision), tensor_parallel), ())
 
 
 def _near(row: MeasuredRow, lengths: tuple[int, int]) -> bool:
@@ -305,17 +306,8 @@ def _family(precision: str) -> str:
     return "bf16" if name == "fp16" else name
 
 
-def _shape(model: ModelCard) -> ModelCard:
-    return model.model_copy(update={"name": "", "aliases": ()})
-
-
 def _speeds(gpu: GpuType) -> GpuType:
     return gpu.model_copy(update={"memory_gb": 0.0, "memory_bytes": None, "aliases": ()})
-
-
-@cache
-def _shapes() -> dict[ModelCard, str]:
-    return {_shape(card): card.name for card in catalogue.packaged_models()}
 
 
 @cache

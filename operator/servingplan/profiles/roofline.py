@@ -187,8 +187,7 @@ def roofline(
     group, stages = tensor_parallel, pipeline_parallel
     peak = eta.mfu * group * gpu.flops(precision_of(precision).compute)
     bandwidth = eta.mbu * group * gpu.memory_bytes_per_second
-    copies_of_kv_heads = max(1.0, group / model.kv_heads)
-    kv_bytes_per_token = model.kv_bytes_per_token(kv_bytes_per_element) * copies_of_kv_heads
+    kv_bytes_per_token = model.kv_bytes_per_token(kv_bytes_per_element) * model.kv_copies(group)
     weight_bytes = model.weight_bytes(precision)
     usable = memory_fraction * gpu.usable_bytes - RESERVED_BYTES_PER_GPU
     activation_bytes = model.hidden_size * WIDE_BYTES

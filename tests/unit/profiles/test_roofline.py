@@ -23,7 +23,8 @@ GPU_NAMES = {
     "H200": "H200-SXM-141GB",
 }
 
-# Physical limits at 16 bits: fewest GPUs (of 1, 2, 4, 8) with KV room, thousand KV tokens there, prefill tokens a
+# Physical limits at 16 bits, with the memory that the label promises: fewest GPUs (of 1, 2, 4, 8) with KV room,
+# thousand KV tokens there, prefill tokens a
 # second at MFU 0.5, milliseconds to read the weights at MBU 0.7.
 TABLE = [
     ("Llama-3.1-8B", "A10G", 1, 42, 2200, 38),
@@ -51,7 +52,7 @@ def replica(model="Llama-3.1-8B", gpu="H100-SXM-80GB", tp=1, pp=1, precision="bf
     return roofline(
         model=catalogue.find_model(model),
         precision=precision,
-        gpu=catalogue.find_gpu(gpu),
+        gpu=catalogue.find_gpu(gpu).model_copy(update={"memory_bytes": None}),
         tensor_parallel=tp,
         pipeline_parallel=pp,
         memory_fraction=0.9,
