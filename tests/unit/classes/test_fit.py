@@ -208,7 +208,7 @@ def test_a_replica_is_as_large_as_the_longest_request_needs():
         precision="bf16",
         context_tokens=9000,
     )
-    assert [(item.gpu, item.tensor_parallel) for item in found] == [("L4", 8), ("L40S", 4), ("H100-SXM-80GB", 2)]
+    assert [(item.gpu, item.tensor_parallel) for item in found] == [("L4-24GB", 8), ("L40S", 4), ("H100-SXM-80GB", 2)]
     assert refused == ()
     found, refused = replicas_on([find_gpu("L4")], model=large, precision="bf16", context_tokens=200_000)
     assert found == ()
