@@ -1,0 +1,213 @@
+"""Step times of replicas for classes of requests, looked up once: what ``latency`` computes with.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from servingplan.profiles.steps import Numbers, StepTimes
+from servingplan.profiles.tails import Array
+
+PROMPT_SPREAD = 0.6
+ANSWER_SPREAD = 0.8
+"""Coefficients of variation of the lengths inside one class, where nothing else is known; lognormal. From the Azure traces
+of 2023 cut into classes by prompt length: prompts 0.96 (one class), 0.54 to 0.72 (two), 0.27 to 0.76 (three); answers of
+the conversation trace 0.77, 0.66 to 0.79, 0.49 to 0.84. Answers of the code trace (mean 28 tokens) have 2.0 to 2.2."""
+
+GRID = 13
+"""Batches at which step times are looked up, in equal ratios from 1 to the largest."""
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+"""Gauss-Hermite quadrature: lengths that stand for a lognormal distribution."""
+
+_BLOCK_TOKENS = 16
+TINY = 1e-12
+"""Where something must not be zero."""
+
+
+class Spread(NamedTuple):
+    """Coefficients of variation of the lengths of one class of requests; 0: all alike."""
+
+    prompt: float = PROMPT_SPREAD
+    answer: float = ANSWER_SPREAD
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Replicas, each with one class of requests: step times by batch, and what the lengths make of them.
+
+    Arrays have one entry, or one row over the grid of batches, for each pair of replica and class. Made by ``tabulate``.
+    """
+
+    further_tokens: Array
+    """Mean tokens of an answer after the first."""
+    answer_spread: Array
+    sequences: Array
+    """Requests that run at the same time at most."""
+    kv_requests: Array
+    """Requests of mean size whose KV cache fits, when a prompt is to be admitted beside them."""
+    kv_spread: Array
+    """Coefficient of variation of the KV tokens of one running request."""
+    budget_prompts: Array
+    """Prompts of mean length that one iteration can read."""
+    length_square: Array
+    """Mean square of the prompts' lengths over the square of their mean."""
+    chunks: Array
+    """Mean number of iterations that read one prompt."""
+    stages: Array
+    alone: Array
+    """(pairs, 3): raw moments of the seconds to the first token on an idle engine."""
+    batch: Array
+    """(pairs, GRID)"""
+    step: Array
+    """(pairs, GRID): seconds of an iteration without its prompts; less than one that only decodes takes, by what the first
+    prompt of an iteration saves."""
+    read: Array
+    """(pairs, GRID, 3): raw moments of the seconds that one prompt adds to an iteration that reads another already."""
+    step_slope: Array
+    read_slope: Array
+    """(pairs, GRID): of the step and of the mean of ``read``, by batch."""
+    rate: Array
+    """(pairs, GRID): requests per second that keep the batch going, never falling from one batch to the next."""
+    top_batch: Array
+    top_rate: Array
+    """Where the rate is highest."""
+    unshared: Array
+    """(pairs, GRID): seconds less that a prompt's own reading takes, since it may be the only one of its iteration."""
+
+    def __len__(self) -> int:
+        return len(self.further_tokens)
+
+
+def tabulate(steps: StepTimes, input_tokens: Numbers, output_tokens: Numbers, spread: Spread | None = None) -> Table:
+    """Look up the step times of one replica for classes of requests.
+
+    Args:
+        input_tokens: mean prompt lengths, an array of one dimension or a number, at least 1.
+        output_tokens: mean answer lengths, likewise.
+        spread: of the lengths, default ``Spread()``.
+
+    Raises:
+        ValueError: a length is below 1, or not even one request has room.
+    """
+    spread = Spread() if spread is None else spread
+    prompts, answers = np.broadcast_arrays(
+        np.atleast_1d(np.asarray(input_tokens, float)), np.atleast_1d(np.asarray(output_tokens, float))
+    )
+    if prompts.min(initial=1.0) < 1 or answers.min(initial=1.0) < 1:
+        raise ValueError(f"input_tokens {input_tokens} and output_tokens {output_tokens} must be at least 1")
+    settings = steps.settings
+    stages = float(steps.stages)
+    longest = float(settings.max_model_len)
+    found = settings.prefix_cache_hit_share
+
+    # A running request holds its prompt and, seen at a random moment of its life, g tokens of its answer: of the answers
+    # that run at a moment, long ones are more frequent in proportion to their length.
+    ratio = 1.0 + spread.answer**2
+    generated, generated_square = answers * ratio / 2.0, answers**2 * ratio**3 / 3.0
+    held = prompts + generated + _BLOCK_TOKENS / 2
+    held_variance = (spread.prompt * prompts) ** 2 + generated_square - generated**2
+    kv_requests = (steps.kv_room_tokens - prompts * spread.prompt**2) / held
+    if kv_requests.min(initial=1.0) < 1:
+        short = int(np.argmin(kv_requests))
+        raise ValueError(
+            f"input_tokens {prompts[short]:g} and output_tokens {answers[short]:g}: the KV room of "
+            f"{steps.kv_room_tokens:g} tokens does not hold one request"
+        )
+    sequences = np.full_like(prompts, float(settings.max_num_seqs))
+    further = answers - 1.0
+    budget = stages * settings.max_num_batched_tokens
+    prompts_read = prompts * (1.0 - found)
+    # n <= (o - 1) x T, and an iteration reads at most its budget less n.
+    by_budget = further * budget / (prompts_read + further)
+    decoding = further / answers
+    top = np.maximum(np.minimum(np.minimum(sequences, kv_requests) * decoding, by_budget), 1.0)
+    batch = top[:, None] ** np.linspace(0.0, 1.0, GRID)
+    context = (prompts + generated)[:, None]
+    step = np.broadcast_to(np.asarray(steps.decode_seconds(batch, context)), batch.shape)
+
+    width = np.sqrt(np.log1p(spread.prompt**2))
+    lengths = np.minimum(prompts[:, None] * np.exp(width * _NODES - width**2 / 2), max(longest - 1.0, 1.0))
+    fresh, past = lengths * (1.0 - found), lengths * found
+    room = np.maximum(budget - batch, 1.0)
+    chunks = np.ceil(fresh[:, None, :] / room[:, :, None])
+    chunk = fresh[:, None, :] / chunks
+    behind = past[:, None, :] + (fresh[:, None, :] - chunk) / 2
+
+    # An iteration that reads nothing else pays for the weights; beside it a prompt adds more. A request decodes o - 1
+    # iterations, so n/(o - 1) prompts come in each, a Poisson number: the first one's saving is taken from the step.
+    def mixed(tokens: Array, past: Array) -> Array:
+        return np.asarray(steps.mixed_seconds(tokens, past, batch[:, :, None], context[:, :, None]))
+
+    other = np.clip(room[:, :, None] - chunk, 0.0, prompts_read[:, None, None])
+    alone_in_it = mixed(chunk, behind)
+    together = mixed(chunk + other, behind) - mixed(other, np.zeros_like(other))
+    # Prompts do not attend to each other: that part of one long chunk is taken out.
+    together = together - (mixed(chunk, behind + other) - alone_in_it)
+    added = np.maximum(chunks * together, TINY)
+    read = np.stack([(added**power) @ _WEIGHTS for power in (1, 2, 3)], axis=-1)
+    first = np.maximum(chunks * (alone_in_it - step[:, :, None]), TINY) @ _WEIGHTS
+    saving = np.clip(read[..., 0] - first, 0.0, 0.9 * step)
+    per_iteration = batch / stages / np.maximum(further, 1.0)[:, None]
+    step = step - saving * -np.expm1(-per_iteration)
+
+    pieces = np.ceil(fresh / budget)
+    alone_by_length = pieces * np.asarray(steps.prefill_seconds(fresh / pieces, past + (fresh - fresh / pieces) / 2))
+    alone = np.stack([(alone_by_length**power) @ _WEIGHTS for power in (1, 2, 3)], axis=-1)
+    one_token = further == 0
+    if one_token.any():
+        # Nothing decodes: an iteration costs what a prompt costs less what a second prompt in it would add.
+        piece = fresh / pieces
+        second = np.asarray(steps.prefill_seconds(2 * piece, past)) - np.asarray(steps.prefill_seconds(piece, past))
+        second = np.clip(pieces * second, TINY, alone_by_length)
+        moments = np.stack([(second**power) @ _WEIGHTS for power in (1, 2, 3)], axis=-1)
+        read = np.where(one_token[:, None, None], moments[:, None, :], read)
+        fixed = np.maximum((alone_by_length - second) @ _WEIGHTS, TINY)
+        step = np.where(one_token[:, None], fixed[:, None], step)
+        saving = np.where(one_token[:, None], 0.0, saving)
+    share = read[..., 0] / stages
+    rates = batch / np.maximum(further[:, None] * step + batch * share, TINY)
+    best = np.argmax(rates, axis=1)  # should a larger batch be slower
+    row = np.arange(len(prompts))
+    prompts_at_most = np.maximum(budget - top, 1.0) / prompts_read
+    full = prompts_at_most / (step[:, 0] + prompts_at_most * share[:, 0])  # iterations full of prompts
+    return Table(
+        further_tokens=further,
+        answer_spread=np.full_like(prompts, spread.answer),
+        sequences=sequences,
+        kv_requests=kv_requests,
+        kv_spread=np.sqrt(held_variance) / held,
+        budget_prompts=prompts_at_most,
+        length_square=np.full_like(prompts, 1.0 + spread.prompt**2),
+        chunks=pieces @ _WEIGHTS,
+        stages=np.full_like(prompts, stages),
+        alone=alone,
+        batch=batch,
+        step=step,
+        read=read,
+        rate=np.maximum.accumulate(rates, axis=1),
+        top_batch=batch[row, best],
+        top_rate=np.where(one_token, full, rates[row, best]),
+        step_slope=_slopes(batch, step),
+        read_slope=_slopes(batch, read[..., 0]),
+        unshared=saving * np.exp(-per_iteration),
+    )
+
+
+def _slopes(batch: Array, values: Array) -> Array:
+    """Slopes at the grid points, each over both of its neighbours; 0 where the grid is one point."""
+    left, right = np.maximum(np.arange(GRID) - 1, 0), np.minimum(np.arange(GRID) + 1, GRID - 1)
+    width = batch[:, right] - batch[:, left]
+    rise = values[:, right] - values[:, left]
+    return np.divide(rise, width, out=np.zeros_like(rise), where=width > TINY)
+
+
+def stack(tables: Iterable[Table]) -> Table:
+    """Tables of several replicas as one, in their order."""
+    listed = list(tables)
+    return Table(**{it.name: np.concatenate([getattr(table, it.name) for table in listed]) for it in fields(Table)})
