@@ -10,11 +10,16 @@ clock only a backstop that the outcome admits. Ties go to the first column, so c
 depends on content alone.
 """
 
+import ctypes
+import functools
 import importlib
 import math
+import os
 import re
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NewType
@@ -55,10 +60,37 @@ class SolverError(RuntimeError):
     """The solver failed, which is neither a plan nor a proof that there is none."""
 
 
+@functools.cache
 def load() -> None:
-    """Import PuLP and HiGHS now, so that no deadline pays for it."""
+    """Import PuLP and HiGHS now, once, so that no deadline pays for it and HiGHS prints nothing.
+
+    From version 1.16 on the first `Highs` object of a process writes a banner to standard output, from C++, before any option
+    can be set; so the first one is made here, while standard output leads nowhere.
+    """
     importlib.import_module("pulp")
-    importlib.import_module("highspy")
+    highspy: Any = importlib.import_module("highspy")
+    with _standard_output_closed():
+        highspy.Highs()
+
+
+@contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """What is written to file descriptor 1 meanwhile is lost, also what C keeps in its buffer until then."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # a process without standard output
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+        ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class Stopwatch:
@@ -131,6 +163,7 @@ class Program:
     def __init__(self, name: str) -> None:
         import pulp
 
+        load()
         self._pulp = pulp
         self._problem = pulp.LpProblem(name, pulp.LpMinimize)
         self._columns: list[pulp.LpVariable] = []
