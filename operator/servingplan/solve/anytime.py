@@ -184,7 +184,8 @@ def kernel_of(
     def distance(c: int) -> float:
         """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
         classes = [k for k in instance.served_by(c) if columns.targets[k]]
-        traffic = min((abs(costs[columns.shares[c, k]]) / columns.load(c, k) for k in classes), default=math.inf)
+        busy = {k: columns.part(c, k) * columns.load(c, k) for k in classes}
+        traffic = min((abs(costs[columns.shares[c, k]]) / busy[k] for k in classes), default=math.inf)
         return abs(costs[columns.copies[c]]) + traffic
 
     others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))

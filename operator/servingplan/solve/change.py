@@ -40,7 +40,7 @@ def reason_to_stay(change: Change, *, best: Answer, stay: Answer) -> str | None:
             f"{change.min_gain:.2%}"
         )
     startup = best.startup_dollars or 0.0
-    if change.life_seconds is not None and dollars_per_hour * change.life_seconds / 3600.0 <= startup:
+    if startup and change.life_seconds is not None and dollars_per_hour * change.life_seconds / 3600.0 <= startup:
         return (
             f"kept the running plan: the best plan found gains {dollars_per_hour:.4g} $/h, which does not pay back its "
             f"start-up cost of {startup:.4g} $ within change.life_seconds {change.life_seconds:g}"

@@ -7,15 +7,21 @@ makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
 Symbols. p pools, c shapes, k classes; n[p] nodes, y[c] copies (integers); D[k] the target rate of class k in requests/s
 (its arrival rate, or what the LP relaxation reaches, so that all numbers are of order 1); x[c,k] the part of D[k] that
 all copies of c serve; f[k] = sum_c x[c,k] in [0, 1]; h[c,k] requests/s of one copy; rho[c] the largest utilisation.
+
+Every column is of order 1 at most, whatever the ratio of two rates: where all copies of c together serve only a sliver of
+D[k], the column of x[c,k] counts parts of that sliver (`PlanProgram.part`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from servingplan.solve.instance import Instance, capacity, utilization
+from servingplan.solve.instance import Instance, capacity, most_capacity, utilization
 from servingplan.solve.milp import Column, Program, Row, Term
 from servingplan.solve.packing import Content, all_contents, is_chain, maximal_patterns
 
+SLIVER = 1e-4
+"""Part of a target below which the column of a shape's traffic counts parts of what the shape can serve. Above it, columns in
+one unit make sparser rows of equal numbers, with which the solver is quicker."""
 CUT_SLACK = 1e-7
 """Relative; above the solver's tolerance."""
 
@@ -32,7 +38,7 @@ class PlanProgram:
     copies: list[Column] = field(default_factory=list)
     """y[c]."""
     shares: dict[tuple[int, int], Column] = field(default_factory=dict)
-    """x[c,k], only where h[c,k] > 0 and a copy fits."""
+    """x[c,k] / part(c, k), only where h[c,k] > 0 and a copy fits."""
     served: list[Column] = field(default_factory=list)
     """f[k]; under MaximizeService all of them are the one column `scale`."""
     loads: dict[int, Row] = field(default_factory=dict)
@@ -59,9 +65,19 @@ class PlanProgram:
             point[column] = abs(values[self.copies[c]] - running[c])
         return tuple(point)
 
+    def part(self, c: int, k: int) -> float:
+        """x[c,k] where its column is 1: the whole target, or what all copies of c could serve of it where that is a sliver."""
+        whole = self.load(c, k)
+        most = most_capacity(self.instance.shapes[c], self.instance.copies_limit[c])
+        return 1.0 if most >= SLIVER * whole else most / whole
+
     def load(self, c: int, k: int) -> float:
         """Busy copies of c that serve all of the target of class k: D[k] / h[c,k]."""
         return self.targets[k] / self.instance.rate(c, k)
+
+    def share_terms(self, pairs: Iterable[tuple[int, int]], shares: Mapping[tuple[int, int], Column]) -> list[Term]:
+        """x[c,k] of these pairs as terms of a row."""
+        return [(shares[pair], self.part(*pair)) for pair in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +221,14 @@ def define_demand(plan: PlanProgram) -> None:
             plan.served.append(plan.served[0])
         else:
             plan.served.append(plan.program.add_column("scale" if one else f"served({cls.name})", upper=1.0))
-        shares: list[Term] = [(plan.shares[c, k], 1.0) for c in plan.instance.serving(k)]
+        shares = plan.share_terms(((c, k) for c in plan.instance.serving(k)), plan.shares)
         plan.program.add_row(f"demand({cls.name})", [*shares, (plan.served[k], -1.0)], "==", 0.0)
 
 
 def define_load(plan: PlanProgram) -> None:
     """sum_k D[k]/h[c,k] x[c,k] <= y[c] rho[c](y[c])."""
     for c, shape in enumerate(plan.instance.shapes):
-        busy: list[Term] = [(plan.shares[c, k], plan.load(c, k)) for k in plan.instance.served_by(c)]
+        busy = _busy_terms(plan, c, plan.shares)
         if busy:
             room = [(column, -factor) for column, factor in _capacity_terms(plan, c)]
             plan.loads[c] = plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
@@ -234,7 +250,7 @@ def define_presence(plan: PlanProgram) -> None:
     for (c, k), share in plan.shares.items():
         if plan.load(c, k) < 1.0:
             name = f"presence({plan.instance.shapes[c].name}.{plan.instance.classes[k].name})"
-            plan.program.add_row(name, [(share, 1.0), (plan.copies[c], -1.0)], "<=", 0.0)
+            plan.program.add_row(name, [(share, plan.part(c, k)), (plan.copies[c], -1.0)], "<=", 0.0)
 
 
 def define_quality(plan: PlanProgram) -> None:
@@ -332,14 +348,14 @@ def define_survival(plan: PlanProgram, loss: Loss) -> None:
         for c in left_over:
             name = f"share({loss.name}.{instance.shapes[c].name}.{instance.classes[k].name})"
             shares[c, k] = program.add_column(name, upper=1.0)
-        terms: list[Term] = [(shares[c, k], 1.0) for c in left_over]
+        terms = plan.share_terms(((c, k) for c in left_over), shares)
         row = f"survival({loss.name}.{instance.classes[k].name})"
         program.add_row(row, [*terms, (plan.served[k], -1.0), (happens, -1.0)], ">=", -1.0)
         quality = _quality_terms(plan, k, shares)
         if quality:
             program.add_row(f"quality({loss.name}.{instance.classes[k].name})", quality, "<=", 0.0)
     for c, shape in enumerate(instance.shapes):
-        busy: list[Term] = [(column, plan.load(c, k)) for (d, k), column in shares.items() if d == c]
+        busy = _busy_terms(plan, c, shares)
         if not busy:
             continue
         room = [(column, -factor) for column, factor in _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens)]
@@ -348,7 +364,7 @@ def define_survival(plan: PlanProgram, loss: Loss) -> None:
             if d == c and plan.load(c, k) < 1.0:
                 left = [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))]
                 name = f"presence({loss.name}.{shape.name}.{instance.classes[k].name})"
-                program.add_row(name, [(column, 1.0), *left], "<=", 0.0)
+                program.add_row(name, [(column, plan.part(c, k)), *left], "<=", 0.0)
 
 
 def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:
@@ -382,7 +398,13 @@ def _quality_terms(plan: PlanProgram, k: int, shares: dict[tuple[int, int], Colu
     worst = max(losses.values(), default=0.0)
     if worst <= limit:
         return []
-    return [(shares[c, k], (loss - limit) / worst) for c, loss in losses.items()]
+    return [(shares[c, k], plan.part(c, k) * (loss - limit) / worst) for c, loss in losses.items()]
+
+
+def _busy_terms(plan: PlanProgram, c: int, shares: Mapping[tuple[int, int], Column]) -> list[Term]:
+    """sum_k D[k]/h[c,k] x[c,k]: copies of c that are busy."""
+    classes = (k for k in plan.instance.served_by(c) if (c, k) in shares)
+    return [(shares[c, k], plan.part(c, k) * plan.load(c, k)) for k in classes]
 
 
 def _gpus(instance: Instance, c: int) -> list[tuple[int, int]]:

@@ -44,8 +44,8 @@ def solve(
     `seconds`, unless the clock stopped the search, which the answer admits. `why_infeasible` seeks the clash where there is
     no plan, which takes longer than to know that there is none.
 
-    Raises `QuestionError` for an unknown method, for limits that make no sense, where `survive` cannot be guarded, and
-    where the method cannot guard any loss.
+    Raises `QuestionError` for an unknown method, for limits that make no sense, for a mix of nothing, where `survive` cannot
+    be guarded, and where the method cannot guard any loss.
     """
     if method not in METHODS:
         raise QuestionError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
@@ -59,6 +59,10 @@ def solve(
     if question.survive and not chosen.guards_losses:
         able = ", ".join(name for name, known in METHODS.items() if known.guards_losses)
         raise QuestionError(f"method {method!r} cannot guard against losses; drop survive or choose one of: {able}")
+    if question.objective == "MaximizeService" and not any(cls.requests_per_second for cls in question.classes):
+        raise QuestionError(
+            "classes: every requests_per_second is 0, so MaximizeService has no mix to multiply; give one class a rate"
+        )
     load()
     stopwatch = Stopwatch(deadline_seconds)
     with collector_waits(deadline_seconds):

@@ -115,6 +115,10 @@ class Instance:
         """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 where it cannot."""
         return self._rates[c].get(k, 0.0)
 
+    def most_rate(self, c: int, k: int) -> float:
+        """Requests/s of class k that all copies of shape c that fit could serve."""
+        return most_capacity(self.shapes[c], self.copies_limit[c]) * self.rate(c, k)
+
     def loss(self, c: int, k: int) -> float:
         """Quality loss of shape c on class k."""
         return self.shapes[c].quality_loss.get(self.classes[k].name, 0.0)
@@ -192,6 +196,7 @@ def instance_of(question: Question, *, prune: bool = True) -> Instance:
             shapes,
             gpus_per_node={pool.name: pool.gpus_per_node for pool in pools},
             kept=frozenset(name for name, count in running.items() if count),
+            moves_count=question.running is not None,
         )
     spare = question.budget_dollars_per_hour - math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in pools)
     nodes_limit = tuple(_affordable_nodes(pool, spare) for pool in pools)

@@ -264,15 +264,15 @@ class _Search:
         plan, start = self._plan, self._start
         if start is None:
             return
-        shares = {
+        parts = {
             pair: start.rates.get(pair, 0.0) / plan.targets[pair[1]] for pair in plan.shares if plan.targets[pair[1]]
         }
-        served = [sum(share for (_, j), share in shares.items() if j == k) for k in range(len(plan.targets))]
+        served = [sum(part for (_, j), part in parts.items() if j == k) for k in range(len(plan.targets))]
         if any(part < least * (1 - 1e-9) for part in served):
             return
         fixed = {column: float(count) for column, count in zip(plan.copies, start.copies, strict=True)}
         fixed |= {column: float(count) for column, count in zip(plan.nodes, start.nodes, strict=True)}
-        fixed |= {plan.shares[pair]: share for pair, share in shares.items()}
+        fixed |= {plan.shares[pair]: part / plan.part(*pair) for pair, part in parts.items()}
         terms = [term for stage in stages for term in stage.terms]
         self._values = plan.program.completed(fixed, terms, self._effort.limits(nodes=START_NODES, part=0.5))
 

@@ -32,6 +32,9 @@ THREADS = 1
 FEASIBILITY_TOLERANCE = 1e-9
 """Absolute, on rows and on integrality; the programs are scaled so that a row's activity is of order 1."""
 
+CONSISTENT = 1e-6
+"""Relative difference within which two ways to compute an objective agree."""
+
 READING_PART = 0.5
 """Reading a solution takes about this part of the time that HiGHS's model took to build."""
 PRESOLVE_PART = 1.0
@@ -53,11 +56,8 @@ Column = NewType("Column", int)
 Row = NewType("Row", str)
 """A row of a `Program`, by the name that it has there."""
 Term = tuple[Column, float]
+Sense = Literal["<=", ">=", "=="]
 Stopped = Literal["proved", "work-limit", "deadline"]
-
-
-class SolverError(RuntimeError):
-    """The solver failed, which is neither a plan nor a proof that there is none."""
 
 
 @functools.cache
@@ -183,7 +183,7 @@ class Program:
         """Columns so far."""
         return len(self._columns)
 
-    def add_row(self, name: str, terms: Iterable[Term], sense: Literal["<=", ">=", "=="], limit: float) -> Row:
+    def add_row(self, name: str, terms: Iterable[Term], sense: Sense, limit: float) -> Row:
         """Add the row `sum(coefficient * column) sense limit`; a row without terms is added only if it cannot hold."""
         expression = self._expression(terms)
         if not len(expression):
@@ -256,7 +256,24 @@ class Program:
                 return Outcome(stopped="deadline")
             highs.setOptionValue("time_limit", left)
         highs.run()
+        failed = str(highs.getModelStatus().name) not in _VERDICTS
+        if failed or (starts and not self._is_consistent(highs)):
+            highs.clearSolver()  # the start too
+            if failed:
+                highs.setOptionValue("presolve", "off")
+            if (left := clock.remaining_seconds()) is not None:
+                highs.setOptionValue("time_limit", left)
+            highs.run()
         return self._outcome(highs, relaxed=relaxed)
+
+    def _is_consistent(self, highs: "highspy.Highs") -> bool:
+        """Whether the point that HiGHS gives has the objective that it tells. HiGHS 1.16, started from a point and with
+        tolerances of 1e-9, now and then gives the start again and tells the objective of the optimum."""
+        told, lp, point = float(highs.getInfo().objective_function_value), highs.getLp(), highs.getSolution().col_value
+        if not (math.isfinite(told) and len(point) == len(lp.col_cost_)):
+            return True
+        found = math.fsum(cost * value for cost, value in zip(lp.col_cost_, point, strict=True)) + lp.offset_
+        return abs(found - told) <= CONSISTENT * max(1.0, abs(told))
 
     def _overrun_seconds(self) -> float:
         columns = len(self._columns)
@@ -265,15 +282,15 @@ class Program:
     def _outcome(self, highs: "highspy.Highs", *, relaxed: bool) -> Outcome:
         """What HiGHS found."""
         verdict = str(highs.getModelStatus().name)
-        infeasible = verdict in ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
+        infeasible = verdict in _INFEASIBLE
         info, found = highs.getInfo(), highs.getSolution()
         empty = verdict == "kModelEmpty"  # no row and no objective uses any column
         proved = empty or verdict == "kOptimal"
         objective = 0.0 if empty else float(info.objective_function_value)
         # A relaxation that was cut short has a point, but its rows need not hold there.
         has_point = proved or (verdict in _LIMITS and not relaxed and math.isfinite(objective))
-        if not (proved or infeasible or verdict in _LIMITS):
-            raise SolverError(f"HiGHS ended with {verdict} on {self._problem.name}")
+        if verdict not in _VERDICTS:  # twice; neither a point nor a proof that there is none
+            return Outcome(stopped="work-limit")
         values: tuple[float, ...] = ()
         costs: tuple[float, ...] = ()
         self._worth_of_rows = []
@@ -365,3 +382,6 @@ _LIMITS: dict[str, Stopped] = {
     "kIterationLimit": "work-limit",
     "kObjectiveTarget": "work-limit",
 }
+_INFEASIBLE = ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
+_VERDICTS = frozenset({"kModelEmpty", "kOptimal", *_INFEASIBLE, *_LIMITS})
+"""Ends that tell something; others are failures of the solver, such as numbers that it cannot cope with."""

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Literal
 
 from servingplan.solve.constraints import PlanProgram
-from servingplan.solve.milp import Column, Program, Term
+from servingplan.solve.milp import FEASIBILITY_TOLERANCE, Column, Program, Sense, Term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,12 @@ class Stage:
 
 
 def hold(program: Program, stage: Stage, value: float, *, slack: float) -> None:
-    """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative."""
-    if stage.sense == "max":
-        program.add_row(f"level({stage.name})", stage.terms, ">=", value - slack * max(abs(value), 1e-2))
-    else:
-        program.add_row(f"level({stage.name})", stage.terms, "<=", value + slack * max(abs(value), 1e-2))
+    """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
+    any, it is no less than what the solver surely tells from nothing."""
+    room = max(slack * max(abs(value), 1e-2), 10 * FEASIBILITY_TOLERANCE) if slack else 0.0
+    sense: Sense
+    sense, limit = (">=", value - room) if stage.sense == "max" else ("<=", value + room)
+    program.add_row(f"level({stage.name})", stage.terms, sense, limit)
 
 
 def service_stages(plan: PlanProgram) -> list[Stage]:

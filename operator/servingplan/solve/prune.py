@@ -17,12 +17,13 @@ def count_dominated(question: Question) -> int:
         question.shapes,
         gpus_per_node={pool.name: pool.gpus_per_node for pool in question.pools},
         kept=frozenset(name for name, count in running.items() if count),
+        moves_count=question.running is not None,
     )
     return len(question.shapes) - len(left)
 
 
 def without_dominated(
-    shapes: Iterable[Shape], *, gpus_per_node: Mapping[str, int], kept: frozenset[str]
+    shapes: Iterable[Shape], *, gpus_per_node: Mapping[str, int], kept: frozenset[str], moves_count: bool
 ) -> tuple[Shape, ...]:
     """The shapes in their order, less those that another one dominates; shapes named in `kept` (running ones) stay.
 
@@ -38,8 +39,8 @@ def without_dominated(
     with it at most what stood for a. Busy copies: y[a] rho[a](y[a]) h[a,k] <= n y[a] rho[b](n y[a] + y[b]) h[b,k], hence
     the traffic of a can be moved to b within its limit, class by class, at no more loss. Dollars do not change.
 
-    Only n = 1 keeps the number of moves from a running fleet, so n > 1 is used only where nothing runs. Of two equal
-    shapes the first stays.
+    Only n = 1 keeps the number of moves from a running fleet, so n > 1 is used only where moves do not count
+    (`moves_count`); they do beside an empty fleet too. Of two equal shapes the first stays.
     """
     candidates = list(shapes)
     neighbours: defaultdict[tuple[str, str], list[Shape]] = defaultdict(list)
@@ -56,7 +57,7 @@ def without_dominated(
             for other in neighbours[shape.model, pool]
             if other is not shape and other.name not in dropped
         )
-        if any(_dominates(other, shape, gpus_per_node, one_for_one=bool(kept)) for other in others):
+        if any(_dominates(other, shape, gpus_per_node, one_for_one=moves_count) for other in others):
             dropped.add(shape.name)
     return tuple(shape for shape in candidates if shape.name not in dropped)
 

@@ -40,7 +40,9 @@ def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: fl
     scale = None
     if question.objective == "MaximizeService":
         scale = values["scale"] = min(served[cls.name] / cls.requests_per_second for cls in instance.classes)
-    levels = [_level(level, values[level.name], found.units[level.name], relative_gap) for level in found.levels]
+    levels = [
+        _level(level, values[level.name], _telling(instance, found, level.name), relative_gap) for level in found.levels
+    ]
     objective = scale if scale is not None else dollars
     told = next((level for level in levels if not level.proved), None)
     own = next((level for level in levels if level.name == ("dollars" if scale is None else "scale")), None)
@@ -177,11 +179,32 @@ def _unserved(instance: Instance, served: Mapping[str, float]) -> dict[str, floa
     return {name: rate for name, rate in missing.items() if rate > 1e-7 * asked[name]}
 
 
-def _level(level: Level, value: float, unit: float, relative_gap: float) -> Level:
-    """The level with its exact value, and a bound from which the solver's rounding is taken."""
+def _telling(instance: Instance, found: Found, name: str) -> float:
+    """Difference of a level below which a bound and a value tell nothing apart, in the level's unit.
+
+    The solver's rounding; and for service, as much of a class as that part of all copies of its quickest shape could serve.
+    With that slack the levels before were held: where a copy serves a class at such a rate that its load hardly shows, the
+    slack alone lets it in.
+    """
+    rounding = ROUNDING * found.units[name]
+    kind, _, priority = name.partition("/priority=")
+    if kind not in ("served-fraction", "served-total"):
+        return rounding
+    let_through = {
+        k: ROUNDING * max((instance.most_rate(c, k) for c in instance.serving(k)), default=0.0)
+        for k, cls in enumerate(instance.classes)
+        if str(cls.priority) == priority
+    }
+    if kind == "served-total":
+        return max(rounding, sum(let_through.values()))
+    return max(rounding, *(rate / instance.classes[k].requests_per_second for k, rate in let_through.items()))
+
+
+def _level(level: Level, value: float, telling: float, relative_gap: float) -> Level:
+    """The level with its exact value; a bound that is no telling distance from it is the value."""
     rises = level.name not in ("dollars", "moves")
     bound = max(level.bound, value) if rises else min(level.bound, value)
-    if abs(bound - value) <= ROUNDING * unit:
+    if abs(bound - value) <= telling:
         bound = value
     largest = max(abs(value), abs(bound))
     gap = abs(bound - value) / largest if largest else 0.0

@@ -14,8 +14,12 @@ from servingplan.solve.milp import Limits, Program
 from servingplan.solve.objective import hold, service_stages
 
 LP = Limits(relative_gap=0.0, nodes=1)
+SLACKS = (0.0, 1e-9)
+"""Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
 FULL = 1e-9
 """A class counts as served in full within this fraction."""
+NOTHING = 1e-12
+"""Parts of a target below this are rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +45,67 @@ def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -
 
 def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
     used = [c for c, count in enumerate(copies) if count]
-    plan = _program(instance, used, copies, targets)
-    values: dict[str, float] = {}
+    targets = _within_reach(instance, used, copies, targets)
+    shares: dict[tuple[int, int], float] = {}
+    for slack in SLACKS:
+        plan = _program(instance, used, copies, targets)
+        point, complete = _point(plan, slack=slack)
+        shares = {(used[c], k): point[column] * plan.part(c, k) for (c, k), column in plan.shares.items() if point}
+        if complete:
+            break
+    rates = _repaired(instance, copies, targets, shares)
+    return Routing(service_values(instance, rates), rates)
+
+
+def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]:
+    """The point of the levels in their order and of the least load then, and whether it was reached: with little slack,
+    rounding may leave nothing of what was held."""
+    reached: dict[str, float] = {}
+    point: tuple[float, ...] = ()
     for stage in service_stages(plan):
-        if stage.redundant(values):
-            values[stage.name] = stage.best
+        if stage.redundant(reached):
+            reached[stage.name] = stage.best
             continue
         outcome = plan.program.optimise(stage.terms, stage.sense, LP, relaxed=True)
-        assert outcome.value is not None, "no traffic at all is always a routing"
-        values[stage.name] = outcome.value * stage.unit
-        hold(plan.program, stage, outcome.value, slack=0.0)
-    load = [(column, plan.load(c, k)) for (c, k), column in plan.shares.items()]
-    outcome = plan.program.optimise(load, "min", LP, relaxed=True)
-    shares = plan.shares.items() if outcome.values else ()
-    found = {(used[c], k): outcome.values[column] for (c, k), column in shares}
-    return Routing(values, _repaired(instance, copies, targets, found))
+        if outcome.value is None:
+            return point, False
+        point = outcome.values
+        reached[stage.name] = outcome.value * stage.unit
+        hold(plan.program, stage, outcome.value, slack=slack)
+    load = [(column, plan.part(c, k) * plan.load(c, k)) for (c, k), column in plan.shares.items()]
+    least = plan.program.optimise(load, "min", LP, relaxed=True).values
+    return least or point, bool(least) or not load
+
+
+def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -> dict[str, float]:
+    """Value of every service level, by its name, of these rates (requests/s by shape and class)."""
+    asked = [cls.requests_per_second for cls in instance.classes]
+    served = [0.0] * len(asked)
+    for (_, k), rate in rates.items():
+        served[k] += rate
+    parts = [rate / want for rate, want in zip(served, asked, strict=True)]
+    if instance.question.objective == "MaximizeService":
+        return {"scale": min(parts)} if parts else {}
+    parts = [1.0 if part > 1.0 - FULL else part for part in parts]
+    values: dict[str, float] = {}
+    for priority in sorted({cls.priority for cls in instance.classes}, reverse=True):
+        members = [k for k, cls in enumerate(instance.classes) if cls.priority == priority]
+        values[f"served-fraction/priority={priority}"] = min(parts[k] for k in members)
+        values[f"served-total/priority={priority}"] = sum(parts[k] * asked[k] for k in members)
+    return values
+
+
+def _within_reach(
+    instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]
+) -> tuple[float, ...]:
+    """The targets, or what these copies could serve of each class if it stood alone where that is less, so that no target is
+    out of all proportion to the copies; under MaximizeService one multiple of the mix."""
+    room = {c: capacity(instance.shapes[c], copies[c]) for c in used}
+    alone = [sum(room[c] * instance.rate(c, k) for c in used) for k in range(len(targets))]
+    if instance.question.objective == "MaximizeService":
+        part = min((most / want for most, want in zip(alone, targets, strict=True) if want), default=1.0)
+        return tuple(min(1.0, part) * want for want in targets) if part else tuple(targets)
+    return tuple(min(most, want) if most else want for most, want in zip(alone, targets, strict=True))
 
 
 def kept_part(
@@ -77,8 +127,7 @@ def kept_part(
     for k, served in enumerate(plan.served):
         plan.program.add_row(f"part({few.classes[k].name})", [(part, 1.0), (served, -1.0)], "<=", 0.0)
     outcome = plan.program.optimise([(part, 1.0)], "max", LP, relaxed=True)
-    assert outcome.value is not None, "no traffic at all is always a routing"
-    return outcome.value
+    return outcome.value or 0.0  # no traffic at all is always a routing
 
 
 def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
@@ -103,7 +152,7 @@ def _repaired(
     instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
 ) -> dict[tuple[int, int], float]:
     """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
-    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > FULL}
+    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > NOTHING}
     for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
         room = capacity(instance.shapes[c], copies[c])

@@ -1,11 +1,12 @@
 """Numbers that are not numbers, empty lists, ratios of a billion inside one question: a clear error or a right answer."""
 
 import math
+import random
 
 import pytest
 from pydantic import ValidationError
 
-from servingplan.model.question import Change, Pool, Question, QuestionError, RequestClass, Shape
+from servingplan.model.question import Change, Pool, Question, QuestionError, RequestClass, Running, Shape
 from servingplan.solve import METHODS, solve
 from servingplan.solve.milp import Limits, Program
 from servingplan.verify import verify
@@ -169,3 +170,141 @@ def test_a_program_in_which_nothing_uses_a_column_has_its_columns_at_their_bound
     program.add_column("idle", lower=2.0, upper=5.0, integer=True)
     outcome = program.optimise([], "max", Limits(relative_gap=0.0, nodes=1), relaxed=relaxed)
     assert (outcome.stopped, outcome.value, outcome.bound, outcome.values) == ("proved", 0.0, 0.0, (2.0,))
+
+
+def two_nodes_are_cheaper_than_three():
+    """The running fleet, with one replica too many, is the start of the search; HiGHS 1.15 proved its 16 $/h best."""
+    shapes = (
+        Shape(
+            name="s0",
+            model="m",
+            gpus={"q": 1},
+            requests_per_second={"k": 26.305817120834465},
+            max_utilization=(0.9, 0.4),
+        ),
+        Shape(name="s1", model="m", gpus={"q": 1}, requests_per_second={"l": 3.135232278781506}, max_copies=2),
+        Shape(
+            name="s2",
+            model="m",
+            gpus={"q": 1},
+            requests_per_second={"k": 19.395944323947774, "l": 0.4825849660514882},
+            quality_loss={"l": 0.02},
+        ),
+        Shape(
+            name="s3",
+            model="m",
+            gpus={"p": 4},
+            requests_per_second={"l": 6.266630664384691},
+            quality_loss={"l": 0.02},
+            max_utilization=(0.9, 0.4),
+        ),
+    )
+    return Question(
+        objective="MinimizeCost",
+        budget_dollars_per_hour=20.0,
+        pools=(
+            Pool(name="p", gpus_per_node=6, dollars_per_node_hour=2.0, max_nodes=3),
+            Pool(name="q", gpus_per_node=1, dollars_per_node_hour=5.0, min_nodes=1, max_nodes=2),
+        ),
+        classes=(
+            RequestClass(name="k", model="m", requests_per_second=4.403095614601145, quality_loss_limit=0.01),
+            RequestClass(name="l", model="m", requests_per_second=1.8231498157527486, quality_loss_limit=0.01),
+            RequestClass(name="n", model="n", requests_per_second=2.859079099029917, priority=10),
+        ),
+        shapes=shapes,
+        running=Running(replicas={"s1": 1, "s2": 1, "s3": 1}),
+    )
+
+
+@pytest.mark.parametrize("method", ["exact", "anytime"])
+def test_a_start_is_not_proved_best_where_another_plan_is_cheaper(method):
+    asked = two_nodes_are_cheaper_than_three()
+    answer = solve(asked, method=method)
+    assert verify(asked, answer) == ()
+    assert (answer.status, answer.dollars_per_hour) == ("Optimal", 10.0)
+
+
+def test_a_point_that_does_not_have_the_objective_that_is_told_is_not_believed():
+    """Seed of a question where HiGHS 1.16 gave the start and told the optimum."""
+    asked = random_question(5002)
+    answer = solve(asked)
+    assert verify(asked, answer) == ()
+    assert (answer.status, answer.dollars_per_hour) == ("Optimal", 1.0)
+
+
+def far_apart(objective, low, high):
+    """Two classes of one model at rates so far apart, and shapes that are quick at one or at the other."""
+    classes = (
+        {**CLASS, "name": "few", "requests_per_second": low},
+        {**CLASS, "name": "many", "requests_per_second": high},
+    )
+    shapes = (
+        {**SHAPE, "name": "a", "requests_per_second": {"few": 3 * low, "many": high / 5}},
+        {**SHAPE, "name": "b", "gpus": {"p": 2}, "requests_per_second": {"few": high, "many": low}},
+        {**SHAPE, "name": "c", "gpus": {"p": 4}, "requests_per_second": {"few": 7 * low, "many": high / 2}},
+    )
+    return question(objective, classes=classes, shapes=shapes, pools=({**POOL, "gpus_per_node": 8, "max_nodes": 4},))
+
+
+@pytest.mark.parametrize("method", ["exact", "anytime"])
+@pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
+@pytest.mark.parametrize("exponent", [3, 6, 9])
+def test_shapes_whose_rates_for_two_classes_are_far_apart(method, objective, exponent):
+    asked = far_apart(objective, 10.0**-exponent, 10.0**exponent)
+    answer = solve(asked, method=method)
+    assert verify(asked, answer) == ()
+    assert answer.status == "Optimal"
+    assert answer.rates
+    assert answer.unserved == {}
+
+
+@pytest.mark.parametrize("method", ["exact", "anytime"])
+@pytest.mark.parametrize("seed", [1321, 1532, 1615, 1769])
+def test_the_slack_of_one_level_is_no_gap_of_the_next(method, seed):
+    """Without the slack nothing is left for the lower priority; with it, a class that takes hardly any of a copy got in."""
+    asked = spread(random_question(seed, most_nodes=3, most_shapes=4), seed + 1)
+    answer = solve(asked, method=method, relative_gap=0.0, why_infeasible=False)
+    assert verify(asked, answer) == ()
+    assert (answer.status, answer.stopped) == ("Optimal", "proved")
+
+
+def spread(asked, seed):
+    """The question with rates that differ by up to 10^10."""
+    r = random.Random(seed)
+    factor = {cls.name: 10 ** r.uniform(-5, 5) for cls in asked.classes}
+    classes = tuple(
+        cls.model_copy(update={"requests_per_second": cls.requests_per_second * factor[cls.name]})
+        for cls in asked.classes
+    )
+    shapes = []
+    for shape in asked.shapes:
+        rates = {
+            name: rate * (factor[name] if r.random() < 0.7 else 10 ** r.uniform(-5, 5))
+            for name, rate in shape.requests_per_second.items()
+        }
+        shapes.append(shape.model_copy(update={"requests_per_second": rates}))
+    return asked.model_copy(update={"classes": classes, "shapes": tuple(shapes)})
+
+
+@pytest.mark.parametrize("method", ["exact", "anytime"])
+def test_moves_from_an_empty_fleet_count(method):
+    """Two small replicas cost what one large one does, and take one move more."""
+    shapes = (
+        {**SHAPE, "name": "small", "requests_per_second": {"k": 2.0}},
+        {**SHAPE, "name": "large", "gpus": {"p": 4}, "requests_per_second": {"k": 7.0}},
+    )
+    asked = question(
+        classes=({**CLASS, "requests_per_second": 4.0},), shapes=shapes, pools=({**POOL, "gpus_per_node": 8},)
+    ).model_copy(update={"running": Running()})
+    answer = solve(asked, method=method)
+    assert (answer.status, answer.replicas) == ("Optimal", {"large": 1})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mix_of_nothing_is_refused_by_name(method):
+    asked = question("MaximizeService")
+    nothing = asked.model_copy(
+        update={"classes": tuple(cls.model_copy(update={"requests_per_second": 0.0}) for cls in asked.classes)}
+    )
+    with pytest.raises(QuestionError, match="requests_per_second"):
+        solve(nothing, method=method)
