@@ -36,6 +36,7 @@ from servingplan.emulate.pacer import Clock, Pacer
 from servingplan.errors import NotFound
 from servingplan.gateway.folder import Folder
 from servingplan.kube import PODS
+from servingplan.render import flags
 
 Json = dict[str, Any]
 
@@ -177,7 +178,8 @@ class EmulatedKubelet:
             await going.wait()
             await self._gateway_lets_go(options.host, copy.port)
             await asyncio.sleep(self._prestop_seconds)
-            self.cut += not await copy.live.drain(self._options.drain_seconds)
+            told = flags.read(pod["spec"]["containers"][0]["args"]).value(flags.SHUTDOWN_TIMEOUT)
+            self.cut += not await copy.live.drain(told or 0)
             await asyncio.sleep(0.1)  # the last answers are on their way
             await asyncio.to_thread(self._remove, name)
             self.stopped += 1
@@ -196,14 +198,18 @@ class EmulatedKubelet:
 
     def _shape(self, pod: Json) -> Shape:
         container = pod["spec"]["containers"][0]
-        arguments = dict(item.removeprefix("--").split("=", 1) for item in container["args"])
+        told = flags.read(container["args"]).values
         return shape(
-            model=arguments["model"],
-            served_model_names=(arguments["served-model-name"],),
+            model=told["--model"],
+            served_model_names=(told["--served-model-name"],),
             gpu=next(self._gpus[value] for value in pod["spec"]["nodeSelector"].values() if value in self._gpus),
-            tensor_parallel=int(arguments["tensor-parallel-size"]),
-            pipeline_parallel=int(arguments["pipeline-parallel-size"]),
-            max_model_len=int(arguments["max-model-len"]),
+            tensor_parallel=int(told["--tensor-parallel-size"]),
+            pipeline_parallel=int(told["--pipeline-parallel-size"]),
+            max_model_len=told["--max-model-len"],
+            max_num_seqs=told["--max-num-seqs"],
+            max_num_batched_tokens=told["--max-num-batched-tokens"],
+            memory_fraction=told["--gpu-memory-utilization"],
+            kv_cache_dtype=told["--kv-cache-dtype"],
         )
 
     def _set_status(self, name: str, status: Json) -> None:

@@ -38,6 +38,7 @@ def model(
         "classes": [{"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": f"{rate:g}"}],
         "engine": {
             "image": image,
+            "version": "0.18.0",  # the first that can be told to let running requests finish
             "startupSeconds": startup_seconds,
             "podTemplate": {"metadata": {"annotations": annotations}},
         },

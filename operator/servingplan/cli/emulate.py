@@ -50,6 +50,15 @@ def emulate(
     gpu_memory_utilization: Annotated[float, typer.Option(rich_help_panel=_ENGINE)] = 0.9,
     kv_cache_dtype: Annotated[str, typer.Option(rich_help_panel=_ENGINE)] = "auto",
     quantization: Annotated[str | None, typer.Option("--quantization", "-q", rich_help_panel=_ENGINE)] = None,
+    shutdown_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar=ENVIRONMENT + "SHUTDOWN_TIMEOUT",
+            min=0,
+            help="Seconds that running requests get after SIGTERM; 0: they are cut at once.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = 0.0,
     host: Annotated[str, typer.Option(envvar=ENVIRONMENT + "HOST", rich_help_panel=_ENGINE)] = "0.0.0.0",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.", rich_help_panel=_ENGINE)] = 8000,
     gpu: Annotated[
@@ -87,15 +96,6 @@ def emulate(
     startup_seconds: Annotated[
         float, typer.Option(envvar=ENVIRONMENT + "STARTUP_SECONDS", min=0, rich_help_panel=_EMULATOR)
     ] = 0.0,
-    drain_seconds: Annotated[
-        float,
-        typer.Option(
-            envvar=ENVIRONMENT + "DRAIN_SECONDS",
-            min=0,
-            help="Longest time that running requests get after SIGTERM.",
-            rich_help_panel=_EMULATOR,
-        ),
-    ] = 300.0,
     output_tokens: Annotated[
         int,
         typer.Option(
@@ -165,7 +165,7 @@ def emulate(
         host=host,
         speed=speed,
         startup_seconds=startup_seconds,
-        drain_seconds=drain_seconds,
+        shutdown_seconds=shutdown_timeout,
         default_output_tokens=output_tokens,
     )
     status = asyncio.run(

@@ -36,7 +36,8 @@ class Options:
     host: str = "127.0.0.1"
     speed: float = 1.0
     startup_seconds: float = 0.0
-    drain_seconds: float = 300.0
+    shutdown_seconds: float = 0.0
+    """Time that running requests get when the process is told to end, as vLLM's ``--shutdown-timeout``; 0: none."""
     default_output_tokens: int = 128
 
 
@@ -150,8 +151,8 @@ class Emulation:
         await self._stack.aclose()
 
     async def drain(self) -> bool:
-        """Take no more requests and wait for those that run; whether all came to their end in time."""
-        done = await asyncio.gather(*(copy.live.drain(self._options.drain_seconds) for copy in self.copies))
+        """Take no more requests and give those that run their time; whether all came to their end."""
+        done = await asyncio.gather(*(copy.live.drain(self._options.shutdown_seconds) for copy in self.copies))
         return all(done)
 
 
@@ -191,7 +192,7 @@ async def serve(
             _log.error("crashed, as it was asked to")
             logging.shutdown()
             os._exit(CRASHED)  # abruptly: that is what a crash is
-        _log.info("draining, %g s at most", options.drain_seconds)
+        _log.info("draining, %g s at most", options.shutdown_seconds)
         await _first([emulation.drain(), hurry.wait()])
     return 0
 

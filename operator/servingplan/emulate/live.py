@@ -195,7 +195,7 @@ class LiveEngine:
         return {"passes": lag.count, "meanLagSeconds": lag.mean, "intervalSeconds": self._pacer.interval_seconds}
 
     async def drain(self, limit_seconds: float) -> bool:
-        """Take no more requests and wait for those that run, ``limit_seconds`` engine seconds at most.
+        """Take no more requests and wait for those that run, ``limit_seconds`` engine seconds at most; cut the others.
 
         Returns whether all of them came to their end.
         """
@@ -204,9 +204,12 @@ class LiveEngine:
         self.state = State.DRAINING
         self._forget_timers()
         self._note_empty()
+        if self._empty.is_set():
+            return True
         try:
             await asyncio.wait_for(self._empty.wait(), limit_seconds / self._pacer.clock.speed)
         except TimeoutError:
+            self._cut()
             return False
         return True
 

@@ -1,5 +1,6 @@
 """The command as a process: the arguments of a rendered Deployment, SIGTERM, and a crash."""
 
+import http.client
 import json
 import os
 import signal
@@ -93,6 +94,17 @@ def test_a_rendered_replica_runs_and_its_stream_survives_sigterm(tmp_path, rende
     assert "ignored: --enable-prefix-caching" in log
     assert "Llama-3.1-8B fp8 on 2x1 L40S" in log
     assert "at most 64 sequences" in log
+
+
+@pytest.mark.slow
+def test_without_time_to_finish_a_stream_is_cut_at_sigterm(tmp_path):
+    with emulator(tmp_path, "--model=llama-3.1-8b", "--gpu=L40S") as (process, port):
+        with post(port, "/v1/completions", {"prompt": "abcd", "max_tokens": 8000, "stream": True}) as stream:
+            stream.readline()
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                stream.read()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow

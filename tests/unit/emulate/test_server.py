@@ -248,7 +248,7 @@ async def test_slow_start(emulate):
 
 
 async def test_drain_lets_streams_finish_and_takes_nothing_new(emulate):
-    async with emulate(options=Options(speed=100.0, drain_seconds=1e5)) as client:
+    async with emulate(options=Options(speed=100.0, shutdown_seconds=1e5)) as client:
         await client.crawl(factor=1000)
         async with client.chat(max_tokens=600, stream=True) as response:
             await client.until(lambda: client.live.engine.running == 1)
@@ -263,9 +263,14 @@ async def test_drain_lets_streams_finish_and_takes_nothing_new(emulate):
             assert await drain
 
 
-async def test_drain_ends_at_its_limit(emulate):
-    async with emulate(options=Options(drain_seconds=0.05)) as client, client.chat(max_tokens=4000, stream=True):
-        assert not await client.emulation.drain()
+@pytest.mark.parametrize("shutdown_seconds", [0.0, 0.05])
+async def test_what_runs_beyond_its_time_is_cut_when_the_engine_stops(emulate, shutdown_seconds):
+    async with emulate(options=Options(speed=1.0, shutdown_seconds=shutdown_seconds)) as client:
+        await client.crawl(factor=1000)
+        async with client.chat(max_tokens=4000, stream=True) as response:
+            assert not await client.emulation.drain()
+            with pytest.raises(aiohttp.ClientError):
+                await events(response)
 
 
 async def test_it_fails_as_it_is_asked_to(emulate):
