@@ -111,6 +111,7 @@ def replica_template(
         pod["volumes"] = volumes
     template = merge({"metadata": {}, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus)
+    _check_weights(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)
     return canonical
 
@@ -208,21 +209,39 @@ def owner_reference(plan: PlanObject) -> Json:
     }
 
 
-def merge(base: Any, over: Any) -> Any:
-    """``over`` merged into ``base``: maps by key, lists of named items by name, other lists appended."""
+_MERGE_KEYS: dict[str, tuple[str, ...]] = {
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "ports": ("containerPort", "protocol"),
+}
+"""Fields that tell the items of a list apart where it is not ``name``: ``x-kubernetes-patch-merge-key`` and
+``x-kubernetes-list-map-keys`` of the API's types (kubernetes/api core/v1/types.go)."""
+_DEFAULTS = {"protocol": "TCP"}
+"""Of key fields that may be left out."""
+
+
+def merge(base: Any, over: Any, field: str = "") -> Any:
+    """``over`` merged into ``base``: maps by key, lists of items by the key that Kubernetes merges ``field`` by, other
+    lists appended."""
     if isinstance(base, dict) and isinstance(over, dict):
         merged_map = {**base}
         for key, value in over.items():
-            merged_map[key] = merge(base[key], value) if key in base else value
+            merged_map[key] = merge(base[key], value, key) if key in base else value
         return merged_map
     if isinstance(base, list) and isinstance(over, list):
-        if all(isinstance(item, dict) and "name" in item for item in [*base, *over]):
-            merged = {item["name"]: item for item in base}
+        keys = _MERGE_KEYS.get(field, ("name",))
+        if all(isinstance(item, dict) and keys[0] in item for item in [*base, *over]):
+            merged = {_identity(item, keys): item for item in base}
             for item in over:
-                merged[item["name"]] = merge(merged.get(item["name"], {}), item)
+                identity = _identity(item, keys)
+                merged[identity] = merge(merged.get(identity, {}), item)
             return list(merged.values())
         return base + [item for item in over if item not in base]
     return over
+
+
+def _identity(item: Json, keys: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(str(item.get(key, _DEFAULTS.get(key))) for key in keys)
 
 
 def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
@@ -268,6 +287,24 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int) -> 
         if _within(pod, "nodeSelector", key) != value:
             raise InputError(
                 f"{field}.spec.nodeSelector", pod.get("nodeSelector"), f"the plan decides the pool; remove {key}"
+            )
+
+
+def _check_weights(model: Model, volumes: list[Json], mounts: list[Json], template: Json) -> None:
+    """The volume of the weights, and where the engine finds it, stay as the plan renders them."""
+    pod = template["spec"]
+    engine = next(item for item in pod["containers"] if item["name"] == "engine")
+    field = f"spec.models[{model.name}].engine.podTemplate.spec"
+    for ours in (item for item in volumes if item["name"] == "weights"):
+        found = next((item for item in pod["volumes"] if item.get("name") == "weights"), None)
+        if found != ours:
+            raise InputError(f"{field}.volumes[weights]", found, "is the volume of the weights; choose another name")
+    for ours in (item for item in mounts if item["name"] == "weights"):
+        path = ours["mountPath"]
+        found = next((item for item in engine["volumeMounts"] if item.get("mountPath") == path), None)
+        if found != ours:
+            raise InputError(
+                f"{field}.containers[engine].volumeMounts", found, f"{path} holds the weights; choose another mountPath"
             )
 
 

@@ -1,7 +1,7 @@
 """Which replicas may leave now.
 
 A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
-model's planned rate, or, in steps of one node, when the plan cannot come true otherwise: it costs more than the budget,
+planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs more than the budget,
 or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
 
 Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
@@ -101,14 +101,15 @@ def departures(
         else:
             waiting.append(pod)
     drain: list[tuple[Pod, str]] = []
-    ready_rate = _ready_rates(world, facts)
+    remaining = [
+        pod for pod in world.pods if pod.deployment in facts and pod.reachable and pod.draining_since is None
+    ]
     planned_rate = _planned_rates(fleet)
     for pod in list(waiting):
-        model = facts[pod.deployment or ""].model
-        share = _share(pod, facts) if pod.reachable else 0.0
-        if ready_rate[model] - share >= planned_rate.get(model, 0.0) * (1 - 1e-6):
-            ready_rate[model] -= share
-            drain.append((pod, "what else is ready carries the planned rate"))
+        others = [other for other in remaining if other.uid != pod.uid]
+        if _carried_without(pod, others, facts, planned_rate):
+            remaining = others
+            drain.append((pod, "what else is ready carries the planned rate of each class"))
             waiting.remove(pod)
     if spend > budget + CENT:
         drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
@@ -162,19 +163,39 @@ def _share(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> float:
     return math.fsum(facts[pod.deployment or ""].planned.values())
 
 
-def _ready_rates(world: Observation, facts: Mapping[str, ReplicaFacts]) -> dict[str, float]:
-    rates: dict[str, float] = defaultdict(float)
-    for pod in world.pods:
-        if pod.deployment is not None and pod.deployment in facts and pod.reachable and pod.draining_since is None:
-            rates[facts[pod.deployment].model] += _share(pod, facts)
-    return rates
-
-
-def _planned_rates(fleet: Fleet) -> dict[str, float]:
-    rates: dict[str, float] = defaultdict(float)
+def _planned_rates(fleet: Fleet) -> dict[tuple[str, str], float]:
+    """Requests/s of the plan by model and class."""
+    rates: dict[tuple[str, str], float] = defaultdict(float)
     for item in fleet.replica_sets:
-        rates[item.model] += math.fsum(item.planned.values())
+        for name, rate in item.planned.items():
+            rates[item.model, name] += rate
     return rates
+
+
+def _carried_without(
+    pod: Pod,
+    others: list[Pod],
+    facts: Mapping[str, ReplicaFacts],
+    planned: Mapping[tuple[str, str], float],
+) -> bool:
+    """Whether each class that the replica serves is carried by the other ready replicas when it is gone: in full where
+    the replica was planned for the class, and by some replica that can where it only stands in for absent ones."""
+    if not pod.reachable:
+        return True
+    own = facts[pod.deployment or ""]
+    peers = [facts[other.deployment or ""] for other in others if facts[other.deployment or ""].model == own.model]
+    for (model, name), rate in planned.items():
+        if model != own.model or rate <= 0:
+            continue
+        carried = math.fsum(peer.planned.get(name, 0.0) for peer in peers)
+        if own.planned.get(name, 0.0) > 0:
+            if carried < rate * (1 - 1e-6):
+                return False
+        elif own.capacity.get(name, 0.0) > 0 and not any(
+            peer.planned.get(name, 0.0) > 0 or peer.capacity.get(name, 0.0) > 0 for peer in peers
+        ):
+            return False
+    return True
 
 
 def _until_within_budget(

@@ -292,3 +292,40 @@ def test_merging_joins_maps_named_items_and_other_lists():
         "plain": [1, 2, 3],
         "gone": None,
     }
+
+
+def mounts_of(**more):
+    engine = pod_template(volumeMounts=more.pop("mounts"))["podTemplate"]["spec"]["containers"]
+    made = template(
+        variant={"source": "pvc://claim/models"},
+        engine={"podTemplate": {"spec": {"containers": engine, **more}}},
+    )
+    return engine_of(made)["volumeMounts"]
+
+
+def test_two_mounts_of_one_volume_are_two_mounts():
+    mounts = [{"name": "data", "mountPath": "/a"}, {"name": "data", "mountPath": "/b", "subPath": "b"}]
+    found = mounts_of(mounts=mounts, volumes=[{"name": "data", "emptyDir": {}}])
+    assert [item["mountPath"] for item in found if item["name"] == "data"] == ["/a", "/b"]
+
+
+def test_another_mount_of_the_weights_leaves_them_where_the_engine_reads_them():
+    found = mounts_of(mounts=[{"name": "weights", "mountPath": "/also", "readOnly": True}])
+    assert [item["mountPath"] for item in found if item["name"] == "weights"] == ["/weights", "/also"]
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"mounts": [], "volumes": [{"name": "weights", "emptyDir": {}}]}, r"volumes\[weights\]"),
+        ({"mounts": [{"name": "x", "mountPath": "/weights"}], "volumes": [{"name": "x", "emptyDir": {}}]}, "mountPath"),
+    ],
+)
+def test_nothing_takes_the_place_of_the_weights(more, field):
+    with pytest.raises(InputError, match=field):
+        mounts_of(**more)
+
+
+def test_ports_are_told_apart_by_their_number():
+    ports = engine_of(template(engine=pod_template(ports=[{"containerPort": 9090}])))["ports"]
+    assert [item["containerPort"] for item in ports] == [8000, 9090]

@@ -140,3 +140,38 @@ def test_a_time_that_cannot_be_read_is_long_ago():
     assert seconds_since("yesterday", NOW) == float("inf")
     assert seconds_since(None, NOW) == float("inf")
     assert seconds_since("2026-01-01T00:59:00Z", NOW) == 60
+
+
+def facts_by_class(planned, capacity=None):
+    return facts().model_copy(update={"planned": planned, "capacity": capacity or planned})
+
+
+def test_a_class_keeps_its_replicas_while_those_planned_for_it_are_away():
+    """Others of the model carry as much in total, but not this class."""
+    old, chat = pod("old", "n1", of="old"), pod("chat", "n2", of="chat")
+    plan = fleet(
+        replica_set("chat").model_copy(update={"planned": {"chat": 5.0}}),
+        replica_set("long").model_copy(update={"planned": {"long": 2.0}}),
+    )
+    known = {
+        "old": facts_by_class({"long": 2.0, "chat": 1.0}),
+        "chat": facts_by_class({"chat": 8.0}),
+        "long": facts_by_class({"long": 2.0}),
+    }
+    assert drained(leave(old, chat, surplus=[old], the_fleet=plan, the_facts=known)) == []
+    new = pod("new", "n3", of="long")
+    assert drained(leave(old, chat, new, surplus=[old], the_fleet=plan, the_facts=known)) == ["old"]
+
+
+def test_the_last_replica_that_can_take_a_class_stays_also_where_it_was_planned_for_others():
+    old, chat = pod("old", "n1", of="old"), pod("chat", "n2", of="chat")
+    plan = fleet(
+        replica_set("chat").model_copy(update={"planned": {"chat": 5.0}}),
+        replica_set("long").model_copy(update={"planned": {"long": 2.0}}),
+    )
+    known = {
+        "old": facts_by_class({"chat": 1.0}, {"chat": 1.0, "long": 0.5}),
+        "chat": facts_by_class({"chat": 8.0}),
+        "long": facts_by_class({"long": 2.0}),
+    }
+    assert drained(leave(old, chat, surplus=[old], the_fleet=plan, the_facts=known)) == []
