@@ -9,13 +9,14 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from servingplan.answering import RememberedSolve
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
 from servingplan.decide import decide, publish
-from servingplan.deciding.retirement import overdue, retire
+from servingplan.deciding.retirement import Retirement, retire
 from servingplan.deciding.turn import Solve
 from servingplan.errors import ApiError, NotFound
 from servingplan.explaining import Explainer
@@ -25,12 +26,13 @@ from servingplan.metrics.samples import samples, trigger
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Observation
-from servingplan.observe.cluster import Reader
+from servingplan.model.world import Observation, PlanObject
+from servingplan.observe.cluster import Reader, plan_of, read_clock
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.status.conclude import conclude
-from servingplan.status.events import Event, events
+from servingplan.status.events import Event, events, retirement_events
+from servingplan.status.exceptional import retiring, turn_failed
 
 log = logging.getLogger("servingplan")
 
@@ -78,9 +80,13 @@ class Turns:
         self._name = name
 
     async def take(self) -> TurnReport:
-        """One turn. Raises ``ApiError`` only where the plan itself cannot be read or its status not be written."""
+        """One turn. What it raises has been told in the status, where that can be written."""
         with self._explainer.turn(), self.metrics.turn():
-            report = await self._take()
+            try:
+                report = await self._take()
+            except Exception as error:
+                await asyncio.to_thread(self._tell_failure, error)
+                raise
         if report.world is None or report.decision is None or report.writes:
             return report
         if not self._explainer.begin(report.world, report.decision):
@@ -121,17 +127,23 @@ class Turns:
     async def retire(self) -> TurnReport:
         """One step of the retirement of a plan that is being deleted; ``gone`` when nothing is left to do."""
         with self.metrics.turn():
-            return await self._retire()
+            try:
+                return await self._retire()
+            except Exception as error:
+                await asyncio.to_thread(self._tell_failure, error)
+                raise
 
     async def _retire(self) -> TurnReport:
         world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
         if world is None:
             return TurnReport(gone=True)
-        decision, done = retire(world)
+        step = retire(world)
+        decision = step.decision
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
         self._tell(world, decision, outcome)
+        await asyncio.to_thread(self._report_retirement, world, step, outcome)
         # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
-        if done and (not outcome.refused or overdue(world)):
+        if step.done and (not outcome.refused or step.late):
             spec, _ = effective_spec(world.plan.spec, read_record(world))
             if spec is not None and spec.deletion_policy == "Retain":
                 await asyncio.to_thread(self._writer.disown, world)
@@ -201,35 +213,56 @@ class Turns:
         status = conclude(world, decision, outcome, self._explainer.of(decision))
         self._tell(world, decision, outcome, status.conditions)
         posted = events(world, decision, outcome, status)
-        writes = 0
-        wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if wanted != world.plan.status:
-            manifest = {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "metadata": {"name": world.plan.name, "namespace": world.plan.namespace, "uid": world.plan.uid},
-                "status": wanted,
-            }
-            self._api.apply(PLANS, manifest, manager=names.STATUS_MANAGER, force=True, subresource="status")
-            writes += 1
+        writes = self._write_status(world.plan, status.model_dump(mode="json", by_alias=True, exclude_none=True))
         for event in posted:
             writes += self._post(event, world)
         return writes
 
+    def _report_retirement(self, world: Observation, step: Retirement, outcome: Outcome) -> None:
+        """Status and Events of a step; the status holds the clock, so a step that cannot write it is taken again."""
+        self._write_status(world.plan, retiring(world.plan, step, world.now))
+        for event in retirement_events(world, step, outcome):
+            self._post(event, world)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """That the turn failed, in the plan's status. A status that cannot be written either is only logged."""
+        try:
+            plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
+            self._write_status(plan, turn_failed(plan, error, read_clock()))
+        except Exception as other:
+            log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
+
+    def _write_status(self, plan: PlanObject, wanted: dict[str, Any]) -> int:
+        """Whole, and only where it differs."""
+        if wanted == plan.status:
+            return 0
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": plan.name, "namespace": plan.namespace, "uid": plan.uid},
+            "status": wanted,
+        }
+        self._api.apply(PLANS, manifest, manager=names.STATUS_MANAGER, force=True, subresource="status")
+        return 1
+
     def _post(self, event: Event, world: Observation) -> int:
         """Events are news, not state: one that cannot be posted is only logged."""
         plan = world.plan
+        about = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": plan.name,
+            "namespace": plan.namespace,
+            "uid": plan.uid,
+        }
+        if event.about == "namespace":
+            # With its own namespace, though it has none: the API server wants the Event's and its object's to be equal.
+            about = {"apiVersion": "v1", "kind": "Namespace", "name": plan.namespace, "namespace": plan.namespace}
         manifest = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"generateName": f"{plan.name}.", "namespace": plan.namespace},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": plan.name,
-                "namespace": plan.namespace,
-                "uid": plan.uid,
-            },
+            "involvedObject": about,
             "type": event.type,
             "reason": event.reason,
             "message": event.message[:1024],

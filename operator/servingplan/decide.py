@@ -6,6 +6,7 @@ and the command line call the same two functions, so neither can drift from the 
 
 from __future__ import annotations
 
+import logging
 import math
 
 from servingplan.api.v1alpha1 import PlanSpec
@@ -23,21 +24,29 @@ from servingplan.deciding.turn import Solve, Turn, seconds_between
 from servingplan.demand.adopt import Demand, at_rates, choose
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
+from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.measured import rows_of
-from servingplan.planning.pools import read_pools
-from servingplan.planning.record import effective_spec, read_record, spec_in_force, with_left_pools
+from servingplan.planning.pools import Pool, read_pools
+from servingplan.planning.record import effective_spec, read_record, record_problem, spec_in_force, with_left_pools
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.steps.growth import total_spend
 from servingplan.steps.next import next_step, ready_replicas
+
+log = logging.getLogger("servingplan")
+
+NEEDED_FOR_WEIGHTS = frozenset({"pods", "EndpointSlices", "ConfigMaps", "Deployments", "HTTPRoutes"})
+"""Sources without which weights stay as they are; without nodes a pod's own word counts."""
+SPARED = frozenset({"other plans", "the LeaderWorkerSet API"})
+"""Sources without which a turn goes on: they only tell of prices that disagree, and of what this version cannot use."""
 
 
 def publish(world: Observation) -> tuple[AnyAction, ...]:
     """Weights over what is ready now, by the plan in force. Needs no solver."""
     record = read_record(world)
     spec, _ = effective_spec(world.plan.spec, record)
-    if spec is None or record.fleet is None or world.failures:
+    if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
     fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
@@ -59,9 +68,13 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
     spec, errors = effective_spec(world.plan.spec, record)
     for error in errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
-    if world.failures:
-        for failure in world.failures:
-            turn.find("InventoryAvailable", failure.reason, failure.message)
+    for failure in world.failures:
+        spared = failure.source in SPARED
+        turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared)
+    if any(failure.source not in SPARED for failure in world.failures):
+        return turn.standstill()
+    if problem := record_problem(world):
+        turn.find("PlanSolved", "RecordUnreadable", problem)
         return turn.standstill()
     if spec is None:
         return Decision(findings=tuple(turn.findings))
@@ -83,7 +96,7 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         turn.findings.append(demand.finding)
     if not frozen:
         measured = at_rates(spec, demand.rates) if demand is not None else spec
-        planned, frozen = replan(turn, measured, pools, solve)
+        planned, frozen = _replanned(turn, measured, pools, solve)
         planned = planned.model_copy(update={"demand": demand.adopted if demand is not None else None})
         record = with_left_pools(planned, record, world)
     in_use = _in_use(spec, demand)
@@ -137,6 +150,22 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         ready=dict(step.ready),
         wake_in_seconds=min((seconds for seconds in due if seconds is not None), default=None),
     )
+
+
+def _replanned(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
+    """As ``replan``; whatever is raised there is told, and what runs is looked after as before."""
+    try:
+        return replan(turn, spec, pools, solve)
+    except Exception as error:
+        log.exception("%s could not be planned", turn.world.plan.key)
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        turn.find(
+            "PlanSolved",
+            "SolverError",
+            f"no plan could be made: {text}; what runs is kept. If the spec looks right to you, report this with the output of "
+            "`servingplan world`",
+        )
+        return turn.record, True
 
 
 def _in_use(spec: PlanSpec, demand: Demand | None) -> tuple[ClassDemand, ...]:

@@ -30,6 +30,9 @@ class InputError(ServingPlanError):
 class ApiError(ServingPlanError):
     """The API server answered with an error, or did not answer (``status`` 0)."""
 
+    retry_after_seconds: float | None = None
+    """How long the API server asked to be left alone, where it did."""
+
     def __init__(self, status: int, reason: str, message: str) -> None:
         self.status = status
         self.reason = reason

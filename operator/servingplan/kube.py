@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +28,10 @@ WATCH_SECONDS = 240
 """A watch is begun anew this often, so that one that went silent is not relied on for long."""
 FOLLOW_SECONDS = 60
 """The same for what has nobody else to notice."""
+
+RETRY_SECONDS = 4.0
+"""How long a request is tried again within a turn when the API server is busy or away for a moment."""
+FIRST_RETRY_PAUSE_SECONDS = 0.1
 
 Json = dict[str, Any]
 
@@ -299,16 +304,48 @@ class Kube:
             headers["Content-Type"] = content_type
             data = json.dumps(body).encode()
         url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        end = time.monotonic() + RETRY_SECONDS
+        pause = FIRST_RETRY_PAUSE_SECONDS
+        while True:
+            try:
+                return self._request_once(method, url, data, headers, f"{method} {path}")
+            except ApiError as error:
+                wait = max(pause, error.retry_after_seconds or 0.0)
+                if not _is_transient(error, method) or time.monotonic() + wait > end:
+                    raise
+            time.sleep(wait)
+            pause *= 2
+
+    def _request_once(self, method: str, url: str, data: bytes | None, headers: dict[str, str], request: str) -> Json:
         try:
             response = self._pool.request(
                 method, url, body=data, headers=headers, timeout=self._timeout_seconds, retries=False
             )
         except urllib3.exceptions.HTTPError as error:
-            raise ApiError(0, "Unreachable", f"{method} {path}: {error}") from error
+            raise ApiError(0, "Unreachable", f"{request}: {error}") from error
         if response.status >= 300:
-            raise _error_of(response.status, response.data, f"{method} {path}")
+            error = _error_of(response.status, response.data, request)
+            error.retry_after_seconds = _seconds(response.headers.get("Retry-After"))
+            raise error
         parsed: Json = json.loads(response.data) if response.data else {}
         return parsed
+
+
+def _is_transient(error: ApiError, method: str) -> bool:
+    """Whether the same request may do better in a moment, and may be sent twice.
+
+    429 was not begun. 500 is left out: admission and storage errors mostly stay. A POST that may have been carried out is
+    not sent again; PATCH and DELETE of ours are the same when repeated.
+    """
+    return error.status == 429 or (error.status in (0, 502, 503, 504) and method != "POST")
+
+
+def _seconds(header: str | None) -> float | None:
+    """Of a ``Retry-After`` header; the API server gives whole seconds."""
+    try:
+        return None if header is None else max(0.0, float(header))
+    except ValueError:
+        return None
 
 
 def _selectors(labels: str | None, fields: str | None) -> dict[str, str]:

@@ -304,7 +304,11 @@ class SimulatedCluster:
         """Of the spec, and those that the record says the plan has left and still sizes."""
         present = list(self.spec.get("nodePools", ()))
         data = self.objects.get(("ConfigMap", f"{PLAN}-plan"), {}).get("data", {})
-        left = json.loads(data.get("plan.json", "{}")).get("leaving", [])
+        try:
+            record = json.loads(data.get("plan.json", "{}"))
+        except ValueError:
+            record = {}
+        left = record.get("leaving", []) if isinstance(record, dict) else []
         sized = [item["resize"]["name"] for item in present if "resize" in item]
         gone = [item for item in left if item["resize"]["name"] not in sized]
         return present + [{**item, "name": f"{item['name']}~left"} for item in gone]

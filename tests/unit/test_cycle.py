@@ -3,7 +3,7 @@
 import pytest
 
 from servingplan.cycle import Turns
-from servingplan.errors import NotFound
+from servingplan.errors import ApiError, NotFound
 from servingplan.kube import PLANS, Resource
 from tests.simulated.driver import exact
 from tests.simulated.plans import operator, plan
@@ -16,13 +16,14 @@ class Cluster:
         self.world = operator(plan()).cluster.observe()
         self.found = {"uid": self.world.plan.uid, "generation": self.world.plan.generation}
         self.written = []
+        self.status = None
 
     def observe(self, namespace, name):
         return self.world
 
     def get(self, resource, name, **more):
         if resource is PLANS and self.found is not None:
-            return {"metadata": self.found}
+            return {"metadata": {"namespace": "llm", "name": "chat", **self.found}, "status": self.world.plan.status}
         raise NotFound(404, "NotFound", name)
 
     def discover(self, api_version, kind):
@@ -33,6 +34,8 @@ class Cluster:
         return patch
 
     def apply(self, resource, manifest, **more):
+        if more.get("subresource") == "status":
+            self.status = manifest["status"]
         self.written.append(manifest["metadata"]["name"])
         return manifest
 
@@ -73,3 +76,56 @@ async def test_of_a_plan_that_is_another_one_by_then_nothing_is_written(edit):
     report = await turns_of(cluster, solve).take()
     assert cluster.written == []
     assert (report.writes, report.again) == (0, True)
+
+
+def ready_of(status):
+    return next(item for item in status["conditions"] if item["type"] == "Ready")
+
+
+@pytest.mark.parametrize("error", [ApiError(503, "ServiceUnavailable", "etcd is away"), KeyError("models")])
+async def test_a_turn_that_fails_is_told_whatever_it_was(error):
+    """What stood in the status before stays, but for Ready, which must not go on saying True."""
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster()
+    cluster.world = driver.cluster.observe()
+    before = cluster.world.plan.status
+    assert ready_of(before)["status"] == "True"
+
+    def observe(namespace, name):
+        raise error
+
+    cluster.observe = observe
+    with pytest.raises(type(error)):
+        await turns_of(cluster).take()
+    told = ready_of(cluster.status)
+    assert (told["status"], told["reason"]) == ("False", "TurnFailed")
+    assert str(error) in told["message"]
+    assert cluster.status["planHash"] == before["planHash"]
+    assert len(cluster.status["conditions"]) == len(before["conditions"])
+
+
+async def test_a_status_that_cannot_be_written_either_hides_nothing_of_the_first_error():
+    cluster = Cluster()
+
+    def observe(namespace, name):
+        raise KeyError("the first error")
+
+    def apply(*_, **__):
+        raise ApiError(0, "Unreachable", "away")
+
+    cluster.observe, cluster.apply = observe, apply
+    with pytest.raises(KeyError, match="the first error"):
+        await turns_of(cluster).take()
+
+
+async def test_a_retirement_writes_its_clock_and_says_what_is_left():
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster()
+    seen = driver.cluster.observe()
+    cluster.world = seen.model_copy(update={"plan": seen.plan.model_copy(update={"deleting_since": seen.now})})
+    report = await turns_of(cluster).retire()
+    assert not report.gone
+    assert cluster.status["retirement"]["since"] == seen.now
+    assert (ready_of(cluster.status)["reason"], "Event" in cluster.written) == ("Retiring", True)

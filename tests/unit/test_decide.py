@@ -5,12 +5,17 @@ import random
 
 import pytest
 
+from servingplan.api.status_v1alpha1 import PlanStatus
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide, publish
 from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
 from servingplan.model.actions import ClaimPool, PlacePod
+from servingplan.model.outcome import Outcome
 from servingplan.model.world import Failure, Observation
+from servingplan.status.conclude import conclude
+from servingplan.status.events import retirement_events
+from servingplan.status.exceptional import retiring
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
@@ -80,6 +85,43 @@ def test_a_source_that_could_not_be_read_keeps_everything_as_it_is():
     assert decision.fleet is not None
 
 
+@pytest.mark.parametrize("source", ["other plans", "the LeaderWorkerSet API", "Services", "nodes"])
+def test_weights_need_pods_slices_and_the_record_and_nothing_else(source):
+    driver = operator(plan())
+    driver.settle()
+    driver.cluster.lose_node("l40s-1")
+    world = driver.cluster.observe()
+    failed = world.model_copy(update={"failures": (Failure(source=source, reason="ReadFailed", message="away"),)})
+    assert publish(failed) == publish(world) != ()
+
+
+def test_a_turn_goes_on_where_only_the_prices_of_other_plans_are_unread():
+    driver = operator(plan())
+    driver.settle()
+    world = driver.cluster.observe()
+    failed = world.model_copy(update={"failures": (Failure(source="other plans", reason="ReadFailed", message="x"),)})
+    status = conclude(failed, decide(failed, exact), Outcome())
+    found = {item.type: (item.status, item.reason) for item in status.conditions}
+    assert found["InventoryAvailable"] == ("True", "ReadFailed")
+    assert found["Ready"][0] == "True"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), RuntimeError(), AssertionError("a proof that failed")])
+def test_whatever_a_solver_raises_is_a_condition_and_what_runs_is_kept(error):
+    driver = operator(plan())
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="20")))
+
+    def broken(*asked, **more):
+        raise error
+
+    decision = decide(driver.cluster.observe(), broken)
+    assert [(item.condition, item.reason) for item in decision.findings] == [("PlanSolved", "SolverError")]
+    assert type(error).__name__ in decision.findings[0].message
+    assert decision.fleet == driver.decision.fleet
+    assert decision.grow == ()
+
+
 def test_a_config_map_of_somebody_else_is_left_alone():
     driver = operator(plan())
     driver.cluster.objects["ConfigMap", "chat-routing"] = {"kind": "ConfigMap", "metadata": {}, "data": {}}
@@ -128,20 +170,80 @@ def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_th
     driver.check_settled()
 
 
+def retired(driver, ticks=300):
+    """The last step of a retirement, each step with its status written as ``cycle`` does."""
+    cluster = driver.cluster
+    for _ in range(ticks):
+        world = cluster.observe()
+        step = retire(world)
+        assert driver._write(step.decision.actions, world) == []
+        cluster.status = retiring(world.plan, step, world.now)
+        if step.done:
+            return step
+        cluster.tick()
+    raise AssertionError(f"the plan does not go: {step.left}")
+
+
+def test_a_deletion_that_is_seen_late_still_takes_everything_back():
+    """The operator was away: what counts is when the retirement begins, not when the deletion was asked for."""
+    driver = operator(plan())
+    driver.settle()
+    driver.cluster.deleting_since = "2025-12-31T00:00:00Z"
+    assert retired(driver).late is False
+    pool = driver.cluster.pools["l40s"]
+    assert (pool.wanted, pool.claimed_by, driver.cluster.our_pods()) == (0, None, [])
+
+
+def test_a_drain_as_long_as_is_allowed_is_waited_for():
+    driver = operator(plan(change={"drainSeconds": 3600}))
+    driver.settle()
+    driver.cluster.deleting_since = driver.cluster.time
+    assert retired(driver, ticks=600).late is False
+    assert driver.cluster.pools["l40s"].wanted == 0
+
+
+def test_replicas_that_take_long_to_end_are_waited_for():
+    slow = {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 3000}}}
+    driver = operator(plan(model(engine=slow)), stop_ticks=290)
+    driver.settle()
+    driver.cluster.deleting_since = driver.cluster.time
+    assert retired(driver, ticks=600).late is False
+    assert driver.cluster.pools["l40s"].wanted == 0
+
+
+def test_a_provider_that_is_stuck_holds_a_plan_no_longer_than_its_time_and_what_is_left_is_told():
+    driver = operator(plan(), stop_ticks=100_000)
+    driver.settle()
+    cluster = driver.cluster
+    cluster.deleting_since = cluster.time
+    step = retired(driver)
+    assert step.late
+    assert "replicas of" in step.left[0]
+    posted = retirement_events(cluster.observe(), step, Outcome())
+    assert [(event.reason, event.about) for event in posted] == [("LeftBehind", "namespace")]
+    assert cluster.pools["l40s"].claimed_by is None
+
+
+def test_a_retirement_is_told_from_its_first_step():
+    driver = operator(plan())
+    driver.settle()
+    driver.cluster.deleting_since = driver.cluster.time
+    world = driver.cluster.observe()
+    step = retire(world)
+    status = PlanStatus.model_validate(retiring(world.plan, step, world.now))
+    ready = next(item for item in status.conditions if item.type == "Ready")
+    assert (ready.status, ready.reason, status.retirement.since) == ("False", "Retiring", world.now)
+    assert "replicas of" in ready.message
+    assert status.plan_hash == world.plan.status["planHash"]
+    assert [event.reason for event in retirement_events(world, step, Outcome())] == ["Retiring"]
+
+
 def test_a_deleted_plan_drains_returns_its_pools_and_releases_them():
     driver = operator(plan())
     driver.settle()
     cluster = driver.cluster
     cluster.deleting_since = cluster.time
-    for _ in range(30):
-        world = cluster.observe()
-        decision, done = retire(world)
-        spec_of = driver._write(decision.actions, world)
-        assert spec_of == []
-        if done:
-            break
-        cluster.tick()
-    assert done
+    assert retired(driver).late is False
     assert (cluster.pools["l40s"].wanted, cluster.pools["l40s"].claimed_by) == (0, None)
     assert cluster.our_pods() == []
 
@@ -149,9 +251,9 @@ def test_a_deleted_plan_drains_returns_its_pools_and_releases_them():
 def test_a_deleted_plan_that_retains_only_lets_its_pools_go():
     driver = operator(plan(deletionPolicy="Retain"))
     driver.settle()
-    decision, done = retire(driver.cluster.observe())
-    assert done
-    assert all(isinstance(action, ClaimPool) for action in decision.actions)
+    step = retire(driver.cluster.observe())
+    assert step.done
+    assert all(isinstance(action, ClaimPool) for action in step.decision.actions)
 
 
 def test_every_action_says_why():

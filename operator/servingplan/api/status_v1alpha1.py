@@ -168,6 +168,17 @@ class ExplanationStatus(StatusPart):
     """How many questions about worth and alternatives were left out, for want of time."""
 
 
+class RetirementStatus(StatusPart):
+    """The end of a plan that is being deleted."""
+
+    since: str
+    """When it began."""
+    until: str
+    """When the plan is let go, whatever is left."""
+    left: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    """What is still there."""
+
+
 class PlanStatus(StatusPart):
     """What was observed and decided."""
 
@@ -208,6 +219,8 @@ class PlanStatus(StatusPart):
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
     """Why the plan is as it is."""
+    retirement: RetirementStatus | None = None
+    """The end of the plan, while it is being deleted."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),

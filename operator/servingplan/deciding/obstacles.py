@@ -29,7 +29,7 @@ def taken_names(world: Observation, spec: PlanSpec) -> str | None:
 def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
     prices = {other.key: other.prices for other in turn.world.other_plans}
     for pool in pools:
-        for problem in (pool.problem, pool.conflict):
+        for problem in (pool.problem, pool.conflict, pool.withdrawn):
             if problem is not None:
                 unread = problem.reason in ("ReadForbidden", "ReadFailed")
                 turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)

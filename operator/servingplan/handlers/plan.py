@@ -93,8 +93,8 @@ class Operator:
                 if report.again:
                     pause = min(pause, AFTER_WRITES_SECONDS)
             except ApiError as error:
-                log.warning("%s/%s: the turn did not end: %s; next try in %.0f s", namespace, name, error, retry)
-                pause, retry = retry, min(2 * retry, LONGEST_RETRY_SECONDS)
+                pause, retry = max(retry, error.retry_after_seconds or 0.0), min(2 * retry, LONGEST_RETRY_SECONDS)
+                log.warning("%s/%s: the turn did not end: %s; next try in %.0f s", namespace, name, error, pause)
             except Exception:
                 log.exception("%s/%s: the turn failed; next try in %.0f s", namespace, name, retry)
                 pause, retry = retry, min(2 * retry, LONGEST_RETRY_SECONDS)

@@ -174,9 +174,16 @@ class AdoptedDemand(Part):
     """How each was made, for people."""
 
 
+RECORD_VERSION = 2
+"""Form of the plan record. Raised whenever a field is added that an older operator would not understand. 1, which has no
+``version``, is read as well; ``tests/golden/record`` keeps one of each."""
+
+
 class PlanRecord(Part):
     """What the operator remembers between turns; kept in a ConfigMap of the plan."""
 
+    version: int = Field(default=RECORD_VERSION, ge=1)
+    """Form of this record; absent in form 1."""
     fleet: Fleet | None = None
     """The plan that is being applied."""
     answer: dict[str, Any] | None = None

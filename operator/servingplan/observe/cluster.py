@@ -84,7 +84,7 @@ class Reader:
             raw = self._api.get(PLANS, name, namespace=namespace)
         except NotFound:
             return None
-        plan = _plan_of(raw)
+        plan = plan_of(raw)
         label = names.label_value(plan.name)
         failures: list[Failure] = []
         own = [self._threads.submit(self._own_objects, kind, resource, plan, label) for kind, resource in _OWN_KINDS]
@@ -275,7 +275,7 @@ class Reader:
     def _other_plans(self, plan: PlanObject) -> list[OtherPlan]:
         found = []
         for item in self._api.list(PLANS):
-            other = _plan_of(item)
+            other = plan_of(item)
             if other.uid == plan.uid:
                 continue
             spec, _ = parse_spec(other.spec)
@@ -300,7 +300,8 @@ def _reference_text(resize: Resize) -> str:
     return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"
 
 
-def _plan_of(raw: Json) -> PlanObject:
+def plan_of(raw: Json) -> PlanObject:
+    """A plan as the API server has it."""
     metadata = raw["metadata"]
     return PlanObject(
         namespace=metadata["namespace"],

@@ -21,6 +21,8 @@ CENT = 1e-6
 """Dollars per hour below which two amounts are the same."""
 LEFT = "~left"
 """Ends the name of a pool that the spec no longer has; no user's pool can be named so."""
+SHARED_OBJECT = "SharedObject"
+"""Reason where two pools of the spec name one object."""
 PRODUCT_LABELS = (
     "nvidia.com/gpu.product",
     "cloud.google.com/gke-accelerator",
@@ -83,6 +85,8 @@ class Pool:
     """Why the plan does without this pool."""
     conflict: Problem | None = None
     """Why its size is left as it is."""
+    withdrawn: Problem | None = None
+    """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
 
     @property
     def name(self) -> str:
@@ -91,8 +95,8 @@ class Pool:
 
     @property
     def left(self) -> bool:
-        """The spec no longer has it: it goes to its floor and is given back."""
-        return self.name.endswith(LEFT)
+        """The spec no longer has it, or its owner wants it back: it goes to its floor and is given back."""
+        return self.name.endswith(LEFT) or self.withdrawn is not None
 
     @property
     def rented(self) -> bool:
@@ -183,9 +187,35 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                 object=world.pool(item.name),
                 problem=_problem(item, world),
                 conflict=_conflict(item, world),
+                withdrawn=_withdrawn(item, world),
             )
         )
-    return tuple(_each_node_once(pools)), tuple(errors)
+    shared, shared_errors = _each_object_once(pools)
+    return tuple(_each_node_once(shared)), (*errors, *shared_errors)
+
+
+def _each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
+    """Two pools that name one object would set its size in turn. None of them is sized; the first pays for its nodes."""
+    first: dict[str, str] = {}
+    out: list[Pool] = []
+    errors: list[InputError] = []
+    for pool in pools:
+        if pool.spec.resize is None or pool.object is None:
+            out.append(pool)
+            continue
+        holder = first.setdefault(pool.object.reference, pool.name)
+        if holder == pool.name:
+            out.append(pool)
+            continue
+        message = f"nodePools[{pool.name}].resize names the same object as nodePools[{holder}]"
+        advice = (
+            f"names the same object as nodePools[{holder}]: its size cannot follow both; give one pool, or two objects"
+        )
+        errors.append(InputError(f"spec.nodePools[{pool.name}].resize", pool.spec.resize.name, advice))
+        problem = Problem(SHARED_OBJECT, f"{message}: it is left as it is")
+        out = [replace(item, conflict=problem) if item.name == holder else item for item in out]
+        out.append(replace(pool, problem=problem))
+    return out, errors
 
 
 def _each_node_once(pools: list[Pool]) -> list[Pool]:
@@ -256,6 +286,24 @@ def _conflict(pool: NodePool, world: Observation) -> Problem | None:
     )
 
 
+def _withdrawn(pool: NodePool, world: Observation) -> Problem | None:
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.problem_reason is not None or found.claimed_by != world.plan.key:
+        return None
+    if _is_allowed(found, world):
+        return None
+    return Problem(
+        "NotAllowed",
+        f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name} no longer lets plans of namespace "
+        f"{world.plan.namespace} size it: its replicas leave once others serve, then it is given back; to keep it, add the "
+        "namespace to its annotation servingplan.dev/allowed-namespaces",
+    )
+
+
+def _is_allowed(found: PoolObject, world: Observation) -> bool:
+    return "*" in found.allowed_namespaces or world.plan.namespace in found.allowed_namespaces
+
+
 def _problem(pool: NodePool, world: Observation) -> Problem | None:
     if pool.resize is None:
         return None
@@ -265,7 +313,7 @@ def _problem(pool: NodePool, world: Observation) -> Problem | None:
         return Problem("ReadFailed", f"{where} was not read")
     if found.problem_reason is not None:
         return Problem(found.problem_reason, f"{where}: {found.problem}")
-    if "*" not in found.allowed_namespaces and world.plan.namespace not in found.allowed_namespaces:
+    if not _is_allowed(found, world) and found.claimed_by != world.plan.key:
         return Problem(
             "NotAllowed",
             f"{where} does not let plans of namespace {world.plan.namespace} size it; add the namespace to its "

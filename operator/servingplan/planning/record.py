@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
-from servingplan.model.fleet import PlanRecord
+from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.pools import LEFT
 from servingplan.render import names
@@ -20,18 +20,65 @@ RECORD_KEY = "plan.json"
 
 
 def read_record(world: Observation) -> PlanRecord:
-    """What the operator wrote down; empty where there is nothing of ours, or nothing readable."""
+    """What the operator wrote down; empty where there is nothing of ours.
+
+    Of a record that cannot be read whole (``record_problem``) this is what can be read of it: enough for weights over what
+    is ready, not for a decision.
+    """
     return record_of(world.live("ConfigMap", names.record_name(world.plan.name)))
 
 
 def record_of(live: LiveObject | None) -> PlanRecord:
-    """The record in a ConfigMap."""
+    """The record in a ConfigMap, as ``read_record`` tells it."""
     if live is None or not live.ours:
         return PlanRecord()
     try:
-        return PlanRecord.model_validate_json((live.manifest.get("data") or {}).get(RECORD_KEY) or "{}")
+        return _parsed(live)
+    except ValueError:
+        pass
+    try:
+        return PlanRecord.model_validate_json(_text(live), extra="ignore")
     except ValidationError:
         return PlanRecord()
+
+
+def record_problem(world: Observation) -> str | None:
+    """Why the record may not be acted by or written over, with the way out; None where it is readable or not there."""
+    name = names.record_name(world.plan.name)
+    live = world.live("ConfigMap", name)
+    if live is None or not live.ours:
+        return None
+    try:
+        _parsed(live)
+    except ValueError as error:
+        return (
+            f"the plan in force is kept in ConfigMap {name}, which this version cannot read: {error}. Until it can be read, "
+            "nothing grows or shrinks; weights follow the replicas that are ready. Run the version of the operator that wrote "
+            "it, or delete the ConfigMap: then a plan is made anew around what runs"
+        )
+    return None
+
+
+def _text(live: LiveObject) -> str:
+    return (live.manifest.get("data") or {}).get(RECORD_KEY) or "{}"
+
+
+def _parsed(live: LiveObject) -> PlanRecord:
+    """Raises ``ValueError``, in words for people, where the record is of a newer form or none that is known."""
+    try:
+        raw = json.loads(_text(live))
+    except ValueError as error:
+        raise ValueError(f"its {RECORD_KEY} is not JSON ({error})") from error
+    version = raw.get("version", 1) if isinstance(raw, dict) else 1
+    if isinstance(version, int) and version > RECORD_VERSION:
+        raise ValueError(f"it is of form {version}, and the newest that is known here is {RECORD_VERSION}")
+    try:
+        record = PlanRecord.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or RECORD_KEY
+        raise ValueError(f"{where}: {first['msg']}") from error
+    return record.model_copy(update={"version": RECORD_VERSION})
 
 
 def effective_spec(written: Any, record: PlanRecord) -> tuple[PlanSpec | None, tuple[InputError, ...]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from servingplan.api.status_v1alpha1 import PlanStatus
-from servingplan.model.actions import DrainPod, ResizePool
+from servingplan.deciding.retirement import Retirement
+from servingplan.model.actions import ClaimPool, DrainPod, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Part
 from servingplan.model.outcome import Outcome
@@ -22,6 +23,8 @@ class Event(Part):
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    about: Literal["plan", "namespace"] = "plan"
+    """What it is posted on: the plan's namespace where the plan will be gone when somebody looks."""
 
 
 def events(world: Observation, decision: Decision, outcome: Outcome, status: PlanStatus) -> tuple[Event, ...]:
@@ -33,11 +36,7 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         bought = f"{gpus_of(fleet) or 'no GPUs'} for {fleet.dollars_per_hour:.2f} $/h"
         text = f"plan {fleet.hash}: {bought}, {served_of(fleet)} served"
         out.append(Event(type="Normal", reason="PlanSolved", message=text))
-    for action in outcome.done:
-        if isinstance(action, ResizePool):
-            out.append(Event(type="Normal", reason="PoolResized", message=action.why))
-        elif isinstance(action, DrainPod):
-            out.append(Event(type="Normal", reason="ReplicaDraining", message=action.why))
+    out += _of_actions(outcome)
     for condition in status.conditions:
         old = before.get(condition.type) or {}
         if (old.get("status"), old.get("reason")) == (condition.status, condition.reason):
@@ -47,3 +46,33 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         elif condition.status == "True" and old.get("status") == "False" and condition.type == "Ready":
             out.append(Event(type="Normal", reason="Ready", message=condition.message))
     return tuple(out)
+
+
+def retirement_events(world: Observation, step: Retirement, outcome: Outcome) -> tuple[Event, ...]:
+    """What a person would want to know of the end of a plan."""
+    key = world.plan.key
+    out: list[Event] = []
+    if not world.plan.status.get("retirement"):
+        text = f"the plan is being deleted: it is let go by {step.until}"
+        out.append(Event(type="Normal", reason="Retiring", message=text))
+    out += _of_actions(outcome)
+    refused = [f"{item.action.why}: {item.message}" for item in outcome.refused]
+    left = (*step.left, *refused) if step.late else ()
+    if step.done and left:
+        text = f"plan {key} was deleted and could not take back all that it had: {'; '.join(left)}"
+        out.append(Event(type="Warning", reason="LeftBehind", message=text, about="namespace"))
+    elif step.done and not refused:
+        out.append(Event(type="Normal", reason="Retired", message=f"plan {key} has given back all that it had"))
+    return tuple(out)
+
+
+def _of_actions(outcome: Outcome) -> list[Event]:
+    out = []
+    for action in outcome.done:
+        if isinstance(action, ResizePool):
+            out.append(Event(type="Normal", reason="PoolResized", message=action.why))
+        elif isinstance(action, DrainPod):
+            out.append(Event(type="Normal", reason="ReplicaDraining", message=action.why))
+        elif isinstance(action, ClaimPool) and not action.claimed_by:
+            out.append(Event(type="Normal", reason="PoolReleased", message=action.why))
+    return out

@@ -19,7 +19,13 @@ def spec_valid(decision: Decision) -> Row:
 def inventory_available(decision: Decision) -> Row:
     """Whether nodes, pods and pools could be read."""
     kind = "InventoryAvailable"
-    return failure(decision, kind) or Row(kind, "True", "Read", "nodes, pods and pools were read")
+    if failed := failure(decision, kind):
+        return failed
+    unread = [item for item in decision.findings if item.condition == kind]
+    if unread:
+        text = "nodes, pods and pools were read; " + "; ".join(item.message for item in unread)
+        return Row(kind, "True", unread[0].reason, text)
+    return Row(kind, "True", "Read", "nodes, pods and pools were read")
 
 
 def profiles_available(decision: Decision) -> Row:

@@ -1,8 +1,8 @@
 """Which replicas may leave now.
 
 A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
-planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs more than the budget,
-or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
+planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs
+more than the budget, or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
 
 Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
 said so for ``GATEWAY_PATIENCE_SECONDS``.
@@ -101,9 +101,7 @@ def departures(
         else:
             waiting.append(pod)
     drain: list[tuple[Pod, str]] = []
-    remaining = [
-        pod for pod in world.pods if pod.deployment in facts and pod.reachable and pod.draining_since is None
-    ]
+    remaining = [pod for pod in world.pods if pod.deployment in facts and pod.reachable and pod.draining_since is None]
     planned_rate = _planned_rates(fleet)
     for pod in list(waiting):
         others = [other for other in remaining if other.uid != pod.uid]

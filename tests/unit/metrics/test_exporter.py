@@ -112,11 +112,10 @@ async def test_a_solver_that_breaks_is_counted_and_what_was_known_stays():
 
     exporter = Exporter()
     turns, _ = turns_of(exporter, broken)
-    with pytest.raises(RuntimeError):
-        await turns.take()
-    assert value(exporter, "servingplan_turns_total", result="error") == 1
+    await turns.take()
+    assert value(exporter, "servingplan_turns_total", result="done") == 1
     assert value(exporter, "servingplan_solve_total", result="error", trigger="first") == 1
-    assert value(exporter, "servingplan_inventory_age_seconds") is None
+    assert value(exporter, "servingplan_inventory_age_seconds") < 60
 
 
 async def test_a_turn_that_the_api_server_refuses_makes_the_last_one_older():

@@ -149,7 +149,8 @@ def test_weights_of_a_class_sum_to_one_while_a_fleet_grows():
 
 def test_a_retired_plan_still_tells_its_spend_and_no_plan(served):
     world = served.cluster.observe()
-    decision, _ = retire(world.model_copy(update={"plan": world.plan.model_copy(update={"deleting_since": world.now})}))
+    deleted = world.plan.model_copy(update={"deleting_since": world.now})
+    decision = retire(world.model_copy(update={"plan": deleted})).decision
     found = samples(world, decision, Outcome())
     assert of(found, families.SPEND) == {(): pytest.approx(4.0)}
     assert of(found, families.PLAN_INFO) == of(found, families.CONDITION) == of(found, families.PLANNED_COST) == {}

@@ -243,9 +243,9 @@ def test_a_plan_that_goes_takes_weights_away_first():
     driver = operator(routed(model(rate="10")))
     driver.settle()
     driver.cluster.deleting_since = driver.cluster.time
-    decision, done = retire(driver.cluster.observe())
-    assert not done
-    (route,) = [item.manifest for item in decision.routing if item.manifest["kind"] == "HTTPRoute"]
+    step = retire(driver.cluster.observe())
+    assert not step.done
+    (route,) = [item.manifest for item in step.decision.routing if item.manifest["kind"] == "HTTPRoute"]
     assert all(not rule["backendRefs"] for rule in route["spec"]["rules"])
     assert route["metadata"]["ownerReferences"][0]["name"] == "chat"
 

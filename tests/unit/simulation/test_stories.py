@@ -294,6 +294,51 @@ def test_a_pool_that_another_plan_claimed_is_left_to_it():
     assert driver.conditions()["NodePoolsReady"] == "ClaimedByOther"
 
 
+def test_consent_that_is_withdrawn_is_honoured_and_what_runs_there_counts_until_it_is_given_back():
+    driver = operator(plan(pools=[sized(), sized("a100", price="6")], budget="8"))
+    assert settled(driver).nodes["l40s"] == 2
+    driver.cluster.pools["l40s"].allowed = ()
+    driver.act()
+    assert driver.cluster.status["cost"]["spendPerHour"] == "4.00", "what runs on the pool is not free"
+    for _ in range(150):
+        driver.tick()
+        pools = driver.cluster.pools
+        assert 2 * pools["l40s"].wanted + 6 * pools["a100"].wanted <= 8
+        if not driver.cluster.pools["l40s"].wanted:
+            break
+    assert driver.conditions()["NodePoolsReady"] == "NotAllowed"
+    fleet = driver.settle()
+    assert fleet.nodes["a100"] > 0
+    assert (driver.cluster.pools["l40s"].wanted, driver.cluster.pools["l40s"].claimed_by) == (0, None)
+
+
+def test_a_pool_whose_owner_withdraws_consent_never_grows():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.pools["l40s"].allowed = ()
+    driver.cluster.lose_node("l40s-1")
+    driver.act()
+    driver.cluster.edit(plan(model(rate="30")))
+    driver.tick(3)
+    assert driver.cluster.pools["l40s"].wanted <= 2
+
+
+def test_two_pools_of_one_object_are_refused_and_what_runs_is_left_alone():
+    driver = operator(plan())
+    settled(driver)
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    copy = sized("l40s", nodeSelector={"pool": "other"}) | {"name": "copied"}
+    driver.cluster.edit(plan(pools=[sized(), copy]))
+    for _ in range(20):
+        driver.tick()
+        assert driver.cluster.pools["l40s"].wanted == 2
+    assert {pod.name for pod in driver.cluster.our_pods()} == before
+    assert driver.conditions()["SpecValid"] == "SpecInvalid"
+    assert driver.cluster.status["cost"]["spendPerHour"] == "4.00"
+    driver.cluster.edit(plan())
+    settled(driver)
+
+
 def test_a_size_that_another_manager_sets_is_left_alone_until_it_is_given_back():
     driver = operator(plan())
     settled(driver)

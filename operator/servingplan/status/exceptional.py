@@ -1,0 +1,51 @@
+"""The status where a turn has no decision to tell: it failed, or the plan is on its way out. What stood there before
+stays, but for Ready."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from servingplan.api.status_v1alpha1 import Condition
+from servingplan.deciding.retirement import Retirement, retirement_status
+from servingplan.model.world import PlanObject
+
+LONGEST_MESSAGE = 1000
+MOST_TOLD = 5
+
+Json = dict[str, Any]
+
+
+def turn_failed(plan: PlanObject, error: BaseException, now: str) -> Json:
+    """Ready is False since the turn could not be taken to its end; the reason is ``TurnFailed``."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message = (
+        f"the operator could not finish its look at the plan, and tries again: {text}. What is said elsewhere here is as "
+        "it was before"
+    )
+    return _with_ready(plan, "TurnFailed", message, now)
+
+
+def retiring(plan: PlanObject, step: Retirement, now: str) -> Json:
+    """Ready is False since the plan is being deleted; ``retirement`` says what is left."""
+    told = ", ".join(step.left[:MOST_TOLD]) + (
+        f" and {len(step.left) - MOST_TOLD} more" if step.left[MOST_TOLD:] else ""
+    )
+    message = f"the plan is being deleted; left: {told or 'nothing'}; at {step.until} it is let go whatever is left"
+    return {**_with_ready(plan, "Retiring", message, now), "retirement": retirement_status(step)}
+
+
+def _with_ready(plan: PlanObject, reason: str, message: str, now: str, state: Literal["False"] = "False") -> Json:
+    before = {item.get("type"): item for item in plan.status.get("conditions") or ()}
+    old = before.get("Ready") or {}
+    since = old.get("lastTransitionTime") if old.get("status") == state else None
+    ready = Condition(
+        type="Ready",
+        status=state,
+        reason=reason,
+        message=message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 4] + " ...",
+        observed_generation=plan.generation,
+        last_transition_time=since or now,
+    )
+    others = [item for kind, item in before.items() if kind != "Ready"]
+    told = ready.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {**plan.status, "conditions": [*others, told]}

@@ -1,0 +1,109 @@
+"""The plan record: read in every form that was ever written, kept where it cannot be read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from servingplan.decide import decide, publish
+from servingplan.model.fleet import RECORD_VERSION
+from servingplan.model.outcome import Outcome
+from servingplan.planning.record import read_record, record_problem
+from servingplan.status.conclude import conclude
+from tests.simulated.driver import exact
+from tests.simulated.plans import model, operator, plan
+
+FORMS = Path(__file__).parents[2] / "golden" / "record"
+
+
+def running(**spec):
+    driver = operator(plan(**spec))
+    driver.settle()
+    return driver
+
+
+def rewritten(driver, change):
+    """The cluster with the text of the record changed."""
+    data = driver.cluster.objects["ConfigMap", "chat-plan"]["data"]
+    data["plan.json"] = change(data["plan.json"])
+    return driver.cluster.observe()
+
+
+def with_field(text, *path):
+    raw = json.loads(text)
+    part = raw
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = "what a later version wrote"
+    return json.dumps(raw)
+
+
+BROKEN = {
+    "a field of a later version": lambda text: with_field(text, "tomorrow"),
+    "one deep inside": lambda text: with_field(text, "fleet", "replica_sets", 0, "tomorrow"),
+    "a later form": lambda text: json.dumps({**json.loads(text), "version": RECORD_VERSION + 1}),
+    "not JSON": lambda text: text[:-20],
+    "a list": lambda text: "[]",
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FORMS.glob("*.json")))
+def test_every_form_that_was_released_is_read(name):
+    driver = running()
+    text = (FORMS / f"{name}.json").read_text()
+    world = rewritten(driver, lambda _: text)
+    assert record_problem(world) is None
+    record = read_record(world)
+    assert record.fleet is not None
+    assert record.fleet.replica_sets
+    assert record.version == RECORD_VERSION
+
+
+def test_the_form_that_is_written_is_among_those_that_are_kept():
+    assert (FORMS / f"{RECORD_VERSION}.json").exists()
+    written = json.loads(running().cluster.objects["ConfigMap", "chat-plan"]["data"]["plan.json"])
+    kept = json.loads((FORMS / f"{RECORD_VERSION}.json").read_text())
+    assert written.keys() == kept.keys()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_record_that_cannot_be_read_is_kept_and_nothing_grows_or_shrinks(name):
+    driver = running()
+    driver.cluster.edit(plan(model(rate="30")))
+    world = rewritten(driver, BROKEN[name])
+    decision = decide(world, exact)
+    assert decision.actions == ()
+    status = conclude(world, decision, Outcome())
+    found = {item.type: item for item in status.conditions}
+    assert (found["PlanSolved"].status, found["PlanSolved"].reason) == ("False", "RecordUnreadable")
+    assert "delete the ConfigMap" in found["PlanSolved"].message
+    assert found["Ready"].status == "False"
+
+
+@pytest.mark.parametrize("name", ["a field of a later version", "one deep inside", "a later form"])
+def test_weights_follow_what_is_ready_by_a_record_of_a_later_version(name):
+    driver = running()
+    rewritten(driver, BROKEN[name])
+    driver.cluster.lose_node("l40s-1")
+    assert publish(driver.cluster.observe()) != ()
+
+
+def test_in_approve_mode_the_running_fleet_is_still_known():
+    driver = operator(plan(mode="Approve"))
+    driver.act()
+    driver.cluster.approved = driver.decision.waiting.hash
+    driver.settle()
+    world = rewritten(driver, BROKEN["a later form"])
+    decision = decide(world, exact)
+    assert (decision.actions, decision.fleet) == ((), driver.decision.fleet)
+
+
+def test_with_the_record_deleted_a_plan_is_made_anew_around_what_runs():
+    driver = running()
+    rewritten(driver, BROKEN["a later form"])
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    driver.turn()
+    del driver.cluster.objects["ConfigMap", "chat-plan"]
+    driver.settle()
+    driver.check_settled()
+    assert {pod.name for pod in driver.cluster.our_pods()} == before

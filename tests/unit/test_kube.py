@@ -1,0 +1,87 @@
+"""The adapter to the API server: what is tried again, for how long, and what is not."""
+
+import types
+
+import pytest
+import urllib3.exceptions
+
+from servingplan import kube
+from servingplan.errors import ApiError
+from servingplan.kube import CONFIG_MAPS, EVENTS, Kube
+
+
+class Pool:
+    """A connection pool that answers as it is told, one answer a request; the last one again and again."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.requests = []
+
+    def request(self, method, url, **_):
+        self.requests.append(method)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, headers = answer if isinstance(answer, tuple) else (answer, {})
+        return types.SimpleNamespace(status=status, headers=headers, data=b"{}")
+
+
+AWAY = urllib3.exceptions.ProtocolError("connection reset")
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """Time passes by sleeping alone."""
+    found = []
+    monkeypatch.setattr(kube.time, "sleep", found.append)
+    monkeypatch.setattr(kube.time, "monotonic", lambda: sum(found))
+    return found
+
+
+def adapter(pool):
+    configuration = types.SimpleNamespace(host="", get_api_key_with_prefix=lambda _: None)
+    return Kube(
+        types.SimpleNamespace(rest_client=types.SimpleNamespace(pool_manager=pool), configuration=configuration)
+    )
+
+
+def test_a_server_that_is_busy_is_left_alone_for_as_long_as_it_asks(slept):
+    pool = Pool((429, {"Retry-After": "2"}), 200)
+    adapter(pool).get(CONFIG_MAPS, "x", namespace="n")
+    assert (len(pool.requests), slept) == (2, [2.0])
+
+
+@pytest.mark.parametrize("fault", [502, 503, 504, AWAY])
+def test_what_may_do_better_in_a_moment_is_tried_again_with_growing_pauses(slept, fault):
+    pool = Pool(fault, fault, fault, 200)
+    adapter(pool).merge(CONFIG_MAPS, "x", {}, manager="m", namespace="n")
+    assert slept == [0.1, 0.2, 0.4]
+
+
+@pytest.mark.parametrize("fault", [400, 403, 404, 409, 422, 500])
+def test_a_refusal_is_final(slept, fault):
+    pool = Pool(fault)
+    with pytest.raises(ApiError):
+        adapter(pool).get(CONFIG_MAPS, "x", namespace="n")
+    assert (len(pool.requests), slept) == (1, [])
+
+
+def test_what_may_have_been_made_is_not_made_twice(slept):
+    pool = Pool(AWAY)
+    with pytest.raises(ApiError):
+        adapter(pool).create(EVENTS, {}, namespace="n")
+    assert len(pool.requests) == 1
+
+
+def test_a_server_that_stays_away_is_given_up_within_the_turn(slept):
+    pool = Pool(503)
+    with pytest.raises(ApiError):
+        adapter(pool).get(CONFIG_MAPS, "x", namespace="n")
+    assert 1 < len(pool.requests) < 10
+    assert sum(slept) <= kube.RETRY_SECONDS
+
+
+def test_a_server_that_asks_for_more_than_a_turn_has_is_told_with_its_wish(slept):
+    with pytest.raises(ApiError) as caught:
+        adapter(Pool((429, {"Retry-After": "30"}))).get(CONFIG_MAPS, "x", namespace="n")
+    assert (caught.value.retry_after_seconds, slept) == (30.0, [])
