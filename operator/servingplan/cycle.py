@@ -14,6 +14,7 @@ from typing import Any
 from servingplan.answering import RememberedSolve
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
+from servingplan.apply.order import carry_out
 from servingplan.apply.writer import Writer
 from servingplan.decide import decide, publish
 from servingplan.deciding.retirement import Retirement, retire
@@ -185,18 +186,7 @@ class Turns:
         return outcome
 
     def _carry_out(self, decision: Decision, world: Observation) -> Outcome:
-        """Groups in order. A plan that cannot be written down is not begun, and what weights still point at stays."""
-        first = self._write(decision.first, world)
-        if first.refused:
-            return first
-        grow = self._write(decision.grow, world)
-        routing = self._write(decision.routing, world)
-        shrink = self._write(decision.shrink, world) if not routing.refused else Outcome()
-        parts = (first, grow, routing, shrink)
-        return Outcome(
-            done=tuple(action for part in parts for action in part.done),
-            refused=tuple(item for part in parts for item in part.refused),
-        )
+        return carry_out(decision, lambda actions: self._write(actions, world))
 
     def _tell(
         self, world: Observation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()

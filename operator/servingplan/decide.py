@@ -10,7 +10,7 @@ import logging
 import math
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.objects import object_actions, record_actions, replica_facts
+from servingplan.deciding.objects import missing_replicas, object_actions, record_actions, replica_facts
 from servingplan.deciding.obstacles import must_wait, pool_findings, taken_names
 from servingplan.deciding.publishing import (
     admitted_rates,
@@ -18,6 +18,7 @@ from servingplan.deciding.publishing import (
     gateway_is_due_in,
     route_findings,
     routing_actions,
+    too_large,
 )
 from servingplan.deciding.replan import replan
 from servingplan.deciding.turn import Solve, Turn, seconds_between
@@ -54,7 +55,12 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     return routing_actions(world, spec_in_force(record, spec), fleet, facts, ready_replicas(world))
 
 
-def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool = False) -> Decision:
+def decide(
+    world: Observation,
+    solve: Solve,
+    *,
+    what_if_leader_worker_sets: bool = False,
+) -> Decision:
     """Everything that this turn is to do. Pure but for the solver's clock.
 
     ``what_if_leader_worker_sets`` plans with replicas over several nodes even though they cannot be applied: such a plan
@@ -118,6 +124,10 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
     # right again.
     fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
     facts = replica_facts(world, fleet)
+    in_force = spec_in_force(record, spec)
+    if lines := too_large(world, in_force, fleet, facts):
+        turn.find("RoutingPublished", "TooLarge", lines)
+        frozen = True
     step = next_step(
         world=world,
         spec=spec,
@@ -127,8 +137,8 @@ def decide(world: Observation, solve: Solve, *, what_if_leader_worker_sets: bool
         may_grow=not frozen,
         plan_age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
         gateway_follows=gateway_follows(world, spec),
+        missing=missing_replicas(world, fleet),
     )
-    in_force = spec_in_force(record, spec)
     route_findings(turn, in_force)
     objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
     for error in render_errors:

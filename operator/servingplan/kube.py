@@ -324,9 +324,9 @@ class Kube:
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(0, "Unreachable", f"{request}: {error}") from error
         if response.status >= 300:
-            error = _error_of(response.status, response.data, request)
-            error.retry_after_seconds = _seconds(response.headers.get("Retry-After"))
-            raise error
+            refusal = _error_of(response.status, response.data, request)
+            refusal.retry_after_seconds = _seconds(response.headers.get("Retry-After"))
+            raise refusal
         parsed: Json = json.loads(response.data) if response.data else {}
         return parsed
 

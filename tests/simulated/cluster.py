@@ -152,6 +152,10 @@ class SimulatedCluster:
         self.pools: dict[str, SimulatedPool] = {}
         self.objects: dict[tuple[str, str], Json] = {}
         self.foreign_objects: set[tuple[str, str]] = set()
+        self.refuses: Callable[[Json], bool] = lambda manifest: False
+        """Whether the API server does not take an object."""
+        self.most_pods: int | None = None
+        """A quota: no more of our pods are created."""
         self.other_plans: tuple[OtherPlan, ...] = ()
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
@@ -252,6 +256,8 @@ class SimulatedCluster:
 
     def _as_read(self, manifest: Json) -> Json:
         """An HTTPRoute with its generation and what its gateway says of the one that it has."""
+        if manifest["kind"] == "Deployment" and self._lacks_pods(manifest):
+            return {**manifest, "status": {"replicaFailure": "FailedCreate: exceeded quota"}}
         if manifest["kind"] != "HTTPRoute":
             return manifest
         name, written = manifest["metadata"]["name"], self.routes_written[manifest["metadata"]["name"]]
@@ -268,6 +274,10 @@ class SimulatedCluster:
             "metadata": {**manifest["metadata"], "name": name, "generation": len(written)},
             "status": {"parents": parents if taken else []},
         }
+
+    def _lacks_pods(self, manifest: Json) -> bool:
+        active = [pod for pod in self.pods_of(manifest["metadata"]["name"]) if not pod.terminating]
+        return self.most_pods is not None and len(active) < manifest["spec"]["replicas"]
 
     def taken_by_gateway(self) -> Json | None:
         """The routing document that requests really go by."""
@@ -387,7 +397,7 @@ class SimulatedCluster:
 
     def _apply(self, manifest: Json) -> bool:
         key = (manifest["kind"], manifest["metadata"]["name"])
-        if key in self.foreign_objects:
+        if key in self.foreign_objects or self.refuses(manifest):
             return False
         before = self.objects.get(key)
         if before is not None and key[0] == "Deployment":
@@ -458,6 +468,8 @@ class SimulatedCluster:
         spec = self.objects["Deployment", name]["spec"]
         active = [pod for pod in self.pods_of(name) if not pod.terminating]
         for _ in range(spec["replicas"] - len(active)):
+            if self.most_pods is not None and len(self.our_pods()) >= self.most_pods:
+                break
             template = spec["template"]["spec"]
             limits = template["containers"][0]["resources"]["limits"]
             pod = self._new_pod(f"{name}-{self._serial:04d}", int(limits[names.GPU_RESOURCE]))

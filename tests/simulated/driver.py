@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from servingplan.apply.order import carry_out
 from servingplan.cycle import RememberedSolve
 from servingplan.decide import decide, publish
 from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool, ResizePool
@@ -57,14 +58,12 @@ class Driver:
         if early:
             world = self.cluster.observe()
         self.decision = decision = decide(world, self._solve)
-        refused = self._write(decision.first, world)
-        if not refused:
-            refused += self._write(decision.grow, world)
-            late = self._write(decision.routing, world)
-            refused += late
-            if not late:
-                refused += self._write(decision.shrink, world)
-        outcome = Outcome(refused=tuple(Refused(action=item, reason="Conflict", message="") for item in refused))
+
+        def write(actions: tuple[AnyAction, ...]) -> Outcome:
+            refused = self._write(actions, world)
+            return Outcome(refused=tuple(Refused(action=item, reason="Conflict", message="") for item in refused))
+
+        outcome = carry_out(decision, write)
         status = conclude(world, decision, outcome)
         self.cluster.status = status.model_dump(mode="json", by_alias=True, exclude_none=True)
         return len(early) + len(decision.actions)
@@ -228,7 +227,7 @@ class Driver:
             assert rate > 0 or not rates.get(entry["name"]), f"{model}/{entry['name']} is turned away entirely"
             if not all(f"{model}/{name}" in measured for name in rates):
                 continue  # what is declared may not come: nothing is shed for want of what is not needed
-            for target in entry["targets"]:
+            for target in entry["targets"] if not entry.get("degraded") else ():
                 name = target["service"]
                 whole = rate / (self.facts(name).capacity[entry["name"]] * len(self._endpoints(name)))
                 busy[name] += whole * target["weight"] / 10_000

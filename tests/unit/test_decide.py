@@ -327,3 +327,11 @@ def test_a_plan_without_replicas_over_nodes_is_written_as_ever():
     fleet = decide(MOMENTS[-1], exact).fleet
     assert fleet.replica_sets
     assert not any("stages" in item for item in fleet.model_dump()["replica_sets"])
+
+
+def test_a_plan_whose_weights_could_not_be_published_rents_nothing(monkeypatch):
+    monkeypatch.setattr("servingplan.deciding.publishing.LARGEST_BYTES", 500)
+    driver = operator(plan())
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert driver.conditions()["RoutingPublished"] == "TooLarge"

@@ -21,7 +21,7 @@ class StatusPart(BaseModel):
 
 
 class Condition(StatusPart):
-    """One statement about the plan; True is good for every type."""
+    """One statement about the plan; True is good for every type but Degraded, which is there only while it holds."""
 
     type: str
     """What it is about."""

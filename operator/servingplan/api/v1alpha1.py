@@ -242,6 +242,9 @@ class Model(Wire):
     max_model_len: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Longest context, tokens; sizes the KV cache. Default: twice the longest class, at most what the model was made
     for."""
+    spill: bool = True
+    """Whether a class whose planned replicas are all away goes to ready replicas of the model that are too slow for its
+    limits, into what they have unused. false: it gets 503 until its replicas are back. Default true."""
     card: Card | None = None
     """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
     variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=map_list())] = ()

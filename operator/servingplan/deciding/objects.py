@@ -87,6 +87,29 @@ def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, An
     )
 
 
+def context_tokens(world: Observation) -> dict[str, int]:
+    """The longest sequence that the replicas of each Deployment of ours admit, tokens, as their arguments say."""
+    found = {}
+    for live in world.deployments():
+        containers = (((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}).get(
+            "containers"
+        ) or ()
+        for argument in (
+            text for item in containers if item.get("name") == "engine" for text in item.get("args") or ()
+        ):
+            name, _, value = str(argument).partition("=")
+            if name == "--max-model-len" and value.isdigit():
+                found[live.name] = int(value)
+    return found
+
+
+def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
+    """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
+    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes."""
+    missing = {item.deployment: item.replicas - len(world.pods_of(item.deployment)) for item in fleet.replica_sets}
+    return {name: count for name, count in missing.items() if count > 0}
+
+
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
     name = names.record_name(world.plan.name)
     text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.objects import in_place
+from servingplan.deciding.objects import context_tokens, in_place
 from servingplan.deciding.turn import Turn
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
 from servingplan.model.fleet import Fleet, ReplicaFacts
@@ -15,7 +15,7 @@ from servingplan.planning.record import read_record, routing_as_published
 from servingplan.render import names
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
-from servingplan.render.routing import routing_config_map, routing_document
+from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
 from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS, GATEWAY_POLL_SECONDS, seconds_since
 from servingplan.steps.routes import PENDING, complaints
 
@@ -36,14 +36,30 @@ def routing_actions(
         ready=ready,
         previous=routing_as_published(world, name),
         measured=adopted.rates if adopted is not None else (),
+        contexts=context_tokens(world),
     )
     manifest = routing_config_map(world.plan, spec, document)
     routes = http_route_actions(world, spec, document)
-    if in_place(live, manifest):
+    if in_place(live, manifest) or bytes_of(manifest["data"]) > LARGEST_BYTES:
         return routes
     serving = sum(1 for count in ready.values() if count)
     why = f"revision {document['revision']}: weights over {sum(ready.values())} ready replicas of {serving} Deployments"
     return (ApplyObject(manifest=manifest, why=why), *routes)
+
+
+def too_large(world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[str, ReplicaFacts]) -> str | None:
+    """Why the weights of the whole plan could not be published; None where a ConfigMap holds them."""
+    everything = dict.fromkeys(facts, 1)
+    document = routing_document(
+        plan=world.plan, spec=spec, fleet=fleet, facts=facts, ready=everything, previous=None, measured=()
+    )
+    size = bytes_of(routing_config_map(world.plan, spec, document)["data"])
+    if size <= LARGEST_BYTES:
+        return None
+    return (
+        f"the routing document would have {size} bytes, and a ConfigMap holds {LARGEST_BYTES}: the weights could not be "
+        "published, so nothing grows; split the models over several plans, or give them fewer classes"
+    )
 
 
 def admitted_rates(world: Observation, spec: PlanSpec) -> dict[str, float]:

@@ -110,7 +110,8 @@ class LiveObject(Fact):
     owner: str
     """Who has it, for messages."""
     manifest: dict[str, Any]
-    """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status."""
+    """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
+    API server refuses ``status.replicaFailure``."""
 
 
 class PoolObject(Fact):

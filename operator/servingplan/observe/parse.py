@@ -120,7 +120,8 @@ def pod_of(
 
 
 def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
-    """A Deployment, Service, ConfigMap or HTTPRoute with what we render of it, and what gateways say of a route."""
+    """A Deployment, Service, ConfigMap or HTTPRoute with what we render of it, what keeps a Deployment's pods from being
+    made, and what gateways say of a route."""
     metadata = item["metadata"]
     controller = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
     ours = controller is not None and controller.get("uid") == plan_uid
@@ -139,10 +140,20 @@ def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
     for key in ("spec", "data"):
         if ours and key in item:
             manifest[key] = item[key]
+    if ours and kind == "Deployment" and (failure := _replica_failure(item.get("status") or {})):
+        manifest["status"] = {"replicaFailure": failure}
     if ours and kind == HTTP_ROUTE:
         manifest["metadata"]["generation"] = metadata.get("generation")
         manifest["status"] = item.get("status") or {}
     return LiveObject(kind=kind, name=metadata["name"], uid=metadata["uid"], ours=ours, owner=owner, manifest=manifest)
+
+
+def _replica_failure(status: Json) -> str | None:
+    """Why the API server does not take the Deployment's pods; its controller copies it from the ReplicaSet."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}"[:300]
+    return None
 
 
 def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:

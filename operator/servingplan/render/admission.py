@@ -32,29 +32,29 @@ def admitted_parts(
     part, the others rise on, at most to 1.
     """
     rising = sorted(name for name, rate in planned.items() if rate > 0 and shares.get(name))
-    loads: dict[str, dict[str, float]] = {}
+    brought: dict[str, dict[str, float]] = {}
     for name in rising:
-        for deployment, load in _loads(name, planned[name], shares[name], facts, ready).items():
+        for deployment, load in loads(name, planned[name], shares[name], facts, ready).items():
             if load > 0:
-                loads.setdefault(deployment, {})[name] = load
+                brought.setdefault(deployment, {})[name] = load
     parts = dict.fromkeys(planned, 1.0)
     part = 0.0
     while rising:
         full_at = {
-            deployment: _full_at(_limit(facts[deployment], ready[deployment]), load, rising, parts)
-            for deployment, load in loads.items()
+            deployment: _full_at(utilization_limit(facts[deployment], ready[deployment]), load, rising, parts)
+            for deployment, load in brought.items()
             if not load.keys().isdisjoint(rising)
         }
         part = max(part, min(full_at.values(), default=1.0))
         if part >= WHOLE:
             break
-        full = {name for deployment, at in full_at.items() if at <= part * _SAME for name in loads[deployment]}
+        full = {name for deployment, at in full_at.items() if at <= part * _SAME for name in brought[deployment]}
         parts.update((name, part) for name in rising if name in full)
         rising = [name for name in rising if name not in full]
     return parts
 
 
-def _loads(
+def loads(
     name: str,
     rate: float,
     shares: Mapping[str, float],
@@ -74,7 +74,7 @@ def _capacity(replica: ReplicaFacts, name: str) -> float:
     return replica.capacity.get(name) or replica.planned[name]
 
 
-def _limit(replica: ReplicaFacts, copies: int) -> float:
+def utilization_limit(replica: ReplicaFacts, copies: int) -> float:
     """Utilisation up to which so many copies keep their SLO."""
     table = replica.max_utilization or (1.0,)
     return table[min(copies, len(table)) - 1]

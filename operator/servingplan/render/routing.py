@@ -12,16 +12,19 @@ from importlib import resources
 from typing import Any
 
 from servingplan.api.matching import default_class, matching_order
-from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.api.v1alpha1 import Model, PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
 from servingplan.render import names
 from servingplan.render.admission import WHOLE, admitted_parts
 from servingplan.render.deployment import PORT, owner_reference
 from servingplan.render.envoy import envoy_files
+from servingplan.render.spill import spills
 
 WEIGHT_TOTAL = 10_000
 KEY = "routing.json"
+LARGEST_BYTES = 2**20
+"""Of a ConfigMap's data, by the API server's validation (kubernetes/api core/v1, MaxSecretSize)."""
 
 Json = dict[str, Any]
 
@@ -35,34 +38,54 @@ def routing_document(
     ready: Mapping[str, int],
     previous: Json | None,
     measured: Collection[str] = (),
+    contexts: Mapping[str, int] | None = None,
 ) -> Json:
     """The document over what is ready.
 
     ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are in proportion
     to planned rate per replica x ready replicas. Where nothing that was planned for a class is ready, replicas of its
-    model that could serve it take it, in proportion to what they can; where there are none, its list is empty and the
-    gateway answers 503. What is admitted of a class is what the plan serves of it; of models whose rates were all measured
-    (``measured``, by ``model/class``) less while what is ready keeps its SLO with less only (``admitted_parts``).
-    ``services`` names all that may get weight, so that a gateway knows them beforehand. ``revision`` counts changes
-    against ``previous``.
+    model that could serve it take it, in proportion to what they can; where there are none that meet its limits, others
+    take it late, into what they have unused (``spills``; such a class says ``degraded``). Where there is nobody, or the
+    model's ``spill`` is false, its list is empty and the gateway answers 503. ``contexts``: longest sequence by Deployment,
+    tokens.
+
+    What is admitted of a class is what the plan serves of it; of models whose rates were all measured (``measured``, by
+    ``model/class``) less while what is ready keeps its SLO with less only (``admitted_parts``). ``services`` names all that
+    may get weight, so that a gateway knows them beforehand. ``revision`` counts changes against ``previous``.
     """
     models: Json = {}
     for model in spec.models:
         ordered, classes = matching_order(model), []
         services = {item.name: item for item in fleet.classes if item.model == model.name}
-        shares = {item.name: _shares(model.name, item.name, facts, ready) for item in ordered}
+        shares = {item.name: _shares(model, item.name, facts, ready) for item in ordered}
         planned_rates = {name: item.planned_requests_per_second for name, item in services.items()}
         comes = all(f"{model.name}/{name}" in measured for name in planned_rates)
         parts = admitted_parts(planned=planned_rates, shares=shares, facts=facts, ready=ready) if comes else {}
-        for item in ordered:
-            classes.append(
-                {
-                    "name": item.name,
-                    "match": item.match.model_dump(by_alias=True, exclude_none=True),
-                    "admitRequestsPerSecond": _admitted(services.get(item.name), parts.get(item.name, 1.0)),
-                    "targets": _targets(shares[item.name]),
-                }
+        spilled = {}
+        if model.spill:
+            spilled = spills(
+                classes={item.name: item for item in ordered},
+                away=frozenset(name for name, rate in planned_rates.items() if rate > 0 and not shares.get(name, True)),
+                planned={name: rate * parts.get(name, 1.0) for name, rate in planned_rates.items()},
+                shares=shares,
+                facts={name: item for name, item in facts.items() if item.model == model.name},
+                ready=ready,
+                contexts=contexts or {},
             )
+        for item in ordered:
+            spill = spilled.get(item.name)
+            entry = {
+                "name": item.name,
+                "match": item.match.model_dump(by_alias=True, exclude_none=True),
+                "admitRequestsPerSecond": _admitted(services.get(item.name), parts.get(item.name, 1.0)),
+                "targets": _targets(shares[item.name]),
+            }
+            if spill is not None:
+                most = planned_rates[item.name]
+                entry["admitRequestsPerSecond"] = max(1e-6, round(min(most, spill.requests_per_second), 6))
+                entry["targets"] = _targets(spill.shares)
+                entry["degraded"] = True
+            classes.append(entry)
         models[model.name] = {"defaultClass": default_class(ordered), "classes": classes}
     planned = {item.deployment: item.replicas for item in fleet.replica_sets}
     serving = {name: count for name, count in ready.items() if count}
@@ -88,7 +111,7 @@ def routing_document(
 
 def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json:
     """The ConfigMap that a gateway mounts."""
-    text = json.dumps(document, indent=1) + "\n"
+    data = _data(document, plan.namespace)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -101,8 +124,22 @@ def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json
             },
             "ownerReferences": [owner_reference(plan)],
         },
-        "data": {KEY: text, **_renderings(text, plan.namespace)},
+        "data": data,
     }
+
+
+def _data(document: Json, namespace: str) -> dict[str, str]:
+    """The document and its renderings; of a plan for which a ConfigMap has no room for both, the document alone."""
+    text = json.dumps(document, indent=1) + "\n"
+    data = {KEY: text, **_renderings(text, namespace)}
+    if bytes_of(data) <= LARGEST_BYTES:
+        return data
+    return {KEY: json.dumps(document, separators=(",", ":")) + "\n"}
+
+
+def bytes_of(data: Mapping[str, str]) -> int:
+    """What the data of a ConfigMap count for its limit: names and contents, in UTF-8."""
+    return sum(len(key.encode()) + len(value.encode()) for key, value in data.items())
 
 
 @lru_cache(maxsize=16)
@@ -136,12 +173,16 @@ def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]
 
 
 def _shares(
-    model: str, class_name: str, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
+    model: Model, class_name: str, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
 ) -> dict[str, float]:
-    candidates = {name: facts[name] for name in sorted(facts) if facts[name].model == model and ready.get(name, 0) > 0}
+    candidates = {
+        name: facts[name] for name in sorted(facts) if facts[name].model == model.name and ready.get(name, 0) > 0
+    }
     planned = {name: item.planned.get(class_name, 0.0) * ready[name] for name, item in candidates.items()}
     if sum(planned.values()) > 0:
         return {name: share for name, share in planned.items() if share > 0}
+    if not model.spill:
+        return {}
     able = {name: item.capacity.get(class_name, 0.0) * ready[name] for name, item in candidates.items()}
     return {name: share for name, share in able.items() if share > 0}
 

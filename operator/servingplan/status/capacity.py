@@ -68,6 +68,10 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
     planned = {item.deployment for item in fleet.replica_sets}
     if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
         text += f"; {unlisted} not yet in the EndpointSlices of their Services"
+    failures = [(live.manifest.get("status") or {}).get("replicaFailure") for live in world.deployments()]
+    if refused := sorted({failure for failure in failures if failure}):
+        advice = "no nodes are asked for them; change what refuses them (quota, pod security), or engine.podTemplate"
+        return Row(kind, "False", "ReplicaFailure", f"{text}; pods are not created: {'; '.join(refused)}; {advice}")
     troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
     if not troubles:
         return Row(kind, "False", "RollingOut", text)

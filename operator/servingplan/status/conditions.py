@@ -40,6 +40,7 @@ def conditions(
         capacity.node_pools_ready(decision, outcome, pools),
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(world, decision, outcome, spec),
+        *routing.degraded(world, outcome, spec),
         planned.slo_attainable(decision),
         planned.approved(decision, spec),
     ]

@@ -50,6 +50,24 @@ def routing_published(world: Observation, decision: Decision, outcome: Outcome, 
     return Row(kind, "True", "Published", _published(world, document, spec))
 
 
+def degraded(world: Observation, outcome: Outcome, spec: PlanSpec | None) -> list[Row]:
+    """Only while a class goes to replicas that answer late."""
+    document = routing_after(world, spec, outcome) if spec is not None else None
+    late = [
+        f"{model}/{entry['name']} ({entry['admitRequestsPerSecond']:g} requests/s are admitted)"
+        for model, item in sorted((document or {"models": {}})["models"].items())
+        for entry in item["classes"]
+        if entry.get("degraded")
+    ]
+    if not late:
+        return []
+    text = (
+        f"no replica that is planned for {', '.join(late)} is ready: other replicas of the model take its requests into what "
+        "they have unused, and may answer later than its limits; spec.models[].spill: false gives 503 instead"
+    )
+    return [Row("Degraded", "True", "Spilled", text)]
+
+
 def _shed(document: dict[str, Any]) -> str:
     """What the gateway admits of classes of which it may not admit all."""
     rates = [

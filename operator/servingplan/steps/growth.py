@@ -34,6 +34,22 @@ def planned_size(pool: Pool, fleet: Fleet) -> int:
     return size if pool.withdrawn is None else min(size, pool.wanted)
 
 
+def that_can_exist(fleet: Fleet, missing: Mapping[str, int]) -> Fleet:
+    """The fleet without the nodes that only replicas without a pod would use (``missing``, by Deployment)."""
+    if not missing:
+        return fleet
+    left = {item.deployment: item.replicas - missing.get(item.deployment, 0) for item in fleet.replica_sets}
+    nodes = dict(fleet.nodes)
+    for group in fleet.groups:
+        needed = 0
+        for name, per_node in group.replicas.items():
+            held = min(left.get(name, 0), per_node * group.nodes)
+            left[name] = left.get(name, 0) - held
+            needed = max(needed, math.ceil(held / per_node) if per_node else 0)
+        nodes[group.pool] = nodes.get(group.pool, 0) - (group.nodes - needed)
+    return fleet.model_copy(update={"nodes": {name: max(0, count) for name, count in nodes.items()}})
+
+
 def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
     """Nodes that the pool should have now: those of the plan, and, while replicas that still serve sit where planned
     ones belong, as many more as their successors need to come first; never above the user's cap."""

@@ -23,7 +23,7 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.drains import Departures, departures
-from servingplan.steps.growth import grow, planned_size, shrink, total_spend, wished_size
+from servingplan.steps.growth import grow, planned_size, shrink, that_can_exist, total_spend, wished_size
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
 
@@ -66,16 +66,20 @@ def next_step(
     may_grow: bool,
     plan_age_seconds: float = math.inf,
     gateway_follows: bool | None = None,
+    missing: Mapping[str, int] | None = None,
 ) -> Step:
     """What to do now. ``facts`` are of every Deployment of ours, planned or not. ``gateway_follows``: the gateway has taken
-    the published weights; None: there is none to ask."""
+    the published weights; None: there is none to ask. ``missing``: planned replicas by Deployment that have
+    no pod; no node is asked for on their account."""
     budget = float(spec.budget.dollars_per_hour)
     spend = total_spend(pools)
     claims = _claims(world, pools)
     lost = lost_pods(world)
     seatings = _seatings(world, pools, fleet, facts, lost)
     sizes = {pool.name: wished_size(pool, fleet, seatings[pool.name]) for pool in pools}
-    growth = grow(pools=pools, fleet=fleet, sizes=sizes, budget=budget, spend=spend if may_grow else math.nan)
+    able = that_can_exist(fleet, missing or {})
+    wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, seatings[pool.name]) for pool in pools}
+    growth = grow(pools=pools, fleet=able, sizes=wishes, budget=budget, spend=spend if may_grow else math.nan)
     placed, held_back = _placements(
         pools, seatings, facts, growth.spend_after if may_grow else spend, budget if may_grow else spend
     )

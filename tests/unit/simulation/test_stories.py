@@ -601,3 +601,58 @@ def test_spend_falls_with_the_budget_also_while_the_rest_of_the_spec_cannot_be_p
     driver.settle()
     assert driver.conditions()["SpecValid"] == "UnknownModel"
     assert (driver.spend, driver.ready(driver.deployments()[0])) == (2, 1)
+
+
+# --- replicas that cannot exist ---------------------------------------------------------------------------------------
+
+
+def test_no_node_is_rented_for_a_deployment_that_the_api_server_refuses():
+    driver = operator(plan(model(LLAMA), model("qwen3-8b", "10"), pools=[sized(maxNodes=8)]))
+    driver.cluster.refuses = lambda item: item["kind"] == "Deployment" and "qwen3" in item["metadata"]["name"]
+    for _ in range(10):
+        for _ in range(4):
+            driver.turn()
+        driver.cluster.tick()
+    assert driver.cluster.pools["l40s"].wanted == 2, "only what the other model needs"
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+    assert driver.conditions()["WorkloadsReady"] == "WriteFailed"
+    driver.cluster.refuses = lambda item: False
+    settled(driver)
+
+
+def test_no_node_is_rented_for_pods_that_are_not_created():
+    driver = operator(plan(model(rate="20")))
+    driver.cluster.most_pods = 1
+    driver.act()
+    driver.tick(10)
+    assert driver.cluster.pools["l40s"].wanted == 1
+    assert driver.conditions()["WorkloadsReady"] == "ReplicaFailure"
+    driver.cluster.most_pods = None
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(20)
+
+
+def test_a_class_whose_replicas_are_all_away_spills_and_the_status_says_so():
+    long = {
+        "name": "long",
+        "inputTokens": 6000,
+        "outputTokens": 50,
+        "requestsPerSecond": "1",
+        "slo": {"ttftSeconds": "1"},
+    }
+    chat = {"name": "chat", "inputTokens": 500, "outputTokens": 250, "requestsPerSecond": "10"}
+    pools = [fixed("l40s", price="1"), sized("h100", price="12")]
+    driver = operator(plan(model(classes=[long, chat], slo={"ttftSeconds": "3"}), pools=pools, budget="40"), nodes=3)
+    fleet = settled(driver)
+    takers = {name for item in fleet.replica_sets if item.planned.get("long") for name in [item.pool]}
+    others = {item.pool for item in fleet.replica_sets} - takers
+    assert (takers, others) == ({"h100"}, {"l40s"}), "the scene needs a pool that cannot serve the class in time"
+    for name in [name for name in driver.cluster.nodes if name.startswith("h100")]:
+        driver.cluster.lose_node(name)
+    driver.turn()
+    entry = next(item for item in driver.routing()["models"][LLAMA]["classes"] if item["name"] == "long")
+    assert entry["targets"]
+    assert entry["degraded"]
+    assert driver.conditions()["Degraded"] == "Spilled"
+    driver.settle()
+    assert "Degraded" not in driver.conditions()
