@@ -21,7 +21,7 @@ from servingplan.model.fleet import Fleet
 from servingplan.model.world import Observation
 from servingplan.planning.pools import SHARED_OBJECT, Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record
-from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, SHUTDOWN_SECONDS
+from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_SECONDS
 from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
 from servingplan.steps.growth import planned_size
 from servingplan.steps.next import next_step
@@ -120,7 +120,7 @@ def _longest_end(world: Observation) -> float:
         for template in [((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}]
     ]
     known = [float(end) for end in ends if isinstance(end, int)]
-    return max([DRAIN_SLEEP_SECONDS + SHUTDOWN_SECONDS, *known])
+    return max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known])
 
 
 def _later(moment: str, seconds: float) -> str:
