@@ -59,7 +59,7 @@ def precision_of(name: str) -> Precision:
 _MARKS = (
     ("fp8", "fp8"),
     ("nvfp4", "fp4"),
-    ("mxfp4", "fp4"),
+    ("mxfp4", "mxfp4"),
     ("fp4", "fp4"),
     ("awq", "int4"),
     ("gptq", "int4"),

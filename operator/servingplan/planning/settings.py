@@ -51,7 +51,7 @@ _PRECISIONS_BY_METHOD = {
     "ptpc_fp8": ("fp8",),
     "modelopt": ("fp8",),
     "modelopt_fp4": ("fp4",),
-    "mxfp4": ("fp4",),
+    "mxfp4": ("mxfp4",),
     "awq": ("int4",),
     "awq_marlin": ("int4",),
     "gptq": ("int4", "int8"),

@@ -41,6 +41,7 @@ STEPS: dict[str, str] = {
     "Memory": "weights and the KV cache of one longest sequence do not fit",
     "ContextAboveModel": "maxModelLen, or every class, is longer than the model was made for",
     "HeadsNotDivisible": "the tensor-parallel size does not divide the heads",
+    "BlocksNotDivisible": "the tensor-parallel size cuts through blocks of quantised weights",
     "LayersNotDivisible": "more stages than layers",
     "ContextTooShort": "every class is longer than maxModelLen",
     "SloUnreachable": "too slow for every class, even with one request alone",
@@ -195,7 +196,9 @@ def shapes_of(
         widths = wish.widths(gpus)
         roomiest = wish.settings(kv_cache_dtype=widths[-1], max_num_seqs=wish.sequences()[0])
         no_room = _memory_refusal(variant, card, layout, roomiest)
-        indivisible = shape_refusal(card, layout.tensor_parallel, layout.pipeline_parallel)
+        indivisible = shape_refusal(
+            card, layout.tensor_parallel, layout.pipeline_parallel, expert_parallel=roomiest.expert_parallel
+        )
         refusal = too_long or no_room or indivisible
         if refusal is not None:
             pruning.drop(refusal.reason)

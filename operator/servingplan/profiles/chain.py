@@ -76,7 +76,7 @@ def estimate_chain(
     Raises:
         UnknownPrecisionError: the precision is not in the table.
     """
-    refusal = shape_refusal(model, tensor_parallel, len(stages))
+    refusal = shape_refusal(model, tensor_parallel, len(stages), expert_parallel=settings.expert_parallel)
     if refusal is not None:
         return Chain((), dict.fromkeys((item.name for item in classes), refusal))
     rooflines = stage_rooflines(

@@ -122,7 +122,7 @@ def estimate(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it must be above 0 and below 1")
 
-    refusal = shape_refusal(model, tensor_parallel, pipeline_parallel)
+    refusal = shape_refusal(model, tensor_parallel, pipeline_parallel, expert_parallel=settings.expert_parallel)
     if refusal is not None:
         return refusal
     if input_tokens + output_tokens > settings.max_model_len:

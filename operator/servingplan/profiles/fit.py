@@ -14,7 +14,8 @@ class Unfit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: str
-    """One of ``HeadsNotDivisible``, ``LayersNotDivisible``, ``ContextTooShort``, ``Memory``, ``SloUnreachable``."""
+    """One of ``HeadsNotDivisible``, ``BlocksNotDivisible``, ``LayersNotDivisible``, ``ContextAboveModel``,
+    ``ContextTooShort``, ``Memory``, ``SloUnreachable``."""
     message: str
     """What is missing, in numbers, and what would do."""
     least_ttft_seconds: float | None = None
@@ -23,8 +24,13 @@ class Unfit(BaseModel):
     """SloUnreachable: the smallest TPOT limit that would do with the TTFT limit as it is, seconds; absent: none would."""
 
 
-def shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int) -> Unfit | None:
-    """Why the heads or layers of a model cannot be shared like this; see ``divisible_shapes``."""
+def shape_refusal(
+    model: ModelCard, tensor_parallel: int, pipeline_parallel: int, *, expert_parallel: bool = False
+) -> Unfit | None:
+    """Why the heads, layers or quantised weights of a model cannot be shared like this; see ``divisible_shapes``.
+
+    ``expert_parallel``: experts are spread over the GPUs, and none is cut.
+    """
     wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
     if model.attention_heads % tensor_parallel or wide % narrow:
         good = [n for n in range(1, model.attention_heads + 1) if model.attention_heads % n == 0]
@@ -34,12 +40,39 @@ def shape_refusal(model: ModelCard, tensor_parallel: int, pipeline_parallel: int
             message=f"{model.name} has {model.attention_heads} attention and {model.kv_heads} KV heads, which "
             f"{tensor_parallel} GPUs cannot share evenly; possible sizes: {', '.join(map(str, good))}",
         )
+    if (refusal := _block_refusal(model, tensor_parallel, expert_parallel=expert_parallel)) is not None:
+        return refusal
     if pipeline_parallel > model.layers:
         return Unfit(
             reason="LayersNotDivisible",
             message=f"{model.name} has {model.layers} layers, too few for {pipeline_parallel} stages; "
             f"use at most {model.layers} stages",
         )
+    return None
+
+
+def _block_refusal(model: ModelCard, tensor_parallel: int, *, expert_parallel: bool) -> Unfit | None:
+    """Whether each GPU gets whole blocks of weights that share a scale.
+
+    A feed-forward network is cut along its width: its first weights by rows, its last by columns. vLLM does not start where
+    a part is no multiple of the block (vLLM#25292: Qwen3-30B-A3B-FP8, experts of width 768, blocks of 128, four GPUs).
+    """
+    if model.weight_block is None or tensor_parallel == 1:
+        return None
+    cut_experts = model.expert_intermediate_size if model.experts > 1 and not expert_parallel else None
+    dense = model.intermediate_size if model.experts == 1 or model.dense_layers else None
+    for width in (cut_experts, dense):
+        if width is None:
+            continue
+        for block in sorted(set(model.weight_block)):
+            if width % tensor_parallel or width // tensor_parallel % block:
+                good = [n for n in range(1, 65) if width % n == 0 and width // n % block == 0]
+                return Unfit(
+                    reason="BlocksNotDivisible",
+                    message=f"{model.name} has feed-forward networks of width {width}, quantised in blocks of {block}, which "
+                    f"{tensor_parallel} GPUs cannot share in whole blocks; possible sizes: {', '.join(map(str, good))}"
+                    + ("; or spread the experts with engine.expertParallel" if width == cut_experts else ""),
+                )
     return None
 
 

@@ -159,10 +159,12 @@ def test_every_step_happens():
         (plan(pool("a"), pool("l", "L40S", zone=None, most=0)), True),
         (plan(pool("a"), slo={"tpotSeconds": "0.000001"}), True),
         (plan(pool("a"), model="flat", card=FLAT), True),
+        (plan(pool("a"), model="Qwen/Qwen3-30B-A3B-FP8"), False),
+        (plan(pool("a"), model="Qwen/Qwen3-30B-A3B-FP8", maxModelLen=50_000), False),
     ):
         seen |= set(posed(manifest, across_nodes=across_nodes).pruned)
-    # The spec itself refuses a maxModelLen below its classes; contexts above a model's limit have a test of their own.
-    assert seen == set(STEPS) - {"ContextTooShort", "ContextAboveModel"}
+    # The spec itself refuses a maxModelLen below its classes.
+    assert seen == set(STEPS) - {"ContextTooShort"}
 
 
 def test_without_the_api_nothing_spans_nodes():
