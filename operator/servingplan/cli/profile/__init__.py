@@ -3,6 +3,7 @@
 One module a command, each with a ``register`` that adds it to the group:
 
     lookup.py      rate, band, latencies of one replica; or of every row of a file
+    measure.py     a running server's rates and times, as rows
     importing.py   results of other programs' benchmarks as rows that plans count on
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import typer
 
-from servingplan.cli.profile import importing, lookup
+from servingplan.cli.profile import importing, lookup, measure
 
 app = typer.Typer(help="What one replica does, and how that is known.", no_args_is_help=True)
 
@@ -21,6 +22,7 @@ def _profile() -> None:
 
 
 lookup.register(app)
+measure.register(app)
 importing.register(app)
 
 

@@ -1,0 +1,81 @@
+"""PURE. Samples to rates and times with their confidence intervals.
+
+Rates and means come with 95 % intervals by the method of batch means (Law and Kelton, Simulation Modeling and Analysis):
+requests wait for one another, so single ones are not independent, but means over tenths of the run nearly are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+BATCHES = 10
+T_QUANTILE = 2.262
+"""Student's t, 97.5 %, 9 degrees of freedom."""
+PERCENTILES = (50, 90, 95, 99)
+
+
+class Interval(NamedTuple):
+    """A figure with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval over the figure."""
+        return (self.high - self.low) / 2 / self.value if self.value > 0 else math.inf
+
+
+def rate(ends: Sequence[float], start: float, stop: float) -> Interval:
+    """Events per second in a window, at least ``BATCHES`` of them for an interval."""
+    length = stop - start
+    inside = [end for end in ends if start <= end < stop]
+    if length <= 0 or not inside:
+        return Interval(0.0, 0.0, math.inf)
+    counts = [0] * BATCHES
+    for end in inside:
+        counts[min(BATCHES - 1, int((end - start) / length * BATCHES))] += 1
+    found = mean([count * BATCHES / length for count in counts])
+    return found if len(inside) >= BATCHES else Interval(found.value, 0.0, math.inf)
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """Mean of values in their order, by batch means."""
+    if not values:
+        return Interval(math.nan, 0.0, math.inf)
+    whole = math.fsum(values) / len(values)
+    if len(values) < BATCHES:
+        return Interval(whole, 0.0, math.inf)
+    size = len(values) / BATCHES
+    cuts = [round(number * size) for number in range(BATCHES + 1)]
+    means = [math.fsum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    spread = math.sqrt(math.fsum((item - whole) ** 2 for item in means) / (BATCHES - 1) / BATCHES)
+    return Interval(whole, max(0.0, whole - T_QUANTILE * spread), whole + T_QUANTILE * spread)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that so many per cent do not exceed: the smallest such sample."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)]
+
+
+def settled(counts: Sequence[float]) -> int:
+    """How many of the first counts to leave out, so that the rest shows the steady state.
+
+    The cut d that makes ``variance of the rest / (n - d)`` least: MSER, White, "An Effective Truncation Heuristic for Bias
+    Reduction in Simulation Output", Simulation 69 (1997). At most half is left out.
+    """
+    best, cut = math.inf, 0
+    for skipped in range(len(counts) // 2 + 1):
+        rest = counts[skipped:]
+        if len(rest) < 2:
+            break
+        centre = math.fsum(rest) / len(rest)
+        score = math.fsum((count - centre) ** 2 for count in rest) / len(rest) ** 2
+        if score < best * (1 - 1e-9):
+            best, cut = score, skipped
+    return cut
