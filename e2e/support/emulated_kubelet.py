@@ -30,7 +30,7 @@ from e2e.support.cluster import Cluster
 from e2e.support.feed import Feed
 from e2e.support.gateway import on_loopback
 from e2e.support.waiting import PATIENCE
-from servingplan.emulate.arguments import Shape, shape
+from servingplan.emulate.arguments import Shape, shape_of
 from servingplan.emulate.launch import Copy, Options
 from servingplan.emulate.pacer import Clock, Pacer
 from servingplan.errors import NotFound
@@ -198,19 +198,8 @@ class EmulatedKubelet:
 
     def _shape(self, pod: Json) -> Shape:
         container = pod["spec"]["containers"][0]
-        told = flags.read(container["args"]).values
-        return shape(
-            model=told["--model"],
-            served_model_names=(told["--served-model-name"],),
-            gpu=next(self._gpus[value] for value in pod["spec"]["nodeSelector"].values() if value in self._gpus),
-            tensor_parallel=int(told["--tensor-parallel-size"]),
-            pipeline_parallel=int(told["--pipeline-parallel-size"]),
-            max_model_len=told["--max-model-len"],
-            max_num_seqs=told["--max-num-seqs"],
-            max_num_batched_tokens=told["--max-num-batched-tokens"],
-            memory_fraction=told["--gpu-memory-utilization"],
-            kv_cache_dtype=told["--kv-cache-dtype"],
-        )
+        selected = pod["spec"]["nodeSelector"].values()
+        return shape_of(container["args"], gpu=next(self._gpus[value] for value in selected if value in self._gpus))
 
     def _set_status(self, name: str, status: Json) -> None:
         where = {"namespace": self._namespace, "subresource": "status"}

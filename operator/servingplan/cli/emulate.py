@@ -50,6 +50,15 @@ def emulate(
     gpu_memory_utilization: Annotated[float, typer.Option(rich_help_panel=_ENGINE)] = 0.9,
     kv_cache_dtype: Annotated[str, typer.Option(rich_help_panel=_ENGINE)] = "auto",
     quantization: Annotated[str | None, typer.Option("--quantization", "-q", rich_help_panel=_ENGINE)] = None,
+    expert_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--enable-expert-parallel/--no-enable-expert-parallel",
+            "-ep",
+            help="Experts are spread over the GPUs.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = False,
     shutdown_timeout: Annotated[
         float,
         typer.Option(
@@ -160,6 +169,7 @@ def emulate(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         memory_fraction=gpu_memory_utilization,
+        expert_parallel=expert_parallel,
     )
     options = Options(
         host=host,

@@ -6,13 +6,14 @@ pool, the batch limits from the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from servingplan.errors import InputError
 from servingplan.model.engine import EngineSettings, vllm_limits
 from servingplan.model.llm import PRECISIONS, ModelCard, precision_named
 from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.render import flags
 from servingplan.simulate.pace import Pace
 
 
@@ -44,6 +45,7 @@ def shape(
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     memory_fraction: float = 0.9,
+    expert_parallel: bool = False,
 ) -> Shape:
     """The replica that these arguments describe.
 
@@ -57,7 +59,7 @@ def shape(
     """
     found = find_model(card) if card else _find_card((model, *served_model_names))
     hardware = find_gpu(gpu_of(gpu, pool))
-    weights = precision or precision_of(model, quantization)
+    weights = precision or precision_of(model, quantization) or found.precision
     if weights.lower() not in PRECISIONS:
         raise InputError("precision", weights, f"must be one of {', '.join(sorted(PRECISIONS))}")
     seqs, batched = vllm_limits(hardware)
@@ -69,8 +71,9 @@ def shape(
         raise InputError("gpu-memory-utilization", memory_fraction, "must be above 0 and at most 1")
     if max_model_len < 2:
         raise InputError("max-model-len", max_model_len, "must be at least 2")
-    if max_num_batched_tokens is not None and max_num_batched_tokens < seqs:
-        raise InputError("max-num-batched-tokens", max_num_batched_tokens, f"must be at least max-num-seqs, {seqs}")
+    tokens = max_num_batched_tokens or max(batched, seqs)
+    if tokens < seqs:
+        raise InputError("max-num-batched-tokens", tokens, f"must be at least max-num-seqs, {seqs}")
     pace = Pace(
         model=found,
         precision=weights,
@@ -82,15 +85,42 @@ def shape(
             gpu_memory_utilization=memory_fraction,
             kv_cache_dtype="fp8" if kv_cache_dtype.startswith("fp8") else "auto",
             max_num_seqs=seqs,
+            max_num_batched_tokens=tokens,
+            expert_parallel=expert_parallel,
         ),
     )
     return Shape(
         pace=pace,
         model_names=served_model_names or (model,),
         max_num_seqs=seqs,
-        max_num_batched_tokens=max_num_batched_tokens or max(batched, seqs),
+        max_num_batched_tokens=tokens,
         told=f"{found.name} {weights} on {tensor_parallel}x{pipeline_parallel} {hardware.name}, "
         f"{pace.kv_blocks} KV blocks, at most {seqs} sequences",
+    )
+
+
+def shape_of(arguments: Sequence[str], *, gpu: str, pool: str | None = None) -> Shape:
+    """The replica that a rendered Deployment's arguments describe.
+
+    Raises:
+        InputError: as ``shape``, or an argument has no value.
+    """
+    told = flags.read(arguments)
+    served = told.values.get("--served-model-name")
+    return shape(
+        model=told.values.get("--model", ""),
+        gpu=gpu,
+        pool=pool,
+        quantization=told.value(flags.QUANTIZATION),
+        kv_cache_dtype=told.value(flags.KV_CACHE_DTYPE) or "auto",
+        tensor_parallel=int(told.values.get("--tensor-parallel-size", 1)),
+        pipeline_parallel=int(told.values.get("--pipeline-parallel-size", 1)),
+        served_model_names=(served,) if served else (),
+        max_model_len=told.value(flags.MAX_MODEL_LEN) or 8192,
+        max_num_seqs=told.value(flags.MAX_NUM_SEQS),
+        max_num_batched_tokens=told.value(flags.MAX_NUM_BATCHED_TOKENS),
+        memory_fraction=told.value(flags.GPU_MEMORY_UTILIZATION) or 0.9,
+        expert_parallel=bool(told.value(flags.EXPERT_PARALLEL)),
     )
 
 
@@ -104,9 +134,9 @@ def gpu_of(gpu: str, pool: str | None) -> str:
     return table[pool]
 
 
-def precision_of(model: str, quantization: str | None) -> str:
-    """The precision that the name of the weights, or vLLM's ``--quantization``, tells; else bf16."""
-    return precision_named(quantization or "") or precision_named(model.rsplit("/", 1)[-1]) or "bf16"
+def precision_of(model: str, quantization: str | None) -> str | None:
+    """The precision that vLLM's ``--quantization``, or the name of the weights, tells; None where neither does."""
+    return precision_named(quantization or "") or precision_named(model.rsplit("/", 1)[-1])
 
 
 def _find_card(names: Iterable[str]) -> ModelCard:

@@ -119,7 +119,7 @@ def test_parts_of_an_answer_make_the_whole(seed, steps):
 def test_names_tell_the_precision():
     assert precision_of("neuralmagic/Meta-Llama-3.1-70B-Instruct-FP8", None) == "fp8"
     assert precision_of("meta-llama/Llama-3.1-8B-Instruct", "awq_marlin") == "int4"
-    assert precision_of("fp8-things/Llama-3.1-8B-Instruct", None) == "bf16"
+    assert precision_of("fp8-things/Llama-3.1-8B-Instruct", None) is None
 
 
 def test_the_pool_picks_the_gpu():
