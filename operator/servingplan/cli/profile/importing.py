@@ -117,7 +117,7 @@ def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str
         metadata: dict[str, Any] = {"name": name} | ({} if namespace is None else {"namespace": namespace})
         metadata["labels"] = {PROFILES_LABEL: "measured"}
         manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ROWS_KEY: write_csv(rows)}}
-        typer.echo(yaml.dump(manifest, Dumper=_dumper(), sort_keys=False, width=10_000), nl=False)
+        typer.echo(yaml.dump(manifest, Dumper=lines_dumper(), sort_keys=False, width=10_000), nl=False)
     else:
         from servingplan.cli.profile.show import rows_view
         from servingplan.cli.show import console
@@ -125,7 +125,7 @@ def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str
         console().print(rows_view(rows))
 
 
-def _dumper() -> Any:
+def lines_dumper() -> Any:
     """YAML that shows a file as lines, and not as one string with escapes."""
     import yaml
 
