@@ -15,6 +15,8 @@ from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.question import Change, Question
 from servingplan.verify import verify
 
+SAME_SERVICE = 1e-6
+"""Parts of what is asked for that differ by less are the same: the verifier's tolerance."""
 _NEVER = 1e9
 """A gain that no plan has."""
 
@@ -42,7 +44,7 @@ def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answ
     if best.status == "Infeasible" or best.reasons or left <= 0:
         return best
     stay = solve(question.model_copy(update={"change": Change(min_gain=_NEVER)}), spec)
-    if not stay.reasons or sum(stay.unserved.values()) > sum(best.unserved.values()) + 1e-9:
+    if not stay.reasons or _missing_made_up_for(question, stay, best) > 0:
         return best
     turn.plan_is_due_in = left
     return stay
@@ -71,9 +73,9 @@ def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answe
         return False
     if _serves_another_class(question, running, answer):
         return False
-    if _gain(running, answer) < float(spec.change.min_gain):
+    if _gain(question, running, answer) < float(spec.change.min_gain):
         return True
-    if sum(answer.unserved.values()) < sum(running.unserved.values()) - 1e-9:
+    if _missing_made_up_for(question, running, answer) > 0:
         return False  # requests that are turned away do not wait for the plan to grow old
     age = math.inf if record.since is None else seconds_between(record.since, turn.world.now)
     lifetime = float(seconds_of(spec.change.min_lifetime))
@@ -104,15 +106,40 @@ def _serves_another_class(question: Question, running: Answer, new: Answer) -> b
     return bool((served(new) - served(running)) & {item.name for item in question.classes})
 
 
-def _gain(running: Answer, new: Answer) -> float:
-    """Relative gain: of the multiple served, or of service and then of dollars."""
+def _gain(question: Question, running: Answer, new: Answer) -> float:
+    """Relative gain: of the multiple served, or of service and then of dollars; below 0 where the new plan serves less."""
     if running.scale is not None and new.scale is not None:
         return _relative(new.scale - running.scale, running.scale)
-    served_before, served_after = sum(running.unserved.values()), sum(new.unserved.values())
-    if served_after < served_before - 1e-9:
-        return _relative(served_before - served_after, served_before)
+    made_up_for = _missing_made_up_for(question, running, new)
+    if made_up_for:
+        return made_up_for
     before, after = running.dollars_per_hour or 0.0, new.dollars_per_hour or 0.0
     return _relative(before - after, before)
+
+
+def _missing_made_up_for(question: Question, running: Answer, new: Answer) -> float:
+    """Part of what the running plan does not serve that the new one serves, on the first level of service on which they
+    differ; 0 where they serve alike, below 0 where the new one serves less.
+
+    Levels are those of the objective: by priority from the top, the smallest served fraction of a class, then the most in
+    total. What a lower priority loses does not count against it.
+    """
+    for missing, left in zip(_missing(question, running), _missing(question, new), strict=True):
+        if abs(missing - left) > SAME_SERVICE:
+            return (missing - left) / max(missing, left)
+    return 0.0
+
+
+def _missing(question: Question, answer: Answer) -> list[float]:
+    """By priority from the top: the largest unserved fraction of a class, and the unserved part of all requests."""
+    asked = [cls for cls in question.classes if cls.requests_per_second > 0]
+    found: list[float] = []
+    for priority in sorted({cls.priority for cls in asked}, reverse=True):
+        members = [cls for cls in asked if cls.priority == priority]
+        unserved = {cls.name: answer.unserved.get(cls.name, 0.0) for cls in members}
+        found.append(max(unserved[cls.name] / cls.requests_per_second for cls in members))
+        found.append(sum(unserved.values()) / sum(cls.requests_per_second for cls in members))
+    return found
 
 
 def _relative(difference: float, base: float) -> float:

@@ -14,6 +14,13 @@ from servingplan.model.question import Count, Counts, Name, Value, sorted_by_key
 
 Status = Literal["Optimal", "Feasible", "Infeasible"]
 Stopped = Literal["proved", "work-limit", "deadline"]
+METHOD_NAMES = (
+    "anytime", "exact", "binary-search", "knapsack", "gh", "agh", "homogeneous", "uniform-composition", "uniform-deployment",
+    "round-robin", "melange", "lpr", "dvr", "greedy-cost",
+)  # fmt: skip
+"""Every method of the planner, in the order in which they are listed."""
+DEFAULT_GAP = 1e-4
+"""Relative gap within which a level counts as proved, where nothing else is asked."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ClassRates = Annotated[Mapping[Name, Finite], AfterValidator(sorted_by_key)]
 
@@ -113,13 +120,15 @@ class Answer(Value):
     status: Status
     """Optimal: every level is proved within the tolerance. Feasible: a plan, not proved. Infeasible: none, see `reasons`."""
     method: str
-    """Name of the method that found the plan."""
+    """Name of the method that found the plan, one of `METHOD_NAMES`."""
     objective: Finite | None = None
     """`scale` under `MaximizeService`, `dollars_per_hour` under `MinimizeCost`; absent when infeasible."""
     bound: Finite | None = None
     """Bound of the first level that is not proved; of the objective itself when all are."""
     gap: Finite | None = None
     """Gap of that level; see `Level.gap`."""
+    relative_gap: Finite = DEFAULT_GAP
+    """Gap within which a level counts as proved, as it was asked for; service levels of `MinimizeCost`: at most 1e-6."""
     seconds: Finite = 0.0
     """Wall-clock seconds spent; the only field that differs between two runs."""
     stopped: Stopped = "proved"

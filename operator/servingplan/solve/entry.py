@@ -6,7 +6,7 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from servingplan.model.answer import Answer, Explanation
+from servingplan.model.answer import DEFAULT_GAP, Answer, Explanation
 from servingplan.model.question import Question, QuestionError
 from servingplan.solve import change, reasons
 from servingplan.solve.clash import find_clash
@@ -33,7 +33,7 @@ def solve(
     *,
     method: str = "exact",
     deadline_seconds: float | None = None,
-    relative_gap: float = 1e-4,
+    relative_gap: float = DEFAULT_GAP,
     node_limit: int = NODE_LIMIT,
     why_infeasible: bool = True,
 ) -> Answer:
@@ -89,8 +89,8 @@ def _answered(question: Question, method: str, effort: Effort, *, why_infeasible
         found = widened(found, thin, relative_gap=effort.relative_gap)
     if chosen.starts_from_running:
         found = tidied(instance, found)
-    best = answer_of(instance, found, method=method, relative_gap=effort.relative_gap)
-    return _kept(instance, found, best, effort) if chosen.starts_from_running else best
+    best = answer_of(instance, found, method=method, relative_gap=effort.relative_gap, whole=question)
+    return _kept(question, instance, found, best, effort) if chosen.starts_from_running else best
 
 
 def _impossible(question: Question, method: str, effort: Effort, *, why: bool) -> Answer:
@@ -116,13 +116,13 @@ def _without_plan(method: str, *, late: bool) -> Answer:
     return _infeasible((unlucky,), method).model_copy(update={"stopped": "work-limit"})
 
 
-def _kept(instance: Instance, found: Found, best: Answer, effort: Effort) -> Answer:
+def _kept(question: Question, instance: Instance, found: Found, best: Answer, effort: Effort) -> Answer:
     """The answer, or the running plan where the question's `change` rule prefers it."""
     rule = instance.question.change
     running = running_plan(instance, found.targets) if rule is not None else None
     if rule is None or running is None:
         return best
     stay_found = replace(found, copies=running.copies, nodes=running.nodes, patterns={}, contents=running.contents)
-    stay = answer_of(instance, stay_found, method=best.method, relative_gap=effort.relative_gap)
+    stay = answer_of(instance, stay_found, method=best.method, relative_gap=effort.relative_gap, whole=question)
     why = change.reason_to_stay(rule, best=best, stay=stay)
     return best if why is None else stay.model_copy(update={"reasons": (why,)})

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.answer import Answer, Level, Placement
+from servingplan.model.question import Question
 from servingplan.solve.instance import Instance, capacity
 from servingplan.solve.levels import Found
 from servingplan.solve.packing import Content, fill, fill_patterns, group, is_chain
@@ -19,9 +20,14 @@ ROUNDING = 1e-6
 """Relative difference that may come from the solver's tolerances."""
 
 
-def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: float) -> Answer:
-    """The answer for a plan that was found; every number is computed from the integers, not read from the solver."""
-    question = instance.question
+def answer_of(
+    instance: Instance, found: Found, *, method: str, relative_gap: float, whole: Question | None = None
+) -> Answer:
+    """The answer for a plan that was found; every number is computed from the integers, not read from the solver.
+
+    `whole` is the question that was asked where the instance has some of its shapes only.
+    """
+    question = whole or instance.question
     if found.rates is None:
         routing = route(instance, found.copies, survivable_targets(instance, found) or found.targets)
     else:
@@ -53,6 +59,7 @@ def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: fl
         objective=objective,
         bound=shown.bound if shown else objective,
         gap=shown.gap if shown else 0.0,
+        relative_gap=relative_gap,
         stopped=found.stopped,
         scale=scale,
         dollars_per_hour=dollars,
@@ -62,7 +69,7 @@ def answer_of(instance: Instance, found: Found, *, method: str, relative_gap: fl
         placements=tuple(placements),
         rates=_rates(instance, routing),
         unserved=_unserved(instance, served) if scale is None else {},
-        binding=_binding(instance, found, routing, dollars),
+        binding=_binding(instance, question, found, routing, dollars),
         levels=tuple(levels),
     )
 
@@ -212,18 +219,17 @@ def _level(level: Level, value: float, telling: float, relative_gap: float) -> L
     return level.model_copy(update={"value": value, "bound": bound, "gap": gap, "proved": proved})
 
 
-def _binding(instance: Instance, found: Found, routing: Routing, dollars: float) -> tuple[str, ...]:
+def _binding(instance: Instance, question: Question, found: Found, routing: Routing, dollars: float) -> tuple[str, ...]:
     """What stops one more node or copy, where something is not served as fully as could be wished.
 
     `budget` when the next node of some pool with room cannot be paid; `pool:NAME` when a pool is at its cap although the
     budget would pay one more of its nodes; `max_copies:SHAPE`; `quality:CLASS` when the mean loss is at its limit.
     """
-    question = instance.question
     if question.objective == "MinimizeCost" and not _unserved(instance, _served(instance, routing)):
         return ()
     names: list[str] = []
     spare = question.budget_dollars_per_hour - dollars
-    used = {name for shape in instance.shapes for name in shape.gpus}
+    used = {name for shape in question.shapes for name in shape.gpus}
     afford = {pool.name: pool.dollars_per_node_hour <= spare * (1 + 1e-9) + 1e-9 for pool in instance.pools}
     if any(not afford[name] for name in used):
         names.append("budget")

@@ -6,9 +6,9 @@ imports only the nouns, so that an error in one is not repeated in the other. Nu
 
 What is checked: names, signs and finiteness; nodes within floors and caps; dollars within the budget; copies within
 `max_copies`; that the node groups hold exactly the copies, fit their nodes and cover all nodes; that no copy is loaded above
-its utilisation; quality; that what is served, unserved and asked for adds up; survival of losses; that objective, bound,
-gap, levels and status agree with each other; and the explanation, see `explanation`. What is not: that a bound is
-true, or that an infeasible question is so; both would need a proof that the answer does not carry.
+its utilisation; quality; that what is served, unserved and asked for adds up; survival of losses; that what binds does; that
+objective, bound, gap, levels and status agree with each other; and the explanation, see `explanation`. What is not: that a
+bound is true, or that an infeasible question is so; both would need a proof that the answer does not carry.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question
+from servingplan.verify.binding import binding
 from servingplan.verify.case import Case
 from servingplan.verify.explanation import faults
 from servingplan.verify.fleet import budget, copies, nodes, placements
@@ -70,6 +71,7 @@ _PROMISES: dict[str, _Check] = {
     "service": service,
     "quality": quality,
     "survive": survival,
+    "binding": binding,
     "objective": objective,
     "proof": proof,
     "explanation": _explanation,

@@ -3,7 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from servingplan.model.answer import METHOD_NAMES
 from servingplan.verify.case import Case
+
+PLAN_FIELDS = (
+    "objective", "bound", "gap", "scale", "dollars_per_hour", "startup_dollars", "nodes", "replicas", "placements", "rates",
+    "unserved", "binding", "levels",
+)  # fmt: skip
+"""Fields that only an answer with a plan has."""
 
 
 def numbers(case: Case) -> Iterator[str]:
@@ -18,6 +25,7 @@ def numbers(case: Case) -> Iterator[str]:
         "dollars_per_hour": answer.dollars_per_hour,
         "startup_dollars": answer.startup_dollars,
     }
+    numbers["relative_gap"] = answer.relative_gap
     numbers |= {f"nodes.{name}": float(count) for name, count in answer.nodes.items()}
     numbers |= {f"replicas.{name}": float(count) for name, count in answer.replicas.items()}
     numbers |= {f"unserved.{name}": rate for name, rate in answer.unserved.items()}
@@ -31,8 +39,10 @@ def numbers(case: Case) -> Iterator[str]:
 
 
 def names(case: Case) -> Iterator[str]:
-    """Every name is known to the question."""
+    """Every name is known to the question, and the method's name at all."""
     answer = case.answer
+    if answer.method not in METHOD_NAMES:
+        yield f"method is {answer.method!r}; it must be one of {', '.join(METHOD_NAMES)}"
     for field, names, known in (
         ("nodes", answer.nodes, case.pools),
         ("replicas", answer.replicas, case.shapes),
@@ -44,6 +54,9 @@ def names(case: Case) -> Iterator[str]:
         for name in names:
             if name not in known:
                 yield f"{field} names {name!r}, which the question does not know"
+    for group in answer.placements:
+        if not group.nodes:
+            yield f"placements: a group of pool {group.pool!r} with {dict(group.replicas)} has 0 nodes; leave it out"
     for name, rates in answer.rates.items():
         for shape in rates:
             if shape not in case.shapes:
@@ -62,6 +75,6 @@ def no_plan(case: Case) -> Iterator[str]:
     answer = case.answer
     if not answer.reasons:
         yield "status is Infeasible without reasons"
-    for field in ("objective", "scale", "dollars_per_hour", "nodes", "replicas", "placements", "rates"):
+    for field in PLAN_FIELDS:
         if getattr(answer, field):
             yield f"{field} is {getattr(answer, field)!r}; an infeasible answer has no plan"

@@ -32,7 +32,7 @@ def _events(case: Case, event: str) -> Iterator[tuple[str, Mapping[str, int]]]:
     for group in case.answer.placements:
         per_node = case.pools[group.pool].gpus_per_node
         content = tuple(
-            (name, 1 if case.shapes[name].gpus[group.pool] > per_node else count // group.nodes)
+            (name, 1 if case.shapes[name].gpus.get(group.pool, 0) > per_node else -(-count // group.nodes))
             for name, count in group.replicas.items()
         )
         if content and content not in seen:
