@@ -44,6 +44,8 @@ _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 DEFAULT_MAX_NODES = 100
 """Cap of a pool that is sized and gives none."""
 LONGEST_PLAN_NAME = 63
+DEFAULT_VARIANT = "bf16"
+"""Name of the variant of a model that gives none, until the catalogue tells its precision."""
 
 
 class Budget(Wire):
@@ -86,6 +88,44 @@ class Card(Wire):
     """Key and value heads."""
     head_dim: Annotated[int, Field(ge=1)]
     """Width of one head."""
+    vocabulary_size: Annotated[int, Field(ge=1)] | None = None
+    """Rows of the embedding table (vocab_size), which quantised weights keep at 16 bits. Absent: not known."""
+    tied_embeddings: bool | None = None
+    """Whether input and output share one embedding table (tie_word_embeddings). Default false."""
+    intermediate_size: Annotated[int, Field(ge=1)] | None = None
+    """Width of the feed-forward network of a dense layer. Absent: not known."""
+    expert_intermediate_size: Annotated[int, Field(ge=1)] | None = None
+    """Width of one expert (moe_intermediate_size). Absent: not known."""
+    shared_experts: Annotated[int, Field(ge=0)] | None = None
+    """Experts that every token passes through, beside the routed ones. Default 0."""
+    dense_layers: Annotated[int, Field(ge=0)] | None = None
+    """Layers of a mixture of experts without experts (first_k_dense_replace). Default 0."""
+    attention_layers: Annotated[int, Field(ge=1)] | None = None
+    """Layers that keep a KV cache, where others have linear attention or Mamba. Default: all."""
+    state_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Recurrent state of one running sequence over all layers, bytes, for linear attention and Mamba. Default 0."""
+    sliding_window: Annotated[int, Field(ge=1)] | None = None
+    """Tokens that layers with a sliding window look back. Absent: there are none."""
+    sliding_layers: Annotated[int, Field(ge=1)] | None = None
+    """Layers with a sliding window; given together with slidingWindow."""
+    kv_lora_rank: Annotated[int, Field(ge=1)] | None = None
+    """Multi-head latent attention: width of the compressed keys and values (kv_lora_rank). Absent: ordinary attention."""
+    q_lora_rank: Annotated[int, Field(ge=1)] | None = None
+    """Multi-head latent attention: width of the compressed queries. Absent: they are not compressed."""
+    qk_rope_head_dim: Annotated[int, Field(ge=1)] | None = None
+    """Multi-head latent attention: width of the positional part of a key."""
+    qk_nope_head_dim: Annotated[int, Field(ge=1)] | None = None
+    """Multi-head latent attention: width of the other part of a key."""
+    v_head_dim: Annotated[int, Field(ge=1)] | None = None
+    """Width of the values of one head, where it is not headDim."""
+    index_head_dim: Annotated[int, Field(ge=1)] | None = None
+    """Sparse attention with an indexer: width of the key that it keeps of a token. Absent: there is none."""
+    max_context_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest sequence that the model was made for (max_position_embeddings). Absent: not known, and nothing checks it."""
+    quantization: Annotated[str, Field(min_length=1, max_length=32)] | None = None
+    """How the weights are quantised: fp8, awq, gptq, nvfp4, mxfp4, int4 or int8. Absent: they are not."""
+    weight_block: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)] | None = None
+    """Rows and columns of the quantised weights that share one scale (weight_block_size), such as [128, 128]."""
 
     rules = (
         Rule(
@@ -114,10 +154,12 @@ class Variant(Wire):
 
     name: Name
     """Short name, such as bf16 or fp8."""
-    source: Annotated[str, Field(min_length=1, max_length=512)]
-    """Where the weights are: hf://organisation/model, pvc://claim/path or oci://image."""
-    precision: Annotated[str, Field(min_length=1, max_length=16)] = "bf16"
-    """Number format of the weights, such as bf16, fp8 or int4. Default bf16."""
+    source: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Where the weights are: hf://organisation/model, pvc://claim/path or oci://image. Default: the repository that the
+    catalogue has for the model's name; a name that it has none for needs a source."""
+    precision: Annotated[str, Field(min_length=1, max_length=16)] = "auto"
+    """Number format of the weights, such as bf16, fp8 or int4. Default auto: what the name of the repository, or the
+    configuration, tells."""
     quality_loss: DecimalString = Decimal(0)
     """What this variant loses against the best one, on the scale of maxQualityLoss. Default 0."""
     kv_cache_quality_loss: DecimalString | None = None
@@ -129,8 +171,8 @@ class Variant(Wire):
     rules = (
         Rule(
             "source",
-            f"self.source.matches('{_SOURCE_PATTERN}')",
-            lambda variant: re.match(_SOURCE_PATTERN, variant.source) is not None,
+            f"!has(self.source) || self.source.matches('{_SOURCE_PATTERN}')",
+            lambda variant: variant.source is None or re.match(_SOURCE_PATTERN, variant.source) is not None,
             "must begin with hf://, pvc:// or oci:// and go on with a name",
         ),
     )
@@ -248,7 +290,7 @@ class Model(Wire):
     card: Card | None = None
     """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
     variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=map_list())] = ()
-    """Ways to serve it. Default: one, bf16, from hf://NAME."""
+    """Ways to serve it. Default: one, as its repository publishes it."""
     classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=map_list())] = ()
     """Request classes, in order of matching; the last one takes what no other takes. Where none gives a match, they are
     told apart half-way between their inputTokens, longest first. Default: one of 1024 prompt and 256 answer tokens at
@@ -276,8 +318,8 @@ class Model(Wire):
 
     @property
     def effective_variants(self) -> tuple[Variant, ...]:
-        """The variants, the default one where none is given."""
-        return self.variants or (Variant(name="bf16", source=f"hf://{self.name}"),)
+        """The variants, the default one where none is given. Sources that are left out come from the catalogue."""
+        return self.variants or (Variant(name=DEFAULT_VARIANT),)
 
     @property
     def effective_classes(self) -> tuple[RequestClass, ...]:

@@ -233,6 +233,11 @@ class ModelCard(BaseModel):
             UnknownPrecisionError: the precision is not in the table.
         """
         width = precision_of(precision).bytes_per_weight
+        if precision == self.precision and self.quantization == "mxfp4":
+            width = precision_of("mxfp4").bytes_per_weight
+        elif precision == self.precision == "int4" and self.weight_block is not None:
+            # One 16-bit scale a group; AWQ and GPTQ have a 4-bit zero as well.
+            width = (4 + (16 if self.quantization == "int4" else 20) / self.weight_block[1]) / 8
         wide = float(self.embedding_parameters)
         if self.quantized_part == "experts":
             wide = self.parameters - self.routed_parameters

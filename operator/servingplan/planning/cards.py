@@ -1,63 +1,123 @@
-"""The card of every variant: given inline, or found by name in the catalogue."""
+"""The card of every variant: given inline, or found by name in the catalogue; and the sources that a spec leaves out."""
 
 from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import Card, Model, PlanSpec, Variant
 from servingplan.errors import InputError
 from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
-from servingplan.profiles.catalogue import find_model
+from servingplan.profiles.catalogue import NO_SHAPE, Catalogue, as_named, find_model, known_shape
+from servingplan.profiles.names import take_apart
+
+AUTO = "auto"
+"""The precision that the name of the weights, or their configuration, tells."""
+_PRECISIONS = {"awq": "int4", "gptq": "int4", "nvfp4": "fp4", "mxfp4": "fp4"}
+"""Of ways to quantise that are not called as the precision is."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def cards_of(spec: PlanSpec) -> tuple[list[tuple[Model, Variant, ModelCard]], list[InputError]]:
-    """Every variant with its card, and what is wrong with the others."""
+def cards_of(
+    spec: PlanSpec, catalogue: Catalogue | None = None
+) -> tuple[list[tuple[Model, Variant, ModelCard]], list[InputError]]:
+    """Every variant, its source and precision spelled out, with its card; and what is wrong with the others."""
     found: list[tuple[Model, Variant, ModelCard]] = []
     errors: list[InputError] = []
     for model in spec.models:
         for variant in model.effective_variants:
             try:
-                card = _card(model, variant)
-                precision_of(variant.precision)
-            except UnknownPrecisionError as error:
-                field = f"spec.models[{model.name}].variants[{variant.name}].precision"
-                errors.append(InputError(field, variant.precision, str(error)))
+                found.append((model, *_spelled_out(model, variant, catalogue)))
             except InputError as error:
                 errors.append(error)
-            else:
-                found.append((model, variant, card))
     return found, errors
 
 
-def _card(model: Model, variant: Variant) -> ModelCard:
-    wire = variant.card or model.card
-    if wire is not None:
-        return _inline_card(model.name if variant.card is None else f"{model.name}/{variant.name}", wire)
-    field = f"spec.models[{model.name}].name"
-    try:
-        return find_model(variant.source.partition("://")[2] if variant.source.startswith("hf://") else model.name)
-    except InputError:
-        try:
-            return find_model(model.name)
-        except InputError as error:
-            advice = error.advice.replace("declare it inline", "give its card (parameters, layers, heads)")
-            raise InputError(field, model.name, advice) from error
-
-
-def _inline_card(name: str, wire: Card) -> ModelCard:
-    try:
-        return ModelCard(
-            name=name,
-            parameters=wire.parameters,
-            active_parameters=wire.active_parameters,
-            experts=wire.experts,
-            experts_per_token=wire.experts_per_token,
-            layers=wire.layers,
-            hidden_size=wire.hidden_size,
-            attention_heads=wire.attention_heads,
-            kv_heads=wire.kv_heads,
-            head_dim=wire.head_dim,
+def with_sources(spec: PlanSpec, catalogue: Catalogue | None = None) -> PlanSpec:
+    """The spec with the sources and precisions that it leaves out, where the catalogue has them; others stay as they are,
+    and ``cards_of`` says what is wrong with them."""
+    models = []
+    for model in spec.models:
+        variants = []
+        for variant in model.effective_variants:
+            with suppress(InputError):
+                variant, _ = _spelled_out(model, variant, catalogue)
+            variants.append(variant)
+        models.append(
+            model if tuple(variants) == model.variants else model.model_copy(update={"variants": tuple(variants)})
         )
-    except ValueError as error:
-        text = str(error).splitlines()
+    return spec.model_copy(update={"models": tuple(models)})
+
+
+def _spelled_out(model: Model, variant: Variant, catalogue: Catalogue | None) -> tuple[Variant, ModelCard]:
+    card = _card(model, variant, catalogue)
+    field = f"spec.models[{model.name}].variants[{variant.name}]"
+    if variant.precision.lower() != AUTO:
+        try:
+            precision_of(variant.precision)
+        except UnknownPrecisionError as error:
+            raise InputError(f"{field}.precision", variant.precision, str(error)) from error
+    if card.quantization is not None and variant.precision.lower() in ("bf16", "fp16"):
         raise InputError(
-            f"spec.models[{name}].card", wire.model_dump(), text[-2 if len(text) > 1 else 0].strip()
-        ) from error
+            f"{field}.precision",
+            variant.precision,
+            f"contradicts the weights, which are {card.precision} ({card.quantization}): set {card.precision}, or leave it out",
+        )
+    chosen = {}
+    if variant.precision.lower() == AUTO:
+        chosen["precision"] = card.precision
+        if not model.variants:
+            chosen["name"] = card.precision
+    if variant.source is None:
+        if card.repository is None:
+            raise InputError(
+                f"{field}.source",
+                None,
+                f"is needed: {model.name} is no repository of the catalogue; give one, such as hf://organisation/name",
+            )
+        chosen["source"] = f"hf://{card.repository}"
+    return variant.model_copy(update=chosen), card
+
+
+def _card(model: Model, variant: Variant, catalogue: Catalogue | None) -> ModelCard:
+    wire = variant.card or model.card
+    repository = None if variant.source is None else variant.source.partition("hf://")[2] or None
+    if wire is not None:
+        name = model.name if variant.card is None else f"{model.name}/{variant.name}"
+        return _inline_card(name, wire, repository or model.name, catalogue)
+    if repository is not None:
+        try:
+            return find_model(repository, catalogue=catalogue)
+        except InputError:
+            pass
+    try:
+        card = find_model(model.name, catalogue=catalogue)
+    except InputError as error:
+        advice = error.advice.replace("declare it inline", "give its card (parameters, layers, heads)")
+        raise InputError(f"spec.models[{model.name}].name", model.name, advice) from error
+    # Weights of somebody's own: of the model's shape, quantised as the name of their repository says.
+    return card if repository is None else as_named(card, take_apart(repository))
+
+
+def _inline_card(name: str, wire: Card, written: str, catalogue: Catalogue | None) -> ModelCard:
+    """The card, of the repository that is ``written`` where that is one. A card that says nothing else than a catalogued
+    one of the same shape stands for it, so that what was measured of that counts."""
+    given: dict[str, Any] = {key: value for key, value in wire.model_dump().items() if value is not None}
+    parts = take_apart(written)
+    repository = parts.repository if parts.repository and _REPOSITORY.fullmatch(parts.repository) else None
+    known = known_shape(given, catalogue)
+    try:
+        if known is not None:
+            own = {key: value for key, value in given.items() if key in NO_SHAPE}
+            card = known.model_copy(update=own | {"name": name, "repository": repository})
+        else:
+            card = ModelCard(name=name, repository=repository, **given)
+    except ValidationError as error:
+        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"spec.models[{name}].card", wire.model_dump(exclude_none=True), text) from error
+    if "quantization" in given:
+        return card.model_copy(update={"precision": _PRECISIONS.get(wire.quantization or "", wire.quantization)})
+    return as_named(card, parts._replace(repository=repository))

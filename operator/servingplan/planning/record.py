@@ -12,7 +12,9 @@ from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.world import LiveObject, Observation
+from servingplan.planning.cards import with_sources
 from servingplan.planning.pools import LEFT
+from servingplan.profiles.catalogue import Catalogue
 from servingplan.render import names
 from servingplan.render.routing import KEY
 
@@ -81,14 +83,19 @@ def _parsed(live: LiveObject) -> PlanRecord:
     return record.model_copy(update={"version": RECORD_VERSION})
 
 
-def effective_spec(written: Any, record: PlanRecord) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
+def effective_spec(
+    written: Any, record: PlanRecord, catalogue: Catalogue | None = None
+) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
     """The spec to act by, and what is wrong with the written one: the last good one stands in for a bad one.
 
-    Pools that the plan has left but not yet given back are among its pools, under names that end in ``~left``.
+    Sources and precisions that it leaves out are those of the catalogue, by default the shipped one. Pools that the plan has
+    left but not yet given back are among its pools, under names that end in ``~left``.
     """
     spec, errors = parse_spec(written)
     if spec is None:
         spec, _ = parse_spec(record.spec) if record.spec is not None else (None, ())
+    if spec is not None:
+        spec = with_sources(spec, catalogue)
     if spec is None or not record.leaving:
         return spec, errors
     left = tuple(
@@ -99,9 +106,10 @@ def effective_spec(written: Any, record: PlanRecord) -> tuple[PlanSpec | None, t
     return spec.model_copy(update={"node_pools": (*spec.node_pools, *left)}), errors
 
 
-def spec_in_force(record: PlanRecord, spec: PlanSpec) -> PlanSpec:
+def spec_in_force(record: PlanRecord, spec: PlanSpec, catalogue: Catalogue | None = None) -> PlanSpec:
     """The spec behind the plan in force: an edit that is wrong, or waits for approval, changes nothing of what runs."""
-    return (parse_spec(record.spec)[0] if record.spec is not None else None) or spec
+    found = parse_spec(record.spec)[0] if record.spec is not None else None
+    return spec if found is None else with_sources(found, catalogue)
 
 
 def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) -> PlanRecord:

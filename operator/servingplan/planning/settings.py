@@ -317,7 +317,7 @@ def _quantization(model: Model, variant: Variant, card: ModelCard, line: flags.C
 def _stored_wide(variant: Variant, card: ModelCard) -> bool:
     """Whether the weights are stored 16 bits wide, as far as the name of a repository and the card tell. What a volume or
     an image holds is not known: it is taken to be what the precision says."""
-    scheme, _, repository = variant.source.partition("://")
+    scheme, _, repository = (variant.source or "").partition("://")
     return scheme == "hf" and card.quantization is None and precision_named(repository.rsplit("/", 1)[-1]) is None
 
 

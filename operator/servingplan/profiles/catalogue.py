@@ -101,7 +101,7 @@ class Catalogue:
             return card if name.repository is None else card.model_copy(update={"repository": name.repository})
         for spelling in looser(name.plain):
             if found := self._index.get(spelling.lower()):
-                return _as_named(self._card(*found), name)
+                return as_named(self._card(*found), name)
         return None
 
     def _card(self, number: int, repository: str | None) -> ModelCard:
@@ -199,6 +199,31 @@ def packaged_models() -> tuple[ModelCard, ...]:
     return shipped().cards()
 
 
+def known_shape(facts: Mapping[str, Any], catalogue: Catalogue | None = None) -> ModelCard | None:
+    """The catalogued card of which ``facts`` says nothing else, for those who know only a part of a model; None: none.
+
+    Every fact must be the card's, the numbers of parameters but for rounding; what is not said of the
+    shape (vocabulary, widths) is then the card's. Names, context and quantisation are no part of a shape.
+    """
+    for card in (catalogue or shipped()).cards():
+        shape = card.shape
+        if all(key in NO_SHAPE or _same(value, getattr(shape, key), key) for key, value in facts.items()):
+            return shape
+    return None
+
+
+NO_SHAPE = frozenset({"max_context_tokens", "quantization", "weight_block"})
+"""Facts of a card that are no part of its shape: they stay unknown unless they are said."""
+_ROUNDED = {"parameters": 0.01, "active_parameters": 0.05}
+"""By how much people round them, the active ones with or without the tables of the vocabulary."""
+
+
+def _same(said: Any, known: Any, key: str) -> bool:
+    if key in _ROUNDED and known is not None:
+        return bool(abs(said / known - 1) <= _ROUNDED[key])
+    return bool(said == known)
+
+
 @cache
 def measured_name(shape: ModelCard) -> str | None:
     """The catalogued model of that shape (``ModelCard.shape``), under whose name it was measured; None: there is none.
@@ -246,8 +271,8 @@ def _tail(repository: str) -> str:
     return repository.rpartition("/")[2].lower()
 
 
-def _as_named(card: ModelCard, name: ModelName) -> ModelCard:
-    """A card that was found under a looser name: of the repository that was written, quantised as the name says."""
+def as_named(card: ModelCard, name: ModelName) -> ModelCard:
+    """A card that was found under another name: of the repository that was written, quantised as the name says."""
     if name.repository is not None or name.quantization is not None:
         card = card.model_copy(update={"repository": name.repository})
     return _quantised(card, name.quantization)

@@ -37,6 +37,8 @@ _SHARED_EXPERTS = ("n_shared_experts", "moe_num_shared_experts")
 _CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_positions")
 _UNSCALED_ROPES = {"default", "llama3", "longrope", "su", "mrope", "proportional"}
 """Kinds of rope scaling whose ``max_position_embeddings`` is the scaled length already (vLLM's rule)."""
+_MOST = 1_000_000
+"""Of layers, heads and the hidden size: a thousand times what is published, and little enough to count through."""
 _CONVOLUTION_BYTES = 2
 _STATE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -105,6 +107,12 @@ def read_config(
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"])) or "config.json"
         raise ConfigError(field, problem.get("input"), problem["msg"].removeprefix("Value error, ")) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A field of another type than published files have, somewhere inside.
+        advice = (
+            f"has a field of an unexpected form ({type(error).__name__}: {error}); give the file as it is published"
+        )
+        raise ConfigError("config.json", kind, advice) from error
 
 
 class _Part:
@@ -184,9 +192,9 @@ def _decoder(part: _Part) -> dict[str, Any]:
     """Facts of a decoder whose layers are all of one make, but for windows, linear attention and experts."""
     family, width, layers = part.family, part.integer("hidden_size"), part.integer("num_hidden_layers", "num_layers")
     heads = part.integer("num_attention_heads")
-    if not width or not layers or not heads:
-        zero = "hidden_size" if not width else "num_hidden_layers" if not layers else "num_attention_heads"
-        raise ConfigError(part.prefix + zero, 0, "is 0; a model has at least 1")
+    for field, value in (("hidden_size", width), ("num_hidden_layers", layers), ("num_attention_heads", heads)):
+        if not 1 <= value <= _MOST:
+            raise ConfigError(part.prefix + field, value, f"is not from 1 to {_MOST}")
     facts: dict[str, Any] = {
         "layers": layers,
         "hidden_size": width,

@@ -22,19 +22,6 @@ ENGINES = ("vllm", "sglang", "tensorrt-llm")
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-_MARKS = (
-    ("fp8", "fp8"),
-    ("nvfp4", "fp4"),
-    ("fp4", "fp4"),
-    ("awq", "int4"),
-    ("gptq", "int4"),
-    ("w4a16", "int4"),
-    ("int4", "int4"),
-    ("w8a16", "int8"),
-    ("int8", "int8"),
-)
-"""What published checkpoints have in their names for each precision."""
-
 
 class Lookup(BaseModel):
     """One question. Fields are named as the options of the command, without dashes."""
@@ -145,7 +132,7 @@ def answer(question: Lookup) -> Answer:
         raise InputError("--engine", question.engine, f"must be one of {', '.join(ENGINES)}")
     if question.kv_cache_dtype not in KV_BYTES:
         raise InputError("--kv-cache-dtype", question.kv_cache_dtype, f"must be one of {', '.join(KV_BYTES)}")
-    precision = precision_named(question.model) if question.precision == "auto" else question.precision.lower()
+    precision = model.precision if question.precision == "auto" else question.precision.lower()
     if precision not in PRECISIONS:
         raise InputError("--precision", question.precision, f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
     settings = question.settings()
@@ -169,12 +156,6 @@ def answer(question: Lookup) -> Answer:
         )
     limited = question.concurrency is None and (question.ttft is not None or question.tpot is not None)
     return _limited(question, found, settings) if limited else _running(question, found, settings)
-
-
-def precision_named(model: str) -> str:
-    """The precision that the name of the weights tells; else bf16."""
-    tail = model.rsplit("/", 1)[-1].lower()
-    return next((precision for mark, precision in _MARKS if mark in tail), "bf16")
 
 
 def _running(question: Lookup, found: Estimate, settings: EngineSettings) -> Answer:

@@ -300,10 +300,11 @@ def _replica(key: _Key, settings: EngineSettings) -> Roofline:
 
 
 def _family(precision: str) -> str:
-    """fp16 and bf16 run on the same units at the same speed: one family of measurements."""
+    """fp16 and bf16 run on the same units at the same speed, and so do the two formats of four bits: one family of
+    measurements."""
     name = precision.lower()
     precision_of(name)
-    return "bf16" if name == "fp16" else name
+    return {"fp16": "bf16", "mxfp4": "fp4"}.get(name, name)
 
 
 def _speeds(gpu: GpuType) -> GpuType:

@@ -14,7 +14,7 @@ _QUANTIZED: tuple[tuple[str, Quantization], ...] = (
     (r"fp8[-_.]block", Quantization("fp8", "fp8", block=(128, 128))),
     (r"(fbgemm[-_])?fp8([-_.](dynamic|static|pertensor|per-tensor|kv|e4m3|torchao|w8a8))*", Quantization("fp8", "fp8")),
     (r"(nvfp4|fp4)([-_.](v2|kv8|fp8-kv|w4a16|a16))*", Quantization("fp4", "nvfp4", block=(1, 16))),
-    (r"mxfp4", Quantization("mxfp4", "mxfp4")),
+    (r"mxfp4", Quantization("fp4", "mxfp4")),
     (r"awq([-_.](int4|4bit|marlin|g128|w4a16))*", Quantization("int4", "awq", block=(1, 128))),
     (r"gptq[-_.](int8|8bit)", Quantization("int8", "gptq", block=(1, 128))),
     (r"(gptq|autoround|auto-round)([-_.](int4|4bit|g128|w4a16|b4))*", Quantization("int4", "gptq", block=(1, 128))),

@@ -67,7 +67,7 @@ def read_quantization(config: Mapping[str, Any], *, layers: int) -> Quantization
             block = facts.get("weight_block_size")
             return Quantization("fp8", "fp8", experts_only, (int(block[0]), int(block[1])) if block else None)
         case "mxfp4":
-            return Quantization("mxfp4", "mxfp4", experts_only)
+            return Quantization("fp4", "mxfp4", experts_only)
         case "awq" | "gptq" | "auto-round" | "awq-marlin" | "gptq-marlin":
             bits = facts.get("bits", facts.get("w_bit", 4))
             group = facts.get("group_size", facts.get("q_group_size", 128))
@@ -105,10 +105,9 @@ def _compressed_tensors(facts: Mapping[str, Any], experts_only: bool) -> Quantiz
             block = block.lower().split("x")
         return Quantization("fp8", "fp8", experts_only, (int(block[0]), int(block[1])) if block else None)
     if (bits, kind) == (4, "float"):
-        nvfp4 = size != 32
-        return Quantization(
-            "fp4" if nvfp4 else "mxfp4", "nvfp4" if nvfp4 else "mxfp4", experts_only, (1, 16) if nvfp4 else None
-        )
+        if size == 32:
+            return Quantization("fp4", "mxfp4", experts_only)
+        return Quantization("fp4", "nvfp4", experts_only, (1, 16))
     precision = _integer_precision(bits, "quantization_config.config_groups.weights.num_bits")
     return Quantization(precision, precision, experts_only, (1, size) if size and size > 0 else None)
 

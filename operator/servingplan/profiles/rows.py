@@ -26,7 +26,7 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.llm import PRECISIONS, ModelCard, precision_of
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH
-from servingplan.profiles.lookup import ENGINES, precision_named
+from servingplan.profiles.lookup import ENGINES
 from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
 
 ROWS_KEY = "rows.csv"
@@ -417,7 +417,7 @@ def _read(fields: Mapping[Any, Any]) -> Row:
         raise InputError(name, value, message[0].lower() + message[1:]) from None
     model = find_model(row.model)
     gpu = find_gpu(row.gpu)
-    precision = precision_named(row.model) if row.precision == "auto" else row.precision
+    precision = model.precision if row.precision == "auto" else row.precision
     return row.model_copy(update={"model": model.name, "gpu": gpu.name, "precision": precision})
 
 

@@ -48,7 +48,7 @@ def replica_template(
     """
     gpus = tensor_parallel * pipeline_parallel
     engine = model.engine
-    scheme, _, location = variant.source.partition("://")
+    scheme, _, location = (variant.source or "").partition("://")
     weights, volumes, mounts = location, [], []
     if scheme == "pvc":
         claim, _, path = location.partition("/")
@@ -63,7 +63,7 @@ def replica_template(
         raise InputError(
             f"spec.models[{model.name}].variants[{variant.name}].source",
             variant.source,
-            "must begin with hf://, pvc:// or oci://",
+            "is needed, and must begin with hf://, pvc:// or oci://",
         )
     arguments = [
         f"--model={weights}",

@@ -186,7 +186,7 @@ def test_a_model_a_budget_and_a_pool_are_enough():
     assert errors == ()
     (model,), (pool,) = spec.models, spec.node_pools
     assert (spec.objective, spec.mode, spec.deletion_policy) == ("MinimizeCost", "Auto", "ScaleToFloor")
-    assert [(item.name, item.source) for item in model.effective_variants] == [("bf16", "hf://llama")]
+    assert [(item.name, item.source) for item in model.effective_variants] == [("bf16", None)]
     (only,) = model.effective_classes
     assert (only.input_tokens, only.output_tokens, only.requests_per_second) == (1024, 256, 1)
     assert model.effective_max_model_len == 2 * (1024 + 256)

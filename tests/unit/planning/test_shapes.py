@@ -29,6 +29,7 @@ FLAT = {
     "kvHeads": 8,
     "headDim": 128,
 }
+SOMEWHERE = {"name": "bf16", "source": "pvc://weights/flat"}
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOLDEN = REPOSITORY / "tests/golden/pruned"
 
@@ -158,7 +159,7 @@ def test_every_step_happens():
         (plan(pool("a"), pool("b", zone=None)), False),
         (plan(pool("a"), pool("l", "L40S", zone=None, most=0)), True),
         (plan(pool("a"), slo={"tpotSeconds": "0.000001"}), True),
-        (plan(pool("a"), model="flat", card=FLAT), True),
+        (plan(pool("a"), model="flat", card=FLAT, variants=[SOMEWHERE]), True),
         (plan(pool("a"), model="Qwen/Qwen3-30B-A3B-FP8"), False),
         (plan(pool("a"), model="Qwen/Qwen3-30B-A3B-FP8", maxModelLen=50_000), False),
     ):

@@ -145,7 +145,9 @@ def test_settings_that_the_spec_no_longer_lets_be_are_not_asked_about():
 
 def test_a_context_that_the_model_was_not_made_for_is_said(monkeypatch):
     find = cards.find_model
-    monkeypatch.setattr(cards, "find_model", lambda name: find(name).model_copy(update={"max_context_tokens": 32_768}))
+    monkeypatch.setattr(
+        cards, "find_model", lambda name, **more: find(name, **more).model_copy(update={"max_context_tokens": 32_768})
+    )
     long = {"name": "long", "inputTokens": 40_000, "outputTokens": 10, "requestsPerSecond": "1"}
     _, found, _ = posed(one_gpu(maxModelLen=32_769))
     assert found.pruned["ContextAboveModel"] == 1

@@ -176,7 +176,7 @@ def test_a_share_may_be_declared_under_its_own_name():
             "bitsandbytes",
             "unsloth/Llama-3.3-70B-Instruct-bnb-4bit",
         ),
-        ("openai/gpt-oss-120b", "gpt-oss-120b", "mxfp4", "mxfp4", "openai/gpt-oss-120b"),
+        ("openai/gpt-oss-120b", "gpt-oss-120b", "fp4", "mxfp4", "openai/gpt-oss-120b"),
         ("unsloth/gpt-oss-20b-BF16", "gpt-oss-20b", "bf16", None, "unsloth/gpt-oss-20b-BF16"),
         ("moonshotai/Kimi-K2.5", "Kimi-K2", "int4", "int4", "moonshotai/Kimi-K2.5"),
         ("zhipuai/GLM-5", "GLM-5", "bf16", None, "zhipuai/GLM-5"),
