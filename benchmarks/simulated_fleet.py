@@ -65,6 +65,7 @@ def replicas_of(fleet: Fleet, spec: PlanSpec) -> list[Replica]:
 def new_replica(model: Model, service: str, variant: str, gpu: str, tensor: int, pipeline: int) -> Replica:
     """An idle replica."""
     precision = next(item.precision for item in model.effective_variants if item.name == variant)
+    precision = find_model(model.name).precision if precision == "auto" else precision
     seqs, batched = vllm_limits(find_gpu(gpu))
     pace = _pace(model.name, precision, gpu, tensor, pipeline, model.effective_max_model_len)
     return Replica(service, model.name, Engine(pace, max_num_seqs=seqs, max_num_batched_tokens=batched))
