@@ -68,9 +68,10 @@ def tuned(
 
     ``rate`` gives a layout's rates with some settings. Nothing is asked about where no class can be served.
     """
-    widths = [_best(rate, wish, width) for width in wish.widths(gpus)]
+    rater = _Rater(rate, wish.sequences()[-1])
+    widths = [_best(rater, wish, width) for width in wish.widths(gpus)]
     fresh = [item for item in _kept_widths(widths, quality_limited=quality_limited) if item.rated.estimates]
-    runs = [Tuned(item.settings, rate(item.settings), item.replica_set) for item in standing]
+    runs = [Tuned(item.settings, rater.rated(item.settings), item.replica_set) for item in standing]
     runs = [item for item in runs if item.rated.estimates]
     asked = runs + [
         item
@@ -81,16 +82,36 @@ def tuned(
     return asked, {name: why for name, why in widths[-1].rated.refusals.items() if name not in served}
 
 
-def _best(rate: Callable[[EngineSettings], Rated], wish: Wish, width: str) -> Tuned:
+class _Rater:
+    """Rates a layout once where settings differ only in a ``max_num_seqs`` that none of its classes reaches."""
+
+    def __init__(self, rate: Callable[[EngineSettings], Rated], most: int) -> None:
+        self._rate, self._most = rate, most
+        self._known: dict[EngineSettings, Rated] = {}
+
+    def rated(self, settings: EngineSettings) -> Rated:
+        most = max(self._most, settings.max_num_seqs)
+        loose = self._remembered(settings.model_copy(update={"max_num_seqs": most}))
+        return loose if largest_batch(loose) <= settings.max_num_seqs else self._remembered(settings)
+
+    def _remembered(self, settings: EngineSettings) -> Rated:
+        if settings not in self._known:
+            self._known[settings] = self._rate(settings)
+        return self._known[settings]
+
+
+def largest_batch(rated: Rated) -> int:
+    """Requests that run together at most where each class is served alone."""
+    return max((found.batch for found in rated.estimates.values()), default=0)
+
+
+def _best(rater: _Rater, wish: Wish, width: str) -> Tuned:
     counts = wish.sequences()
-    settings = wish.settings(kv_cache_dtype=width, max_num_seqs=counts[-1])
-    rated = rate(settings)
-    batch = max((found.batch for found in rated.estimates.values()), default=counts[-1])
+    rated = rater.rated(wish.settings(kv_cache_dtype=width, max_num_seqs=counts[-1]))
+    batch = largest_batch(rated)
     enough = next((count for count in counts if count >= batch), counts[-1])
-    if enough == counts[-1]:
-        return Tuned(settings, rated)
     settings = wish.settings(kv_cache_dtype=width, max_num_seqs=enough)
-    return Tuned(settings, rate(settings))
+    return Tuned(settings, rater.rated(settings))
 
 
 def _kept_widths(widths: list[Tuned], *, quality_limited: bool) -> list[Tuned]:
