@@ -60,10 +60,7 @@ class Catalogue:
     def __init__(self, models: Iterable[ModelRow] = (), gpus: Iterable[GpuType] = ()) -> None:
         self.models = tuple(models)
         self.gpus = tuple(gpus)
-        self._gpus: dict[str, GpuType] = {}
-        for gpu in self.gpus:
-            for name in (gpu.name, *gpu.aliases):
-                self._gpus.setdefault(normalise_product(name), gpu)
+        self._found_gpus: dict[str, GpuType | None] = {}  # names are asked for by the thousand, and are few
         self._cards: dict[tuple[int, str | None], ModelCard] = {}
         self._index: dict[str, tuple[int, str | None]] = {}
         for number, row in enumerate(self.models):
@@ -90,7 +87,9 @@ class Catalogue:
 
     def find_gpu(self, product: str) -> GpuType | None:
         """The GPU that a name means; None where none does."""
-        return self._gpus.get(normalise_product(product))
+        if product not in self._found_gpus:
+            self._found_gpus[product] = next((gpu for gpu in self.gpus if gpu.answers_to(product)), None)
+        return self._found_gpus[product]
 
     def find_model(self, identifier: str) -> ModelCard | None:
         """The model that a name means, with what the name tells of its quantisation; None where none does.
