@@ -96,6 +96,16 @@ def emulate(
             rich_help_panel=_REPLICA,
         ),
     ] = None,
+    prefix_cache_hit_share: Annotated[
+        float,
+        typer.Option(
+            envvar=ENVIRONMENT + "PREFIX_CACHE_HIT_SHARE",
+            min=0,
+            max=1,
+            help="Part of each prompt that is found in the prefix cache.",
+            rich_help_panel=_REPLICA,
+        ),
+    ] = 0.0,
     speed: Annotated[
         float,
         typer.Option(
@@ -170,6 +180,7 @@ def emulate(
         max_num_batched_tokens=max_num_batched_tokens,
         memory_fraction=gpu_memory_utilization,
         expert_parallel=expert_parallel,
+        prefix_cache_hit_share=prefix_cache_hit_share,
     )
     options = Options(
         host=host,

@@ -25,6 +25,7 @@ class Shape:
     model_names: tuple[str, ...]
     max_num_seqs: int
     max_num_batched_tokens: int
+    prefix_cache_hit_share: float
     told: str
     """In words, for the log."""
 
@@ -46,6 +47,7 @@ def shape(
     max_num_batched_tokens: int | None = None,
     memory_fraction: float = 0.9,
     expert_parallel: bool = False,
+    prefix_cache_hit_share: float = 0.0,
 ) -> Shape:
     """The replica that these arguments describe.
 
@@ -87,6 +89,7 @@ def shape(
             max_num_seqs=seqs,
             max_num_batched_tokens=tokens,
             expert_parallel=expert_parallel,
+            prefix_cache_hit_share=prefix_cache_hit_share,
         ),
     )
     return Shape(
@@ -94,6 +97,7 @@ def shape(
         model_names=served_model_names or (model,),
         max_num_seqs=seqs,
         max_num_batched_tokens=tokens,
+        prefix_cache_hit_share=prefix_cache_hit_share,
         told=f"{found.name} {weights} on {tensor_parallel}x{pipeline_parallel} {hardware.name}, "
         f"{pace.kv_blocks} KV blocks, at most {seqs} sequences",
     )

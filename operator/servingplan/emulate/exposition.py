@@ -1,6 +1,6 @@
 """``/metrics`` under vLLM's names, with its labels and bounds; see vllm/docs/design/metrics.md and v1/metrics/loggers.py.
 
-Times are engine seconds. What the emulator has not (prefix caches) stands at zero, so that queries find the series.
+Times are engine seconds. What an engine does without (a prefix cache) stands at zero, so that queries find the series.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class EngineCollector(Collector):
         yield self._counter("num_preemptions", "Requests that gave up their KV blocks.", tally.preemptions)
         yield self._counter("prompt_tokens", "Prompt tokens read.", tally.prompt_tokens)
         yield self._counter("generation_tokens", "Tokens generated.", tally.generation_tokens)
-        yield self._counter("prefix_cache_queries", "Tokens looked up; the emulator has no prefix cache.", 0)
-        yield self._counter("prefix_cache_hits", "Tokens found; the emulator has no prefix cache.", 0)
+        yield self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.", tally.prefix_queries)
+        yield self._counter("prefix_cache_hits", "Tokens found in the prefix cache.", tally.prefix_hits)
         success = CounterMetricFamily(
             "vllm:request_success", "Requests that ended, by reason.", labels=(*_LABELS, "finished_reason")
         )
@@ -62,7 +62,7 @@ class EngineCollector(Collector):
             "The KV cache.",
             labels=("block_size", "num_gpu_blocks", "enable_prefix_caching", "engine"),
         )
-        info.add_metric((str(BLOCK_TOKENS), str(engine.pace.kv_blocks), "False", "0"), 1)
+        info.add_metric((str(BLOCK_TOKENS), str(engine.pace.kv_blocks), str(engine.prefix_cache_hit_share > 0), "0"), 1)
         yield info
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:

@@ -46,7 +46,10 @@ class Copy:
 
     def __init__(self, shape: Shape, pacer: Pacer, options: Options, *, name: str, port: int) -> None:
         engine = Engine(
-            shape.pace, max_num_seqs=shape.max_num_seqs, max_num_batched_tokens=shape.max_num_batched_tokens
+            shape.pace,
+            max_num_seqs=shape.max_num_seqs,
+            max_num_batched_tokens=shape.max_num_batched_tokens,
+            prefix_cache_hit_share=shape.prefix_cache_hit_share,
         )
         self.live = LiveEngine(
             engine,

@@ -9,7 +9,9 @@ Flow: profiles -> **simulate** -> emulate. The rules are those of vLLM's V1 sche
   goes to the front of the queue, and is computed again, its generated tokens included.
 * A sequence leaves at the end of the iteration that makes its last token.
 
-Not modelled: prefix caching, priorities, speculative decoding.
+* A declared share of every prompt is found in the prefix cache: it is not read, and takes its blocks all the same.
+
+Not modelled: which prompts share what, priorities.
 
 An iteration costs time of order one, whatever the batch: all decoding sequences advance together, so a count of rounds
 stands for their progress, a heap of rounds for their ends, and a table by remainder for the blocks that they need next.
@@ -43,9 +45,12 @@ class Engine:
     Args:
         max_num_seqs: most sequences that run together.
         max_num_batched_tokens: tokens of one iteration at most; at least ``max_num_seqs``.
+        prefix_cache_hit_share: part of each prompt, below 1, that is found in the prefix cache.
     """
 
-    def __init__(self, pace: Pace, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self, pace: Pace, *, max_num_seqs: int, max_num_batched_tokens: int, prefix_cache_hit_share: float = 0.0
+    ) -> None:
         if max_num_seqs < 1 or max_num_batched_tokens < max_num_seqs:
             raise ValueError(
                 f"max_num_seqs is {max_num_seqs} and must be at least 1; max_num_batched_tokens is "
@@ -54,6 +59,7 @@ class Engine:
         self.pace = pace
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.prefix_cache_hit_share = prefix_cache_hit_share
         self.tally = Tally(pace.max_model_len)
         self.slowdown = 1.0
         """Factor on the time of iterations that begin from now on."""
@@ -196,6 +202,9 @@ class Engine:
             self.tally.queue.observe(now - sequence.arrived)
         self.free_blocks -= blocks
         sequence.reserved_blocks = blocks
+        sequence.read_tokens = cached_tokens(sequence.prompt_tokens, self.prefix_cache_hit_share)
+        self.tally.prefix_queries += sequence.prompt_tokens + sequence.kept_tokens
+        self.tally.prefix_hits += sequence.read_tokens
         self._running[sequence] = None
         self._prompts += sequence.prompt_tokens
         self._outputs += sequence.output_tokens
@@ -325,6 +334,11 @@ def run(engine: Engine, requests: Iterable[tuple[float, int, int]]) -> list[Sequ
         served.append(engine.admit(prompt_tokens, output_tokens, arrival))
     engine.advance(math.inf)
     return served
+
+
+def cached_tokens(prompt_tokens: int, share: float) -> int:
+    """Tokens of a prompt that need not be read; the last one always is, since the first answer comes of it."""
+    return min(int(share * prompt_tokens), prompt_tokens - 1)
 
 
 def _blocks(tokens: int) -> int:

@@ -58,6 +58,9 @@ class Tally:
     def __init__(self, max_model_len: int) -> None:
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.prefix_queries = 0
+        """Tokens that were looked up in the prefix cache, and found there."""
+        self.prefix_hits = 0
         self.preemptions = 0
         self.iterations = 0
         self.busy_seconds = 0.0

@@ -219,7 +219,8 @@ async def test_metrics_have_vllms_names_and_add_up(emulate):
     ):
         assert found[f"vllm:{name}_count", None] == observations
         assert found[f"vllm:{name}_bucket", "+Inf"] == observations
-    for name in ("num_preemptions_total", "prefix_cache_hits_total", "prefix_cache_queries_total"):
+    assert found["vllm:prefix_cache_queries_total", None] == 9
+    for name in ("num_preemptions_total", "prefix_cache_hits_total"):
         assert found[f"vllm:{name}", None] == 0
     assert found["vllm:cache_config_info", None] == 1
 
@@ -234,6 +235,16 @@ async def test_a_client_that_goes_away_frees_its_slot(emulate):
             gone.cancel()
             await client.until(lambda: client.live.engine.idle)
         assert client.live.engine.tally.finished["abort"] == 2
+
+
+async def test_a_declared_share_of_a_prompt_is_found_in_the_prefix_cache(emulate):
+    half = shape(model=MODEL, gpu="L40S", max_model_len=4096, prefix_cache_hit_share=0.5)
+    async with emulate([half]) as client:
+        async with client.chat("x" * 4000, max_tokens=1) as response:
+            usage = (await response.json())["usage"]
+        found = await client.metrics()
+    assert found["vllm:prefix_cache_queries_total", None] == usage["prompt_tokens"]
+    assert found["vllm:prefix_cache_hits_total", None] == usage["prompt_tokens"] // 2
 
 
 async def test_slow_start(emulate):

@@ -57,7 +57,7 @@ def blocks_of(tokens):
     return math.ceil(tokens / BLOCK_TOKENS)
 
 
-def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens):
+def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share=0.0):
     """The documented rules, sequence by sequence and token by token; returns the sequences and the preemptions."""
     sequences = [Plain(*request) for request in requests]
     coming, waiting, running = list(sequences), [], []
@@ -99,8 +99,9 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens):
             running.append(waiting.pop(0))
             item.blocks = blocks_of(whole)
             item.started = now if item.started is None else item.started
-            chunks.append((item, 0, min(whole, budget)))
-            budget -= chunks[-1][2]
+            found = min(int(hit_share * item.prompt), item.prompt - 1)
+            chunks.append((item, found, min(whole, found + budget)))
+            budget -= chunks[-1][2] - found
         assert sum(item.blocks for item in running) <= pace.kv_blocks
         if decoders or chunks:
             complete = sum(stop == item.prompt + item.generated for item, _, stop in chunks)
@@ -146,11 +147,12 @@ paces = st.sampled_from(sorted(PACES))
 
 @pytest.mark.slow
 @settings(max_examples=120)
-@given(requests_lists, limits, paces)
-def test_it_does_what_the_plain_scheduler_does(requests, limit, key):
-    engine = Engine(PACES[key], max_num_seqs=limit[0], max_num_batched_tokens=limit[1])
+@given(requests_lists, limits, paces, st.sampled_from([0.0, 0.3, 0.95]))
+def test_it_does_what_the_plain_scheduler_does(requests, limit, key, share):
+    batch = {"max_num_seqs": limit[0], "max_num_batched_tokens": limit[1]}
+    engine = Engine(PACES[key], **batch, prefix_cache_hit_share=share)
     served = run(engine, requests)
-    plain, preemptions = plain_run(PACES[key], requests, max_num_seqs=limit[0], max_num_batched_tokens=limit[1])
+    plain, preemptions = plain_run(PACES[key], requests, **batch, hit_share=share)
     for ours, theirs in zip(served, plain, strict=True):
         assert ours.started == pytest.approx(theirs.started, abs=1e-9)
         assert ours.first_token == pytest.approx(theirs.first_token, abs=1e-9)
