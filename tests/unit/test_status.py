@@ -204,3 +204,10 @@ def test_a_spec_that_never_was_right_has_a_status_all_the_same():
     world = driver.cluster.observe()
     status = conclude(world, Decision(findings=decide(world, exact).findings), Outcome())
     assert conditions(status)["SpecValid"].reason == "SpecInvalid"
+
+
+def test_the_status_tells_how_engines_run():
+    driver = operator(plan(model(engine={"maxNumSeqs": 48, "kvCacheDtype": "fp8"})))
+    driver.settle()
+    (deployment,) = driver.cluster.status["deployments"]
+    assert deployment["engine"] == "at most 48 requests at a time, FP8 KV cache"

@@ -82,6 +82,8 @@ class DeploymentStatus(StatusPart):
     """Tensor parallel degree."""
     pipeline_parallel: int
     """Pipeline parallel degree."""
+    engine: str = ""
+    """Settings that the engine is given."""
     replicas: int
     """Replicas of the plan."""
     ready: int

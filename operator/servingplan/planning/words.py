@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 
 from servingplan.model.answer import Answer, Clash, Ease, WhatIf
+from servingplan.model.engine import EngineSettings
+from servingplan.model.llm import WIDE_BYTES
 
 NOTHING = "nothing"
 MOST_LINES = 8
@@ -29,6 +31,8 @@ _FIELDS = {
     "class": "{now:.6g} requests/s of {item}",
 }
 _PRUNED = {
+    "BlocksNotDivisible": "for blocks of quantised weights that do not divide",
+    "ContextAboveModel": "for contexts that the model was not made for",
     "ContextTooShort": "for requests longer than the context",
     "Dominated": "because another does the same or more in the same place",
     "HeadsNotDivisible": "for heads that do not divide",
@@ -159,3 +163,16 @@ def _amount(kind: str, size: float) -> str:
 def _dollars(amount: float) -> str:
     """Two decimals; more where they would show nothing."""
     return f"{amount:.2f}" if amount == 0 or amount >= 0.005 else f"{amount:.2g}"
+
+
+def engine(settings: EngineSettings | None) -> str:
+    """The settings of an engine in a few words."""
+    if settings is None:
+        return "by the engine's own defaults"
+    kv = "16-bit" if settings.kv_bytes_per_element == WIDE_BYTES else settings.kv_cache_dtype.upper()
+    parts = [f"at most {settings.max_num_seqs} requests at a time", f"{kv} KV cache"]
+    if settings.speculation is not None:
+        parts.append(f"{settings.speculation.method} speculation")
+    if settings.expert_parallel:
+        parts.append("experts spread")
+    return ", ".join(parts)

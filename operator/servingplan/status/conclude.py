@@ -19,6 +19,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
+from servingplan.planning import words
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
@@ -128,6 +129,7 @@ def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
             gpu=item.gpu,
             tensor_parallel=item.tensor_parallel,
             pipeline_parallel=item.pipeline_parallel,
+            engine=words.engine(item.settings),
             replicas=item.replicas,
             ready=decision.ready.get(item.deployment, 0),
             requests_per_second=f"{sum(item.planned.values()):.4g}",

@@ -12,6 +12,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.cli.files import read_plan
 from servingplan.cli.imagine import imagined_world
 from servingplan.model.world import Node
+from servingplan.planning import words
 from servingplan.planning.layouts import MOST_STAGES, connected, zone_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
@@ -166,6 +167,7 @@ def test_every_step_happens():
         seen |= set(posed(manifest, across_nodes=across_nodes).pruned)
     # The spec itself refuses a maxModelLen below its classes.
     assert seen == set(STEPS) - {"ContextTooShort"}
+    assert set(STEPS) <= set(words._PRUNED)
 
 
 def test_without_the_api_nothing_spans_nodes():
