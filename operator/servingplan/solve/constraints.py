@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from servingplan.solve.instance import Instance, capacity, most_capacity, utilization
 from servingplan.solve.milp import Column, Program, Row, Term
-from servingplan.solve.packing import Content, all_contents, is_chain, maximal_patterns
+from servingplan.solve.packing import Arc, Content, all_contents, arcs_of, has_many_patterns, is_chain, maximal_patterns
 
 SLIVER = 1e-4
 """Part of a target below which the column of a shape's traffic counts parts of what the shape can serve. Above it, columns in
@@ -49,6 +49,8 @@ class PlanProgram:
     """Copies beyond the last entry of a table."""
     patterns: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
     """By pool: maximal patterns over sizes, and how many nodes are filled so."""
+    arcs: dict[int, dict[Arc, Column]] = field(default_factory=dict)
+    """By pool with very many patterns: arcs, and how many nodes have each."""
     contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
     """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
 
@@ -275,7 +277,8 @@ def define_packing(plan: PlanProgram, p: int) -> None:
     """The pieces on pool p fit on its nodes: rows per size for chains, else patterns; `packing` has the proof.
 
     Chain, for each size d: sum_{e >= d} e Y[e] + d floor(G/d) W <= d floor(G/d) n[p], Y[e] = copies of size e, W = whole
-    nodes taken. Patterns q with a[q,d] pieces of size d: sum_q a[q,d] v[q] >= Y[d]; sum_q v[q] + W <= n[p].
+    nodes taken. Patterns q with a[q,d] pieces of size d: sum_q a[q,d] v[q] >= Y[d]; sum_q v[q] + W <= n[p]. Very many patterns:
+    `define_arcs`.
     """
     pool = plan.instance.pools[p]
     sizes, whole = sizes_on(plan.instance, p)
@@ -289,6 +292,9 @@ def define_packing(plan: PlanProgram, p: int) -> None:
         if taken and (pool.gpus_per_node not in sizes.values()):
             plan.program.add_row(f"packing({pool.name}.whole)", [*taken, (plan.nodes[p], -1.0)], "<=", 0.0)
         return
+    if has_many_patterns(sizes.values(), pool.gpus_per_node):
+        define_arcs(plan, p)
+        return
     limit = plan.instance.nodes_limit[p]
     plan.patterns[p] = []
     for pattern in maximal_patterns(sizes.values(), pool.gpus_per_node):
@@ -301,6 +307,29 @@ def define_packing(plan: PlanProgram, p: int) -> None:
         pieces = [(plan.copies[c], 1.0) for c, e in sizes.items() if e == size]
         plan.program.add_row(f"packing({pool.name}.{size})", [*pieces, *room], "<=", 0.0)
     filled = [(column, 1.0) for _, column in plan.patterns[p]]
+    plan.program.add_row(f"packing({pool.name}.nodes)", [*filled, *taken, (plan.nodes[p], -1.0)], "<=", 0.0)
+
+
+def define_arcs(plan: PlanProgram, p: int) -> None:
+    """sum_i v[i,d] >= Y[d] for each size d;  sum_d v[i-d,d] = sum_d v[i,d] + v[i,0] at each GPU i of a node;
+    sum_d v[0,d] + W <= n[p], with v[i,d] the nodes that hold a piece of size d on the GPUs from i on; `packing` explains."""
+    pool, limit = plan.instance.pools[p], plan.instance.nodes_limit[p]
+    sizes, whole = sizes_on(plan.instance, p)
+    arcs = plan.arcs[p] = {
+        (first, size): plan.program.add_column(f"arc({pool.name}.{first}.{size})", upper=limit, integer=True)
+        for first, size in arcs_of(sizes.values(), pool.gpus_per_node)
+    }
+    for size in sorted(set(sizes.values())):
+        room = [(column, -1.0) for (_, held), column in arcs.items() if held == size]
+        pieces = [(plan.copies[c], 1.0) for c, e in sizes.items() if e == size]
+        plan.program.add_row(f"packing({pool.name}.{size})", [*pieces, *room], "<=", 0.0)
+    for gpu in range(1, pool.gpus_per_node):
+        ending = [(column, 1.0) for (first, size), column in arcs.items() if size and first + size == gpu]
+        starting = [(column, -1.0) for (first, _), column in arcs.items() if first == gpu]
+        if ending:
+            plan.program.add_row(f"packing({pool.name}.gpu{gpu})", [*ending, *starting], "==", 0.0)
+    filled: list[Term] = [(column, 1.0) for (first, _), column in arcs.items() if first == 0]
+    taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
     plan.program.add_row(f"packing({pool.name}.nodes)", [*filled, *taken, (plan.nodes[p], -1.0)], "<=", 0.0)
 
 

@@ -21,7 +21,7 @@ from servingplan.solve.objective import (
     service_stages,
     tie_break_stage,
 )
-from servingplan.solve.packing import Content
+from servingplan.solve.packing import Content, patterns_of
 
 SERVICE_GAP = 1e-6
 """Service levels of MinimizeCost are proved this tightly whatever gap is asked: served in full must mean it."""
@@ -108,7 +108,7 @@ class Found:
 
     copies: tuple[int, ...] = ()
     nodes: tuple[int, ...] = ()
-    patterns: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
+    patterns: dict[int, list[tuple[Content, int]]] = field(default_factory=dict)
     contents: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
     targets: tuple[float, ...] = ()
     levels: list[Level] = field(default_factory=list)
@@ -370,6 +370,9 @@ class _Search:
         found.copies = tuple(round(values[column]) for column in plan.copies)
         found.nodes = tuple(round(values[column]) for column in plan.nodes)
         found.patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
+        for p, arcs in plan.arcs.items():
+            flow = {arc: round(values[column]) for arc, column in arcs.items()}
+            found.patterns[p] = patterns_of(flow, plan.instance.pools[p].gpus_per_node)
         found.contents = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.contents.items()}
 
 

@@ -17,6 +17,11 @@ no binary is needed: one row per size, whatever G is.
 
 Patterns. Otherwise (say sizes 2 and 3) the rows above are not enough, and each maximal multiset of sizes that fits a
 node gets an integer: how many nodes are filled that way (Gilmore and Gomory 1961).
+
+Arcs. Where patterns are many (sizes 1 to 12 on 64 GPUs have millions), a filled node is a path from GPU 0 to GPU G instead:
+an arc from i to i + d is a piece of size d on GPUs i to i + d - 1, sizes descending along the path, an arc from i to G leaves
+the rest idle. An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999, with the same
+relaxation as the patterns); at most G arcs per size.
 """
 
 from collections import Counter, defaultdict
@@ -26,6 +31,8 @@ from itertools import pairwise
 from servingplan.model.answer import Placement
 from servingplan.model.question import Pool, QuestionError
 
+MOST_PATTERNS = 300
+"""Most ways to fill a node that get an integer each; beyond, arcs do."""
 MOST_CONTENTS = 3000
 """Most exact node contents of one pool that `survive` enumerates."""
 
@@ -56,6 +63,49 @@ def maximal_patterns(sizes: Iterable[int], gpus_per_node: int) -> list[Content]:
     if ordered:
         extend(0, gpus_per_node, {})
     return found
+
+
+Arc = tuple[int, int]
+"""(first GPU, size of the piece); size 0: the rest of the node is idle."""
+
+
+def has_many_patterns(sizes: Iterable[int], gpus_per_node: int) -> bool:
+    """Whether more multisets of sizes fit a node than are worth an integer each."""
+    ways = [1] + [0] * gpus_per_node
+    for size in sorted(set(sizes)):
+        for gpus in range(size, gpus_per_node + 1):
+            ways[gpus] += ways[gpus - size]
+    return sum(ways) > MOST_PATTERNS
+
+
+def arcs_of(sizes: Iterable[int], gpus_per_node: int) -> list[Arc]:
+    """The arcs of all nodes filled with pieces of these sizes, sizes descending along each path."""
+    reached, arcs = {0}, []
+    for size in sorted(set(sizes), reverse=True):
+        for first in range(gpus_per_node - size + 1):  # ascending, so that a size may follow itself
+            if first in reached:
+                arcs.append((first, size))
+                reached.add(first + size)
+    return arcs + [(first, 0) for first in sorted(reached) if first < gpus_per_node]
+
+
+def patterns_of(flow: Mapping[Arc, int], gpus_per_node: int) -> list[tuple[Content, int]]:
+    """The filled nodes of an integer flow over arcs: contents by size, and how many nodes hold each."""
+    left = {arc: count for arc, count in flow.items() if count}
+    found: Counter[Content] = Counter()
+    while any(first == 0 for first, _ in left):
+        path: list[Arc] = []
+        at = 0
+        while at < gpus_per_node:
+            size = max(size for first, size in left if first == at)
+            path.append((at, size))
+            at = at + size if size else gpus_per_node
+        count = min(left[arc] for arc in path)
+        for arc in path:
+            left[arc] -= count
+        left = {arc: rest for arc, rest in left.items() if rest}
+        found[tuple(sorted(Counter(size for _, size in path if size).items()))] += count
+    return sorted(found.items())
 
 
 def all_contents(sizes: Mapping[int, int], gpus_per_node: int, *, pool: str) -> list[Content]:

@@ -6,8 +6,18 @@ from collections import Counter
 import pytest
 
 from servingplan.model.question import Pool, Question, QuestionError, RequestClass, Shape, SurviveRule
-from servingplan.solve import solve
-from servingplan.solve.packing import all_contents, fill, fill_patterns, group, is_chain, maximal_patterns
+from servingplan.solve import packing, solve
+from servingplan.solve.packing import (
+    all_contents,
+    arcs_of,
+    fill,
+    fill_patterns,
+    group,
+    has_many_patterns,
+    is_chain,
+    maximal_patterns,
+    patterns_of,
+)
 from servingplan.verify import verify
 
 
@@ -94,3 +104,37 @@ def test_replicas_over_several_nodes_take_them_whole():
     answer = solve(guarded)
     assert verify(guarded, answer) == ()
     assert answer.dollars_per_hour > 5
+
+
+def test_millions_of_patterns_are_not_listed():
+    assert has_many_patterns(range(1, 13), 64)
+    assert not has_many_patterns((2, 3), 8)
+    assert len(arcs_of(range(1, 13), 64)) <= 13 * 64
+
+
+def test_a_flow_over_arcs_is_nodes_that_fit():
+    arcs = arcs_of((2, 3), 8)
+    assert (3, 3) in arcs
+    flow = dict.fromkeys(arcs, 0) | {(0, 3): 5, (3, 3): 5, (6, 2): 4, (6, 0): 1}
+    assert patterns_of(flow, 8) == [(((2, 1), (3, 2)), 4), (((3, 2),), 1)]
+
+
+@pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
+def test_arcs_and_patterns_are_the_same_constraint(monkeypatch, objective):
+    shapes = tuple(
+        Shape(name=f"g{size}", model="m", gpus={"p": size}, requests_per_second={"k": size**1.1})
+        for size in (2, 3, 5, 7)
+    )
+    question = Question(
+        objective=objective,
+        budget_dollars_per_hour=30.0,
+        pools=(Pool(name="p", gpus_per_node=16, dollars_per_node_hour=6.0, max_nodes=9),),
+        classes=(RequestClass(name="k", model="m", requests_per_second=67.0),),
+        shapes=shapes,
+    )
+    by_patterns = solve(question)
+    monkeypatch.setattr(packing, "MOST_PATTERNS", 0)
+    by_arcs = solve(question)
+    assert verify(question, by_arcs) == ()
+    assert by_arcs.status == "Optimal"
+    assert by_arcs.objective == pytest.approx(by_patterns.objective, rel=1e-4)
