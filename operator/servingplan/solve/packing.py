@@ -65,6 +65,8 @@ def maximal_patterns(sizes: Iterable[int], gpus_per_node: int) -> list[Content]:
     return found
 
 
+Nodes = tuple[Counter[str], int]
+"""Pieces of one node by name, and how many nodes hold just these."""
 Arc = tuple[int, int]
 """(first GPU, size of the piece); size 0: the rest of the node is idle."""
 
@@ -144,57 +146,73 @@ def fewest_nodes(pieces: Mapping[int, int], gpus_per_node: int) -> int:
             needed = max(needed, -(-room // (size * (gpus_per_node // size))))
         return needed
     names = {str(size): size for size in counts}
-    return len(fill({name: counts[size] for name, size in names.items()}, names, gpus_per_node))
+    return sum(nodes for _, nodes in fill({name: counts[size] for name, size in names.items()}, names, gpus_per_node))
 
 
-def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int) -> list[Counter[str]]:
-    """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. One counter per node used."""
-    nodes: list[Counter[str]] = []
-    room: list[int] = []
+def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int) -> list[Nodes]:
+    """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. Nodes in the order of the packing,
+    each kind with its count, so that the work does not grow with the number of pieces."""
+    packed: list[tuple[Counter[str], int, int]] = []  # content, nodes with it, GPUs left on each
     for name in sorted(copies, key=lambda name: (-sizes[name], name)):
-        start = 0
-        for _ in range(copies[name]):
-            while start < len(nodes) and room[start] < sizes[name]:
-                start += 1
-            if start == len(nodes):
-                nodes.append(Counter())
-                room.append(gpus_per_node)
-            nodes[start][name] += 1
-            room[start] -= sizes[name]
-    return nodes
+        size, left = sizes[name], copies[name]
+        after: list[tuple[Counter[str], int, int]] = []
+        for content, nodes, room in [*packed, (Counter[str](), left, gpus_per_node)]:
+            each = room // size
+            full, rest = divmod(left, each) if each else (0, 0)
+            if full >= nodes:
+                full, rest = nodes, 0
+            for changed, more in ((full, each), (int(rest > 0), rest)):
+                if changed and more:
+                    after.append((content + Counter({name: more}), changed, room - more * size))
+                    left -= changed * more
+            unchanged = nodes - (full if each else 0) - int(rest > 0)
+            if unchanged and content:
+                after.append((content, unchanged, room))
+        packed = after
+    return [(content, nodes) for content, nodes, _ in packed]
 
 
 def fill_patterns(
     copies: Mapping[str, int], sizes: Mapping[str, int], patterns: Sequence[tuple[Content, int]]
-) -> list[Counter[str]]:
+) -> list[Nodes]:
     """Pack pieces into nodes of the given patterns (by size, with node counts), which must have room for all of them."""
     left: dict[int, Counter[str]] = defaultdict(Counter)
     for name, count in copies.items():
         left[sizes[name]][name] = count
-    nodes: list[Counter[str]] = []
-    for pattern, count in patterns:
-        for _ in range(count):
-            node: Counter[str] = Counter()
+    packed: list[Nodes] = []
+    for pattern, nodes in patterns:
+        while nodes:
+            content: Counter[str] = Counter()
             for size, slots in reversed(pattern):
                 for name in sorted(left[size]):
-                    taken = min(slots, left[size][name])
-                    if taken:
-                        node[name] += taken
-                        left[size][name] -= taken
-                        slots -= taken
-            nodes.append(node)
-    return [node for node in nodes if node]
+                    content[name] = min(slots, left[size][name])
+                    slots -= content[name]
+            content = +content
+            if not content:
+                break
+            alike = min(nodes, *(left[sizes[name]][name] // each for name, each in content.items()))
+            for name, each in content.items():
+                left[sizes[name]][name] -= alike * each
+            packed.append((content, alike))
+            nodes -= alike
+    return packed
 
 
 def group(
-    pool: Pool, nodes: Sequence[Mapping[str, int]], whole: Mapping[str, tuple[int, int]], *, total_nodes: int
+    pool: Pool,
+    nodes: Sequence[tuple[Mapping[str, int], int]],
+    whole: Mapping[str, tuple[int, int]],
+    *,
+    total_nodes: int,
 ) -> list[Placement]:
     """Node groups of one pool.
 
-    `nodes` are contents of shared nodes; `whole` gives the copies of shapes that take whole nodes as (copies, nodes per
-    copy); `total_nodes` adds idle nodes.
+    `nodes` are contents of shared nodes, each with how many nodes hold it; `whole` gives the copies of shapes that take
+    whole nodes as (copies, nodes per copy); `total_nodes` adds idle nodes.
     """
-    alike: Counter[tuple[tuple[str, int], ...]] = Counter(tuple(sorted(node.items())) for node in nodes)
+    alike: Counter[tuple[tuple[str, int], ...]] = Counter()
+    for content, count in nodes:
+        alike[tuple(sorted(content.items()))] += count
     groups = [
         Placement(pool=pool.name, nodes=count, replicas={name: each * count for name, each in content})
         for content, count in alike.items()

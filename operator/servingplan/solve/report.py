@@ -93,8 +93,8 @@ def _packed(
     copies: Sequence[int],
     patterns: Sequence[tuple[Content, int]] | None = None,
     contents: Sequence[tuple[Content, int]] | None = None,
-) -> tuple[Sequence[Mapping[str, int]], dict[str, tuple[int, int]]]:
-    """Contents of the shared nodes of pool p, one entry per node, and (copies, nodes) of shapes that take whole nodes."""
+) -> tuple[Sequence[tuple[Mapping[str, int], int]], dict[str, tuple[int, int]]]:
+    """Contents of the shared nodes of pool p with their counts, and (copies, nodes) of shapes that take whole nodes."""
     pool = instance.pools[p]
     placed = [(instance.shapes[c], copies[c]) for c in instance.on_pool(p) if copies[c]]
     on_pool = {shape.name: (shape.gpus[pool.name], y) for shape, y in placed}
@@ -103,10 +103,10 @@ def _packed(
     whole = {
         name: (y, y * (gpus // pool.gpus_per_node)) for name, (gpus, y) in on_pool.items() if gpus > pool.gpus_per_node
     }
-    shared: Sequence[Mapping[str, int]]
+    shared: Sequence[tuple[Mapping[str, int], int]]
     if contents is not None:
         names = [shape.name for shape in instance.shapes]
-        shared = [{names[c]: each for c, each in content} for content, count in contents for _ in range(count)]
+        shared = [({names[c]: each for c, each in content}, count) for content, count in contents if count]
     elif patterns is not None and not is_chain(sizes.values()):
         shared = fill_patterns(pieces, sizes, patterns)
     else:
@@ -121,7 +121,7 @@ def needed_nodes(
     counts = []
     for p, pool in enumerate(instance.pools):
         shared, whole = _packed(instance, p, copies, (patterns or {}).get(p))
-        counts.append(max(pool.min_nodes, len(shared) + sum(nodes for _, nodes in whole.values())))
+        counts.append(max(pool.min_nodes, sum(nodes for _, nodes in (*shared, *whole.values()))))
     return tuple(counts)
 
 
@@ -131,7 +131,9 @@ def node_contents(instance: Instance, copies: Sequence[int]) -> dict[int, list[t
     found: dict[int, list[tuple[Content, int]]] = {}
     for p in range(len(instance.pools)):
         shared, _ = _packed(instance, p, copies)
-        counts = Counter(tuple(sorted((index[name], each) for name, each in node.items())) for node in shared)
+        counts: Counter[Content] = Counter()
+        for node, count in shared:
+            counts[tuple(sorted((index[name], each) for name, each in node.items()))] += count
         found[p] = sorted(counts.items())
     return found
 

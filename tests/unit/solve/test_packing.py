@@ -1,6 +1,7 @@
 """The packing theorem, patterns and node groups against enumeration."""
 
 import itertools
+import random
 from collections import Counter
 
 import pytest
@@ -32,7 +33,8 @@ def test_a_chain_is_sizes_that_divide_each_other(sizes, chain):
 @pytest.mark.parametrize("sizes", [(1, 2, 4), (2, 4), (3, 6), (1, 5)])
 def test_the_rows_for_chains_say_exactly_what_first_fit_decreasing_needs(sizes, gpus):
     for counts in itertools.product(range(6), repeat=len(sizes)):
-        nodes = len(fill(dict(zip("abc", counts, strict=False)), dict(zip("abc", sizes, strict=False)), gpus))
+        packed = fill(dict(zip("abc", counts, strict=False)), dict(zip("abc", sizes, strict=False)), gpus)
+        nodes = sum(count for _, count in packed)
         rows = max(
             -(-sum(e * n for e, n in zip(sizes, counts, strict=True) if e >= d) // (d * (gpus // d))) for d in sizes
         )
@@ -54,12 +56,12 @@ def test_all_contents_are_every_way_to_fill_a_node():
 
 def test_patterns_are_filled_with_what_there_is():
     nodes = fill_patterns({"a": 3, "b": 2}, {"a": 2, "b": 3}, [(((2, 1), (3, 2)), 1), (((2, 4),), 1)])
-    assert nodes == [Counter({"b": 2, "a": 1}), Counter({"a": 2})]
+    assert nodes == [(Counter({"b": 2, "a": 1}), 1), (Counter({"a": 2}), 1)]
 
 
 def test_like_nodes_are_one_group_and_idle_nodes_another():
     pool = Pool(name="p", gpus_per_node=4, dollars_per_node_hour=1.0, max_nodes=9)
-    groups = group(pool, [{"a": 2}, {"a": 2}, {"a": 1}], {"w": (2, 4)}, total_nodes=8)
+    groups = group(pool, [({"a": 2}, 2), ({"a": 1}, 1)], {"w": (2, 4)}, total_nodes=8)
     assert [(g.nodes, dict(g.replicas)) for g in groups] == [(2, {"a": 4}), (4, {"w": 2}), (1, {"a": 1}), (1, {})]
 
 
@@ -138,3 +140,28 @@ def test_arcs_and_patterns_are_the_same_constraint(monkeypatch, objective):
     assert verify(question, by_arcs) == ()
     assert by_arcs.status == "Optimal"
     assert by_arcs.objective == pytest.approx(by_patterns.objective, rel=1e-4)
+
+
+def test_first_fit_decreasing_by_counts_is_that_by_pieces():
+    r = random.Random(1)
+    for _ in range(200):
+        gpus = r.choice([4, 7, 8, 16])
+        sizes = {name: r.randint(1, gpus) for name in "abcd"[: r.randint(1, 4)]}
+        copies = {name: r.randint(0, 9) for name in sizes}
+        nodes = []
+        for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+            for _ in range(copies[name]):
+                fitting = [
+                    n for n in nodes if sum(sizes[one] * count for one, count in n.items()) + sizes[name] <= gpus
+                ]
+                if not fitting:
+                    fitting = [Counter()]
+                    nodes += fitting
+                fitting[0][name] += 1
+        assert [node for node, count in fill(copies, sizes, gpus) for _ in range(count)] == nodes
+
+
+def test_a_million_pieces_are_packed_like_a_thousand():
+    packed = fill({"a": 10**6, "b": 10**6 + 1}, {"a": 3, "b": 2}, 8)
+    assert sum(count for _, count in packed) == 500_000 + 125_001
+    assert len(packed) <= 4
