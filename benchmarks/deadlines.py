@@ -18,7 +18,7 @@ from benchmarks.planner import coral, near_tied
 from benchmarks.solving import example_question
 from servingplan.model.question import Question, Running
 from servingplan.solve import solve
-from servingplan.solve.milp import load
+from servingplan.solve.solver.program import load
 from servingplan.verify import verify
 
 DEADLINES_SECONDS = (0.3, 0.5, 1.0, 2.0, 5.0)

@@ -24,7 +24,7 @@ from papers.p1.instance import grid as p1_grid
 from servingplan.model.answer import Answer
 from servingplan.model.question import Pool, Question, RequestClass, Shape, question_from_json
 from servingplan.solve import METHODS, solve
-from servingplan.solve.instance import instance_of, utilization
+from servingplan.solve.problem.instance import instance_of, utilization
 from servingplan.verify import verify
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "questions" / "p1-worked-example.json"

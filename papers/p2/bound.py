@@ -13,7 +13,7 @@ import numpy as np
 from papers.p2.arrays import Floats, Indices
 from papers.p2.facilities import Covers, Facilities
 from papers.p2.master import dual_prices
-from servingplan.solve.milp import Stopwatch
+from servingplan.solve.solver.clock import Stopwatch
 
 ITERATIONS = 80
 """Subgradient steps; the cover rows have no price in them."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from papers.p2.arrays import NONE, Floats, Indices
 from papers.p2.facilities import Covers, Facilities
-from servingplan.solve.milp import Column, Limits, Program, Stopwatch, Term
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.program import Column, Limits, Program, Term
 
 UNDONE = 10.0
 """What the master pays for a query type that its facilities cannot serve, as a multiple of phi."""

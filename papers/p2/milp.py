@@ -8,7 +8,8 @@ limit, because the adapter's tolerance is absolute.
 from dataclasses import dataclass
 
 from papers.p2.instance import SECONDS_PER_HOUR, Instance, Plan
-from servingplan.solve.milp import Column, Limits, Outcome, Program, Stopwatch, Term
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.program import Column, Limits, Outcome, Program, Term
 
 NODES = 2**31 - 1
 """No work limit: the deadline ends these runs, as Gurobi's 600 s ended the paper's."""

@@ -13,7 +13,8 @@ from papers.p2.bound import SAFE, relax
 from papers.p2.facilities import Covers, Facilities, covers_of, facilities_of
 from papers.p2.heuristics import Search, State
 from papers.p2.instance import Instance, Plan
-from servingplan.solve.milp import Column, Limits, Program, Stopwatch, Term
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.program import Column, Limits, Program, Term
 
 CORES, CORE_NODES = (14, 40), 200
 """The exact part first tries so many facilities, those of the least bound, for so many nodes: a good plan fixes more."""

@@ -14,7 +14,7 @@ from papers.p2.evaluate import VIOLATION_SHARE, evaluate
 from papers.p2.instance import Grid, Instance, Plan
 from papers.p2.ours import solve
 from papers.page import header, row, say, spread
-from servingplan.solve.milp import Limits, Program
+from servingplan.solve.solver.program import Limits, Program
 
 SCENARIOS = 500  # S [T]
 DELAY_ERROR_SPREAD = 0.25  # [T]

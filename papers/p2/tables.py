@@ -16,7 +16,7 @@ from papers.p2 import ablation, budgets, rolling, sensitivity, stress
 from papers.p2.grid import Run, Size, cost_table, name_of, run, runtime_table
 from papers.p2.instance import SIZES, generate
 from papers.page import marks, measured, say, write_part
-from servingplan.solve import milp
+from servingplan.solve.solver import program as milp
 
 PAPER = "P2"
 BEGIN, END = marks(PAPER)

@@ -64,7 +64,7 @@ def solve_command(
 ) -> None:
     """Answer a planning question: which nodes, which replicas, who serves what."""
     question = _question(question_file)
-    from servingplan.solve import explain as why  # imported late: reading and refusing a file needs no solver
+    from servingplan.solve import explain as why
     from servingplan.solve import solve
 
     try:

@@ -17,8 +17,8 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.question import pose
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.solve import explain, solve
-from servingplan.solve.explain import Asker, gained
-from servingplan.solve.milp import Stopwatch
+from servingplan.solve.sensitivity import Asker, gained
+from servingplan.solve.solver.clock import Stopwatch
 
 LOOSER = Decimal("1.01")
 """One more per cent of every latency limit."""

@@ -1,26 +1,27 @@
 """Pure: a planning question in, an answer out; no clock but the deadline's, no randomness, no input or output.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Read in this order:
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. From the top, each layer knowing only those
+below it:
 
-* `entry`       `solve(question) -> answer`; `methods` is the table of methods
-* `exact`       every level to proof; `anytime` a plan at once and a better one with time
-* `instance`    numbers, orders and prunes the question (`prune` has the dominance rule and its proof)
-* `constraints` the rows, one function per family (`packing` has the node-packing theorem and patterns)
-* `objective`   the levels of "better"
-* `levels`      optimises level after level
-* `route`       who serves what when the copies are given
-* `incumbent`   plans that are known, `first` the first ones, `rounding` those from the relaxation, `certify` their bounds
-* `relax`       the linear relaxation; `improve` local search, by the routing that `quick` keeps in the solver
-* `draft`       a plan under construction, `cover` the rules that construct one for given rates
-* `survive`     losses to survive, `change` when a move is worth it
-* `limits`      what a person set and may change; `feasible` whether there is a plan; `clash` which limits exclude each other
-                and what would end that, `reasons` the same in words; `explain` what one more unit is worth, and alternatives
-* `report`      copies and nodes -> answer
-* `milp`        the adapter to PuLP and HiGHS, the only importer of pulp
+* `sensitivity`  what one more unit of each limit is worth, and alternatives: answers to changed questions
+* `entry`        `solve(question) -> answer`: shorten the question if there is no time for it (`shortlist`), number it, let a
+                 method find a plan, tell it (`answer`), keep what runs where that is not worth leaving (`stay`)
+* `conflicts/`   whether there is a plan at all, which limits exclude each other, and that in words
+* `methods/`     the table of methods: `anytime` a plan at once and a better one with time, `exact` every level to proof,
+                 `baselines/` the methods of the papers
+* `search/`      finding plans: a `partial_plan` under construction, `greedy` covers, `rounding`, the `lexicographic` search
+                 level by level, the same `guarded` against losses, over a `kernel` of few shapes, and `gap_closing` by model
+* `bounds/`      how good a plan could be: by `price`, the linear `relaxation`, the `lagrangian` of each model; and the
+                 `certificate` that a plan gets from them
+* `plan/`        one plan: what was `found`, an `incumbent` and which of two is better, `routing` for given copies, `losses`,
+                 `placement` on nodes
+* `problem/`     the question as mathematics: the numbered `instance`, `ordering`, `dominance`, `packing`, the `constraints` row
+                 by row, the `objective` level by level
+* `solver/`      `program` (the only importer of PuLP and HiGHS), `clock`, `effort`, `tolerance`
 """
 
 from servingplan.solve.entry import solve
-from servingplan.solve.explain import explain
 from servingplan.solve.methods import METHODS
+from servingplan.solve.sensitivity import explain
 
 __all__ = ["METHODS", "explain", "solve"]

@@ -8,17 +8,20 @@ from dataclasses import replace
 
 from servingplan.model.answer import DEFAULT_GAP, Answer, Explanation
 from servingplan.model.question import Question, QuestionError
-from servingplan.solve import change, reasons
-from servingplan.solve.clash import find_clash
-from servingplan.solve.collector import collector_waits
-from servingplan.solve.feasible import Feasible, floors_fit
-from servingplan.solve.incumbent import running_plan
-from servingplan.solve.instance import Instance, instance_of
-from servingplan.solve.levels import Effort, Found
+from servingplan.solve import stay as change
+from servingplan.solve.answer import answer_of, tidied
+from servingplan.solve.conflicts import sentences as reasons
+from servingplan.solve.conflicts.conflict import find_clash
+from servingplan.solve.conflicts.feasible import Feasible
 from servingplan.solve.methods import METHODS
-from servingplan.solve.milp import Stopwatch, load
-from servingplan.solve.report import answer_of, tidied
-from servingplan.solve.thin import thinned, widened
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.incumbent import running_plan
+from servingplan.solve.problem.instance import Instance, floors_fit, instance_of
+from servingplan.solve.shortlist import thinned, widened
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.collector import collector_waits
+from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.program import load
 
 NODE_LIMIT = 20_000
 """Default work limit of one level, in branch-and-bound nodes."""

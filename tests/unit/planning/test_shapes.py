@@ -18,8 +18,8 @@ from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
 from servingplan.planning.shapes import STEPS
 from servingplan.solve import solve
-from servingplan.solve.instance import instance_of
-from servingplan.solve.prune import count_dominated
+from servingplan.solve.problem.dominance import count_dominated
+from servingplan.solve.problem.instance import instance_of
 from servingplan.verify import verify
 
 FLAT = {

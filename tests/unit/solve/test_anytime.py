@@ -5,8 +5,8 @@ import time
 import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
-from servingplan.solve.incumbent import is_better, running_plan
-from servingplan.solve.instance import instance_of
+from servingplan.solve.plan.incumbent import is_better, running_plan
+from servingplan.solve.problem.instance import instance_of
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, solve
 from tests.unit.solve.test_methods import assert_consistent, without_seconds

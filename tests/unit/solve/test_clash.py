@@ -11,8 +11,8 @@ import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Shape, SurviveRule
 from servingplan.solve import solve
-from servingplan.solve.limits import least_integer
-from servingplan.solve.reasons import MOST_LINES
+from servingplan.solve.conflicts.limits import least_integer
+from servingplan.solve.conflicts.sentences import MOST_LINES
 from servingplan.verify import verify
 
 MORE = 5

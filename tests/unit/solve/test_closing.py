@@ -4,15 +4,16 @@ import math
 
 import pytest
 
-from servingplan.solve import anytime
-from servingplan.solve.by_model import ByModel, node_prices, prices_of
-from servingplan.solve.closing import _next_scale
-from servingplan.solve.constraints import build
-from servingplan.solve.instance import instance_of
-from servingplan.solve.levels import Effort
-from servingplan.solve.milp import Limits, Stopwatch, load
-from servingplan.solve.objective import service_stages
-from servingplan.solve.relax import Relaxation, optimise
+from servingplan.solve.bounds.lagrangian import ByModel, node_prices, prices_of
+from servingplan.solve.bounds.relaxation import Relaxation, optimise
+from servingplan.solve.methods import anytime
+from servingplan.solve.problem.constraints import build
+from servingplan.solve.problem.instance import instance_of
+from servingplan.solve.problem.objective import service_stages
+from servingplan.solve.search.gap_closing import _next_scale
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.program import Limits, load
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, solve
 from tests.unit.solve.test_anytime import large

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from servingplan.solve.collector import SHORT_SECONDS, collector_waits
+from servingplan.solve.solver.collector import SHORT_SECONDS, collector_waits
 
 
 @pytest.fixture(autouse=True)

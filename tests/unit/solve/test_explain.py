@@ -7,7 +7,7 @@ import pytest
 from servingplan.model.answer import Level, WhatIf, answer_from_json, answer_json
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve import explain, solve
-from servingplan.solve.explain import gained
+from servingplan.solve.sensitivity import gained
 from servingplan.verify import verify
 from tests.unit.solve.brute_force import best_values, most_copies
 from tests.unit.solve.questions import worked_example

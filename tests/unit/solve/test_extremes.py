@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from servingplan.model.question import Change, Pool, Question, QuestionError, RequestClass, Running, Shape
 from servingplan.solve import METHODS, solve
-from servingplan.solve.milp import Limits, Program
+from servingplan.solve.solver.program import Limits, Program
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, worked_example
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
-from servingplan.solve import constraints, objective
-from servingplan.solve.constraints import Loss, PlanProgram
-from servingplan.solve.instance import instance_of
-from servingplan.solve.milp import Program
+from servingplan.solve.problem import constraints, objective
+from servingplan.solve.problem.constraints import Loss, PlanProgram
+from servingplan.solve.problem.instance import instance_of
+from servingplan.solve.solver.program import Program
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lp"
 

@@ -15,7 +15,7 @@ from servingplan.model.question import (
     SurviveRule,
 )
 from servingplan.solve import solve
-from servingplan.solve.milp import THREADS
+from servingplan.solve.solver.program import THREADS
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, worked_example
 

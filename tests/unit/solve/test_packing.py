@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from servingplan.model.question import Pool, Question, QuestionError, RequestClass, Shape, SurviveRule
-from servingplan.solve import packing, solve
-from servingplan.solve.packing import (
+from servingplan.solve import solve
+from servingplan.solve.problem import packing
+from servingplan.solve.problem.packing import (
     all_contents,
     arcs_of,
     fill,

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.model.question import Question, Running
-from servingplan.solve.instance import instance_of
+from servingplan.solve.problem.instance import instance_of
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, solve
 

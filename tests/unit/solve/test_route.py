@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from servingplan.solve import route as module
 from servingplan.solve import solve
-from servingplan.solve.instance import instance_of
-from servingplan.solve.route import route
+from servingplan.solve.plan import routing as module
+from servingplan.solve.plan.routing import route
+from servingplan.solve.problem.instance import instance_of
 from tests.unit.solve.test_anytime import large
 
 

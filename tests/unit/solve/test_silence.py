@@ -5,7 +5,7 @@ import os
 import highspy
 import pytest
 
-from servingplan.solve import milp
+from servingplan.solve.solver import program as milp
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import itertools
 import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
-from servingplan.solve import milp, thin
-from servingplan.solve.instance import instance_of
-from servingplan.solve.relax import price_bounds
-from servingplan.solve.thin import LEAST_PER_CLASS, thinned
+from servingplan.solve import shortlist as thin
+from servingplan.solve.bounds.price import price_bounds
+from servingplan.solve.problem.instance import instance_of
+from servingplan.solve.shortlist import LEAST_PER_CLASS, thinned
+from servingplan.solve.solver import program as milp
 from servingplan.verify import verify
 from tests.unit.solve.brute_force import best_values
 from tests.unit.solve.questions import random_question, solve

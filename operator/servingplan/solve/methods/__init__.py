@@ -7,18 +7,19 @@ same code routes them, packs them, bounds them and makes the answer, so that all
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from servingplan.solve.anytime import anytime
-from servingplan.solve.exact import exact
-from servingplan.solve.instance import Instance
-from servingplan.solve.levels import Effort, Found
-from servingplan.solve.methods.binary_search import binary_search
-from servingplan.solve.methods.gh import agh, gh
-from servingplan.solve.methods.greedy import dvr, greedy_cost
-from servingplan.solve.methods.knapsack import knapsack
-from servingplan.solve.methods.lpr import lpr
-from servingplan.solve.methods.melange import melange
-from servingplan.solve.methods.restricted import homogeneous, uniform_composition, uniform_deployment
-from servingplan.solve.methods.round_robin import round_robin
+from servingplan.solve.methods.anytime import anytime
+from servingplan.solve.methods.baselines.binary_search import binary_search
+from servingplan.solve.methods.baselines.gh import agh, gh
+from servingplan.solve.methods.baselines.greedy import dvr, greedy_cost
+from servingplan.solve.methods.baselines.knapsack import knapsack
+from servingplan.solve.methods.baselines.lpr import lpr
+from servingplan.solve.methods.baselines.melange import melange
+from servingplan.solve.methods.baselines.restricted import homogeneous, uniform_composition, uniform_deployment
+from servingplan.solve.methods.baselines.round_robin import round_robin
+from servingplan.solve.methods.exact import exact
+from servingplan.solve.plan.found import Found
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.solver.effort import Effort
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

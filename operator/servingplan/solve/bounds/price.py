@@ -1,0 +1,27 @@
+"""Bounds that need no solver: the cheapest price of each request.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
+"""
+
+import math
+
+from servingplan.solve.problem.instance import Instance, most_utilization
+
+
+def price_bounds(instance: Instance) -> dict[str, float]:
+    """Bounds that need no solver: `scale`, or `dollars` for full service, from the cheapest price of each request.
+
+    Let v[k] be the least over shapes of share price / (h[c,k] rho[c]). A copy's GPUs cost at least the sum over its
+    classes of rate x v[k], and nodes cost at least the GPUs used in them, so serving rates z costs at least sum z[k] v[k].
+    It ignores stock and whole copies. (A dual solution of the relaxation in which only budget and loads have prices.)
+    """
+    prices = [instance.share_price(c) / most_utilization(shape) for c, shape in enumerate(instance.shapes)]
+    dollars = 0.0
+    for k, cls in enumerate(instance.classes):
+        cheapest = min((prices[c] / instance.rate(c, k) for c in instance.serving(k)), default=0.0)
+        dollars += cls.requests_per_second * cheapest
+    dollars *= 1 - 1e-9
+    if instance.question.objective == "MinimizeCost":
+        return {"dollars": dollars}
+    budget = instance.question.budget_dollars_per_hour
+    return {"scale": budget / dollars} if dollars > 0 and math.isfinite(budget / dollars) else {}

@@ -1,0 +1,57 @@
+"""The linear relaxation: the first bound, and where copies are worth having.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `certificate` bounds plans with it, `rounding`
+makes whole copies of its point.
+"""
+
+from servingplan.solve.problem.constraints import PlanProgram, build
+from servingplan.solve.problem.instance import Instance, all_reachable
+from servingplan.solve.problem.objective import Stage, dollars_stage, hold, service_stages
+from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import HELD_SLACK
+
+
+class Relaxation:
+    """The linear relaxation of a question with its levels of service."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.plan: PlanProgram = build(instance, instance.reachable_targets)
+        self.stages = service_stages(self.plan)
+        self.values: tuple[float, ...] = ()
+        """Point of the last optimum."""
+        self.reduced_costs: tuple[float, ...] = ()
+        """Reduced costs at that point."""
+        self.optimised: Stage | None = None
+        """What was optimised then."""
+        self.bounds: dict[str, float] = {}
+        """What `optimise` proved: `scale`, or `dollars` for full service."""
+
+    def bound(self, stage: Stage, effort: Effort) -> float:
+        """The best value of the stage in the relaxation, in its own unit; what can be imagined when time is up."""
+        outcome = self.plan.program.optimise(stage.terms, stage.sense, effort.limits(part=0.8), relaxed=True)
+        if outcome.stopped != "proved" or outcome.value is None:
+            return stage.best
+        self.values, self.reduced_costs, self.optimised = outcome.values, outcome.reduced_costs, stage
+        return outcome.value * stage.unit
+
+
+def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None:
+    """Optimise what matters in the relaxation: dollars where all can be served in full, else service from the top."""
+    plan = relaxation.plan
+    if instance.question.objective == "MinimizeCost":
+        dollars = dollars_stage(plan, unit=instance.question.budget_dollars_per_hour or 1.0)
+        if all_reachable(instance, plan.targets):
+            for column in plan.served:
+                plan.program.set_bounds(column, lower=1.0, upper=1.0)
+            least = relaxation.bound(dollars, effort)
+            if relaxation.values:
+                relaxation.bounds["dollars"] = least
+                return
+            for column in plan.served:
+                plan.program.set_bounds(column, lower=0.0, upper=1.0)
+        for stage in relaxation.stages:
+            if stage.unit > 0:
+                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD_SLACK)
+        relaxation.bound(dollars, effort)
+    elif all(plan.targets):
+        relaxation.bounds["scale"] = relaxation.bound(relaxation.stages[0], effort)

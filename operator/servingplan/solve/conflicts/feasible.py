@@ -1,0 +1,151 @@
+"""Whether there is a plan at all, and what the cheapest one costs: the question that `conflict` asks again and again.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A plan must pay for the floors and serve in
+full whatever some `losses` rule protects; under MaximizeService it must serve some multiple of the mix, however small.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import product
+
+from servingplan.model.question import Question, QuestionError, RequestClass
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of
+from servingplan.solve.problem.instance import Instance, floor_dollars, floors_fit, instance_of
+from servingplan.solve.search.cover import by_class, dearest_first
+from servingplan.solve.search.guarded import guarded_search
+from servingplan.solve.solver.effort import Effort
+
+HARDLY_ANY = 1e-6
+"""Part of the mix that counts as "served at all" under MaximizeService."""
+ANY_GAP = 0.99
+"""Gap of a search that only asks whether there is a plan."""
+SHARE_OF_TIME = 0.2
+"""Part of the time that is left which one search for any plan may take."""
+SHARE_OF_CHEAPEST = 0.5
+"""The same for a search for the cheapest plan, of which there is at most one."""
+SPARE = (1.0, 1.5, 2.0, 3.0)
+"""How much more than is asked the plans that are constructed carry, against the loss of nodes."""
+
+
+@dataclass(slots=True)
+class Feasible:
+    """Asks whether questions have a plan, and counts how often."""
+
+    effort: Effort
+    full_service: bool = False
+    """Every class must be served in full, not only those that a rule protects. Only under MinimizeCost."""
+    most: int = 200
+    """How many searches may be made."""
+    asked: int = 0
+
+    def spent(self) -> bool:
+        """Whether no more searches may be made."""
+        return self.asked >= self.most or self.effort.stopwatch.expired()
+
+    def holds(self, question: Question) -> bool | None:
+        """Whether the question has a plan; None where that is not known."""
+        verdict = _without_search(question, full_service=self.full_service)
+        if verdict is not None:
+            return verdict
+        if self.spent():
+            return None
+        if _constructed(self._instance(question)):
+            return True
+        found = self._search(question, gap=ANY_GAP, share=SHARE_OF_TIME)
+        return None if found is None or not (found.nodes or found.infeasible) else bool(found.nodes)
+
+    def cheapest(self, question: Question) -> tuple[float | None, bool]:
+        """$/h of the cheapest plan of the question, None where there is none, and whether that is proved."""
+        verdict = _without_search(question, full_service=self.full_service)
+        if verdict is False:
+            return None, True
+        if verdict:
+            return floor_dollars(question), True
+        found = self._search(question, gap=0.0, share=SHARE_OF_CHEAPEST)
+        if found is None or not (found.nodes or found.infeasible):
+            return None, False
+        if found.infeasible:
+            return None, True
+        pools = self._instance(question).pools
+        price = {pool.name: pool.dollars_per_node_hour for pool in question.pools}
+        dollars = math.fsum(price[pool.name] * count for pool, count in zip(pools, found.nodes, strict=True))
+        return dollars, found.stopped == "proved"
+
+    def _instance(self, question: Question) -> Instance:
+        return instance_of(needs_of(question, full_service=self.full_service))
+
+    def _search(self, question: Question, *, gap: float, share: float) -> Found | None:
+        if self.spent():
+            return None
+        self.asked += 1
+        instance = self._instance(question)
+        effort = replace(self.effort.share(share), relative_gap=gap)
+        try:
+            return guarded_search(instance, effort, start=_constructed(instance), all_classes=True)
+        except QuestionError:  # a loss that cannot be guarded against, for the many ways to fill a node
+            return None
+
+
+def _constructed(instance: Instance) -> Incumbent | None:
+    """The cheapest plan that simple rules find, all classes served in full; a search may take long to find any."""
+    asked = [cls.requests_per_second for cls in instance.classes]
+    order = dearest_first(instance)
+    plans = []
+    for spare, whole_price in product(SPARE if instance.question.survive else SPARE[:1], (False, True)):
+        draft = by_class(instance, [spare * rate for rate in asked], order=order, whole_price=whole_price)
+        plan = incumbent_of(instance, draft.copies, asked) if draft else None
+        if plan is not None and all(
+            math.fsum(rate for (_, j), rate in plan.rates.items() if j == k) >= want * (1 - 1e-9)
+            for k, want in enumerate(asked)
+        ):
+            plans.append(plan)
+    return best_of(plans)
+
+
+def needs_of(question: Question, *, full_service: bool = False) -> Question:
+    """What has to be served, as a MinimizeCost question without running plan: all its classes are needed in full."""
+    classes = _needed(question, full_service=full_service)
+    if question.objective == "MaximizeService":
+        slowest = min(
+            shape.requests_per_second[cls.name] / cls.requests_per_second
+            for cls in classes
+            for shape in question.shapes
+            if cls.name in shape.requests_per_second
+        )
+        part = HARDLY_ANY * slowest
+        classes = [cls.model_copy(update={"requests_per_second": part * cls.requests_per_second}) for cls in classes]
+    kept = {cls.name for cls in classes}
+    shapes = []
+    for shape in question.shapes:
+        rates = {name: rate for name, rate in shape.requests_per_second.items() if name in kept}
+        losses = {name: loss for name, loss in shape.quality_loss.items() if name in kept}
+        if rates:
+            shapes.append(shape.model_copy(update={"requests_per_second": rates, "quality_loss": losses}))
+    update = {
+        "objective": "MinimizeCost",
+        "classes": tuple(classes),
+        "shapes": tuple(shapes),
+        "running": None,
+        "change": None,
+    }
+    return question.model_copy(update=update)
+
+
+def _needed(question: Question, *, full_service: bool) -> list[RequestClass]:
+    classes = [cls for cls in question.classes if cls.requests_per_second > 0]
+    if full_service or question.objective == "MaximizeService":
+        return classes
+    floor = min((rule.min_priority for rule in question.survive), default=math.inf)
+    return [cls for cls in classes if cls.priority >= floor]
+
+
+def _without_search(question: Question, *, full_service: bool) -> bool | None:
+    """The verdict where it needs no search."""
+    if not floors_fit(question):
+        return False
+    needed = _needed(question, full_service=full_service)
+    served = {name for shape in question.shapes for name in shape.requests_per_second}
+    if any(cls.name not in served for cls in needed):
+        return False
+    return None if needed else True

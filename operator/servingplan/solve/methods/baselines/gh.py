@@ -1,0 +1,262 @@
+"""GH and AGH of Cheng and Nguyen (2026), section 4, carried over to our question.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Their pair (j, k) of a model and a GPU tier
+becomes a *pair* (model, pools); a configuration (n, m) of the pair becomes a shape on these pools. What is carried over:
+
+* M1, feasibility selection: of a pair, the shape with the fewest GPUs that can serve the class. Memory and delay are in the
+  question already, as a missing rate.
+* M2, ranking by (tau, mu): tau = 1 where the candidate cannot cover all that is left, mu = marginal price / coverage, with
+  GPUs priced as shares of a node, as theirs are rented singly.
+* M3, upgrade: where the active shape of a pair cannot serve the class, the smallest shape of the pair that serves it and
+  all that the active one serves takes the place of its copies.
+* GH phase 1 (greedy cover up to 0.8 of the budget) activates one copy per pair, phase 2 routes in descending arrival rate.
+* AGH: GH in eight fixed orders and in shuffled ones, relocation and consolidation, the cheapest result.
+
+Theirs minimises rental, storage, delay and unmet demand; ours covers given rates at the least price, and `most_served` finds
+the rates. Quality limits hold for each shape by itself, not in the mean.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from servingplan.solve.bounds.certificate import certified
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.search.cover import most_served
+from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.solver.effort import Effort
+
+PHASE_ONE_PART = 0.8
+"""Part of the budget that phase 1 may spend."""
+SHUFFLES = ((500, 20), (2_000, 10), (5_000, 5))
+"""Shuffled orders by size of the instance (classes x models x pools, up to); 3 beyond."""
+PATIENCE = 5
+"""Orders in a row without a better result after which AGH stops."""
+RELOCATIONS = 3
+"""Passes of relocation."""
+STEPS = 8
+"""Bisection steps on the rates."""
+Pair = tuple[str, tuple[str, ...]]
+
+
+def gh(instance: Instance, effort: Effort) -> Found:
+    """The greedy heuristic, one pass in descending arrival rate."""
+    order = sorted(range(len(instance.classes)), key=lambda k: (-instance.classes[k].requests_per_second, k))
+    return _plan(instance, effort, [order], polish=False)
+
+
+def agh(instance: Instance, effort: Effort) -> Found:
+    """The adaptive greedy heuristic: several orders, relocation, consolidation."""
+    return _plan(instance, effort, list(_orders(instance)), polish=True)
+
+
+def _plan(instance: Instance, effort: Effort, orders: Sequence[Sequence[int]], *, polish: bool) -> Found:
+    pairs = _Pairs(instance)
+    draft = most_served(instance, partial(_cheapest, pairs, effort, orders, polish), steps=STEPS)
+    plan = incumbent_of(instance, draft.copies) if draft else None
+    return certified(instance, effort, plan) if plan else Found()
+
+
+def _cheapest(
+    pairs: "_Pairs", effort: Effort, orders: Sequence[Sequence[int]], polish: bool, rates: Sequence[float]
+) -> Draft | None:
+    best: Draft | None = None
+    waited = 0
+    for order in orders:
+        draft = _constructed(pairs, order, rates)
+        if draft is not None and polish:
+            for _ in range(RELOCATIONS):
+                if not _relocate(pairs, draft):
+                    break
+            _consolidate(pairs, draft)
+        if draft is not None and (best is None or draft.dollars < best.dollars * (1 - 1e-9)):
+            best, waited = draft, 0
+        else:
+            waited += 1
+        if waited == PATIENCE or effort.stopwatch.expired():
+            break
+    return best
+
+
+def _orders(instance: Instance) -> Iterator[list[int]]:
+    """Eight fixed orders, then shuffles by a linear congruential generator, so that every run takes the same ones."""
+    classes = range(len(instance.classes))
+    price = {k: min((_unit_price(instance, c, k) for c in instance.cheapest_first(k)), default=0.0) for k in classes}
+    keys = (
+        {k: instance.classes[k].requests_per_second for k in classes},
+        {k: price[k] * instance.classes[k].requests_per_second for k in classes},
+        {k: float(len(instance.serving(k))) for k in classes},
+        {k: instance.classes[k].quality_loss_limit or 0.0 for k in classes},
+    )
+    for key in keys:
+        for sign in (-1.0, 1.0):
+            yield sorted(classes, key=lambda k: (sign * key[k], k))
+    models = len({cls.model for cls in instance.classes})
+    size = len(instance.classes) * models * len(instance.pools)
+    count = next((shuffles for most, shuffles in SHUFFLES if size <= most), 3)
+    state = 1
+    for _ in range(count):
+        order = list(classes)
+        for last in range(len(order) - 1, 0, -1):
+            state = (1_103_515_245 * state + 12_345) % 2**31
+            other = state * (last + 1) // 2**31
+            order[last], order[other] = order[other], order[last]
+        yield order
+
+
+def _unit_price(instance: Instance, c: int, k: int) -> float:
+    return instance.share_price(c) / (instance.rate(c, k) * capacity(instance.shapes[c], 1))
+
+
+class _Pairs:
+    """The shapes of each pair of model and pools, fewest GPUs first."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.shapes: dict[Pair, list[int]] = {}
+        for c, shape in enumerate(instance.shapes):
+            self.shapes.setdefault((shape.model, tuple(shape.gpus)), []).append(c)
+        for shapes in self.shapes.values():
+            shapes.sort(key=lambda c: (sum(instance.shapes[c].gpus.values()), c))
+        self._fit = [set(instance.cheapest_first(k)) for k in range(len(instance.classes))]
+
+    def smallest(self, pair: Pair, k: int) -> int | None:
+        """M1: the shape of the pair with the fewest GPUs that serves the class."""
+        return next((c for c in self.shapes[pair] if c in self._fit[k]), None)
+
+    def candidates(self, draft: Draft, k: int) -> Iterator[int]:
+        """For each pair its active shapes that serve the class, else the smallest one that does."""
+        for pair, shapes in self.shapes.items():
+            if pair[0] == self.instance.classes[k].model:
+                active = [c for c in shapes if draft.copies[c] and c in self._fit[k]]
+                smallest = self.smallest(pair, k)
+                yield from active or ([] if smallest is None else [smallest])
+
+    def upgrades(self, draft: Draft, k: int) -> Iterator[tuple[int, int]]:
+        """M3: an active shape that cannot serve the class, and the smallest one of its pair that can stand in for it."""
+        for pair, shapes in self.shapes.items():
+            if pair[0] != self.instance.classes[k].model:
+                continue
+            for old in shapes:
+                if draft.copies[old] and old not in self._fit[k]:
+                    served = {j for c, j in draft.rates if c == old} | {k}
+                    new = next((c for c in shapes if c != old and all(c in self._fit[j] for j in served)), None)
+                    if new is not None:
+                        yield old, new
+
+
+def _constructed(pairs: _Pairs, order: Sequence[int], rates: Sequence[float]) -> Draft | None:
+    draft = Draft(pairs.instance)
+    _activate(pairs, draft, rates)
+    for k in order:
+        left = rates[k]
+        while left > 1e-9 * rates[k]:
+            taken = _extend(pairs, draft, k, left)
+            if not taken:
+                return None
+            left -= taken
+    _drop_idle(draft)
+    return draft
+
+
+def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
+    """Phase 1: one copy of the pair that covers the most classes per dollar, until all are covered."""
+    instance = pairs.instance
+    uncovered = {k for k, rate in enumerate(rates) if rate > 0}
+    while uncovered and draft.dollars < PHASE_ONE_PART * instance.question.budget_dollars_per_hour:
+        best: tuple[float, int, set[int]] | None = None
+        for pair in pairs.shapes:
+            chosen = {c for k in uncovered if (c := pairs.smallest(pair, k)) is not None}
+            if not chosen:
+                continue
+            c = max(chosen, key=lambda c: (sum(instance.shapes[c].gpus.values()), c))
+            covered = {k for k in uncovered if c in instance.cheapest_first(k)}
+            score = len(covered) / (instance.share_price(c) + 1e-9)
+            if covered and draft.most(c, 1) and (best is None or score > best[0]):
+                best = (score, c, covered)
+        if best is None:
+            return
+        draft.add(best[1])
+        uncovered -= best[2]
+
+
+def _extend(pairs: _Pairs, draft: Draft, k: int, left: float, *, barred: int | None = None) -> float:
+    """Phase 2, one step: the candidate with the least (tau, mu) takes what it can; returns the requests/s it took."""
+    instance = pairs.instance
+    best: tuple[tuple[bool, float, int], int] | None = None
+    for c in pairs.candidates(draft, k):
+        if c == barred:
+            continue
+        count = draft.most(c, draft.copies_needed(c, k, left))
+        covered = min(left, draft.room(c, extra=count) * instance.rate(c, k))
+        if covered > 1e-9 * left:
+            score = (covered < left * (1 - 1e-9), count * instance.share_price(c) / covered, c)
+            best = min(best, (score, count)) if best else (score, count)
+    if best is not None:
+        (_, _, c), count = best
+        if count:
+            draft.add(c, count)
+        return draft.serve(c, k, left)
+    return _upgrade(pairs, draft, k, left)
+
+
+def _upgrade(pairs: _Pairs, draft: Draft, k: int, left: float) -> float:
+    """M3, where no candidate takes anything."""
+    for old, new in pairs.upgrades(draft, k):
+        trial = draft.duplicate()
+        moved = {j: trial.release(old, j) for c, j in list(trial.rates) if c == old}
+        trial.add(old, -trial.copies[old])
+        served = True
+        for j, rate in moved.items():
+            count = trial.most(new, trial.copies_needed(new, j, rate))
+            if count:
+                trial.add(new, count)
+            served = served and trial.serve(new, j, rate) >= rate * (1 - 1e-9)
+        count = trial.most(new, trial.copies_needed(new, k, left)) if served else 0
+        if count:
+            trial.add(new, count)
+        taken = trial.serve(new, k, left) if served else 0.0
+        if taken:
+            draft.become(trial)
+            return taken
+    return 0.0
+
+
+def _relocate(pairs: _Pairs, draft: Draft) -> bool:
+    """One pass over active (shape, class): move its traffic elsewhere where that is cheaper."""
+    improved = False
+    for c, k in sorted(draft.rates):
+        if (c, k) in draft.rates:
+            improved |= _moved_away(pairs, draft, c, [k])
+    return improved
+
+
+def _consolidate(pairs: _Pairs, draft: Draft) -> None:
+    """Empty active shapes in ascending load where moving all their traffic away is cheaper."""
+    loads = {c: sum(draft.rates.get((c, k), 0.0) for k in range(len(pairs.instance.classes))) for c, _ in draft.rates}
+    for c in sorted(loads, key=lambda c: (loads[c], c)):
+        _moved_away(pairs, draft, c, [k for d, k in sorted(draft.rates) if d == c])
+
+
+def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> bool:
+    trial = draft.duplicate()
+    released = {k: trial.release(c, k) for k in classes}
+    _drop_idle(trial)
+    for k, left in released.items():
+        while left > 1e-9 * released[k]:
+            taken = _extend(pairs, trial, k, left, barred=c)
+            if not taken:
+                return False
+            left -= taken
+    if trial.dollars >= draft.dollars * (1 - 1e-9):
+        return False
+    draft.become(trial)
+    return True
+
+
+def _drop_idle(draft: Draft) -> None:
+    for c, count in enumerate(draft.copies):
+        idle = draft.idle_copies(c) if count else 0
+        if idle:
+            draft.add(c, -idle)

@@ -1,0 +1,92 @@
+"""Two plain baselines: the cost order of autoscalers, and fleets chosen before routing.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
+
+`greedy_cost` is the greedy of workload-variant autoscalers: each class is a server of its own, highest priority first, and
+takes copies of the variant that is cheapest for it, then of the next one when stock or budget end; no copy is shared.
+
+`dvr` is the decoupled baseline of Cheng and Nguyen (2026), version 2, as far as its name tells: machines first, then
+routing. For each model the shape with the cheapest throughput on the model's mix is taken until the mix is served, then the
+next; who serves what is decided afterwards, by the same linear program as for every method.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from servingplan.solve.bounds.certificate import certified
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.search.cover import Cover, most_served
+from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.solver.effort import Effort
+
+STEPS = 10
+"""Bisections on the rates."""
+
+
+def greedy_cost(instance: Instance, effort: Effort) -> Found:
+    """Each class by itself on the cheapest variant that is left."""
+    return _plan(instance, effort, partial(_each_class_alone, instance))
+
+
+def dvr(instance: Instance, effort: Effort) -> Found:
+    """Machines by throughput on the mix of each model, routing afterwards."""
+    return _plan(instance, effort, partial(_each_model_by_mix, instance))
+
+
+def _plan(instance: Instance, effort: Effort, cover: Cover) -> Found:
+    draft = most_served(instance, cover, steps=STEPS)
+    plan = incumbent_of(instance, draft.copies) if draft else None
+    return certified(instance, effort, plan) if plan else Found()
+
+
+def _each_class_alone(instance: Instance, rates: Sequence[float]) -> Draft | None:
+    draft = Draft(instance)
+    order = sorted(range(len(rates)), key=lambda k: (-instance.classes[k].priority, -rates[k], k))
+    for k in order:
+        left = rates[k]
+        for c in instance.cheapest_first(k) if left > 0 else ():
+            if left <= 1e-9 * rates[k]:
+                break
+            before = draft.room(c)
+            count = draft.most(c, _copies(instance, draft, c, left / instance.rate(c, k)))
+            if count:
+                draft.add(c, count)
+                left -= draft.serve(c, k, min(left, (draft.room(c) - before) * instance.rate(c, k)))
+        if left > 1e-9 * rates[k]:
+            return None
+    return draft
+
+
+def _each_model_by_mix(instance: Instance, rates: Sequence[float]) -> Draft | None:
+    draft = Draft(instance)
+    for model in sorted({cls.model for cls in instance.classes}):
+        mix = [k for k, cls in enumerate(instance.classes) if cls.model == model and rates[k] > 0]
+        able = (
+            [c for c in instance.cheapest_first(mix[0]) if all(c in instance.cheapest_first(k) for k in mix)]
+            if mix
+            else []
+        )
+        busy = {c: sum(rates[k] / instance.rate(c, k) for k in mix) for c in able}  # copies that serve the whole mix
+        left = 1.0 if mix else 0.0
+        for c in sorted(able, key=lambda c: (busy[c] * instance.share_price(c), c)):
+            count = draft.most(c, _copies(instance, draft, c, left * busy[c])) if left > 1e-9 else 0
+            if count:
+                draft.add(c, count)
+                left -= capacity(instance.shapes[c], count) / busy[c]
+        if left > 1e-9:
+            return None
+    return draft
+
+
+def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
+    """Fewest copies of c added that may be busy with so much more."""
+    limit = instance.copies_limit[c] - draft.copies[c]
+    low, high = 0, limit
+    have = capacity(instance.shapes[c], draft.copies[c])
+    while low < high:
+        middle = (low + high) // 2
+        enough = capacity(instance.shapes[c], draft.copies[c] + middle) - have >= busy * (1 - 1e-12)
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low

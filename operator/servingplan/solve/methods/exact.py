@@ -1,0 +1,23 @@
+"""The exact method: every level of the objective to proof, within the work limit.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. One of the methods that `entry` offers; the
+guards against losses are here, the optimisation of the levels is in `lexicographic`.
+"""
+
+from servingplan.solve.bounds.certificate import certified
+from servingplan.solve.bounds.price import price_bounds
+from servingplan.solve.plan.found import Found
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.greedy import first_plan
+from servingplan.solve.search.guarded import guarded_search
+from servingplan.solve.solver.effort import Effort
+
+
+def exact(instance: Instance, effort: Effort) -> Found:
+    """Optimise every level. With a deadline the search starts from a constructed plan, so that one is always at hand."""
+    start = first_plan(instance, effort) if effort.stopwatch.limited() else None
+    found = guarded_search(instance, effort, start=start)
+    if found.infeasible or found.nodes:
+        return found
+    start = start or first_plan(instance, effort)
+    return certified(instance, effort, start, known=price_bounds(instance)) if start else found

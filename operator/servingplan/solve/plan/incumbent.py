@@ -1,0 +1,107 @@
+"""Plans that are known before the search: what they are worth, and which of two is better.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The running fleet, the empty plan and every
+heuristic plan take this form; `lexicographic` starts from the best one and `certificate` bounds it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.losses import protected, protected_from, survivable_targets
+from servingplan.solve.plan.placement import needed_nodes, node_contents
+from servingplan.solve.plan.routing import route
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.packing import Content
+
+TELLING = 1e-6
+"""Relative difference of a level below which two plans are equal on it: above the slack at which a search holds levels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incumbent:
+    """Copies and nodes that break no promise, with the value of every level."""
+
+    copies: tuple[int, ...]
+    nodes: tuple[int, ...]
+    contents: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
+    values: Mapping[str, float]
+    """By level, in order: service, then `dollars`, then `moves` where something runs."""
+    rates: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """Requests/s of class k that shape c serves."""
+
+
+def incumbent_of(instance: Instance, copies: Sequence[int], targets: Sequence[float] | None = None) -> Incumbent | None:
+    """These copies on the fewest nodes that we can pack them on; None where they break a promise.
+
+    `targets` are the rates (requests/s by class) at which service is measured; default: what could be reached.
+    """
+    if any(count > limit for count, limit in zip(copies, instance.copies_limit, strict=True)):
+        return None
+    nodes = needed_nodes(instance, copies)
+    dollars = sum(pool.dollars_per_node_hour * count for pool, count in zip(instance.pools, nodes, strict=True))
+    within = all(count <= pool.max_nodes for pool, count in zip(instance.pools, nodes, strict=True))
+    if not within or dollars > instance.question.budget_dollars_per_hour * (1 + 1e-9):
+        return None
+    contents = node_contents(instance, copies) if protected_from(instance, "AnyNode") else {}
+    targets = tuple(instance.reachable_targets if targets is None else targets)
+    survivable = survivable_targets(instance, Found(tuple(copies), nodes, contents=contents, targets=targets))
+    if survivable is None:
+        return None
+    routing = route(instance, copies, survivable)
+    if instance.question.objective == "MinimizeCost":
+        served = {k: sum(rate for (_, j), rate in routing.rates.items() if j == k) for k in protected(instance)}
+        if any(rate < instance.classes[k].requests_per_second * (1 - 1e-9) for k, rate in served.items()):
+            return None
+    elif not routing.values.get("scale"):
+        return None
+    values = {**routing.values, "dollars": dollars}
+    if instance.question.running:
+        running = instance.running_copies()
+        values["moves"] = float(sum(abs(y - now) for y, now in zip(copies, running, strict=True)))
+    return Incumbent(copies=tuple(copies), nodes=nodes, contents=contents, values=values, rates=routing.rates)
+
+
+def running_plan(instance: Instance, targets: Sequence[float] | None = None) -> Incumbent | None:
+    """The running fleet as a plan; None where nothing runs, or it is not allowed any more."""
+    running = instance.question.running
+    if running is None:
+        return None
+    known = {shape.name for shape in instance.shapes}
+    if any(count and name not in known for name, count in running.replicas.items()):
+        return None
+    return incumbent_of(instance, instance.running_copies(), targets)
+
+
+def empty_plan(instance: Instance) -> Incumbent | None:
+    """No copy at all: a plan under MinimizeCost unless something must be served; none under MaximizeService."""
+    if instance.question.objective == "MaximizeService":
+        return None
+    return incumbent_of(instance, (0,) * len(instance.shapes))
+
+
+def best_of(plans: Iterable[Incumbent | None]) -> Incumbent | None:
+    """The best plan, the first of equals; None where there is none."""
+    best: Incumbent | None = None
+    for plan in plans:
+        if plan is not None and (best is None or is_better(plan.values, best.values)):
+            best = plan
+    return best
+
+
+def serves_in_full(plan: Incumbent) -> bool:
+    """Whether every class gets all that it asks for, under MinimizeCost."""
+    return all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
+
+
+def is_better(left: Mapping[str, float], right: Mapping[str, float], *, tolerance: float = TELLING) -> bool:
+    """Whether the level values on the left are better: the first level that differs decides.
+
+    Levels but for the served ones, which must be met, differ where they differ by more than `tolerance`.
+    """
+    for name, ours in left.items():
+        theirs = right[name]
+        telling = TELLING if name.startswith("served") else max(tolerance, TELLING)
+        if abs(ours - theirs) > telling * max(abs(ours), abs(theirs)):
+            return ours < theirs if name in ("dollars", "moves") else ours > theirs
+    return False

@@ -1,0 +1,169 @@
+"""Who serves what, when the copies are given: the linear program inside every plan.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `lexicographic` routes the plan that it chose and the
+plan that runs; survival of a loss is a routing question too.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from servingplan.solve.problem import constraints
+from servingplan.solve.problem.constraints import PlanProgram
+from servingplan.solve.problem.instance import Instance, capacity, utilization
+from servingplan.solve.problem.objective import hold, service_stages
+from servingplan.solve.solver.program import Limits, Program
+
+LP = Limits(relative_gap=0.0, nodes=1)
+SLACKS = (0.0, 1e-9)
+"""Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
+FULL = 1e-9
+"""A class counts as served in full within this fraction."""
+NOTHING = 1e-12
+"""Parts of a target below this are rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The best routing for given copies."""
+
+    values: dict[str, float]
+    """Value of every service level, by its name, in its own unit."""
+    rates: dict[tuple[int, int], float]
+    """Requests/s that all copies of shape c serve of class k; positive entries only."""
+
+
+def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
+    """Best routing of the service levels in their order, then with the least load, for `copies` of each shape.
+
+    Found once: a plan that was weighed in the search is routed when it is tidied and reported.
+    """
+    asked = tuple((c, count) for c, count in enumerate(copies) if count), tuple(targets)
+    if asked not in instance.routings:
+        instance.routings[asked] = _routed(instance, copies, targets)
+    found: Routing = instance.routings[asked]
+    return found
+
+
+def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
+    used = [c for c, count in enumerate(copies) if count]
+    targets = _within_reach(instance, used, copies, targets)
+    shares: dict[tuple[int, int], float] = {}
+    for slack in SLACKS:
+        plan = _program(instance, used, copies, targets)
+        point, complete = _point(plan, slack=slack)
+        shares = {(used[c], k): point[column] * plan.part(c, k) for (c, k), column in plan.shares.items() if point}
+        if complete:
+            break
+    rates = _repaired(instance, copies, targets, shares)
+    return Routing(service_values(instance, rates), rates)
+
+
+def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]:
+    """The point of the levels in their order and of the least load then, and whether it was reached: with little slack,
+    rounding may leave nothing of what was held."""
+    reached: dict[str, float] = {}
+    point: tuple[float, ...] = ()
+    for stage in service_stages(plan):
+        if stage.redundant(reached):
+            reached[stage.name] = stage.best
+            continue
+        outcome = plan.program.optimise(stage.terms, stage.sense, LP, relaxed=True)
+        if outcome.value is None:
+            return point, False
+        point = outcome.values
+        reached[stage.name] = outcome.value * stage.unit
+        hold(plan.program, stage, outcome.value, slack=slack)
+    load = [(column, plan.part(c, k) * plan.load(c, k)) for (c, k), column in plan.shares.items()]
+    least = plan.program.optimise(load, "min", LP, relaxed=True).values
+    return least or point, bool(least) or not load
+
+
+def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -> dict[str, float]:
+    """Value of every service level, by its name, of these rates (requests/s by shape and class)."""
+    asked = [cls.requests_per_second for cls in instance.classes]
+    served = [0.0] * len(asked)
+    for (_, k), rate in rates.items():
+        served[k] += rate
+    parts = [rate / want for rate, want in zip(served, asked, strict=True)]
+    if instance.question.objective == "MaximizeService":
+        return {"scale": min(parts)} if parts else {}
+    parts = [1.0 if part > 1.0 - FULL else part for part in parts]
+    values: dict[str, float] = {}
+    for priority in sorted({cls.priority for cls in instance.classes}, reverse=True):
+        members = [k for k, cls in enumerate(instance.classes) if cls.priority == priority]
+        values[f"served-fraction/priority={priority}"] = min(parts[k] for k in members)
+        values[f"served-total/priority={priority}"] = sum(parts[k] * asked[k] for k in members)
+    return values
+
+
+def _within_reach(
+    instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]
+) -> tuple[float, ...]:
+    """The targets, or what these copies could serve of each class if it stood alone where that is less, so that no target is
+    out of all proportion to the copies; under MaximizeService one multiple of the mix."""
+    room = {c: capacity(instance.shapes[c], copies[c]) for c in used}
+    alone = [sum(room[c] * instance.rate(c, k) for c in used) for k in range(len(targets))]
+    if instance.question.objective == "MaximizeService":
+        part = min((most / want for most, want in zip(alone, targets, strict=True) if want), default=1.0)
+        return tuple(min(1.0, part) * want for want in targets) if part else tuple(targets)
+    return tuple(min(most, want) if most else want for most, want in zip(alone, targets, strict=True))
+
+
+def kept_part(
+    instance: Instance,
+    copies: Sequence[int],
+    rates: Sequence[float],
+    *,
+    lost: Mapping[int, int],
+    protected: Collection[int],
+) -> float:
+    """Largest part, at most 1, of `rates` (requests/s by class) at which the copies left serve the protected classes."""
+    left = [max(0, count - lost.get(c, 0)) for c, count in enumerate(copies)]
+    kept = sorted(k for k in protected if rates[k] > 0)
+    if not kept:
+        return 1.0
+    few = replace(instance, classes=tuple(instance.classes[k] for k in kept))
+    plan = _program(few, [c for c, count in enumerate(left) if count], left, [rates[k] for k in kept])
+    part = plan.program.add_column("part", upper=1.0)
+    for k, served in enumerate(plan.served):
+        plan.program.add_row(f"part({few.classes[k].name})", [(part, 1.0), (served, -1.0)], "<=", 0.0)
+    outcome = plan.program.optimise([(part, 1.0)], "max", LP, relaxed=True)
+    return outcome.value or 0.0  # no traffic at all is always a routing
+
+
+def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
+    """The rows of the planning problem for the shapes used, copies fixed, so that nodes and binaries fall away."""
+    shapes = tuple(
+        instance.shapes[c].model_copy(update={"max_utilization": utilization(instance.shapes[c], copies[c])})
+        for c in used
+    )
+    fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies[c] for c in used))
+    plan = PlanProgram(fixed, tuple(targets), Program("routing"))
+    constraints.define_copies(plan)
+    for column, c in zip(plan.copies, used, strict=True):
+        plan.program.set_bounds(column, lower=copies[c], upper=copies[c])
+    constraints.define_shares(plan)
+    constraints.define_demand(plan)
+    constraints.define_load(plan)
+    constraints.define_quality(plan)
+    return plan
+
+
+def _repaired(
+    instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
+) -> dict[tuple[int, int], float]:
+    """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
+    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > NOTHING}
+    for c in sorted({c for c, _ in rates}):
+        busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
+        room = capacity(instance.shapes[c], copies[c])
+        if busy > room > 0:
+            for pair in [pair for pair in rates if pair[0] == c]:
+                rates[pair] *= room / busy
+    sums = [sum(rate for (_, k), rate in rates.items() if k == index) for index in range(len(targets))]
+    reached = [served / target if target else 0.0 for served, target in zip(sums, targets, strict=True)]
+    if instance.question.objective == "MaximizeService":
+        wanted = [min(reached, default=0.0)] * len(targets)
+    else:
+        wanted = [1.0 if part > 1.0 - 1e-7 else part for part in reached]
+    return {(c, k): rate * wanted[k] / reached[k] for (c, k), rate in rates.items() if reached[k] > 0 and wanted[k] > 0}

@@ -1,0 +1,458 @@
+"""The planning problem as rows: one function per constraint family, each with its inequality.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `build` is the table of contents; `lexicographic`
+optimises what it builds. Source: the single-MILP form of Jiang et al. (ICML 2025), eq. 1-7, with the product of copies and
+makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
+
+Symbols. p pools, c shapes, k classes; n[p] nodes, y[c] copies (integers); D[k] the target rate of class k in requests/s
+(its arrival rate, or what the LP relaxation reaches, so that all numbers are of order 1); x[c,k] the part of D[k] that
+all copies of c serve; f[k] = sum_c x[c,k] in [0, 1]; h[c,k] requests/s of one copy; rho[c] the largest utilisation.
+
+Every column is of order 1 at most, whatever the ratio of two rates: where all copies of c together serve only a sliver of
+D[k], the column of x[c,k] counts parts of that sliver (`PlanProgram.part`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from servingplan.solve.problem.instance import Instance, capacity, most_capacity, utilization
+from servingplan.solve.problem.packing import (
+    Arc,
+    Content,
+    all_contents,
+    arcs_of,
+    has_many_patterns,
+    is_chain,
+    maximal_patterns,
+)
+from servingplan.solve.solver.program import Column, Program, Row, Term
+
+SLIVER = 1e-4
+"""Part of a target below which the column of a shape's traffic counts parts of what the shape can serve. Above it, columns in
+one unit make sparser rows of equal numbers, with which the solver is quicker."""
+CUT_SLACK = 1e-7
+"""Relative; above the solver's tolerance."""
+
+
+@dataclass(slots=True)
+class PlanProgram:
+    """A program with its columns by meaning."""
+
+    instance: Instance
+    targets: tuple[float, ...]
+    program: Program
+    nodes: list[Column] = field(default_factory=list)
+    """n[p]."""
+    copies: list[Column] = field(default_factory=list)
+    """y[c]."""
+    shares: dict[tuple[int, int], Column] = field(default_factory=dict)
+    """x[c,k] / part(c, k), only where h[c,k] > 0 and a copy fits."""
+    served: list[Column] = field(default_factory=list)
+    """f[k]; under MaximizeService all of them are the one column `scale`."""
+    loads: dict[int, Row] = field(default_factory=dict)
+    """The row that keeps the copies of c from more than they can do."""
+    tables: dict[int, list[Column]] = field(default_factory=dict)
+    """Of shapes whose rho depends on the count: w[c,j] = 1 when exactly j copies exist (the last: at least that many)."""
+    excess: dict[int, Column] = field(default_factory=dict)
+    """Copies beyond the last entry of a table."""
+    patterns: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
+    """By pool: maximal patterns over sizes, and how many nodes are filled so."""
+    arcs: dict[int, dict[Arc, Column]] = field(default_factory=dict)
+    """By pool with very many patterns: arcs, and how many nodes have each."""
+    contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
+    """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
+
+    moved: dict[int, Column] = field(default_factory=dict)
+    """|y[c] - running[c]| of shapes that run; of the others it is y[c]."""
+
+    def with_moved(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        """A point of the program before `moved` was added, with the values of these columns; no point stays none."""
+        if not values:
+            return ()
+        running = self.instance.running_copies()
+        point = [*values, *(0.0,) * (self.program.columns_count() - len(values))]
+        for c, column in self.moved.items():
+            point[column] = abs(values[self.copies[c]] - running[c])
+        return tuple(point)
+
+    def part(self, c: int, k: int) -> float:
+        """x[c,k] where its column is 1: the whole target, or what all copies of c could serve of it where that is a sliver."""
+        whole = self.load(c, k)
+        most = most_capacity(self.instance.shapes[c], self.instance.copies_limit[c])
+        return 1.0 if most >= SLIVER * whole else most / whole
+
+    def load(self, c: int, k: int) -> float:
+        """Busy copies of c that serve all of the target of class k: D[k] / h[c,k]."""
+        return self.targets[k] / self.instance.rate(c, k)
+
+    def share_terms(self, pairs: Iterable[tuple[int, int]], shares: Mapping[tuple[int, int], Column]) -> list[Term]:
+        """x[c,k] of these pairs as terms of a row."""
+        return [(shares[pair], self.part(*pair)) for pair in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One event to survive: which copies are gone, and when it can happen."""
+
+    name: str
+    protected: tuple[int, ...]
+    """Classes that must still be served in full."""
+    pool: int | None = None
+    """Pool of the node that is lost; None: the event can always happen."""
+    lost: Content = ()
+    """Content of the node that is lost: (shape, copies) pairs."""
+    gone: frozenset[int] = frozenset()
+    """Shapes of which no copy is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A row that every plan keeps when it serves the targets in full, found by other means than the program's rows."""
+
+    name: str
+    terms: tuple[tuple[int, float], ...]
+    """(shape, factor of its copies) pairs."""
+    least: float
+
+
+def build(
+    instance: Instance,
+    targets: Sequence[float],
+    *,
+    exact_contents: bool = False,
+    losses: Sequence[Loss] = (),
+    cuts: Sequence[Cut] = (),
+    totals: bool = False,
+) -> PlanProgram:
+    """The whole program but for the objective; `exact_contents` is needed to survive the loss of any node.
+
+    With `cuts`, the program is only right where all targets are then served in full. `totals` changes no plan.
+    """
+    plan = PlanProgram(instance, tuple(targets), Program("plan"))
+    define_nodes(plan)
+    define_copies(plan)
+    define_shares(plan)
+    define_utilization_tables(plan)
+    define_demand(plan)
+    define_load(plan)
+    define_presence(plan)
+    define_quality(plan)
+    define_budget(plan)
+    for p in range(len(instance.pools)):
+        if exact_contents:
+            define_contents(plan, p)
+        else:
+            define_packing(plan, p)
+    for loss in losses:
+        define_survival(plan, loss)
+    for cut in cuts:
+        define_cut(plan, cut)
+    if totals:
+        define_totals(plan)
+    return plan
+
+
+def define_cut(plan: PlanProgram, cut: Cut) -> None:
+    """sum_c w[c] y[c] >= least, in units of `least`, less what the solver's tolerance may have added to it."""
+    terms = [(plan.copies[c], factor / cut.least) for c, factor in cut.terms if factor]
+    plan.program.add_row(f"least({cut.name})", terms, ">=", 1.0 - CUT_SLACK)
+
+
+def define_totals(plan: PlanProgram) -> None:
+    """g[m,p] = sum_c gpus[c,p] y[c];  g[m] = sum_p g[m,p];  y[m] = sum_c y[c], over the shapes of model m; integers.
+
+    They follow from the copies. But a search may branch on them, which first shares out what the models compete for, and
+    only then asks which of many near-tied shapes takes it.
+    """
+    totals: dict[str, list[Term]] = {}
+    for copies, shape, limit in zip(plan.copies, plan.instance.shapes, plan.instance.copies_limit, strict=True):
+        if limit:
+            gpus = [(f"gpus({shape.model}.{pool})", count) for pool, count in shape.gpus.items()]
+            everywhere = (f"gpus({shape.model})", sum(shape.gpus.values()))
+            for name, factor in (*gpus, everywhere, (f"copies_of({shape.model})", 1)):
+                totals.setdefault(name, []).append((copies, float(factor)))
+    for name, terms in totals.items():
+        if len(terms) > 1:
+            total = plan.program.add_column(name, integer=True)
+            plan.program.add_row(f"total_{name}", [*terms, (total, -1.0)], "==", 0.0)
+
+
+def define_nodes(plan: PlanProgram) -> None:
+    """min_nodes[p] <= n[p] <= nodes_limit[p], integer."""
+    for pool, limit in zip(plan.instance.pools, plan.instance.nodes_limit, strict=True):
+        column = plan.program.add_column(f"nodes({pool.name})", lower=pool.min_nodes, upper=limit, integer=True)
+        plan.nodes.append(column)
+
+
+def define_copies(plan: PlanProgram) -> None:
+    """0 <= y[c] <= copies_limit[c], integer; `max_copies` is part of the limit."""
+    for shape, limit in zip(plan.instance.shapes, plan.instance.copies_limit, strict=True):
+        plan.copies.append(plan.program.add_column(f"copies({shape.name})", upper=limit, integer=True))
+
+
+def define_shares(plan: PlanProgram) -> None:
+    """0 <= x[c,k] <= 1."""
+    for k, cls in enumerate(plan.instance.classes):
+        for c in plan.instance.serving(k):
+            name = f"share({plan.instance.shapes[c].name}.{cls.name})"
+            plan.shares[c, k] = plan.program.add_column(name, upper=1.0)
+
+
+def define_utilization_tables(plan: PlanProgram) -> None:
+    """sum_j w[c,j] <= 1;  y[c] = sum_j j w[c,j] + e[c];  e[c] <= (limit - J) w[c,J], for shapes whose rho is a list.
+
+    Makes y rho(y) linear: sum_j j rho(j) w[c,j] + rho(J) e[c]. The list is prolonged by the most copies that one node can
+    hold, so that the capacity after the loss of a node is linear too.
+    """
+    for c, shape in enumerate(plan.instance.shapes):
+        limit = plan.instance.copies_limit[c]
+        if not limit or isinstance(shape.max_utilization, float) or len(set(shape.max_utilization)) == 1:
+            continue
+        longest = max((plan.instance.pools[p].gpus_per_node // g for p, g in _gpus(plan.instance, c)), default=1)
+        last = min(limit, len(shape.max_utilization) + max(1, longest))
+        plan.tables[c] = [
+            plan.program.add_column(f"exactly({shape.name}.{j})", upper=1.0, integer=True) for j in range(1, last + 1)
+        ]
+        plan.excess[c] = plan.program.add_column(f"excess({shape.name})", upper=max(0, limit - last))
+        counted = [(column, float(j)) for j, column in enumerate(plan.tables[c], start=1)]
+        counted += [(plan.excess[c], 1.0), (plan.copies[c], -1.0)]
+        plan.program.add_row(f"table_one({shape.name})", [(column, 1.0) for column in plan.tables[c]], "<=", 1.0)
+        plan.program.add_row(f"table_count({shape.name})", counted, "==", 0.0)
+        if limit > last:
+            beyond = [(plan.excess[c], 1.0), (plan.tables[c][-1], -float(limit - last))]
+            plan.program.add_row(f"table_tail({shape.name})", beyond, "<=", 0.0)
+
+
+def define_demand(plan: PlanProgram) -> None:
+    """sum_c x[c,k] = f[k], f[k] in [0, 1]; under MaximizeService one f, the scale, for all classes."""
+    one = plan.instance.question.objective == "MaximizeService"
+    for k, cls in enumerate(plan.instance.classes):
+        if one and plan.served:
+            plan.served.append(plan.served[0])
+        else:
+            plan.served.append(plan.program.add_column("scale" if one else f"served({cls.name})", upper=1.0))
+        shares = plan.share_terms(((c, k) for c in plan.instance.serving(k)), plan.shares)
+        plan.program.add_row(f"demand({cls.name})", [*shares, (plan.served[k], -1.0)], "==", 0.0)
+
+
+def define_load(plan: PlanProgram) -> None:
+    """sum_k D[k]/h[c,k] x[c,k] <= y[c] rho[c](y[c])."""
+    for c, shape in enumerate(plan.instance.shapes):
+        busy = _busy_terms(plan, c, plan.shares)
+        if busy:
+            room = [(column, -factor) for column, factor in _capacity_terms(plan, c)]
+            plan.loads[c] = plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
+
+
+def set_capacity(plan: PlanProgram, part: float) -> None:
+    """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
+    x[c,k] <= y[c] holds for whole copies whatever they can do."""
+    for c, row in plan.loads.items():
+        plan.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(plan, c)])
+
+
+def define_presence(plan: PlanProgram) -> None:
+    """x[c,k] <= y[c], where one copy could serve more than the whole target.
+
+    Implied for whole copies (eq. 4 of Jiang et al.), but far stronger than `load` in the relaxation, and the only row that
+    ties a class with a vanishing load to the existence of a copy.
+    """
+    for (c, k), share in plan.shares.items():
+        if plan.load(c, k) < 1.0:
+            name = f"presence({plan.instance.shapes[c].name}.{plan.instance.classes[k].name})"
+            plan.program.add_row(name, [(share, plan.part(c, k)), (plan.copies[c], -1.0)], "<=", 0.0)
+
+
+def define_quality(plan: PlanProgram) -> None:
+    """sum_c (loss[c,k] - limit[k]) x[c,k] <= 0: the mean over the served traffic of a class."""
+    for k, cls in enumerate(plan.instance.classes):
+        terms = _quality_terms(plan, k, plan.shares)
+        if terms:
+            plan.program.add_row(f"quality({cls.name})", terms, "<=", 0.0)
+
+
+def define_budget(plan: PlanProgram) -> None:
+    """sum_p price[p] n[p] <= budget, per node: a half-used node is paid whole. In units of the budget."""
+    budget = plan.instance.question.budget_dollars_per_hour
+    unit = budget or 1.0
+    prices = [pool.dollars_per_node_hour / unit for pool in plan.instance.pools]
+    terms = [(column, price) for column, price in zip(plan.nodes, prices, strict=True) if price]
+    if terms:
+        plan.program.add_row("budget", terms, "<=", budget / unit)
+
+
+def define_packing(plan: PlanProgram, p: int) -> None:
+    """The pieces on pool p fit on its nodes: rows per size for chains, else patterns; `packing` has the proof.
+
+    Chain, for each size d: sum_{e >= d} e Y[e] + d floor(G/d) W <= d floor(G/d) n[p], Y[e] = copies of size e, W = whole
+    nodes taken. Patterns q with a[q,d] pieces of size d: sum_q a[q,d] v[q] >= Y[d]; sum_q v[q] + W <= n[p]. Very many patterns:
+    `define_arcs`.
+    """
+    pool = plan.instance.pools[p]
+    sizes, whole = sizes_on(plan.instance, p)
+    taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
+    if is_chain(sizes.values()):
+        for size in sorted(set(sizes.values())):
+            usable = pool.gpus_per_node // size
+            terms = [(plan.copies[c], e / size) for c, e in sizes.items() if e >= size]
+            terms += [(column, count * usable) for column, count in taken]
+            plan.program.add_row(f"packing({pool.name}.{size})", [*terms, (plan.nodes[p], -float(usable))], "<=", 0.0)
+        if taken and (pool.gpus_per_node not in sizes.values()):
+            plan.program.add_row(f"packing({pool.name}.whole)", [*taken, (plan.nodes[p], -1.0)], "<=", 0.0)
+        return
+    if has_many_patterns(sizes.values(), pool.gpus_per_node):
+        define_arcs(plan, p)
+        return
+    limit = plan.instance.nodes_limit[p]
+    plan.patterns[p] = []
+    for pattern in maximal_patterns(sizes.values(), pool.gpus_per_node):
+        label = ".".join(f"{count}x{size}" for size, count in reversed(pattern))
+        plan.patterns[p].append(
+            (pattern, plan.program.add_column(f"filled({pool.name}.{label})", upper=limit, integer=True))
+        )
+    for size in sorted(set(sizes.values())):
+        room = [(column, -float(dict(q).get(size, 0))) for q, column in plan.patterns[p] if size in dict(q)]
+        pieces = [(plan.copies[c], 1.0) for c, e in sizes.items() if e == size]
+        plan.program.add_row(f"packing({pool.name}.{size})", [*pieces, *room], "<=", 0.0)
+    filled = [(column, 1.0) for _, column in plan.patterns[p]]
+    plan.program.add_row(f"packing({pool.name}.nodes)", [*filled, *taken, (plan.nodes[p], -1.0)], "<=", 0.0)
+
+
+def define_arcs(plan: PlanProgram, p: int) -> None:
+    """sum_i v[i,d] >= Y[d] for each size d;  sum_d v[i-d,d] = sum_d v[i,d] + v[i,0] at each GPU i of a node;
+    sum_d v[0,d] + W <= n[p], with v[i,d] the nodes that hold a piece of size d on the GPUs from i on; `packing` explains."""
+    pool, limit = plan.instance.pools[p], plan.instance.nodes_limit[p]
+    sizes, whole = sizes_on(plan.instance, p)
+    arcs = plan.arcs[p] = {
+        (first, size): plan.program.add_column(f"arc({pool.name}.{first}.{size})", upper=limit, integer=True)
+        for first, size in arcs_of(sizes.values(), pool.gpus_per_node)
+    }
+    for size in sorted(set(sizes.values())):
+        room = [(column, -1.0) for (_, held), column in arcs.items() if held == size]
+        pieces = [(plan.copies[c], 1.0) for c, e in sizes.items() if e == size]
+        plan.program.add_row(f"packing({pool.name}.{size})", [*pieces, *room], "<=", 0.0)
+    for gpu in range(1, pool.gpus_per_node):
+        ending = [(column, 1.0) for (first, size), column in arcs.items() if size and first + size == gpu]
+        starting = [(column, -1.0) for (first, _), column in arcs.items() if first == gpu]
+        if ending:
+            plan.program.add_row(f"packing({pool.name}.gpu{gpu})", [*ending, *starting], "==", 0.0)
+    filled: list[Term] = [(column, 1.0) for (first, _), column in arcs.items() if first == 0]
+    taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
+    plan.program.add_row(f"packing({pool.name}.nodes)", [*filled, *taken, (plan.nodes[p], -1.0)], "<=", 0.0)
+
+
+def define_contents(plan: PlanProgram, p: int) -> None:
+    """sum_q a[q,c] v[q] = y[c] for shapes inside a node; sum_q v[q] + W <= n[p]; q runs over every exact content.
+
+    Needed to know what is lost with a node. Raises `QuestionError` where contents are too many.
+    """
+    pool = plan.instance.pools[p]
+    sizes, whole = sizes_on(plan.instance, p)
+    limit = plan.instance.nodes_limit[p]
+    plan.contents[p] = []
+    for content in all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []:
+        label = ".".join(f"{count}x{plan.instance.shapes[c].name}" for c, count in content)
+        column = plan.program.add_column(f"content({pool.name}.{label})", upper=limit, integer=True)
+        plan.contents[p].append((content, column))
+    for c in sizes:
+        held = [(column, float(dict(q)[c])) for q, column in plan.contents[p] if c in dict(q)]
+        name = f"content({pool.name}.{plan.instance.shapes[c].name})"
+        plan.program.add_row(name, [*held, (plan.copies[c], -1.0)], "==", 0.0)
+    used: list[Term] = [(column, 1.0) for _, column in plan.contents[p]]
+    used += [(plan.copies[c], float(count)) for c, count in whole.items()]
+    if used:
+        plan.program.add_row(f"content({pool.name}.nodes)", [*used, (plan.nodes[p], -1.0)], "<=", 0.0)
+
+
+def define_survival(plan: PlanProgram, loss: Loss) -> None:
+    """After the loss other rates x' serve every protected class in full with the copies that are left.
+
+    With b = 1 when the event can happen (a node with that content exists; b is fixed to 1 for Spot pools) and a[c] copies
+    of c lost: sum_k D[k]/h[c,k] x'[c,k] <= cap(y[c] - a[c] b);  x'[c,k] <= y[c] - a[c] b;  sum_c x'[c,k] >= f[k] - (1 - b);
+    quality as in normal service; v[q] <= limit[p] b. A class is protected at the rate that it has: f[k] = 1 under
+    MinimizeCost, the scale under MaximizeService.
+    """
+    instance, program = plan.instance, plan.program
+    lost = dict(loss.lost)
+    happens = program.add_column(f"can_happen({loss.name})", upper=1.0, integer=True)
+    if loss.pool is None:
+        program.set_bounds(happens, lower=1.0, upper=1.0)
+    else:
+        program.add_row(f"event({loss.name})", [*_event_terms(plan, loss), (happens, -1.0)], "<=", 0.0)
+    shares: dict[tuple[int, int], Column] = {}
+    for k in loss.protected:
+        left_over = [c for c in instance.serving(k) if c not in loss.gone]
+        for c in left_over:
+            name = f"share({loss.name}.{instance.shapes[c].name}.{instance.classes[k].name})"
+            shares[c, k] = program.add_column(name, upper=1.0)
+        terms = plan.share_terms(((c, k) for c in left_over), shares)
+        row = f"survival({loss.name}.{instance.classes[k].name})"
+        program.add_row(row, [*terms, (plan.served[k], -1.0), (happens, -1.0)], ">=", -1.0)
+        quality = _quality_terms(plan, k, shares)
+        if quality:
+            program.add_row(f"quality({loss.name}.{instance.classes[k].name})", quality, "<=", 0.0)
+    for c, shape in enumerate(instance.shapes):
+        busy = _busy_terms(plan, c, shares)
+        if not busy:
+            continue
+        room = [(column, -factor) for column, factor in _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens)]
+        program.add_row(f"load({loss.name}.{shape.name})", [*busy, *room], "<=", 0.0)
+        for (d, k), column in shares.items():
+            if d == c and plan.load(c, k) < 1.0:
+                left = [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))]
+                name = f"presence({loss.name}.{shape.name}.{instance.classes[k].name})"
+                program.add_row(name, [(column, plan.part(c, k)), *left], "<=", 0.0)
+
+
+def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:
+    """Terms that exceed 0 when the node can be lost and never exceed 1."""
+    assert loss.pool is not None
+    for content, column in plan.contents[loss.pool]:
+        if content == loss.lost:
+            return [(column, 1.0 / max(1, plan.instance.nodes_limit[loss.pool]))]
+    ((c, _),) = loss.lost  # a shape that takes whole nodes
+    return [(plan.copies[c], 1.0 / max(1, plan.instance.copies_limit[c]))]
+
+
+def _capacity_terms(
+    plan: PlanProgram, c: int, *, lost: int = 0, happens: Column | None = None
+) -> list[tuple[Column, float]]:
+    """cap(y[c] - lost): busy copies that shape c may sustain, as a linear expression."""
+    shape = plan.instance.shapes[c]
+    if c not in plan.tables:
+        rho = utilization(shape, 1)
+        terms = [(plan.copies[c], rho)]
+        return terms if not lost or happens is None else [*terms, (happens, -rho * lost)]
+    table = [(column, capacity(shape, max(0, j - lost))) for j, column in enumerate(plan.tables[c], start=1)]
+    return [*table, (plan.excess[c], utilization(shape, 1_000_000))]
+
+
+def _quality_terms(plan: PlanProgram, k: int, shares: dict[tuple[int, int], Column]) -> list[Term]:
+    limit = plan.instance.classes[k].quality_loss_limit
+    if limit is None:
+        return []
+    losses = {c: plan.instance.loss(c, k) for (c, served) in shares if served == k}
+    worst = max(losses.values(), default=0.0)
+    if worst <= limit:
+        return []
+    return [(shares[c, k], plan.part(c, k) * (loss - limit) / worst) for c, loss in losses.items()]
+
+
+def _busy_terms(plan: PlanProgram, c: int, shares: Mapping[tuple[int, int], Column]) -> list[Term]:
+    """sum_k D[k]/h[c,k] x[c,k]: copies of c that are busy."""
+    classes = (k for k in plan.instance.served_by(c) if (c, k) in shares)
+    return [(shares[c, k], plan.part(c, k) * plan.load(c, k)) for k in classes]
+
+
+def _gpus(instance: Instance, c: int) -> list[tuple[int, int]]:
+    index = instance.pool_index()
+    return [(index[name], gpus) for name, gpus in instance.shapes[c].gpus.items()]
+
+
+def sizes_on(instance: Instance, p: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Shapes on pool p of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
+    pool = instance.pools[p]
+    on_pool = {c: instance.shapes[c].gpus[pool.name] for c in instance.on_pool(p) if instance.copies_limit[c]}
+    sizes = {c: gpus for c, gpus in on_pool.items() if gpus <= pool.gpus_per_node}
+    whole = {c: gpus // pool.gpus_per_node for c, gpus in on_pool.items() if gpus > pool.gpus_per_node}
+    return sizes, whole

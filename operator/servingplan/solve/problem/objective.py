@@ -1,0 +1,120 @@
+"""What "better" means: the levels of the lexicographic objective, in the order of the interface.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Each level is a `Stage`; `lexicographic` optimises
+the stages in turn and holds each one's value while it works on the next.
+
+MaximizeService: the scale, then dollars, moves, a fixed tie-break. MinimizeCost: for each priority from the top the
+smallest served fraction of its classes and then the most served in total; then dollars, moves, the tie-break.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from servingplan.solve.problem.constraints import PlanProgram
+from servingplan.solve.solver.program import Column, Program, Sense, Term
+from servingplan.solve.solver.tolerance import FEASIBILITY_TOLERANCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One level. The terms are scaled so that the best value is of order 1; `unit` turns it into what is reported."""
+
+    name: str
+    terms: tuple[Term, ...]
+    sense: Literal["max", "min"]
+    unit: float
+    best: float = 0.0
+    """Best value that can be imagined, in the reported unit."""
+    implied_by: str | None = None
+    """Name of an earlier stage; when that one reached 1, this one is at its best."""
+
+    def redundant(self, values: Mapping[str, float]) -> bool:
+        """Whether this stage is decided already: nothing can be served, or an earlier stage reached 1."""
+        return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - 1e-9)
+
+
+def hold(program: Program, stage: Stage, value: float, *, slack: float) -> None:
+    """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
+    any, it is no less than what the solver surely tells from nothing."""
+    room = max(slack * max(abs(value), 1e-2), 10 * FEASIBILITY_TOLERANCE) if slack else 0.0
+    sense: Sense
+    sense, limit = (">=", value - room) if stage.sense == "max" else ("<=", value + room)
+    program.add_row(f"level({stage.name})", stage.terms, sense, limit)
+
+
+def service_stages(plan: PlanProgram) -> list[Stage]:
+    """The stages that say how much is served. Adds the columns and rows of the smallest served fractions."""
+    instance = plan.instance
+    if not instance.classes:
+        return []
+    if instance.question.objective == "MaximizeService":
+        unit = plan.targets[0] / instance.classes[0].requests_per_second
+        return [Stage(name="scale", terms=((plan.served[0], 1.0),), sense="max", unit=unit, best=unit)]
+    stages: list[Stage] = []
+    indices = sorted(range(len(instance.classes)), key=lambda k: (-instance.classes[k].priority, k))
+    for priority, group in groupby(indices, key=lambda k: instance.classes[k].priority):
+        members = list(group)
+        rates = {k: instance.classes[k].requests_per_second for k in members}
+        fraction = Stage(
+            name=f"served-fraction/priority={priority}",
+            terms=((define_smallest_fraction(plan, priority, members), 1.0),),
+            sense="max",
+            unit=(unit := min(plan.targets[k] / rates[k] for k in members)),
+            best=unit,
+        )
+        most = sum(plan.targets[k] for k in members)
+        total = Stage(
+            name=f"served-total/priority={priority}",
+            terms=tuple((plan.served[k], plan.targets[k] / most) for k in members) if most else (),
+            sense="max",
+            unit=most,
+            best=most,
+            implied_by=fraction.name,
+        )
+        stages += [fraction, total]
+    return stages
+
+
+def define_smallest_fraction(plan: PlanProgram, priority: int, members: Sequence[int]) -> Column:
+    """t <= (D[k]/lambda[k]) / u f[k] for every class k of a priority; u scales t to at most 1."""
+    rates = [plan.instance.classes[k].requests_per_second for k in members]
+    reachable = [plan.targets[k] / rate for k, rate in zip(members, rates, strict=True)]
+    unit = min(reachable)
+    smallest = plan.program.add_column(f"smallest_fraction({priority})", upper=1.0)
+    for k, part in zip(members, reachable, strict=True):
+        factor = part / unit if unit else 0.0
+        name = f"smallest_fraction({priority}.{plan.instance.classes[k].name})"
+        plan.program.add_row(name, [(smallest, 1.0), (plan.served[k], -factor)], "<=", 0.0)
+    return smallest
+
+
+def dollars_stage(plan: PlanProgram, *, unit: float) -> Stage:
+    """Price of all nodes; `unit` in dollars per hour is the size of the value to expect."""
+    prices = [pool.dollars_per_node_hour for pool in plan.instance.pools]
+    terms = tuple((column, price / unit) for column, price in zip(plan.nodes, prices, strict=True))
+    return Stage(name="dollars", terms=terms, sense="min", unit=unit)
+
+
+def moves_stage(plan: PlanProgram) -> Stage:
+    """Additions plus removals of replicas: sum_c |y[c] - running[c]|, by moved[c] >= y - running, running - y."""
+    moved: list[Term] = []
+    for c, running in enumerate(plan.instance.running_copies()):
+        name = plan.instance.shapes[c].name
+        if not running:
+            moved.append((plan.copies[c], 1.0))
+            continue
+        column = plan.moved[c] = plan.program.add_column(f"moved({name})")
+        plan.program.add_row(f"added({name})", [(plan.copies[c], 1.0), (column, -1.0)], "<=", running)
+        plan.program.add_row(f"removed({name})", [(plan.copies[c], -1.0), (column, -1.0)], "<=", -running)
+        moved.append((column, 1.0))
+    return Stage(name="moves", terms=tuple(moved), sense="min", unit=1.0)
+
+
+def tie_break_stage(plan: PlanProgram) -> Stage:
+    """Fewest nodes, then roughly fewest copies, then the earliest shapes and pools; in all cases the same choice."""
+    count = max(1, len(plan.copies), len(plan.nodes))
+    terms: list[Term] = [(column, 2.0 + p / count) for p, column in enumerate(plan.nodes)]
+    terms += [(column, 1.0 + c / count) for c, column in enumerate(plan.copies)]
+    return Stage(name="tie-break", terms=tuple(terms), sense="min", unit=1.0)

@@ -1,0 +1,206 @@
+"""Close the gap from both sides with the programs of `lagrangian`: better plans from below, better bounds from above.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`.
+
+MinimizeCost, all served: every model at its least price, for the bound, and for the shapes that are worth a search.
+
+MaximizeService, in three steps. (1) Scales are tried by price alone: where the price is above what GPUs and budget are
+worth, no plan reaches the scale; where it is not, the copies that the models chose are nearly a plan. (2) A search over
+the shapes that were chosen, for the best plan. (3) A search over all shapes for a plan just better than the tolerance,
+with what each model costs at least as rows (cuts): that there is none is the proof that the plan is good enough. (As
+rows of a search for the least dollars, the same cuts were measured to make the solver slower.)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from servingplan.solve.bounds.lagrangian import Apart, ByModel, Prices
+from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of, serves_in_full
+from servingplan.solve.problem.constraints import Cut, build
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.search.rounding import rounded_and_completed, without_idle
+from servingplan.solve.solver.effort import Effort
+
+TRIALS = 8
+"""Most scales that are tried by price."""
+TRIALS_BEYOND = 2
+"""Of these, once price does not exclude what would have to be out of reach: for a better bound where no proof follows."""
+NEAR = 1.03
+"""Where price is about to meet supply, the copies that the models chose are worth a search of their own."""
+PROOFS = 4
+"""Most searches over all shapes."""
+PROOF_NODES = 2_000
+"""Work limit of each, in branch-and-bound nodes."""
+FEW_BRANCHINGS = 2
+"""Trial branchings of searches over near-tied shapes: 8, HiGHS's choice, take 1.1 times as long for two models and 1.5 for
+three."""
+APART_SHARE = 0.5
+"""Part of the time that is left for serving the models apart under MinimizeCost: the rest is for what follows."""
+NOTHING = 1e-6
+"""Part of the scale that the search for fewer dollars may lose to tolerances; where a fleet runs, it may keep that fleet's
+scale, which is within the asked tolerance."""
+ANY_PLAN = 0.5
+"""Gap at which such a search may end: any plan at the scale will do."""
+SearchAmong = Callable[[Sequence[int], Incumbent | None], Incumbent | None]
+"""The best plan of these shapes, at least as good as the one given."""
+
+
+@dataclass(slots=True)
+class Closed:
+    """What was reached."""
+
+    plan: Incumbent | None
+    bounds: dict[str, float]
+    """By level: `scale`, or `dollars` for full service."""
+    shapes: set[int] = field(default_factory=set)
+    """Shapes that some model chose: where a search over all models should look."""
+    cuts: tuple[Cut, ...] = ()
+    """What each model costs at least at the plan's scale."""
+
+
+def closed(
+    instance: Instance,
+    effort: Effort,
+    *,
+    prices: Prices,
+    bounds: Mapping[str, float],
+    plan: Incumbent | None,
+    search_among: SearchAmong,
+) -> Closed:
+    """The plan or a better one, with bounds at least as tight as those given; not for questions with `survive`."""
+    work = _Closing(instance, prices, effort, Closed(plan, dict(bounds)), search_among)
+    if "dollars" in bounds:
+        work.price_full_service()
+    elif "scale" in bounds:
+        work.try_scales()
+        work.search_chosen()
+        work.prove()
+        work.price_reached()
+    return work.result
+
+
+class _Closing:
+    def __init__(
+        self, instance: Instance, prices: Prices, effort: Effort, result: Closed, search_among: SearchAmong
+    ) -> None:
+        self._instance = instance
+        self._prices = prices
+        self._effort = effort
+        self._search_among = search_among
+        self._rates = [cls.requests_per_second for cls in instance.classes]
+        self._by_model = ByModel(instance, prices, self._rates)
+        self._supply = prices.supply(instance.question.budget_dollars_per_hour)
+        self._searched: set[int] = set()
+        self.result = result
+
+    def price_full_service(self) -> None:
+        apart = self._by_model.serve(1.0, self._effort.share(APART_SHARE))
+        dollars = (apart.least - self._prices.rent) / self._prices.dollar
+        self.result.bounds["dollars"] = max(self.result.bounds["dollars"], dollars)
+        if self._effort.stopwatch.expired() and not all(part.copies for part in apart.parts):
+            return  # what some models chose is no plan yet, and completing it takes time
+        copies = apart.copies(len(self._instance.shapes))
+        self._take(copies)
+        draft = rounded_and_completed(self._instance, copies, self._rates)
+        if draft is not None:
+            self._take(without_idle(draft).copies)
+        self.search_chosen()
+
+    def try_scales(self) -> None:
+        """Seek the largest scale that price does not exclude, until a little more than the plan has is out of reach."""
+        open_scale, crossing, beyond = 0.0, 0.0, 0
+        for _ in range(TRIALS):
+            low, high = max(self._reached(), open_scale), self.result.bounds["scale"]
+            wanted = self._reached() * (1 + self._effort.relative_gap)
+            beyond += open_scale > wanted
+            if self._done() or beyond > TRIALS_BEYOND or high <= low * (1 + self._effort.relative_gap):
+                return
+            scale = _next_scale(low, high, wanted=wanted, crossing=crossing)
+            apart = self._by_model.serve(scale, self._effort, enough=self._supply)
+            if apart.least > self._supply:
+                self.result.bounds["scale"] = scale
+                continue
+            open_scale = scale
+            crossing = scale * self._supply / apart.least if apart.least else 0.0
+            self._take(apart.copies(len(self._instance.shapes)))
+            if not self._searched or crossing <= scale * NEAR:
+                self.search_chosen()
+
+    def search_chosen(self) -> None:
+        """The best plan of the shapes that some model chose, unless that is known."""
+        plan = self.result.plan
+        shapes = self.result.shapes | {c for c, count in enumerate(plan.copies if plan else ()) if count}
+        if self._done() or shapes <= self._searched:
+            return
+        self._searched = shapes
+        self.result.plan = best_of([plan, self._search_among(sorted(shapes), plan)])
+
+    def prove(self) -> None:
+        """Ask for a little more than the plan has; where neither a plan nor a proof is found, for more than that."""
+        undecided = 0.0
+        for _ in range(PROOFS):
+            if self._done():
+                return
+            least, high = self._reached() * (1 + self._effort.relative_gap), self.result.bounds["scale"]
+            scale = least if least > undecided else (undecided + high) / 2
+            apart = self._by_model.serve(scale, self._effort, enough=self._supply)
+            if apart.least > self._supply:
+                self.result.bounds["scale"] = scale
+            elif not self._decided(scale, apart):
+                undecided = scale
+
+    def price_reached(self) -> None:
+        """What each model costs at least at the plan's own scale, for the search for fewer dollars that follows."""
+        if self.result.plan is None or self._effort.stopwatch.expired():
+            return
+        given_up = self._effort.relative_gap if self._instance.question.running else NOTHING
+        self.result.cuts = self._by_model.cuts(self._by_model.serve(self._reached() * (1 - given_up), self._effort))
+
+    def _decided(self, scale: float, apart: Apart) -> bool:
+        """Find a plan at this scale or prove that there is none; whether either succeeded."""
+        if not self._effort.affords(self._instance):
+            return False
+        plan = build(
+            self._instance, [scale * rate for rate in self._rates], cuts=self._by_model.cuts(apart), totals=True
+        )
+        plan.program.set_bounds(plan.served[0], lower=1.0, upper=1.0)
+        unit = self._instance.question.budget_dollars_per_hour or 1.0
+        prices = [pool.dollars_per_node_hour / unit for pool in self._instance.pools]
+        limits = self._effort.limits(gap=ANY_PLAN, nodes=min(PROOF_NODES, self._effort.node_limit), part=0.7)
+        limits = replace(limits, bound_first=True, trial_branchings=FEW_BRANCHINGS)
+        outcome = plan.program.optimise(list(zip(plan.nodes, prices, strict=True)), "min", limits)
+        if outcome.infeasible:
+            self.result.bounds["scale"] = min(self.result.bounds["scale"], scale)
+            return True
+        if outcome.values:
+            self._take([round(outcome.values[column]) for column in plan.copies])
+        return self._reached() >= scale * (1 - 1e-6)
+
+    def _reached(self) -> float:
+        return self.result.plan.values["scale"] if self.result.plan else 0.0
+
+    def _done(self) -> bool:
+        if self._effort.stopwatch.expired():
+            return True
+        plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + 1e-9)
+        if "scale" in bounds:
+            return bounds["scale"] <= self._reached() * (1 + tolerance)
+        return (
+            plan is not None and serves_in_full(plan) and plan.values["dollars"] * (1 - tolerance) <= bounds["dollars"]
+        )
+
+    def _take(self, copies: Sequence[int]) -> None:
+        """Remember the shapes that were chosen, and the plan of as many copies as fit."""
+        self.result.shapes.update(c for c, count in enumerate(copies) if count)
+        fitting = Draft.of(self._instance, copies).copies
+        self.result.plan = best_of([self.result.plan, incumbent_of(self._instance, fitting)])
+
+
+def _next_scale(low: float, high: float, *, wanted: float, crossing: float) -> float:
+    """Where to try between a scale that may be reached and one that is not: where price is likely to meet supply
+    (`crossing`), or at what is `wanted` for a proof, that it is out of reach, where that is likely."""
+    quarter = (high - low) / 4
+    if wanted < high and (0.0 < crossing <= wanted or (crossing >= high and wanted >= low + quarter)):
+        return wanted
+    return min(crossing, high - quarter) if low < crossing < high else (low + high) / 2

@@ -1,0 +1,48 @@
+"""A first plan in milliseconds, without a solver but for its routing.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `exact` and `anytime` start from it.
+"""
+
+from collections.abc import Sequence
+
+from servingplan.solve.plan.incumbent import Incumbent, best_of, empty_plan, incumbent_of, running_plan
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.cover import by_class, dearest_first, most_served
+from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.solver.effort import Effort
+
+STEPS = 6
+"""Bisection steps: the plan is only a beginning."""
+
+
+def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
+    """The best of the empty plan, the running fleet or what is left of it, and two greedy covers; None where none keeps
+    every promise."""
+    targets = instance.reachable_targets
+    best = best_of([empty_plan(instance), running_plan(instance, targets) or _left_of_running(instance, targets)])
+    for whole_price in (False, True):
+        if best is not None and effort.stopwatch.expired():
+            break
+        draft = _covered(instance, effort, targets, whole_price=whole_price, anyhow=best is None)
+        best = best_of([best, incumbent_of(instance, draft.copies, targets) if draft else None])
+    return best
+
+
+def _covered(
+    instance: Instance, effort: Effort, targets: Sequence[float], *, whole_price: bool, anyhow: bool
+) -> Draft | None:
+    """As much as a greedy cover serves; what it has when the time is up, unless it must find something `anyhow`."""
+    order = dearest_first(instance)
+
+    def cover(rates: Sequence[float]) -> Draft | None:
+        if effort.stopwatch.expired() and not anyhow:
+            return None
+        return by_class(instance, rates, order=order, whole_price=whole_price)
+
+    return most_served(instance, cover, steps=STEPS, targets=targets)
+
+
+def _left_of_running(instance: Instance, targets: Sequence[float]) -> Incumbent | None:
+    """As many of the running copies as stock and budget still allow: after a loss, what goes on serving."""
+    running = instance.running_copies()
+    return incumbent_of(instance, Draft.of(instance, running).copies, targets) if any(running) else None

@@ -1,0 +1,79 @@
+"""Kernel search (Angelelli, Mansini and Speranza 2010): the exact program over few shapes.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from servingplan.solve.bounds.relaxation import Relaxation
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.incumbent import Incumbent, incumbent_of
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.guarded import guarded_search
+from servingplan.solve.search.rounding import NEARLY, fractional_copies
+from servingplan.solve.solver.effort import Effort
+
+KERNEL_SHARE = 0.35
+"""Part of the time that is left for it."""
+KERNEL_SHAPES = 40
+"""Shapes of the kernel, more where the relaxation uses more."""
+
+
+def restricted_to(instance: Instance, kernel: Sequence[int]) -> Instance:
+    """The instance with these shapes only."""
+    shapes, limits = instance.shapes, instance.copies_limit
+    return replace(instance, shapes=tuple(shapes[c] for c in kernel), copies_limit=tuple(limits[c] for c in kernel))
+
+
+def as_whole(instance: Instance, kernel: Sequence[int], found: Found) -> Incumbent | None:
+    """What was found over a kernel as a plan of the whole instance."""
+    if not found.nodes:
+        return None
+    copies = [0] * len(instance.shapes)
+    for c, count in zip(kernel, found.copies, strict=True):
+        copies[c] = count
+    return incumbent_of(instance, copies)
+
+
+def kernel_of(
+    instance: Instance, relaxation: Relaxation, plan: Incumbent | None, chosen: Collection[int] = ()
+) -> list[int]:
+    """Shapes chosen before, those that the relaxation, the plan or the running fleet use, and those nearest to use."""
+    fractional = fractional_copies(relaxation)
+    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > NEARLY}
+    used |= {c for c, count in enumerate(instance.running_copies()) if count}
+    used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
+    costs = relaxation.reduced_costs
+    if not costs:
+        return sorted(used)
+    columns = relaxation.plan
+
+    def distance(c: int) -> float:
+        """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
+        classes = [k for k in instance.served_by(c) if columns.targets[k]]
+        busy = {k: columns.part(c, k) * columns.load(c, k) for k in classes}
+        traffic = min((abs(costs[columns.shares[c, k]]) / busy[k] for k in classes), default=math.inf)
+        return abs(costs[columns.copies[c]]) + traffic
+
+    others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))
+    return sorted([*used, *others[: max(0, KERNEL_SHAPES - len(used), len(used) // 2)]])
+
+
+def searched_among(
+    instance: Instance,
+    kernel: Sequence[int],
+    plan: Incumbent | None,
+    effort: Effort,
+    settled: Mapping[str, float] | None = None,
+) -> Incumbent | None:
+    """The best plan that the exact program over these shapes finds."""
+    small = restricted_to(instance, kernel)
+    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
+    # Fewest dollars are for the search over all shapes. Should time end before it, `report.tidied` takes what lies idle, but
+    # not from plans beside a running fleet or that must survive losses.
+    question = instance.question
+    scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
+    found = guarded_search(small, effort.share(KERNEL_SHARE), start=start, settled=settled, scale_only=scale_only)
+    return as_whole(instance, kernel, found)

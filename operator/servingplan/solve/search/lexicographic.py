@@ -1,0 +1,286 @@
+"""The exact method: each level of the objective in turn, to proof.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `search` turns an instance into copies, nodes
+and proofs; `answer` makes the answer of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from servingplan.model.answer import Level, Stopped
+from servingplan.solve.plan.found import Found, Start
+from servingplan.solve.problem.constraints import Cut, Loss, PlanProgram, build
+from servingplan.solve.problem.instance import Instance, all_reachable
+from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_stage
+from servingplan.solve.problem.packing import patterns_of
+from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.program import Outcome
+from servingplan.solve.solver.tolerance import HELD_SLACK, SERVICE_GAP, gap_of
+
+START_NODES = 100
+"""Work limit of completing a known plan: only packing and tables are left to find."""
+TIE_BREAK_NODES = 1
+TIE_BREAK_GAP = 5e-3
+"""Limits of the tie-break, which needs no proof, only to be the same every time."""
+
+
+def search(
+    instance: Instance,
+    effort: Effort,
+    *,
+    losses: Sequence[Loss] = (),
+    exact_contents: bool = False,
+    must_serve: Sequence[int] = (),
+    incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None = None,
+    start: Start | None = None,
+    cuts: Sequence[Cut] = (),
+    settled: Mapping[str, float] | None = None,
+    scale_only: bool = False,
+) -> Found:
+    """Optimise all levels in turn; what is found is never worse than `start`, a plan that is known.
+
+    `scale_only` leaves out the levels after the scale, under MaximizeService: for copies that are only a beginning.
+
+    `settled` are bounds that are known: of the scale, which `start` reaches within the tolerance, so that it needs no
+    search; of the dollars in full service. `cuts` hold at the scale of `start`.
+
+    `must_serve` are classes that have to be served in full, or there is no plan. `incumbent` gives, for the targets in use,
+    the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
+    level's bound, the level is not held above it, so that no move is made for less than the tolerance.
+    """
+    if start is not None and not effort.affords(instance):
+        return Found(stopped="deadline")
+    targets = instance.reachable_targets
+    asked = [cls.requests_per_second for cls in instance.classes]
+    if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):
+        return Found(infeasible=True)
+
+    def program() -> PlanProgram:
+        plan = build(instance, targets, exact_contents=exact_contents, losses=losses, cuts=cuts)
+        if instance.question.objective == "MinimizeCost":
+            for k in must_serve:
+                plan.program.set_bounds(plan.served[k], lower=1.0, upper=1.0)
+        return plan
+
+    if instance.question.objective == "MaximizeService":
+        if not all(targets):
+            return Found(infeasible=True)
+        plan = build(instance, targets)
+        relaxed = plan.program.optimise([(plan.served[0], 1.0)], "max", effort.limits(), relaxed=True)
+        if relaxed.value is not None and relaxed.stopped == "proved":
+            if relaxed.value <= 1e-12:
+                return Found(infeasible=True)
+            targets = tuple(target * relaxed.value for target in targets)
+        if not effort.affords(instance):
+            return Found(stopped="deadline")
+        return _Search(program(), effort, incumbent, start).run(settled=settled, scale_only=scale_only)
+    if all_reachable(instance, targets):
+        hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
+        share = effort.share(0.5) if hopeful else effort
+        in_full = _Search(program(), share, incumbent, start).run(in_full=True, settled=settled)
+        if in_full.nodes or (not in_full.infeasible and start is None):
+            return in_full
+        if not effort.affords(instance):
+            return Found(stopped="deadline")
+    return _Search(program(), effort, incumbent, start).run()
+
+
+def _serves_in_full(start: Start, asked: Sequence[float]) -> bool:
+    served = [sum(rate for (_, j), rate in start.rates.items() if j == k) for k in range(len(asked))]
+    return all(rate >= want * (1 - 1e-9) for rate, want in zip(served, asked, strict=True))
+
+
+class _Search:
+    """One pass over the stages of one program."""
+
+    def __init__(
+        self,
+        plan: PlanProgram,
+        effort: Effort,
+        incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None,
+        start: Start | None,
+    ) -> None:
+        self._plan = plan
+        self._effort = effort
+        self._found = Found(targets=plan.targets)
+        self._start = start
+        self._values: tuple[float, ...] = ()
+        self._running = incumbent(plan.targets) if incumbent else None
+        self._service_gap = effort.relative_gap
+        if plan.instance.question.objective == "MinimizeCost":
+            self._service_gap = min(effort.relative_gap, SERVICE_GAP)
+
+    def run(
+        self, *, in_full: bool = False, settled: Mapping[str, float] | None = None, scale_only: bool = False
+    ) -> Found:
+        """All stages; `in_full` asks for full service of every class instead of optimising service."""
+        stages = service_stages(self._plan)
+        if in_full:
+            self._serve_in_full(stages)
+            self._begin(stages, least=1.0)
+        else:
+            self._begin(stages, least=0.0)
+            reached: dict[str, float] = {}
+            for stage in stages:
+                if stage.redundant(reached):
+                    reached[stage.name] = stage.best
+                    self._record(stage, stage.best, stage.best)
+                    continue
+                if settled and stage.name in settled and self._values:
+                    reached[stage.name] = self._keep(stage, settled[stage.name])
+                    continue
+                value = self._optimise(stage, gap=self._service_gap, part=0.7)
+                if value is None:
+                    return self._found
+                if stage.name == "scale" and self._found.levels[-1].bound <= 1e-9 * stage.unit:
+                    self._found.infeasible = True
+                    return self._found
+                reached[stage.name] = value
+        if scale_only:
+            self._read()
+            return self._found
+        last = self._plan.instance.question.running is None
+        known = settled.get("dollars") if settled else None
+        part = 0.95 if last else 0.8
+        if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=part, known=known) is None:
+            return self._found
+        if self._plan.instance.question.running:
+            stage = moves_stage(self._plan)
+            self._values = self._plan.with_moved(self._values)
+            self._optimise(stage, gap=self._effort.relative_gap, part=0.8)
+        self._break_ties()
+        self._read()
+        return self._found
+
+    def _begin(self, stages: Sequence[Stage], *, least: float) -> None:
+        """Give the solver the plan that is known, all its other columns found by fixing copies, nodes and rates."""
+        plan, start = self._plan, self._start
+        if start is None:
+            return
+        parts = {
+            pair: start.rates.get(pair, 0.0) / plan.targets[pair[1]] for pair in plan.shares if plan.targets[pair[1]]
+        }
+        served = [sum(part for (_, j), part in parts.items() if j == k) for k in range(len(plan.targets))]
+        if any(part < least * (1 - 1e-9) for part in served):
+            return
+        fixed = {column: float(count) for column, count in zip(plan.copies, start.copies, strict=True)}
+        fixed |= {column: float(count) for column, count in zip(plan.nodes, start.nodes, strict=True)}
+        fixed |= {plan.shares[pair]: part / plan.part(*pair) for pair, part in parts.items()}
+        terms = [term for stage in stages for term in stage.terms]
+        self._values = plan.program.completed(fixed, terms, self._effort.limits(nodes=START_NODES, part=0.5))
+
+    def _serve_in_full(self, stages: Sequence[Stage]) -> None:
+        for column in dict.fromkeys(self._plan.served):
+            self._plan.program.set_bounds(column, lower=1.0, upper=1.0)
+        for stage in stages:
+            self._record(stage, stage.best, stage.best)
+            if self._running is not None and self._running[stage.name] < stage.best * (1 - 1e-6):
+                self._running = None
+
+    def _dollars(self) -> Stage:
+        """The dollars stage, in units of the plan at hand or of the relaxation, so that its value is of order 1."""
+        stage = dollars_stage(self._plan, unit=1.0)
+        if self._values:
+            unit = sum(self._values[column] * price for column, price in stage.terms)
+        else:
+            relaxed = self._plan.program.optimise(stage.terms, "min", self._effort.limits(), relaxed=True)
+            unit = relaxed.value or 0.0
+        return dollars_stage(self._plan, unit=unit if unit > 0 else 1.0)
+
+    def _optimise(self, stage: Stage, *, gap: float, part: float, known: float | None = None) -> float | None:
+        """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan.
+
+        `known` is a bound of a stage that is minimised, in the reported unit: a value within the gap of it ends the search.
+        """
+        program = self._plan.program
+        if self._values:
+            self._values += (0.0,) * (
+                program.columns_count() - len(self._values)
+            )  # rows without terms add a column at 0
+            program.start_from(self._values)
+        limits = self._effort.limits(gap=gap, part=part)
+        if known is not None:
+            limits = replace(limits, target=known / stage.unit / (1 - gap))
+        outcome = program.optimise(stage.terms, stage.sense, limits)
+        if outcome.value is None and not self._values:
+            self._found.infeasible = outcome.infeasible
+            self._found.stopped = outcome.stopped
+            return None
+        if outcome.values and not (self._values and _worse(stage, outcome.values, self._values)):
+            self._values = outcome.values
+        value = _value(stage, self._values)
+        bound = _bound(outcome, stage, value)
+        if known is not None:
+            bound = min(max(bound, known / stage.unit), value)
+            if gap_of(value, bound) <= gap:
+                outcome = replace(outcome, stopped="proved")
+        self._record(stage, value * stage.unit, bound * stage.unit, outcome)
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD_SLACK)
+        return value * stage.unit
+
+    def _keep(self, stage: Stage, bound: float) -> float:
+        """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
+        value = _value(stage, self._values)
+        self._record(stage, value * stage.unit, max(bound, value * stage.unit))
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD_SLACK)
+        return value * stage.unit
+
+    def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
+        """The value to hold: the running plan's, where that plan is as good as the tolerance can tell."""
+        if self._running is None or stage.name == "moves":
+            return value
+        running = self._running[stage.name] / stage.unit
+        gap = SERVICE_GAP if stage.name.startswith("served") else self._effort.relative_gap
+        if gap_of(running, bound) > max(gap, HELD_SLACK) + 1e-12:
+            self._running = None
+            return value
+        return min(value, running) if stage.sense == "max" else max(value, running)
+
+    def _record(self, stage: Stage, value: float, bound: float, outcome: Outcome | None = None) -> None:
+        stopped: Stopped = outcome.stopped if outcome else "proved"
+        if stopped != "proved" and self._found.stopped != "deadline":
+            self._found.stopped = stopped
+        level = Level(name=stage.name, value=value, bound=bound, gap=gap_of(value, bound), proved=stopped == "proved")
+        self._found.levels.append(level)
+        self._found.units[stage.name] = stage.unit
+
+    def _break_ties(self) -> None:
+        """Among plans of equal levels with the shapes found, on no more nodes than found: a small program, a cheap step."""
+        plan = self._plan
+        for column in plan.copies:
+            if round(self._values[column]) == 0:
+                plan.program.set_bounds(column, lower=0.0, upper=0.0)
+        for column, pool in zip(plan.nodes, plan.instance.pools, strict=True):
+            plan.program.set_bounds(column, lower=pool.min_nodes, upper=round(self._values[column]))
+        stage = tie_break_stage(plan)
+        limits = self._effort.limits(nodes=TIE_BREAK_NODES, gap=TIE_BREAK_GAP)
+        outcome = plan.program.optimise(stage.terms, stage.sense, limits)
+        if outcome.values:
+            self._values = outcome.values
+
+    def _read(self) -> None:
+        plan, values, found = self._plan, self._values, self._found
+        found.copies = tuple(round(values[column]) for column in plan.copies)
+        found.nodes = tuple(round(values[column]) for column in plan.nodes)
+        found.patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
+        for p, arcs in plan.arcs.items():
+            flow = {arc: round(values[column]) for arc, column in arcs.items()}
+            found.patterns[p] = patterns_of(flow, plan.instance.pools[p].gpus_per_node)
+        found.contents = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.contents.items()}
+
+
+def _value(stage: Stage, values: Sequence[float]) -> float:
+    return sum(values[column] * factor for column, factor in stage.terms)
+
+
+def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    left, right = _value(stage, ours), _value(stage, theirs)
+    return left < right - HELD_SLACK if stage.sense == "max" else left > right + HELD_SLACK
+
+
+def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
+    """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
+    bound = outcome.bound
+    if bound is None:
+        bound = 1.0 if stage.sense == "max" else 0.0
+    return max(bound, value) if stage.sense == "max" else max(0.0, min(bound, value))

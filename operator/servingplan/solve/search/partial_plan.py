@@ -1,0 +1,152 @@
+"""A plan under construction: copies, what they serve, nodes and dollars, kept up as copies come and go.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The constructive methods build on it; no
+linear program is solved here. Shapes and classes are indices of an `Instance`.
+"""
+
+from collections.abc import Sequence
+
+from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.packing import fewest_nodes
+
+SPARE = 1e-12
+"""Busy copies and requests/s below this are rounding."""
+
+
+class Draft:
+    """Copies within stock and budget, and the rates that they were given so far."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.copies = [0] * len(instance.shapes)
+        self.rates: dict[tuple[int, int], float] = {}
+        """Requests/s of class k given to shape c."""
+        self._busy = [0.0] * len(instance.shapes)
+        self._pieces: list[dict[int, int]] = [{} for _ in instance.pools]
+        self._whole = [0] * len(instance.pools)
+        self._nodes = [pool.min_nodes for pool in instance.pools]
+        self._dollars = instance.floor_dollars()
+
+    @classmethod
+    def of(cls, instance: Instance, copies: Sequence[int]) -> "Draft":
+        """A draft with these copies, fewer where they do not fit."""
+        draft = cls(instance)
+        for c, count in enumerate(copies):
+            fitting = draft.most(c, count) if count else 0
+            if fitting:
+                draft.add(c, fitting)
+        return draft
+
+    @property
+    def dollars(self) -> float:
+        """Price of all nodes so far, in dollars per hour."""
+        return self._dollars
+
+    def duplicate(self) -> "Draft":
+        """A copy that can be changed without changing this one."""
+        other = Draft.__new__(Draft)
+        other.instance = self.instance
+        other.copies, other._busy = list(self.copies), list(self._busy)
+        other.rates = dict(self.rates)
+        other._pieces, other._whole = [dict(pieces) for pieces in self._pieces], list(self._whole)
+        other._nodes, other._dollars = list(self._nodes), self._dollars
+        return other
+
+    def become(self, other: "Draft") -> None:
+        """Take over the state of another draft of the same instance."""
+        for name, value in vars(other).items():
+            setattr(self, name, value)
+
+    def room(self, c: int, *, extra: int = 0) -> float:
+        """Busy copies that shape c could still take, with `extra` copies more."""
+        return capacity(self.instance.shapes[c], self.copies[c] + extra) - self._busy[c]
+
+    def most(self, c: int, wanted: int) -> int:
+        """The most copies of c, up to `wanted`, that stock and budget allow on top of what is there; by bisection."""
+        low, high = 0, min(wanted, self.instance.copies_limit[c] - self.copies[c])
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._after(c, middle) is not None else (low, middle - 1)
+        return low
+
+    def extra_dollars(self, c: int, count: int) -> float | None:
+        """What `count` more copies of c add to the price of all nodes; None where they do not fit."""
+        after = self._after(c, count)
+        return None if after is None else self._price(after)
+
+    def add(self, c: int, count: int = 1) -> None:
+        """Place `count` more copies, which must fit; a negative count takes copies away."""
+        after = self._after(c, count)
+        assert after is not None, "callers ask `most` first"
+        self._dollars += self._price(after)
+        for p, nodes in after.items():
+            self._nodes[p] = nodes
+            size, whole = self._footprint(c, p)
+            if whole:
+                self._whole[p] += whole * count
+            else:
+                self._pieces[p][size] = self._pieces[p].get(size, 0) + count
+        self.copies[c] += count
+
+    def serve(self, c: int, k: int, wanted: float) -> float:
+        """Give shape c as much of `wanted` requests/s of class k as its copies still take; returns what it took."""
+        taken = min(wanted, self.room(c) * self.instance.rate(c, k))
+        if taken <= SPARE * max(wanted, 1e-300):
+            return 0.0
+        self.rates[c, k] = self.rates.get((c, k), 0.0) + taken
+        self._busy[c] += taken / self.instance.rate(c, k)
+        return taken
+
+    def release(self, c: int, k: int) -> float:
+        """Take class k away from shape c; returns the requests/s that nobody serves now."""
+        rate = self.rates.pop((c, k), 0.0)
+        self._busy[c] = max(0.0, self._busy[c] - rate / self.instance.rate(c, k)) if rate else self._busy[c]
+        return rate
+
+    def copies_needed(self, c: int, k: int, wanted: float) -> int:
+        """Fewest more copies of c with which it takes all of `wanted` requests/s of class k; found by doubling."""
+        need = wanted / self.instance.rate(c, k) * (1 - 1e-12)
+        limit = self.instance.copies_limit[c] - self.copies[c]
+        high = 1
+        while high < limit and self.room(c, extra=high) < need:
+            high *= 2
+        low, high = 0, min(high, limit)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.room(c, extra=middle) >= need else (middle + 1, high)
+        return low
+
+    def idle_copies(self, c: int) -> int:
+        """Copies of c that what it serves does not need."""
+        shape, count = self.instance.shapes[c], self.copies[c]
+        return next((idle for idle in range(count, 0, -1) if capacity(shape, count - idle) >= self._busy[c]), 0)
+
+    def _after(self, c: int, count: int) -> dict[int, int] | None:
+        """Nodes of the pools that shape c uses with `count` more copies; None where stock or budget refuse."""
+        if self.copies[c] + count > self.instance.copies_limit[c]:
+            return None
+        index = self.instance.pool_index()
+        after = {}
+        for name in self.instance.shapes[c].gpus:
+            p = index[name]
+            pool = self.instance.pools[p]
+            size, whole = self._footprint(c, p)
+            pieces = self._pieces[p]
+            if not whole:
+                pieces = {**pieces, size: pieces.get(size, 0) + count}
+            nodes = fewest_nodes(pieces, pool.gpus_per_node) + self._whole[p] + whole * count
+            after[p] = max(pool.min_nodes, nodes)
+            if after[p] > pool.max_nodes:
+                return None
+        budget = self.instance.question.budget_dollars_per_hour
+        return after if count < 0 or self._dollars + self._price(after) <= budget * (1 + 1e-9) else None
+
+    def _price(self, after: dict[int, int]) -> float:
+        pools = self.instance.pools
+        return sum((nodes - self._nodes[p]) * pools[p].dollars_per_node_hour for p, nodes in after.items())
+
+    def _footprint(self, c: int, p: int) -> tuple[int, int]:
+        """Of one copy of c on pool p: GPUs inside a node and 0, or 0 and whole nodes."""
+        pool = self.instance.pools[p]
+        gpus = self.instance.shapes[c].gpus[pool.name]
+        return (gpus, 0) if gpus <= pool.gpus_per_node else (0, gpus // pool.gpus_per_node)

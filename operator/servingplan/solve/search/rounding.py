@@ -1,0 +1,81 @@
+"""Whole copies from the fractional ones of the linear relaxation.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Used by `anytime` for its early plans and by
+the method `lpr`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from servingplan.solve.bounds.relaxation import Relaxation
+from servingplan.solve.plan.routing import route
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.cover import by_class, dearest_first
+from servingplan.solve.search.partial_plan import Draft
+
+NEARLY = 1e-6
+"""A fraction within this of a whole number of copies is that number."""
+
+
+def fractional_copies(relaxation: Relaxation) -> list[float]:
+    """Copies of each shape at the last optimum of the relaxation; all 0 where there was none."""
+    columns = relaxation.plan.copies
+    return [relaxation.values[column] for column in columns] if relaxation.values else [0.0] * len(columns)
+
+
+def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
+    """Whole parts first, then a copy for each class that nothing serves, then the largest fractions while they fit."""
+    draft = Draft(instance)
+    for c, amount in enumerate(fractional):
+        whole = draft.most(c, int(amount + NEARLY))
+        if whole:
+            draft.add(c, whole)
+    for k in dearest_first(instance):
+        serving = instance.serving(k)
+        if not any(draft.copies[c] for c in serving):
+            ranked = [c for c in serving if fractional[c] > NEARLY]
+            ranked.sort(key=lambda c: (-fractional[c], c))
+            chosen = next((c for c in (*ranked, *instance.cheapest_first(k)) if draft.most(c, 1)), None)
+            if chosen is not None:
+                draft.add(chosen)
+    left = [(amount - draft.copies[c], c) for c, amount in enumerate(fractional) if amount - draft.copies[c] > NEARLY]
+    for _, c in sorted(left, key=lambda pair: (-pair[0], pair[1])):
+        if draft.most(c, 1):
+            draft.add(c)
+    return draft
+
+
+def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates: Sequence[float]) -> Draft | None:
+    """Whole parts, routed as well as they can be; what is left of `rates` is covered class by class, dearest first."""
+    draft = Draft(instance)
+    for c, amount in enumerate(fractional):
+        whole = draft.most(c, int(amount + NEARLY))
+        if whole:
+            draft.add(c, whole)
+    for (c, k), rate in sorted(route(instance, draft.copies, rates).rates.items()):
+        draft.serve(c, k, rate)
+    served = [0.0] * len(rates)
+    for (_, k), rate in draft.rates.items():
+        served[k] += rate
+    missing = [max(0.0, rate - have) for rate, have in zip(rates, served, strict=True)]
+    missing = [rate if rate > 1e-7 * whole else 0.0 for rate, whole in zip(missing, rates, strict=True)]
+    return by_class(instance, missing, order=dearest_first(instance), whole_price=True, draft=draft)
+
+
+def without_idle(draft: Draft) -> Draft:
+    """The draft less the copies that its own routing does not need, dearest first."""
+    for c in sorted(range(len(draft.copies)), key=lambda c: (-draft.instance.share_price(c), c)):
+        idle = draft.idle_copies(c) if draft.copies[c] else 0
+        if idle:
+            draft.add(c, -idle)
+    return draft
+
+
+def relaxed_plans(instance: Instance, relaxation: Relaxation) -> Iterator[Draft]:
+    """Drafts from the relaxation that was optimised last, best hopes first."""
+    fractional = fractional_copies(relaxation)
+    if instance.question.objective == "MinimizeCost":
+        asked = [cls.requests_per_second for cls in instance.classes]
+        draft = rounded_and_completed(instance, fractional, asked)
+        if draft is not None:
+            yield without_idle(draft)
+    yield rounded(instance, fractional)

@@ -1,0 +1,162 @@
+"""Why a plan is as it is: what one more unit of each limit is worth, what other questions would bring, what was dropped.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Worth is a difference of two answers, never a
+dual price: plans are whole nodes and whole copies, and a dual of the relaxation can promise what no plan keeps. Both answers
+carry bounds, so the difference does too; one that the bounds cannot tell from nothing is said to be so.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from servingplan.model.answer import Answer, Explanation, WhatIf
+from servingplan.model.question import Question, QuestionError
+from servingplan.solve.conflicts.conflict import find_clash
+from servingplan.solve.conflicts.feasible import Feasible
+from servingplan.solve.conflicts.limits import changed
+from servingplan.solve.entry import CLASH_NODES, CLASH_SECONDS, solve
+from servingplan.solve.problem.instance import instance_of
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.effort import Effort
+
+NODES = 1_000
+"""Work limit of each level of each question that is asked, in branch-and-bound nodes."""
+GAP = 1e-6
+"""Gap of those answers: as small as the solver's own rounding."""
+MOST_UNITS = 12
+"""How many limits one more unit is asked of."""
+MORE_BUDGET = 1.1
+"""Factor of the alternative `budget+10%`."""
+LOOSER = 1.01
+"""Factor of one more unit of a quality limit: one per cent, as of latency limits."""
+CERTAIN = 1e-6
+"""Relative difference of a level below which two answers are equal on it; the tolerance of the verifier."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Answers changed questions while there is time. `before_each` may wait, or raise to give up."""
+
+    stopwatch: Stopwatch
+    before_each: Callable[[], None]
+
+    def answer(self, question: Question) -> Answer | None:
+        """The answer, found from scratch; None where time is up, or a loss cannot be guarded against in this question."""
+        self.before_each()
+        left = self.stopwatch.remaining_seconds()
+        if left is not None and left <= 0.0:
+            return None
+        fresh = question.model_copy(update={"running": None, "change": None})
+        try:
+            return solve(
+                fresh, method="anytime", deadline_seconds=left, relative_gap=GAP, node_limit=NODES, why_infeasible=False
+            )
+        except QuestionError:
+            return None
+
+
+def explain(
+    question: Question,
+    answer: Answer,
+    *,
+    deadline_seconds: float | None = None,
+    before_each: Callable[[], None] = lambda: None,
+) -> Explanation:
+    """The explanation of an answer to a question. Deterministic unless `deadline_seconds` ends it early."""
+    if answer.status == "Infeasible":
+        return answer.explanation or Explanation()
+    asker = Asker(Stopwatch(deadline_seconds), before_each)
+    units = list(_one_more(question, answer))
+    worth = [found for name, value in units[:MOST_UNITS] if (found := _worth(asker, question, answer, name, value))]
+    wishes = list(_alternatives(question, answer))
+    others = [
+        WhatIf(name=name, change=change, answer=other)
+        for name, change in wishes
+        if (other := asker.answer(changed(question, change))) is not None
+    ]
+    clash = None
+    if answer.unserved:
+        before_each()
+        clock = asker.stopwatch if asker.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
+        clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock), full_service=True))
+    return Explanation(
+        worth=tuple(worth),
+        alternatives=tuple(others),
+        not_asked=len(units) + len(wishes) - len(worth) - len(others),
+        pruned={"Dominated": len(question.shapes) - len(instance_of(question).shapes)},
+        clash=clash,
+    )
+
+
+def _one_more(question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+    """Limits with their value after one more unit, those that are reached first."""
+    yield "budget", question.budget_dollars_per_hour + 1.0
+    used = {name for shape in question.shapes for name in shape.gpus}
+    pools = [pool for pool in question.pools if pool.name in used]
+    pools.sort(key=lambda pool: (answer.nodes[pool.name] < pool.max_nodes, pool.name))
+    for pool in pools:
+        yield f"pool:{pool.name}", pool.max_nodes + 1.0
+        if 0 < pool.min_nodes == answer.nodes[pool.name]:
+            yield f"floor:{pool.name}", pool.min_nodes - 1.0
+    for shape in question.shapes:
+        if shape.max_copies is not None and answer.replicas.get(shape.name, 0) >= shape.max_copies:
+            yield f"max_copies:{shape.name}", shape.max_copies + 1.0
+    for cls in question.classes:
+        lossy = any(shape.quality_loss.get(cls.name) for shape in question.shapes)
+        if cls.quality_loss_limit and lossy and cls.requests_per_second > 0:
+            yield f"quality:{cls.name}", cls.quality_loss_limit * LOOSER
+
+
+def _worth(asker: Asker, question: Question, answer: Answer, name: str, value: float) -> WhatIf | None:
+    change = {name: value}
+    found = asker.answer(changed(question, change))
+    return None if found is None else gained(WhatIf(name=name, change=change, answer=found), answer)
+
+
+def gained(what_if: WhatIf, before: Answer) -> WhatIf:
+    """The what-if with what it gains over an answer to the question whose limits are tighter.
+
+    Level by level: the true gain lies between the value of one answer less the bound of the other, and the reverse. The
+    first level on which the answers are not surely equal decides; later ones compare only plans that are equal there.
+    A search cut short may bring back a plan that is worse on a level before: then nothing is sure of the later ones.
+    """
+    after = {level.name: level for level in what_if.answer.levels}
+    comparable = True
+    for level in before.levels:
+        other = after.get(level.name)
+        if other is None or level.name == "moves":
+            continue
+        sign = -1.0 if level.name == "dollars" else 1.0
+        certain = CERTAIN * max(abs(level.value), abs(other.value)) + 1e-12
+        if sign * (other.bound - level.value) > certain:
+            surely = comparable and sign * (other.value - level.bound) > certain
+            return what_if.model_copy(
+                update={
+                    "level": level.name,
+                    "gain": max(0.0, sign * (other.value - level.value)) if comparable else 0.0,
+                    "at_most": sign * (other.bound - level.value),
+                    "distinguishable": surely,
+                }
+            )
+        comparable = comparable and sign * (level.value - other.value) <= certain
+    return what_if
+
+
+def _alternatives(question: Question, answer: Answer) -> Iterable[tuple[str, Mapping[str, float]]]:
+    """Names and changes of two or three other questions."""
+    yield "budget+10%", {"budget": round(MORE_BUDGET * question.budget_dollars_per_hour, 6)}
+    used = [pool for pool in question.pools if answer.nodes.get(pool.name)]
+    if used:
+        scarcest = max(
+            used,
+            key=lambda pool: (
+                answer.nodes[pool.name] / pool.max_nodes,
+                answer.nodes[pool.name] * pool.dollars_per_node_hour,
+                pool.name,
+            ),
+        )
+        yield f"without pool:{scarcest.name}", {f"pool:{scarcest.name}": 0.0}
+    asked = [cls for cls in question.classes if cls.requests_per_second > 0]
+    top = max((cls.priority for cls in asked), default=0)
+    lower = {f"class:{cls.name}": 0.0 for cls in asked if cls.priority < top}
+    if question.objective == "MinimizeCost" and lower:
+        yield "top priority only", lower

@@ -1,0 +1,96 @@
+"""A question with few of its shapes, where numbering all of them would take much of the deadline.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `entry` asks it before numbering. One look at
+each shape gives the cheapest ones and a bound on all plans; the plan is then sought among these, and its levels get the
+bounds of the whole question.
+"""
+
+import heapq
+import math
+from dataclasses import dataclass
+
+from servingplan.model.question import Question
+from servingplan.solve.plan.found import Found
+from servingplan.solve.problem.instance import floor_dollars, most_utilization
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.effort import NUMBERING_SECONDS_PER_PAIR
+from servingplan.solve.solver.tolerance import PROVED, gap_of
+
+NUMBERING_PART = 1 / 8
+"""Numbering may take this part of the time that is left, by the estimate; a busy machine takes a few times longer."""
+LOOKING_PART = 0.1
+"""A look at each shape takes about this part of the time that numbering it takes."""
+LEAST_PER_CLASS = 4
+"""Shapes per class that are kept however short the deadline is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinned:
+    """A question with few of the shapes of another."""
+
+    question: Question
+    bounds: dict[str, float]
+    """Of the other: `scale`, or `dollars` for full service."""
+
+
+def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
+    """The question with its running shapes and those of the least price per request of each class that fit the stock and
+    its quality limit, as many as can be numbered in time; None where all can be, and where nodes are free, so that prices
+    tell nothing.
+
+    The bounds are those of `relax.price_bounds`, over all shapes.
+    """
+    pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
+    left, begun = clock.remaining_seconds(), clock.elapsed_seconds()
+    if left is None or pairs * NUMBERING_SECONDS_PER_PAIR <= NUMBERING_PART * left:
+        return None
+    asked = {cls.name: cls.requests_per_second for cls in question.classes if cls.requests_per_second > 0}
+    loss_limits = {cls.name: cls.quality_loss_limit for cls in question.classes}
+    least: dict[str, float] = {}
+    by_class: dict[str, list[tuple[float, str]]] = {name: [] for name in asked}
+    per_gpu = {pool.name: pool.dollars_per_node_hour / pool.gpus_per_node for pool in question.pools}
+    room = {pool.name: pool.max_nodes * pool.gpus_per_node for pool in question.pools}
+    for shape in question.shapes:
+        if any(gpus > room[name] for name, gpus in shape.gpus.items()):
+            continue
+        price = sum(gpus * per_gpu[name] for name, gpus in shape.gpus.items()) / most_utilization(shape)
+        for name, rate in shape.requests_per_second.items():
+            if name in asked:
+                least[name] = min(price / rate, least.get(name, math.inf))
+                limit = loss_limits[name]
+                if limit is None or shape.quality_loss.get(name, 0.0) <= limit:
+                    by_class[name].append((price / rate, shape.name))
+    dollars = math.fsum(asked[name] * price for name, price in least.items()) * (1 - 1e-9)
+    if question.objective == "MinimizeCost":
+        bounds = {"dollars": dollars}
+    elif dollars > 0 and math.isfinite(question.budget_dollars_per_hour / dollars):
+        bounds = {"scale": question.budget_dollars_per_hour / dollars}
+    else:
+        return None
+    seconds_per_pair = max(NUMBERING_SECONDS_PER_PAIR, (clock.elapsed_seconds() - begun) / pairs / LOOKING_PART)
+    affordable = NUMBERING_PART * (clock.remaining_seconds() or 0.0) / seconds_per_pair
+    each = max(LEAST_PER_CLASS, int(affordable * len(question.shapes) / pairs / max(1, len(asked))))
+    kept = {name for prices in by_class.values() for _, name in heapq.nsmallest(each, prices)}
+    kept |= {name for name, count in question.running.replicas.items() if count} if question.running else set()
+    shapes = tuple(shape for shape in question.shapes if shape.name in kept)
+    return Thinned(question=question.model_copy(update={"shapes": shapes}), bounds=bounds)
+
+
+def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
+    """What was found among few shapes, with bounds that hold for all: what is asked for, and the bounds by price."""
+    question = thin.question
+    in_full = all(level.value >= 1.0 for level in found.levels if level.name.startswith("served-fraction"))
+    least_dollars = max(floor_dollars(question), thin.bounds.get("dollars", 0.0) if in_full else 0.0)
+    for position, level in enumerate(found.levels):
+        kind, _, priority = level.name.partition("/priority=")
+        if kind in ("dollars", "moves"):
+            bound = min(level.value, least_dollars if kind == "dollars" else 0.0)
+        else:
+            asked = (cls.requests_per_second for cls in question.classes if str(cls.priority) == priority)
+            most = {"served-fraction": 1.0, "served-total": math.fsum(asked), **thin.bounds}
+            bound = max(level.value, most[kind])
+        gap = gap_of(level.value, bound)
+        proved = gap <= (PROVED if kind.startswith("served") else relative_gap)
+        found.levels[position] = level.model_copy(update={"bound": bound, "gap": gap, "proved": proved})
+    found.stopped = "proved" if all(level.proved for level in found.levels) else "deadline"
+    return found

@@ -1,0 +1,78 @@
+"""How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from servingplan.model.question import Question
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.program import TRIAL_BRANCHINGS, Limits
+
+SECONDS_PER_PAIR = 5e-5
+"""Rough time of building a program and solving its relaxation once, per pair of shape and class."""
+LARGE_PAIRS = 10_000
+"""Pairs at which that time doubles: the relaxation's iterations grow with its size."""
+NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
+"""Time of numbering a question on the machine that those times are of."""
+ENDING_PART = 0.6
+"""Routing, packing and reporting the answer of a large question take about this part of the time until it is numbered."""
+
+
+class Sized(Protocol):
+    """What the effort must know of a numbered question."""
+
+    @property
+    def pairs_count(self) -> int:
+        """Pairs of shape and class."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to try."""
+
+    relative_gap: float
+    node_limit: int
+    stopwatch: Stopwatch
+    pace: float = 1.0
+    """How many times slower than in the estimates the machine is just now."""
+    bound_first: bool = False
+    """A good plan is known: searches are for the bound."""
+    trial_branchings: int = TRIAL_BRANCHINGS
+    """See `program.Limits`."""
+
+    def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
+        """Limits of one optimisation that may take `part` of the time that is left."""
+        left = self.stopwatch.remaining_seconds()
+        return Limits(
+            relative_gap=self.relative_gap if gap is None else gap,
+            nodes=self.node_limit if nodes is None else nodes,
+            seconds=None if left is None else left * part,
+            pace=self.pace,
+            bound_first=self.bound_first,
+            trial_branchings=self.trial_branchings,
+        )
+
+    def affords(self, instance: Sized) -> bool:
+        """Whether the time that is left is likely to build and solve a program of this instance."""
+        left = self.stopwatch.remaining_seconds()
+        pairs = instance.pairs_count
+        return left is None or left > self.pace * SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
+
+    def share(self, part: float) -> "Effort":
+        """The same effort with only this part of the time that is left."""
+        left = self.stopwatch.remaining_seconds()
+        return self if left is None else replace(self, stopwatch=Stopwatch(left * part))
+
+    def after_numbering(self, question: Question, seconds: float) -> "Effort":
+        """The effort for the methods: the pace, by what numbering the question took, and time kept for the end, by all that
+        was spent so far."""
+        left = self.stopwatch.remaining_seconds()
+        if left is None:
+            return self
+        pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
+        pace = seconds / (NUMBERING_SECONDS + NUMBERING_SECONDS_PER_PAIR * pairs)
+        ending = ENDING_PART * self.stopwatch.elapsed_seconds()
+        return replace(self, pace=max(1.0, pace), stopwatch=Stopwatch(max(0.0, left - ending)))

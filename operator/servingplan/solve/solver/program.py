@@ -1,0 +1,354 @@
+"""The adapter to the MILP solver: the only module that imports PuLP, and the only one of `solve` that reads a clock.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` fills a `Program` with columns
+and rows, `lexicographic` asks it for optima. PuLP is imported when the first program is made, because it takes longer to import
+than a small plan takes to solve.
+
+Three facts about the solver shape this module. HiGHS fixes its thread count once per process, so `THREADS` is a
+constant. A clock makes the answer depend on the machine, so the work limit is a number of branch-and-bound nodes and the
+clock only a backstop that the outcome admits. Ties go to the first column, so callers must add columns in an order that
+depends on content alone.
+"""
+
+import ctypes
+import functools
+import importlib
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NewType
+
+if TYPE_CHECKING:
+    import highspy
+    import pulp
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.tolerance import FEASIBILITY_TOLERANCE
+
+THREADS = 1
+CONSISTENT = 1e-6
+"""Relative difference within which two ways to compute an objective agree."""
+READING_PART = 0.5
+"""Reading a solution takes about this part of the time that HiGHS's model took to build."""
+PRESOLVE_PART = 1.0
+"""Presolve, which does not look at the clock, takes about this part of the same time."""
+OVERRUN_SECONDS_PER_COLUMN, OVERRUN_COLUMNS = 6e-5, 10_000
+"""HiGHS does not look at its clock while it tries rounded points at the root, each with a linear program of its own. A search
+is asked to end that much earlier: so much per column, twice as much with so many columns. Measured with limits from 10 ms
+up in steps of 7 %: at most 0.04 s beyond the limit with 1,200 columns, 0.12 with 2,080 and with 3,500, 0.37 with 9,200, 1.4
+with 14,000."""
+TRIAL_BRANCHINGS = 8
+"""HiGHS's own choice."""
+_UNFIT = re.compile(r"[^A-Za-z0-9_.()]")
+"""Characters that the LP format does not take in names."""
+Column = NewType("Column", int)
+"""A variable of a `Program`, by position."""
+Row = NewType("Row", str)
+"""A row of a `Program`, by the name that it has there."""
+Term = tuple[Column, float]
+Sense = Literal["<=", ">=", "=="]
+Stopped = Literal["proved", "work-limit", "deadline"]
+
+
+@functools.cache
+def load() -> None:
+    """Import PuLP and HiGHS now, once, so that no deadline pays for it and HiGHS prints nothing.
+
+    From version 1.16 on the first `Highs` object of a process writes a banner to standard output, from C++, before any option
+    can be set; so the first one is made here, while standard output leads nowhere.
+    """
+    importlib.import_module("pulp")
+    highspy: Any = importlib.import_module("highspy")
+    with _standard_output_closed():
+        highspy.Highs()
+
+
+@contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """What is written to file descriptor 1 meanwhile is lost, also what C keeps in its buffer until then."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # a process without standard output
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+        ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When one optimisation may end before its proof is complete."""
+
+    relative_gap: float
+    """Proved when |bound - value| / |value| is at most this."""
+    nodes: int
+    """Work limit: branch-and-bound nodes."""
+    seconds: float | None = None
+    """Backstop on the wall clock."""
+    pace: float = 1.0
+    """How many times slower than the one of the measurements the machine is just now."""
+    target: float | None = None
+    """A point this good is good enough, whatever bound the search has: the caller knows a better one."""
+    bound_first: bool = False
+    """Leave out the searches in neighbourhoods of good points: the caller needs the bound more than the point."""
+    trial_branchings: int = TRIAL_BRANCHINGS
+    """On a column, before its pseudo-costs are believed. Fewer make nodes cheaper and worse chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one optimisation found."""
+
+    stopped: Stopped
+    infeasible: bool = False
+    """No point satisfies the rows; proved."""
+    value: float | None = None
+    """Objective of the point found, if any."""
+    bound: float | None = None
+    """Best objective that any point could have, as far as known."""
+    values: tuple[float, ...] = field(default=(), repr=False)
+    """Value of every column, in order; empty without a point."""
+    reduced_costs: tuple[float, ...] = field(default=(), repr=False)
+    """Of every column, in order, after a relaxed optimisation: what a unit of it would cost the objective."""
+
+
+class Program:
+    """A mixed-integer linear program that is filled once and optimised for several objectives in turn."""
+
+    def __init__(self, name: str) -> None:
+        import pulp
+
+        load()
+        self._pulp = pulp
+        self._problem = pulp.LpProblem(name, pulp.LpMinimize)
+        self._columns: list[pulp.LpVariable] = []
+        self._labels: set[str] = set()
+        self._start: tuple[float, ...] = ()
+        self._worth_of_rows: list[float] = []
+        self._building_seconds = 0.0
+        """What building HiGHS's model took the last time."""
+
+    def add_column(self, name: str, *, lower: float = 0.0, upper: float | None = None, integer: bool = False) -> Column:
+        """Add a variable; `upper=None` leaves it unbounded above."""
+        kind: Literal["Integer", "Continuous"] = "Integer" if integer else "Continuous"
+        self._columns.append(self._problem.add_variable(self._label(name), lower, upper, kind))
+        return Column(len(self._columns) - 1)
+
+    def columns_count(self) -> int:
+        """Columns so far."""
+        return len(self._columns)
+
+    def add_row(self, name: str, terms: Iterable[Term], sense: Sense, limit: float) -> Row:
+        """Add the row `sum(coefficient * column) sense limit`; a row without terms is added only if it cannot hold."""
+        expression = self._expression(terms)
+        if not len(expression):
+            expression = self._pulp.LpAffineExpression.from_variable(self._nought())
+        compared = {"<=": expression.__le__, ">=": expression.__ge__, "==": expression.__eq__}[sense](limit)
+        label = self._label(name)
+        self._problem.addConstraint(compared, label)
+        return Row(label)
+
+    def set_bounds(self, column: Column, *, lower: float, upper: float) -> None:
+        """Replace the bounds of a column."""
+        self._columns[column].lowBound = lower
+        self._columns[column].upBound = upper
+
+    def set_factors(self, row: Row, terms: Iterable[Term]) -> None:
+        """Replace the factors of some columns of a row."""
+        constraint = self._problem.get_constraint_by_name(row)
+        assert constraint is not None, f"{row} is no row of {self._problem.name}"
+        for column, factor in terms:
+            constraint.set_coefficient(self._columns[column], factor)
+
+    def start_from(self, values: tuple[float, ...]) -> None:
+        """Give the solver a point to start from: one value per column, in order."""
+        self._start = values
+
+    def optimise(
+        self, terms: Iterable[Term], sense: Literal["max", "min"], limits: Limits, *, relaxed: bool = False
+    ) -> Outcome:
+        """Find the best point; `relaxed` drops integrality. The point found becomes the start of the next call."""
+        if not self._columns:
+            return Outcome(stopped="proved", value=0.0, bound=0.0)
+        if limits.seconds is not None and limits.seconds <= self._building_seconds:
+            return Outcome(stopped="deadline")
+        clock = Stopwatch(limits.seconds)
+        pulp = self._pulp
+        self._problem.sense = pulp.LpMaximize if sense == "max" else pulp.LpMinimize
+        self._problem.setObjective(self._expression(terms))
+        starts = len(self._start) == len(self._columns) and not relaxed
+        if starts:
+            for column, value in zip(self._columns, self._start, strict=True):
+                column.setInitialValue(value, check=False)
+        solver = pulp.HiGHS(
+            msg=False,
+            mip=not relaxed,
+            threads=THREADS,
+            warmStart=starts,
+            gapRel=limits.relative_gap,
+            gapAbs=FEASIBILITY_TOLERANCE,
+            mip_max_nodes=limits.nodes,
+            mip_allow_restart=False,  # restarts and symmetry detection cost more than they save on near-tied shapes
+            mip_detect_symmetry=False,
+            mip_pscost_minreliable=limits.trial_branchings,
+            mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            **({} if limits.target is None else {"objective_target": limits.target}),
+            **(dict.fromkeys(_NEIGHBOURHOODS, False) if limits.bound_first else {}),
+            primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            dual_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+        )
+        # The steps of `LpProblem.solve`, so that HiGHS gets the time that building its model has left, and no more.
+        if clock.expired():
+            return Outcome(stopped="deadline")
+        solver.createAndConfigureSolver(self._problem)
+        solver.buildSolverModel(self._problem)
+        highs: Any = self._problem.solverModel
+        left, self._building_seconds = clock.remaining_seconds(), clock.elapsed_seconds()
+        if left is not None:
+            left -= READING_PART * self._building_seconds
+            left -= 0.0 if relaxed else limits.pace * self._overrun_seconds()
+            if left <= (0.0 if relaxed else PRESOLVE_PART * self._building_seconds):
+                return Outcome(stopped="deadline")
+            highs.setOptionValue("time_limit", left)
+        highs.run()
+        failed = str(highs.getModelStatus().name) not in _VERDICTS
+        if failed or (starts and not self._is_consistent(highs)):
+            highs.clearSolver()  # the start too
+            if failed:
+                highs.setOptionValue("presolve", "off")
+            if (left := clock.remaining_seconds()) is not None:
+                highs.setOptionValue("time_limit", left)
+            highs.run()
+        return self._outcome(highs, relaxed=relaxed)
+
+    def _is_consistent(self, highs: "highspy.Highs") -> bool:
+        """Whether the point that HiGHS gives has the objective that it tells. HiGHS 1.16, started from a point and with
+        tolerances of 1e-9, now and then gives the start again and tells the objective of the optimum."""
+        told, lp, point = float(highs.getInfo().objective_function_value), highs.getLp(), highs.getSolution().col_value
+        if not (math.isfinite(told) and len(point) == len(lp.col_cost_)):
+            return True
+        found = math.fsum(cost * value for cost, value in zip(lp.col_cost_, point, strict=True)) + lp.offset_
+        return abs(found - told) <= CONSISTENT * max(1.0, abs(told))
+
+    def _overrun_seconds(self) -> float:
+        columns = len(self._columns)
+        return OVERRUN_SECONDS_PER_COLUMN * columns * (1 + columns / OVERRUN_COLUMNS)
+
+    def _outcome(self, highs: "highspy.Highs", *, relaxed: bool) -> Outcome:
+        """What HiGHS found."""
+        verdict = str(highs.getModelStatus().name)
+        infeasible = verdict in _INFEASIBLE
+        info, found = highs.getInfo(), highs.getSolution()
+        empty = verdict == "kModelEmpty"  # no row and no objective uses any column
+        proved = empty or verdict == "kOptimal"
+        objective = 0.0 if empty else float(info.objective_function_value)
+        # A relaxation that was cut short has a point, but its rows need not hold there.
+        has_point = proved or (verdict in _LIMITS and not relaxed and math.isfinite(objective))
+        if verdict not in _VERDICTS:  # twice; neither a point nor a proof that there is none
+            return Outcome(stopped="work-limit")
+        values: tuple[float, ...] = ()
+        costs: tuple[float, ...] = ()
+        self._worth_of_rows = []
+        if has_point:
+            places = [column.id for column in self._problem.exported_variables()]
+            values = self._placed(places, found.col_value)
+            if relaxed:
+                costs = self._placed(places, found.col_dual, absent=0.0)
+                self._worth_of_rows = list(found.row_dual)
+            else:
+                self._start = values
+        bound: float | None = None  # absent after a stop before the first relaxation was solved
+        if not (relaxed or empty):
+            bound = float(info.mip_dual_bound)
+        if (bound is None or not math.isfinite(bound)) and proved:
+            bound = objective
+        return Outcome(
+            stopped=_LIMITS.get(verdict, "proved"),
+            infeasible=infeasible,
+            value=objective if has_point else None,
+            bound=bound if bound is not None and math.isfinite(bound) else None,
+            values=values,
+            reduced_costs=costs,
+        )
+
+    def _placed(
+        self, places: Sequence[int], numbers: Sequence[float], absent: float | None = None
+    ) -> tuple[float, ...]:
+        """A number per column: PuLP hands HiGHS only those that some row or the objective uses; others stay at their bound."""
+        if len(places) == len(self._columns):
+            return tuple(numbers)
+        placed = [column.lowBound or 0.0 if absent is None else absent for column in self._columns]
+        for place, number in zip(places, numbers, strict=True):
+            placed[place] = number
+        return tuple(placed)
+
+    def dual(self, row: str) -> float:
+        """What one more unit on the right-hand side of a row was worth in the last relaxed optimisation; 0 without it."""
+        constraint = self._problem.get_constraint_by_name(row)
+        if constraint is None or not self._worth_of_rows:
+            return 0.0
+        return float(self._worth_of_rows[constraint.id])
+
+    def completed(self, fixed: Mapping[Column, float], terms: Iterable[Term], limits: Limits) -> tuple[float, ...]:
+        """Values of all columns where some are fixed and the terms are largest; empty where there is no such point."""
+        before = {column: (self._columns[column].lowBound, self._columns[column].upBound) for column in fixed}
+        for column, value in fixed.items():
+            self._columns[column].lowBound = self._columns[column].upBound = value
+        start, self._start = self._start, ()
+        outcome = self.optimise(terms, "max", limits)
+        for column, (lower, upper) in before.items():
+            self._columns[column].lowBound, self._columns[column].upBound = lower, upper
+        self._start = outcome.values or start
+        return outcome.values
+
+    def write_lp(self, path: Path, terms: Iterable[Term], sense: Literal["max", "min"]) -> None:
+        """Write the program with this objective as an LP file, for people and for tests."""
+        self._problem.sense = self._pulp.LpMaximize if sense == "max" else self._pulp.LpMinimize
+        self._problem.setObjective(self._expression(terms))
+        self._problem.writeLP(str(path))
+
+    def _expression(self, terms: Iterable[Term]) -> "pulp.LpAffineExpression":
+        pairs = [(self._columns[column], float(coefficient)) for column, coefficient in terms if coefficient]
+        return self._pulp.LpAffineExpression.from_list(pairs)
+
+    def _nought(self) -> "pulp.LpVariable":
+        return self._columns[self.add_column("nought", upper=0.0)]
+
+    def _label(self, name: str) -> str:
+        """A name that the LP format takes, unique in this program."""
+        label = plain = _UNFIT.sub("_", name)
+        count = 1
+        while label in self._labels:
+            count += 1
+            label = f"{plain}.{count}"
+        self._labels.add(label)
+        return label
+
+
+_NEIGHBOURHOODS = (
+    "mip_heuristic_run_feasibility_jump",
+    "mip_heuristic_run_rens",
+    "mip_heuristic_run_rins",
+    "mip_heuristic_run_root_reduced_cost",
+)
+_LIMITS: dict[str, Stopped] = {
+    "kTimeLimit": "deadline",
+    "kSolutionLimit": "work-limit",  # HiGHS says so when it reaches mip_max_nodes
+    "kIterationLimit": "work-limit",
+    "kObjectiveTarget": "work-limit",
+}
+_INFEASIBLE = ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
+_VERDICTS = frozenset({"kModelEmpty", "kOptimal", *_INFEASIBLE, *_LIMITS})
+"""Ends that tell something; others are failures of the solver, such as numbers that it cannot cope with."""

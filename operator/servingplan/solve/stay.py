@@ -1,0 +1,48 @@
+"""Whether a better plan is worth the moves to it.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Asked by `exact` when the question has both a
+running fleet and a `stay` rule, and the running fleet is still allowed.
+"""
+
+from servingplan.model.answer import Answer
+from servingplan.model.question import Change
+
+
+def reason_to_stay(change: Change, *, best: Answer, stay: Answer) -> str | None:
+    """Why the running plan `stay` should be kept although `best` is better; None when moving is worth it.
+
+    The gain is relative: of the scale under MaximizeService, else of the first level of service that differs by more
+    than `min_gain`, else of dollars. Better service under MinimizeCost is never weighed against start-up cost. Otherwise
+    the gain per hour must pay the start-up cost back within `life_seconds`; under MaximizeService an hour's gain is worth
+    the relative gain times what the running plan costs in an hour.
+    """
+    if best.replicas == stay.replicas:
+        return None
+    assert best.dollars_per_hour is not None
+    assert stay.dollars_per_hour is not None
+    if best.scale is not None and stay.scale is not None:
+        gain = best.scale / stay.scale - 1.0 if stay.scale > 0 else float("inf")
+        dollars_per_hour = gain * stay.dollars_per_hour
+        if gain <= 1e-9:  # equal service: the plan is only cheaper
+            dollars_per_hour = stay.dollars_per_hour - best.dollars_per_hour
+            gain = dollars_per_hour / stay.dollars_per_hour if stay.dollars_per_hour else 0.0
+    else:
+        before = {level.name: level.value for level in stay.levels}
+        for level in best.levels:
+            gained = level.value - before.get(level.name, level.value)
+            if level.name.startswith("served") and gained > max(change.min_gain, 1e-6) * level.value:
+                return None
+        dollars_per_hour = stay.dollars_per_hour - best.dollars_per_hour
+        gain = dollars_per_hour / stay.dollars_per_hour if stay.dollars_per_hour else 0.0
+    if gain <= change.min_gain:
+        return (
+            f"kept the running plan: the best plan found gains {gain:.2%}, which does not exceed change.min_gain "
+            f"{change.min_gain:.2%}"
+        )
+    startup = best.startup_dollars or 0.0
+    if startup and change.life_seconds is not None and dollars_per_hour * change.life_seconds / 3600.0 <= startup:
+        return (
+            f"kept the running plan: the best plan found gains {dollars_per_hour:.4g} $/h, which does not pay back its "
+            f"start-up cost of {startup:.4g} $ within change.life_seconds {change.life_seconds:g}"
+        )
+    return None
