@@ -1,7 +1,7 @@
 """Who serves what, when the copies are given: the linear program inside every plan.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `lexicographic` routes the plan that it chose and the
-plan that runs; survival of a loss is a routing question too.
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `answer` and `incumbent` route plans
+with it; survival of a loss is a routing question too.
 """
 
 from collections.abc import Collection, Mapping, Sequence

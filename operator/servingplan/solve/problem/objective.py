@@ -1,7 +1,7 @@
 """What "better" means: the levels of the lexicographic objective, in the order of the interface.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Each level is a `Stage`; `lexicographic` optimises
-the stages in turn and holds each one's value while it works on the next.
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Each level is a `Stage`; the search
+optimises the stages in turn and holds each one's value while it works on the next.
 
 MaximizeService: the scale, then dollars, moves, a fixed tie-break. MinimizeCost: for each priority from the top the
 smallest served fraction of its classes and then the most served in total; then dollars, moves, the tie-break.
