@@ -15,6 +15,7 @@ BATCHES = 10
 T_QUANTILE = 2.262
 """Student's t, 97.5 %, 9 degrees of freedom."""
 PERCENTILES = (50, 90, 95, 99)
+_SLICES = 50
 
 
 class Interval(NamedTuple):
@@ -41,6 +42,39 @@ def rate(ends: Sequence[float], start: float, stop: float) -> Interval:
         counts[min(BATCHES - 1, int((end - start) / length * BATCHES))] += 1
     found = mean([count * BATCHES / length for count in counts])
     return found if len(inside) >= BATCHES else Interval(found.value, 0.0, math.inf)
+
+
+def rate_between(ends: Sequence[float]) -> Interval:
+    """Events per second from the first of these to the last: nothing of a gap before or after them is counted."""
+    if len(ends) < 2 or ends[-1] <= ends[0]:
+        return Interval(0.0, 0.0, math.inf)
+    value = (len(ends) - 1) / (ends[-1] - ends[0])
+    found = rate(ends[1:], ends[0], math.nextafter(ends[-1], math.inf))
+    half = max((found.high - found.low) / 2, value / len(ends))  # one event more or less is always possible
+    return Interval(value, max(0.0, value - half), value + half)
+
+
+def steady(ends: Sequence[float]) -> list[float]:
+    """The events of a full server without its filling, cut in the largest gap near either edge.
+
+    Requests of one length that started together end together: a batch leaves in waves, and a cut through a wave would count
+    a part of it as if it were all.
+    """
+    if len(ends) < 2 or ends[-1] <= ends[0]:
+        return list(ends)
+    length = (ends[-1] - ends[0]) / _SLICES
+    counts = [0.0] * _SLICES
+    for end in ends:
+        counts[min(_SLICES - 1, int((end - ends[0]) / length))] += 1
+    start = ends[0] + settled(counts) * length
+    kept = [end for end in ends if end >= start]
+    near = max(1, len(kept) // 10)
+    gaps = [after - before for before, after in pairwise(kept)]
+    if len(gaps) < 4 * near:
+        return kept
+    first = max(range(near), key=gaps.__getitem__)
+    last = max(range(len(gaps) - near, len(gaps)), key=gaps.__getitem__)
+    return kept[first : last + 1]
 
 
 def mean(values: Sequence[float]) -> Interval:

@@ -1,7 +1,7 @@
 """Which rate comes next, where the knee is, and what may be spent on finding it.
 
 1. Warm-up: single requests, which also tell how many words make the wanted prompt.
-2. Rates are doubled until the server does not keep up.
+2. Rates are doubled, or multiplied by four, until the server does not keep up.
 3. Twice the rate that it kept up with fills it. The rate at which it then completes requests is the knee: beyond, open
    arrivals wait without end.
 4. Parts of the knee show the times that go with them.
@@ -24,6 +24,8 @@ from servingplan.measure.request import Endpoint, Sample, Trouble
 
 KEEPS_UP = 0.8
 """While rates are doubled, a server that completes this part of what arrives is taken to keep up."""
+UNMOVED = 1.2
+"""While requests take less than this times as long as one alone, rates are multiplied by four."""
 OVERLOAD = 2.0
 """What fills a server, as a multiple of the rate that it is guessed to have."""
 FULL = 0.9
@@ -37,7 +39,6 @@ MOST_WAITS = 3
 LONGEST_WAIT_SECONDS = 60.0
 WARM_UP_SHARE = 0.2
 """Of the requests of a load, the first that are not counted."""
-_SLICES = 50
 
 
 class Lengths(NamedTuple):
@@ -150,10 +151,11 @@ async def _measure(
         _Ended: the sweep is over before its time.
     """
     rate, seconds = 1.0 / alone_seconds, alone_seconds
+    kept_up_rate = rate / 2  # one at a time is what any server does
     while found.knee is None:
         kept = 1.0
         while True:
-            requests = min(limits.requests_a_load, max(2 * FEWEST, math.ceil(4 * seconds * rate)))
+            requests = min(limits.requests_a_load, max(FEWEST + FEWEST // 2, math.ceil(4 * seconds * rate)))
             load.report = _named(report, f"{rate:.3g} requests/s")
             outcome = await load.run(rate, random_numbers, requests=requests)
             kept = _last_half(outcome)
@@ -163,10 +165,11 @@ async def _measure(
             _go_on(outcome)
             if kept < KEEPS_UP:
                 break
+            kept_up_rate = rate
             seconds = _seconds_per_request(outcome) or seconds
-            rate *= 2.0
+            rate *= 2.0 if seconds > UNMOVED * alone_seconds else 4.0
         # A guess that was too low does not fill the server: then the doubling goes on from there.
-        offered = OVERLOAD * rate * max(kept, 0.5)
+        offered = max(OVERLOAD * rate * kept, 1.5 * kept_up_rate)
         load.report = _named(report, f"full, {offered:.3g} requests/s")
         kept_back = len(PARTS_OF_KNEE) * limits.requests_a_load + FEWEST
         most = max(FEWEST, limits.requests - load.spent.used_requests - kept_back)
@@ -269,37 +272,28 @@ def _last_half(outcome: Outcome) -> float:
     return ended / came if came else 0.0
 
 
-def _full_window(outcome: Outcome) -> tuple[float, float, list[float]]:
-    """Start and end of the steady state of a full server, and the ends of requests in it."""
+def _full_window(outcome: Outcome) -> list[float]:
+    """Ends of requests in the steady state of a full server, in order."""
     ends = sorted(sample.end for sample in outcome.served if sample.end is not None)
-    if not ends:
-        return outcome.started, outcome.started, []
-    start, stop = ends[0], outcome.arrivals_end
-    length = (stop - start) / _SLICES
-    if length <= 0:
-        return start, stop, []
-    counts = [0.0] * _SLICES
-    for end in ends:
-        if end < stop:
-            counts[min(_SLICES - 1, int((end - start) / length))] += 1
-    start += figures.settled(counts) * length
-    return start, stop, [end for end in ends if start <= end < stop]
+    return figures.steady([end for end in ends if end < outcome.arrivals_end])
 
 
 def _narrow(outcome: Outcome) -> bool:
-    """Whether a full server's rate is known well enough. Looked at now and then: looking costs time."""
-    if outcome.sent < 5 * FEWEST or outcome.sent % (2 * FEWEST):
+    """Whether a full server's rate is known well enough, or it does not fill. Looked at now and then: looking costs time."""
+    if outcome.sent < 6 * FEWEST or outcome.sent % (2 * FEWEST):
         return False
-    start, stop, ends = _full_window(outcome)
-    return len(ends) >= 5 * FEWEST and figures.rate(ends, start, stop).half_width <= HALF_WIDTH
+    if outcome.sent - len(outcome.samples) < (1 - FULL) * outcome.sent:
+        return True
+    ends = _full_window(outcome)
+    return len(ends) >= 5 * FEWEST and figures.rate_between(ends).half_width <= HALF_WIDTH
 
 
 def _full(outcome: Outcome) -> Point | None:
-    start, stop, ends = _full_window(outcome)
+    ends = _full_window(outcome)
     if len(ends) < FEWEST:
         return None
-    inside = [sample for sample in outcome.served if sample.end is not None and start <= sample.end < stop]
-    return _point(None, figures.rate(ends, start, stop), inside, outcome)
+    inside = [sample for sample in outcome.served if sample.end is not None and ends[0] <= sample.end <= ends[-1]]
+    return _point(None, figures.rate_between(ends), inside, outcome)
 
 
 def _below(outcome: Outcome) -> Point | None:

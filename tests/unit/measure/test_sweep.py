@@ -275,6 +275,14 @@ def test_a_filling_server_is_not_counted_as_full():
     assert figures.settled([10.0] * 20) == 0
 
 
+def test_waves_are_counted_whole():
+    waves = [10.0 * wave + 0.01 * number for wave in range(12) for number in range(32)]
+    for cut in (0, 5, 31):
+        kept = figures.steady(waves[cut : -1 - cut])
+        assert figures.rate_between(kept).value == pytest.approx(3.2, rel=0.005)
+    assert figures.rate_between([1.0]).value == 0
+
+
 def test_percentiles_are_samples():
     values = [float(number) for number in range(1, 101)]
     assert [figures.percentile(values, share) for share in (50, 95, 99, 100)] == [50, 95, 99, 100]
