@@ -28,6 +28,7 @@ from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
 from servingplan.planning.fleet import within_budget
+from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record, record_problem, spec_in_force, with_left_pools
@@ -46,13 +47,14 @@ SPARED = frozenset({"other plans", "the LeaderWorkerSet API"})
 def publish(world: Observation) -> tuple[AnyAction, ...]:
     """Weights over what is ready now, by the plan in force. Needs no solver."""
     record = read_record(world)
-    spec, _ = effective_spec(world.plan.spec, record)
+    catalogue = known_of(world).catalogue
+    spec, _ = effective_spec(world.plan.spec, record, catalogue)
     if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
     fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
     facts = replica_facts(world, fleet)
-    return routing_actions(world, spec_in_force(record, spec), fleet, facts, ready_replicas(world))
+    return routing_actions(world, spec_in_force(record, spec, catalogue), fleet, facts, ready_replicas(world))
 
 
 def decide(
@@ -71,7 +73,8 @@ def decide(
     turn = Turn(world, record, may_span_nodes=may_span)
 
     # What is there, and what keeps the turn from doing anything about it.
-    spec, errors = effective_spec(world.plan.spec, record)
+    catalogue = known_of(world).catalogue
+    spec, errors = effective_spec(world.plan.spec, record, catalogue)
     for error in errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     for failure in world.failures:
@@ -92,7 +95,7 @@ def decide(
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
     pool_findings(turn, pools)
     turn.rows, row_findings = rows_of(spec, world)
-    turn.findings += row_findings
+    turn.findings += (*row_findings, *findings_of(world))
     spend = total_spend(pools)
 
     # The plan that is to be in force, for the demand of the moment.
@@ -124,7 +127,7 @@ def decide(
     # right again.
     fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
     facts = replica_facts(world, fleet)
-    in_force = spec_in_force(record, spec)
+    in_force = spec_in_force(record, spec, catalogue)
     if lines := too_large(world, in_force, fleet, facts):
         turn.find("RoutingPublished", "TooLarge", lines)
         frozen = True

@@ -17,6 +17,7 @@ from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus
 from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.known import known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
@@ -96,7 +97,8 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
     """What the status says of the question that a world poses; None where it poses none."""
     from servingplan.planning.explain import explain_plan  # loads the solver
 
-    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    catalogue = known_of(world).catalogue
+    spec, _ = effective_spec(world.plan.spec, read_record(world), catalogue)
     if spec is None:
         return None
     pools, _ = read_pools(spec, world)
@@ -106,6 +108,7 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
         deadline_seconds=float(spec.solver.deadline_seconds),
         before_each=before_each,
         rows=rows_of(spec, world)[0],
+        catalogue=catalogue,
     )
     answer, explanation = found.answer, found.explanation
     if answer is None or found.question is None:

@@ -13,6 +13,8 @@ class Settings:
     """Namespaces whose plans are looked after; none means all."""
     pool_kinds: frozenset[str] | None = frozenset({"NodePool.karpenter.sh"})
     """Kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
+    catalogue_namespace: str = ""
+    """Namespace whose ConfigMaps may add models, GPUs and prices: the operator's own; empty: none."""
     period_seconds: float = 15.0
     """Longest time between two turns of a plan."""
     liveness_address: str = "0.0.0.0:8080"

@@ -149,6 +149,13 @@ class Card(Wire):
     )
 
 
+class ModelConfig(Wire):
+    """The config.json that a model is published with."""
+
+    config_map: ObjectName
+    """ConfigMap of the plan's namespace, whose key config.json is the file."""
+
+
 class Variant(Wire):
     """One way to serve the model: a precision, or a smaller model in its place."""
 
@@ -289,6 +296,8 @@ class Model(Wire):
     limits, into what they have unused. false: it gets 503 until its replicas are back. Default true."""
     card: Card | None = None
     """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
+    published_config: Annotated[ModelConfig | None, Field(alias="modelConfig")] = None
+    """The model's own configuration, in place of a card."""
     variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=map_list())] = ()
     """Ways to serve it. Default: one, as its repository publishes it."""
     classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=map_list())] = ()

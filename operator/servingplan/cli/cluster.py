@@ -27,6 +27,13 @@ def run(
             help="Kinds of objects that plans may size, as Kind.group, by comma.",
         ),
     ] = "NodePool.karpenter.sh",
+    catalogue_namespace: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_CATALOGUE_NAMESPACE",
+            help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
+        ),
+    ] = "",
     period_seconds: Annotated[
         float, typer.Option(envvar="SERVINGPLAN_PERIOD_SECONDS", min=1, help="Longest time between two turns.")
     ] = 15.0,
@@ -61,6 +68,7 @@ def run(
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
+        catalogue_namespace=catalogue_namespace,
         period_seconds=period_seconds,
         liveness_address=liveness_address,
         metrics_address=metrics_address,
@@ -71,19 +79,24 @@ def run(
 def world(
     name: Annotated[str, typer.Argument(help="Name of the plan.")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    catalogue_namespace: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
+    ] = "",
 ) -> None:
     """Print what a turn of a live plan sees, its plan in force included, for `servingplan plan --world`."""
-    typer.echo(observed(namespace, name).model_dump_json(indent=1))
+    typer.echo(observed(namespace, name, catalogue_namespace).model_dump_json(indent=1))
 
 
-def observed(namespace: str, name: str) -> Observation:
+def observed(namespace: str, name: str, catalogue_namespace: str = "") -> Observation:
     """What a turn of a live plan would see now. Ends the command where it cannot be read."""
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
 
-    reader = Reader(Kube.connect(), pool_kinds=None, demand=DemandReader())
+    reader = Reader(
+        Kube.connect(), pool_kinds=None, catalogue_namespace=catalogue_namespace or None, demand=DemandReader()
+    )
     try:
         seen = reader.observe(namespace, name)
     except ApiError as error:

@@ -38,19 +38,21 @@ def explain(
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
     from servingplan.planning.explain import explain_plan
+    from servingplan.planning.known import known_of
     from servingplan.planning.measured import rows_of
     from servingplan.planning.pools import read_pools
     from servingplan.planning.record import effective_spec, read_record
 
     record = read_record(seen)
-    spec, errors = effective_spec(seen.plan.spec, record)
+    catalogue = known_of(seen).catalogue
+    spec, errors = effective_spec(seen.plan.spec, record, catalogue)
     if spec is None:
         fail("\n       ".join(map(str, errors)))
     pools, pool_errors = read_pools(spec, seen)
     rows, row_findings = rows_of(spec, seen)
     for finding in row_findings:
         typer.echo(f"warning: {finding.message}", err=True)
-    found = explain_plan(spec=spec, pools=pools, deadline_seconds=deadline, rows=rows)
+    found = explain_plan(spec=spec, pools=pools, deadline_seconds=deadline, rows=rows, catalogue=catalogue)
     problems = (*map(str, (*errors, *pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}

@@ -11,7 +11,8 @@ from typing import Any
 from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.v1alpha1 import NodePool
 from servingplan.cli.files import fail, read_text
-from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenProfiles
+from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenCatalogue, SeenProfiles
+from servingplan.profiles.catalogue import packaged_text
 from servingplan.profiles.rows import ROWS_KEY
 
 MIDNIGHT = "2000-01-01T00:00:00Z"
@@ -51,6 +52,7 @@ def imagined_world(manifest: dict[str, Any]) -> Observation:
             for pool in spec.node_pools
             if pool.resize is not None
         ),
+        catalogues=(SeenCatalogue(config_map="shipped prices", kind="prices", text=packaged_text("prices.csv")),),
     )
 
 

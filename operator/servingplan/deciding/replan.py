@@ -16,6 +16,7 @@ from servingplan.model.fleet import Fleet, PlanRecord, digest
 from servingplan.model.question import QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
+from servingplan.planning.known import known_of
 from servingplan.planning.pools import CENT, Pool
 from servingplan.planning.question import Posed, pose
 from servingplan.planning.record import spec_in_force
@@ -35,13 +36,15 @@ _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "wait
 def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
     """The record after this turn's planning, and whether nothing may grow."""
     world, record = turn.world, turn.record
+    catalogue = known_of(world).catalogue
     posed, errors = pose(
         spec=spec,
         pools=pools,
         incumbent=record.fleet,
-        in_force=spec_in_force(record, spec),
+        in_force=spec_in_force(record, spec, catalogue),
         across_nodes=turn.may_span_nodes,
         rows=turn.rows,
+        catalogue=catalogue,
     )
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"

@@ -47,7 +47,12 @@ class Operator:
         self.alarm = Alarm(asyncio.get_running_loop())
         self.demand = DemandReader(ring=self.alarm.wake)
         self.demand.start()
-        self.reader = Reader(self.api, pool_kinds=self.settings.pool_kinds, demand=self.demand)
+        self.reader = Reader(
+            self.api,
+            pool_kinds=self.settings.pool_kinds,
+            catalogue_namespace=self.settings.catalogue_namespace or None,
+            demand=self.demand,
+        )
         self.turns = self._make_turns(self.api, self.reader)
         self.watchers = Watchers(api=self.api, settings=self.settings, ring=self.alarm.ring)
         self.watchers.start()

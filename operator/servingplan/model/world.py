@@ -224,6 +224,29 @@ class SeenProfiles(Fact):
     """The same for people."""
 
 
+class SeenCatalogue(Fact):
+    """Rows that the installation adds to the catalogue: one key of one ConfigMap."""
+
+    config_map: str
+    """Name of the ConfigMap, or of the file that stands for it offline."""
+    kind: str
+    """``models``, ``gpus`` or ``prices``, as the label says."""
+    key: str = ""
+    text: str = ""
+    """``profiles.additions`` reads it."""
+    problem: str | None = None
+    """Why there are no rows, for people."""
+
+
+class SeenModelConfig(Fact):
+    """A model's own ``config.json``, from a ConfigMap that the plan names."""
+
+    config_map: str
+    text: str = ""
+    problem: str | None = None
+    """Why it could not be had, for people."""
+
+
 class Observation(Fact):
     """Everything that one turn may know."""
 
@@ -247,6 +270,10 @@ class Observation(Fact):
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
     """In the order of the spec."""
+    catalogues: tuple[SeenCatalogue, ...] = ()
+    """By name and key. Offline, the shipped prices are among them; in a cluster only what the installation states."""
+    model_configs: tuple[SeenModelConfig, ...] = ()
+    """By name."""
 
     def pool(self, name: str) -> PoolObject | None:
         """The object of a pool, where the spec names one."""

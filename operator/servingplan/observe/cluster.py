@@ -31,12 +31,15 @@ from servingplan.model.world import (
     PlanObject,
     Pod,
     PoolObject,
+    SeenCatalogue,
+    SeenModelConfig,
     SeenProfiles,
 )
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.gateway import ask_gateway
 from servingplan.planning.record import effective_spec, record_of
+from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
 
@@ -59,11 +62,14 @@ class Reader:
         api: Api,
         *,
         pool_kinds: frozenset[str] | None,
+        catalogue_namespace: str | None = None,
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
-        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind. Without ``demand`` nothing
-        is measured."""
+        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind. ``catalogue_namespace``: where
+        ConfigMaps with the catalogue's label are read, the operator's own; None: nowhere. Without ``demand`` nothing is
+        measured."""
+        self._catalogue_namespace = catalogue_namespace
         self._api = api
         self._demand = demand
         self._pool_kinds = pool_kinds
@@ -108,6 +114,9 @@ class Reader:
             self._threads.submit(self._profiles, plan.namespace, item.config_map)
             for item in (spec.profiles if spec else ())
         ]
+        catalogues_read = self._threads.submit(self._catalogues)
+        configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
+        config_reads = [self._threads.submit(self._model_config, plan.namespace, name) for name in sorted(configs)]
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
             self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
@@ -144,6 +153,8 @@ class Reader:
             failures=tuple(failures),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
             profiles=tuple(read.result() for read in profile_reads),
+            catalogues=tuple(catalogues_read.result()),
+            model_configs=tuple(read.result() for read in config_reads),
         )
 
     def _nodes(self) -> list[Node]:
@@ -217,6 +228,40 @@ class Reader:
                 problem=f"has no key {ROWS_KEY}; write it with servingplan profile import -o configmap",
             )
         return SeenProfiles(config_map=name, rows=rows)
+
+    def _catalogues(self) -> list[SeenCatalogue]:
+        """What the installation adds to the catalogue. That it cannot be had is a fact, not a failure."""
+        if not self._catalogue_namespace:
+            return []
+        try:
+            read = self._api.list(CONFIG_MAPS, namespace=self._catalogue_namespace, labels=names.CATALOGUE_LABEL)
+            found = sorted(read, key=lambda item: str(item["metadata"]["name"]))
+        except ApiError as error:
+            where = f"ConfigMaps with the label {names.CATALOGUE_LABEL} in namespace {self._catalogue_namespace}"
+            return [SeenCatalogue(config_map=where, kind="", problem=_failure(where, error).message)]
+        return [
+            SeenCatalogue(
+                config_map=item["metadata"]["name"],
+                kind=(item["metadata"].get("labels") or {}).get(names.CATALOGUE_LABEL, ""),
+                key=key,
+                text=text,
+            )
+            for item in found
+            for key, text in sorted((item.get("data") or {}).items())
+        ]
+
+    def _model_config(self, namespace: str, name: str) -> SeenModelConfig:
+        """A model's own configuration. That it cannot be had is a fact: the spec is then wrong by that field."""
+        try:
+            raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
+        except NotFound:
+            return SeenModelConfig(config_map=name, problem=f"is not there; create it with the key {CONFIG_KEY}")
+        except ApiError as error:
+            return SeenModelConfig(config_map=name, problem=_failure(f"the ConfigMap {name}", error).message)
+        text = (raw.get("data") or {}).get(CONFIG_KEY)
+        if not isinstance(text, str):
+            return SeenModelConfig(config_map=name, problem=f"has no key {CONFIG_KEY}")
+        return SeenModelConfig(config_map=name, text=text)
 
     def _pool(self, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
         namespace = resize.namespace or plan_namespace

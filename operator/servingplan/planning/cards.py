@@ -12,7 +12,9 @@ from servingplan.api.v1alpha1 import Card, Model, PlanSpec, Variant
 from servingplan.errors import InputError
 from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
 from servingplan.profiles.catalogue import NO_SHAPE, Catalogue, as_named, find_model, known_shape
+from servingplan.profiles.config_json import parse_config, read_config
 from servingplan.profiles.names import take_apart
+from servingplan.profiles.quantization import ConfigError
 
 AUTO = "auto"
 """The precision that the name of the weights, or their configuration, tells."""
@@ -88,6 +90,8 @@ def _card(model: Model, variant: Variant, catalogue: Catalogue | None) -> ModelC
     if wire is not None:
         name = model.name if variant.card is None else f"{model.name}/{variant.name}"
         return _inline_card(name, wire, repository or model.name, catalogue)
+    if model.published_config is not None:
+        return _published_card(model, model.published_config.config_map, repository or model.name, catalogue)
     if repository is not None:
         try:
             return find_model(repository, catalogue=catalogue)
@@ -100,6 +104,22 @@ def _card(model: Model, variant: Variant, catalogue: Catalogue | None) -> ModelC
         raise InputError(f"spec.models[{model.name}].name", model.name, advice) from error
     # Weights of somebody's own: of the model's shape, quantised as the name of their repository says.
     return card if repository is None else as_named(card, take_apart(repository))
+
+
+def _published_card(model: Model, name: str, written: str, catalogue: Catalogue | None) -> ModelCard:
+    """The card that the model's own config.json makes."""
+    field = f"spec.models[{model.name}].modelConfig"
+    seen = None if catalogue is None else catalogue.configs.get(name)
+    if seen is None or seen.problem is not None:
+        problem = "was not read; offline, give the model's card in place of it" if seen is None else seen.problem
+        raise InputError(field, name, f"the ConfigMap {problem}")
+    parts = take_apart(written)
+    repository = parts.repository if parts.repository and _REPOSITORY.fullmatch(parts.repository) else None
+    try:
+        card = read_config(parse_config(seen.text), name=model.name, repository=repository)
+    except ConfigError as error:
+        raise InputError(f"{field}[{name}].{error.field}", error.value, error.advice) from error
+    return card if card.quantization is not None else as_named(card, parts._replace(repository=repository))
 
 
 def _inline_card(name: str, wire: Card, written: str, catalogue: Catalogue | None) -> ModelCard:

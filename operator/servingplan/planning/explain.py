@@ -15,6 +15,7 @@ from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.question import Question, QuestionError
 from servingplan.planning.pools import Pool
 from servingplan.planning.question import pose
+from servingplan.profiles.catalogue import Catalogue
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.solve import explain, solve
 from servingplan.solve.sensitivity import Asker, gained
@@ -53,13 +54,14 @@ def explain_plan(
     deadline_seconds: float | None = None,
     before_each: Callable[[], None] = lambda: None,
     rows: MeasuredRows = SHIPPED,
+    catalogue: Catalogue | None = None,
 ) -> Explained:
     """Explain what the spec and the pools lead to, whatever runs now.
 
     Deterministic unless the deadline ends it early. `before_each` is called before each question: it may wait, or raise.
     """
     stopwatch = Stopwatch(deadline_seconds)
-    posed, errors = pose(spec=spec, pools=pools, incumbent=None, rows=rows)
+    posed, errors = pose(spec=spec, pools=pools, incumbent=None, rows=rows, catalogue=catalogue)
     problems = (*map(str, errors), *posed.unfit)
     if posed.question is None or errors:
         no_room = tuple(f"{name}: no node of the pools can take a replica for it" for name in posed.no_room)
@@ -73,7 +75,7 @@ def explain_plan(
     except QuestionError as error:
         return Explained(None, None, (*problems, str(error)))
     asker = Asker(stopwatch, before_each)
-    looser = _with_looser_slo(spec, pools, answer, asker, rows) if answer.status != "Infeasible" else None
+    looser = _with_looser_slo(spec, pools, answer, asker, rows, catalogue) if answer.status != "Infeasible" else None
     found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds(), before_each=before_each)
     found = found.model_copy(
         update={
@@ -85,7 +87,12 @@ def explain_plan(
 
 
 def _with_looser_slo(
-    spec: PlanSpec, pools: tuple[Pool, ...], answer: Answer, asker: Asker, rows: MeasuredRows
+    spec: PlanSpec,
+    pools: tuple[Pool, ...],
+    answer: Answer,
+    asker: Asker,
+    rows: MeasuredRows,
+    catalogue: Catalogue | None,
 ) -> WhatIf | None:
     """What latency limits that are one per cent looser are worth; None where there are none, or time is up."""
     models = tuple(
@@ -101,7 +108,9 @@ def _with_looser_slo(
     )
     if models == spec.models:
         return None
-    posed, _ = pose(spec=spec.model_copy(update={"models": models}), pools=pools, incumbent=None, rows=rows)
+    posed, _ = pose(
+        spec=spec.model_copy(update={"models": models}), pools=pools, incumbent=None, rows=rows, catalogue=catalogue
+    )
     found = asker.answer(posed.question) if posed.question is not None else None
     return None if found is None else gained(WhatIf(name=SLO, change={"slo-percent": 1.0}, answer=found), answer)
 

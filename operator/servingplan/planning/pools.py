@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
-from servingplan.model.hardware import GpuType
+from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
-from servingplan.profiles.catalogue import find_gpu
+from servingplan.planning.known import known_of
+from servingplan.profiles.additions import Price, price_of
+from servingplan.profiles.catalogue import Catalogue, find_gpu
 
 CENT = 1e-6
 """Dollars per hour below which two amounts are the same."""
@@ -25,7 +27,10 @@ SHARED_OBJECT = "SharedObject"
 """Reason where two pools of the spec name one object."""
 PRODUCT_LABELS = (
     "nvidia.com/gpu.product",
+    "amd.com/gpu.product-name",
+    "beta.amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
+    "node.kubernetes.io/instance-type",
     "karpenter.k8s.aws/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
     "k8s.amazonaws.com/accelerator",
@@ -33,7 +38,11 @@ PRODUCT_LABELS = (
     "cluster-api/accelerator",
     "amd.com/gpu.product",
 )
-"""Node labels that name the GPU, in order of trust; set by GPU feature discovery or the cloud."""
+"""Node labels that name the GPU, in order of trust; set by feature discovery of the vendor or by the cloud. Types of
+instances tell apart what shorter names do not: the A100 of 40 and of 80 GB."""
+INSTANCE = "node.kubernetes.io/instance-type"
+_VENDORS = ("nvidia", "amd")
+"""Values of AKS's accelerator label, which name no product."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,7 @@ class Pool:
 def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
     """The pools in order of name, and what is wrong about them in the spec."""
     by_node: Mapping[str, list[Pod]] = _pods_by_node(world)
+    known = known_of(world)
     pools: list[Pool] = []
     errors: list[InputError] = []
     for item in sorted(spec.node_pools, key=lambda pool: pool.name):
@@ -164,7 +174,7 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
             for node in sorted(world.nodes, key=lambda node: node.name)
             if all(node.labels.get(key) == value for key, value in item.node_selector.items())
         )
-        gpu, gpu_error = _gpu_of(item, nodes)
+        gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
         if gpu_error is not None:
             errors.append(gpu_error)
         gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
@@ -176,13 +186,12 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                     "is not given and no node of the pool tells; give the number of GPUs of one node",
                 )
             )
-        price = item.dollars_per_node_hour
         pools.append(
             Pool(
                 spec=item,
                 gpu=gpu,
                 gpus_per_node=gpus_per_node,
-                dollars_per_node_hour=None if price is None else float(price),
+                dollars_per_node_hour=_price_of(item, gpu, gpus_per_node, known.prices),
                 nodes=nodes,
                 object=world.pool(item.name),
                 problem=_problem(item, world),
@@ -241,13 +250,22 @@ def _is_ours(pod: Pod, world: Observation) -> bool:
     return pod.deployment is not None and pod.namespace == world.plan.namespace
 
 
-def _gpu_of(pool: NodePool, nodes: tuple[PoolNode, ...]) -> tuple[GpuType | None, InputError | None]:
+def _price_of(pool: NodePool, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]) -> float | None:
+    """$/h of a node: as the plan has it, else as the installation's prices have it for all of its GPUs; None where nobody
+    said."""
+    if pool.dollars_per_node_hour is not None:
+        return float(pool.dollars_per_node_hour)
+    found = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
+    return None if found is None or not gpus_per_node else round(found.dollars_per_gpu_hour * gpus_per_node, 6)
+
+
+def _gpu_of(
+    pool: NodePool, nodes: tuple[PoolNode, ...], catalogue: Catalogue
+) -> tuple[GpuType | None, InputError | None]:
     field = f"spec.nodePools[{pool.name}].gpu"
     name = pool.gpu
     if name is None:
-        found = Counter(
-            node.node.labels[label] for node in nodes for label in PRODUCT_LABELS if label in node.node.labels
-        )
+        found = Counter(product for node in nodes if (product := _product_of(node.node, catalogue)) is not None)
         if not found:
             advice = "is not given and no node of the pool carries a GPU product label; give the GPU type"
             return None, InputError(field, None, advice)
@@ -266,9 +284,19 @@ def _gpu_of(pool: NodePool, nodes: tuple[PoolNode, ...]) -> tuple[GpuType | None
             ),
         )
     try:
-        return find_gpu(name, inline=inline), None
+        return find_gpu(name, inline=inline, catalogue=catalogue), None
     except InputError as error:
         return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
+
+
+def _product_of(node: Node, catalogue: Catalogue) -> str | None:
+    """What a node's labels call its GPU: a share of one, else the first that the catalogue knows, else the first there is;
+    types of instances that the catalogue does not know, and vendors, name none."""
+    said = [node.labels[label] for label in PRODUCT_LABELS if label in node.labels]
+    named = [name for name in said if name != node.labels.get(INSTANCE) and name not in _VENDORS]
+    shares = (name for name in named if is_share(name))
+    known = (name for name in said if catalogue.find_gpu(name) is not None)
+    return next(shares, None) or next(known, None) or next(iter(named), None)
 
 
 def _conflict(pool: NodePool, world: Observation) -> Problem | None:

@@ -31,6 +31,7 @@ from servingplan.planning.shapes import (
     smallest_across_nodes,
 )
 from servingplan.planning.standing import standing_replicas
+from servingplan.profiles.catalogue import Catalogue
 from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
@@ -85,16 +86,18 @@ def pose(
     in_force: PlanSpec | None = None,
     across_nodes: bool = False,
     rows: MeasuredRows = SHIPPED,
+    catalogue: Catalogue | None = None,
 ) -> tuple[Posed, tuple[InputError, ...]]:
     """The question that the spec and the pools pose, and what is wrong with the spec's models.
 
     ``in_force`` is the spec behind ``incumbent``; None: the same. ``across_nodes`` allows replicas over several nodes,
-    which need the LeaderWorkerSet API. ``rows`` are the measurements that rates are estimated with. Raises nothing; a price
-    that is unknown must have been refused before: such a pool is left out.
+    which need the LeaderWorkerSet API. ``rows`` are the measurements that rates are estimated with, ``catalogue`` the
+    models that are known (None: the shipped ones). Raises nothing; a price that is unknown must have been refused before:
+    such a pool is left out.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _parts_of(pool)}
-    cards, errors = _wishes(spec)
+    cards, errors = _wishes(spec, catalogue)
     layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes)
     shapes: dict[str, ShapeFacts] = {}
     question_shapes: list[q.Shape] = []
@@ -158,9 +161,11 @@ def pose(
     return replace(posed, question=question), ()
 
 
-def _wishes(spec: PlanSpec) -> tuple[list[tuple[Model, Variant, ModelCard, Wish]], list[InputError]]:
+def _wishes(
+    spec: PlanSpec, catalogue: Catalogue | None
+) -> tuple[list[tuple[Model, Variant, ModelCard, Wish]], list[InputError]]:
     """Every variant with its card and what the spec says of its engines, and what is wrong with the others."""
-    cards, errors = cards_of(spec)
+    cards, errors = cards_of(spec, catalogue)
     found = []
     for model, variant, card in cards:
         try:

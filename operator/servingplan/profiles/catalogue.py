@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -54,13 +54,30 @@ class ModelRow(BaseModel):
     """The architecture is not understood, and taken for a plain decoder."""
 
 
+class Config(Protocol):
+    """Text of a ``config.json``, or why it could not be had."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def problem(self) -> str | None: ...
+
+
 class Catalogue:
     """Rows of models and of GPUs; of two that answer to one name, the earlier one counts."""
 
-    def __init__(self, models: Iterable[ModelRow] = (), gpus: Iterable[GpuType] = ()) -> None:
+    def __init__(
+        self,
+        models: Iterable[ModelRow] = (),
+        gpus: Iterable[GpuType] = (),
+        configs: Mapping[str, "Config"] | None = None,
+    ) -> None:
         self.models = tuple(models)
         self.gpus = tuple(gpus)
         self._found_gpus: dict[str, GpuType | None] = {}  # names are asked for by the thousand, and are few
+        self.configs = dict(configs or {})
+        """Configurations of models that plans name, by name."""
         self._cards: dict[tuple[int, str | None], ModelCard] = {}
         self._index: dict[str, tuple[int, str | None]] = {}
         for number, row in enumerate(self.models):
@@ -77,9 +94,14 @@ class Catalogue:
             for spelling in looser(parts.plain) if parts.quantization is None else ():
                 self._index.setdefault(spelling.lower(), (number, repository))
 
-    def with_rows(self, models: Iterable[ModelRow] = (), gpus: Iterable[GpuType] = ()) -> "Catalogue":
+    def with_rows(
+        self,
+        models: Iterable[ModelRow] = (),
+        gpus: Iterable[GpuType] = (),
+        configs: Mapping[str, "Config"] | None = None,
+    ) -> "Catalogue":
         """A catalogue in which these rows come first."""
-        return Catalogue((*models, *self.models), (*gpus, *self.gpus))
+        return Catalogue((*models, *self.models), (*gpus, *self.gpus), {**self.configs, **(configs or {})})
 
     def cards(self) -> tuple[ModelCard, ...]:
         """One card for each row of models, in their order, with the names of its repositories as aliases."""
@@ -265,6 +287,11 @@ def read_rows(name: str) -> Iterator[dict[str, str]]:
     """Rows of one packaged CSV file."""
     with (resources.files("servingplan.profiles") / "data" / name).open(encoding="utf-8") as lines:
         yield from csv.DictReader(lines)
+
+
+def packaged_text(name: str) -> str:
+    """One packaged file."""
+    return (resources.files("servingplan.profiles") / "data" / name).read_text(encoding="utf-8")
 
 
 _GPU_WORDS = {"link", "aliases", "source"}

@@ -23,6 +23,8 @@ from servingplan.model.llm import ModelCard
 from servingplan.profiles.families import FAMILIES, Family
 from servingplan.profiles.quantization import ConfigError, read_quantization, text_part
 
+CONFIG_KEY = "config.json"
+"""Key of a ConfigMap that holds such a file."""
 PLAIN = "a decoder with grouped-query attention, gated feed-forward networks or experts, and no biases"
 """What an architecture is taken for that is not understood, where somebody insists."""
 

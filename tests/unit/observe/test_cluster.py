@@ -3,7 +3,7 @@
 import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
+from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
 
@@ -185,3 +185,63 @@ def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had
         ("empty", "", "ProfilesMissing"),
     ]
     assert "rows.csv" in world.profiles[3].problem
+
+
+def catalogues(listed, namespace="operator", **more):
+    api = EmptyCluster(listed={CONFIG_MAPS: listed}, **more)
+    asked = []
+    plain = api.list
+    api.list = lambda resource, **options: (asked.append((resource, options)), plain(resource, **options))[1]
+    reader = Reader(api, pool_kinds=None, catalogue_namespace=namespace, clock=lambda: "2026-01-01T00:00:00Z")
+    try:
+        return reader.observe("llm", "chat"), asked
+    finally:
+        reader.close()
+
+
+def test_catalogues_of_the_installation_are_read_by_their_label():
+    found = [
+        {
+            "metadata": {"name": "b", "uid": "1", "labels": {"servingplan.dev/catalogue": "prices"}},
+            "data": {"y": "2", "x": "1"},
+        },
+        {"metadata": {"name": "a", "uid": "2", "labels": {"servingplan.dev/catalogue": "gpus"}}, "data": {"k": "0"}},
+    ]
+    world, asked = catalogues(found)
+    assert [(item.config_map, item.kind, item.key, item.text) for item in world.catalogues] == [
+        ("a", "gpus", "k", "0"),
+        ("b", "prices", "x", "1"),
+        ("b", "prices", "y", "2"),
+    ]
+    assert (CONFIG_MAPS, {"namespace": "operator", "labels": "servingplan.dev/catalogue"}) in asked
+    world, asked = catalogues(found, namespace=None)
+    assert world.catalogues == ()
+    assert all(options.get("namespace") != "operator" for _, options in asked)
+
+
+def test_catalogues_that_cannot_be_read_are_told_and_the_turn_goes_on():
+    api = EmptyCluster()
+    plain = api.list
+
+    def refuse(resource, **options):
+        if options.get("namespace") == "operator":
+            raise Forbidden(403, "Forbidden", "cannot list configmaps")
+        return plain(resource, **options)
+
+    api.list = refuse
+    reader = Reader(api, pool_kinds=None, catalogue_namespace="operator", clock=lambda: "2026-01-01T00:00:00Z")
+    world = reader.observe("llm", "chat")
+    reader.close()
+    assert world.failures == ()
+    (seen,) = world.catalogues
+    assert "cannot list configmaps" in seen.problem
+
+
+def test_a_model_s_own_config_is_read_or_told():
+    spec = {**ROUTED, "gateway": {}, "models": [{"name": "m", "modelConfig": {"configMap": "own"}}]}
+    world = observed(spec=spec, config_maps={"own": {"metadata": {"name": "own"}, "data": {"config.json": "{}"}}})
+    assert [(item.config_map, item.text, item.problem) for item in world.model_configs] == [("own", "{}", None)]
+    (missing,) = observed(spec=spec).model_configs
+    assert "is not there" in missing.problem
+    (empty,) = observed(spec=spec, config_maps={"own": {"metadata": {"name": "own"}}}).model_configs
+    assert "has no key config.json" in empty.problem
