@@ -59,6 +59,9 @@ def emulate(
             rich_help_panel=_ENGINE,
         ),
     ] = False,
+    speculative_config: Annotated[
+        str | None, typer.Option("--speculative-config", "-sc", help="JSON.", rich_help_panel=_ENGINE)
+    ] = None,
     shutdown_timeout: Annotated[
         float,
         typer.Option(
@@ -103,6 +106,16 @@ def emulate(
             min=0,
             max=1,
             help="Part of each prompt that is found in the prefix cache.",
+            rich_help_panel=_REPLICA,
+        ),
+    ] = 0.0,
+    acceptance: Annotated[
+        float,
+        typer.Option(
+            envvar=ENVIRONMENT + "ACCEPTANCE",
+            min=0,
+            max=1,
+            help="Probability that a token of speculative decoding is accepted.",
             rich_help_panel=_REPLICA,
         ),
     ] = 0.0,
@@ -181,6 +194,8 @@ def emulate(
         memory_fraction=gpu_memory_utilization,
         expert_parallel=expert_parallel,
         prefix_cache_hit_share=prefix_cache_hit_share,
+        speculative_config=speculative_config,
+        acceptance=acceptance,
     )
     options = Options(
         host=host,

@@ -6,11 +6,14 @@ pool, the batch limits from the GPU.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from servingplan.errors import InputError
-from servingplan.model.engine import EngineSettings, vllm_limits
+from servingplan.model.engine import EngineSettings, Speculation, vllm_limits
 from servingplan.model.llm import PRECISIONS, ModelCard, precision_named
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.render import flags
@@ -48,6 +51,8 @@ def shape(
     memory_fraction: float = 0.9,
     expert_parallel: bool = False,
     prefix_cache_hit_share: float = 0.0,
+    speculative_config: str | None = None,
+    acceptance: float = 0.0,
 ) -> Shape:
     """The replica that these arguments describe.
 
@@ -55,6 +60,7 @@ def shape(
         model: what ``--model`` names: a repository, or a path where weights lie.
         card: the model in the catalogue, where ``model`` and ``served_model_names`` do not tell it.
         gpu: a GPU, or ``POOL=GPU,POOL=GPU``, of which ``pool`` picks one.
+        speculative_config: vLLM's, as JSON; ``acceptance`` is what it does not say.
 
     Raises:
         InputError: a name is not known, or the replica cannot exist.
@@ -90,6 +96,7 @@ def shape(
             max_num_batched_tokens=tokens,
             expert_parallel=expert_parallel,
             prefix_cache_hit_share=prefix_cache_hit_share,
+            speculation=None if speculative_config is None else _speculation(speculative_config, acceptance),
         ),
     )
     return Shape(
@@ -125,6 +132,7 @@ def shape_of(arguments: Sequence[str], *, gpu: str, pool: str | None = None) -> 
         max_num_batched_tokens=told.value(flags.MAX_NUM_BATCHED_TOKENS),
         memory_fraction=told.value(flags.GPU_MEMORY_UTILIZATION) or 0.9,
         expert_parallel=bool(told.value(flags.EXPERT_PARALLEL)),
+        speculative_config=None if told.speculative is None else json.dumps(told.speculative),
     )
 
 
@@ -141,6 +149,19 @@ def gpu_of(gpu: str, pool: str | None) -> str:
 def precision_of(model: str, quantization: str | None) -> str | None:
     """The precision that vLLM's ``--quantization``, or the name of the weights, tells; None where neither does."""
     return precision_named(quantization or "") or precision_named(model.rsplit("/", 1)[-1])
+
+
+def _speculation(config: str, acceptance: float) -> Speculation:
+    told = flags.read([f"{flags.SPECULATIVE_CONFIG.name}={config}"]).speculative or {}
+    try:
+        return Speculation(
+            method=told.get("method", "draft_model"),
+            model=told.get("model"),
+            tokens=told.get("num_speculative_tokens", 0),
+            acceptance=acceptance,
+        )
+    except ValidationError as error:
+        raise InputError("speculative-config", config, "needs num_speculative_tokens, from 1 to 32") from error
 
 
 def _find_card(names: Iterable[str]) -> ModelCard:

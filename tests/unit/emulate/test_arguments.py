@@ -3,6 +3,7 @@
 import pytest
 
 from servingplan.emulate.arguments import shape, shape_of
+from servingplan.errors import InputError
 from servingplan.planning.question import pose
 from servingplan.profiles.catalogue import find_model
 from servingplan.profiles.steps import step_times
@@ -53,3 +54,12 @@ def test_an_emulated_replica_runs_as_it_was_planned(engine, source):
 
 def test_weights_have_the_precision_of_their_repository_where_nothing_says_another():
     assert " fp8 on " in shape(model="deepseek-ai/DeepSeek-V3", gpu="H200-SXM-141GB", tensor_parallel=8).told
+
+
+def test_speculation_is_read_as_vllm_reads_it():
+    config = {"model": "llama-3.1-8b", "gpu": "L40S", "max_model_len": 4096}
+    assert shape(**config, speculative_config='{"method":"ngram","num_speculative_tokens":3}', acceptance=0.5)
+    with pytest.raises(InputError, match="num_speculative_tokens"):
+        shape(**config, speculative_config='{"method":"ngram"}')
+    with pytest.raises(InputError, match="JSON object"):
+        shape(**config, speculative_config="ngram")
