@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from servingplan.errors import InputError
 from servingplan.model.engine import KV_BYTES, EngineSettings
 from servingplan.model.hardware import GpuType
-from servingplan.model.llm import PRECISIONS, ModelCard, precision_of
+from servingplan.model.llm import PRECISIONS, precision_of
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH
 from servingplan.profiles.lookup import ENGINES
@@ -325,23 +325,26 @@ def write_csv(rows: Iterable[Row]) -> str:
 def impossible(row: Row) -> str | None:
     """Why no such replica can have done what the row says; None where it can.
 
-    Limits are those of the datasheet, ``ALLOWANCE`` beyond: every prompt and answer token costs 2 operations for each
-    weight that it uses, and every step of the engine reads those weights once for all running requests. Kernels reach 0.4
-    to 0.9 of both. Tokens found in a prefix cache cost no operations.
+    Limits are those of the datasheet, ``ALLOWANCE`` beyond. Every token costs 2 operations for each weight of the layers
+    that it uses, every answer token also for each weight of the output head; attention is left out. Every step of the
+    engine reads the weights of one token at least. Kernels reach 0.4 to 0.9 of both. Tokens found in a prefix cache cost
+    no operations.
     """
     model, gpu = find_model(row.model), find_gpu(row.gpu)
     gpus = row.tp * row.pp
     peak = gpus * fastest_flops(gpu, row.precision)
     bandwidth = gpus * gpu.memory_bytes_per_second
-    tokens = row.input * (1.0 - row.prefix_cache_hit_share) + row.output
-    most = peak / (2.0 * model.parameters_per_token * tokens)
+    computed = row.input * (1.0 - row.prefix_cache_hit_share)
+    head = model.vocabulary_size * model.hidden_size
+    body = max(1, model.parameters_per_token - model.embedding_parameters)
+    most = peak / (2.0 * (body * (computed + row.output) + head * row.output))
     if row.requests_per_second > most * (1.0 + ALLOWANCE):
         return (
             f"requests_per_second: {row.requests_per_second:g}: is above {most:.3g}, the most that {gpus} x {gpu.name} "
             f"with {peak / 1e12:.0f} TFLOP/s can compute; check the lengths, tp, and whether the rate is of one replica"
         )
     if row.tpot_seconds is not None and row.output > 1:
-        least = active_bytes(model, row.precision) / bandwidth
+        least = body * precision_of(row.precision).bytes_per_weight / bandwidth
         if row.tpot_seconds > SLOWEST_TPOT_SECONDS:
             return f"tpot_seconds: {row.tpot_seconds:g}: is above {SLOWEST_TPOT_SECONDS:g} s; give seconds, not milliseconds"
         # Speculation gives several tokens a step, so only times that no acceptance explains are refused.
@@ -353,7 +356,7 @@ def impossible(row: Row) -> str | None:
     if row.ttft_seconds is not None:
         if row.ttft_seconds > SLOWEST_TTFT_SECONDS:
             return f"ttft_seconds: {row.ttft_seconds:g}: is above {SLOWEST_TTFT_SECONDS:g} s; give seconds, not milliseconds"
-        least = 2.0 * model.parameters_per_token * row.input * (1.0 - row.prefix_cache_hit_share) / peak
+        least = 2.0 * body * computed / peak
         if row.ttft_seconds * (1.0 + ALLOWANCE) < least:
             return (
                 f"ttft_seconds: {row.ttft_seconds:g}: is below {least:.2g} s, the least time to compute {row.input:g} "
@@ -363,6 +366,7 @@ def impossible(row: Row) -> str | None:
 
 
 _MOST_TOKENS_A_STEP = 8.0
+"""With speculative decoding; more is not reported."""
 
 
 def _against_little(row: Row) -> str | None:
@@ -383,18 +387,14 @@ def _against_little(row: Row) -> str | None:
 
 def fastest_flops(gpu: GpuType, precision: str) -> float:
     """Highest dense peak at which any part of a model in this precision may be computed, FLOP/s."""
-    families = {"bf16", precision_of(precision).compute}
-    peaks = [gpu.flops(family) for family in families]
-    if precision == "fp4" and gpu.fp4_dense_tflops is not None:
-        peaks.append(gpu.fp4_dense_tflops * 1e12)
-    return max(peaks)
-
-
-def active_bytes(model: ModelCard, precision: str) -> float:
-    """Bytes of the weights that one token uses, the embedding table left out, which is looked up and not read through."""
-    share = model.parameters_per_token / model.parameters
-    table = model.vocabulary_size * model.hidden_size
-    return max(0.0, model.parameters * share - table) * precision_of(precision).bytes_per_weight
+    peaks = {
+        "fp8": (gpu.fp8_dense_tflops,),
+        "int8": (gpu.int8_dense_tops,),
+        "int4": (gpu.int8_dense_tops, gpu.fp8_dense_tflops),
+        "fp4": (gpu.fp8_dense_tflops, gpu.fp4_dense_tflops),
+        "mxfp4": (gpu.fp8_dense_tflops, gpu.fp4_dense_tflops),
+    }.get(precision, ())
+    return max(gpu.bf16_dense_tflops, *(peak or 0.0 for peak in peaks), 0.0) * 1e12
 
 
 def _read(fields: Mapping[Any, Any]) -> Row:

@@ -10,6 +10,8 @@ import typer.testing
 import yaml
 
 from servingplan.cli import app
+from servingplan.profiles.measured import SHIPPED
+from servingplan.profiles.rows import ALLOWANCE, Row, impossible
 
 RESULTS = Path(__file__).parent / "results"
 REPLICA = ("--gpu", "H100-SXM-80GB", "--tp", "1")
@@ -153,15 +155,34 @@ def test_impossible_rows_are_refused_by_number_and_the_rest_is_imported(tmp_path
 
 
 def test_the_physical_limit_has_a_band():
-    from servingplan.profiles.rows import ALLOWANCE, Row, impossible
-
-    limit = 989e12 / (2 * 8_030_261_248 * 1280)  # dense bf16 peak of an H100 over operations of a request
+    table = 128256 * 4096
+    operations = 2 * (
+        (8_030_261_248 - 2 * table) * 1280 + table * 256
+    )  # of one request: layers, and head of the answer
+    limit = 989e12 / operations
     base = ROW | {"concurrency": None, "ttft_seconds": None, "tpot_seconds": None}
     row = Row.model_validate(base | {"requests_per_second": limit * (1 + 0.9 * ALLOWANCE)})
     assert impossible(row) is None
     assert impossible(row.model_copy(update={"requests_per_second": limit * (1 + 1.2 * ALLOWANCE)}))
     half_cached = {"requests_per_second": limit * 1.5, "prefix_cache_hit_share": 0.5}
     assert impossible(row.model_copy(update=half_cached)) is None
+
+
+def test_nothing_that_was_measured_is_called_impossible():
+    for item in SHIPPED.rows:
+        row = Row(
+            model=item.model,
+            gpu=item.gpu,
+            precision=item.precision,
+            tp=item.tensor_parallel,
+            input=item.input_tokens,
+            output=item.output_tokens,
+            concurrency=item.concurrency,
+            requests_per_second=item.requests_per_second,
+            ttft_seconds=item.ttft_seconds,
+            tpot_seconds=item.tpot_seconds,
+        )
+        assert impossible(row) is None, row
 
 
 def test_repeated_rows_count_once_and_must_agree(tmp_path):

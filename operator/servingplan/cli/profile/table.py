@@ -89,7 +89,6 @@ def table(
             fail(f"--price: {item.name}: has no price; give --price {item.name}=DOLLARS")
     cells = _cells(
         model,
-        card,
         cards,
         prices,
         classes or NINE_TYPES,
@@ -176,17 +175,15 @@ def _shapes(text: str | None, card: ModelCard, most: int) -> list[tuple[int, int
 
 def _cells(
     model: str,
-    card: ModelCard,
     gpus: list[GpuType],
     prices: dict[str, float],
     classes: list[str],
     shapes: list[tuple[int, int]],
     options: dict[str, Any],
 ) -> list[Cell]:
-    """One for each card, class and shape; ``card`` is only there to have been found."""
+    """One for each GPU, class and shape."""
     from servingplan.profiles.lookup import answer, parse_lookup
 
-    assert card.name
     cells: list[Cell] = []
     for gpu in gpus:
         for lengths in parse_classes(classes):
