@@ -57,7 +57,7 @@ def fleet_view(
             str(item.pipeline_parallel),
             str(item.replicas),
             f"{sum(item.planned.values()):.3g}",
-            f"{item.source}, within {item.error_band:.0%}",
+            item.rates_from,
         ]
         if ready is not None:
             row.append(f"{ready.get(item.deployment, 0)}/{item.replicas}")
@@ -83,6 +83,8 @@ def fleet_view(
     lines = [f"plan {fleet.hash}: {fleet.dollars_per_hour:.2f} $/h of {budget_dollars_per_hour:.2f} $/h"]
     if fleet.scale is not None:
         lines.append(f"serves {fleet.scale:.4g} times the mix")
+    if fleet.confidence is not None:
+        lines.append(f"planned on rates that true ones reach with probability {fleet.confidence:g}; bands hold 80 %")
     lines.append(f"{fleet.status} by {fleet.method}, gap {gap}, stopped: {fleet.stopped}")
     if fleet.binding:
         lines.append(f"held by: {', '.join(fleet.binding)}")

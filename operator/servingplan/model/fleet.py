@@ -77,14 +77,24 @@ class ReplicaSet(Part):
     priority: int
     """Of its model."""
     error_band: float
-    """Relative error of the rates."""
+    """How far the low end of the central 80 % of a rate lies below its median, as a fraction; the largest of all classes."""
+    error_above: float | None = Field(default=None, exclude_if=lambda above: above is None)
+    """The same of the high end; absent in records of versions that knew one figure for both."""
     source: str
-    """Where the rates come from: ``profiles.estimate.Source``; several are joined by ``+``."""
+    """Where the rates come from: one or more of measured, interpolated, kernels, fitted, datasheet, learned; joined by
+    ``+``."""
 
     @property
     def gpus(self) -> int:
         """GPUs of one copy."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def rates_from(self) -> str:
+        """Where the rates come from and how far the true ones may be, for people."""
+        if self.error_above is None:
+            return f"{self.source}, within {self.error_band:.0%}"
+        return f"{self.source}, -{self.error_band:.0%} +{self.error_above:.0%}"
 
     @property
     def legs(self) -> list[tuple[str, int]]:
@@ -145,6 +155,8 @@ class Fleet(Part):
     stopped: str = ""
     gap: float | None = None
     binding: tuple[str, ...] = ()
+    confidence: float | None = None
+    """Probability with which a true rate is at least the planned one."""
     pruned: dict[str, int] = {}
     """Shapes that were dropped before solving, by reason."""
 

@@ -10,7 +10,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.fleet import ClassService, Fleet, NodeGroup, PipelineStage, ReplicaSet
 from servingplan.planning.pools import CENT, Pool
-from servingplan.planning.question import Posed, class_key, safe_rate, utilization
+from servingplan.planning.question import Posed, class_key, utilization
 from servingplan.planning.shapes import ShapeFacts
 
 _DIGITS = 9
@@ -52,6 +52,7 @@ def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[
         stopped=answer.stopped,
         gap=None if answer.gap is None else round(answer.gap, _DIGITS),
         binding=answer.binding,
+        confidence=float(spec.planning.confidence),
         pruned=dict(posed.pruned),
     )
 
@@ -109,8 +110,8 @@ def _with_copies(item: ReplicaSet, copies: int) -> ReplicaSet:
 
 
 def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, float]) -> ReplicaSet:
-    bands = [item.error_band for item in facts.estimates.values()]
-    sources = sorted({item.source for item in facts.estimates.values()})
+    estimates = facts.estimates.values()
+    sources = sorted({item.source for item in estimates})
     return ReplicaSet(
         deployment=name,
         model=facts.model.name,
@@ -123,10 +124,13 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         settings=facts.written_settings,
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
-        capacity={key: round(safe_rate(item), _DIGITS) for key, item in sorted(facts.estimates.items())},
+        capacity={
+            key: round(item.planned_requests_per_second, _DIGITS) for key, item in sorted(facts.estimates.items())
+        },
         max_utilization=utilization(facts),
         priority=facts.model.priority,
-        error_band=max(bands),
+        error_band=round(max(1 - item.low / item.requests_per_second for item in estimates), _DIGITS),
+        error_above=round(max(item.high / item.requests_per_second - 1 for item in estimates), _DIGITS),
         source="+".join(sources),
     )
 

@@ -32,7 +32,6 @@ from servingplan.planning.shapes import (
 )
 from servingplan.planning.standing import standing_replicas
 from servingplan.profiles.catalogue import Catalogue
-from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.profiles.queueing import max_utilization
@@ -124,6 +123,7 @@ def pose(
             standing=standing,
             min_gain=float(spec.change.min_gain),
             pruning=pruning,
+            confidence=float(spec.planning.confidence),
             rows=rows,
         ):
             fits.update(class_key(model.name, name) for name in facts.estimates)
@@ -234,14 +234,6 @@ def _class(model: Model, item: RequestClass) -> q.RequestClass:
     )
 
 
-def safe_rate(found: Estimate) -> float:
-    """The rate to plan with, requests/s: the low end of the estimate's band.
-
-    Planning with the middle would prefer a shape that nobody has measured as soon as its formula is optimistic.
-    """
-    return found.planned_requests_per_second
-
-
 def _on_parts(facts: ShapeFacts, parts: Mapping[str, Part]) -> list[q.Shape]:
     """The shape on every part of its pool that has room for one replica; one that spans nodes needs whole nodes."""
     layout = facts.layout
@@ -264,7 +256,7 @@ def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
         name=name,
         model=facts.model.name,
         gpus=gpus,
-        requests_per_second={key: safe_rate(found) for key, found in keys.items()},
+        requests_per_second={key: found.planned_requests_per_second for key, found in keys.items()},
         quality_loss=dict.fromkeys(keys, loss) if loss else {},
         max_utilization=utilization(facts),
     )
@@ -336,7 +328,9 @@ def _unfit_lines(
                 # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
                 last = list(dict.fromkeys(refusal.message for refusal in why))[-1:]
                 text = (last[0] if last else "no pool has its GPUs") + _slo_advice(slo_of(model, item), why)
-                across = smallest_across_nodes(model, variants, pools, name=item.name)
+                across = smallest_across_nodes(
+                    model, variants, pools, name=item.name, confidence=float(spec.planning.confidence)
+                )
                 hint = "" if across is None else f"; {_across_advice(across, across_nodes=across_nodes)}"
                 lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}{hint}")
     return lines

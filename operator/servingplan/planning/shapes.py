@@ -181,11 +181,13 @@ def shapes_of(
     standing: Mapping[str, Sequence[Standing]],
     min_gain: float,
     pruning: Pruning,
+    confidence: float,
     rows: MeasuredRows = SHIPPED,
 ) -> Iterator[ShapeFacts]:
     """The shapes of one variant that may serve some class, if nodes are there: that step is the caller's.
 
-    ``standing``: replicas that run, by name of their layout.
+    ``standing``: replicas that run, by name of their layout. ``confidence``: with what probability a true rate is at
+    least the planned one.
 
     Raises:
         UnknownPrecisionError: the variant's precision is not known.
@@ -206,7 +208,7 @@ def shapes_of(
                 pruning.note(model, {item.name: refusal for item in model.effective_classes})
             continue
         found, refusals = tuned(
-            rate=partial(rated, model, variant, card, layout, rows=rows),
+            rate=partial(rated, model, variant, card, layout, confidence=confidence, rows=rows),
             wish=wish,
             gpus=gpus,
             standing=standing.get(layout.name, ()),
@@ -256,6 +258,8 @@ def rated(
     card: ModelCard,
     layout: Layout,
     settings: EngineSettings,
+    *,
+    confidence: float,
     rows: MeasuredRows = SHIPPED,
 ) -> Rated:
     """The rates of the classes that a layout can serve with these settings, and why it cannot serve the others."""
@@ -268,16 +272,24 @@ def rated(
     answers: Mapping[str, Estimate | Unfit]
     layers: tuple[int, ...] = ()
     if layout.inside_a_node:
-        answers = {item.name: _estimate_inside(variant, card, layout, settings, item, rows) for item in asked}
+        answers = {
+            item.name: _estimate_inside(variant, card, layout, settings, item, confidence, rows) for item in asked
+        }
     else:
-        answers, layers = _estimate_across(variant, card, layout, settings, asked)
+        answers, layers = _estimate_across(variant, card, layout, settings, asked, confidence)
     found = {name: item for name, item in answers.items() if isinstance(item, Estimate)}
     refused = {name: item for name, item in answers.items() if isinstance(item, Unfit)}
     return Rated(found, {**too_long, **refused}, layers)
 
 
 def _estimate_inside(
-    variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings, asked: Requests, rows: MeasuredRows
+    variant: Variant,
+    card: ModelCard,
+    layout: Layout,
+    settings: EngineSettings,
+    asked: Requests,
+    confidence: float,
+    rows: MeasuredRows,
 ) -> Estimate | Unfit:
     gpu = layout.legs[0].pool.gpu
     assert gpu is not None
@@ -292,12 +304,18 @@ def _estimate_inside(
         output_tokens=asked.output_tokens,
         ttft_seconds=asked.ttft_seconds,
         tpot_seconds=asked.tpot_seconds,
+        confidence=confidence,
         rows=rows,
     )
 
 
 def _estimate_across(
-    variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings, asked: tuple[Requests, ...]
+    variant: Variant,
+    card: ModelCard,
+    layout: Layout,
+    settings: EngineSettings,
+    asked: tuple[Requests, ...],
+    confidence: float,
 ) -> tuple[Mapping[str, Estimate | Unfit], tuple[int, ...]]:
     if not asked:
         return {}, ()
@@ -308,6 +326,7 @@ def _estimate_across(
         tensor_parallel=layout.tensor_parallel,
         settings=settings,
         classes=asked,
+        confidence=confidence,
     )
     return chain.by_class, chain.layers
 
@@ -329,7 +348,12 @@ def slo_of(model: Model, item: RequestClass) -> Slo:
 
 
 def smallest_across_nodes(
-    model: Model, variants: Iterable[tuple[Variant, ModelCard, Wish]], pools: Iterable[Pool], *, name: str
+    model: Model,
+    variants: Iterable[tuple[Variant, ModelCard, Wish]],
+    pools: Iterable[Pool],
+    *,
+    name: str,
+    confidence: float,
 ) -> Layout | None:
     """The layout over the fewest whole nodes of one pool that could serve a class, wherever its nodes are; for advice."""
     layouts = [layout for pool in pools if pool.gpu is not None for layout in over_nodes(pool)]
@@ -340,7 +364,7 @@ def smallest_across_nodes(
             width = wish.widths([leg.pool.gpu for leg in layout.legs if leg.pool.gpu is not None])[-1]
             settings = wish.settings(kv_cache_dtype=width, max_num_seqs=wish.sequences()[-1])
             if _memory_refusal(variant, card, layout, settings) is None:
-                found = rated(model, variant, card, layout, settings)
+                found = rated(model, variant, card, layout, settings, confidence=confidence)
                 if name in found.estimates:
                     return layout
     return None

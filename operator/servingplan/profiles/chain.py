@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from servingplan.model.engine import EngineSettings
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.estimate import DERIVED_BAND_WIDE, Estimate, banded, best_point
+from servingplan.profiles.bands import Basis, kind_of
+from servingplan.profiles.estimate import Estimate, banded, best_point
 from servingplan.profiles.fit import Unfit, shape_refusal
 from servingplan.profiles.layers import split_layers
 from servingplan.profiles.measured import correction
@@ -165,8 +166,8 @@ def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, conf
         return best
     return banded(
         best,
-        DERIVED_BAND_WIDE,
         source="datasheet",
+        basis=Basis("datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
         evidence=(
             f"roofline of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
             f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",

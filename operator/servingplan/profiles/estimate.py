@@ -7,7 +7,6 @@ There is no queueing in it: ``queueing.max_utilization`` pays for that, once.
 
 import math
 from functools import lru_cache
-from statistics import NormalDist
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
+from servingplan.profiles.bands import Basis, band, kind_of
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.measured import SHIPPED, Correction, Coverage, MeasuredRows, correction
 from servingplan.profiles.roofline import Point, efficiency_of, roofline
@@ -22,14 +22,6 @@ from servingplan.profiles.roofline import Point, efficiency_of, roofline
 MAX_BATCH = 1024
 """Running requests of one replica at most where nothing else is said; vLLM's own default on large cards. The planned
 ``batch`` is what the engine must be started with (``--max-num-seqs``)."""
-
-MEASURED_BAND = 0.08
-"""Nine in ten cells that two versions of one engine measured agree this closely."""
-INTERPOLATED_BAND = 0.21
-DERIVED_BAND = 0.30
-DERIVED_BAND_WIDE = 0.50
-"""Bands are meant to hold nine in ten true rates; ``docs/profiles.md`` has the errors behind them. The derived ones are
-those of the rule for cards without measurements; the wide one is for more than two GPUs and mixtures of experts."""
 
 _ROUNDING = 1 + 1e-9
 """An SLO that equals a measured time is met by it, whatever the last bits say."""
@@ -58,9 +50,15 @@ class Estimate(BaseModel):
     rather too low, see ``docs/profiles.md``."""
     tpot_seconds: float
     """Mean time per further token."""
+    ttft_band: tuple[float, float]
+    """The true mean TTFT over ``ttft_seconds`` lies between these with probability 0.8."""
+    tpot_band: tuple[float, float]
+    """The same of the time per further token."""
     slot_seconds: float
     """Mean time that a request holds its slot: the service time that ``queueing.max_utilization`` asks for."""
     source: Source
+    basis: Basis
+    """What the band was chosen by."""
     evidence: tuple[str, ...]
     """Data sets and versions, or formula and constants, that the rate rests on."""
 
@@ -141,13 +139,12 @@ def estimate(
         memory_fraction=settings.gpu_memory_utilization,
         kv_bytes_per_element=settings.kv_bytes_per_element,
     )
-    gpus = tensor_parallel * pipeline_parallel
     refusal = memory_refusal(
         weight_bytes=base.weight_bytes,
         kv_bytes_per_token=base.kv_bytes_per_token,
         kv_room_bytes=base.kv_room_bytes,
         context_tokens=settings.max_model_len,
-        gpus=f"{gpus} x {gpu.name}",
+        gpus=f"{tensor_parallel * pipeline_parallel} x {gpu.name}",
     )
     if refusal is not None:
         return refusal
@@ -164,28 +161,37 @@ def estimate(
     best = best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
     if isinstance(best, Unfit):
         return best
-    plain = model.active_parameters is None and pipeline_parallel == 1
-    source, band, evidence = _provenance(corrected, best.batch, gpu=gpu, precision=precision, gpus=gpus, plain=plain)
-    return banded(best, band, source=source, evidence=evidence, confidence=confidence)
+    source, basis, evidence = _provenance(
+        corrected,
+        best.batch,
+        gpu=gpu,
+        precision=precision,
+        model=model,
+        engine=settings.engine,
+        stages=pipeline_parallel,
+    )
+    return banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
 
 
-def banded(best: Point, band: float, *, source: Source, evidence: tuple[str, ...], confidence: float) -> Estimate:
-    """A point as an estimate whose band reaches so far, as a fraction, to both sides of its rate.
+def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float) -> Estimate:
+    """A point as an estimate, with the bands that were calibrated for what it rests on (``bands``).
 
-    The planned rate is the low end at a confidence of 0.9 and moves with the normal quantile from there.
+    A band whose 80 % lie on one side of the point reaches to the point.
     """
-    normal = NormalDist()
-    below = band * normal.inv_cdf(confidence) / normal.inv_cdf(0.9)
+    rate, ttft, tpot = (band(quantity, basis) for quantity in ("rate", "ttft", "tpot"))
     return Estimate(
         requests_per_second=best.requests_per_second,
-        low=best.requests_per_second * (1 - band),
-        high=best.requests_per_second * (1 + band),
-        planned_requests_per_second=best.requests_per_second * max(0.05, 1 - below),
+        low=best.requests_per_second * min(1.0, rate.low),
+        high=best.requests_per_second * max(1.0, rate.high),
+        planned_requests_per_second=best.requests_per_second * rate.ratio(1 - confidence),
         batch=math.ceil(best.batch),
         ttft_seconds=best.ttft_seconds,
         tpot_seconds=best.tpot_seconds,
+        ttft_band=(min(1.0, ttft.low), max(1.0, ttft.high)),
+        tpot_band=(min(1.0, tpot.low), max(1.0, tpot.high)),
         slot_seconds=best.batch / best.requests_per_second,
         source=source,
+        basis=basis,
         evidence=evidence,
     )
 
@@ -294,25 +300,25 @@ def _candidates(corrected: Correction, room: int) -> list[float]:
 
 
 def _provenance(
-    corrected: Correction, batch: float, *, gpu: GpuType, precision: str, gpus: int, plain: bool
-) -> tuple[Source, float, tuple[str, ...]]:
-    derived_band = DERIVED_BAND if gpus <= 2 and plain else DERIVED_BAND_WIDE
+    corrected: Correction, batch: float, *, gpu: GpuType, precision: str, model: ModelCard, engine: str, stages: int
+) -> tuple[Source, Basis, tuple[str, ...]]:
+    kind = kind_of(model)
     eta = efficiency_of(gpu, precision)
     constants = (
         f"roofline with {'fitted' if eta.fitted else 'assumed'} MFU {eta.mfu:g}, MBU {eta.mbu:g}, "
         f"link {eta.link:g}, {eta.step_overhead_seconds * 1e3:g} ms a step"
     )
+    formulas: Source = "fitted" if eta.fitted else "datasheet"
     if not corrected.nodes:
-        return "fitted" if eta.fitted else "datasheet", derived_band, (constants,)
-    dataset = corrected.nearest(batch).dataset
+        reach: Literal["inside", "pipeline"] = "inside" if stages == 1 else "pipeline"
+        return formulas, Basis(formulas, kind=kind, reach=reach), (constants,)
+    node = corrected.nearest(batch)
+    on: Literal["same", "other"] = "same" if node.engine == engine else "other"
     match corrected.coverage(batch):
         case Coverage.MEASURED:
-            return "measured", MEASURED_BAND, (dataset,)
+            return "measured", Basis("measured", on, kind), (node.dataset,)
         case Coverage.INTERPOLATED:
-            return "interpolated", INTERPOLATED_BAND, (f"between measurements, nearest: {dataset}",)
+            return "interpolated", Basis("interpolated", on, kind), (f"between measurements, nearest: {node.dataset}",)
         case Coverage.BEYOND:
-            return (
-                "fitted" if eta.fitted else "datasheet",
-                derived_band,
-                (constants, f"corrected by the nearest measurement: {dataset}"),
-            )
+            evidence = constants, f"corrected by the nearest measurement: {node.dataset}"
+            return formulas, Basis(formulas, on, kind, "beyond"), evidence

@@ -66,6 +66,7 @@ class Node(NamedTuple):
     ln_batch: float
     slot_stretch: float
     ttft_stretch: float | None
+    engine: str
     dataset: str
 
 
@@ -269,6 +270,7 @@ def _node_of(row: MeasuredRow, key: _Key) -> Node:
         batch,
         slot_stretch=predicted.requests_per_second / row.requests_per_second,
         ttft_stretch=None if row.ttft_seconds is None else row.ttft_seconds / predicted.ttft_seconds,
+        engine=row.settings.engine,
         dataset=row.dataset,
     )
 
@@ -280,10 +282,11 @@ def _node(
     *,
     slot_stretch: float,
     ttft_stretch: float | None,
+    engine: str,
     dataset: str,
 ) -> Node:
     logs = math.log(input_tokens), math.log(output_tokens), math.log(batch)
-    return Node(input_tokens, output_tokens, batch, *logs, slot_stretch, ttft_stretch, dataset)
+    return Node(input_tokens, output_tokens, batch, *logs, slot_stretch, ttft_stretch, engine, dataset)
 
 
 def _replica(key: _Key, settings: EngineSettings) -> Roofline:

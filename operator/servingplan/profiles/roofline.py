@@ -50,7 +50,7 @@ at low concurrency do: 4 ms and MBU of at most 0.85 bring their mean error on H1
 _FITTED: dict[tuple[str, str], tuple[float, float, float]] = {
     # (GPU, compute family): MFU, MBU, link efficiency. Source: fit to the saturated rates of the TensorRT-LLM
     # performance overview, versions 0.15 and 0.17 (Llama-3.1 8B and 70B, Mistral 7B); one link factor a card.
-    # `benchmarks/profile_error.py` prints the error that is left, by card.
+    # `servingplan profile check` prints the error that is left, by card.
     ("A100-PCIE-80GB", "bf16"): (0.65, 0.69, 0.30),
     ("A100-SXM4-80GB", "bf16"): (0.76, 0.84, 0.26),
     ("H100-SXM-80GB", "bf16"): (0.65, 0.85, 0.36),

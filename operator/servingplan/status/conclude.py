@@ -133,7 +133,7 @@ def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
             replicas=item.replicas,
             ready=decision.ready.get(item.deployment, 0),
             requests_per_second=f"{sum(item.planned.values()):.4g}",
-            profile=f"{item.source}, within {item.error_band:.0%}",
+            profile=item.rates_from,
         )
         for item in fleet.replica_sets
     ]

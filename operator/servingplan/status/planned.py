@@ -38,7 +38,7 @@ def profiles_available(decision: Decision) -> Row:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     weakest = max(shown.replica_sets, key=lambda item: (item.error_band, item.deployment))
     derived = sorted(item.deployment for item in shown.replica_sets if not _WATCHED.issuperset(item.source.split("+")))
-    text = f"rates are within {weakest.error_band:.0%} or better"
+    text = f"nine in ten true rates are at most {weakest.error_band:.0%} below the middle of their band, or less"
     if derived:
         text += f"; those of {', '.join(derived)} are computed, not measured: measure them before relying on them"
     told = [item for item in decision.findings if item.condition == kind]

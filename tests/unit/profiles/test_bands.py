@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import pytest
 
-from servingplan.profiles.bands import LEAST_GROUPS, PROBABILITIES, Band, Basis, calibrated, wider_classes
+from servingplan.profiles.bands import LEAST_GROUPS, PROBABILITIES, Band, Basis, band, calibrated, wider_classes
 
 NORMAL = Band(tuple(0.1 * NormalDist().inv_cdf(p) for p in PROBABILITIES))
 
@@ -38,8 +38,22 @@ def test_wider_classes_drop_reach_then_kind_then_engine_then_source():
     ]
 
 
-def test_too_few_groups_have_no_quantiles_of_their_own():
-    assert calibrated({group: [0.0, 0.1] for group in range(LEAST_GROUPS - 1)}) is None
+def test_every_class_has_a_band_and_the_widest_is_the_last_resort():
+    unheard_of = band("rate", Basis("guessed"))
+    assert unheard_of.basis == "all"
+    for quantity in ("rate", "ttft", "tpot"):
+        for source in ("measured", "interpolated", "kernels", "fitted", "datasheet", "learned"):
+            found = band(quantity, Basis(source, "other", "mixture", "beyond"))
+            assert list(found.logs) == sorted(found.logs)
+            assert found.groups >= LEAST_GROUPS or found.basis == "all"
+
+
+def test_pipelines_have_a_band_wider_than_any_that_was_measured():
+    for quantity in ("rate", "ttft", "tpot"):
+        piped, widest = (band(quantity, Basis("fitted", reach=reach)) for reach in ("pipeline", "inside"))
+        assert piped.low < widest.low
+        assert piped.high > widest.high
+        assert "not measured" in piped.basis
 
 
 def test_quantiles_leave_room_for_the_group_to_come():
@@ -59,7 +73,8 @@ def test_a_group_of_many_rows_counts_as_one():
     assert calibrated(many) == calibrated(few)
 
 
-@pytest.mark.parametrize("groups", [9, 19])
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [LEAST_GROUPS, 30])
 def test_a_new_group_is_covered_as_often_as_promised(groups):
     draw = random.Random(groups)
 
@@ -81,6 +96,6 @@ def test_a_new_group_is_covered_as_often_as_promised(groups):
 
 
 def test_quantiles_never_cross():
-    lopsided = {group: [0.0] * 3 + [float(group == 3)] for group in range(9)}
+    lopsided = {group: [0.0] * 3 + [float(group == 3)] for group in range(LEAST_GROUPS)}
     found = calibrated(lopsided)
     assert list(found) == sorted(found)

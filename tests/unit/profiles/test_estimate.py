@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from servingplan.model.engine import EngineSettings
 from servingplan.model.llm import UnknownPrecisionError
 from servingplan.profiles import catalogue
+from servingplan.profiles.bands import Basis, band
 from servingplan.profiles.estimate import (
-    DERIVED_BAND,
-    DERIVED_BAND_WIDE,
     MAX_BATCH,
     Estimate,
     Unfit,
@@ -165,13 +164,27 @@ def test_input_that_makes_no_sense_is_an_error():
         ask(confidence=1)
 
 
-def test_unmeasured_replicas_say_so_with_the_band_of_their_size():
-    one = fits(model="Qwen3-8B", gpu="A10G", tp=1, engine={"max_model_len": 1024})
-    four = fits(model="Qwen2.5-32B", gpu="L4", tp=8)
-    assert (one.source, one.error_band) == ("datasheet", pytest.approx(DERIVED_BAND))
-    assert (four.source, four.error_band) == ("datasheet", pytest.approx(DERIVED_BAND_WIDE))
-    assert "assumed MFU 0.5, MBU 0.7" in one.evidence[0]
+def test_unmeasured_replicas_say_so_and_have_the_band_of_their_kind():
+    dense, mixture = (
+        fits(model="Qwen3-8B", gpu="A10G", tp=1, engine={"max_model_len": 1024}),
+        fits(model="Mixtral-8x7B", gpu="L4", tp=8),
+    )
+    for got, kind in ((dense, "dense"), (mixture, "mixture")):
+        assert (got.source, got.basis) == ("datasheet", Basis("datasheet", kind=kind))
+        calibrated = band("rate", got.basis)
+        assert got.low == pytest.approx(got.requests_per_second * min(1, calibrated.low))
+        assert got.high == pytest.approx(got.requests_per_second * max(1, calibrated.high))
+    assert "assumed MFU 0.5, MBU 0.7" in dense.evidence[0]
     assert "fitted MFU 0.65" in fits(model="Qwen3-8B", tp=1).evidence[0]
+
+
+def test_more_confidence_plans_on_less():
+    planned = [fits(confidence=confidence).planned_requests_per_second for confidence in (0.5, 0.7, 0.9, 0.95, 0.99)]
+    assert planned == sorted(planned, reverse=True)
+    assert len(set(planned)) == len(planned)
+    assert fits(confidence=0.9).planned_requests_per_second == pytest.approx(
+        fits().requests_per_second * band("rate", fits().basis).low
+    )
 
 
 def test_lengths_beyond_the_measured_ones_are_computed():

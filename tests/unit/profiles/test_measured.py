@@ -4,17 +4,20 @@ import math
 
 import pytest
 
-from benchmarks import profile_error
 from servingplan.model.engine import EngineSettings
 from servingplan.profiles import catalogue, measured
-from servingplan.profiles.estimate import DERIVED_BAND, DERIVED_BAND_WIDE, INTERPOLATED_BAND
 from servingplan.profiles.measured import Coverage, correction
 from servingplan.profiles.roofline import Point
 
 
-@pytest.fixture(scope="module")
-def tables():
-    return profile_error.tables()
+def saturated(nodes):
+    """The saturated rates among measurements."""
+    return tuple(node for node in nodes if node.ttft_stretch is None)
+
+
+def by_concurrency(nodes):
+    """The (TTFT, TPOT) points among measurements."""
+    return tuple(node for node in nodes if node.ttft_stretch is not None)
 
 
 def llama_70b(gpu="H100-SXM-80GB", precision="fp8", tp=4, pp=1, **changed):
@@ -29,8 +32,8 @@ def llama_70b(gpu="H100-SXM-80GB", precision="fp8", tp=4, pp=1, **changed):
 
 def test_both_data_sets_of_a_replica_are_found():
     nodes = llama_70b()
-    assert len(profile_error.saturated(nodes)) == 9
-    assert len(profile_error.by_concurrency(nodes)) == 15
+    assert len(saturated(nodes)) == 9
+    assert len(by_concurrency(nodes)) == 15
 
 
 def test_no_measurement_of_another_size_precision_card_or_shape_is_used():
@@ -56,7 +59,7 @@ def test_fp16_and_bf16_share_measurements():
 
 
 def test_the_newest_version_of_a_cell_stands():
-    assert {node.dataset[-6:] for node in profile_error.saturated(llama_70b())} == {"0.17.0"}
+    assert {node.dataset[-6:] for node in saturated(llama_70b())} == {"0.17.0"}
 
 
 def test_a_correction_is_exact_at_a_measurement_and_bounded_elsewhere():
@@ -78,7 +81,7 @@ def test_coverage_tells_between_from_beyond():
     assert correction(nodes, input_tokens=1500, output_tokens=700).coverage(32) is Coverage.INTERPOLATED
     assert correction(nodes, input_tokens=1500, output_tokens=20).coverage(32) is Coverage.BEYOND
     assert correction(nodes, input_tokens=25_000, output_tokens=2000).coverage(32) is Coverage.BEYOND
-    saturated_only = profile_error.saturated(nodes)
+    saturated_only = saturated(nodes)
     assert correction(saturated_only, input_tokens=1000, output_tokens=1000).coverage(2) is Coverage.BEYOND
 
 
@@ -91,32 +94,6 @@ def test_no_correction_without_measurements():
 def test_every_latency_point_fits_in_memory():
     for key, nodes in measured.SHIPPED.nodes.items():
         replica = measured._replica(key, EngineSettings(gpu_memory_utilization=0.95))
-        for node in profile_error.by_concurrency(nodes):
+        for node in by_concurrency(nodes):
             assert node.batch <= replica.batch_room(node.input_tokens + node.output_tokens)
             assert math.isfinite(node.slot_stretch)
-
-
-def test_held_out_lengths_stay_within_the_interpolation_band(tables):
-    held = tables["Corrected, one pair of lengths held out (inside the measured range)"]
-    for row in ("saturated rates", "rate by concurrency"):
-        assert held[row].mean < 0.10, row
-        assert held[row].p90 <= INTERPOLATED_BAND, row
-
-
-def test_held_out_concurrency_stays_within_the_interpolation_band(tables):
-    held = tables["Corrected, one concurrency held out"]
-    assert held["rate"].mean < 0.05
-    assert held["rate"].p90 <= INTERPOLATED_BAND
-    assert held["TTFT"].p90 <= 0.30
-
-
-def test_saturated_rates_alone_predict_lower_batches_within_the_derived_band(tables):
-    assert tables["Corrected by saturated rates only"]["rate by concurrency"].p90 <= DERIVED_BAND
-
-
-def test_the_roofline_alone_stays_within_the_derived_bands_for_dense_models(tables):
-    rows = tables["Roofline alone, saturated rates"]
-    assert all(
-        rows[f"TP {size}, dense"].p90 <= (DERIVED_BAND if size <= 2 else DERIVED_BAND_WIDE) for size in (1, 2, 4, 8)
-    )
-    assert all(errors.mean < 0.15 for row, errors in rows.items() if row.endswith(" dense"))

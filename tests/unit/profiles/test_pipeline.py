@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from servingplan.model.engine import EngineSettings
 from servingplan.profiles import catalogue
+from servingplan.profiles.bands import Basis
 from servingplan.profiles.chain import Requests, estimate_chain
 from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
@@ -138,7 +139,7 @@ def test_the_largest_model_fits_two_nodes_of_eight_and_not_one():
     two = chain("Llama-3.1-405B", (stage(gpu, 0), stage(gpu, 1)), 8, classes=(CHAT, LONG), context=4096)
     assert two.layers == (62, 64)  # the first stage also sends
     assert {answer.source for answer in two.by_class.values()} == {"datasheet"}
-    assert {round(answer.error_band, 9) for answer in two.by_class.values()} == {0.5}
+    assert {answer.basis for answer in two.by_class.values()} == {Basis("datasheet", reach="pipeline")}
 
 
 def test_limits_are_met_or_refused():

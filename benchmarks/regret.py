@@ -1,0 +1,386 @@
+"""What it costs not to know the rates: plans made with predictions against plans made with measurements.
+
+    python -m benchmarks.regret [--questions 50] [--seed 1] [--markdown]
+
+A question is drawn from the measured rates that the profiles ship: one or two models, two to four cards, two or three
+pairs of lengths that were measured on several of them, prices and node sizes as `PRICES` has them, a budget. It is solved
+twice with everything else equal, once with the measured rates and once with what `estimate` plans on, and the second plan,
+with its own routing, is put under the measured rates. What is told of it: its cost over that of the first plan, and the
+share of the requests that it serves at the utilisation that was promised. A plan that serves less is not credited for
+being cheaper: costs are compared as they are, and both figures are to be read together.
+
+Two states of knowledge. ``measured``: every configuration is known, but not this cell; in another version of the engine
+where there is one, else at other lengths. ``nothing``: the groups (card, model, precision, tensor-parallel size) are hidden.
+
+The second table asks `estimate` for a batch that keeps a limit on the mean time to the first token, and looks up what was
+measured at that batch: broken is a limit that the measured time exceeds by more than a tenth.
+"""
+
+import argparse
+import math
+import random
+import statistics
+from collections import defaultdict
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from servingplan.model.question import Pool, Question, RequestClass, Shape
+from servingplan.profiles.bands import band
+from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.check import Group, group_of, predict
+from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
+from servingplan.profiles.split import part_of
+from servingplan.solve import solve
+
+PRICES = {
+    # $ per GPU hour as found on that date, GPUs of a node. Second-hand facts, not offers:
+    # on demand of RunPod, Hyperstack, Nebius, CoreWeave, AWS, 2026-09-25 to 2026-10-06; of RunPod in the SkyPilot
+    # catalogue v8; of the Melange evaluation, 2024-02; the marketplace's lower quartile in HexGen-3, 2025-11.
+    "A100-PCIE-80GB": ((1.39,), 8),
+    "A100-SXM4-80GB": ((0.68, 3.67), 8),
+    "H100-SXM-80GB": ((1.56, 2.69, 3.20, 3.49, 4.50, 6.155, 6.234, 6.88), 8),
+    "H200-SXM-141GB": ((4.59, 5.40, 7.912), 8),
+    "L40S": ((0.44,), 8),
+    "B200-180GB": ((6.79, 14.242), 8),
+}
+"""Where several prices are known, a question draws one."""
+
+UTILIZATION = 0.95
+"""As `planning.question.HIGHEST_UTILIZATION`."""
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+KNOWLEDGE = ("measured", "nothing")
+TTFT_LIMITS = (0.2, 0.5, 1.0)
+_TOO_LATE = 1.1
+
+
+class Cell(NamedTuple):
+    """What one class of a question asks of every card: these lengths, and so many running requests."""
+
+    input_tokens: int
+    output_tokens: int
+    concurrency: float | None
+    """None: as many as the memory holds."""
+
+
+class Outcome(NamedTuple):
+    """One plan made with predictions."""
+
+    cost_ratio: float
+    served: float
+
+
+def cell_of(row: MeasuredRow) -> Cell:
+    """The cell that a measurement fills."""
+    return Cell(row.input_tokens, row.output_tokens, row.concurrency)
+
+
+@cache
+def by_group() -> dict[Group, dict[Cell, MeasuredRow]]:
+    """Measured rates; of several versions of an engine the first in rank."""
+    found: dict[Group, dict[Cell, MeasuredRow]] = defaultdict(dict)
+    for row in SHIPPED.rows:
+        if row.gpu in PRICES and row.pipeline_parallel == 1:
+            found[group_of(row)].setdefault(cell_of(row), row)
+    return found
+
+
+@cache
+def predicted(group: Group, cell: Cell, knowledge: str) -> Estimate | None:
+    """What `estimate` says of a cell under this knowledge."""
+    truth = by_group()[group][cell]
+    of_group = [row for row in SHIPPED.rows if group_of(row) == group]
+    version = truth.settings.engine, truth.settings.version
+    others = [row for row in of_group if (row.settings.engine, row.settings.version) != version]
+    if knowledge == "nothing":
+        left = []
+    elif any(cell_of(row) == cell for row in others):
+        left = others
+    else:
+        left = [row for row in of_group if cell_of(row)[:2] != cell[:2]]
+    return predict(truth, model=find_model(group[1]), gpu=find_gpu(group[0]), rows=MeasuredRows(lambda: left))
+
+
+def planned_rate(group: Group, cell: Cell, knowledge: str, confidence: float) -> float | None:
+    """The rate that a plan counts on, requests/s; None where the replica is refused."""
+    found = predicted(group, cell, knowledge)
+    if found is None:
+        return None
+    return found.requests_per_second * band("rate", found.basis).ratio(1 - confidence)
+
+
+class Drawn(NamedTuple):
+    """A question without its rates."""
+
+    pools: tuple[Pool, ...]
+    classes: tuple[RequestClass, ...]
+    cells: dict[str, Cell]
+    groups: dict[str, Group]
+    """By shape."""
+    budget: float
+
+    def question(self, rate) -> Question:
+        """With rates: ``rate(group, cell)`` in requests/s, or None."""
+        shapes = []
+        for name, group in self.groups.items():
+            rates = {
+                item.name: found
+                for item in self.classes
+                if item.model == group[1]
+                and self.cells[item.name] in by_group()[group]
+                and (found := rate(group, self.cells[item.name]))
+            }
+            if rates:
+                shapes.append(
+                    Shape(
+                        name=name,
+                        model=group[1],
+                        gpus={group[0]: group[3]},
+                        requests_per_second=rates,
+                        max_utilization=UTILIZATION,
+                    )
+                )
+        return Question(
+            objective="MinimizeCost",
+            budget_dollars_per_hour=self.budget,
+            pools=self.pools,
+            classes=self.classes,
+            shapes=tuple(shapes),
+        )
+
+
+def measured_rate(group: Group, cell: Cell) -> float:
+    """The truth, requests/s."""
+    return by_group()[group][cell].requests_per_second
+
+
+def draw(r: random.Random) -> Drawn | None:
+    """One question; None where what was drawn has too little in common."""
+    table = by_group()
+    cards = r.sample(sorted(PRICES), r.randint(2, 4))
+    models = sorted({group[1] for group in table if group[0] in cards})
+    chosen = r.sample(models, min(len(models), r.choice((1, 1, 2))))
+    classes, cells, groups = [], {}, {}
+    for model in chosen:
+        mine = sorted(group for group in table if group[1] == model and group[0] in cards)
+        if len({group[0] for group in mine}) < 2:
+            return None
+        counts = defaultdict(set)
+        for group in mine:
+            for cell in table[group]:
+                counts[cell].add(group[0])
+        shared = defaultdict(list)
+        for cell, on in counts.items():
+            if len(on) >= 2:
+                shared[cell.concurrency].append(cell)
+        if not shared:
+            return None
+        kind = r.choice(sorted(shared, key=repr))
+        for number, cell in enumerate(r.sample(sorted(shared[kind]), min(len(shared[kind]), r.randint(2, 3)))):
+            name = f"{model}/{number}"
+            cells[name] = cell
+            # Enough for 4 to 40 GPUs of the fastest kind.
+            fastest = max(measured_rate(group, cell) / group[3] for group in mine if cell in table[group])
+            rate = round(fastest * r.uniform(4, 40), 4)
+            classes.append(RequestClass(name=name, model=model, requests_per_second=rate))
+        groups |= {f"{group[1]} {group[2]} {group[3]} x {group[0]}": group for group in mine}
+    pools = tuple(
+        Pool(
+            name=card,
+            gpus_per_node=PRICES[card][1],
+            dollars_per_node_hour=round(r.choice(PRICES[card][0]) * PRICES[card][1], 4),
+            max_nodes=r.choice((6, 20, 60)),
+        )
+        for card in cards
+    )
+    return Drawn(pools, tuple(classes), cells, groups, budget=1e6)
+
+
+def questions(count: int, seed: int) -> list[tuple[Drawn, float]]:
+    """Questions that measured rates serve in full, with what that costs; their budgets leave half to twice as much more."""
+    r = random.Random(seed)
+    found = []
+    while len(found) < count:
+        drawn = draw(r)
+        if drawn is None:
+            continue
+        answer = answered(drawn.question(measured_rate))
+        if answer.dollars_per_hour and not _unserved(answer):
+            budget = answer.dollars_per_hour * r.uniform(1.5, 3.0)
+            found.append((drawn._replace(budget=budget), answer.dollars_per_hour))
+    return found
+
+
+def answered(question: Question):
+    """The plan, to a tenth of a per cent or the best within a work limit."""
+    return solve(question, method="anytime", relative_gap=1e-3, node_limit=2000, why_infeasible=False)
+
+
+def _unserved(answer) -> bool:
+    return math.fsum(answer.unserved.values()) > 1e-6
+
+
+def outcome(drawn: Drawn, dollars: float, knowledge: str, confidence: float) -> Outcome:
+    """The plan made with predictions, under the measured rates."""
+    question = drawn.question(lambda group, cell: planned_rate(group, cell, knowledge, confidence))
+    answer = answered(question)
+    asked = math.fsum(item.requests_per_second for item in drawn.classes)
+    if answer.dollars_per_hour is None:
+        return Outcome(math.nan, 0.0)
+    busy = defaultdict(float)
+    for name, by_shape in answer.rates.items():
+        for shape, rate in by_shape.items():
+            busy[shape] += rate / measured_rate(drawn.groups[shape], drawn.cells[name])
+    served = math.fsum(
+        rate * min(1.0, UTILIZATION * answer.replicas[shape] / busy[shape])
+        for by_shape in answer.rates.values()
+        for shape, rate in by_shape.items()
+        if rate > 0
+    )
+    return Outcome(answer.dollars_per_hour / dollars, served / asked)
+
+
+class Row(NamedTuple):
+    """A line of the table: what plans cost over those with measured rates, and what they serve."""
+
+    knowledge: str
+    confidence: float
+    mean_cost: float
+    worst_cost: float
+    mean_served: float
+    least_served: float
+    served_99: float
+    """Share of the questions of which 99 % are served."""
+
+
+def regret(asked: list[tuple[Drawn, float]], confidences=CONFIDENCES) -> list[Row]:
+    """Every state of knowledge at every confidence."""
+    rows = []
+    for knowledge in KNOWLEDGE:
+        for confidence in confidences:
+            found = [outcome(drawn, dollars, knowledge, confidence) for drawn, dollars in asked]
+            costs = [item.cost_ratio for item in found if not math.isnan(item.cost_ratio)]
+            served = [item.served for item in found]
+            rows.append(
+                Row(
+                    knowledge,
+                    confidence,
+                    statistics.fmean(costs) - 1,
+                    max(costs) - 1,
+                    statistics.fmean(served),
+                    min(served),
+                    sum(share >= 0.99 for share in served) / len(served),
+                )
+            )
+    return rows
+
+
+class Broken(NamedTuple):
+    """A line of the second table."""
+
+    knowledge: str
+    confidence: float
+    limit_seconds: float
+    part: str
+    planned: int
+    broken: int
+    refused: int
+    """Curves that keep the limit at their smallest batch, but are refused."""
+
+
+def broken_limits(confidences=(0.9,)) -> list[Broken]:
+    """Limits on the mean TTFT that the batch of a plan breaks, over all curves of at least four batches."""
+    curves = defaultdict(list)
+    for row in SHIPPED.rows:
+        if row.concurrency is not None and row.ttft_seconds is not None:
+            curves[group_of(row), row.settings.engine, row.input_tokens, row.output_tokens].append(row)
+    rows = []
+    for knowledge in KNOWLEDGE:
+        for confidence in confidences:
+            for limit in TTFT_LIMITS:
+                for part in ("fit", "judge"):
+                    counts = [0, 0, 0]
+                    for (group, *_), curve in sorted(curves.items(), key=lambda item: repr(item[0])):
+                        gpu, model, precision, size = group
+                        if len(curve) < 4 or part != part_of(
+                            gpu=gpu, model=model, precision=precision, tensor_parallel=size
+                        ):
+                            continue
+                        verdict = _kept(curve, limit, knowledge, confidence)
+                        if verdict is not None:
+                            counts[verdict] += 1
+                    rows.append(Broken(knowledge, confidence, limit, part, counts[0] + counts[1], counts[1], counts[2]))
+    return rows
+
+
+def _kept(curve: list[MeasuredRow], limit: float, knowledge: str, confidence: float) -> int | None:
+    """0 the limit is kept, 1 it is broken, 2 it could be kept but is refused; None where nothing can be said."""
+    first = curve[0]
+    lengths = first.input_tokens, first.output_tokens
+    left = [
+        row
+        for row in SHIPPED.rows
+        if group_of(row) == group_of(first) and (row.input_tokens, row.output_tokens) != lengths
+    ]
+    seen = MeasuredRows(lambda: left if knowledge == "measured" else [])
+    if knowledge == "measured" and not left:
+        return None
+    settings = first.settings.model_copy(update={"max_model_len": max(8192, sum(lengths)), "max_num_seqs": 1024})
+    found = estimate(
+        model=find_model(first.model),
+        precision=first.precision,
+        gpu=find_gpu(first.gpu),
+        tensor_parallel=first.tensor_parallel,
+        pipeline_parallel=1,
+        settings=settings,
+        input_tokens=lengths[0],
+        output_tokens=lengths[1],
+        ttft_seconds=limit,
+        tpot_seconds=None,
+        confidence=confidence,
+        rows=seen,
+    )
+    points = sorted((row.concurrency, row.ttft_seconds) for row in curve)
+    if not isinstance(found, Estimate):
+        return 2 if points[0][1] <= limit else None
+    return int(_at(points, found.batch) > _TOO_LATE * limit)
+
+
+def _at(points: list[tuple[float, float]], batch: float) -> float:
+    """Measured TTFT at a batch: linear between measured ones in the logarithm of the batch, held beyond them."""
+    if batch <= points[0][0]:
+        return points[0][1]
+    for (left, low), (right, high) in pairwise(points):
+        if batch <= right:
+            return low + (high - low) * math.log(batch / left) / math.log(right / left)
+    return points[-1][1]
+
+
+def main():
+    """Print both tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.regret", description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    asked = questions(arguments.questions, arguments.seed)
+    print(f"| {len(asked)} questions: known | confidence | mean cost | worst | mean served | least | 99 % served in |")
+    print("|---|---|---|---|---|---|---|")
+    for row in regret(asked):
+        print(
+            f"| {row.knowledge} | {row.confidence:g} | {row.mean_cost:+.1%} | {row.worst_cost:+.1%} "
+            f"| {row.mean_served:.1%} | {row.least_served:.1%} | {row.served_99:.0%} |"
+        )
+    print()
+    print("| TTFT limits: known | confidence | limit, s | part | planned | broken | refused though possible |")
+    print("|---|---|---|---|---|---|---|")
+    for row in broken_limits((0.5, 0.8, 0.9)):
+        share = row.broken / row.planned if row.planned else 0.0
+        print(
+            f"| {row.knowledge} | {row.confidence:g} | {row.limit_seconds:g} | {row.part} | {row.planned} "
+            f"| {row.broken} ({share:.0%}) | {row.refused} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""How wrong predictions are: measurements predicted by an estimator that may not look at them.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The judge of ``estimate``, used by
+``servingplan profile check``, by the calibration of the bands and by the tests.
+
+What an estimator has seen decides how well it predicts, so every measurement is predicted under several conditions, each
+of which hides something from it:
+
+    version      its engine's version; another version of that engine is known at the same lengths
+    lengths      the same pair of lengths; other lengths of the group stay known
+    engine       its engine; the group is known on another one
+    group        the whole group (card, model, precision, tensor-parallel size): a configuration without a measurement
+    card         the card itself, of which only the data sheet is left
+
+Errors are |predicted / measured - 1|. The bias is the median of predicted / measured - 1. The interval score of a band
+[l, u] at a truth y, in logarithms, is  u - l + 2/a max(l - y, 0) + 2/a max(y - u, 0)  with a = 0.2 for a central 80 %
+[Gneiting and Raftery, J. Am. Stat. Assoc. 102 (2007), equation 43]: smaller is better, in mean it is least for the true
+10 and 90 % quantiles. The best constant band has one low and one high end for all rows alike, the ones with the least mean
+score on these very rows: a rival that has seen the answers.
+
+Groups differ in size by a hundred times; medians, shares and means therefore weigh groups equally, and rows within one.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from servingplan.model.hardware import GpuType
+from servingplan.model.llm import ModelCard
+from servingplan.profiles.bands import Basis, Quantity
+from servingplan.profiles.catalogue import UnknownGpuError, UnknownModelError, find_gpu, find_model
+from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.measured import MeasuredRow, MeasuredRows
+from servingplan.profiles.split import Part, part_of
+
+Condition = Literal["version", "lengths", "engine", "group", "card"]
+CONDITIONS: tuple[Condition, ...] = ("version", "lengths", "engine", "group", "card")
+Load = Literal["saturated", "concurrency"]
+
+INSIDE = 0.8
+"""Share of truths that a band promises to hold."""
+
+Group = tuple[str, str, str, int]
+
+
+class Predicted(NamedTuple):
+    """One measured quantity, and what was predicted without looking."""
+
+    row: MeasuredRow
+    condition: Condition
+    quantity: Quantity
+    basis: Basis
+    log_error: float
+    """ln(predicted / measured)."""
+    log_low: float
+    """ln(low / predicted), of the 80 % band; not above 0."""
+    log_high: float
+    """ln(high / predicted); not below 0."""
+
+    @property
+    def group(self) -> Group:
+        """What was measured: rows of one group resemble each other."""
+        return group_of(self.row)
+
+    @property
+    def part(self) -> Part:
+        """Whether the group may be fitted on, or judges."""
+        gpu, model, precision, size = self.group
+        return part_of(gpu=gpu, model=model, precision=precision, tensor_parallel=size)
+
+    @property
+    def load(self) -> Load:
+        """How the engine was driven."""
+        return "saturated" if self.row.concurrency is None else "concurrency"
+
+    @property
+    def residual(self) -> float:
+        """ln(measured / predicted)."""
+        return -self.log_error
+
+
+class Summary(NamedTuple):
+    """One line of the report."""
+
+    rows: int
+    groups: int
+    median_error: float
+    p90_error: float
+    bias: float
+    inside: float
+    """Share of truths inside the 80 % band."""
+    score: float
+    """Mean interval score of the bands."""
+    constant_score: float
+    """Of the best constant band of its table."""
+
+
+class Line(NamedTuple):
+    """A line of the report and where it stands."""
+
+    part: Part
+    table: str
+    name: str
+    summary: Summary
+
+
+QUANTITIES: dict[str, tuple[Quantity, Load | None]] = {
+    "saturated rate": ("rate", "saturated"),
+    "rate by concurrency": ("rate", "concurrency"),
+    "mean TTFT": ("ttft", None),
+    "mean TPOT": ("tpot", None),
+}
+"""Tables of the report."""
+
+
+def group_of(row: MeasuredRow) -> Group:
+    """The group of a measurement, as in ``split``."""
+    return row.gpu, row.model, row.precision, row.tensor_parallel
+
+
+def predictions(
+    rows: Sequence[MeasuredRow], known: MeasuredRows, conditions: Iterable[Condition] = CONDITIONS
+) -> Iterator[Predicted]:
+    """Every measurement, predicted under each condition that applies to it.
+
+    Args:
+        rows: the truth.
+        known: what the estimator may see, less what the condition hides.
+    """
+    visible = defaultdict(list)
+    for row in known.rows:
+        visible[group_of(row)].append(row)
+    for condition in conditions:
+        hidden: dict[object, list[MeasuredRow]] = defaultdict(list)
+        for row in rows:
+            hidden[_hiding_key(row, condition)].append(row)
+        for key in sorted(hidden, key=repr):
+            first = hidden[key][0]
+            group = visible[group_of(first)]
+            left = [row for row in group if not _is_hidden(row, first, condition)]
+            seen = MeasuredRows(lambda left=left: left)  # type: ignore[misc]
+            for row in hidden[key]:
+                if _applies(row, left, condition):
+                    yield from _predicted(row, condition, seen)
+
+
+def _hiding_key(row: MeasuredRow, condition: Condition) -> object:
+    """Rows with the same key are predicted from the same measurements."""
+    match condition:
+        case "version":
+            return (*group_of(row), row.settings.engine, row.settings.version)
+        case "engine":
+            return (*group_of(row), row.settings.engine)
+        case "lengths":
+            return (*group_of(row), row.input_tokens, row.output_tokens)
+        case "group" | "card":
+            return group_of(row)
+
+
+def _is_hidden(row: MeasuredRow, asked: MeasuredRow, condition: Condition) -> bool:
+    """Whether a row of the same group is hidden where ``asked`` is predicted."""
+    return condition in ("group", "card") or _hiding_key(row, condition) == _hiding_key(asked, condition)
+
+
+def _applies(row: MeasuredRow, left: Sequence[MeasuredRow], condition: Condition) -> bool:
+    if condition == "version":
+        return any(_same_point(row, other) and other.settings.engine == row.settings.engine for other in left)
+    return condition in ("group", "card") or bool(left)
+
+
+def _same_point(row: MeasuredRow, other: MeasuredRow) -> bool:
+    return (row.input_tokens, row.output_tokens, row.concurrency) == (
+        other.input_tokens,
+        other.output_tokens,
+        other.concurrency,
+    )
+
+
+def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> Iterator[Predicted]:
+    try:
+        model, gpu = find_model(row.model), find_gpu(row.gpu)
+    except (UnknownModelError, UnknownGpuError):
+        return
+    if condition == "card":
+        # Under another name nothing is known of it but its figures.
+        gpu = gpu.model_copy(update={"name": f"{gpu.name}, by its data sheet", "aliases": ()})
+    found = predict(row, model=model, gpu=gpu, rows=seen)
+    if found is None:
+        return
+    rate = found.requests_per_second
+    edges = math.log(found.low / rate), math.log(found.high / rate)
+    yield Predicted(row, condition, "rate", found.basis, math.log(rate / row.requests_per_second), *edges)
+    # Requests of a closed loop that do not fit wait for a slot, and their clients' clocks run.
+    waiting = 0.0 if row.concurrency is None else max(0.0, (row.concurrency - found.batch) / rate)
+    latencies: tuple[tuple[Quantity, float | None, float, tuple[float, float]], ...] = (
+        ("ttft", row.ttft_seconds, found.ttft_seconds + waiting, found.ttft_band),
+        ("tpot", row.tpot_seconds, found.tpot_seconds, found.tpot_band),
+    )
+    for quantity, measured, mean, band in latencies:
+        if measured is not None and measured > 0 and mean > 0:
+            edges = math.log(band[0]), math.log(band[1])
+            yield Predicted(row, condition, quantity, found.basis, math.log(mean / measured), *edges)
+
+
+def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredRows) -> Estimate | None:
+    """What ``estimate`` says of a measured point, given other measurements; None where it says that it cannot be."""
+    settings = row.settings.model_copy(
+        update={"max_model_len": max(row.settings.max_model_len, row.input_tokens + row.output_tokens)}
+    )
+    if row.concurrency is not None:
+        settings = settings.model_copy(update={"max_num_seqs": max(1, round(row.concurrency))})
+    found = estimate(
+        model=model,
+        precision=row.precision,
+        gpu=gpu,
+        tensor_parallel=row.tensor_parallel,
+        pipeline_parallel=row.pipeline_parallel,
+        settings=settings,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        ttft_seconds=None,
+        tpot_seconds=None,
+        rows=rows,
+    )
+    return found if isinstance(found, Estimate) else None
+
+
+def report(found: Iterable[Predicted]) -> tuple[Line, ...]:
+    """The error report: what was known against dense models and mixtures of experts, and unmeasured rates by card."""
+    everything = list(found)
+    lines: list[Line] = []
+    for part in ("fit", "judge"):
+        of_part = [item for item in everything if item.part == part]
+        for title, items, name in (
+            *((title, _of(of_part, title), known_words) for title in QUANTITIES),
+            ("rate without a measurement, by card", [item for item in of_part if _unmeasured(item)], _card),
+        ):
+            lines += (Line(part, title, name, line) for name, line in summarised(items, name).items())
+    return tuple(lines)
+
+
+def known_words(item: Predicted) -> str:
+    """What was known of a prediction, in words; the order of the alphabet is that of the report."""
+    words = {
+        "version": "1 measured, another version",
+        "lengths": "2 measured, other lengths",
+        "engine": "3 measured, another engine",
+        "group": f"4 not measured: {item.basis.source}",
+        "card": "5 card by its data sheet",
+    }[item.condition]
+    beyond = ", beyond" if item.condition in ("lengths", "engine") and item.basis.reach == "beyond" else ""
+    return f"{words}{beyond}; {'mixture of experts' if item.basis.kind == 'mixture' else 'dense'}"
+
+
+def _of(found: Iterable[Predicted], title: str) -> list[Predicted]:
+    quantity, load = QUANTITIES[title]
+    return [item for item in found if item.quantity == quantity and load in (None, item.load)]
+
+
+def _unmeasured(item: Predicted) -> bool:
+    return item.condition == "group" and item.quantity == "rate"
+
+
+def _card(item: Predicted) -> str:
+    return item.row.gpu
+
+
+def summarised(found: Sequence[Predicted], by: Callable[[Predicted], str]) -> dict[str, Summary]:
+    """A summary for each name that ``by`` gives, all of one quantity; the constant band is that of all together."""
+    if not found:
+        return {}
+    constant = best_constant([(item.residual, weight) for item, weight in weighted(found)])
+    by_name: dict[str, list[Predicted]] = defaultdict(list)
+    for item in found:
+        by_name[by(item)].append(item)
+    return {name: _summary(items, constant) for name, items in sorted(by_name.items())}
+
+
+def _summary(items: Sequence[Predicted], constant: tuple[float, float]) -> Summary:
+    shares = weighted(items)
+    errors = [(abs(math.exp(item.log_error) - 1), weight) for item, weight in shares]
+    return Summary(
+        rows=len(items),
+        groups=len({item.group for item in items}),
+        median_error=quantile(errors, 0.5),
+        p90_error=quantile(errors, 0.9),
+        bias=math.exp(quantile([(item.log_error, weight) for item, weight in shares], 0.5)) - 1,
+        inside=math.fsum(weight for item, weight in shares if item.log_low <= item.residual <= item.log_high),
+        score=math.fsum(weight * interval_score(item.log_low, item.log_high, item.residual) for item, weight in shares),
+        constant_score=math.fsum(weight * interval_score(*constant, item.residual) for item, weight in shares),
+    )
+
+
+def weighted(items: Sequence[Predicted]) -> list[tuple[Predicted, float]]:
+    """Each item with its weight: groups weigh the same, and so do the items within one; 1 in all."""
+    sizes: dict[Group, int] = defaultdict(int)
+    for item in items:
+        sizes[item.group] += 1
+    return [(item, 1 / (len(sizes) * sizes[item.group])) for item in items]
+
+
+def quantile(values: Iterable[tuple[float, float]], probability: float) -> float:
+    """The smallest of the weighted values up to which at least ``probability`` of the weight lies."""
+    ordered = sorted(values)
+    total = math.fsum(weight for _, weight in ordered)
+    reached = 0.0
+    for value, weight in ordered:
+        reached += weight
+        if reached >= probability * total * (1 - 1e-12):
+            return value
+    return ordered[-1][0]
+
+
+def interval_score(low: float, high: float, truth: float) -> float:
+    """Width of the interval, and ten times what the truth misses it by."""
+    penalty = 2 / (1 - INSIDE)
+    return high - low + penalty * (max(0.0, low - truth) + max(0.0, truth - high))
+
+
+def best_constant(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The one interval with the least mean score: the weighted 10 and 90 % quantiles of the residuals."""
+    tail = (1 - INSIDE) / 2
+    return quantile(values, tail), quantile(values, 1 - tail)

@@ -1,0 +1,140 @@
+"""The judge of the profiles: hides what it says it hides, weighs groups alike, and finds the bands that were promised."""
+
+import math
+
+import pytest
+
+from servingplan.model.engine import EngineSettings
+from servingplan.profiles import check
+from servingplan.profiles.bands import Basis
+from servingplan.profiles.check import Predicted, predictions, report, summarised
+from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
+from servingplan.profiles.split import part_of
+
+
+def row(version="1", lengths=(1000, 1000), rate=10.0, engine="tensorrt-llm", tp=2, concurrency=None, **more):
+    latency = {"ttft_seconds": None, "tpot_seconds": None} | more
+    return MeasuredRow(
+        model="Llama-3.1-70B",
+        gpu="H100-SXM-80GB",
+        precision="fp8",
+        tensor_parallel=tp,
+        pipeline_parallel=1,
+        settings=EngineSettings(engine=engine, version=version, kv_cache_dtype="fp8", max_num_seqs=2048),
+        input_tokens=lengths[0],
+        output_tokens=lengths[1],
+        concurrency=concurrency,
+        requests_per_second=rate,
+        dataset=f"{engine} {version}",
+        **latency,
+    )
+
+
+def under(condition, *rows, asked=None):
+    known = MeasuredRows(lambda: rows)
+    return [item for item in predictions(asked or rows, known, (condition,)) if item.quantity == "rate"]
+
+
+def test_another_version_at_the_same_lengths_predicts_exactly_what_it_measured():
+    old, new = row("1", rate=8.0), row("2", rate=10.0)
+    (of_old, of_new) = sorted(under("version", old, new), key=lambda item: item.row.settings.version)
+    assert of_new.basis.source == of_old.basis.source == "measured"
+    assert math.exp(of_new.log_error) == pytest.approx(0.8)
+    assert math.exp(of_old.log_error) == pytest.approx(1.25)
+    assert of_new.residual == -of_new.log_error
+
+
+def test_a_version_alone_is_not_predicted_from_itself():
+    assert under("version", row("1"), row("2", lengths=(128, 128))) == []
+    assert under("engine", row("1")) == []
+    assert under("lengths", row("1")) == []
+
+
+def test_other_lengths_are_what_is_left_when_a_pair_is_hidden():
+    shorter, longer = row(lengths=(500, 500), rate=20.0), row(lengths=(2000, 2000), rate=4.0)
+    hidden = row(rate=1000.0)
+    (found,) = [item for item in under("lengths", shorter, longer, hidden) if item.row is hidden]
+    assert math.exp(found.log_error) < 0.1  # the absurd rate was not seen
+    assert found.basis.source == "interpolated"
+
+
+def test_on_another_engine_says_so():
+    theirs, ours = row(engine="tensorrt-llm"), row(engine="vllm", rate=5.0)
+    found = under("engine", theirs, ours)
+    assert {item.basis.engine for item in found} == {"other"}
+    assert {item.basis.source for item in found} == {"measured"}
+
+
+def test_a_hidden_group_is_predicted_as_if_nobody_had_measured_it():
+    rows = row("1"), row("2"), row(lengths=(128, 128))
+    assert [item.basis for item in under("group", *rows)] == [
+        item.basis for item in predictions(rows, MeasuredRows(tuple), ("group",)) if item.quantity == "rate"
+    ]
+    assert {item.basis.source for item in under("card", *rows)} == {"datasheet"}
+
+
+def test_times_are_judged_where_they_were_measured():
+    timed = row(concurrency=16.0, ttft_seconds=0.5, tpot_seconds=0.02, rate=0.8)
+    found = list(predictions([timed], MeasuredRows(tuple), ("group",)))
+    assert [item.quantity for item in found] == ["rate", "ttft", "tpot"]
+    assert {item.load for item in found} == {"concurrency"}
+
+
+def prediction(group, log_error, low=-0.1, high=0.1):
+    return Predicted(row(tp=group), "group", "rate", Basis("fitted"), log_error, low, high)
+
+
+def test_groups_weigh_alike_however_many_rows_they_have():
+    many = [prediction(1, 0.0)] * 99 + [prediction(2, math.log(1.5))]
+    (found,) = summarised(many, lambda _: "all").values()
+    assert (found.rows, found.groups) == (100, 2)
+    assert found.inside == pytest.approx(0.5)
+    assert found.p90_error == pytest.approx(0.5)
+    assert found.median_error == 0.0
+
+
+def test_the_bias_has_a_sign():
+    (found,) = summarised([prediction(group, math.log(0.8)) for group in (1, 2, 4)], lambda _: "all").values()
+    assert found.bias == pytest.approx(-0.2)
+    assert found.median_error == pytest.approx(0.2)
+
+
+def test_the_interval_score_is_width_and_ten_times_the_miss():
+    assert check.interval_score(-0.1, 0.2, 0.0) == pytest.approx(0.3)
+    assert check.interval_score(-0.1, 0.2, 0.25) == pytest.approx(0.3 + 10 * 0.05)
+    assert check.interval_score(-0.1, 0.2, -0.3) == pytest.approx(0.3 + 10 * 0.2)
+
+
+def test_the_best_constant_band_beats_every_other():
+    values = [(value / 50, 1.0) for value in range(-40, 61)]
+    best = check.best_constant(values)
+
+    def mean(low, high):
+        return sum(check.interval_score(low, high, value) for value, _ in values) / len(values)
+
+    assert all(mean(*best) <= mean(best[0] + a, best[1] + b) + 1e-9 for a in (-0.1, 0, 0.1) for b in (-0.1, 0, 0.1))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return list(predictions(SHIPPED.rows, SHIPPED, ("version", "group")))
+
+
+@pytest.mark.slow
+def test_the_report_keeps_the_parts_apart(shipped):
+    lines = report(shipped)
+    assert {line.part for line in lines} == {"fit", "judge"}
+    for item in shipped[::50]:
+        gpu, model, precision, size = item.group
+        assert item.part == part_of(gpu=gpu, model=model, precision=precision, tensor_parallel=size)
+    rows = sum(line.summary.rows for line in lines if line.table == "saturated rate")
+    assert rows == sum(item.load == "saturated" for item in shipped)
+
+
+@pytest.mark.slow
+def test_bands_of_saturated_rates_hold_on_groups_that_nobody_looked_at(shipped):
+    judged = [item for item in shipped if item.part == "judge" and item.load == "saturated"]
+    for condition in ("version", "group"):
+        of_it = [item for item in judged if item.condition == condition]
+        (found,) = summarised(of_it, lambda _: "all").values()
+        assert found.inside >= 0.75, condition
