@@ -156,3 +156,14 @@ def test_the_smallest_change_of_a_latency_limit_that_is_told_is_the_smallest_tha
 def test_two_latency_limits_out_of_reach_have_no_change_of_one_alone():
     (line,) = posed(spec({"slo": {"ttftSeconds": "0.001", "tpotSeconds": "0.0001"}}), nodes=(node("a"),))[0].unfit
     assert line.endswith("no change of one latency limit alone does")
+
+
+def test_a_more_careful_plan_counts_on_lower_rates_and_says_so():
+    def rates(**planning):
+        question = posed(spec(planning=planning) if planning else spec())[0].question
+        return {shape.name: shape.requests_per_second["llama-3.1-8b/chat"] for shape in question.shapes}
+
+    bold, usual, careful = rates(confidence="0.5"), rates(), rates(confidence="0.99")
+    assert usual == rates(confidence=str(PlanSpec.model_validate(spec()).planning.confidence))
+    for name in usual:
+        assert careful[name] < usual[name] < bold[name]
