@@ -160,7 +160,7 @@ def test_two_latency_limits_out_of_reach_have_no_change_of_one_alone():
 
 def test_a_more_careful_plan_counts_on_lower_rates_and_says_so():
     def rates(**planning):
-        question = posed(spec(planning=planning) if planning else spec())[0].question
+        question = posed(spec(planning=planning) if planning else spec(), nodes=[node("a")])[0].question
         return {shape.name: shape.requests_per_second["llama-3.1-8b/chat"] for shape in question.shapes}
 
     bold, usual, careful = rates(confidence="0.5"), rates(), rates(confidence="0.99")

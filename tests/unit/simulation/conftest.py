@@ -1,9 +1,12 @@
-"""Turns are taken by the thousand here: what a gateway's files look like is rendered once per document."""
+"""Turns are taken by the thousand here: what a gateway's files look like is rendered once per document. And stories count
+nodes: a replica does here what it did when they were written, whatever the profiles learn."""
 
 import json
 
 import pytest
 
+from servingplan.planning import shapes
+from servingplan.profiles.estimate import Estimate
 from servingplan.render import routing
 
 _RENDERED = {}
@@ -20,3 +23,37 @@ def _gateway_files_rendered_once(monkeypatch):
         return _RENDERED[key]
 
     monkeypatch.setattr(routing, "envoy_files", remembered)
+
+
+_REQUESTS_PER_SECOND = {
+    ("L40S", 1): 6.19,
+    ("L40S", 2): 8.16,
+    ("L40S", 4): 6.66,
+    ("H100-SXM-80GB", 1): 28.0,
+    ("H100-SXM-80GB", 2): 41.1,
+    ("H100-SXM-80GB", 4): 42.7,
+    ("A100-SXM4-80GB", 1): 10.9,
+    ("A100-SXM4-80GB", 2): 18.1,
+    ("A100-SXM4-80GB", 4): 20.1,
+}
+"""Of one replica of llama-3.1-8b, by card and tensor-parallel size; for prompts of 500 and answers of 250 tokens."""
+_SECONDS = 25.0
+"""That such a request holds its slot."""
+_PLANNED_SHARE = 0.7
+"""Of the middle of the rate."""
+
+
+@pytest.fixture(autouse=True)
+def _steady_rates(monkeypatch):
+    real = shapes.estimate
+
+    def steady(**asked):
+        found = real(**asked)
+        rate = _REQUESTS_PER_SECOND.get((asked["gpu"].name, asked["tensor_parallel"]))
+        if not isinstance(found, Estimate) or rate is None or asked["model"].name.lower() != "llama-3.1-8b":
+            return found
+        rate *= 750 / (asked["input_tokens"] + asked["output_tokens"])
+        times = {"batch": round(rate / _PLANNED_SHARE * _SECONDS), "slot_seconds": _SECONDS}
+        return found.model_copy(update={"planned_requests_per_second": rate, **times})
+
+    monkeypatch.setattr(shapes, "estimate", steady)
