@@ -36,7 +36,8 @@ _REQUESTS_PER_SECOND = {
     ("A100-SXM4-80GB", 2): 18.1,
     ("A100-SXM4-80GB", 4): 20.1,
 }
-"""Of one replica of llama-3.1-8b, by card and tensor-parallel size; for prompts of 500 and answers of 250 tokens."""
+"""Of one replica of llama-3.1-8b, by card and tensor-parallel size; for requests of these lengths."""
+_CHAT = 500, 250
 _SECONDS = 25.0
 """That such a request holds its slot."""
 _PLANNED_SHARE = 0.7
@@ -50,9 +51,11 @@ def _steady_rates(monkeypatch):
     def steady(**asked):
         found = real(**asked)
         rate = _REQUESTS_PER_SECOND.get((asked["gpu"].name, asked["tensor_parallel"]))
-        if not isinstance(found, Estimate) or rate is None or asked["model"].name.lower() != "llama-3.1-8b":
+        chat = (
+            asked["model"].name.lower() == "llama-3.1-8b" and (asked["input_tokens"], asked["output_tokens"]) == _CHAT
+        )
+        if not isinstance(found, Estimate) or rate is None or not chat:
             return found
-        rate *= 750 / (asked["input_tokens"] + asked["output_tokens"])
         times = {"batch": round(rate / _PLANNED_SHARE * _SECONDS), "slot_seconds": _SECONDS}
         return found.model_copy(update={"planned_requests_per_second": rate, **times})
 
