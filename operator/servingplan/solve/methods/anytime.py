@@ -33,6 +33,7 @@ from servingplan.solve.search.guarded import found_is_worse, guarded_search
 from servingplan.solve.search.kernel import as_whole, kernel_of, restricted_to, searched_among
 from servingplan.solve.search.local_search import improved
 from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.search.reserve import constructed, needs_reserve, on_average, searched, thinned_out
 from servingplan.solve.search.rounding import relaxed_plans
 from servingplan.solve.solver.effort import Effort
 
@@ -47,6 +48,11 @@ JOINT_PAIRS = 200
 MODELS = 3
 COARSE_GAP = 5e-3
 """Models and tolerance from which prices by model pay: they tell little below half a per cent."""
+CONSTRUCTION_SHARE, AVERAGE_SHARE, SEARCH_SHARE = 0.2, 0.5, 0.7
+"""Parts of the time that is left for plans with a reserve: for constructed plans, for each program with mean losses, for the
+guarded search."""
+RESERVES = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4)
+"""How much of what is protected the mean loss must leave, tried until a plan stands every single loss."""
 CHEAPEST = 8
 """Shapes per class of the kernel of a question that is too large for that."""
 
@@ -54,6 +60,8 @@ CHEAPEST = 8
 def anytime(instance: Instance, effort: Effort) -> Found:
     """The steps of the module's docstring, as far as time and work limits allow."""
     clock = effort.stopwatch
+    if needs_reserve(instance):
+        return _with_reserve(instance, effort)
     plan = first_plan(instance, effort)
     known = price_bounds(instance)
     large = instance.pairs_count > SEARCHED_PAIRS
@@ -110,6 +118,35 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         if found.infeasible or plan is None or not found_is_worse(found, plan):
             return tightened(found, known, effort)
     return certified(instance, effort, _steady(instance, effort, plan), known=known)
+
+
+def _with_reserve(instance: Instance, effort: Effort) -> Found:
+    """A plan that stands the loss of any node, where nodes can be filled in very many ways; see `reserve`."""
+    plan = best_of([first_plan(instance, effort), constructed(instance, effort.share(CONSTRUCTION_SHARE))])
+    known = price_bounds(instance)
+    shapes = [c for c, count in enumerate(plan.copies) if count] if plan else []
+    for reserve in RESERVES:
+        if plan is not None and (effort.stopwatch.expired() or not effort.affords(instance)):
+            break
+        found, better = on_average(instance, effort.share(AVERAGE_SHARE), reserve=reserve)
+        if found.infeasible and reserve == RESERVES[0]:
+            return found
+        if reserve == RESERVES[0]:
+            in_full = all(level.value >= 1.0 for level in found.levels if level.name.startswith("served-fraction"))
+            known |= {
+                level.name: _tighter(level.name, level.bound, known)
+                for level in found.levels
+                if level.name == "scale" or (level.name == "dollars" and in_full)
+            }
+        shapes += [c for c, count in enumerate(found.copies) if count and c not in shapes]
+        plan = best_of([plan, thinned_out(instance, effort, better)])
+        if better is not None:
+            break
+    if shapes and not (plan and _settled(plan, known, effort)):
+        plan = searched(instance, effort.share(SEARCH_SHARE), plan, shapes)
+    if plan is None:
+        return Found(stopped="deadline" if effort.stopwatch.expired() else "work-limit")
+    return tightened(certified(instance, effort, _steady(instance, effort, plan), known=known), known, effort)
 
 
 def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:

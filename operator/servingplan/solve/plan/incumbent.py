@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.losses import protected, protected_from, survivable_targets
-from servingplan.solve.plan.placement import needed_nodes, node_contents
+from servingplan.solve.plan.placement import needed_nodes, node_contents, spread_contents
 from servingplan.solve.plan.routing import route
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import Content
@@ -31,21 +31,37 @@ class Incumbent:
     """Requests/s of class k that shape c serves."""
 
 
-def incumbent_of(instance: Instance, copies: Sequence[int], targets: Sequence[float] | None = None) -> Incumbent | None:
-    """These copies on the fewest nodes that we can pack them on; None where they break a promise.
+def incumbent_of(
+    instance: Instance,
+    copies: Sequence[int],
+    targets: Sequence[float] | None = None,
+    *,
+    at_least: Sequence[int] | None = None,
+) -> Incumbent | None:
+    """These copies on the fewest nodes that we can pack them on, and on no fewer than `at_least` of each pool; None where they
+    break a promise. Where any node may be lost they are packed tightly or spread evenly, whichever keeps more.
 
     `targets` are the rates (requests/s by class) at which service is measured; default: what could be reached.
     """
     if any(count > limit for count, limit in zip(copies, instance.copies_limit, strict=True)):
         return None
     nodes = needed_nodes(instance, copies)
+    if at_least is not None:
+        nodes = tuple(map(max, nodes, at_least))
     dollars = sum(pool.dollars_per_node_hour * count for pool, count in zip(instance.pools, nodes, strict=True))
     within = all(count <= pool.max_nodes for pool, count in zip(instance.pools, nodes, strict=True))
     if not within or dollars > instance.question.budget_dollars_per_hour * (1 + 1e-9):
         return None
-    contents = node_contents(instance, copies) if protected_from(instance, "AnyNode") else {}
     targets = tuple(instance.reachable_targets if targets is None else targets)
-    survivable = survivable_targets(instance, Found(tuple(copies), nodes, contents=contents, targets=targets))
+    packings: list[dict[int, list[tuple[Content, int]]] | None] = [{}]
+    if protected_from(instance, "AnyNode"):
+        packings = [spread_contents(instance, copies, nodes), node_contents(instance, copies)]
+    judged = [
+        (survivable_targets(instance, Found(tuple(copies), nodes, contents=contents, targets=targets)), contents)
+        for contents in packings
+        if contents is not None
+    ]
+    survivable, contents = max(judged, key=lambda one: sum(one[0] or ()))
     if survivable is None:
         return None
     routing = route(instance, copies, survivable)

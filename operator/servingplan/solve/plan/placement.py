@@ -10,6 +10,9 @@ from servingplan.model.answer import Placement
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import Content, fill, fill_patterns, group, is_chain
 
+MOST_SPREAD = 500
+"""Most nodes of a pool, and copies on it, that are spread one by one."""
+
 
 def place(
     instance: Instance,
@@ -72,4 +75,34 @@ def node_contents(instance: Instance, copies: Sequence[int]) -> dict[int, list[t
         for node, count in shared:
             counts[tuple(sorted((index[name], each) for name, each in node.items()))] += count
         found[p] = sorted(counts.items())
+    return found
+
+
+def spread_contents(
+    instance: Instance, copies: Sequence[int], nodes: Sequence[int]
+) -> dict[int, list[tuple[Content, int]]] | None:
+    """Contents of so many nodes of each pool with the copies of each shape spread over them as evenly as they fit, by pool
+    with node counts; None where they do not fit that way, and where nodes or copies are too many to place one by one.
+
+    Against the loss of a node this is the packing to try: it loses the least of each shape.
+    """
+    found: dict[int, list[tuple[Content, int]]] = {}
+    for p, pool in enumerate(instance.pools):
+        placed = [(c, instance.shapes[c].gpus[pool.name], copies[c]) for c in instance.on_pool(p) if copies[c]]
+        whole = sum(y * (gpus // pool.gpus_per_node) for _, gpus, y in placed if gpus > pool.gpus_per_node)
+        pieces = sorted((-gpus, c, y) for c, gpus, y in placed if gpus <= pool.gpus_per_node)
+        count = nodes[p] - whole
+        if count < 0 or max(count, sum(y for _, _, y in pieces)) > MOST_SPREAD:
+            return None
+        room, held = [pool.gpus_per_node] * count, [Counter[int]() for _ in range(count)]
+        for size, c, y in pieces:
+            for _ in range(y):
+                fitting = [n for n in range(count) if room[n] >= -size]
+                if not fitting:
+                    return None
+                n = min(fitting, key=lambda n: (held[n][c], -room[n], n))
+                held[n][c] += 1
+                room[n] += size
+        kinds = Counter(tuple(sorted(node.items())) for node in held if node)
+        found[p] = sorted(kinds.items())
     return found

@@ -30,6 +30,8 @@ from servingplan.solve.solver.program import Column, Program, Row, Term
 SLIVER = 1e-4
 """Part of a target below which the column of a shape's traffic counts parts of what the shape can serve. Above it, columns in
 one unit make sparser rows of equal numbers, with which the solver is quicker."""
+MOST_COUNTED = 8
+"""Numbers of nodes of a pool that the mean loss of one of them tells apart; more nodes lose a smaller part each."""
 CUT_SLACK = 1e-7
 """Relative; above the solver's tolerance."""
 
@@ -106,6 +108,17 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
+class AverageLoss:
+    """The loss of a node of a pool, on the average over its nodes: what every plan keeps that stands each of these losses."""
+
+    pool: int
+    protected: tuple[int, ...]
+    """Classes that must still be served."""
+    reserve: float = 1.0
+    """How much of what is protected must be kept; above 1 the reserve makes up for nodes that hold more than others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """A row that every plan keeps when it serves the targets in full, found by other means than the program's rows."""
 
@@ -121,6 +134,7 @@ def build(
     *,
     exact_contents: bool = False,
     losses: Sequence[Loss] = (),
+    average_losses: Sequence[AverageLoss] = (),
     cuts: Sequence[Cut] = (),
     totals: bool = False,
 ) -> PlanProgram:
@@ -145,6 +159,8 @@ def build(
             define_packing(plan, p)
     for loss in losses:
         define_survival(plan, loss)
+    for average in average_losses:
+        define_average_loss(plan, average)
     for cut in cuts:
         define_cut(plan, cut)
     if totals:
@@ -402,6 +418,65 @@ def define_survival(plan: PlanProgram, loss: Loss) -> None:
                 left = [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))]
                 name = f"presence({loss.name}.{shape.name}.{instance.classes[k].name})"
                 program.add_row(name, [(column, plan.part(c, k)), *left], "<=", 0.0)
+
+
+def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
+    """sum_j u[j] <= 1;  n[p] = sum_j j u[j] + e;  r[c,j] <= cap(j nodes full of c) u[j];  sum_j r[c,j] <= cap(y[c]);
+    sum_k D[k]/h[c,k] x'[c,k] <= sum_j (1 - w[c]/j) r[c,j] for c on p, <= cap(y[c]) for others;  sum_c x'[c,k] >= f[k].
+
+    u[j] = 1 when the pool has j nodes. A plan that stands the loss of each of its j nodes has a routing for each, and the mean
+    of these is x': a copy inside a node is lost with one of them, one that takes w nodes with w of them, and what is left of
+    y copies may be no busier than rho(y) for each. Where rho rises with the copies, cap(y - a) <= (1 - a/y) cap(y), so the
+    mean keeps these rows. They do not say that a plan stands every single loss.
+    """
+    instance, program, p = plan.instance, plan.program, loss.pool
+    pool, limit = instance.pools[p], instance.nodes_limit[p]
+    if not limit:
+        return
+    name = f"mean.{pool.name}"
+    last = min(limit, MOST_COUNTED)
+    counts = [program.add_column(f"count({pool.name}.{j})", upper=1.0, integer=True) for j in range(1, last + 1)]
+    beyond = program.add_column(f"count({pool.name}.more)", upper=max(0, limit - last))
+    counted = [(column, float(j)) for j, column in enumerate(counts, start=1)]
+    program.add_row(f"count_one({pool.name})", [(column, 1.0) for column in counts], "<=", 1.0)
+    program.add_row(f"count({pool.name})", [*counted, (beyond, 1.0), (plan.nodes[p], -1.0)], "==", 0.0)
+    program.add_row(f"count_more({pool.name})", [(beyond, 1.0), (counts[-1], -float(limit - last))], "<=", 0.0)
+    shares: dict[tuple[int, int], Column] = {}
+    for k in loss.protected:
+        for c in instance.serving(k):
+            shares[c, k] = program.add_column(f"share({name}.{instance.shapes[c].name}.{k})", upper=1.0)
+        terms = plan.share_terms(((c, k) for c in instance.serving(k)), shares)
+        program.add_row(f"survival({name}.{k})", [*terms, (plan.served[k], -loss.reserve)], ">=", 0.0)
+        if quality := _quality_terms(plan, k, shares):
+            program.add_row(f"quality({name}.{k})", quality, "<=", 0.0)
+    for c, shape in enumerate(instance.shapes):
+        busy = _busy_terms(plan, c, shares)
+        if not busy:
+            continue
+        whole = _capacity_terms(plan, c)
+        if pool.name not in shape.gpus:
+            program.add_row(f"load({name}.{shape.name})", [*busy, *((q, -f) for q, f in whole)], "<=", 0.0)
+            continue
+        gpus = shape.gpus[pool.name]
+        left: list[Term] = []
+        rooms: list[Term] = []
+        for j, column in enumerate(counts, start=1):
+            nodes = limit if j == last else j
+            most = nodes * (pool.gpus_per_node // gpus) or nodes * pool.gpus_per_node // gpus
+            most = min(most, instance.copies_limit[c])
+            if most:
+                room = program.add_column(f"room({name}.{shape.name}.{j})", upper=most_capacity(shape, most))
+                program.add_row(
+                    f"room({name}.{shape.name}.{j})", [(room, 1.0), (column, -most_capacity(shape, most))], "<=", 0.0
+                )
+                rooms.append((room, 1.0))
+                left.append((room, -max(0.0, 1.0 - max(1.0, gpus / pool.gpus_per_node) / nodes)))
+        program.add_row(f"room({name}.{shape.name})", [*rooms, *((q, -f) for q, f in whole)], "<=", 0.0)
+        program.add_row(f"load({name}.{shape.name})", [*busy, *left], "<=", 0.0)
+        for (d, k), column in shares.items():
+            if d == c and plan.load(c, k) < 1.0:
+                row = f"presence({name}.{shape.name}.{k})"
+                program.add_row(row, [(column, plan.part(c, k)), (plan.copies[c], -1.0)], "<=", 0.0)
 
 
 def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:

@@ -72,11 +72,16 @@ Arc = tuple[int, int]
 
 def has_many_patterns(sizes: Iterable[int], gpus_per_node: int) -> bool:
     """Whether more multisets of sizes fit a node than are worth an integer each."""
+    return contents_count(set(sizes), gpus_per_node) > MOST_PATTERNS
+
+
+def contents_count(sizes: Iterable[int], gpus_per_node: int) -> int:
+    """How many multisets of items with these sizes fit a node, the empty one too."""
     ways = [1] + [0] * gpus_per_node
-    for size in sorted(set(sizes)):
+    for size in sizes:
         for gpus in range(size, gpus_per_node + 1):
             ways[gpus] += ways[gpus - size]
-    return sum(ways) > MOST_PATTERNS
+    return sum(ways)
 
 
 def arcs_of(sizes: Iterable[int], gpus_per_node: int) -> list[Arc]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from servingplan.model.answer import Level, Stopped
 from servingplan.solve.plan.found import Found, Start
-from servingplan.solve.problem.constraints import Cut, Loss, PlanProgram, build
+from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
 from servingplan.solve.problem.instance import Instance, all_reachable
 from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_stage
 from servingplan.solve.problem.packing import patterns_of
@@ -29,6 +29,7 @@ def search(
     effort: Effort,
     *,
     losses: Sequence[Loss] = (),
+    average_losses: Sequence[AverageLoss] = (),
     exact_contents: bool = False,
     must_serve: Sequence[int] = (),
     incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None = None,
@@ -56,7 +57,9 @@ def search(
         return Found(infeasible=True)
 
     def program() -> PlanProgram:
-        plan = build(instance, targets, exact_contents=exact_contents, losses=losses, cuts=cuts)
+        plan = build(
+            instance, targets, exact_contents=exact_contents, losses=losses, average_losses=average_losses, cuts=cuts
+        )
         if instance.question.objective == "MinimizeCost":
             for k in must_serve:
                 plan.program.set_bounds(plan.served[k], lower=1.0, upper=1.0)

@@ -1,0 +1,123 @@
+"""Plans with a reserve against the loss of any node, where nodes can be filled in very many ways.
+
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`. A program that guards
+against every content of a node has an integer and a routing of its own for each; with dozens of shapes these are thousands.
+In its place stands the mean loss: every plan that stands the loss of each node keeps its rows (`problem.constraints`), so
+that its bound holds, and its copies, spread evenly over its nodes, stand each loss or nearly so; with a little more reserve
+they do. The guarded search then looks at the few shapes of these plans.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of
+from servingplan.solve.plan.losses import protected, protected_from, spot_losses
+from servingplan.solve.problem.constraints import AverageLoss, sizes_on
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.packing import contents_count
+from servingplan.solve.search.cover import by_class, dearest_first
+from servingplan.solve.search.guarded import guarded_search
+from servingplan.solve.search.kernel import as_whole, restricted_to
+from servingplan.solve.search.lexicographic import search
+from servingplan.solve.solver.effort import Effort
+
+MANY_CONTENTS = 400
+"""Contents of a node, over all pools, from which the program that guards against each of them is not searched."""
+KERNEL_CONTENTS = 60
+"""The same for the few shapes among which a plan is sought: each costs a routing in every relaxation."""
+SPARE = (1.0, 1.25, 1.5, 2.0, 3.0)
+"""How much more than is asked of protected classes the constructed plans carry."""
+AVERAGE_NODES = 1_500
+"""Work limit of each level of the program with mean losses, in branch-and-bound nodes."""
+KERNEL_NODES = 100
+"""Work limit of each level of the search, in branch-and-bound nodes."""
+
+
+def needs_reserve(instance: Instance) -> bool:
+    """Whether any node may be lost and the ways to fill one are too many for the whole program."""
+    return bool(protected_from(instance, "AnyNode")) and _contents(instance) > MANY_CONTENTS
+
+
+def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None = None) -> Incumbent | None:
+    """The best plan of greedy covers, over these shapes only, that carry more than is asked of protected classes; under
+    MinimizeCost."""
+    if instance.question.objective == "MaximizeService":
+        return None
+    small = instance if shapes is None else restricted_to(instance, shapes)
+    guarded = set(protected(instance))
+    order = dearest_first(small)
+    best: Incumbent | None = None
+    for spare in SPARE:
+        rates = [cls.requests_per_second * (spare if k in guarded else 1.0) for k, cls in enumerate(small.classes)]
+        for whole_price in (False, True):
+            if best is not None and effort.stopwatch.expired():
+                return best
+            draft = by_class(small, rates, order=order, whole_price=whole_price)
+            if draft is None:
+                continue
+            copies = draft.copies if shapes is None else _spread_out(instance, shapes, draft.copies)
+            best = best_of([best, thinned_out(instance, effort, incumbent_of(instance, copies))])
+    return best
+
+
+def thinned_out(instance: Instance, effort: Effort, plan: Incumbent | None) -> Incumbent | None:
+    """The plan less the copies that it can do without, dearest first; every promise is kept."""
+    if plan is None:
+        return None
+    for c in sorted((c for c, y in enumerate(plan.copies) if y), key=lambda c: (-instance.share_price(c), c)):
+        while plan.copies[c] and not effort.stopwatch.expired():
+            fewer = [y - (d == c) for d, y in enumerate(plan.copies)]
+            better = best_of([plan, incumbent_of(instance, fewer)])
+            if better is None or better is plan:
+                break
+            plan = better
+    return plan
+
+
+def on_average(instance: Instance, effort: Effort, *, reserve: float = 1.0) -> tuple[Found, Incumbent | None]:
+    """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
+    holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
+    classes = protected_from(instance, "AnyNode")
+    limited = replace(effort, node_limit=min(effort.node_limit, AVERAGE_NODES))
+    found = search(
+        instance,
+        limited,
+        losses=spot_losses(instance),
+        average_losses=[AverageLoss(p, classes, reserve) for p in range(len(instance.pools))],
+        must_serve=protected(instance),
+    )
+    return found, incumbent_of(instance, found.copies, at_least=found.nodes) if found.nodes else None
+
+
+def searched(instance: Instance, effort: Effort, plan: Incumbent | None, shapes: Sequence[int]) -> Incumbent | None:
+    """The plan, or a better one of the guarded search over these shapes, as many of them as it can guard."""
+    kernel = _guardable(instance, plan, shapes)
+    small = restricted_to(instance, kernel)
+    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
+    limited = replace(effort, node_limit=min(effort.node_limit, KERNEL_NODES))
+    found = as_whole(instance, kernel, guarded_search(small, limited, start=start))
+    return best_of([plan, found])
+
+
+def _guardable(instance: Instance, plan: Incumbent | None, shapes: Sequence[int]) -> list[int]:
+    """The plan's shapes, then these in their order while the contents of a node stay few."""
+    kernel = [c for c, y in enumerate(plan.copies) if y] if plan else []
+    for c in shapes:
+        if c not in kernel and _contents(restricted_to(instance, [*kernel, c])) <= KERNEL_CONTENTS:
+            kernel.append(c)
+    return sorted(kernel)
+
+
+def _contents(instance: Instance) -> int:
+    counts = 0
+    for p, pool in enumerate(instance.pools):
+        counts += contents_count(sizes_on(instance, p)[0].values(), pool.gpus_per_node)
+    return counts
+
+
+def _spread_out(instance: Instance, kernel: Sequence[int], copies: Sequence[int]) -> list[int]:
+    whole = [0] * len(instance.shapes)
+    for c, count in zip(kernel, copies, strict=True):
+        whole[c] = count
+    return whole
