@@ -10,6 +10,7 @@ from dataclasses import replace
 from servingplan.model.answer import Answer, Level
 from servingplan.model.question import Question
 from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.judge import keeps_counts
 from servingplan.solve.plan.losses import survivable_targets
 from servingplan.solve.plan.placement import needed_nodes, place
 from servingplan.solve.plan.routing import Routing, route
@@ -87,8 +88,8 @@ def tidied(instance: Instance, found: Found) -> Found:
         busy[c] += rate / instance.rate(c, k)
     for c, count in enumerate(copies):
         copies[c] = next((y for y in range(count) if capacity(instance.shapes[c], y) >= busy[c]), count)
-    nodes = needed_nodes(instance, copies, found.patterns)
-    return replace(found, copies=tuple(copies), nodes=tuple(map(min, nodes, found.nodes)))
+    nodes = tuple(map(min, needed_nodes(instance, copies, found.patterns), found.nodes))
+    return replace(found, copies=tuple(copies), nodes=nodes) if keeps_counts(instance, copies, nodes) else found
 
 
 def startup_dollars(instance: Instance, copies: Sequence[int]) -> float:

@@ -228,18 +228,11 @@ class ByModel:
     def _built(self, m: int, scale: float) -> PlanProgram:
         part = self._parts[m]
         plan = PlanProgram(part, tuple(scale * self._rates[k] for k in self._classes[m]), Program("model"))
-        constraints.define_nodes(plan)
+        for family in constraints.FAMILIES:
+            if family.per_model:
+                family.define(plan)
         for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):
             plan.program.set_bounds(column, lower=limit, upper=limit)
-        constraints.define_copies(plan)
-        constraints.define_shares(plan)
-        constraints.define_utilization_tables(plan)
-        constraints.define_demand(plan)
-        constraints.define_load(plan)
-        constraints.define_presence(plan)
-        constraints.define_quality(plan)
-        for p in range(len(part.pools)):
-            constraints.define_packing(plan, p)
         for column in dict.fromkeys(plan.served):
             plan.program.set_bounds(column, lower=1.0, upper=1.0)
         return plan

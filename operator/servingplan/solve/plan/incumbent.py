@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.judge import keeps_counts
 from servingplan.solve.plan.losses import protected, protected_from, survivable_targets
 from servingplan.solve.plan.placement import needed_nodes, node_contents, spread_contents
 from servingplan.solve.plan.routing import route
@@ -43,15 +44,12 @@ def incumbent_of(
 
     `targets` are the rates (requests/s by class) at which service is measured; default: what could be reached.
     """
-    if any(count > limit for count, limit in zip(copies, instance.copies_limit, strict=True)):
-        return None
     nodes = needed_nodes(instance, copies)
     if at_least is not None:
         nodes = tuple(map(max, nodes, at_least))
-    dollars = sum(pool.dollars_per_node_hour * count for pool, count in zip(instance.pools, nodes, strict=True))
-    within = all(count <= pool.max_nodes for pool, count in zip(instance.pools, nodes, strict=True))
-    if not within or dollars > instance.question.budget_dollars_per_hour * (1 + 1e-9):
+    if not keeps_counts(instance, copies, nodes):
         return None
+    dollars = sum(pool.dollars_per_node_hour * count for pool, count in zip(instance.pools, nodes, strict=True))
     targets = tuple(instance.reachable_targets if targets is None else targets)
     packings: list[dict[int, list[tuple[Content, int]]] | None] = [{}]
     if protected_from(instance, "AnyNode"):

@@ -139,13 +139,11 @@ def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], tar
     )
     fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies[c] for c in used))
     plan = PlanProgram(fixed, tuple(targets), Program("routing"))
-    constraints.define_copies(plan)
+    for family in constraints.FAMILIES:
+        if family.copies_fixed:
+            family.define(plan)
     for column, c in zip(plan.copies, used, strict=True):
         plan.program.set_bounds(column, lower=copies[c], upper=copies[c])
-    constraints.define_shares(plan)
-    constraints.define_demand(plan)
-    constraints.define_load(plan)
-    constraints.define_quality(plan)
     return plan
 
 

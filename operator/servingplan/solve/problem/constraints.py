@@ -12,7 +12,7 @@ Every column is of order 1 at most, whatever the ratio of two rates: where all c
 D[k], the column of x[c,k] counts parts of that sliver (`PlanProgram.part`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from servingplan.solve.problem.instance import Instance, capacity, most_capacity, utilization
@@ -64,6 +64,8 @@ class PlanProgram:
     contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
     """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
 
+    exact_contents: bool = False
+    """Whether nodes are packed by exact contents, as is needed to survive the loss of any node."""
     moved: dict[int, Column] = field(default_factory=dict)
     """|y[c] - running[c]| of shapes that run; of the others it is y[c]."""
 
@@ -142,21 +144,9 @@ def build(
 
     With `cuts`, the program is only right where all targets are then served in full. `totals` changes no plan.
     """
-    plan = PlanProgram(instance, tuple(targets), Program("plan"))
-    define_nodes(plan)
-    define_copies(plan)
-    define_shares(plan)
-    define_utilization_tables(plan)
-    define_demand(plan)
-    define_load(plan)
-    define_presence(plan)
-    define_quality(plan)
-    define_budget(plan)
-    for p in range(len(instance.pools)):
-        if exact_contents:
-            define_contents(plan, p)
-        else:
-            define_packing(plan, p)
+    plan = PlanProgram(instance, tuple(targets), Program("plan"), exact_contents=exact_contents)
+    for family in FAMILIES:
+        family.define(plan)
     for loss in losses:
         define_survival(plan, loss)
     for average in average_losses:
@@ -295,6 +285,15 @@ def define_budget(plan: PlanProgram) -> None:
     terms = [(column, price) for column, price in zip(plan.nodes, prices, strict=True) if price]
     if terms:
         plan.program.add_row("budget", terms, "<=", budget / unit)
+
+
+def define_placement(plan: PlanProgram) -> None:
+    """On every pool the pieces fit on its nodes: `define_packing`, or `define_contents` where exact contents are needed."""
+    for p in range(len(plan.instance.pools)):
+        if plan.exact_contents:
+            define_contents(plan, p)
+        else:
+            define_packing(plan, p)
 
 
 def define_packing(plan: PlanProgram, p: int) -> None:
@@ -531,3 +530,33 @@ def sizes_on(instance: Instance, p: int) -> tuple[dict[int, int], dict[int, int]
     sizes = {c: gpus for c, gpus in on_pool.items() if gpus <= pool.gpus_per_node}
     whole = {c: gpus // pool.gpus_per_node for c, gpus in on_pool.items() if gpus > pool.gpus_per_node}
     return sizes, whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One kind of constraint, and where it holds."""
+
+    define: Callable[[PlanProgram], None]
+    """Adds its columns and rows; its docstring has the inequality."""
+    per_model: bool
+    """It holds for each model that is served by itself with the whole stock: it does not join what models share. Families that
+    do are left out of the programs of single models, whose bound is true without them."""
+    copies_fixed: bool
+    """It still says something when the copies are given, and only who serves what is open."""
+    on_counts: bool = False
+    """Its rows are over nodes and copies alone, so that `plan.judge` holds them against every plan, however it was found."""
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(define=define_nodes, per_model=True, copies_fixed=False),
+    Family(define=define_copies, per_model=True, copies_fixed=True),
+    Family(define=define_shares, per_model=True, copies_fixed=True),
+    Family(define=define_utilization_tables, per_model=True, copies_fixed=False),
+    Family(define=define_demand, per_model=True, copies_fixed=True),
+    Family(define=define_load, per_model=True, copies_fixed=True),
+    Family(define=define_presence, per_model=True, copies_fixed=False),
+    Family(define=define_quality, per_model=True, copies_fixed=True),
+    Family(define=define_budget, per_model=False, copies_fixed=False, on_counts=True),
+    Family(define=define_placement, per_model=True, copies_fixed=False),
+)
+"""Every constraint of the planning problem but for the losses to survive, in the order of its rows."""

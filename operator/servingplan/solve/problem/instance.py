@@ -9,7 +9,7 @@ order among items that differ in name only.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -64,6 +64,17 @@ class Instance:
     @cached_property
     def routings(self) -> dict[tuple[tuple[tuple[int, int], ...], tuple[float, ...]], Any]:
         """What `route` has found so far, by copies of the shapes used and by targets."""
+        return {}
+
+    def noted[T](self, find: "Callable[[Instance], T]") -> T:
+        """What `find` makes of this instance, found once."""
+        if find not in self._notes:
+            self._notes[find] = find(self)
+        found: T = self._notes[find]
+        return found
+
+    @cached_property
+    def _notes(self) -> dict[Any, Any]:
         return {}
 
     @cached_property

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType, override
 
 if TYPE_CHECKING:
     import highspy
@@ -335,6 +335,46 @@ class Program:
             label = f"{plain}.{count}"
         self._labels.add(label)
         return label
+
+
+class RowBook(Program):
+    """Columns and rows that are noted and never handed to a solver, to hold given points against them."""
+
+    def __init__(self) -> None:
+        self.bounds: list[tuple[float, float]] = []
+        """Of each column."""
+        self.rows: list[tuple[tuple[Term, ...], Sense, float]] = []
+
+    @override
+    def add_column(self, name: str, *, lower: float = 0.0, upper: float | None = None, integer: bool = False) -> Column:
+        """Note a variable."""
+        self.bounds.append((lower, math.inf if upper is None else upper))
+        return Column(len(self.bounds) - 1)
+
+    @override
+    def columns_count(self) -> int:
+        """Columns so far."""
+        return len(self.bounds)
+
+    @override
+    def add_row(self, name: str, terms: Iterable[Term], sense: Sense, limit: float) -> Row:
+        """Note a row."""
+        self.rows.append((tuple(terms), sense, limit))
+        return Row(name)
+
+    def holds(self, values: Sequence[float]) -> bool:
+        """Whether a point keeps every bound and every row, to the solver's tolerance."""
+        if any(
+            not lower - FEASIBILITY_TOLERANCE <= value <= upper + FEASIBILITY_TOLERANCE
+            for value, (lower, upper) in zip(values, self.bounds, strict=True)
+        ):
+            return False
+        for terms, sense, limit in self.rows:
+            excess = math.fsum(factor * values[column] for column, factor in terms) - limit
+            slack = FEASIBILITY_TOLERANCE * max(1.0, abs(limit))
+            if (sense != ">=" and excess > slack) or (sense != "<=" and excess < -slack):
+                return False
+        return True
 
 
 _NEIGHBOURHOODS = (
