@@ -221,9 +221,27 @@ def test_settings_reach_the_operator_through_its_environment():
         "MALLOC_ARENA_MAX": "2",
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
+        "SERVINGPLAN_CATALOGUE_NAMESPACE": RELEASE,
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
+
+
+def test_catalogues_are_read_where_the_operator_is_and_never_written(may):
+    config_maps = [("", "configmaps", verb) for verb in CREATE_TO_DELETE]
+    assert granted(may, "confined", config_maps, RELEASE) == [("", "configmaps", verb) for verb in READ]
+
+
+def test_catalogues_in_the_values_become_labelled_config_maps():
+    prices = "gpu,dollars_per_gpu_hour,capacity_type,as_of,source\nH100,2.5,OnDemand,2026-01-01,contract\n"
+    found = [item for item in rendered("x", {"catalogues": {"prices": prices}}) if item["kind"] == "ConfigMap"]
+    assert [(item["metadata"]["labels"]["servingplan.dev/catalogue"], item["data"]) for item in found] == [
+        ("prices", {"prices.csv": prices})
+    ]
+    without = rendered("x", {"catalogues": {"enabled": False, "prices": prices}})
+    assert not [item for item in without if item["kind"] in ("ConfigMap", "Role")]
+    (container,) = operator_of(without)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SERVINGPLAN_CATALOGUE_NAMESPACE", "value": ""} in container["env"]
 
 
 WATCHED = {
