@@ -6,11 +6,12 @@ step starts from the best plan so far and hands on a better one or the same:
 1. `greedy`: the running fleet, the empty plan, greedy covers; milliseconds.
 2. `rounding`: whole copies from the linear relaxation, whose optimum is the first bound.
 3. Where several models share many shapes, `gap_closing`: each model by itself at the prices of the relaxation, for far better
-   bounds and for the shapes that are worth a search. Elsewhere local search (`local_search`): remove a copy or two, fill by the
-   duals of the routing.
+   bounds and for the shapes that are worth a search.
 4. A kernel search (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that were chosen or that the
    relaxation nearly uses, with a small work limit.
 5. The exact program over all shapes from there, which also tightens the bound.
+
+Where any node may be lost and nodes can be filled in very many ways, `reserve` takes the place of 2 to 5.
 
 The work limits are numbers of branch-and-bound nodes, so that the plan does not depend on the machine; the clock only ends
 the chain early, which the answer admits.
@@ -31,8 +32,6 @@ from servingplan.solve.search.gap_closing import FEW_BRANCHINGS, Closed, closed
 from servingplan.solve.search.greedy import first_plan
 from servingplan.solve.search.guarded import found_is_worse, guarded_search
 from servingplan.solve.search.kernel import as_whole, kernel_of, restricted_to, searched_among
-from servingplan.solve.search.local_search import improved
-from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.search.reserve import constructed, needs_reserve, on_average, searched, thinned_out
 from servingplan.solve.search.rounding import relaxed_plans
 from servingplan.solve.solver.effort import Effort
@@ -97,9 +96,6 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         search_among = partial(searched_among, instance, effort=replace(effort, node_limit=KERNEL_NODES))
         result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
         plan, known = result.plan, result.bounds
-    elif plan is not None and effort.affords(instance) and not instance.question.survive:
-        better = improved(instance, effort.share(0.4), Draft.of(instance, plan.copies))
-        plan = best_of([plan, incumbent_of(instance, better.copies)])
     kernel = kernel_of(instance, relaxation, plan, result.shapes)
     settled = _settled_levels(plan, known, effort)
     if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
@@ -128,7 +124,7 @@ def _with_reserve(instance: Instance, effort: Effort) -> Found:
     for reserve in RESERVES:
         if plan is not None and (effort.stopwatch.expired() or not effort.affords(instance)):
             break
-        found, better = on_average(instance, effort.share(AVERAGE_SHARE), reserve=reserve)
+        found, better = on_average(instance, effort.share(AVERAGE_SHARE), reserve=reserve, start=plan)
         if found.infeasible and reserve == RESERVES[0]:
             return found
         if reserve == RESERVES[0]:

@@ -75,7 +75,9 @@ def thinned_out(instance: Instance, effort: Effort, plan: Incumbent | None) -> I
     return plan
 
 
-def on_average(instance: Instance, effort: Effort, *, reserve: float = 1.0) -> tuple[Found, Incumbent | None]:
+def on_average(
+    instance: Instance, effort: Effort, *, reserve: float = 1.0, start: Incumbent | None = None
+) -> tuple[Found, Incumbent | None]:
     """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
     holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
     classes = protected_from(instance, "AnyNode")
@@ -86,6 +88,7 @@ def on_average(instance: Instance, effort: Effort, *, reserve: float = 1.0) -> t
         losses=spot_losses(instance),
         average_losses=[AverageLoss(p, classes, reserve) for p in range(len(instance.pools))],
         must_serve=protected(instance),
+        start=start,
     )
     return found, incumbent_of(instance, found.copies, at_least=found.nodes) if found.nodes else None
 
