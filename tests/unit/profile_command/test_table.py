@@ -82,7 +82,7 @@ def test_the_table_marks_the_best_and_the_plot_is_written(tmp_path):
         (("--price", "nothing=1"), ("gpu", "nothing")),
         ((*PRICES, "--shapes", "0x1"), ("--shapes", "0x1")),
         ((*PRICES, "--classes", "1:x"), ("--classes", "1:x")),
-        ((*PRICES, "--gpu", "H200-SXM-141GB"), ("--price", "H200-SXM-141GB")),
+        ((*PRICES, "--gpu", "GB300-288GB"), ("--price", "GB300-288GB")),
         (("--model", "lama"), ("model", "lama")),
     ],
 )
@@ -92,6 +92,28 @@ def test_wrong_tables(arguments, words):
     assert result.exit_code != 0
     assert all(word in text for word in words), text
     assert result.stdout == ""
+
+
+def test_published_prices_serve_where_none_is_stated():
+    common = (
+        "table",
+        "--model",
+        "llama-3.1-8b",
+        "--gpu",
+        "L4-24GB",
+        "--classes",
+        "496:253",
+        "--shapes",
+        "1",
+        "-o",
+        "json",
+    )
+    result = run(*common)
+    (cell,) = json.loads(result.stdout)
+    assert f"L4-24GB: {cell['dollars_per_hour']:g} $/h as of 20" in result.stderr
+    stated = run(*common, "--price", "L4-24GB=0.3")
+    assert json.loads(stated.stdout)[0]["dollars_per_hour"] == 0.3
+    assert stated.stderr == ""
 
 
 def test_where_nothing_fits_the_exit_code_says_so():

@@ -50,7 +50,10 @@ def table(
     ] = None,
     price: Annotated[
         list[str] | None,
-        typer.Option(metavar="GPU=DOLLARS", help="Of one GPU and hour. May be repeated, or by comma."),
+        typer.Option(
+            metavar="GPU=DOLLARS",
+            help="Of one GPU and hour, in place of the shipped one. May be repeated, or by comma.",
+        ),
     ] = None,
     classes: Annotated[
         list[str] | None,
@@ -74,19 +77,23 @@ def table(
 ) -> None:
     """Requests per dollar, and latency times price, of every shape on every GPU for every class.
 
-    A replica costs its GPUs' price. Latency is the mean time from arrival to the last token at that rate.
+    A replica costs its GPUs' price; without --price the newest published one that is shipped, named with its date. Latency
+    is the mean time from arrival to the last token at that rate.
     """
     from servingplan.profiles.catalogue import find_gpu, find_model
 
     card = find_model(model)
-    prices = _prices(price or [])
-    named = [item for text in gpu or () for item in text.split(",") if item.strip()] or list(prices)
-    if not named:
-        fail("--price: none is given and none is shipped: give GPU=DOLLARS for each GPU to compare")
-    cards = [find_gpu(name) for name in named]
+    stated = _prices(price or [])
+    named = [item for text in gpu or () for item in text.split(",") if item.strip()] or list(stated)
+    shipped, notes = _shipped_prices()
+    cards = [find_gpu(name) for name in named or shipped]
+    prices = shipped | stated
     for item in cards:
         if item.name not in prices:
             fail(f"--price: {item.name}: has no price; give --price {item.name}=DOLLARS")
+    for item in cards:
+        if item.name not in stated:
+            typer.echo(notes[item.name], err=True)
     cells = _cells(
         model,
         cards,
@@ -156,6 +163,21 @@ def _prices(texts: list[str]) -> dict[str, float]:
             raise InputError("--price", text, "must be GPU=DOLLARS, such as H100-SXM-80GB=2.99")
         found[find_gpu(name.strip()).name] = amount
     return found
+
+
+def _shipped_prices() -> tuple[dict[str, float], dict[str, str]]:
+    """Dollars per GPU and hour by GPU, as published, and what is to be said of each."""
+    from servingplan.profiles.additions import price_of, shipped_prices
+    from servingplan.profiles.catalogue import packaged_gpus
+
+    prices: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    for gpu in packaged_gpus():
+        found = price_of(shipped_prices(), gpu, "OnDemand")
+        if found is not None and found.dollars_per_gpu_hour > 0:
+            prices[gpu.name] = found.dollars_per_gpu_hour
+            notes[gpu.name] = f"{gpu.name}: {found.dollars_per_gpu_hour:g} $/h as of {found.as_of} ({found.source})"
+    return prices, notes
 
 
 def _shapes(text: str | None, card: ModelCard, most: int) -> list[tuple[int, int]]:
