@@ -5,13 +5,13 @@ them up for pairs of replica and class, and everything here takes such a table. 
 copies may run. The formulas are in ``latency_model``; ``docs/latency.md`` has their measured errors.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from servingplan.profiles.latency_model import batch_at, clients_of, rate_of, states
-from servingplan.profiles.latency_table import TINY, Spread, Table, stack, tabulate
+from servingplan.profiles.latency_table import TINY, Spread, Table, at_pace, stack, tabulate
 from servingplan.profiles.steps import Numbers
 from servingplan.profiles.tails import Array, quantile
 
@@ -21,6 +21,7 @@ __all__ = [
     "OpenLoop",
     "Spread",
     "Table",
+    "at_pace",
     "capacity",
     "closed_loop",
     "highest_rate",
@@ -37,6 +38,8 @@ class OpenLoop(NamedTuple):
     """Rate over the highest rate that is sustained."""
     running: Array
     """Mean requests in the batch of one copy."""
+    running_most: Array
+    """Requests in the batch that are exceeded a thousandth of the time."""
     ttft_seconds: Array
     tpot_seconds: Array
     """Mean over requests of the mean time per further token; 0 for answers of one token."""
@@ -73,6 +76,10 @@ def highest_rate(table: Table) -> Array:
     return table.top_rate
 
 
+_THOUSANDTH = 3.09
+"""Standard deviations above the mean that a normal variable exceeds with probability 0.001."""
+
+
 def open_loop(
     table: Table, requests_per_second: Numbers, *, copies: Numbers = 1, percentile: Numbers = 95.0
 ) -> OpenLoop:
@@ -107,15 +114,18 @@ def open_loop(
     means = ttft.mean, tpot.mean, e2e.mean
     tails = (quantile(it.tail, late, it.mean * 1e-2 + TINY, (it.mean + TINY) * 1e3) for it in (ttft, tpot, e2e))
     found = [np.where(within, it, np.inf) for it in (*means, *tails)]
-    answers = (rates / top, np.where(within, state.running, table.sequences[:, None]), *found)
+    slots = np.minimum(table.sequences, table.kv_requests)[:, None]
+    most = np.minimum(slots, state.running + _THOUSANDTH * np.sqrt(state.running_variance) + 1.0)
+    running = (np.where(within, it, slots) for it in (state.running, most))
+    answers = (rates / top, *running, *found)
     return OpenLoop(*(it[:, 0] if flat else it for it in answers))
 
 
-_LOADS = np.array([0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97, 0.995])
-"""Utilisations at which ``capacity`` looks first; where the tails stop meeting the limits it bisects between two."""
-_HALVINGS = 8
-_LEAST_LOAD = 1e-3
-"""A copy that could run only so little is of no use: the limits count as not met."""
+_LOADS = np.array([0.0, 0.001, 0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97, 0.995])
+"""Utilisations at which ``capacity`` looks first. Between the last that meets the limits and the next it looks again, twice;
+a copy that could run only at less than the second is of no use: the limits count as not met."""
+_PARTS = np.linspace(0.0, 1.0, 10)
+_TINY_LOAD = 1e-6
 
 
 def capacity(
@@ -149,31 +159,30 @@ def capacity(
         for it in (ttft_seconds, tpot_seconds)
     ]
 
-    def meets(load: Array, copies: Array) -> npt.NDArray[np.bool_]:
-        rates = load * top[:, None]
-        state = states(table, rates, batch_at(table, rates), np.broadcast_to(copies, rates.shape))
-        return (state.ttft.tail(limits[0]) <= late) & (state.tpot.tail(limits[1]) <= late)
-
-    loads = np.tile(_LOADS, (pairs, 1))
     copies = np.arange(1.0, max_copies + 1)
-    reached = np.stack(
-        [np.logical_and.accumulate(meets(loads, np.array(it)), axis=1).sum(axis=1) for it in copies], axis=1
-    )
-    low = np.concatenate([[0.0], _LOADS])[reached]
-    high = np.concatenate([_LOADS, _LOADS[-1:]])[reached]
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        good = meets(np.maximum(middle, _LEAST_LOAD), copies)
-        low, high = np.where(good, middle, low), np.where(good, high, middle)
-    used = np.maximum.accumulate(np.where(low > _LEAST_LOAD, low, 0.0), axis=1)  # pools share their slack
+    used = np.zeros((pairs, max_copies))
+    loads = np.broadcast_to(_LOADS, (pairs, max_copies, len(_LOADS)))
+    for _ in range(3):
+        # The first of each row met the limits already; the last is looked at for the next round.
+        asked = np.maximum(loads[..., 1:], _TINY_LOAD).reshape(pairs, -1)
+        rates = asked * top[:, None]
+        state = states(table, rates, batch_at(table, rates), np.repeat(copies, loads.shape[-1] - 1)[None, :])
+        meets = (state.ttft.tail(limits[0]) <= late) & (state.tpot.tail(limits[1]) <= late)
+        reached = np.logical_and.accumulate(meets.reshape(pairs, max_copies, -1), axis=-1).sum(axis=-1)[..., None]
+        used = np.take_along_axis(loads, reached, axis=-1)[..., 0]
+        after = np.take_along_axis(loads, np.minimum(reached + 1, loads.shape[-1] - 1), axis=-1)[..., 0]
+        loads = used[..., None] + (after - used)[..., None] * _PARTS
+    used = np.maximum.accumulate(np.where(used >= _LOADS[1], used, 0.0), axis=1)  # pools share their slack
     return Capacity(used * top[:, None], used, top)
 
 
-def closed_loop(table: Table, clients: Numbers) -> ClosedLoop:
+def closed_loop(table: Table, clients: Numbers, *, requests_per_client: float = math.inf) -> ClosedLoop:
     """Rate and mean times with a fixed number of clients.
 
     Args:
         clients: requests in flight, shape (pairs,) or (pairs, points), at least 1.
+        requests_per_client: of the run, whose clients start together: the first prompts of all of them then wait for one
+            another, half of them on average. Published curves have 10; infinite: only the steady state counts.
 
     Raises:
         ValueError: clients are below 1.
@@ -184,13 +193,13 @@ def closed_loop(table: Table, clients: Numbers) -> ClosedLoop:
     if not (count >= 1).all():
         raise ValueError(f"clients {clients} must be at least 1")
     most, top = table.top_batch, table.top_rate
-    decodes = table.further_tokens[:, None] > 0
+    decodes = table.further_iterations[:, None] > 0
 
     def at(part: Array) -> tuple[Array, Array, Array, Array]:
         """Clients that keep this part of the largest batch (of the highest rate, where nothing decodes) going."""
         batch = np.where(decodes, part * most[:, None], 0.0)
         rate = np.where(decodes, rate_of(table, batch), part * top[:, None])
-        return clients_of(table, rate, batch, count)
+        return clients_of(table, rate, batch, count, 1.0 / requests_per_client)
 
     low, high = np.full(count.shape, 1e-6), np.full(count.shape, 1.0)
     for _ in range(30):
@@ -199,8 +208,8 @@ def closed_loop(table: Table, clients: Numbers) -> ClosedLoop:
         low, high = np.where(more, middle, low), np.where(more, high, middle)
     _, rate, ttft, tpot = at(high)
     # Beyond the slots the rest waits: Little's law over all clients.
-    ttft = np.maximum(ttft, count / rate - table.further_tokens[:, None] * tpot)
-    answers = rate, ttft, tpot, high * most[:, None]
+    ttft = np.maximum(ttft, count / rate - table.further_iterations[:, None] * tpot)
+    answers = rate, ttft, tpot / table.tokens_per_iteration[:, None], high * most[:, None]
     return ClosedLoop(*(it[:, 0] if flat else it for it in answers))
 
 

@@ -60,6 +60,8 @@ class Part(NamedTuple):
 class State(NamedTuple):
     rate: Array
     running: Array
+    running_variance: Array
+    """Of one copy, all copies being equally full."""
     ttft: Part
     tpot: Part
     e2e: Part
@@ -96,7 +98,7 @@ def _at(table: Table, batch: Array) -> Looked:
 def rate_of(table: Table, batch: Array) -> Array:
     """Step 1: the rate that keeps ``batch`` requests decoding on average over iterations."""
     at = _at(table, batch)
-    further, share = table.further_tokens[:, None], at.read[..., 0] / table.stages[:, None]
+    further, share = table.further_iterations[:, None], at.read[..., 0] / table.stages[:, None]
     return batch / np.maximum(further * at.step + batch * share, TINY)
 
 
@@ -107,7 +109,7 @@ def batch_at(table: Table, rates: Array) -> Array:
     """
     row = np.arange(len(table))[:, None]
     index = np.clip((table.rate[:, None, :] <= rates[..., None]).sum(axis=-1) - 1, 0, GRID - 2)
-    further, stages = table.further_tokens[:, None], table.stages[:, None]
+    further, stages = table.further_iterations[:, None], table.stages[:, None]
     left, right = table.batch[row, index], table.batch[row, index + 1]
     width = np.maximum(right - left, TINY)
     step, read = table.step[row, index], table.read[row, index, 0] / stages
@@ -193,7 +195,8 @@ def iterations_at(table: Table, rate: Array, batch: Array) -> Iteration:
 def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     """Latencies at these rates a copy, with the batch that step 1 gives."""
     it = iterations_at(table, rate, batch)
-    further, chunks = table.further_tokens[:, None], table.chunks[:, None]
+    further, chunks = table.further_iterations[:, None], table.chunks[:, None]
+    yielded = table.tokens_per_iteration[:, None]
     busy = 1.0 - it.share
 
     # Step 2: T = a + slope n gives the negative binomial of mean n + e/(c (1 - e)) and variance mean/(c (1 - e)).
@@ -231,7 +234,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     )
     idle = nobody * busy
     raw = [idle * table.alone[:, None, power] for power in range(3)]
-    first = raw[0] + (1 - idle) * met
+    first = raw[0] + (1 - idle) * met  # without the floor, which shifts all times alike
     second = raw[1] + (1 - idle) * (met_variance + met**2)
     third = raw[2] + (1 - idle) * (met_third + 3 * met_variance * met + met**3)
     ttft_variance, ttft_third = second - first**2, third - 3 * first * second + 2 * first**3
@@ -275,10 +278,12 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
         ) ** 3 * (own_third + waited_third)
         batch_third = averaged**1.5 * (1 + feedback) / np.sqrt(np.maximum(mean_batch * copies * (1 - feedback), TINY))
         shares.append(weight)
-        parts.append(Shifted.of(tpot_mean, averaged + prompts + line, prompts_third + batch_third))
+        variance, third = averaged + prompts + line, prompts_third + batch_third
+        parts.append(Shifted.of(tpot_mean / yielded, variance / yielded**2, third / yielded**3))
     most = it.most + 3 * it.step_slope * np.sqrt(batch_variance)
 
     def with_wait(mean: Array, variance: Array, third: Array) -> Part:
+        mean = mean + table.floor[:, None]
         waiting = Shifted.of(mean + wait, variance + wait**2, third + 2 * wait**3)
         return Part(mean + waits * wait, (1 - waits, waits), (Shifted.of(mean, variance, third), waiting))
 
@@ -293,8 +298,9 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     return State(
         rate=rate,
         running=running,
+        running_variance=running / (copies * (1 - feedback)),
         ttft=with_wait(first, ttft_variance, ttft_third),
-        tpot=Part(tpot_mean, tuple(shares), tuple(parts), most),
+        tpot=Part(tpot_mean / yielded, tuple(shares), tuple(parts), most / yielded),
         e2e=with_wait(
             first + further * tpot_mean, ttft_variance + decode_variance, ttft_third + length_third * tpot_mean**3
         ),
@@ -317,7 +323,9 @@ def wait_probability(slots: Array, mean: Array, variance: Array, slack: Array) -
     return probability
 
 
-def clients_of(table: Table, rate: Array, batch: Array, clients: Array) -> tuple[Array, Array, Array, Array]:
+def clients_of(
+    table: Table, rate: Array, batch: Array, clients: Array, started_together: float
+) -> tuple[Array, Array, Array, Array]:
     """Clients that keep up this rate and batch, with the rate and mean times; ``clients`` is a first guess of them."""
     # A client does not meet itself: the others come at a rate lower by its share.
     it = iterations_at(table, rate * (clients - 1) / clients, batch)
@@ -329,6 +337,8 @@ def clients_of(table: Table, rate: Array, batch: Array, clients: Array) -> tuple
         + it.own[..., 0]
         - it.unshared
         + it.line * it.line_seconds
+        + table.floor[:, None]
+        + started_together * 0.5 * (clients - 1) * it.own[..., 0]
     )
     tpot = it.step / (1 - np.minimum(rate * it.own[..., 0] / table.stages[:, None], 0.999))
     return batch + rate * ttft, rate, ttft, tpot

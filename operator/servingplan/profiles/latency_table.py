@@ -4,7 +4,7 @@ Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +44,9 @@ class Table:
     Arrays have one entry, or one row over the grid of batches, for each pair of replica and class. Made by ``tabulate``.
     """
 
-    further_tokens: Array
-    """Mean tokens of an answer after the first."""
+    further_iterations: Array
+    """Mean iterations of an answer after the one that reads the prompt: a token each, more with speculation."""
+    tokens_per_iteration: Array
     answer_spread: Array
     sequences: Array
     """Requests that run at the same time at most."""
@@ -60,8 +61,10 @@ class Table:
     chunks: Array
     """Mean number of iterations that read one prompt."""
     stages: Array
+    floor: Array
+    """Seconds to the first token beside all iterations."""
     alone: Array
-    """(pairs, 3): raw moments of the seconds to the first token on an idle engine."""
+    """(pairs, 3): raw moments of the seconds to the first token on an idle engine, without the floor."""
     batch: Array
     """(pairs, GRID)"""
     step: Array
@@ -81,16 +84,24 @@ class Table:
     """(pairs, GRID): seconds less that a prompt's own reading takes, since it may be the only one of its iteration."""
 
     def __len__(self) -> int:
-        return len(self.further_tokens)
+        return len(self.further_iterations)
 
 
-def tabulate(steps: StepTimes, input_tokens: Numbers, output_tokens: Numbers, spread: Spread | None = None) -> Table:
+def tabulate(
+    steps: StepTimes,
+    input_tokens: Numbers,
+    output_tokens: Numbers,
+    spread: Spread | None = None,
+    *,
+    floor_seconds: float = 0.0,
+) -> Table:
     """Look up the step times of one replica for classes of requests.
 
     Args:
         input_tokens: mean prompt lengths, an array of one dimension or a number, at least 1.
         output_tokens: mean answer lengths, likewise.
         spread: of the lengths, default ``Spread()``.
+        floor_seconds: what the first token takes beside all iterations, see ``floor.first_token_seconds``.
 
     Raises:
         ValueError: a length is below 1, or not even one request has room.
@@ -120,12 +131,13 @@ def tabulate(steps: StepTimes, input_tokens: Numbers, output_tokens: Numbers, sp
             f"{steps.kv_room_tokens:g} tokens does not hold one request"
         )
     sequences = np.full_like(prompts, float(settings.max_num_seqs))
-    further = answers - 1.0
+    yielded = 1.0 if settings.speculation is None else settings.speculation.tokens_per_step
+    further = (answers - 1.0) / yielded
     budget = stages * settings.max_num_batched_tokens
     prompts_read = prompts * (1.0 - found)
     # n <= (o - 1) x T, and an iteration reads at most its budget less n.
     by_budget = further * budget / (prompts_read + further)
-    decoding = further / answers
+    decoding = further / (further + 1.0)
     top = np.maximum(np.minimum(np.minimum(sequences, kv_requests) * decoding, by_budget), 1.0)
     batch = top[:, None] ** np.linspace(0.0, 1.0, GRID)
     context = (prompts + generated)[:, None]
@@ -177,7 +189,8 @@ def tabulate(steps: StepTimes, input_tokens: Numbers, output_tokens: Numbers, sp
     prompts_at_most = np.maximum(budget - top, 1.0) / prompts_read
     full = prompts_at_most / (step[:, 0] + prompts_at_most * share[:, 0])  # iterations full of prompts
     return Table(
-        further_tokens=further,
+        further_iterations=further,
+        tokens_per_iteration=np.full_like(prompts, yielded),
         answer_spread=np.full_like(prompts, spread.answer),
         sequences=sequences,
         kv_requests=kv_requests,
@@ -186,6 +199,7 @@ def tabulate(steps: StepTimes, input_tokens: Numbers, output_tokens: Numbers, sp
         length_square=np.full_like(prompts, 1.0 + spread.prompt**2),
         chunks=pieces @ _WEIGHTS,
         stages=np.full_like(prompts, stages),
+        floor=np.full_like(prompts, floor_seconds),
         alone=alone,
         batch=batch,
         step=step,
@@ -205,6 +219,21 @@ def _slopes(batch: Array, values: Array) -> Array:
     width = batch[:, right] - batch[:, left]
     rise = values[:, right] - values[:, left]
     return np.divide(rise, width, out=np.zeros_like(rise), where=width > TINY)
+
+
+def at_pace(table: Table, factor: Array) -> Table:
+    """The table with all times multiplied by a factor for each pair: of an engine that is that much slower."""
+    row = factor[:, None]
+    times = {name: getattr(table, name) * row for name in ("step", "unshared", "step_slope", "read_slope")}
+    powers = np.stack([factor, factor**2, factor**3], axis=-1)
+    return replace(
+        table,
+        **times,
+        rate=table.rate / row,
+        top_rate=table.top_rate / factor,
+        alone=table.alone * powers,
+        read=table.read * powers[:, None, :],
+    )
 
 
 def stack(tables: Iterable[Table]) -> Table:
