@@ -3,16 +3,16 @@
     python -m benchmarks.emulated_rates        prints the table of docs/emulator.md
 
 Each row: a replica and one class of requests, saturated, then under Poisson arrivals at the planned load (the estimated rate
-times the utilisation at which the percentile of TTFT holds) and at 1.3 times the estimated rate.
+times the utilisation of one copy) and at 1.3 times the saturated rate.
 """
 
 import random
 from statistics import mean
 
 from servingplan.model.engine import EngineSettings
+from servingplan.planning.settings import SEQUENCES
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
-from servingplan.profiles.queueing import max_utilization
 from servingplan.simulate.engine import Engine, run
 from servingplan.simulate.pace import Pace
 from servingplan.simulate.sequence import Sequence
@@ -27,7 +27,7 @@ CASES = [
     ("llama-3.1-8b", "bf16", "A100-SXM4-80GB", 1, 1, 496, 18, 1.0, 0.05),
     ("llama-3.1-8b", "bf16", "A100-SXM4-80GB", 1, 1, 2455, 253, 1.0, 0.05),
     ("llama-3.1-8b", "bf16", "L40S", 1, 1, 496, 253, 1.0, 0.05),
-    ("llama-3.1-70b", "bf16", "L40S", 2, 4, 496, 253, 4.0, 0.15),
+    ("llama-3.1-70b", "bf16", "L40S", 2, 4, 496, 253, 4.0, 0.3),
 ]
 
 
@@ -43,32 +43,28 @@ class Case:
             "pipeline_parallel": pipeline,
         }
         self.lengths, self.ttft, self.tpot = (input_tokens, output_tokens), ttft, tpot
-        self.plan = estimate(
-            **replica,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            settings=SETTINGS,
-            ttft_seconds=ttft / 2,  # planning.question leaves the other half for waiting
-            tpot_seconds=tpot,
-        )
-        assert isinstance(self.plan, Estimate)
-        self.utilization = max_utilization(
-            percentile=PERCENTILE,
-            slots_per_copy=self.plan.batch,
-            service_seconds=self.plan.slot_seconds,
-            wait_budget_seconds=ttft - self.plan.ttft_seconds,
-        )[0]
+        lengths = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+        limits = {"ttft_seconds": ttft, "tpot_seconds": tpot, "percentile": PERCENTILE}
+        plan = estimate(**replica, **lengths, settings=SETTINGS, **limits)
+        assert isinstance(plan, Estimate)
+        self.plan = plan
+        self.utilization = plan.utilization[0]
+        few = SETTINGS.model_copy(update={"max_num_seqs": next(it for it in SEQUENCES if it >= plan.most_running)})
+        full = estimate(**replica, **lengths, settings=few, ttft_seconds=None, tpot_seconds=None)
+        assert isinstance(full, Estimate)
+        self.full = full
+        """With all slots taken."""
         self._pace = Pace(**replica, settings=SETTINGS)
 
     def saturated_rate(self) -> float:
         """Requests/s with all slots always taken. Equal requests go in waves of one batch: whole waves are compared."""
-        batch = self.plan.batch
+        batch = self.full.batch
         ends = sorted(item.finished or 0.0 for item in run(self.engine(), [(0.0, *self.lengths)] * (12 * batch)))
         return 6 * batch / (ends[9 * batch] - ends[3 * batch])
 
     def engine(self) -> Engine:
-        """With the planned batch as its limit."""
-        return Engine(self._pace, max_num_seqs=self.plan.batch, max_num_batched_tokens=CONTEXT)
+        """With the most that the plan lets run together as its limit."""
+        return Engine(self._pace, max_num_seqs=self.full.batch, max_num_batched_tokens=CONTEXT)
 
     def under_poisson(self, rate: float, requests: int) -> list[Sequence]:
         """The later three quarters of the requests of a Poisson stream, when it has warmed up."""
@@ -100,11 +96,12 @@ def main() -> None:
     for row in CASES:
         case = Case(*row)
         rate = case.plan.requests_per_second
+        saturated = case.saturated_rate() / case.full.requests_per_second
         planned = case.under_poisson(case.utilization * rate, 4000)
-        beyond = case.under_poisson(1.3 * rate, 4000)
+        beyond = case.under_poisson(1.3 * case.full.requests_per_second, 4000)
         print(
-            f"| {row[0]} {row[1]}, {row[3]}x{row[4]} {row[2]} | {row[5]}/{row[6]} | {case.plan.batch} "
-            f"| {case.saturated_rate() / rate:.3f} | {case.utilization:.2f} x {rate:.2f}/s | {case.in_time(planned):.1%} "
+            f"| {row[0]} {row[1]}, {row[3]}x{row[4]} {row[2]} | {row[5]}/{row[6]} | {case.full.batch} "
+            f"| {saturated:.3f} | {case.utilization:.2f} x {rate:.2f}/s | {case.in_time(planned):.1%} "
             f"| {1e3 * mean_tpot(planned):.0f} of {1e3 * case.tpot:.0f} ms | {case.in_time(beyond):.1%} |"
         )
 

@@ -21,7 +21,6 @@ from servingplan.planning.layouts import Layout, connected, layout_name
 from servingplan.planning.pools import Pool
 from servingplan.planning.settings import Wish, wished
 from servingplan.planning.shapes import (
-    SERVICE_SHARE_OF_TTFT,
     Pruning,
     ShapeFacts,
     layouts_of,
@@ -34,13 +33,6 @@ from servingplan.planning.standing import standing_replicas
 from servingplan.profiles.catalogue import Catalogue
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
-from servingplan.profiles.queueing import max_utilization
-
-COPIES_IN_TABLE = 4
-"""Utilisation is tabled for 1 to 4 copies and held from there: the table's slope falls as 1/sqrt(copies), and each
-further row costs the solver a binary per shape."""
-HIGHEST_UTILIZATION = 0.95
-"""Also without a TTFT limit: a queue at full load grows without bound."""
 
 
 @dataclass(frozen=True)
@@ -263,28 +255,11 @@ def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
 
 
 def utilization(facts: ShapeFacts) -> tuple[float, ...]:
-    """Utilisation up to which the SLOs hold, by copies: the lowest over the classes that the shape can serve, since their
-    requests share one queue."""
-    tables = []
-    for item in facts.model.effective_classes:
-        found = facts.estimates.get(item.name)
-        if found is None:
-            continue
-        slo = slo_of(facts.model, item)
-        if slo.ttft_seconds is None:
-            tables.append((HIGHEST_UTILIZATION,) * COPIES_IN_TABLE)
-            continue
-        tables.append(
-            max_utilization(
-                percentile=slo.percentile,
-                slots_per_copy=found.batch,
-                service_seconds=found.slot_seconds,
-                wait_budget_seconds=max(0.0, float(slo.ttft_seconds) - found.ttft_seconds),
-                max_copies=COPIES_IN_TABLE,
-            )
-        )
-    lowest = tuple(min(HIGHEST_UTILIZATION, *column) for column in zip(*tables, strict=True))
-    return tuple(round(value, 6) for value in lowest)
+    """Part of the rates at which the limits hold, by copies: the lowest over the classes that the shape can serve, since
+    their requests share one queue."""
+    tables = [found.utilization for found in facts.estimates.values()]
+    longest = max(map(len, tables))
+    return tuple(min(table[min(copies, len(table) - 1)] for table in tables) for copies in range(longest))
 
 
 def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: Mapping[str, Part]) -> q.Running | None:
@@ -363,7 +338,7 @@ def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
     tpot = min((r.least_tpot_seconds for r in missed if r.least_tpot_seconds is not None), default=None)
     changes = []
     if ttft is not None and slo.ttft_seconds is not None:
-        changes.append(f"ttftSeconds {slo.ttft_seconds} to {_rounded_up(ttft / SERVICE_SHARE_OF_TTFT)}")
+        changes.append(f"ttftSeconds {slo.ttft_seconds} to {_rounded_up(ttft)}")
     if tpot is not None and slo.tpot_seconds is not None:
         changes.append(f"tpotSeconds {slo.tpot_seconds} to {_rounded_up(tpot)}")
     if not changes:

@@ -28,12 +28,15 @@ from servingplan.planning.layouts import (
 from servingplan.planning.pools import Pool
 from servingplan.planning.settings import Wish, context_refusal
 from servingplan.planning.tuning import Rated, Standing, tuned
-from servingplan.profiles.chain import Requests, estimate_chain
+from servingplan.profiles.chain import estimate_chain
 from servingplan.profiles.estimate import Estimate, estimate
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
+from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.profiles.pipeline import Stage
+from servingplan.profiles.promise import Limits, Requests, limited
 from servingplan.profiles.roofline import roofline
+from servingplan.profiles.steps import StepTimes, step_times
 
 STEPS: dict[str, str] = {
     "NoLeaderWorkerSet": "spans nodes, and the LeaderWorkerSet API is not to be used",
@@ -49,10 +52,6 @@ STEPS: dict[str, str] = {
 }
 """Steps of pruning in their order, and why a shape falls at each. The first two look at pools only, so what they prune is
 counted without being built. ``solve.prune.count_dominated`` counts one more, dominance, on the finished question."""
-
-SERVICE_SHARE_OF_TTFT = 0.5
-"""Part of the TTFT limit that the batch may use up; the rest is for waiting. At 1 the batch would be as large as the
-limit allows and no request could wait at all, so the replica could never be kept busy."""
 
 
 @dataclass(frozen=True)
@@ -272,9 +271,12 @@ def rated(
     answers: Mapping[str, Estimate | Unfit]
     layers: tuple[int, ...] = ()
     if layout.inside_a_node:
-        answers = {
-            item.name: _estimate_inside(variant, card, layout, settings, item, confidence, rows) for item in asked
-        }
+        answers = limited(
+            {item.name: _estimate_inside(variant, card, layout, settings, item, confidence, rows) for item in asked},
+            asked,
+            partial(_steps_inside, variant, card, layout, settings),
+            floor_seconds=first_token_seconds(settings, card),
+        )
     else:
         answers, layers = _estimate_across(variant, card, layout, settings, asked, confidence)
     found = {name: item for name, item in answers.items() if isinstance(item, Estimate)}
@@ -302,10 +304,23 @@ def _estimate_inside(
         settings=settings,
         input_tokens=asked.input_tokens,
         output_tokens=asked.output_tokens,
-        ttft_seconds=asked.ttft_seconds,
-        tpot_seconds=asked.tpot_seconds,
+        ttft_seconds=None,
+        tpot_seconds=None,
         confidence=confidence,
         rows=rows,
+    )
+
+
+def _steps_inside(variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings) -> StepTimes:
+    gpu = layout.legs[0].pool.gpu
+    assert gpu is not None
+    return step_times(
+        model=card,
+        precision=variant.precision,
+        gpu=gpu,
+        tensor_parallel=layout.tensor_parallel,
+        pipeline_parallel=layout.pipeline_parallel,
+        settings=settings,
     )
 
 
@@ -337,8 +352,11 @@ def _requests(model: Model, item: RequestClass) -> Requests:
         name=item.name,
         input_tokens=item.input_tokens,
         output_tokens=item.output_tokens,
-        ttft_seconds=None if slo.ttft_seconds is None else SERVICE_SHARE_OF_TTFT * float(slo.ttft_seconds),
-        tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
+        limits=Limits(
+            ttft_seconds=None if slo.ttft_seconds is None else float(slo.ttft_seconds),
+            tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
+            percentile=float(slo.percentile),
+        ),
     )
 
 

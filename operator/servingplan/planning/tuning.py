@@ -102,7 +102,7 @@ class _Rater:
 
 def largest_batch(rated: Rated) -> int:
     """Requests that run together at most where each class is served alone."""
-    return max((found.batch for found in rated.estimates.values()), default=0)
+    return max((found.most_running for found in rated.estimates.values()), default=0)
 
 
 def _best(rater: _Rater, wish: Wish, width: str) -> Tuned:

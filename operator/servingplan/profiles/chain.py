@@ -14,33 +14,24 @@ from servingplan.model.llm import ModelCard
 from servingplan.profiles.bands import Basis, kind_of
 from servingplan.profiles.estimate import Estimate, banded, best_point
 from servingplan.profiles.fit import Unfit, shape_refusal
+from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.layers import split_layers
 from servingplan.profiles.measured import correction
 from servingplan.profiles.pipeline import (
     NETWORK_BYTES_PER_SECOND,
     Pipeline,
+    PipelineSteps,
     Stage,
     StageRoofline,
     body_bytes_of,
     most_layers,
     stage_rooflines,
 )
+from servingplan.profiles.promise import Requests, limited
 
 SPLIT_BATCHES = (1, 4, 16, 64, 256, 1024)
 """Running requests for which a split of the layers is sought: a larger batch wants more room for KV cache on each stage,
 which shifts layers to where memory is."""
-
-
-class Requests(NamedTuple):
-    """One class, as far as a replica's speed for it is concerned."""
-
-    name: str
-    input_tokens: int
-    output_tokens: int
-    ttft_seconds: float | None
-    """Bound on the mean time to the first token."""
-    tpot_seconds: float | None
-    """Bound on the mean time per further token."""
 
 
 class Chain(NamedTuple):
@@ -86,6 +77,7 @@ def estimate_chain(
     context_tokens = settings.max_model_len
     body_bytes = body_bytes_of(model, precision)
     best: Chain | None = None
+    best_pipeline: Pipeline | None = None
     best_score = (-1, 0.0)
     for layers in _splits(model, rooflines, body_bytes, classes, context_tokens):
         pipeline = Pipeline(rooflines, layers, body_bytes)
@@ -93,15 +85,17 @@ def estimate_chain(
         rates = [answer.requests_per_second for answer in found.values() if isinstance(answer, Estimate)]
         score = (len(rates), 1 / math.fsum(1 / rate for rate in rates) if rates else 0.0)
         if score > best_score:
-            best, best_score = Chain(layers, found), score
-    if best is None:
+            best, best_score, best_pipeline = Chain(layers, found), score, pipeline
+    if best is None or best_pipeline is None:
         refusal = Unfit(
             reason="Memory",
             message=f"{len(stages)} stages of {tensor_parallel} GPUs cannot hold {model.layers} whole layers, each with "
             f"its part of the KV cache of {context_tokens} tokens; take more GPUs or a smaller precision",
         )
         return Chain((), dict.fromkeys((item.name for item in classes), refusal))
-    return best
+    steps = PipelineSteps(best_pipeline, settings)
+    kept = limited(best.by_class, classes, lambda: steps, floor_seconds=first_token_seconds(settings, model))
+    return best._replace(by_class=kept)
 
 
 def _splits(
@@ -161,7 +155,7 @@ def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, conf
         )
     room = max(1, min(settings.max_num_seqs, math.floor(pipeline.kv_room_tokens() / tokens)))
     nothing = correction((), input_tokens=item.input_tokens, output_tokens=item.output_tokens)
-    best = best_point(pipeline, nothing, room=room, ttft_seconds=item.ttft_seconds, tpot_seconds=item.tpot_seconds)
+    best = best_point(pipeline, nothing, room=room, ttft_seconds=None, tpot_seconds=None)
     if isinstance(best, Unfit):
         return best
     return banded(

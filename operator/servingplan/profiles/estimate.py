@@ -1,12 +1,12 @@
 """What one replica does for one class of requests: the question that the planner asks some hundred times.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` checks that the replica can
-exist, limits the batch by KV memory, and takes the best rate among the batches whose mean TTFT and TPOT meet the SLO.
-There is no queueing in it: ``queueing.max_utilization`` pays for that, once.
+exist, limits the batch by KV memory and takes the best rate; with limits on TTFT or TPOT, the part of it at which a percentile
+of requests keeps them (``promise``).
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -16,8 +16,11 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
 from servingplan.profiles.bands import Basis, band, kind_of
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
+from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.measured import SHIPPED, Correction, Coverage, MeasuredRows, correction
+from servingplan.profiles.promise import HIGHEST_UTILIZATION, Limits, Requests, limited
 from servingplan.profiles.roofline import Point, efficiency_of, roofline
+from servingplan.profiles.steps import step_times
 
 MAX_BATCH = 1024
 """Running requests of one replica at most where nothing else is said; vLLM's own default on large cards. The planned
@@ -44,18 +47,25 @@ class Estimate(BaseModel):
     planned_requests_per_second: float
     """The rate to plan with: the true one is at least this with the probability that was asked for (``confidence``)."""
     batch: int
-    """Running requests at that rate."""
+    """Running requests at that rate, in the mean."""
+    most_running: int
+    """Requests that run together at that rate, all but a thousandth of the time: what ``max_num_seqs`` should let run."""
     ttft_seconds: float
-    """Mean time to the first token, without waiting for a slot. The weakest figure here: without measurements it is
-    rather too low, see ``docs/profiles.md``."""
+    """Mean time to the first token. With limits: of open arrivals, on one copy that is as slow and as full as planned;
+    without: of as many clients as ``batch``."""
     tpot_seconds: float
-    """Mean time per further token."""
+    """Mean time per further token, likewise."""
+    ttft_percentile_seconds: float | None
+    """What the percentile of requests keeps, on one copy that is as slow and as full as planned; None without limits."""
+    tpot_percentile_seconds: float | None
+    utilization: tuple[float, ...]
+    """Part of the rate at which the percentile keeps the limits, by number of copies from 1; the last holds for more."""
     ttft_band: tuple[float, float]
     """The true mean TTFT over ``ttft_seconds`` lies between these with probability 0.8."""
     tpot_band: tuple[float, float]
     """The same of the time per further token."""
     slot_seconds: float
-    """Mean time that a request holds its slot: the service time that ``queueing.max_utilization`` asks for."""
+    """Mean time from arrival to the last token."""
     source: Source
     basis: Basis
     """What the band was chosen by."""
@@ -84,7 +94,7 @@ def estimate(
     confidence: float = 0.9,
     rows: MeasuredRows = SHIPPED,
 ) -> Estimate | Unfit:
-    """The rate of one replica that serves only this class, at the best batch whose mean TTFT and TPOT meet the SLO.
+    """The rate of one replica that serves only this class: its highest, or the one of many copies that keep the limits.
 
     Args:
         precision: of the weights, a key of ``model.llm.PRECISIONS``.
@@ -93,14 +103,14 @@ def estimate(
         settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
         input_tokens: mean prompt length, at least 1.
         output_tokens: mean answer length, at least 1.
-        ttft_seconds: bound on the mean time to the first token, None for no bound.
-        tpot_seconds: bound on the mean time per further token, None for no bound.
+        ttft_seconds: limit on the time to the first token, which the percentile of requests must keep; None: none.
+        tpot_seconds: limit on a request's mean time per further token, likewise.
         percentile: of the requests that are to meet the limits, above 0 and below 100.
         confidence: probability that the true rate is at least ``planned_requests_per_second``, between 0 and 1.
         rows: measurements that correct the formulas.
 
     Returns:
-        An ``Estimate``, or ``Unfit`` where the replica cannot exist or cannot meet the SLO even alone.
+        An ``Estimate``, or ``Unfit`` where the replica cannot exist or cannot keep the limits even when almost idle.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
@@ -158,7 +168,7 @@ def estimate(
         pipeline_parallel=pipeline_parallel,
     )
     corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens)
-    best = best_point(base, corrected, room=room, ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds)
+    best = best_point(base, corrected, room=room, ttft_seconds=None, tpot_seconds=None)
     if isinstance(best, Unfit):
         return best
     source, basis, evidence = _provenance(
@@ -170,7 +180,18 @@ def estimate(
         engine=settings.engine,
         stages=pipeline_parallel,
     )
-    return banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
+    found = banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
+    requests = Requests("", input_tokens, output_tokens, Limits(ttft_seconds, tpot_seconds, percentile))
+    steps = partial(
+        step_times,
+        model=model,
+        precision=precision,
+        gpu=gpu,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+        settings=settings,
+    )
+    return limited({"": found}, [requests], steps, floor_seconds=first_token_seconds(settings, model))[""]
 
 
 def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float) -> Estimate:
@@ -185,10 +206,14 @@ def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ..
         high=best.requests_per_second * max(1.0, rate.high),
         planned_requests_per_second=best.requests_per_second * rate.ratio(1 - confidence),
         batch=math.ceil(best.batch),
+        most_running=math.ceil(best.batch),
         ttft_seconds=best.ttft_seconds,
         tpot_seconds=best.tpot_seconds,
         ttft_band=(min(1.0, ttft.low), max(1.0, ttft.high)),
         tpot_band=(min(1.0, tpot.low), max(1.0, tpot.high)),
+        ttft_percentile_seconds=None,
+        tpot_percentile_seconds=None,
+        utilization=(HIGHEST_UTILIZATION,),
         slot_seconds=best.batch / best.requests_per_second,
         source=source,
         basis=basis,

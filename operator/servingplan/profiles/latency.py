@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servingplan.profiles.latency_model import batch_at, clients_of, rate_of, states
+from servingplan.profiles.latency_model import Part, batch_at, clients_of, rate_of, states
 from servingplan.profiles.latency_table import TINY, Spread, Table, at_pace, stack, tabulate
 from servingplan.profiles.steps import Numbers
 from servingplan.profiles.tails import Array, quantile
@@ -112,7 +112,7 @@ def open_loop(
     late = 1.0 - share / 100.0
     ttft, tpot, e2e = state.ttft, state.tpot, state.e2e
     means = ttft.mean, tpot.mean, e2e.mean
-    tails = (quantile(it.tail, late, it.mean * 1e-2 + TINY, (it.mean + TINY) * 1e3) for it in (ttft, tpot, e2e))
+    tails = (_at_percentile(it, late) for it in (ttft, tpot, e2e))
     found = [np.where(within, it, np.inf) for it in (*means, *tails)]
     slots = np.minimum(table.sequences, table.kv_requests)[:, None]
     most = np.minimum(slots, state.running + _THOUSANDTH * np.sqrt(state.running_variance) + 1.0)
@@ -211,6 +211,11 @@ def closed_loop(table: Table, clients: Numbers, *, requests_per_client: float = 
     ttft = np.maximum(ttft, count / rate - table.further_iterations[:, None] * tpot)
     answers = rate, ttft, tpot / table.tokens_per_iteration[:, None], high * most[:, None]
     return ClosedLoop(*(it[:, 0] if flat else it for it in answers))
+
+
+def _at_percentile(part: Part, late: Array) -> Array:
+    """The value that this share of requests exceeds: within three parts in 10^5, between a fiftieth and 100 times the mean."""
+    return quantile(part.tail, late, part.mean * 0.02 + TINY, (part.mean + TINY) * 100.0)
 
 
 def _columns(value: Numbers, flat: bool) -> Array:

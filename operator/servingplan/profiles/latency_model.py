@@ -243,7 +243,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     reading = chunks * it.step + own - it.unshared + it.share * it.seen
     behind = it.share * np.maximum(reading + waited - it.mean, 0.0) / busy
     room = np.maximum(it.most - it.mean, TINY)
-    usual = it.mean + it.slope * (mean_batch - batch + 1 / copies)
+    usual = it.mean + it.slope * (mean_batch - batch + 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         extra = behind * (1 - it.share**further) / further
         extra = np.where(further > 0, room * -np.expm1(-extra / room), 0.0)

@@ -4,7 +4,6 @@ Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Th
 models that it has resolved; people ask by name, leave settings open, and want the rate at their percentile in one number.
 """
 
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +14,6 @@ from servingplan.model.llm import PRECISIONS
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.fit import Unfit
-from servingplan.profiles.queueing import max_utilization, wait_probability
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm")
 
@@ -149,43 +147,27 @@ def answer(question: Lookup) -> Answer:
         output_tokens=question.output,
         ttft_seconds=question.ttft,
         tpot_seconds=question.tpot,
+        percentile=question.percentile,
     )
     if isinstance(found, Unfit):
         raise CannotServeError(
             found.reason, f"{question.model} on {question.tp}x{question.pp} {gpu.name}", found.message
         )
     limited = question.concurrency is None and (question.ttft is not None or question.tpot is not None)
-    return _limited(question, found, settings) if limited else _running(question, found, settings)
+    return _limited(found, settings) if limited else _running(question, found, settings)
 
 
 def _running(question: Lookup, found: Estimate, settings: EngineSettings) -> Answer:
     """So many requests always run; where they do not all fit, the rest waits at the client's cost."""
     asked = question.concurrency or found.batch
     rate = found.requests_per_second
-    return _answer(found, settings, rate, max(0.0, (asked - found.batch) / rate), None, float(asked))
+    return _answer(found, settings, rate, max(0.0, (asked - found.batch) / rate), float(asked))
 
 
-def _limited(question: Lookup, found: Estimate, settings: EngineSettings) -> Answer:
-    """Open arrivals at the rate at which the percentile keeps the limit, one copy."""
-    late = 1.0 - question.percentile / 100.0
-    budget = max(0.0, question.ttft - found.ttft_seconds) if question.ttft is not None else math.inf
-    share = 1.0
-    wait = 0.0
-    if math.isfinite(budget):
-        share = max_utilization(
-            percentile=question.percentile,
-            slots_per_copy=found.batch,
-            service_seconds=found.slot_seconds,
-            wait_budget_seconds=budget,
-            max_copies=1,
-        )[0]
-        any_wait = wait_probability(
-            utilization=share, slots=found.batch, service_seconds=found.slot_seconds, wait_seconds=0.0
-        )
-        pace = found.slot_seconds / (found.batch * (1.0 - share))
-        wait = pace * max(0.0, math.log(any_wait / late)) if any_wait > 0 else 0.0
-    rate = found.requests_per_second * share
-    return _answer(found, settings, rate, 0.0, found.ttft_seconds + wait, found.batch * share)
+def _limited(found: Estimate, settings: EngineSettings) -> Answer:
+    """Open arrivals at the rate at which the percentile keeps the limits, one copy."""
+    rate = found.requests_per_second * found.utilization[0]
+    return _answer(found, settings, rate, 0.0, found.batch * found.utilization[0])
 
 
 def _answer(
@@ -193,7 +175,6 @@ def _answer(
     settings: EngineSettings,
     rate: float,
     waiting_seconds: float,
-    ttft_percentile_seconds: float | None,
     concurrency: float,
 ) -> Answer:
     share = rate / found.requests_per_second
@@ -203,8 +184,8 @@ def _answer(
         high=found.high * share,
         ttft_seconds=found.ttft_seconds + waiting_seconds,
         tpot_seconds=found.tpot_seconds,
-        ttft_percentile_seconds=ttft_percentile_seconds,
-        tpot_percentile_seconds=None if ttft_percentile_seconds is None else found.tpot_seconds,
+        ttft_percentile_seconds=found.ttft_percentile_seconds,
+        tpot_percentile_seconds=found.tpot_percentile_seconds,
         concurrency=concurrency,
         source=found.source,
         evidence=found.evidence,

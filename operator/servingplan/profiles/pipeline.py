@@ -17,14 +17,18 @@ last stage has none.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline, steady_state
+from servingplan.profiles.steps import Numbers
+from servingplan.profiles.tails import Array
 
 NETWORK_BYTES_PER_SECOND = 25e9 / 8
 """Assumed between nodes: 25 Gbit/s, below what AWS states for machines with several GPUs (40 for a g5.12xlarge to 3200
@@ -101,6 +105,59 @@ class Pipeline:
             prefill_share_seconds=max(prefills),
             step_seconds=max(math.fsum(steps), min(batch, count) * max(steps)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSteps:
+    """``StepTimes`` of a pipeline: an iteration takes the way through all stages, or the turn of all micro-batches."""
+
+    pipeline: Pipeline
+    settings: EngineSettings
+
+    @property
+    def stages(self) -> int:
+        """Pipeline stages."""
+        return len(self.pipeline.stages)
+
+    @property
+    def kv_room_tokens(self) -> float:
+        """Tokens of KV cache that fit in the tightest stage."""
+        return self.pipeline.kv_room_tokens()
+
+    def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
+        """A prompt's way through all stages."""
+        return _each(self._read, tokens, past)
+
+    def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
+        """A token's way, or the turn of all micro-batches."""
+        return _each(self._step, batch, context_tokens)
+
+    def mixed_seconds(
+        self, prefill_tokens: Numbers, prefill_past: Numbers, batch: Numbers, context_tokens: Numbers
+    ) -> Numbers:
+        """Both, one after the other."""
+        return self.decode_seconds(batch, context_tokens) + self.prefill_seconds(prefill_tokens, prefill_past)
+
+    def _parts(self) -> list[tuple[StageRoofline, float]]:
+        total = sum(self.pipeline.layers)
+        return [(stage, held / total) for stage, held in zip(self.pipeline.stages, self.pipeline.layers, strict=True)]
+
+    def _read(self, tokens: float, past: float) -> float:
+        def up_to(count: float) -> float:
+            return math.fsum(stage.prefill_seconds(part, round(count)) for stage, part in self._parts())
+
+        return up_to(past + tokens) - (up_to(past) if past > 0 else 0.0) if tokens > 0 else 0.0
+
+    def _step(self, batch: float, context_tokens: float) -> float:
+        tokens = max(1.0, batch / self.stages)
+        steps = [stage.step_seconds(part, tokens, context_tokens) for stage, part in self._parts()]
+        return max(math.fsum(steps), min(batch, self.stages) * max(steps))
+
+
+def _each(function: Callable[[float, float], float], first: Numbers, second: Numbers) -> Array:
+    """A function of numbers for each pair of elements."""
+    found: Array = np.vectorize(function, otypes=[float])(first, second)
+    return found
 
 
 def stage_rooflines(

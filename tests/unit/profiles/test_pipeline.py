@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from servingplan.model.engine import EngineSettings
 from servingplan.profiles import catalogue
 from servingplan.profiles.bands import Basis
-from servingplan.profiles.chain import Requests, estimate_chain
+from servingplan.profiles.chain import estimate_chain
 from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.pipeline import Pipeline, Stage, most_layers, stage_rooflines
+from servingplan.profiles.promise import Limits, Requests
 from servingplan.profiles.roofline import RESERVED_BYTES_PER_GPU, roofline
 
-CHAT = Requests("chat", 496, 253, None, None)
-LONG = Requests("long", 2455, 18, None, None)
+CHAT = Requests("chat", 496, 253, Limits(None, None))
+LONG = Requests("long", 2455, 18, Limits(None, None))
 GPUS = ("A100-SXM4-80GB", "H100-SXM-80GB", "L40S", "A10G")
 MODELS = ("Llama-3.1-8B", "Llama-3.1-70B", "Llama-3.1-405B", "Mixtral-8x7B")
 
@@ -145,12 +146,12 @@ def test_the_largest_model_fits_two_nodes_of_eight_and_not_one():
 def test_limits_are_met_or_refused():
     stages = (stage("A100-SXM4-80GB", 0), stage("L40S", 1))
     free = chain("Llama-3.1-70B", stages, 8).by_class["chat"]
-    tight = CHAT._replace(ttft_seconds=free.ttft_seconds / 2, tpot_seconds=free.tpot_seconds / 2)
-    held = chain("Llama-3.1-70B", stages, 8, classes=(tight,)).by_class["chat"]
-    assert held.ttft_seconds <= tight.ttft_seconds * (1 + 1e-6)
-    assert held.tpot_seconds <= tight.tpot_seconds * (1 + 1e-6)
+    limits = Limits(3.0, free.tpot_seconds * 0.7)
+    held = chain("Llama-3.1-70B", stages, 8, classes=(CHAT._replace(limits=limits),)).by_class["chat"]
+    assert held.ttft_percentile_seconds <= limits.ttft_seconds * 1.02
+    assert held.tpot_percentile_seconds <= limits.tpot_seconds * 1.02
     assert held.requests_per_second < free.requests_per_second
-    never = CHAT._replace(tpot_seconds=1e-6)
+    never = CHAT._replace(limits=Limits(None, 1e-6))
     assert chain("Llama-3.1-70B", stages, 8, classes=(never,)).by_class["chat"].reason == "SloUnreachable"
 
 

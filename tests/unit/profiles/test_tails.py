@@ -46,4 +46,4 @@ def test_no_variance_is_a_step():
 def test_a_quantile_is_where_the_tail_says():
     found = Shifted.of(np.array([1.0, 5.0]), np.array([0.5, 4.0]), np.array([1.0, 3.0]))
     value = quantile(found.tail, np.array([0.05, 0.2]), np.full(2, 1e-3), np.full(2, 1e3))
-    assert found.tail(value) == pytest.approx([0.05, 0.2], rel=1e-5)
+    assert found.tail(value) == pytest.approx([0.05, 0.2], rel=1e-3)

@@ -15,7 +15,7 @@ def case(request):
 
 
 def test_saturated_it_serves_the_estimated_rate(case):
-    assert case.saturated_rate() == pytest.approx(case.plan.requests_per_second, rel=0.03)
+    assert case.saturated_rate() == pytest.approx(case.full.requests_per_second, rel=0.03)
 
 
 def test_at_the_planned_load_the_promised_share_starts_in_time(case):
@@ -25,7 +25,7 @@ def test_at_the_planned_load_the_promised_share_starts_in_time(case):
 
 
 def test_beyond_what_it_can_serve_it_soon_breaks_the_promise(case):
-    served = case.under_poisson(1.3 * case.plan.requests_per_second, 2500)
+    served = case.under_poisson(1.3 * case.full.requests_per_second, 2500)
     assert case.in_time(served) < 0.5
 
 

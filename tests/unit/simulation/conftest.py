@@ -40,6 +40,8 @@ _REQUESTS_PER_SECOND = {
 _CHAT = 500, 250
 _SECONDS = 25.0
 """That such a request holds its slot."""
+_UTILIZATION = (0.92, 0.95, 0.95, 0.95)
+"""By number of copies."""
 _PLANNED_SHARE = 0.7
 """Of the middle of the rate."""
 
@@ -59,4 +61,11 @@ def _steady_rates(monkeypatch):
         times = {"batch": round(rate / _PLANNED_SHARE * _SECONDS), "slot_seconds": _SECONDS}
         return found.model_copy(update={"planned_requests_per_second": rate, **times})
 
+    def loaded(found, classes, steps, *, floor_seconds):
+        return {
+            name: item.model_copy(update={"utilization": _UTILIZATION}) if isinstance(item, Estimate) else item
+            for name, item in found.items()
+        }
+
     monkeypatch.setattr(shapes, "estimate", steady)
+    monkeypatch.setattr(shapes, "limited", loaded)
