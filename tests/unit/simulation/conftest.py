@@ -61,10 +61,13 @@ def _steady_rates(monkeypatch):
         times = {"batch": round(rate / _PLANNED_SHARE * _SECONDS), "slot_seconds": _SECONDS}
         return found.model_copy(update={"planned_requests_per_second": rate, **times})
 
+    real_limited = shapes.limited
+
     def loaded(found, classes, steps, *, floor_seconds):
+        answers = real_limited(found, classes, steps, floor_seconds=floor_seconds)
         return {
-            name: item.model_copy(update={"utilization": _UTILIZATION}) if isinstance(item, Estimate) else item
-            for name, item in found.items()
+            name: found[name].model_copy(update={"utilization": _UTILIZATION}) if isinstance(item, Estimate) else item
+            for name, item in answers.items()
         }
 
     monkeypatch.setattr(shapes, "estimate", steady)
