@@ -638,9 +638,9 @@ def test_a_class_whose_replicas_are_all_away_spills_and_the_status_says_so():
         "inputTokens": 6000,
         "outputTokens": 50,
         "requestsPerSecond": "1",
-        "slo": {"ttftSeconds": "0.6"},
+        "slo": {"ttftSeconds": "0.7"},
     }
-    chat = {"name": "chat", "inputTokens": 500, "outputTokens": 250, "requestsPerSecond": "20"}
+    chat = {"name": "chat", "inputTokens": 500, "outputTokens": 250, "requestsPerSecond": "24"}
     pools = [fixed("l40s", price="1"), sized("h100", price="12")]
     driver = operator(plan(model(classes=[long, chat], slo={"ttftSeconds": "3"}), pools=pools, budget="40"), nodes=3)
     fleet = settled(driver)
