@@ -187,7 +187,8 @@ def tabulate(
     best = np.argmax(rates, axis=1)  # should a larger batch be slower
     row = np.arange(len(prompts))
     prompts_at_most = np.maximum(budget - top, 1.0) / prompts_read
-    full = prompts_at_most / (step[:, 0] + prompts_at_most * share[:, 0])  # iterations full of prompts
+    together = np.minimum(prompts_at_most, np.minimum(sequences, kv_requests))
+    full = together / (step[:, 0] + together * share[:, 0])  # iterations full of prompts
     return Table(
         further_iterations=further,
         tokens_per_iteration=np.full_like(prompts, yielded),

@@ -28,6 +28,11 @@ LEAST_UTILIZATION = 1e-3
 """What stands for a number of copies that keep the limits only when almost idle, where more copies keep them at some load."""
 
 
+MOST_PACE = 3.0
+"""Step times are never slowed or hastened by more than this to meet a rate: beyond, the two are not of one replica, as where
+answers have one token and a rate counts no batches of prompts."""
+
+
 class Limits(NamedTuple):
     """What a percentile of requests must keep, in seconds; None: no limit."""
 
@@ -101,7 +106,7 @@ def promises(
     rates = np.array([it.requests_per_second for it in asked])
     if not (rates > 0).all():
         raise ValueError(f"requests_per_second {rates} must be above 0")
-    table = latency.at_pace(table, table.top_rate / rates)
+    table = latency.at_pace(table, np.clip(table.top_rate / rates, 1 / MOST_PACE, MOST_PACE))
     percentile = np.array([it.limits.percentile for it in asked])
     found = latency.capacity(
         table,
