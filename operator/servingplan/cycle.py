@@ -28,7 +28,8 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation, PlanObject
-from servingplan.observe.cluster import Reader, plan_of, read_clock
+from servingplan.observe.cluster import Reader, read_clock
+from servingplan.observe.parse import plan_of
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.status.conclude import conclude
@@ -79,6 +80,8 @@ class Turns:
         self._explainer = Explainer()
         self._namespace = namespace
         self._name = name
+        self.solver_seconds = 0.0
+        """How long the solver may take, by the plan as it was last read."""
 
     async def take(self) -> TurnReport:
         """One turn. What it raises has been told in the status, where that can be written."""
@@ -100,6 +103,8 @@ class Turns:
         world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
         if world is None:
             return TurnReport(gone=True)
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
+        self.solver_seconds = float(spec.solver.deadline_seconds) if spec is not None else 0.0
         early = publish(world)
         if early:
             # Weights first: they need no solver, and a replica that is gone must not wait for one.

@@ -40,8 +40,9 @@ log = logging.getLogger("servingplan")
 
 NEEDED_FOR_WEIGHTS = frozenset({"pods", "EndpointSlices", "ConfigMaps", "Deployments", "HTTPRoutes"})
 """Sources without which weights stay as they are; without nodes a pod's own word counts."""
-SPARED = frozenset({"other plans", "the LeaderWorkerSet API"})
-"""Sources without which a turn goes on: they only tell of prices that disagree, and of what this version cannot use."""
+SPARED = frozenset({"other plans", "profiles", "the LeaderWorkerSet API"})
+"""Sources without which a turn goes on: prices that disagree, measured rates (asked for one by one then), and what this
+version cannot use."""
 
 
 def publish(world: Observation) -> tuple[AnyAction, ...]:

@@ -5,6 +5,7 @@ ServingPlanError
 └── ApiError            the API server refused or could not be reached
     ├── NotFound        404
     ├── Forbidden       403: a permission that the operator lacks
+    ├── Gone            410: the version to go on from is too old: list anew
     ├── Conflict        409: another field manager owns the field, or the object changed meanwhile
     └── Invalid         422: the API server's schema refused the object
 """
@@ -48,6 +49,10 @@ class Forbidden(ApiError):  # noqa: N818
     """403: the operator's account lacks a permission; the message names verb and resource."""
 
 
+class Gone(ApiError):  # noqa: N818
+    """410: the API server does not know any more what happened since a resource version."""
+
+
 class Conflict(ApiError):  # noqa: N818
     """409: another manager owns a field that we would set, or the object changed since it was read."""
 
@@ -58,5 +63,12 @@ class Invalid(ApiError):  # noqa: N818
 
 def api_error(status: int, reason: str, message: str) -> ApiError:
     """The error class that belongs to an HTTP status."""
-    kinds: dict[int, type[ApiError]] = {400: Invalid, 403: Forbidden, 404: NotFound, 409: Conflict, 422: Invalid}
+    kinds: dict[int, type[ApiError]] = {
+        400: Invalid,
+        403: Forbidden,
+        404: NotFound,
+        409: Conflict,
+        410: Gone,
+        422: Invalid,
+    }
     return kinds.get(status, ApiError)(status, reason, message)

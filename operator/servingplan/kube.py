@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -26,9 +26,13 @@ MERGE = "application/merge-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
 """A watch is begun anew this often, so that one that went silent is not relied on for long."""
+SILENCE_SECONDS = 90.0
+"""A watch with bookmarks that says nothing for so long is given up."""
 FOLLOW_SECONDS = 60
 """The same for what has nobody else to notice."""
 
+MOST_CONNECTIONS = 64
+"""That are kept open: one for each watch, and those of the turns."""
 RETRY_SECONDS = 4.0
 """How long a request is tried again within a turn when the API server is busy or away for a moment."""
 FIRST_RETRY_PAUSE_SECONDS = 0.1
@@ -118,23 +122,44 @@ class Api(Protocol):
         """JSON merge patch."""
         ...
 
-    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> None:
-        """Delete an object if it still has this uid; one that is gone already is no error."""
+    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
+        """Delete an object if it still has this uid; one that is gone already is no error. The object where it ends
+        gradually; None where it is gone."""
         ...
 
     def discover(self, api_version: str, kind: str) -> Resource:
         """The resource of a kind. Raises ``NotFound`` where the API server does not know it."""
         ...
 
+    def forget(self, resource: Resource) -> None:
+        """Discover it anew next time: the API server answered that it does not know it."""
+        ...
+
+    def pages(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
+    ) -> Iterator[Json]:
+        """Lists of objects of a kind, page by page, all of one resource version."""
+        ...
+
     def watch(
-        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        labels: str | None = None,
+        fields: str | None = None,
+        since: str | None = None,
     ) -> Iterator[tuple[str, Json]]:
-        """Event types and objects of one watch: first all that is there, then changes, until the server ends it."""
+        """Event types and objects of one watch until the server ends it: what happened ``since`` a resource version, or
+        first all that is there. ``OPEN`` comes first, ``BOOKMARK`` carries a resource version only. Raises ``Gone``."""
         ...
 
 
 class Kube:
     """``Api`` over HTTP, through the connection pool of the Kubernetes client."""
+
+    may_write: Callable[[], bool] | None = None
+    """Asked before each write, where there is somebody to ask: a process that is not the leader any more writes nothing."""
 
     def __init__(self, client: kubernetes.client.ApiClient, *, timeout_seconds: float = 15.0) -> None:
         self._pool = client.rest_client.pool_manager
@@ -144,7 +169,7 @@ class Kube:
         self._lock = threading.Lock()
 
     @classmethod
-    def connect(cls) -> Kube:
+    def connect(cls, *, timeout_seconds: float = 15.0) -> Kube:
         """With the service account of the pod, or else with the user's kubeconfig."""
         configuration = kubernetes.client.Configuration()
         try:
@@ -154,12 +179,13 @@ class Kube:
         except kubernetes.config.ConfigException:
             kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         configuration.retries = False
-        return cls(kubernetes.client.ApiClient(configuration))
+        configuration.connection_pool_maxsize = MOST_CONNECTIONS
+        return cls(kubernetes.client.ApiClient(configuration), timeout_seconds=timeout_seconds)
 
     def list(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
     ) -> Iterator[Json]:
-        for page in self._pages(resource, namespace, labels, fields):
+        for page in self.pages(resource, namespace=namespace, labels=labels, fields=fields):
             yield from page.get("items") or ()
 
     def follow(
@@ -169,14 +195,14 @@ class Kube:
         Unlike with ``watch``, what went between two calls is not taken for being there."""
         items: list[Json] = []
         version = ""
-        for page in self._pages(resource, namespace, labels, fields):
+        for page in self.pages(resource, namespace=namespace, labels=labels, fields=fields):
             items += page.get("items") or ()
             version = page.get("metadata", {}).get("resourceVersion", "")
         yield "LISTED", {"items": items}
         yield from self._watch(resource, namespace, labels, fields, version, FOLLOW_SECONDS)
 
-    def _pages(
-        self, resource: Resource, namespace: str | None, labels: str | None, fields: str | None
+    def pages(
+        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
     ) -> Iterator[Json]:
         query = {"limit": str(PAGE_SIZE), **_selectors(labels, fields)}
         while True:
@@ -222,12 +248,13 @@ class Kube:
         path = resource.path(namespace=namespace, name=name, subresource=subresource)
         return self._request("PATCH", path, query={"fieldManager": manager}, body=patch, content_type=MERGE)
 
-    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> None:
+    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            self._request("DELETE", resource.path(namespace=namespace, name=name), body=options)
+            found = self._request("DELETE", resource.path(namespace=namespace, name=name), body=options)
         except NotFound:
-            return
+            return None
+        return found if found.get("kind") != "Status" and "metadata" in found else None
 
     def discover(self, api_version: str, kind: str) -> Resource:
         key = (api_version, kind)
@@ -244,10 +271,20 @@ class Kube:
                 return found
         raise NotFound(404, "NotFound", f"the API server knows no kind {kind} in {api_version}")
 
+    def forget(self, resource: Resource) -> None:
+        with self._lock:
+            self._resources.pop((resource.api_version, resource.kind), None)
+
     def watch(
-        self, resource: Resource, *, namespace: str | None = None, labels: str | None = None
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        labels: str | None = None,
+        fields: str | None = None,
+        since: str | None = None,
     ) -> Iterator[tuple[str, Json]]:
-        yield from self._watch(resource, namespace, labels, None, None, WATCH_SECONDS)
+        yield from self._watch(resource, namespace, labels, fields, since, WATCH_SECONDS, SILENCE_SECONDS)
 
     def _watch(
         self,
@@ -257,14 +294,17 @@ class Kube:
         fields: str | None,
         since: str | None,
         seconds: int,
+        silence_seconds: float | None = None,
     ) -> Iterator[tuple[str, Json]]:
-        query = {"watch": "true", "timeoutSeconds": str(seconds), "allowWatchBookmarks": "false"}
+        bookmarks = "false" if silence_seconds is None else "true"
+        query = {"watch": "true", "timeoutSeconds": str(seconds), "allowWatchBookmarks": bookmarks}
         query |= _selectors(labels, fields)
         if since:
             query["resourceVersion"] = since
         url = f"{self._configuration.host}{resource.path(namespace=namespace)}?{urlencode(query)}"
-        # A silent connection is closed by the server in time; one that died without a word, by this limit.
-        timeout = urllib3.Timeout(connect=10, read=seconds + 30)
+        # A silent connection is closed by the server in time; one that died without a word, by this limit. Bookmarks come
+        # each minute, so one that is silent for longer is dead.
+        timeout = urllib3.Timeout(connect=10, read=silence_seconds or seconds + 30)
         try:
             response = self._pool.request(
                 "GET", url, headers=self._headers(), timeout=timeout, retries=False, preload_content=False
@@ -272,6 +312,8 @@ class Kube:
             try:
                 if response.status >= 300:
                     raise _error_of(response.status, response.data, f"watch {resource.plural}")
+                if silence_seconds is not None:
+                    yield "OPEN", {"metadata": {}}
                 for line in _lines(response.stream(65536)):
                     event = json.loads(line)
                     if event.get("type") == "ERROR":
@@ -317,6 +359,8 @@ class Kube:
             pause *= 2
 
     def _request_once(self, method: str, url: str, data: bytes | None, headers: dict[str, str], request: str) -> Json:
+        if method != "GET" and self.may_write is not None and not self.may_write():
+            raise ApiError(0, "NotLeading", f"{request}: this operator does not have the lease any more")
         try:
             response = self._pool.request(
                 method, url, body=data, headers=headers, timeout=self._timeout_seconds, retries=False

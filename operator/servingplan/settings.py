@@ -18,6 +18,10 @@ class Settings:
     period_seconds: float = 15.0
     """Longest time between two turns of a plan."""
     liveness_address: str = "0.0.0.0:8080"
-    """Where the health endpoint listens; empty: nowhere."""
+    """Where ``/healthz`` and ``/readyz`` are answered; empty: nowhere."""
+    lease_namespace: str = ""
+    """Where the Leases are that let one operator act at a time; empty: this one acts without."""
+    identity: str = "servingplan"
+    """Of this process among the candidates for a Lease."""
     metrics_address: str = "0.0.0.0:8081"
     """Where Prometheus finds the operator's metrics; empty: nowhere."""

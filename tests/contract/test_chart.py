@@ -193,15 +193,25 @@ def test_the_operator_runs_under_the_restricted_pod_security_standard(cluster, i
         )
 
 
-def test_the_operator_is_one_that_is_replaced_not_doubled():
-    deployment = operator_of(rendered("x", {}))
+def test_one_operator_acts_and_others_may_stand_by():
+    assert operator_of(rendered("x", {"replicas": 2}))["spec"]["replicas"] == 2
+    objects = rendered("x", {"leaseNamespace": "leases"})
+    deployment = operator_of(objects)
     assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+    role = next(item for item in objects if item["kind"] == "Role" and item["metadata"]["name"].endswith("-leases"))
+    assert role["metadata"]["namespace"] == "leases"
+    assert role["rules"][0]["verbs"] == ["get", "list", "create", "patch"]
+
+
+def test_the_operator_is_probed_and_confined():
+    deployment = operator_of(rendered("x", {}))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["run"]
     assert container["image"] == "servingplan:0.1.0"
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+    for probe in ("startupProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
     assert container["ports"] == [
         {"name": "health", "containerPort": 8080, "protocol": "TCP"},
         {"name": "metrics", "containerPort": 8081, "protocol": "TCP"},
@@ -222,6 +232,7 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_CATALOGUE_NAMESPACE": RELEASE,
+        "SERVINGPLAN_LEASE_NAMESPACE": "kube-system",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
@@ -394,7 +405,8 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"replicas": 2}, "replicas"),
+        ({"replicas": -1}, "replicas"),
+        ({"leaseNamespace": ""}, "leaseNamespace"),
         ({"namespaces": "llm"}, "namespaces"),
         ({"namespaces": ["LLM"]}, "namespaces"),
         ({"periodSeconds": 0}, "periodSeconds"),

@@ -33,6 +33,7 @@ from servingplan.deciding.publishing import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube
 from servingplan.observe import parse
 from servingplan.observe.cluster import Reader
+from servingplan.observe.state import ClusterState
 from servingplan.render.httproute import MOST_RULES, http_routes
 from servingplan.steps.routes import PENDING, complaints
 
@@ -142,14 +143,17 @@ class Stage:
 
     def __init__(self, cluster, gateway, api, port):
         self.cluster, self.gateway, self.api, self.port = cluster, gateway, api, port
-        self.reader = Reader(api, pool_kinds=None)
         self.writer = Writer(api)
         self.uid = api.get(PLANS, PLAN, namespace=NAMESPACE)["metadata"]["uid"]
         self._marks = itertools.count()
 
     def publish(self, routing):
         """As a turn does; gives the names that were written or deleted."""
-        world = self.reader.observe(NAMESPACE, PLAN)
+        state = ClusterState(self.api, namespaces=(NAMESPACE,))
+        state.load()
+        reader = Reader(self.api, state, pool_kinds=None)
+        world = reader.observe(NAMESPACE, PLAN)
+        reader.close()
         spec, errors = parse_spec(world.plan.spec)
         assert (errors, world.failures, world.http_routes_unread) == ((), (), None)
         outcome = self.writer.write(http_route_actions(world, spec, routing), world=world, spec=spec)

@@ -127,7 +127,8 @@ def test_a_watch_begins_with_what_is_there_and_tells_of_changes(kube):
 
     def look():
         for kind, item in kube.watch(CONFIG_MAPS, namespace="default", labels="watched=yes"):
-            seen.append((kind, item.get("data")))
+            if kind in ("ADDED", "MODIFIED", "DELETED"):
+                seen.append((kind, item.get("data")))
             if kind == "DELETED":
                 return
 

@@ -43,15 +43,25 @@ def run(
     metrics_address: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_METRICS_ADDRESS", help="HOST:PORT of the metrics. Empty: none.")
     ] = "0.0.0.0:8081",
+    lease_namespace: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_LEASE_NAMESPACE",
+            help="Namespace of the Leases that let one operator act at a time. Empty: act without.",
+        ),
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and what kopf does too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
     import logging
+    import os
+    import socket
+    import uuid
 
     from servingplan.answering import solve_with
     from servingplan.cycle import Turns
     from servingplan.handlers.plan import run as run_operator
-    from servingplan.kube import Kube
+    from servingplan.kube import Api
     from servingplan.observe.cluster import Reader
     from servingplan.settings import Settings
 
@@ -60,7 +70,7 @@ def run(
     logging.getLogger("kopf").setLevel(logging.INFO if verbose else logging.WARNING)
     solve = solve_with()
 
-    def make_turns(api: Kube, reader: Reader):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def make_turns(api: Api, reader: Reader):  # type: ignore[no-untyped-def]  # noqa: ANN202
         return lambda namespace, name, metrics: Turns(
             api=api, reader=reader, solve=solve, namespace=namespace, name=name, metrics=metrics
         )
@@ -72,6 +82,8 @@ def run(
         period_seconds=period_seconds,
         liveness_address=liveness_address,
         metrics_address=metrics_address,
+        lease_namespace=lease_namespace,
+        identity=f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
     )
     run_operator(settings, make_turns)
 
@@ -93,10 +105,12 @@ def observed(namespace: str, name: str, catalogue_namespace: str = "") -> Observ
     from servingplan.kube import Kube
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
+    from servingplan.observe.state import ClusterState
 
-    reader = Reader(
-        Kube.connect(), pool_kinds=None, catalogue_namespace=catalogue_namespace or None, demand=DemandReader()
-    )
+    api = Kube.connect()
+    state = ClusterState(api, namespaces=(namespace,), catalogue_namespace=catalogue_namespace or None)
+    state.load()
+    reader = Reader(api, state, pool_kinds=None, demand=DemandReader())
     try:
         seen = reader.observe(namespace, name)
     except ApiError as error:

@@ -1,161 +1,92 @@
-"""Plans come and go: one daemon per plan takes its turns, one handler retires it. They never run at the same time."""
+"""Plans come and go: one daemon per plan takes its turns, one handler retires it. Everything else is in ``loop``."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, override
 
 import kopf
 
+from servingplan import health
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
-from servingplan.cycle import Turns
-from servingplan.errors import ApiError
-from servingplan.handlers.wake import Alarm, Interest, Watchers
-from servingplan.kube import Kube
-from servingplan.metrics.exporter import Exporter, PlanMetrics
+from servingplan.kube import Api, Kube
+from servingplan.lease import Keeper, Lease
+from servingplan.loop import Alarm, Loop, MakeTurns, UnderWay
+from servingplan.metrics.exporter import Exporter
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.state import ClusterState, News, Overlaid
 from servingplan.settings import Settings
 
 log = logging.getLogger("servingplan")
 
-SHORTEST_PAUSE_SECONDS = 0.1
-"""Between two turns: a burst of events is one turn."""
-AFTER_WRITES_SECONDS = 0.5
-"""After our own writes, should no event tell of them."""
-LONGEST_RETRY_SECONDS = 30.0
+MOST_THREADS = 256
+"""For turns: one each while they read, wait for a solve, or write."""
 
-MakeTurns = Callable[[str, str, PlanMetrics], Turns]
+TurnsOf = Callable[[Api, Reader], MakeTurns]
 
 
 class Operator:
-    """What the handlers share: made at the start-up, closed at the end."""
+    """What the handlers share: connected at once, at work from ``open`` to ``close``."""
 
-    def __init__(self, settings: Settings, make_turns: Callable[[Kube, Reader], MakeTurns], exporter: Exporter) -> None:
+    def __init__(self, settings: Settings, turns_of: TurnsOf, exporter: Exporter, api: Kube) -> None:
         self.settings = settings
+        self._turns_of = turns_of
         self._exporter = exporter
-        self._make_turns = make_turns
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._api = api
+        self._alarm: Alarm | None = None
+        self.state = ClusterState(
+            api,
+            namespaces=settings.namespaces,
+            catalogue_namespace=settings.catalogue_namespace or None,
+            changed=self._tell,
+        )
+        self.under_way = UnderWay()
 
     def open(self) -> None:
-        """Connect and begin to watch; in the event loop."""
-        self.api = Kube.connect()
-        self.alarm = Alarm(asyncio.get_running_loop())
-        self.demand = DemandReader(ring=self.alarm.wake)
-        self.demand.start()
-        self.reader = Reader(
-            self.api,
-            pool_kinds=self.settings.pool_kinds,
-            catalogue_namespace=self.settings.catalogue_namespace or None,
-            demand=self.demand,
+        """Begin to take turns; in the event loop."""
+        loop = asyncio.get_running_loop()
+        # A turn that waits for its solve holds a thread; the weights of the other plans must not wait for one.
+        loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="turn"))
+        self._alarm = alarm = Alarm(loop)
+        self._demand = DemandReader(ring=alarm.wake)
+        self._demand.start()
+        api = Overlaid(self._api, self.state)
+        self._reader = Reader(api, self.state, pool_kinds=self.settings.pool_kinds, demand=self._demand)
+        self.loop = Loop(
+            alarm=alarm,
+            turns=self._turns_of(api, self._reader),
+            exporter=self._exporter,
+            period_seconds=self.settings.period_seconds,
+            settled=self.state.wait_settled,
+            under_way=self.under_way,
         )
-        self.turns = self._make_turns(self.api, self.reader)
-        self.watchers = Watchers(api=self.api, settings=self.settings, ring=self.alarm.ring)
-        self.watchers.start()
 
     def close(self) -> None:
         """End what ``open`` began."""
-        self.watchers.stop()
-        self.demand.close()
-        self.reader.close()
+        self._demand.close()
+        self._reader.close()
 
-    def lock(self, uid: str) -> asyncio.Lock:
-        """One writer per plan."""
-        return self._locks.setdefault(uid, asyncio.Lock())
+    def _tell(self, news: News) -> None:
+        if self._alarm is not None:
+            self._alarm.ring(news)
 
-    def forget(self, uid: str) -> None:
-        """The plan is gone."""
-        self._locks.pop(uid, None)
+    # --- for probes; in their threads ---
 
-    async def look_after(self, *, namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped) -> None:
-        """Turn after turn until the plan is deleted or the operator ends."""
-        with self._measured(namespace, name) as metrics:
-            await self._take_turns(self.turns(namespace, name, metrics), namespace, name, uid, stopped)
+    def not_alive(self) -> str | None:
+        """A turn that hangs keeps its plan from ever being looked after again: only a new process helps."""
+        hanging = self.under_way.hanging()
+        return f"the turn of {', '.join(hanging)} does not end" if hanging else None
 
-    async def _take_turns(self, turns: Turns, namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped) -> None:
-        bell = self.alarm.bell(namespace, name)
-        retry = 1.0
-        while not stopped:
-            bell.clear()
-            pause = self.settings.period_seconds
-            try:
-                async with self.lock(uid):
-                    if stopped:
-                        return
-                    report = await turns.take()
-                retry = 1.0
-                if report.gone:
-                    return
-                log.debug("%s/%s: turn of %.3f s, %d writes", namespace, name, report.seconds, report.writes)
-                if report.world is not None:
-                    self.alarm.care(namespace, name, Interest.of(report.world))
-                if report.wake_in_seconds is not None:
-                    pause = min(pause, max(SHORTEST_PAUSE_SECONDS, report.wake_in_seconds))
-                if report.again:
-                    pause = min(pause, AFTER_WRITES_SECONDS)
-            except ApiError as error:
-                pause, retry = max(retry, error.retry_after_seconds or 0.0), min(2 * retry, LONGEST_RETRY_SECONDS)
-                log.warning("%s/%s: the turn did not end: %s; next try in %.0f s", namespace, name, error, pause)
-            except Exception:
-                log.exception("%s/%s: the turn failed; next try in %.0f s", namespace, name, retry)
-                pause, retry = retry, min(2 * retry, LONGEST_RETRY_SECONDS)
-            await _sleep(bell, stopped, pause)
-
-    async def retire(self, *, namespace: str, name: str, uid: str) -> None:
-        """Steps of retirement until nothing is left to do."""
-        with self._measured(namespace, name) as metrics:
-            await self._take_leave(self.turns(namespace, name, metrics), namespace, name, uid)
-        self.alarm.forget(namespace, name)
-        self.forget(uid)
-
-    async def _take_leave(self, turns: Turns, namespace: str, name: str, uid: str) -> None:
-        bell = self.alarm.bell(namespace, name)
-        while True:
-            bell.clear()
-            async with self.lock(uid):
-                report = await turns.retire()
-            if report.gone:
-                break
-            pause = AFTER_WRITES_SECONDS if report.again else 5.0
-            if report.wake_in_seconds is not None:
-                pause = min(pause, max(SHORTEST_PAUSE_SECONDS, report.wake_in_seconds))
-            await _until(bell, pause)
-
-    @contextmanager
-    def _measured(self, namespace: str, name: str) -> Iterator[PlanMetrics]:
-        """The plan's metrics, for as long as it is looked after."""
-        metrics = self._exporter.plan(namespace, name)
-        try:
-            yield metrics
-        finally:
-            self._exporter.forget(namespace, name, metrics)
-
-
-async def _sleep(bell: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
-    """Until the bell, the end, or the time is up; never shorter than a burst of events."""
-    end = time.monotonic() + seconds
-    _ = await stopped.wait(min(seconds, SHORTEST_PAUSE_SECONDS))
-    left = end - time.monotonic()
-    if stopped or left <= 0:
-        return
-    waits = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(stopped.wait(left))]
-    _, pending = await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-    for wait in pending:
-        wait.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-
-
-async def _until(bell: asyncio.Event, seconds: float) -> None:
-    await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
-    try:
-        async with asyncio.timeout(seconds):
-            await bell.wait()
-    except TimeoutError:
-        return
+    def not_ready(self) -> str | None:
+        """Leader or standby, it must know the cluster."""
+        return None if self.state.settled else "the cluster was not read yet"
 
 
 class KeepsNothing(kopf.DiffBaseStorage):
@@ -197,36 +128,81 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    @kopf.on.probe(registry=registry, id="turns")
-    async def alive(**_: Any) -> str:
-        return "the event loop answers"
-
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def changed(namespace: str | None, name: str | None, **_: Any) -> None:
-        operator.alarm.bell(namespace or "", name or "").set()
+        operator.loop.changed(namespace or "", name or "")
 
     @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry)
     async def plan(
         namespace: str | None, name: str | None, uid: str | None, stopped: kopf.DaemonStopped, **_: Any
     ) -> None:
-        await operator.look_after(namespace=namespace or "", name=name or "", uid=uid or "", stopped=stopped)
+        await operator.loop.look_after(namespace=namespace or "", name=name or "", uid=uid or "", stopped=stopped)
 
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=registry, backoff=5)
     async def retire(namespace: str | None, name: str | None, uid: str | None, **_: Any) -> None:
-        await operator.retire(namespace=namespace or "", name=name or "", uid=uid or "")
+        await operator.loop.retire(namespace=namespace or "", name=name or "", uid=uid or "")
 
 
-def run(settings: Settings, make_turns: Callable[[Kube, Reader], MakeTurns]) -> None:
-    """The operator until a signal ends it."""
+def run(settings: Settings, turns_of: TurnsOf) -> None:
+    """The operator until a signal ends it. With a Lease it only watches until it has it; kopf would write finalizers."""
     exporter = Exporter()
+    api = Kube.connect()
+    operator = Operator(settings, turns_of, exporter, api)
+    operator.state.start()
+    with (
+        exporter.serving(settings.metrics_address),
+        health.serving(settings.liveness_address, alive=operator.not_alive, ready=operator.not_ready),
+    ):
+        keeper = _keeper(settings, api)
+        try:
+            if keeper is None or _won(keeper):
+                _lead(settings, operator)
+        finally:
+            if keeper is not None:
+                keeper.stop()
+            operator.state.stop()
+
+
+def _lead(settings: Settings, operator: Operator) -> None:
     registry = kopf.OperatorRegistry()
-    register(registry, Operator(settings, make_turns, exporter))
-    liveness = f"http://{settings.liveness_address}/healthz" if settings.liveness_address else None
-    with exporter.serving(settings.metrics_address):
-        kopf.run(
-            registry=registry,
-            standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=list(settings.namespaces),
-            liveness_endpoint=liveness,
-        )
+    register(registry, operator)
+    kopf.run(
+        registry=registry,
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=list(settings.namespaces),
+    )
+
+
+def _keeper(settings: Settings, api: Kube) -> Keeper | None:
+    if not settings.lease_namespace:
+        return None
+    lease = Lease(
+        Kube.connect(timeout_seconds=LEASE_TIMEOUT_SECONDS),
+        namespace=settings.lease_namespace,
+        namespaces=settings.namespaces,
+        identity=settings.identity,
+    )
+    api.may_write = lambda: lease.held
+    # What is under way is ended with the process: another one may act from now on.
+    keeper = Keeper(lease, lost=lambda: os._exit(1))
+    keeper.start()
+    return keeper
+
+
+LEASE_TIMEOUT_SECONDS = 3.0
+"""Of one request for the Lease; a renewal that is slower is tried again while there is time."""
+
+
+def _won(keeper: Keeper) -> bool:
+    """Wait for the Lease; False where a signal comes first."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while not ended.is_set():
+            if keeper.wait(0.2):
+                return True
+        return False
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -149,6 +149,8 @@ class Failure(Fact):
     reason: str
     """ReadForbidden or ReadFailed."""
     message: str
+    since: str | None = None
+    """RFC 3339; when it was last heard of, where it ever was."""
 
 
 class OtherPlan(Fact):
@@ -264,6 +266,8 @@ class Observation(Fact):
     gateway: GatewayFacts | None = None
     """Absent where the plan names none that could be asked."""
     failures: tuple[Failure, ...] = ()
+    ages: dict[str, float] = {}
+    """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
     leader_worker_sets: bool = False
     """The API server knows ``LeaderWorkerSet`` in ``leaderworkerset.x-k8s.io/v1``, without which a replica is one pod."""
     demand: SeenDemand | None = None

@@ -1,27 +1,16 @@
-"""Reads all that one turn may know, each source with its own failure."""
+"""All that one turn may know, from the state of the cluster as it is at that moment, each source with its own failure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    ENDPOINT_SLICES,
-    HTTP_ROUTES,
-    NODES,
-    PLANS,
-    PODS,
-    SERVICES,
-    Api,
-    Resource,
-)
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api, Resource
 from servingplan.model.world import (
     Failure,
     LiveObject,
@@ -38,6 +27,7 @@ from servingplan.model.world import (
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
@@ -46,7 +36,7 @@ from servingplan.render import names
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """API version and kind that replicas over several nodes need."""
-_OWN_KINDS = (("Deployment", DEPLOYMENTS), ("Service", SERVICES), ("ConfigMap", CONFIG_MAPS))
+_OWN_KINDS = (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind)
 
 
 def read_clock() -> str:
@@ -55,140 +45,139 @@ def read_clock() -> str:
 
 
 class Reader:
-    """Reads one plan's world. Blocks: call it in a thread."""
+    """Makes observations of one plan at a time from the state of the cluster. Blocks: call it in a thread."""
 
     def __init__(
         self,
         api: Api,
+        state: ClusterState,
         *,
         pool_kinds: frozenset[str] | None,
-        catalogue_namespace: str | None = None,
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
-        """``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows every kind. ``catalogue_namespace``: where
-        ConfigMaps with the catalogue's label are read, the operator's own; None: nowhere. Without ``demand`` nothing is
-        measured."""
-        self._catalogue_namespace = catalogue_namespace
+        """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
+        every kind. Without ``demand`` nothing is measured."""
         self._api = api
+        self._state = state
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe")
         self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
         self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
 
     def close(self) -> None:
         """Let the threads go."""
-        for threads in (self._threads, self._gateway_threads, self._asking_threads):
+        for threads in (self._gateway_threads, self._asking_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
         now = self._clock()
-        try:
-            raw = self._api.get(PLANS, name, namespace=namespace)
-        except NotFound:
+        found = self._look(namespace, name)
+        if found is None:
             return None
-        plan = plan_of(raw)
+        seen, plan = found
         label = names.label_value(plan.name)
-        failures: list[Failure] = []
-        own = [self._threads.submit(self._own_objects, kind, resource, plan, label) for kind, resource in _OWN_KINDS]
-        nodes_read = self._threads.submit(self._nodes)
-        endpoints_read = self._threads.submit(self._endpoints, plan, label)
-        others_read = self._threads.submit(self._other_plans, plan)
-        multi_node_read = self._threads.submit(self._multi_node_apis)
-        routes_read = self._threads.submit(self._http_routes, plan, label)
-        objects: list[LiveObject] = []
-        for (kind, _), read in zip(_OWN_KINDS, own, strict=True):
-            objects.extend(_listed(read, f"{kind}s", failures))
+        failures = [
+            _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
+            for source, state in seen.sources.items()
+            if state.trouble is not None and source not in ("HTTPRoutes", "catalogues")
+        ]
+        objects = [
+            item.for_plan(plan.uid)
+            for kind in _OWN_KINDS
+            for item in seen.objects[kind]
+            if (item.namespace, item.plan_label) == (namespace, label)
+        ]
         spec = _spec_for_reading(plan, objects)
-        routes, routes_unread = _routes_listed(routes_read, spec, failures)
-        objects += routes
-        pool_reads = [
-            self._threads.submit(self._pool, plan.namespace, pool.name, pool.resize)
-            for pool in (spec.node_pools if spec else ())
-            if pool.resize is not None
-        ]
-        profile_reads = [
-            self._threads.submit(self._profiles, plan.namespace, item.config_map)
-            for item in (spec.profiles if spec else ())
-        ]
-        catalogues_read = self._threads.submit(self._catalogues)
+        routes_unread = self._routes_unread(now, seen, spec, failures)
+        if routes_unread is None:
+            objects += [
+                item.for_plan(plan.uid)
+                for item in seen.objects[HTTP_ROUTES.kind]
+                if (item.namespace, item.plan_label) == (namespace, label)
+            ]
+        routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
+        objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
-        config_reads = [self._threads.submit(self._model_config, plan.namespace, name) for name in sorted(configs)]
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
             self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
         )
-        routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
-        objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
-        nodes = {node.name: node for node in _listed(nodes_read, "nodes", failures)}
-        endpoints = frozenset(_listed(endpoints_read, "EndpointSlices", failures))
-        pods = _listed(self._threads.submit(self._pods, plan, label, nodes, endpoints), "pods", failures)
-        # Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter.
-        held = {pod.node for pod in pods if pod.deployment is not None}
-        selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
-        near = {
-            name: node
-            for name, node in sorted(nodes.items())
-            if name in held or any(_matches(node.labels, selector) for selector in selectors)
-        }
+        pools = tuple(
+            self._pool(plan.namespace, pool.name, pool.resize)
+            for pool in (spec.node_pools if spec else ())
+            if pool.resize is not None
+        )
+        nodes, pods = _near(seen, plan, label, spec)
         return Observation(
             now=now,
             plan=plan,
-            nodes=tuple(near.values()),
-            pods=tuple(
-                sorted(
-                    (pod for pod in pods if pod.deployment is not None or pod.node in near),
-                    key=lambda pod: (pod.namespace, pod.name),
-                )
-            ),
+            nodes=nodes,
+            pods=pods,
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
-            pools=tuple(read.result() for read in pool_reads),
-            other_plans=tuple(_listed(others_read, "other plans", failures)),
-            leader_worker_sets=bool(_listed(multi_node_read, "the LeaderWorkerSet API", failures)),
+            pools=pools,
+            other_plans=_other_plans(seen.plans, plan),
+            leader_worker_sets=self._multi_node_api(failures),
             http_routes_unread=routes_unread,
             gateway=None if gateway is None else gateway.result(),
             failures=tuple(failures),
+            ages={
+                source: round(state.age_seconds)
+                for source, state in seen.sources.items()
+                if state.age_seconds is not None
+            },
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
-            profiles=tuple(read.result() for read in profile_reads),
-            catalogues=tuple(catalogues_read.result()),
-            model_configs=tuple(read.result() for read in config_reads),
+            profiles=tuple(
+                self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
+            ),
+            catalogues=_catalogues(seen),
+            model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
 
-    def _nodes(self) -> list[Node]:
-        return [parse.node_of(item) for item in self._api.list(NODES)]
+    def _look(self, namespace: str, name: str) -> tuple[Snapshot, PlanObject] | None:
+        """The state and the plan in it. A plan that is not in it is asked for: somebody may have seen it before we did."""
+        for _ in range(2):
+            seen = self._state.snapshot()
+            plan = next((plan for plan in seen.plans if (plan.namespace, plan.name) == (namespace, name)), None)
+            if plan is not None:
+                return seen, plan
+            try:
+                self._state.wrote(PLANS, self._api.get(PLANS, name, namespace=namespace))
+            except NotFound:
+                return None
+        return None
 
-    def _endpoints(self, plan: PlanObject, label: str) -> list[parse.Endpoint]:
-        """EndpointSlices carry the labels of their Services."""
-        slices = self._api.list(ENDPOINT_SLICES, namespace=plan.namespace, labels=f"{names.PLAN_LABEL}={label}")
-        return [endpoint for item in slices for endpoint in parse.endpoints_of(item)]
+    def _since(self, now: str, state: SourceState) -> str | None:
+        """When a source was last heard of, RFC 3339."""
+        if state.age_seconds is None:
+            return None
+        moment = datetime.fromisoformat(now) - timedelta(seconds=round(state.age_seconds))
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def _pods(
-        self, plan: PlanObject, label: str, nodes: dict[str, Node], endpoints: frozenset[parse.Endpoint]
-    ) -> list[Pod]:
-        alive = "status.phase!=Succeeded,status.phase!=Failed"
-        found = (
-            parse.pod_of(item, plan_label=label, namespace=plan.namespace, nodes=nodes, endpoints=endpoints)
-            for item in self._api.list(PODS, fields=alive)
-        )
-        return [pod for pod in found if pod is not None]
-
-    def _multi_node_apis(self) -> list[Resource]:
-        """The LeaderWorkerSet resource, where there is one. A yes is remembered by ``discover``; a no is one small read."""
+    def _multi_node_api(self, failures: list[Failure]) -> bool:
         try:
-            return [self._api.discover(*LEADER_WORKER_SET)]
-        except NotFound:
-            return []
+            return self._state.serves(*LEADER_WORKER_SET)
+        except ApiError as error:
+            failures.append(_failure("the LeaderWorkerSet API", error))
+            return False
 
-    def _http_routes(self, plan: PlanObject, label: str) -> list[LiveObject]:
-        resource = self._api.discover(HTTP_ROUTES.api_version, HTTP_ROUTES.kind)
-        return self._own_objects(HTTP_ROUTES.kind, resource, plan, label)
-
-    def _own_objects(self, kind: str, resource: Resource, plan: PlanObject, label: str) -> list[LiveObject]:
-        listed = self._api.list(resource, namespace=plan.namespace, labels=f"{names.PLAN_LABEL}={label}")
-        return [parse.object_of(item, kind=kind, plan_uid=plan.uid) for item in listed]
+    def _routes_unread(self, now: str, seen: Snapshot, spec: PlanSpec | None, failures: list[Failure]) -> str | None:
+        """Why there are no HTTPRoutes. Only a plan that asks for them minds."""
+        state = seen.sources["HTTPRoutes"]
+        if state.absent:
+            return (
+                "the API server knows no HTTPRoute in gateway.networking.k8s.io/v1: install the CRDs of the Gateway API, or "
+                "leave spec.gateway.httpRoute out; the ConfigMap is written all the same"
+            )
+        if state.trouble is None:
+            return None
+        failure = _failure("HTTPRoutes", state.trouble.error, self._since(now, state))
+        wanted = spec is not None and spec.gateway.http_route is not None
+        if wanted and not isinstance(state.trouble.error, Forbidden):
+            failures.append(failure)
+        return failure.message
 
     def _named_config_maps(
         self, plan: PlanObject, objects: list[LiveObject], wanted: tuple[str, ...], failures: list[Failure]
@@ -207,8 +196,12 @@ class Reader:
             found.append(parse.object_of(raw, kind="ConfigMap", plan_uid=plan.uid))
         return found
 
-    def _profiles(self, namespace: str, name: str) -> SeenProfiles:
-        """Rows of measurements. That they cannot be had is a fact, not a failure: the plan goes on without them."""
+    def _profiles(self, seen: Snapshot, namespace: str, name: str) -> SeenProfiles:
+        """Rows of measurements. That they cannot be had is a fact, not a failure: the plan goes on without them. A ConfigMap
+        without the label for measured rates is not watched and is asked for."""
+        known = next((item for item in seen.profiles if (item.namespace, item.name) == (namespace, name)), None)
+        if known is not None:
+            return _rows(name, known.rows)
         try:
             raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
         except NotFound:
@@ -220,35 +213,7 @@ class Reader:
         except ApiError as error:
             failure = _failure(f"the ConfigMap {name}", error)
             return SeenProfiles(config_map=name, problem_reason=failure.reason, problem=failure.message)
-        rows = (raw.get("data") or {}).get(ROWS_KEY)
-        if not isinstance(rows, str):
-            return SeenProfiles(
-                config_map=name,
-                problem_reason="ProfilesMissing",
-                problem=f"has no key {ROWS_KEY}; write it with servingplan profile import -o configmap",
-            )
-        return SeenProfiles(config_map=name, rows=rows)
-
-    def _catalogues(self) -> list[SeenCatalogue]:
-        """What the installation adds to the catalogue. That it cannot be had is a fact, not a failure."""
-        if not self._catalogue_namespace:
-            return []
-        try:
-            read = self._api.list(CONFIG_MAPS, namespace=self._catalogue_namespace, labels=names.CATALOGUE_LABEL)
-            found = sorted(read, key=lambda item: str(item["metadata"]["name"]))
-        except ApiError as error:
-            where = f"ConfigMaps with the label {names.CATALOGUE_LABEL} in namespace {self._catalogue_namespace}"
-            return [SeenCatalogue(config_map=where, kind="", problem=_failure(where, error).message)]
-        return [
-            SeenCatalogue(
-                config_map=item["metadata"]["name"],
-                kind=(item["metadata"].get("labels") or {}).get(names.CATALOGUE_LABEL, ""),
-                key=key,
-                text=text,
-            )
-            for item in found
-            for key, text in sorted((item.get("data") or {}).items())
-        ]
+        return _rows(name, parse.seen_rates(raw).rows)
 
     def _model_config(self, namespace: str, name: str) -> SeenModelConfig:
         """A model's own configuration. That it cannot be had is a fact: the spec is then wrong by that field."""
@@ -277,10 +242,10 @@ class Reader:
                 "add it to the chart's value poolKinds",
             )
         try:
-            resource = self._api.discover(resize.api_version, resize.kind)
+            resource, item = self._state.pool(resize.api_version, resize.kind, namespace, resize.name)
             reference = pool_reference(resource, resize, plan_namespace)
-            where = namespace if resource.namespaced else None
-            item = self._api.get(resource, resize.name, namespace=where)
+            if item is None:
+                raise NotFound(404, "NotFound", f"{resource.plural} {resize.name} was not found")
             path = resize.size_path
             wanted = parse.at(item, path)
         except NotFound as error:
@@ -302,7 +267,7 @@ class Reader:
                 "spec.replicas is set), or correct replicasPath",
             )
         annotations = item["metadata"].get("annotations") or {}
-        sizes = (parse.at(item, ("status", field)) for field in ("nodes", "replicas", "count"))
+        sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
         asked = annotations.get(names.SIZE_ANNOTATION, "")
         allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
         return PoolObject(
@@ -317,21 +282,96 @@ class Reader:
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
         )
 
-    def _other_plans(self, plan: PlanObject) -> list[OtherPlan]:
-        found = []
-        for item in self._api.list(PLANS):
-            other = plan_of(item)
-            if other.uid == plan.uid:
-                continue
-            spec, _ = parse_spec(other.spec)
-            prices = {
-                _reference_text(pool.resize): str(pool.dollars_per_node_hour)
-                for pool in (spec.node_pools if spec else ())
-                if pool.resize is not None and pool.dollars_per_node_hour is not None
-            }
-            if prices:
-                found.append(OtherPlan(key=other.key, prices=prices))
-        return sorted(found, key=lambda other: other.key)
+
+def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
+    """What the installation adds to the catalogue. That it cannot be had is a fact, not a failure."""
+    state = seen.sources.get("catalogues")
+    if state is not None and state.trouble is not None:
+        where = f"ConfigMaps with the label {names.CATALOGUE_LABEL}"
+        return (SeenCatalogue(config_map=where, kind="", problem=_failure(where, state.trouble.error).message),)
+    return tuple(
+        SeenCatalogue(config_map=item.name, kind=item.kind, key=key, text=text)
+        for item in sorted(seen.catalogues)
+        for key, text in item.data
+    )
+
+
+def _rows(name: str, rows: str | None) -> SeenProfiles:
+    if rows is None:
+        return SeenProfiles(
+            config_map=name,
+            problem_reason="ProfilesMissing",
+            problem=f"has no key {ROWS_KEY}; write it with servingplan profile import -o configmap",
+        )
+    return SeenProfiles(config_map=name, rows=rows)
+
+
+def _near(
+    seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None
+) -> tuple[tuple[Node, ...], tuple[Pod, ...]]:
+    """Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter."""
+    nodes = {node.name: node for node in seen.nodes}
+    # Nodes that have not been heard of for long say nothing about a pod's end: then its own word counts.
+    known = nodes if seen.sources["nodes"].trouble is None else None
+    endpoints = frozenset(
+        endpoint
+        for item in seen.slices
+        if (item.namespace, item.plan_label) == (plan.namespace, label)
+        for endpoint in item.endpoints
+    )
+    own = [
+        pod
+        for item in seen.pods
+        if (item.plan_label, item.own.namespace) == (label, plan.namespace)
+        and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
+    ]
+    held = {pod.node for pod in own if pod.deployment is not None}
+    selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+    near = {
+        name: node
+        for name, node in sorted(nodes.items())
+        if name in held or any(_matches(node.labels, selector) for selector in selectors)
+    }
+    others = [
+        pod
+        for item in seen.pods
+        if item.own.node in near
+        and (item.plan_label, item.own.namespace) != (label, plan.namespace)
+        and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
+    ]
+    mine = [pod for pod in own if pod.deployment is not None or pod.node in near]
+    return tuple(near.values()), tuple(sorted([*mine, *others], key=lambda pod: (pod.namespace, pod.name)))
+
+
+def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, ...]:
+    """What all other plans of the cluster say pool objects cost."""
+    found = []
+    for other in plans:
+        if other.uid == plan.uid:
+            continue
+        prices = _prices(other)
+        if prices:
+            found.append(OtherPlan(key=other.key, prices=prices))
+    return tuple(sorted(found, key=lambda other: other.key))
+
+
+def _prices(plan: PlanObject) -> dict[str, str]:
+    """Read once for each generation of a plan: the specs of all plans are parsed for each of them otherwise."""
+    key = (plan.uid, plan.generation)
+    if key not in _PRICES:
+        while len(_PRICES) >= _MOST_PRICES:
+            _PRICES.pop(next(iter(_PRICES)), None)
+        spec, _ = parse_spec(plan.spec)
+        _PRICES[key] = {
+            _reference_text(pool.resize): str(pool.dollars_per_node_hour)
+            for pool in (spec.node_pools if spec else ())
+            if pool.resize is not None and pool.dollars_per_node_hour is not None
+        }
+    return _PRICES[key]
+
+
+_PRICES: dict[tuple[str, int], dict[str, str]] = {}
+_MOST_PRICES = 2000
 
 
 def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:
@@ -345,21 +385,6 @@ def _reference_text(resize: Resize) -> str:
     return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"
 
 
-def plan_of(raw: Json) -> PlanObject:
-    """A plan as the API server has it."""
-    metadata = raw["metadata"]
-    return PlanObject(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        generation=metadata.get("generation", 0),
-        spec=raw.get("spec"),
-        deleting_since=metadata.get("deletionTimestamp"),
-        approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
-        status=raw.get("status") or {},
-    )
-
-
 def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:
     """The spec that the turn will act by, from what is read so far."""
     name = names.record_name(plan.name)
@@ -371,35 +396,11 @@ def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
-def _failure(source: str, error: ApiError) -> Failure:
+def _failure(source: str, error: ApiError, since: str | None = None) -> Failure:
     if isinstance(error, Forbidden):
         message = f"the operator may not read {source}: {error.message}; grant it with the chart's ClusterRole"
-        return Failure(source=source, reason="ReadForbidden", message=message)
-    return Failure(source=source, reason="ReadFailed", message=f"{source} could not be read: {error}")
-
-
-def _routes_listed(
-    read: Future[list[LiveObject]], spec: PlanSpec | None, failures: list[Failure]
-) -> tuple[list[LiveObject], str | None]:
-    """HTTPRoutes, or why there are none. Only a plan that asks for them minds."""
-    try:
-        return read.result(), None
-    except NotFound:
-        return [], (
-            "the API server knows no HTTPRoute in gateway.networking.k8s.io/v1: install the CRDs of the Gateway API, or "
-            "leave spec.gateway.httpRoute out; the ConfigMap is written all the same"
-        )
-    except ApiError as error:
-        failure = _failure("HTTPRoutes", error)
-        if spec is not None and spec.gateway.http_route is not None and not isinstance(error, Forbidden):
-            failures.append(failure)
-        return [], failure.message
-
-
-def _listed[T](read: Future[list[T]], source: str, failures: list[Failure]) -> list[T]:
-    """What was read, or nothing and a failure noted."""
-    try:
-        return read.result()
-    except ApiError as error:
-        failures.append(_failure(source, error))
-        return []
+        return Failure(source=source, reason="ReadForbidden", message=message, since=since)
+    when = f" since {since}" if since is not None else ""
+    return Failure(
+        source=source, reason="ReadFailed", message=f"{source} could not be read{when}: {error}", since=since
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from servingplan.model.world import LiveObject, Node, Pod
+from servingplan.model.world import LiveObject, Node, PlanObject, Pod
+from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
 
 Json = dict[str, Any]
@@ -21,6 +22,8 @@ DISRUPTION_TAINTS = (
 )
 """Taints by which autoscalers and clouds announce that a node is about to go."""
 HTTP_ROUTE = "HTTPRoute"
+SIZES = ("nodes", "replicas", "count")
+"""Fields of a pool object's status that tell how many nodes there are."""
 Endpoint = tuple[str, str]
 """Name of a Service, and uid of a pod behind it."""
 _KEPT_ANNOTATIONS = (
@@ -71,18 +74,60 @@ def endpoints_of(item: Json) -> set[Endpoint]:
     return found
 
 
-def pod_of(
-    item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node], endpoints: Collection[Endpoint]
-) -> Pod | None:
-    """A Pod, if it is the plan's or holds GPUs of a node; else None. ``endpoints``: of the plan's Services."""
+class SeenPod(NamedTuple):
+    """A pod that bears a plan's label or holds GPUs of a node, without what other objects say of it."""
+
+    plan_label: str | None
+    """Of the plan that it belongs to, in its own namespace."""
+    deployment: str | None
+    own: Pod
+    """As its plan sees it; ``ready`` by its own word, ``listed`` never."""
+    holds_gpus: bool
+    """Of a node: what counts for all other plans."""
+
+    def for_plan(
+        self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
+    ) -> Pod | None:
+        """As one plan sees it; None where it does not matter to that plan.
+
+        ``nodes`` are those that are there (None: they could not be read, and the pod's word counts), ``endpoints`` those of
+        the plan's Services.
+        """
+        if self.deployment is None or (self.plan_label, self.own.namespace) != (plan_label, namespace):
+            return _foreign(self.own) if self.holds_gpus else None
+        # The API server keeps a pod Ready for up to a minute after its node is gone: the node has the last word.
+        ready = self.own.ready
+        if ready and nodes is not None:
+            node = nodes.get(self.own.node or "") if self.own.bound else None
+            ready = node is not None and node.ready
+        listed = (self.deployment, self.own.uid) in endpoints
+        return self.own.model_copy(update={"ready": ready, "listed": listed})
+
+
+def _foreign(pod: Pod) -> Pod:
+    return Pod(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=pod.uid,
+        gpus=pod.gpus,
+        created=pod.created,
+        bound=pod.bound,
+        terminating=pod.terminating,
+        node=pod.node,
+    )
+
+
+def seen_pod(item: Json) -> SeenPod | None:
+    """A Pod, if it is a plan's or holds GPUs of a node; else None."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     labels = metadata.get("labels") or {}
     annotations = metadata.get("annotations") or {}
-    ours = metadata.get("namespace") == namespace and labels.get(names.PLAN_LABEL) == plan_label
-    deployment = labels.get(names.DEPLOYMENT_LABEL) if ours else None
+    plan_label = labels.get(names.PLAN_LABEL)
+    deployment = labels.get(names.DEPLOYMENT_LABEL) if plan_label is not None else None
     gpus = pod_gpus(item)
     bound_to = spec.get("nodeName")
-    if deployment is None and (gpus == 0 or bound_to is None):
+    holds_gpus = gpus > 0 and bound_to is not None
+    if deployment is None and not holds_gpus:
         return None
     terminating = "deletionTimestamp" in metadata
     common: Json = {
@@ -95,21 +140,18 @@ def pod_of(
         "terminating": terminating,
     }
     if deployment is None:
-        return Pod(**common, node=bound_to)
+        return SeenPod(None, None, Pod(**common, node=bound_to), holds_gpus)
     gated = any(gate.get("name") == names.PLACEMENT_GATE for gate in spec.get("schedulingGates") or ())
     placed_on = annotations.get(names.PLACED_ON_ANNOTATION) if not gated else None
-    # The API server keeps a pod Ready for up to a minute after its node is gone: the node has the last word.
-    node = nodes.get(bound_to) if bound_to is not None else None
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
-    return Pod(
+    own = Pod(
         **common,
         node=bound_to or placed_on,
         deployment=deployment,
         gated=gated,
-        ready=not terminating and _condition(status, "Ready") == "True" and node is not None and node.ready,
-        listed=(deployment, metadata["uid"]) in endpoints,
+        ready=not terminating and _condition(status, "Ready") == "True",
         serving=labels.get(names.SERVING_LABEL) == "true",
         draining_since=annotations.get(names.DRAINING_SINCE_ANNOTATION),
         unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),
@@ -117,14 +159,43 @@ def pod_of(
         node_affinity=affinity if gated else None,
         trouble=_trouble(status) if not gated else None,
     )
+    return SeenPod(plan_label, deployment, own, holds_gpus)
 
 
-def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
+def pod_of(
+    item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
+) -> Pod | None:
+    """A Pod as one plan sees it."""
+    seen = seen_pod(item)
+    if seen is None:
+        return None
+    return seen.for_plan(plan_label=plan_label, namespace=namespace, nodes=nodes, endpoints=endpoints)
+
+
+class SeenObject(NamedTuple):
+    """A Deployment, Service, ConfigMap or HTTPRoute, whoever's it is."""
+
+    namespace: str
+    plan_label: str | None
+    controller: str | None
+    """Uid of its controller."""
+    live: LiveObject
+    """As its own plan sees it."""
+
+    def for_plan(self, uid: str) -> LiveObject:
+        """As a plan sees it: of what is not its own only whose it is."""
+        if self.controller == uid:
+            return self.live
+        metadata = self.live.manifest["metadata"]
+        manifest = {"metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]}}
+        return self.live.model_copy(update={"ours": False, "manifest": manifest})
+
+
+def seen_object(item: Json, kind: str) -> SeenObject:
     """A Deployment, Service, ConfigMap or HTTPRoute with what we render of it, what keeps a Deployment's pods from being
     made, and what gateways say of a route."""
     metadata = item["metadata"]
     controller = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
-    ours = controller is not None and controller.get("uid") == plan_uid
     if controller is not None:
         owner = f"{controller.get('kind')} {controller.get('name')}"
     else:
@@ -138,14 +209,107 @@ def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
         }
     }
     for key in ("spec", "data"):
-        if ours and key in item:
+        if key in item:
             manifest[key] = item[key]
-    if ours and kind == "Deployment" and (failure := _replica_failure(item.get("status") or {})):
+    if kind == "Deployment" and (failure := _replica_failure(item.get("status") or {})):
         manifest["status"] = {"replicaFailure": failure}
-    if ours and kind == HTTP_ROUTE:
+    if kind == HTTP_ROUTE:
         manifest["metadata"]["generation"] = metadata.get("generation")
         manifest["status"] = item.get("status") or {}
-    return LiveObject(kind=kind, name=metadata["name"], uid=metadata["uid"], ours=ours, owner=owner, manifest=manifest)
+    live = LiveObject(kind=kind, name=metadata["name"], uid=metadata["uid"], ours=True, owner=owner, manifest=manifest)
+    labels = metadata.get("labels") or {}
+    uid = controller.get("uid") if controller is not None else None
+    return SeenObject(metadata.get("namespace", ""), labels.get(names.PLAN_LABEL), uid, live)
+
+
+def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
+    """A Deployment, Service, ConfigMap or HTTPRoute as a plan sees it."""
+    return seen_object(item, kind).for_plan(plan_uid)
+
+
+class SeenSlice(NamedTuple):
+    """An EndpointSlice of a Service of a plan; it carries the labels of the Service."""
+
+    namespace: str
+    plan_label: str | None
+    endpoints: frozenset[Endpoint]
+
+
+def seen_slice(item: Json) -> SeenSlice:
+    """The pods that it lists as ready."""
+    metadata = item["metadata"]
+    label = (metadata.get("labels") or {}).get(names.PLAN_LABEL)
+    return SeenSlice(metadata.get("namespace", ""), label, frozenset(endpoints_of(item)))
+
+
+def plan_of(item: Json) -> PlanObject:
+    """A plan as the API server has it."""
+    metadata = item["metadata"]
+    return PlanObject(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=item.get("spec"),
+        deleting_since=metadata.get("deletionTimestamp"),
+        approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
+        status=item.get("status") or {},
+    )
+
+
+class SeenRates(NamedTuple):
+    """A ConfigMap with measured rates."""
+
+    namespace: str
+    name: str
+    rows: str | None
+    """CSV; None where its key is missing."""
+
+
+def seen_rates(item: Json) -> SeenRates:
+    """The rows of a ConfigMap."""
+    rows = (item.get("data") or {}).get(ROWS_KEY)
+    metadata = item.get("metadata") or {}
+    return SeenRates(metadata.get("namespace", ""), metadata.get("name", ""), rows if isinstance(rows, str) else None)
+
+
+class SeenAdditions(NamedTuple):
+    """A ConfigMap that adds to the catalogue."""
+
+    name: str
+    kind: str
+    """As its label says."""
+    data: tuple[tuple[str, str], ...]
+
+
+def seen_additions(item: Json) -> SeenAdditions:
+    """What it adds, by key."""
+    metadata = item["metadata"]
+    kind = (metadata.get("labels") or {}).get(names.CATALOGUE_LABEL, "")
+    return SeenAdditions(metadata["name"], kind, tuple(sorted((item.get("data") or {}).items())))
+
+
+def seen_pool(item: Json) -> Json:
+    """An object that sizes a pool, without what a turn does not read. The path of the size is the plan's choice, so the
+    spec is kept whole; such objects are few."""
+    metadata, status = item["metadata"], item.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    ours = (names.CLAIM_ANNOTATION, names.SIZE_ANNOTATION, names.ALLOWED_NAMESPACES_ANNOTATION)
+    kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
+    return {
+        "metadata": {
+            **kept,
+            "resourceVersion": metadata.get("resourceVersion", ""),
+            "annotations": {key: annotations[key] for key in ours if key in annotations},
+            "managedFields": [
+                {"manager": entry.get("manager"), "fieldsV1": {"f:spec": (entry.get("fieldsV1") or {})["f:spec"]}}
+                for entry in metadata.get("managedFields") or ()
+                if "f:spec" in (entry.get("fieldsV1") or {})
+            ],
+        },
+        "spec": item.get("spec") or {},
+        "status": {key: status[key] for key in SIZES if key in status},
+    }
 
 
 def _replica_failure(status: Json) -> str | None:

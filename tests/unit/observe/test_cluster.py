@@ -6,6 +6,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
+from servingplan.observe.state import ClusterState
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
@@ -20,19 +21,24 @@ class EmptyCluster:
         self.config_maps = config_maps or {}
         self.listed = {HTTP_ROUTES: found, **(listed or {})}
 
-    def list(self, resource, **_):
-        found = self.listed.get(resource, ())
+    def pages(self, resource, **asked):
+        found = [{**PLAN, "spec": self.spec}] if resource.kind == "LLMServingPlan" else self.listed.get(resource, ())
         if isinstance(found, Exception):
             raise found
-        return iter(found)
+        if resource == PODS and asked["labels"] != "servingplan.dev/plan":
+            found = [item for item in found if "servingplan.dev/plan" not in item["metadata"].get("labels", {})]
+        elif resource == PODS:
+            found = [item for item in found if "servingplan.dev/plan" in item["metadata"].get("labels", {})]
+        yield {"metadata": {"resourceVersion": "7"}, "items": list(found)}
 
     def get(self, resource, name, **_):
-        if resource.kind == "LLMServingPlan":
-            return {**PLAN, "spec": self.spec}
         found = self.config_maps.get(name, NotFound(404, "NotFound", name))
         if isinstance(found, Exception):
             raise found
         return found
+
+    def forget(self, resource):
+        pass
 
     def discover(self, api_version, kind):
         found = self.discovered[kind]
@@ -43,7 +49,10 @@ class EmptyCluster:
 
 
 def observed(*cluster, **more):
-    reader = Reader(EmptyCluster(*cluster, **more), pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    api = EmptyCluster(*cluster, **more)
+    state = ClusterState(api, clock=lambda: 100.0)
+    state.load()
+    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -70,6 +79,8 @@ ROUTED = {
 ROUTE = {
     "metadata": {
         "name": "chat-m",
+        "namespace": "llm",
+        "labels": {"servingplan.dev/plan": "chat"},
         "uid": "r",
         "generation": 4,
         "annotations": {"servingplan.dev/spec-hash": "1f", "other": "x"},
@@ -106,7 +117,7 @@ def test_routes_that_may_be_there_and_cannot_be_read_hold_the_turn_where_they_co
     assert observed(routes=away, spec={**ROUTED, "gateway": {}}).failures == ()
 
 
-NODE = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+NODE = {"metadata": {"name": "n", "uid": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
 
 
 def our_pod(uid):
@@ -121,7 +132,12 @@ def our_pod(uid):
 def slice_of(*endpoints, service="chat-m"):
     """Uid and conditions of each endpoint."""
     return {
-        "metadata": {"name": "x", "labels": {"kubernetes.io/service-name": service}},
+        "metadata": {
+            "name": "x",
+            "uid": f"x-{service}",
+            "namespace": "llm",
+            "labels": {"kubernetes.io/service-name": service, "servingplan.dev/plan": "chat"},
+        },
         "endpoints": [
             {"targetRef": {"kind": "Pod", "uid": uid}, "conditions": conditions} for uid, conditions in endpoints
         ],
@@ -187,16 +203,33 @@ def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had
     assert "rows.csv" in world.profiles[3].problem
 
 
-def catalogues(listed, namespace="operator", **more):
-    api = EmptyCluster(listed={CONFIG_MAPS: listed}, **more)
-    asked = []
-    plain = api.list
-    api.list = lambda resource, **options: (asked.append((resource, options)), plain(resource, **options))[1]
-    reader = Reader(api, pool_kinds=None, catalogue_namespace=namespace, clock=lambda: "2026-01-01T00:00:00Z")
+def looked(api, catalogue_namespace):
+    state = ClusterState(api, catalogue_namespace=catalogue_namespace, clock=lambda: 100.0)
+    state.load()
+    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
     try:
-        return reader.observe("llm", "chat"), asked
+        return reader.observe("llm", "chat")
     finally:
         reader.close()
+
+
+def only_in_the_operators_namespace(found):
+    """An API server whose ConfigMaps are all additions to the catalogue."""
+    api = EmptyCluster()
+    plain = api.pages
+
+    def pages(resource, **asked):
+        if resource == CONFIG_MAPS and (asked["namespace"], asked["labels"]) == (
+            "operator",
+            "servingplan.dev/catalogue",
+        ):
+            if isinstance(found, Exception):
+                raise found
+            return iter([{"metadata": {"resourceVersion": "7"}, "items": found}])
+        return plain(resource, **asked)
+
+    api.pages = pages
+    return api
 
 
 def test_catalogues_of_the_installation_are_read_by_their_label():
@@ -207,31 +240,17 @@ def test_catalogues_of_the_installation_are_read_by_their_label():
         },
         {"metadata": {"name": "a", "uid": "2", "labels": {"servingplan.dev/catalogue": "gpus"}}, "data": {"k": "0"}},
     ]
-    world, asked = catalogues(found)
+    world = looked(only_in_the_operators_namespace(found), "operator")
     assert [(item.config_map, item.kind, item.key, item.text) for item in world.catalogues] == [
         ("a", "gpus", "k", "0"),
         ("b", "prices", "x", "1"),
         ("b", "prices", "y", "2"),
     ]
-    assert (CONFIG_MAPS, {"namespace": "operator", "labels": "servingplan.dev/catalogue"}) in asked
-    world, asked = catalogues(found, namespace=None)
-    assert world.catalogues == ()
-    assert all(options.get("namespace") != "operator" for _, options in asked)
+    assert looked(only_in_the_operators_namespace(found), None).catalogues == ()
 
 
 def test_catalogues_that_cannot_be_read_are_told_and_the_turn_goes_on():
-    api = EmptyCluster()
-    plain = api.list
-
-    def refuse(resource, **options):
-        if options.get("namespace") == "operator":
-            raise Forbidden(403, "Forbidden", "cannot list configmaps")
-        return plain(resource, **options)
-
-    api.list = refuse
-    reader = Reader(api, pool_kinds=None, catalogue_namespace="operator", clock=lambda: "2026-01-01T00:00:00Z")
-    world = reader.observe("llm", "chat")
-    reader.close()
+    world = looked(only_in_the_operators_namespace(Forbidden(403, "Forbidden", "cannot list configmaps")), "operator")
     assert world.failures == ()
     (seen,) = world.catalogues
     assert "cannot list configmaps" in seen.problem

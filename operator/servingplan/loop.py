@@ -1,0 +1,309 @@
+"""WHEN TURNS ARE TAKEN. Who wakes whom, how long to wait, one writer per plan, and what tells that a turn hangs.
+
+A turn reads everything that it needs from the state of the cluster; what is told of a change only ends a plan's sleep.
+Nothing here decides anything about a plan, and nothing here knows kopf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from servingplan.cycle import TurnReport, Turns
+from servingplan.errors import ApiError
+from servingplan.metrics.exporter import Exporter, PlanMetrics
+from servingplan.model.world import Observation
+from servingplan.observe.state import News
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.render import names
+
+log = logging.getLogger("servingplan")
+
+SHORTEST_PAUSE_SECONDS = 0.1
+"""Between two turns: a burst of events is one turn."""
+AFTER_WRITES_SECONDS = 0.5
+"""After our own writes, should no event tell of them."""
+RETIRING_PAUSE_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 30.0
+TURN_SECONDS = 120.0
+"""How long a turn may take beside its solver's deadline, which may be spent more than once; then it counts as hanging."""
+SOLVES_IN_A_TURN = 3
+
+Plan = tuple[str, str]
+"""Namespace and name."""
+MakeTurns = Callable[[str, str, PlanMetrics], Turns]
+
+
+class Stopped(Protocol):
+    """Whether the plan's loop is to end."""
+
+    def __bool__(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> Awaitable[object]:
+        """Until then, or until the time is up."""
+        ...
+
+
+@dataclass(frozen=True)
+class Interest:
+    """What the turns of a plan read: a change of anything else leaves it asleep."""
+
+    namespace: str
+    label: str
+    selectors: tuple[dict[str, str], ...]
+    """Of the nodes of its pools."""
+    nodes: frozenset[str]
+    """Those that are there, and those that hold its pods."""
+    profiles: frozenset[str] = frozenset()
+    """ConfigMaps with measured rates that it names."""
+
+    @classmethod
+    def of(cls, world: Observation) -> Interest:
+        """From what the last turn saw."""
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
+        return cls(
+            namespace=world.plan.namespace,
+            label=names.label_value(world.plan.name),
+            selectors=tuple(pool.node_selector for pool in spec.node_pools) if spec else (),
+            nodes=frozenset(node.name for node in world.nodes),
+            profiles=frozenset(item.config_map for item in spec.profiles) if spec else frozenset(),
+        )
+
+    def concerns(self, news: News) -> bool:
+        """Whether a turn may come out differently."""
+        if news.source == "nodes":
+            return news.node in self.nodes or any(item.items() <= news.labels.items() for item in self.selectors)
+        if (news.namespace, news.plan_label) == (self.namespace, self.label):
+            return True
+        if news.source == "profiles":
+            return news.namespace == self.namespace and news.name in self.profiles
+        if news.source == "pods":
+            return news.node in self.nodes
+        return news.source in ("pools", "catalogues")  # few
+
+
+class Alarm:
+    """Ends the sleep of plans. The plans' side belongs to the event loop, ``ring`` and ``wake`` to any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._bells: dict[Plan, asyncio.Event] = {}
+        self._interests: dict[Plan, Interest] = {}
+
+    def bell(self, plan: Plan) -> asyncio.Event:
+        """The event that a plan sleeps on."""
+        return self._bells.setdefault(plan, asyncio.Event())
+
+    def care(self, plan: Plan, interest: Interest) -> None:
+        """From now on only what concerns the plan wakes it; until this is first called everything does."""
+        before = self._interests.get(plan)
+        self._interests[plan] = interest
+        if before is not None and before.selectors != interest.selectors:
+            self.bell(plan).set()  # for what happened while the interest was still the old one
+
+    def forget(self, plan: Plan) -> None:
+        """The plan is gone."""
+        self._bells.pop(plan, None)
+        self._interests.pop(plan, None)
+
+    def ring(self, news: News) -> None:
+        """Wake the plans that the news concern."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ring, news)
+
+    def wake(self, namespace: str, name: str) -> None:
+        """Wake one plan, from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, (namespace, name))
+
+    def _wake(self, plan: Plan) -> None:
+        bell = self._bells.get(plan)
+        if bell is not None:
+            bell.set()
+
+    def _ring(self, news: News) -> None:
+        for plan, bell in self._bells.items():
+            interest = self._interests.get(plan)
+            if interest is None or interest.concerns(news):
+                bell.set()
+
+
+class UnderWay:
+    """The turns that are being taken, and which of them hang."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun: dict[Plan, tuple[float, Callable[[], float]]] = {}
+
+    @contextmanager
+    def turn(self, plan: Plan, solver_seconds: Callable[[], float]) -> Iterator[None]:
+        """While a turn is taken whose solver may take so long, which is known once the turn has read the plan."""
+        self._begun[plan] = (self._clock(), solver_seconds)
+        try:
+            yield
+        finally:
+            self._begun.pop(plan, None)
+
+    def hanging(self) -> list[str]:
+        """Plans whose turn should have ended; read by another thread."""
+        now = self._clock()
+        return sorted(
+            f"{namespace}/{name}"
+            for (namespace, name), (begun, solver_seconds) in list(self._begun.items())
+            if now - begun > TURN_SECONDS + SOLVES_IN_A_TURN * solver_seconds()
+        )
+
+
+class Loop:
+    """Takes the turns of all plans. One writer per plan: turns and retirement of a plan never run at the same time."""
+
+    def __init__(
+        self,
+        *,
+        alarm: Alarm,
+        turns: MakeTurns,
+        exporter: Exporter,
+        period_seconds: float,
+        settled: Callable[[float], bool],
+        under_way: UnderWay,
+    ) -> None:
+        """``settled`` waits, in a thread, until the state of the cluster is known, or for so many seconds."""
+        self._alarm = alarm
+        self._turns = turns
+        self._exporter = exporter
+        self._period_seconds = period_seconds
+        self._settled = settled
+        self._under_way = under_way
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def changed(self, namespace: str, name: str) -> None:
+        """The plan itself was written."""
+        self._alarm.bell((namespace, name)).set()
+
+    async def look_after(self, *, namespace: str, name: str, uid: str, stopped: Stopped) -> None:
+        """Turn after turn until the plan is deleted or the operator ends."""
+        plan = (namespace, name)
+        with self._measured(plan) as metrics:
+            turns = self._turns(namespace, name, metrics)
+            pauses = Pauses(self._period_seconds)
+            bell = self._alarm.bell(plan)
+            await self._until_settled(stopped)
+            while not stopped:
+                bell.clear()
+                report = None
+                try:
+                    async with self._lock(uid):
+                        if stopped:
+                            return
+                        with self._under_way.turn(plan, lambda: turns.solver_seconds):
+                            report = await turns.take()
+                    if report.gone:
+                        return
+                    log.debug("%s/%s: turn of %.3f s, %d writes", namespace, name, report.seconds, report.writes)
+                    if report.world is not None:
+                        self._alarm.care(plan, Interest.of(report.world))
+                    pause = pauses.after(report)
+                except Exception as error:
+                    pause = self._failed(plan, pauses, error)
+                await _sleep(bell, stopped, pause)
+
+    async def retire(self, *, namespace: str, name: str, uid: str) -> None:
+        """Steps of retirement until nothing is left to do."""
+        plan = (namespace, name)
+        with self._measured(plan) as metrics:
+            turns = self._turns(namespace, name, metrics)
+            pauses = Pauses(RETIRING_PAUSE_SECONDS)
+            bell = self._alarm.bell(plan)
+            await self._until_settled(_Never())
+            while True:
+                bell.clear()
+                try:
+                    async with self._lock(uid):
+                        with self._under_way.turn(plan, lambda: 0.0):
+                            report = await turns.retire()
+                    if report.gone:
+                        break
+                    pause = pauses.after(report)
+                except Exception as error:
+                    pause = self._failed(plan, pauses, error)
+                await _sleep(bell, _Never(), pause)
+        self._alarm.forget(plan)
+        self._locks.pop(uid, None)
+
+    def _failed(self, plan: Plan, pauses: Pauses, error: Exception) -> float:
+        pause = pauses.after_failure(error)
+        if isinstance(error, ApiError):
+            log.warning("%s/%s: the turn did not end: %s; next try in %.0f s", *plan, error, pause)
+        else:
+            log.error("%s/%s: the turn failed; next try in %.0f s", *plan, pause, exc_info=error)
+        return pause
+
+    async def _until_settled(self, stopped: Stopped) -> None:
+        """Nothing is decided before everything was listed once."""
+        settled = False
+        while not (stopped or settled):
+            settled = await asyncio.to_thread(self._settled, 1.0)
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    @contextmanager
+    def _measured(self, plan: Plan) -> Iterator[PlanMetrics]:
+        """The plan's metrics, for as long as it is looked after."""
+        metrics = self._exporter.plan(*plan)
+        try:
+            yield metrics
+        finally:
+            self._exporter.forget(*plan, metrics)
+
+
+class Pauses:
+    """How long to wait for the next turn where nothing wakes the plan: failures back off, a turn that ends resets that."""
+
+    def __init__(self, period_seconds: float) -> None:
+        self._period_seconds = period_seconds
+        self._retry = 1.0
+
+    def after(self, report: TurnReport) -> float:
+        """Seconds after a turn that ended."""
+        self._retry = 1.0
+        pause = self._period_seconds
+        if report.wake_in_seconds is not None:
+            pause = min(pause, max(SHORTEST_PAUSE_SECONDS, report.wake_in_seconds))
+        return min(pause, AFTER_WRITES_SECONDS) if report.again else pause
+
+    def after_failure(self, error: Exception) -> float:
+        """Seconds after one that did not, at least as long as the API server asked for."""
+        asked = error.retry_after_seconds if isinstance(error, ApiError) else None
+        pause, self._retry = max(self._retry, asked or 0.0), min(2 * self._retry, LONGEST_RETRY_SECONDS)
+        return pause
+
+
+class _Never:
+    """A loop that nobody stops."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    async def wait(self, timeout: float | None = None) -> object:
+        await asyncio.sleep(timeout or 0.0)
+        return None
+
+
+async def _sleep(bell: asyncio.Event, stopped: Stopped, seconds: float) -> None:
+    """Until the bell, the end, or the time is up; never shorter than a burst of events."""
+    end = time.monotonic() + seconds
+    _ = await stopped.wait(min(seconds, SHORTEST_PAUSE_SECONDS))
+    left = end - time.monotonic()
+    if stopped or left <= 0:
+        return
+    waits = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(stopped.wait(left))]
+    _, pending = await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

@@ -1,0 +1,364 @@
+"""The state of the cluster as the operator keeps it: which sources there are, and one snapshot of all of them.
+
+Every kind has one informer for the whole operator (one for each namespace where it may only read some). All share one
+lock, so that a snapshot is of one moment. Kinds that size pools are watched when a plan first names them, in the version
+that the plan names.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from servingplan.errors import ApiError, NotFound
+from servingplan.kube import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    NODES,
+    PLANS,
+    PODS,
+    SERVICES,
+    Api,
+    Resource,
+)
+from servingplan.model.world import Node, PlanObject
+from servingplan.observe import parse
+from servingplan.observe.parse import SeenAdditions, SeenObject, SeenPod, SeenRates, SeenSlice
+from servingplan.render import names
+from servingplan.watch.informer import Health, Informer, Source, Trouble
+
+Json = dict[str, Any]
+
+PATIENCE_SECONDS = 30.0
+"""A source that cannot be read for longer is told, and nothing is decided by it; until then what was last seen counts."""
+PRESENCE_SECONDS = 60.0
+"""How long it is believed whether the API server knows a kind."""
+_ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+@dataclass(frozen=True)
+class News:
+    """An object came, went, or changed in what a turn reads of it. What a kind does not have is None or empty."""
+
+    source: str
+    """As ``Snapshot`` names it; pools: ``pools``."""
+    namespace: str = ""
+    plan_label: str | None = None
+    node: str | None = None
+    """Of a pod, or the name of the node itself."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of a node."""
+    name: str = ""
+    """Of a ConfigMap with measured rates."""
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """How a source is doing."""
+
+    absent: bool
+    trouble: Trouble | None
+    """Only where it lasts for longer than ``PATIENCE_SECONDS``, or nothing was ever read."""
+    age_seconds: float | None
+    """Since the API server last told of it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is known at one moment."""
+
+    plans: list[PlanObject]
+    nodes: list[Node]
+    pods: list[SeenPod]
+    objects: dict[str, list[SeenObject]]
+    """By kind."""
+    slices: list[SeenSlice]
+    profiles: list[SeenRates]
+    catalogues: list[SeenAdditions]
+    sources: dict[str, SourceState]
+
+
+class ClusterState:
+    """All informers of a process."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        namespaces: tuple[str, ...] = (),
+        catalogue_namespace: str | None = None,
+        changed: Callable[[News], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``namespaces``: where plans are looked after; none means all. ``catalogue_namespace``: where
+        ConfigMaps may add to the catalogue; None: nowhere. ``changed`` is called in an informer's thread."""
+        self._api = api
+        self._changed = changed
+        self._clock = clock
+        self.lock = threading.Condition(threading.RLock())
+        self._informers: dict[str, list[Informer[Any]]] = {}
+        self._pools: dict[tuple[str, str], Informer[Json]] = {}
+        self._presence: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._following = False
+        self._stopped = False
+        self._add(Source("plans", _known(PLANS), _plan))
+        self._add(Source("nodes", _known(NODES), parse.node_of))
+        bound = f"{_ALIVE},spec.nodeName!="
+        self._add(Source("pods", _known(PODS), parse.seen_pod, labels=f"!{names.PLAN_LABEL}", fields=bound))
+        self._add(Source("pods", _known(PODS), parse.seen_pod, labels=names.PLAN_LABEL, fields=_ALIVE))
+        if catalogue_namespace is not None:
+            where, label = catalogue_namespace, names.CATALOGUE_LABEL
+            self._add(Source("catalogues", _known(CONFIG_MAPS), parse.seen_additions, where, label))
+        for namespace in namespaces or (None,):
+            for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+                source = Source(
+                    f"{resource.kind}s", _known(resource), _object(resource.kind), namespace, names.PLAN_LABEL
+                )
+                self._add(source)
+            rates = Source("profiles", _known(CONFIG_MAPS), parse.seen_rates, namespace, names.PROFILES_LABEL)
+            self._add(rates)
+            self._add(Source("EndpointSlices", _known(ENDPOINT_SLICES), parse.seen_slice, namespace, names.PLAN_LABEL))
+            self._add(
+                Source(
+                    "HTTPRoutes",
+                    _discovered(HTTP_ROUTES.api_version, HTTP_ROUTES.kind),
+                    _object(HTTP_ROUTES.kind),
+                    namespace,
+                    names.PLAN_LABEL,
+                    optional=True,
+                )
+            )
+
+    def _add(self, source: Source[Any]) -> None:
+        informer = Informer(self._api, source, lock=self.lock, changed=self._tell, clock=self._clock)
+        self._informers.setdefault(source.name, []).append(informer)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow the cluster."""
+        with self.lock:
+            self._following = True
+            informers = [*self._all()]
+        for informer in informers:
+            informer.start()
+
+    def stop(self) -> None:
+        """End; the threads do not keep the process alive."""
+        with self.lock:
+            self._stopped = True
+            informers = [*self._all()]
+            self.lock.notify_all()
+        for informer in informers:
+            informer.stop()
+
+    def load(self) -> None:
+        """Read everything once, without following it: for one look."""
+        for informer in [*self._all()]:
+            informer.load()
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is there was listed once, or it is known why it cannot be."""
+        with self.lock:
+            return all(informer.settled for informer in self._all())
+
+    def wait_settled(self, seconds: float) -> bool:
+        """Until ``settled``, but no longer."""
+        with self.lock:
+            return bool(self.lock.wait_for(lambda: self.settled or self._stopped, seconds)) and not self._stopped
+
+    def _all(self) -> Iterator[Informer[Any]]:
+        for informers in self._informers.values():
+            yield from informers
+        yield from self._pools.values()
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Of one moment."""
+        with self.lock:
+            return Snapshot(
+                plans=self._facts("plans"),
+                nodes=self._facts("nodes"),
+                pods=self._facts("pods"),
+                objects={
+                    kind: self._facts(f"{kind}s")
+                    for kind in (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind, HTTP_ROUTES.kind)
+                },
+                slices=self._facts("EndpointSlices"),
+                profiles=self._facts("profiles"),
+                catalogues=self._facts("catalogues"),
+                sources={name: self._state_of(informers) for name, informers in self._informers.items()},
+            )
+
+    def pool(self, api_version: str, kind: str, namespace: str | None, name: str) -> tuple[Resource, Json | None]:
+        """The resource of a kind that sizes pools, and the object of that name, if it is there.
+
+        The kind is watched from the first call on, which waits for its list. Raises ``ApiError`` where it cannot be read.
+        """
+        resource = self._api.discover(api_version, kind)
+        key = (api_version, kind)
+        with self.lock:
+            informer = self._pools.get(key)
+            fresh = informer is None
+            if informer is None:
+                source = Source("pools", _discovered(api_version, kind), parse.seen_pool)
+                informer = Informer(self._api, source, lock=self.lock, changed=self._tell, clock=self._clock)
+                self._pools[key] = informer
+        if fresh and self._following:
+            informer.start()
+        elif fresh:
+            informer.load()
+        with self.lock:
+            if self._following:
+                self.lock.wait_for(lambda: informer.settled or self._stopped, PATIENCE_SECONDS)
+            state = self._state_of([informer])
+            if state.trouble is not None:
+                raise state.trouble.error
+            if not informer.health.synced:
+                raise ApiError(0, "NotSynced", f"objects of kind {kind} were not listed yet")
+            where = namespace if resource.namespaced else None
+            found = (item for item in informer.facts if item["metadata"]["name"] == name)
+            return resource, next((item for item in found if item["metadata"]["namespace"] == where), None)
+
+    def serves(self, api_version: str, kind: str) -> bool:
+        """Whether the API server knows a kind; asked again after a minute. Raises ``ApiError`` where it does not tell."""
+        key, now = (api_version, kind), self._clock()
+        with self.lock:
+            known = self._presence.get(key)
+        if known is not None and now - known[0] < PRESENCE_SECONDS:
+            return known[1]
+        try:
+            self._api.discover(api_version, kind)
+            there = True
+        except NotFound:
+            there = False
+        with self.lock:
+            self._presence[key] = (now, there)
+        return there
+
+    def _facts(self, name: str) -> list[Any]:
+        return [facts for informer in self._informers.get(name, ()) for facts in informer.facts]
+
+    def _state_of(self, informers: list[Informer[Any]]) -> SourceState:
+        now = self._clock()
+        healths = [informer.health for informer in informers]
+        ages = [now - health.contact for health in healths if health.contact is not None]
+        troubles = [health.trouble for health in healths if health.trouble is not None and _counts(health, now)]
+        return SourceState(
+            absent=all(health.absent for health in healths),
+            trouble=min(troubles, key=lambda item: item.since, default=None),
+            age_seconds=max(ages, default=None),
+        )
+
+    # --- our own writes --------------------------------------------------------------------------------------------------
+
+    def wrote(self, resource: Resource, item: Json) -> None:
+        """An object as a write of ours left it: the next snapshot has it."""
+        for informer in self._informers_of(resource, item["metadata"]):
+            informer.wrote(item)
+
+    def deleted(self, resource: Resource, uid: str) -> None:
+        """An object that a deletion of ours has taken away."""
+        for informer in self._informers_of(resource, None):
+            informer.deleted(uid)
+
+    def _informers_of(self, resource: Resource, metadata: Json | None) -> list[Informer[Any]]:
+        with self.lock:
+            if informer := self._pools.get((resource.api_version, resource.kind)):
+                return [informer]
+            if resource.kind == PODS.kind:
+                return [item for item in self._informers["pods"] if item.source.labels == names.PLAN_LABEL]
+            name = "plans" if resource.kind == PLANS.kind else f"{resource.kind}s"
+            found = self._informers.get(name, [])
+            if metadata is not None and name not in ("plans", "nodes"):
+                found = [item for item in found if item.source.namespace in (None, metadata.get("namespace"))]
+            return found
+
+    # --- news ------------------------------------------------------------------------------------------------------------
+
+    def _tell(self, source: Source[Any], before: Any, after: Any) -> None:
+        if isinstance(before, PlanObject) and isinstance(after, PlanObject):
+            # What we tell ourselves is no news.
+            before, after = before.model_copy(update={"status": {}}), after.model_copy(update={"status": {}})
+            if before == after:
+                return
+        for facts in (before, after):
+            if facts is not None:
+                self._changed(_news(source.name, facts))
+
+
+class Overlaid:
+    """An ``Api`` whose writes are in the state at once, so that no decision is made on what was there before them."""
+
+    def __init__(self, api: Api, state: ClusterState) -> None:
+        self._api = api
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    def apply(self, resource: Resource, manifest: Json, **more: Any) -> Json:
+        """As ``Api.apply``."""
+        found: Json = self._api.apply(resource, manifest, **more)
+        self._state.wrote(resource, found)
+        return found
+
+    def merge(self, resource: Resource, name: str, patch: Json, **more: Any) -> Json:
+        """As ``Api.merge``."""
+        found: Json = self._api.merge(resource, name, patch, **more)
+        self._state.wrote(resource, found)
+        return found
+
+    def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
+        """As ``Api.delete``."""
+        left = self._api.delete(resource, name, uid=uid, namespace=namespace)
+        if left is None or "deletionTimestamp" not in left["metadata"]:
+            self._state.deleted(resource, uid)
+        else:
+            self._state.wrote(resource, left)
+        return left
+
+
+def _counts(health: Health, now: float) -> bool:
+    """Whether a trouble is to be told: at once where nothing was ever read, else after a while."""
+    trouble = health.trouble
+    return trouble is not None and (not health.synced or now - trouble.since > PATIENCE_SECONDS)
+
+
+def _known(resource: Resource) -> Callable[[Api], Resource]:
+    return lambda _: resource
+
+
+def _discovered(api_version: str, kind: str) -> Callable[[Api], Resource]:
+    return lambda api: api.discover(api_version, kind)
+
+
+def _object(kind: str) -> Callable[[Json], SeenObject]:
+    return lambda item: parse.seen_object(item, kind)
+
+
+def _plan(item: Json) -> PlanObject:
+    return parse.plan_of(item)
+
+
+def _news(name: str, facts: Any) -> News:
+    match facts:
+        case Node():
+            return News(name, node=facts.name, labels=facts.labels)
+        case SeenPod():
+            return News(name, facts.own.namespace, facts.plan_label, node=facts.own.node)
+        case SeenObject() | SeenSlice():
+            return News(name, facts.namespace, facts.plan_label)
+        case SeenRates():
+            return News(name, facts.namespace, name=facts.name)
+        case PlanObject():
+            return News(name, facts.namespace, names.label_value(facts.name))
+        case _:
+            return News(name)
