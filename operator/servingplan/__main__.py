@@ -2,4 +2,5 @@
 
 from servingplan.cli import main
 
-main()
+if __name__ == "__main__":  # the processes of searches import this module too
+    main()

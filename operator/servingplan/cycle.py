@@ -19,7 +19,7 @@ from servingplan.apply.writer import Writer
 from servingplan.decide import decide, publish
 from servingplan.deciding.retirement import Retirement, retire
 from servingplan.deciding.turn import Solve
-from servingplan.errors import ApiError, NotFound
+from servingplan.errors import ApiError, NotFound, Outdated
 from servingplan.explaining import Explainer
 from servingplan.kube import EVENTS, PLANS, Api
 from servingplan.metrics.exporter import PlanMetrics
@@ -80,8 +80,13 @@ class Turns:
         self._explainer = Explainer()
         self._namespace = namespace
         self._name = name
+        self._seen: PlanObject | None = None
         self.solver_seconds = 0.0
         """How long the solver may take, by the plan as it was last read."""
+
+    def outdated(self) -> bool:
+        """Whether the plan has been written since the turn that is under way read it."""
+        return self._seen is not None and self._reader.is_outdated(self._seen)
 
     async def take(self) -> TurnReport:
         """One turn. What it raises has been told in the status, where that can be written."""
@@ -104,6 +109,7 @@ class Turns:
         if world is None:
             return TurnReport(gone=True)
         spec, _ = effective_spec(world.plan.spec, read_record(world))
+        self._seen = world.plan
         self.solver_seconds = float(spec.solver.deadline_seconds) if spec is not None else 0.0
         early = publish(world)
         if early:
@@ -114,7 +120,13 @@ class Turns:
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 world = again
-        decision = await asyncio.to_thread(self._decide, world)
+        try:
+            decision = await asyncio.to_thread(self._decide, world)
+        except Outdated:
+            log.info(
+                "%s was written while a plan was sought for it: the search is ended and begun anew", world.plan.key
+            )
+            return TurnReport(writes=len(early), again=True)
         if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, world):
             log.info("%s was edited while it was planned for: nothing of that is written", world.plan.key)
             return TurnReport(writes=len(early), again=True)

@@ -23,6 +23,7 @@ from servingplan.deciding.publishing import (
 from servingplan.deciding.replan import replan
 from servingplan.deciding.turn import Solve, Turn, seconds_between
 from servingplan.demand.adopt import Demand, at_rates, choose
+from servingplan.errors import Outdated
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
@@ -170,6 +171,8 @@ def _replanned(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve
     """As ``replan``; whatever is raised there is told, and what runs is looked after as before."""
     try:
         return replan(turn, spec, pools, solve)
+    except Outdated:
+        raise
     except Exception as error:
         log.exception("%s could not be planned", turn.world.plan.key)
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -2,6 +2,7 @@
 
 ServingPlanError
 ├── InputError          what a person gave is wrong: field, value, what to do      (exit code 2, a condition)
+├── Outdated            what was asked for is not wanted any more: the turn begins anew
 └── ApiError            the API server refused or could not be reached
     ├── NotFound        404
     ├── Forbidden       403: a permission that the operator lacks
@@ -26,6 +27,10 @@ class InputError(ServingPlanError):
         self.value = value
         self.advice = advice
         super().__init__(f"{field}: {shown if len(shown) <= 120 else shown[:117] + '...'}: {advice}")
+
+
+class Outdated(ServingPlanError):  # noqa: N818 (not an error: nobody wants to know any more)
+    """The plan is another one by now: what was sought for it is not wanted any more."""
 
 
 class ApiError(ServingPlanError):

@@ -17,6 +17,10 @@ class Settings:
     """Namespace whose ConfigMaps may add models, GPUs and prices: the operator's own; empty: none."""
     period_seconds: float = 15.0
     """Longest time between two turns of a plan."""
+    solver_processes: int | None = None
+    """For searches that are not in a hurry; None: as many as there are cores, less one, at least one."""
+    most_solver_seconds: float = 600.0
+    """Of any plan's solver, whatever its spec says."""
     liveness_address: str = "0.0.0.0:8080"
     """Where ``/healthz`` and ``/readyz`` are answered; empty: nowhere."""
     lease_namespace: str = ""

@@ -50,6 +50,20 @@ def run(
             help="Namespace of the Leases that let one operator act at a time. Empty: act without.",
         ),
     ] = "",
+    solver_processes: Annotated[
+        int,
+        typer.Option(
+            envvar="SERVINGPLAN_SOLVER_PROCESSES",
+            min=0,
+            help="Processes for searches that are not in a hurry. 0: as many as there are cores, less one.",
+        ),
+    ] = 0,
+    most_solver_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="SERVINGPLAN_MOST_SOLVER_SECONDS", min=1, help="Ceiling of every plan's solver.deadlineSeconds."
+        ),
+    ] = 600.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and what kopf does too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
@@ -58,22 +72,27 @@ def run(
     import socket
     import uuid
 
-    from servingplan.answering import solve_with
     from servingplan.cycle import Turns
     from servingplan.handlers.plan import run as run_operator
     from servingplan.kube import Api
+    from servingplan.loop import MakeTurns
+    from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.cluster import Reader
     from servingplan.settings import Settings
+    from servingplan.solvers import Solvers
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("servingplan").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("kopf").setLevel(logging.INFO if verbose else logging.WARNING)
-    solve = solve_with()
 
-    def make_turns(api: Api, reader: Reader):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        return lambda namespace, name, metrics: Turns(
-            api=api, reader=reader, solve=solve, namespace=namespace, name=name, metrics=metrics
-        )
+    def turns_of(api: Api, reader: Reader, solvers: Solvers) -> MakeTurns:
+        def make(namespace: str, name: str, metrics: PlanMetrics) -> Turns:
+            made: list[Turns] = []
+            solve = solvers.of_plan(namespace, lambda: any(turns.outdated() for turns in made))
+            made.append(Turns(api=api, reader=reader, solve=solve, namespace=namespace, name=name, metrics=metrics))
+            return made[0]
+
+        return make
 
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
@@ -83,9 +102,11 @@ def run(
         liveness_address=liveness_address,
         metrics_address=metrics_address,
         lease_namespace=lease_namespace,
+        solver_processes=solver_processes or None,
+        most_solver_seconds=most_solver_seconds,
         identity=f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
     )
-    run_operator(settings, make_turns)
+    run_operator(settings, turns_of)
 
 
 def world(

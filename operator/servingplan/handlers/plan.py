@@ -23,13 +23,14 @@ from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.state import ClusterState, News, Overlaid
 from servingplan.settings import Settings
+from servingplan.solvers import Solvers
 
 log = logging.getLogger("servingplan")
 
 MOST_THREADS = 256
 """For turns: one each while they read, wait for a solve, or write."""
 
-TurnsOf = Callable[[Api, Reader], MakeTurns]
+TurnsOf = Callable[[Api, Reader, Solvers], MakeTurns]
 
 
 class Operator:
@@ -55,13 +56,15 @@ class Operator:
         # A turn that waits for its solve holds a thread; the weights of the other plans must not wait for one.
         loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="turn"))
         self._alarm = alarm = Alarm(loop)
+        self._solvers = Solvers(shared=self.settings.solver_processes, most_seconds=self.settings.most_solver_seconds)
+        self._solvers.start()
         self._demand = DemandReader(ring=alarm.wake)
         self._demand.start()
         api = Overlaid(self._api, self.state)
         self._reader = Reader(api, self.state, pool_kinds=self.settings.pool_kinds, demand=self._demand)
         self.loop = Loop(
             alarm=alarm,
-            turns=self._turns_of(api, self._reader),
+            turns=self._turns_of(api, self._reader, self._solvers),
             exporter=self._exporter,
             period_seconds=self.settings.period_seconds,
             settled=self.state.wait_settled,
@@ -71,6 +74,7 @@ class Operator:
     def close(self) -> None:
         """End what ``open`` began."""
         self._demand.close()
+        self._solvers.stop()
         self._reader.close()
 
     def _tell(self, news: News) -> None:

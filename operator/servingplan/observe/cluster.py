@@ -136,6 +136,11 @@ class Reader:
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
 
+    def is_outdated(self, plan: PlanObject) -> bool:
+        """Whether the plan is known to be another one than this by now."""
+        now = self._state.plan(plan.uid)
+        return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
+
     def _look(self, namespace: str, name: str) -> tuple[Snapshot, PlanObject] | None:
         """The state and the plan in it. A plan that is not in it is asked for: somebody may have seen it before we did."""
         for _ in range(2):

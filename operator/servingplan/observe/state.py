@@ -106,7 +106,7 @@ class ClusterState:
         self._presence: dict[tuple[str, str], tuple[float, bool]] = {}
         self._following = False
         self._stopped = False
-        self._add(Source("plans", _known(PLANS), _plan))
+        self._add(Source("plans", _known(PLANS), _plan, optional=True))
         self._add(Source("nodes", _known(NODES), parse.node_of))
         bound = f"{_ALIVE},spec.nodeName!="
         self._add(Source("pods", _known(PODS), parse.seen_pod, labels=f"!{names.PLAN_LABEL}", fields=bound))
@@ -196,6 +196,11 @@ class ClusterState:
                 catalogues=self._facts("catalogues"),
                 sources={name: self._state_of(informers) for name, informers in self._informers.items()},
             )
+
+    def plan(self, uid: str) -> PlanObject | None:
+        """The plan of this uid, where it is known."""
+        with self.lock:
+            return next((plan for plan in self._facts("plans") if plan.uid == uid), None)
 
     def pool(self, api_version: str, kind: str, namespace: str | None, name: str) -> tuple[Resource, Json | None]:
         """The resource of a kind that sizes pools, and the object of that name, if it is there.

@@ -1,0 +1,266 @@
+"""EFFECT. Solves in processes of their own, so that no turn waits for another plan's search, and a search that crashes, eats
+memory or does not end costs an answer and not the operator.
+
+One warm process is kept for answers that are in a hurry (after a loss); all other searches share the rest, in turns by
+namespace. A search whose question nobody asks any more is ended with its process. All run at a lower scheduling priority
+than the operator, and are the first that a lack of memory takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.deciding.turn import Solve
+from servingplan.errors import Outdated, ServingPlanError
+from servingplan.model.answer import Answer
+from servingplan.model.question import Question
+
+log = logging.getLogger("servingplan.solvers")
+
+MOST_SECONDS = 600.0
+"""Of any plan's solver, whatever its spec says; an installation may choose another."""
+GRACE_SECONDS = 30.0
+"""Beyond its deadline a search may take so long to end; then its process is ended."""
+START_SECONDS = 120.0
+LOOK_SECONDS = 0.1
+"""Between two looks at whether a search is still wanted."""
+NICE_HURRIED, NICE_SHARED = 1, 10
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
+    """The process of a search ended, or did not end in time; the message says how."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One search."""
+
+    question: Question
+    method: str
+    deadline_seconds: float
+
+
+class Worker:
+    """One process that answers one question at a time; started anew when it ends."""
+
+    def __init__(self, nice: int, target: Callable[[Connection, int], None] | None = None) -> None:
+        """``target`` takes the place of the solver in tests."""
+        self._nice = nice
+        self._target = target or work
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, where it has one."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Begin a process; it loads the solver before it is first asked."""
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=self._target, args=(theirs, self._nice), name="solver", daemon=True)
+        process.start()
+        theirs.close()
+        self._process, self._connection = process, ours
+
+    def stop(self) -> None:
+        """End it, whatever it does."""
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.kill()
+            process.join(5)
+
+    def ask(self, task: Task, outdated: Callable[[], bool]) -> Answer:
+        """The answer. Raises ``SolverCrashed``, ``Outdated``, or what the solver raised."""
+        if self._process is None or not self._process.is_alive():
+            self.stop()
+            self.start()
+        connection = self._connection
+        assert connection is not None
+        end = time.monotonic() + task.deadline_seconds + GRACE_SECONDS + START_SECONDS
+        try:
+            connection.send(task)
+            while not connection.poll(LOOK_SECONDS):
+                if outdated():
+                    self.stop()
+                    raise Outdated("the plan was written meanwhile")
+                if time.monotonic() > end:
+                    self.stop()
+                    raise SolverCrashed(f"the search did not end within {task.deadline_seconds:g} s and was ended")
+            found: Answer | Exception = connection.recv()
+        except (EOFError, OSError) as error:
+            told = self._last_words()
+            self.stop()
+            raise SolverCrashed(f"the process of the search ended: {told}") from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _last_words(self) -> str:
+        process = self._process
+        if process is None:
+            return "it was stopped"
+        process.join(5)
+        code = process.exitcode
+        if code is None:
+            return "it does not answer"
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"signal {name}" + (", as a lack of memory does" if name == "SIGKILL" else "")
+        return f"exit code {code}"
+
+
+class Lane:
+    """Workers, and who waits for one: in turns by namespace, in the order of asking within each."""
+
+    def __init__(self, workers: list[Worker]) -> None:
+        self._free = workers
+        self._all = list(workers)
+        self._turn = threading.Condition()
+        self._waiting: OrderedDict[str, deque[object]] = OrderedDict()
+
+    def start(self) -> None:
+        """Begin all processes."""
+        for worker in self._all:
+            worker.start()
+
+    def stop(self) -> None:
+        """End all processes."""
+        for worker in self._all:
+            worker.stop()
+
+    def ask(self, namespace: str, task: Task, outdated: Callable[[], bool]) -> Answer:
+        """As ``Worker.ask``, once it is this one's turn."""
+        worker = self._take(namespace, outdated)
+        try:
+            return worker.ask(task, outdated)
+        finally:
+            with self._turn:
+                self._free.append(worker)
+                self._turn.notify_all()
+
+    def _take(self, namespace: str, outdated: Callable[[], bool]) -> Worker:
+        ticket = object()
+        with self._turn:
+            self._waiting.setdefault(namespace, deque()).append(ticket)
+            try:
+                while not (self._free and self._is_next(ticket)):
+                    self._turn.wait(LOOK_SECONDS)
+                    if outdated():
+                        raise Outdated("the plan was written meanwhile")
+                self._waiting.move_to_end(namespace)
+                return self._free.pop()
+            finally:
+                queue = self._waiting[namespace]
+                queue.remove(ticket)
+                if not queue:
+                    del self._waiting[namespace]
+                self._turn.notify_all()
+
+    def _is_next(self, ticket: object) -> bool:
+        return next(iter(self._waiting.values()))[0] is ticket
+
+
+class Solvers:
+    """All processes that solve for one operator."""
+
+    def __init__(
+        self,
+        *,
+        shared: int | None = None,
+        most_seconds: float = MOST_SECONDS,
+        target: Callable[[Connection, int], None] | None = None,
+    ) -> None:
+        """``shared``: processes for searches that are not in a hurry; None: as many as this process may use cores, less one,
+        at least one."""
+        count = max(1, _cores() - 1) if shared is None else shared
+        self._most_seconds = most_seconds
+        self._hurried = Lane([Worker(NICE_HURRIED, target)])
+        self._shared = Lane([Worker(NICE_SHARED, target) for _ in range(count)])
+
+    def start(self) -> None:
+        """Begin all processes, so that the first question finds the solver loaded."""
+        self._hurried.start()
+        self._shared.start()
+
+    def stop(self) -> None:
+        """End all processes."""
+        self._hurried.stop()
+        self._shared.stop()
+
+    def of_plan(self, namespace: str, outdated: Callable[[], bool]) -> Solve:
+        """The solver as the turns of one plan want it."""
+
+        def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
+            deadline = min(
+                float(spec.solver.deadline_seconds), self._most_seconds, at_most_seconds or self._most_seconds
+            )
+            method = "anytime" if spec.solver.method == "Auto" else spec.solver.method
+            lane = self._shared if at_most_seconds is None else self._hurried
+            return lane.ask(namespace, Task(question, method, deadline), outdated)
+
+        return answer
+
+
+def work(connection: Connection, nice: int) -> None:
+    """In its own process: answer questions until the operator ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(OSError):
+        os.nice(nice)
+    with suppress(OSError):  # where memory is short, this process goes before the operator
+        Path("/proc/self/oom_score_adj").write_text("800")
+    from servingplan.solve import solve
+
+    while True:
+        try:
+            task: Any = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            found: Answer | Exception = solve(task.question, method=task.method, deadline_seconds=task.deadline_seconds)
+        except Exception as error:
+            found = _portable(error)
+        try:
+            connection.send(found)
+        except (EOFError, OSError):
+            return
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that survives the way between processes; of others the words do."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return SolverCrashed(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _cores() -> int:
+    """Cores that this process may use: of a pod, as many as its limit gives."""
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            return max(1, int(quota) // int(period))
+    return len(os.sched_getaffinity(0))

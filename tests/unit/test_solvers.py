@@ -1,0 +1,151 @@
+"""Searches in processes of their own: what becomes of one that crashes, hangs, is not wanted any more, or must wait."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from e2e.support.waiting import wait_for
+from servingplan import solvers as module
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.errors import Outdated
+from servingplan.model.question import QuestionError
+from servingplan.solve import solve
+from servingplan.solvers import Lane, SolverCrashed, Solvers
+from tests.simulated.plans import plan
+from tests.unit.solve.questions import worked_example
+
+SPEC = PlanSpec.model_validate(plan())
+
+
+def stub(connection, nice):
+    """A process that does what the method says, in place of the solver."""
+    while True:
+        task = connection.recv()
+        kind, _, what = task.method.partition(":")
+        if kind == "die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif kind == "exit":
+            os._exit(3)
+        elif kind == "hang":
+            time.sleep(3600)
+        elif kind == "raise":
+            connection.send(QuestionError(what))
+        else:
+            connection.send((kind, os.getpid(), task.deadline_seconds))
+
+
+def spec(method, seconds=10):
+    return SPEC.model_copy(
+        update={"solver": SPEC.solver.model_copy(update={"method": method, "deadline_seconds": seconds})}
+    )
+
+
+@pytest.fixture
+def solvers():
+    made = Solvers(shared=1, target=stub, most_seconds=60)
+    yield made
+    made.stop()
+
+
+def ask(solvers, method, *, outdated=lambda: False, seconds=10, **more):
+    return solvers.of_plan("llm", outdated)(None, spec(method, seconds), **more)
+
+
+@pytest.mark.slow
+def test_a_process_answers_as_the_solver_does():
+    made = Solvers(shared=1)
+    try:
+        question = worked_example()
+        found = made.of_plan("llm", lambda: False)(question, SPEC)
+        there = solve(question, method="anytime", deadline_seconds=10)
+        assert found.model_dump(exclude={"seconds"}) == there.model_dump(exclude={"seconds"})
+    finally:
+        made.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "words"), [("die", "SIGSEGV"), ("exit", "exit code 3")])
+def test_a_search_that_crashes_is_an_error_and_the_next_one_is_answered(solvers, method, words):
+    with pytest.raises(SolverCrashed, match=words):
+        ask(solvers, method)
+    assert ask(solvers, "fine")[0] == "fine"
+
+
+@pytest.mark.slow
+def test_what_a_solver_raises_comes_as_it_is(solvers):
+    with pytest.raises(QuestionError, match="no classes"):
+        ask(solvers, "raise:no classes")
+
+
+@pytest.mark.slow
+def test_a_search_that_nobody_wants_any_more_is_ended_and_the_next_one_is_answered(solvers):
+    outdated = threading.Event()
+    outdated.set()
+    with pytest.raises(Outdated):
+        ask(solvers, "hang", outdated=outdated.is_set)
+    assert ask(solvers, "fine")[0] == "fine"
+
+
+@pytest.mark.slow
+def test_a_search_that_does_not_end_is_ended(solvers, monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "START_SECONDS", 0.0)
+    with pytest.raises(SolverCrashed, match="did not end within"):
+        ask(solvers, "hang", seconds=1)
+    assert ask(solvers, "fine")[0] == "fine"
+
+
+@pytest.mark.slow
+def test_who_is_in_a_hurry_does_not_wait_for_the_searches_of_others(solvers):
+    wanted = threading.Event()
+
+    def hang():
+        with pytest.raises(Outdated):
+            ask(solvers, "hang", outdated=wanted.is_set)
+
+    thread = threading.Thread(target=hang, daemon=True)
+    thread.start()
+    try:
+        assert ask(solvers, "fine", at_most_seconds=0.08)[::2] == ("fine", 0.08)
+    finally:
+        wanted.set()
+        thread.join(60)
+
+
+@pytest.mark.slow
+def test_an_installation_bounds_what_a_plan_may_ask_for(solvers):
+    assert ask(solvers, "fine", seconds=3600)[2] == 60
+
+
+class Slow:
+    """A worker that answers when it is let."""
+
+    def __init__(self):
+        self.order, self.go = [], threading.Semaphore(0)
+
+    def ask(self, task, outdated):
+        self.go.acquire(timeout=60)
+        self.order.append(task)
+        return task
+
+
+def test_namespaces_take_turns_whoever_asks_most():
+    worker = Slow()
+    lane, threads = Lane([worker]), []
+
+    def asking():
+        with lane._turn:
+            return sum(map(len, lane._waiting.values())) + (0 if lane._free else 1)
+
+    for namespace, task in [("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1")]:
+        threads.append(threading.Thread(target=lane.ask, args=(namespace, task, lambda: False), daemon=True))
+        threads[-1].start()
+        wait_for(f"{task} asks", lambda: asking() == len(threads), seconds=60)
+    for _ in threads:
+        worker.go.release()
+    for thread in threads:
+        thread.join(60)
+    assert worker.order == ["a1", "a2", "b1", "c1", "a3"]
