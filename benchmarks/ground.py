@@ -118,6 +118,8 @@ class Watch:
         while not self._ended:
             try:
                 for kind, item in api.watch(resource):
+                    if kind in ("OPEN", "BOOKMARK"):
+                        continue
                     key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
                     with self._changed:
                         self._received = time.monotonic()

@@ -135,6 +135,17 @@ class ControlPlane:
             _kill_group(program.process)
         self._cleanup.close()
 
+    def kill_api_server(self) -> None:
+        """As a crash does."""
+        process = self._programs["kube-apiserver"].process
+        process.kill()
+        process.wait()
+
+    def start_api_server(self) -> None:
+        """Again, after ``kill_api_server``; ready when this returns."""
+        self._start_api_server()
+        self._wait("kube-apiserver", self._answers(f"{self.server}/readyz"))
+
     @property
     def audit_log(self) -> Path:
         """One JSON event per line for each request (metadata only), if ``audit`` was asked for."""

@@ -375,11 +375,12 @@ def test_the_roles_hold_exactly_these_rights():
         *each(WRITTEN_WITH_PLANS),
         *each(POOLS_EVERYWHERE),
     }
-    assert not [item for item in everywhere if item["kind"] == "Role"]
+    leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "list", "create", "patch")}
+    assert rights(everywhere, "Role") == leases
     confined = rendered("x", CONFINED)
     assert rights(confined, "ClusterRole") == {*each(READ_EVERYWHERE), *each(POOLS_CONFINED)}
     machines = ("cluster.x-k8s.io", "machinedeployments", "patch")
-    assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines}
+    assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines, *leases}
 
 
 def test_without_pool_kinds_there_are_no_rights_on_pools():
