@@ -211,3 +211,27 @@ def test_the_status_tells_how_engines_run():
     driver.settle()
     (deployment,) = driver.cluster.status["deployments"]
     assert deployment["engine"] == "at most 48 requests at a time, FP8 KV cache"
+
+
+CAUSES = {
+    "no pool": (lambda cluster: cluster.pools.clear(), "PoolMissing"),
+    "no consent": (lambda cluster: setattr(cluster.pools["l40s"], "allowed", ()), "NotAllowed"),
+    "another plan's": (lambda cluster: setattr(cluster.pools["l40s"], "claimed_by", "llm/other"), "ClaimedByOther"),
+    "no price": (lambda cluster: cluster.edit(plan(pools=[sized(price=None)])), "PriceUnknown"),
+    "a small budget": (lambda cluster: cluster.edit(plan(budget="1")), "BudgetTooSmall"),
+    "a wrong field": (lambda cluster: cluster.edit({**plan(), "modles": []}), "SpecInvalid"),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_ready_tells_the_cause_and_the_event_says_it_once(name):
+    change, reason = CAUSES[name]
+    driver = operator(plan())
+    change(driver.cluster)
+    world = driver.cluster.observe()
+    decision = decide(world, exact)
+    status = conclude(world, decision, Outcome())
+    ready = conditions(status)["Ready"]
+    assert (ready.status, ready.reason) == ("False", reason)
+    told = [item.reason for item in events(world, decision, Outcome(), status)]
+    assert told.count(reason) == 1

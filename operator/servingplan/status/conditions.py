@@ -23,13 +23,22 @@ COUNT_IN_READY = (
     "WorkloadsReady",
     "RoutingPublished",
 )
+CAUSES = (
+    (
+        "NodePoolsReady",
+        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"},
+    ),
+    ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
+    ("PlanSolved", {"RecordUnreadable"}),
+)
+"""What a person has to put right, and what keeps other conditions from holding: told by Ready before these."""
 LONGEST_MESSAGE = 1000
 
 
 def conditions(
     world: Observation, spec: PlanSpec | None, pools: tuple[Pool, ...], decision: Decision, outcome: Outcome
 ) -> tuple[Condition, ...]:
-    """All of them; Ready, the last, holds where all of COUNT_IN_READY do."""
+    """All of them; Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause."""
     rows = [
         planned.spec_valid(decision),
         planned.inventory_available(decision),
@@ -48,10 +57,19 @@ def conditions(
 
 
 def _ready(rows: Iterable[Row]) -> Row:
-    failing = next((row for row in rows if row.type in COUNT_IN_READY and row.status != "True"), None)
-    if failing is None:
+    failing = [row for row in rows if row.type in COUNT_IN_READY and row.status != "True"]
+    if not failing:
         return Row("Ready", "True", "Ready", "the plan is applied and serves")
-    return Row("Ready", "False", failing.reason, f"{failing.type}: {failing.message}")
+    cause = min(failing, key=_rank)
+    return Row("Ready", "False", cause.reason, f"{cause.type}: {cause.message}")
+
+
+def _rank(row: Row) -> tuple[int, int, int]:
+    """False before Unknown; what is wrong with the spec or cannot be read, then the causes, then the order of conditions."""
+    at = COUNT_IN_READY.index(row.type)
+    causes = [number for number, (kind, reasons) in enumerate(CAUSES) if kind == row.type and row.reason in reasons]
+    first = row.type in ("SpecValid", "InventoryAvailable")
+    return (row.status != "False", 0 if first else 1 if causes else 2, causes[0] if causes and not first else at)
 
 
 def _dated(world: Observation, rows: Iterable[Row]) -> tuple[Condition, ...]:

@@ -41,6 +41,8 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         old = before.get(condition.type) or {}
         if (old.get("status"), old.get("reason")) == (condition.status, condition.reason):
             continue
+        if condition.type == "Ready" and condition.status == "False":
+            continue  # its cause is told by its own condition
         if condition.status == "False" and condition.reason not in _QUIET:
             out.append(Event(type="Warning", reason=condition.reason, message=f"{condition.type}: {condition.message}"))
         elif condition.status == "True" and old.get("status") == "False" and condition.type == "Ready":
