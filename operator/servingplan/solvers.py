@@ -8,10 +8,11 @@ than the operator, and are the first that a lack of memory takes.
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -19,7 +20,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ from servingplan.errors import Outdated, ServingPlanError
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question
 
-log = logging.getLogger("servingplan.solvers")
-
 MOST_SECONDS = 600.0
 """Of any plan's solver, whatever its spec says; an installation may choose another."""
 GRACE_SECONDS = 30.0
@@ -39,8 +37,6 @@ START_SECONDS = 120.0
 LOOK_SECONDS = 0.1
 """Between two looks at whether a search is still wanted."""
 NICE_HURRIED, NICE_SHARED = 1, 10
-
-_CONTEXT = multiprocessing.get_context("spawn")
 
 
 class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
@@ -56,28 +52,27 @@ class Task:
     deadline_seconds: float
 
 
+PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys.argv[1]), int(sys.argv[2]))")
+"""Arguments of the interpreter for the process of a search, which gets the descriptor to talk over and its niceness."""
+
+
 class Worker:
     """One process that answers one question at a time; started anew when it ends."""
 
-    def __init__(self, nice: int, target: Callable[[Connection, int], None] | None = None) -> None:
-        """``target`` takes the place of the solver in tests."""
+    def __init__(self, nice: int, program: tuple[str, ...] = PROGRAM) -> None:
+        """Another ``program`` takes the place of the solver in tests."""
         self._nice = nice
-        self._target = target or work
-        self._process: BaseProcess | None = None
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Of its process, where it has one."""
-        return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
         """Begin a process; it loads the solver before it is first asked."""
-        ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=self._target, args=(theirs, self._nice), name="solver", daemon=True)
-        process.start()
-        theirs.close()
-        self._process, self._connection = process, ours
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, *self._program, str(theirs.fileno()), str(self._nice)]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._connection = Connection(ours.detach())
 
     def stop(self) -> None:
         """End it, whatever it does."""
@@ -87,11 +82,11 @@ class Worker:
             connection.close()
         if process is not None:
             process.kill()
-            process.join(5)
+            process.wait()
 
     def ask(self, task: Task, outdated: Callable[[], bool]) -> Answer:
         """The answer. Raises ``SolverCrashed``, ``Outdated``, or what the solver raised."""
-        if self._process is None or not self._process.is_alive():
+        if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()
         connection = self._connection
@@ -119,9 +114,9 @@ class Worker:
         process = self._process
         if process is None:
             return "it was stopped"
-        process.join(5)
-        code = process.exitcode
-        if code is None:
+        try:
+            code = process.wait(5)
+        except subprocess.TimeoutExpired:
             return "it does not answer"
         if code < 0:
             name = signal.Signals(-code).name
@@ -188,14 +183,14 @@ class Solvers:
         *,
         shared: int | None = None,
         most_seconds: float = MOST_SECONDS,
-        target: Callable[[Connection, int], None] | None = None,
+        program: tuple[str, ...] = PROGRAM,
     ) -> None:
         """``shared``: processes for searches that are not in a hurry; None: as many as this process may use cores, less one,
         at least one."""
         count = max(1, _cores() - 1) if shared is None else shared
         self._most_seconds = most_seconds
-        self._hurried = Lane([Worker(NICE_HURRIED, target)])
-        self._shared = Lane([Worker(NICE_SHARED, target) for _ in range(count)])
+        self._hurried = Lane([Worker(NICE_HURRIED, program)])
+        self._shared = Lane([Worker(NICE_SHARED, program) for _ in range(count)])
 
     def start(self) -> None:
         """Begin all processes, so that the first question finds the solver loaded."""
@@ -221,10 +216,11 @@ class Solvers:
         return answer
 
 
-def work(connection: Connection, nice: int) -> None:
+def work(descriptor: int, nice: int) -> None:
     """In its own process: answer questions until the operator ends."""
+    connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with suppress(OSError):
         os.nice(nice)
     with suppress(OSError):  # where memory is short, this process goes before the operator
@@ -244,6 +240,13 @@ def work(connection: Connection, nice: int) -> None:
             connection.send(found)
         except (EOFError, OSError):
             return
+
+
+def _end_with(parent: int) -> None:
+    """A search does not outlive its operator, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

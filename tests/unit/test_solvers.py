@@ -1,9 +1,6 @@
 """Searches in processes of their own: what becomes of one that crashes, hangs, is not wanted any more, or must wait."""
 
-import os
-import signal
 import threading
-import time
 
 import pytest
 
@@ -20,21 +17,26 @@ from tests.unit.solve.questions import worked_example
 SPEC = PlanSpec.model_validate(plan())
 
 
-def stub(connection, nice):
-    """A process that does what the method says, in place of the solver."""
-    while True:
-        task = connection.recv()
-        kind, _, what = task.method.partition(":")
-        if kind == "die":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        elif kind == "exit":
-            os._exit(3)
-        elif kind == "hang":
-            time.sleep(3600)
-        elif kind == "raise":
-            connection.send(QuestionError(what))
-        else:
-            connection.send((kind, os.getpid(), task.deadline_seconds))
+STUB = """
+import os, signal, sys, time
+from multiprocessing.connection import Connection
+from servingplan.model.question import QuestionError
+connection = Connection(int(sys.argv[1]))
+while True:
+    task = connection.recv()
+    kind, _, what = task.method.partition(":")
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "exit":
+        os._exit(3)
+    elif kind == "hang":
+        time.sleep(3600)
+    elif kind == "raise":
+        connection.send(QuestionError(what))
+    else:
+        connection.send((kind, os.getpid(), task.deadline_seconds))
+"""
+"""A process that does what the method says, in place of the solver."""
 
 
 def spec(method, seconds=10):
@@ -45,7 +47,7 @@ def spec(method, seconds=10):
 
 @pytest.fixture
 def solvers():
-    made = Solvers(shared=1, target=stub, most_seconds=60)
+    made = Solvers(shared=1, program=("-c", STUB), most_seconds=60)
     yield made
     made.stop()
 
