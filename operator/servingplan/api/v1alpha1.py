@@ -192,7 +192,7 @@ class Match(Wire):
     """Prompt length, in tokens, from which on the class applies."""
     max_tokens_at_most: Annotated[int, Field(ge=1)] | None = None
     """The request's max_tokens, up to which the class applies."""
-    header: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    header: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]([ -~]*[!-~])?$")] | None = None
     """Value of the x-servingplan-class header that a client may set."""
 
 

@@ -147,7 +147,7 @@ class Writer:
         holder = annotations.get(names.CLAIM_ANNOTATION)
         path = resize.size_path
         size = _at(current, path)
-        if holder not in (None, "", world.plan.key):
+        if holder not in (None, "", world.plan.key, seen.orphan_of):
             raise Conflict(409, "ClaimedByOther", f"{resize.kind} {resize.name} was claimed by plan {holder} meanwhile")
         if (size or 0) != (seen.wanted or 0):
             raise Conflict(409, "Changed", f"the size of {resize.kind} {resize.name} became {size} since it was read")

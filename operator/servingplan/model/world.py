@@ -131,6 +131,10 @@ class PoolObject(Fact):
     """Size that the object reports."""
     claimed_by: str | None = None
     """``namespace/name`` of the plan that sizes it."""
+    orphan_of: str | None = None
+    """``namespace/name`` of a plan that is not there any more and whose claim still stands: it may be taken over."""
+    max_nodes: int | None = None
+    """Ceiling that the pool's owner sets for every plan; None: none."""
     allowed_namespaces: tuple[str, ...] = ()
     """Namespaces whose plans may size it; ``*`` means all."""
     resource_version: str = ""

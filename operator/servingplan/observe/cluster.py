@@ -106,7 +106,7 @@ class Reader:
             self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
         )
         pools = tuple(
-            self._pool(plan.namespace, pool.name, pool.resize)
+            self._pool(seen, plan.namespace, pool.name, pool.resize)
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         )
@@ -140,6 +140,19 @@ class Reader:
         """Whether the plan is known to be another one than this by now."""
         now = self._state.plan(plan.uid)
         return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
+
+    def _is_gone(self, seen: Snapshot, key: str) -> bool:
+        """Whether a plan that has a claim is not there any more. One that is not known is asked for: it may be new."""
+        if any(plan.key == key for plan in seen.plans):
+            return False
+        namespace, _, name = key.partition("/")
+        try:
+            self._api.get(PLANS, name, namespace=namespace)
+        except NotFound:
+            return True
+        except ApiError:
+            return False
+        return False
 
     def _look(self, namespace: str, name: str) -> tuple[Snapshot, PlanObject] | None:
         """The state and the plan in it. A plan that is not in it is asked for: somebody may have seen it before we did."""
@@ -233,7 +246,7 @@ class Reader:
             return SeenModelConfig(config_map=name, problem=f"has no key {CONFIG_KEY}")
         return SeenModelConfig(config_map=name, text=text)
 
-    def _pool(self, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
+    def _pool(self, seen: Snapshot, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
         namespace = resize.namespace or plan_namespace
         reference = f"{resize.kind}/{namespace}/{resize.name}"
         group = resize.api_version.rpartition("/")[0]
@@ -274,13 +287,17 @@ class Reader:
         annotations = item["metadata"].get("annotations") or {}
         sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
         asked = annotations.get(names.SIZE_ANNOTATION, "")
+        holder = annotations.get(names.CLAIM_ANNOTATION) or None
+        orphaned = holder is not None and self._is_gone(seen, holder)
         allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
         return PoolObject(
             pool=pool,
             reference=reference,
             wanted=wanted,
             actual=next((size for size in sizes if isinstance(size, int)), None),
-            claimed_by=annotations.get(names.CLAIM_ANNOTATION) or None,
+            claimed_by=holder if not orphaned else None,
+            orphan_of=holder if orphaned else None,
+            max_nodes=int(most) if (most := annotations.get(names.MAX_NODES_ANNOTATION, "")).isdigit() else None,
             allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
             resource_version=item["metadata"].get("resourceVersion", ""),
             asked=int(asked) if asked.isdigit() else None,

@@ -294,7 +294,12 @@ def seen_pool(item: Json) -> Json:
     spec is kept whole; such objects are few."""
     metadata, status = item["metadata"], item.get("status") or {}
     annotations = metadata.get("annotations") or {}
-    ours = (names.CLAIM_ANNOTATION, names.SIZE_ANNOTATION, names.ALLOWED_NAMESPACES_ANNOTATION)
+    ours = (
+        names.CLAIM_ANNOTATION,
+        names.SIZE_ANNOTATION,
+        names.ALLOWED_NAMESPACES_ANNOTATION,
+        names.MAX_NODES_ANNOTATION,
+    )
     kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
     return {
         "metadata": {

@@ -164,7 +164,8 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
     known = known_of(world)
     pools: list[Pool] = []
     errors: list[InputError] = []
-    for item in sorted(spec.node_pools, key=lambda pool: pool.name):
+    for written in sorted(spec.node_pools, key=lambda pool: pool.name):
+        item = _bounded(written, world)
         nodes = tuple(
             PoolNode(
                 node=node,
@@ -201,6 +202,15 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
         )
     shared, shared_errors = _each_object_once(pools)
     return tuple(_each_node_once(shared)), (*errors, *shared_errors)
+
+
+def _bounded(pool: NodePool, world: Observation) -> NodePool:
+    """The pool within what its owner lets every plan have."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.max_nodes is None or found.max_nodes >= pool.cap:
+        return pool
+    least = min(pool.min_nodes, found.max_nodes)
+    return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
 
 
 def _each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
@@ -350,6 +360,7 @@ def _problem(pool: NodePool, world: Observation) -> Problem | None:
     if found.claimed_by not in (None, "", world.plan.key):
         return Problem(
             "ClaimedByOther",
-            f"{where} is sized by plan {found.claimed_by}; take the pool out of one of the two plans",
+            f"{where} is sized by plan {found.claimed_by}; take the pool out of one of the two plans (to clear a claim by "
+            "hand, remove the annotation servingplan.dev/claimed-by from the object)",
         )
     return None

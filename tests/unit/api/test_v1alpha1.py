@@ -8,10 +8,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.scalars import seconds_of
-from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.api.v1alpha1 import Match, PlanSpec
 
 PLAN = yaml.safe_load((Path(__file__).parents[2] / "golden" / "render" / "plan.yaml").read_text())
 SMALLEST = {
@@ -240,3 +241,11 @@ def test_decimals_come_back_as_they_went_in(value):
 )
 def test_gateways_and_listeners_may_be_several(refs):
     assert parse_spec(with_value(("gateway", "httpRoute", "parentRefs"), refs))[1] == ()
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", " a", "a ", "\x7f", "é"])
+def test_the_value_of_a_header_is_one_that_a_header_can_have(value):
+    """A newline would begin another line of a gateway's file."""
+    with pytest.raises(ValidationError):
+        Match.model_validate({"header": value})
+    assert Match.model_validate({"header": "long context"}).header == "long context"

@@ -264,3 +264,52 @@ def test_a_model_s_own_config_is_read_or_told():
     assert "is not there" in missing.problem
     (empty,) = observed(spec=spec, config_maps={"own": {"metadata": {"name": "own"}}}).model_configs
     assert "has no key config.json" in empty.problem
+
+
+NODE_POOL = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
+SIZED = {
+    "budget": {"dollarsPerHour": 1},
+    "models": [{"name": "m"}],
+    "nodePools": [
+        {
+            "name": "p",
+            "nodeSelector": {"a": "b"},
+            "resize": {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"},
+        }
+    ],
+}
+
+
+def pool_claimed_by(holder, *others):
+    annotations = {"servingplan.dev/claimed-by": holder, "servingplan.dev/max-nodes": "7"}
+    item = {"metadata": {"name": "p", "uid": "p", "annotations": annotations}, "spec": {"replicas": 3}}
+    api = EmptyCluster(spec=SIZED, listed={NODE_POOL: [item]})
+    own = api.pages
+
+    def pages(resource, **asked):
+        for page in own(resource, **asked):
+            plans = [{"metadata": {"namespace": "llm", "name": name, "uid": name, "generation": 1}} for name in others]
+            yield {**page, "items": [*page["items"], *(plans if resource.kind == "LLMServingPlan" else ())]}
+
+    api.pages = pages
+    api.discover = lambda api_version, kind: {SETS.kind: SETS, HTTP_ROUTES.kind: HTTP_ROUTES, "NodePool": NODE_POOL}[
+        kind
+    ]
+    state = ClusterState(api, clock=lambda: 100.0)
+    state.load()
+    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    try:
+        (found,) = reader.observe("llm", "chat").pools
+    finally:
+        reader.close()
+    return found
+
+
+def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
+    found = pool_claimed_by("llm/gone")
+    assert (found.claimed_by, found.orphan_of, found.wanted, found.max_nodes) == (None, "llm/gone", 3, 7)
+
+
+def test_a_claim_of_a_plan_that_is_there_holds():
+    found = pool_claimed_by("llm/other", "other")
+    assert (found.claimed_by, found.orphan_of) == ("llm/other", None)

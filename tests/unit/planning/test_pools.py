@@ -165,3 +165,9 @@ def test_nodes_below_the_floor_save_nothing_and_are_kept():
     pools = read(spec(item(resize=RESIZE, minNodes=2)), pools=(sizing(),))
     fleet = running({"low": 1}, per_node=[(2, {"low": 1})])
     assert within_budget(fleet, pools, 0.0) == fleet
+
+
+@pytest.mark.parametrize(("ceiling", "least", "most"), [(None, 2, 6), (4, 2, 4), (1, 1, 1), (9, 2, 6)])
+def test_the_owner_of_a_pool_bounds_every_plan(ceiling, least, most):
+    (pool,) = read(spec(item(resize=RESIZE, minNodes=2, maxNodes=6)), pools=(sizing(max_nodes=ceiling),))
+    assert (pool.spec.min_nodes, pool.spec.cap) == (least, most)
