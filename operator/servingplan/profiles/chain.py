@@ -9,23 +9,24 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from servingplan.model.engine import EngineSettings
 from servingplan.model.llm import ModelCard
 from servingplan.profiles.bands import Basis, kind_of
-from servingplan.profiles.estimate import Estimate, banded, best_point
+from servingplan.profiles.estimate import Estimate, banded, batches_up_to, fastest
 from servingplan.profiles.fit import Unfit, shape_refusal
 from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.layers import split_layers
-from servingplan.profiles.measured import correction
 from servingplan.profiles.pipeline import (
     NETWORK_BYTES_PER_SECOND,
     Pipeline,
     PipelineSteps,
     Stage,
-    StageRoofline,
+    StageSteps,
     body_bytes_of,
     most_layers,
-    stage_rooflines,
+    stage_steps,
 )
 from servingplan.profiles.promise import Requests, limited
 
@@ -71,7 +72,7 @@ def estimate_chain(
     refusal = shape_refusal(model, tensor_parallel, len(stages), expert_parallel=settings.expert_parallel)
     if refusal is not None:
         return Chain((), dict.fromkeys((item.name for item in classes), refusal))
-    rooflines = stage_rooflines(
+    staged = stage_steps(
         model=model, precision=precision, stages=stages, tensor_parallel=tensor_parallel, settings=settings
     )
     context_tokens = settings.max_model_len
@@ -79,8 +80,8 @@ def estimate_chain(
     best: Chain | None = None
     best_pipeline: Pipeline | None = None
     best_score = (-1, 0.0)
-    for layers in _splits(model, rooflines, body_bytes, classes, context_tokens):
-        pipeline = Pipeline(rooflines, layers, body_bytes)
+    for layers in _splits(model, staged, body_bytes, classes, context_tokens):
+        pipeline = Pipeline(staged, layers, body_bytes)
         found = {item.name: _of_class(pipeline, item, settings, confidence) for item in classes}
         rates = [answer.requests_per_second for answer in found.values() if isinstance(answer, Estimate)]
         score = (len(rates), 1 / math.fsum(1 / rate for rate in rates) if rates else 0.0)
@@ -100,7 +101,7 @@ def estimate_chain(
 
 def _splits(
     model: ModelCard,
-    stages: tuple[StageRoofline, ...],
+    stages: tuple[StageSteps, ...],
     body_bytes: float,
     classes: tuple[Requests, ...],
     context_tokens: int,
@@ -128,14 +129,16 @@ def _splits(
     return found
 
 
-def _seconds(stage: StageRoofline, most: int, layers: int, tokens: float, classes: tuple[Requests, ...]) -> list[float]:
+def _seconds(stage: StageSteps, most: int, layers: int, tokens: float, classes: tuple[Requests, ...]) -> list[float]:
     """Mean time that one request keeps the stage busy, by number of layers: its prefill and its part of each step."""
 
     def busy(held: int) -> float:
         part = held / layers
         return math.fsum(
             stage.prefill_seconds(part, item.input_tokens)
-            + item.output_tokens * stage.step_seconds(part, tokens, item.input_tokens + item.output_tokens / 2) / tokens
+            + item.output_tokens
+            * float(stage.step_seconds(part, np.asarray(tokens), item.input_tokens + item.output_tokens / 2))
+            / tokens
             for item in classes
         ) / len(classes)
 
@@ -153,17 +156,16 @@ def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, conf
             message=f"{item.input_tokens} input and {item.output_tokens} output tokens exceed the context of "
             f"{settings.max_model_len}; raise maxModelLen to {tokens} or more",
         )
-    room = max(1, min(settings.max_num_seqs, math.floor(pipeline.kv_room_tokens() / tokens)))
-    nothing = correction((), input_tokens=item.input_tokens, output_tokens=item.output_tokens)
-    best = best_point(pipeline, nothing, room=room, ttft_seconds=None, tpot_seconds=None)
-    if isinstance(best, Unfit):
-        return best
+    share = pipeline.stages[0].whole.engine.reserved_share_of_output
+    held = item.input_tokens + share * item.output_tokens
+    room = max(1, min(settings.max_num_seqs, math.floor(pipeline.kv_room_tokens() / held)))
+    best = fastest(pipeline.at(np.array(batches_up_to(room)), item.input_tokens, item.output_tokens))
     return banded(
         best,
         source="datasheet",
         basis=Basis("datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
         evidence=(
-            f"roofline of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
+            f"kernels of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
             f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",
         ),
         confidence=confidence,

@@ -6,9 +6,10 @@ of requests keeps them (``promise``).
 """
 
 import math
-from functools import lru_cache, partial
-from typing import Literal, Protocol
+from functools import lru_cache
+from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from servingplan.model.engine import EngineSettings
@@ -17,17 +18,15 @@ from servingplan.model.llm import ModelCard
 from servingplan.profiles.bands import Basis, band, kind_of
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.floor import first_token_seconds
+from servingplan.profiles.kernels import is_measured, is_related, teacher_of
 from servingplan.profiles.measured import SHIPPED, Correction, Coverage, MeasuredRows, correction
 from servingplan.profiles.promise import HIGHEST_UTILIZATION, Limits, Requests, limited
-from servingplan.profiles.roofline import Point, efficiency_of, roofline
+from servingplan.profiles.steady import Point, Steady, steady
 from servingplan.profiles.steps import step_times
 
 MAX_BATCH = 1024
 """Running requests of one replica at most where nothing else is said; vLLM's own default on large cards. The planned
 ``batch`` is what the engine must be started with (``--max-num-seqs``)."""
-
-_ROUNDING = 1 + 1e-9
-"""An SLO that equals a measured time is met by it, whatever the last bits say."""
 
 Source = Literal["measured", "interpolated", "kernels", "fitted", "datasheet", "learned"]
 """Where a rate comes from, best first: this configuration and these lengths were measured; between its measurements;
@@ -140,14 +139,13 @@ def estimate(
             f"{settings.max_model_len}; "
             f"raise maxModelLen to {input_tokens + output_tokens} or more",
         )
-    base = roofline(
+    base = step_times(
         model=model,
         precision=precision,
         gpu=gpu,
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
-        memory_fraction=settings.gpu_memory_utilization,
-        kv_bytes_per_element=settings.kv_bytes_per_element,
+        settings=settings,
     )
     refusal = memory_refusal(
         weight_bytes=base.weight_bytes,
@@ -159,7 +157,7 @@ def estimate(
     if refusal is not None:
         return refusal
 
-    room = min(settings.max_num_seqs, base.batch_room(input_tokens + output_tokens))
+    room = max(1, math.floor(base.batch_room(input_tokens, output_tokens)))
     nodes = rows.nodes_for(
         model=model,
         precision=precision,
@@ -167,10 +165,9 @@ def estimate(
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
     )
-    corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens)
-    best = best_point(base, corrected, room=room, ttft_seconds=None, tpot_seconds=None)
-    if isinstance(best, Unfit):
-        return best
+    corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens, engine=settings.engine)
+    batches = np.array(_candidates(corrected, room))
+    best = fastest(corrected.apply(steady(base, batches, input_tokens, output_tokens)))
     source, basis, evidence = _provenance(
         corrected,
         best.batch,
@@ -182,16 +179,7 @@ def estimate(
     )
     found = banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
     requests = Requests("", input_tokens, output_tokens, Limits(ttft_seconds, tpot_seconds, percentile))
-    steps = partial(
-        step_times,
-        model=model,
-        precision=precision,
-        gpu=gpu,
-        tensor_parallel=tensor_parallel,
-        pipeline_parallel=pipeline_parallel,
-        settings=settings,
-    )
-    return limited({"": found}, [requests], steps, floor_seconds=first_token_seconds(settings, model))[""]
+    return limited({"": found}, [requests], lambda: base, floor_seconds=first_token_seconds(settings, model))[""]
 
 
 def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float) -> Estimate:
@@ -235,77 +223,13 @@ def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, in
     ]
 
 
-class Replica(Protocol):
-    """A replica as its formulas have it: a ``Roofline``, or a ``Pipeline`` over several nodes."""
-
-    def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
-        """The steady state with ``batch`` requests of one class always running."""
-        ...
-
-
-def best_point(
-    base: Replica, corrected: Correction, *, room: int, ttft_seconds: float | None, tpot_seconds: float | None
-) -> Point | Unfit:
-    """The fastest point whose means meet the SLO, over batches up to ``room``."""
-
-    def at(batch: float) -> Point:
-        return corrected.apply(base.at(batch, corrected.input_tokens, corrected.output_tokens))
-
-    def meets(point: Point) -> bool:
-        return (ttft_seconds is None or point.ttft_seconds <= ttft_seconds * _ROUNDING) and (
-            tpot_seconds is None or point.tpot_seconds <= tpot_seconds * _ROUNDING
-        )
-
-    if not corrected.nodes:
-        # Rate and times all rise with the batch, so the largest batch that meets the SLO is the best.
-        points = [best := at(1)]
-        low, high = 1, room
-        if meets(best):
-            while low < high:
-                middle = (low + high + 1) // 2
-                if meets(at(middle)):
-                    low = middle
-                else:
-                    high = middle - 1
-            return at(low)
-    else:
-        # Measured curves wiggle: look at every candidate. The set does not depend on the SLO, so that a tighter SLO
-        # can only take candidates away and is never faster.
-        points = [at(batch) for batch in _candidates(corrected, room)]
-        feasible = [point for point in points if meets(point)]
-        if feasible:
-            return max(feasible, key=lambda point: point.requests_per_second)
-        best = at(1)
-    parts = []
-    if ttft_seconds is not None and best.ttft_seconds > ttft_seconds:
-        parts.append(f"time to first token {best.ttft_seconds:.4g} s, asked {ttft_seconds:.4g} s")
-    if tpot_seconds is not None and best.tpot_seconds > tpot_seconds:
-        parts.append(f"time per output token {best.tpot_seconds:.4g} s, asked {tpot_seconds:.4g} s")
-    return Unfit(
-        reason="SloUnreachable",
-        message=f"even one request alone takes longer than the SLO allows ({'; '.join(parts)}); "
-        "relax the SLO, or take faster GPUs, more of them or a smaller precision",
-        least_ttft_seconds=min(
-            (
-                point.ttft_seconds
-                for point in points
-                if tpot_seconds is None or point.tpot_seconds <= tpot_seconds * _ROUNDING
-            ),
-            default=None,
-        ),
-        least_tpot_seconds=min(
-            (
-                point.tpot_seconds
-                for point in points
-                if ttft_seconds is None or point.ttft_seconds <= ttft_seconds * _ROUNDING
-            ),
-            default=None,
-        ),
-    )
+def fastest(points: Steady) -> Point:
+    """The point with the highest rate; the smallest batch of equals."""
+    return points.at(int(np.argmax(points.requests_per_second)))
 
 
 @lru_cache(maxsize=256)
-def _grid(room: int) -> tuple[float, ...]:
+def batches_up_to(room: int) -> tuple[float, ...]:
     """Batches up to ``room``: one by one up to ten, then in steps of a tenth; ``room`` itself is one."""
     batches = [1]
     while batches[-1] < room:
@@ -321,19 +245,20 @@ def _candidates(corrected: Correction, room: int) -> list[float]:
         if (node.input_tokens, node.output_tokens) == (corrected.input_tokens, corrected.output_tokens)
         and node.batch <= room
     }
-    return sorted({*_grid(room), *measured})
+    return sorted({*batches_up_to(room), *measured})
 
 
 def _provenance(
     corrected: Correction, batch: float, *, gpu: GpuType, precision: str, model: ModelCard, engine: str, stages: int
 ) -> tuple[Source, Basis, tuple[str, ...]]:
     kind = kind_of(model)
-    eta = efficiency_of(gpu, precision)
-    constants = (
-        f"roofline with {'fitted' if eta.fitted else 'assumed'} MFU {eta.mfu:g}, MBU {eta.mbu:g}, "
-        f"link {eta.link:g}, {eta.step_overhead_seconds * 1e3:g} ms a step"
-    )
-    formulas: Source = "fitted" if eta.fitted else "datasheet"
+    formulas: Source = "kernels" if is_measured(gpu) else "fitted" if is_related(gpu) else "datasheet"
+    whose = {
+        "kernels": "of this card",
+        "fitted": f"of a card with the same chip ({teacher_of(gpu)}), at this card's peaks",
+        "datasheet": f"of a card with like units ({teacher_of(gpu)}), at this card's peaks",
+    }[formulas]
+    constants = f"kernels {whose}, in {precision}; engine constants of {engine}"
     if not corrected.nodes:
         reach: Literal["inside", "pipeline"] = "inside" if stages == 1 else "pipeline"
         return formulas, Basis(formulas, kind=kind, reach=reach), (constants,)

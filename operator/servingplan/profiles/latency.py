@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from servingplan.profiles.kernels import Numbers
 from servingplan.profiles.latency_model import Part, batch_at, clients_of, rate_of, states
 from servingplan.profiles.latency_table import TINY, Spread, Table, at_pace, stack, tabulate
-from servingplan.profiles.steps import Numbers
 from servingplan.profiles.tails import Array, quantile
 
 __all__ = [

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servingplan.profiles.steps import Numbers, StepTimes
+from servingplan.profiles.kernels import Numbers
+from servingplan.profiles.steps import StepTimes
 from servingplan.profiles.tails import Array
 
 PROMPT_SPREAD = 0.6

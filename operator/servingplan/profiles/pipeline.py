@@ -1,19 +1,20 @@
 """One replica as a chain of stages over several nodes, whose stages may have GPUs of several types.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Nobody publishes measurements of such
-replicas, so every rate here is derived: the roofline of each stage's own GPUs, with the wide error band.
+replicas, so every rate here is computed: the iterations of each stage's own GPUs (``steps``), with the wide error band.
 
-Notation as in ``roofline``; stage j has n GPUs of its type and l[j] of the L layers, S stages hold B running requests in
-micro-batches of m = max(1, B/S).
+Stage j has n GPUs of its type and l[j] of the L layers, S stages hold B running requests of i prompt and o answer tokens in
+micro-batches of m = max(1, B/S); t0 is the part of an iteration that does not grow with the layers.
 
-    prefill[j] = l[j]/L prefill of the whole model on n GPUs of j + hand-over of i tokens
+    prefill[j] = l[j]/L (prefill of the whole model on n GPUs of j, less t0) + t0/S + hand-over of i tokens
     step[j]    = l[j]/L (step of m requests of the whole model on n GPUs of j, less t0) + t0/S + hand-over of m tokens
     prefill    = sum of prefill[j]                      a prompt passes through all stages
     share      = max of prefill[j]                      the slowest stage limits the stream of prompts
     step       = max(sum of step[j], min(B, S) max of step[j])       a token's way, or the turn of all micro-batches
+    slot       = prefill + (B - 1) share + o step                    rate = B / slot (Little's law)
 
-With like stages on one node these are the formulas of ``roofline`` where S divides L, but for the hand-over, of which the
-last stage has none.
+Every other running request is prefilled once while one runs. The first token waits for the running step, its own prefill,
+and for other prefills as in an M/D/1 queue of utilisation u = rate x share, at most for half of the batch.
 """
 
 import math
@@ -26,13 +27,15 @@ import numpy as np
 from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
-from servingplan.profiles.roofline import Point, Roofline, efficiency_of, roofline, steady_state
-from servingplan.profiles.steps import Numbers
-from servingplan.profiles.tails import Array
+from servingplan.profiles.kernels import Array, Numbers
+from servingplan.profiles.steady import Steady
+from servingplan.profiles.steps import KernelSteps, step_times
 
 NETWORK_BYTES_PER_SECOND = 25e9 / 8
 """Assumed between nodes: 25 Gbit/s, below what AWS states for machines with several GPUs (40 for a g5.12xlarge to 3200
 for a p5.48xlarge). Hardware data has no network; hand-over is a small part of a stage's time at this rate too."""
+_LINK_SHARE = 0.4
+"""Of a link's nominal rate that a hand-over inside a node reaches, assumed."""
 NETWORK_LATENCY_SECONDS = 100e-6
 """Assumed for one hand-over between nodes over TCP."""
 
@@ -45,10 +48,10 @@ class Stage(NamedTuple):
     """Number of its node within the replica; neighbours with one number hand over inside that node."""
 
 
-class StageRoofline(NamedTuple):
+class StageSteps(NamedTuple):
     """One stage before layers are given to it."""
 
-    whole: Roofline
+    whole: KernelSteps
     """The whole model on this stage's GPUs."""
     usable_bytes: float
     """Memory for weights and KV over its GPUs."""
@@ -57,18 +60,19 @@ class StageRoofline(NamedTuple):
     hand_over_seconds_per_token: float
     hand_over_seconds: float
     overhead_seconds: float
-    """Its part of the fixed time of a step."""
+    """Its part of what an iteration takes whatever the layers."""
 
     def prefill_seconds(self, part: float, input_tokens: int) -> float:
         """Seconds for a prompt with this part of the layers."""
-        return part * self.whole.prefill_seconds(input_tokens) + self._hand_over(input_tokens)
+        prefill = float(np.asarray(self.whole.prefill_seconds(input_tokens))) - self.whole.engine.step_seconds
+        return part * prefill + self.overhead_seconds + float(self._hand_over(np.asarray(input_tokens)))
 
-    def step_seconds(self, part: float, tokens: float, context_tokens: float) -> float:
+    def step_seconds(self, part: float, tokens: Array, context_tokens: float) -> Array:
         """Seconds of one decode step of a micro-batch with this part of the layers."""
-        step = self.whole.step_seconds(tokens, context_tokens) - self.whole.step_overhead_seconds
+        step = np.asarray(self.whole.decode_seconds(tokens, context_tokens)) - self.whole.engine.step_seconds
         return part * step + self.overhead_seconds + self._hand_over(tokens)
 
-    def _hand_over(self, tokens: float) -> float:
+    def _hand_over(self, tokens: Array) -> Array:
         return self.hand_over_seconds_per_token * tokens + self.hand_over_seconds
 
 
@@ -76,7 +80,7 @@ class StageRoofline(NamedTuple):
 class Pipeline:
     """Stages with their layers."""
 
-    stages: tuple[StageRoofline, ...]
+    stages: tuple[StageSteps, ...]
     layers: tuple[int, ...]
     body_bytes: float
     """Weights of all layers, without embedding table and output head."""
@@ -90,21 +94,23 @@ class Pipeline:
             for stage, held in zip(self.stages, self.layers, strict=True)
         )
 
-    def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
-        """The steady state with ``batch`` requests of one class always running."""
+    def at(self, batch: Array, input_tokens: int, output_tokens: int) -> Steady:
+        """The steady state with each of these numbers of requests of one class always running."""
         count, total = len(self.stages), sum(self.layers)
-        tokens = max(1.0, batch / count)
+        tokens = np.maximum(1.0, batch / count)
         context = input_tokens + output_tokens / 2
         parts = [(stage, held / total) for stage, held in zip(self.stages, self.layers, strict=True)]
         prefills = [stage.prefill_seconds(part, input_tokens) for stage, part in parts]
         steps = [stage.step_seconds(part, tokens, context) for stage, part in parts]
-        return steady_state(
-            batch,
-            output_tokens=output_tokens,
-            prefill_seconds=math.fsum(prefills),
-            prefill_share_seconds=max(prefills),
-            step_seconds=max(math.fsum(steps), min(batch, count) * max(steps)),
-        )
+        prefill, share = math.fsum(prefills), max(prefills)
+        step = np.maximum(np.sum(steps, axis=0), np.minimum(batch, count) * np.max(steps, axis=0))
+        others = (batch - 1) * share
+        wait = np.minimum(others / 2, share * share * batch / (2 * output_tokens * step))
+        ttft = prefill + step + wait
+        if output_tokens == 1:
+            return Steady(batch, 1 / (share + step / batch), ttft, np.zeros_like(step))
+        tpot = step + (others - wait) / (output_tokens - 1)
+        return Steady(batch, batch / (ttft + (output_tokens - 1) * tpot), ttft, tpot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +139,18 @@ class PipelineSteps:
         return _each(self._step, batch, context_tokens)
 
     def mixed_seconds(
-        self, prefill_tokens: Numbers, prefill_past: Numbers, batch: Numbers, context_tokens: Numbers
+        self,
+        prefill_tokens: Numbers,
+        prefill_past: Numbers,
+        batch: Numbers,
+        context_tokens: Numbers,
+        prompts: Numbers = 1.0,
     ) -> Numbers:
         """Both, one after the other."""
-        return self.decode_seconds(batch, context_tokens) + self.prefill_seconds(prefill_tokens, prefill_past)
+        each = np.asarray(prefill_tokens, dtype=float) / prompts
+        return self.decode_seconds(batch, context_tokens) + prompts * self.prefill_seconds(each, prefill_past)
 
-    def _parts(self) -> list[tuple[StageRoofline, float]]:
+    def _parts(self) -> list[tuple[StageSteps, float]]:
         total = sum(self.pipeline.layers)
         return [(stage, held / total) for stage, held in zip(self.pipeline.stages, self.pipeline.layers, strict=True)]
 
@@ -150,7 +162,7 @@ class PipelineSteps:
 
     def _step(self, batch: float, context_tokens: float) -> float:
         tokens = max(1.0, batch / self.stages)
-        steps = [stage.step_seconds(part, tokens, context_tokens) for stage, part in self._parts()]
+        steps = [float(stage.step_seconds(part, np.asarray(tokens), context_tokens)) for stage, part in self._parts()]
         return max(math.fsum(steps), min(batch, self.stages) * max(steps))
 
 
@@ -160,46 +172,42 @@ def _each(function: Callable[[float, float], float], first: Numbers, second: Num
     return found
 
 
-def stage_rooflines(
+def stage_steps(
     *, model: ModelCard, precision: str, stages: Sequence[Stage], tensor_parallel: int, settings: EngineSettings
-) -> tuple[StageRoofline, ...]:
+) -> tuple[StageSteps, ...]:
     """The stages before layers are given to them."""
     table_bytes = model.vocabulary_size * model.hidden_size * WIDE_BYTES
-    overhead = max(efficiency_of(stage.gpu, precision).step_overhead_seconds for stage in stages)
     out = []
     for number, stage in enumerate(stages):
-        whole = roofline(
+        whole = step_times(
             model=model,
             precision=precision,
             gpu=stage.gpu,
             tensor_parallel=tensor_parallel,
             pipeline_parallel=1,
-            memory_fraction=settings.gpu_memory_utilization,
-            kv_bytes_per_element=settings.kv_bytes_per_element,
+            settings=settings,
         )
         last = number + 1 == len(stages)
         per_token = latency = 0.0
         if not last:
             inside = stages[number + 1].node == stage.node
-            link = efficiency_of(stage.gpu, precision).link * stage.gpu.link_bytes_per_second
+            link = _LINK_SHARE * stage.gpu.link_bytes_per_second
             per_token = model.hidden_size * WIDE_BYTES / (link if inside else NETWORK_BYTES_PER_SECOND)
             latency = 0.0 if inside else NETWORK_LATENCY_SECONDS
         out.append(
-            StageRoofline(
+            StageSteps(
                 whole=whole,
                 usable_bytes=whole.kv_room_bytes + whole.weight_bytes,
                 table_bytes=table_bytes * ((number == 0) + last),
                 hand_over_seconds_per_token=per_token,
                 hand_over_seconds=latency,
-                overhead_seconds=overhead / len(stages),
+                overhead_seconds=whole.engine.step_seconds / len(stages),
             )
         )
     return tuple(out)
 
 
-def most_layers(
-    layers: int, stages: Sequence[StageRoofline], body_bytes: float, *, kv_tokens: float
-) -> tuple[int, ...]:
+def most_layers(layers: int, stages: Sequence[StageSteps], body_bytes: float, *, kv_tokens: float) -> tuple[int, ...]:
     """By stage, the layers whose weights fit together with their part of the KV cache of so many tokens."""
     return tuple(
         max(

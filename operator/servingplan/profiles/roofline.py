@@ -1,14 +1,13 @@
-"""The planning formulas: what a forward pass costs, and what a running batch therefore does.
+"""The first-order formulas of a forward pass: linear in the tokens, so that sums over many requests can be had from sums of
+their lengths (``classes.work``), and memory. Rates come from ``steps``.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``measured`` corrects these formulas where
-somebody measured; ``estimate`` walks the batch over them.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status.
 
 Notation: P weights, L layers, q attention width, b bytes per weight, n GPUs of a tensor-parallel group, s pipeline
 stages, F dense peak FLOP/s, W memory bandwidth, i and o input and output tokens, B running requests.
 
     prefill  = (2 P i + 2 L q i^2) / (MFU n F) + TP traffic of i tokens          causal attention: 4 L q i^2 / 2
     step     = max(P b / (MBU n W), 2 P B / (MFU n F)) + B (i + o/2) kv / (MBU n W) + TP traffic of B + t0
-    rate     = 1 / (prefill / s + o step(B/s) / B)
     TP traffic of t tokens = 2 L (2 (n-1)/n t d 2 bytes / (link efficiency x link) + latency)   two all-reduces a layer
 
 These are the usual first-order terms (arithmetic, weight reads, KV reads, ring all-reduce). MFU, MBU, t0 and link
@@ -72,35 +71,6 @@ def efficiency_of(gpu: GpuType, precision: str) -> Efficiency:
     return Efficiency(mfu, mbu, link, STEP_OVERHEAD_SECONDS, fitted=True)
 
 
-class Point(NamedTuple):
-    """What a running batch does, on average."""
-
-    batch: float
-    ttft_seconds: float
-    tpot_seconds: float
-    requests_per_second: float
-
-
-def steady_state(
-    batch: float, *, output_tokens: int, prefill_seconds: float, prefill_share_seconds: float, step_seconds: float
-) -> Point:
-    """What ``batch`` requests of one class do that always run together.
-
-    A request holds its slot for R = prefill + (B - 1) share + o step, since every other running request is prefilled
-    once while it runs and keeps the slowest stage for its share of a prefill; so the rate is B / R (Little's law). How
-    R splits: the first token waits for the running step, its own prefill, and for other prefills as in an M/D/1 queue
-    of utilisation u = rate x share, at most for half of the batch; all the rest stretches the time per output token.
-    """
-    share = prefill_share_seconds
-    others = (batch - 1) * share
-    wait = min(others / 2, share * share * batch / (2 * output_tokens * step_seconds))
-    ttft = prefill_seconds + step_seconds + wait
-    if output_tokens == 1:
-        return Point(batch, ttft, 0.0, 1 / (share + step_seconds / batch))
-    tpot = step_seconds + (others - wait) / (output_tokens - 1)
-    return Point(batch, ttft, tpot, batch / (ttft + (output_tokens - 1) * tpot))
-
-
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """One replica (model, precision, GPU, n x s GPUs) before any class of requests; build it with ``roofline``."""
@@ -145,17 +115,6 @@ class Roofline:
         kv_reads = tokens * context_tokens * self.kv_bytes_per_token * self.byte_seconds
         busy = max(weights, self.flop_seconds * tokens) + kv_reads
         return self.imbalance * busy + self._traffic(tokens) + self.step_overhead_seconds
-
-    def at(self, batch: float, input_tokens: int, output_tokens: int) -> Point:
-        """The steady state with ``batch`` requests of one class always running."""
-        prefill = self.prefill_seconds(input_tokens)
-        return steady_state(
-            batch,
-            output_tokens=output_tokens,
-            prefill_seconds=prefill,
-            prefill_share_seconds=prefill / self.stages,
-            step_seconds=self.step_seconds(batch, input_tokens + output_tokens / 2),
-        )
 
     def _traffic(self, tokens: float) -> float:
         return self.traffic_seconds_per_token * tokens + self.traffic_seconds

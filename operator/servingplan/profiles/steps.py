@@ -1,22 +1,29 @@
-"""How long one iteration of an engine takes: what latency, the simulated engine and the emulator build on.
+"""How long one iteration of an engine takes: what rates, latency, the simulated engine and the emulator build on.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. An engine with continuous batching works in
-iterations. Each gives one token to every running request, and may read a chunk of a prompt beside that.
+iterations. Each gives one token to every running request, and may read a chunk of a prompt beside that. Its time is that of
+its kernels (``forward``) and what the engine adds (``engines``).
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
-from servingplan.model.llm import ModelCard
-from servingplan.profiles.roofline import Roofline, roofline
+from servingplan.model.llm import WIDE_BYTES, ModelCard
+from servingplan.profiles.engines import FACTORS, Engine, Factors, engine_of
+from servingplan.profiles.forward import TOKENS, Forward, forward, over_context, over_requests, over_tokens
+from servingplan.profiles.kernels import Array, Numbers, borrows_over_pcie, has_fast_link
 
-type Numbers = npt.NDArray[np.float64] | float
-"""Numbers, or arrays of them that are broadcast against each other."""
+RESERVED_BYTES_PER_GPU = 1.5e9
+"""Kept by the engine on every GPU (context, graphs, activations): 1 to 1.5 GB is usual; the upper end is taken."""
+
+_FEW_AN_EXPERT, _MANY_AN_EXPERT = 8.0, 256.0
+"""Tokens an expert between which its factor goes from that of few to that of many."""
 
 
 class StepTimes(Protocol):
@@ -50,62 +57,146 @@ class StepTimes(Protocol):
         ...
 
     def mixed_seconds(
-        self, prefill_tokens: Numbers, prefill_past: Numbers, batch: Numbers, context_tokens: Numbers
+        self,
+        prefill_tokens: Numbers,
+        prefill_past: Numbers,
+        batch: Numbers,
+        context_tokens: Numbers,
+        prompts: Numbers = 1.0,
     ) -> Numbers:
-        """One iteration that does both."""
+        """One iteration that does both. ``prompts``: how many equal prompts the tokens are of."""
         ...
 
 
-@dataclass(frozen=True)
-class RooflineSteps:
-    """``StepTimes`` of a roofline: what a chunk of a prompt adds to a step is its arithmetic and its traffic."""
+@dataclass(frozen=True, eq=False)
+class KernelSteps:
+    """``StepTimes`` from kernels; build it with ``step_times``."""
 
-    base: Roofline
+    pass_: Forward
     settings: EngineSettings
+    engine: Engine
+    factors: Factors
+    stages: int
+    group: int
+    fast_link: bool
+    borrowed: bool
+    model: ModelCard
+    weight_bytes: float
+    kv_room_bytes: float
+    """Memory left for KV over the whole replica; negative where the weights alone do not fit."""
+    imbalance: float
+    """Largest stage over the mean stage, at least 1."""
+    link_bytes_per_second: float
 
-    @property
-    def stages(self) -> int:
-        """Pipeline stages."""
-        return self.base.stages
+    @cached_property
+    def kv_bytes_per_token(self) -> float:
+        """Over the whole replica: where the group is wider than the KV heads, heads are held more than once."""
+        return self.model.kv_bytes_per_token(self.settings.kv_bytes_per_element) * self.model.kv_copies(self.group)
 
     @property
     def kv_room_tokens(self) -> float:
-        """Tokens whose KV cache fits beside the weights."""
-        return self.base.kv_room_tokens
+        """Tokens of KV cache that fit; not above zero where the weights do not."""
+        return self.kv_room_bytes / self.kv_bytes_per_token
+
+    @cached_property
+    def overhead_seconds(self) -> float:
+        """What the engine adds to every iteration, however few its tokens."""
+        return self.engine.step_seconds + self.engine.launch_seconds * self.pass_.layers
+
+    @cached_property
+    def _scale(self) -> float:
+        """On all kernels: the engine's pace, stages that are not equally long, and a PCIe card's power."""
+        stages = self.imbalance * (1.0 + self.factors.bubble * (self.stages - 1))
+        return self.engine.pace * stages * (self.factors.borrowed_over_pcie if self.borrowed else 1.0)
+
+    @cached_property
+    def token_line(self) -> Array:
+        """Logarithm of the seconds of everything but attention and the output head, on the grid ``forward.TOKENS``."""
+        kinds, fold, tokens = self.pass_, self.factors, np.exp(TOKENS)
+        found = fold.products * np.exp(kinds.products) + fold.small * np.exp(kinds.small)
+        if self.model.experts > 1:
+            each = tokens * self.model.experts_per_token / self.model.experts
+            crowded = np.clip(np.log(each / _FEW_AN_EXPERT) / math.log(_MANY_AN_EXPERT / _FEW_AN_EXPERT), 0.0, 1.0)
+            factor = fold.experts + (fold.experts_of_many - fold.experts) * crowded
+            found = found + factor * np.exp(kinds.experts)
+        if self.group > 1:
+            found = found + (fold.sums if self.fast_link else fold.sums_over_pcie) * np.exp(kinds.sums)
+        hand_over = (self.stages - 1) * WIDE_BYTES * self.model.hidden_size * tokens / self.link_bytes_per_second
+        line: Array = np.log(np.maximum.accumulate(self._scale * (found + hand_over)))
+        return line
+
+    @cached_property
+    def head_line(self) -> Array:
+        """The same of the output head and sampling."""
+        line: Array = self.pass_.head + math.log(self._scale * self.factors.head)
+        return line
+
+    @cached_property
+    def context_line(self) -> Array:
+        """The same of the attention of a whole prompt, on the grid ``forward.CONTEXT``."""
+        line: Array = self.pass_.context + math.log(self._scale * self.factors.context)
+        return line
+
+    @cached_property
+    def _generation(self) -> Array:
+        table: Array = self.pass_.generation + math.log(self._scale * self.factors.generation)
+        return table
+
+    def batch_room(self, input_tokens: float, output_tokens: float) -> float:
+        """Requests of these lengths that run together with what KV cache they hold on average, at most
+        ``max_num_seqs``."""
+        held = input_tokens + self.engine.reserved_share_of_output * output_tokens
+        each = self.model.kv_bytes(held, self.settings.kv_bytes_per_element) * self.model.kv_copies(self.group)
+        return min(float(self.settings.max_num_seqs), max(0.0, self.kv_room_bytes / each))
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
-        """The arithmetic of the chunk, or one read of the weights if that takes longer, and the fixed time of a step."""
-        read = self.base.imbalance * self._weight_seconds(tokens)
-        busy: npt.NDArray[np.float64] = np.maximum(self._chunk_seconds(tokens, past), read)
-        return busy + self.base.step_overhead_seconds
+        """One iteration that reads a chunk of a prompt."""
+        tokens, past = np.asarray(tokens, dtype=float), np.asarray(past, dtype=float)
+        busy = over_tokens(self.token_line, tokens) + self._prompt_attention(tokens, past)
+        return busy + over_tokens(self.head_line, np.ones_like(tokens)) + self.overhead_seconds
 
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
-        """See ``Roofline.step_seconds``."""
-        base = self.base
-        tokens = np.maximum(1.0, np.asarray(batch) / base.stages)
-        reads = tokens * context_tokens * base.kv_bytes_per_token * base.byte_seconds
-        busy = np.maximum(self._weight_seconds(tokens), base.flop_seconds * tokens) + reads
-        traffic = base.traffic_seconds_per_token * tokens + base.traffic_seconds
-        return base.imbalance * busy + traffic + base.step_overhead_seconds
+        """One iteration that gives a token to each request."""
+        requests = self._micro_batch(batch)
+        return self._with_requests(over_tokens(self.token_line, self._positions * requests), requests, context_tokens)
 
     def mixed_seconds(
-        self, prefill_tokens: Numbers, prefill_past: Numbers, batch: Numbers, context_tokens: Numbers
+        self,
+        prefill_tokens: Numbers,
+        prefill_past: Numbers,
+        batch: Numbers,
+        context_tokens: Numbers,
+        prompts: Numbers = 1.0,
     ) -> Numbers:
-        """The chunk rides on the step, whose weights are read once for both."""
-        return self.decode_seconds(batch, context_tokens) + self._chunk_seconds(prefill_tokens, prefill_past)
+        """The chunk rides on the step: weights are read once for both."""
+        tokens, past = np.asarray(prefill_tokens, dtype=float), np.asarray(prefill_past, dtype=float)
+        number = np.asarray(prompts, dtype=float)
+        requests = self._micro_batch(batch)
+        busy = over_tokens(self.token_line, self._positions * requests + tokens)
+        busy = busy + number * self._prompt_attention(tokens / number, past)
+        return self._with_requests(busy, requests, context_tokens, sampled=number)
 
-    def _weight_seconds(self, tokens: Numbers) -> Numbers:
-        share = np.vectorize(self.base.model.expert_share, otypes=[float])
-        shares: npt.NDArray[np.float64] = share(tokens)
-        return self.base.weight_bytes * self.base.byte_seconds * shares
+    @property
+    def _positions(self) -> int:
+        """Tokens that an iteration works on for each request: with speculation also those that were proposed."""
+        return 1 if self.settings.speculation is None else 1 + self.settings.speculation.tokens
 
-    def _chunk_seconds(self, tokens: Numbers, past: Numbers) -> Numbers:
-        base = self.base
-        squares = tokens * (tokens + 2.0 * np.asarray(past))
-        arithmetic = base.flop_seconds * tokens + base.attention_flop_seconds * squares
-        return base.imbalance * arithmetic + base.traffic_seconds_per_token * tokens + base.traffic_seconds
+    def _micro_batch(self, batch: Numbers) -> Array:
+        requests: Array = np.maximum(1.0, np.asarray(batch, dtype=float) / self.stages)
+        return requests
+
+    def _with_requests(
+        self, busy: Array, requests: Array, context_tokens: Numbers, sampled: Array | float = 0.0
+    ) -> Array:
+        attention = over_requests(self._generation, requests, np.asarray(context_tokens, dtype=float))
+        head = over_tokens(self.head_line, self._positions * requests + sampled)
+        return busy + attention + head + self.overhead_seconds + self.engine.sequence_seconds * requests
+
+    def _prompt_attention(self, tokens: Array, past: Array) -> Array:
+        return over_context(self.context_line, past + tokens) - over_context(self.context_line, past)
 
 
+@lru_cache(maxsize=4096)
 def step_times(
     *,
     model: ModelCard,
@@ -114,19 +205,33 @@ def step_times(
     tensor_parallel: int,
     pipeline_parallel: int,
     settings: EngineSettings,
-) -> StepTimes:
+) -> KernelSteps:
     """The times of one replica, uncorrected by measurements.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
     """
-    base = roofline(
+    weight_bytes = model.weight_bytes(precision)
+    usable = settings.gpu_memory_utilization * gpu.usable_bytes - RESERVED_BYTES_PER_GPU
+    return KernelSteps(
+        pass_=forward(
+            model=model,
+            precision=precision,
+            gpu=gpu,
+            tensor_parallel=tensor_parallel,
+            kv_name="fp8" if settings.kv_bytes_per_element < WIDE_BYTES else "bf16",
+            expert_parallel=settings.expert_parallel,
+        ),
+        settings=settings,
+        engine=engine_of(settings.engine),
+        factors=FACTORS,
+        stages=pipeline_parallel,
+        group=tensor_parallel,
+        fast_link=has_fast_link(gpu),
+        borrowed=borrows_over_pcie(gpu),
         model=model,
-        precision=precision,
-        gpu=gpu,
-        tensor_parallel=tensor_parallel,
-        pipeline_parallel=pipeline_parallel,
-        memory_fraction=settings.gpu_memory_utilization,
-        kv_bytes_per_element=settings.kv_bytes_per_element,
+        weight_bytes=weight_bytes,
+        kv_room_bytes=tensor_parallel * pipeline_parallel * usable - weight_bytes,
+        imbalance=math.ceil(model.layers / pipeline_parallel) * pipeline_parallel / model.layers,
+        link_bytes_per_second=gpu.link_bytes_per_second,
     )
-    return RooflineSteps(base, settings)

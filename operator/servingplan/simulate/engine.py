@@ -225,8 +225,10 @@ class Engine:
         seconds = pace.step_seconds(max(1, self._decoders + complete), self._context_tokens)
         count = len(self._running)
         stretch = self.slowdown * pace.stretch(count, self._prompts / count, self._outputs / count)
+        before = self._decoders + complete
         for chunk in self._chunks:
-            share = pace.prefill_seconds(chunk.sequence.read_tokens, chunk.stop) / pace.stages
+            share = pace.prefill_seconds(chunk.sequence.read_tokens, chunk.stop, before) / pace.stages
+            before += chunk.stop - chunk.sequence.read_tokens
             seconds += share
             chunk.sequence.delay_seconds += (pace.stages - 1) * share * stretch
         return now + seconds * stretch

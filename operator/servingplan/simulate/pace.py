@@ -1,12 +1,11 @@
 """How long one iteration of an engine takes.
 
-Flow: profiles -> **simulate** -> emulate. The coefficients are those of ``profiles.roofline``, corrected by the
+Flow: profiles -> **simulate** -> emulate. The times are those of ``profiles.steps``, corrected by the
 measurements of ``profiles.measured``, so that what is emulated is what was planned. One iteration costs
 
-    step(n sequences that get a token, their context) + share of every chunk of a prompt that is read in it
+    step(n sequences that get a token, their context) + what every chunk of a prompt that is read in it adds
 
-both times the correction of the time per request at the mean lengths of the running batch. The sum follows the profile, in
-which every running request is prefilled once while a request runs: R = B prefill / s + o step.
+both times the correction of the time per request at the mean lengths of the running batch.
 
 The measured correction of TTFT is left out. It was taken with a fixed number of clients, whose prompts arrive in bursts
 and wait for one another; here such waiting arises by itself.
@@ -15,8 +14,11 @@ and wait for one another; here such waiting arises by itself.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from functools import lru_cache
 from typing import Final
+
+import numpy as np
 
 from servingplan.errors import InputError
 from servingplan.model.engine import EngineSettings
@@ -24,14 +26,19 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
 from servingplan.profiles.estimate import estimate
 from servingplan.profiles.fit import Unfit
+from servingplan.profiles.forward import CONTEXT, TOKENS
 from servingplan.profiles.measured import SHIPPED, correction
-from servingplan.profiles.roofline import roofline
+from servingplan.profiles.steady import steady
+from servingplan.profiles.steps import step_times
 
 BLOCK_TOKENS: Final = 16
 """Tokens of a KV block, vLLM's default on GPUs."""
 
 _GRID = math.log(1.05)
 """Lengths and batch are rounded to steps of 5 % before a correction is looked up; it varies far more slowly."""
+
+_TOKENS = [float(it) for it in TOKENS]
+_CONTEXT = [float(it) for it in CONTEXT]
 
 
 class Pace:
@@ -69,15 +76,15 @@ class Pace:
         if isinstance(possible, Unfit):
             shape = f"{model.name} {precision} on {tensor_parallel}x{pipeline_parallel} {gpu.name}"
             raise InputError("replica", shape, possible.message)
-        self._base = roofline(
+        self._base = step_times(
             model=model,
             precision=precision,
             gpu=gpu,
             tensor_parallel=tensor_parallel,
             pipeline_parallel=pipeline_parallel,
-            memory_fraction=settings.gpu_memory_utilization,
-            kv_bytes_per_element=settings.kv_bytes_per_element,
+            settings=settings,
         )
+        self._engine = settings.engine
         self._nodes = SHIPPED.nodes_for(
             model=model,
             precision=precision,
@@ -95,22 +102,27 @@ class Pace:
                 f"must be at most {self.kv_blocks * BLOCK_TOKENS}, in whole KV blocks",
             )
         self._stretch_at = lru_cache(maxsize=4096)(self._stretch_on_grid)
-        self._step: dict[int, tuple[float, float]] = {}
+        self._step: dict[int, list[float]] = {}
+        self._tokens = [float(it) for it in self._base.token_line]
+        self._prompts = [float(it) for it in self._base.context_line]
 
     def step_seconds(self, sequences: int, context_tokens: int) -> float:
         """Uncorrected time of one token for each of ``sequences``, with ``context_tokens`` behind all of them together."""
-        terms = self._step.get(sequences)
-        if terms is None:
-            # The formula is linear in the context: two values tell it.
-            alone = self._base.step_seconds(sequences, 0.0)
-            terms = alone, (self._base.step_seconds(sequences, 1.0) - alone) / sequences
-            self._step[sequences] = terms
-        return terms[0] + terms[1] * context_tokens
+        line = self._step.get(sequences)
+        if line is None:
+            seconds = np.asarray(self._base.decode_seconds(float(sequences), np.exp(CONTEXT)))
+            line = self._step[sequences] = [float(it) for it in np.log(seconds)]
+        return _on_grid(_CONTEXT, line, context_tokens / sequences)
 
-    def prefill_seconds(self, start: int, stop: int) -> float:
-        """Uncorrected time of all stages to read the tokens ``start`` to ``stop`` of a prompt."""
-        whole = self._base.prefill_seconds(stop)
-        return whole - self._base.prefill_seconds(start) if start else whole
+    def prefill_seconds(self, start: int, stop: int, before: int) -> float:
+        """Uncorrected time that all stages take longer because they also read the tokens ``start`` to ``stop`` of a
+        prompt, in an iteration that works on ``before`` other tokens."""
+        beside = before / self.stages
+        more = _on_grid(_TOKENS, self._tokens, beside + stop - start)
+        more += _on_grid(_CONTEXT, self._prompts, stop)
+        if start:
+            more -= _on_grid(_CONTEXT, self._prompts, start)
+        return more - _on_grid(_TOKENS, self._tokens, beside) if beside else more
 
     def stretch(self, sequences: int, mean_input: float, mean_output: float) -> float:
         """Measured over predicted time of a request in such a batch; 1 where nobody measured."""
@@ -121,6 +133,14 @@ class Pace:
     def _stretch_on_grid(self, ln_batch: int, ln_input: int, ln_output: int) -> float:
         batch = math.exp(ln_batch * _GRID)
         lengths = [max(1, round(math.exp(it * _GRID))) for it in (ln_input, ln_output)]
-        point = self._base.at(batch, *lengths)
-        corrected = correction(self._nodes, input_tokens=lengths[0], output_tokens=lengths[1]).apply(point)
-        return point.requests_per_second / corrected.requests_per_second
+        points = steady(self._base, np.array([batch]), *lengths)
+        seen = correction(self._nodes, input_tokens=lengths[0], output_tokens=lengths[1], engine=self._engine)
+        return float((points.requests_per_second / seen.apply(points).requests_per_second)[0])
+
+
+def _on_grid(axis: list[float], line: list[float], size: float) -> float:
+    """A line over a ladder of logarithms, interpolated; proportional to the size beyond its end."""
+    at = math.log(max(size, 1.0))
+    low = min(max(bisect_right(axis, at) - 1, 0), len(axis) - 2)
+    part = min((at - axis[low]) / (axis[low + 1] - axis[low]), 1.0)
+    return math.exp(line[low] + part * (line[low + 1] - line[low]) + max(at - axis[-1], 0.0))

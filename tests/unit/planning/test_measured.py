@@ -86,7 +86,7 @@ def test_own_measurements_rank_before_the_shipped_ones():
     rows, wrong = measured_rows((("rates", curve(9.0)),))
     assert wrong == ()
     found = estimated(rows)
-    assert found.requests_per_second == pytest.approx(9.0, rel=0.02)
+    assert found.requests_per_second == pytest.approx(9.0, rel=0.03)
     assert any("rates: ours, vllm" in line for line in found.evidence)
     first, _ = measured_rows((("first", curve(9.0)), ("second", curve(12.0))))
     assert estimated(first) == estimated(measured_rows((("first", curve(9.0)),))[0])

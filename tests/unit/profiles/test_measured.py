@@ -2,12 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from servingplan.model.engine import EngineSettings
 from servingplan.profiles import catalogue, measured
 from servingplan.profiles.measured import Coverage, correction
-from servingplan.profiles.roofline import Point
+from servingplan.profiles.steady import Steady, steady
 
 
 def saturated(nodes):
@@ -18,6 +18,11 @@ def saturated(nodes):
 def by_concurrency(nodes):
     """The (TTFT, TPOT) points among measurements."""
     return tuple(node for node in nodes if node.ttft_stretch is not None)
+
+
+def one(batch):
+    """A point with a slot of a second a request."""
+    return Steady(*(np.array([it]) for it in (batch, batch, 0.1, 0.1)))
 
 
 def llama_70b(gpu="H100-SXM-80GB", precision="fp8", tp=4, pp=1, **changed):
@@ -66,14 +71,14 @@ def test_a_correction_is_exact_at_a_measurement_and_bounded_elsewhere():
     nodes = llama_70b()
     for node in nodes:
         seen = correction(nodes, input_tokens=node.input_tokens, output_tokens=node.output_tokens)
-        got = seen.apply(Point(node.batch, 0.1, 0.1, node.batch))
-        assert got.requests_per_second * node.slot_stretch == pytest.approx(node.batch, rel=1e-4)
+        got = seen.apply(one(node.batch))
+        assert got.requests_per_second[0] * node.slot_stretch == pytest.approx(node.batch, rel=1e-3)
         assert seen.coverage(node.batch) is Coverage.MEASURED
     stretches = [node.slot_stretch for node in nodes]
     for lengths in [(300, 300), (3000, 700), (50_000, 5)]:
         seen = correction(nodes, input_tokens=lengths[0], output_tokens=lengths[1])
-        got = seen.apply(Point(20.0, 0.1, 0.1, 20.0))
-        assert min(stretches) <= 1 / (got.requests_per_second / 20) <= max(stretches)
+        got = seen.apply(one(20.0))
+        assert min(stretches) <= 1 / (got.requests_per_second[0] / 20) <= max(stretches)
 
 
 def test_coverage_tells_between_from_beyond():
@@ -86,14 +91,44 @@ def test_coverage_tells_between_from_beyond():
 
 
 def test_no_correction_without_measurements():
-    point = Point(8.0, 0.2, 0.03, 1.0)
+    point = one(8.0)
     seen = correction((), input_tokens=100, output_tokens=100)
     assert seen.apply(point) is point
 
 
-def test_every_latency_point_fits_in_memory():
-    for key, nodes in measured.SHIPPED.nodes.items():
-        replica = measured._replica(key, EngineSettings(gpu_memory_utilization=0.95))
-        for node in by_concurrency(nodes):
-            assert node.batch <= replica.batch_room(node.input_tokens + node.output_tokens)
-            assert math.isfinite(node.slot_stretch)
+@pytest.mark.parametrize("key", measured.SHIPPED.keys[::5], ids=str)
+def test_measurements_reproduce_on_their_own_engine(key):
+    for row in measured.SHIPPED._ranked[key][::4]:
+        replica = measured._replica(key, row.settings)
+        room = replica.batch_room(row.input_tokens, row.output_tokens)
+        batch = math.floor(room) if row.concurrency is None else min(row.concurrency, math.floor(room))
+        seen = correction(
+            measured.SHIPPED.nodes_of(key),
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            engine=row.settings.engine,
+        )
+        got = seen.apply(steady(replica, np.array([float(batch)]), row.input_tokens, row.output_tokens))
+        assert got.requests_per_second[0] == pytest.approx(row.requests_per_second, rel=5e-3)
+        if row.ttft_seconds is not None and batch == row.concurrency:
+            assert got.ttft_seconds[0] == pytest.approx(row.ttft_seconds, rel=5e-3)
+
+
+def test_another_engine_counts_as_farther_away_where_both_were_measured():
+    nodes = llama_70b()
+    assert {node.engine for node in nodes} == {"vllm", "tensorrt-llm"}
+    ours = correction(nodes, input_tokens=1000, output_tokens=1000, engine="vllm")
+    theirs = correction(nodes, input_tokens=1000, output_tokens=1000, engine="tensorrt-llm")
+    assert ours.nearest(200.0).engine == "vllm"
+    assert theirs.nearest(200.0).engine == "tensorrt-llm"
+    # Nobody measured it there: all engines count alike.
+    neither = correction(nodes, input_tokens=1000, output_tokens=1000, engine="sglang")
+    assert neither.distances == correction(nodes, input_tokens=1000, output_tokens=1000).distances
+
+
+def test_requests_that_do_not_fit_say_nothing_of_the_first_token():
+    row = measured.SHIPPED._ranked["Llama-3.1-70B", "H100-SXM-80GB", "fp8", 1, 1][0]
+    crowded = row._replace(concurrency=5000.0, ttft_seconds=60.0)
+    (node,) = measured.MeasuredRows(lambda: [crowded]).nodes_of(("Llama-3.1-70B", "H100-SXM-80GB", "fp8", 1, 1))
+    assert node.batch < 5000
+    assert node.ttft_stretch is None

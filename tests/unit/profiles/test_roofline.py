@@ -1,10 +1,6 @@
 """The planning formulas against a published table and sums done by hand."""
 
-import math
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from servingplan.profiles import catalogue
 from servingplan.profiles.roofline import UNFITTED, roofline
@@ -103,49 +99,3 @@ def test_wider_groups_than_kv_heads_hold_heads_twice():
     # Qwen2.5-7B has 4 KV heads.
     assert replica("Qwen2.5-7B", tp=4).kv_bytes_per_token * 2 == replica("Qwen2.5-7B", tp=28).kv_bytes_per_token / 3.5
     assert replica("Llama-3.1-8B", tp=8).kv_bytes_per_token == 131_072
-
-
-def test_rate_is_littles_law_and_the_throughput_formula():
-    base = replica(efficiency=UNFITTED)
-    point = base.at(40, 800, 200)
-    assert point.requests_per_second == pytest.approx(40 / (point.ttft_seconds + 199 * point.tpot_seconds))
-    per_request = base.prefill_seconds(800) + 200 * base.step_seconds(40, 900) / 40
-    assert point.requests_per_second == pytest.approx(1 / per_request)
-
-
-def test_one_request_alone_waits_for_nobody():
-    base = replica(efficiency=UNFITTED)
-    point = base.at(1, 800, 200)
-    assert point.ttft_seconds == pytest.approx(base.prefill_seconds(800) + base.step_seconds(1, 900))
-    assert point.tpot_seconds == pytest.approx(base.step_seconds(1, 900))
-
-
-def test_stages_add_rate_but_not_speed():
-    alone, staged = replica(efficiency=PLAIN), replica(pp=2, efficiency=PLAIN)
-    assert staged.at(128, 500, 500).requests_per_second == pytest.approx(
-        2 * alone.at(64, 500, 500).requests_per_second, rel=0.01
-    )
-    assert staged.at(1, 500, 500).ttft_seconds == pytest.approx(alone.at(1, 500, 500).ttft_seconds, rel=0.01)
-    # 32 layers over 3 stages: the largest has 11 of 10.67.
-    assert replica(pp=3).imbalance == pytest.approx(33 / 32)
-
-
-@settings(max_examples=100)
-@given(
-    batch=st.integers(1, 1024),
-    input_tokens=st.integers(1, 30_000),
-    output_tokens=st.integers(1, 5_000),
-    size=st.sampled_from([(1, 1), (4, 1), (2, 2)]),
-    model=st.sampled_from(["Llama-3.1-8B", "Mixtral-8x7B"]),
-)
-def test_more_work_is_never_faster(batch, input_tokens, output_tokens, size, model):
-    base = replica(model, tp=size[0], pp=size[1], efficiency=None)
-    point = base.at(batch, input_tokens, output_tokens)
-    assert all(math.isfinite(value) and value >= 0 for value in point)
-    fuller = base.at(batch + 1, input_tokens, output_tokens)
-    slack = 1 + 1e-9
-    assert fuller.ttft_seconds * slack >= point.ttft_seconds
-    assert fuller.tpot_seconds * slack >= point.tpot_seconds
-    assert fuller.requests_per_second * slack >= point.requests_per_second
-    for longer in (base.at(batch, input_tokens + 7, output_tokens), base.at(batch, input_tokens, output_tokens + 7)):
-        assert longer.requests_per_second <= point.requests_per_second * slack

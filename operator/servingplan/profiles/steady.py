@@ -1,0 +1,78 @@
+"""What requests of one class do that always run together: the steady state of an engine with continuous batching.
+
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. With B running requests of i prompt and o
+answer tokens (m = B/s of them in each of the micro-batches of s stages), every request is given o tokens while, in step,
+all B are replaced once. So during o iterations m prompts are read in each micro-batch, spread over
+
+    N = max(min(m, o), m i / T)      iterations with a chunk of m i / N tokens (T: the most tokens of one iteration)
+    cycle = N mixed(chunk) + (o - N)+ decode
+    rate  = B / cycle
+
+A request holds its slot for one cycle (Little's law). Its first token takes the reading of its own prompt and, unless it is
+alone, half of the running iteration and a wait for other prompts as in an M/D/1 queue of the share of time that reading
+prompts takes; all the rest stretches the time per further token. Speculation divides o by the tokens
+that one iteration yields; a prefix cache shortens i.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from servingplan.profiles.kernels import Array, Numbers
+from servingplan.profiles.steps import StepTimes
+
+
+class Point(NamedTuple):
+    """What one running batch does, on average."""
+
+    batch: float
+    requests_per_second: float
+    ttft_seconds: float
+    tpot_seconds: float
+
+
+class Steady(NamedTuple):
+    """What running batches do on average, by batch."""
+
+    batch: Array
+    requests_per_second: Array
+    ttft_seconds: Array
+    tpot_seconds: Array
+
+    def at(self, number: int) -> Point:
+        """One of the batches."""
+        return Point(*(float(values[number]) for values in self))
+
+
+def steady(steps: StepTimes, batch: Numbers, input_tokens: Numbers, output_tokens: Numbers) -> Steady:
+    """The steady state with ``batch`` requests of one class always running. Arguments may be arrays and are broadcast."""
+    settings = steps.settings
+    batch, prompt, answer = (np.asarray(it, dtype=float) for it in (batch, input_tokens, output_tokens))
+    batch, prompt, answer = np.broadcast_arrays(batch, prompt, answer)
+    requests = np.maximum(1.0, batch / steps.stages)
+    cached = settings.prefix_cache_hit_share * prompt
+    fresh = np.maximum(1.0, prompt - cached)
+    yielded = 1.0 if settings.speculation is None else settings.speculation.tokens_per_step
+    turns = np.maximum(1.0, answer / yielded)
+    most = float(settings.max_num_batched_tokens)
+    reading = np.maximum(np.minimum(requests, turns), requests * fresh / most)
+    chunk = requests * fresh / reading
+    context = prompt + answer / 2.0
+    # A chunk is a part of one prompt, or several whole ones side by side.
+    prompts = np.maximum(1.0, chunk / fresh)
+    past = cached + (fresh - chunk / prompts) / 2.0
+    # Where reading the prompts takes more iterations than the answers, the others of the batch wait to be read.
+    decoding = batch * turns / np.maximum(turns, reading)
+    alone = np.asarray(steps.mixed_seconds(chunk, past, decoding, context, prompts))
+    step = np.asarray(steps.decode_seconds(decoding, context))
+    cycle = reading * alone + np.maximum(0.0, turns - reading) * step
+    rate = batch / cycle
+    pieces = np.maximum(1.0, fresh / most)
+    own = pieces * alone
+    busy = np.minimum(1.0, reading * alone / cycle)
+    wait = step / 2.0 + np.clip((cycle - own - step) / 2.0, 0.0, alone * busy / 2.0)
+    ttft = np.minimum(cycle, own + (1.0 - 1.0 / np.maximum(batch, 1.0)) * wait)
+    further = np.maximum(answer - 1.0, 1.0)
+    tpot = np.where(answer > 1.0, np.maximum(0.0, cycle - ttft) / further, 0.0)
+    ttft = np.where(answer > 1.0, ttft, cycle)
+    return Steady(batch, rate, ttft, tpot)
