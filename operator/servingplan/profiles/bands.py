@@ -107,7 +107,8 @@ def band(quantity: Quantity, basis: Basis) -> Band:
     """
     if basis.reach == "pipeline":
         widest = band(quantity, Basis("any"))
-        logs = tuple(PIPELINE_WIDENING * log for log in widest.logs)
+        middle = widest.logs[PROBABILITIES.index(0.5)]
+        logs = tuple(middle + PIPELINE_WIDENING * (log - middle) for log in widest.logs)
         return widest._replace(logs=logs, groups=0, basis=f"{PIPELINE_WIDENING:g} times {widest.basis}: not measured")
     *classes, everything = wider_classes(basis)
     found = (_shipped().get((quantity, *wider)) for wider in classes)
