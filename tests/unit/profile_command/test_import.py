@@ -175,6 +175,7 @@ def test_nothing_that_was_measured_is_called_impossible():
             gpu=item.gpu,
             precision=item.precision,
             tp=item.tensor_parallel,
+            pp=item.pipeline_parallel,
             input=item.input_tokens,
             output=item.output_tokens,
             concurrency=item.concurrency,
