@@ -73,7 +73,9 @@ def plan(namespace: str, requests_per_second: int) -> Json:
         }
 
     whole_node = plans.card(120, most_gpus=nodes.A100.gpus)
-    model = plans.model("large", rate=requests_per_second, ready_seconds=0, stop_seconds=0, card=whole_node)
+    made: Json = {"ready_seconds": 0, "stop_seconds": 0, "card": whole_node}
+    served = plans.planned_of_a_node(plans.model_at("large", requests_per_second=1, **made), gpus=nodes.A100.gpus)
+    model = plans.model_at("large", requests_per_second=requests_per_second / 4 * served, **made)
     resize = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": namespace}
     pools = [pool("fixed", FIXED_DOLLARS), pool("rented", RENTED_DOLLARS, resize=resize)]
     change = {"drainSeconds": 0}

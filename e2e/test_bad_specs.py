@@ -43,6 +43,7 @@ def _unknown_gpu(spec: Json, scene: Scene) -> None:
 
 def _too_large(spec: Json, scene: Scene) -> None:
     spec["models"][0]["card"] = plans.card(900, most_gpus=8)
+    spec["models"][0]["variants"] = [{"name": "bf16", "source": "pvc://weights/large", "precision": "bf16"}]
 
 
 def _slo_out_of_reach(spec: Json, scene: Scene) -> None:
@@ -174,8 +175,10 @@ def test_bad_plans_tell_what_is_wrong_and_do_not_disturb_a_good_one(scene, opera
     assert scene.condition("Ready", "good")["status"] == "True"
     assert scene.api.get(CONFIG_MAPS, "somebody-elses", namespace=scene.namespace)["data"] == {"theirs": "yes"}
     # The good one still answers to its user.
-    scene.edit("good", {"models": [plans.model(rate=60)]})
-    assert scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"] == "60"
+    more = plans.model(rate=60)
+    asked = float(more["classes"][0]["requestsPerSecond"])
+    scene.edit("good", {"models": [more]})
+    assert float(scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"]) == pytest.approx(asked)
 
 
 def test_a_plan_that_is_edited_for_the_worse_keeps_what_serves(scene, operator, witness):

@@ -37,7 +37,7 @@ def config_map(namespace, text):
 def test_a_change_of_measured_rates_is_planned_for(scene):
     # One node of four GPUs cannot serve all of this by the shipped rates, whatever the shape.
     pool = scene.rented(A100, price=20, most=1)
-    plan = plans.plan(scene.namespace, [plans.model(rate=130)], [pool], budget=20)
+    plan = plans.plan(scene.namespace, [plans.model_at(requests_per_second=130)], [pool], budget=20)
     plan["spec"] |= {"profiles": [{"configMap": "rates"}], "change": {"minLifetime": "1s", "drainSeconds": 0}}
     scene.apply(plan)
     message = scene.wait_condition("ProfilesAvailable", "ProfilesMissing")

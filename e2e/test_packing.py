@@ -22,10 +22,12 @@ def models(*, fours: int) -> list[dict]:
     The demand for the second is so small that one copy does, or so large that every copy that fits is taken.
     """
     return [
-        plans.model(EIGHT, rate=0.1, priority=100, card=plans.card(300, most_gpus=8), ready_seconds=1),
-        plans.model(
+        plans.model_at(
+            EIGHT, requests_per_second=0.1, priority=100, card=plans.card(300, most_gpus=8), ready_seconds=1
+        ),
+        plans.model_at(
             FOUR,
-            rate={1: 0.1, 2: 1000}[fours],
+            requests_per_second={1: 0.1, 2: 1000}[fours],
             priority=10,
             card=plans.card(130, most_gpus=4),
             ready_seconds=1,

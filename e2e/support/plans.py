@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from e2e.cluster import stages
+from servingplan.answering import solve_with
+from servingplan.cli.imagine import imagined_world
+from servingplan.decide import decide
 
 Json = dict[str, Any]
 
 SMALL = "llama-3.1-8b"
-"""A model of the catalogue that runs on one GPU; an A100 serves about twenty requests of ``model`` a second."""
+"""A model of the catalogue that runs on one GPU."""
+SERVED_BY_AN_A100 = 19.4
+"""The rate of ``model`` in stories that one A100 serves. Stories count nodes, so their rates are in this measure and are
+scaled to what the profiles say of the card today."""
 _GIGA = 10**9
 
 
@@ -26,7 +35,39 @@ def model(
     startup_seconds: int = 600,
     **more: Any,
 ) -> Json:
-    """A model with one class of short requests. The times are those of the simulated model servers."""
+    """A model with one class of short requests. The times are those of the simulated model servers.
+
+    Args:
+        rate: where an A100 serves ``SERVED_BY_AN_A100``.
+    """
+    return model_at(
+        name,
+        requests_per_second=rate * planned_of_an_a100(name) / SERVED_BY_AN_A100,
+        priority=priority,
+        image=image,
+        ready_seconds=ready_seconds,
+        stop_seconds=stop_seconds,
+        never_ready_percent=never_ready_percent,
+        startup_seconds=startup_seconds,
+        **more,
+    )
+
+
+def model_at(
+    name: str = SMALL,
+    *,
+    requests_per_second: float,
+    priority: int = 0,
+    image: str = "vllm/vllm-openai:v0.18.0",
+    ready_seconds: int = 2,
+    stop_seconds: int = 1,
+    never_ready_percent: int = 0,
+    startup_seconds: int = 600,
+    **more: Any,
+) -> Json:
+    """As ``model``, with a rate that is not scaled. A model with a card of its own is one of no repository."""
+    if "card" in more:
+        more = {"variants": [{"name": "bf16", "source": f"pvc://weights/{name}", "precision": "bf16"}], **more}
     annotations = {
         stages.READY_SECONDS_ANNOTATION: str(ready_seconds),
         stages.STOP_SECONDS_ANNOTATION: str(stop_seconds),
@@ -35,7 +76,9 @@ def model(
     return {
         "name": name,
         "priority": priority,
-        "classes": [{"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": f"{rate:g}"}],
+        "classes": [
+            {"name": "short", "inputTokens": 496, "outputTokens": 18, "requestsPerSecond": f"{requests_per_second:.3f}"}
+        ],
         "engine": {
             "image": image,
             "version": "0.18.0",  # the first that can be told to let running requests finish
@@ -44,6 +87,34 @@ def model(
         },
         **more,
     }
+
+
+def planned_of_an_a100(name: str = SMALL) -> float:
+    """Requests a second of ``model`` that the planner counts on for one replica on one A100, among several."""
+    return _planned(json.dumps(model_at(name, requests_per_second=10_000)), gpus_per_node=1)
+
+
+def planned_of_a_node(made: Json, *, gpus: int) -> float:
+    """Requests a second of a model that the planner counts on for one node of so many A100s."""
+    return _planned(json.dumps(made), gpus_per_node=gpus)
+
+
+@cache
+def _planned(made: str, *, gpus_per_node: int) -> float:
+    pool = {
+        "name": "a100",
+        "gpu": "A100-SXM4-80GB",
+        "gpusPerNode": gpus_per_node,
+        "dollarsPerNodeHour": "1",
+        "maxNodes": 8,
+        "nodeSelector": {"pool": "a100"},
+    }
+    overloaded = json.loads(made)
+    overloaded["classes"][0]["requestsPerSecond"] = "10000"
+    world = imagined_world(plan("stories", [overloaded], [pool], budget=1000))
+    fleet = decide(world, solve=solve_with()).fleet
+    assert fleet is not None, f"no replica of {made} on an A100"
+    return math.fsum(item.planned_requests_per_second for item in fleet.classes) / 8
 
 
 def card(billions: int, *, most_gpus: int) -> Json:
