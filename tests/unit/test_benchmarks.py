@@ -47,3 +47,13 @@ def test_a_percentile_is_a_value_that_was_seen():
 
 def test_a_spread_names_the_middle_and_the_ends():
     assert spread([1.0, 3.0, 2.0]) == "median 2.00 s, 1.00 to 3.00 (3 runs)"
+
+
+@pytest.mark.slow
+def test_plans_made_with_predictions_serve_most_of_what_was_asked():
+    regret = importlib.import_module("benchmarks.regret")
+    bold, careful = (regret.regret(regret.questions(6, seed=3), (confidence,)) for confidence in (0.5, 0.75))
+    for least, most in zip(bold, careful, strict=True):
+        assert most.knowledge == least.knowledge
+        assert most.mean_cost >= least.mean_cost
+        assert most.mean_served >= 0.9

@@ -557,10 +557,10 @@ class Change(Wire):
 class Planning(Wire):
     """How careful the plan is."""
 
-    confidence: Confidence = Decimal("0.9")
+    confidence: Confidence = Decimal("0.75")
     """Nobody knows a replica's rate exactly. The plan counts on a rate that the true one reaches with this probability,
     and on latencies that the true ones stay under with it. Higher is safer and dearer: 0.5 plans on the middle. From 0.5
-    to 0.99, default 0.9."""
+    to 0.99, default 0.75."""
 
 
 class MeasuredProfiles(Wire):

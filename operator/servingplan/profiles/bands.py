@@ -34,7 +34,7 @@ Kind = Literal["dense", "mixture"]
 
 PROBABILITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """At which quantiles are kept."""
-LEAST_GROUPS = 15
+LEAST_GROUPS = 12
 """A class with fewer groups inherits from a wider one. With 9, the 10 % quantile would be the lowest residual of all, which
 costs more than it must: on average 19 of 20 truths are above it instead of 9 in 10."""
 

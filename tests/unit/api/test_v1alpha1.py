@@ -194,7 +194,7 @@ def test_a_model_a_budget_and_a_pool_are_enough():
     assert (pool.min_nodes, pool.cap, pool.dollars_per_node_hour) == (0, 100, None)
     assert (spec.change.min_gain, spec.change.min_lifetime) == (Decimal("0.05"), "10m")
     assert spec.solver.deadline_seconds == 10
-    assert spec.planning.confidence == Decimal("0.9")
+    assert spec.planning.confidence == Decimal("0.75")
 
 
 def test_a_price_of_zero_is_a_price():
