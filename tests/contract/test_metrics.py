@@ -24,6 +24,7 @@ from servingplan.simulate.pace import Pace
 from servingplan.status.conclude import conclude
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import operator, plan
+from tests.simulated.rates import steady_rates  # noqa: F401 (a fixture for all tests here)
 from tests.unit.simulation.test_demand import MEASURED, Traffic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
