@@ -43,7 +43,7 @@ def _unknown_gpu(spec: Json, scene: Scene) -> None:
 
 def _too_large(spec: Json, scene: Scene) -> None:
     spec["models"][0]["card"] = plans.card(900, most_gpus=8)
-    spec["models"][0]["variants"] = [{"name": "bf16", "source": "pvc://weights/large", "precision": "bf16"}]
+    spec["models"][0]["variants"] = [{"name": "bf16", "source": "hf://stories/large", "precision": "bf16"}]
 
 
 def _slo_out_of_reach(spec: Json, scene: Scene) -> None:

@@ -43,10 +43,11 @@ REQUESTS_BETWEEN = 80
 
 def model(*, short: float, long: float, image: str = "engine:1"):
     """Short and long answers, told apart by ``max_tokens``."""
-    made = plans.model(rate=short, image=image)
+    scale = plans.planned_of_an_a100() / plans.SERVED_BY_AN_A100
+    made = plans.model_at(requests_per_second=short * scale, image=image)
     made["classes"] = [
         {**made["classes"][0], "match": {"maxTokensAtMost": 64}},
-        {"name": "long", "inputTokens": 60, "outputTokens": 150, "requestsPerSecond": f"{long:g}"},
+        {"name": "long", "inputTokens": 60, "outputTokens": 150, "requestsPerSecond": f"{long * scale:.3f}"},
     ]
     made["maxModelLen"] = 2048
     made["engine"]["podTemplate"]["metadata"]["annotations"] = TIMES

@@ -105,7 +105,8 @@ def port(plane, scene, kubelet, tmp_path):
 
 
 def model(rate, image):
-    made = plans.model(rate=rate, image=f"engine:{image}")
+    scale = plans.planned_of_an_a100() / plans.SERVED_BY_AN_A100
+    made = plans.model_at(requests_per_second=rate * scale, image=f"engine:{image}")
     made["maxModelLen"] = 2048
     made["engine"]["podTemplate"]["metadata"]["annotations"] = TIMES
     return made

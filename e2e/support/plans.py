@@ -37,12 +37,16 @@ def model(
 ) -> Json:
     """A model with one class of short requests. The times are those of the simulated model servers.
 
+    Stories count replicas, so the model has no other shape than one GPU unless a card says otherwise.
+
     Args:
         rate: where an A100 serves ``SERVED_BY_AN_A100``.
     """
+    more = {"card": card(8, most_gpus=1), **more}
+    shape = {"card": more["card"]}
     return model_at(
         name,
-        requests_per_second=rate * planned_of_an_a100(name) / SERVED_BY_AN_A100,
+        requests_per_second=rate * planned_of_an_a100(name, **shape) / SERVED_BY_AN_A100,
         priority=priority,
         image=image,
         ready_seconds=ready_seconds,
@@ -67,7 +71,7 @@ def model_at(
 ) -> Json:
     """As ``model``, with a rate that is not scaled. A model with a card of its own is one of no repository."""
     if "card" in more:
-        more = {"variants": [{"name": "bf16", "source": f"pvc://weights/{name}", "precision": "bf16"}], **more}
+        more = {"variants": [{"name": "bf16", "source": f"hf://stories/{name}", "precision": "bf16"}], **more}
     annotations = {
         stages.READY_SECONDS_ANNOTATION: str(ready_seconds),
         stages.STOP_SECONDS_ANNOTATION: str(stop_seconds),
@@ -89,9 +93,9 @@ def model_at(
     }
 
 
-def planned_of_an_a100(name: str = SMALL) -> float:
+def planned_of_an_a100(name: str = SMALL, **more: Any) -> float:
     """Requests a second of ``model`` that the planner counts on for one replica on one A100, among several."""
-    return _planned(json.dumps(model_at(name, requests_per_second=10_000)), gpus_per_node=1)
+    return _planned(json.dumps(model_at(name, requests_per_second=10_000, **more)), gpus_per_node=1)
 
 
 def planned_of_a_node(made: Json, *, gpus: int) -> float:
