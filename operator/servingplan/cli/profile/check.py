@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from servingplan.cli.files import fail, read_text
+from servingplan.errors import InputError
+
 if TYPE_CHECKING:
     from servingplan.profiles.check import Condition, Line, Predicted
-    from servingplan.profiles.measured import MeasuredRow
+    from servingplan.profiles.measured import MeasuredRow, MeasuredRows
 
 
 class Format(StrEnum):
@@ -29,6 +32,14 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Measurements to be predicted, as `profile measure` and `profile import` write them; - is standard "
+            "input. Default: those of the package.",
+        ),
+    ] = None,
     output: Annotated[Format, typer.Option("-o", help="table, markdown or json.")] = Format.table,
 ) -> None:
     """How far predictions are from measurements that they may not look at, by what was known, and by card.
@@ -39,10 +50,11 @@ def check(
     from servingplan.profiles.check import report
     from servingplan.profiles.measured import SHIPPED
 
-    lines = report(_predicted(SHIPPED.rows))
+    rows = SHIPPED.rows if table is None else _rows(table)
+    lines = report(_predicted(rows, SHIPPED if table is None else SHIPPED.after(rows)))
     if output is Format.json:
-        rows = [{"part": line.part, "table": line.table, "name": line.name, **line.summary._asdict()} for line in lines]
-        typer.echo(json.dumps({"version": 1, "lines": rows}, indent=1))
+        data = [{"part": line.part, "table": line.table, "name": line.name, **line.summary._asdict()} for line in lines]
+        typer.echo(json.dumps({"version": 1, "lines": data}, indent=1))
     elif output is Format.markdown:
         typer.echo(markdown(lines))
     else:
@@ -106,10 +118,25 @@ def _print_tables(lines: Iterable[Line]) -> None:
     out.print("score: interval score of the bands over that of the best constant band of the table; below 1 is better")
 
 
-def _predicted(rows: Sequence[MeasuredRow]) -> list[Predicted]:
+def _rows(table: str) -> tuple[MeasuredRow, ...]:
+    """The measurements of a file; those that are refused are told and left out."""
+    from servingplan.profiles.rows import measured, read_csv
+
+    try:
+        reading = read_csv(read_text(table))
+    except InputError as error:
+        fail(f"{table}: {error}")
+    for refusal in reading.refused:
+        typer.echo(f"{table}: {refusal}", err=True)
+    found = tuple(row for item in reading.rows if (row := measured(item, table)) is not None)
+    if not found:
+        fail(f"{table}: no row can be predicted; give rows of saturated engines, closed loops or offered rates")
+    return found
+
+
+def _predicted(rows: Sequence[MeasuredRow], known: MeasuredRows) -> list[Predicted]:
     """Every row under every condition, with a bar on a terminal."""
     from servingplan.profiles.check import CONDITIONS, predictions
-    from servingplan.profiles.measured import SHIPPED
 
     conditions: Iterable[Condition] = CONDITIONS
     if sys.stderr.isatty():
@@ -118,4 +145,4 @@ def _predicted(rows: Sequence[MeasuredRow]) -> list[Predicted]:
         from servingplan.cli.show import console
 
         conditions = track(CONDITIONS, description="predicting", console=console(stderr=True), transient=True)
-    return [item for condition in conditions for item in predictions(rows, SHIPPED, (condition,))]
+    return [item for condition in conditions for item in predictions(rows, known, (condition,))]
