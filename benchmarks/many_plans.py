@@ -181,7 +181,7 @@ def _mebibytes(here: Ground) -> float:
 
 
 def _seconds_to_first_turn(here: Ground) -> float:
-    """Of an operator that begins anew beside all of this."""
+    """Seconds that a freshly started operator needs to its first turn on this cluster."""
     before = _turns(here)
     here.operator.__exit__()
     begun = time.monotonic()

@@ -385,7 +385,7 @@ def _is_transient(error: ApiError, method: str) -> bool:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Of a ``Retry-After`` header; the API server gives whole seconds."""
+    """The seconds that a ``Retry-After`` header asks for; None where it is absent or no number."""
     try:
         return None if header is None else max(0.0, float(header))
     except ValueError:

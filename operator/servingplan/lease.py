@@ -27,7 +27,7 @@ MANAGER = "servingplan-lease"
 ALL = "servingplan-all"
 DURATION_SECONDS = 10
 RENEW_SECONDS = 7.0
-"""From the last renewal on a holder may act for so long."""
+"""A holder may act for this long after its last renewal."""
 PERIOD_SECONDS = 2.0
 LABELS = {"app.kubernetes.io/managed-by": "servingplan"}
 

@@ -56,7 +56,7 @@ class Interest:
     namespace: str
     label: str
     selectors: tuple[dict[str, str], ...]
-    """Of the nodes of its pools."""
+    """Node selectors of the plan's pools."""
     nodes: frozenset[str]
     """Those that are there, and those that hold its pods."""
     profiles: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ class Interest:
 
     @classmethod
     def of(cls, world: Observation) -> Interest:
-        """From what the last turn saw."""
+        """The interest of a plan, as its last observation tells it."""
         spec, _ = effective_spec(world.plan.spec, read_record(world))
         return cls(
             namespace=world.plan.namespace,
@@ -92,23 +92,23 @@ class Alarm:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._bells: dict[Plan, asyncio.Event] = {}
+        self._wake_ups: dict[Plan, asyncio.Event] = {}
         self._interests: dict[Plan, Interest] = {}
 
-    def bell(self, plan: Plan) -> asyncio.Event:
+    def wake_up(self, plan: Plan) -> asyncio.Event:
         """The event that a plan sleeps on."""
-        return self._bells.setdefault(plan, asyncio.Event())
+        return self._wake_ups.setdefault(plan, asyncio.Event())
 
     def care(self, plan: Plan, interest: Interest) -> None:
-        """From now on only what concerns the plan wakes it; until this is first called everything does."""
+        """Limit what wakes a plan to its interest. Before the first call every change wakes it."""
         before = self._interests.get(plan)
         self._interests[plan] = interest
         if before is not None and before.selectors != interest.selectors:
-            self.bell(plan).set()  # for what happened while the interest was still the old one
+            self.wake_up(plan).set()  # for what happened while the interest was still the old one
 
     def forget(self, plan: Plan) -> None:
         """The plan is gone."""
-        self._bells.pop(plan, None)
+        self._wake_ups.pop(plan, None)
         self._interests.pop(plan, None)
 
     def ring(self, news: News) -> None:
@@ -122,15 +122,15 @@ class Alarm:
             self._loop.call_soon_threadsafe(self._wake, (namespace, name))
 
     def _wake(self, plan: Plan) -> None:
-        bell = self._bells.get(plan)
-        if bell is not None:
-            bell.set()
+        wake_up = self._wake_ups.get(plan)
+        if wake_up is not None:
+            wake_up.set()
 
     def _ring(self, news: News) -> None:
-        for plan, bell in self._bells.items():
+        for plan, wake_up in self._wake_ups.items():
             interest = self._interests.get(plan)
             if interest is None or interest.concerns(news):
-                bell.set()
+                wake_up.set()
 
 
 class UnderWay:
@@ -183,7 +183,7 @@ class Loop:
 
     def changed(self, namespace: str, name: str) -> None:
         """The plan itself was written."""
-        self._alarm.bell((namespace, name)).set()
+        self._alarm.wake_up((namespace, name)).set()
 
     async def look_after(self, *, namespace: str, name: str, uid: str, stopped: Stopped) -> None:
         """Turn after turn until the plan is deleted or the operator ends."""
@@ -191,10 +191,10 @@ class Loop:
         with self._measured(plan) as metrics:
             turns = self._turns(namespace, name, metrics)
             pauses = Pauses(self._period_seconds)
-            bell = self._alarm.bell(plan)
+            wake_up = self._alarm.wake_up(plan)
             await self._until_settled(stopped)
             while not stopped:
-                bell.clear()
+                wake_up.clear()
                 report = None
                 try:
                     async with self._lock(uid):
@@ -210,7 +210,7 @@ class Loop:
                     pause = pauses.after(report)
                 except Exception as error:
                     pause = self._failed(plan, pauses, error)
-                await _sleep(bell, stopped, pause)
+                await _sleep(wake_up, stopped, pause)
 
     async def retire(self, *, namespace: str, name: str, uid: str) -> None:
         """Steps of retirement until nothing is left to do."""
@@ -218,10 +218,10 @@ class Loop:
         with self._measured(plan) as metrics:
             turns = self._turns(namespace, name, metrics)
             pauses = Pauses(RETIRING_PAUSE_SECONDS)
-            bell = self._alarm.bell(plan)
+            wake_up = self._alarm.wake_up(plan)
             await self._until_settled(_Never())
             while True:
-                bell.clear()
+                wake_up.clear()
                 try:
                     async with self._lock(uid):
                         with self._under_way.turn(plan, lambda: 0.0):
@@ -231,7 +231,7 @@ class Loop:
                     pause = pauses.after(report)
                 except Exception as error:
                     pause = self._failed(plan, pauses, error)
-                await _sleep(bell, _Never(), pause)
+                await _sleep(wake_up, _Never(), pause)
         self._alarm.forget(plan)
         self._locks.pop(uid, None)
 
@@ -295,14 +295,14 @@ class _Never:
         return None
 
 
-async def _sleep(bell: asyncio.Event, stopped: Stopped, seconds: float) -> None:
-    """Until the bell, the end, or the time is up; never shorter than a burst of events."""
+async def _sleep(wake_up: asyncio.Event, stopped: Stopped, seconds: float) -> None:
+    """Until the wake_up, the end, or the time is up; never shorter than a burst of events."""
     end = time.monotonic() + seconds
     _ = await stopped.wait(min(seconds, SHORTEST_PAUSE_SECONDS))
     left = end - time.monotonic()
     if stopped or left <= 0:
         return
-    waits = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(stopped.wait(left))]
+    waits = [asyncio.ensure_future(wake_up.wait()), asyncio.ensure_future(stopped.wait(left))]
     _, pending = await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
     for wait in pending:
         wait.cancel()

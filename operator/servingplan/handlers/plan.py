@@ -28,7 +28,7 @@ from servingplan.solvers import Solvers
 log = logging.getLogger("servingplan")
 
 MOST_THREADS = 256
-"""For turns: one each while they read, wait for a solve, or write."""
+"""Largest number of threads for turns. A turn holds one thread while it reads, waits for a solve, or writes."""
 
 TurnsOf = Callable[[Api, Reader, Solvers], MakeTurns]
 
@@ -195,7 +195,7 @@ def _keeper(settings: Settings, api: Kube) -> Keeper | None:
 
 
 LEASE_TIMEOUT_SECONDS = 3.0
-"""Of one request for the Lease; a renewal that is slower is tried again while there is time."""
+"""Time limit of one request for the Lease. A renewal that takes longer is tried again while the Lease still holds."""
 
 
 def _won(keeper: Keeper) -> bool:

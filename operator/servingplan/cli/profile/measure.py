@@ -260,7 +260,11 @@ def _interruptible(stopped: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(signal.SIGINT, stopped.set)
-    except (NotImplementedError, ValueError, RuntimeError):  # not in the main thread, or no such thing here
+    except (
+        NotImplementedError,
+        ValueError,
+        RuntimeError,
+    ):  # no signal handlers on this platform or thread: Ctrl-C then ends the command
         yield
         return
     try:
