@@ -260,11 +260,8 @@ def _interruptible(stopped: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(signal.SIGINT, stopped.set)
-    except (
-        NotImplementedError,
-        ValueError,
-        RuntimeError,
-    ):  # no signal handlers on this platform or thread: Ctrl-C then ends the command
+    except (NotImplementedError, ValueError, RuntimeError):
+        # This platform or thread has no signal handlers: Ctrl-C ends the command.
         yield
         return
     try:
