@@ -54,4 +54,6 @@ def steady_rates():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "estimate", steady)
         patch.setattr(shapes, "limited", loaded)
+        shapes.rates_inside_a_node.cache_clear()
         yield
+    shapes.rates_inside_a_node.cache_clear()
