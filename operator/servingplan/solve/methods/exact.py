@@ -20,4 +20,9 @@ def exact(instance: Instance, effort: Effort) -> Found:
     if found.infeasible or found.nodes:
         return found
     start = start or first_plan(instance, effort)
-    return certified(instance, effort, start, known=price_bounds(instance)) if start else found
+    if start is None:
+        return found
+    answer = certified(instance, effort, start, known=price_bounds(instance))
+    if answer.stopped != "proved":
+        answer.stopped = found.stopped  # what ended the search; the certificate itself may have had time left
+    return answer
