@@ -23,38 +23,14 @@ scaled to what the profiles say of the card today."""
 _GIGA = 10**9
 
 
-def model(
-    name: str = SMALL,
-    *,
-    rate: float,
-    priority: int = 0,
-    image: str = "vllm/vllm-openai:v0.18.0",
-    ready_seconds: int = 2,
-    stop_seconds: int = 1,
-    never_ready_percent: int = 0,
-    startup_seconds: int = 600,
-    **more: Any,
-) -> Json:
-    """A model with one class of short requests. The times are those of the simulated model servers.
+def model(name: str = SMALL, *, rate: float, **more: Any) -> Json:
+    """``model_at`` with a rate in the measure of the stories, where an A100 serves ``SERVED_BY_AN_A100``.
 
     Stories count replicas, so the model has no other shape than one GPU unless a card says otherwise.
-
-    Args:
-        rate: where an A100 serves ``SERVED_BY_AN_A100``.
     """
-    more = {"card": card(8, most_gpus=1), **more}
-    shape = {"card": more["card"]}
-    return model_at(
-        name,
-        requests_per_second=rate * planned_of_an_a100(name, **shape) / SERVED_BY_AN_A100,
-        priority=priority,
-        image=image,
-        ready_seconds=ready_seconds,
-        stop_seconds=stop_seconds,
-        never_ready_percent=never_ready_percent,
-        startup_seconds=startup_seconds,
-        **more,
-    )
+    shape = more.setdefault("card", card(8, most_gpus=1))
+    scale = planned_of_an_a100(name, card=shape) / SERVED_BY_AN_A100
+    return model_at(name, requests_per_second=rate * scale, **more)
 
 
 def model_at(
@@ -69,7 +45,10 @@ def model_at(
     startup_seconds: int = 600,
     **more: Any,
 ) -> Json:
-    """As ``model``, with a rate that is not scaled. A model with a card of its own is one of no repository."""
+    """A model with one class of short requests. The times are those of the simulated model servers.
+
+    A model with a card of its own is in no catalogue, so it gets a source.
+    """
     if "card" in more:
         more = {"variants": [{"name": "bf16", "source": f"hf://stories/{name}", "precision": "bf16"}], **more}
     annotations = {
