@@ -138,16 +138,21 @@ def _lose_a_node(show: Show, fleet: Fleet) -> None:
     for pod in show.get("pods", "-n", "llm")["items"]:
         by_node.setdefault(pod["spec"]["nodeName"], []).append(pod["metadata"]["name"])
     lost = max(sorted(by_node), key=lambda name: len(by_node[name]))
-    before = _weights(show)
+    before, all_ready = _weights(show), _ready(show)
     show.title(f"A node goes away: {lost}, with {len(by_node[lost])} replicas")
     show.restart()
     show.cluster.kubectl("delete", "node", lost, "--wait=false")
-    _until(show, lambda: _weights(show) != before, 30, "weights to move")
-    moved_seconds = show.seconds()
+    # Where all of a class goes to one Deployment, its weight stays and only the number of ready replicas falls.
+    _until(show, lambda: _weights(show) != before or _ready(show) != all_ready, 30, "the loss to be seen")
+    seen_seconds = show.seconds()
     _tell_moves(show, before, _weights(show))
-    _until(show, lambda: _observe(show, fleet) and _weights(show) == before, 120, "the replacement to serve")
+
+    def whole() -> bool:
+        return _observe(show, fleet) and _weights(show) == before and _ready(show) == all_ready
+
+    _until(show, whole, 120, "the replacement to serve")
     show.say(
-        f"done: weights had left the lost replicas after {moved_seconds:.1f} s; "
+        f"done: the status and the weights were without the lost replicas after {seen_seconds:.1f} s; "
         f"the plan was whole again after {show.seconds():.1f} s"
     )
 
@@ -173,6 +178,12 @@ def _observe(show: Show, fleet: Fleet) -> bool:
     conditions = {item["type"]: item for item in plan.get("status", {}).get("conditions", ())}
     same = plan.get("status", {}).get("planHash") == fleet.hash
     return same and conditions.get("Ready", {}).get("status") == "True"
+
+
+def _ready(show: Show) -> dict[str, int]:
+    """Ready replicas by Deployment, as the status tells them."""
+    rows = show.get("lsp", "chat", "-n", "llm").get("status", {}).get("deployments", [])
+    return {row["name"]: row["ready"] for row in rows}
 
 
 def _weights(show: Show) -> dict[str, tuple[tuple[str, int], ...]]:
