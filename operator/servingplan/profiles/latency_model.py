@@ -23,7 +23,7 @@ the steps are these. ``_states`` has them in this order.
 6. Slots (``max_num_seqs`` and KV room): probability of waiting by Halfin and Whitt, Operations Research 29, 1981, with the
    variance of step 2; the wait is exponential, its mean by Allen and Cunneen, (1 + cv^2)/2 of the M/M/c queue's.
 7. Time per token of a request = T over its life: n averaged over it, prompts that arrive in it (a delay busy period), and
-   the prompts that stood in line behind its own.
+   the prompts that stood in line behind its own, which weigh the more the shorter the answer.
 
 Percentiles come from the sum of these parts by three moments (``tails.Shifted``), the waits for a slot as a mixture.
 """
@@ -244,11 +244,14 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     behind = it.share * np.maximum(reading + waited - it.mean, 0.0) / busy
     room = np.maximum(it.most - it.mean, TINY)
     usual = it.mean + it.slope * (mean_batch - batch + 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        extra = behind * (1 - it.share**further) / further
-        extra = np.where(further > 0, room * -np.expm1(-extra / room), 0.0)
-    tpot_mean = np.where(further > 0, usual + extra, 0.0)
-    running = rate * (further * tpot_mean + reading)
+
+    def per_token(tokens: Array) -> Array:
+        """Mean seconds of each of so many further tokens of one request."""
+        extra = behind * (1 - it.share**tokens) / np.maximum(tokens, TINY)
+        return np.where(tokens > 0, usual - room * np.expm1(-extra / room), 0.0)
+
+    token_mean = per_token(further)
+    running = rate * (further * token_mean + reading)
 
     # Step 6.
     top = table.top_rate[:, None]
@@ -265,7 +268,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
 
     # Step 7, the distribution, by length of answer.
     width = np.sqrt(np.log1p(table.answer_spread[:, None] ** 2))
-    shares, parts = [], []
+    shares, means, parts = [], [], []
     batch_part = batch_variance * it.slope**2 * (1 - waits)
     for node, weight in zip(_FEW_NODES, _FEW_WEIGHTS, strict=True):
         tokens = np.maximum((further + 1) * np.exp(width * node - width**2 / 2) - 1, 1.0)
@@ -279,7 +282,9 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
         batch_third = averaged**1.5 * (1 + feedback) / np.sqrt(np.maximum(mean_batch * copies * (1 - feedback), TINY))
         shares.append(weight)
         variance, third = averaged + prompts + line, prompts_third + batch_third
-        parts.append(Shifted.of(tpot_mean / yielded, variance / yielded**2, third / yielded**3))
+        means.append(np.where(further > 0, per_token(tokens), 0.0))
+        parts.append(Shifted.of(means[-1] / yielded, variance / yielded**2, third / yielded**3))
+    tpot_mean = np.average(means, axis=0, weights=shares)
     most = it.most + 3 * it.step_slope * np.sqrt(batch_variance)
 
     def with_wait(mean: Array, variance: Array, third: Array) -> Part:
@@ -291,7 +296,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     length_variance = ((further + 1) * spread) ** 2
     length_third = (further + 1) ** 3 * spread**4 * (spread**2 + 3)
     decode_variance = (
-        length_variance * tpot_mean**2
+        length_variance * token_mean**2
         + (further**2 + length_variance) * batch_part * 0.74
         + further * rate * it.square * it.step / busy**3
     )
@@ -302,7 +307,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
         ttft=with_wait(first, ttft_variance, ttft_third),
         tpot=Part(tpot_mean / yielded, tuple(shares), tuple(parts), most / yielded),
         e2e=with_wait(
-            first + further * tpot_mean, ttft_variance + decode_variance, ttft_third + length_third * tpot_mean**3
+            first + further * token_mean, ttft_variance + decode_variance, ttft_third + length_third * token_mean**3
         ),
     )
 

@@ -107,8 +107,10 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
             complete = sum(stop == item.prompt + item.generated for item, _, stop in chunks)
             context = sum(item.held for item in decoders)
             seconds = pace.step_seconds(max(1, len(decoders) + complete), context)
+            before = len(decoders) + complete
             for item, start, stop in chunks:
-                share = pace.prefill_seconds(start, stop) / pace.stages
+                share = pace.prefill_seconds(start, stop, before) / pace.stages
+                before += stop - start
                 seconds += share
                 item.delay += (pace.stages - 1) * share
             now += seconds

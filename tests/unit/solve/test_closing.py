@@ -1,12 +1,12 @@
 """Prices by model: true bounds, and plans that are no worse for having been sought apart."""
 
 import math
+from importlib import import_module
 
 import pytest
 
 from servingplan.solve.bounds.lagrangian import ByModel, node_prices, prices_of
 from servingplan.solve.bounds.relaxation import Relaxation, optimise
-from servingplan.solve.methods import anytime
 from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.problem.objective import service_stages
@@ -30,8 +30,9 @@ def effort(gap=1e-3):
 @pytest.fixture
 def always_apart(monkeypatch):
     """Take every question apart, however small."""
-    monkeypatch.setattr(anytime, "JOINT_PAIRS", 0)
-    monkeypatch.setattr(anytime, "MODELS", 1)
+    module = import_module("servingplan.solve.methods.anytime")  # the package has the function by this name
+    monkeypatch.setattr(module, "JOINT_PAIRS", 0)
+    monkeypatch.setattr(module, "MODELS", 1)
 
 
 @pytest.mark.slow

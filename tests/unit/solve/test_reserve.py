@@ -2,8 +2,7 @@
 
 import pytest
 
-from benchmarks.solving import example_question
-from servingplan.model.question import SurviveRule
+from servingplan.model.question import SurviveRule, question_from_json
 from servingplan.solve.plan.incumbent import incumbent_of
 from servingplan.solve.plan.placement import spread_contents
 from servingplan.solve.problem.instance import instance_of
@@ -12,10 +11,15 @@ from servingplan.solve.search.reserve import needs_reserve, on_average
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
 from servingplan.verify import verify
-from tests.unit.solve.questions import random_question, solve
+from tests.unit.solve.questions import EXAMPLES, random_question, solve
 from tests.unit.solve.test_brute_force import calmer
 
 ANY_NODE = (SurviveRule(event="AnyNode"),)
+
+
+def example_question():
+    """The question of ``examples/chat.yaml``, its rates those that the profiles gave on 2026-11-30."""
+    return question_from_json((EXAMPLES / "chat.json").read_bytes())
 
 
 def guarded(seed):
