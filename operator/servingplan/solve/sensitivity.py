@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from servingplan.model.answer import Answer, Explanation, WhatIf
+from servingplan.model.goal import MOVES
 from servingplan.model.question import Question, QuestionError
 from servingplan.solve.conflicts.conflict import find_clash
 from servingplan.solve.conflicts.feasible import Feasible
@@ -123,9 +124,9 @@ def gained(what_if: WhatIf, before: Answer) -> WhatIf:
     comparable = True
     for level in before.levels:
         other = after.get(level.name)
-        if other is None or level.name == "moves":
+        if other is None or level.goal == MOVES:
             continue
-        sign = -1.0 if level.name == "dollars" else 1.0
+        sign = 1.0 if level.goal.rises else -1.0
         certain = CERTAIN * max(abs(level.value), abs(other.value)) + 1e-12
         if sign * (other.bound - level.value) > certain:
             surely = comparable and sign * (other.value - level.bound) > certain

@@ -27,10 +27,10 @@ def reason_to_stay(change: Change, *, best: Answer, stay: Answer) -> str | None:
             dollars_per_hour = stay.dollars_per_hour - best.dollars_per_hour
             gain = dollars_per_hour / stay.dollars_per_hour if stay.dollars_per_hour else 0.0
     else:
-        before = {level.name: level.value for level in stay.levels}
+        before = {level.goal: level.value for level in stay.levels}
         for level in best.levels:
-            gained = level.value - before.get(level.name, level.value)
-            if level.name.startswith("served") and gained > max(change.min_gain, 1e-6) * level.value:
+            gained = level.value - before.get(level.goal, level.value)
+            if level.goal.is_promise and gained > max(change.min_gain, 1e-6) * level.value:
                 return None
         dollars_per_hour = stay.dollars_per_hour - best.dollars_per_hour
         gain = dollars_per_hour / stay.dollars_per_hour if stay.dollars_per_hour else 0.0

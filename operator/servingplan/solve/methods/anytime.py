@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal
 from servingplan.solve.bounds.certificate import certified, tightened
 from servingplan.solve.bounds.lagrangian import node_prices, prices_of
 from servingplan.solve.bounds.price import price_bounds
@@ -84,7 +85,7 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         return certified(instance, effort, _steady(instance, effort, plan), known=known)
     relaxation = Relaxation(instance)
     optimise(relaxation, instance, effort)
-    known |= {name: _tighter(name, bound, known) for name, bound in relaxation.bounds.items()}
+    known = _tighter(known, relaxation.bounds)
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, incumbent_of(instance, draft.copies)])
         if plan is not None and clock.expired():
@@ -98,7 +99,7 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         plan, known = result.plan, result.bounds
     kernel = kernel_of(instance, relaxation, plan, result.shapes)
     settled = _settled_levels(plan, known, effort)
-    if len(kernel) < len(instance.shapes) and "scale" not in settled and not clock.expired():
+    if len(kernel) < len(instance.shapes) and SCALE not in settled and not clock.expired():
         plan = best_of(
             [plan, searched_among(instance, kernel, plan, replace(effort, node_limit=KERNEL_NODES), settled)]
         )
@@ -109,7 +110,7 @@ def anytime(instance: Instance, effort: Effort) -> Found:
             trial_branchings=FEW_BRANCHINGS,
             bound_first=plan is not None and not apart,
         )
-        cuts = result.cuts if "scale" in settled else ()
+        cuts = result.cuts if SCALE in settled else ()
         found = guarded_search(instance, limited, start=plan, cuts=cuts, settled=settled)
         if found.infeasible or plan is None or not found_is_worse(found, plan):
             return tightened(found, known, effort)
@@ -128,12 +129,8 @@ def _with_reserve(instance: Instance, effort: Effort) -> Found:
         if found.infeasible and reserve == RESERVES[0]:
             return found
         if reserve == RESERVES[0]:
-            in_full = all(level.value >= 1.0 for level in found.levels if level.name.startswith("served-fraction"))
-            known |= {
-                level.name: _tighter(level.name, level.bound, known)
-                for level in found.levels
-                if level.name == "scale" or (level.name == "dollars" and in_full)
-            }
+            holding = (SCALE, DOLLARS) if found.in_full else (SCALE,)
+            known = _tighter(known, {it.goal: it.bound for it in found.levels if it.goal in holding})
         shapes += [c for c, count in enumerate(found.copies) if count and c not in shapes]
         plan = best_of([plan, thinned_out(instance, effort, better)])
         if better is not None:
@@ -165,22 +162,23 @@ def _among_cheapest(instance: Instance, effort: Effort, plan: Incumbent) -> Incu
     return best_of([plan, as_whole(instance, order, anytime(small, effort.share(0.7)))]) or plan
 
 
-def _tighter(name: str, bound: float, known: Mapping[str, float]) -> float:
-    return max(bound, known.get(name, bound)) if name == "dollars" else min(bound, known.get(name, bound))
+def _tighter(known: Mapping[Goal, float], bounds: Mapping[Goal, float]) -> dict[Goal, float]:
+    """What is known, with these bounds where they are tighter."""
+    return {**known, **{goal: goal.tighter(bound, known.get(goal, bound)) for goal, bound in bounds.items()}}
 
 
-def _settled(plan: Incumbent, known: Mapping[str, float], effort: Effort) -> bool:
+def _settled(plan: Incumbent, known: Mapping[Goal, float], effort: Effort) -> bool:
     """Whether the first plan is known to be best within the tolerance, the moves to it included."""
-    if "scale" in plan.values or plan.values.get("moves"):
+    if SCALE in plan.values or plan.values.get(MOVES):
         return False
-    return serves_in_full(plan) and plan.values["dollars"] <= known["dollars"] * (1 + effort.relative_gap)
+    return serves_in_full(plan) and plan.values[DOLLARS] <= known[DOLLARS] * (1 + effort.relative_gap)
 
 
-def _settled_levels(plan: Incumbent | None, known: Mapping[str, float], effort: Effort) -> dict[str, float]:
+def _settled_levels(plan: Incumbent | None, known: Mapping[Goal, float], effort: Effort) -> dict[Goal, float]:
     """Bounds that save a search: of the dollars in full service, and of the scale where the plan is within the tolerance."""
-    if "scale" in known and (plan is None or known["scale"] > plan.values["scale"] * (1 + effort.relative_gap)):
+    if SCALE in known and (plan is None or known[SCALE] > plan.values[SCALE] * (1 + effort.relative_gap)):
         return {}
-    return {name: known[name] for name in ("scale", "dollars") if name in known}
+    return {goal: known[goal] for goal in (SCALE, DOLLARS) if goal in known}
 
 
 def _steady(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:

@@ -14,6 +14,7 @@ rows of a search for the least dollars, the same cuts were measured to make the 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.bounds.lagrangian import Apart, ByModel, Prices
 from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of, serves_in_full
 from servingplan.solve.problem.constraints import Cut, build
@@ -51,8 +52,8 @@ class Closed:
     """What was reached."""
 
     plan: Incumbent | None
-    bounds: dict[str, float]
-    """By level: `scale`, or `dollars` for full service."""
+    bounds: dict[Goal, float]
+    """Of the scale, or of the dollars for full service."""
     shapes: set[int] = field(default_factory=set)
     """Shapes that some model chose: where a search over all models should look."""
     cuts: tuple[Cut, ...] = ()
@@ -64,15 +65,15 @@ def closed(
     effort: Effort,
     *,
     prices: Prices,
-    bounds: Mapping[str, float],
+    bounds: Mapping[Goal, float],
     plan: Incumbent | None,
     search_among: SearchAmong,
 ) -> Closed:
     """The plan or a better one, with bounds at least as tight as those given; not for questions with `survive`."""
     work = _Closing(instance, prices, effort, Closed(plan, dict(bounds)), search_among)
-    if "dollars" in bounds:
+    if DOLLARS in bounds:
         work.price_full_service()
-    elif "scale" in bounds:
+    elif SCALE in bounds:
         work.try_scales()
         work.search_chosen()
         work.prove()
@@ -97,7 +98,7 @@ class _Closing:
     def price_full_service(self) -> None:
         apart = self._by_model.serve(1.0, self._effort.share(APART_SHARE))
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
-        self.result.bounds["dollars"] = max(self.result.bounds["dollars"], dollars)
+        self.result.bounds[DOLLARS] = max(self.result.bounds[DOLLARS], dollars)
         if self._effort.stopwatch.expired() and not all(part.copies for part in apart.parts):
             return  # what some models chose is no plan yet, and completing it takes time
         copies = apart.copies(len(self._instance.shapes))
@@ -111,7 +112,7 @@ class _Closing:
         """Seek the largest scale that price does not exclude, until a little more than the plan has is out of reach."""
         open_scale, crossing, beyond = 0.0, 0.0, 0
         for _ in range(TRIALS):
-            low, high = max(self._reached(), open_scale), self.result.bounds["scale"]
+            low, high = max(self._reached(), open_scale), self.result.bounds[SCALE]
             wanted = self._reached() * (1 + self._effort.relative_gap)
             beyond += open_scale > wanted
             if self._done() or beyond > TRIALS_BEYOND or high <= low * (1 + self._effort.relative_gap):
@@ -119,7 +120,7 @@ class _Closing:
             scale = _next_scale(low, high, wanted=wanted, crossing=crossing)
             apart = self._by_model.serve(scale, self._effort, enough=self._supply)
             if apart.least > self._supply:
-                self.result.bounds["scale"] = scale
+                self.result.bounds[SCALE] = scale
                 continue
             open_scale = scale
             crossing = scale * self._supply / apart.least if apart.least else 0.0
@@ -142,11 +143,11 @@ class _Closing:
         for _ in range(PROOFS):
             if self._done():
                 return
-            least, high = self._reached() * (1 + self._effort.relative_gap), self.result.bounds["scale"]
+            least, high = self._reached() * (1 + self._effort.relative_gap), self.result.bounds[SCALE]
             scale = least if least > undecided else (undecided + high) / 2
             apart = self._by_model.serve(scale, self._effort, enough=self._supply)
             if apart.least > self._supply:
-                self.result.bounds["scale"] = scale
+                self.result.bounds[SCALE] = scale
             elif not self._decided(scale, apart):
                 undecided = scale
 
@@ -171,24 +172,22 @@ class _Closing:
         limits = replace(limits, bound_first=True, trial_branchings=FEW_BRANCHINGS)
         outcome = plan.program.optimise(list(zip(plan.nodes, prices, strict=True)), "min", limits)
         if outcome.infeasible:
-            self.result.bounds["scale"] = min(self.result.bounds["scale"], scale)
+            self.result.bounds[SCALE] = min(self.result.bounds[SCALE], scale)
             return True
         if outcome.values:
             self._take([round(outcome.values[column]) for column in plan.copies])
         return self._reached() >= scale * (1 - 1e-6)
 
     def _reached(self) -> float:
-        return self.result.plan.values["scale"] if self.result.plan else 0.0
+        return self.result.plan.values[SCALE] if self.result.plan else 0.0
 
     def _done(self) -> bool:
         if self._effort.stopwatch.expired():
             return True
         plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + 1e-9)
-        if "scale" in bounds:
-            return bounds["scale"] <= self._reached() * (1 + tolerance)
-        return (
-            plan is not None and serves_in_full(plan) and plan.values["dollars"] * (1 - tolerance) <= bounds["dollars"]
-        )
+        if SCALE in bounds:
+            return bounds[SCALE] <= self._reached() * (1 + tolerance)
+        return plan is not None and serves_in_full(plan) and plan.values[DOLLARS] * (1 - tolerance) <= bounds[DOLLARS]
 
     def _take(self, copies: Sequence[int]) -> None:
         """Remember the shapes that were chosen, and the plan of as many copies as fit."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from servingplan.model.goal import Goal
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.incumbent import Incumbent, incumbent_of
@@ -66,7 +67,7 @@ def searched_among(
     kernel: Sequence[int],
     plan: Incumbent | None,
     effort: Effort,
-    settled: Mapping[str, float] | None = None,
+    settled: Mapping[Goal, float] | None = None,
 ) -> Incumbent | None:
     """The best plan that the exact program over these shapes finds."""
     small = restricted_to(instance, kernel)
