@@ -30,6 +30,10 @@ def false_or_unknown(status):
     return {item.type: item.reason for item in status.conditions if item.status != "True"}
 
 
+def conditions_of(published):
+    return {item["type"]: item for item in published["conditions"]}
+
+
 def at_first(spec, **more):
     return operator(spec, **more).cluster.observe()
 
@@ -235,3 +239,65 @@ def test_ready_tells_the_cause_and_the_event_says_it_once(name):
     assert (ready.status, ready.reason) == ("False", reason)
     told = [item.reason for item in events(world, decision, Outcome(), status)]
     assert told.count(reason) == 1
+
+
+def test_while_nothing_is_ready_the_status_says_503_first_and_promises_nothing():
+    driver = operator(plan())
+    driver.act()
+    status = driver.cluster.status
+    found = conditions_of(status)
+    assert (status["served"], status["plannedServed"]) == ("0%", "100%")
+    assert status["unanswered"] == "llama-3.1-8b/chat"
+    assert found["Ready"]["message"].startswith("no ready replica for llama-3.1-8b/chat: the gateway answers 503")
+    assert (found["SLOAttainable"]["status"], found["SLOAttainable"]["reason"]) == ("False", "Transitional")
+    assert "0 of 10 requests/s" in found["SLOAttainable"]["message"]
+    assert [item["servedRequestsPerSecond"] for item in status["classes"]] == ["0"]
+
+
+def test_at_rest_the_status_says_what_is_served_and_that_nothing_idles():
+    driver = operator(plan())
+    driver.settle()
+    status = driver.cluster.status
+    assert (status["served"], status["plannedServed"], status["unanswered"]) == ("100%", "100%", "none")
+    assert status["idleGPUs"] == "none"
+    assert [item["servedRequestsPerSecond"] for item in status["classes"]] == ["10"]
+
+
+def test_a_lost_replica_is_served_less_until_another_is_there():
+    driver = operator(plan(model(rate="20")))
+    assert driver.settle().nodes == {"l40s": 2}
+    driver.cluster.lose_node("l40s-1")
+    driver.act()
+    status = driver.cluster.status
+    assert (status["served"], status["plannedServed"]) == ("52.0%", "100%")
+    assert "10.41 of 20 requests/s" in conditions_of(status)["SLOAttainable"]["message"]
+
+
+def test_the_spend_is_that_of_now_and_paid_nodes_that_serve_nothing_are_told():
+    driver = operator(plan(model(rate="20")))
+    driver.act()
+    assert driver.cluster.status["cost"] == {"perHour": "4.00", "spendPerHour": "4.00", "budgetPerHour": "20.00"}
+    assert (driver.cluster.status["served"], driver.cluster.status["idleGPUs"]) == ("0%", "2xL40S")
+    assert [item["idleGPUs"] for item in driver.cluster.status["nodePools"]] == [2]
+    driver.settle()
+    assert (driver.cluster.status["served"], driver.cluster.status["idleGPUs"]) == ("100%", "none")
+    driver.cluster.edit(plan(model(rate="1")))
+    driver.act()
+    assert driver.cluster.status["cost"] == {"perHour": "2.00", "spendPerHour": "4.00", "budgetPerHour": "20.00"}
+
+
+def test_fixed_nodes_are_paid_while_they_hold_our_replicas_and_foreign_pods_use_theirs():
+    driver = operator(plan(model(rate="1"), pools=[fixed(gpus=4)]), nodes=2)
+    driver.cluster.add_foreign_pod("l40s-0", 1)
+    driver.cluster.add_foreign_pod("l40s-1", 1)
+    fleet = driver.settle()
+    used = sum(item.replicas * item.gpus for item in fleet.replica_sets)
+    assert driver.cluster.status["idleGPUs"] == f"{3 - used}xL40S"
+
+
+def test_a_multiple_of_the_mix_is_of_what_is_ready():
+    driver = operator(plan(objective="MaximizeService", budget="4"))
+    driver.act()
+    assert driver.cluster.status["served"] == "0x"
+    driver.settle()
+    assert driver.cluster.status["served"] == driver.cluster.status["plannedServed"]

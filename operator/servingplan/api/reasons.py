@@ -28,7 +28,7 @@ CONDITIONS: dict[str, str] = {
     "WorkloadsReady": "Every replica of the plan is ready.",
     "RoutingPublished": "The published weights are those of the plan, and the gateways that can tell have taken them.",
     "Degraded": "A class goes to replicas that may answer later than its limits. It is there only while that is so.",
-    "SLOAttainable": "The plan serves all of the demand within its limits. Ready does not depend on it.",
+    "SLOAttainable": "Ready replicas carry all of the demand within its limits now. Ready does not depend on it.",
     "Approved": "No plan waits for a person. Ready does not depend on it.",
     "Ready": "The plan is applied and serves. Where it is False, its reason is that of the condition that is the cause.",
 }
@@ -96,7 +96,7 @@ REASONS: dict[str, Reason] = {
     "PoolMissing": Reason("A pool's object is not there.", "Create it, or correct resize.name."),
     "PoolReleased": Reason("A pool is not sized by this plan any more."),
     "PoolResized": Reason("A pool was asked for another number of nodes."),
-    "Predicted": Reason("By the profiles every class meets its limits; nothing was measured."),
+    "Predicted": Reason("By the profiles ready replicas carry every class within its limits; nothing was measured."),
     "PreviewOnly": Reason("Plans are shown and never applied.", "Change spec.mode to have them applied."),
     "PriceDisagreement": Reason("Two plans give one pool two prices.", "Make them equal."),
     "PriceUnknown": Reason(

@@ -41,7 +41,7 @@ class Cost(StatusPart):
     """Money."""
 
     per_hour: str
-    """What the plan costs, $/h."""
+    """What the plan will cost once it stands, $/h."""
     spend_per_hour: str
     """What the nodes that are there or asked for cost now, $/h."""
     budget_per_hour: str
@@ -61,6 +61,8 @@ class PoolStatus(StatusPart):
     """Nodes that are asked for now."""
     ready: int
     """Nodes that are usable now."""
+    idle_gpus: Annotated[int, Field(alias="idleGPUs")] = 0
+    """GPUs of nodes that are paid for, booting ones included, on which no replica is ready."""
     dollars_per_node_hour: str
     """Price that is used."""
 
@@ -105,6 +107,8 @@ class ClassStatus(StatusPart):
     """Rate that was asked for."""
     planned_requests_per_second: str
     """Rate that the plan serves."""
+    served_requests_per_second: str = "0"
+    """Rate that ready replicas carry now. 0: the gateway answers 503."""
 
 
 class RoutingStatus(StatusPart):
@@ -196,8 +200,15 @@ class PlanStatus(StatusPart):
     """Number of models, and how many of them are served now."""
     gpus: str | None = None
     """GPUs of the plan, such as 8xH100-SXM-80GB,4xL40S."""
+    unanswered: str | None = None
+    """Classes for which no replica is ready, such as llama-3.1-8b/chat: the gateway answers 503. none: every class is
+    answered."""
     served: str | None = None
-    """Share of the asked rate that the plan serves; under MaximizeService the multiple of the mix."""
+    """Share of the asked rate that ready replicas carry now; under MaximizeService the multiple of the mix."""
+    planned_served: str | None = None
+    """The same of the plan, once it stands."""
+    idle_gpus: Annotated[str | None, Field(alias="idleGPUs")] = None
+    """GPUs of nodes that are paid for on which no replica is ready, such as 8xL40S. none: all serve."""
     cost: Cost | None = None
     """Money."""
     node_pools: Annotated[

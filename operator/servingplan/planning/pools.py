@@ -145,6 +145,17 @@ class Pool:
         """Nodes that hold our pods."""
         return sum(1 for node in self.nodes if node.our_pods)
 
+    @property
+    def idle_gpus(self) -> int:
+        """GPUs of nodes that are paid for, booting ones included, that neither a ready replica nor a foreign pod holds.
+        Fixed nodes count as paid while they hold our pods."""
+        if self.spec.resize is not None and self.problem is not None:
+            return 0
+        paid = self.nodes if self.rented else tuple(node for node in self.nodes if node.our_pods)
+        coming = max(0, max(self.wanted, self.existing) - len(self.nodes)) if self.rented else 0
+        serving = sum(pod.gpus for node in paid for pod in node.our_pods if pod.reachable)
+        return max(0, sum(node.free_gpus for node in paid) - serving) + coming * self.gpus_per_node
+
     def spend_at(self, nodes: int) -> float:
         """$/h when ``nodes`` are asked for (rented pools) or hold our pods (fixed nodes). ``nan`` without a price."""
         price = math.nan if self.dollars_per_node_hour is None else self.dollars_per_node_hour

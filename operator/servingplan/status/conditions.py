@@ -10,8 +10,10 @@ from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning.pools import Pool
+from servingplan.render.carried import Carried
 from servingplan.status import capacity, planned, routing
 from servingplan.status.row import Row
+from servingplan.status.summary import unanswered
 
 COUNT_IN_READY = (
     "SpecValid",
@@ -36,9 +38,15 @@ LONGEST_MESSAGE = 1000
 
 
 def conditions(
-    world: Observation, spec: PlanSpec | None, pools: tuple[Pool, ...], decision: Decision, outcome: Outcome
+    world: Observation,
+    spec: PlanSpec | None,
+    pools: tuple[Pool, ...],
+    decision: Decision,
+    outcome: Outcome,
+    now: tuple[Carried, ...],
 ) -> tuple[Condition, ...]:
-    """All of them; Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause."""
+    """All of them; Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause. ``now``: what ready
+    replicas carry."""
     rows = [
         planned.spec_valid(decision),
         planned.inventory_available(decision),
@@ -50,18 +58,20 @@ def conditions(
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(world, decision, outcome, spec),
         *routing.degraded(world, outcome, spec),
-        planned.slo_attainable(decision),
+        planned.slo_attainable(decision, now),
         planned.approved(decision, spec),
     ]
-    return _dated(world, [*rows, _ready(rows)])
+    return _dated(world, [*rows, _ready(rows, unanswered(now))])
 
 
-def _ready(rows: Iterable[Row]) -> Row:
+def _ready(rows: Iterable[Row], silent: list[str]) -> Row:
+    """That requests are answered with 503 comes before why."""
     failing = [row for row in rows if row.type in COUNT_IN_READY and row.status != "True"]
     if not failing:
         return Row("Ready", "True", "Ready", "the plan is applied and serves")
     cause = min(failing, key=_rank)
-    return Row("Ready", "False", cause.reason, f"{cause.type}: {cause.message}")
+    first = f"no ready replica for {', '.join(silent)}: the gateway answers 503; " if silent else ""
+    return Row("Ready", "False", cause.reason, f"{first}{cause.type}: {cause.message}")
 
 
 def _rank(row: Row) -> tuple[int, int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
+from servingplan.render.admission import WHOLE
+from servingplan.render.carried import Carried
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
@@ -91,19 +93,34 @@ def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
     return Row(kind, "True", "WithinBudget", f"spend is {spend:.2f} $/h of {budget:.2f} $/h")
 
 
-def slo_attainable(decision: Decision) -> Row:
-    """Whether the plan serves all of the demand within its limits."""
-    shown = decision.fleet or decision.waiting
-    if shown is None:
-        return Row("SLOAttainable", "Unknown", "NotPlanned", "no plan yet")
-    short = [
-        f"{item.model}/{item.name} {item.planned_requests_per_second:g} of {item.requests_per_second:g} requests/s"
-        for item in shown.classes
-        if shown.scale is None and item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
+def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
+    """Whether ready replicas carry all of the demand within its limits now."""
+    kind = "SLOAttainable"
+    fleet = decision.fleet
+    if fleet is None:
+        return Row(kind, "Unknown", "NotPlanned", "no plan is in force")
+    below = [
+        f"{item.model}/{item.name} {item.planned_requests_per_second:.4g} of {item.requests_per_second:.4g} requests/s"
+        for item in fleet.classes
+        if fleet.scale is None and item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
     ]
+    # Under a plan for a multiple of the mix, that multiple is what is promised.
+    short = [
+        f"{item.model}/{item.name} {item.requests_per_second:.4g} of {promised:.4g} requests/s"
+        + ("" if item.in_time or not item.answered else ", late")
+        for item in now
+        for promised in [item.asked_requests_per_second if fleet.scale is None else item.planned_requests_per_second]
+        if promised > 0 and not (item.in_time and item.requests_per_second >= promised * WHOLE)
+    ]
+    told = f"ready replicas carry now: {', '.join(short)}"
+    if below:
+        text = f"the plan admits: {', '.join(below)}; the gateway sheds the rest"
+        return Row(kind, "False", "BelowTarget", f"{text}; {told}" if short else text)
     if short:
-        return Row("SLOAttainable", "False", "BelowTarget", f"admitted: {', '.join(short)}; the gateway sheds the rest")
-    return Row("SLOAttainable", "True", "Predicted", "by the profiles, every class meets its limits; not measured")
+        return Row(kind, "False", "Transitional", f"{told}; the plan, once it stands, carries all")
+    return Row(
+        kind, "True", "Predicted", "by the profiles, ready replicas carry every class within its limits; not measured"
+    )
 
 
 def approved(decision: Decision, spec: PlanSpec | None) -> Row:
