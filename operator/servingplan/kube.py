@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -23,6 +23,7 @@ from servingplan.errors import ApiError, NotFound, api_error
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
 """A watch is begun anew this often, so that one that went silent is not relied on for long."""
@@ -120,6 +121,12 @@ class Api(Protocol):
         subresource: str | None = None,
     ) -> Json:
         """JSON merge patch."""
+        ...
+
+    def json_patch(
+        self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
+    ) -> Json:
+        """JSON patch (RFC 6902): all operations or, where a ``test`` fails, none. Raises ``Invalid`` then."""
         ...
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
@@ -248,6 +255,12 @@ class Kube:
         path = resource.path(namespace=namespace, name=name, subresource=subresource)
         return self._request("PATCH", path, query={"fieldManager": manager}, body=patch, content_type=MERGE)
 
+    def json_patch(
+        self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
+    ) -> Json:
+        path = resource.path(namespace=namespace, name=name)
+        return self._request("PATCH", path, query={"fieldManager": manager}, body=operations, content_type=JSON_PATCH)
+
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
@@ -337,7 +350,7 @@ class Kube:
         path: str,
         *,
         query: dict[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | Sequence[Json] | None = None,
         content_type: str = "application/json",
     ) -> Json:
         headers = self._headers()

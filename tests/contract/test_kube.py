@@ -68,6 +68,22 @@ def test_a_stale_version_is_a_conflict(kube):
         kube.merge(CONFIG_MAPS, "versioned", stale, manager="x", namespace="default")
 
 
+def test_a_json_patch_whose_test_fails_changes_nothing(kube):
+    kube.apply(CONFIG_MAPS, config_map("tested", a="1"), manager="servingplan", force=True)
+
+    def patch(seen):
+        operations = [
+            {"op": "test", "path": "/data/a", "value": seen},
+            {"op": "add", "path": "/data/b", "value": "2"},
+        ]
+        return kube.json_patch(CONFIG_MAPS, "tested", operations, manager="x", namespace="default")
+
+    with pytest.raises(Invalid):
+        patch("other")
+    assert kube.get(CONFIG_MAPS, "tested", namespace="default")["data"] == {"a": "1"}
+    assert patch("1")["data"] == {"a": "1", "b": "2"}
+
+
 def test_another_uid_is_refused(kube):
     kube.apply(CONFIG_MAPS, config_map("identity"), manager="servingplan", force=True)
     with pytest.raises(Conflict):

@@ -50,6 +50,7 @@ from servingplan.render import names
 NAMESPACE = "llm"
 PLAN = "chat"
 TICK_SECONDS = 10
+QUEUE_GATE = "kueue.x-k8s.io/admission"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
@@ -80,6 +81,7 @@ class SimulatedPod:
     deployment: str | None = None
     selector: dict[str, str] = field(default_factory=dict)
     gated: bool = False
+    other_gates: tuple[str, ...] = ()
     placed_on: str | None = None
     placed_since: datetime | None = None
     must_be_on: str | None = None
@@ -145,6 +147,7 @@ class SimulatedCluster:
         self.spec: Json = copy.deepcopy(spec)
         self.generation = 1
         self.approved: str | None = None
+        self.queue: str | None = None
         self.deleting_since: str | None = None
         self.status: Json = {}
         self.nodes: dict[str, SimulatedNode] = {}
@@ -187,6 +190,12 @@ class SimulatedCluster:
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
         self.pools[name] = SimulatedPool(name, dict(labels), gpus, **more)
 
+    def admit(self, count: int) -> None:
+        """The queue lets so many of its pods go, the oldest first."""
+        held = sorted((pod for pod in self.pods.values() if pod.other_gates), key=lambda pod: pod.serial)
+        for pod in held[:count]:
+            pod.other_gates = ()
+
     def add_foreign_pod(self, node: str, gpus: int) -> str:
         pod = self._new_pod(f"foreign-{self._serial}", gpus)
         pod.node, pod.bound_at, pod.reports_ready = node, self.now, True
@@ -215,6 +224,7 @@ class SimulatedCluster:
                 generation=self.generation,
                 spec=self.spec,
                 approved_hash=self.approved,
+                queue=self.queue,
                 deleting_since=self.deleting_since,
                 status=self.status,
             ),
@@ -296,6 +306,7 @@ class SimulatedCluster:
             bound=pod.node is not None,
             deployment=pod.deployment,
             gated=pod.gated,
+            other_gates=pod.other_gates,
             ready=pod.deployment is not None
             and pod.reports_ready
             and not pod.terminating
@@ -383,6 +394,7 @@ class SimulatedCluster:
         match action:
             case PlacePod():
                 assert pod.gated, f"{pod.name} is placed twice: affinity of a pod without a gate cannot change"
+                assert not pod.other_gates, f"{pod.name} is placed while {pod.other_gates} hold it"
                 pod.gated, pod.placed_on, pod.placed_since = False, action.node, self.now
                 pod.must_be_on = action.node_affinity["nodeSelectorTerms"][0]["matchFields"][-1]["values"][0]
             case DrainPod():
@@ -475,6 +487,8 @@ class SimulatedCluster:
             pod = self._new_pod(f"{name}-{self._serial:04d}", int(limits[names.GPU_RESOURCE]))
             pod.deployment, pod.selector = name, template["nodeSelector"]
             pod.gated = bool(template["schedulingGates"])
+            queue = spec["template"]["metadata"]["labels"].get(names.QUEUE_LABEL)
+            pod.other_gates = (QUEUE_GATE,) if queue else ()
         on_node = {pod.node: sum(other.node == pod.node for other in active) for pod in active}
         active.sort(
             key=lambda pod: (
@@ -492,7 +506,7 @@ class SimulatedCluster:
 
     def _schedule(self) -> None:
         for pod in sorted(self.pods.values(), key=lambda pod: pod.serial):
-            if pod.node is not None or pod.gated or pod.terminating:
+            if pod.node is not None or pod.gated or pod.other_gates or pod.terminating:
                 continue
             fitting = [
                 node

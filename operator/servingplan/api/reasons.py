@@ -56,6 +56,10 @@ REASONS: dict[str, Reason] = {
         "Somebody else changed the size of a pool after the plan had.",
         "Stop that manager, then remove the annotation servingplan.dev/claimed-by.",
     ),
+    "GatedByOther": Reason(
+        "Pods wait behind a scheduling gate that is not ours.",
+        "Let whoever set it admit them: the quota of Kueue's queue.",
+    ),
     "HTTPRoutesUnavailable": Reason(
         "HTTPRoutes cannot be read or written.", "Install the Gateway API, or leave them out."
     ),

@@ -189,7 +189,7 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
             found[key] = shape.running.deployment
             continue
         try:
-            template = _template(shape)
+            template = _template(plan, shape)
         except InputError as error:
             errors[str(error)] = error
             continue
@@ -203,7 +203,7 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
     return found, tuple(errors[text] for text in sorted(errors))
 
 
-def _template(shape: ShapeFacts) -> dict[str, Any]:
+def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
     return replica_template(
         model=shape.model,
         variant=shape.variant,
@@ -211,4 +211,5 @@ def _template(shape: ShapeFacts) -> dict[str, Any]:
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
         settings=shape.written_settings,
+        queue=plan.queue,
     )

@@ -28,6 +28,8 @@ class PlanObject(Fact):
     """As written; it may be wrong in any way."""
     approved_hash: str | None = None
     """The annotation ``servingplan.dev/approve``."""
+    queue: str | None = None
+    """The label ``kueue.x-k8s.io/queue-name``."""
     deleting_since: str | None = None
     """RFC 3339; when its deletion was asked for."""
     status: dict[str, Any] = {}
@@ -75,6 +77,8 @@ class Pod(Fact):
     """Our Deployment that it belongs to; absent for foreign pods."""
     gated: bool = False
     """Waits for our placement."""
+    other_gates: tuple[str, ...] = ()
+    """Scheduling gates beside ours: whoever set them has not let the pod go yet."""
     ready: bool = False
     """Passes its readiness probe, and is not being deleted."""
     listed: bool = False

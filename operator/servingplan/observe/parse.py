@@ -141,7 +141,8 @@ def seen_pod(item: Json) -> SeenPod | None:
     }
     if deployment is None:
         return SeenPod(None, None, Pod(**common, node=bound_to), holds_gpus)
-    gated = any(gate.get("name") == names.PLACEMENT_GATE for gate in spec.get("schedulingGates") or ())
+    gates = [str(gate.get("name")) for gate in spec.get("schedulingGates") or ()]
+    gated = names.PLACEMENT_GATE in gates
     placed_on = annotations.get(names.PLACED_ON_ANNOTATION) if not gated else None
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
@@ -151,6 +152,7 @@ def seen_pod(item: Json) -> SeenPod | None:
         node=bound_to or placed_on,
         deployment=deployment,
         gated=gated,
+        other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
         ready=not terminating and _condition(status, "Ready") == "True",
         serving=labels.get(names.SERVING_LABEL) == "true",
         draining_since=annotations.get(names.DRAINING_SINCE_ANNOTATION),
@@ -252,6 +254,7 @@ def plan_of(item: Json) -> PlanObject:
         generation=metadata.get("generation", 0),
         spec=item.get("spec"),
         deleting_since=metadata.get("deletionTimestamp"),
+        queue=(metadata.get("labels") or {}).get(names.QUEUE_LABEL),
         approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
         status=item.get("status") or {},
     )

@@ -38,11 +38,12 @@ def replica_template(
     tensor_parallel: int,
     pipeline_parallel: int,
     settings: EngineSettings | None,
+    queue: str | None = None,
 ) -> Json:
     """Pod template of one replica, without the labels that depend on the Deployment's name.
 
     ``settings`` are written as flags, but for those that ``extraArgs`` say. None: a replica of a record from before
-    settings were written, rendered as it was then, to the byte.
+    settings were written, rendered as it was then, to the byte. ``queue``: Kueue's, for the pods to wait in.
 
     Raises ``InputError`` where ``extraArgs`` cannot be read, or ``podTemplate`` takes over what the plan decides.
     """
@@ -109,7 +110,8 @@ def replica_template(
         ]
     if volumes:
         pod["volumes"] = volumes
-    template = merge({"metadata": {}, "spec": pod}, engine.pod_template)
+    metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
+    template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus)
     _check_weights(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)

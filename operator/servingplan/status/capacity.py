@@ -72,6 +72,13 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
     if refused := sorted({failure for failure in failures if failure}):
         advice = "no nodes are asked for them; change what refuses them (quota, pod security), or engine.podTemplate"
         return Row(kind, "False", "ReplicaFailure", f"{text}; pods are not created: {'; '.join(refused)}; {advice}")
+    held = [pod for pod in world.pods if pod.deployment in planned and pod.gated and pod.other_gates]
+    if held:
+        gates = ", ".join(sorted({gate for pod in held for gate in pod.other_gates}))
+        advice = "no nodes are asked for them; whoever set the gate (Kueue: the queue's quota) lets them go"
+        return Row(
+            kind, "False", "GatedByOther", f"{text}; {len(held)} pods wait for the scheduling gate {gates}: {advice}"
+        )
     troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
     if not troubles:
         return Row(kind, "False", "RollingOut", text)

@@ -250,7 +250,9 @@ def _make_room(
 ) -> list[tuple[Pod, str]]:
     """The fewest replicas whose leaving lets the plan go on: those on one node."""
     unused = {node.name: node.unused_gpus for pool in pools for node in pool.nodes}
-    blocked = [seat for seating in seatings.values() for seat in seating.seats if not seat.free_now]
+    blocked = [
+        seat for seating in seatings.values() for seat in seating.seats if not (seat.free_now or seat.pod.other_gates)
+    ]
     for seat in sorted(blocked, key=lambda seat: (-_priority(seat.pod, facts), seat.node, seat.pod.name)):
         chosen: list[tuple[Pod, str]] = []
         free = unused[seat.node]

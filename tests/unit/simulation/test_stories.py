@@ -656,3 +656,28 @@ def test_a_class_whose_replicas_are_all_away_spills_and_the_status_says_so():
     assert driver.conditions()["Degraded"] == "Spilled"
     driver.settle()
     assert "Degraded" not in driver.conditions()
+
+
+def test_a_queue_holds_pods_and_no_node_is_rented_before_it_lets_them_go():
+    driver = operator(plan())
+    driver.cluster.queue = "team-a"
+    driver.act()
+    driver.tick(20)
+    assert driver.spend == 0
+    assert driver.conditions()["WorkloadsReady"] == "GatedByOther"
+    driver.cluster.admit(1)
+    driver.tick(20)
+    assert (driver.spend, driver.serving_rate(LLAMA)) == (2, pytest.approx(5))
+    driver.cluster.admit(1)
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_replicas_that_serve_do_not_make_way_for_pods_that_a_queue_holds():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.queue = "team-a"
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed()]))
+    driver.tick(200)
+    assert driver.conditions()["WorkloadsReady"] == "GatedByOther"
