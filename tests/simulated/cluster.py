@@ -92,6 +92,8 @@ class SimulatedPod:
     deletion_cost: int = 0
     draining_since: str | None = None
     unrouted_since: str | None = None
+    requests_inside: int | None = None
+    """What its engine tells when it is asked."""
     listings: list[tuple[datetime, bool]] = field(default_factory=list)
     """Since when it has belonged into its Service's EndpointSlices, or not."""
     gone_at: datetime | None = None
@@ -317,6 +319,7 @@ class SimulatedCluster:
             serving=pod.serving,
             draining_since=pod.draining_since,
             unrouted_since=pod.unrouted_since,
+            requests_inside=pod.requests_inside if pod.draining_since is not None else None,
             placed_since=None if pod.placed_since is None else _text(pod.placed_since),
             trouble="Unschedulable: no node has the GPUs" if pod.unschedulable else None,
         )

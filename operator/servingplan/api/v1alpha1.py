@@ -549,6 +549,9 @@ class Change(Wire):
     """A plan is kept at least this long, losses and edits apart. Default 10m."""
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     """From the end of traffic to a replica until it is removed. Default 30."""
+    drain_deadline_seconds: Annotated[int, Field(ge=0, le=7200)] = 300
+    """A replica whose engine tells that it still has requests is kept beyond drainSeconds until it has none, at most so
+    long from the end of its traffic. Default 300."""
     resolve_every: Duration = "5m"
     """Measured rates are taken anew, and the plan solved anew, at most this often; a sudden change does not wait.
     Default 5m."""

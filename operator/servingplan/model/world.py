@@ -88,6 +88,10 @@ class Pod(Fact):
     """Belongs to its Service's endpoints; false while it drains."""
     draining_since: str | None = None
     """RFC 3339; when its traffic was taken away."""
+    address: str | None = None
+    """IP address, of pods that drain."""
+    requests_inside: int | None = None
+    """Requests that its engine has, running and waiting; asked only of pods that drain, None where it did not tell."""
     unrouted_since: str | None = None
     """RFC 3339; when the gateways were seen to have taken weights without it."""
     placed_since: str | None = None

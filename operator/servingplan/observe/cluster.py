@@ -26,6 +26,7 @@ from servingplan.model.world import (
 )
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.engines import requests_inside
 from servingplan.observe.gateway import ask_gateway
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.planning.record import effective_spec, record_of
@@ -111,6 +112,7 @@ class Reader:
             if pool.resize is not None
         )
         nodes, pods = _near(seen, plan, label, spec)
+        pods = self._with_requests(pods)
         return Observation(
             now=now,
             plan=plan,
@@ -135,6 +137,14 @@ class Reader:
             catalogues=_catalogues(seen),
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
+
+    def _with_requests(self, pods: tuple[Pod, ...]) -> tuple[Pod, ...]:
+        """Those that drain, with the requests that their engines still have."""
+        draining = {pod.uid: pod.address for pod in pods if pod.ready and pod.address is not None}
+        if not draining:
+            return pods
+        found = requests_inside(draining, self._asking_threads)
+        return tuple(pod.model_copy(update={"requests_inside": found.get(pod.uid)}) for pod in pods)
 
     def is_outdated(self, plan: PlanObject) -> bool:
         """Whether the plan is known to be another one than this by now."""

@@ -147,6 +147,7 @@ def seen_pod(item: Json) -> SeenPod | None:
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
+    draining_since = annotations.get(names.DRAINING_SINCE_ANNOTATION)
     own = Pod(
         **common,
         node=bound_to or placed_on,
@@ -155,7 +156,8 @@ def seen_pod(item: Json) -> SeenPod | None:
         other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
         ready=not terminating and _condition(status, "Ready") == "True",
         serving=labels.get(names.SERVING_LABEL) == "true",
-        draining_since=annotations.get(names.DRAINING_SINCE_ANNOTATION),
+        draining_since=draining_since,
+        address=status.get("podIP") if draining_since is not None else None,
         unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),
         placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
         node_affinity=affinity if gated else None,

@@ -2,7 +2,8 @@
 
 A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
 planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs
-more than the budget, or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
+more than the budget, or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal;
+while its engine tells that it still has requests, removal waits for these until ``drainDeadlineSeconds``.
 
 Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
 said so for ``GATEWAY_PATIENCE_SECONDS``.
@@ -47,8 +48,8 @@ PATIENCE_SECONDS = 900.0
 
 GATEWAY_PATIENCE_SECONDS = 90.0
 """How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
-GATEWAY_POLL_SECONDS = 2.0
-"""How soon a gateway that has not taken the weights is asked again."""
+POLL_SECONDS = 2.0
+"""How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
 
 
 def seconds_since(then: str | None, now: str) -> float:
@@ -76,6 +77,7 @@ def departures(
     growth_held_back: bool,
     plan_age_seconds: float,
     drain_seconds: float,
+    deadline_seconds: float = 0.0,
     gateway_follows: bool | None = None,
     startup_seconds: Callable[[str], float],
 ) -> Departures:
@@ -93,9 +95,12 @@ def departures(
     victims: set[str] = set()
     waiting: list[Pod] = []
     for pod in surplus:
-        grace_left = _grace_left(pod, world.now, drain_seconds, gateway_follows)
+        busy = bool(pod.requests_inside)
+        least = max(drain_seconds, deadline_seconds) if busy else drain_seconds
+        grace_left = _grace_left(pod, world.now, least, gateway_follows)
         if pod.draining_since is not None and pod.ready and grace_left > 0:
-            deadlines.append(min(grace_left, GATEWAY_POLL_SECONDS) if gateway_follows is False else grace_left)
+            asked = busy or gateway_follows is False
+            deadlines.append(min(grace_left, POLL_SECONDS) if asked else grace_left)
         elif not pod.ready or pod.draining_since is not None:
             victims.add(pod.uid)
         else:

@@ -107,6 +107,7 @@ def next_step(
         growth_held_back=may_grow and (growth.held_back or held_back),
         plan_age_seconds=plan_age_seconds,
         drain_seconds=float(spec.change.drain_seconds),
+        deadline_seconds=float(spec.change.drain_deadline_seconds),
         gateway_follows=gateway_follows,
         startup_seconds=lambda model: startup.get(model, 1800.0),
     )

@@ -681,3 +681,30 @@ def test_replicas_that_serve_do_not_make_way_for_pods_that_a_queue_holds():
     driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed()]))
     driver.tick(200)
     assert driver.conditions()["WorkloadsReady"] == "GatedByOther"
+
+
+def test_a_replica_with_answers_under_way_is_removed_when_it_has_none_left():
+    driver = operator(plan())
+    settled(driver)
+    for pod in driver.cluster.our_pods():
+        pod.requests_inside = 4
+    driver.cluster.edit(plan(model(rate="5")))
+    driver.tick(12)
+    (leaving,) = [pod for pod in driver.cluster.our_pods() if pod.draining_since is not None]
+    assert not leaving.terminating
+    leaving.requests_inside = 0
+    settled(driver)
+    assert leaving.name not in driver.cluster.pods
+
+
+def test_a_replica_that_never_ends_its_answers_is_removed_at_the_deadline():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="5"), change={"drainDeadlineSeconds": 100}))
+    driver.act()
+    for pod in driver.cluster.our_pods():
+        pod.requests_inside = 4
+    driver.tick(9)
+    assert len(driver.cluster.our_pods()) == 2
+    settled(driver)
+    assert len(driver.cluster.our_pods()) == 1
