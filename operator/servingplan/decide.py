@@ -144,6 +144,8 @@ def decide(
         gateway_follows=gateway_follows(world, spec),
         missing=missing_replicas(world, fleet),
     )
+    for contest in step.contests:
+        turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
     route_findings(turn, in_force)
     objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
     for error in render_errors:

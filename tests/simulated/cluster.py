@@ -161,6 +161,8 @@ class SimulatedCluster:
         """Whether the API server does not take an object."""
         self.most_pods: int | None = None
         """A quota: no more of our pods are created."""
+        self.scalers: dict[str, tuple[str, str]] = {}
+        """By Deployment, who else set its number of replicas, and when."""
         self.other_plans: tuple[OtherPlan, ...] = ()
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
@@ -197,6 +199,12 @@ class SimulatedCluster:
         held = sorted((pod for pod in self.pods.values() if pod.other_gates), key=lambda pod: pod.serial)
         for pod in held[:count]:
             pod.other_gates = ()
+
+    def scale(self, name: str, replicas: int, manager: str) -> None:
+        """Somebody else sets the number of replicas of a Deployment."""
+        self._scale(name, replicas)
+        self.scalers[name] = (manager, self.time)
+        self.run_controllers()
 
     def add_foreign_pod(self, node: str, gpus: int) -> str:
         pod = self._new_pod(f"foreign-{self._serial}", gpus)
@@ -250,6 +258,7 @@ class SimulatedCluster:
                     ours=(kind, name) not in self.foreign_objects,
                     owner="somebody" if (kind, name) in self.foreign_objects else f"LLMServingPlan {PLAN}",
                     manifest={key: value for key, value in self._as_read(manifest).items() if key != "kind"},
+                    replicas_owner=self.scalers.get(name) if kind == "Deployment" else None,
                 )
                 for (kind, name), manifest in sorted(self.objects.items())
             ),
@@ -372,9 +381,11 @@ class SimulatedCluster:
             case ApplyObject():
                 return self._apply(action.manifest)
             case ScaleDeployment():
-                before = self.objects["Deployment", action.name]
-                spec_after = {**before["spec"], "replicas": action.replicas}
-                self.objects["Deployment", action.name] = {**before, "spec": spec_after}
+                self._scale(action.name, action.replicas)
+                self.scalers.pop(action.name, None)
+                if action.set_by is not None:
+                    annotations = self.objects["Deployment", action.name]["metadata"]["annotations"]
+                    annotations[names.REPLICAS_SET_BY_ANNOTATION] = action.set_by
                 return True
             case DeleteObject():
                 kind = action.object_kind
@@ -392,6 +403,12 @@ class SimulatedCluster:
                     return False
                 self._patch_pod(pod, action)
                 return True
+
+    def _scale(self, name: str, replicas: int) -> None:
+        before = self.objects["Deployment", name]
+        spec_after = {**before["spec"], "replicas": replicas}
+        metadata = {**before["metadata"], "annotations": dict(before["metadata"]["annotations"])}
+        self.objects["Deployment", name] = {**before, "metadata": metadata, "spec": spec_after}
 
     def _patch_pod(self, pod: SimulatedPod, action: AnyAction) -> None:
         match action:

@@ -121,6 +121,10 @@ REASONS: dict[str, Reason] = {
     "RefsNotResolved": Reason("A gateway does not find what an HTTPRoute refers to.", "Do what its message asks for."),
     "ReplicaDraining": Reason("A replica gets no more requests and will be removed."),
     "ReplicaFailure": Reason("The API server refuses pods.", "Change quota or pod security, or engine.podTemplate."),
+    "ReplicasSetByOther": Reason(
+        "Somebody else (an autoscaler, a person) set the number of replicas of a Deployment of the plan.",
+        "Take the Deployment from whatever sets it; the plan decides its number.",
+    ),
     "Retired": Reason("A deleted plan has given back all that it had."),
     "Retiring": Reason("The plan is being deleted.", "status.retirement says what is left, and until when."),
     "RollingOut": Reason("Replicas are on their way.", _WAIT),

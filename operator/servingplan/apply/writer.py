@@ -85,7 +85,7 @@ class Writer:
                 self._api.merge(
                     DEPLOYMENTS,
                     action.name,
-                    {"spec": {"replicas": action.replicas}},
+                    _scaled(action),
                     manager=names.FIELD_MANAGER,
                     namespace=plan.namespace,
                 )
@@ -188,6 +188,13 @@ _RESTORED: Json = {
         },
     }
 }
+
+
+def _scaled(action: ScaleDeployment) -> Json:
+    patch: Json = {"spec": {"replicas": action.replicas}}
+    if action.set_by is not None:
+        patch["metadata"] = {"annotations": {names.REPLICAS_SET_BY_ANNOTATION: action.set_by}}
+    return patch
 
 
 def _placed(pod: Json, action: PlacePod, now: str) -> list[Json]:

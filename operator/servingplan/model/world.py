@@ -120,6 +120,8 @@ class LiveObject(Fact):
     manifest: dict[str, Any]
     """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
     API server refuses ``status.replicaFailure``."""
+    replicas_owner: tuple[str, str] | None = None
+    """Of a Deployment: the field manager that set ``spec.replicas``, where it is not ours, and when (RFC 3339)."""
 
 
 class PoolObject(Fact):

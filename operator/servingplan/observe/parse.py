@@ -31,6 +31,7 @@ _KEPT_ANNOTATIONS = (
     names.PLAN_HASH_ANNOTATION,
     names.SPEC_HASH_ANNOTATION,
     names.COMING_SINCE_ANNOTATION,
+    names.REPLICAS_SET_BY_ANNOTATION,
 )
 
 
@@ -220,7 +221,15 @@ def seen_object(item: Json, kind: str) -> SeenObject:
     if kind == HTTP_ROUTE:
         manifest["metadata"]["generation"] = metadata.get("generation")
         manifest["status"] = item.get("status") or {}
-    live = LiveObject(kind=kind, name=metadata["name"], uid=metadata["uid"], ours=True, owner=owner, manifest=manifest)
+    live = LiveObject(
+        kind=kind,
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ours=True,
+        owner=owner,
+        manifest=manifest,
+        replicas_owner=replicas_owner(item) if kind == "Deployment" else None,
+    )
     labels = metadata.get("labels") or {}
     uid = controller.get("uid") if controller is not None else None
     return SeenObject(metadata.get("namespace", ""), labels.get(names.PLAN_LABEL), uid, live)
@@ -342,6 +351,20 @@ def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
         if _has(entry.get("fieldsV1") or {}, path)
     }
     return min(owners - {ours}, default=None)
+
+
+def replicas_owner(item: Json) -> tuple[str, str] | None:
+    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote; the last of
+    several."""
+    others = [
+        (str(entry.get("time", "")), str(entry.get("manager", "unknown")))
+        for entry in item["metadata"].get("managedFields") or ()
+        if entry.get("manager") != names.FIELD_MANAGER and _has(entry.get("fieldsV1") or {}, ("spec", "replicas"))
+    ]
+    if not others:
+        return None
+    time, manager = max(others)
+    return manager, time
 
 
 def at(item: Any, path: Iterable[str]) -> Any:

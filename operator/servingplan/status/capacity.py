@@ -51,6 +51,8 @@ def _changing(pool: Pool, fleet: Fleet) -> bool:
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
     """Whether every replica of the plan is ready."""
     kind = "WorkloadsReady"
+    if failed := failure(decision, kind):
+        return failed
     for item in outcome.refused:
         if not isinstance(item.action, ResizePool | ClaimPool) and not is_routing(item):
             return refusal(kind, item)

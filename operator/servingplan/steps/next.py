@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.actions import (
@@ -24,6 +24,7 @@ from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.drains import Departures, departures
 from servingplan.steps.growth import grow, planned_size, shrink, that_can_exist, total_spend, wished_size
+from servingplan.steps.owners import Contest, contest_of
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
 
@@ -43,6 +44,8 @@ class Step:
     unseated: int
     """Planned replicas without a seat yet."""
     wake_in_seconds: float | None
+    contests: tuple[Contest, ...] = ()
+    """Deployments of which somebody else sets the number of replicas."""
 
 
 def ready_replicas(world: Observation, leaving: frozenset[str] = frozenset()) -> dict[str, int]:
@@ -113,15 +116,16 @@ def next_step(
     )
     leaving = frozenset(pod.uid for pod, _ in leave.drain)
     ready = ready_replicas(world, leaving)
-    replicas, removals, deletions = _counts(world, fleet, seatings, leave, lost)
+    counts = _counts(world, fleet, seatings, leave, lost, patient=not spend > budget + CENT)
+    holds = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
     if spend > budget + CENT:
         sizes = {pool.name: max(planned_size(pool, fleet), pool.occupied) for pool in pools}
     return Step(
-        before_routing=(*claims, *growth.resize, *replicas, *placed),
+        before_routing=(*claims, *growth.resize, *counts.raised, *placed),
         after_routing=(
             *_drains(world, leave, ready),
-            *removals,
-            *deletions,
+            *counts.lowered,
+            *counts.deleted,
             *_releases(world, pools),
             *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
         ),
@@ -130,7 +134,10 @@ def next_step(
         unseated=sum(
             seating.unseated + sum(not seat.free_now for seat in seating.seats) for seating in seatings.values()
         ),
-        wake_in_seconds=leave.wake_in_seconds,
+        wake_in_seconds=min(
+            (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
+        ),
+        contests=counts.contests,
     )
 
 
@@ -260,14 +267,27 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
     return actions
 
 
+class Counts(NamedTuple):
+    """What becomes of the Deployments."""
+
+    raised: list[AnyAction]
+    lowered: list[AnyAction]
+    """With pods to remove by name."""
+    deleted: list[AnyAction]
+    """Objects that nothing uses any more."""
+    contests: tuple[Contest, ...]
+
+
 def _counts(
     world: Observation,
     fleet: Fleet,
     seatings: Mapping[str, Seating],
     leave: Departures,
     lost: frozenset[str],
-) -> tuple[list[AnyAction], list[AnyAction], list[AnyAction]]:
-    """Deployments to raise, to lower (with pods to remove by name), and objects that nothing uses any more."""
+    *,
+    patient: bool,
+) -> Counts:
+    """``patient``: numbers that somebody else has set are left for a while."""
     movers: dict[str, int] = {}
     for seating in seatings.values():
         for pod in seating.movers:
@@ -275,6 +295,7 @@ def _counts(
     raised: list[AnyAction] = []
     lowered: list[AnyAction] = []
     deleted: list[AnyAction] = []
+    contests: list[Contest] = []
     stuck = {pod.uid for pod in leave.stuck}
     for live in world.deployments():
         item = fleet.replica_set(live.name)
@@ -283,15 +304,22 @@ def _counts(
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
         pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
         lowered += [_delete(pod, "was on a node that is gone") for pod in world.pods_of(live.name) if pod.uid in lost]
-        if replicas < wish:
+        contest = contest_of(live, wish=wish, now=world.now)
+        contests += [] if contest is None else [contest]
+        set_by = None if contest is None or replicas == wish else f"{contest.manager} {contest.since}"
+        if contest is not None and contest.hold_seconds > 0 and patient:
+            pass
+        elif replicas < wish:
             why = f"{live.name} from {replicas} to {wish} replicas"
-            raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, why=why))
+            raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, set_by=set_by, why=why))
         elif replicas > wish or any(pod.uid in leave.victims for pod in pods):
             removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
             lowered += [_delete(pod, "is beyond the plan") for pod in removal.delete]
             if removal.replicas < replicas:
                 why = f"{live.name} from {replicas} to {removal.replicas} replicas"
-                lowered.append(ScaleDeployment(name=live.name, before=replicas, replicas=removal.replicas, why=why))
+                lowered.append(
+                    ScaleDeployment(name=live.name, before=replicas, replicas=removal.replicas, set_by=set_by, why=why)
+                )
         lowered += [_delete(pod, "was not ready within its start-up time") for pod in pods if pod.uid in stuck]
         if item is None and replicas == 0 and not any(pod.deployment == live.name for pod in world.pods):
             deleted.append(
@@ -304,7 +332,7 @@ def _counts(
         if service.name not in deployments:
             why = f"no Deployment is behind Service {service.name}"
             deleted.append(DeleteObject(object_kind="Service", name=service.name, uid=service.uid, why=why))
-    return raised, lowered, deleted
+    return Counts(raised, lowered, deleted, tuple(contests))
 
 
 def _delete(pod: Pod, reason: str) -> DeletePod:

@@ -1,4 +1,4 @@
-"""What the engine of a replica that drains says of the requests that it still has, and what becomes of one that says nothing."""
+"""What the engine of a replica that drains says of the requests that it has left, and what becomes of one that is silent."""
 
 import http.server
 import threading

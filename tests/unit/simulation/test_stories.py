@@ -708,3 +708,31 @@ def test_a_replica_that_never_ends_its_answers_is_removed_at_the_deadline():
     assert len(driver.cluster.our_pods()) == 2
     settled(driver)
     assert len(driver.cluster.our_pods()) == 1
+
+
+def test_an_autoscaler_on_a_deployment_is_told_by_name_and_not_fought_at_every_turn():
+    driver = operator(plan())
+    (replica_set,) = settled(driver).replica_sets
+    name = replica_set.deployment
+    for _ in range(3):
+        driver.cluster.scale(name, 1, "keda-operator")
+        driver.tick(5)
+        assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 1, "theirs is left for a minute"
+        driver.tick(2)
+        assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 2
+        told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WorkloadsReady")
+        assert (told["status"], told["reason"]) == ("False", "ReplicasSetByOther")
+        assert "keda-operator" in told["message"]
+    driver.tick(61)
+    settled(driver)
+    assert conditions_that_fail(driver) == {}
+
+
+def test_more_replicas_than_planned_that_somebody_set_rent_nothing():
+    driver = operator(plan())
+    (replica_set,) = settled(driver).replica_sets
+    driver.cluster.scale(replica_set.deployment, 5, "kube-controller-manager")
+    driver.tick(3)
+    assert driver.spend == 4
+    assert driver.conditions()["WorkloadsReady"] == "ReplicasSetByOther"
+    settled(driver)
