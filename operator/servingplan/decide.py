@@ -10,6 +10,7 @@ import logging
 import math
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.deciding.notice import notice_of, to_carry_out
 from servingplan.deciding.objects import missing_replicas, object_actions, record_actions, replica_facts
 from servingplan.deciding.obstacles import must_wait, pool_findings, taken_names
 from servingplan.deciding.publishing import (
@@ -28,7 +29,6 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
-from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
@@ -54,7 +54,9 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
-    fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    fleet, _ = to_carry_out(world, spec, pools, record, total_spend(pools))
+    if fleet is None:
+        return ()
     facts = replica_facts(world, fleet)
     return routing_actions(world, spec_in_force(record, spec, catalogue), fleet, facts, ready_replicas(world))
 
@@ -101,7 +103,10 @@ def decide(
     spend = total_spend(pools)
 
     # The plan that is to be in force, for the demand of the moment.
-    frozen = bool(errors or pool_errors) or must_wait(turn, pools)
+    notice = notice_of(world, spec, pools, record)
+    # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
+    noticed = notice is not None and notice.pending and spec.mode != "Approve"
+    frozen = bool(errors or pool_errors) or must_wait(turn, pools) or noticed
     demand = choose(spec, world, record.demand, admitted_rates(world, spec))
     if demand is not None:
         turn.findings.append(demand.finding)
@@ -112,7 +117,8 @@ def decide(
         record = with_left_pools(planned, record, world)
     in_use = _in_use(spec, demand)
     spend_dollars_per_hour = None if math.isnan(spend) else round(spend, 6)
-    if record.fleet is None:
+    fleet, may_spend = to_carry_out(world, spec, pools, record, spend)
+    if record.fleet is None or fleet is None:
         # What was measured is written down also where plans are only shown, or each turn would show another.
         keep = record.demand is not None or (record.waiting is not None and spec.mode == "Approve")
         first = record_actions(world, record) if keep else ()
@@ -126,8 +132,9 @@ def decide(
         )
 
     # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
-    # right again.
-    fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    # right again, unless it keeps nothing: then it is told first.
+    notice = notice_of(world, spec, pools, record)
+    frozen = frozen or (notice is not None and notice.pending)
     facts = replica_facts(world, fleet)
     in_force = spec_in_force(record, spec, catalogue)
     if lines := too_large(world, in_force, fleet, facts):
@@ -139,6 +146,7 @@ def decide(
         pools=pools,
         fleet=fleet,
         facts=facts,
+        budget_dollars_per_hour=may_spend,
         may_grow=not frozen,
         plan_age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
         gateway_follows=gateway_follows(world, spec),
@@ -150,7 +158,8 @@ def decide(
     objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
-    due = (step.wake_in_seconds, turn.plan_is_due_in, gateway_is_due_in(world, spec))
+    told = notice.seconds_left or None if notice is not None else None
+    due = (step.wake_in_seconds, turn.plan_is_due_in, gateway_is_due_in(world, spec), told)
     return Decision(
         fleet=record.fleet,
         waiting=record.waiting,
@@ -162,6 +171,7 @@ def decide(
         asked=turn.asked,
         demand=in_use,
         spend_dollars_per_hour=spend_dollars_per_hour,
+        notice=notice,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
         ready=dict(step.ready),

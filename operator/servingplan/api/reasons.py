@@ -42,6 +42,10 @@ REASONS: dict[str, Reason] = {
     "Auto": Reason("Plans are applied without asking."),
     "AwaitingApproval": Reason("A plan waits.", "Write its hash into the annotation servingplan.dev/approve."),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
+    "BudgetBelowOneNode": Reason(
+        "The budget keeps nothing of what runs: it is told a minute before it is carried out, with mode Approve until then.",
+        "Raise spec.budget.dollarsPerHour, or let it be.",
+    ),
     "BudgetTooSmall": Reason("The budget leaves some class without service.", "Raise spec.budget.dollarsPerHour."),
     "ClaimedByOther": Reason(
         "Another plan sizes the pool.",

@@ -174,6 +174,15 @@ class ExplanationStatus(StatusPart):
     """How many questions about worth and alternatives were left out, for want of time."""
 
 
+class NoticeStatus(StatusPart):
+    """A budget that takes everything down, told before it is carried out."""
+
+    since: str
+    """When it was told."""
+    until: str | None = None
+    """When it is carried out. Absent: it waits for approval."""
+
+
 class RetirementStatus(StatusPart):
     """The end of a plan that is being deleted."""
 
@@ -232,6 +241,8 @@ class PlanStatus(StatusPart):
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
     """Why the plan is as it is."""
+    notice: NoticeStatus | None = None
+    """That the budget is below the price of any node that serves, while that is so."""
     retirement: RetirementStatus | None = None
     """The end of the plan, while it is being deleted."""
     conditions: Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import ValidationError
 
 from servingplan.api.status_v1alpha1 import (
@@ -9,6 +11,7 @@ from servingplan.api.status_v1alpha1 import (
     Cost,
     DeploymentStatus,
     ExplanationStatus,
+    NoticeStatus,
     PlanStatus,
     PoolStatus,
     RoutingStatus,
@@ -84,6 +87,9 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        notice=None
+        if decision.notice is None
+        else NoticeStatus(since=decision.notice.since, until=decision.notice.until),
         explanation=explanation or _explained_before(world, decision),
         conditions=conditions(world, spec, pools, decision, outcome, now),
     )
@@ -93,9 +99,12 @@ def carried_now(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], dec
     """What ready replicas carry of each class of the plan in force; empty where none is."""
     if decision.fleet is None:
         return ()
-    fleet = within_budget(decision.fleet, pools, float(spec.budget.dollars_per_hour))
+    record = read_record(world)
+    held = decision.notice is not None and decision.notice.pending
+    budget = math.inf if held else float(spec.budget.dollars_per_hour)
+    fleet = within_budget(decision.fleet, pools, budget)
     return carried(
-        spec=spec_in_force(read_record(world), spec, known_of(world).catalogue),
+        spec=spec_in_force(record, spec, known_of(world).catalogue),
         fleet=fleet,
         facts=replica_facts(world, fleet),
         ready=decision.ready,

@@ -87,6 +87,18 @@ def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
     if spec is None or decision.spend_dollars_per_hour is None:
         return Row(kind, "Unknown", "NotPlanned", "spend was not computed")
     budget, spend = float(spec.budget.dollars_per_hour), decision.spend_dollars_per_hour
+    if notice := decision.notice:
+        when = (
+            f"this waits until the annotation servingplan.dev/approve carries {notice.approve}"
+            if notice.until is None
+            else f"this is carried out from {notice.until} on"
+        )
+        text = (
+            f"the budget of {budget:.2f} $/h is below the price of any node that serves ({notice.least_dollars_per_hour:.2f} "
+            f"$/h): all replicas are taken down and the gateway answers 503; {when}; raise spec.budget.dollarsPerHour to keep "
+            "them"
+        )
+        return Row(kind, "False", "BudgetBelowOneNode", text)
     if spend > budget + 1e-6:
         text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
         return Row(kind, "False", "OverBudget", text)

@@ -115,7 +115,13 @@ def departures(
             drain.append((pod, "what else is ready carries the planned rate of each class"))
             waiting.remove(pod)
     if spend > budget + CENT:
-        drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
+        going = {pod.uid for pod, _ in drain} | victims
+        for pod, reason in _until_within_budget(pools, fleet, waiting, going, budget):
+            going.add(pod.uid)
+            drain.append((pod, reason))
+        at_once = _without_successor(drain, [pod for pod in remaining if pod.uid not in going], facts)
+        victims |= at_once
+        drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
     elif waiting and plan_age_seconds < PATIENCE_SECONDS and (growing or _nodes_are_coming(pools)):
         deadlines.append(PATIENCE_SECONDS - plan_age_seconds)
     elif waiting and not (drain or victims or placing) and not _in_flight(world, seatings, facts):
@@ -213,6 +219,28 @@ def _until_within_budget(
         gone.add(pod.uid)
         chosen.append((pod, "spend is over the budget"))
     return chosen
+
+
+def _without_successor(
+    leaving: list[tuple[Pod, str]], staying: list[Pod], facts: Mapping[str, ReplicaFacts]
+) -> set[str]:
+    """Uids of those over the budget whose requests nobody takes over: of no class that they serve is a replica left.
+
+    A drain would only answer these with 503 on a node that is paid for. They serve until they are removed, and finish what
+    they have in their time to stop.
+    """
+    left = {
+        (facts[pod.deployment or ""].model, name)
+        for pod in staying
+        for name, rate in facts[pod.deployment or ""].capacity.items()
+        if rate > 0
+    }
+    return {
+        pod.uid
+        for pod, _ in leaving
+        for own in [facts[pod.deployment or ""]]
+        if pod.reachable and not any((own.model, name) in left for name in {*own.planned, *own.capacity})
+    }
 
 
 def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> float:

@@ -66,6 +66,7 @@ def next_step(
     pools: tuple[Pool, ...],
     fleet: Fleet,
     facts: Mapping[str, ReplicaFacts],
+    budget_dollars_per_hour: float | None = None,
     may_grow: bool,
     plan_age_seconds: float = math.inf,
     gateway_follows: bool | None = None,
@@ -73,8 +74,8 @@ def next_step(
 ) -> Step:
     """What to do now. ``facts`` are of every Deployment of ours, planned or not. ``gateway_follows``: the gateway has taken
     the published weights; None: there is none to ask. ``missing``: planned replicas by Deployment that have
-    no pod; no node is asked for on their account."""
-    budget = float(spec.budget.dollars_per_hour)
+    no pod; no node is asked for on their account. ``budget_dollars_per_hour``: in place of the spec's."""
+    budget = float(spec.budget.dollars_per_hour) if budget_dollars_per_hour is None else budget_dollars_per_hour
     spend = total_spend(pools)
     claims = _claims(world, pools)
     lost = lost_pods(world)
@@ -114,7 +115,7 @@ def next_step(
         gateway_follows=gateway_follows,
         startup_seconds=lambda model: startup.get(model, 1800.0),
     )
-    leaving = frozenset(pod.uid for pod, _ in leave.drain)
+    leaving = frozenset(pod.uid for pod, _ in leave.drain) | leave.victims
     ready = ready_replicas(world, leaving)
     counts = _counts(world, fleet, seatings, leave, lost, patient=not spend > budget + CENT)
     holds = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]

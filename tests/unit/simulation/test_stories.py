@@ -736,3 +736,82 @@ def test_more_replicas_than_planned_that_somebody_set_rent_nothing():
     assert driver.spend == 4
     assert driver.conditions()["WorkloadsReady"] == "ReplicasSetByOther"
     settled(driver)
+
+
+# --- a budget below what runs -----------------------------------------------------------------------------------------
+
+
+def unanswered_ticks(driver, name, *, ticks=40):
+    """Moments at which a model is answered with 503 while more is paid than the budget."""
+    found = 0
+    for _ in range(ticks):
+        driver.tick()
+        entries = driver.routing()["models"][name]["classes"]
+        found += not all(entry["targets"] for entry in entries) and driver.spend > driver.budget
+    return found
+
+
+def test_what_a_lower_budget_takes_away_serves_until_it_is_removed():
+    high, low = model(LLAMA, "10", priority=10), model("qwen3-8b", "10", priority=1)
+    driver = operator(plan(high, low, budget="12"), stop_ticks=1)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(high, low, budget="4"))
+    assert unanswered_ticks(driver, "qwen3-8b") <= 1, "the time to stop, and no drain of half a minute before it"
+    settled(driver)
+    assert driver.spend == 4
+
+
+def test_a_class_that_others_still_serve_is_drained_before_its_replicas_go():
+    driver = operator(plan(model(rate="20")))
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="20"), budget="4"))
+    driver.act()
+    assert any(pod.draining_since for pod in driver.cluster.our_pods())
+    assert not any(pod.terminating for pod in driver.cluster.our_pods())
+    assert unanswered_ticks(driver, LLAMA) == 0
+
+
+def test_a_budget_below_one_node_is_told_a_minute_before_it_is_carried_out():
+    driver = operator(plan(), stop_ticks=1)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(budget="1"))
+    driver.tick(5)
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WithinBudget")
+    assert (told["status"], told["reason"]) == ("False", "BudgetBelowOneNode")
+    assert driver.cluster.status["notice"]["until"] in told["message"]
+    assert driver.cluster.status["served"] == "100%"
+    assert driver.spend == 4
+    driver.serving_floor = {}
+    assert unanswered_ticks(driver, LLAMA) <= 1
+    settled(driver)
+    assert driver.spend == 0
+    assert "notice" not in driver.cluster.status
+
+
+def test_a_budget_below_one_node_that_is_taken_back_in_time_does_no_harm():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(budget="1"))
+    driver.tick(4)
+    driver.cluster.edit(plan())
+    settled(driver)
+    assert "notice" not in driver.cluster.status
+
+
+def test_with_approval_a_budget_below_one_node_waits_for_it():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(budget="1", mode="Approve"))
+    driver.tick(30)
+    proposed = driver.cluster.status["proposedPlanHash"]
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WithinBudget")
+    assert told["reason"] == "BudgetBelowOneNode"
+    assert proposed in told["message"]
+    driver.serving_floor = {}
+    driver.cluster.approved = proposed
+    settled(driver)
+    assert driver.spend == 0

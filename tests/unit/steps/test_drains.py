@@ -126,7 +126,20 @@ def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
     found = leave(
         low, high, surplus=[high, low], the_facts=the_facts, the_fleet=planned, pools=pools, spend=20, budget=10
     )
-    assert drained(found) == ["low"]
+    assert (found.victims, drained(found)) == ({low.uid}, []), "nobody takes over: it serves until it is removed"
+    other = pod("other", "n3", of="old")
+    more = (*pools, pool(node("n3"), pods=[other], name="other", wanted=1, price=0.0))
+    found = leave(
+        *(low, high, other),
+        surplus=[high, low],
+        stay=(other,),
+        the_facts=the_facts,
+        the_fleet=planned,
+        pools=more,
+        spend=20,
+        budget=10,
+    )
+    assert (found.victims, drained(found)) == (frozenset(), ["low"]), "another takes over: it drains first"
 
 
 def blocked_by_old(**more):
