@@ -504,7 +504,7 @@ class SimulatedCluster:
                 break
             template = spec["template"]["spec"]
             limits = template["containers"][0]["resources"]["limits"]
-            pod = self._new_pod(f"{name}-{self._serial:04d}", int(limits[names.GPU_RESOURCE]))
+            pod = self._new_pod(f"{name}-{self._serial:04d}", sum(map(int, limits.values())))
             pod.deployment, pod.selector = name, template["nodeSelector"]
             pod.gated = bool(template["schedulingGates"])
             queue = spec["template"]["metadata"]["labels"].get(names.QUEUE_LABEL)

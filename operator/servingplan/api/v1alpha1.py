@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from servingplan.api.scalars import (
+    GPU_RESOURCE_PATTERN,
     Confidence,
     DecimalString,
     Duration,
@@ -421,6 +422,21 @@ class NodePool(Wire):
     """GPU type, such as H100-SXM-80GB. Absent: read from the nodes' labels."""
     gpu_spec: GpuSpec | None = None
     """Facts of the GPU, where the catalogue does not know it."""
+    resource_name: (
+        Annotated[
+            str,
+            Field(
+                max_length=128,
+                pattern=GPU_RESOURCE_PATTERN,
+            ),
+        ]
+        | None
+    ) = None
+    """Extended resource that counts the GPUs, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-3g.40gb. Default: that of
+    the GPU's vendor; of a GPU that the catalogue does not know what its nodes have, where that is one alone, else
+    nvidia.com/gpu."""
+    engine_image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
     """GPUs of one node. Absent: read from the nodes."""
     dollars_per_node_hour: DecimalString | None = None

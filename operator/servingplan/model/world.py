@@ -47,7 +47,9 @@ class Node(Fact):
     name: str
     labels: dict[str, str]
     gpus: int
-    """Allocatable GPUs."""
+    """Allocatable GPUs, as ``nvidia.com/gpu``."""
+    gpu_resources: dict[str, int] = {}
+    """Allocatable GPUs by the name of their resource; empty where there is no other than ``nvidia.com/gpu``."""
     ready: bool
     schedulable: bool = True
     """Not cordoned."""

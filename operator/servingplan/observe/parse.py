@@ -39,10 +39,16 @@ def node_of(item: Json) -> Node:
     """A Node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     taints = {taint.get("key") for taint in spec.get("taints") or ()}
+    gpus = {
+        name: count
+        for name, value in (status.get("allocatable") or {}).items()
+        if names.is_gpu_resource(name) and (count := whole(value)) > 0
+    }
     return Node(
         name=metadata["name"],
         labels=metadata.get("labels") or {},
-        gpus=whole((status.get("allocatable") or {}).get(names.GPU_RESOURCE)),
+        gpus=gpus.get(names.GPU_RESOURCE, 0),
+        gpu_resources=gpus if gpus.keys() - {names.GPU_RESOURCE} else {},
         ready=_condition(status, "Ready") == "True",
         schedulable=not spec.get("unschedulable", False),
         disrupted=bool(taints.intersection(DISRUPTION_TAINTS)) or "deletionTimestamp" in metadata,
@@ -54,10 +60,14 @@ def pod_gpus(item: Json) -> int:
     spec = item.get("spec") or {}
 
     def of(containers: Iterable[Json]) -> list[int]:
+        asked = (container.get("resources") or {} for container in containers)
         return [
-            whole(((container.get("resources") or {}).get("requests") or {}).get(names.GPU_RESOURCE))
-            or whole(((container.get("resources") or {}).get("limits") or {}).get(names.GPU_RESOURCE))
-            for container in containers
+            sum(
+                whole(amount)
+                for name, amount in {**(item.get("limits") or {}), **(item.get("requests") or {})}.items()
+                if names.is_gpu_resource(name)
+            )
+            for item in asked
         ]
 
     return max(sum(of(spec.get("containers") or ())), *of(spec.get("initContainers") or ()), 0)

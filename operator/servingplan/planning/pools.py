@@ -16,6 +16,7 @@ from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.planning.known import known_of
+from servingplan.planning.resources import counted_by, resource_errors, resource_of
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
 
@@ -189,6 +190,11 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
         gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
         if gpu_error is not None:
             errors.append(gpu_error)
+        resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
+        if not item.name.endswith(LEFT):
+            errors += resource_errors(item, gpu, resource, known.catalogue)
+        item = item.model_copy(update={"resource_name": resource})
+        nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
         gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
         if gpus_per_node == 0 and item.resize is not None:
             errors.append(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from servingplan.api.scalars import GPU_RESOURCE_PATTERN
+
 FIELD_MANAGER = "servingplan"
 """Owns what we render. Never renamed: a rename leaves fields without an owner."""
 POOL_MANAGER = "servingplan-pools"
@@ -45,9 +47,15 @@ SERVICE_LABEL = "kubernetes.io/service-name"
 """By which an EndpointSlice tells its Service."""
 PLACEMENT_GATE = f"{PREFIX}placement"
 GPU_RESOURCE = "nvidia.com/gpu"
+_GPU_RESOURCES = re.compile(GPU_RESOURCE_PATTERN)
 
 _LONGEST_DEPLOYMENT_NAME = 46
 """A pod's name adds up to 17 characters to its Deployment's and must stay a label value of 63."""
+
+
+def is_gpu_resource(name: str) -> bool:
+    """Whether an extended resource counts GPUs."""
+    return _GPU_RESOURCES.match(name) is not None
 
 
 def slug(text: str, longest: int) -> str:
