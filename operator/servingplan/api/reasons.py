@@ -55,6 +55,10 @@ REASONS: dict[str, Reason] = {
     "Declared": Reason("Demand is the declared one.", "See the message for why nothing measured is used."),
     "Derived": Reason("Some rates are derived from data sheets.", "Measure them before you rely on them."),
     "EngineCrash": Reason("A replica's engine ends again and again.", "Read the log of the pod."),
+    "FalseDeclaration": Reason(
+        "Nodes of a pool are not what the plan says: nothing is bought on it.",
+        "The message names node, field and both values: correct the plan, or the pool.",
+    ),
     "Feasible": Reason("A plan was found, and how far it is from the best is known."),
     "FieldOwnershipConflict": Reason(
         "Somebody else changed the size of a pool after the plan had.",
@@ -85,6 +89,9 @@ REASONS: dict[str, Reason] = {
     "NoCapacity": Reason("No node can take a replica for some class.", "Add nodes or another pool, or raise maxNodes."),
     "NoFittingShape": Reason(
         "No GPU of the pools can serve a model within its limits.", "The message says what is short."
+    ),
+    "NoNodeMatches": Reason(
+        "No node has the labels of a pool's nodeSelector.", "Correct nodeSelector, or the labels of the nodes."
     ),
     "NoReadyBackend": Reason("A class has no ready replica: the gateway answers 503.", _WAIT),
     "NotAccepted": Reason("A gateway does not accept an HTTPRoute.", "Do what the gateway's own message asks for."),
@@ -147,6 +154,10 @@ REASONS: dict[str, Reason] = {
     "UnknownModel": Reason("The catalogue does not know a model.", "Correct the name, or give card."),
     "Unschedulable": Reason(
         "The scheduler has no room for a pod.", "Look at taints, resources and quotas of the node."
+    ),
+    "UntoleratedTaint": Reason(
+        "Nodes of a pool have a taint that no replica tolerates: the pool is not planned on.",
+        "Add it to engine.podTemplate.spec.tolerations, or take the pool out.",
     ),
     "Valid": Reason("The spec is understood."),
     "WithinBudget": Reason("Spend is within the budget."),

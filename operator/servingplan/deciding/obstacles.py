@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.turn import Turn
 from servingplan.model.world import Observation
+from servingplan.planning.declared import NO_MATCH, selector_text
 from servingplan.planning.pools import Pool
 from servingplan.render import names
 
@@ -29,10 +30,12 @@ def taken_names(world: Observation, spec: PlanSpec) -> str | None:
 def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
     prices = {other.key: other.prices for other in turn.world.other_plans}
     for pool in pools:
-        for problem in (pool.problem, pool.conflict, pool.withdrawn):
+        for problem in (pool.problem, pool.conflict, pool.withdrawn, pool.contradiction):
             if problem is not None:
                 unread = problem.reason in ("ReadForbidden", "ReadFailed")
                 turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
+        if pool.spec.resize is None and not pool.nodes:
+            turn.find("NodePoolsReady", NO_MATCH, no_node(pool), holds=True)
         if pool.object is None or pool.dollars_per_node_hour is None:
             continue
         for key in sorted(prices):
@@ -44,6 +47,11 @@ def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
                     f"nodePools[{pool.name}].dollarsPerNodeHour is {pool.dollars_per_node_hour:g}, plan {key} says "
                     f"{float(other):g} for the same pool; make them equal",
                 )
+
+
+def no_node(pool: Pool) -> str:
+    """Of fixed nodes that are not there, for people."""
+    return f"nodePools[{pool.name}]: 0 nodes match nodeSelector {selector_text(pool.spec)}"
 
 
 def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.incumbent import keep_incumbent, must_hurry, same_replicas, solved
+from servingplan.deciding.obstacles import no_node
 from servingplan.deciding.turn import Solve, Turn
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer
@@ -58,8 +59,12 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
         return record, True
     if posed.question is None:
         lacking = ", ".join(posed.no_room) or "all classes"
+        absent = [no_node(pool) for pool in pools if pool.spec.resize is None and not pool.nodes]
+        text = "".join(f"; {line}" for line in absent)
         turn.find(
-            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; add nodes or pools"
+            "PlanSolved",
+            "NoCapacity",
+            f"no node of the pools can take a replica for {lacking}{text}; add nodes or pools",
         )
         return record, True
     asked = turn.asked = digest(

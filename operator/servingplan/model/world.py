@@ -41,6 +41,15 @@ class PlanObject(Fact):
         return f"{self.namespace}/{self.name}"
 
 
+class Taint(Fact):
+    """What keeps pods off a node that do not tolerate it."""
+
+    key: str
+    value: str = ""
+    effect: str
+    """NoSchedule or NoExecute."""
+
+
 class Node(Fact):
     """A node with what matters for placing replicas."""
 
@@ -53,6 +62,8 @@ class Node(Fact):
     ready: bool
     schedulable: bool = True
     """Not cordoned."""
+    taints: tuple[Taint, ...] = ()
+    """That stay: without those by which the cluster, autoscalers and clouds tell of a node's state."""
     disrupted: bool = False
     """An autoscaler or the cloud is taking it away."""
 

@@ -29,6 +29,7 @@ from servingplan.observe.demand import DemandReader
 from servingplan.observe.engines import requests_inside
 from servingplan.observe.gateway import ask_gateway
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
+from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
@@ -358,7 +359,12 @@ def _near(
         and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
     ]
     held = {pod.node for pod in own if pod.deployment is not None}
-    selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+    pools = spec.node_pools if spec else ()
+    selectors = [pool.node_selector for pool in pools]
+    # Those of a Karpenter NodePool too that its selector does not match: it is told.
+    selectors += [
+        {KARPENTER_POOL: pool.resize.name} for pool in pools if pool.resize is not None and is_karpenter(pool)
+    ]
     near = {
         name: node
         for name, node in sorted(nodes.items())

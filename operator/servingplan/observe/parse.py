@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from servingplan.model.world import LiveObject, Node, PlanObject, Pod
+from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Taint
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
 
@@ -21,6 +21,8 @@ DISRUPTION_TAINTS = (
     "aws-node-termination-handler/spot-itn",
 )
 """Taints by which autoscalers and clouds announce that a node is about to go."""
+STATE_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "karpenter.sh/")
+"""Prefixes of taints that come and go with the state of a node."""
 HTTP_ROUTE = "HTTPRoute"
 SIZES = ("nodes", "replicas", "count")
 """Fields of a pool object's status that tell how many nodes there are."""
@@ -38,7 +40,7 @@ _KEPT_ANNOTATIONS = (
 def node_of(item: Json) -> Node:
     """A Node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
-    taints = {taint.get("key") for taint in spec.get("taints") or ()}
+    taints = spec.get("taints") or ()
     gpus = {
         name: count
         for name, value in (status.get("allocatable") or {}).items()
@@ -51,7 +53,14 @@ def node_of(item: Json) -> Node:
         gpu_resources=gpus if gpus.keys() - {names.GPU_RESOURCE} else {},
         ready=_condition(status, "Ready") == "True",
         schedulable=not spec.get("unschedulable", False),
-        disrupted=bool(taints.intersection(DISRUPTION_TAINTS)) or "deletionTimestamp" in metadata,
+        disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
+        taints=tuple(
+            Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
+            for taint in taints
+            if taint.get("effect") in ("NoSchedule", "NoExecute")
+            and taint.get("key") not in DISRUPTION_TAINTS
+            and not str(taint.get("key", "")).startswith(STATE_TAINTS)
+        ),
     )
 
 

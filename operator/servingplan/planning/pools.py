@@ -15,6 +15,7 @@ from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
+from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, unmatched
 from servingplan.planning.known import known_of
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
 from servingplan.profiles.additions import Price, price_of
@@ -31,7 +32,7 @@ PRODUCT_LABELS = (
     "amd.com/gpu.product-name",
     "beta.amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
-    "node.kubernetes.io/instance-type",
+    INSTANCE,
     "karpenter.k8s.aws/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
     "k8s.amazonaws.com/accelerator",
@@ -41,7 +42,6 @@ PRODUCT_LABELS = (
 )
 """Node labels that name the GPU, in order of trust; set by feature discovery of the vendor or by the cloud. Types of
 instances tell apart what shorter names do not: the A100 of 40 and of 80 GB."""
-INSTANCE = "node.kubernetes.io/instance-type"
 _VENDORS = ("nvidia", "amd")
 """Values of AKS's accelerator label, which name no product."""
 
@@ -55,6 +55,8 @@ class PoolNode:
     """Held by pods that are not this plan's."""
     our_pods: tuple[Pod, ...]
     """Pods of this plan that sit here or are tied here, those being deleted included."""
+    contradicts: bool = False
+    """It is not what the plan says, or takes none of our pods, and holds none: nothing is placed on it."""
 
     @property
     def name(self) -> str:
@@ -97,6 +99,8 @@ class Pool:
     """Why its size is left as it is."""
     withdrawn: Problem | None = None
     """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
+    contradiction: Problem | None = None
+    """Nodes say otherwise than the plan: it is neither grown nor, but for the budget, made smaller."""
 
     @property
     def name(self) -> str:
@@ -121,7 +125,7 @@ class Pool:
     @property
     def usable_nodes(self) -> tuple[PoolNode, ...]:
         """Nodes that may take a replica now."""
-        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0)
+        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0 and not node.contradicts)
 
     @property
     def foreign_nodes(self) -> int:
@@ -195,6 +199,12 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
             errors += resource_errors(item, gpu, resource, known.catalogue)
         item = item.model_copy(update={"resource_name": resource})
         nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
+        withdrawn = _withdrawn(item, world)
+        told: list[Contradiction] = []
+        if not item.name.endswith(LEFT) and withdrawn is None:
+            told = _contradictions(spec, item, gpu, nodes, world, known.catalogue)
+        wrong = {problem.node for problem in told}
+        nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
         gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
         if gpus_per_node == 0 and item.resize is not None:
             errors.append(
@@ -214,11 +224,36 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                 object=world.pool(item.name),
                 problem=_problem(item, world),
                 conflict=_conflict(item, world),
-                withdrawn=_withdrawn(item, world),
+                withdrawn=withdrawn,
+                contradiction=_told(told),
             )
         )
     shared, shared_errors = _each_object_once(pools)
     return tuple(_each_node_once(shared)), (*errors, *shared_errors)
+
+
+def _contradictions(
+    spec: PlanSpec,
+    pool: NodePool,
+    gpu: GpuType | None,
+    nodes: tuple[PoolNode, ...],
+    world: Observation,
+    catalogue: Catalogue,
+) -> list[Contradiction]:
+    own = [node.node for node in nodes]
+    matching = {node.name for node in own}
+    found = contradictions(spec=spec, pool=pool, gpu=gpu, nodes=own, catalogue=catalogue)
+    stray = unmatched(pool, own, [node for node in world.nodes if node.name not in matching])
+    return found if stray is None else [*found, stray]
+
+
+def _told(found: list[Contradiction]) -> Problem | None:
+    """The first in full, and how many nodes more."""
+    if not found:
+        return None
+    more = len({item.node for item in found[1:]} - {found[0].node, None})
+    text = f"{found[0].message}; nothing is bought on this" + (f"; so do {more} nodes more" if more else "")
+    return Problem(found[0].reason, text)
 
 
 def _bounded(pool: NodePool, world: Observation) -> NodePool:

@@ -7,6 +7,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
+from servingplan.planning.declared import selector_text
 from servingplan.planning.pools import Pool
 from servingplan.status.routing import is_routing
 from servingplan.status.row import Row, failure, refusal
@@ -33,14 +34,20 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     waiting = [pool for pool in pools if pool.rented and _changing(pool, decision.fleet)]
     if waiting:
+        unmatched = "".join(
+            f"; {pool.existing} nodes of {pool.name} exist, and none matches {selector_text(pool.spec)} yet"
+            for pool in waiting
+            if pool.existing and not pool.nodes
+        )
         text = ", ".join(
             f"{pool.name}: {len(pool.usable_nodes)} of {decision.fleet.nodes.get(pool.name, 0)} nodes usable, "
             f"{pool.wanted} asked for"
             for pool in waiting
         )
         held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
-        return Row(kind, "False", "Scaling", text + held)
-    return Row(kind, "True", "AsPlanned", "every pool has the nodes of the plan")
+        return Row(kind, "False", "Scaling", text + unmatched + held)
+    told = [item.message for item in decision.findings if item.condition == kind]
+    return Row(kind, "True", "AsPlanned", "; ".join(("every pool has the nodes of the plan", *told)))
 
 
 def _changing(pool: Pool, fleet: Fleet) -> bool:

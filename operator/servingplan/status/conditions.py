@@ -28,7 +28,8 @@ COUNT_IN_READY = (
 CAUSES = (
     (
         "NodePoolsReady",
-        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"},
+        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"}
+        | {"FalseDeclaration", "UntoleratedTaint", "NoNodeMatches"},
     ),
     ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
     ("PlanSolved", {"RecordUnreadable"}),

@@ -249,7 +249,7 @@ def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> flo
         held = sum(1 for node in pool.nodes if any(pod.uid not in gone for pod in node.our_pods))
         price = pool.dollars_per_node_hour or 0.0
         if pool.sized_by_us:
-            total += price * max(held, planned_size(pool, fleet))
+            total += price * (held if pool.contradiction is not None else max(held, planned_size(pool, fleet)))
         elif pool.rented:
             total += pool.spend
         elif pool.spec.resize is None:

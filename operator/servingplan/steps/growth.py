@@ -29,6 +29,8 @@ def total_spend(pools: tuple[Pool, ...]) -> float:
 
 def planned_size(pool: Pool, fleet: Fleet) -> int:
     """Nodes of a sized pool under the plan, those that foreign pods hold included, within the user's floor and cap."""
+    if pool.contradiction is not None:
+        return pool.wanted
     size = fleet.nodes.get(pool.name, 0) + pool.foreign_nodes
     size = min(max(size, pool.spec.min_nodes), max(pool.spec.cap, pool.spec.min_nodes))
     return size if pool.withdrawn is None else min(size, pool.wanted)
@@ -55,6 +57,8 @@ def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
     ones belong, as many more as their successors need to come first; never above the user's cap."""
     held = {node.name for node in pool.nodes if node.our_pods} | {seat.node for seat in seating.seats if seat.free_now}
     planned = planned_size(pool, fleet)
+    if pool.contradiction is not None:
+        return planned
     most = max(planned, pool.spec.cap if pool.withdrawn is None else pool.wanted)
     return max(planned, min(most, len(held) + _nodes_for(seating.blocked, pool.gpus_per_node)), pool.occupied)
 

@@ -120,7 +120,12 @@ def next_step(
     counts = _counts(world, fleet, seatings, leave, lost, patient=not spend > budget + CENT)
     holds = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
     if spend > budget + CENT:
-        sizes = {pool.name: max(planned_size(pool, fleet), pool.occupied) for pool in pools}
+        sizes = {
+            pool.name: pool.occupied
+            if pool.contradiction is not None
+            else max(planned_size(pool, fleet), pool.occupied)
+            for pool in pools
+        }
     return Step(
         before_routing=(*claims, *growth.resize, *counts.raised, *placed),
         after_routing=(

@@ -313,3 +313,25 @@ def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
 def test_a_claim_of_a_plan_that_is_there_holds():
     found = pool_claimed_by("llm/other", "other")
     assert (found.claimed_by, found.orphan_of) == ("llm/other", None)
+
+
+def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not():
+    pool = {"name": "p", "nodeSelector": {"pool": "p"}, "gpu": "L40S", "gpusPerNode": 8, "dollarsPerNodeHour": 1}
+    resize = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
+    spec = {"budget": {"dollarsPerHour": 1}, "models": [{"name": "llama-3.1-8b"}], "nodePools": [pool]}
+    labels = {"stray": {"karpenter.sh/nodepool": "np"}, "match": {"pool": "p"}, "other": {"karpenter.sh/nodepool": "x"}}
+    nodes = [{"metadata": {"name": name, "uid": name, "labels": found}} for name, found in labels.items()]
+
+    def names_of(pools):
+        api = EmptyCluster(spec={**spec, "nodePools": pools}, listed={NODES: nodes})
+        api.discovered["NodePool"] = Resource("karpenter.sh/v1", "nodepools", "NodePool", False)
+        state = ClusterState(api, clock=lambda: 100.0)
+        state.load()
+        reader = Reader(api, state, pool_kinds=frozenset(), clock=lambda: "2026-01-01T00:00:00Z")
+        try:
+            return [node.name for node in reader.observe("llm", "chat").nodes]
+        finally:
+            reader.close()
+
+    assert names_of([pool]) == ["match"]
+    assert names_of([{**pool, "resize": resize}]) == ["match", "stray"]

@@ -815,3 +815,69 @@ def test_with_approval_a_budget_below_one_node_waits_for_it():
     driver.cluster.approved = proposed
     settled(driver)
     assert driver.spend == 0
+
+
+# --- what nodes say ---------------------------------------------------------------------------------------------------
+
+
+def test_nodes_of_another_card_than_declared_are_told_and_the_plan_goes_on_without_them():
+    driver = operator(plan(pools=[sized(), sized("a100", price="9")], budget="40"))
+    driver.cluster.pools["l40s"].labels["nvidia.com/gpu.product"] = "NVIDIA-L4"
+    driver.tick(30)
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady")
+    assert (told["status"], told["reason"]) == ("False", "FalseDeclaration")
+    for word in ("nodePools[l40s].gpu is L40S", "node l40s-", "nvidia.com/gpu.product=NVIDIA-L4"):
+        assert word in told["message"]
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+    assert {pod.node.partition("-")[0] for pod in driver.cluster.our_pods()} == {"a100"}
+    bought = driver.cluster.pools["l40s"].wanted
+    driver.cluster.edit(plan(model(rate="20"), pools=[sized(), sized("a100", price="9")], budget="40"))
+    driver.tick(30)
+    assert driver.cluster.pools["l40s"].wanted == bought, "nothing more is bought on it"
+    driver.cluster.edit(plan(pools=[sized("a100", price="9")], budget="40"))
+    settled(driver)
+    assert driver.cluster.pools["l40s"].wanted == 0
+
+
+def test_a_replica_that_serves_on_a_node_that_says_otherwise_goes_on_serving():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    for node in driver.cluster.nodes.values():
+        node.labels["nvidia.com/gpu.product"] = "NVIDIA-L4"
+    driver.tick(20)
+    assert driver.conditions()["NodePoolsReady"] == "FalseDeclaration"
+    driver.cluster.edit(plan(model(rate="20")))
+    driver.tick(20)
+    assert driver.cluster.pools["l40s"].wanted == 2
+
+
+def test_fewer_gpus_than_declared_are_used_as_they_are_and_no_more_is_bought():
+    pools = [sized("a100", gpus=8, price="8")]
+    driver = operator(plan(model(rate="200"), pools=pools, budget="60"))
+    driver.cluster.pools["a100"].gpus = 4
+    driver.tick(30)
+    assert driver.conditions()["NodePoolsReady"] == "FalseDeclaration"
+    assert all(driver.cluster.free_gpus(name) == 0 for name in driver.cluster.nodes), "what is paid for is used"
+    bought = driver.cluster.pools["a100"].wanted
+    driver.cluster.edit(plan(model(rate="400"), pools=pools, budget="60"))
+    driver.tick(10)
+    assert driver.cluster.pools["a100"].wanted == bought
+
+
+def test_over_the_budget_a_pool_that_contradicts_the_plan_is_given_back():
+    driver = operator(plan(pools=[sized(), sized("a100", price="9")], budget="40"))
+    driver.cluster.pools["l40s"].labels["nvidia.com/gpu.product"] = "NVIDIA-L4"
+    driver.tick(30)
+    assert driver.cluster.pools["l40s"].wanted > 0
+    driver.cluster.edit(plan(pools=[sized(), sized("a100", price="9")], budget="10"))
+    driver.tick(30)
+    assert driver.spend <= 10
+
+
+def test_fixed_nodes_that_are_not_there_are_told_by_their_selector():
+    driver = operator(plan(pools=[fixed()]))
+    driver.act()
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "PlanSolved")
+    assert told["reason"] == "NoCapacity"
+    assert "nodePools[l40s]: 0 nodes match nodeSelector {pool: l40s}" in told["message"]
