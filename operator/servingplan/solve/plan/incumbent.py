@@ -120,3 +120,10 @@ def is_better(left: Mapping[Goal, float], right: Mapping[Goal, float], *, tolera
         if abs(ours - theirs) > telling * max(abs(ours), abs(theirs)):
             return goal.is_better(ours, theirs)
     return False
+
+
+def is_settled(plan: Incumbent, known: Mapping[Goal, float], relative_gap: float) -> bool:
+    """Whether the bounds that are known tell that the plan is best within the gap, the moves to it included."""
+    if SCALE in plan.values or plan.values.get(MOVES):
+        return False
+    return serves_in_full(plan) and plan.values[DOLLARS] <= known[DOLLARS] * (1 + relative_gap)
