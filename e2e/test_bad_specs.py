@@ -35,7 +35,7 @@ class Mistake:
 
 def _unknown_model(spec: Json, scene: Scene) -> None:
     spec["models"][0]["name"] = "no-such-model"
-    del spec["models"][0]["card"]
+    del spec["models"][0]["card"], spec["models"][0]["variants"]
 
 
 def _unknown_gpu(spec: Json, scene: Scene) -> None:

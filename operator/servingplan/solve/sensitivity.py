@@ -18,6 +18,7 @@ from servingplan.solve.entry import CLASH_NODES, CLASH_SECONDS, solve
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import DUST, TOLD
 
 NODES = 1_000
 """Work limit of each level of each question that is asked, in branch-and-bound nodes."""
@@ -29,8 +30,6 @@ MORE_BUDGET = 1.1
 """Factor of the alternative `budget+10%`."""
 LOOSER = 1.01
 """Factor of one more unit of a quality limit: one per cent, as of latency limits."""
-CERTAIN = 1e-6
-"""Relative difference of a level below which two answers are equal on it; the tolerance of the verifier."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def gained(what_if: WhatIf, before: Answer) -> WhatIf:
         if other is None or level.goal == MOVES:
             continue
         sign = 1.0 if level.goal.rises else -1.0
-        certain = CERTAIN * max(abs(level.value), abs(other.value)) + 1e-12
+        certain = TOLD * max(abs(level.value), abs(other.value)) + DUST
         if sign * (other.bound - level.value) > certain:
             surely = comparable and sign * (other.value - level.bound) > certain
             return what_if.model_copy(

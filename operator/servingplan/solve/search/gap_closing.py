@@ -22,6 +22,7 @@ from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.search.rounding import rounded_and_completed, without_idle
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
 NOTHING = 1e-6
 """Part of the scale that the search for fewer dollars may lose to tolerances; where a fleet runs, it may keep that fleet's
@@ -166,7 +167,7 @@ class _Closing:
             return True
         if outcome.values:
             self._take([round(outcome.values[column]) for column in plan.copies])
-        return self._reached() >= scale * (1 - 1e-6)
+        return self._reached() >= scale * (1 - TOLD)
 
     def _reached(self) -> float:
         return self.result.plan.values[SCALE] if self.result.plan else 0.0
@@ -174,7 +175,7 @@ class _Closing:
     def _done(self) -> bool:
         if self._effort.stopwatch.expired():
             return True
-        plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + 1e-9)
+        plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + EQUAL)
         if SCALE in bounds:
             return bounds[SCALE] <= self._reached() * (1 + tolerance)
         return plan is not None and serves_in_full(plan) and plan.values[DOLLARS] * (1 - tolerance) <= bounds[DOLLARS]

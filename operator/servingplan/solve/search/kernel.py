@@ -13,8 +13,9 @@ from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.incumbent import Incumbent, incumbent_of
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.guarded import guarded_search
-from servingplan.solve.search.rounding import NEARLY, fractional_copies
+from servingplan.solve.search.rounding import fractional_copies
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import TOLD
 
 
 def restricted_to(instance: Instance, kernel: Sequence[int]) -> Instance:
@@ -39,7 +40,7 @@ def kernel_of(
     """So many shapes, or more where more are in use: those chosen before, those that the relaxation, the plan or the running
     fleet use, and those nearest to use."""
     fractional = fractional_copies(relaxation)
-    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > NEARLY}
+    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > TOLD}
     used |= {c for c, count in enumerate(instance.running_copies()) if count}
     used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
     costs = relaxation.reduced_costs
