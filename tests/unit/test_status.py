@@ -13,6 +13,7 @@ from servingplan.model.world import Failure
 from servingplan.status.conclude import conclude
 from servingplan.status.conditions import COUNT_IN_READY, LONGEST_MESSAGE
 from servingplan.status.events import events
+from servingplan.status.summary import shortened
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
@@ -252,6 +253,12 @@ def test_while_nothing_is_ready_the_status_says_503_first_and_promises_nothing()
     assert (found["SLOAttainable"]["status"], found["SLOAttainable"]["reason"]) == ("False", "Transitional")
     assert "0 of 10 requests/s" in found["SLOAttainable"]["message"]
     assert [item["servedRequestsPerSecond"] for item in status["classes"]] == ["0"]
+
+
+def test_many_classes_without_an_answer_are_counted():
+    assert shortened(["a", "b", "c", "d"]) == "a,b,+2"
+    assert shortened(["a", "b"]) == "a,b"
+    assert shortened([]) == ""
 
 
 def test_at_rest_the_status_says_what_is_served_and_that_nothing_idles():

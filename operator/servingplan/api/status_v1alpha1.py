@@ -210,8 +210,8 @@ class PlanStatus(StatusPart):
     gpus: str | None = None
     """GPUs of the plan, such as 8xH100-SXM-80GB,4xL40S."""
     unanswered: str | None = None
-    """Classes for which no replica is ready, such as llama-3.1-8b/chat: the gateway answers 503. none: every class is
-    answered."""
+    """Classes for which no replica is ready, such as llama-3.1-8b/chat,llama-3.1-8b/long,+3: the gateway answers 503. none:
+    every class is answered."""
     served: str | None = None
     """Share of the asked rate that ready replicas carry now; under MaximizeService the multiple of the mix."""
     planned_served: str | None = None

@@ -26,7 +26,7 @@ from servingplan.model.world import (
 )
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
-from servingplan.observe.engines import requests_inside
+from servingplan.observe.engines import SILENT_SECONDS, requests_inside
 from servingplan.observe.gateway import ask_gateway
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
@@ -34,6 +34,7 @@ from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
+from servingplan.steps.drains import seconds_since
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
@@ -66,6 +67,8 @@ class Reader:
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
+        self._silent: dict[str, datetime] = {}
+        """Pods whose engines did not answer, and until when they are not asked again."""
         self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
 
     def close(self) -> None:
@@ -113,7 +116,7 @@ class Reader:
             if pool.resize is not None
         )
         nodes, pods = _near(seen, plan, label, spec)
-        pods = self._with_requests(pods)
+        pods = self._with_requests(now, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
             plan=plan,
@@ -139,12 +142,23 @@ class Reader:
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
 
-    def _with_requests(self, pods: tuple[Pod, ...]) -> tuple[Pod, ...]:
-        """Those that drain, with the requests that their engines still have."""
-        draining = {pod.uid: pod.address for pod in pods if pod.ready and pod.address is not None}
+    def _with_requests(self, now: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
+        """Those whose drain would be over, with the requests that their engines still have. A turn waits for the answers, so
+        one that was silent is left alone for a while."""
+        moment = datetime.fromisoformat(now)
+        self._silent = {uid: until for uid, until in self._silent.items() if until > moment}
+        draining = {
+            pod.uid: pod.address
+            for pod in pods
+            if pod.ready
+            and pod.address is not None
+            and pod.uid not in self._silent
+            and seconds_since(pod.unrouted_since or pod.draining_since, now) >= drain_seconds
+        }
         if not draining:
             return pods
         found = requests_inside(draining, self._asking_threads)
+        self._silent.update(dict.fromkeys(draining.keys() - found.keys(), moment + timedelta(seconds=SILENT_SECONDS)))
         return tuple(pod.model_copy(update={"requests_inside": found.get(pod.uid)}) for pod in pods)
 
     def is_outdated(self, plan: PlanObject) -> bool:

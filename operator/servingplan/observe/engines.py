@@ -14,8 +14,10 @@ from contextlib import closing
 
 from servingplan.render.deployment import PORT
 
-DEADLINE_SECONDS = 1.0
+DEADLINE_SECONDS = 0.5
 """For all answers together."""
+SILENT_SECONDS = 30
+"""How long an engine that did not answer is not asked again."""
 LONGEST_ANSWER_BYTES = 2**22
 MOST_ENGINES = 64
 """Asked in one turn."""

@@ -32,7 +32,7 @@ from servingplan.render import names
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.routing import routing_after
-from servingplan.status.summary import NONE, carried_of, gpus_of, idle_of, served_of, unanswered
+from servingplan.status.summary import NONE, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 
 
 def conclude(
@@ -57,7 +57,7 @@ def conclude(
         mode=spec.mode,
         models=_models(spec, decision),
         gpus=gpus_of(shown) if shown else None,
-        unanswered=",".join(unanswered(now)) or NONE,
+        unanswered=None if fleet is None else shortened(unanswered(now)) or NONE,
         served=carried_of(fleet, now),
         planned_served=served_of(shown) if shown else None,
         idle_gpus=idle_of(pools),

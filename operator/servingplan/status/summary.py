@@ -56,6 +56,11 @@ def unanswered(carried: Iterable[Carried]) -> list[str]:
     return [f"{item.model}/{item.name}" for item in carried if not item.answered]
 
 
+def shortened(names: list[str]) -> str:
+    """For a column: two of them, and how many more."""
+    return ",".join((*names[:2], *([f"+{len(names) - 2}"] if len(names) > 2 else [])))
+
+
 def _share(served: float, asked: float, whole: float) -> str:
     if asked <= 0 or served >= asked * whole:
         return "100%"

@@ -4,6 +4,7 @@ import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
+from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
 from servingplan.observe.state import ClusterState
@@ -335,3 +336,52 @@ def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not(
 
     assert names_of([pool]) == ["match"]
     assert names_of([{**pool, "resize": resize}]) == ["match", "stray"]
+
+
+def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_turn(monkeypatch):
+    asked = []
+
+    def requests_inside(addresses, threads):
+        asked.append(sorted(addresses))
+        return {"uid-busy": 3}
+
+    monkeypatch.setattr(cluster_module, "requests_inside", requests_inside)
+
+    def pod(name, since):
+        return {
+            "metadata": {
+                "namespace": "llm",
+                "name": name,
+                "uid": f"uid-{name}",
+                "labels": {"servingplan.dev/plan": "chat", "servingplan.dev/deployment": "d"},
+                "annotations": {"servingplan.dev/draining-since": since} if since else {},
+            },
+            "spec": {"nodeName": "n"},
+            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+
+    pods = [
+        pod("busy", "2025-12-31T23:59:30Z"),
+        pod("silent", "2025-12-31T23:59:30Z"),
+        pod("young", "2025-12-31T23:59:31Z"),
+        pod("serves", None),
+    ]
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    spec = {
+        "budget": {"dollarsPerHour": 1},
+        "models": [{"name": "llama-3.1-8b"}],
+        "nodePools": [{"name": "p", "nodeSelector": {"pool": "p"}}],
+    }
+    api = EmptyCluster(
+        spec=spec, listed={PODS: pods, NODES: [{"metadata": {"name": "n", "uid": "n"}, "status": ready}]}
+    )
+    state = ClusterState(api, clock=lambda: 100.0)
+    state.load()
+    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    try:
+        first = {item.name: item.requests_inside for item in reader.observe("llm", "chat").pods}
+        reader.observe("llm", "chat")
+    finally:
+        reader.close()
+    assert first == {"busy": 3, "silent": None, "young": None, "serves": None}
+    assert asked == [["uid-busy", "uid-silent"], ["uid-busy"]]
