@@ -6,6 +6,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class SharedPrometheus:
+    """The installation's Prometheus, for plans that name none of their own."""
+
+    url: str = ""
+    """Base of its API; empty: there is none."""
+    token_file: str = ""
+    """Holds the bearer token that is sent to this URL alone; empty: none."""
+    ca_file: str = ""
+    """Holds the certificates that its own is checked by; empty: the system's."""
+    namespace_label: str = "namespace"
+    """Label of its time series that names the namespace of the pod that was scraped."""
+    plan_queries: bool = False
+    """Whether plans may ask PromQL of their own here and at listed hosts. It can read what other namespaces measure."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Of one operator process."""
 
@@ -13,6 +29,10 @@ class Settings:
     """Namespaces whose plans are looked after; none means all."""
     pool_kinds: frozenset[str] | None = frozenset({"NodePool.karpenter.sh"})
     """Kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
+    allowed_hosts: frozenset[str] | None = frozenset()
+    """Hosts that plans may name in URLs beside the Services of their own namespace, as ``HOST`` or ``HOST:PORT``; None
+    allows every host."""
+    prometheus: SharedPrometheus = SharedPrometheus()
     catalogue_namespace: str = ""
     """Namespace whose ConfigMaps may add models, GPUs and prices: the operator's own; empty: none."""
     period_seconds: float = 15.0

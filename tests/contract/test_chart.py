@@ -232,10 +232,30 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_CATALOGUE_NAMESPACE": RELEASE,
+        "SERVINGPLAN_ALLOWED_HOSTS": "",
+        "SERVINGPLAN_PROMETHEUS_URL": "",
+        "SERVINGPLAN_PROMETHEUS_TOKEN_FILE": "",
+        "SERVINGPLAN_PROMETHEUS_CA_FILE": "",
+        "SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL": "namespace",
+        "SERVINGPLAN_PROMETHEUS_PLAN_QUERIES": "false",
         "SERVINGPLAN_LEASE_NAMESPACE": "kube-system",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
+
+
+def test_what_plans_may_have_asked_and_with_which_token():
+    prometheus = {"url": "https://prometheus.monitoring:9090", "tokenSecret": "reader", "caSecret": "own-ca"}
+    objects = rendered("x", {"allowedHosts": ["gateway.edge:8080", "[::1]:80"], "prometheus": prometheus})
+    pod = operator_of(objects)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    told = {item["name"]: item["value"] for item in container["env"]}
+    assert told["SERVINGPLAN_ALLOWED_HOSTS"] == "gateway.edge:8080,[::1]:80"
+    mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"] if item.get("readOnly")}
+    secrets = {item["name"]: item["secret"]["secretName"] for item in pod["volumes"] if "secret" in item}
+    for variable, key, secret in (("TOKEN", "token", "reader"), ("CA", "ca.crt", "own-ca")):
+        folder, _, file = told[f"SERVINGPLAN_PROMETHEUS_{variable}_FILE"].rpartition("/")
+        assert (file, secrets[mounts[folder]]) == (key, secret)
 
 
 def test_catalogues_in_the_values_become_labelled_config_maps():

@@ -110,6 +110,14 @@ REASONS: dict[str, Reason] = {
     "ReadFailed": Reason("A source cannot be read; the message says since when.", "Look at the API server."),
     "ReadForbidden": Reason("The operator may not read a source.", "Grant it with the chart's roles."),
     "Ready": Reason("The plan is applied and serves."),
+    "PrometheusMissing": Reason(
+        "Demand is to be measured, and there is no Prometheus to ask.",
+        "Give spec.demand.prometheus.url, or set the chart's prometheus.url.",
+    ),
+    "QueryNotAllowed": Reason(
+        "A query of the plan is not asked at a Prometheus that others use too.",
+        "Ask a Prometheus of the plan's namespace, or set the chart's prometheus.planQueries.",
+    ),
     "RecordUnreadable": Reason(
         "The plan in force was written by another version of the operator: nothing grows or shrinks.",
         "Run that version, or delete the ConfigMap NAME-plan to have a plan made anew around what runs.",
@@ -135,6 +143,10 @@ REASONS: dict[str, Reason] = {
     "UnknownModel": Reason("The catalogue does not know a model.", "Correct the name, or give card."),
     "Unschedulable": Reason(
         "The scheduler has no room for a pod.", "Look at taints, resources and quotas of the node."
+    ),
+    "UrlNotAllowed": Reason(
+        "A URL of the plan is not asked: it names no Service of the plan's namespace.",
+        "Name such a Service as NAME.NAMESPACE, or add the host to the chart's allowedHosts.",
     ),
     "Valid": Reason("The spec is understood."),
     "WithinBudget": Reason("Spend is within the budget."),

@@ -34,6 +34,39 @@ def run(
             help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
         ),
     ] = "",
+    allowed_hosts: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_ALLOWED_HOSTS",
+            help="Hosts that plans may name in URLs beside Services of their own namespace: HOST or HOST:PORT, by comma.",
+        ),
+    ] = "",
+    prometheus_url: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_PROMETHEUS_URL", help="Prometheus of plans that name none of their own. Empty: none."
+        ),
+    ] = "",
+    prometheus_token_file: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_PROMETHEUS_TOKEN_FILE", help="Bearer token for that URL alone.")
+    ] = "",
+    prometheus_ca_file: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_PROMETHEUS_CA_FILE", help="Certificates to check that URL's by.")
+    ] = "",
+    prometheus_namespace_label: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL", help="Label that names the namespace of what was scraped."
+        ),
+    ] = "namespace",
+    prometheus_plan_queries: Annotated[
+        bool,
+        typer.Option(
+            "--prometheus-plan-queries",
+            envvar="SERVINGPLAN_PROMETHEUS_PLAN_QUERIES",
+            help="Let plans ask PromQL of their own there, which can read what other namespaces measure.",
+        ),
+    ] = False,
     period_seconds: Annotated[
         float, typer.Option(envvar="SERVINGPLAN_PERIOD_SECONDS", min=1, help="Longest time between two turns.")
     ] = 15.0,
@@ -78,7 +111,7 @@ def run(
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.cluster import Reader
-    from servingplan.settings import Settings
+    from servingplan.settings import Settings, SharedPrometheus
     from servingplan.solvers import Solvers
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -97,6 +130,14 @@ def run(
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
+        allowed_hosts=frozenset(_words(allowed_hosts)),
+        prometheus=SharedPrometheus(
+            url=prometheus_url,
+            token_file=prometheus_token_file,
+            ca_file=prometheus_ca_file,
+            namespace_label=prometheus_namespace_label,
+            plan_queries=prometheus_plan_queries,
+        ),
         catalogue_namespace=catalogue_namespace,
         period_seconds=period_seconds,
         liveness_address=liveness_address,
@@ -127,11 +168,15 @@ def observed(namespace: str, name: str, catalogue_namespace: str = "") -> Observ
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
     from servingplan.observe.state import ClusterState
+    from servingplan.observe.urls import UrlPolicy
+    from servingplan.settings import SharedPrometheus
 
     api = Kube.connect()
     state = ClusterState(api, namespaces=(namespace,), catalogue_namespace=catalogue_namespace or None)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, demand=DemandReader())
+    urls = UrlPolicy(api, allowed_hosts=None)  # they are asked from here, with the rights of whoever calls
+    demand = DemandReader(urls=urls, shared=SharedPrometheus(plan_queries=True))
+    reader = Reader(api, state, pool_kinds=None, urls=urls, demand=demand)
     try:
         seen = reader.observe(namespace, name)
     except ApiError as error:

@@ -194,6 +194,10 @@ class SeenDemand(Fact):
     """Names of the metrics that matched."""
     problem: str | None = None
     """Why the last reading failed, for people; it does not change from reading to reading."""
+    refused: str | None = None
+    """Why nothing is asked, and what to do."""
+    refused_reason: str = ""
+    """The same for programs."""
     classes: tuple[Arrivals, ...] = ()
     """By model and class."""
 
@@ -204,7 +208,9 @@ class GatewayFacts(Fact):
     revisions: tuple[int | None, ...] = ()
     """Of the weights that each has taken; None: it did not answer, or not for this plan."""
     problem: str | None = None
-    """Why nobody could be asked."""
+    """That nobody answered, for people."""
+    refused: str | None = None
+    """Why the URL is not asked, and what to do."""
 
     @property
     def taken(self) -> int | None:

@@ -28,6 +28,7 @@ from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.gateway import ask_gateway
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
+from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
@@ -53,13 +54,15 @@ class Reader:
         state: ClusterState,
         *,
         pool_kinds: frozenset[str] | None,
+        urls: UrlPolicy,
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
-        every kind. Without ``demand`` nothing is measured."""
+        every kind. ``urls``: what plans may have asked. Without ``demand`` nothing is measured."""
         self._api = api
         self._state = state
+        self._urls = urls
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
@@ -103,7 +106,9 @@ class Reader:
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
-            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
+            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads, self._urls)
+            if ack_url
+            else None
         )
         pools = tuple(
             self._pool(seen, plan.namespace, pool.name, pool.resize)

@@ -12,7 +12,7 @@ from servingplan.status.conditions import COUNT_IN_READY
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCE = REPOSITORY / "operator" / "servingplan"
 PAGE = REPOSITORY / "docs" / "conditions.md"
-POSITION = {"find": 1, "Row": 2, "Problem": 0, "Complaint": 0, "_with_ready": 1, "_reason": None}
+POSITION = {"find": 1, "Row": 2, "Problem": 0, "Complaint": 0, "NotAsked": 0, "_with_ready": 1, "_reason": None}
 """Where calls of these names carry a reason."""
 KEYWORDS = {"reason", "problem_reason"}
 

@@ -7,6 +7,7 @@ from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, P
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
 from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
@@ -52,7 +53,13 @@ def observed(*cluster, **more):
     api = EmptyCluster(*cluster, **more)
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -206,7 +213,13 @@ def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had
 def looked(api, catalogue_namespace):
     state = ClusterState(api, catalogue_namespace=catalogue_namespace, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -297,7 +310,13 @@ def pool_claimed_by(holder, *others):
     ]
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         (found,) = reader.observe("llm", "chat").pools
     finally:
