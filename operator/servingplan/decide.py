@@ -34,6 +34,7 @@ from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record, record_problem, spec_in_force, with_left_pools
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.render.pod_access import refused_access
 from servingplan.steps.growth import total_spend
 from servingplan.steps.next import next_step, ready_replicas
 
@@ -96,12 +97,15 @@ def decide(
     for error in pool_errors:
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
     pool_findings(turn, pools)
+    refused = [error for model in spec.models for error in refused_access(model, world.pod_access)]
+    for error in refused:
+        turn.find("SpecValid", "PodAccessNotAllowed", str(error))
     turn.rows, row_findings = rows_of(spec, world)
     turn.findings += (*row_findings, *findings_of(world))
     spend = total_spend(pools)
 
     # The plan that is to be in force, for the demand of the moment.
-    frozen = bool(errors or pool_errors) or must_wait(turn, pools)
+    frozen = bool(errors or pool_errors or refused) or must_wait(turn, pools)
     demand = choose(spec, world, record.demand, admitted_rates(world, spec))
     if demand is not None:
         turn.findings.append(demand.finding)

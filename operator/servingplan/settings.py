@@ -29,6 +29,8 @@ class Settings:
     """Namespaces whose plans are looked after; none means all."""
     pool_kinds: frozenset[str] | None = frozenset({"NodePool.karpenter.sh"})
     """Kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
+    pod_access: frozenset[str] | None = frozenset()
+    """What podTemplates may ask for, as ``render.pod_access`` names it; None allows everything."""
     allowed_hosts: frozenset[str] | None = frozenset()
     """Hosts that plans may name in URLs beside the Services of their own namespace, as ``HOST`` or ``HOST:PORT``; None
     allows every host."""

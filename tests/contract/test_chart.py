@@ -14,6 +14,7 @@ from e2e.cluster.control_plane import ControlPlane, StartError
 from e2e.cluster.rights import wait_until_granted
 from e2e.support.waiting import wait_for
 from servingplan.render.names import PLAN_LABEL
+from servingplan.render.pod_access import KINDS
 from tests.simulated.plans import operator, plan
 
 pytestmark = pytest.mark.cluster
@@ -232,6 +233,7 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_CATALOGUE_NAMESPACE": RELEASE,
+        "SERVINGPLAN_POD_ACCESS": "",
         "SERVINGPLAN_ALLOWED_HOSTS": "",
         "SERVINGPLAN_PROMETHEUS_URL": "",
         "SERVINGPLAN_PROMETHEUS_TOKEN_FILE": "",
@@ -242,6 +244,16 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
+
+
+def test_what_pod_templates_may_ask_for_is_listed_by_its_kind():
+    (container,) = operator_of(rendered("x", {"podAccess": ["hostIPC", "capabilities=IPC_LOCK"]}))["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert {"name": "SERVINGPLAN_POD_ACCESS", "value": "hostIPC,capabilities=IPC_LOCK"} in container["env"]
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["podAccess"]["items"]["pattern"]
+    assert all(re.fullmatch(schema, kind) and re.fullmatch(schema, f"{kind}=/x") for kind in KINDS)
+    assert not any(re.fullmatch(schema, word) for word in ("hostpath", "everything", "*"))
 
 
 def test_what_plans_may_have_asked_and_with_which_token():

@@ -10,7 +10,7 @@ from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide, publish
 from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
-from servingplan.model.actions import ClaimPool, PlacePod
+from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Failure, Observation
 from servingplan.status.conclude import conclude
@@ -335,3 +335,40 @@ def test_a_plan_whose_weights_could_not_be_published_rents_nothing(monkeypatch):
     driver.act()
     assert driver.cluster.pools["l40s"].wanted == 0
     assert driver.conditions()["RoutingPublished"] == "TooLarge"
+
+
+PRIVILEGED = {"podTemplate": {"spec": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]}}}
+
+
+def with_access(world, *allowed):
+    return world.model_copy(update={"pod_access": allowed})
+
+
+def test_a_pod_template_that_is_not_allowed_is_refused_before_anything_is_rented():
+    world = operator(plan(model(engine=PRIVILEGED))).cluster.observe()
+    decision = decide(with_access(world), exact)
+    (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
+    assert finding.reason == "PodAccessNotAllowed"
+    assert "podTemplate.spec.containers[engine].securityContext.privileged" in finding.message
+    assert (decision.fleet, decision.actions) == (None, ())
+    assert decide(with_access(world, "privileged"), exact).fleet is not None
+
+
+def test_what_runs_stays_as_it_is_when_an_edit_asks_for_what_is_not_allowed():
+    driver = operator(plan())
+    driver.settle()
+    driver.cluster.edit(plan(model(engine=PRIVILEGED)))
+    decision = decide(with_access(driver.cluster.observe()), exact)
+    assert decision.fleet is not None
+    assert decision.actions == ()
+
+
+def test_replicas_of_a_time_when_more_was_allowed_are_not_made_anew():
+    driver = operator(plan(model(engine=PRIVILEGED)))
+    driver.settle()
+    world = driver.cluster.observe()
+    gone = world.model_copy(update={"objects": tuple(item for item in world.objects if item.kind != "Deployment")})
+    made = [item.manifest["kind"] for item in decide(gone, exact).actions if isinstance(item, ApplyObject)]
+    assert "Deployment" in made
+    made = [item.manifest["kind"] for item in decide(with_access(gone), exact).actions if isinstance(item, ApplyObject)]
+    assert "Deployment" not in made

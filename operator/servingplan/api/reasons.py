@@ -93,6 +93,10 @@ REASONS: dict[str, Reason] = {
     "Optimal": Reason("The best plan was found, and that is proved."),
     "OverBudget": Reason("Spend is above the budget.", "Wait: replicas drain, lowest priority first, until it fits."),
     "PlanSolved": Reason("A new plan is in force."),
+    "PodAccessNotAllowed": Reason(
+        "engine.podTemplate asks for the host, privileges or another account, which the installation does not allow.",
+        "Take it out, or add it to the chart's podAccess.",
+    ),
     "PoolMissing": Reason("A pool's object is not there.", "Create it, or correct resize.name."),
     "PoolReleased": Reason("A pool is not sized by this plan any more."),
     "PoolResized": Reason("A pool was asked for another number of nodes."),

@@ -260,7 +260,8 @@ class Engine(Wire):
     startup_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
-    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations."""
+    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. The host,
+    privileges, capabilities and service accounts only as far as the installation allows them."""
 
     rules = (
         Rule(

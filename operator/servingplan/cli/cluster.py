@@ -34,6 +34,14 @@ def run(
             help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
         ),
     ] = "",
+    pod_access: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_POD_ACCESS",
+            help="What engine.podTemplate of plans may ask for, by comma: KIND or KIND=VALUE, such as hostIPC, "
+            "serviceAccountName=reader.",
+        ),
+    ] = "",
     allowed_hosts: Annotated[
         str,
         typer.Option(
@@ -111,6 +119,7 @@ def run(
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.cluster import Reader
+    from servingplan.render.pod_access import KINDS, unknown_kinds
     from servingplan.settings import Settings, SharedPrometheus
     from servingplan.solvers import Solvers
 
@@ -127,9 +136,12 @@ def run(
 
         return make
 
+    if unknown := unknown_kinds(_words(pod_access)):
+        fail(f"--pod-access: {', '.join(unknown)}: names nothing that can be allowed; write one of {', '.join(KINDS)}")
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
+        pod_access=frozenset(_words(pod_access)),
         allowed_hosts=frozenset(_words(allowed_hosts)),
         prometheus=SharedPrometheus(
             url=prometheus_url,

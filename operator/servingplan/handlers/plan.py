@@ -63,7 +63,14 @@ class Operator:
         self._demand = DemandReader(urls=urls, shared=self.settings.prometheus, ring=alarm.wake)
         self._demand.start()
         api = Overlaid(self._api, self.state)
-        self._reader = Reader(api, self.state, pool_kinds=self.settings.pool_kinds, urls=urls, demand=self._demand)
+        self._reader = Reader(
+            api,
+            self.state,
+            pool_kinds=self.settings.pool_kinds,
+            urls=urls,
+            pod_access=self.settings.pod_access,
+            demand=self._demand,
+        )
         self.loop = Loop(
             alarm=alarm,
             turns=self._turns_of(api, self._reader, self._solvers),

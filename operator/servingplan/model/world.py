@@ -284,6 +284,8 @@ class Observation(Fact):
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
     """In the order of the spec."""
+    pod_access: tuple[str, ...] | None = None
+    """What the installation lets podTemplates ask for (``render.pod_access``); None: everything, where none was asked."""
     catalogues: tuple[SeenCatalogue, ...] = ()
     """By name and key. Offline, the shipped prices are among them; in a cluster only what the installation states."""
     model_configs: tuple[SeenModelConfig, ...] = ()

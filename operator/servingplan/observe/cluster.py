@@ -55,14 +55,17 @@ class Reader:
         *,
         pool_kinds: frozenset[str] | None,
         urls: UrlPolicy,
+        pod_access: frozenset[str] | None = None,
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
-        every kind. ``urls``: what plans may have asked. Without ``demand`` nothing is measured."""
+        every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
+        everything. Without ``demand`` nothing is measured."""
         self._api = api
         self._state = state
         self._urls = urls
+        self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
@@ -137,6 +140,7 @@ class Reader:
             profiles=tuple(
                 self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
             ),
+            pod_access=self._pod_access,
             catalogues=_catalogues(seen),
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
