@@ -10,7 +10,7 @@ from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide, publish
 from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
-from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod
+from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Failure, Observation
 from servingplan.status.conclude import conclude
@@ -372,3 +372,61 @@ def test_replicas_of_a_time_when_more_was_allowed_are_not_made_anew():
     assert "Deployment" in made
     made = [item.manifest["kind"] for item in decide(with_access(gone), exact).actions if isinstance(item, ApplyObject)]
     assert "Deployment" not in made
+
+
+def with_pool(world, **update):
+    return world.model_copy(update={"pools": tuple(pool.model_copy(update=update) for pool in world.pools)})
+
+
+def test_the_owners_ceiling_bounds_the_plan_whatever_the_plan_says():
+    driver = operator(plan(model(rate="20"), budget="100"))
+    driver.cluster.pools["l40s"].max_nodes = 1
+    driver.settle()
+    assert (driver.cluster.pools["l40s"].wanted, driver.cluster.status["nodePools"][0]["planned"]) == (1, 1)
+    assert (
+        "admitted"
+        in next(row for row in driver.cluster.status["conditions"] if row["type"] == "SLOAttainable")["message"]
+    )
+
+
+def test_a_ceiling_that_is_lowered_while_an_approved_plan_grows_holds_at_once():
+    driver = operator(plan(model(rate="20"), budget="100", mode="Approve"))
+    driver.turn()
+    driver.cluster.approved = driver.cluster.status["proposedPlanHash"]
+    driver.cluster.pools["l40s"].max_nodes = 2
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted <= 2
+
+
+def test_under_a_ceiling_that_cannot_be_read_nothing_grows_and_the_owner_is_named():
+    world = operator(plan()).cluster.observe()
+    decision = decide(with_pool(world, max_nodes=0, max_nodes_problem="its annotation is odd"), exact)
+    assert not [action for action in decision.actions if isinstance(action, ResizePool)]
+    (finding,) = [item for item in decision.findings if item.condition == "NodePoolsReady" and not item.holds]
+    assert (finding.reason, "its annotation is odd" in finding.message) == ("CeilingUnreadable", True)
+
+
+def test_a_path_that_is_not_the_objects_is_an_error_of_its_field_and_what_runs_still_counts():
+    driver = operator(plan())
+    driver.settle()
+    before = driver.cluster.observe()
+    decision = decide(with_pool(before, path_problem="is not the path of the size"), exact)
+    (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
+    assert "spec.nodePools[l40s].resize.replicasPath" in finding.message
+    assert decision.spend_dollars_per_hour == decide(before, exact).spend_dollars_per_hour == 2
+    assert decision.actions == ()
+
+
+@pytest.mark.parametrize("reason", ["NotResizable", "PathNotAllowed", "PoolMissing"])
+def test_a_pool_in_use_whose_size_is_lost_from_sight_lets_nothing_grow_elsewhere(reason):
+    driver = operator(plan(budget="4"))
+    driver.settle()
+    driver.cluster.edit(plan(budget="4", pools=[sized(), sized("h100", price="1")]))
+    driver.cluster.add_pool("h100", {"pool": "h100"}, 1)
+    seen = driver.cluster.observe()
+    pools = tuple(
+        pool.model_copy(update={"problem_reason": reason, "problem": "gone"}) if pool.pool == "l40s" else pool
+        for pool in seen.pools
+    )
+    decision = decide(seen.model_copy(update={"pools": pools}), exact)
+    assert decision.fleet == driver.decision.fleet

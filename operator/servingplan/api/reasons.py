@@ -43,6 +43,10 @@ REASONS: dict[str, Reason] = {
     "AwaitingApproval": Reason("A plan waits.", "Write its hash into the annotation servingplan.dev/approve."),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
     "BudgetTooSmall": Reason("The budget leaves some class without service.", "Raise spec.budget.dollarsPerHour."),
+    "CeilingUnreadable": Reason(
+        "The annotation servingplan.dev/max-nodes of a pool is no whole number: the pool does not grow.",
+        "The pool's owner writes a number.",
+    ),
     "ClaimedByOther": Reason(
         "Another plan sizes the pool.",
         "Take the pool out of one of the plans; where the other is gone, remove the annotation servingplan.dev/claimed-by.",
@@ -89,9 +93,16 @@ REASONS: dict[str, Reason] = {
     "NotRenderable": Reason(
         "The plan has replicas over several nodes, which cannot be applied yet.", "Use larger nodes."
     ),
-    "NotResizable": Reason("A pool's object has no whole number at its path.", "Correct resize.replicasPath."),
+    "NotResizable": Reason(
+        "A pool's object has no whole number at its path.",
+        "Give it a size; the annotation servingplan.dev/replicas-path says where.",
+    ),
     "Optimal": Reason("The best plan was found, and that is proved."),
     "OverBudget": Reason("Spend is above the budget.", "Wait: replicas drain, lowest priority first, until it fits."),
+    "PathNotAllowed": Reason(
+        "Nobody says where a pool's object has its size.",
+        "The object's owner writes the path into its annotation servingplan.dev/replicas-path.",
+    ),
     "PlanSolved": Reason("A new plan is in force."),
     "PodAccessNotAllowed": Reason(
         "engine.podTemplate asks for the host, privileges or another account, which the installation does not allow.",

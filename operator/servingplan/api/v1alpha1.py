@@ -407,12 +407,13 @@ class Resize(Wire):
     namespace: NamespaceName | None = None
     """Namespace, for kinds that have one. Default: the plan's."""
     replicas_path: Annotated[str, Field(max_length=256, pattern=r"^\.spec(\.[A-Za-z0-9_-]+)+$")] | None = None
-    """Path of the size, such as .spec.count. Default .spec.replicas, where kinds with a /scale subresource have it."""
+    """Path of the size, such as .spec.count. It is that of the kind, or the one that the object's owner wrote into its
+    annotation servingplan.dev/replicas-path; another one is refused. Default: that path."""
 
     @property
-    def size_path(self) -> tuple[str, ...]:
-        """Keys that lead to the size of the object."""
-        return tuple((self.replicas_path or ".spec.replicas").strip(".").split("."))
+    def of_object(self) -> Resize:
+        """The same without what is not the object itself: two that are equal name one object."""
+        return self.model_copy(update={"replicas_path": None})
 
 
 class NodePool(Wire):

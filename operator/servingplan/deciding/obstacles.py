@@ -29,7 +29,7 @@ def taken_names(world: Observation, spec: PlanSpec) -> str | None:
 def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
     prices = {other.key: other.prices for other in turn.world.other_plans}
     for pool in pools:
-        for problem in (pool.problem, pool.conflict, pool.withdrawn):
+        for problem in (pool.problem, pool.conflict, pool.ceiling, pool.withdrawn):
             if problem is not None:
                 unread = problem.reason in ("ReadForbidden", "ReadFailed")
                 turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
@@ -47,7 +47,7 @@ def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
 
 
 def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
-    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read."""
+    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read or counted."""
     wait = False
     for pool in pools:
         if pool.dollars_per_node_hour is None and pool.problem is None:
@@ -61,7 +61,7 @@ def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
         stands_on = turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0
         if pool.problem is not None and (
             pool.problem.reason in ("ReadForbidden", "ReadFailed")
-            or (pool.problem.reason == "PoolMissing" and stands_on)
+            or (pool.problem.reason in ("PoolMissing", "NotResizable", "PathNotAllowed") and stands_on)
         ):
             wait = True
     return wait

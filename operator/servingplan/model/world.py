@@ -133,8 +133,14 @@ class PoolObject(Fact):
     """``namespace/name`` of the plan that sizes it."""
     orphan_of: str | None = None
     """``namespace/name`` of a plan that is not there any more and whose claim still stands: it may be taken over."""
+    path: tuple[str, ...] = ("spec", "replicas")
+    """Keys that lead to the size."""
+    path_problem: str | None = None
+    """What is wrong with the path that the plan gives, for people."""
     max_nodes: int | None = None
     """Ceiling that the pool's owner sets for every plan; None: none."""
+    max_nodes_problem: str | None = None
+    """Why the ceiling cannot be read, for people; ``max_nodes`` is the size of the moment then."""
     allowed_namespaces: tuple[str, ...] = ()
     """Namespaces whose plans may size it; ``*`` means all."""
     resource_version: str = ""

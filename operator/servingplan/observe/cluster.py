@@ -27,6 +27,7 @@ from servingplan.model.world import (
 from servingplan.observe import parse
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.sizes import ceiling, number, size_path
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
@@ -273,8 +274,6 @@ class Reader:
             reference = pool_reference(resource, resize, plan_namespace)
             if item is None:
                 raise NotFound(404, "NotFound", f"{resource.plural} {resize.name} was not found")
-            path = resize.size_path
-            wanted = parse.at(item, path)
         except NotFound as error:
             return PoolObject(
                 pool=pool,
@@ -285,17 +284,21 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
+        annotations = item["metadata"].get("annotations") or {}
+        path, path_problem = size_path(resize, annotations)
+        if path is None:
+            return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
+        wanted = parse.at(item, path)
         if not isinstance(wanted, int):
             return PoolObject(
                 pool=pool,
                 reference=reference,
                 problem_reason="NotResizable",
                 problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
-                "spec.replicas is set), or correct replicasPath",
+                "spec.replicas is set)",
             )
-        annotations = item["metadata"].get("annotations") or {}
         sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
-        asked = annotations.get(names.SIZE_ANNOTATION, "")
+        max_nodes, max_nodes_problem = ceiling(annotations, wanted)
         holder = annotations.get(names.CLAIM_ANNOTATION) or None
         orphaned = holder is not None and self._is_gone(seen, holder)
         allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
@@ -306,10 +309,13 @@ class Reader:
             actual=next((size for size in sizes if isinstance(size, int)), None),
             claimed_by=holder if not orphaned else None,
             orphan_of=holder if orphaned else None,
-            max_nodes=int(most) if (most := annotations.get(names.MAX_NODES_ANNOTATION, "")).isdigit() else None,
+            path=path,
+            path_problem=path_problem,
+            max_nodes=max_nodes,
+            max_nodes_problem=max_nodes_problem,
             allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
             resource_version=item["metadata"].get("resourceVersion", ""),
-            asked=int(asked) if asked.isdigit() else None,
+            asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
         )
 

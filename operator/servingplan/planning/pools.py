@@ -94,6 +94,8 @@ class Pool:
     """Why the plan does without this pool."""
     conflict: Problem | None = None
     """Why its size is left as it is."""
+    ceiling: Problem | None = None
+    """Its owner's ceiling cannot be read: it does not grow."""
     withdrawn: Problem | None = None
     """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
 
@@ -178,6 +180,8 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
         gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
         if gpu_error is not None:
             errors.append(gpu_error)
+        if (path_error := _path_error(item, world)) is not None:
+            errors.append(path_error)
         gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
         if gpus_per_node == 0 and item.resize is not None:
             errors.append(
@@ -197,6 +201,7 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                 object=world.pool(item.name),
                 problem=_problem(item, world),
                 conflict=_conflict(item, world),
+                ceiling=_ceiling_problem(item, world),
                 withdrawn=_withdrawn(item, world),
             )
         )
@@ -211,6 +216,22 @@ def _bounded(pool: NodePool, world: Observation) -> NodePool:
         return pool
     least = min(pool.min_nodes, found.max_nodes)
     return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
+
+
+def _path_error(pool: NodePool, world: Observation) -> InputError | None:
+    """A path that is not the object's. The size is read at the object's own, so that what stands there still counts."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.path_problem is None or pool.name.endswith(LEFT):
+        return None
+    return InputError(f"spec.nodePools[{pool.name}].resize.replicasPath", pool.resize.replicas_path, found.path_problem)
+
+
+def _ceiling_problem(pool: NodePool, world: Observation) -> Problem | None:
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.max_nodes_problem is None:
+        return None
+    where = f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name}"
+    return Problem("CeilingUnreadable", f"{where}: {found.max_nodes_problem}")
 
 
 def _each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:

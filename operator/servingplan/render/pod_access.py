@@ -31,7 +31,7 @@ KINDS = (
 )
 """What an installation may allow: ``KIND``, or ``KIND=VALUE`` for one value alone, such as ``hostPath=/dev/infiniband``."""
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
-_NOTHING = (None, False, 0, "", [], {})
+_NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 Asked = tuple[str, str, Any]
 """Kind, where it stands below ``podTemplate``, and its value."""

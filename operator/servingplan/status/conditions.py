@@ -26,7 +26,16 @@ COUNT_IN_READY = (
 CAUSES = (
     (
         "NodePoolsReady",
-        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"},
+        {
+            "PoolMissing",
+            "NotAllowed",
+            "ClaimedByOther",
+            "KindNotAllowed",
+            "NotResizable",
+            "PathNotAllowed",
+            "SharedObject",
+            "CeilingUnreadable",
+        },
     ),
     ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
     ("PlanSolved", {"RecordUnreadable"}),
