@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Settings:
     """Namespaces whose plans are looked after; none means all."""
     pool_kinds: frozenset[str] | None = frozenset({"NodePool.karpenter.sh"})
     """Kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
+    namespace_budgets: Mapping[str, float] = MappingProxyType({})
+    """$/h that all plans of a namespace may spend together; ``*`` stands for the namespaces that are not listed."""
     pod_access: frozenset[str] | None = frozenset()
     """What podTemplates may ask for, as ``render.pod_access`` names it; None allows everything."""
     allowed_hosts: frozenset[str] | None = frozenset()

@@ -13,6 +13,7 @@ from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane, StartError
 from e2e.cluster.rights import wait_until_granted
 from e2e.support.waiting import wait_for
+from servingplan.observe.budgets import parse_budgets
 from servingplan.render.names import PLAN_LABEL
 from servingplan.render.pod_access import KINDS
 from tests.simulated.plans import operator, plan
@@ -233,6 +234,7 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_CATALOGUE_NAMESPACE": RELEASE,
+        "SERVINGPLAN_NAMESPACE_BUDGETS": "",
         "SERVINGPLAN_POD_ACCESS": "",
         "SERVINGPLAN_ALLOWED_HOSTS": "",
         "SERVINGPLAN_PROMETHEUS_URL": "",
@@ -244,6 +246,13 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
+
+
+def test_namespaces_have_budgets_that_the_operator_reads():
+    values = {"namespaceBudgets": {"llm": "40.5", "other": 20, "*": "0"}}
+    (container,) = operator_of(rendered("x", values))["spec"]["template"]["spec"]["containers"]
+    (text,) = [item["value"] for item in container["env"] if item["name"] == "SERVINGPLAN_NAMESPACE_BUDGETS"]
+    assert parse_budgets(text) == {"llm": 40.5, "other": 20.0, "*": 0.0}
 
 
 def test_what_pod_templates_may_ask_for_is_listed_by_its_kind():

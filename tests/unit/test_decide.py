@@ -12,7 +12,7 @@ from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Failure, Observation
+from servingplan.model.world import Failure, NamespaceBudget, Observation
 from servingplan.status.conclude import conclude
 from servingplan.status.events import retirement_events
 from servingplan.status.exceptional import retiring
@@ -430,3 +430,43 @@ def test_a_pool_in_use_whose_size_is_lost_from_sight_lets_nothing_grow_elsewhere
     )
     decision = decide(seen.model_copy(update={"pools": pools}), exact)
     assert decision.fleet == driver.decision.fleet
+
+
+def with_budget(world, dollars, **taken):
+    return world.model_copy(update={"namespace_budget": NamespaceBudget(dollars_per_hour=dollars, taken=taken)})
+
+
+def rows(world):
+    status = conclude(world, decide(world, exact), Outcome())
+    return status, {item.type: item for item in status.conditions}
+
+
+def test_a_namespaces_budget_bounds_a_plan_whatever_it_says_itself():
+    spec = plan(model(rate="40"), budget="100")
+    free, _ = rows(operator(spec).cluster.observe())
+    status, conditions = rows(with_budget(operator(spec).cluster.observe(), 5.0, other=3.0))
+    assert float(free.cost.per_hour) > 2
+    assert (status.cost.per_hour, status.cost.budget_per_hour) == ("2.00", "2.00")
+    assert conditions["WithinBudget"].message.endswith(
+        "; all plans of namespace llm may spend 5.00 $/h, of which other plans take: other 3.00"
+    )
+
+
+def test_where_it_leaves_nothing_a_plan_says_who_can_change_that():
+    _, conditions = rows(with_budget(operator(plan()).cluster.observe(), 5.0, other=5.0))
+    assert conditions["PlanSolved"].reason == "BudgetTooSmall"
+    assert "have the chart's namespaceBudgets raised for namespace llm" in conditions["PlanSolved"].message
+
+
+def test_a_budget_that_leaves_enough_changes_nothing():
+    world = operator(plan()).cluster.observe()
+    roomy = with_budget(world, 1000.0)
+    assert decide(roomy, exact) == decide(world, exact)
+    assert "namespace" not in rows(roomy)[1]["WithinBudget"].message
+
+
+def test_what_other_plans_spend_must_be_known_where_the_namespace_has_a_budget():
+    failure = Failure(source="other plans", reason="ReadFailed", message="other plans could not be read")
+    world = operator(plan()).cluster.observe().model_copy(update={"failures": (failure,)})
+    assert decide(world, exact).fleet is not None
+    assert decide(with_budget(world, 1000.0), exact).fleet is None

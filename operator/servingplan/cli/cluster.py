@@ -34,6 +34,14 @@ def run(
             help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
         ),
     ] = "",
+    namespace_budgets: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_NAMESPACE_BUDGETS",
+            help="Dollars per hour that all plans of a namespace may spend together, as NAMESPACE=DOLLARS, by comma; * stands "
+            "for all others.",
+        ),
+    ] = "",
     pod_access: Annotated[
         str,
         typer.Option(
@@ -118,6 +126,7 @@ def run(
     from servingplan.kube import Api
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
+    from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
     from servingplan.render.pod_access import KINDS, unknown_kinds
     from servingplan.settings import Settings, SharedPrometheus
@@ -141,6 +150,7 @@ def run(
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
+        namespace_budgets=parse_budgets(namespace_budgets),
         pod_access=frozenset(_words(pod_access)),
         allowed_hosts=frozenset(_words(allowed_hosts)),
         prometheus=SharedPrometheus(

@@ -37,15 +37,16 @@ def explain(
 
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
+    from servingplan.planning.allowance import acting_spec
     from servingplan.planning.explain import explain_plan
     from servingplan.planning.known import known_of
     from servingplan.planning.measured import rows_of
     from servingplan.planning.pools import read_pools
-    from servingplan.planning.record import effective_spec, read_record
+    from servingplan.planning.record import read_record
 
     record = read_record(seen)
     catalogue = known_of(seen).catalogue
-    spec, errors = effective_spec(seen.plan.spec, record, catalogue)
+    spec, errors = acting_spec(seen, catalogue)
     if spec is None:
         fail("\n       ".join(map(str, errors)))
     pools, pool_errors = read_pools(spec, seen)

@@ -69,6 +69,7 @@ class Operator:
             pool_kinds=self.settings.pool_kinds,
             urls=urls,
             pod_access=self.settings.pod_access,
+            namespace_budgets=self.settings.namespace_budgets,
             demand=self._demand,
         )
         self.loop = Loop(

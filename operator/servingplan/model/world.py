@@ -30,6 +30,8 @@ class PlanObject(Fact):
     """The annotation ``servingplan.dev/approve``."""
     deleting_since: str | None = None
     """RFC 3339; when its deletion was asked for."""
+    created: str = ""
+    """RFC 3339."""
     status: dict[str, Any] = {}
     """As last published."""
 
@@ -172,6 +174,19 @@ class OtherPlan(Fact):
     """Price per node and hour, by pool object."""
 
 
+class NamespaceBudget(Fact):
+    """What all plans of the plan's namespace may spend together."""
+
+    dollars_per_hour: float
+    taken: dict[str, float] = {}
+    """$/h by name of the other plans that take some of it."""
+
+    @property
+    def left(self) -> float:
+        """$/h that are left for this plan."""
+        return max(0.0, self.dollars_per_hour - sum(self.taken.values()))
+
+
 class Arrivals(Fact):
     """Requests of one class as they were counted."""
 
@@ -277,6 +292,8 @@ class Observation(Fact):
     objects: tuple[LiveObject, ...] = ()
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
+    namespace_budget: NamespaceBudget | None = None
+    """Absent where the installation sets none for the namespace."""
     http_routes_unread: str | None = None
     """Why HTTPRoutes are not among the objects, for people: the API server knows none, or they may not be read."""
     gateway: GatewayFacts | None = None

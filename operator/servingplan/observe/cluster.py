@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from servingplan.api.parse import parse_spec
@@ -25,6 +26,7 @@ from servingplan.model.world import (
     SeenProfiles,
 )
 from servingplan.observe import parse
+from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.gateway import ask_gateway
 from servingplan.observe.sizes import ceiling, number, size_path
@@ -57,15 +59,17 @@ class Reader:
         pool_kinds: frozenset[str] | None,
         urls: UrlPolicy,
         pod_access: frozenset[str] | None = None,
+        namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
         every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. Without ``demand`` nothing is measured."""
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured."""
         self._api = api
         self._state = state
         self._urls = urls
+        self._budgets = namespace_budgets
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._pool_kinds = pool_kinds
@@ -128,6 +132,7 @@ class Reader:
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=pools,
             other_plans=_other_plans(seen.plans, plan),
+            namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=self._multi_node_api(failures),
             http_routes_unread=routes_unread,
             gateway=None if gateway is None else gateway.result(),

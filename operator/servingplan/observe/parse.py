@@ -252,6 +252,7 @@ def plan_of(item: Json) -> PlanObject:
         generation=metadata.get("generation", 0),
         spec=item.get("spec"),
         deleting_since=metadata.get("deletionTimestamp"),
+        created=metadata.get("creationTimestamp") or "",
         approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
         status=item.get("status") or {},
     )
