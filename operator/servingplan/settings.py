@@ -53,5 +53,5 @@ class Settings:
     """Where the Leases are that let one operator act at a time; empty: this one acts without."""
     identity: str = "servingplan"
     """Of this process among the candidates for a Lease."""
-    metrics_address: str = "0.0.0.0:8081"
-    """Where Prometheus finds the operator's metrics; empty: nowhere."""
+    metrics_address: str = "127.0.0.1:8081"
+    """Where Prometheus finds the operator's metrics, which ask nobody who he is; empty: nowhere."""

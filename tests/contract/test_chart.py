@@ -316,6 +316,25 @@ def test_metrics_have_a_service_that_finds_the_operator_by_its_labels_and_port(c
     cluster.kubectl("-n", RELEASE, "get", "service/everywhere-servingplan-metrics")
 
 
+def test_only_the_peers_of_the_values_reach_the_metrics(cluster, installed):
+    objects = rendered("x", {})
+    policy, pod = one(objects, "NetworkPolicy", "x-servingplan"), operator_of(objects)["spec"]["template"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert [port["port"] for port in rule["ports"]] == ["metrics"]
+    cluster.kubectl("-n", RELEASE, "get", "networkpolicy/everywhere-servingplan")
+
+    peers = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+    moved = rendered("x", {"metrics": {"networkPolicy": {"from": peers}, "bindAddress": "127.0.0.1"}})
+    assert one(moved, "NetworkPolicy", "x-servingplan")["spec"]["ingress"][0]["from"] == peers
+    (container,) = operator_of(moved)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SERVINGPLAN_METRICS_ADDRESS", "value": "127.0.0.1:8081"} in container["env"]
+    for values in ({"networkPolicy": {"enabled": False}}, {"enabled": False}):
+        assert not [item for item in rendered("x", {"metrics": values}) if item["kind"] == "NetworkPolicy"]
+
+
 def test_without_metrics_nothing_listens_and_nothing_is_scraped():
     objects = rendered("x", {"metrics": {"enabled": False}})
     assert not [item for item in objects if item["kind"] == "Service"]

@@ -91,7 +91,7 @@ def run(
     ] = "0.0.0.0:8080",
     metrics_address: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_METRICS_ADDRESS", help="HOST:PORT of the metrics. Empty: none.")
-    ] = "0.0.0.0:8081",
+    ] = "127.0.0.1:8081",
     lease_namespace: Annotated[
         str,
         typer.Option(
