@@ -478,7 +478,7 @@ class ParentRef(Wire):
     """Name of the Gateway."""
     namespace: NamespaceName | None = None
     """Its namespace. Default: the plan's."""
-    section_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    section_name: ObjectName | None = None
     """Listener of the Gateway."""
 
 
