@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from servingplan.cli.cluster import observed
-from servingplan.cli.files import fail, read_plan, read_world
+from servingplan.cli.files import fail, read_plan, world_of_plan
 from servingplan.cli.plan import Format, Output, ProfileFiles, WorldFile, print_value
 from servingplan.model.world import Observation
 
@@ -83,5 +83,4 @@ def _world(plan_file: str | None, live: str | None, namespace: str, world_file: 
         from servingplan.cli.imagine import imagined_world
 
         return imagined_world(manifest)
-    seen = read_world(world_file)
-    return seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
+    return world_of_plan(world_file, manifest)
