@@ -30,6 +30,7 @@ CONDITIONS: dict[str, str] = {
     "Degraded": "A class goes to replicas that may answer later than its limits. It is there only while that is so.",
     "SLOAttainable": "The plan serves all of the demand within its limits. Ready does not depend on it.",
     "Approved": "No plan waits for a person. Ready does not depend on it.",
+    "Stalled": "A person has to act before Ready can hold. It is there only while that is so; kstatus reads it.",
     "Ready": "The plan is applied and serves. Where it is False, its reason is that of the condition that is the cause.",
 }
 
@@ -42,7 +43,10 @@ REASONS: dict[str, Reason] = {
     "Auto": Reason("Plans are applied without asking."),
     "AwaitingApproval": Reason("A plan waits.", "Write its hash into the annotation servingplan.dev/approve."),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
-    "BudgetTooSmall": Reason("The budget leaves some class without service.", "Raise spec.budget.dollarsPerHour."),
+    "BudgetTooSmall": Reason(
+        "The budget leaves some class without service.",
+        "Raise spec.budget.dollarsPerHour, or the chart's namespaceBudgets where the message says so.",
+    ),
     "CeilingUnreadable": Reason(
         "The annotation servingplan.dev/max-nodes of a pool is no whole number: the pool does not grow.",
         "The pool's owner writes a number.",
@@ -120,19 +124,19 @@ REASONS: dict[str, Reason] = {
     "ProfilesMissing": Reason(
         "Measured rates that the plan names are not there.", "Create the ConfigMap, or take it out."
     ),
-    "Published": Reason("The weights are those of the plan."),
-    "Read": Reason("All sources were read."),
-    "ReadFailed": Reason("A source cannot be read; the message says since when.", "Look at the API server."),
-    "ReadForbidden": Reason("The operator may not read a source.", "Grant it with the chart's roles."),
-    "Ready": Reason("The plan is applied and serves."),
     "PrometheusMissing": Reason(
         "Demand is to be measured, and there is no Prometheus to ask.",
         "Give spec.demand.prometheus.url, or set the chart's prometheus.url.",
     ),
+    "Published": Reason("The weights are those of the plan."),
     "QueryNotAllowed": Reason(
         "A query of the plan is not asked at a Prometheus that others use too.",
         "Ask a Prometheus of the plan's namespace, or set the chart's prometheus.planQueries.",
     ),
+    "Read": Reason("All sources were read."),
+    "ReadFailed": Reason("A source cannot be read; the message says since when.", "Look at the API server."),
+    "ReadForbidden": Reason("The operator may not read a source.", "Grant it with the chart's roles."),
+    "Ready": Reason("The plan is applied and serves."),
     "RecordUnreadable": Reason(
         "The plan in force was written by another version of the operator: nothing grows or shrinks.",
         "Run that version, or delete the ConfigMap NAME-plan to have a plan made anew around what runs.",
@@ -168,6 +172,55 @@ REASONS: dict[str, Reason] = {
     "WriteFailed": Reason("The API server did not take a write.", "The message says why; it is tried again."),
     "WriteForbidden": Reason("The operator lacks a right.", "Grant it with the chart's roles."),
 }
+
+
+_STALLING = frozenset(
+    {
+        "BudgetTooSmall",
+        "CeilingUnreadable",
+        "ClaimedByOther",
+        "EngineCrash",
+        "FieldOwnershipConflict",
+        "HTTPRoutesUnavailable",
+        "ImagePullFailed",
+        "Infeasible",
+        "KindNotAllowed",
+        "NameTaken",
+        "NoCapacity",
+        "NoFittingShape",
+        "NotAccepted",
+        "NotAllowed",
+        "NotRenderable",
+        "NotResizable",
+        "PathNotAllowed",
+        "PodAccessNotAllowed",
+        "PoolMissing",
+        "PriceDisagreement",
+        "PriceUnknown",
+        "ReadForbidden",
+        "RecordUnreadable",
+        "RefsNotResolved",
+        "ReplicaFailure",
+        "SharedObject",
+        "SolverError",
+        "SpecInvalid",
+        "TimeLimit",
+        "TooLarge",
+        "TooManyBackends",
+        "UnknownGPU",
+        "UnknownModel",
+        "Unschedulable",
+        "UrlNotAllowed",
+        "WriteForbidden",
+    }
+)
+"""What is not mended by waiting. Of the others some pass by themselves, some are tried again, and some keep nothing from being
+ready."""
+
+
+def needs_a_person(reason: str) -> bool:
+    """Whether what keeps a plan from being ready goes on until somebody changes something."""
+    return reason in _STALLING
 
 
 def page() -> str:

@@ -209,6 +209,15 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
     return tuple(_each_node_once(shared)), (*errors, *shared_errors)
 
 
+def more_nodes(pools: tuple[Pool, ...]) -> str:
+    """What to do where nodes are short; a selector that no node matches may be why."""
+    missed = [
+        f"spec.nodePools[{pool.name}].nodeSelector" for pool in pools if pool.spec.resize is None and not pool.nodes
+    ]
+    unmatched = f"no node has the labels of {', '.join(missed)}: correct it; or " if missed else ""
+    return f"{unmatched}raise maxNodes, add nodes or another pool"
+
+
 def _bounded(pool: NodePool, world: Observation) -> NodePool:
     """The pool within what its owner lets every plan have."""
     found = world.pool(pool.name)

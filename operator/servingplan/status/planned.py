@@ -6,6 +6,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning.allowance import binding_allowance
+from servingplan.planning.pools import Pool, more_nodes
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
@@ -59,7 +60,7 @@ def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
     return [Row("DemandKnown", "True" if found.holds else "False", found.reason, found.message)]
 
 
-def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None) -> Row:
+def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, pools: tuple[Pool, ...]) -> Row:
     """Whether there is a plan that gives every class something, and how good it is known to be."""
     kind = "PlanSolved"
     if failed := failure(decision, kind):
@@ -74,7 +75,7 @@ def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None) -
         raise_budget = "raise spec.budget.dollarsPerHour"
         if spec is not None and binding_allowance(spec, world) is not None:
             raise_budget = f"have the chart's namespaceBudgets raised for namespace {world.plan.namespace}"
-        advice = raise_budget if budget else "raise maxNodes, add nodes or another pool"
+        advice = raise_budget if budget else more_nodes(pools)
         reason = "BudgetTooSmall" if budget else "NoCapacity"
         return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
     gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best that is possible"
