@@ -12,7 +12,7 @@ from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Failure, NamespaceBudget, Observation
+from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan
 from servingplan.status.conclude import conclude
 from servingplan.status.events import retirement_events
 from servingplan.status.exceptional import retiring
@@ -470,3 +470,34 @@ def test_what_other_plans_spend_must_be_known_where_the_namespace_has_a_budget()
     world = operator(plan()).cluster.observe().model_copy(update={"failures": (failure,)})
     assert decide(world, exact).fleet is not None
     assert decide(with_budget(world, 1000.0), exact).fleet is None
+
+
+def findings(world, condition):
+    return [item for item in decide(world, exact).findings if item.condition == condition]
+
+
+def test_a_plan_that_may_not_size_a_pool_cannot_unsettle_one_that_does_by_another_price():
+    seen = operator(plan()).cluster.observe()
+    others = (OtherPlan(key="stranger/x", prices={"NodePool//l40s": "3"}),)
+    world = with_pool(seen, allowed_namespaces=("llm",)).model_copy(update={"other_plans": others})
+    assert findings(world, "WithinBudget") == []
+    shared = with_pool(world, allowed_namespaces=("llm", "stranger"))
+    assert [item.reason for item in findings(shared, "WithinBudget")] == ["PriceDisagreement"]
+
+
+def test_the_owners_price_counts_whatever_a_plan_says():
+    cheap = operator(plan(pools=[sized(price="0")], budget="3")).cluster.observe()
+    assert decide(cheap, exact).fleet.dollars_per_hour == 0
+    priced = decide(with_pool(cheap, dollars_per_node_hour="2.5"), exact)
+    assert priced.fleet.dollars_per_hour == 2.5
+    dear = decide(with_pool(cheap, dollars_per_node_hour="3.5"), exact)
+    assert dear.fleet.replica_sets == ()
+
+
+@pytest.mark.parametrize("text", ["", "cheap", "-1", "1e3", "nan"])
+def test_a_price_of_the_owner_that_cannot_be_read_is_unknown_and_nothing_grows(text):
+    world = with_pool(operator(plan()).cluster.observe(), dollars_per_node_hour=text)
+    (finding,) = findings(world, "WithinBudget")
+    assert finding.reason == "PriceUnknown"
+    assert "annotation servingplan.dev/dollars-per-node-hour" in finding.message
+    assert not [action for action in decide(world, exact).actions if isinstance(action, ResizePool)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.turn import Turn
 from servingplan.model.world import Observation
-from servingplan.planning.pools import Pool
+from servingplan.planning.pools import Pool, lets
 from servingplan.render import names
 
 
@@ -35,8 +35,12 @@ def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
                 turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
         if pool.object is None or pool.dollars_per_node_hour is None:
             continue
+        if pool.object.dollars_per_node_hour is not None:
+            continue  # its owner's price counts for all
         for key in sorted(prices):
-            other = prices[key].get(pool.object.reference)
+            # What a plan says of a pool that it may not size is nobody's concern.
+            may = lets(pool.object, key.partition("/")[0])
+            other = prices[key].get(pool.object.reference) if may else None
             if other is not None and float(other) != pool.dollars_per_node_hour:
                 turn.find(
                     "WithinBudget",
@@ -44,6 +48,13 @@ def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
                     f"nodePools[{pool.name}].dollarsPerNodeHour is {pool.dollars_per_node_hour:g}, plan {key} says "
                     f"{float(other):g} for the same pool; make them equal",
                 )
+
+
+def _unpriced(pool: Pool) -> str:
+    written = pool.object.dollars_per_node_hour if pool.object is not None else None
+    if written is None:
+        return "not given"
+    return f"its object's annotation servingplan.dev/dollars-per-node-hour is {written!r}, which is no price"
 
 
 def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
@@ -54,7 +65,7 @@ def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
             turn.find(
                 "WithinBudget",
                 "PriceUnknown",
-                f"spec.nodePools[{pool.name}].dollarsPerNodeHour: not given, so spend cannot be computed and nothing "
+                f"spec.nodePools[{pool.name}].dollarsPerNodeHour: {_unpriced(pool)}, so spend cannot be computed and nothing "
                 "grows; give the price of a node (0 is a price)",
             )
             wait = True

@@ -143,6 +143,8 @@ class PoolObject(Fact):
     """Ceiling that the pool's owner sets for every plan; None: none."""
     max_nodes_problem: str | None = None
     """Why the ceiling cannot be read, for people; ``max_nodes`` is the size of the moment then."""
+    dollars_per_node_hour: str | None = None
+    """Price that the owner wrote on it, which counts for every plan; None: none."""
     allowed_namespaces: tuple[str, ...] = ()
     """Namespaces whose plans may size it; ``*`` means all."""
     resource_version: str = ""

@@ -157,10 +157,13 @@ class Reader:
         return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
-        """Whether a plan that has a claim is not there any more. One that is not known is asked for: it may be new."""
+        """Whether a plan that has a claim is not there, or never could be. One that is not known is asked for: it may
+        be new."""
         if any(plan.key == key for plan in seen.plans):
             return False
         namespace, _, name = key.partition("/")
+        if not namespace or not name:
+            return True
         try:
             self._api.get(PLANS, name, namespace=namespace)
         except NotFound:
@@ -318,6 +321,7 @@ class Reader:
             path_problem=path_problem,
             max_nodes=max_nodes,
             max_nodes_problem=max_nodes_problem,
+            dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
             allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
             resource_version=item["metadata"].get("resourceVersion", ""),
             asked=number(annotations.get(names.SIZE_ANNOTATION)),

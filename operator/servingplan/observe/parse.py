@@ -301,6 +301,7 @@ def seen_pool(item: Json) -> Json:
         names.ALLOWED_NAMESPACES_ANNOTATION,
         names.MAX_NODES_ANNOTATION,
         names.REPLICAS_PATH_ANNOTATION,
+        names.PRICE_ANNOTATION,
     )
     kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
     return {

@@ -7,6 +7,7 @@ pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ PRODUCT_LABELS = (
 """Node labels that name the GPU, in order of trust; set by feature discovery of the vendor or by the cloud. Types of
 instances tell apart what shorter names do not: the A100 of 40 and of 80 GB."""
 INSTANCE = "node.kubernetes.io/instance-type"
+_DOLLARS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _VENDORS = ("nvidia", "amd")
 """Values of AKS's accelerator label, which name no product."""
 
@@ -196,7 +198,7 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                 spec=item,
                 gpu=gpu,
                 gpus_per_node=gpus_per_node,
-                dollars_per_node_hour=_price_of(item, gpu, gpus_per_node, known.prices),
+                dollars_per_node_hour=_price_of(item, world.pool(item.name), gpu, gpus_per_node, known.prices),
                 nodes=nodes,
                 object=world.pool(item.name),
                 problem=_problem(item, world),
@@ -290,13 +292,18 @@ def _is_ours(pod: Pod, world: Observation) -> bool:
     return pod.deployment is not None and pod.namespace == world.plan.namespace
 
 
-def _price_of(pool: NodePool, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]) -> float | None:
-    """$/h of a node: as the plan has it, else as the installation's prices have it for all of its GPUs; None where nobody
-    said."""
+def _price_of(
+    pool: NodePool, found: PoolObject | None, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]
+) -> float | None:
+    """$/h of a node: as the owner of the pool's object wrote it, else as the plan has it, else as the installation's prices
+    have it for all of its GPUs; None where nobody said, or the owner's cannot be read."""
+    if pool.resize is not None and found is not None and found.dollars_per_node_hour is not None:
+        text = found.dollars_per_node_hour.strip()
+        return float(text) if _DOLLARS.fullmatch(text) else None
     if pool.dollars_per_node_hour is not None:
         return float(pool.dollars_per_node_hour)
-    found = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
-    return None if found is None or not gpus_per_node else round(found.dollars_per_gpu_hour * gpus_per_node, 6)
+    price = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
+    return None if price is None or not gpus_per_node else round(price.dollars_per_gpu_hour * gpus_per_node, 6)
 
 
 def _gpu_of(
@@ -369,7 +376,12 @@ def _withdrawn(pool: NodePool, world: Observation) -> Problem | None:
 
 
 def _is_allowed(found: PoolObject, world: Observation) -> bool:
-    return "*" in found.allowed_namespaces or world.plan.namespace in found.allowed_namespaces
+    return lets(found, world.plan.namespace)
+
+
+def lets(found: PoolObject, namespace: str) -> bool:
+    """Whether the owner lets plans of a namespace size the object."""
+    return "*" in found.allowed_namespaces or namespace in found.allowed_namespaces
 
 
 def _problem(pool: NodePool, world: Observation) -> Problem | None:

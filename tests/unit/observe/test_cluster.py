@@ -332,3 +332,13 @@ def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
 def test_a_claim_of_a_plan_that_is_there_holds():
     found = pool_claimed_by("llm/other", "other")
     assert (found.claimed_by, found.orphan_of) == ("llm/other", None)
+
+
+@pytest.mark.parametrize("holder", ["nobody", "/", "llm/", "/x"])
+def test_a_claim_that_names_no_plan_is_no_claim(holder):
+    found = pool_claimed_by(holder)
+    assert (found.claimed_by, found.orphan_of) == (None, holder)
+
+
+def test_the_claim_of_a_plan_that_was_forced_away_and_made_anew_is_its_own():
+    assert pool_claimed_by("llm/chat").claimed_by == "llm/chat"
