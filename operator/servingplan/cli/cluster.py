@@ -178,15 +178,32 @@ def world(
     catalogue_namespace: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
     ] = "",
+    namespace_budgets: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="As the operator has them. Empty: none.")
+    ] = "",
+    pod_access: Annotated[
+        str | None,
+        typer.Option(envvar="SERVINGPLAN_POD_ACCESS", help="As the operator has it. Left out: everything is allowed."),
+    ] = None,
 ) -> None:
     """Print what a turn of a live plan sees, its plan in force included, for `servingplan plan --world`."""
-    typer.echo(observed(namespace, name, catalogue_namespace).model_dump_json(indent=1))
+    seen = observed(namespace, name, catalogue_namespace, namespace_budgets=namespace_budgets, pod_access=pod_access)
+    typer.echo(seen.model_dump_json(indent=1))
 
 
-def observed(namespace: str, name: str, catalogue_namespace: str = "") -> Observation:
-    """What a turn of a live plan would see now. Ends the command where it cannot be read."""
+def observed(
+    namespace: str,
+    name: str,
+    catalogue_namespace: str = "",
+    *,
+    namespace_budgets: str = "",
+    pod_access: str | None = None,
+) -> Observation:
+    """What a turn of a live plan would see now, under these limits of the installation. Ends the command where it cannot be
+    read."""
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
+    from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
     from servingplan.observe.state import ClusterState
@@ -198,7 +215,15 @@ def observed(namespace: str, name: str, catalogue_namespace: str = "") -> Observ
     state.load()
     urls = UrlPolicy(api, allowed_hosts=None)  # they are asked from here, with the rights of whoever calls
     demand = DemandReader(urls=urls, shared=SharedPrometheus(plan_queries=True))
-    reader = Reader(api, state, pool_kinds=None, urls=urls, demand=demand)
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=urls,
+        namespace_budgets=parse_budgets(namespace_budgets),
+        pod_access=None if pod_access is None else frozenset(_words(pod_access)),
+        demand=demand,
+    )
     try:
         seen = reader.observe(namespace, name)
     except ApiError as error:

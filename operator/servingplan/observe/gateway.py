@@ -20,7 +20,7 @@ NO_ANSWER = f"nobody at {FIELD} tells a revision of this plan"
 """The same whatever the cause: a status is no way to find out what listens where."""
 
 DEADLINE_SECONDS = 1.0
-"""For finding the replicas, and again for all of their answers."""
+"""For finding where they are, for resolving a name, and for all of their answers; each."""
 _LONGEST_ANSWER_BYTES = 4096
 _MOST_REPLICAS = 64
 
@@ -28,7 +28,8 @@ _MOST_REPLICAS = 64
 def ask_gateway(url: str, plan: str, threads: Executor, policy: UrlPolicy) -> GatewayFacts:
     """What every address of the URL's host says of a plan (``namespace/name``). Never raises, never waits for long."""
     try:
-        target = policy.target(url, field=FIELD, namespace=plan.partition("/")[0])
+        looked_up = threads.submit(policy.target, url, field=FIELD, namespace=plan.partition("/")[0])
+        target = looked_up.result(DEADLINE_SECONDS)
         addresses = _found(target, threads)
     except UrlRefused as error:
         return GatewayFacts(refused=str(error))

@@ -110,6 +110,22 @@ def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told_alike
     assert asked(80, host="nobody.invalid") == asked(free) == gateway.GatewayFacts(problem=NO_ANSWER)
 
 
+def test_an_api_server_that_does_not_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(gateway, "DEADLINE_SECONDS", 0.2)
+    answered = threading.Event()
+
+    class Slow:
+        def get(self, *_, **__):
+            answered.wait(60)
+            return {}
+
+    with ThreadPoolExecutor(2) as threads:
+        policy = UrlPolicy(Slow(), allowed_hosts=frozenset())
+        found = ask_gateway("http://gateway.llm:8080/", PLAN, threads, policy)
+        answered.set()
+    assert found == gateway.GatewayFacts(problem=NO_ANSWER)
+
+
 @pytest.mark.parametrize(("host", "port"), [("169.254.169.254", 80), ("127.0.0.1", 8080), ("gateway.other", 8080)])
 def test_what_the_installation_does_not_allow_is_not_asked_and_says_what_to_do(host, port):
     found = asked(port, host=host, allowed=frozenset())
