@@ -17,7 +17,7 @@ from servingplan.model.question import QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, Pool, more_nodes
 from servingplan.planning.question import Posed, pose
 from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
@@ -59,7 +59,7 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
     if posed.question is None:
         lacking = ", ".join(posed.no_room) or "all classes"
         turn.find(
-            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; add nodes or pools"
+            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; {more_nodes(pools)}"
         )
         return record, True
     asked = turn.asked = digest(

@@ -20,8 +20,8 @@ from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.status.conditions import conditions
 from servingplan.status.routing import routing_after
@@ -32,7 +32,7 @@ def conclude(
     world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
 ) -> PlanStatus:
     """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
-    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    spec, _ = acting_spec(world)
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,

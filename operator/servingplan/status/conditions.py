@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from servingplan.api.reasons import needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
@@ -26,7 +27,16 @@ COUNT_IN_READY = (
 CAUSES = (
     (
         "NodePoolsReady",
-        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"},
+        {
+            "PoolMissing",
+            "NotAllowed",
+            "ClaimedByOther",
+            "KindNotAllowed",
+            "NotResizable",
+            "PathNotAllowed",
+            "SharedObject",
+            "CeilingUnreadable",
+        },
     ),
     ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
     ("PlanSolved", {"RecordUnreadable"}),
@@ -44,8 +54,8 @@ def conditions(
         planned.inventory_available(decision),
         planned.profiles_available(decision),
         *planned.demand_known(decision, spec),
-        planned.plan_solved(decision),
-        planned.within_budget(decision, spec),
+        planned.plan_solved(world, decision, spec, pools),
+        planned.within_budget(world, decision, spec),
         capacity.node_pools_ready(decision, outcome, pools),
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(world, decision, outcome, spec),
@@ -53,7 +63,16 @@ def conditions(
         planned.slo_attainable(decision),
         planned.approved(decision, spec),
     ]
-    return _dated(world, [*rows, _ready(rows)])
+    return _dated(world, with_ready(rows))
+
+
+def with_ready(rows: Sequence[Row]) -> list[Row]:
+    """The rows, then Stalled, only while a person has to act, then Ready."""
+    ready = _ready(rows)
+    stalled = []
+    if ready.status == "False" and needs_a_person(ready.reason):
+        stalled.append(Row("Stalled", "True", ready.reason, "a person has to act: the condition Ready says what to do"))
+    return [*rows, *stalled, ready]
 
 
 def _ready(rows: Iterable[Row]) -> Row:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
+from servingplan.model.world import Observation
+from servingplan.planning.allowance import binding_allowance
+from servingplan.planning.pools import Pool, more_nodes
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
@@ -57,7 +60,7 @@ def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
     return [Row("DemandKnown", "True" if found.holds else "False", found.reason, found.message)]
 
 
-def plan_solved(decision: Decision) -> Row:
+def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, pools: tuple[Pool, ...]) -> Row:
     """Whether there is a plan that gives every class something, and how good it is known to be."""
     kind = "PlanSolved"
     if failed := failure(decision, kind):
@@ -69,7 +72,10 @@ def plan_solved(decision: Decision) -> Row:
     if nothing:
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
-        advice = "raise spec.budget.dollarsPerHour" if budget else "raise maxNodes, add nodes or another pool"
+        raise_budget = "raise spec.budget.dollarsPerHour"
+        if spec is not None and binding_allowance(spec, world) is not None:
+            raise_budget = f"have the chart's namespaceBudgets raised for namespace {world.plan.namespace}"
+        advice = raise_budget if budget else more_nodes(pools)
         reason = "BudgetTooSmall" if budget else "NoCapacity"
         return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
     gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best that is possible"
@@ -77,7 +83,7 @@ def plan_solved(decision: Decision) -> Row:
     return Row(kind, "True", shown.status, text)
 
 
-def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
+def within_budget(world: Observation, decision: Decision, spec: PlanSpec | None) -> Row:
     """Whether what runs by now costs no more than the budget."""
     kind = "WithinBudget"
     if failed := failure(decision, kind):
@@ -87,8 +93,19 @@ def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
     budget, spend = float(spec.budget.dollars_per_hour), decision.spend_dollars_per_hour
     if spend > budget + 1e-6:
         text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
-        return Row(kind, "False", "OverBudget", text)
-    return Row(kind, "True", "WithinBudget", f"spend is {spend:.2f} $/h of {budget:.2f} $/h")
+        return Row(kind, "False", "OverBudget", text + _shared(world, spec))
+    text = f"spend is {spend:.2f} $/h of {budget:.2f} $/h" + _shared(world, spec)
+    return Row(kind, "True", "WithinBudget", text)
+
+
+def _shared(world: Observation, spec: PlanSpec) -> str:
+    """Where it comes from that the plan may spend no more."""
+    found = binding_allowance(spec, world)
+    if found is None:
+        return ""
+    others = ", ".join(f"{name} {dollars:.2f}" for name, dollars in found.taken.items())
+    taken = f", of which other plans take: {others}" if others else ""
+    return f"; all plans of namespace {world.plan.namespace} may spend {found.dollars_per_hour:.2f} $/h{taken}"
 
 
 def slo_attainable(decision: Decision) -> Row:

@@ -7,6 +7,7 @@ from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, P
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
 from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
@@ -52,7 +53,13 @@ def observed(*cluster, **more):
     api = EmptyCluster(*cluster, **more)
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -206,7 +213,13 @@ def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had
 def looked(api, catalogue_namespace):
     state = ClusterState(api, catalogue_namespace=catalogue_namespace, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -297,7 +310,13 @@ def pool_claimed_by(holder, *others):
     ]
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         (found,) = reader.observe("llm", "chat").pools
     finally:
@@ -313,3 +332,13 @@ def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
 def test_a_claim_of_a_plan_that_is_there_holds():
     found = pool_claimed_by("llm/other", "other")
     assert (found.claimed_by, found.orphan_of) == ("llm/other", None)
+
+
+@pytest.mark.parametrize("holder", ["nobody", "/", "llm/", "/x"])
+def test_a_claim_that_names_no_plan_is_no_claim(holder):
+    found = pool_claimed_by(holder)
+    assert (found.claimed_by, found.orphan_of) == (None, holder)
+
+
+def test_the_claim_of_a_plan_that_was_forced_away_and_made_anew_is_its_own():
+    assert pool_claimed_by("llm/chat").claimed_by == "llm/chat"
