@@ -101,7 +101,7 @@ def batches(rows):
 
 def constants(point):
     """The constants at a point of the search: logarithms over the first guesses."""
-    values = dict(zip(NAMES, np.exp(point), strict=True))
+    values = dict(zip(NAMES, map(float, np.exp(point)), strict=True))
     factors = Factors(**{name: values[name] * guess for name, (guess, _) in GUESS.items()})
     engines = {
         engine: kept._replace(**{name: values[engine, name] * guess for name, (guess, _) in OF_ENGINE.items()})
