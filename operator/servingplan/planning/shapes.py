@@ -199,7 +199,11 @@ def shapes_of(
         roomiest = wish.settings(kv_cache_dtype=widths[-1], max_num_seqs=wish.sequences()[0])
         no_room = _memory_refusal(variant, card, layout, roomiest)
         indivisible = shape_refusal(
-            card, layout.tensor_parallel, layout.pipeline_parallel, expert_parallel=roomiest.expert_parallel
+            card,
+            layout.tensor_parallel,
+            layout.pipeline_parallel,
+            precision=variant.precision,
+            expert_parallel=roomiest.expert_parallel,
         )
         refusal = too_long or no_room or indivisible
         if refusal is not None:
@@ -321,6 +325,7 @@ def rates_inside_a_node(
             ttft_seconds=None,
             tpot_seconds=None,
             confidence=confidence,
+            load="concurrency" if item.limits else "saturated",
             rows=rows,
         )
         for item in asked

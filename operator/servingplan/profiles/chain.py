@@ -69,7 +69,9 @@ def estimate_chain(
     Raises:
         UnknownPrecisionError: the precision is not in the table.
     """
-    refusal = shape_refusal(model, tensor_parallel, len(stages), expert_parallel=settings.expert_parallel)
+    refusal = shape_refusal(
+        model, tensor_parallel, len(stages), precision=precision, expert_parallel=settings.expert_parallel
+    )
     if refusal is not None:
         return Chain((), dict.fromkeys((item.name for item in classes), refusal))
     staged = stage_steps(
@@ -163,7 +165,7 @@ def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, conf
     return banded(
         best,
         source="datasheet",
-        basis=Basis("datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
+        basis=Basis("saturated", "datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
         evidence=(
             f"kernels of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
             f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",

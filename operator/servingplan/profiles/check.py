@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.bands import Basis, Quantity
+from servingplan.profiles.bands import Basis, Load, Quantity
 from servingplan.profiles.catalogue import UnknownGpuError, UnknownModelError, find_gpu, find_model
 from servingplan.profiles.estimate import Estimate, estimate
 from servingplan.profiles.measured import MeasuredRow, MeasuredRows
@@ -36,7 +36,6 @@ from servingplan.profiles.split import Part, part_of
 
 Condition = Literal["version", "lengths", "engine", "group", "card"]
 CONDITIONS: tuple[Condition, ...] = ("version", "lengths", "engine", "group", "card")
-Load = Literal["saturated", "concurrency"]
 
 INSIDE = 0.8
 """Share of truths that a band promises to hold."""
@@ -191,10 +190,8 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
     rate = found.requests_per_second
     edges = math.log(found.low / rate), math.log(found.high / rate)
     yield Predicted(row, condition, "rate", found.basis, math.log(rate / row.requests_per_second), *edges)
-    # Requests of a closed loop that do not fit wait for a slot, and their clients' clocks run.
-    waiting = 0.0 if row.concurrency is None else max(0.0, (row.concurrency - found.batch) / rate)
     latencies: tuple[tuple[Quantity, float | None, float, tuple[float, float]], ...] = (
-        ("ttft", row.ttft_seconds, found.ttft_seconds + waiting, found.ttft_band),
+        ("ttft", row.ttft_seconds, found.ttft_seconds, found.ttft_band),
         ("tpot", row.tpot_seconds, found.tpot_seconds, found.tpot_band),
     )
     for quantity, measured, mean, band in latencies:
@@ -204,12 +201,11 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
 
 
 def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredRows) -> Estimate | None:
-    """What ``estimate`` says of a measured point, given other measurements; None where it says that it cannot be."""
+    """What ``estimate`` says of a measured point, with the settings that it states and the load that it was under, given
+    other measurements; None where it says that it cannot be."""
     settings = row.settings.model_copy(
         update={"max_model_len": max(row.settings.max_model_len, row.input_tokens + row.output_tokens)}
     )
-    if row.concurrency is not None:
-        settings = settings.model_copy(update={"max_num_seqs": max(1, round(row.concurrency))})
     found = estimate(
         model=model,
         precision=row.precision,
@@ -221,6 +217,8 @@ def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredR
         output_tokens=row.output_tokens,
         ttft_seconds=None,
         tpot_seconds=None,
+        clients=row.concurrency,
+        requests_per_client=row.requests_per_client,
         rows=rows,
     )
     return found if isinstance(found, Estimate) else None

@@ -25,11 +25,18 @@ class Unfit(BaseModel):
 
 
 def shape_refusal(
-    model: ModelCard, tensor_parallel: int, pipeline_parallel: int, *, expert_parallel: bool = False
+    model: ModelCard,
+    tensor_parallel: int,
+    pipeline_parallel: int,
+    *,
+    precision: str | None = None,
+    expert_parallel: bool = False,
 ) -> Unfit | None:
     """Why the heads, layers or quantised weights of a model cannot be shared like this; see ``divisible_shapes``.
 
-    ``expert_parallel``: experts are spread over the GPUs, and none is cut.
+    Args:
+        precision: of the weights; None or the card's own: as published, with the blocks of the card.
+        expert_parallel: experts are spread over the GPUs, and none is cut.
     """
     wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
     if model.attention_heads % tensor_parallel or wide % narrow:
@@ -40,7 +47,9 @@ def shape_refusal(
             message=f"{model.name} has {model.attention_heads} attention and {model.kv_heads} KV heads, which "
             f"{tensor_parallel} GPUs cannot share evenly; possible sizes: {', '.join(map(str, good))}",
         )
-    if (refusal := _block_refusal(model, tensor_parallel, expert_parallel=expert_parallel)) is not None:
+    in_blocks = precision is None or precision == model.precision
+    refusal = _block_refusal(model, tensor_parallel, expert_parallel=expert_parallel) if in_blocks else None
+    if refusal is not None:
         return refusal
     if pipeline_parallel > model.layers:
         return Unfit(
