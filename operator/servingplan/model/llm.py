@@ -4,6 +4,7 @@ Flow: observe -> **model** -> solve -> render -> apply -> status. The catalogue 
 knows the common models; users declare others inline with the same fields, which every published ``config.json`` has.
 """
 
+import math
 from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -218,6 +219,21 @@ class ModelCard(BaseModel):
         if self.sliding_window is not None:
             kept += self.sliding_layers * min(tokens, self.sliding_window)
         return kept * self._kv_layer_bytes(kv_bytes_per_element) + self.state_bytes
+
+    def held_tokens(self, tokens: float, kv_bytes_per_element: float = WIDE_BYTES) -> float:
+        """``kv_bytes`` in units of ``kv_bytes_per_token``: tokens within the window that take as much memory as one
+        sequence of ``tokens`` tokens."""
+        return self.kv_bytes(tokens, kv_bytes_per_element) / self.kv_bytes_per_token(kv_bytes_per_element)
+
+    def longest_tokens(self, room_bytes: float, kv_bytes_per_element: float = WIDE_BYTES) -> float:
+        """Tokens of the longest sequence whose cache and state fit in ``room_bytes``, the inverse of ``kv_bytes``; infinite
+        where all layers have a window that fits, 0 where not even the state does."""
+        layer_tokens = max(0.0, room_bytes - self.state_bytes) / self._kv_layer_bytes(kv_bytes_per_element)
+        within = layer_tokens / self.kv_layers
+        if self.sliding_window is None or within <= self.sliding_window:
+            return within
+        full = self.kv_layers - self.sliding_layers
+        return (layer_tokens - self.sliding_layers * self.sliding_window) / full if full else math.inf
 
     def _kv_layer_bytes(self, kv_bytes_per_element: float) -> float:
         if self.kv_lora_rank is None:

@@ -161,8 +161,10 @@ def estimate(
         settings=settings,
     )
     refusal = memory_refusal(
+        model=model,
+        tensor_parallel=tensor_parallel,
+        kv_bytes_per_element=settings.kv_bytes_per_element,
         weight_bytes=base.weight_bytes,
-        kv_bytes_per_token=base.kv_bytes_per_token,
         kv_room_bytes=base.kv_room_bytes,
         context_tokens=settings.max_model_len,
         gpus=f"{tensor_parallel * pipeline_parallel} x {gpu.name}",

@@ -86,18 +86,28 @@ def _block_refusal(model: ModelCard, tensor_parallel: int, *, expert_parallel: b
 
 
 def memory_refusal(
-    *, weight_bytes: float, kv_bytes_per_token: float, kv_room_bytes: float, context_tokens: int, gpus: str
+    *,
+    model: ModelCard,
+    tensor_parallel: int,
+    kv_bytes_per_element: float,
+    weight_bytes: float,
+    kv_room_bytes: float,
+    context_tokens: int,
+    gpus: str,
 ) -> Unfit | None:
-    """Whether the KV cache of one longest sequence fits beside the weights.
+    """Whether the KV cache and the state of one longest sequence fit beside the weights.
 
     Args:
+        kv_bytes_per_element: 2 for 16-bit KV cache, 1 for FP8.
         kv_room_bytes: what the weights leave, over all GPUs; below 0 where they do not fit.
         gpus: the GPUs in words.
     """
-    room_tokens = kv_room_bytes / kv_bytes_per_token
-    if room_tokens >= context_tokens:
+    copies = model.kv_copies(tensor_parallel)
+    sequence_bytes = copies * model.kv_bytes(context_tokens, kv_bytes_per_element)
+    if kv_room_bytes >= sequence_bytes:
         return None
-    needed = weight_bytes + context_tokens * kv_bytes_per_token
+    room_tokens = model.longest_tokens(kv_room_bytes / copies, kv_bytes_per_element)
+    needed = weight_bytes + sequence_bytes
     available = max(0.0, kv_room_bytes + weight_bytes)
     advice = "take more GPUs or a smaller precision"
     if room_tokens >= 1:

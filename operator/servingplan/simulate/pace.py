@@ -95,16 +95,19 @@ class Pace:
         self.max_model_len = settings.max_model_len
         self.stages = pipeline_parallel
         self.kv_blocks = int(self._base.kv_room_tokens) // BLOCK_TOKENS
-        if self.kv_blocks * BLOCK_TOKENS < settings.max_model_len:
-            raise InputError(
-                "max_model_len",
-                settings.max_model_len,
-                f"must be at most {self.kv_blocks * BLOCK_TOKENS}, in whole KV blocks",
-            )
+        self._model, self._kv_bytes_per_element = model, settings.kv_bytes_per_element
+        if self.blocks(settings.max_model_len) > self.kv_blocks:
+            room_bytes = self.kv_blocks * BLOCK_TOKENS * model.kv_bytes_per_token(self._kv_bytes_per_element)
+            most = int(model.longest_tokens(room_bytes, self._kv_bytes_per_element))
+            raise InputError("max_model_len", settings.max_model_len, f"must be at most {most}, in whole KV blocks")
         self._stretch_at = lru_cache(maxsize=4096)(self._stretch_on_grid)
         self._step: dict[int, list[float]] = {}
         self._tokens = [float(it) for it in self._base.token_line]
         self._prompts = [float(it) for it in self._base.context_line]
+
+    def blocks(self, tokens: int) -> int:
+        """KV blocks that one sequence of so many tokens takes; fewer where layers have a window, more with a state."""
+        return math.ceil(self._model.held_tokens(tokens, self._kv_bytes_per_element) / BLOCK_TOKENS)
 
     def step_seconds(self, sequences: int, context_tokens: int) -> float:
         """Uncorrected time of one token for each of ``sequences``, with ``context_tokens`` behind all of them together."""
