@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 
 from servingplan.profiles import catalogue
 from servingplan.profiles.bands import Basis, kind_of
-from servingplan.profiles.check import Predicted, summarised
+from servingplan.profiles.check import Predicted, load_words, summarised
 from servingplan.profiles.engines import ENGINES, FACTORS, Engine, Factors
 from servingplan.profiles.measured import SHIPPED
 from servingplan.profiles.split import part_of
@@ -131,10 +131,11 @@ def told(title, pairs):
     for row, error in pairs:
         kind, load = kind_of(catalogue.find_model(row.model)), "saturated" if row.concurrency is None else "concurrency"
         found.append(Predicted(row, "group", "rate", Basis(load, "fitted", kind=kind), float(error), 0.0, 0.0))
-    for by in (lambda item: item.load, lambda item: f"{item.load}, {item.basis.kind}"):
-        for name, line in summarised(found, by).items():
-            size = f"{line.rows} rows, {line.groups} groups"
-            print(f"  {name:24} {size:>22}  median {line.median_error:6.1%}  p90 {line.p90_error:6.1%}")
+    lines = summarised(found, load_words)
+    for name, line in lines.items():
+        size = f"{line.rows} rows, {line.groups} groups"
+        print(f"  {name:36} {size:>22}  median {line.median_error:6.1%}  p90 {line.p90_error:6.1%}")
+    return lines
 
 
 def pairs_of(found, factors, engines):

@@ -232,10 +232,21 @@ def report(found: Iterable[Predicted]) -> tuple[Line, ...]:
         of_part = [item for item in everything if item.part == part]
         for title, items, name in (
             *((title, _of(of_part, title), known_words) for title in QUANTITIES),
+            ("rate without a measurement", [item for item in of_part if _unmeasured(item)], load_words),
             ("rate without a measurement, by card", [item for item in of_part if _unmeasured(item)], _card),
         ):
             lines += (Line(part, title, name, line) for name, line in summarised(items, name).items())
     return tuple(lines)
+
+
+def load_words(item: Predicted) -> str:
+    """How the engine was driven, and the kind of model, in words."""
+    load = "saturated" if item.load == "saturated" else "by concurrency"
+    return f"{load}; {_kind_words(item)}"
+
+
+def _kind_words(item: Predicted) -> str:
+    return "mixture of experts" if item.basis.kind == "mixture" else "dense"
 
 
 def known_words(item: Predicted) -> str:
@@ -248,7 +259,7 @@ def known_words(item: Predicted) -> str:
         "card": "5 card by its data sheet",
     }[item.condition]
     beyond = ", beyond" if item.condition in ("lengths", "engine") and item.basis.reach == "beyond" else ""
-    return f"{words}{beyond}; {'mixture of experts' if item.basis.kind == 'mixture' else 'dense'}"
+    return f"{words}{beyond}; {_kind_words(item)}"
 
 
 def _of(found: Iterable[Predicted], title: str) -> list[Predicted]:

@@ -144,6 +144,18 @@ def test_the_fit_and_the_check_tell_one_error_of_a_row():
         assert found[key].log_error == pytest.approx(told[key], abs=0.03)
 
 
+def test_the_fit_and_the_check_print_one_figure():
+    fit = importlib.import_module("benchmarks.fit_rates")
+    rows = [item for item in SHIPPED.rows if fit.is_to_fit(item) and item.concurrency is not None][::10]
+    told = fit.told("as they stand", fit.pairs_of(fit.batches(rows), fit.FACTORS, fit.ENGINES))
+    lines = report(predictions(rows, SHIPPED, ("group",)))
+    checked = {line.name: line.summary for line in lines if line.table == "rate without a measurement"}
+    assert checked.keys() == told.keys() == {"by concurrency; dense", "by concurrency; mixture of experts"}
+    for name, line in checked.items():
+        assert line.median_error == pytest.approx(told[name].median_error)
+        assert line.p90_error == pytest.approx(told[name].p90_error)
+
+
 def prediction(group, log_error, low=-0.1, high=0.1):
     return Predicted(row(tp=group), "group", "rate", Basis("saturated", "fitted"), log_error, low, high)
 
