@@ -103,10 +103,10 @@ def memory_refusal(
         gpus: the GPUs in words.
     """
     copies = model.kv_copies(tensor_parallel)
-    sequence_bytes = copies * model.kv_bytes(context_tokens, kv_bytes_per_element)
+    sequence_bytes = model.kv_bytes(context_tokens, kv_bytes_per_element, copies)
     if kv_room_bytes >= sequence_bytes:
         return None
-    room_tokens = model.longest_tokens(kv_room_bytes / copies, kv_bytes_per_element)
+    room_tokens = model.longest_tokens(kv_room_bytes, kv_bytes_per_element, copies)
     needed = weight_bytes + sequence_bytes
     available = max(0.0, kv_room_bytes + weight_bytes)
     advice = "take more GPUs or a smaller precision"

@@ -102,7 +102,9 @@ class Roofline:
 
     def batch_room(self, tokens: int) -> int:
         """Requests of ``tokens`` tokens each that run together with their whole KV cache and state reserved."""
-        return max(0, math.floor(self.kv_room_tokens / self.model.held_tokens(tokens, self.kv_bytes_per_element)))
+        copies = self.kv_bytes_per_token / self.model.kv_bytes_per_token(self.kv_bytes_per_element)
+        held = self.model.held_tokens(tokens, self.kv_bytes_per_element, copies)
+        return max(0, math.floor(self.kv_room_tokens / held))
 
     def prefill_seconds(self, input_tokens: int) -> float:
         """Time to read a prompt alone, in seconds."""

@@ -106,7 +106,7 @@ class KernelSteps:
     def held_tokens(self, tokens: Numbers) -> Array:
         """What one sequence takes of them (``ModelCard.held_tokens``)."""
         held = np.vectorize(self.model.held_tokens, otypes=[float])
-        found: Array = held(tokens, self.settings.kv_bytes_per_element)
+        found: Array = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
         return found
 
     @cached_property
@@ -157,8 +157,7 @@ class KernelSteps:
         """Requests of these lengths that run together with what KV cache they hold on average, at most
         ``max_num_seqs``."""
         tokens = input_tokens + self.engine.reserved_share_of_output * output_tokens
-        held = self.model.held_tokens(tokens, self.settings.kv_bytes_per_element)
-        return min(float(self.settings.max_num_seqs), max(0.0, self.kv_room_tokens / held))
+        return min(float(self.settings.max_num_seqs), max(0.0, self.kv_room_tokens / float(self.held_tokens(tokens))))
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
         """One iteration that reads a chunk of a prompt."""

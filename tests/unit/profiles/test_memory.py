@@ -114,6 +114,17 @@ def test_the_longest_sequence_is_the_one_that_just_fits(name, tokens):
     assert model.longest_tokens(model.state_bytes - 1) == 0
 
 
+def test_a_state_is_shared_out_where_heads_are_held_more_than_once():
+    model = find_model("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    assert model.kv_copies(8) == 4
+    keys = model.kv_bytes(1000) - model.state_bytes
+    assert model.kv_bytes(1000, copies=4) == 4 * keys + model.state_bytes
+    for tokens in (1, 5000):
+        room = model.kv_bytes(tokens, copies=4)
+        assert model.longest_tokens(room, copies=4) == pytest.approx(tokens)
+        assert room / model.held_tokens(tokens, copies=4) == pytest.approx(4 * model.kv_bytes_per_token())
+
+
 @pytest.mark.parametrize("name", [*WINDOWED, *STATEFUL])
 def test_one_longest_sequence_is_refused_by_what_it_holds(name):
     model = find_model(name)
