@@ -36,7 +36,9 @@ def test_scale_to_floor_drains_and_gives_the_nodes_back(scene, operator, witness
     assert _claim(scene, pool) is None
     assert scene.pods() == []
     wait_for("its objects are gone", lambda: scene.deployments() == {} and not scene.routing(), seconds=60)
-    assert witness.sizes(pool) == [0, 2, 1]
+    sizes = witness.sizes(pool)
+    # The floor may come before the pods, and so before what only they ask for.
+    assert sizes in ([0, 2, 1], [0, 1, 2, 1])
     # Weights went before the pods.
     assert witness.documents()[-1].services(SMALL) == set()
 

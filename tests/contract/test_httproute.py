@@ -147,13 +147,19 @@ class Stage:
         self.uid = api.get(PLANS, PLAN, namespace=NAMESPACE)["metadata"]["uid"]
         self._marks = itertools.count()
 
-    def publish(self, routing):
-        """As a turn does; gives the names that were written or deleted."""
+    def observe(self):
+        """The world as a turn that begins now sees it."""
         state = ClusterState(self.api, namespaces=(NAMESPACE,))
         state.load()
         reader = Reader(self.api, state, pool_kinds=None)
-        world = reader.observe(NAMESPACE, PLAN)
-        reader.close()
+        try:
+            return reader.observe(NAMESPACE, PLAN)
+        finally:
+            reader.close()
+
+    def publish(self, routing):
+        """As a turn does; gives the names that were written or deleted."""
+        world = self.observe()
         spec, errors = parse_spec(world.plan.spec)
         assert (errors, world.failures, world.http_routes_unread) == ((), (), None)
         outcome = self.writer.write(http_route_actions(world, spec, routing), world=world, spec=spec)
@@ -277,7 +283,6 @@ def stage(tmp_path_factory):
 
             wait_for("the gateway answers", answers, seconds=60, shown=gateway.words)
             yield made
-            made.reader.close()
     for one in upstreams.values():
         one.shutdown()
         one.server_close()
@@ -318,7 +323,7 @@ def test_a_change_of_weights_is_followed(stage):
         for flip in range(FLIPS):
             name = UPSTREAMS[flip % 2]
             routing = document(entry("chat", {name: 10000}))
-            world = stage.reader.observe(NAMESPACE, PLAN)
+            world = stage.observe()
             spec, _ = parse_spec(world.plan.spec)
             actions = http_route_actions(world, spec, routing)
             started = time.monotonic()
@@ -553,7 +558,7 @@ def test_a_class_can_be_limited_by_a_policy_of_the_gateway(stage):
 
 
 def test_the_api_server_takes_the_largest_route_there_can_be(stage):
-    world = stage.reader.observe(NAMESPACE, PLAN)
+    world = stage.observe()
     spec, _ = parse_spec(world.plan.spec)
     weights = {f"service-{index}": 10000 - index for index in range(40)}
     wide = [entry(f"c{index}", weights, match={"header": f"h{index}"}) for index in range(32)]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from servingplan.model.goal import Goal
 from servingplan.model.question import Count, Counts, Name, Value, sorted_by_key, validated
 
 Status = Literal["Optimal", "Feasible", "Infeasible"]
@@ -41,7 +42,7 @@ class Level(Value):
     """One level of the lexicographic objective."""
 
     name: str
-    """`scale`, `served-fraction/priority=P`, `served-total/priority=P`, `dollars`, `moves`."""
+    """Of the goal: `scale`, `served-fraction/priority=P`, `served-total/priority=P`, `dollars`, `moves`."""
     value: Finite
     """Value of this plan: a multiple, a fraction, requests/s, $/h or a count, by `name`."""
     bound: Finite
@@ -50,6 +51,11 @@ class Level(Value):
     """`|bound - value| / max(|bound|, |value|)`; 0 when both are 0."""
     proved: bool
     """Whether the gap is within the asked tolerance."""
+
+    @property
+    def goal(self) -> Goal:
+        """What it is the value of."""
+        return Goal.named(self.name)
 
 
 class Ease(Value):

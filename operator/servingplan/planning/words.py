@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from servingplan.model.answer import Answer, Clash, Ease, WhatIf
 from servingplan.model.engine import EngineSettings
+from servingplan.model.goal import Goal, Kind
 from servingplan.model.llm import WIDE_BYTES
 
 NOTHING = "nothing"
@@ -64,20 +65,20 @@ def gain(what_if: WhatIf, before: Answer) -> str:
     """What it brings over the answer before, and how sure that is."""
     if what_if.level is None:
         return NOTHING
-    kind, _, priority = what_if.level.partition("/priority=")
+    goal = Goal.named(what_if.level)
     if not what_if.distinguishable:
-        most = _amount(kind, what_if.at_most)
+        most = _amount(goal, what_if.at_most)
         return f"not distinguishable from nothing: {most} at most, which is within the gaps of the two plans"
     more = math.fsum(_served(what_if.answer)) - math.fsum(_served(before))
     text = {
-        "scale": f"serves {what_if.gain:.4g} more of the mix",
-        "served-fraction": f"serves {what_if.gain:.1%} more of each class of priority {priority}, "
+        Kind.SCALE: f"serves {what_if.gain:.4g} more of the mix",
+        Kind.SERVED_FRACTION: f"serves {what_if.gain:.1%} more of each class of priority {goal.priority}, "
         f"{more:+.4g} requests/s in all",
-        "served-total": f"serves {what_if.gain:.4g} requests/s more at priority {priority}",
-        "dollars": f"saves {_dollars(what_if.gain)} $/h",
-    }[kind]
+        Kind.SERVED_TOTAL: f"serves {what_if.gain:.4g} requests/s more at priority {goal.priority}",
+        Kind.DOLLARS: f"saves {_dollars(what_if.gain)} $/h",
+    }[goal.kind]
     sure = what_if.at_most <= what_if.gain * (1 + 1e-3)
-    return text if sure else f"{text} ({_amount(kind, what_if.at_most)} at most)"
+    return text if sure else f"{text} ({_amount(goal, what_if.at_most)} at most)"
 
 
 def outcome(answer: Answer) -> str:
@@ -151,13 +152,13 @@ def _served(answer: Answer) -> list[float]:
     return [rate for rates in answer.rates.values() for rate in rates.values()]
 
 
-def _amount(kind: str, size: float) -> str:
+def _amount(goal: Goal, size: float) -> str:
     return {
-        "scale": f"{size:.4g} of the mix",
-        "served-fraction": f"{size:.2%} of each class",
-        "served-total": f"{size:.4g} requests/s",
-        "dollars": f"{_dollars(size)} $/h",
-    }[kind]
+        Kind.SCALE: f"{size:.4g} of the mix",
+        Kind.SERVED_FRACTION: f"{size:.2%} of each class",
+        Kind.SERVED_TOTAL: f"{size:.4g} requests/s",
+        Kind.DOLLARS: f"{_dollars(size)} $/h",
+    }[goal.kind]
 
 
 def _dollars(amount: float) -> str:

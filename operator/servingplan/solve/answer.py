@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.answer import Answer, Level
+from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal, Kind
 from servingplan.model.question import Question
-from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.found import Found, level_of
 from servingplan.solve.plan.judge import keeps_counts
 from servingplan.solve.plan.losses import survivable_targets
 from servingplan.solve.plan.placement import needed_nodes, place
 from servingplan.solve.plan.routing import Routing, route
 from servingplan.solve.problem.instance import Instance, capacity
-
-ROUNDING = 1e-6
-"""Relative difference that may come from the solver's tolerances."""
+from servingplan.solve.solver.tolerance import HELD, TOLD, is_within
 
 
 def answer_of(
@@ -31,7 +30,7 @@ def answer_of(
     if found.rates is None:
         routing = route(instance, found.copies, survivable_targets(instance, found) or found.targets)
     else:
-        routing = Routing({level.name: level.value for level in found.levels}, dict(found.rates))
+        routing = Routing({level.goal: level.value for level in found.levels}, dict(found.rates))
     placements = [
         placement
         for p in range(len(instance.pools))
@@ -41,17 +40,17 @@ def answer_of(
     nodes = {pool.name: count for pool, count in zip(instance.pools, found.nodes, strict=True)}
     dollars = math.fsum(pool.dollars_per_node_hour * nodes[pool.name] for pool in question.pools)
     moves = sum(abs(now - y) for now, y in zip(instance.running_copies(), found.copies, strict=True))
-    values = {**routing.values, "dollars": dollars, "moves": float(moves)}
+    values = {**routing.values, DOLLARS: dollars, MOVES: float(moves)}
     served = _served(instance, routing)
     scale = None
     if question.objective == "MaximizeService":
-        scale = values["scale"] = min(served[cls.name] / cls.requests_per_second for cls in instance.classes)
+        scale = values[SCALE] = min(served[cls.name] / cls.requests_per_second for cls in instance.classes)
     levels = [
-        _level(level, values[level.name], _telling(instance, found, level.name), relative_gap) for level in found.levels
+        _level(level, values[level.goal], _telling(instance, found, level.goal), relative_gap) for level in found.levels
     ]
     objective = scale if scale is not None else dollars
     told = next((level for level in levels if not level.proved), None)
-    own = next((level for level in levels if level.name == ("dollars" if scale is None else "scale")), None)
+    own = next((level for level in levels if level.goal == (DOLLARS if scale is None else SCALE)), None)
     shown = told or own
     return Answer(
         status="Optimal" if told is None else "Feasible",
@@ -121,40 +120,34 @@ def _rates(instance: Instance, routing: Routing) -> dict[str, dict[str, float]]:
 def _unserved(instance: Instance, served: Mapping[str, float]) -> dict[str, float]:
     missing = {cls.name: cls.requests_per_second - served[cls.name] for cls in instance.classes}
     asked = {cls.name: cls.requests_per_second for cls in instance.classes}
-    return {name: rate for name, rate in missing.items() if rate > 1e-7 * asked[name]}
+    return {name: rate for name, rate in missing.items() if rate > HELD * asked[name]}
 
 
-def _telling(instance: Instance, found: Found, name: str) -> float:
+def _telling(instance: Instance, found: Found, goal: Goal) -> float:
     """Difference of a level below which a bound and a value tell nothing apart, in the level's unit.
 
     The solver's rounding; and for service, as much of a class as that part of all copies of its quickest shape could serve.
     With that slack the levels before were held: where a copy serves a class at such a rate that its load hardly shows, the
     slack alone lets it in.
     """
-    rounding = ROUNDING * found.units[name]
-    kind, _, priority = name.partition("/priority=")
-    if kind not in ("served-fraction", "served-total"):
+    rounding = TOLD * found.units[goal]
+    if not goal.is_promise:
         return rounding
     let_through = {
-        k: ROUNDING * max((instance.most_rate(c, k) for c in instance.serving(k)), default=0.0)
+        k: TOLD * max((instance.most_rate(c, k) for c in instance.serving(k)), default=0.0)
         for k, cls in enumerate(instance.classes)
-        if str(cls.priority) == priority
+        if cls.priority == goal.priority
     }
-    if kind == "served-total":
+    if goal.kind == Kind.SERVED_TOTAL:
         return max(rounding, sum(let_through.values()))
     return max(rounding, *(rate / instance.classes[k].requests_per_second for k, rate in let_through.items()))
 
 
 def _level(level: Level, value: float, telling: float, relative_gap: float) -> Level:
     """The level with its exact value; a bound that is no telling distance from it is the value."""
-    rises = level.name not in ("dollars", "moves")
-    bound = max(level.bound, value) if rises else min(level.bound, value)
-    if abs(bound - value) <= telling:
-        bound = value
-    largest = max(abs(value), abs(bound))
-    gap = abs(bound - value) / largest if largest else 0.0
-    proved = level.proved and gap <= max(relative_gap, ROUNDING)
-    return level.model_copy(update={"value": value, "bound": bound, "gap": gap, "proved": proved})
+    bound = level.goal.no_worse(level.bound, value)
+    exact = level_of(level.goal, value, value if abs(bound - value) <= telling else bound)
+    return exact.model_copy(update={"proved": level.proved and exact.gap <= max(relative_gap, TOLD)})
 
 
 def _binding(instance: Instance, question: Question, found: Found, routing: Routing, dollars: float) -> tuple[str, ...]:
@@ -168,7 +161,7 @@ def _binding(instance: Instance, question: Question, found: Found, routing: Rout
     names: list[str] = []
     spare = question.budget_dollars_per_hour - dollars
     used = {name for shape in question.shapes for name in shape.gpus}
-    afford = {pool.name: pool.dollars_per_node_hour <= spare * (1 + 1e-9) + 1e-9 for pool in instance.pools}
+    afford = {pool.name: is_within(pool.dollars_per_node_hour, spare) for pool in instance.pools}
     if any(not afford[name] for name in used):
         names.append("budget")
     for pool, count in zip(instance.pools, found.nodes, strict=True):
@@ -181,6 +174,6 @@ def _binding(instance: Instance, question: Question, found: Found, routing: Rout
         rates = {c: rate for (c, served), rate in routing.rates.items() if served == k}
         lost = math.fsum(rate * instance.loss(c, k) for c, rate in rates.items())
         limit = cls.quality_loss_limit
-        if limit is not None and lost > 0 and lost >= limit * math.fsum(rates.values()) * (1 - ROUNDING):
+        if limit is not None and lost > 0 and lost >= limit * math.fsum(rates.values()) * (1 - TOLD):
             names.append(f"quality:{cls.name}")
     return tuple(sorted(names, key=lambda name: (name != "budget", name)))

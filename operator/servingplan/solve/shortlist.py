@@ -9,12 +9,13 @@ import heapq
 import math
 from dataclasses import dataclass
 
+from servingplan.model.goal import DOLLARS, SCALE, Goal, Kind
 from servingplan.model.question import Question
-from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.found import Found, level_of
 from servingplan.solve.problem.instance import floor_dollars, most_utilization
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import NUMBERING_SECONDS_PER_PAIR
-from servingplan.solve.solver.tolerance import PROVED, gap_of
+from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
 NUMBERING_PART = 1 / 8
 """Numbering may take this part of the time that is left, by the estimate; a busy machine takes a few times longer."""
@@ -29,8 +30,8 @@ class Thinned:
     """A question with few of the shapes of another."""
 
     question: Question
-    bounds: dict[str, float]
-    """Of the other: `scale`, or `dollars` for full service."""
+    bounds: dict[Goal, float]
+    """Of the other: of the scale, or of the dollars for full service."""
 
 
 def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
@@ -38,7 +39,7 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
     its quality limit, as many as can be numbered in time; None where all can be, and where nodes are free, so that prices
     tell nothing.
 
-    The bounds are those of `relax.price_bounds`, over all shapes.
+    The bounds are those of `bounds.price`, over all shapes.
     """
     pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
     left, begun = clock.remaining_seconds(), clock.elapsed_seconds()
@@ -60,11 +61,11 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
                 limit = loss_limits[name]
                 if limit is None or shape.quality_loss.get(name, 0.0) <= limit:
                     by_class[name].append((price / rate, shape.name))
-    dollars = math.fsum(asked[name] * price for name, price in least.items()) * (1 - 1e-9)
+    dollars = math.fsum(asked[name] * price for name, price in least.items()) * (1 - EQUAL)
     if question.objective == "MinimizeCost":
-        bounds = {"dollars": dollars}
+        bounds = {DOLLARS: dollars}
     elif dollars > 0 and math.isfinite(question.budget_dollars_per_hour / dollars):
-        bounds = {"scale": question.budget_dollars_per_hour / dollars}
+        bounds = {SCALE: question.budget_dollars_per_hour / dollars}
     else:
         return None
     seconds_per_pair = max(NUMBERING_SECONDS_PER_PAIR, (clock.elapsed_seconds() - begun) / pairs / LOOKING_PART)
@@ -78,19 +79,28 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
 
 def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
     """What was found among few shapes, with bounds that hold for all: what is asked for, and the bounds by price."""
-    question = thin.question
-    in_full = all(level.value >= 1.0 for level in found.levels if level.name.startswith("served-fraction"))
-    least_dollars = max(floor_dollars(question), thin.bounds.get("dollars", 0.0) if in_full else 0.0)
+    question, in_full = thin.question, found.in_full
     for position, level in enumerate(found.levels):
-        kind, _, priority = level.name.partition("/priority=")
-        if kind in ("dollars", "moves"):
-            bound = min(level.value, least_dollars if kind == "dollars" else 0.0)
-        else:
-            asked = (cls.requests_per_second for cls in question.classes if str(cls.priority) == priority)
-            most = {"served-fraction": 1.0, "served-total": math.fsum(asked), **thin.bounds}
-            bound = max(level.value, most[kind])
-        gap = gap_of(level.value, bound)
-        proved = gap <= (PROVED if kind.startswith("served") else relative_gap)
-        found.levels[position] = level.model_copy(update={"bound": bound, "gap": gap, "proved": proved})
+        goal = level.goal
+        bound = _imaginable(question, goal)
+        if goal in thin.bounds and (in_full or goal != DOLLARS):
+            bound = goal.tighter(bound, thin.bounds[goal])
+        tolerance = TOLD if goal.is_promise else relative_gap
+        found.levels[position] = level_of(goal, level.value, bound, tolerance=tolerance)
     found.stopped = "proved" if all(level.proved for level in found.levels) else "deadline"
     return found
+
+
+def _imaginable(question: Question, goal: Goal) -> float:
+    """The best value that a level could have if supply were no matter."""
+    match goal.kind:
+        case Kind.SCALE:
+            return math.inf
+        case Kind.SERVED_FRACTION:
+            return 1.0
+        case Kind.SERVED_TOTAL:
+            return math.fsum(cls.requests_per_second for cls in question.classes if cls.priority == goal.priority)
+        case Kind.DOLLARS:
+            return floor_dollars(question)
+        case Kind.MOVES:
+            return 0.0

@@ -74,7 +74,7 @@ def test_the_plan_is_never_worse_than_the_running_fleet(seconds):
             continue
         answer = solve(question, method="anytime", deadline_seconds=seconds)
         assert verify(question, answer) == ()
-        values = {level.name: level.value for level in answer.levels}
+        values = {level.goal: level.value for level in answer.levels}
         assert not is_better(running.values, values, tolerance=2e-4), seed
 
 

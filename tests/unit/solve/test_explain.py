@@ -131,14 +131,14 @@ def level(name, value, bound):
     [
         ([(1.0, 1.0), (9.0, 9.0)], [(1.0, 1.0), (7.0, 7.0)], ("dollars", 2.0, 2.0, True)),
         ([(1.0, 1.0), (9.0, 8.0)], [(1.0, 1.0), (8.5, 8.0)], ("dollars", 0.5, 1.0, False)),
-        ([(0.5, 0.5), (9.0, 9.0)], [(0.5, 0.6), (7.0, 7.0)], ("served", 0.0, 0.1, False)),
-        ([(0.5, 0.5), (9.0, 9.0)], [(0.6, 0.6), (12.0, 12.0)], ("served", 0.1, 0.1, True)),
+        ([(0.5, 0.5), (9.0, 9.0)], [(0.5, 0.6), (7.0, 7.0)], ("served-fraction/priority=0", 0.0, 0.1, False)),
+        ([(0.5, 0.5), (9.0, 9.0)], [(0.6, 0.6), (12.0, 12.0)], ("served-fraction/priority=0", 0.1, 0.1, True)),
         ([(0.5, 0.5), (9.0, 9.0)], [(0.4, 0.5), (1.0, 1.0)], ("dollars", 0.0, 8.0, False)),
         ([(1.0, 1.0), (9.0, 8.0)], [(1.0, 1.0), (9.0, 9.0)], (None, 0.0, 0.0, True)),
     ],
 )
 def test_a_gain_below_the_gaps_is_said_to_be_so(before, after, expected):
-    names = ("served", "dollars")
+    names = ("served-fraction/priority=0", "dollars")
     made = [tuple(level(n, *pair) for n, pair in zip(names, pairs, strict=True)) for pairs in (before, after)]
     base = solve(worked_example())
     what_if = WhatIf(name="budget", change={"budget": 9.0}, answer=base.model_copy(update={"levels": made[1]}))

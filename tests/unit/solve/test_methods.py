@@ -22,7 +22,7 @@ def without_seconds(answer):
 def signed(level, field):
     """The field so that larger is better."""
     value = getattr(level, field)
-    return -value if level.name in ("dollars", "moves") else value
+    return value if level.goal.rises else -value
 
 
 def assert_consistent(question, answer, best):

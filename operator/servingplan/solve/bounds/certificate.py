@@ -6,14 +6,14 @@ that each of them tells a true gap to the best plan of the whole question, not t
 
 from collections.abc import Mapping
 
-from servingplan.model.answer import Level
+from servingplan.model.goal import DOLLARS, MOVES, Goal, Kind
 from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.found import Found, level_of
 from servingplan.solve.plan.incumbent import Incumbent, serves_in_full
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import Stage, dollars_stage, hold
+from servingplan.solve.problem.objective import dollars_stage, hold
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.tolerance import HELD_SLACK, PROVED, gap_of
+from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 
 
 def certified(
@@ -21,7 +21,7 @@ def certified(
     effort: Effort,
     plan: Incumbent,
     *,
-    known: Mapping[str, float] | None = None,
+    known: Mapping[Goal, float] | None = None,
     rates: Mapping[tuple[int, int], float] | None = None,
 ) -> Found:
     """The plan with the bound of every level, given its values on the levels before.
@@ -36,39 +36,37 @@ def certified(
     relaxation = Relaxation(instance)
     found = Found(copies=plan.copies, nodes=plan.nodes, contents=plan.contents, targets=relaxation.plan.targets)
     found.rates = rates
-    reached: dict[str, float] = {}
+    reached: dict[Goal, float] = {}
     for stage in relaxation.stages:
-        value = reached[stage.name] = plan.values[stage.name]
+        value = reached[stage.goal] = plan.values[stage.goal]
         best = stage.best
-        if not stage.redundant(reached) and value < best * (1 - 1e-9):
+        if not stage.redundant(reached) and not reaches(value, best):
             best = min(best, relaxation.bound(stage, effort))
-        service_gap = effort.relative_gap if stage.name == "scale" else min(effort.relative_gap, PROVED)
-        _record(found, stage, value, max(best, value), tolerance=service_gap)
-        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD_SLACK)
-    dollars, floor = plan.values["dollars"], instance.floor_dollars()
+        service_gap = min(effort.relative_gap, TOLD) if stage.goal.is_promise else effort.relative_gap
+        found.record(stage.goal, value, best, unit=stage.unit, tolerance=service_gap)
+        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD)
+    dollars, floor = plan.values[DOLLARS], instance.floor_dollars()
     stage = dollars_stage(relaxation.plan, unit=dollars or 1.0)
-    least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + 1e-9) else dollars
-    _record(found, stage, dollars, min(least, dollars), tolerance=effort.relative_gap)
+    least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + EQUAL) else dollars
+    found.record(DOLLARS, dollars, least, unit=stage.unit, tolerance=effort.relative_gap)
     if instance.question.running:
-        moves = plan.values["moves"]
-        found.levels.append(Level(name="moves", value=moves, bound=0.0, gap=float(moves > 0), proved=not moves))
-        found.units["moves"] = 1.0
+        moves = plan.values[MOVES]
+        found.record(MOVES, moves, 0.0, unit=1.0)
     if not all(level.proved for level in found.levels):
         found.stopped = "deadline" if effort.stopwatch.expired() else "work-limit"
     return found
 
 
-def tightened(found: Found, known: Mapping[str, float], effort: Effort) -> Found:
+def tightened(found: Found, known: Mapping[Goal, float], effort: Effort) -> Found:
     """What a search found, its bounds no worse than what is `known` (by level; dollars for full service)."""
-    in_full = all(level.value >= 1.0 for level in found.levels if level.name.startswith("served-fraction"))
+    in_full = found.in_full
     for position, level in enumerate(found.levels):
-        least = level.name == "dollars"
-        if level.name in known and (in_full or not least):
-            bound = max(level.bound, known[level.name]) if least else min(level.bound, known[level.name])
-            bound = min(bound, level.value) if least else max(bound, level.value)
-            gap = gap_of(level.value, bound)
-            proved = level.proved or gap <= effort.relative_gap
-            found.levels[position] = level.model_copy(update={"bound": bound, "gap": gap, "proved": proved})
+        goal = level.goal
+        if goal in known and (in_full or goal != DOLLARS):
+            bound = goal.tighter(level.bound, known[goal])
+            found.levels[position] = level_of(
+                goal, level.value, bound, tolerance=effort.relative_gap, proved=level.proved
+            )
     if found.levels and all(level.proved for level in found.levels):
         found.stopped = "proved"
     return found
@@ -77,7 +75,7 @@ def tightened(found: Found, known: Mapping[str, float], effort: Effort) -> Found
 def _imagined(
     instance: Instance,
     plan: Incumbent,
-    known: Mapping[str, float],
+    known: Mapping[Goal, float],
     rates: Mapping[tuple[int, int], float] | None,
 ) -> Found:
     """The plan with bounds that need no solver, when time is up."""
@@ -85,28 +83,27 @@ def _imagined(
     found = Found(plan.copies, plan.nodes, contents=plan.contents, targets=targets, stopped="deadline")
     found.rates = rates
     in_full = serves_in_full(plan)
-    for name, value in plan.values.items():
-        kind, _, priority = name.partition("/priority=")
-        members = [k for k, cls in enumerate(instance.classes) if kind == "scale" or str(cls.priority) == priority]
-        parts = [targets[k] / instance.classes[k].requests_per_second for k in members]
-        imagined = {
-            "dollars": instance.floor_dollars(),
-            "moves": 0.0,
-            "served-total": sum(targets[k] for k in members),
-        }
-        bound = imagined.get(kind, min(parts, default=0.0))
-        if name in known and (in_full or kind != "dollars"):
-            bound = max(bound, known[name]) if kind == "dollars" else min(bound, known[name])
-        bound = min(bound, value) if kind in ("dollars", "moves") else max(bound, value)
-        gap = gap_of(value, bound)
-        found.levels.append(Level(name=name, value=value, bound=bound, gap=gap, proved=gap <= PROVED))
-        found.units[name] = max(value, bound)
+    for goal, value in plan.values.items():
+        bound = _imaginable(instance, goal)
+        if goal in known and (in_full or goal != DOLLARS):
+            bound = goal.tighter(bound, known[goal])
+        bound = goal.no_worse(bound, value)
+        found.record(goal, value, bound, unit=max(value, bound), tolerance=TOLD)
     if all(level.proved for level in found.levels):
         found.stopped = "proved"
     return found
 
 
-def _record(found: Found, stage: Stage, value: float, bound: float, *, tolerance: float) -> None:
-    gap = gap_of(value, bound)
-    found.levels.append(Level(name=stage.name, value=value, bound=bound, gap=gap, proved=gap <= tolerance))
-    found.units[stage.name] = stage.unit
+def _imaginable(instance: Instance, goal: Goal) -> float:
+    """The best value that a level could have if every class had all GPUs to itself."""
+    targets = instance.reachable_targets
+    members = [k for k, cls in enumerate(instance.classes) if goal.priority in (None, cls.priority)]
+    match goal.kind:
+        case Kind.DOLLARS:
+            return instance.floor_dollars()
+        case Kind.MOVES:
+            return 0.0
+        case Kind.SERVED_TOTAL:
+            return sum(targets[k] for k in members)
+        case Kind.SCALE | Kind.SERVED_FRACTION:
+            return min((targets[k] / instance.classes[k].requests_per_second for k in members), default=0.0)

@@ -5,11 +5,13 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 
 import math
 
+from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.problem.instance import Instance, most_utilization
+from servingplan.solve.solver.tolerance import EQUAL
 
 
-def price_bounds(instance: Instance) -> dict[str, float]:
-    """Bounds that need no solver: `scale`, or `dollars` for full service, from the cheapest price of each request.
+def price_bounds(instance: Instance) -> dict[Goal, float]:
+    """Bounds that need no solver: of the scale, or of the dollars for full service, from the cheapest price of each request.
 
     Let v[k] be the least over shapes of share price / (h[c,k] rho[c]). A copy's GPUs cost at least the sum over its
     classes of rate x v[k], and nodes cost at least the GPUs used in them, so serving rates z costs at least sum z[k] v[k].
@@ -20,8 +22,8 @@ def price_bounds(instance: Instance) -> dict[str, float]:
     for k, cls in enumerate(instance.classes):
         cheapest = min((prices[c] / instance.rate(c, k) for c in instance.serving(k)), default=0.0)
         dollars += cls.requests_per_second * cheapest
-    dollars *= 1 - 1e-9
+    dollars *= 1 - EQUAL
     if instance.question.objective == "MinimizeCost":
-        return {"dollars": dollars}
+        return {DOLLARS: dollars}
     budget = instance.question.budget_dollars_per_hour
-    return {"scale": budget / dollars} if dollars > 0 and math.isfinite(budget / dollars) else {}
+    return {SCALE: budget / dollars} if dollars > 0 and math.isfinite(budget / dollars) else {}

@@ -4,11 +4,12 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `
 makes whole copies of its point.
 """
 
+from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.problem.constraints import PlanProgram, build
 from servingplan.solve.problem.instance import Instance, all_reachable
 from servingplan.solve.problem.objective import Stage, dollars_stage, hold, service_stages
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.tolerance import HELD_SLACK
+from servingplan.solve.solver.tolerance import HELD
 
 
 class Relaxation:
@@ -23,8 +24,8 @@ class Relaxation:
         """Reduced costs at that point."""
         self.optimised: Stage | None = None
         """What was optimised then."""
-        self.bounds: dict[str, float] = {}
-        """What `optimise` proved: `scale`, or `dollars` for full service."""
+        self.bounds: dict[Goal, float] = {}
+        """What `optimise` proved: of the scale, or of the dollars for full service."""
 
     def bound(self, stage: Stage, effort: Effort) -> float:
         """The best value of the stage in the relaxation, in its own unit; what can be imagined when time is up."""
@@ -45,13 +46,13 @@ def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None
                 plan.program.set_bounds(column, lower=1.0, upper=1.0)
             least = relaxation.bound(dollars, effort)
             if relaxation.values:
-                relaxation.bounds["dollars"] = least
+                relaxation.bounds[DOLLARS] = least
                 return
             for column in plan.served:
                 plan.program.set_bounds(column, lower=0.0, upper=1.0)
         for stage in relaxation.stages:
             if stage.unit > 0:
-                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD_SLACK)
+                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD)
         relaxation.bound(dollars, effort)
     elif all(plan.targets):
-        relaxation.bounds["scale"] = relaxation.bound(relaxation.stages[0], effort)
+        relaxation.bounds[SCALE] = relaxation.bound(relaxation.stages[0], effort)

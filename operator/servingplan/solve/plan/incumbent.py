@@ -7,6 +7,7 @@ heuristic plan take this form; `lexicographic` starts from the best one and `cer
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal, Kind
 from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.judge import keeps_counts
 from servingplan.solve.plan.losses import protected, protected_from, survivable_targets
@@ -14,9 +15,7 @@ from servingplan.solve.plan.placement import needed_nodes, node_contents, spread
 from servingplan.solve.plan.routing import route
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import Content
-
-TELLING = 1e-6
-"""Relative difference of a level below which two plans are equal on it: above the slack at which a search holds levels."""
+from servingplan.solve.solver.tolerance import TOLD, reaches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +25,8 @@ class Incumbent:
     copies: tuple[int, ...]
     nodes: tuple[int, ...]
     contents: Mapping[int, list[tuple[Content, int]]] = field(default_factory=dict)
-    values: Mapping[str, float]
-    """By level, in order: service, then `dollars`, then `moves` where something runs."""
+    values: Mapping[Goal, float]
+    """In the order of the goals: service, then dollars, then moves where something runs."""
     rates: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """Requests/s of class k that shape c serves."""
 
@@ -65,14 +64,14 @@ def incumbent_of(
     routing = route(instance, copies, survivable)
     if instance.question.objective == "MinimizeCost":
         served = {k: sum(rate for (_, j), rate in routing.rates.items() if j == k) for k in protected(instance)}
-        if any(rate < instance.classes[k].requests_per_second * (1 - 1e-9) for k, rate in served.items()):
+        if not all(reaches(rate, instance.classes[k].requests_per_second) for k, rate in served.items()):
             return None
-    elif not routing.values.get("scale"):
+    elif not routing.values.get(SCALE):
         return None
-    values = {**routing.values, "dollars": dollars}
+    values = {**routing.values, DOLLARS: dollars}
     if instance.question.running:
         running = instance.running_copies()
-        values["moves"] = float(sum(abs(y - now) for y, now in zip(copies, running, strict=True)))
+        values[MOVES] = float(sum(abs(y - now) for y, now in zip(copies, running, strict=True)))
     return Incumbent(copies=tuple(copies), nodes=nodes, contents=contents, values=values, rates=routing.rates)
 
 
@@ -105,17 +104,24 @@ def best_of(plans: Iterable[Incumbent | None]) -> Incumbent | None:
 
 def serves_in_full(plan: Incumbent) -> bool:
     """Whether every class gets all that it asks for, under MinimizeCost."""
-    return all(value >= 1.0 for name, value in plan.values.items() if name.startswith("served-fraction"))
+    return all(value >= 1.0 for goal, value in plan.values.items() if goal.kind == Kind.SERVED_FRACTION)
 
 
-def is_better(left: Mapping[str, float], right: Mapping[str, float], *, tolerance: float = TELLING) -> bool:
+def is_better(left: Mapping[Goal, float], right: Mapping[Goal, float], *, tolerance: float = TOLD) -> bool:
     """Whether the level values on the left are better: the first level that differs decides.
 
     Levels but for the served ones, which must be met, differ where they differ by more than `tolerance`.
     """
-    for name, ours in left.items():
-        theirs = right[name]
-        telling = TELLING if name.startswith("served") else max(tolerance, TELLING)
+    for goal, ours in left.items():
+        theirs = right[goal]
+        telling = TOLD if goal.is_promise else max(tolerance, TOLD)
         if abs(ours - theirs) > telling * max(abs(ours), abs(theirs)):
-            return ours < theirs if name in ("dollars", "moves") else ours > theirs
+            return goal.is_better(ours, theirs)
     return False
+
+
+def is_settled(plan: Incumbent, known: Mapping[Goal, float], relative_gap: float) -> bool:
+    """Whether the bounds that are known tell that the plan is best within the gap, the moves to it included."""
+    if SCALE in plan.values or plan.values.get(MOVES):
+        return False
+    return serves_in_full(plan) and plan.values[DOLLARS] <= known[DOLLARS] * (1 + relative_gap)

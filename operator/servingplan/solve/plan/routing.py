@@ -7,26 +7,24 @@ with it; survival of a loss is a routing question too.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.problem import constraints
 from servingplan.solve.problem.constraints import PlanProgram
 from servingplan.solve.problem.instance import Instance, capacity, utilization
 from servingplan.solve.problem.objective import hold, service_stages
 from servingplan.solve.solver.program import Limits, Program
+from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
 LP = Limits(relative_gap=0.0, nodes=1)
 SLACKS = (0.0, 1e-9)
 """Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
-FULL = 1e-9
-"""A class counts as served in full within this fraction."""
-NOTHING = 1e-12
-"""Parts of a target below this are rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
     """The best routing for given copies."""
 
-    values: dict[str, float]
+    values: dict[Goal, float]
     """Value of every service level, by its name, in its own unit."""
     rates: dict[tuple[int, int], float]
     """Requests/s that all copies of shape c serve of class k; positive entries only."""
@@ -61,38 +59,38 @@ def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float])
 def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]:
     """The point of the levels in their order and of the least load then, and whether it was reached: with little slack,
     rounding may leave nothing of what was held."""
-    reached: dict[str, float] = {}
+    reached: dict[Goal, float] = {}
     point: tuple[float, ...] = ()
     for stage in service_stages(plan):
         if stage.redundant(reached):
-            reached[stage.name] = stage.best
+            reached[stage.goal] = stage.best
             continue
         outcome = plan.program.optimise(stage.terms, stage.sense, LP, relaxed=True)
         if outcome.value is None:
             return point, False
         point = outcome.values
-        reached[stage.name] = outcome.value * stage.unit
+        reached[stage.goal] = outcome.value * stage.unit
         hold(plan.program, stage, outcome.value, slack=slack)
     load = [(column, plan.part(c, k) * plan.load(c, k)) for (c, k), column in plan.shares.items()]
     least = plan.program.optimise(load, "min", LP, relaxed=True).values
     return least or point, bool(least) or not load
 
 
-def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -> dict[str, float]:
-    """Value of every service level, by its name, of these rates (requests/s by shape and class)."""
+def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -> dict[Goal, float]:
+    """Value of every goal of service, of these rates (requests/s by shape and class)."""
     asked = [cls.requests_per_second for cls in instance.classes]
     served = [0.0] * len(asked)
     for (_, k), rate in rates.items():
         served[k] += rate
     parts = [rate / want for rate, want in zip(served, asked, strict=True)]
     if instance.question.objective == "MaximizeService":
-        return {"scale": min(parts)} if parts else {}
-    parts = [1.0 if part > 1.0 - FULL else part for part in parts]
-    values: dict[str, float] = {}
+        return {SCALE: min(parts)} if parts else {}
+    parts = [1.0 if part > 1.0 - EQUAL else part for part in parts]
+    values: dict[Goal, float] = {}
     for priority in sorted({cls.priority for cls in instance.classes}, reverse=True):
         members = [k for k, cls in enumerate(instance.classes) if cls.priority == priority]
-        values[f"served-fraction/priority={priority}"] = min(parts[k] for k in members)
-        values[f"served-total/priority={priority}"] = sum(parts[k] * asked[k] for k in members)
+        values[Goal(Kind.SERVED_FRACTION, priority)] = min(parts[k] for k in members)
+        values[Goal(Kind.SERVED_TOTAL, priority)] = sum(parts[k] * asked[k] for k in members)
     return values
 
 
@@ -151,7 +149,7 @@ def _repaired(
     instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
 ) -> dict[tuple[int, int], float]:
     """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
-    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > NOTHING}
+    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > DUST}
     for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
         room = capacity(instance.shapes[c], copies[c])
@@ -163,5 +161,5 @@ def _repaired(
     if instance.question.objective == "MaximizeService":
         wanted = [min(reached, default=0.0)] * len(targets)
     else:
-        wanted = [1.0 if part > 1.0 - 1e-7 else part for part in reached]
+        wanted = [1.0 if part > 1.0 - HELD else part for part in reached]
     return {(c, k): rate * wanted[k] / reached[k] for (c, k), rate in rates.items() if reached[k] > 0 and wanted[k] > 0}

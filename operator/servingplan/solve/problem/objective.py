@@ -12,36 +12,41 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal, Kind
 from servingplan.solve.problem.constraints import PlanProgram
 from servingplan.solve.solver.program import Column, Program, Sense, Term
-from servingplan.solve.solver.tolerance import FEASIBILITY_TOLERANCE
+from servingplan.solve.solver.tolerance import EQUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One level. The terms are scaled so that the best value is of order 1; `unit` turns it into what is reported."""
 
-    name: str
+    goal: Goal
     terms: tuple[Term, ...]
-    sense: Literal["max", "min"]
     unit: float
     best: float = 0.0
     """Best value that can be imagined, in the reported unit."""
-    implied_by: str | None = None
-    """Name of an earlier stage; when that one reached 1, this one is at its best."""
+    implied_by: Goal | None = None
+    """Goal of an earlier stage; when that one reached 1, this one is at its best."""
 
-    def redundant(self, values: Mapping[str, float]) -> bool:
+    @property
+    def sense(self) -> Literal["max", "min"]:
+        """What the solver is asked for."""
+        return "max" if self.goal.rises else "min"
+
+    def redundant(self, values: Mapping[Goal, float]) -> bool:
         """Whether this stage is decided already: nothing can be served, or an earlier stage reached 1."""
-        return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - 1e-9)
+        return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - EQUAL)
 
 
 def hold(program: Program, stage: Stage, value: float, *, slack: float) -> None:
     """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
     any, it is no less than what the solver surely tells from nothing."""
-    room = max(slack * max(abs(value), 1e-2), 10 * FEASIBILITY_TOLERANCE) if slack else 0.0
+    room = max(slack * max(abs(value), 1e-2), 10 * EQUAL) if slack else 0.0
     sense: Sense
     sense, limit = (">=", value - room) if stage.sense == "max" else ("<=", value + room)
-    program.add_row(f"level({stage.name})", stage.terms, sense, limit)
+    program.add_row(f"level({stage.goal.name})", stage.terms, sense, limit)
 
 
 def service_stages(plan: PlanProgram) -> list[Stage]:
@@ -51,27 +56,25 @@ def service_stages(plan: PlanProgram) -> list[Stage]:
         return []
     if instance.question.objective == "MaximizeService":
         unit = plan.targets[0] / instance.classes[0].requests_per_second
-        return [Stage(name="scale", terms=((plan.served[0], 1.0),), sense="max", unit=unit, best=unit)]
+        return [Stage(goal=SCALE, terms=((plan.served[0], 1.0),), unit=unit, best=unit)]
     stages: list[Stage] = []
     indices = sorted(range(len(instance.classes)), key=lambda k: (-instance.classes[k].priority, k))
     for priority, group in groupby(indices, key=lambda k: instance.classes[k].priority):
         members = list(group)
         rates = {k: instance.classes[k].requests_per_second for k in members}
         fraction = Stage(
-            name=f"served-fraction/priority={priority}",
+            goal=Goal(Kind.SERVED_FRACTION, priority),
             terms=((define_smallest_fraction(plan, priority, members), 1.0),),
-            sense="max",
             unit=(unit := min(plan.targets[k] / rates[k] for k in members)),
             best=unit,
         )
         most = sum(plan.targets[k] for k in members)
         total = Stage(
-            name=f"served-total/priority={priority}",
+            goal=Goal(Kind.SERVED_TOTAL, priority),
             terms=tuple((plan.served[k], plan.targets[k] / most) for k in members) if most else (),
-            sense="max",
             unit=most,
             best=most,
-            implied_by=fraction.name,
+            implied_by=fraction.goal,
         )
         stages += [fraction, total]
     return stages
@@ -94,7 +97,7 @@ def dollars_stage(plan: PlanProgram, *, unit: float) -> Stage:
     """Price of all nodes; `unit` in dollars per hour is the size of the value to expect."""
     prices = [pool.dollars_per_node_hour for pool in plan.instance.pools]
     terms = tuple((column, price / unit) for column, price in zip(plan.nodes, prices, strict=True))
-    return Stage(name="dollars", terms=terms, sense="min", unit=unit)
+    return Stage(goal=DOLLARS, terms=terms, unit=unit)
 
 
 def moves_stage(plan: PlanProgram) -> Stage:
@@ -109,12 +112,13 @@ def moves_stage(plan: PlanProgram) -> Stage:
         plan.program.add_row(f"added({name})", [(plan.copies[c], 1.0), (column, -1.0)], "<=", running)
         plan.program.add_row(f"removed({name})", [(plan.copies[c], -1.0), (column, -1.0)], "<=", -running)
         moved.append((column, 1.0))
-    return Stage(name="moves", terms=tuple(moved), sense="min", unit=1.0)
+    return Stage(goal=MOVES, terms=tuple(moved), unit=1.0)
 
 
-def tie_break_stage(plan: PlanProgram) -> Stage:
-    """Fewest nodes, then roughly fewest copies, then the earliest shapes and pools; in all cases the same choice."""
+def tie_break_terms(plan: PlanProgram) -> list[Term]:
+    """To be minimised last, so that the same question has the same plan: nodes, roughly also copies, and then the places of
+    shapes and pools in their lists."""
     count = max(1, len(plan.copies), len(plan.nodes))
     terms: list[Term] = [(column, 2.0 + p / count) for p, column in enumerate(plan.nodes)]
     terms += [(column, 1.0 + c / count) for c, column in enumerate(plan.copies)]
-    return Stage(name="tie-break", terms=tuple(terms), sense="min", unit=1.0)
+    return terms

@@ -5,10 +5,10 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 
 from collections.abc import Mapping, Sequence
 
+from servingplan.model.goal import Goal
 from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.incumbent import Incumbent, is_better, running_plan
 from servingplan.solve.plan.losses import (
-    SURVIVED,
     every_node_loss,
     node_losses,
     protected,
@@ -20,6 +20,7 @@ from servingplan.solve.problem.constraints import Cut
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import HELD
 
 GUARDED_AT_ONCE = 100
 """Kinds of node up to which all are guarded from the start; beyond, only those that a plan does not stand."""
@@ -32,7 +33,7 @@ def guarded_search(
     start: Incumbent | None = None,
     all_classes: bool = False,
     cuts: Sequence[Cut] = (),
-    settled: Mapping[str, float] | None = None,
+    settled: Mapping[Goal, float] | None = None,
     scale_only: bool = False,
 ) -> Found:
     """Search, guarding against the loss of one more kind of node each time the plan does not stand it.
@@ -63,14 +64,14 @@ def guarded_search(
         broken = [
             loss
             for loss in node_losses(instance, found.copies, found.contents)
-            if loss.name not in known and survivable_part(instance, [loss], found.copies, rates) < 1.0 - SURVIVED
+            if loss.name not in known and survivable_part(instance, [loss], found.copies, rates) < 1.0 - HELD
         ]
         if not broken:
             return found
         losses = losses + broken
 
 
-def _running_values(instance: Instance, targets: Sequence[float]) -> Mapping[str, float] | None:
+def _running_values(instance: Instance, targets: Sequence[float]) -> Mapping[Goal, float] | None:
     """Level values of the running plan, or None where it breaks a promise."""
     running = running_plan(instance, targets)
     return None if running is None else running.values
@@ -80,5 +81,5 @@ def found_is_worse(found: Found, plan: Incumbent) -> bool:
     """Whether the known plan is better than what a search brought back, which only a search cut short can be."""
     if not found.nodes or found.stopped == "proved":
         return not found.nodes
-    values = {level.name: level.value for level in found.levels}
+    values = {level.goal: level.value for level in found.levels}
     return values.keys() == plan.values.keys() and is_better(plan.values, values)

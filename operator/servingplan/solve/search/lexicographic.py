@@ -7,15 +7,16 @@ and proofs; `answer` makes the answer of them.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from servingplan.model.answer import Level, Stopped
+from servingplan.model.answer import Stopped
+from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal
 from servingplan.solve.plan.found import Found, Start
 from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
 from servingplan.solve.problem.instance import Instance, all_reachable
-from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_stage
+from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_terms
 from servingplan.solve.problem.packing import patterns_of
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Outcome
-from servingplan.solve.solver.tolerance import HELD_SLACK, SERVICE_GAP, gap_of
+from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
 
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
@@ -32,10 +33,10 @@ def search(
     average_losses: Sequence[AverageLoss] = (),
     exact_contents: bool = False,
     must_serve: Sequence[int] = (),
-    incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None = None,
+    incumbent: Callable[[Sequence[float]], Mapping[Goal, float] | None] | None = None,
     start: Start | None = None,
     cuts: Sequence[Cut] = (),
-    settled: Mapping[str, float] | None = None,
+    settled: Mapping[Goal, float] | None = None,
     scale_only: bool = False,
 ) -> Found:
     """Optimise all levels in turn; what is found is never worse than `start`, a plan that is known.
@@ -53,7 +54,7 @@ def search(
         return Found(stopped="deadline")
     targets = instance.reachable_targets
     asked = [cls.requests_per_second for cls in instance.classes]
-    if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):
+    if any(not reaches(targets[k], asked[k]) for k in must_serve if instance.question.objective == "MinimizeCost"):
         return Found(infeasible=True)
 
     def program() -> PlanProgram:
@@ -71,7 +72,7 @@ def search(
         plan = build(instance, targets)
         relaxed = plan.program.optimise([(plan.served[0], 1.0)], "max", effort.limits(), relaxed=True)
         if relaxed.value is not None and relaxed.stopped == "proved":
-            if relaxed.value <= 1e-12:
+            if relaxed.value <= DUST:
                 return Found(infeasible=True)
             targets = tuple(target * relaxed.value for target in targets)
         if not effort.affords(instance):
@@ -90,7 +91,7 @@ def search(
 
 def _serves_in_full(start: Start, asked: Sequence[float]) -> bool:
     served = [sum(rate for (_, j), rate in start.rates.items() if j == k) for k in range(len(asked))]
-    return all(rate >= want * (1 - 1e-9) for rate, want in zip(served, asked, strict=True))
+    return all(reaches(rate, want) for rate, want in zip(served, asked, strict=True))
 
 
 class _Search:
@@ -100,7 +101,7 @@ class _Search:
         self,
         plan: PlanProgram,
         effort: Effort,
-        incumbent: Callable[[Sequence[float]], Mapping[str, float] | None] | None,
+        incumbent: Callable[[Sequence[float]], Mapping[Goal, float] | None] | None,
         start: Start | None,
     ) -> None:
         self._plan = plan
@@ -111,10 +112,10 @@ class _Search:
         self._running = incumbent(plan.targets) if incumbent else None
         self._service_gap = effort.relative_gap
         if plan.instance.question.objective == "MinimizeCost":
-            self._service_gap = min(effort.relative_gap, SERVICE_GAP)
+            self._service_gap = min(effort.relative_gap, TOLD)
 
     def run(
-        self, *, in_full: bool = False, settled: Mapping[str, float] | None = None, scale_only: bool = False
+        self, *, in_full: bool = False, settled: Mapping[Goal, float] | None = None, scale_only: bool = False
     ) -> Found:
         """All stages; `in_full` asks for full service of every class instead of optimising service."""
         stages = service_stages(self._plan)
@@ -123,27 +124,27 @@ class _Search:
             self._begin(stages, least=1.0)
         else:
             self._begin(stages, least=0.0)
-            reached: dict[str, float] = {}
+            reached: dict[Goal, float] = {}
             for stage in stages:
                 if stage.redundant(reached):
-                    reached[stage.name] = stage.best
+                    reached[stage.goal] = stage.best
                     self._record(stage, stage.best, stage.best)
                     continue
-                if settled and stage.name in settled and self._values:
-                    reached[stage.name] = self._keep(stage, settled[stage.name])
+                if settled and stage.goal in settled and self._values:
+                    reached[stage.goal] = self._keep(stage, settled[stage.goal])
                     continue
                 value = self._optimise(stage, gap=self._service_gap, part=0.7)
                 if value is None:
                     return self._found
-                if stage.name == "scale" and self._found.levels[-1].bound <= 1e-9 * stage.unit:
+                if stage.goal == SCALE and self._found.levels[-1].bound <= EQUAL * stage.unit:
                     self._found.infeasible = True
                     return self._found
-                reached[stage.name] = value
+                reached[stage.goal] = value
         if scale_only:
             self._read()
             return self._found
         last = self._plan.instance.question.running is None
-        known = settled.get("dollars") if settled else None
+        known = settled.get(DOLLARS) if settled else None
         part = 0.95 if last else 0.8
         if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=part, known=known) is None:
             return self._found
@@ -164,7 +165,7 @@ class _Search:
             pair: start.rates.get(pair, 0.0) / plan.targets[pair[1]] for pair in plan.shares if plan.targets[pair[1]]
         }
         served = [sum(part for (_, j), part in parts.items() if j == k) for k in range(len(plan.targets))]
-        if any(part < least * (1 - 1e-9) for part in served):
+        if not all(reaches(part, least) for part in served):
             return
         fixed = {column: float(count) for column, count in zip(plan.copies, start.copies, strict=True)}
         fixed |= {column: float(count) for column, count in zip(plan.nodes, start.nodes, strict=True)}
@@ -177,7 +178,7 @@ class _Search:
             self._plan.program.set_bounds(column, lower=1.0, upper=1.0)
         for stage in stages:
             self._record(stage, stage.best, stage.best)
-            if self._running is not None and self._running[stage.name] < stage.best * (1 - 1e-6):
+            if self._running is not None and self._running[stage.goal] < stage.best * (1 - TOLD):
                 self._running = None
 
     def _dollars(self) -> Stage:
@@ -218,34 +219,32 @@ class _Search:
             if gap_of(value, bound) <= gap:
                 outcome = replace(outcome, stopped="proved")
         self._record(stage, value * stage.unit, bound * stage.unit, outcome)
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD_SLACK)
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD)
         return value * stage.unit
 
     def _keep(self, stage: Stage, bound: float) -> float:
         """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
         value = _value(stage, self._values)
         self._record(stage, value * stage.unit, max(bound, value * stage.unit))
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD_SLACK)
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
         return value * stage.unit
 
     def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
         """The value to hold: the running plan's, where that plan is as good as the tolerance can tell."""
-        if self._running is None or stage.name == "moves":
+        if self._running is None or stage.goal == MOVES:
             return value
-        running = self._running[stage.name] / stage.unit
-        gap = SERVICE_GAP if stage.name.startswith("served") else self._effort.relative_gap
-        if gap_of(running, bound) > max(gap, HELD_SLACK) + 1e-12:
+        running = self._running[stage.goal] / stage.unit
+        gap = TOLD if stage.goal.is_promise else self._effort.relative_gap
+        if gap_of(running, bound) > max(gap, HELD) + DUST:
             self._running = None
             return value
-        return min(value, running) if stage.sense == "max" else max(value, running)
+        return stage.goal.tighter(value, running)  # the less that is asked of both
 
     def _record(self, stage: Stage, value: float, bound: float, outcome: Outcome | None = None) -> None:
         stopped: Stopped = outcome.stopped if outcome else "proved"
         if stopped != "proved" and self._found.stopped != "deadline":
             self._found.stopped = stopped
-        level = Level(name=stage.name, value=value, bound=bound, gap=gap_of(value, bound), proved=stopped == "proved")
-        self._found.levels.append(level)
-        self._found.units[stage.name] = stage.unit
+        self._found.record(stage.goal, value, bound, unit=stage.unit, proved=stopped == "proved")
 
     def _break_ties(self) -> None:
         """Among plans of equal levels with the shapes found, on no more nodes than found: a small program, a cheap step."""
@@ -255,9 +254,8 @@ class _Search:
                 plan.program.set_bounds(column, lower=0.0, upper=0.0)
         for column, pool in zip(plan.nodes, plan.instance.pools, strict=True):
             plan.program.set_bounds(column, lower=pool.min_nodes, upper=round(self._values[column]))
-        stage = tie_break_stage(plan)
         limits = self._effort.limits(nodes=TIE_BREAK_NODES, gap=TIE_BREAK_GAP)
-        outcome = plan.program.optimise(stage.terms, stage.sense, limits)
+        outcome = plan.program.optimise(tie_break_terms(plan), "min", limits)
         if outcome.values:
             self._values = outcome.values
 
@@ -278,12 +276,12 @@ def _value(stage: Stage, values: Sequence[float]) -> float:
 
 def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool:
     left, right = _value(stage, ours), _value(stage, theirs)
-    return left < right - HELD_SLACK if stage.sense == "max" else left > right + HELD_SLACK
+    return abs(left - right) > HELD and stage.goal.is_better(right, left)
 
 
 def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
     """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
     bound = outcome.bound
     if bound is None:
-        bound = 1.0 if stage.sense == "max" else 0.0
-    return max(bound, value) if stage.sense == "max" else max(0.0, min(bound, value))
+        bound = 1.0 if stage.goal.rises else 0.0
+    return max(0.0, stage.goal.no_worse(bound, value))

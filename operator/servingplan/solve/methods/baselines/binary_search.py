@@ -10,6 +10,7 @@ as infeasible, as in any plain implementation: the plan may be worse for it, its
 
 from collections.abc import Sequence
 
+from servingplan.model.goal import SCALE, Goal
 from servingplan.solve.bounds.certificate import certified
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.found import Found
@@ -60,6 +61,6 @@ def service_bound(instance: Instance, effort: Effort) -> Sequence[float] | None:
     return [scale * cls.requests_per_second for cls in instance.classes]
 
 
-def known_scale(instance: Instance, rates: Sequence[float] | None) -> dict[str, float]:
+def known_scale(instance: Instance, rates: Sequence[float] | None) -> dict[Goal, float]:
     """The bound of the scale that these rates stand for."""
-    return {"scale": rates[0] / instance.classes[0].requests_per_second} if rates else {}
+    return {SCALE: rates[0] / instance.classes[0].requests_per_second} if rates else {}

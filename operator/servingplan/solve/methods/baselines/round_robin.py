@@ -7,6 +7,7 @@ quality limit gets the same requests/s of it, so the slowest copy of a class lim
 from dataclasses import replace
 from itertools import groupby
 
+from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.bounds.certificate import certified
 from servingplan.solve.methods.exact import exact
 from servingplan.solve.plan.found import Found
@@ -22,7 +23,7 @@ def round_robin(instance: Instance, effort: Effort) -> Found:
     if plan is None:
         return found
     served, values = _served(instance, plan.copies)
-    if instance.question.objective == "MaximizeService" and values["scale"] <= 0:
+    if instance.question.objective == "MaximizeService" and values[SCALE] <= 0:
         return Found()
     rates = {
         (c, k): share * served[k] * cls.requests_per_second
@@ -41,7 +42,7 @@ def _shares(instance: Instance, copies: tuple[int, ...], k: int) -> dict[int, fl
     return {c: count / total for c, count in sorted(serving.items())}
 
 
-def _served(instance: Instance, copies: tuple[int, ...]) -> tuple[list[float], dict[str, float]]:
+def _served(instance: Instance, copies: tuple[int, ...]) -> tuple[list[float], dict[Goal, float]]:
     """Served part of each class (a multiple under MaximizeService), and the values of the service levels."""
     room = [capacity(shape, count) for shape, count in zip(instance.shapes, copies, strict=True)]
     shares = [_shares(instance, copies, k) for k in range(len(instance.classes))]
@@ -64,14 +65,14 @@ def _served(instance: Instance, copies: tuple[int, ...]) -> tuple[list[float], d
     classes = list(range(len(asked)))
     if instance.question.objective == "MaximizeService":
         raise_all(classes, float("inf"))
-        return served, {"scale": min(served, default=0.0)}
-    values: dict[str, float] = {}
+        return served, {SCALE: min(served, default=0.0)}
+    values: dict[Goal, float] = {}
     classes.sort(key=lambda k: (-instance.classes[k].priority, k))
     for priority, group in groupby(classes, key=lambda k: instance.classes[k].priority):
         members = list(group)
         raise_all(members, 1.0)
         for k in members:
             raise_all([k], 1.0 - served[k])
-        values[f"served-fraction/priority={priority}"] = min(served[k] for k in members)
-        values[f"served-total/priority={priority}"] = sum(served[k] * asked[k] for k in members)
+        values[Goal(Kind.SERVED_FRACTION, priority)] = min(served[k] for k in members)
+        values[Goal(Kind.SERVED_TOTAL, priority)] = sum(served[k] * asked[k] for k in members)
     return served, values
