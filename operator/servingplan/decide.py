@@ -29,11 +29,13 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import effective_spec, read_record, record_problem, spec_in_force, with_left_pools
+from servingplan.planning.record import read_record, record_problem, spec_in_force, with_left_pools
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.render.pod_access import refused_access
 from servingplan.steps.growth import total_spend
 from servingplan.steps.next import next_step, ready_replicas
 
@@ -50,7 +52,7 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     """Weights over what is ready now, by the plan in force. Needs no solver."""
     record = read_record(world)
     catalogue = known_of(world).catalogue
-    spec, _ = effective_spec(world.plan.spec, record, catalogue)
+    spec, _ = acting_spec(world, catalogue)
     if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
@@ -78,11 +80,13 @@ def decide(
 
     # What is there, and what keeps the turn from doing anything about it.
     catalogue = known_of(world).catalogue
-    spec, errors = effective_spec(world.plan.spec, record, catalogue)
+    spec, errors = acting_spec(world, catalogue)
     for error in errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     for failure in world.failures:
-        spared = failure.source in SPARED
+        # What other plans spend counts where the namespace has a budget.
+        counts = failure.source == "other plans" and world.namespace_budget is not None
+        spared = failure.source in SPARED and not counts
         turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared)
     if any(failure.source not in SPARED for failure in world.failures):
         return turn.standstill()
@@ -98,6 +102,9 @@ def decide(
     for error in pool_errors:
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
     pool_findings(turn, pools)
+    refused = [error for model in spec.models for error in refused_access(model, world.pod_access)]
+    for error in refused:
+        turn.find("SpecValid", "PodAccessNotAllowed", str(error))
     turn.rows, row_findings = rows_of(spec, world)
     turn.findings += (*row_findings, *findings_of(world))
     spend = total_spend(pools)
@@ -106,7 +113,8 @@ def decide(
     notice = notice_of(world, spec, pools, record)
     # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
     noticed = notice is not None and notice.pending and spec.mode != "Approve"
-    frozen = bool(errors or pool_errors) or must_wait(turn, pools) or noticed
+    unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
+    frozen = bool(errors or pool_errors or refused or unread) or must_wait(turn, pools) or noticed
     demand = choose(spec, world, record.demand, admitted_rates(world, spec))
     if demand is not None:
         turn.findings.append(demand.finding)

@@ -8,6 +8,7 @@ configuration (kubeconfig, in-cluster token with renewal, TLS) and its connectio
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ from urllib.parse import quote, urlencode
 import kubernetes.client
 import kubernetes.config
 import urllib3.exceptions
+import yaml
 
-from servingplan.errors import ApiError, NotFound, api_error
+from servingplan.errors import ApiError, InputError, NotFound, api_error
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -177,14 +179,20 @@ class Kube:
 
     @classmethod
     def connect(cls, *, timeout_seconds: float = 15.0) -> Kube:
-        """With the service account of the pod, or else with the user's kubeconfig."""
+        """With the service account of the pod, or else with the user's kubeconfig. Raises ``InputError`` without either."""
         configuration = kubernetes.client.Configuration()
         try:
             kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
                 client_configuration=configuration
             )
         except kubernetes.config.ConfigException:
-            kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            try:
+                kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except (kubernetes.config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
+                place = os.environ.get("KUBECONFIG") or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION
+                why = " ".join(str(error).split())
+                advice = f"is no kubeconfig that can be used ({why}); name one that is, or run in a pod of the cluster"
+                raise InputError("KUBECONFIG", place, advice) from error
         configuration.retries = False
         configuration.connection_pool_maxsize = MOST_CONNECTIONS
         return cls(kubernetes.client.ApiClient(configuration), timeout_seconds=timeout_seconds)

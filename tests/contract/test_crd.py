@@ -171,6 +171,15 @@ def test_a_bad_spec_is_refused_by_the_api_server_and_by_python(cluster, path, va
             assert error.advice in message  # rules speak the same words on both sides
 
 
+@pytest.mark.parametrize(
+    "path", [("budget", "dollarsPerHour"), (*MODEL, "slo", "ttftSeconds"), (*POOL, "dollarsPerNodeHour")]
+)
+def test_a_number_with_a_point_is_refused_in_one_line(cluster, path):
+    lines = [line for line in refusal(cluster, plan(with_value(path, 1.5))).splitlines() if path[-1] in line]
+    assert len(lines) == 1
+    assert "must be of type integer,string" in lines[0]
+
+
 def test_a_floor_above_the_default_cap_is_refused(cluster):
     spec = with_value((*POOL, "minNodes"), 101)
     del spec["nodePools"][0]["maxNodes"]

@@ -116,6 +116,8 @@ class SimulatedPool:
     asked: int | None = None
     manager: str | None = None
     allowed: tuple[str, ...] = ("*",)
+    max_nodes: int | None = None
+    """Its owner's ceiling."""
     booting: list[datetime] = field(default_factory=list)
     made: int = 0
     provider_has: int = 1000
@@ -363,6 +365,7 @@ class SimulatedCluster:
             actual=len(self.nodes_of(name)) + len(pool.booting),
             claimed_by=pool.claimed_by,
             allowed_namespaces=pool.allowed,
+            max_nodes=pool.max_nodes,
             asked=pool.asked,
             size_manager=pool.manager,
         )

@@ -26,6 +26,9 @@ _KEPT = (
     "format",
 )
 
+DECIMAL = 'A whole number, or a decimal in quotes ("1.5").'
+"""Ends the description of decimals, which have no type of their own in a schema."""
+
 PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
     {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},
@@ -110,8 +113,9 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
             converted["description"] = _one_line(node["description"])
         return converted
     if "x-kubernetes-int-or-string" in node:
+        # The API server says of a number with a point only "must be of type integer,string".
         return {
-            key: _one_line(value) if key == "description" else value
+            key: f"{_one_line(value)} {DECIMAL}" if key == "description" else value
             for key, value in node.items()
             if key not in ("title", "default")
         }

@@ -38,7 +38,6 @@ def _write_decimal(value: Decimal) -> str:
 def _decimal_schema(*rules: dict[str, str]) -> dict[str, Any]:
     schema = {
         "x-kubernetes-int-or-string": True,
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "pattern": _DECIMAL_PATTERN,
         "minimum": 0,
         "maxLength": 24,

@@ -160,7 +160,7 @@ class Writer:
         current = self._api.get(resource, resize.name, namespace=namespace)
         annotations = current["metadata"].get("annotations") or {}
         holder = annotations.get(names.CLAIM_ANNOTATION)
-        path = resize.size_path
+        path = seen.path
         size = _at(current, path)
         if holder not in (None, "", world.plan.key, seen.orphan_of):
             raise Conflict(409, "ClaimedByOther", f"{resize.kind} {resize.name} was claimed by plan {holder} meanwhile")

@@ -17,6 +17,7 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.record import RECORD_KEY
 from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
+from servingplan.render.pod_access import refused_access
 
 
 def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
@@ -46,6 +47,8 @@ def object_actions(
         live = world.live("Deployment", item.deployment)
         manifests = [service(plan=world.plan, replica_set=item)]
         if model is not None and pool is not None and variant is not None:
+            if refused_access(model, world.pod_access):
+                continue  # of a time when more was allowed: what stands is left, and is not made anew
             try:
                 template = replica_template(
                     model=model,

@@ -9,7 +9,6 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.incumbent import keep_incumbent, must_hurry, same_replicas, solved
-from servingplan.deciding.obstacles import no_node
 from servingplan.deciding.turn import Solve, Turn
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer
@@ -18,7 +17,7 @@ from servingplan.model.question import QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, Pool, more_nodes
 from servingplan.planning.question import Posed, pose
 from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
@@ -59,12 +58,8 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
         return record, True
     if posed.question is None:
         lacking = ", ".join(posed.no_room) or "all classes"
-        absent = [no_node(pool) for pool in pools if pool.spec.resize is None and not pool.nodes]
-        text = "".join(f"; {line}" for line in absent)
         turn.find(
-            "PlanSolved",
-            "NoCapacity",
-            f"no node of the pools can take a replica for {lacking}{text}; add nodes or pools",
+            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; {more_nodes(pools)}"
         )
         return record, True
     asked = turn.asked = digest(

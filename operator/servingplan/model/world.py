@@ -32,6 +32,8 @@ class PlanObject(Fact):
     """The label ``kueue.x-k8s.io/queue-name``."""
     deleting_since: str | None = None
     """RFC 3339; when its deletion was asked for."""
+    created: str = ""
+    """RFC 3339."""
     status: dict[str, Any] = {}
     """As last published."""
 
@@ -156,8 +158,16 @@ class PoolObject(Fact):
     """``namespace/name`` of the plan that sizes it."""
     orphan_of: str | None = None
     """``namespace/name`` of a plan that is not there any more and whose claim still stands: it may be taken over."""
+    path: tuple[str, ...] = ("spec", "replicas")
+    """Keys that lead to the size."""
+    path_problem: str | None = None
+    """What is wrong with the path that the plan gives, for people."""
     max_nodes: int | None = None
     """Ceiling that the pool's owner sets for every plan; None: none."""
+    max_nodes_problem: str | None = None
+    """Why the ceiling cannot be read, for people; ``max_nodes`` is the size of the moment then."""
+    dollars_per_node_hour: str | None = None
+    """Price that the owner wrote on it, which counts for every plan; None: none."""
     allowed_namespaces: tuple[str, ...] = ()
     """Namespaces whose plans may size it; ``*`` means all."""
     resource_version: str = ""
@@ -189,6 +199,19 @@ class OtherPlan(Fact):
     """Price per node and hour, by pool object."""
 
 
+class NamespaceBudget(Fact):
+    """What all plans of the plan's namespace may spend together."""
+
+    dollars_per_hour: float
+    taken: dict[str, float] = {}
+    """$/h by name of the other plans that take some of it."""
+
+    @property
+    def left(self) -> float:
+        """$/h that are left for this plan."""
+        return max(0.0, self.dollars_per_hour - sum(self.taken.values()))
+
+
 class Arrivals(Fact):
     """Requests of one class as they were counted."""
 
@@ -217,6 +240,10 @@ class SeenDemand(Fact):
     """Names of the metrics that matched."""
     problem: str | None = None
     """Why the last reading failed, for people; it does not change from reading to reading."""
+    refused: str | None = None
+    """Why nothing is asked, and what to do."""
+    refused_reason: str = ""
+    """The same for programs."""
     classes: tuple[Arrivals, ...] = ()
     """By model and class."""
 
@@ -227,7 +254,9 @@ class GatewayFacts(Fact):
     revisions: tuple[int | None, ...] = ()
     """Of the weights that each has taken; None: it did not answer, or not for this plan."""
     problem: str | None = None
-    """Why nobody could be asked."""
+    """That nobody answered, for people."""
+    refused: str | None = None
+    """Why the URL is not asked, and what to do."""
 
     @property
     def taken(self) -> int | None:
@@ -288,6 +317,8 @@ class Observation(Fact):
     objects: tuple[LiveObject, ...] = ()
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
+    namespace_budget: NamespaceBudget | None = None
+    """Absent where the installation sets none for the namespace."""
     http_routes_unread: str | None = None
     """Why HTTPRoutes are not among the objects, for people: the API server knows none, or they may not be read."""
     gateway: GatewayFacts | None = None
@@ -301,6 +332,8 @@ class Observation(Fact):
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
     """In the order of the spec."""
+    pod_access: tuple[str, ...] | None = None
+    """What the installation lets podTemplates ask for (``render.pod_access``); None: everything, where none was asked."""
     catalogues: tuple[SeenCatalogue, ...] = ()
     """By name and key. Offline, the shipped prices are among them; in a cluster only what the installation states."""
     model_configs: tuple[SeenModelConfig, ...] = ()

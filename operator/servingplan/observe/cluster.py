@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from servingplan.api.parse import parse_spec
@@ -25,10 +26,13 @@ from servingplan.model.world import (
     SeenProfiles,
 )
 from servingplan.observe import parse
+from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.engines import SILENT_SECONDS, requests_inside
 from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.sizes import ceiling, number, size_path
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
+from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
@@ -56,13 +60,20 @@ class Reader:
         state: ClusterState,
         *,
         pool_kinds: frozenset[str] | None,
+        urls: UrlPolicy,
+        pod_access: frozenset[str] | None = None,
+        namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
-        every kind. Without ``demand`` nothing is measured."""
+        every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured."""
         self._api = api
         self._state = state
+        self._urls = urls
+        self._budgets = namespace_budgets
+        self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
@@ -108,7 +119,9 @@ class Reader:
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
-            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
+            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads, self._urls)
+            if ack_url
+            else None
         )
         pools = tuple(
             self._pool(seen, plan.namespace, pool.name, pool.resize)
@@ -125,6 +138,7 @@ class Reader:
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=pools,
             other_plans=_other_plans(seen.plans, plan),
+            namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=self._multi_node_api(failures),
             http_routes_unread=routes_unread,
             gateway=None if gateway is None else gateway.result(),
@@ -138,6 +152,7 @@ class Reader:
             profiles=tuple(
                 self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
             ),
+            pod_access=self._pod_access,
             catalogues=_catalogues(seen),
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
@@ -167,10 +182,13 @@ class Reader:
         return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
-        """Whether a plan that has a claim is not there any more. One that is not known is asked for: it may be new."""
+        """Whether a plan that has a claim is not there, or never could be. One that is not known is asked for: it may
+        be new."""
         if any(plan.key == key for plan in seen.plans):
             return False
         namespace, _, name = key.partition("/")
+        if not namespace or not name:
+            return True
         try:
             self._api.get(PLANS, name, namespace=namespace)
         except NotFound:
@@ -289,8 +307,6 @@ class Reader:
             reference = pool_reference(resource, resize, plan_namespace)
             if item is None:
                 raise NotFound(404, "NotFound", f"{resource.plural} {resize.name} was not found")
-            path = resize.size_path
-            wanted = parse.at(item, path)
         except NotFound as error:
             return PoolObject(
                 pool=pool,
@@ -301,17 +317,21 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
+        annotations = item["metadata"].get("annotations") or {}
+        path, path_problem = size_path(resize, annotations)
+        if path is None:
+            return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
+        wanted = parse.at(item, path)
         if not isinstance(wanted, int):
             return PoolObject(
                 pool=pool,
                 reference=reference,
                 problem_reason="NotResizable",
                 problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
-                "spec.replicas is set), or correct replicasPath",
+                "spec.replicas is set)",
             )
-        annotations = item["metadata"].get("annotations") or {}
         sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
-        asked = annotations.get(names.SIZE_ANNOTATION, "")
+        max_nodes, max_nodes_problem = ceiling(annotations, wanted)
         holder = annotations.get(names.CLAIM_ANNOTATION) or None
         orphaned = holder is not None and self._is_gone(seen, holder)
         allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
@@ -322,10 +342,14 @@ class Reader:
             actual=next((size for size in sizes if isinstance(size, int)), None),
             claimed_by=holder if not orphaned else None,
             orphan_of=holder if orphaned else None,
-            max_nodes=int(most) if (most := annotations.get(names.MAX_NODES_ANNOTATION, "")).isdigit() else None,
+            path=path,
+            path_problem=path_problem,
+            max_nodes=max_nodes,
+            max_nodes_problem=max_nodes_problem,
+            dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
             allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
             resource_version=item["metadata"].get("resourceVersion", ""),
-            asked=int(asked) if asked.isdigit() else None,
+            asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
         )
 

@@ -284,6 +284,7 @@ def plan_of(item: Json) -> PlanObject:
         generation=metadata.get("generation", 0),
         spec=item.get("spec"),
         deleting_since=metadata.get("deletionTimestamp"),
+        created=metadata.get("creationTimestamp") or "",
         queue=(metadata.get("labels") or {}).get(names.QUEUE_LABEL),
         approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
         status=item.get("status") or {},
@@ -323,7 +324,7 @@ def seen_additions(item: Json) -> SeenAdditions:
 
 
 def seen_pool(item: Json) -> Json:
-    """An object that sizes a pool, without what a turn does not read. The path of the size is the plan's choice, so the
+    """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
     spec is kept whole; such objects are few."""
     metadata, status = item["metadata"], item.get("status") or {}
     annotations = metadata.get("annotations") or {}
@@ -332,6 +333,8 @@ def seen_pool(item: Json) -> Json:
         names.SIZE_ANNOTATION,
         names.ALLOWED_NAMESPACES_ANNOTATION,
         names.MAX_NODES_ANNOTATION,
+        names.REPLICAS_PATH_ANNOTATION,
+        names.PRICE_ANNOTATION,
     )
     kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
     return {

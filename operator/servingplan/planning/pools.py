@@ -7,6 +7,7 @@ pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
-from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, unmatched
+from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, selector_text, unmatched
 from servingplan.planning.known import known_of
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
 from servingplan.profiles.additions import Price, price_of
@@ -42,6 +43,7 @@ PRODUCT_LABELS = (
 )
 """Node labels that name the GPU, in order of trust; set by feature discovery of the vendor or by the cloud. Types of
 instances tell apart what shorter names do not: the A100 of 40 and of 80 GB."""
+_DOLLARS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _VENDORS = ("nvidia", "amd")
 """Values of AKS's accelerator label, which name no product."""
 
@@ -97,6 +99,8 @@ class Pool:
     """Why the plan does without this pool."""
     conflict: Problem | None = None
     """Why its size is left as it is."""
+    ceiling: Problem | None = None
+    """Its owner's ceiling cannot be read: it does not grow."""
     withdrawn: Problem | None = None
     """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
     contradiction: Problem | None = None
@@ -205,6 +209,8 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
             told = _contradictions(spec, item, gpu, nodes, world, known.catalogue)
         wrong = {problem.node for problem in told}
         nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
+        if (path_error := _path_error(item, world)) is not None:
+            errors.append(path_error)
         gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
         if gpus_per_node == 0 and item.resize is not None:
             errors.append(
@@ -219,11 +225,12 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                 spec=item,
                 gpu=gpu,
                 gpus_per_node=gpus_per_node,
-                dollars_per_node_hour=_price_of(item, gpu, gpus_per_node, known.prices),
+                dollars_per_node_hour=_price_of(item, world.pool(item.name), gpu, gpus_per_node, known.prices),
                 nodes=nodes,
                 object=world.pool(item.name),
                 problem=_problem(item, world),
                 conflict=_conflict(item, world),
+                ceiling=_ceiling_problem(item, world),
                 withdrawn=withdrawn,
                 contradiction=_told(told),
             )
@@ -256,6 +263,18 @@ def _told(found: list[Contradiction]) -> Problem | None:
     return Problem(found[0].reason, text)
 
 
+def more_nodes(pools: tuple[Pool, ...]) -> str:
+    """What to do where nodes are short; a selector that no node matches may be why."""
+    missed = [no_node(pool) for pool in pools if pool.spec.resize is None and not pool.nodes]
+    unmatched = f"{'; '.join(missed)}: correct it; or " if missed else ""
+    return f"{unmatched}raise maxNodes, add nodes or another pool"
+
+
+def no_node(pool: Pool) -> str:
+    """Of fixed nodes that are not there, for people."""
+    return f"0 nodes match spec.nodePools[{pool.name}].nodeSelector {selector_text(pool.spec)}"
+
+
 def _bounded(pool: NodePool, world: Observation) -> NodePool:
     """The pool within what its owner lets every plan have."""
     found = world.pool(pool.name)
@@ -263,6 +282,22 @@ def _bounded(pool: NodePool, world: Observation) -> NodePool:
         return pool
     least = min(pool.min_nodes, found.max_nodes)
     return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
+
+
+def _path_error(pool: NodePool, world: Observation) -> InputError | None:
+    """A path that is not the object's. The size is read at the object's own, so that what stands there still counts."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.path_problem is None or pool.name.endswith(LEFT):
+        return None
+    return InputError(f"spec.nodePools[{pool.name}].resize.replicasPath", pool.resize.replicas_path, found.path_problem)
+
+
+def _ceiling_problem(pool: NodePool, world: Observation) -> Problem | None:
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.max_nodes_problem is None:
+        return None
+    where = f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name}"
+    return Problem("CeilingUnreadable", f"{where}: {found.max_nodes_problem}")
 
 
 def _each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
@@ -312,13 +347,18 @@ def _is_ours(pod: Pod, world: Observation) -> bool:
     return pod.deployment is not None and pod.namespace == world.plan.namespace
 
 
-def _price_of(pool: NodePool, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]) -> float | None:
-    """$/h of a node: as the plan has it, else as the installation's prices have it for all of its GPUs; None where nobody
-    said."""
+def _price_of(
+    pool: NodePool, found: PoolObject | None, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]
+) -> float | None:
+    """$/h of a node: as the owner of the pool's object wrote it, else as the plan has it, else as the installation's prices
+    have it for all of its GPUs; None where nobody said, or the owner's cannot be read."""
+    if pool.resize is not None and found is not None and found.dollars_per_node_hour is not None:
+        text = found.dollars_per_node_hour.strip()
+        return float(text) if _DOLLARS.fullmatch(text) else None
     if pool.dollars_per_node_hour is not None:
         return float(pool.dollars_per_node_hour)
-    found = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
-    return None if found is None or not gpus_per_node else round(found.dollars_per_gpu_hour * gpus_per_node, 6)
+    price = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
+    return None if price is None or not gpus_per_node else round(price.dollars_per_gpu_hour * gpus_per_node, 6)
 
 
 def _gpu_of(
@@ -391,7 +431,12 @@ def _withdrawn(pool: NodePool, world: Observation) -> Problem | None:
 
 
 def _is_allowed(found: PoolObject, world: Observation) -> bool:
-    return "*" in found.allowed_namespaces or world.plan.namespace in found.allowed_namespaces
+    return lets(found, world.plan.namespace)
+
+
+def lets(found: PoolObject, namespace: str) -> bool:
+    """Whether the owner lets plans of a namespace size the object."""
+    return "*" in found.allowed_namespaces or namespace in found.allowed_namespaces
 
 
 def _problem(pool: NodePool, world: Observation) -> Problem | None:

@@ -41,13 +41,21 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
         )
         text = ", ".join(
             f"{pool.name}: {len(pool.usable_nodes)} of {decision.fleet.nodes.get(pool.name, 0)} nodes usable, "
-            f"{pool.wanted} asked for"
+            f"{pool.wanted} asked for{_unlabelled(pool)}"
             for pool in waiting
         )
         held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
         return Row(kind, "False", "Scaling", text + unmatched + held)
     told = [item.message for item in decision.findings if item.condition == kind]
     return Row(kind, "True", "AsPlanned", "; ".join(("every pool has the nodes of the plan", *told)))
+
+
+def _unlabelled(pool: Pool) -> str:
+    """Nodes that the pool's object counts and the selector does not find: they boot, or the selector is wrong."""
+    reported = pool.object.actual if pool.object is not None else None
+    if reported is None or reported <= len(pool.nodes):
+        return ""
+    return f" ({reported} exist, of which {len(pool.nodes)} have the labels of nodeSelector)"
 
 
 def _changing(pool: Pool, fleet: Fleet) -> bool:

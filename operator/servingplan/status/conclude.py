@@ -24,10 +24,11 @@ from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import known_of
 from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import effective_spec, read_record, spec_in_force
+from servingplan.planning.record import read_record, spec_in_force
 from servingplan.render import names
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
@@ -39,7 +40,7 @@ def conclude(
     world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
 ) -> PlanStatus:
     """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
-    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    spec, _ = acting_spec(world)
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,

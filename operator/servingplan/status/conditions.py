@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from servingplan.api.reasons import needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
@@ -28,8 +29,19 @@ COUNT_IN_READY = (
 CAUSES = (
     (
         "NodePoolsReady",
-        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"}
-        | {"FalseDeclaration", "UntoleratedTaint", "NoNodeMatches"},
+        {
+            "PoolMissing",
+            "NotAllowed",
+            "ClaimedByOther",
+            "KindNotAllowed",
+            "NotResizable",
+            "PathNotAllowed",
+            "SharedObject",
+            "CeilingUnreadable",
+            "FalseDeclaration",
+            "UntoleratedTaint",
+            "NoNodeMatches",
+        },
     ),
     ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
     ("PlanSolved", {"RecordUnreadable"}),
@@ -53,8 +65,8 @@ def conditions(
         planned.inventory_available(decision),
         planned.profiles_available(decision),
         *planned.demand_known(decision, spec),
-        planned.plan_solved(decision),
-        planned.within_budget(decision, spec),
+        planned.plan_solved(world, decision, spec, pools),
+        planned.within_budget(world, decision, spec),
         capacity.node_pools_ready(decision, outcome, pools),
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(world, decision, outcome, spec),
@@ -62,10 +74,19 @@ def conditions(
         planned.slo_attainable(decision, now),
         planned.approved(decision, spec),
     ]
-    return _dated(world, [*rows, _ready(rows, unanswered(now))])
+    return _dated(world, with_ready(rows, unanswered(now)))
 
 
-def _ready(rows: Iterable[Row], silent: list[str]) -> Row:
+def with_ready(rows: Sequence[Row], silent: Sequence[str] = ()) -> list[Row]:
+    """The rows, then Stalled, only while a person has to act, then Ready. ``silent``: classes that are answered with 503."""
+    ready = _ready(rows, silent)
+    stalled = []
+    if ready.status == "False" and needs_a_person(ready.reason):
+        stalled.append(Row("Stalled", "True", ready.reason, "a person has to act: the condition Ready says what to do"))
+    return [*rows, *stalled, ready]
+
+
+def _ready(rows: Iterable[Row], silent: Sequence[str]) -> Row:
     """That requests are answered with 503 comes before why."""
     failing = [row for row in rows if row.type in COUNT_IN_READY and row.status != "True"]
     if not failing:

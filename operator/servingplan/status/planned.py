@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
+from servingplan.model.world import Observation
+from servingplan.planning.allowance import binding_allowance
+from servingplan.planning.pools import Pool, more_nodes
 from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried
 from servingplan.status.row import Row, failure
@@ -59,7 +62,7 @@ def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
     return [Row("DemandKnown", "True" if found.holds else "False", found.reason, found.message)]
 
 
-def plan_solved(decision: Decision) -> Row:
+def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, pools: tuple[Pool, ...]) -> Row:
     """Whether there is a plan that gives every class something, and how good it is known to be."""
     kind = "PlanSolved"
     if failed := failure(decision, kind):
@@ -71,7 +74,10 @@ def plan_solved(decision: Decision) -> Row:
     if nothing:
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
-        advice = "raise spec.budget.dollarsPerHour" if budget else "raise maxNodes, add nodes or another pool"
+        raise_budget = "raise spec.budget.dollarsPerHour"
+        if spec is not None and binding_allowance(spec, world) is not None:
+            raise_budget = f"have the chart's namespaceBudgets raised for namespace {world.plan.namespace}"
+        advice = raise_budget if budget else more_nodes(pools)
         reason = "BudgetTooSmall" if budget else "NoCapacity"
         return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
     gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best that is possible"
@@ -79,7 +85,7 @@ def plan_solved(decision: Decision) -> Row:
     return Row(kind, "True", shown.status, text)
 
 
-def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
+def within_budget(world: Observation, decision: Decision, spec: PlanSpec | None) -> Row:
     """Whether what runs by now costs no more than the budget."""
     kind = "WithinBudget"
     if failed := failure(decision, kind):
@@ -101,8 +107,19 @@ def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
         return Row(kind, "False", "BudgetBelowOneNode", text)
     if spend > budget + 1e-6:
         text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
-        return Row(kind, "False", "OverBudget", text)
-    return Row(kind, "True", "WithinBudget", f"spend is {spend:.2f} $/h of {budget:.2f} $/h")
+        return Row(kind, "False", "OverBudget", text + _shared(world, spec))
+    text = f"spend is {spend:.2f} $/h of {budget:.2f} $/h" + _shared(world, spec)
+    return Row(kind, "True", "WithinBudget", text)
+
+
+def _shared(world: Observation, spec: PlanSpec) -> str:
+    """Where it comes from that the plan may spend no more."""
+    found = binding_allowance(spec, world)
+    if found is None:
+        return ""
+    others = ", ".join(f"{name} {dollars:.2f}" for name, dollars in found.taken.items())
+    taken = f", of which other plans take: {others}" if others else ""
+    return f"; all plans of namespace {world.plan.namespace} may spend {found.dollars_per_hour:.2f} $/h{taken}"
 
 
 def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
@@ -116,19 +133,18 @@ def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
         for item in fleet.classes
         if fleet.scale is None and item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
     ]
-    # Under a plan for a multiple of the mix, that multiple is what is promised.
-    short = [
-        f"{item.model}/{item.name} {item.requests_per_second:.4g} of {promised:.4g} requests/s"
-        + ("" if item.in_time or not item.answered else ", late")
+    behind = [
+        f"{item.model}/{item.name} {item.requests_per_second:.4g} of {item.planned_requests_per_second:.4g} requests/s"
+        + (", late" if item.answered and not item.in_time else "")
         for item in now
-        for promised in [item.asked_requests_per_second if fleet.scale is None else item.planned_requests_per_second]
-        if promised > 0 and not (item.in_time and item.requests_per_second >= promised * WHOLE)
+        if item.planned_requests_per_second > 0
+        and not (item.in_time and item.requests_per_second >= item.planned_requests_per_second * WHOLE)
     ]
-    told = f"ready replicas carry now: {', '.join(short)}"
+    told = f"ready replicas carry now, of what is planned: {', '.join(behind)}"
     if below:
-        text = f"the plan admits: {', '.join(below)}; the gateway sheds the rest"
-        return Row(kind, "False", "BelowTarget", f"{text}; {told}" if short else text)
-    if short:
+        text = f"admitted: {', '.join(below)}; the gateway sheds the rest"
+        return Row(kind, "False", "BelowTarget", f"{text}; {told}" if behind else text)
+    if behind:
         return Row(kind, "False", "Transitional", f"{told}; the plan, once it stands, carries all")
     return Row(
         kind, "True", "Predicted", "by the profiles, ready replicas carry every class within its limits; not measured"

@@ -8,6 +8,7 @@ from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
 from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
@@ -53,7 +54,13 @@ def observed(*cluster, **more):
     api = EmptyCluster(*cluster, **more)
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -207,7 +214,13 @@ def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had
 def looked(api, catalogue_namespace):
     state = ClusterState(api, catalogue_namespace=catalogue_namespace, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -298,7 +311,13 @@ def pool_claimed_by(holder, *others):
     ]
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         (found,) = reader.observe("llm", "chat").pools
     finally:
@@ -328,7 +347,13 @@ def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not(
         api.discovered["NodePool"] = Resource("karpenter.sh/v1", "nodepools", "NodePool", False)
         state = ClusterState(api, clock=lambda: 100.0)
         state.load()
-        reader = Reader(api, state, pool_kinds=frozenset(), clock=lambda: "2026-01-01T00:00:00Z")
+        reader = Reader(
+            api,
+            state,
+            pool_kinds=frozenset(),
+            urls=UrlPolicy(api, allowed_hosts=frozenset()),
+            clock=lambda: "2026-01-01T00:00:00Z",
+        )
         try:
             return [node.name for node in reader.observe("llm", "chat").nodes]
         finally:
@@ -377,7 +402,13 @@ def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_tur
     )
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         first = {item.name: item.requests_inside for item in reader.observe("llm", "chat").pods}
         reader.observe("llm", "chat")
@@ -385,3 +416,13 @@ def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_tur
         reader.close()
     assert first == {"busy": 3, "silent": None, "young": None, "serves": None}
     assert asked == [["uid-busy", "uid-silent"], ["uid-busy"]]
+
+
+@pytest.mark.parametrize("holder", ["nobody", "/", "llm/", "/x"])
+def test_a_claim_that_names_no_plan_is_no_claim(holder):
+    found = pool_claimed_by(holder)
+    assert (found.claimed_by, found.orphan_of) == (None, holder)
+
+
+def test_the_claim_of_a_plan_that_was_forced_away_and_made_anew_is_its_own():
+    assert pool_claimed_by("llm/chat").claimed_by == "llm/chat"

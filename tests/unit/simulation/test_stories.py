@@ -880,4 +880,4 @@ def test_fixed_nodes_that_are_not_there_are_told_by_their_selector():
     driver.act()
     told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "PlanSolved")
     assert told["reason"] == "NoCapacity"
-    assert "nodePools[l40s]: 0 nodes match nodeSelector {pool: l40s}" in told["message"]
+    assert "0 nodes match spec.nodePools[l40s].nodeSelector {pool: l40s}" in told["message"]
