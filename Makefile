@@ -11,6 +11,8 @@ UV_VERSION := 0.13.9
 # The first Python that is new enough; `make PYTHON=...` chooses another.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3 python3.14; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+# The oldest Python that is supported, where it is there.
+OLDEST = $(or $(shell python3.12 -c 'print("python3.12")' 2>/dev/null),$(PYTHON))
 # A uv of our own unless one is installed: people need not have it.
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
 RUN := .venv/bin
@@ -63,7 +65,7 @@ test: check control-plane ## every test, those against the real control plane to
 
 .PHONY: newest lowest
 newest lowest: $(UV) ## the fast tests with the newest (lowest) dependencies that pyproject.toml allows; before a release
-	$(UV) venv --quiet --clear --python "$$(command -v $(if $(filter lowest,$@),$(firstword $(shell command -v python3.12) $(PYTHON)),$(PYTHON)))" .venv-$@
+	$(UV) venv --quiet --clear --python "$$(command -v $(if $(filter lowest,$@),$(OLDEST),$(PYTHON)))" .venv-$@
 	$(UV) pip compile --quiet --group dev --python .venv-$@/bin/python --resolution $(if $(filter lowest,$@),lowest-direct,highest) \
 	  pyproject.toml --output-file .venv-$@/requirements.txt
 	$(UV) pip install --quiet --python .venv-$@/bin/python --requirement .venv-$@/requirements.txt --editable .
