@@ -114,6 +114,14 @@ class LiveObject(Fact):
     API server refuses ``status.replicaFailure``."""
 
 
+class Refusal(Fact):
+    """Whoever sells the nodes of a pool said that one cannot be had."""
+
+    at: str
+    """RFC 3339; when it was said last."""
+    message: str
+
+
 class PoolObject(Fact):
     """The object that sizes a node pool."""
 
@@ -143,6 +151,8 @@ class PoolObject(Fact):
     """Size that this operator asked for last, as it noted on the object."""
     size_manager: str | None = None
     """Another field manager that owns the size, where one does."""
+    refusal: Refusal | None = None
+    """The last one, for as long as the cluster tells of it."""
 
 
 class Failure(Fact):
