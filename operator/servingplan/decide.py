@@ -28,6 +28,7 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
+from servingplan.planning.availability import due_in_seconds, look, with_stock
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
@@ -54,7 +55,7 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
-    fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    fleet = within_budget(record.fleet, with_stock(pools, record.stock), float(spec.budget.dollars_per_hour))
     facts = replica_facts(world, fleet)
     return routing_actions(world, spec_in_force(record, spec, catalogue), fleet, facts, ready_replicas(world))
 
@@ -100,6 +101,11 @@ def decide(
     turn.findings += (*row_findings, *findings_of(world))
     spend = total_spend(pools)
 
+    # What was asked of the pools, and what came of it.
+    budget = float(spec.budget.dollars_per_hour)
+    record = turn.record = look(pools, record, now=world.now, budget=budget, spend=spend)
+    pools = with_stock(pools, record.stock)
+
     # The plan that is to be in force, for the demand of the moment.
     frozen = bool(errors or pool_errors) or must_wait(turn, pools)
     demand = choose(spec, world, record.demand, admitted_rates(world, spec))
@@ -108,13 +114,17 @@ def decide(
     if not frozen:
         measured = at_rates(spec, demand.rates) if demand is not None else spec
         planned, frozen = _replanned(turn, measured, pools, solve)
-        planned = planned.model_copy(update={"demand": demand.adopted if demand is not None else None})
+        planned = planned.model_copy(
+            update={"demand": demand.adopted if demand is not None else None, "stock": record.stock}
+        )
         record = with_left_pools(planned, record, world)
     in_use = _in_use(spec, demand)
     spend_dollars_per_hour = None if math.isnan(spend) else round(spend, 6)
     if record.fleet is None:
         # What was measured is written down also where plans are only shown, or each turn would show another.
-        keep = record.demand is not None or (record.waiting is not None and spec.mode == "Approve")
+        keep = (
+            record.demand is not None or bool(record.stock) or (record.waiting is not None and spec.mode == "Approve")
+        )
         first = record_actions(world, record) if keep else ()
         return Decision(
             waiting=record.waiting,
@@ -123,11 +133,12 @@ def decide(
             asked=turn.asked,
             demand=in_use,
             spend_dollars_per_hour=spend_dollars_per_hour,
+            stock=record.stock,
         )
 
     # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
     # right again.
-    fleet = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    fleet = within_budget(record.fleet, pools, budget)
     facts = replica_facts(world, fleet)
     in_force = spec_in_force(record, spec, catalogue)
     if lines := too_large(world, in_force, fleet, facts):
@@ -148,7 +159,12 @@ def decide(
     objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
-    due = (step.wake_in_seconds, turn.plan_is_due_in, gateway_is_due_in(world, spec))
+    due = (
+        step.wake_in_seconds,
+        turn.plan_is_due_in,
+        gateway_is_due_in(world, spec),
+        *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
+    )
     return Decision(
         fleet=record.fleet,
         waiting=record.waiting,
@@ -160,6 +176,7 @@ def decide(
         asked=turn.asked,
         demand=in_use,
         spend_dollars_per_hour=spend_dollars_per_hour,
+        stock=record.stock,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
         ready=dict(step.ready),

@@ -17,6 +17,7 @@ from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus
 from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.availability import with_stock
 from servingplan.planning.known import known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import read_pools
@@ -98,10 +99,11 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
     from servingplan.planning.explain import explain_plan  # loads the solver
 
     catalogue = known_of(world).catalogue
-    spec, _ = effective_spec(world.plan.spec, read_record(world), catalogue)
+    record = read_record(world)
+    spec, _ = effective_spec(world.plan.spec, record, catalogue)
     if spec is None:
         return None
-    pools, _ = read_pools(spec, world)
+    pools = with_stock(read_pools(spec, world)[0], record.stock)
     found = explain_plan(
         spec=spec,
         pools=pools,

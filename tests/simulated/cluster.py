@@ -43,6 +43,7 @@ from servingplan.model.world import (
     PlanObject,
     Pod,
     PoolObject,
+    Refusal,
     SeenDemand,
 )
 from servingplan.render import names
@@ -115,6 +116,14 @@ class SimulatedPool:
     booting: list[datetime] = field(default_factory=list)
     made: int = 0
     provider_has: int = 1000
+    """Nodes that it gives at most; asked for more, it refuses."""
+    tells: bool = True
+    """Refusals are told; else the nodes just do not come."""
+    refused_at: datetime | None = None
+    refusals: int = 0
+    """Times that more nodes were asked for than it gives, and ticks for which that went on."""
+    blind: bool = False
+    """Its next nodes come up without visible GPUs."""
 
 
 class SimulatedCluster:
@@ -342,6 +351,7 @@ class SimulatedCluster:
             allowed_namespaces=pool.allowed,
             asked=pool.asked,
             size_manager=pool.manager,
+            refusal=None if pool.refused_at is None else Refusal(at=_text(pool.refused_at), message="nothing is left"),
         )
 
     # --- the operator's writes ------------------------------------------------------------------------------------
@@ -420,6 +430,7 @@ class SimulatedCluster:
         pool.asked = None if not claimed_by else pool.wanted if nodes is None else nodes
         if nodes is not None:
             pool.wanted, pool.manager = nodes, None
+            pool.refusals += nodes > pool.provider_has
         return True
 
     # --- controllers ----------------------------------------------------------------------------------------------
@@ -428,12 +439,14 @@ class SimulatedCluster:
         """Time passes: what was due happens, then controllers react."""
         self.now += timedelta(seconds=TICK_SECONDS)
         for pool in self.pools.values():
+            pool.refusals += pool.wanted > pool.provider_has
             due = [moment for moment in pool.booting if moment <= self.now]
             pool.booting = [moment for moment in pool.booting if moment > self.now]
             for _ in due:
                 pool.made += 1
                 name = f"{pool.name}-{pool.made}"
-                self.nodes[name] = SimulatedNode(name, dict(pool.labels), pool.gpus, pool.name)
+                gpus = 0 if pool.blind else pool.gpus
+                self.nodes[name] = SimulatedNode(name, dict(pool.labels), gpus, pool.name)
         for pod in list(self.pods.values()):
             lost = self.vanished.get(pod.node or "")
             collected = lost is not None and lost + self._ticks(self.collect_ticks) <= self.now
@@ -512,6 +525,8 @@ class SimulatedCluster:
         nodes = self.nodes_of(pool.name)
         while len(nodes) + len(pool.booting) < min(pool.wanted, pool.provider_has):
             pool.booting.append(self.now + self._ticks(self.boot_ticks))
+        if len(nodes) + len(pool.booting) < pool.wanted:
+            pool.refused_at = self.now if pool.tells else None
         while len(nodes) + len(pool.booting) > pool.wanted and pool.booting:
             pool.booting.pop()
         nodes.sort(key=lambda node: (sum(pod.node == node.name for pod in self.pods.values()) > 0, node.name))

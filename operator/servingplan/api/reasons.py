@@ -65,6 +65,10 @@ REASONS: dict[str, Reason] = {
     "Infeasible": Reason(
         "Floors or survival exclude every plan.", "The message names a smallest set of limits to change."
     ),
+    "InsufficientCapacity": Reason(
+        "Whoever sells the nodes of a pool has no more: the plan does without until status.nodePools[].learnedCap.until.",
+        "Wait, or give the plan another pool.",
+    ),
     "KindNotAllowed": Reason(
         "The installation does not size objects of this kind.", "Add it to the chart's poolKinds."
     ),
@@ -78,12 +82,20 @@ REASONS: dict[str, Reason] = {
     "NoFittingShape": Reason(
         "No GPU of the pools can serve a model within its limits.", "The message says what is short."
     ),
+    "NoGPUsVisible": Reason(
+        "Nodes of a pool are Ready and show no GPUs; after a while they are given back.",
+        "Wait while nodes boot; else look at the device plugin on the nodes that the message names.",
+    ),
     "NoReadyBackend": Reason("A class has no ready replica: the gateway answers 503.", _WAIT),
     "NotAccepted": Reason("A gateway does not accept an HTTPRoute.", "Do what the gateway's own message asks for."),
     "NotAcknowledged": Reason("A gateway has not taken the weights yet.", _WAIT),
     "NotAllowed": Reason(
         "The owner of a pool does not let plans of this namespace size it.",
         "Name the namespace in the pool's annotation servingplan.dev/allowed-namespaces.",
+    ),
+    "NotComing": Reason(
+        "Nodes that were asked for did not come in time: the plan does without for a while.",
+        "Look at the pool's object and its provider.",
     ),
     "NotPlanned": Reason("There is no plan yet that this could be said of.", "Look at the other conditions."),
     "NotRenderable": Reason(

@@ -48,6 +48,21 @@ class Cost(StatusPart):
     """The budget, $/h."""
 
 
+class CapStatus(StatusPart):
+    """The most nodes that a pool was seen to give."""
+
+    nodes: int
+    """Nodes that came, where more were asked for."""
+    since: str
+    """When that was learned."""
+    until: str
+    """When one node more is asked for, if a plan wants it."""
+    reason: str
+    """InsufficientCapacity, NotComing or NoGPUsVisible."""
+    message: str
+    """What was said or seen."""
+
+
 class PoolStatus(StatusPart):
     """One node pool."""
 
@@ -63,6 +78,8 @@ class PoolStatus(StatusPart):
     """Nodes that are usable now."""
     dollars_per_node_hour: str
     """Price that is used."""
+    learned_cap: CapStatus | None = None
+    """The most nodes that it is known to give now; absent where nothing is known."""
 
 
 class DeploymentStatus(StatusPart):

@@ -37,6 +37,7 @@ def explain(
 
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
+    from servingplan.planning.availability import cap_lines, with_stock
     from servingplan.planning.explain import explain_plan
     from servingplan.planning.known import known_of
     from servingplan.planning.measured import rows_of
@@ -49,6 +50,7 @@ def explain(
     if spec is None:
         fail("\n       ".join(map(str, errors)))
     pools, pool_errors = read_pools(spec, seen)
+    pools = with_stock(pools, record.stock)
     rows, row_findings = rows_of(spec, seen)
     for finding in row_findings:
         typer.echo(f"warning: {finding.message}", err=True)
@@ -56,6 +58,8 @@ def explain(
     problems = (*map(str, (*errors, *pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
+        if learned := cap_lines(pools):
+            data["learnedCaps"] = learned
         if found.question is not None and found.answer is not None:
             data["question"] = found.question.model_dump(mode="json", exclude_defaults=True)
             data["answer"] = json.loads(answer_json(found.answer.model_copy(update={"seconds": 0.0})))
@@ -66,6 +70,8 @@ def explain(
         fleet = record.fleet
         in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
         console().print(explanation_view(found, problems=problems, in_force=in_force))
+        for line in cap_lines(pools):
+            console().print(line, markup=False)
     if problems or found.answer is None:
         raise typer.Exit(2)
     if found.answer.status == "Infeasible":

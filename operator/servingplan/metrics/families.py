@@ -52,7 +52,8 @@ POOL_SPEND = _gauge("pool_spend_dollars_per_hour", _POOL, "What the nodes of a p
 NODES = _gauge(
     "nodes",
     (*_POOL, "state"),
-    "Nodes of a pool: planned, wanted (asked for), ready (usable by the plan), cap (maxNodes).",
+    "Nodes of a pool: planned, wanted (asked for), ready (usable by the plan), cap (maxNodes), "
+    "learned_cap (the most that it is known to give; absent where nothing is known).",
 )
 GPUS = _gauge("gpus", (*_POOL, "state"), "GPUs of these nodes.")
 REPLICAS = _gauge(

@@ -18,6 +18,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Observation
+from servingplan.planning.availability import with_stock
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import RECORD_KEY, effective_spec, read_record
 from servingplan.planning.shapes import slo_of
@@ -86,7 +87,7 @@ def _all(
     yield from _limits(spec)
     if world.failures:
         return  # what could not be read is not known
-    pools, _ = read_pools(spec, world)
+    pools = with_stock(read_pools(spec, world)[0], decision.stock)
     for pool in pools:
         yield from _pool(pool, fleet)
     if not any(pool.problem is not None and pool.problem.reason in UNREAD for pool in pools):
@@ -146,6 +147,8 @@ def _pool(pool: Pool, fleet: Fleet | None) -> Iterator[tuple[Key, float]]:
         states["wanted"] = pool.wanted
     if pool.spec.resize is not None or pool.spec.max_nodes is not None:
         states["cap"] = pool.spec.cap
+    if pool.cap is not None:
+        states["learned_cap"] = pool.cap.nodes
     for state, nodes in states.items():
         yield (families.NODES, (*labels, state)), nodes
         if state == "ready":

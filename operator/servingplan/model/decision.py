@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from servingplan.model.actions import AnyAction
-from servingplan.model.fleet import Fleet, Part
+from servingplan.model.fleet import Fleet, Part, PoolStock
 
 
 class Finding(Part):
@@ -49,6 +49,8 @@ class Decision(Part):
     """What is planned for; empty where the turn could not tell."""
     spend_dollars_per_hour: float | None = None
     """Now; absent where it cannot be computed."""
+    stock: dict[str, PoolStock] = Field(default_factory=dict)
+    """What is known of the pools that the plan sizes."""
     held_back: bool = False
     unseated: int = 0
     ready: dict[str, int] = Field(default_factory=dict)

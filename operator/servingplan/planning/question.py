@@ -187,7 +187,7 @@ def _parts_of(pool: Pool) -> list[Part]:
         node.free_gpus for node in pool.nodes if node.node.usable and 0 < node.free_gpus < pool.gpus_per_node
     )
     shared = sum(taken.values()) + pool.foreign_nodes
-    floor, cap = (pool.spec.min_nodes, pool.spec.cap) if pool.sized_by_us else (pool.wanted, pool.wanted)
+    floor, cap = (pool.least_nodes, pool.most_nodes) if pool.sized_by_us else (pool.wanted, pool.wanted)
     whole = Part(pool.name, pool, pool.gpus_per_node, max(0, floor - shared), max(0, cap - shared))
     # Foreign pods keep these nodes whatever we do: they are paid, and what is free on them is ours.
     return [whole, *(Part(_part_name(pool, gpus), pool, gpus, count, count) for gpus, count in sorted(taken.items()))]
@@ -196,7 +196,7 @@ def _parts_of(pool: Pool) -> list[Part]:
 def _sunk_dollars(pool: Pool) -> float:
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
-    nodes = max(pool.foreign_nodes, pool.spec.min_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
+    nodes = max(pool.foreign_nodes, pool.least_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
     return nodes * pool.dollars_per_node_hour
 
 

@@ -7,6 +7,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
+from servingplan.planning.availability import cap_lines
 from servingplan.planning.pools import Pool
 from servingplan.status.routing import is_routing
 from servingplan.status.row import Row, failure, refusal
@@ -32,20 +33,49 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
     if decision.fleet is None:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     waiting = [pool for pool in pools if pool.rented and _changing(pool, decision.fleet)]
+    caps = "".join(f"; {line}" for line in cap_lines(pools))
     if waiting:
         text = ", ".join(
             f"{pool.name}: {len(pool.usable_nodes)} of {decision.fleet.nodes.get(pool.name, 0)} nodes usable, "
-            f"{pool.wanted} asked for"
+            f"{pool.wanted} asked for{_nodes_out_of_use(pool)}"
             for pool in waiting
         )
         held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
-        return Row(kind, "False", "Scaling", text + held)
-    return Row(kind, "True", "AsPlanned", "every pool has the nodes of the plan")
+        return Row(kind, "False", _why(waiting, decision.fleet), text + held + caps)
+    return Row(kind, "True", "AsPlanned", f"every pool has the nodes of the plan{caps}")
+
+
+def _why(waiting: list[Pool], fleet: Fleet) -> str:
+    """The plan counts on nodes that cannot be had, nodes show no GPUs, or nodes are on their way."""
+    refused = (pool.cap.reason for pool in waiting if pool.cap and fleet.nodes.get(pool.name, 0) > pool.most_nodes)
+    blind = "NoGPUsVisible" if any(pool.blind_nodes for pool in waiting) else "Scaling"
+    return next(refused, blind)
+
+
+def _nodes_out_of_use(pool: Pool) -> str:
+    """The nodes that are there and take no replica, each with the reason."""
+    lines = []
+    for item in pool.nodes:
+        node = item.node
+        if node.disrupted:
+            lines.append(f"{node.name} is being taken away")
+        elif not node.schedulable:
+            lines.append(f"{node.name} is cordoned")
+        elif not node.ready:
+            lines.append(f"{node.name} is not ready")
+        elif node.gpus == 0:
+            lines.append(f"{node.name} shows no GPUs")
+    return f" ({', '.join(lines)})" if lines else ""
 
 
 def _changing(pool: Pool, fleet: Fleet) -> bool:
     size = planned_size(pool, fleet)
-    return pool.wanted != size or pool.existing != size or sum(node.node.usable for node in pool.nodes) < size
+    return pool.wanted != size or pool.existing != size or _usable(pool) < size
+
+
+def _usable(pool: Pool) -> int:
+    """Nodes that could take a replica, were they empty."""
+    return sum(item.node.usable and item.node.gpus > 0 for item in pool.nodes)
 
 
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from servingplan.api.status_v1alpha1 import (
+    CapStatus,
     ClassStatus,
     Cost,
     DeploymentStatus,
@@ -16,10 +17,11 @@ from servingplan.api.status_v1alpha1 import (
 )
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
-from servingplan.model.fleet import Fleet
+from servingplan.model.fleet import Fleet, LearnedCap
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.availability import with_stock
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
@@ -38,7 +40,7 @@ def conclude(
             observed_generation=world.plan.generation,
             conditions=conditions(world, None, (), decision, outcome),
         )
-    pools, _ = read_pools(spec, world)
+    pools = with_stock(read_pools(spec, world)[0], decision.stock)
     fleet = decision.fleet
     shown = fleet or decision.waiting
     document = routing_after(world, spec, outcome)
@@ -116,7 +118,12 @@ def _pool(pool: Pool, fleet: Fleet | None) -> PoolStatus:
         wanted=pool.wanted,
         ready=len(pool.usable_nodes),
         dollars_per_node_hour="unknown" if price is None else f"{price:g}",
+        learned_cap=None if pool.cap is None else _cap(pool.cap),
     )
+
+
+def _cap(cap: LearnedCap) -> CapStatus:
+    return CapStatus(nodes=cap.nodes, since=cap.since, until=cap.until, reason=cap.reason, message=cap.message)
 
 
 def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:

@@ -23,7 +23,16 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.drains import Departures, departures
-from servingplan.steps.growth import grow, planned_size, shrink, that_can_exist, total_spend, wished_size
+from servingplan.steps.growth import (
+    given_back_first,
+    grow,
+    nodes_to_leave,
+    planned_size,
+    shrink,
+    that_can_exist,
+    total_spend,
+    wished_size,
+)
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
 
@@ -75,7 +84,7 @@ def next_step(
     spend = total_spend(pools)
     claims = _claims(world, pools)
     lost = lost_pods(world)
-    seatings = _seatings(world, pools, fleet, facts, lost)
+    seatings = _seatings(world, pools, fleet, facts, lost, nodes_to_leave(pools, fleet, budget))
     sizes = {pool.name: wished_size(pool, fleet, seatings[pool.name]) for pool in pools}
     able = that_can_exist(fleet, missing or {})
     wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, seatings[pool.name]) for pool in pools}
@@ -115,6 +124,11 @@ def next_step(
     replicas, removals, deletions = _counts(world, fleet, seatings, leave, lost)
     if spend > budget + CENT:
         sizes = {pool.name: max(planned_size(pool, fleet), pool.occupied) for pool in pools}
+    grown = {item.pool for item in growth.resize}
+    for pool in pools:
+        first = given_back_first(pool, able) if may_grow and pool.name not in grown else None
+        if first is not None:
+            sizes[pool.name] = min(sizes[pool.name], first)
     return Step(
         before_routing=(*claims, *growth.resize, *replicas, *placed),
         after_routing=(
@@ -149,7 +163,7 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
         if pool.left
         and pool.object is not None
         and pool.object.claimed_by == world.plan.key
-        and (pool.conflict is not None or (pool.occupied == 0 and pool.wanted <= pool.spec.min_nodes))
+        and (pool.conflict is not None or (pool.occupied == 0 and pool.wanted <= pool.least_nodes))
     ]
 
 
@@ -174,6 +188,7 @@ def _seatings(
     fleet: Fleet,
     facts: Mapping[str, ReplicaFacts],
     lost: frozenset[str],
+    to_leave: frozenset[str],
 ) -> dict[str, Seating]:
     gpus = {name: item.gpus for name, item in facts.items()}
     out = {}
@@ -189,7 +204,13 @@ def _seatings(
         )
         target = {item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name}
         out[pool.name] = seat_pool(
-            pool=pool, pods=pods, target=target, gpus=gpus, size=fleet.nodes.get(pool.name, 0), groups=fleet.groups
+            pool=pool,
+            pods=pods,
+            target=target,
+            gpus=gpus,
+            size=fleet.nodes.get(pool.name, 0),
+            groups=fleet.groups,
+            to_leave=to_leave,
         )
     return out
 

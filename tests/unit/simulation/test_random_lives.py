@@ -9,9 +9,13 @@ from tests.simulated.plans import fixed, model, operator, plan, sized
 MODEST = settings(max_examples=6)
 
 numbers = st.integers(0, 99)
+EVENTS = [
+    *("rate", "rate", "image", "budget", "lose", "silent", "speak", "cordon", "foreign", "leave"),
+    *("drain", "refuse", "refuse", "sell", "blind"),
+]
 events = st.lists(
     st.tuples(
-        st.sampled_from(["rate", "rate", "image", "budget", "lose", "silent", "speak", "cordon", "foreign", "leave"]),
+        st.sampled_from(EVENTS),
         numbers,
         st.integers(0, 8),
     ),
@@ -75,14 +79,32 @@ class Life:
                 if name in cluster.pods:
                     cluster.delete_pod(cluster.pods[name])
             self.foreign.clear()
+        elif event == "drain" and node:
+            cluster.nodes[node].schedulable = False
+            for pod in [pod for pod in cluster.our_pods() if pod.node == node]:
+                cluster.delete_pod(pod)
+        elif event in ("refuse", "sell", "blind") and cluster.pools:
+            pool = cluster.pools[sorted(cluster.pools)[number % len(cluster.pools)]]
+            pool.provider_has = number % 3 if event == "refuse" else 1000
+            pool.tells = number % 7 != 0
+            pool.blind = event == "blind"
         cluster.edit(self.spec())
+
+    def sizes_are_down(self):
+        """What a pool refuses and tells is not asked for any more."""
+        for pool in self.driver.cluster.pools.values():
+            there = len(self.driver.cluster.nodes_of(pool.name)) + len(pool.booting)
+            assert not pool.tells or pool.wanted <= max(there, pool.provider_has), pool.name
 
     def live(self, story):
         for event, number, ticks in story:
             self.happen(event, number)
             self.driver.check()
             self.driver.act()
-            self.driver.tick(ticks)
+            self.sizes_are_down()
+            for _ in range(ticks):
+                self.driver.tick()
+                self.sizes_are_down()
         self.happen("speak", 0)
         self.driver.settle()
         self.driver.check_settled()
