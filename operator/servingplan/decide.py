@@ -28,12 +28,13 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
-from servingplan.planning.availability import due_in_seconds, look, with_stock
+from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look, with_stock
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import effective_spec, read_record, record_problem, spec_in_force, with_left_pools
+from servingplan.planning.starts import look_at_starts
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.steps.growth import total_spend
 from servingplan.steps.next import next_step, ready_replicas
@@ -105,6 +106,14 @@ def decide(
     budget = float(spec.budget.dollars_per_hour)
     record = turn.record = look(pools, record, now=world.now, budget=budget, spend=spend)
     pools = with_stock(pools, record.stock)
+    startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
+    failed = look_at_starts(
+        record,
+        world,
+        startup_seconds=lambda model: startup.get(model, math.inf),
+        has_room=lambda name: has_room_for_a_node(name, pools, record, budget=budget, spend=spend),
+    )
+    record = turn.record = record.model_copy(update={"failed_shapes": failed})
 
     # The plan that is to be in force, for the demand of the moment.
     frozen = bool(errors or pool_errors) or must_wait(turn, pools)
@@ -115,7 +124,11 @@ def decide(
         measured = at_rates(spec, demand.rates) if demand is not None else spec
         planned, frozen = _replanned(turn, measured, pools, solve)
         planned = planned.model_copy(
-            update={"demand": demand.adopted if demand is not None else None, "stock": record.stock}
+            update={
+                "demand": demand.adopted if demand is not None else None,
+                "stock": record.stock,
+                "failed_shapes": record.failed_shapes,
+            }
         )
         record = with_left_pools(planned, record, world)
     in_use = _in_use(spec, demand)
@@ -123,7 +136,9 @@ def decide(
     if record.fleet is None:
         # What was measured is written down also where plans are only shown, or each turn would show another.
         keep = (
-            record.demand is not None or bool(record.stock) or (record.waiting is not None and spec.mode == "Approve")
+            record.demand is not None
+            or bool(record.stock or record.failed_shapes)
+            or (record.waiting is not None and spec.mode == "Approve")
         )
         first = record_actions(world, record) if keep else ()
         return Decision(
@@ -134,6 +149,7 @@ def decide(
             demand=in_use,
             spend_dollars_per_hour=spend_dollars_per_hour,
             stock=record.stock,
+            failed_shapes=record.failed_shapes,
         )
 
     # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
@@ -164,6 +180,7 @@ def decide(
         turn.plan_is_due_in,
         gateway_is_due_in(world, spec),
         *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
+        *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
     )
     return Decision(
         fleet=record.fleet,
@@ -177,10 +194,11 @@ def decide(
         demand=in_use,
         spend_dollars_per_hour=spend_dollars_per_hour,
         stock=record.stock,
+        failed_shapes=record.failed_shapes,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
         ready=dict(step.ready),
-        wake_in_seconds=min((seconds for seconds in due if seconds is not None), default=None),
+        wake_in_seconds=min((seconds for seconds in due if seconds is not None and seconds > 0), default=None),
     )
 
 

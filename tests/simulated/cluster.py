@@ -150,6 +150,8 @@ class SimulatedCluster:
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
         self.stop_ticks, self.collect_ticks = stop_ticks, collect_ticks
         self.never_ready = never_ready
+        self.crashes: Callable[[SimulatedPod], str | None] = lambda pod: None
+        """Why the engine of a pod ends as soon as it has begun; None: it does not."""
         self.controllers_keep_up = controllers_keep_up
         self.spec: Json = copy.deepcopy(spec)
         self.generation = 1
@@ -316,8 +318,18 @@ class SimulatedCluster:
             draining_since=pod.draining_since,
             unrouted_since=pod.unrouted_since,
             placed_since=None if pod.placed_since is None else _text(pod.placed_since),
-            trouble="Unschedulable: no node has the GPUs" if pod.unschedulable else None,
+            **self._trouble(pod),
         )
+
+    def _trouble(self, pod: SimulatedPod) -> Json:
+        words = self.crashes(pod) if pod.deployment is not None and pod.bound_at is not None else None
+        if words is not None and "ImagePull" in words:
+            return {"trouble": words}
+        if words is not None and pod.bound_at is not None:
+            # Each start ends after a tick, and the next one comes later and later.
+            ran = int((self.now - pod.bound_at).total_seconds() // TICK_SECONDS)
+            return {"trouble": "CrashLoopBackOff: ", "crashes": ran.bit_length(), "last_words": words} if ran else {}
+        return {"trouble": "Unschedulable: no node has the GPUs"} if pod.unschedulable else {}
 
     def _pools_to_read(self) -> list[Json]:
         """Of the spec, and those that the record says the plan has left and still sizes."""
@@ -454,7 +466,9 @@ class SimulatedCluster:
                 del self.pods[pod.name]
             elif pod.bound_at is not None and not pod.terminating and self._alive(pod.node):
                 started = pod.bound_at + self._ticks(self.start_ticks) <= self.now
-                pod.reports_ready = pod.reports_ready or (started and not self.never_ready(pod.serial))
+                pod.reports_ready = pod.reports_ready or (
+                    started and not self.never_ready(pod.serial) and self.crashes(pod) is None
+                )
         self.run_controllers()
 
     def run_controllers(self) -> None:

@@ -105,6 +105,7 @@ class Driver:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
         caps = [stock.cap for stock in self.decision.stock.values() if stock.cap is not None and not stock.cap.probing]
         ends = [seconds(self.cluster.time, cap.until) for cap in caps]
+        ends += [seconds(self.cluster.time, item.until) for item in self.decision.failed_shapes.values() if item.until]
         return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:

@@ -134,6 +134,10 @@ REASONS: dict[str, Reason] = {
     "RollingOut": Reason("Replicas are on their way.", _WAIT),
     "RowsRefused": Reason("Some rows of measured rates cannot be used.", "The message names them."),
     "Scaling": Reason("Nodes are on their way, or are going.", _WAIT),
+    "ShapeFailed": Reason(
+        "Replicas of one shape, settings and image did not start three times: it is left out of the plan for a while.",
+        "The message has the engine's last words; an edit of the plan allows the shape again.",
+    ),
     "SharedObject": Reason("Two pools name one object: neither is sized.", "Give one pool, or two objects."),
     "SolverError": Reason("No plan could be made.", _REPORT),
     "SpecInvalid": Reason("A field is wrong; what ran goes on.", "The message names the field and what to write."),

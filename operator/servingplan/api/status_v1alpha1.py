@@ -111,6 +111,21 @@ class DeploymentStatus(StatusPart):
     """Where its rates come from, and how far they may be off."""
 
 
+class FailedShapeStatus(StatusPart):
+    """A kind of replica that is left out of the plan, since it did not start."""
+
+    name: str
+    """Name of its Deployment, which stands for shape, settings and image."""
+    pool: str
+    """Pool that its replicas were on."""
+    since: str
+    """When it was left out."""
+    until: str
+    """When it may be planned again; an edit of the plan allows it at once."""
+    message: str
+    """Last words of the engine."""
+
+
 class ClassStatus(StatusPart):
     """One request class."""
 
@@ -227,6 +242,8 @@ class PlanStatus(StatusPart):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
     ] = ()
     """Replicas."""
+    failed_shapes: Annotated[tuple[FailedShapeStatus, ...], Field(max_length=32)] = ()
+    """Replicas that are left out of the plan for a while, since they did not start."""
     classes: Annotated[
         tuple[ClassStatus, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model", "name"]}),

@@ -43,6 +43,7 @@ def explain(
     from servingplan.planning.measured import rows_of
     from servingplan.planning.pools import read_pools
     from servingplan.planning.record import effective_spec, read_record
+    from servingplan.planning.starts import lines
 
     record = read_record(seen)
     catalogue = known_of(seen).catalogue
@@ -58,8 +59,8 @@ def explain(
     problems = (*map(str, (*errors, *pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
-        if learned := cap_lines(pools):
-            data["learnedCaps"] = learned
+        if known := (*cap_lines(pools), *lines(record.failed_shapes)):
+            data["learned"] = known
         if found.question is not None and found.answer is not None:
             data["question"] = found.question.model_dump(mode="json", exclude_defaults=True)
             data["answer"] = json.loads(answer_json(found.answer.model_copy(update={"seconds": 0.0})))
@@ -70,7 +71,7 @@ def explain(
         fleet = record.fleet
         in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
         console().print(explanation_view(found, problems=problems, in_force=in_force))
-        for line in cap_lines(pools):
+        for line in (*cap_lines(pools), *lines(record.failed_shapes)):
             console().print(line, markup=False)
     if problems or found.answer is None:
         raise typer.Exit(2)

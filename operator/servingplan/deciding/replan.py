@@ -18,9 +18,10 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.known import known_of
 from servingplan.planning.pools import CENT, Pool
-from servingplan.planning.question import Posed, pose
+from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.starts import left_out
 from servingplan.render.deployment import replica_name, replica_template
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.verify import verify
@@ -62,6 +63,9 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
             "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; add nodes or pools"
         )
         return record, True
+    out = left_out(record.failed_shapes)
+    posed = without(posed, {name for name, facts in posed.shapes.items() if names_of[facts.key] in out})
+    assert posed.question is not None
     asked = turn.asked = digest(
         [json.loads(canonical_json(posed.question.model_copy(update={"running": None}))), names_of]
     )

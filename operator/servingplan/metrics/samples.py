@@ -92,6 +92,9 @@ def _all(
         yield from _pool(pool, fleet)
     if not any(pool.problem is not None and pool.problem.reason in UNREAD for pool in pools):
         yield (families.SPEND, ()), total_spend(pools)
+    for name, shape in decision.failed_shapes.items():
+        if shape.until is not None:
+            yield (families.SHAPES_LEFT_OUT, (shape.pool, name)), 1.0
     yield from _replicas(world, fleet)
     yield from _routing(routing_after(world, spec, outcome))
     for arrivals in world.demand.classes if world.demand is not None else ():

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from servingplan.model.actions import AnyAction
-from servingplan.model.fleet import Fleet, Part, PoolStock
+from servingplan.model.fleet import FailedShape, Fleet, Part, PoolStock
 
 
 class Finding(Part):
@@ -51,6 +51,8 @@ class Decision(Part):
     """Now; absent where it cannot be computed."""
     stock: dict[str, PoolStock] = Field(default_factory=dict)
     """What is known of the pools that the plan sizes."""
+    failed_shapes: dict[str, FailedShape] = Field(default_factory=dict)
+    """Replicas that did not start, by Deployment."""
     held_back: bool = False
     unseated: int = 0
     ready: dict[str, int] = Field(default_factory=dict)

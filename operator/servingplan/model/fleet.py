@@ -223,6 +223,10 @@ class PoolStock(Part):
 class FailedShape(Part):
     """A kind of replica that was started and did not get ready."""
 
+    generation: int
+    """Of the plan's spec; another one clears it."""
+    pool: str
+    """Where its replicas were."""
     starts: tuple[str, ...] = ()
     """Starts that failed and count, each by the pod's uid and its number of restarts."""
     message: str = ""

@@ -92,6 +92,10 @@ class Pod(Fact):
     """Required node affinity of a gated pod, to be narrowed."""
     trouble: str | None = None
     """Why a container waits (ImagePullBackOff, CrashLoopBackOff), or why the scheduler refuses the pod."""
+    crashes: int = 0
+    """How often a container of a pod that is not ready has ended with an error."""
+    last_words: str | None = None
+    """What the last of these ended with: the reason, the exit code, and the termination message."""
 
     @property
     def reachable(self) -> bool:

@@ -181,6 +181,7 @@ def seen_pod(item: Json) -> SeenPod | None:
         placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
         node_affinity=affinity if gated else None,
         trouble=_trouble(status) if not gated else None,
+        **_crashes(status),
     )
     return SeenPod(plan_label, deployment, own, holds_gpus)
 
@@ -452,6 +453,24 @@ def _condition(status: Json, kind: str) -> str | None:
             value = condition.get("status")
             return str(value) if value is not None else None
     return None
+
+
+def _crashes(status: Json) -> Json:
+    """Of the container that ended most often; nothing of a pod that is ready now."""
+    if _condition(status, "Ready") == "True":
+        return {}
+    found: tuple[int, str | None] = (0, None)
+    for container in status.get("containerStatuses") or ():
+        state, last = container.get("state") or {}, container.get("lastState") or {}
+        waits = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+        ended = state.get("terminated") or last.get("terminated") or {}
+        if not ended.get("exitCode") and not waits:
+            continue
+        crashes = int(container.get("restartCount") or 0) + (1 if waits or "terminated" in state else 0)
+        message = str(ended.get("message") or "").strip()[-200:]
+        reason = f"{ended.get('reason', 'Error')} (exit code {ended.get('exitCode', 'unknown')})"
+        found = max(found, (crashes, f"{reason}: {message}" if message else reason), key=lambda item: item[0])
+    return {"crashes": found[0], "last_words": found[1]} if found[0] else {}
 
 
 def _trouble(status: Json) -> str | None:

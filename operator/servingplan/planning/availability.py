@@ -142,22 +142,26 @@ def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float
     """The record with what is learned from the pools at this moment, $/h for ``budget`` and ``spend``.
 
     One node more than a cap that is over is asked for only where the budget has room for it beside what is there: what
-    serves is not given up for a node that may not come. Where a class is served nothing, there is nothing to lose.
+    serves is not given up for a node that may not come.
     """
-    nothing_served = record.fleet is None or any(
-        item.requests_per_second > 0 and item.planned_requests_per_second <= 0 for item in record.fleet.classes
-    )
     stock = {}
     for pool in pools:
         before = record.stock.get(pool.name, PoolStock())
-        price = pool.dollars_per_node_hour
-        room = price is not None and spend + price <= budget + CENT
-        found = (
-            before if not pool.sized_by_us else learned(before, _seen(pool), now=now, may_probe=room or nothing_served)
-        )
+        room = has_room_for_a_node(pool.name, pools, record, budget=budget, spend=spend)
+        found = before if not pool.sized_by_us else learned(before, _seen(pool), now=now, may_probe=room)
         if found != PoolStock():
             stock[pool.name] = found
     return record.model_copy(update={"stock": stock})
+
+
+def has_room_for_a_node(name: str, pools: tuple[Pool, ...], record: PlanRecord, *, budget: float, spend: float) -> bool:
+    """Whether one node more of a pool fits into the budget, or nothing is lost by trying: a class is served nothing."""
+    if record.fleet is None or any(
+        item.requests_per_second > 0 and item.planned_requests_per_second <= 0 for item in record.fleet.classes
+    ):
+        return True
+    price = next((pool.dollars_per_node_hour for pool in pools if pool.name == name), None)
+    return price is not None and spend + price <= budget + CENT
 
 
 def _seen(pool: Pool) -> Seen:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Slo, Variant
@@ -151,6 +151,20 @@ def pose(
         ),
     )
     return replace(posed, question=question), ()
+
+
+def without(posed: Posed, shapes: Collection[str]) -> Posed:
+    """The question without some shapes, by name; none where no shape is left."""
+    if posed.question is None or not shapes:
+        return posed
+    left = tuple(shape for shape in posed.question.shapes if shape.name not in shapes)
+    running = posed.question.running
+    if running is not None:
+        replicas = {name: count for name, count in running.replicas.items() if name not in shapes}
+        running = running.model_copy(update={"replicas": replicas})
+    question = posed.question.model_copy(update={"shapes": left, "running": running})
+    kept = {name: facts for name, facts in posed.shapes.items() if name not in shapes}
+    return replace(posed, question=question, shapes=kept)
 
 
 def _wishes(

@@ -9,6 +9,7 @@ from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning.availability import cap_lines
 from servingplan.planning.pools import Pool
+from servingplan.planning.starts import lines
 from servingplan.status.routing import is_routing
 from servingplan.status.row import Row, failure, refusal
 from servingplan.steps.growth import planned_size
@@ -92,8 +93,9 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         for item in fleet.replica_sets
         if decision.ready.get(item.deployment, 0) < item.replicas
     ]
+    failed = "".join(f"; {line}" for line in lines(decision.failed_shapes))
     if not short:
-        return Row(kind, "True", "AsPlanned", "every replica of the plan is ready")
+        return Row(kind, "True", "AsPlanned", f"every replica of the plan is ready{failed}")
     text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)
     planned = {item.deployment for item in fleet.replica_sets}
     if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
@@ -104,6 +106,6 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         return Row(kind, "False", "ReplicaFailure", f"{text}; pods are not created: {'; '.join(refused)}; {advice}")
     troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
     if not troubles:
-        return Row(kind, "False", "RollingOut", text)
+        return Row(kind, "False", "RollingOut", text + failed)
     reason = _TROUBLES.get(troubles[0].partition(":")[0], "RollingOut")
-    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}")
+    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}{failed}")

@@ -10,6 +10,7 @@ from servingplan.api.status_v1alpha1 import (
     Cost,
     DeploymentStatus,
     ExplanationStatus,
+    FailedShapeStatus,
     PlanStatus,
     PoolStatus,
     RoutingStatus,
@@ -61,6 +62,7 @@ def conclude(
         ),
         node_pools=tuple(_pool(pool, shown) for pool in pools),
         deployments=tuple(_deployments(shown, decision)) if shown else (),
+        failed_shapes=tuple(_failed_shapes(decision)),
         classes=tuple(_classes(shown)) if shown else (),
         routing=None
         if document is None
@@ -143,6 +145,14 @@ def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
             profile=item.rates_from,
         )
         for item in fleet.replica_sets
+    ]
+
+
+def _failed_shapes(decision: Decision) -> list[FailedShapeStatus]:
+    return [
+        FailedShapeStatus(name=name, pool=item.pool, since=item.since, until=item.until, message=item.message)
+        for name, item in list(decision.failed_shapes.items())[:32]
+        if item.since is not None and item.until is not None
     ]
 
 

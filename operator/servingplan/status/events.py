@@ -47,6 +47,7 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         out.append(Event(type="Normal", reason="PlanSolved", message=text))
     out += _of_actions(outcome)
     out += _of_caps(world, status)
+    out += _of_failed_shapes(world, status)
     for condition in status.conditions:
         old = before.get(condition.type) or {}
         if (old.get("status"), old.get("reason")) == (condition.status, condition.reason):
@@ -70,6 +71,20 @@ def _of_caps(world: Observation, status: PlanStatus) -> list[Event]:
             text = f"{pool.name} gives at most {cap.nodes} nodes until {cap.until}: {cap.message}"
             out.append(Event(type="Warning", reason=cap.reason, message=text))
     return out
+
+
+def _of_failed_shapes(world: Observation, status: PlanStatus) -> list[Event]:
+    """Replicas that did not start and are left out from now on."""
+    before = {item.get("name"): item.get("since") for item in world.plan.status.get("failedShapes") or ()}
+    return [
+        Event(
+            type="Warning",
+            reason="ShapeFailed",
+            message=f"{item.name} on {item.pool} did not start and is left out until {item.until}: {item.message}",
+        )
+        for item in status.failed_shapes
+        if before.get(item.name) != item.since
+    ]
 
 
 def retirement_events(world: Observation, step: Retirement, outcome: Outcome) -> tuple[Event, ...]:

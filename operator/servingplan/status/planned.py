@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
+from servingplan.planning.starts import lines
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
@@ -66,6 +67,10 @@ def plan_solved(decision: Decision) -> Row:
     if shown is None:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     nothing = [item for item in shown.classes if item.requests_per_second > 0 and item.planned_requests_per_second <= 0]
+    if nothing and (left_out := lines(decision.failed_shapes)):
+        listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
+        advice = "correct what keeps them from starting, or wait"
+        return Row(kind, "False", "ShapeFailed", f"{listed} would be served nothing; {'; '.join(left_out)}; {advice}")
     if nothing:
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)

@@ -11,7 +11,7 @@ MODEST = settings(max_examples=6)
 numbers = st.integers(0, 99)
 EVENTS = [
     *("rate", "rate", "image", "budget", "lose", "silent", "speak", "cordon", "foreign", "leave"),
-    *("drain", "refuse", "refuse", "sell", "blind"),
+    *("drain", "refuse", "refuse", "sell", "blind", "crash"),
 ]
 events = st.lists(
     st.tuples(
@@ -88,6 +88,10 @@ class Life:
             pool.provider_has = number % 3 if event == "refuse" else 1000
             pool.tells = number % 7 != 0
             pool.blind = event == "blind"
+        elif event == "crash":
+            labels = [item["nodeSelector"] for item in self.pools]
+            ill = labels[number % len(labels)] if number % 3 else None
+            cluster.crashes = lambda pod: "Error (exit code 1)" if pod.selector == ill else None
         cluster.edit(self.spec())
 
     def sizes_are_down(self):
