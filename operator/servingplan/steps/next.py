@@ -168,9 +168,10 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
 
 
 def lost_pods(world: Observation) -> frozenset[str]:
-    """Uids of our pods that sit on, or are tied to, a node that is gone. The cluster takes a minute or more to collect
-    them, or never does; until then they would hold the place of their successors."""
-    nodes = {node.name for node in world.nodes}
+    """Uids of our pods that sit on, or are tied to, a node that is gone, and of those that are tied to one on which the
+    scheduler puts nobody any more. The cluster takes a minute or more to collect them, or never does; until then they would
+    hold the place of their successors."""
+    nodes = {node.name: node for node in world.nodes}
     return frozenset(
         pod.uid
         for pod in world.pods
@@ -178,7 +179,7 @@ def lost_pods(world: Observation) -> frozenset[str]:
         and pod.namespace == world.plan.namespace
         and not pod.terminating
         and pod.node is not None
-        and pod.node not in nodes
+        and (pod.node not in nodes or not (pod.bound or nodes[pod.node].usable))
     )
 
 
@@ -302,7 +303,11 @@ def _counts(
         wish = target + movers.get(live.name, 0)
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
         pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
-        lowered += [_delete(pod, "was on a node that is gone") for pod in world.pods_of(live.name) if pod.uid in lost]
+        lowered += [
+            _delete(pod, "belongs on a node that is gone or out of use")
+            for pod in world.pods_of(live.name)
+            if pod.uid in lost
+        ]
         if replicas < wish:
             why = f"{live.name} from {replicas} to {wish} replicas"
             raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, why=why))

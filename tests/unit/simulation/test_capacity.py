@@ -167,3 +167,15 @@ def test_a_drained_node_whose_successor_is_refused_is_made_up_for_elsewhere():
     drain(driver, "l40s-1")
     settled(driver)
     assert driver.serving_rate(LLAMA) == pytest.approx(4)
+
+
+def test_a_replica_that_waits_for_a_node_which_is_cordoned_meanwhile_goes_elsewhere():
+    driver = operator(plan(model(rate="4"), pools=[CHEAP]), controllers_keep_up=False)
+    driver.act()
+    while not any(pod.placed_on and pod.node is None for pod in driver.cluster.our_pods()):
+        driver.cluster.tick()
+        driver.act()
+    driver.cluster.nodes["l40s-1"].schedulable = False
+    settled(driver)
+    assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
+    assert driver.serving_rate(LLAMA) == pytest.approx(4)
