@@ -61,6 +61,14 @@ test: check control-plane ## every test, those against the real control plane to
 	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e --ignore e2e/real
 	$(RUN)/pytest -q e2e/real
 
+.PHONY: newest lowest
+newest lowest: $(UV) ## the fast tests with the newest (lowest) dependencies that pyproject.toml allows; before a release
+	$(UV) venv --quiet --clear --python "$$(command -v $(if $(filter lowest,$@),$(firstword $(shell command -v python3.12) $(PYTHON)),$(PYTHON)))" .venv-$@
+	$(UV) pip compile --quiet --group dev --python .venv-$@/bin/python --resolution $(if $(filter lowest,$@),lowest-direct,highest) \
+	  pyproject.toml --output-file .venv-$@/requirements.txt
+	$(UV) pip install --quiet --python .venv-$@/bin/python --requirement .venv-$@/requirements.txt --editable .
+	.venv-$@/bin/pytest -q -n 2 --dist worksteal
+
 .PHONY: soak
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (nine minutes)
 	CHANGES=200 $(RUN)/pytest -q -s e2e/test_no_request_lost.py
@@ -84,4 +92,4 @@ crd: setup ## write the CRD from the models of the API
 
 .PHONY: clean
 clean: ## remove the environment and caches of this folder (the built control plane stays)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-newest .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -35,7 +35,7 @@ class Mistake:
 
 def _unknown_model(spec: Json, scene: Scene) -> None:
     spec["models"][0]["name"] = "no-such-model"
-    del spec["models"][0]["card"]
+    del spec["models"][0]["card"], spec["models"][0]["variants"]
 
 
 def _unknown_gpu(spec: Json, scene: Scene) -> None:
@@ -179,7 +179,7 @@ def test_bad_plans_tell_what_is_wrong_and_do_not_disturb_a_good_one(scene, opera
     more = plans.model(rate=60)
     asked = float(more["classes"][0]["requestsPerSecond"])
     scene.edit("good", {"models": [more]})
-    assert float(scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"]) == pytest.approx(asked)
+    assert float(scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"]) == pytest.approx(asked, abs=0.01)
 
 
 def test_a_plan_that_is_edited_for_the_worse_keeps_what_serves(scene, operator, witness):

@@ -3,6 +3,7 @@
 Flow: observe -> **model** -> solve -> render -> apply -> status. `solve.problem.objective` says which goals a question has.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -71,3 +72,8 @@ class Goal:
 SCALE = Goal(Kind.SCALE)
 DOLLARS = Goal(Kind.DOLLARS)
 MOVES = Goal(Kind.MOVES)
+
+
+def tighter(known: Mapping[Goal, float], bounds: Mapping[Goal, float]) -> dict[Goal, float]:
+    """The bounds that are known, and these where they are tighter."""
+    return {**known, **{goal: goal.tighter(bound, known.get(goal, bound)) for goal, bound in bounds.items()}}

@@ -16,9 +16,7 @@ from servingplan.solve.plan.losses import survivable_targets
 from servingplan.solve.plan.placement import needed_nodes, place
 from servingplan.solve.plan.routing import Routing, route
 from servingplan.solve.problem.instance import Instance, capacity
-
-ROUNDING = 1e-6
-"""Relative difference that may come from the solver's tolerances."""
+from servingplan.solve.solver.tolerance import HELD, TOLD, is_within
 
 
 def answer_of(
@@ -122,7 +120,7 @@ def _rates(instance: Instance, routing: Routing) -> dict[str, dict[str, float]]:
 def _unserved(instance: Instance, served: Mapping[str, float]) -> dict[str, float]:
     missing = {cls.name: cls.requests_per_second - served[cls.name] for cls in instance.classes}
     asked = {cls.name: cls.requests_per_second for cls in instance.classes}
-    return {name: rate for name, rate in missing.items() if rate > 1e-7 * asked[name]}
+    return {name: rate for name, rate in missing.items() if rate > HELD * asked[name]}
 
 
 def _telling(instance: Instance, found: Found, goal: Goal) -> float:
@@ -132,11 +130,11 @@ def _telling(instance: Instance, found: Found, goal: Goal) -> float:
     With that slack the levels before were held: where a copy serves a class at such a rate that its load hardly shows, the
     slack alone lets it in.
     """
-    rounding = ROUNDING * found.units[goal]
+    rounding = TOLD * found.units[goal]
     if not goal.is_promise:
         return rounding
     let_through = {
-        k: ROUNDING * max((instance.most_rate(c, k) for c in instance.serving(k)), default=0.0)
+        k: TOLD * max((instance.most_rate(c, k) for c in instance.serving(k)), default=0.0)
         for k, cls in enumerate(instance.classes)
         if cls.priority == goal.priority
     }
@@ -149,7 +147,7 @@ def _level(level: Level, value: float, telling: float, relative_gap: float) -> L
     """The level with its exact value; a bound that is no telling distance from it is the value."""
     bound = level.goal.no_worse(level.bound, value)
     exact = level_of(level.goal, value, value if abs(bound - value) <= telling else bound)
-    return exact.model_copy(update={"proved": level.proved and exact.gap <= max(relative_gap, ROUNDING)})
+    return exact.model_copy(update={"proved": level.proved and exact.gap <= max(relative_gap, TOLD)})
 
 
 def _binding(instance: Instance, question: Question, found: Found, routing: Routing, dollars: float) -> tuple[str, ...]:
@@ -163,7 +161,7 @@ def _binding(instance: Instance, question: Question, found: Found, routing: Rout
     names: list[str] = []
     spare = question.budget_dollars_per_hour - dollars
     used = {name for shape in question.shapes for name in shape.gpus}
-    afford = {pool.name: pool.dollars_per_node_hour <= spare * (1 + 1e-9) + 1e-9 for pool in instance.pools}
+    afford = {pool.name: is_within(pool.dollars_per_node_hour, spare) for pool in instance.pools}
     if any(not afford[name] for name in used):
         names.append("budget")
     for pool, count in zip(instance.pools, found.nodes, strict=True):
@@ -176,6 +174,6 @@ def _binding(instance: Instance, question: Question, found: Found, routing: Rout
         rates = {c: rate for (c, served), rate in routing.rates.items() if served == k}
         lost = math.fsum(rate * instance.loss(c, k) for c, rate in rates.items())
         limit = cls.quality_loss_limit
-        if limit is not None and lost > 0 and lost >= limit * math.fsum(rates.values()) * (1 - ROUNDING):
+        if limit is not None and lost > 0 and lost >= limit * math.fsum(rates.values()) * (1 - TOLD):
             names.append(f"quality:{cls.name}")
     return tuple(sorted(names, key=lambda name: (name != "budget", name)))

@@ -13,11 +13,12 @@ from servingplan.model.goal import MOVES
 from servingplan.model.question import Question, QuestionError
 from servingplan.solve.conflicts.conflict import find_clash
 from servingplan.solve.conflicts.feasible import Feasible
-from servingplan.solve.conflicts.limits import changed
+from servingplan.solve.conflicts.limits import changed, one_more
 from servingplan.solve.entry import CLASH_NODES, CLASH_SECONDS, solve
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import DUST, TOLD
 
 NODES = 1_000
 """Work limit of each level of each question that is asked, in branch-and-bound nodes."""
@@ -27,10 +28,6 @@ MOST_UNITS = 12
 """How many limits one more unit is asked of."""
 MORE_BUDGET = 1.1
 """Factor of the alternative `budget+10%`."""
-LOOSER = 1.01
-"""Factor of one more unit of a quality limit: one per cent, as of latency limits."""
-CERTAIN = 1e-6
-"""Relative difference of a level below which two answers are equal on it; the tolerance of the verifier."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def explain(
     if answer.status == "Infeasible":
         return answer.explanation or Explanation()
     asker = Asker(Stopwatch(deadline_seconds), before_each)
-    units = list(_one_more(question, answer))
+    units = list(one_more(question, answer))
     worth = [found for name, value in units[:MOST_UNITS] if (found := _worth(asker, question, answer, name, value))]
     wishes = list(_alternatives(question, answer))
     others = [
@@ -86,25 +83,6 @@ def explain(
         pruned={"Dominated": len(question.shapes) - len(instance_of(question).shapes)},
         clash=clash,
     )
-
-
-def _one_more(question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
-    """Limits with their value after one more unit, those that are reached first."""
-    yield "budget", question.budget_dollars_per_hour + 1.0
-    used = {name for shape in question.shapes for name in shape.gpus}
-    pools = [pool for pool in question.pools if pool.name in used]
-    pools.sort(key=lambda pool: (answer.nodes[pool.name] < pool.max_nodes, pool.name))
-    for pool in pools:
-        yield f"pool:{pool.name}", pool.max_nodes + 1.0
-        if 0 < pool.min_nodes == answer.nodes[pool.name]:
-            yield f"floor:{pool.name}", pool.min_nodes - 1.0
-    for shape in question.shapes:
-        if shape.max_copies is not None and answer.replicas.get(shape.name, 0) >= shape.max_copies:
-            yield f"max_copies:{shape.name}", shape.max_copies + 1.0
-    for cls in question.classes:
-        lossy = any(shape.quality_loss.get(cls.name) for shape in question.shapes)
-        if cls.quality_loss_limit and lossy and cls.requests_per_second > 0:
-            yield f"quality:{cls.name}", cls.quality_loss_limit * LOOSER
 
 
 def _worth(asker: Asker, question: Question, answer: Answer, name: str, value: float) -> WhatIf | None:
@@ -127,7 +105,7 @@ def gained(what_if: WhatIf, before: Answer) -> WhatIf:
         if other is None or level.goal == MOVES:
             continue
         sign = 1.0 if level.goal.rises else -1.0
-        certain = CERTAIN * max(abs(level.value), abs(other.value)) + 1e-12
+        certain = TOLD * max(abs(level.value), abs(other.value)) + DUST
         if sign * (other.bound - level.value) > certain:
             surely = comparable and sign * (other.value - level.bound) > certain
             return what_if.model_copy(

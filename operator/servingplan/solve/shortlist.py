@@ -15,7 +15,7 @@ from servingplan.solve.plan.found import Found, level_of
 from servingplan.solve.problem.instance import floor_dollars, most_utilization
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import NUMBERING_SECONDS_PER_PAIR
-from servingplan.solve.solver.tolerance import PROVED
+from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
 NUMBERING_PART = 1 / 8
 """Numbering may take this part of the time that is left, by the estimate; a busy machine takes a few times longer."""
@@ -61,7 +61,7 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
                 limit = loss_limits[name]
                 if limit is None or shape.quality_loss.get(name, 0.0) <= limit:
                     by_class[name].append((price / rate, shape.name))
-    dollars = math.fsum(asked[name] * price for name, price in least.items()) * (1 - 1e-9)
+    dollars = math.fsum(asked[name] * price for name, price in least.items()) * (1 - EQUAL)
     if question.objective == "MinimizeCost":
         bounds = {DOLLARS: dollars}
     elif dollars > 0 and math.isfinite(question.budget_dollars_per_hour / dollars):
@@ -85,7 +85,7 @@ def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
         bound = _imaginable(question, goal)
         if goal in thin.bounds and (in_full or goal != DOLLARS):
             bound = goal.tighter(bound, thin.bounds[goal])
-        tolerance = PROVED if goal.is_promise else relative_gap
+        tolerance = TOLD if goal.is_promise else relative_gap
         found.levels[position] = level_of(goal, level.value, bound, tolerance=tolerance)
     found.stopped = "proved" if all(level.proved for level in found.levels) else "deadline"
     return found

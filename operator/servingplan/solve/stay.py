@@ -6,6 +6,7 @@ running fleet and a `stay` rule, and the running fleet is still allowed.
 
 from servingplan.model.answer import Answer
 from servingplan.model.question import Change
+from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
 
 def reason_to_stay(change: Change, *, best: Answer, stay: Answer) -> str | None:
@@ -23,14 +24,14 @@ def reason_to_stay(change: Change, *, best: Answer, stay: Answer) -> str | None:
     if best.scale is not None and stay.scale is not None:
         gain = best.scale / stay.scale - 1.0 if stay.scale > 0 else float("inf")
         dollars_per_hour = gain * stay.dollars_per_hour
-        if gain <= 1e-9:  # equal service: the plan is only cheaper
+        if gain <= EQUAL:  # equal service: the plan is only cheaper
             dollars_per_hour = stay.dollars_per_hour - best.dollars_per_hour
             gain = dollars_per_hour / stay.dollars_per_hour if stay.dollars_per_hour else 0.0
     else:
         before = {level.goal: level.value for level in stay.levels}
         for level in best.levels:
             gained = level.value - before.get(level.goal, level.value)
-            if level.goal.is_promise and gained > max(change.min_gain, 1e-6) * level.value:
+            if level.goal.is_promise and gained > max(change.min_gain, TOLD) * level.value:
                 return None
         dollars_per_hour = stay.dollars_per_hour - best.dollars_per_hour
         gain = dollars_per_hour / stay.dollars_per_hour if stay.dollars_per_hour else 0.0

@@ -11,7 +11,7 @@ import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Shape, SurviveRule
 from servingplan.solve import solve
-from servingplan.solve.conflicts.limits import least_integer
+from servingplan.solve.conflicts.nearest import least_integer
 from servingplan.solve.conflicts.sentences import MOST_LINES
 from servingplan.verify import verify
 

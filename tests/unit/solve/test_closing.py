@@ -1,7 +1,7 @@
 """Prices by model: true bounds, and plans that are no worse for having been sought apart."""
 
 import math
-from importlib import import_module
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.problem.objective import service_stages
 from servingplan.solve.search.gap_closing import _next_scale
+from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Limits, load
@@ -30,9 +31,7 @@ def effort(gap=1e-3):
 @pytest.fixture
 def always_apart(monkeypatch):
     """Take every question apart, however small."""
-    module = import_module("servingplan.solve.methods.anytime")  # the package has the function by this name
-    monkeypatch.setattr(module, "JOINT_PAIRS", 0)
-    monkeypatch.setattr(module, "MODELS", 1)
+    monkeypatch.setattr(params, "ANYTIME", replace(params.ANYTIME, joint_pairs=0, apart_models=1))
 
 
 @pytest.mark.slow

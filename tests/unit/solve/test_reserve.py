@@ -1,13 +1,15 @@
 """Plans that stand the loss of any node where nodes can be filled in very many ways: bounds that hold, plans that are kept."""
 
+from dataclasses import replace
+
 import pytest
 
 from servingplan.model.question import SurviveRule, question_from_json
 from servingplan.solve.plan.incumbent import incumbent_of
 from servingplan.solve.plan.placement import spread_contents
 from servingplan.solve.problem.instance import instance_of
-from servingplan.solve.search import reserve
 from servingplan.solve.search.reserve import needs_reserve, on_average
+from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
 from servingplan.verify import verify
@@ -54,9 +56,9 @@ def test_no_plan_that_stands_every_loss_beats_the_bound_of_the_mean_loss():
 
 @pytest.mark.parametrize("seed", range(710_000, 710_012))
 def test_the_step_for_many_contents_keeps_every_promise_on_small_questions_too(monkeypatch, seed):
-    monkeypatch.setattr(reserve, "MANY_CONTENTS", 0)
+    monkeypatch.setattr(params, "ANYTIME", replace(params.ANYTIME, many_contents=0))
     question = guarded(seed)
-    assert needs_reserve(instance_of(question))
+    assert needs_reserve(instance_of(question), Effort(0.01, 1_000, Stopwatch(None)))
     answer, best = solve(question, method="anytime"), solve(question)
     assert verify(question, answer) == ()
     if answer.status != "Infeasible":

@@ -13,7 +13,7 @@ from servingplan.solve.plan.incumbent import Incumbent, serves_in_full
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.objective import dollars_stage, hold
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.tolerance import HELD_SLACK, PROVED
+from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 
 
 def certified(
@@ -40,14 +40,14 @@ def certified(
     for stage in relaxation.stages:
         value = reached[stage.goal] = plan.values[stage.goal]
         best = stage.best
-        if not stage.redundant(reached) and value < best * (1 - 1e-9):
+        if not stage.redundant(reached) and not reaches(value, best):
             best = min(best, relaxation.bound(stage, effort))
-        service_gap = min(effort.relative_gap, PROVED) if stage.goal.is_promise else effort.relative_gap
+        service_gap = min(effort.relative_gap, TOLD) if stage.goal.is_promise else effort.relative_gap
         found.record(stage.goal, value, best, unit=stage.unit, tolerance=service_gap)
-        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD_SLACK)
+        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD)
     dollars, floor = plan.values[DOLLARS], instance.floor_dollars()
     stage = dollars_stage(relaxation.plan, unit=dollars or 1.0)
-    least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + 1e-9) else dollars
+    least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + EQUAL) else dollars
     found.record(DOLLARS, dollars, least, unit=stage.unit, tolerance=effort.relative_gap)
     if instance.question.running:
         moves = plan.values[MOVES]
@@ -88,7 +88,7 @@ def _imagined(
         if goal in known and (in_full or goal != DOLLARS):
             bound = goal.tighter(bound, known[goal])
         bound = goal.no_worse(bound, value)
-        found.record(goal, value, bound, unit=max(value, bound), tolerance=PROVED)
+        found.record(goal, value, bound, unit=max(value, bound), tolerance=TOLD)
     if all(level.proved for level in found.levels):
         found.stopped = "proved"
     return found

@@ -7,6 +7,7 @@ import math
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.problem.instance import Instance, most_utilization
+from servingplan.solve.solver.tolerance import EQUAL
 
 
 def price_bounds(instance: Instance) -> dict[Goal, float]:
@@ -21,7 +22,7 @@ def price_bounds(instance: Instance) -> dict[Goal, float]:
     for k, cls in enumerate(instance.classes):
         cheapest = min((prices[c] / instance.rate(c, k) for c in instance.serving(k)), default=0.0)
         dollars += cls.requests_per_second * cheapest
-    dollars *= 1 - 1e-9
+    dollars *= 1 - EQUAL
     if instance.question.objective == "MinimizeCost":
         return {DOLLARS: dollars}
     budget = instance.question.budget_dollars_per_hour

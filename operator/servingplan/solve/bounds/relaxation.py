@@ -9,7 +9,7 @@ from servingplan.solve.problem.constraints import PlanProgram, build
 from servingplan.solve.problem.instance import Instance, all_reachable
 from servingplan.solve.problem.objective import Stage, dollars_stage, hold, service_stages
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.tolerance import HELD_SLACK
+from servingplan.solve.solver.tolerance import HELD
 
 
 class Relaxation:
@@ -52,7 +52,7 @@ def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None
                 plan.program.set_bounds(column, lower=0.0, upper=1.0)
         for stage in relaxation.stages:
             if stage.unit > 0:
-                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD_SLACK)
+                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD)
         relaxation.bound(dollars, effort)
     elif all(plan.targets):
         relaxation.bounds[SCALE] = relaxation.bound(relaxation.stages[0], effort)

@@ -9,20 +9,19 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `
    passed over (the hitting sets of Reiter 1987).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Literal
 
 from servingplan.model.answer import Clash, Ease
-from servingplan.model.question import Question
+from servingplan.model.question import Question, Shape
 from servingplan.solve.conflicts.feasible import Feasible
-from servingplan.solve.conflicts.limits import MOST_NODES, changed, enough_nodes, least_integer, limits_of, without
+from servingplan.solve.conflicts.limits import MOST_NODES, Budget, changed, kind_of, limits_of, without
 
 MOST_SETS = 200_000
 """How many small sets are looked at, most of them without a search."""
-REAL_STEPS = 20
-"""Halvings by which a limit that is no whole number is found: to a millionth of its range."""
 
 
 class _Unknown(Exception):  # noqa: N818 (not an error: the end of a search)
@@ -119,7 +118,7 @@ class _Search:
 
 def _ease(question: Question, name: str, now: float, feasible: Feasible, enough: int) -> Ease:
     """The smallest change of this limit alone with which the whole question has a plan."""
-    kind, _, item = name.partition(":")
+    kind, item = kind_of(name)
 
     def holds(value: float) -> bool:
         verdict = feasible.holds(changed(question, {name: value}))
@@ -128,42 +127,37 @@ def _ease(question: Question, name: str, now: float, feasible: Feasible, enough:
         return verdict
 
     try:
-        if kind == "budget":
-            needed, known = feasible.cheapest(without(question, ["budget"], enough=enough))
+        if isinstance(kind, Budget):
+            needed, known = feasible.cheapest(without(question, [name], enough=enough))
             return Ease(limit=name, now=now, needed=needed, known=known)
-        return Ease(limit=name, now=now, needed=_nearest(question, kind, item, now, holds, enough))
+        return Ease(limit=name, now=now, needed=kind.nearest(question, item, holds, enough))
     except _Unknown:
         return Ease(limit=name, now=now, known=False)
 
 
-def _nearest(
-    question: Question, kind: str, item: str, now: float, holds: Callable[[float], bool], enough: int
-) -> float | None:
-    """The value nearest to `now` at which it holds."""
-    if kind in ("pool", "max_copies"):
-        most = int(now) + enough * max(pool.gpus_per_node for pool in question.pools)
-        return least_integer(int(now), min(MOST_NODES, most), holds)
-    if kind == "floor":
-        fewer = least_integer(0, int(now), lambda fewer: holds(now - fewer))
-        return None if fewer is None else now - fewer
-    if kind == "survive":
-        steps = sorted({cls.priority + 1.0 for cls in question.classes if cls.priority >= now})
-        index = least_integer(-1, len(steps) - 1, lambda index: holds(steps[index]))
-        return None if index is None else steps[index]
-    if kind == "quality":
-        losses = [shape.quality_loss.get(item, 0.0) for shape in question.shapes if item in shape.requests_per_second]
-        return _real(now, max(losses, default=now), holds)
-    if question.objective == "MaximizeService":  # any multiple of the mix will do, so only leaving it out can help
-        return 0.0 if holds(0.0) else None
-    return _real(now, 0.0, holds)
+def enough_nodes(question: Question) -> int:
+    """Nodes of any pool beyond which more of them can help nobody.
+
+    If some plan serves every class in full, there is one that serves each class alone, each copy on its own nodes. Two
+    shapes without `max_copies` do for a class, since it has two rows to keep (its rate and its quality), with
+    rate / (h rho) copies each, rounded up, one more against the loss of a node and one for the dips of a table of rho;
+    shapes with `max_copies` come on top, all of them at worst.
+    """
+    per_node = {pool.name: pool.gpus_per_node for pool in question.pools}
+    total = 1
+    for cls in question.classes:
+        needs = [(shape, _alone(shape, cls.name, cls.requests_per_second, per_node)) for shape in question.shapes]
+        total += 2 * max((need for shape, need in needs if shape.max_copies is None), default=0)
+        total += sum(need for shape, need in needs if shape.max_copies is not None)
+    return min(MOST_NODES, total)
 
 
-def _real(now: float, far: float, holds: Callable[[float], bool]) -> float | None:
-    """The value between `now`, where it does not hold, and `far`, to a millionth of the way, on the side where it holds."""
-    if far == now or not holds(far):
-        return None
-    near = now
-    for _ in range(REAL_STEPS):
-        middle = (near + far) / 2
-        near, far = (near, middle) if holds(middle) else (middle, far)
-    return far
+def _alone(shape: Shape, name: str, rate: float, per_node: Mapping[str, int]) -> int:
+    if name not in shape.requests_per_second or rate <= 0:
+        return 0
+    table = shape.max_utilization
+    last, length = (table, 1) if isinstance(table, float) else (table[-1], len(table))
+    copies = min(float(MOST_NODES), max(length, rate / shape.requests_per_second[name] / last) + 2)
+    copies = copies if shape.max_copies is None else min(copies, shape.max_copies)
+    nodes = max(-(-gpus // per_node[pool]) for pool, gpus in shape.gpus.items())
+    return math.ceil(copies) * nodes

@@ -15,9 +15,8 @@ from servingplan.solve.problem.instance import Instance, floor_dollars, floors_f
 from servingplan.solve.search.cover import by_class, dearest_first
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import TOLD, reaches
 
-HARDLY_ANY = 1e-6
-"""Part of the mix that counts as "served at all" under MaximizeService."""
 ANY_GAP = 0.99
 """Gap of a search that only asks whether there is a plan."""
 SHARE_OF_TIME = 0.2
@@ -96,7 +95,7 @@ def _constructed(instance: Instance) -> Incumbent | None:
         draft = by_class(instance, [spare * rate for rate in asked], order=order, whole_price=whole_price)
         plan = incumbent_of(instance, draft.copies, asked) if draft else None
         if plan is not None and all(
-            math.fsum(rate for (_, j), rate in plan.rates.items() if j == k) >= want * (1 - 1e-9)
+            reaches(math.fsum(rate for (_, j), rate in plan.rates.items() if j == k), want)
             for k, want in enumerate(asked)
         ):
             plans.append(plan)
@@ -113,7 +112,7 @@ def needs_of(question: Question, *, full_service: bool = False) -> Question:
             for shape in question.shapes
             if cls.name in shape.requests_per_second
         )
-        part = HARDLY_ANY * slowest
+        part = TOLD * slowest
         classes = [cls.model_copy(update={"requests_per_second": part * cls.requests_per_second}) for cls in classes]
     kept = {cls.name for cls in classes}
     shapes = []

@@ -1,147 +1,315 @@
-"""The limits of a question that a person set and may change: their names, their values, the question with others.
+"""The limits of a question that a person set and may change: one class for each kind.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `conflict` drops and eases them, `explain` asks
-what one more unit of each is worth. Names: `budget`, `pool:NAME` (max_nodes), `floor:NAME` (min_nodes),
-`max_copies:SHAPE`, `quality:CLASS`, `survive:EVENT` (min_priority), `class:NAME` (requests_per_second).
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `conflict` drops and eases limits, `sensitivity`
+asks what one more unit of each is worth, `sentences` words them; all of them go by the table `KINDS`, so that a new kind of
+limit is written once. A limit's name is its kind and, after a colon, the pool, shape, class or event that it is of.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ClassVar, override
 
-from servingplan.model.question import Question, Shape
+from servingplan.model.answer import Answer
+from servingplan.model.question import Question
+from servingplan.solve.conflicts.nearest import least_integer, least_part
 
 MOST_NODES = 1_000_000
 """Most nodes that a pool of a question may have."""
+LOOSER = 1.01
+"""Factor of one more unit of a quality limit: one per cent, as of latency limits."""
+Holds = Callable[[float], bool]
+"""Whether there is a plan with the limit at this value."""
+
+
+class LimitKind(ABC):
+    """One kind of limit. Values are in the unit of the question's field, by item."""
+
+    name: ClassVar[str]
+    field: ClassVar[str]
+    """Of the question, for a reader."""
+    advice: ClassVar[str] = "raise it to"
+    """What to do with it, before the value that would do."""
+
+    @abstractmethod
+    def now(self, question: Question) -> Mapping[str, float]:
+        """The values of those that restrict something."""
+
+    @abstractmethod
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        """The question with other values."""
+
+    @abstractmethod
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        """The question in which those of these items restrict nothing; `enough` nodes of a pool are enough for all."""
+
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:  # noqa: ARG002
+        """Items with their value after one more unit, those that are reached first; none where that means nothing."""
+        return ()
+
+    @abstractmethod
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        """The value nearest to that of now that holds; None where none does."""
+
+
+class Budget(LimitKind):
+    name = "budget"
+    field = "budget_dollars_per_hour"
+    advice = "raise the budget to"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        return {"": question.budget_dollars_per_hour}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        return question.model_copy(update={"budget_dollars_per_hour": values[""]})
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        price = 1.0 + math.fsum(pool.max_nodes * pool.dollars_per_node_hour for pool in question.pools)
+        return self.changed(question, {"": max(price, question.budget_dollars_per_hour)})
+
+    @override
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+        yield "", question.budget_dollars_per_hour + 1.0
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        raise NotImplementedError("the cheapest plan says what budget would do, in one search")
+
+
+class Cap(LimitKind):
+    name = "pool"
+    field = "max_nodes"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        return {pool.name: pool.max_nodes for pool in question.pools if pool.name in _of_use(question)}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        """A cap below the floor takes the floor down with it."""
+        caps = {name: int(value) for name, value in values.items()}
+        floors = {pool.name: min(pool.min_nodes, caps[pool.name]) for pool in question.pools if pool.name in caps}
+        return _with(_with(question, "pools", "max_nodes", caps), "pools", "min_nodes", floors)
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        most = {pool.name: min(MOST_NODES, enough + pool.max_nodes) for pool in question.pools if pool.name in items}
+        return _with(question, "pools", "max_nodes", most)
+
+    @override
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+        pools = [pool for pool in question.pools if pool.name in _of_use(question)]
+        for pool in sorted(pools, key=lambda pool: (answer.nodes[pool.name] < pool.max_nodes, pool.name)):
+            yield pool.name, pool.max_nodes + 1.0
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        return _raised(question, int(self.now(question)[item]), holds, enough)
+
+
+class Floor(LimitKind):
+    name = "floor"
+    field = "min_nodes"
+    advice = "lower it to"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        return {pool.name: pool.min_nodes for pool in question.pools if pool.min_nodes}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        caps = {pool.name: pool.max_nodes for pool in question.pools}
+        floors = {name: min(caps[name], int(value)) for name, value in values.items()}
+        return _with(question, "pools", "min_nodes", floors)
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        return _with(question, "pools", "min_nodes", dict.fromkeys(items, 0))
+
+    @override
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+        for pool in question.pools:
+            if pool.name in _of_use(question) and 0 < pool.min_nodes == answer.nodes[pool.name]:
+                yield pool.name, pool.min_nodes - 1.0
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        now = self.now(question)[item]
+        fewer = least_integer(0, int(now), lambda fewer: holds(now - fewer))
+        return None if fewer is None else now - fewer
+
+
+class MostCopies(LimitKind):
+    name = "max_copies"
+    field = "max_copies"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        return {shape.name: shape.max_copies for shape in question.shapes if shape.max_copies is not None}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        return _with(question, "shapes", "max_copies", {name: int(value) for name, value in values.items()})
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        return _with(question, "shapes", "max_copies", dict.fromkeys(items))
+
+    @override
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+        for name, most in self.now(question).items():
+            if answer.replicas.get(name, 0) >= most:
+                yield name, most + 1.0
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        return _raised(question, int(self.now(question)[item]), holds, enough)
+
+
+class Quality(LimitKind):
+    name = "quality"
+    field = "quality_loss_limit"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        lossy = {name for shape in question.shapes for name, loss in shape.quality_loss.items() if loss > 0}
+        limits = {cls.name: cls.quality_loss_limit for cls in question.classes if cls.name in lossy}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        return _with(question, "classes", "quality_loss_limit", values)
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        return _with(question, "classes", "quality_loss_limit", dict.fromkeys(items))
+
+    @override
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+        asked = {cls.name for cls in question.classes if cls.requests_per_second > 0}
+        return ((name, limit * LOOSER) for name, limit in self.now(question).items() if limit and name in asked)
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        now = self.now(question)[item]
+        losses = [shape.quality_loss.get(item, 0.0) for shape in question.shapes if item in shape.requests_per_second]
+        return least_part(now, max(losses, default=now), holds)
+
+
+class Survival(LimitKind):
+    name = "survive"
+    field = "min_priority"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        events = sorted({rule.event for rule in question.survive})
+        return {it: min(rule.min_priority for rule in question.survive if rule.event == it) for it in events}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        rules = tuple(
+            rule.model_copy(update={"min_priority": max(rule.min_priority, int(values[rule.event]))})
+            if rule.event in values
+            else rule
+            for rule in question.survive
+        )
+        return question.model_copy(update={"survive": rules})
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        kept = tuple(rule for rule in question.survive if rule.event not in items)
+        return question.model_copy(update={"survive": kept})
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        now = self.now(question)[item]
+        steps = sorted({cls.priority + 1.0 for cls in question.classes if cls.priority >= now})
+        index = least_integer(-1, len(steps) - 1, lambda index: holds(steps[index]))
+        return None if index is None else steps[index]
+
+
+class Rate(LimitKind):
+    name = "class"
+    field = "requests_per_second"
+    advice = "lower it to"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        return {cls.name: cls.requests_per_second for cls in question.classes if cls.requests_per_second > 0}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        return _with(question, "classes", "requests_per_second", values)
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        return self.changed(question, dict.fromkeys(items, 0.0))
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        if question.objective == "MaximizeService":  # any multiple of the mix will do: only leaving it out can help
+            return 0.0 if holds(0.0) else None
+        return least_part(self.now(question)[item], 0.0, holds)
+
+
+KINDS: tuple[LimitKind, ...] = (Budget(), Cap(), Floor(), MostCopies(), Quality(), Survival(), Rate())
+"""In the order in which they are told."""
+_BY_NAME = {kind.name: kind for kind in KINDS}
 
 
 def limits_of(question: Question) -> dict[str, float]:
-    """Every limit that restricts something, with its value, in a fixed order of kinds."""
-    shaped = {name for shape in question.shapes for name in shape.gpus}
-    lossy = {name for shape in question.shapes for name, loss in shape.quality_loss.items() if loss > 0}
-    found: dict[str, float] = {"budget": question.budget_dollars_per_hour}
-    found |= {f"pool:{pool.name}": pool.max_nodes for pool in question.pools if pool.name in shaped}
-    found |= {f"floor:{pool.name}": pool.min_nodes for pool in question.pools if pool.min_nodes}
-    found |= {f"max_copies:{s.name}": s.max_copies for s in question.shapes if s.max_copies is not None}
-    found |= {
-        f"quality:{cls.name}": cls.quality_loss_limit
-        for cls in question.classes
-        if cls.quality_loss_limit is not None and cls.name in lossy
-    }
-    for event in sorted({rule.event for rule in question.survive}):
-        found[f"survive:{event}"] = min(rule.min_priority for rule in question.survive if rule.event == event)
-    found |= {f"class:{cls.name}": cls.requests_per_second for cls in question.classes if cls.requests_per_second > 0}
-    return {name: float(value) for name, value in found.items()}
+    """Every limit that restricts something, with its value, in the order of the kinds."""
+    return {_full_name(kind, item): float(value) for kind in KINDS for item, value in kind.now(question).items()}
+
+
+def kind_of(limit: str) -> tuple[LimitKind, str]:
+    """The kind and the item of a limit."""
+    name, _, item = limit.partition(":")
+    return _BY_NAME[name], item
 
 
 def changed(question: Question, change: Mapping[str, float]) -> Question:
     """The question with these limits at other values; a cap below the floor takes the floor down with it."""
-    caps, floors, copies, losses, rates = (
-        {name.partition(":")[2]: value for name, value in change.items() if name.startswith(f"{kind}:")}
-        for kind in ("pool", "floor", "max_copies", "quality", "class")
-    )
-    pools = []
-    for pool in question.pools:
-        cap = int(caps.get(pool.name, pool.max_nodes))
-        floor = min(cap, int(floors.get(pool.name, pool.min_nodes)))
-        pools.append(pool.model_copy(update={"max_nodes": cap, "min_nodes": floor}))
-    return question.model_copy(
-        update={
-            "budget_dollars_per_hour": change.get("budget", question.budget_dollars_per_hour),
-            "pools": tuple(pools),
-            "shapes": tuple(
-                shape.model_copy(update={"max_copies": int(copies[shape.name])}) if shape.name in copies else shape
-                for shape in question.shapes
-            ),
-            "classes": tuple(
-                cls.model_copy(
-                    update={
-                        "quality_loss_limit": losses.get(cls.name, cls.quality_loss_limit),
-                        "requests_per_second": rates.get(cls.name, cls.requests_per_second),
-                    }
-                )
-                for cls in question.classes
-            ),
-            "survive": tuple(
-                rule.model_copy(
-                    update={"min_priority": max(rule.min_priority, int(change.get(f"survive:{rule.event}", -math.inf)))}
-                )
-                if f"survive:{rule.event}" in change
-                else rule
-                for rule in question.survive
-            ),
-        }
-    )
+    for kind in KINDS:
+        values = {item: value for limit, value in change.items() for of, item in [kind_of(limit)] if of is kind}
+        question = kind.changed(question, values) if values else question
+    return question
 
 
-def without(question: Question, names: Iterable[str], *, enough: int) -> Question:
+def without(question: Question, limits: Iterable[str], *, enough: int) -> Question:
     """The question with these limits dropped: set to values at which they restrict nothing; `enough` nodes of a pool."""
-    dropped = set(names)
-    change = {
-        name: value
-        for name in sorted(dropped - {"budget"})
-        for value in [_harmless(question, name, enough)]
-        if value is not None
-    }
-    shapes = tuple(
-        shape.model_copy(update={"max_copies": None}) if f"max_copies:{shape.name}" in dropped else shape
-        for shape in question.shapes
-    )
-    classes = tuple(
-        cls.model_copy(update={"quality_loss_limit": None}) if f"quality:{cls.name}" in dropped else cls
-        for cls in question.classes
-    )
-    survive = tuple(rule for rule in question.survive if f"survive:{rule.event}" not in dropped)
-    eased = changed(question.model_copy(update={"shapes": shapes, "classes": classes, "survive": survive}), change)
-    if "budget" not in dropped:
-        return eased
-    price = 1.0 + math.fsum(pool.max_nodes * pool.dollars_per_node_hour for pool in eased.pools)
-    return changed(eased, {"budget": max(price, eased.budget_dollars_per_hour)})
+    parts = [kind_of(limit) for limit in limits]
+    for kind in reversed(KINDS):  # the budget last: it must pay what the pools then offer
+        items = {item for of, item in parts if of is kind}
+        question = kind.dropped(question, items, enough) if items else question
+    return question
 
 
-def _harmless(question: Question, name: str, enough: int) -> float | None:
-    kind, _, item = name.partition(":")
-    if kind == "pool":
-        return min(MOST_NODES, enough + next(pool.max_nodes for pool in question.pools if pool.name == item))
-    return 0.0 if kind in ("floor", "class") else None
+def one_more(question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+    """Limits with their value after one more unit, in the order of the kinds."""
+    for kind in KINDS:
+        yield from ((_full_name(kind, item), value) for item, value in kind.one_more(question, answer))
 
 
-def enough_nodes(question: Question) -> int:
-    """Nodes of any pool beyond which more of them can help nobody.
-
-    If some plan serves every class in full, there is one that serves each class alone, each copy on its own nodes. Two
-    shapes without `max_copies` do for a class, since it has two rows to keep (its rate and its quality), with
-    rate / (h rho) copies each, rounded up, one more against the loss of a node and one for the dips of a table of rho;
-    shapes with `max_copies` come on top, all of them at worst.
-    """
-    per_node = {pool.name: pool.gpus_per_node for pool in question.pools}
-    total = 1
-    for cls in question.classes:
-        needs = [(shape, _alone(shape, cls.name, cls.requests_per_second, per_node)) for shape in question.shapes]
-        total += 2 * max((need for shape, need in needs if shape.max_copies is None), default=0)
-        total += sum(need for shape, need in needs if shape.max_copies is not None)
-    return min(MOST_NODES, total)
+def _full_name(kind: LimitKind, item: str) -> str:
+    return f"{kind.name}:{item}" if item else kind.name
 
 
-def _alone(shape: Shape, name: str, rate: float, per_node: Mapping[str, int]) -> int:
-    if name not in shape.requests_per_second or rate <= 0:
-        return 0
-    table = shape.max_utilization
-    last, length = (table, 1) if isinstance(table, float) else (table[-1], len(table))
-    copies = min(float(MOST_NODES), max(length, rate / shape.requests_per_second[name] / last) + 2)
-    copies = copies if shape.max_copies is None else min(copies, shape.max_copies)
-    nodes = max(-(-gpus // per_node[pool]) for pool, gpus in shape.gpus.items())
-    return math.ceil(copies) * nodes
+def _of_use(question: Question) -> set[str]:
+    """Pools on which some shape fits."""
+    return {name for shape in question.shapes for name in shape.gpus}
 
 
-def least_integer(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
-    """The least number above `low`, up to `high`, that holds; None where none does. Steps double, then halve."""
-    if high <= low or not holds(high):
-        return None
-    step = 1
-    while low + step < high and not holds(low + step):
-        low, step = low + step, 2 * step
-    high = min(high, low + step)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+def _raised(question: Question, now: int, holds: Holds, enough: int) -> float | None:
+    """The least number of nodes or copies above that of now that holds."""
+    return least_integer(now, min(MOST_NODES, now + enough * max(pool.gpus_per_node for pool in question.pools)), holds)
+
+
+def _with(question: Question, part: str, field: str, values: Mapping[str, Any]) -> Question:
+    """The question with this field of some of its pools, shapes or classes at other values, by name."""
+    items = getattr(question, part)
+    new = tuple(item.model_copy(update={field: values[item.name]}) if item.name in values else item for item in items)
+    return question.model_copy(update={part: new})

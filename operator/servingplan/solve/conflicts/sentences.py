@@ -5,17 +5,8 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. N
 
 from servingplan.model.answer import Clash, Ease
 from servingplan.model.question import Question
+from servingplan.solve.conflicts.limits import kind_of
 
-FIELDS = {
-    "budget": ("budget_dollars_per_hour", "raise the budget to"),
-    "pool": ("max_nodes", "raise it to"),
-    "floor": ("min_nodes", "lower it to"),
-    "max_copies": ("max_copies", "raise it to"),
-    "quality": ("quality_loss_limit", "raise it to"),
-    "survive": ("min_priority", "raise it to"),
-    "class": ("requests_per_second", "lower it to"),
-}
-"""By kind of limit: its field in the question, and what to do with it."""
 MOST_LINES = 12
 MOST_NAMES = 6
 """What a person reads of a clash of very many limits; the answer's data name all of them."""
@@ -37,18 +28,17 @@ def in_words(question: Question, clash: Clash) -> tuple[str, ...]:
 
 
 def _line(question: Question, clash: Clash, ease: Ease, served: set[str]) -> str:
-    kind, _, item = ease.limit.partition(":")
-    field, advice = FIELDS[kind]
+    kind, item = kind_of(ease.limit)
     names = [other.limit for other in clash.limits if other is not ease]
     others = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
     what = "no full service" if clash.goal == "full service" else "no plan"
-    text = f"{ease.limit}: {field} {ease.now:.10g} leaves {what}" + (f" together with {others}" if others else "")
-    if kind == "class" and item not in served:
+    text = f"{ease.limit}: {kind.field} {ease.now:.10g} leaves {what}" + (f" together with {others}" if others else "")
+    if kind.name == "class" and item not in served:
         return f"{text}: no shape serves class {item!r}; add a shape with a rate for it"
     if ease.needed is None:
         return f"{text}; " + ("no change of it alone does" if ease.known else "what change of it would do is not known")
-    if kind == "survive" and ease.needed > max(cls.priority for cls in question.classes):
+    if kind.name == "survive" and ease.needed > max(cls.priority for cls in question.classes):
         return f"{text}; drop the rule"
-    if kind == "class" and ease.needed == 0:
+    if kind.name == "class" and ease.needed == 0:
         return f"{text}; leave the class out"
-    return f"{text}; {advice} {ease.needed:.10g}" + ("" if ease.known else ", or less")
+    return f"{text}; {kind.advice} {ease.needed:.10g}" + ("" if ease.known else ", or less")

@@ -15,9 +15,7 @@ from servingplan.solve.plan.placement import needed_nodes, node_contents, spread
 from servingplan.solve.plan.routing import route
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import Content
-
-TELLING = 1e-6
-"""Relative difference of a level below which two plans are equal on it: above the slack at which a search holds levels."""
+from servingplan.solve.solver.tolerance import TOLD, reaches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +64,7 @@ def incumbent_of(
     routing = route(instance, copies, survivable)
     if instance.question.objective == "MinimizeCost":
         served = {k: sum(rate for (_, j), rate in routing.rates.items() if j == k) for k in protected(instance)}
-        if any(rate < instance.classes[k].requests_per_second * (1 - 1e-9) for k, rate in served.items()):
+        if not all(reaches(rate, instance.classes[k].requests_per_second) for k, rate in served.items()):
             return None
     elif not routing.values.get(SCALE):
         return None
@@ -109,14 +107,21 @@ def serves_in_full(plan: Incumbent) -> bool:
     return all(value >= 1.0 for goal, value in plan.values.items() if goal.kind == Kind.SERVED_FRACTION)
 
 
-def is_better(left: Mapping[Goal, float], right: Mapping[Goal, float], *, tolerance: float = TELLING) -> bool:
+def is_better(left: Mapping[Goal, float], right: Mapping[Goal, float], *, tolerance: float = TOLD) -> bool:
     """Whether the level values on the left are better: the first level that differs decides.
 
     Levels but for the served ones, which must be met, differ where they differ by more than `tolerance`.
     """
     for goal, ours in left.items():
         theirs = right[goal]
-        telling = TELLING if goal.is_promise else max(tolerance, TELLING)
+        telling = TOLD if goal.is_promise else max(tolerance, TOLD)
         if abs(ours - theirs) > telling * max(abs(ours), abs(theirs)):
             return goal.is_better(ours, theirs)
     return False
+
+
+def is_settled(plan: Incumbent, known: Mapping[Goal, float], relative_gap: float) -> bool:
+    """Whether the bounds that are known tell that the plan is best within the gap, the moves to it included."""
+    if SCALE in plan.values or plan.values.get(MOVES):
+        return False
+    return serves_in_full(plan) and plan.values[DOLLARS] <= known[DOLLARS] * (1 + relative_gap)

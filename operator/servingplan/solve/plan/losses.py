@@ -11,9 +11,7 @@ from servingplan.solve.plan.routing import kept_part
 from servingplan.solve.problem.constraints import Loss, sizes_on
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import Content, all_contents
-
-SURVIVED = 1e-7
-"""A class counts as served in full after a loss within this fraction."""
+from servingplan.solve.solver.tolerance import HELD
 
 
 def protected_from(instance: Instance, event: str) -> tuple[int, ...]:
@@ -88,6 +86,6 @@ def survivable_targets(instance: Instance, found: Found) -> tuple[float, ...] | 
         return found.targets
     if instance.question.objective == "MinimizeCost":
         asked = [cls.requests_per_second for cls in instance.classes]
-        return found.targets if survivable_part(instance, losses, found.copies, asked) >= 1.0 - SURVIVED else None
+        return found.targets if survivable_part(instance, losses, found.copies, asked) >= 1.0 - HELD else None
     part = survivable_part(instance, losses, found.copies, found.targets)
     return tuple(target * part for target in found.targets) if part > 0 else None

@@ -13,14 +13,11 @@ from servingplan.solve.problem.constraints import PlanProgram
 from servingplan.solve.problem.instance import Instance, capacity, utilization
 from servingplan.solve.problem.objective import hold, service_stages
 from servingplan.solve.solver.program import Limits, Program
+from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
 LP = Limits(relative_gap=0.0, nodes=1)
 SLACKS = (0.0, 1e-9)
 """Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
-FULL = 1e-9
-"""A class counts as served in full within this fraction."""
-NOTHING = 1e-12
-"""Parts of a target below this are rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -
     parts = [rate / want for rate, want in zip(served, asked, strict=True)]
     if instance.question.objective == "MaximizeService":
         return {SCALE: min(parts)} if parts else {}
-    parts = [1.0 if part > 1.0 - FULL else part for part in parts]
+    parts = [1.0 if part > 1.0 - EQUAL else part for part in parts]
     values: dict[Goal, float] = {}
     for priority in sorted({cls.priority for cls in instance.classes}, reverse=True):
         members = [k for k, cls in enumerate(instance.classes) if cls.priority == priority]
@@ -152,7 +149,7 @@ def _repaired(
     instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
 ) -> dict[tuple[int, int], float]:
     """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
-    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > NOTHING}
+    rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > DUST}
     for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
         room = capacity(instance.shapes[c], copies[c])
@@ -164,5 +161,5 @@ def _repaired(
     if instance.question.objective == "MaximizeService":
         wanted = [min(reached, default=0.0)] * len(targets)
     else:
-        wanted = [1.0 if part > 1.0 - 1e-7 else part for part in reached]
+        wanted = [1.0 if part > 1.0 - HELD else part for part in reached]
     return {(c, k): rate * wanted[k] / reached[k] for (c, k), rate in rates.items() if reached[k] > 0 and wanted[k] > 0}

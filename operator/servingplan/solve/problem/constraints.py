@@ -26,14 +26,13 @@ from servingplan.solve.problem.packing import (
     maximal_patterns,
 )
 from servingplan.solve.solver.program import Column, Program, Row, Term
+from servingplan.solve.solver.tolerance import HELD
 
 SLIVER = 1e-4
 """Part of a target below which the column of a shape's traffic counts parts of what the shape can serve. Above it, columns in
 one unit make sparser rows of equal numbers, with which the solver is quicker."""
 MOST_COUNTED = 8
 """Numbers of nodes of a pool that the mean loss of one of them tells apart; more nodes lose a smaller part each."""
-CUT_SLACK = 1e-7
-"""Relative; above the solver's tolerance."""
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ def build(
 def define_cut(plan: PlanProgram, cut: Cut) -> None:
     """sum_c w[c] y[c] >= least, in units of `least`, less what the solver's tolerance may have added to it."""
     terms = [(plan.copies[c], factor / cut.least) for c, factor in cut.terms if factor]
-    plan.program.add_row(f"least({cut.name})", terms, ">=", 1.0 - CUT_SLACK)
+    plan.program.add_row(f"least({cut.name})", terms, ">=", 1.0 - HELD)
 
 
 def define_totals(plan: PlanProgram) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve.problem.dominance import without_dominated
 from servingplan.solve.problem.ordering import ordered_by_content
+from servingplan.solve.solver.tolerance import DUST, EQUAL, is_within
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def instance_of(question: Question, *, prune: bool = True) -> Instance:
 def _affordable_nodes(pool: Pool, spare_dollars: float) -> int:
     if pool.dollars_per_node_hour <= 0:
         return pool.max_nodes
-    affordable = math.floor(spare_dollars / pool.dollars_per_node_hour * (1 + 1e-9) + 1e-9)
+    affordable = math.floor(spare_dollars / pool.dollars_per_node_hour * (1 + EQUAL) + EQUAL)
     return min(pool.max_nodes, pool.min_nodes + max(0, affordable))
 
 
@@ -230,7 +231,7 @@ def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_doll
             if nodes > limit:
                 return False
             extra.append(max(0, nodes - pool.min_nodes) * pool.dollars_per_node_hour)
-        return math.fsum(extra) <= spare_dollars * (1 + 1e-9) + 1e-9
+        return is_within(math.fsum(extra), spare_dollars)
 
     low, high = 0, min(_most_pieces(*pools[name], gpus) for name, gpus in shape.gpus.items())
     if shape.max_copies is not None:
@@ -252,7 +253,7 @@ def _most_pieces(pool: Pool, nodes: int, gpus: int) -> int:
 def all_reachable(instance: Instance, targets: Sequence[float]) -> bool:
     """Whether each class by itself could be served in full."""
     asked = [cls.requests_per_second for cls in instance.classes]
-    return all(target >= rate * (1 - 1e-12) for target, rate in zip(targets, asked, strict=True))
+    return all(target >= rate * (1 - DUST) for target, rate in zip(targets, asked, strict=True))
 
 
 def floor_dollars(question: Question) -> float:
@@ -262,4 +263,4 @@ def floor_dollars(question: Question) -> float:
 
 def floors_fit(question: Question) -> bool:
     """Whether the budget pays for the floors."""
-    return floor_dollars(question) <= question.budget_dollars_per_hour * (1 + 1e-9) + 1e-12
+    return is_within(floor_dollars(question), question.budget_dollars_per_hour)

@@ -15,7 +15,7 @@ from typing import Literal
 from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal, Kind
 from servingplan.solve.problem.constraints import PlanProgram
 from servingplan.solve.solver.program import Column, Program, Sense, Term
-from servingplan.solve.solver.tolerance import FEASIBILITY_TOLERANCE
+from servingplan.solve.solver.tolerance import EQUAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,13 @@ class Stage:
 
     def redundant(self, values: Mapping[Goal, float]) -> bool:
         """Whether this stage is decided already: nothing can be served, or an earlier stage reached 1."""
-        return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - 1e-9)
+        return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - EQUAL)
 
 
 def hold(program: Program, stage: Stage, value: float, *, slack: float) -> None:
     """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
     any, it is no less than what the solver surely tells from nothing."""
-    room = max(slack * max(abs(value), 1e-2), 10 * FEASIBILITY_TOLERANCE) if slack else 0.0
+    room = max(slack * max(abs(value), 1e-2), 10 * EQUAL) if slack else 0.0
     sense: Sense
     sense, limit = (">=", value - room) if stage.sense == "max" else ("<=", value + room)
     program.add_row(f"level({stage.goal.name})", stage.terms, sense, limit)

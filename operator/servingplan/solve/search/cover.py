@@ -10,6 +10,7 @@ from itertools import groupby
 
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.solver.tolerance import is_left, reaches
 
 Cover = Callable[[Sequence[float]], Draft | None]
 """Copies that serve these rates (requests/s by class) within stock and budget; None where the rule finds none."""
@@ -74,7 +75,7 @@ def by_class(
         for c in ranked:
             if left > 0 and draft.copies[c]:
                 left -= draft.serve(c, k, left)
-        while left > 1e-9 * rates[k]:
+        while is_left(left, rates[k]):
             found = _best_addition(draft, k, left, ranked, whole_price=whole_price)
             if found is None:
                 return None
@@ -100,7 +101,7 @@ def _best_addition(
             continue
         added = draft.extra_dollars(c, count) if whole_price else count * instance.share_price(c)
         gpus = count * sum(instance.shapes[c].gpus.values())
-        score = (covered < left * (1 - 1e-9), (added or 0.0) / covered, gpus / covered)
+        score = (not reaches(covered, left), (added or 0.0) / covered, gpus / covered)
         if best is None or score < best[0]:
             best = (score, c, count)
         tried += 1

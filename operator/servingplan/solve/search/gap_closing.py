@@ -22,27 +22,11 @@ from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.search.rounding import rounded_and_completed, without_idle
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
-TRIALS = 8
-"""Most scales that are tried by price."""
-TRIALS_BEYOND = 2
-"""Of these, once price does not exclude what would have to be out of reach: for a better bound where no proof follows."""
-NEAR = 1.03
-"""Where price is about to meet supply, the copies that the models chose are worth a search of their own."""
-PROOFS = 4
-"""Most searches over all shapes."""
-PROOF_NODES = 2_000
-"""Work limit of each, in branch-and-bound nodes."""
-FEW_BRANCHINGS = 2
-"""Trial branchings of searches over near-tied shapes: 8, HiGHS's choice, take 1.1 times as long for two models and 1.5 for
-three."""
-APART_SHARE = 0.5
-"""Part of the time that is left for serving the models apart under MinimizeCost: the rest is for what follows."""
 NOTHING = 1e-6
 """Part of the scale that the search for fewer dollars may lose to tolerances; where a fleet runs, it may keep that fleet's
 scale, which is within the asked tolerance."""
-ANY_PLAN = 0.5
-"""Gap at which such a search may end: any plan at the scale will do."""
 SearchAmong = Callable[[Sequence[int], Incumbent | None], Incumbent | None]
 """The best plan of these shapes, at least as good as the one given."""
 
@@ -58,6 +42,8 @@ class Closed:
     """Shapes that some model chose: where a search over all models should look."""
     cuts: tuple[Cut, ...] = ()
     """What each model costs at least at the plan's scale."""
+    tried: bool = True
+    """Whether models were served apart at all."""
 
 
 def closed(
@@ -96,7 +82,7 @@ class _Closing:
         self.result = result
 
     def price_full_service(self) -> None:
-        apart = self._by_model.serve(1.0, self._effort.share(APART_SHARE))
+        apart = self._by_model.serve(1.0, self._effort.share(self._effort.params.apart_share))
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
         self.result.bounds[DOLLARS] = max(self.result.bounds[DOLLARS], dollars)
         if self._effort.stopwatch.expired() and not all(part.copies for part in apart.parts):
@@ -111,11 +97,15 @@ class _Closing:
     def try_scales(self) -> None:
         """Seek the largest scale that price does not exclude, until a little more than the plan has is out of reach."""
         open_scale, crossing, beyond = 0.0, 0.0, 0
-        for _ in range(TRIALS):
+        for _ in range(self._effort.params.trials):
             low, high = max(self._reached(), open_scale), self.result.bounds[SCALE]
             wanted = self._reached() * (1 + self._effort.relative_gap)
             beyond += open_scale > wanted
-            if self._done() or beyond > TRIALS_BEYOND or high <= low * (1 + self._effort.relative_gap):
+            if (
+                self._done()
+                or beyond > self._effort.params.trials_beyond
+                or high <= low * (1 + self._effort.relative_gap)
+            ):
                 return
             scale = _next_scale(low, high, wanted=wanted, crossing=crossing)
             apart = self._by_model.serve(scale, self._effort, enough=self._supply)
@@ -125,7 +115,7 @@ class _Closing:
             open_scale = scale
             crossing = scale * self._supply / apart.least if apart.least else 0.0
             self._take(apart.copies(len(self._instance.shapes)))
-            if not self._searched or crossing <= scale * NEAR:
+            if not self._searched or crossing <= scale * self._effort.params.near:
                 self.search_chosen()
 
     def search_chosen(self) -> None:
@@ -140,7 +130,7 @@ class _Closing:
     def prove(self) -> None:
         """Ask for a little more than the plan has; where neither a plan nor a proof is found, for more than that."""
         undecided = 0.0
-        for _ in range(PROOFS):
+        for _ in range(self._effort.params.proofs):
             if self._done():
                 return
             least, high = self._reached() * (1 + self._effort.relative_gap), self.result.bounds[SCALE]
@@ -168,15 +158,16 @@ class _Closing:
         plan.program.set_bounds(plan.served[0], lower=1.0, upper=1.0)
         unit = self._instance.question.budget_dollars_per_hour or 1.0
         prices = [pool.dollars_per_node_hour / unit for pool in self._instance.pools]
-        limits = self._effort.limits(gap=ANY_PLAN, nodes=min(PROOF_NODES, self._effort.node_limit), part=0.7)
-        limits = replace(limits, bound_first=True, trial_branchings=FEW_BRANCHINGS)
+        params = self._effort.params
+        limits = self._effort.with_nodes(params.proof_nodes).limits(gap=params.proof_gap, part=0.7)
+        limits = replace(limits, bound_first=True, trial_branchings=params.few_branchings)
         outcome = plan.program.optimise(list(zip(plan.nodes, prices, strict=True)), "min", limits)
         if outcome.infeasible:
             self.result.bounds[SCALE] = min(self.result.bounds[SCALE], scale)
             return True
         if outcome.values:
             self._take([round(outcome.values[column]) for column in plan.copies])
-        return self._reached() >= scale * (1 - 1e-6)
+        return self._reached() >= scale * (1 - TOLD)
 
     def _reached(self) -> float:
         return self.result.plan.values[SCALE] if self.result.plan else 0.0
@@ -184,7 +175,7 @@ class _Closing:
     def _done(self) -> bool:
         if self._effort.stopwatch.expired():
             return True
-        plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + 1e-9)
+        plan, bounds, tolerance = self.result.plan, self.result.bounds, self._effort.relative_gap * (1 + EQUAL)
         if SCALE in bounds:
             return bounds[SCALE] <= self._reached() * (1 + tolerance)
         return plan is not None and serves_in_full(plan) and plan.values[DOLLARS] * (1 - tolerance) <= bounds[DOLLARS]

@@ -11,9 +11,6 @@ from servingplan.solve.search.cover import by_class, dearest_first, most_served
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 
-STEPS = 6
-"""Bisection steps: the plan is only a beginning."""
-
 
 def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
     """The best of the empty plan, the running fleet or what is left of it, and two greedy covers; None where none keeps
@@ -39,7 +36,7 @@ def _covered(
             return None
         return by_class(instance, rates, order=order, whole_price=whole_price)
 
-    return most_served(instance, cover, steps=STEPS, targets=targets)
+    return most_served(instance, cover, steps=effort.params.cover_steps, targets=targets)
 
 
 def _left_of_running(instance: Instance, targets: Sequence[float]) -> Incumbent | None:

@@ -9,7 +9,6 @@ from servingplan.model.goal import Goal
 from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.incumbent import Incumbent, is_better, running_plan
 from servingplan.solve.plan.losses import (
-    SURVIVED,
     every_node_loss,
     node_losses,
     protected,
@@ -21,6 +20,7 @@ from servingplan.solve.problem.constraints import Cut
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import HELD
 
 GUARDED_AT_ONCE = 100
 """Kinds of node up to which all are guarded from the start; beyond, only those that a plan does not stand."""
@@ -64,7 +64,7 @@ def guarded_search(
         broken = [
             loss
             for loss in node_losses(instance, found.copies, found.contents)
-            if loss.name not in known and survivable_part(instance, [loss], found.copies, rates) < 1.0 - SURVIVED
+            if loss.name not in known and survivable_part(instance, [loss], found.copies, rates) < 1.0 - HELD
         ]
         if not broken:
             return found

@@ -13,13 +13,9 @@ from servingplan.solve.plan.found import Found
 from servingplan.solve.plan.incumbent import Incumbent, incumbent_of
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.guarded import guarded_search
-from servingplan.solve.search.rounding import NEARLY, fractional_copies
+from servingplan.solve.search.rounding import fractional_copies
 from servingplan.solve.solver.effort import Effort
-
-KERNEL_SHARE = 0.35
-"""Part of the time that is left for it."""
-KERNEL_SHAPES = 40
-"""Shapes of the kernel, more where the relaxation uses more."""
+from servingplan.solve.solver.tolerance import TOLD
 
 
 def restricted_to(instance: Instance, kernel: Sequence[int]) -> Instance:
@@ -39,11 +35,12 @@ def as_whole(instance: Instance, kernel: Sequence[int], found: Found) -> Incumbe
 
 
 def kernel_of(
-    instance: Instance, relaxation: Relaxation, plan: Incumbent | None, chosen: Collection[int] = ()
+    instance: Instance, relaxation: Relaxation, plan: Incumbent | None, chosen: Collection[int] = (), *, size: int
 ) -> list[int]:
-    """Shapes chosen before, those that the relaxation, the plan or the running fleet use, and those nearest to use."""
+    """So many shapes, or more where more are in use: those chosen before, those that the relaxation, the plan or the running
+    fleet use, and those nearest to use."""
     fractional = fractional_copies(relaxation)
-    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > NEARLY}
+    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > TOLD}
     used |= {c for c, count in enumerate(instance.running_copies()) if count}
     used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
     costs = relaxation.reduced_costs
@@ -59,7 +56,7 @@ def kernel_of(
         return abs(costs[columns.copies[c]]) + traffic
 
     others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))
-    return sorted([*used, *others[: max(0, KERNEL_SHAPES - len(used), len(used) // 2)]])
+    return sorted([*used, *others[: max(0, size - len(used), len(used) // 2)]])
 
 
 def searched_among(
@@ -76,5 +73,7 @@ def searched_among(
     # not from plans beside a running fleet or that must survive losses.
     question = instance.question
     scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
-    found = guarded_search(small, effort.share(KERNEL_SHARE), start=start, settled=settled, scale_only=scale_only)
+    found = guarded_search(
+        small, effort.share(effort.params.kernel_share), start=start, settled=settled, scale_only=scale_only
+    )
     return as_whole(instance, kernel, found)

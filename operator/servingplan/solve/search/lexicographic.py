@@ -16,7 +16,7 @@ from servingplan.solve.problem.objective import Stage, dollars_stage, hold, move
 from servingplan.solve.problem.packing import patterns_of
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Outcome
-from servingplan.solve.solver.tolerance import HELD_SLACK, SERVICE_GAP, gap_of
+from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
 
 START_NODES = 100
 """Work limit of completing a known plan: only packing and tables are left to find."""
@@ -54,7 +54,7 @@ def search(
         return Found(stopped="deadline")
     targets = instance.reachable_targets
     asked = [cls.requests_per_second for cls in instance.classes]
-    if any(targets[k] < asked[k] * (1 - 1e-9) for k in must_serve if instance.question.objective == "MinimizeCost"):
+    if any(not reaches(targets[k], asked[k]) for k in must_serve if instance.question.objective == "MinimizeCost"):
         return Found(infeasible=True)
 
     def program() -> PlanProgram:
@@ -72,7 +72,7 @@ def search(
         plan = build(instance, targets)
         relaxed = plan.program.optimise([(plan.served[0], 1.0)], "max", effort.limits(), relaxed=True)
         if relaxed.value is not None and relaxed.stopped == "proved":
-            if relaxed.value <= 1e-12:
+            if relaxed.value <= DUST:
                 return Found(infeasible=True)
             targets = tuple(target * relaxed.value for target in targets)
         if not effort.affords(instance):
@@ -91,7 +91,7 @@ def search(
 
 def _serves_in_full(start: Start, asked: Sequence[float]) -> bool:
     served = [sum(rate for (_, j), rate in start.rates.items() if j == k) for k in range(len(asked))]
-    return all(rate >= want * (1 - 1e-9) for rate, want in zip(served, asked, strict=True))
+    return all(reaches(rate, want) for rate, want in zip(served, asked, strict=True))
 
 
 class _Search:
@@ -112,7 +112,7 @@ class _Search:
         self._running = incumbent(plan.targets) if incumbent else None
         self._service_gap = effort.relative_gap
         if plan.instance.question.objective == "MinimizeCost":
-            self._service_gap = min(effort.relative_gap, SERVICE_GAP)
+            self._service_gap = min(effort.relative_gap, TOLD)
 
     def run(
         self, *, in_full: bool = False, settled: Mapping[Goal, float] | None = None, scale_only: bool = False
@@ -136,7 +136,7 @@ class _Search:
                 value = self._optimise(stage, gap=self._service_gap, part=0.7)
                 if value is None:
                     return self._found
-                if stage.goal == SCALE and self._found.levels[-1].bound <= 1e-9 * stage.unit:
+                if stage.goal == SCALE and self._found.levels[-1].bound <= EQUAL * stage.unit:
                     self._found.infeasible = True
                     return self._found
                 reached[stage.goal] = value
@@ -165,7 +165,7 @@ class _Search:
             pair: start.rates.get(pair, 0.0) / plan.targets[pair[1]] for pair in plan.shares if plan.targets[pair[1]]
         }
         served = [sum(part for (_, j), part in parts.items() if j == k) for k in range(len(plan.targets))]
-        if any(part < least * (1 - 1e-9) for part in served):
+        if not all(reaches(part, least) for part in served):
             return
         fixed = {column: float(count) for column, count in zip(plan.copies, start.copies, strict=True)}
         fixed |= {column: float(count) for column, count in zip(plan.nodes, start.nodes, strict=True)}
@@ -178,7 +178,7 @@ class _Search:
             self._plan.program.set_bounds(column, lower=1.0, upper=1.0)
         for stage in stages:
             self._record(stage, stage.best, stage.best)
-            if self._running is not None and self._running[stage.goal] < stage.best * (1 - 1e-6):
+            if self._running is not None and self._running[stage.goal] < stage.best * (1 - TOLD):
                 self._running = None
 
     def _dollars(self) -> Stage:
@@ -219,14 +219,14 @@ class _Search:
             if gap_of(value, bound) <= gap:
                 outcome = replace(outcome, stopped="proved")
         self._record(stage, value * stage.unit, bound * stage.unit, outcome)
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD_SLACK)
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD)
         return value * stage.unit
 
     def _keep(self, stage: Stage, bound: float) -> float:
         """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
         value = _value(stage, self._values)
         self._record(stage, value * stage.unit, max(bound, value * stage.unit))
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD_SLACK)
+        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
         return value * stage.unit
 
     def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
@@ -234,8 +234,8 @@ class _Search:
         if self._running is None or stage.goal == MOVES:
             return value
         running = self._running[stage.goal] / stage.unit
-        gap = SERVICE_GAP if stage.goal.is_promise else self._effort.relative_gap
-        if gap_of(running, bound) > max(gap, HELD_SLACK) + 1e-12:
+        gap = TOLD if stage.goal.is_promise else self._effort.relative_gap
+        if gap_of(running, bound) > max(gap, HELD) + DUST:
             self._running = None
             return value
         return stage.goal.tighter(value, running)  # the less that is asked of both
@@ -276,7 +276,7 @@ def _value(stage: Stage, values: Sequence[float]) -> float:
 
 def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool:
     left, right = _value(stage, ours), _value(stage, theirs)
-    return abs(left - right) > HELD_SLACK and stage.goal.is_better(right, left)
+    return abs(left - right) > HELD and stage.goal.is_better(right, left)
 
 
 def _bound(outcome: Outcome, stage: Stage, value: float) -> float:

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 
 from servingplan.solve.problem.instance import Instance, capacity
 from servingplan.solve.problem.packing import fewest_nodes
-
-SPARE = 1e-12
-"""Busy copies and requests/s below this are rounding."""
+from servingplan.solve.solver.tolerance import DUST, is_within
 
 
 class Draft:
@@ -91,7 +89,7 @@ class Draft:
     def serve(self, c: int, k: int, wanted: float) -> float:
         """Give shape c as much of `wanted` requests/s of class k as its copies still take; returns what it took."""
         taken = min(wanted, self.room(c) * self.instance.rate(c, k))
-        if taken <= SPARE * max(wanted, 1e-300):
+        if taken <= DUST * max(wanted, 1e-300):
             return 0.0
         self.rates[c, k] = self.rates.get((c, k), 0.0) + taken
         self._busy[c] += taken / self.instance.rate(c, k)
@@ -105,7 +103,7 @@ class Draft:
 
     def copies_needed(self, c: int, k: int, wanted: float) -> int:
         """Fewest more copies of c with which it takes all of `wanted` requests/s of class k; found by doubling."""
-        need = wanted / self.instance.rate(c, k) * (1 - 1e-12)
+        need = wanted / self.instance.rate(c, k) * (1 - DUST)
         limit = self.instance.copies_limit[c] - self.copies[c]
         high = 1
         while high < limit and self.room(c, extra=high) < need:
@@ -139,7 +137,7 @@ class Draft:
             if after[p] > pool.max_nodes:
                 return None
         budget = self.instance.question.budget_dollars_per_hour
-        return after if count < 0 or self._dollars + self._price(after) <= budget * (1 + 1e-9) else None
+        return after if count < 0 or is_within(self._dollars + self._price(after), budget) else None
 
     def _price(self, after: dict[int, int]) -> float:
         pools = self.instance.pools

@@ -7,11 +7,12 @@ that its bound holds, and its copies, spread evenly over its nodes, stand each l
 they do. The guarded search then looks at the few shapes of these plans.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from servingplan.model.goal import DOLLARS, SCALE, Goal, tighter
 from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of
+from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of, is_settled
 from servingplan.solve.plan.losses import protected, protected_from, spot_losses
 from servingplan.solve.problem.constraints import AverageLoss, sizes_on
 from servingplan.solve.problem.instance import Instance
@@ -22,21 +23,41 @@ from servingplan.solve.search.kernel import as_whole, restricted_to
 from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.effort import Effort
 
-MANY_CONTENTS = 400
-"""Contents of a node, over all pools, from which the program that guards against each of them is not searched."""
-KERNEL_CONTENTS = 60
-"""The same for the few shapes among which a plan is sought: each costs a routing in every relaxation."""
-SPARE = (1.0, 1.25, 1.5, 2.0, 3.0)
-"""How much more than is asked of protected classes the constructed plans carry."""
-AVERAGE_NODES = 1_500
-"""Work limit of each level of the program with mean losses, in branch-and-bound nodes."""
-KERNEL_NODES = 100
-"""Work limit of each level of the search, in branch-and-bound nodes."""
 
-
-def needs_reserve(instance: Instance) -> bool:
+def needs_reserve(instance: Instance, effort: Effort) -> bool:
     """Whether any node may be lost and the ways to fill one are too many for the whole program."""
-    return bool(protected_from(instance, "AnyNode")) and _contents(instance) > MANY_CONTENTS
+    return bool(protected_from(instance, "AnyNode")) and _contents(instance) > effort.params.many_contents
+
+
+class Reserved(NamedTuple):
+    """What was reached: a plan that stands the loss of any node, and bounds that hold for all such plans."""
+
+    plan: Incumbent | None
+    known: Mapping[Goal, float]
+    infeasible: bool = False
+
+
+def with_reserve(instance: Instance, effort: Effort, plan: Incumbent | None, known: Mapping[Goal, float]) -> Reserved:
+    """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes."""
+    params = effort.params
+    plan = best_of([plan, constructed(instance, effort.share(params.construction_share))])
+    shapes = [c for c, count in enumerate(plan.copies) if count] if plan else []
+    for reserve in params.reserves:
+        if plan is not None and (effort.stopwatch.expired() or not effort.affords(instance)):
+            break
+        found, better = on_average(instance, effort.share(params.mean_share), reserve=reserve, start=plan)
+        if reserve == 1.0:
+            if found.infeasible:
+                return Reserved(plan, known, infeasible=True)
+            holding = (SCALE, DOLLARS) if found.in_full else (SCALE,)
+            known = tighter(known, {it.goal: it.bound for it in found.levels if it.goal in holding})
+        shapes += [c for c, count in enumerate(found.copies) if count and c not in shapes]
+        plan = best_of([plan, thinned_out(instance, effort, better)])
+        if better is not None:
+            break
+    if shapes and not (plan and is_settled(plan, known, effort.relative_gap)):
+        plan = searched(instance, effort.share(params.guarded_share), plan, shapes)
+    return Reserved(plan, known)
 
 
 def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None = None) -> Incumbent | None:
@@ -48,7 +69,7 @@ def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None
     guarded = set(protected(instance))
     order = dearest_first(small)
     best: Incumbent | None = None
-    for spare in SPARE:
+    for spare in effort.params.spare:
         rates = [cls.requests_per_second * (spare if k in guarded else 1.0) for k, cls in enumerate(small.classes)]
         for whole_price in (False, True):
             if best is not None and effort.stopwatch.expired():
@@ -81,7 +102,7 @@ def on_average(
     """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
     holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
     classes = protected_from(instance, "AnyNode")
-    limited = replace(effort, node_limit=min(effort.node_limit, AVERAGE_NODES))
+    limited = effort.with_nodes(effort.params.mean_nodes)
     found = search(
         instance,
         limited,
@@ -95,19 +116,19 @@ def on_average(
 
 def searched(instance: Instance, effort: Effort, plan: Incumbent | None, shapes: Sequence[int]) -> Incumbent | None:
     """The plan, or a better one of the guarded search over these shapes, as many of them as it can guard."""
-    kernel = _guardable(instance, plan, shapes)
+    kernel = _guardable(instance, plan, shapes, most_contents=effort.params.kernel_contents)
     small = restricted_to(instance, kernel)
     start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    limited = replace(effort, node_limit=min(effort.node_limit, KERNEL_NODES))
+    limited = effort.with_nodes(effort.params.guarded_nodes)
     found = as_whole(instance, kernel, guarded_search(small, limited, start=start))
     return best_of([plan, found])
 
 
-def _guardable(instance: Instance, plan: Incumbent | None, shapes: Sequence[int]) -> list[int]:
+def _guardable(instance: Instance, plan: Incumbent | None, shapes: Sequence[int], *, most_contents: int) -> list[int]:
     """The plan's shapes, then these in their order while the contents of a node stay few."""
     kernel = [c for c, y in enumerate(plan.copies) if y] if plan else []
     for c in shapes:
-        if c not in kernel and _contents(restricted_to(instance, [*kernel, c])) <= KERNEL_CONTENTS:
+        if c not in kernel and _contents(restricted_to(instance, [*kernel, c])) <= most_contents:
             kernel.append(c)
     return sorted(kernel)
 

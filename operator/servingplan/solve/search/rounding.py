@@ -11,9 +11,7 @@ from servingplan.solve.plan.routing import route
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.cover import by_class, dearest_first
 from servingplan.solve.search.partial_plan import Draft
-
-NEARLY = 1e-6
-"""A fraction within this of a whole number of copies is that number."""
+from servingplan.solve.solver.tolerance import HELD, TOLD
 
 
 def fractional_copies(relaxation: Relaxation) -> list[float]:
@@ -26,18 +24,18 @@ def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
     """Whole parts first, then a copy for each class that nothing serves, then the largest fractions while they fit."""
     draft = Draft(instance)
     for c, amount in enumerate(fractional):
-        whole = draft.most(c, int(amount + NEARLY))
+        whole = draft.most(c, int(amount + TOLD))
         if whole:
             draft.add(c, whole)
     for k in dearest_first(instance):
         serving = instance.serving(k)
         if not any(draft.copies[c] for c in serving):
-            ranked = [c for c in serving if fractional[c] > NEARLY]
+            ranked = [c for c in serving if fractional[c] > TOLD]
             ranked.sort(key=lambda c: (-fractional[c], c))
             chosen = next((c for c in (*ranked, *instance.cheapest_first(k)) if draft.most(c, 1)), None)
             if chosen is not None:
                 draft.add(chosen)
-    left = [(amount - draft.copies[c], c) for c, amount in enumerate(fractional) if amount - draft.copies[c] > NEARLY]
+    left = [(amount - draft.copies[c], c) for c, amount in enumerate(fractional) if amount - draft.copies[c] > TOLD]
     for _, c in sorted(left, key=lambda pair: (-pair[0], pair[1])):
         if draft.most(c, 1):
             draft.add(c)
@@ -48,7 +46,7 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
     """Whole parts, routed as well as they can be; what is left of `rates` is covered class by class, dearest first."""
     draft = Draft(instance)
     for c, amount in enumerate(fractional):
-        whole = draft.most(c, int(amount + NEARLY))
+        whole = draft.most(c, int(amount + TOLD))
         if whole:
             draft.add(c, whole)
     for (c, k), rate in sorted(route(instance, draft.copies, rates).rates.items()):
@@ -57,7 +55,7 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
     for (_, k), rate in draft.rates.items():
         served[k] += rate
     missing = [max(0.0, rate - have) for rate, have in zip(rates, served, strict=True)]
-    missing = [rate if rate > 1e-7 * whole else 0.0 for rate, whole in zip(missing, rates, strict=True)]
+    missing = [rate if rate > HELD * whole else 0.0 for rate, whole in zip(missing, rates, strict=True)]
     return by_class(instance, missing, order=dearest_first(instance), whole_price=True, draft=draft)
 
 

@@ -3,11 +3,13 @@
 Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from servingplan.model.question import Question
+from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.params import AnytimeParams
 from servingplan.solve.solver.program import TRIAL_BRANCHINGS, Limits
 
 SECONDS_PER_PAIR = 5e-5
@@ -42,6 +44,8 @@ class Effort:
     """A good plan is known: searches are for the bound."""
     trial_branchings: int = TRIAL_BRANCHINGS
     """See `program.Limits`."""
+    params: AnytimeParams = field(default_factory=lambda: params.ANYTIME)
+    """Of the method `anytime`."""
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
         """Limits of one optimisation that may take `part` of the time that is left."""
@@ -60,6 +64,14 @@ class Effort:
         left = self.stopwatch.remaining_seconds()
         pairs = instance.pairs_count
         return left is None or left > self.pace * SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
+
+    def searches_whole(self, instance: Sized) -> bool:
+        """Whether the program over all shapes is small enough to be searched."""
+        return instance.pairs_count <= self.params.searched_pairs
+
+    def with_nodes(self, nodes: int) -> "Effort":
+        """The same effort with no more than this work limit."""
+        return replace(self, node_limit=min(self.node_limit, nodes))
 
     def share(self, part: float) -> "Effort":
         """The same effort with only this part of the time that is left."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import highspy
     import pulp
 from servingplan.solve.solver.clock import Stopwatch
-from servingplan.solve.solver.tolerance import FEASIBILITY_TOLERANCE
+from servingplan.solve.solver.tolerance import EQUAL
 
 THREADS = 1
 CONSISTENT = 1e-6
@@ -198,16 +198,16 @@ class Program:
             threads=THREADS,
             warmStart=starts,
             gapRel=limits.relative_gap,
-            gapAbs=FEASIBILITY_TOLERANCE,
+            gapAbs=EQUAL,
             mip_max_nodes=limits.nodes,
             mip_allow_restart=False,  # restarts and symmetry detection cost more than they save on near-tied shapes
             mip_detect_symmetry=False,
             mip_pscost_minreliable=limits.trial_branchings,
-            mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            mip_feasibility_tolerance=EQUAL,
             **({} if limits.target is None else {"objective_target": limits.target}),
             **(dict.fromkeys(_NEIGHBOURHOODS, False) if limits.bound_first else {}),
-            primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
-            dual_feasibility_tolerance=FEASIBILITY_TOLERANCE,
+            primal_feasibility_tolerance=EQUAL,
+            dual_feasibility_tolerance=EQUAL,
         )
         # The steps of `LpProblem.solve`, so that HiGHS gets the time that building its model has left, and no more.
         if clock.expired():
@@ -365,13 +365,13 @@ class RowBook(Program):
     def holds(self, values: Sequence[float]) -> bool:
         """Whether a point keeps every bound and every row, to the solver's tolerance."""
         if any(
-            not lower - FEASIBILITY_TOLERANCE <= value <= upper + FEASIBILITY_TOLERANCE
+            not lower - EQUAL <= value <= upper + EQUAL
             for value, (lower, upper) in zip(values, self.bounds, strict=True)
         ):
             return False
         for terms, sense, limit in self.rows:
             excess = math.fsum(factor * values[column] for column, factor in terms) - limit
-            slack = FEASIBILITY_TOLERANCE * max(1.0, abs(limit))
+            slack = EQUAL * max(1.0, abs(limit))
             if (sense != ">=" and excess > slack) or (sense != "<=" and excess < -slack):
                 return False
         return True

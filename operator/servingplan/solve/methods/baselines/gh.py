@@ -26,6 +26,7 @@ from servingplan.solve.problem.instance import Instance, capacity
 from servingplan.solve.search.cover import most_served
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import EQUAL, is_left, reaches
 
 PHASE_ONE_PART = 0.8
 """Part of the budget that phase 1 may spend."""
@@ -70,7 +71,7 @@ def _cheapest(
                 if not _relocate(pairs, draft):
                     break
             _consolidate(pairs, draft)
-        if draft is not None and (best is None or draft.dollars < best.dollars * (1 - 1e-9)):
+        if draft is not None and (best is None or not reaches(draft.dollars, best.dollars)):
             best, waited = draft, 0
         else:
             waited += 1
@@ -151,7 +152,7 @@ def _constructed(pairs: _Pairs, order: Sequence[int], rates: Sequence[float]) ->
     _activate(pairs, draft, rates)
     for k in order:
         left = rates[k]
-        while left > 1e-9 * rates[k]:
+        while is_left(left, rates[k]):
             taken = _extend(pairs, draft, k, left)
             if not taken:
                 return None
@@ -172,7 +173,7 @@ def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
                 continue
             c = max(chosen, key=lambda c: (sum(instance.shapes[c].gpus.values()), c))
             covered = {k for k in uncovered if c in instance.cheapest_first(k)}
-            score = len(covered) / (instance.share_price(c) + 1e-9)
+            score = len(covered) / (instance.share_price(c) + EQUAL)
             if covered and draft.most(c, 1) and (best is None or score > best[0]):
                 best = (score, c, covered)
         if best is None:
@@ -190,8 +191,8 @@ def _extend(pairs: _Pairs, draft: Draft, k: int, left: float, *, barred: int | N
             continue
         count = draft.most(c, draft.copies_needed(c, k, left))
         covered = min(left, draft.room(c, extra=count) * instance.rate(c, k))
-        if covered > 1e-9 * left:
-            score = (covered < left * (1 - 1e-9), count * instance.share_price(c) / covered, c)
+        if is_left(covered, left):
+            score = (not reaches(covered, left), count * instance.share_price(c) / covered, c)
             best = min(best, (score, count)) if best else (score, count)
     if best is not None:
         (_, _, c), count = best
@@ -212,7 +213,7 @@ def _upgrade(pairs: _Pairs, draft: Draft, k: int, left: float) -> float:
             count = trial.most(new, trial.copies_needed(new, j, rate))
             if count:
                 trial.add(new, count)
-            served = served and trial.serve(new, j, rate) >= rate * (1 - 1e-9)
+            served = served and reaches(trial.serve(new, j, rate), rate)
         count = trial.most(new, trial.copies_needed(new, k, left)) if served else 0
         if count:
             trial.add(new, count)
@@ -244,12 +245,12 @@ def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> 
     released = {k: trial.release(c, k) for k in classes}
     _drop_idle(trial)
     for k, left in released.items():
-        while left > 1e-9 * released[k]:
+        while is_left(left, released[k]):
             taken = _extend(pairs, trial, k, left, barred=c)
             if not taken:
                 return False
             left -= taken
-    if trial.dollars >= draft.dollars * (1 - 1e-9):
+    if reaches(trial.dollars, draft.dollars):
         return False
     draft.become(trial)
     return True

@@ -20,6 +20,7 @@ from servingplan.solve.problem.instance import Instance, capacity
 from servingplan.solve.search.cover import Cover, most_served
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import DUST, EQUAL, is_left
 
 STEPS = 10
 """Bisections on the rates."""
@@ -47,14 +48,14 @@ def _each_class_alone(instance: Instance, rates: Sequence[float]) -> Draft | Non
     for k in order:
         left = rates[k]
         for c in instance.cheapest_first(k) if left > 0 else ():
-            if left <= 1e-9 * rates[k]:
+            if not is_left(left, rates[k]):
                 break
             before = draft.room(c)
             count = draft.most(c, _copies(instance, draft, c, left / instance.rate(c, k)))
             if count:
                 draft.add(c, count)
                 left -= draft.serve(c, k, min(left, (draft.room(c) - before) * instance.rate(c, k)))
-        if left > 1e-9 * rates[k]:
+        if is_left(left, rates[k]):
             return None
     return draft
 
@@ -71,11 +72,11 @@ def _each_model_by_mix(instance: Instance, rates: Sequence[float]) -> Draft | No
         busy = {c: sum(rates[k] / instance.rate(c, k) for k in mix) for c in able}  # copies that serve the whole mix
         left = 1.0 if mix else 0.0
         for c in sorted(able, key=lambda c: (busy[c] * instance.share_price(c), c)):
-            count = draft.most(c, _copies(instance, draft, c, left * busy[c])) if left > 1e-9 else 0
+            count = draft.most(c, _copies(instance, draft, c, left * busy[c])) if left > EQUAL else 0
             if count:
                 draft.add(c, count)
                 left -= capacity(instance.shapes[c], count) / busy[c]
-        if left > 1e-9:
+        if left > EQUAL:
             return None
     return draft
 
@@ -87,6 +88,6 @@ def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
     have = capacity(instance.shapes[c], draft.copies[c])
     while low < high:
         middle = (low + high) // 2
-        enough = capacity(instance.shapes[c], draft.copies[c] + middle) - have >= busy * (1 - 1e-12)
+        enough = capacity(instance.shapes[c], draft.copies[c] + middle) - have >= busy * (1 - DUST)
         low, high = (low, middle) if enough else (middle + 1, high)
     return low

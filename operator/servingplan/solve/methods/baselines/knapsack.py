@@ -22,6 +22,7 @@ from servingplan.solve.problem.instance import Instance, capacity
 from servingplan.solve.search.cover import most_served
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import EQUAL, is_left
 
 STEPS = 10
 """Bisections on the rates."""
@@ -43,7 +44,7 @@ def knapsack(instance: Instance, effort: Effort) -> Found:
 def _worth(instance: Instance, k: int) -> float:
     """Dollars per hour of one request/s of class k at the shape that serves it cheapest; a little where that is free."""
     for c in instance.cheapest_first(k):
-        return max(instance.share_price(c), 1e-9) / instance.rate(c, k)
+        return max(instance.share_price(c), EQUAL) / instance.rate(c, k)
     return 0.0
 
 
@@ -54,7 +55,7 @@ def _fill(instance: Instance, worth: Sequence[float], rates: Sequence[float]) ->
         best: tuple[float, int, dict[int, float]] | None = None
         for c in sorted({c for k in left for c in instance.cheapest_first(k)}):
             work = _work_of_a_copy(draft, c, worth, left)
-            value = sum(worth[k] * rate for k, rate in work.items()) / max(instance.share_price(c), 1e-9)
+            value = sum(worth[k] * rate for k, rate in work.items()) / max(instance.share_price(c), EQUAL)
             if work and (best is None or value > best[0]) and draft.most(c, 1):
                 best = (value, c, work)
         if best is None:
@@ -64,7 +65,7 @@ def _fill(instance: Instance, worth: Sequence[float], rates: Sequence[float]) ->
         draft.add(c, draft.most(c, alike))
         for k in work:
             left[k] -= draft.serve(c, k, left[k])
-        left = {k: rate for k, rate in left.items() if rate > 1e-9 * rates[k]}
+        left = {k: rate for k, rate in left.items() if is_left(rate, rates[k])}
     return draft
 
 
@@ -75,7 +76,7 @@ def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int
     work: dict[int, float] = {}
     classes = [k for k in instance.served_by(c) if k in left and c in instance.cheapest_first(k)]
     for k in sorted(classes, key=lambda k: (-worth[k] * instance.rate(c, k), k)):
-        if busy > 1e-9:
+        if busy > EQUAL:
             work[k] = min(left[k], busy * instance.rate(c, k))
             busy -= work[k] / instance.rate(c, k)
     return work

@@ -13,6 +13,7 @@ from servingplan.solve.plan.incumbent import Incumbent, best_of, empty_plan, inc
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.solver.effort import Effort
+from servingplan.solve.solver.tolerance import EQUAL
 
 
 def homogeneous(instance: Instance, effort: Effort) -> Found:
@@ -34,7 +35,7 @@ def uniform_composition(instance: Instance, effort: Effort) -> Found:
         p = min(open_pools, key=lambda p: (nodes[p], p))
         price = instance.pools[p].dollars_per_node_hour
         if nodes[p] >= instance.nodes_limit[p] or dollars + price > instance.question.budget_dollars_per_hour * (
-            1 + 1e-9
+            1 + EQUAL
         ):
             open_pools.remove(p)
             continue
