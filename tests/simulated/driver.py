@@ -103,6 +103,8 @@ class Driver:
 
     def _waits(self) -> bool:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
+        if any(stock.short_since is not None for stock in self.decision.stock.values()):
+            return True
         caps = [stock.cap for stock in self.decision.stock.values() if stock.cap is not None and not stock.cap.probing]
         ends = [seconds(self.cluster.time, cap.until) for cap in caps]
         ends += [seconds(self.cluster.time, item.until) for item in self.decision.failed_shapes.values() if item.until]

@@ -56,7 +56,8 @@ def left_out(failed: dict[str, FailedShape]) -> frozenset[str]:
 def lines(failed: dict[str, FailedShape]) -> list[str]:
     """What is left out and why, for people, one a line."""
     return [
-        f"{name} on {item.pool} is left out until {item.until}: it did not start {MOST_FAILED_STARTS} times: {item.message}"
+        f"{name} on {item.pool} did not start {MOST_FAILED_STARTS} times and is left out until {item.until} where something "
+        f"else can serve: {item.message}"
         for name, item in failed.items()
         if item.until is not None
     ]
