@@ -26,7 +26,8 @@ from servingplan.status.conclude import conclude
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40
-TICKS_OF_PATIENCE = 150
+TICKS_OF_PATIENCE = 600
+"""A pool that gives nothing and says nothing is given up after ten minutes, each time that it is asked again."""
 _ANSWERS: dict[str, Any] = {}
 
 

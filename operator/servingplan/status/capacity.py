@@ -33,7 +33,9 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
             return refusal(kind, item)
     if decision.fleet is None:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
-    waiting = [pool for pool in pools if pool.rented and _changing(pool, decision.fleet)]
+    waiting = [
+        pool for pool in pools if pool.rented and (_changing(pool, decision.fleet) or _refused(pool, decision.fleet))
+    ]
     caps = "".join(f"; {line}" for line in cap_lines(pools))
     if waiting:
         text = ", ".join(
@@ -43,12 +45,13 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
         )
         held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
         return Row(kind, "False", _why(waiting, decision.fleet), text + held + caps)
-    return Row(kind, "True", "AsPlanned", f"every pool has the nodes of the plan{caps}")
+    blind = "".join(f"; {pool.name}{_nodes_out_of_use(pool)}" for pool in pools if not pool.rented and pool.blind_nodes)
+    return Row(kind, "True", "AsPlanned", f"every pool has the nodes of the plan{caps}{blind}")
 
 
 def _why(waiting: list[Pool], fleet: Fleet) -> str:
     """The plan counts on nodes that cannot be had, nodes show no GPUs, or nodes are on their way."""
-    refused = (pool.cap.reason for pool in waiting if pool.cap and fleet.nodes.get(pool.name, 0) > pool.most_nodes)
+    refused = (pool.cap.reason for pool in waiting if pool.cap and _refused(pool, fleet))
     blind = "NoGPUsVisible" if any(pool.blind_nodes for pool in waiting) else "Scaling"
     return next(refused, blind)
 
@@ -72,6 +75,11 @@ def _nodes_out_of_use(pool: Pool) -> str:
 def _changing(pool: Pool, fleet: Fleet) -> bool:
     size = planned_size(pool, fleet)
     return pool.wanted != size or pool.existing != size or _usable(pool) < size
+
+
+def _refused(pool: Pool, fleet: Fleet) -> bool:
+    """Whether the plan in force counts on nodes that the pool does not give: another one is not there yet."""
+    return pool.cap is not None and fleet.nodes.get(pool.name, 0) > pool.most_nodes
 
 
 def _usable(pool: Pool) -> int:

@@ -2,8 +2,13 @@
 
 import pytest
 
+from servingplan.metrics import families
+from servingplan.metrics.samples import samples
+from servingplan.model.outcome import Outcome
+from servingplan.status.conclude import conclude
+from servingplan.status.events import events
 from tests.simulated.cluster import TICK_SECONDS
-from tests.simulated.plans import model, operator, plan, sized
+from tests.simulated.plans import fixed, model, operator, plan, sized
 from tests.unit.simulation.test_stories import LLAMA, conditions_that_fail, serves_at_least, settled
 
 CHEAP, OTHER = sized(), sized("a100", price="5")
@@ -179,3 +184,45 @@ def test_a_replica_that_waits_for_a_node_which_is_cordoned_meanwhile_goes_elsewh
     settled(driver)
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
     assert driver.serving_rate(LLAMA) == pytest.approx(4)
+
+
+def row_of(driver, kind):
+    return next(item for item in driver.cluster.status["conditions"] if item["type"] == kind)
+
+
+def test_a_refused_size_comes_down_while_the_new_plan_waits_for_approval():
+    driver = operator(plan(mode="Approve", pools=[CHEAP, OTHER]))
+    driver.act()
+    driver.cluster.pools["l40s"].provider_has = 0
+    driver.cluster.approved = driver.decision.waiting.hash
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert (row_of(driver, "NodePoolsReady")["status"], row_of(driver, "NodePoolsReady")["reason"]) == (
+        "False",
+        "InsufficientCapacity",
+    )
+    assert row_of(driver, "Approved")["reason"] == "AwaitingApproval"
+    driver.cluster.approved = driver.decision.waiting.hash
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_cap_is_a_metric_and_its_beginning_an_event():
+    driver = refusing([CHEAP, OTHER], provider_has=0)
+    driver.turn()
+    posted = []
+    for _ in range(6):
+        world = driver.cluster.observe()
+        driver.turn()
+        told = conclude(world, driver.decision, Outcome())
+        posted += [event.reason for event in events(world, driver.decision, Outcome(), told)]
+    assert posted.count("InsufficientCapacity") == 1
+    found = samples(driver.cluster.observe(), driver.decision, Outcome())
+    assert found[families.NODES, ("l40s", "L40S", "OnDemand", "learned_cap")] == 0
+
+
+def test_a_fixed_node_without_gpus_is_named():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    driver.cluster.add_node("bare", {"pool": "l40s"}, 0)
+    settled(driver)
+    assert "bare shows no GPUs" in row_of(driver, "NodePoolsReady")["message"]

@@ -88,6 +88,7 @@ class Life:
             pool.provider_has = number % 3 if event == "refuse" else 1000
             pool.tells = number % 7 != 0
             pool.blind = event == "blind"
+            cluster.run_controllers()
         elif event == "crash":
             labels = [item["nodeSelector"] for item in self.pools]
             ill = labels[number % len(labels)] if number % 3 else None
