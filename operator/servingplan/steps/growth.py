@@ -61,7 +61,7 @@ def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
     held = {node.name for node in pool.nodes if node.our_pods} | {seat.node for seat in seating.seats if seat.free_now}
     planned = planned_size(pool, fleet)
     most = max(planned, pool.most_to_ask_for if pool.withdrawn is None else pool.wanted)
-    spent = [node for node in pool.spent_nodes if node.our_pods or _is_short(pool, planned)]
+    spent = [node for node in pool.spent_nodes if node.our_pods or _is_short(pool, fleet)]
     return max(
         planned,
         min(most, planned + len(spent)) if planned else 0,
@@ -75,8 +75,9 @@ def given_back_first(pool: Pool, fleet: Fleet) -> int | None:
     beside them; None: nothing has to go first."""
     planned = planned_size(pool, fleet)
     empty = sum(not node.our_pods for node in pool.spent_nodes)
-    lacks = planned > 0 and _is_short(pool, planned) and pool.wanted < planned + len(pool.spent_nodes)
-    if not (pool.sized_by_us and empty and lacks and pool.wanted == pool.existing):
+    lacks = planned > 0 and _is_short(pool, fleet) and pool.wanted < planned + len(pool.spent_nodes)
+    others_are_held = pool.occupied + empty == pool.existing  # else the provider could take one that is to be used
+    if not (pool.sized_by_us and empty and lacks and others_are_held and pool.wanted == pool.existing):
         return None
     return max(pool.wanted - empty, pool.occupied)
 
@@ -107,8 +108,13 @@ def _cost_of_plan(pool: Pool, fleet: Fleet) -> float:
     return price * planned_size(pool, fleet) if pool.sized_by_us else pool.spend
 
 
-def _is_short(pool: Pool, planned: int) -> bool:
-    return len(pool.usable_nodes) + pool.foreign_nodes < planned
+def _is_short(pool: Pool, fleet: Fleet) -> bool:
+    """Whether nodes of the plan are not there, or replicas that belong on them are not on them yet: until these are, a
+    provider that is to take an empty node could take one of theirs."""
+    usable, planned = pool.usable_nodes, planned_size(pool, fleet)
+    held = sum(any(pod.bound and not pod.terminating for pod in node.our_pods) for node in usable)
+    needed = sum(group.nodes for group in fleet.groups if group.pool == pool.name)
+    return len(usable) + pool.foreign_nodes < planned or held < min(needed, fleet.nodes.get(pool.name, 0))
 
 
 def _nodes_for(gpus: tuple[int, ...], gpus_per_node: int) -> int:

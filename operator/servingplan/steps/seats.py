@@ -130,7 +130,7 @@ def _seat(
     for deployment in sorted({*target, *(pod.deployment or "" for pod in pods)}):
         own = sorted(
             (pod for pod in pods if pod.deployment == deployment),
-            key=lambda pod: _rank(pod, pod.node in tolerated),
+            key=lambda pod: (*_rank(pod, pod.node in tolerated)[:4], pod.node not in here, pod.created, pod.name),
         )
         count = target.get(deployment, 0)
         kept = 0

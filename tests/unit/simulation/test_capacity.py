@@ -226,3 +226,26 @@ def test_a_fixed_node_without_gpus_is_named():
     driver.cluster.add_node("bare", {"pool": "l40s"}, 0)
     settled(driver)
     assert "bare shows no GPUs" in row_of(driver, "NodePoolsReady")["message"]
+
+
+def test_of_two_fixed_nodes_the_cordoned_one_is_left():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    settled(driver)
+    first = min(driver.cluster.our_pods(), key=lambda pod: pod.serial)
+    driver.cluster.nodes[first.node].schedulable = False
+    settled(driver)
+    assert [pod.node for pod in driver.cluster.our_pods()] == [
+        name for name in driver.cluster.nodes if name != first.node
+    ]
+
+
+def test_an_empty_cordoned_node_is_not_given_back_while_the_provider_could_take_another():
+    """Three nodes are all that the budget has room for, one is cordoned, and the others are empty, too: they show no GPUs."""
+    driver = operator(plan(model(rate="15"), pools=[CHEAP], budget="7"))
+    driver.cluster.pools["l40s"].blind = True
+    driver.act()
+    driver.tick(3)
+    assert len(driver.cluster.nodes_of("l40s")) == 3
+    driver.cluster.nodes["l40s-2"].schedulable = False
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 3
