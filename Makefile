@@ -17,7 +17,7 @@ RUN := .venv/bin
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or newer was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }

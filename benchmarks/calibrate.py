@@ -25,10 +25,10 @@ def rows(found):
     for item in found:
         if item.part != "fit":
             continue
-        *classes, everything = wider_classes(item.basis)
+        *classes, of_load, everything = wider_classes(item.basis)
         # What nothing is known of is as uncertain as what nobody measured.
         if item.condition in ("group", "card"):
-            classes.append(everything)
+            classes += [of_load, everything]
         for wider in classes:
             by_class[item.quantity, *wider][item.group].append(item.residual)
     for key, residuals in sorted(by_class.items()):

@@ -13,12 +13,13 @@ import math
 import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
-from statistics import median
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from servingplan.profiles import catalogue
+from servingplan.profiles.bands import Basis, kind_of
+from servingplan.profiles.check import Predicted, load_words, summarised
 from servingplan.profiles.engines import ENGINES, FACTORS, Engine, Factors
 from servingplan.profiles.measured import SHIPPED
 from servingplan.profiles.split import part_of
@@ -101,7 +102,7 @@ def batches(rows):
 
 def constants(point):
     """The constants at a point of the search: logarithms over the first guesses."""
-    values = dict(zip(NAMES, np.exp(point), strict=True))
+    values = dict(zip(NAMES, map(float, np.exp(point)), strict=True))
     factors = Factors(**{name: values[name] * guess for name, (guess, _) in GUESS.items()})
     engines = {
         engine: kept._replace(**{name: values[engine, name] * guess for name, (guess, _) in OF_ENGINE.items()})
@@ -124,17 +125,17 @@ def fitted(found):
 
 
 def told(title, pairs):
-    """Errors by kind of measurement, in words."""
+    """Errors by kind of measurement, in words and in the way of ``servingplan profile check``: groups weigh alike."""
     print(title)
-    kinds = defaultdict(list)
+    found = []
     for row, error in pairs:
-        mixture = catalogue.find_model(row.model).experts > 1
-        load = "saturated" if row.concurrency is None else "by concurrency"
-        kinds[f"{load}, {'mixture' if mixture else 'dense'}"].append(abs(math.expm1(error)))
-        kinds[load].append(abs(math.expm1(error)))
-    for kind, errors in sorted(kinds.items()):
-        p90 = sorted(errors)[math.ceil(0.9 * len(errors)) - 1]
-        print(f"  {kind:24} {len(errors):5d} rows  median {median(errors):6.1%}  p90 {p90:6.1%}")
+        kind, load = kind_of(catalogue.find_model(row.model)), "saturated" if row.concurrency is None else "concurrency"
+        found.append(Predicted(row, "group", "rate", Basis(load, "fitted", kind=kind), float(error), 0.0, 0.0))
+    lines = summarised(found, load_words)
+    for name, line in lines.items():
+        size = f"{line.rows} rows, {line.groups} groups"
+        print(f"  {name:36} {size:>22}  median {line.median_error:6.1%}  p90 {line.p90_error:6.1%}")
+    return lines
 
 
 def pairs_of(found, factors, engines):

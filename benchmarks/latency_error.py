@@ -50,6 +50,10 @@ class Terms:
         arithmetic = np.maximum(self.weights, self.per_token * (prefill_tokens + batch))
         return arithmetic + attention + self.per_kv_token * batch * context_tokens + self.fixed
 
+    def held_tokens(self, tokens):
+        """See ``StepTimes``: no window, no state."""
+        return np.asarray(tokens, float)
+
     def prefill_seconds(self, tokens, past=0.0):
         """See ``StepTimes``."""
         return self.mixed_seconds(tokens, past, 0.0, 0.0)
@@ -105,6 +109,10 @@ class _Place(NamedTuple):
     stages: int
     kv_blocks: int
     max_model_len: int
+
+    def blocks(self, tokens):
+        """Blocks that a sequence takes."""
+        return math.ceil(tokens / BLOCK_TOKENS)
 
 
 class StepEngine(Engine):

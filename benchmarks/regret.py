@@ -27,7 +27,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from servingplan.model.question import Pool, Question, RequestClass, Shape
-from servingplan.profiles.bands import band
+from servingplan.profiles.bands import planned_ratio
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.check import Group, group_of, predict
 from servingplan.profiles.estimate import Estimate, estimate
@@ -108,7 +108,7 @@ def planned_rate(group: Group, cell: Cell, knowledge: str, confidence: float) ->
     found = predicted(group, cell, knowledge)
     if found is None:
         return None
-    return found.requests_per_second * band("rate", found.basis).ratio(1 - confidence)
+    return found.requests_per_second * planned_ratio(found.basis, confidence)
 
 
 class Drawn(NamedTuple):

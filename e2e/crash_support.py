@@ -248,7 +248,7 @@ _KINDS = (
     (r"PATCH .*/deployments/.*force", "", "deployment"),
     (r"PATCH .*/deployments/", '"replicas"', "scale down"),
     (r"PATCH .*/nodepools/", "", "pool"),
-    (r"PATCH .*/pods/", '"schedulingGates"', "place"),
+    (r"PATCH .*/pods/", '"/spec/schedulingGates"', "place"),
     (r"PATCH .*/pods/", '"servingplan.dev/draining-since"', "drain"),
     (r"POST .*/events", "", "event"),
     (r"DELETE .*/deployments/", "", "delete deployment"),

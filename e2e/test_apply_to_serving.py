@@ -38,6 +38,7 @@ def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(sce
         header, row = scene.cluster.kubectl("get", "lsp", "-n", scene.namespace).splitlines()
         shown = dict(zip(header.split(), row.split(), strict=True))
         wanted = {"NAME": "chat", "READY": "True", "MODELS": "1/1", "GPUS": "4xA100-SXM4-80GB", "SERVED": "100%"}
+        wanted["503"] = "none"
         assert shown | wanted == shown
         assert shown["$/H"] == "20.00"
 

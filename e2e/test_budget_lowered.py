@@ -1,4 +1,5 @@
-"""The budget is cut below what runs: spend falls, lowest priority first, drained before removed, to zero if need be."""
+"""The budget is cut below what runs: spend falls, lowest priority first, what goes serves until it is removed, and a budget
+that keeps nothing is told a minute before it is carried out."""
 
 import pytest
 
@@ -37,7 +38,10 @@ def test_the_lowest_priority_goes_first_and_nothing_is_left_for_no_money(scene, 
     assert all(item.services(SMALL) for item in since), "the important model served at every moment"
 
     scene.edit("chat", {"budget": {"dollarsPerHour": "5"}})
-    wait_for("nothing is paid for", lambda: scene.size_of(pool) == 0, seconds=20, shown=scene.conditions)
+    told = scene.wait_condition("WithinBudget", "BudgetBelowOneNode")
+    assert "spec.budget.dollarsPerHour" in told
+    assert (scene.size_of(pool), bool(scene.weights(SMALL))) == (1, True), "it is told first"
+    wait_for("nothing is paid for", lambda: scene.size_of(pool) == 0, seconds=100, shown=scene.conditions)
     wait_for("no node is left", lambda: scene.nodes_of(pool) == [], seconds=10)
     message = scene.wait_condition("PlanSolved", "BudgetTooSmall")
     assert SMALL in message

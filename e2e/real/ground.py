@@ -28,7 +28,7 @@ POOL_LABELS = {FLEET_LABEL: "real"}
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "gateway"
 _IMAGES = {"servingplan:0.1.0": "servingplan:e2e", "envoyproxy/envoy:distroless-v1.40.0": "envoy:e2e"}
 _GATEWAY_ADDRESSES = itertools.count(80)
-"""Numbers of the gateways' Services in the range, so that a plan can name one before it is there."""
+"""Numbers of the gateways' Services in the range, so that a story knows the address before the Service is there."""
 
 
 class Ground:
@@ -55,7 +55,7 @@ class Ground:
             "dollarsPerNodeHour": "20",
             "nodeSelector": POOL_LABELS,
         }
-        gateway = {"ackUrl": f"http://{self.gateway_address}{REVISION_PATH}"}
+        gateway = {"ackUrl": f"http://gateway.{self.scene.namespace}{REVISION_PATH}"}
         return plans.plan(self.scene.namespace, list(models), [pool], budget=20, gateway=gateway, **more)
 
     @staticmethod

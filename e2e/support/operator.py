@@ -97,6 +97,7 @@ def running(
     command += ["--period-seconds", str(period_seconds), "--namespaces", ",".join(watched)]
     metrics_address = f"127.0.0.1:{free_port()}"
     command += ["--metrics-address", metrics_address]
+    command += ["--allowed-hosts", "127.0.0.1"]  # gateways and Prometheus of the stories run beside the operator
     # Without the variables of a pod, the kubeconfig is what counts.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
     with log.open("ab") as file:

@@ -10,6 +10,7 @@ import logging
 import math
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.deciding.notice import notice_of, to_carry_out
 from servingplan.deciding.objects import missing_replicas, object_actions, record_actions, replica_facts
 from servingplan.deciding.obstacles import must_wait, pool_findings, taken_names
 from servingplan.deciding.publishing import (
@@ -28,14 +29,15 @@ from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look, with_stock
-from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import effective_spec, read_record, record_problem, spec_in_force, with_left_pools
+from servingplan.planning.record import read_record, record_problem, spec_in_force, with_left_pools
 from servingplan.planning.starts import look_at_starts
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.render.pod_access import refused_access
 from servingplan.steps.growth import total_spend
 from servingplan.steps.next import next_step, ready_replicas
 
@@ -52,11 +54,14 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     """Weights over what is ready now, by the plan in force. Needs no solver."""
     record = read_record(world)
     catalogue = known_of(world).catalogue
-    spec, _ = effective_spec(world.plan.spec, record, catalogue)
+    spec, _ = acting_spec(world, catalogue)
     if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
-    fleet = within_budget(record.fleet, with_stock(pools, record.stock), float(spec.budget.dollars_per_hour))
+    pools = with_stock(pools, record.stock)
+    fleet, _ = to_carry_out(world, spec, pools, record, total_spend(pools))
+    if fleet is None:
+        return ()
     facts = replica_facts(world, fleet)
     return routing_actions(world, spec_in_force(record, spec, catalogue), fleet, facts, ready_replicas(world))
 
@@ -78,11 +83,13 @@ def decide(
 
     # What is there, and what keeps the turn from doing anything about it.
     catalogue = known_of(world).catalogue
-    spec, errors = effective_spec(world.plan.spec, record, catalogue)
+    spec, errors = acting_spec(world, catalogue)
     for error in errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     for failure in world.failures:
-        spared = failure.source in SPARED
+        # What other plans spend counts where the namespace has a budget.
+        counts = failure.source == "other plans" and world.namespace_budget is not None
+        spared = failure.source in SPARED and not counts
         turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared)
     if any(failure.source not in SPARED for failure in world.failures):
         return turn.standstill()
@@ -98,6 +105,9 @@ def decide(
     for error in pool_errors:
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
     pool_findings(turn, pools)
+    refused = [error for model in spec.models for error in refused_access(model, world.pod_access)]
+    for error in refused:
+        turn.find("SpecValid", "PodAccessNotAllowed", str(error))
     turn.rows, row_findings = rows_of(spec, world)
     turn.findings += (*row_findings, *findings_of(world))
     spend = total_spend(pools)
@@ -116,7 +126,11 @@ def decide(
     record = turn.record = record.model_copy(update={"failed_shapes": failed})
 
     # The plan that is to be in force, for the demand of the moment.
-    frozen = bool(errors or pool_errors) or must_wait(turn, pools)
+    notice = notice_of(world, spec, pools, record)
+    # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
+    noticed = notice is not None and notice.pending and spec.mode != "Approve"
+    unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
+    frozen = bool(errors or pool_errors or refused or unread) or must_wait(turn, pools) or noticed
     demand = choose(spec, world, record.demand, admitted_rates(world, spec))
     if demand is not None:
         turn.findings.append(demand.finding)
@@ -133,11 +147,12 @@ def decide(
         record = with_left_pools(planned, record, world)
     in_use = _in_use(spec, demand)
     spend_dollars_per_hour = None if math.isnan(spend) else round(spend, 6)
-    if record.fleet is None:
+    fleet, may_spend = to_carry_out(world, spec, pools, record, spend)
+    if record.fleet is None or fleet is None:
         # What was measured is written down also where plans are only shown, or each turn would show another.
         keep = (
             record.demand is not None
-            or bool(record.stock or record.failed_shapes)
+            or any(stock.cap for stock in record.stock.values())
             or (record.waiting is not None and spec.mode == "Approve")
         )
         first = record_actions(world, record) if keep else ()
@@ -153,8 +168,9 @@ def decide(
         )
 
     # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
-    # right again.
-    fleet = within_budget(record.fleet, pools, budget)
+    # right again, unless it keeps nothing: then it is told first.
+    notice = notice_of(world, spec, pools, record)
+    frozen = frozen or (notice is not None and notice.pending)
     facts = replica_facts(world, fleet)
     in_force = spec_in_force(record, spec, catalogue)
     if lines := too_large(world, in_force, fleet, facts):
@@ -166,19 +182,24 @@ def decide(
         pools=pools,
         fleet=fleet,
         facts=facts,
+        budget_dollars_per_hour=may_spend,
         may_grow=not frozen,
         plan_age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
         gateway_follows=gateway_follows(world, spec),
         missing=missing_replicas(world, fleet),
     )
+    for contest in step.contests:
+        turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
     route_findings(turn, in_force)
     objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
+    told = notice.seconds_left or None if notice is not None else None
     due = (
         step.wake_in_seconds,
         turn.plan_is_due_in,
         gateway_is_due_in(world, spec),
+        told,
         *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
         *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
     )
@@ -195,6 +216,7 @@ def decide(
         spend_dollars_per_hour=spend_dollars_per_hour,
         stock=record.stock,
         failed_shapes=record.failed_shapes,
+        notice=notice,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
         ready=dict(step.ready),

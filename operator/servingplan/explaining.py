@@ -17,11 +17,12 @@ from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus
 from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.availability import with_stock
 from servingplan.planning.known import known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import read_pools
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.record import read_record
 from servingplan.status.conclude import explained_as
 
 log = logging.getLogger("servingplan")
@@ -100,7 +101,7 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
 
     catalogue = known_of(world).catalogue
     record = read_record(world)
-    spec, _ = effective_spec(world.plan.spec, record, catalogue)
+    spec, _ = acting_spec(world, catalogue)
     if spec is None:
         return None
     pools = with_stock(read_pools(spec, world)[0], record.stock)

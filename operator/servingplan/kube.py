@@ -8,9 +8,10 @@ configuration (kubeconfig, in-cluster token with renewal, TLS) and its connectio
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -18,11 +19,13 @@ from urllib.parse import quote, urlencode
 import kubernetes.client
 import kubernetes.config
 import urllib3.exceptions
+import yaml
 
-from servingplan.errors import ApiError, NotFound, api_error
+from servingplan.errors import ApiError, InputError, NotFound, api_error
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
 """A watch is begun anew this often, so that one that went silent is not relied on for long."""
@@ -122,6 +125,12 @@ class Api(Protocol):
         """JSON merge patch."""
         ...
 
+    def json_patch(
+        self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
+    ) -> Json:
+        """JSON patch (RFC 6902): all operations or, where a ``test`` fails, none. Raises ``Invalid`` then."""
+        ...
+
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
         """Delete an object if it still has this uid; one that is gone already is no error. The object where it ends
         gradually; None where it is gone."""
@@ -170,14 +179,20 @@ class Kube:
 
     @classmethod
     def connect(cls, *, timeout_seconds: float = 15.0) -> Kube:
-        """With the service account of the pod, or else with the user's kubeconfig."""
+        """With the service account of the pod, or else with the user's kubeconfig. Raises ``InputError`` without either."""
         configuration = kubernetes.client.Configuration()
         try:
             kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
                 client_configuration=configuration
             )
         except kubernetes.config.ConfigException:
-            kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            try:
+                kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except (kubernetes.config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
+                place = os.environ.get("KUBECONFIG") or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION
+                why = " ".join(str(error).split())
+                advice = f"is no kubeconfig that can be used ({why}); name one that is, or run in a pod of the cluster"
+                raise InputError("KUBECONFIG", place, advice) from error
         configuration.retries = False
         configuration.connection_pool_maxsize = MOST_CONNECTIONS
         return cls(kubernetes.client.ApiClient(configuration), timeout_seconds=timeout_seconds)
@@ -247,6 +262,12 @@ class Kube:
     ) -> Json:
         path = resource.path(namespace=namespace, name=name, subresource=subresource)
         return self._request("PATCH", path, query={"fieldManager": manager}, body=patch, content_type=MERGE)
+
+    def json_patch(
+        self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
+    ) -> Json:
+        path = resource.path(namespace=namespace, name=name)
+        return self._request("PATCH", path, query={"fieldManager": manager}, body=operations, content_type=JSON_PATCH)
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
@@ -337,7 +358,7 @@ class Kube:
         path: str,
         *,
         query: dict[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | Sequence[Json] | None = None,
         content_type: str = "application/json",
     ) -> Json:
         headers = self._headers()

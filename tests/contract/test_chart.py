@@ -13,7 +13,9 @@ from e2e.cluster import binaries
 from e2e.cluster.control_plane import ControlPlane, StartError
 from e2e.cluster.rights import wait_until_granted
 from e2e.support.waiting import wait_for
+from servingplan.observe.budgets import parse_budgets
 from servingplan.render.names import PLAN_LABEL
+from servingplan.render.pod_access import KINDS
 from tests.simulated.plans import operator, plan
 
 pytestmark = pytest.mark.cluster
@@ -234,10 +236,49 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_POOL_KINDS": "NodePool.karpenter.sh,MachineDeployment.cluster.x-k8s.io",
         "SERVINGPLAN_NAMESPACES": "llm,llm-two",
         "SERVINGPLAN_CATALOGUE_NAMESPACE": RELEASE,
+        "SERVINGPLAN_NAMESPACE_BUDGETS": "",
+        "SERVINGPLAN_POD_ACCESS": "",
+        "SERVINGPLAN_ALLOWED_HOSTS": "",
+        "SERVINGPLAN_PROMETHEUS_URL": "",
+        "SERVINGPLAN_PROMETHEUS_TOKEN_FILE": "",
+        "SERVINGPLAN_PROMETHEUS_CA_FILE": "",
+        "SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL": "namespace",
+        "SERVINGPLAN_PROMETHEUS_PLAN_QUERIES": "false",
         "SERVINGPLAN_LEASE_NAMESPACE": "kube-system",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
+
+
+def test_namespaces_have_budgets_that_the_operator_reads():
+    values = {"namespaceBudgets": {"llm": "40.5", "other": 20, "*": "0"}}
+    (container,) = operator_of(rendered("x", values))["spec"]["template"]["spec"]["containers"]
+    (text,) = [item["value"] for item in container["env"] if item["name"] == "SERVINGPLAN_NAMESPACE_BUDGETS"]
+    assert parse_budgets(text) == {"llm": 40.5, "other": 20.0, "*": 0.0}
+
+
+def test_what_pod_templates_may_ask_for_is_listed_by_its_kind():
+    (container,) = operator_of(rendered("x", {"podAccess": ["hostIPC", "capabilities=IPC_LOCK"]}))["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert {"name": "SERVINGPLAN_POD_ACCESS", "value": "hostIPC,capabilities=IPC_LOCK"} in container["env"]
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["podAccess"]["items"]["pattern"]
+    assert all(re.fullmatch(schema, kind) and re.fullmatch(schema, f"{kind}=/x") for kind in KINDS)
+    assert not any(re.fullmatch(schema, word) for word in ("hostpath", "everything", "*"))
+
+
+def test_what_plans_may_have_asked_and_with_which_token():
+    prometheus = {"url": "https://prometheus.monitoring:9090", "tokenSecret": "reader", "caSecret": "own-ca"}
+    objects = rendered("x", {"allowedHosts": ["gateway.edge:8080", "[::1]:80"], "prometheus": prometheus})
+    pod = operator_of(objects)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    told = {item["name"]: item["value"] for item in container["env"]}
+    assert told["SERVINGPLAN_ALLOWED_HOSTS"] == "gateway.edge:8080,[::1]:80"
+    mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"] if item.get("readOnly")}
+    secrets = {item["name"]: item["secret"]["secretName"] for item in pod["volumes"] if "secret" in item}
+    for variable, key, secret in (("TOKEN", "token", "reader"), ("CA", "ca.crt", "own-ca")):
+        folder, _, file = told[f"SERVINGPLAN_PROMETHEUS_{variable}_FILE"].rpartition("/")
+        assert (file, secrets[mounts[folder]]) == (key, secret)
 
 
 def test_catalogues_in_the_values_become_labelled_config_maps():
@@ -275,6 +316,25 @@ def test_metrics_have_a_service_that_finds_the_operator_by_its_labels_and_port(c
     (container,) = pod["spec"]["containers"]
     assert {item["name"]: item["containerPort"] for item in container["ports"]}[port["targetPort"]] == port["port"]
     cluster.kubectl("-n", RELEASE, "get", "service/everywhere-servingplan-metrics")
+
+
+def test_only_the_peers_of_the_values_reach_the_metrics(cluster, installed):
+    objects = rendered("x", {})
+    policy, pod = one(objects, "NetworkPolicy", "x-servingplan"), operator_of(objects)["spec"]["template"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert [port["port"] for port in rule["ports"]] == ["metrics"]
+    cluster.kubectl("-n", RELEASE, "get", "networkpolicy/everywhere-servingplan")
+
+    peers = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+    moved = rendered("x", {"metrics": {"networkPolicy": {"from": peers}, "bindAddress": "127.0.0.1"}})
+    assert one(moved, "NetworkPolicy", "x-servingplan")["spec"]["ingress"][0]["from"] == peers
+    (container,) = operator_of(moved)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SERVINGPLAN_METRICS_ADDRESS", "value": "127.0.0.1:8081"} in container["env"]
+    for values in ({"networkPolicy": {"enabled": False}}, {"enabled": False}):
+        assert not [item for item in rendered("x", {"metrics": values}) if item["kind"] == "NetworkPolicy"]
 
 
 def test_without_metrics_nothing_listens_and_nothing_is_scraped():

@@ -171,6 +171,15 @@ def test_a_bad_spec_is_refused_by_the_api_server_and_by_python(cluster, path, va
             assert error.advice in message  # rules speak the same words on both sides
 
 
+@pytest.mark.parametrize(
+    "path", [("budget", "dollarsPerHour"), (*MODEL, "slo", "ttftSeconds"), (*POOL, "dollarsPerNodeHour")]
+)
+def test_a_number_with_a_point_is_refused_in_one_line(cluster, path):
+    lines = [line for line in refusal(cluster, plan(with_value(path, 1.5))).splitlines() if path[-1] in line]
+    assert len(lines) == 1
+    assert "must be of type integer,string" in lines[0]
+
+
 def test_a_floor_above_the_default_cap_is_refused(cluster):
     spec = with_value((*POOL, "minNodes"), 101)
     del spec["nodePools"][0]["maxNodes"]
@@ -196,8 +205,11 @@ def test_status_is_applied_by_its_own_manager_and_shown_in_columns(cluster):
         "mode": "Auto",
         "models": "1/1",
         "gpus": "8xH100-SXM-80GB",
-        "served": "100%",
-        "cost": {"perHour": "23.92", "spendPerHour": "23.92", "budgetPerHour": "60.00"},
+        "unanswered": "none",
+        "served": "75.0%",
+        "plannedServed": "100%",
+        "idleGPUs": "4xH100-SXM-80GB",
+        "cost": {"perHour": "23.92", "spendPerHour": "35.88", "budgetPerHour": "60.00"},
         "solver": {
             "status": "Optimal",
             "method": "exact",
@@ -230,10 +242,12 @@ def test_status_is_applied_by_its_own_manager_and_shown_in_columns(cluster):
     heading, row = cluster.kubectl("-n", "llm", "get", "lsp").splitlines()
     shown = [column["name"].upper() for column in PRINTER_COLUMNS if not column.get("priority")]
     assert heading.split() == ["NAME", *shown]
-    assert row.split()[:-1] == ["shown", "True", "AsPlanned", "1/1", "8xH100-SXM-80GB", "23.92", "60.00", "100%"]
+    assert row.split()[:-1] == [
+        *("shown", "True", "AsPlanned", "none", "75.0%", "1/1", "8xH100-SXM-80GB", "35.88", "60.00")
+    ]
     wide, row = cluster.kubectl("-n", "llm", "get", "lsp", "-o", "wide").splitlines()
-    assert wide.split()[-4:] == ["MODE", "HASH", "GAP", "SOLVER"]
-    assert row.split()[-4:] == ["Auto", "9f2c0a11", "0", "Optimal"]
+    assert wide.split()[-7:] == ["PLAN-$/H", "PLAN-SERVED", "IDLE-GPUS", "MODE", "HASH", "GAP", "SOLVER"]
+    assert row.split()[-7:] == ["23.92", "100%", "4xH100-SXM-80GB", "Auto", "9f2c0a11", "0", "Optimal"]
 
 
 def test_unknown_fields_are_pruned_where_nobody_asks_for_strictness(cluster):

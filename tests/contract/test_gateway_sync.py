@@ -17,6 +17,7 @@ from e2e.support.waiting import wait_for
 from servingplan.errors import Forbidden
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, Kube
 from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.urls import UrlPolicy
 
 pytestmark = pytest.mark.cluster
 SECONDS = 30
@@ -83,15 +84,16 @@ def test_new_weights_are_followed(ground):
 
 def test_the_operator_learns_which_weights_are_in_use(ground):
     url = f"http://127.0.0.1:{ground.place.port}/servingplan/revision"
+    urls = UrlPolicy(None, allowed_hosts=frozenset({"127.0.0.1"}))
     with ThreadPoolExecutor(4) as threads:
         for revision in (4, 5):
             ground.publish(document(revision))
             wait_for(
                 f"revision {revision} is taken",
-                lambda wanted=revision: ask_gateway(url, "llm/chat", threads).taken == wanted,
+                lambda wanted=revision: ask_gateway(url, "llm/chat", threads, urls).taken == wanted,
                 seconds=SECONDS,
             )
-        assert ask_gateway(url, "llm/other", threads).taken is None
+        assert ask_gateway(url, "llm/other", threads, urls).taken is None
 
 
 def test_a_replica_that_is_not_ready_gets_nothing_and_one_that_is_again_does(ground):

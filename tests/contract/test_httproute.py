@@ -34,6 +34,7 @@ from servingplan.kube import HTTP_ROUTES, PLANS, Kube
 from servingplan.observe import parse
 from servingplan.observe.cluster import Reader
 from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
 from servingplan.render.httproute import MOST_RULES, http_routes
 from servingplan.steps.routes import PENDING, complaints
 
@@ -151,7 +152,8 @@ class Stage:
         """The world as a turn that begins now sees it."""
         state = ClusterState(self.api, namespaces=(NAMESPACE,))
         state.load()
-        reader = Reader(self.api, state, pool_kinds=None)
+        urls = UrlPolicy(self.api, allowed_hosts=frozenset())
+        reader = Reader(self.api, state, pool_kinds=None, urls=urls)
         try:
             return reader.observe(NAMESPACE, PLAN)
         finally:

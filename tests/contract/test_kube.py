@@ -10,8 +10,18 @@ import pytest
 from e2e.cluster.control_plane import ControlPlane
 from e2e.support.waiting import wait_for
 from servingplan.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS, Kube, Resource
+from servingplan.kube import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    NODES,
+    PODS,
+    SERVICES,
+    Kube,
+    Resource,
+)
 from servingplan.observe.cluster import LEADER_WORKER_SET
+from servingplan.observe.urls import NoAnswer, UrlPolicy, UrlRefused
 
 pytestmark = pytest.mark.cluster
 
@@ -66,6 +76,22 @@ def test_a_stale_version_is_a_conflict(kube):
     stale = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {"a": "3"}}
     with pytest.raises(Conflict):
         kube.merge(CONFIG_MAPS, "versioned", stale, manager="x", namespace="default")
+
+
+def test_a_json_patch_whose_test_fails_changes_nothing(kube):
+    kube.apply(CONFIG_MAPS, config_map("tested", a="1"), manager="servingplan", force=True)
+
+    def patch(seen):
+        operations = [
+            {"op": "test", "path": "/data/a", "value": seen},
+            {"op": "add", "path": "/data/b", "value": "2"},
+        ]
+        return kube.json_patch(CONFIG_MAPS, "tested", operations, manager="x", namespace="default")
+
+    with pytest.raises(Invalid):
+        patch("other")
+    assert kube.get(CONFIG_MAPS, "tested", namespace="default")["data"] == {"a": "1"}
+    assert patch("1")["data"] == {"a": "1", "b": "2"}
 
 
 def test_another_uid_is_refused(kube):
@@ -198,3 +224,41 @@ def test_what_is_followed_begins_with_a_list_and_goes_on_from_it(kube):
     seen = [next(events), next(events)]
     assert [(kind, item["data"]) for kind, item in seen] == [("MODIFIED", {"a": "2"}), ("DELETED", {"a": "2"})]
     events.close()
+
+
+def test_a_plans_url_leads_to_the_service_as_the_api_server_has_it(kube):
+    def service(name, **spec):
+        metadata = {"name": name, "namespace": "default"}
+        manifest = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+        return kube.apply(SERVICES, manifest, manager="m", force=True)
+
+    policy = UrlPolicy(kube, allowed_hosts=frozenset())
+
+    def addresses(name):
+        return policy.target(f"http://{name}.default:8080/x", field="f", namespace="default").addresses
+
+    ports = [{"port": 8080}]
+    made = service("gateway", selector={"app": "gateway"}, ports=ports)
+    assert addresses("gateway") == (made["spec"]["clusterIP"],)
+    service("replicas", clusterIP="None", selector={"app": "gateway"}, ports=ports)
+    with pytest.raises(NoAnswer):
+        addresses("replicas")
+    endpoints = [
+        {"addresses": ["10.0.0.2"], "conditions": {"ready": True}},
+        {"addresses": ["10.0.0.1"], "conditions": {"ready": True}},
+        {"addresses": ["10.0.0.3"], "conditions": {"ready": False}},
+    ]
+    labels = {"kubernetes.io/service-name": "replicas"}
+    found = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "replicas-1", "namespace": "default", "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": ports,
+    }
+    kube.apply(ENDPOINT_SLICES, found, manager="m", force=True)
+    assert addresses("replicas") == ("10.0.0.1", "10.0.0.2")
+    service("away", type="ExternalName", externalName="metadata.google.internal")
+    with pytest.raises(UrlRefused):
+        addresses("away")

@@ -51,6 +51,7 @@ from servingplan.render import names
 NAMESPACE = "llm"
 PLAN = "chat"
 TICK_SECONDS = 10
+QUEUE_GATE = "kueue.x-k8s.io/admission"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
@@ -81,6 +82,7 @@ class SimulatedPod:
     deployment: str | None = None
     selector: dict[str, str] = field(default_factory=dict)
     gated: bool = False
+    other_gates: tuple[str, ...] = ()
     placed_on: str | None = None
     placed_since: datetime | None = None
     must_be_on: str | None = None
@@ -91,6 +93,8 @@ class SimulatedPod:
     deletion_cost: int = 0
     draining_since: str | None = None
     unrouted_since: str | None = None
+    requests_inside: int | None = None
+    """What its engine tells when it is asked."""
     listings: list[tuple[datetime, bool]] = field(default_factory=list)
     """Since when it has belonged into its Service's EndpointSlices, or not."""
     gone_at: datetime | None = None
@@ -113,6 +117,8 @@ class SimulatedPool:
     asked: int | None = None
     manager: str | None = None
     allowed: tuple[str, ...] = ("*",)
+    max_nodes: int | None = None
+    """Its owner's ceiling."""
     booting: list[datetime] = field(default_factory=list)
     made: int = 0
     provider_has: int = 1000
@@ -156,6 +162,7 @@ class SimulatedCluster:
         self.spec: Json = copy.deepcopy(spec)
         self.generation = 1
         self.approved: str | None = None
+        self.queue: str | None = None
         self.deleting_since: str | None = None
         self.status: Json = {}
         self.nodes: dict[str, SimulatedNode] = {}
@@ -167,6 +174,8 @@ class SimulatedCluster:
         """Whether the API server does not take an object."""
         self.most_pods: int | None = None
         """A quota: no more of our pods are created."""
+        self.scalers: dict[str, tuple[str, str]] = {}
+        """By Deployment, who else set its number of replicas, and when."""
         self.other_plans: tuple[OtherPlan, ...] = ()
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
@@ -198,6 +207,18 @@ class SimulatedCluster:
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
         self.pools[name] = SimulatedPool(name, dict(labels), gpus, **more)
 
+    def admit(self, count: int) -> None:
+        """The queue lets so many of its pods go, the oldest first."""
+        held = sorted((pod for pod in self.pods.values() if pod.other_gates), key=lambda pod: pod.serial)
+        for pod in held[:count]:
+            pod.other_gates = ()
+
+    def scale(self, name: str, replicas: int, manager: str) -> None:
+        """Somebody else sets the number of replicas of a Deployment."""
+        self._scale(name, replicas)
+        self.scalers[name] = (manager, self.time)
+        self.run_controllers()
+
     def add_foreign_pod(self, node: str, gpus: int) -> str:
         pod = self._new_pod(f"foreign-{self._serial}", gpus)
         pod.node, pod.bound_at, pod.reports_ready = node, self.now, True
@@ -226,6 +247,7 @@ class SimulatedCluster:
                 generation=self.generation,
                 spec=self.spec,
                 approved_hash=self.approved,
+                queue=self.queue,
                 deleting_since=self.deleting_since,
                 status=self.status,
             ),
@@ -249,6 +271,7 @@ class SimulatedCluster:
                     ours=(kind, name) not in self.foreign_objects,
                     owner="somebody" if (kind, name) in self.foreign_objects else f"LLMServingPlan {PLAN}",
                     manifest={key: value for key, value in self._as_read(manifest).items() if key != "kind"},
+                    replicas_owner=self.scalers.get(name) if kind == "Deployment" else None,
                 )
                 for (kind, name), manifest in sorted(self.objects.items())
             ),
@@ -307,6 +330,7 @@ class SimulatedCluster:
             bound=pod.node is not None,
             deployment=pod.deployment,
             gated=pod.gated,
+            other_gates=pod.other_gates,
             ready=pod.deployment is not None
             and pod.reports_ready
             and not pod.terminating
@@ -317,6 +341,7 @@ class SimulatedCluster:
             serving=pod.serving,
             draining_since=pod.draining_since,
             unrouted_since=pod.unrouted_since,
+            requests_inside=pod.requests_inside if pod.draining_since is not None else None,
             placed_since=None if pod.placed_since is None else _text(pod.placed_since),
             **self._trouble(pod),
         )
@@ -361,6 +386,7 @@ class SimulatedCluster:
             actual=len(self.nodes_of(name)) + len(pool.booting),
             claimed_by=pool.claimed_by,
             allowed_namespaces=pool.allowed,
+            max_nodes=pool.max_nodes,
             asked=pool.asked,
             size_manager=pool.manager,
             refusal=None if pool.refused_at is None else Refusal(at=_text(pool.refused_at), message="nothing is left"),
@@ -380,9 +406,11 @@ class SimulatedCluster:
             case ApplyObject():
                 return self._apply(action.manifest)
             case ScaleDeployment():
-                before = self.objects["Deployment", action.name]
-                spec_after = {**before["spec"], "replicas": action.replicas}
-                self.objects["Deployment", action.name] = {**before, "spec": spec_after}
+                self._scale(action.name, action.replicas)
+                self.scalers.pop(action.name, None)
+                if action.set_by is not None:
+                    annotations = self.objects["Deployment", action.name]["metadata"]["annotations"]
+                    annotations[names.REPLICAS_SET_BY_ANNOTATION] = action.set_by
                 return True
             case DeleteObject():
                 kind = action.object_kind
@@ -401,10 +429,17 @@ class SimulatedCluster:
                 self._patch_pod(pod, action)
                 return True
 
+    def _scale(self, name: str, replicas: int) -> None:
+        before = self.objects["Deployment", name]
+        spec_after = {**before["spec"], "replicas": replicas}
+        metadata = {**before["metadata"], "annotations": dict(before["metadata"]["annotations"])}
+        self.objects["Deployment", name] = {**before, "metadata": metadata, "spec": spec_after}
+
     def _patch_pod(self, pod: SimulatedPod, action: AnyAction) -> None:
         match action:
             case PlacePod():
                 assert pod.gated, f"{pod.name} is placed twice: affinity of a pod without a gate cannot change"
+                assert not pod.other_gates, f"{pod.name} is placed while {pod.other_gates} hold it"
                 pod.gated, pod.placed_on, pod.placed_since = False, action.node, self.now
                 pod.must_be_on = action.node_affinity["nodeSelectorTerms"][0]["matchFields"][-1]["values"][0]
             case DrainPod():
@@ -499,9 +534,11 @@ class SimulatedCluster:
                 break
             template = spec["template"]["spec"]
             limits = template["containers"][0]["resources"]["limits"]
-            pod = self._new_pod(f"{name}-{self._serial:04d}", int(limits[names.GPU_RESOURCE]))
+            pod = self._new_pod(f"{name}-{self._serial:04d}", sum(map(int, limits.values())))
             pod.deployment, pod.selector = name, template["nodeSelector"]
             pod.gated = bool(template["schedulingGates"])
+            queue = spec["template"]["metadata"]["labels"].get(names.QUEUE_LABEL)
+            pod.other_gates = (QUEUE_GATE,) if queue else ()
         on_node = {pod.node: sum(other.node == pod.node for other in active) for pod in active}
         active.sort(
             key=lambda pod: (
@@ -519,7 +556,7 @@ class SimulatedCluster:
 
     def _schedule(self) -> None:
         for pod in sorted(self.pods.values(), key=lambda pod: pod.serial):
-            if pod.node is not None or pod.gated or pod.terminating:
+            if pod.node is not None or pod.gated or pod.other_gates or pod.terminating:
                 continue
             fitting = [
                 node

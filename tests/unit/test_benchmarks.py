@@ -57,3 +57,48 @@ def test_plans_made_with_predictions_serve_most_of_what_was_asked():
         assert most.knowledge == least.knowledge
         assert most.mean_cost >= least.mean_cost
         assert most.mean_served >= 0.9
+
+
+def sampled(**more):
+    return {
+        "backend": "vllm",
+        "backend_version": "0.12.0",
+        "model_path": "Qwen/Qwen3-32B",
+        "system": "h100_sxm",
+        "precision": "fp8",
+        "isl": "1024",
+        "osl": "128",
+        "batch_size": "8.0",
+        "tp_size": "2.0",
+        "attention_dp_size": "",
+        "moe_tp_size": "1.0",
+        "moe_ep_size": "1.0",
+        "silicon_ttft_ms": "154.248",
+        "silicon_tpot_ms": "18.037",
+        "concurrency": "8",
+    } | more
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"precision": ""}, "precision not stated"),
+        ({"attention_dp_size": "2.0"}, "data-parallel attention"),
+        ({"tp_size": "16.0"}, "more than 8 GPUs"),
+        ({"moe_tp_size": "2.0", "moe_ep_size": "4.0"}, "tensor and expert parallelism mixed"),
+        ({"concurrency": "4096", "isl": "30000"}, "impossible"),
+        ({"silicon_ttft_ms": "155.0"}, "another run of one point"),
+    ],
+)
+def test_published_times_that_cannot_be_used_are_left_out_with_their_reason(odd, reason):
+    reduce = importlib.import_module("benchmarks.reduce_latencies")
+    kept, why = reduce.reduced([sampled(), sampled(**odd)])
+    assert why == {reason: 1}
+    assert [(row["precision"], row["concurrency"], row["ttft_seconds"]) for row in kept] == [("fp8", "8", "0.154248")]
+
+
+def test_what_is_kept_keeps_what_it_states():
+    reduce = importlib.import_module("benchmarks.reduce_latencies")
+    first, second = reduce.reduced([sampled(concurrency="", batch_size="24.0"), sampled(backend_version="")])[0]
+    assert (first["concurrency"], first["engine_version"]) == ("24", "0.12.0")
+    assert (second["concurrency"], second["engine_version"]) == ("8", "unstated")

@@ -10,9 +10,9 @@ from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide, publish
 from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
-from servingplan.model.actions import ClaimPool, PlacePod
+from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Failure, Observation
+from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan
 from servingplan.status.conclude import conclude
 from servingplan.status.events import retirement_events
 from servingplan.status.exceptional import retiring
@@ -335,3 +335,169 @@ def test_a_plan_whose_weights_could_not_be_published_rents_nothing(monkeypatch):
     driver.act()
     assert driver.cluster.pools["l40s"].wanted == 0
     assert driver.conditions()["RoutingPublished"] == "TooLarge"
+
+
+PRIVILEGED = {"podTemplate": {"spec": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]}}}
+
+
+def with_access(world, *allowed):
+    return world.model_copy(update={"pod_access": allowed})
+
+
+def test_a_pod_template_that_is_not_allowed_is_refused_before_anything_is_rented():
+    world = operator(plan(model(engine=PRIVILEGED))).cluster.observe()
+    decision = decide(with_access(world), exact)
+    (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
+    assert finding.reason == "PodAccessNotAllowed"
+    assert "podTemplate.spec.containers[engine].securityContext.privileged" in finding.message
+    assert (decision.fleet, decision.actions) == (None, ())
+    assert decide(with_access(world, "privileged"), exact).fleet is not None
+
+
+def test_what_runs_stays_as_it_is_when_an_edit_asks_for_what_is_not_allowed():
+    driver = operator(plan())
+    driver.settle()
+    driver.cluster.edit(plan(model(engine=PRIVILEGED)))
+    decision = decide(with_access(driver.cluster.observe()), exact)
+    assert decision.fleet is not None
+    assert decision.actions == ()
+
+
+def test_replicas_of_a_time_when_more_was_allowed_are_not_made_anew():
+    driver = operator(plan(model(engine=PRIVILEGED)))
+    driver.settle()
+    world = driver.cluster.observe()
+    gone = world.model_copy(update={"objects": tuple(item for item in world.objects if item.kind != "Deployment")})
+    made = [item.manifest["kind"] for item in decide(gone, exact).actions if isinstance(item, ApplyObject)]
+    assert "Deployment" in made
+    made = [item.manifest["kind"] for item in decide(with_access(gone), exact).actions if isinstance(item, ApplyObject)]
+    assert "Deployment" not in made
+
+
+def with_pool(world, **update):
+    return world.model_copy(update={"pools": tuple(pool.model_copy(update=update) for pool in world.pools)})
+
+
+def test_the_owners_ceiling_bounds_the_plan_whatever_the_plan_says():
+    driver = operator(plan(model(rate="20"), budget="100"))
+    driver.cluster.pools["l40s"].max_nodes = 1
+    driver.settle()
+    assert (driver.cluster.pools["l40s"].wanted, driver.cluster.status["nodePools"][0]["planned"]) == (1, 1)
+    assert (
+        "admitted"
+        in next(row for row in driver.cluster.status["conditions"] if row["type"] == "SLOAttainable")["message"]
+    )
+
+
+def test_a_ceiling_that_is_lowered_while_an_approved_plan_grows_holds_at_once():
+    driver = operator(plan(model(rate="20"), budget="100", mode="Approve"))
+    driver.turn()
+    driver.cluster.approved = driver.cluster.status["proposedPlanHash"]
+    driver.cluster.pools["l40s"].max_nodes = 2
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted <= 2
+
+
+def test_under_a_ceiling_that_cannot_be_read_nothing_grows_and_the_owner_is_named():
+    world = operator(plan()).cluster.observe()
+    decision = decide(with_pool(world, max_nodes=0, max_nodes_problem="its annotation is odd"), exact)
+    assert not [action for action in decision.actions if isinstance(action, ResizePool)]
+    (finding,) = [item for item in decision.findings if item.condition == "NodePoolsReady" and not item.holds]
+    assert (finding.reason, "its annotation is odd" in finding.message) == ("CeilingUnreadable", True)
+
+
+def test_a_path_that_is_not_the_objects_is_an_error_of_its_field_and_what_runs_still_counts():
+    driver = operator(plan())
+    driver.settle()
+    before = driver.cluster.observe()
+    decision = decide(with_pool(before, path_problem="is not the path of the size"), exact)
+    (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
+    assert "spec.nodePools[l40s].resize.replicasPath" in finding.message
+    assert decision.spend_dollars_per_hour == decide(before, exact).spend_dollars_per_hour == 2
+    assert decision.actions == ()
+
+
+@pytest.mark.parametrize("reason", ["NotResizable", "PathNotAllowed", "PoolMissing"])
+def test_a_pool_in_use_whose_size_is_lost_from_sight_lets_nothing_grow_elsewhere(reason):
+    driver = operator(plan(budget="4"))
+    driver.settle()
+    driver.cluster.edit(plan(budget="4", pools=[sized(), sized("h100", price="1")]))
+    driver.cluster.add_pool("h100", {"pool": "h100"}, 1)
+    seen = driver.cluster.observe()
+    pools = tuple(
+        pool.model_copy(update={"problem_reason": reason, "problem": "gone"}) if pool.pool == "l40s" else pool
+        for pool in seen.pools
+    )
+    decision = decide(seen.model_copy(update={"pools": pools}), exact)
+    assert decision.fleet == driver.decision.fleet
+
+
+def with_budget(world, dollars, **taken):
+    return world.model_copy(update={"namespace_budget": NamespaceBudget(dollars_per_hour=dollars, taken=taken)})
+
+
+def rows(world):
+    status = conclude(world, decide(world, exact), Outcome())
+    return status, {item.type: item for item in status.conditions}
+
+
+def test_a_namespaces_budget_bounds_a_plan_whatever_it_says_itself():
+    spec = plan(model(rate="40"), budget="100")
+    free, _ = rows(operator(spec).cluster.observe())
+    status, conditions = rows(with_budget(operator(spec).cluster.observe(), 5.0, other=3.0))
+    assert float(free.cost.per_hour) > 2
+    assert (status.cost.per_hour, status.cost.budget_per_hour) == ("2.00", "2.00")
+    assert conditions["WithinBudget"].message.endswith(
+        "; all plans of namespace llm may spend 5.00 $/h, of which other plans take: other 3.00"
+    )
+
+
+def test_where_it_leaves_nothing_a_plan_says_who_can_change_that():
+    _, conditions = rows(with_budget(operator(plan()).cluster.observe(), 5.0, other=5.0))
+    assert conditions["PlanSolved"].reason == "BudgetTooSmall"
+    assert "have the chart's namespaceBudgets raised for namespace llm" in conditions["PlanSolved"].message
+
+
+def test_a_budget_that_leaves_enough_changes_nothing():
+    world = operator(plan()).cluster.observe()
+    roomy = with_budget(world, 1000.0)
+    assert decide(roomy, exact) == decide(world, exact)
+    assert "namespace" not in rows(roomy)[1]["WithinBudget"].message
+
+
+def test_what_other_plans_spend_must_be_known_where_the_namespace_has_a_budget():
+    failure = Failure(source="other plans", reason="ReadFailed", message="other plans could not be read")
+    world = operator(plan()).cluster.observe().model_copy(update={"failures": (failure,)})
+    assert decide(world, exact).fleet is not None
+    assert decide(with_budget(world, 1000.0), exact).fleet is None
+
+
+def findings(world, condition):
+    return [item for item in decide(world, exact).findings if item.condition == condition]
+
+
+def test_a_plan_that_may_not_size_a_pool_cannot_unsettle_one_that_does_by_another_price():
+    seen = operator(plan()).cluster.observe()
+    others = (OtherPlan(key="stranger/x", prices={"NodePool//l40s": "3"}),)
+    world = with_pool(seen, allowed_namespaces=("llm",)).model_copy(update={"other_plans": others})
+    assert findings(world, "WithinBudget") == []
+    shared = with_pool(world, allowed_namespaces=("llm", "stranger"))
+    assert [item.reason for item in findings(shared, "WithinBudget")] == ["PriceDisagreement"]
+
+
+def test_the_owners_price_counts_whatever_a_plan_says():
+    cheap = operator(plan(pools=[sized(price="0")], budget="3")).cluster.observe()
+    assert decide(cheap, exact).fleet.dollars_per_hour == 0
+    priced = decide(with_pool(cheap, dollars_per_node_hour="2.5"), exact)
+    assert priced.fleet.dollars_per_hour == 2.5
+    dear = decide(with_pool(cheap, dollars_per_node_hour="3.5"), exact)
+    assert dear.fleet.replica_sets == ()
+
+
+@pytest.mark.parametrize("text", ["", "cheap", "-1", "1e3", "nan"])
+def test_a_price_of_the_owner_that_cannot_be_read_is_unknown_and_nothing_grows(text):
+    world = with_pool(operator(plan()).cluster.observe(), dollars_per_node_hour=text)
+    (finding,) = findings(world, "WithinBudget")
+    assert finding.reason == "PriceUnknown"
+    assert "annotation servingplan.dev/dollars-per-node-hour" in finding.message
+    assert not [action for action in decide(world, exact).actions if isinstance(action, ResizePool)]

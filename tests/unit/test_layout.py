@@ -19,5 +19,7 @@ def test_the_chart_carries_the_crd_of_the_repository():
 def test_every_make_target_has_a_line_of_help():
     lines = (REPOSITORY / "Makefile").read_text().splitlines()
     phony = {name for line in lines if line.startswith(".PHONY:") for name in line.split(":")[1].split()}
-    described = {line.split(":")[0] for line in lines if "## " in line and not line.startswith("\t")}
+    described = {
+        name for line in lines if "## " in line and not line.startswith("\t") for name in line.split(":")[0].split()
+    }
     assert phony <= described

@@ -4,15 +4,21 @@ import copy
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from servingplan.api.reasons import REASONS, needs_a_person
 from servingplan.decide import decide
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Failure
 from servingplan.status.conclude import conclude
-from servingplan.status.conditions import COUNT_IN_READY, LONGEST_MESSAGE
+from servingplan.status.conditions import COUNT_IN_READY, LONGEST_MESSAGE, with_ready
 from servingplan.status.events import events
+from servingplan.status.exceptional import turn_failed
+from servingplan.status.row import Row
+from servingplan.status.summary import shortened
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
@@ -28,6 +34,10 @@ def conditions(status):
 
 def false_or_unknown(status):
     return {item.type: item.reason for item in status.conditions if item.status != "True"}
+
+
+def conditions_of(published):
+    return {item["type"]: item for item in published["conditions"]}
 
 
 def at_first(spec, **more):
@@ -235,3 +245,140 @@ def test_ready_tells_the_cause_and_the_event_says_it_once(name):
     assert (ready.status, ready.reason) == ("False", reason)
     told = [item.reason for item in events(world, decision, Outcome(), status)]
     assert told.count(reason) == 1
+
+
+def test_while_nothing_is_ready_the_status_says_503_first_and_promises_nothing():
+    driver = operator(plan())
+    driver.act()
+    status = driver.cluster.status
+    found = conditions_of(status)
+    assert (status["served"], status["plannedServed"]) == ("0%", "100%")
+    assert status["unanswered"] == "llama-3.1-8b/chat"
+    assert found["Ready"]["message"].startswith("no ready replica for llama-3.1-8b/chat: the gateway answers 503")
+    assert (found["SLOAttainable"]["status"], found["SLOAttainable"]["reason"]) == ("False", "Transitional")
+    assert "0 of 10 requests/s" in found["SLOAttainable"]["message"]
+    assert [item["servedRequestsPerSecond"] for item in status["classes"]] == ["0"]
+
+
+def test_many_classes_without_an_answer_are_counted():
+    assert shortened(["a", "b", "c", "d"]) == "a,b,+2"
+    assert shortened(["a", "b"]) == "a,b"
+    assert shortened([]) == ""
+
+
+def test_at_rest_the_status_says_what_is_served_and_that_nothing_idles():
+    driver = operator(plan())
+    driver.settle()
+    status = driver.cluster.status
+    assert (status["served"], status["plannedServed"], status["unanswered"]) == ("100%", "100%", "none")
+    assert status["idleGPUs"] == "none"
+    assert [item["servedRequestsPerSecond"] for item in status["classes"]] == ["10"]
+
+
+def test_a_lost_replica_is_served_less_until_another_is_there():
+    driver = operator(plan(model(rate="20")))
+    fleet = driver.settle()
+    assert fleet.nodes == {"l40s": 2}
+    (one,) = (item.capacity["chat"] for item in fleet.replica_sets)
+    driver.cluster.lose_node("l40s-1")
+    driver.act()
+    status = driver.cluster.status
+    assert (status["served"], status["plannedServed"]) == (f"{one / 20:.1%}", "100%")
+    assert f"{one:.4g} of 20 requests/s" in conditions_of(status)["SLOAttainable"]["message"]
+
+
+def test_the_spend_is_that_of_now_and_paid_nodes_that_serve_nothing_are_told():
+    driver = operator(plan(model(rate="20")))
+    driver.act()
+    assert driver.cluster.status["cost"] == {"perHour": "4.00", "spendPerHour": "4.00", "budgetPerHour": "20.00"}
+    assert (driver.cluster.status["served"], driver.cluster.status["idleGPUs"]) == ("0%", "2xL40S")
+    assert [item["idleGPUs"] for item in driver.cluster.status["nodePools"]] == [2]
+    driver.settle()
+    assert (driver.cluster.status["served"], driver.cluster.status["idleGPUs"]) == ("100%", "none")
+    driver.cluster.edit(plan(model(rate="1")))
+    driver.act()
+    assert driver.cluster.status["cost"] == {"perHour": "2.00", "spendPerHour": "4.00", "budgetPerHour": "20.00"}
+
+
+def test_fixed_nodes_are_paid_while_they_hold_our_replicas_and_foreign_pods_use_theirs():
+    driver = operator(plan(model(rate="1"), pools=[fixed(gpus=4)]), nodes=2)
+    driver.cluster.add_foreign_pod("l40s-0", 1)
+    driver.cluster.add_foreign_pod("l40s-1", 1)
+    fleet = driver.settle()
+    used = sum(item.replicas * item.gpus for item in fleet.replica_sets)
+    assert driver.cluster.status["idleGPUs"] == f"{3 - used}xL40S"
+
+
+def test_a_multiple_of_the_mix_is_of_what_is_ready():
+    driver = operator(plan(objective="MaximizeService", budget="4"))
+    driver.act()
+    assert driver.cluster.status["served"] == "0x"
+    driver.settle()
+    assert driver.cluster.status["served"] == driver.cluster.status["plannedServed"]
+
+
+def test_a_selector_that_no_node_matches_is_named():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    driver.cluster.edit(plan(pools=[fixed(nodeSelector={"pool": "misspelt"})]))
+    ready = conditions(concluded(driver.cluster.observe()))["Ready"]
+    assert ready.reason == "NoCapacity"
+    assert "0 nodes match spec.nodePools[l40s].nodeSelector {pool: misspelt}: correct it" in ready.message
+
+
+def test_rented_nodes_that_the_selector_does_not_match_are_told_apart_from_those_that_boot():
+    driver = operator(plan())
+    driver.settle()
+    world = driver.cluster.observe()
+    (pool,) = world.pools
+    unlabelled = world.model_copy(
+        update={
+            "nodes": tuple(node.model_copy(update={"labels": {}}) for node in world.nodes),
+            "pools": (pool.model_copy(update={"actual": 1}),),
+        }
+    )
+    message = conditions(concluded(unlabelled))["NodePoolsReady"].message
+    assert "1 exist, of which 0 have the labels of nodeSelector" in message
+    assert "nodeSelector" not in conditions(concluded(world))["NodePoolsReady"].message
+
+
+ROWS = st.lists(
+    st.builds(
+        Row,
+        st.sampled_from(COUNT_IN_READY),
+        st.sampled_from(["True", "False", "Unknown"]),
+        st.sampled_from(sorted(REASONS)),
+        st.text("ab ", max_size=5),
+    ),
+    unique_by=lambda row: row.type,
+)
+
+
+@given(ROWS)
+def test_ready_tells_what_is_false_before_what_is_unknown_and_only_what_its_cause_says(rows):
+    *_, ready = with_ready(rows)
+    causes = [row for row in rows if row.status == "False"] or [row for row in rows if row.status == "Unknown"]
+    assert (ready.status == "True") == (not causes)
+    if causes:
+        assert ready.reason in {row.reason for row in causes}
+        assert ready.message in {f"{row.type}: {row.message}" for row in causes}
+
+
+@given(ROWS)
+def test_stalled_is_there_only_while_a_person_has_to_act(rows):
+    found = {row.type: row for row in with_ready(rows)}
+    ready, stalled = found["Ready"], found.get("Stalled")
+    wanted = ready.status == "False" and needs_a_person(ready.reason)
+    assert (stalled is not None) == wanted
+    if stalled is not None:
+        assert (stalled.status, stalled.reason) == ("True", ready.reason)
+        assert ready.message not in stalled.message or not ready.message
+
+
+def test_a_turn_that_failed_is_tried_again_and_stalls_nothing():
+    driver = operator(plan())
+    driver.cluster.pools.clear()
+    driver.turn()
+    world = driver.cluster.observe()
+    assert "Stalled" in {item["type"] for item in world.plan.status["conditions"]}
+    told = turn_failed(world.plan, ValueError("x"), world.now)
+    assert "Stalled" not in {item["type"] for item in told["conditions"]}

@@ -26,15 +26,22 @@ _KEPT = (
     "format",
 )
 
+DECIMAL = 'A whole number, or a decimal in quotes ("1.5").'
+"""Ends the description of decimals, which have no type of their own in a schema."""
+
 PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
     {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},
+    {"name": "503", "type": "string", "jsonPath": ".status.unanswered"},
+    {"name": "Served", "type": "string", "jsonPath": ".status.served"},
     {"name": "Models", "type": "string", "jsonPath": ".status.models"},
     {"name": "GPUs", "type": "string", "jsonPath": ".status.gpus"},
-    {"name": "$/h", "type": "string", "jsonPath": ".status.cost.perHour"},
+    {"name": "$/h", "type": "string", "jsonPath": ".status.cost.spendPerHour"},
     {"name": "Budget", "type": "string", "jsonPath": ".status.cost.budgetPerHour"},
-    {"name": "Served", "type": "string", "jsonPath": ".status.served"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Plan-$/h", "type": "string", "jsonPath": ".status.cost.perHour", "priority": 1},
+    {"name": "Plan-Served", "type": "string", "jsonPath": ".status.plannedServed", "priority": 1},
+    {"name": "Idle-GPUs", "type": "string", "jsonPath": ".status.idleGPUs", "priority": 1},
     {"name": "Mode", "type": "string", "jsonPath": ".status.mode", "priority": 1},
     {"name": "Hash", "type": "string", "jsonPath": ".status.planHash", "priority": 1},
     {"name": "Gap", "type": "string", "jsonPath": ".status.solver.gap", "priority": 1},
@@ -106,8 +113,9 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
             converted["description"] = _one_line(node["description"])
         return converted
     if "x-kubernetes-int-or-string" in node:
+        # The API server says of a number with a point only "must be of type integer,string".
         return {
-            key: _one_line(value) if key == "description" else value
+            key: f"{_one_line(value)} {DECIMAL}" if key == "description" else value
             for key, value in node.items()
             if key not in ("title", "default")
         }

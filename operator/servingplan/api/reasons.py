@@ -28,8 +28,9 @@ CONDITIONS: dict[str, str] = {
     "WorkloadsReady": "Every replica of the plan is ready.",
     "RoutingPublished": "The published weights are those of the plan, and the gateways that can tell have taken them.",
     "Degraded": "A class goes to replicas that may answer later than its limits. It is there only while that is so.",
-    "SLOAttainable": "The plan serves all of the demand within its limits. Ready does not depend on it.",
+    "SLOAttainable": "Ready replicas carry all of the demand within its limits now. Ready does not depend on it.",
     "Approved": "No plan waits for a person. Ready does not depend on it.",
+    "Stalled": "A person has to act before Ready can hold. It is there only while that is so; kstatus reads it.",
     "Ready": "The plan is applied and serves. Where it is False, its reason is that of the condition that is the cause.",
 }
 
@@ -42,7 +43,18 @@ REASONS: dict[str, Reason] = {
     "Auto": Reason("Plans are applied without asking."),
     "AwaitingApproval": Reason("A plan waits.", "Write its hash into the annotation servingplan.dev/approve."),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
-    "BudgetTooSmall": Reason("The budget leaves some class without service.", "Raise spec.budget.dollarsPerHour."),
+    "BudgetBelowOneNode": Reason(
+        "The budget keeps nothing of what runs: it is told a minute before it is carried out, with mode Approve until then.",
+        "Raise spec.budget.dollarsPerHour, or let it be.",
+    ),
+    "BudgetTooSmall": Reason(
+        "The budget leaves some class without service.",
+        "Raise spec.budget.dollarsPerHour, or the chart's namespaceBudgets where the message says so.",
+    ),
+    "CeilingUnreadable": Reason(
+        "The annotation servingplan.dev/max-nodes of a pool is no whole number: the pool does not grow.",
+        "The pool's owner writes a number.",
+    ),
     "ClaimedByOther": Reason(
         "Another plan sizes the pool.",
         "Take the pool out of one of the plans; where the other is gone, remove the annotation servingplan.dev/claimed-by.",
@@ -51,10 +63,18 @@ REASONS: dict[str, Reason] = {
     "Declared": Reason("Demand is the declared one.", "See the message for why nothing measured is used."),
     "Derived": Reason("Some rates are derived from data sheets.", "Measure them before you rely on them."),
     "EngineCrash": Reason("A replica's engine ends again and again.", "Read the log of the pod."),
+    "FalseDeclaration": Reason(
+        "Nodes of a pool are not what the plan says: nothing is bought on it.",
+        "The message names node, field and both values: correct the plan, or the pool.",
+    ),
     "Feasible": Reason("A plan was found, and how far it is from the best is known."),
     "FieldOwnershipConflict": Reason(
         "Somebody else changed the size of a pool after the plan had.",
         "Stop that manager, then remove the annotation servingplan.dev/claimed-by.",
+    ),
+    "GatedByOther": Reason(
+        "Pods wait behind a scheduling gate that is not ours.",
+        "Let whoever set it admit them: the quota of Kueue's queue.",
     ),
     "HTTPRoutesUnavailable": Reason(
         "HTTPRoutes cannot be read or written.", "Install the Gateway API, or leave them out."
@@ -86,6 +106,9 @@ REASONS: dict[str, Reason] = {
         "Nodes of a pool are Ready and show no GPUs; after a while they are given back.",
         "Wait while nodes boot; else look at the device plugin on the nodes that the message names.",
     ),
+    "NoNodeMatches": Reason(
+        "No node has the labels of a pool's nodeSelector.", "Correct nodeSelector, or the labels of the nodes."
+    ),
     "NoReadyBackend": Reason("A class has no ready replica: the gateway answers 503.", _WAIT),
     "NotAccepted": Reason("A gateway does not accept an HTTPRoute.", "Do what the gateway's own message asks for."),
     "NotAcknowledged": Reason("A gateway has not taken the weights yet.", _WAIT),
@@ -101,14 +124,25 @@ REASONS: dict[str, Reason] = {
     "NotRenderable": Reason(
         "The plan has replicas over several nodes, which cannot be applied yet.", "Use larger nodes."
     ),
-    "NotResizable": Reason("A pool's object has no whole number at its path.", "Correct resize.replicasPath."),
+    "NotResizable": Reason(
+        "A pool's object has no whole number at its path.",
+        "Give it a size; the annotation servingplan.dev/replicas-path says where.",
+    ),
     "Optimal": Reason("The best plan was found, and that is proved."),
     "OverBudget": Reason("Spend is above the budget.", "Wait: replicas drain, lowest priority first, until it fits."),
+    "PathNotAllowed": Reason(
+        "Nobody says where a pool's object has its size.",
+        "The object's owner writes the path into its annotation servingplan.dev/replicas-path.",
+    ),
     "PlanSolved": Reason("A new plan is in force."),
+    "PodAccessNotAllowed": Reason(
+        "engine.podTemplate asks for the host, privileges or another account, which the installation does not allow.",
+        "Take it out, or add it to the chart's podAccess.",
+    ),
     "PoolMissing": Reason("A pool's object is not there.", "Create it, or correct resize.name."),
     "PoolReleased": Reason("A pool is not sized by this plan any more."),
     "PoolResized": Reason("A pool was asked for another number of nodes."),
-    "Predicted": Reason("By the profiles every class meets its limits; nothing was measured."),
+    "Predicted": Reason("By the profiles ready replicas carry every class within its limits; nothing was measured."),
     "PreviewOnly": Reason("Plans are shown and never applied.", "Change spec.mode to have them applied."),
     "PriceDisagreement": Reason("Two plans give one pool two prices.", "Make them equal."),
     "PriceUnknown": Reason(
@@ -117,7 +151,15 @@ REASONS: dict[str, Reason] = {
     "ProfilesMissing": Reason(
         "Measured rates that the plan names are not there.", "Create the ConfigMap, or take it out."
     ),
+    "PrometheusMissing": Reason(
+        "Demand is to be measured, and there is no Prometheus to ask.",
+        "Give spec.demand.prometheus.url, or set the chart's prometheus.url.",
+    ),
     "Published": Reason("The weights are those of the plan."),
+    "QueryNotAllowed": Reason(
+        "A query of the plan is not asked at a Prometheus that others use too.",
+        "Ask a Prometheus of the plan's namespace, or set the chart's prometheus.planQueries.",
+    ),
     "Read": Reason("All sources were read."),
     "ReadFailed": Reason("A source cannot be read; the message says since when.", "Look at the API server."),
     "ReadForbidden": Reason("The operator may not read a source.", "Grant it with the chart's roles."),
@@ -129,6 +171,10 @@ REASONS: dict[str, Reason] = {
     "RefsNotResolved": Reason("A gateway does not find what an HTTPRoute refers to.", "Do what its message asks for."),
     "ReplicaDraining": Reason("A replica gets no more requests and will be removed."),
     "ReplicaFailure": Reason("The API server refuses pods.", "Change quota or pod security, or engine.podTemplate."),
+    "ReplicasSetByOther": Reason(
+        "Somebody else (an autoscaler, a person) set the number of replicas of a Deployment of the plan.",
+        "Take the Deployment from whatever sets it; the plan decides its number.",
+    ),
     "Retired": Reason("A deleted plan has given back all that it had."),
     "Retiring": Reason("The plan is being deleted.", "status.retirement says what is left, and until when."),
     "RollingOut": Reason("Replicas are on their way.", _WAIT),
@@ -152,11 +198,71 @@ REASONS: dict[str, Reason] = {
     "Unschedulable": Reason(
         "The scheduler has no room for a pod.", "Look at taints, resources and quotas of the node."
     ),
+    "UntoleratedTaint": Reason(
+        "Nodes of a pool have a taint that no replica tolerates: the pool is not planned on.",
+        "Add it to engine.podTemplate.spec.tolerations, or take the pool out.",
+    ),
+    "UrlNotAllowed": Reason(
+        "A URL of the plan is not asked: it names no Service of the plan's namespace.",
+        "Name such a Service as NAME.NAMESPACE, or add the host to the chart's allowedHosts.",
+    ),
     "Valid": Reason("The spec is understood."),
     "WithinBudget": Reason("Spend is within the budget."),
     "WriteFailed": Reason("The API server did not take a write.", "The message says why; it is tried again."),
     "WriteForbidden": Reason("The operator lacks a right.", "Grant it with the chart's roles."),
 }
+
+
+_STALLING = frozenset(
+    {
+        "BudgetTooSmall",
+        "CeilingUnreadable",
+        "ClaimedByOther",
+        "EngineCrash",
+        "FalseDeclaration",
+        "FieldOwnershipConflict",
+        "HTTPRoutesUnavailable",
+        "ImagePullFailed",
+        "Infeasible",
+        "KindNotAllowed",
+        "NameTaken",
+        "NoCapacity",
+        "NoFittingShape",
+        "NoNodeMatches",
+        "NotAccepted",
+        "NotAllowed",
+        "NotRenderable",
+        "NotResizable",
+        "PathNotAllowed",
+        "PodAccessNotAllowed",
+        "PoolMissing",
+        "PriceDisagreement",
+        "PriceUnknown",
+        "ReadForbidden",
+        "RecordUnreadable",
+        "RefsNotResolved",
+        "ReplicaFailure",
+        "SharedObject",
+        "SolverError",
+        "SpecInvalid",
+        "TimeLimit",
+        "TooLarge",
+        "TooManyBackends",
+        "UnknownGPU",
+        "UnknownModel",
+        "Unschedulable",
+        "UntoleratedTaint",
+        "UrlNotAllowed",
+        "WriteForbidden",
+    }
+)
+"""What is not mended by waiting. Of the others some pass by themselves, some are tried again, and some keep nothing from being
+ready."""
+
+
+def needs_a_person(reason: str) -> bool:
+    """Whether what keeps a plan from being ready goes on until somebody changes something."""
+    return reason in _STALLING
 
 
 def page() -> str:

@@ -38,7 +38,6 @@ def _write_decimal(value: Decimal) -> str:
 def _decimal_schema(*rules: dict[str, str]) -> dict[str, Any]:
     schema = {
         "x-kubernetes-int-or-string": True,
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "pattern": _DECIMAL_PATTERN,
         "minimum": 0,
         "maxLength": 24,
@@ -46,6 +45,8 @@ def _decimal_schema(*rules: dict[str, str]) -> dict[str, Any]:
     return {**schema, "x-kubernetes-validations": list(rules)} if rules else schema
 
 
+GPU_RESOURCE_PATTERN = r"^[a-z0-9][-a-z0-9.]*/(gpu|gpu\.[A-Za-z0-9._-]+|mig-[A-Za-z0-9._-]+)$"
+"""Names of extended resources that count GPUs or slices of them, and not, as others do, their memory or cores."""
 DecimalString = Annotated[
     Decimal,
     BeforeValidator(_parse_decimal),

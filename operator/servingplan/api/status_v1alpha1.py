@@ -41,7 +41,7 @@ class Cost(StatusPart):
     """Money."""
 
     per_hour: str
-    """What the plan costs, $/h."""
+    """What the plan will cost once it stands, $/h."""
     spend_per_hour: str
     """What the nodes that are there or asked for cost now, $/h."""
     budget_per_hour: str
@@ -76,6 +76,8 @@ class PoolStatus(StatusPart):
     """Nodes that are asked for now."""
     ready: int
     """Nodes that are usable now."""
+    idle_gpus: Annotated[int, Field(alias="idleGPUs")] = 0
+    """GPUs of nodes that are paid for, booting ones included, on which no replica is ready."""
     dollars_per_node_hour: str
     """Price that is used."""
     learned_cap: CapStatus | None = None
@@ -137,6 +139,8 @@ class ClassStatus(StatusPart):
     """Rate that was asked for."""
     planned_requests_per_second: str
     """Rate that the plan serves."""
+    served_requests_per_second: str = "0"
+    """Rate that ready replicas carry now. 0: the gateway answers 503."""
 
 
 class RoutingStatus(StatusPart):
@@ -202,6 +206,15 @@ class ExplanationStatus(StatusPart):
     """How many questions about worth and alternatives were left out, for want of time."""
 
 
+class NoticeStatus(StatusPart):
+    """A budget that takes everything down, told before it is carried out."""
+
+    since: str
+    """When it was told."""
+    until: str | None = None
+    """When it is carried out. Absent: it waits for approval."""
+
+
 class RetirementStatus(StatusPart):
     """The end of a plan that is being deleted."""
 
@@ -228,8 +241,15 @@ class PlanStatus(StatusPart):
     """Number of models, and how many of them are served now."""
     gpus: str | None = None
     """GPUs of the plan, such as 8xH100-SXM-80GB,4xL40S."""
+    unanswered: str | None = None
+    """Classes for which no replica is ready, such as llama-3.1-8b/chat,llama-3.1-8b/long,+3: the gateway answers 503. none:
+    every class is answered."""
     served: str | None = None
-    """Share of the asked rate that the plan serves; under MaximizeService the multiple of the mix."""
+    """Share of the asked rate that ready replicas carry now; under MaximizeService the multiple of the mix."""
+    planned_served: str | None = None
+    """The same of the plan, once it stands."""
+    idle_gpus: Annotated[str | None, Field(alias="idleGPUs")] = None
+    """GPUs of nodes that are paid for on which no replica is ready, such as 8xL40S. none: all serve."""
     cost: Cost | None = None
     """Money."""
     node_pools: Annotated[
@@ -255,6 +275,8 @@ class PlanStatus(StatusPart):
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
     """Why the plan is as it is."""
+    notice: NoticeStatus | None = None
+    """That the budget is below the price of any node that serves, while that is so."""
     retirement: RetirementStatus | None = None
     """The end of the plan, while it is being deleted."""
     conditions: Annotated[

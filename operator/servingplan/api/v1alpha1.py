@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from servingplan.api.scalars import (
+    GPU_RESOURCE_PATTERN,
     Confidence,
     DecimalString,
     Duration,
@@ -260,7 +261,8 @@ class Engine(Wire):
     startup_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
-    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations."""
+    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. The host,
+    privileges, capabilities and service accounts only as far as the installation allows them."""
 
     rules = (
         Rule(
@@ -346,15 +348,17 @@ class Model(Wire):
 class Prometheus(Wire):
     """Where measured demand comes from."""
 
-    url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://")]
-    """Base URL of the Prometheus API."""
+    url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[!-~]+$")] | None = None
+    """Base URL of the Prometheus API, such as http://prometheus.llm:9090: a Service of the plan's namespace, or a host that
+    the installation lists. It is asked without credentials. Default: the Prometheus of the installation."""
     window: Duration = "5m"
     """Over which rates are taken. Default 5m."""
     quantile: Share = Decimal("0.9")
     """Which quantile of the rates in the window is planned for; the noise of counting is taken out. Default 0.9."""
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """PromQL that gives requests/s with the labels model and class, in place of the metrics that are known;
-    $interval in it is replaced by the length of the intervals. Default: Envoy's counters by class, else vLLM's."""
+    $interval in it is replaced by the length of the intervals. Asked of Services of the plan's namespace; elsewhere only
+    where the installation allows it. Default: Envoy's counters by class, else vLLM's."""
     floor: Fraction = Decimal("0.1")
     """Part of the declared rate that is planned for at least, however few requests come. Default 0.1."""
     last_good_for: Duration = "1h"
@@ -404,12 +408,13 @@ class Resize(Wire):
     namespace: NamespaceName | None = None
     """Namespace, for kinds that have one. Default: the plan's."""
     replicas_path: Annotated[str, Field(max_length=256, pattern=r"^\.spec(\.[A-Za-z0-9_-]+)+$")] | None = None
-    """Path of the size, such as .spec.count. Default .spec.replicas, where kinds with a /scale subresource have it."""
+    """Path of the size, such as .spec.count. It is that of the kind, or the one that the object's owner wrote into its
+    annotation servingplan.dev/replicas-path; another one is refused. Default: that path."""
 
     @property
-    def size_path(self) -> tuple[str, ...]:
-        """Keys that lead to the size of the object."""
-        return tuple((self.replicas_path or ".spec.replicas").strip(".").split("."))
+    def of_object(self) -> Resize:
+        """The same without what is not the object itself: two that are equal name one object."""
+        return self.model_copy(update={"replicas_path": None})
 
 
 class NodePool(Wire):
@@ -421,6 +426,21 @@ class NodePool(Wire):
     """GPU type, such as H100-SXM-80GB. Absent: read from the nodes' labels."""
     gpu_spec: GpuSpec | None = None
     """Facts of the GPU, where the catalogue does not know it."""
+    resource_name: (
+        Annotated[
+            str,
+            Field(
+                max_length=128,
+                pattern=GPU_RESOURCE_PATTERN,
+            ),
+        ]
+        | None
+    ) = None
+    """Extended resource that counts the GPUs, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-3g.40gb. Default: that of
+    the GPU's vendor; of a GPU that the catalogue does not know what its nodes have, where that is one alone, else
+    nvidia.com/gpu."""
+    engine_image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
     """GPUs of one node. Absent: read from the nodes."""
     dollars_per_node_hour: DecimalString | None = None
@@ -474,7 +494,7 @@ class ParentRef(Wire):
     """Name of the Gateway."""
     namespace: NamespaceName | None = None
     """Its namespace. Default: the plan's."""
-    section_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    section_name: ObjectName | None = None
     """Listener of the Gateway."""
 
 
@@ -512,9 +532,10 @@ class Gateway(Wire):
     client_headers: Literal["Trust", "Strip"] = "Trust"
     """Trust: clients may name model and class in the headers x-servingplan-model and x-servingplan-class. Strip: the
     gateway removes both and goes by the body alone. Default Trust."""
-    ack_url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^http://[^/]")] | None = None
+    ack_url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^http://[!-.0-~][!-~]*$")] | None = None
     """Where the gateway tells which revision of the weights it has taken, such as
-    http://gateway.llm:8080/servingplan/revision. Every address of the name is asked; a headless Service names all
+    http://gateway.llm:8080/servingplan/revision: a Service of the plan's namespace, or a host that the installation lists.
+    Every address of the name is asked; a headless Service names all
     replicas of the gateway. A replica's drain then begins when all of them have taken the weights without it. Absent:
     the drain begins when the weights are written."""
 
@@ -549,6 +570,9 @@ class Change(Wire):
     """A plan is kept at least this long, losses and edits apart. Default 10m."""
     drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     """From the end of traffic to a replica until it is removed. Default 30."""
+    drain_deadline_seconds: Annotated[int, Field(ge=0, le=7200)] = 300
+    """A replica whose engine tells that it still has requests is kept beyond drainSeconds until it has none, at most so
+    long from the end of its traffic. Default 300."""
     resolve_every: Duration = "5m"
     """Measured rates are taken anew, and the plan solved anew, at most this often; a sudden change does not wait.
     Default 5m."""

@@ -1,7 +1,8 @@
 """One write per action, with the guards that make a repeated or interrupted turn harmless.
 
 Whole objects go by server-side apply under one field manager, forced: they are ours alone. Pods are patched only if they
-still have the uid that was seen. Pools are written only if they have not changed since they were read, never forced.
+still have the uid that was seen, and let go only if our gate is the only one. Pools are written only if they have not
+changed since they were read, never forced.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Writer:
                 self._api.merge(
                     DEPLOYMENTS,
                     action.name,
-                    {"spec": {"replicas": action.replicas}},
+                    _scaled(action),
                     manager=names.FIELD_MANAGER,
                     namespace=plan.namespace,
                 )
@@ -95,7 +96,7 @@ class Writer:
             case ResizePool():
                 self._patch_pool(action.pool, world, spec, claimed_by=plan.key, nodes=action.nodes)
             case PlacePod():
-                self._patch_pod(plan, action.pod, action.uid, _placed(action, world.now))
+                self._place(plan, action, world.now)
             case DrainPod():
                 self._patch_pod(plan, action.pod, action.uid, _draining(action))
             case NoteUnrouted():
@@ -122,6 +123,20 @@ class Writer:
         if not any(owner.get("uid") == plan.uid for owner in owners):
             raise NameTaken(409, "NameTaken", f"{resource.kind} {name} is there and is not this plan's")
 
+    def _place(self, plan: PlanObject, action: PlacePod, now: str) -> None:
+        """Read anew: what is beside our annotations and our part of the affinity stays, and the gates are those that the
+        patch finds, or it changes nothing."""
+        pod = self._api.get(PODS, action.pod, namespace=plan.namespace)
+        if pod["metadata"]["uid"] != action.uid:
+            raise NotFound(404, "NotFound", f"pod {action.pod} is another one now")
+        gates = (pod.get("spec") or {}).get("schedulingGates") or []
+        if gates != [{"name": names.PLACEMENT_GATE}]:
+            said = ", ".join(gate.get("name", "?") for gate in gates) or "none"
+            raise Conflict(409, "Changed", f"pod {action.pod} has other scheduling gates than ours by now: {said}")
+        self._api.json_patch(
+            PODS, action.pod, _placed(pod, action, now), manager=names.FIELD_MANAGER, namespace=plan.namespace
+        )
+
     def _patch_pod(self, plan: PlanObject, name: str, uid: str, patch: Json) -> None:
         patch = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
         try:
@@ -145,7 +160,7 @@ class Writer:
         current = self._api.get(resource, resize.name, namespace=namespace)
         annotations = current["metadata"].get("annotations") or {}
         holder = annotations.get(names.CLAIM_ANNOTATION)
-        path = resize.size_path
+        path = seen.path
         size = _at(current, path)
         if holder not in (None, "", world.plan.key, seen.orphan_of):
             raise Conflict(409, "ClaimedByOther", f"{resize.kind} {resize.name} was claimed by plan {holder} meanwhile")
@@ -175,14 +190,37 @@ _RESTORED: Json = {
 }
 
 
-def _placed(action: PlacePod, now: str) -> Json:
-    return {
-        "metadata": {"annotations": {names.PLACED_ON_ANNOTATION: action.node, names.PLACED_SINCE_ANNOTATION: now}},
-        "spec": {
-            "schedulingGates": None,
-            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": action.node_affinity}},
-        },
-    }
+def _scaled(action: ScaleDeployment) -> Json:
+    patch: Json = {"spec": {"replicas": action.replicas}}
+    if action.set_by is not None:
+        patch["metadata"] = {"annotations": {names.REPLICAS_SET_BY_ANNOTATION: action.set_by}}
+    return patch
+
+
+def _placed(pod: Json, action: PlacePod, now: str) -> list[Json]:
+    """A JSON patch of a pod as it was read, whose only gate is ours."""
+    marks = {names.PLACED_ON_ANNOTATION: action.node, names.PLACED_SINCE_ANNOTATION: now}
+    affinity = pod["spec"].get("affinity") or {}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": action.node_affinity}
+    affinity = {**affinity, "nodeAffinity": {**(affinity.get("nodeAffinity") or {}), **required}}
+    found = pod["metadata"].get("annotations")
+    annotate = (
+        [{"op": "add", "path": "/metadata/annotations", "value": marks}]
+        if found is None
+        else [{"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": marks[key]} for key in marks]
+    )
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": action.uid},
+        {"op": "test", "path": "/spec/schedulingGates", "value": pod["spec"]["schedulingGates"]},
+        *annotate,
+        {"op": "add", "path": "/spec/affinity", "value": affinity},
+        {"op": "remove", "path": "/spec/schedulingGates/0"},
+    ]
+
+
+def _escaped(key: str) -> str:
+    """A key as a part of a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _draining(action: DrainPod) -> Json:

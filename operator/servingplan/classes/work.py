@@ -95,7 +95,7 @@ def replicas_on(
                 pipeline_parallel=1,
                 memory_fraction=settings.gpu_memory_utilization,
             )
-            if base.kv_room_tokens >= context_tokens:
+            if base.batch_room(context_tokens) >= 1:
                 found.append(Replica(gpu.name, size, base))
                 break
         else:

@@ -7,6 +7,7 @@ that needs them. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -16,7 +17,6 @@ from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
     name="servingplan",
-    help="Plan and run LLM serving on Kubernetes over scarce, mixed GPUs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +29,21 @@ emulate.register(app)
 gateway.register(app)
 classes.register(app)
 profile.register(app)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"servingplan {version('servingplan')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Plan and run LLM serving on Kubernetes over scarce, mixed GPUs."""
 
 
 @app.command()

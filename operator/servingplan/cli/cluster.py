@@ -34,6 +34,55 @@ def run(
             help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
         ),
     ] = "",
+    namespace_budgets: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_NAMESPACE_BUDGETS",
+            help="Dollars per hour that all plans of a namespace may spend together, as NAMESPACE=DOLLARS, by comma; * stands "
+            "for all others.",
+        ),
+    ] = "",
+    pod_access: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_POD_ACCESS",
+            help="What engine.podTemplate of plans may ask for, by comma: KIND or KIND=VALUE, such as hostIPC, "
+            "serviceAccountName=reader.",
+        ),
+    ] = "",
+    allowed_hosts: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_ALLOWED_HOSTS",
+            help="Hosts that plans may name in URLs beside Services of their own namespace: HOST or HOST:PORT, by comma.",
+        ),
+    ] = "",
+    prometheus_url: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_PROMETHEUS_URL", help="Prometheus of plans that name none of their own. Empty: none."
+        ),
+    ] = "",
+    prometheus_token_file: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_PROMETHEUS_TOKEN_FILE", help="Bearer token for that URL alone.")
+    ] = "",
+    prometheus_ca_file: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_PROMETHEUS_CA_FILE", help="Certificates to check that URL's by.")
+    ] = "",
+    prometheus_namespace_label: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL", help="Label that names the namespace of what was scraped."
+        ),
+    ] = "namespace",
+    prometheus_plan_queries: Annotated[
+        bool,
+        typer.Option(
+            "--prometheus-plan-queries",
+            envvar="SERVINGPLAN_PROMETHEUS_PLAN_QUERIES",
+            help="Let plans ask PromQL of their own there, which can read what other namespaces measure.",
+        ),
+    ] = False,
     period_seconds: Annotated[
         float, typer.Option(envvar="SERVINGPLAN_PERIOD_SECONDS", min=1, help="Longest time between two turns.")
     ] = 15.0,
@@ -42,7 +91,7 @@ def run(
     ] = "0.0.0.0:8080",
     metrics_address: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_METRICS_ADDRESS", help="HOST:PORT of the metrics. Empty: none.")
-    ] = "0.0.0.0:8081",
+    ] = "127.0.0.1:8081",
     lease_namespace: Annotated[
         str,
         typer.Option(
@@ -77,8 +126,10 @@ def run(
     from servingplan.kube import Api
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
+    from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
-    from servingplan.settings import Settings
+    from servingplan.render.pod_access import KINDS, unknown_kinds
+    from servingplan.settings import Settings, SharedPrometheus
     from servingplan.solvers import Solvers
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -94,9 +145,21 @@ def run(
 
         return make
 
+    if unknown := unknown_kinds(_words(pod_access)):
+        fail(f"--pod-access: {', '.join(unknown)}: names nothing that can be allowed; write one of {', '.join(KINDS)}")
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
+        namespace_budgets=parse_budgets(namespace_budgets),
+        pod_access=frozenset(_words(pod_access)),
+        allowed_hosts=frozenset(_words(allowed_hosts)),
+        prometheus=SharedPrometheus(
+            url=prometheus_url,
+            token_file=prometheus_token_file,
+            ca_file=prometheus_ca_file,
+            namespace_label=prometheus_namespace_label,
+            plan_queries=prometheus_plan_queries,
+        ),
         catalogue_namespace=catalogue_namespace,
         period_seconds=period_seconds,
         liveness_address=liveness_address,
@@ -115,23 +178,52 @@ def world(
     catalogue_namespace: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
     ] = "",
+    namespace_budgets: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="As the operator has them. Empty: none.")
+    ] = "",
+    pod_access: Annotated[
+        str | None,
+        typer.Option(envvar="SERVINGPLAN_POD_ACCESS", help="As the operator has it. Left out: everything is allowed."),
+    ] = None,
 ) -> None:
     """Print what a turn of a live plan sees, its plan in force included, for `servingplan plan --world`."""
-    typer.echo(observed(namespace, name, catalogue_namespace).model_dump_json(indent=1))
+    seen = observed(namespace, name, catalogue_namespace, namespace_budgets=namespace_budgets, pod_access=pod_access)
+    typer.echo(seen.model_dump_json(indent=1))
 
 
-def observed(namespace: str, name: str, catalogue_namespace: str = "") -> Observation:
-    """What a turn of a live plan would see now. Ends the command where it cannot be read."""
+def observed(
+    namespace: str,
+    name: str,
+    catalogue_namespace: str = "",
+    *,
+    namespace_budgets: str = "",
+    pod_access: str | None = None,
+) -> Observation:
+    """What a turn of a live plan would see now, under these limits of the installation. Ends the command where it cannot be
+    read."""
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
+    from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
     from servingplan.observe.state import ClusterState
+    from servingplan.observe.urls import UrlPolicy
+    from servingplan.settings import SharedPrometheus
 
     api = Kube.connect()
     state = ClusterState(api, namespaces=(namespace,), catalogue_namespace=catalogue_namespace or None)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, demand=DemandReader())
+    urls = UrlPolicy(api, allowed_hosts=None)  # they are asked from here, with the rights of whoever calls
+    demand = DemandReader(urls=urls, shared=SharedPrometheus(plan_queries=True))
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=urls,
+        namespace_budgets=parse_budgets(namespace_budgets),
+        pod_access=None if pod_access is None else frozenset(_words(pod_access)),
+        demand=demand,
+    )
     try:
         seen = reader.observe(namespace, name)
     except ApiError as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from servingplan.cli.cluster import observed
-from servingplan.cli.files import fail, read_plan, read_world
+from servingplan.cli.files import fail, read_plan, world_of_plan
 from servingplan.cli.plan import Format, Output, ProfileFiles, WorldFile, print_value
 from servingplan.model.world import Observation
 
@@ -37,17 +37,18 @@ def explain(
 
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
+    from servingplan.planning.allowance import acting_spec
     from servingplan.planning.availability import cap_lines, with_stock
     from servingplan.planning.explain import explain_plan
     from servingplan.planning.known import known_of
     from servingplan.planning.measured import rows_of
     from servingplan.planning.pools import read_pools
-    from servingplan.planning.record import effective_spec, read_record
+    from servingplan.planning.record import read_record
     from servingplan.planning.starts import lines
 
     record = read_record(seen)
     catalogue = known_of(seen).catalogue
-    spec, errors = effective_spec(seen.plan.spec, record, catalogue)
+    spec, errors = acting_spec(seen, catalogue)
     if spec is None:
         fail("\n       ".join(map(str, errors)))
     pools, pool_errors = read_pools(spec, seen)
@@ -89,5 +90,4 @@ def _world(plan_file: str | None, live: str | None, namespace: str, world_file: 
         from servingplan.cli.imagine import imagined_world
 
         return imagined_world(manifest)
-    seen = read_world(world_file)
-    return seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
+    return world_of_plan(world_file, manifest)

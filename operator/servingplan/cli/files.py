@@ -52,6 +52,17 @@ def read_plan(path: str) -> Json:
     return manifest
 
 
+def world_of_plan(path: str, manifest: Json) -> Observation:
+    """A world that ``servingplan world`` wrote, with the spec of the manifest in place of its own. Ends the command where it
+    is of another plan: its replicas and nodes would be taken for this plan's."""
+    seen = read_world(path)
+    metadata = manifest["metadata"]
+    key = f"{metadata.get('namespace', seen.plan.namespace)}/{metadata['name']}"
+    if seen.plan.key != key:
+        fail(f"{path}: plan: {seen.plan.key!r}: is the world of another plan than {key}; give that of this plan")
+    return seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
+
+
 def read_world(path: str) -> Observation:
     """A world that ``servingplan world`` wrote."""
     from pydantic import ValidationError

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from servingplan.cli.files import fail, read_plan, read_world
+from servingplan.cli.files import fail, read_plan, world_of_plan
 
 
 class Format(StrEnum):
@@ -73,6 +73,10 @@ def plan(
             for finding in bad:
                 typer.echo(f"error: {finding.reason}: {finding.message}", err=True)
         raise typer.Exit(2 if any(finding.condition == "SpecValid" for finding in bad) else 3)
+    shown = decision.fleet or decision.waiting
+    if shown is not None and not any(item.planned_requests_per_second > 0 for item in shown.classes):
+        why = f"; what limits it: {', '.join(shown.binding)}" if shown.binding else ""
+        fail(f"the plan serves nothing{why}", 3)
 
 
 def render(
@@ -102,11 +106,7 @@ def _decide(
     from servingplan.decide import decide
 
     manifest = read_plan(plan_file)
-    if world_file is None:
-        world = imagined_world(manifest)
-    else:
-        seen = read_world(world_file)
-        world = seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
+    world = imagined_world(manifest) if world_file is None else world_of_plan(world_file, manifest)
     world = with_profiles(world, profiles)
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:

@@ -17,6 +17,7 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.record import RECORD_KEY
 from servingplan.render import names
 from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
+from servingplan.render.pod_access import refused_access
 
 
 def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
@@ -46,6 +47,8 @@ def object_actions(
         live = world.live("Deployment", item.deployment)
         manifests = [service(plan=world.plan, replica_set=item)]
         if model is not None and pool is not None and variant is not None:
+            if refused_access(model, world.pod_access):
+                continue  # of a time when more was allowed: what stands is left, and is not made anew
             try:
                 template = replica_template(
                     model=model,
@@ -54,6 +57,7 @@ def object_actions(
                     tensor_parallel=item.tensor_parallel,
                     pipeline_parallel=item.pipeline_parallel,
                     settings=item.settings,
+                    queue=world.plan.queue,
                 )
             except InputError as error:
                 errors.append(error)
@@ -105,8 +109,13 @@ def context_tokens(world: Observation) -> dict[str, int]:
 
 def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
     """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
-    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes."""
-    missing = {item.deployment: item.replicas - len(world.pods_of(item.deployment)) for item in fleet.replica_sets}
+    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
+    somebody else's gate counts as not there: a queue may hold it for as long as it likes."""
+    there = {
+        item.deployment: sum(not pod.other_gates for pod in world.pods_of(item.deployment))
+        for item in fleet.replica_sets
+    }
+    missing = {item.deployment: item.replicas - there[item.deployment] for item in fleet.replica_sets}
     return {name: count for name, count in missing.items() if count > 0}
 
 

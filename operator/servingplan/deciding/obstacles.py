@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.turn import Turn
 from servingplan.model.world import Observation
-from servingplan.planning.pools import Pool
+from servingplan.planning.declared import NO_MATCH
+from servingplan.planning.pools import Pool, lets, no_node
 from servingplan.render import names
 
 
@@ -29,14 +30,20 @@ def taken_names(world: Observation, spec: PlanSpec) -> str | None:
 def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
     prices = {other.key: other.prices for other in turn.world.other_plans}
     for pool in pools:
-        for problem in (pool.problem, pool.conflict, pool.withdrawn):
+        for problem in (pool.problem, pool.conflict, pool.ceiling, pool.withdrawn, pool.contradiction):
             if problem is not None:
                 unread = problem.reason in ("ReadForbidden", "ReadFailed")
                 turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
+        if pool.spec.resize is None and not pool.nodes:
+            turn.find("NodePoolsReady", NO_MATCH, no_node(pool), holds=True)
         if pool.object is None or pool.dollars_per_node_hour is None:
             continue
+        if pool.object.dollars_per_node_hour is not None:
+            continue  # its owner's price counts for all
         for key in sorted(prices):
-            other = prices[key].get(pool.object.reference)
+            # What a plan says of a pool that it may not size is nobody's concern.
+            may = lets(pool.object, key.partition("/")[0])
+            other = prices[key].get(pool.object.reference) if may else None
             if other is not None and float(other) != pool.dollars_per_node_hour:
                 turn.find(
                     "WithinBudget",
@@ -46,22 +53,29 @@ def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
                 )
 
 
+def _unpriced(pool: Pool) -> str:
+    written = pool.object.dollars_per_node_hour if pool.object is not None else None
+    if written is None:
+        return "not given"
+    return f"its object's annotation servingplan.dev/dollars-per-node-hour is {written!r}, which is no price"
+
+
 def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
-    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read."""
+    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read or counted."""
     wait = False
     for pool in pools:
         if pool.dollars_per_node_hour is None and pool.problem is None:
             turn.find(
                 "WithinBudget",
                 "PriceUnknown",
-                f"spec.nodePools[{pool.name}].dollarsPerNodeHour: not given, so spend cannot be computed and nothing "
+                f"spec.nodePools[{pool.name}].dollarsPerNodeHour: {_unpriced(pool)}, so spend cannot be computed and nothing "
                 "grows; give the price of a node (0 is a price)",
             )
             wait = True
         stands_on = turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0
         if pool.problem is not None and (
             pool.problem.reason in ("ReadForbidden", "ReadFailed")
-            or (pool.problem.reason == "PoolMissing" and stands_on)
+            or (pool.problem.reason in ("PoolMissing", "NotResizable", "PathNotAllowed") and stands_on)
         ):
             wait = True
     return wait

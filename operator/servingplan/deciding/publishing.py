@@ -16,7 +16,7 @@ from servingplan.render import names
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
 from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
-from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS, GATEWAY_POLL_SECONDS, seconds_since
+from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS, POLL_SECONDS, seconds_since
 from servingplan.steps.routes import PENDING, complaints
 
 
@@ -116,7 +116,7 @@ def gateway_is_due_in(world: Observation, spec: PlanSpec) -> float | None:
     said of HTTPRoutes wakes the plan by itself."""
     published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
     behind = _files_taken(world, spec, published) is False and world.gateway is not None and world.gateway.answers
-    return GATEWAY_POLL_SECONDS if behind else None
+    return POLL_SECONDS if behind else None
 
 
 def route_findings(turn: Turn, spec: PlanSpec) -> None:

@@ -18,7 +18,7 @@ from servingplan.model.question import QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, Pool, more_nodes
 from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
@@ -62,7 +62,7 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
     if posed.question is None:
         lacking = ", ".join(posed.no_room) or "all classes"
         turn.find(
-            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; add nodes or pools"
+            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; {more_nodes(pools)}"
         )
         return record, True
     posed = _without_failed_shapes(turn, posed, names_of)
@@ -209,7 +209,7 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
             found[key] = shape.running.deployment
             continue
         try:
-            template = _template(shape)
+            template = _template(plan, shape)
         except InputError as error:
             errors[str(error)] = error
             continue
@@ -223,7 +223,7 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
     return found, tuple(errors[text] for text in sorted(errors))
 
 
-def _template(shape: ShapeFacts) -> dict[str, Any]:
+def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
     return replica_template(
         model=shape.model,
         variant=shape.variant,
@@ -231,4 +231,5 @@ def _template(shape: ShapeFacts) -> dict[str, Any]:
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
         settings=shape.written_settings,
+        queue=plan.queue,
     )

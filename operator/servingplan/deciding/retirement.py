@@ -108,7 +108,7 @@ def _clock(world: Observation, spec: PlanSpec | None) -> tuple[str, str]:
 
 
 def _seconds_allowed(world: Observation, spec: PlanSpec | None) -> float:
-    drain = float(spec.change.drain_seconds) if spec is not None else 0.0
+    drain = float(max(spec.change.drain_seconds, spec.change.drain_deadline_seconds)) if spec is not None else 0.0
     return drain + GATEWAY_PATIENCE_SECONDS + _longest_end(world) + PROVIDER_SECONDS
 
 

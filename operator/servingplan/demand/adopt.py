@@ -169,7 +169,7 @@ def _finding(
     """For the condition. It speaks of what was adopted, not of what flickers."""
     order = ("Declared", "LastGood", "Measured")
     reason = next(item for item in order if item in by_source.values())
-    parts = []
+    parts = [seen.refused] if seen.refused else []
     for kind, text in zip(order, ("declared", "last good", "measured"), strict=True):
         how = adopted.how if adopted and kind != "Declared" else {}
         listed = [
@@ -181,13 +181,17 @@ def _finding(
     if seen.metrics:
         parts.append(f"counted by {', '.join(seen.metrics)}")
     if reason != "Measured":
-        parts += doubted or [seen.problem or "no metric counts these classes"]
+        problem = seen.problem or "no metric counts these classes"
+        parts += doubted or ([] if seen.refused else [problem])
         begun = min((item.failing_since for item in seen.classes if item.failing_since), default=None)
         if begun is not None:
             parts.append(
                 f"since {begun}; the last good rates stand in for {source.last_good_for}, then the declared ones"
             )
-    return Finding(condition="DemandKnown", reason=reason, message="; ".join(parts), holds=reason == "Measured")
+    message = "; ".join(parts)
+    if seen.refused:
+        return Finding(condition="DemandKnown", reason=seen.refused_reason, message=message)
+    return Finding(condition="DemandKnown", reason=reason, message=message, holds=reason == "Measured")
 
 
 def _believed(

@@ -75,14 +75,21 @@ class Signal:
     """Classes of a row of the history; one that names only a model stands for none."""
 
 
-def signals(spec: PlanSpec, plan: str) -> tuple[Signal, ...]:
-    """The ways of counting that may match, best first; ``plan`` is ``namespace/name``."""
+def signals(spec: PlanSpec, plan: str, namespace_label: str | None = None) -> tuple[Signal, ...]:
+    """The ways of counting that may match, best first; ``plan`` is ``namespace/name``.
+
+    ``namespace_label``: of a Prometheus that others use too, the label that names the namespace of what was scraped. Engines
+    are counted in the plan's namespace only then. Envoy's counters name the plan; the gateway may be anywhere.
+    """
     assert spec.demand is not None
     source = spec.demand.prometheus
     window = seconds_of(source.window)
     if source.query is not None:
         return (_own(spec, source.query),)
-    return (*(_envoy(spec, plan, metric, label, window) for metric, label in ENVOY), _vllm(spec, window))
+    return (
+        *(_envoy(spec, plan, metric, label, window) for metric, label in ENVOY),
+        _vllm(spec, window, plan, namespace_label),
+    )
 
 
 def _keys(spec: PlanSpec) -> dict[str, tuple[Model, str]]:
@@ -140,9 +147,11 @@ def _envoy(spec: PlanSpec, plan: str, metric: str, label: str, window: int) -> S
     return Signal("envoy", (metric,), (Query(f"{selector}[{_reach(window)}s]"),), read, history, keys_of)
 
 
-def _vllm(spec: PlanSpec, window: int) -> Signal:
+def _vllm(spec: PlanSpec, window: int, plan: str, namespace_label: str | None) -> Signal:
     models = {model.name: model for model in spec.models}
     of_models = f"model_name=~{_any_of(models)}"
+    if namespace_label is not None:
+        of_models += f",{namespace_label}={json.dumps(plan.partition('/')[0])}"
 
     def buckets(names: Iterable[str]) -> Query:
         return Query(f"sum by (model_name, le) (increase({{__name__=~{_any_of(names)},{of_models}}}[{window}s]))")

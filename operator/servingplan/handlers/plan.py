@@ -22,6 +22,7 @@ from servingplan.metrics.exporter import Exporter
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.state import ClusterState, News, Overlaid
+from servingplan.observe.urls import UrlPolicy
 from servingplan.settings import Settings
 from servingplan.solvers import Solvers
 
@@ -58,10 +59,19 @@ class Operator:
         self._alarm = alarm = Alarm(loop)
         self._solvers = Solvers(shared=self.settings.solver_processes, most_seconds=self.settings.most_solver_seconds)
         self._solvers.start()
-        self._demand = DemandReader(ring=alarm.wake)
+        urls = UrlPolicy(self._api, allowed_hosts=self.settings.allowed_hosts)
+        self._demand = DemandReader(urls=urls, shared=self.settings.prometheus, ring=alarm.wake)
         self._demand.start()
         api = Overlaid(self._api, self.state)
-        self._reader = Reader(api, self.state, pool_kinds=self.settings.pool_kinds, demand=self._demand)
+        self._reader = Reader(
+            api,
+            self.state,
+            pool_kinds=self.settings.pool_kinds,
+            urls=urls,
+            pod_access=self.settings.pod_access,
+            namespace_budgets=self.settings.namespace_budgets,
+            demand=self._demand,
+        )
         self.loop = Loop(
             alarm=alarm,
             turns=self._turns_of(api, self._reader, self._solvers),

@@ -18,9 +18,10 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Observation
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.availability import with_stock
 from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import RECORD_KEY, effective_spec, read_record
+from servingplan.planning.record import RECORD_KEY, read_record
 from servingplan.planning.shapes import slo_of
 from servingplan.render import names
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
@@ -40,7 +41,7 @@ UNREAD = ("ReadForbidden", "ReadFailed")
 def samples(world: Observation, decision: Decision, outcome: Outcome, conditions: Iterable[Condition] = ()) -> Samples:
     """After a turn, or after a step of a retirement (which has neither a plan nor conditions)."""
     found: dict[Key, float] = {}
-    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    spec, _ = acting_spec(world)
     for key, value in _all(world, decision, outcome, spec):
         if math.isfinite(value):
             found[key] = value

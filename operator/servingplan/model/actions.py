@@ -31,6 +31,8 @@ class ScaleDeployment(Action):
     name: str
     before: int
     replicas: int
+    set_by: str | None = None
+    """Who else had set it, and when: noted on the Deployment."""
 
 
 class DeleteObject(Action):

@@ -29,6 +29,26 @@ class ClassDemand(Part):
     source: Literal["Measured", "LastGood", "Declared"] = "Declared"
 
 
+class Notice(Part):
+    """A budget that keeps nothing of the plan in force, told before it is carried out."""
+
+    least_dollars_per_hour: float
+    """The cheapest node that replicas of the plan sit on."""
+    since: str
+    """RFC 3339; when it was told."""
+    until: str | None
+    """RFC 3339; when it is carried out. None: it waits for approval."""
+    approve: str | None
+    """Hash of the plan that is proposed instead, where approval is asked for."""
+    seconds_left: float | None
+    """Until it is carried out; None: it waits for approval."""
+
+    @property
+    def pending(self) -> bool:
+        """It is not carried out yet."""
+        return self.seconds_left is None or self.seconds_left > 0
+
+
 class Decision(Part):
     """All that a turn decided, and why."""
 
@@ -53,6 +73,8 @@ class Decision(Part):
     """What is known of the pools that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = Field(default_factory=dict)
     """Replicas that did not start, by Deployment."""
+    notice: Notice | None = None
+    """The budget takes everything down, and this was told first."""
     held_back: bool = False
     unseated: int = 0
     ready: dict[str, int] = Field(default_factory=dict)

@@ -4,6 +4,7 @@ Flow: observe -> **model** -> solve -> render -> apply -> status. The catalogue 
 knows the common models; users declare others inline with the same fields, which every published ``config.json`` has.
 """
 
+import math
 from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -211,13 +212,31 @@ class ModelCard(BaseModel):
         """
         return self.kv_layers * self._kv_layer_bytes(kv_bytes_per_element)
 
-    def kv_bytes(self, tokens: float, kv_bytes_per_element: float = WIDE_BYTES) -> float:
+    def kv_bytes(self, tokens: float, kv_bytes_per_element: float = WIDE_BYTES, copies: float = 1.0) -> float:
         """Cache of one sequence of ``tokens`` tokens, in bytes: layers with a sliding window keep the window at most,
-        and recurrent state does not grow."""
+        and recurrent state does not grow. A group holds ``copies`` of the keys and values (``kv_copies``) and one of the
+        state, whose heads it shares out."""
         kept = (self.kv_layers - self.sliding_layers) * tokens
         if self.sliding_window is not None:
             kept += self.sliding_layers * min(tokens, self.sliding_window)
-        return kept * self._kv_layer_bytes(kv_bytes_per_element) + self.state_bytes
+        return copies * kept * self._kv_layer_bytes(kv_bytes_per_element) + self.state_bytes
+
+    def held_tokens(self, tokens: float, kv_bytes_per_element: float = WIDE_BYTES, copies: float = 1.0) -> float:
+        """``kv_bytes`` in units of ``kv_bytes_per_token``: tokens within the window that take as much memory as one
+        sequence of ``tokens`` tokens."""
+        per_token = copies * self.kv_bytes_per_token(kv_bytes_per_element)
+        return self.kv_bytes(tokens, kv_bytes_per_element, copies) / per_token
+
+    def longest_tokens(self, room_bytes: float, kv_bytes_per_element: float = WIDE_BYTES, copies: float = 1.0) -> float:
+        """Tokens of the longest sequence whose cache and state fit in ``room_bytes``, the inverse of ``kv_bytes``; infinite
+        where all layers have a window that fits, 0 where not even the state does."""
+        layer_bytes = copies * self._kv_layer_bytes(kv_bytes_per_element)
+        layer_tokens = max(0.0, room_bytes - self.state_bytes) / layer_bytes
+        within = layer_tokens / self.kv_layers
+        if self.sliding_window is None or within <= self.sliding_window:
+            return within
+        full = self.kv_layers - self.sliding_layers
+        return (layer_tokens - self.sliding_layers * self.sliding_window) / full if full else math.inf
 
     def _kv_layer_bytes(self, kv_bytes_per_element: float) -> float:
         if self.kv_lora_rank is None:

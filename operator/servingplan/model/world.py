@@ -28,8 +28,12 @@ class PlanObject(Fact):
     """As written; it may be wrong in any way."""
     approved_hash: str | None = None
     """The annotation ``servingplan.dev/approve``."""
+    queue: str | None = None
+    """The label ``kueue.x-k8s.io/queue-name``."""
     deleting_since: str | None = None
     """RFC 3339; when its deletion was asked for."""
+    created: str = ""
+    """RFC 3339."""
     status: dict[str, Any] = {}
     """As last published."""
 
@@ -39,16 +43,29 @@ class PlanObject(Fact):
         return f"{self.namespace}/{self.name}"
 
 
+class Taint(Fact):
+    """What keeps pods off a node that do not tolerate it."""
+
+    key: str
+    value: str = ""
+    effect: str
+    """NoSchedule or NoExecute."""
+
+
 class Node(Fact):
     """A node with what matters for placing replicas."""
 
     name: str
     labels: dict[str, str]
     gpus: int
-    """Allocatable GPUs."""
+    """Allocatable GPUs, as ``nvidia.com/gpu``."""
+    gpu_resources: dict[str, int] = {}
+    """Allocatable GPUs by the name of their resource; empty where there is no other than ``nvidia.com/gpu``."""
     ready: bool
     schedulable: bool = True
     """Not cordoned."""
+    taints: tuple[Taint, ...] = ()
+    """That stay: without those by which the cluster, autoscalers and clouds tell of a node's state."""
     disrupted: bool = False
     """An autoscaler or the cloud is taking it away."""
 
@@ -75,6 +92,8 @@ class Pod(Fact):
     """Our Deployment that it belongs to; absent for foreign pods."""
     gated: bool = False
     """Waits for our placement."""
+    other_gates: tuple[str, ...] = ()
+    """Scheduling gates beside ours: whoever set them has not let the pod go yet."""
     ready: bool = False
     """Passes its readiness probe, and is not being deleted."""
     listed: bool = False
@@ -84,6 +103,10 @@ class Pod(Fact):
     """Belongs to its Service's endpoints; false while it drains."""
     draining_since: str | None = None
     """RFC 3339; when its traffic was taken away."""
+    address: str | None = None
+    """IP address, of pods that drain."""
+    requests_inside: int | None = None
+    """Requests that its engine has, running and waiting; asked only of pods that drain, None where it did not tell."""
     unrouted_since: str | None = None
     """RFC 3339; when the gateways were seen to have taken weights without it."""
     placed_since: str | None = None
@@ -116,6 +139,8 @@ class LiveObject(Fact):
     manifest: dict[str, Any]
     """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
     API server refuses ``status.replicaFailure``."""
+    replicas_owner: tuple[str, str] | None = None
+    """Of a Deployment: the field manager that set ``spec.replicas``, where it is not ours, and when (RFC 3339)."""
 
 
 class Refusal(Fact):
@@ -145,8 +170,16 @@ class PoolObject(Fact):
     """``namespace/name`` of the plan that sizes it."""
     orphan_of: str | None = None
     """``namespace/name`` of a plan that is not there any more and whose claim still stands: it may be taken over."""
+    path: tuple[str, ...] = ("spec", "replicas")
+    """Keys that lead to the size."""
+    path_problem: str | None = None
+    """What is wrong with the path that the plan gives, for people."""
     max_nodes: int | None = None
     """Ceiling that the pool's owner sets for every plan; None: none."""
+    max_nodes_problem: str | None = None
+    """Why the ceiling cannot be read, for people; ``max_nodes`` is the size of the moment then."""
+    dollars_per_node_hour: str | None = None
+    """Price that the owner wrote on it, which counts for every plan; None: none."""
     allowed_namespaces: tuple[str, ...] = ()
     """Namespaces whose plans may size it; ``*`` means all."""
     resource_version: str = ""
@@ -180,6 +213,19 @@ class OtherPlan(Fact):
     """Price per node and hour, by pool object."""
 
 
+class NamespaceBudget(Fact):
+    """What all plans of the plan's namespace may spend together."""
+
+    dollars_per_hour: float
+    taken: dict[str, float] = {}
+    """$/h by name of the other plans that take some of it."""
+
+    @property
+    def left(self) -> float:
+        """$/h that are left for this plan."""
+        return max(0.0, self.dollars_per_hour - sum(self.taken.values()))
+
+
 class Arrivals(Fact):
     """Requests of one class as they were counted."""
 
@@ -208,6 +254,10 @@ class SeenDemand(Fact):
     """Names of the metrics that matched."""
     problem: str | None = None
     """Why the last reading failed, for people; it does not change from reading to reading."""
+    refused: str | None = None
+    """Why nothing is asked, and what to do."""
+    refused_reason: str = ""
+    """The same for programs."""
     classes: tuple[Arrivals, ...] = ()
     """By model and class."""
 
@@ -218,7 +268,9 @@ class GatewayFacts(Fact):
     revisions: tuple[int | None, ...] = ()
     """Of the weights that each has taken; None: it did not answer, or not for this plan."""
     problem: str | None = None
-    """Why nobody could be asked."""
+    """That nobody answered, for people."""
+    refused: str | None = None
+    """Why the URL is not asked, and what to do."""
 
     @property
     def taken(self) -> int | None:
@@ -279,6 +331,8 @@ class Observation(Fact):
     objects: tuple[LiveObject, ...] = ()
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
+    namespace_budget: NamespaceBudget | None = None
+    """Absent where the installation sets none for the namespace."""
     http_routes_unread: str | None = None
     """Why HTTPRoutes are not among the objects, for people: the API server knows none, or they may not be read."""
     gateway: GatewayFacts | None = None
@@ -292,6 +346,8 @@ class Observation(Fact):
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
     """In the order of the spec."""
+    pod_access: tuple[str, ...] | None = None
+    """What the installation lets podTemplates ask for (``render.pod_access``); None: everything, where none was asked."""
     catalogues: tuple[SeenCatalogue, ...] = ()
     """By name and key. Offline, the shipped prices are among them; in a cluster only what the installation states."""
     model_configs: tuple[SeenModelConfig, ...] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from servingplan.api.parse import parse_spec
@@ -26,13 +27,19 @@ from servingplan.model.world import (
     SeenProfiles,
 )
 from servingplan.observe import parse
+from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.engines import SILENT_SECONDS, requests_inside
 from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.sizes import ceiling, number, size_path
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
+from servingplan.observe.urls import UrlPolicy
+from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
+from servingplan.steps.drains import seconds_since
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
@@ -54,17 +61,26 @@ class Reader:
         state: ClusterState,
         *,
         pool_kinds: frozenset[str] | None,
+        urls: UrlPolicy,
+        pod_access: frozenset[str] | None = None,
+        namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
-        every kind. Without ``demand`` nothing is measured."""
+        every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured."""
         self._api = api
         self._state = state
+        self._urls = urls
+        self._budgets = namespace_budgets
+        self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
+        self._silent: dict[str, datetime] = {}
+        """Pods whose engines did not answer, and until when they are not asked again."""
         self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
 
     def close(self) -> None:
@@ -104,7 +120,9 @@ class Reader:
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
-            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads) if ack_url else None
+            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads, self._urls)
+            if ack_url
+            else None
         )
         pools = tuple(
             self._pool(seen, plan.namespace, pool.name, pool.resize)
@@ -112,6 +130,7 @@ class Reader:
             if pool.resize is not None
         )
         nodes, pods = _near(seen, plan, label, spec)
+        pods = self._with_requests(now, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
             plan=plan,
@@ -120,6 +139,7 @@ class Reader:
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=pools,
             other_plans=_other_plans(seen.plans, plan),
+            namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=self._multi_node_api(failures),
             http_routes_unread=routes_unread,
             gateway=None if gateway is None else gateway.result(),
@@ -133,9 +153,29 @@ class Reader:
             profiles=tuple(
                 self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
             ),
+            pod_access=self._pod_access,
             catalogues=_catalogues(seen),
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
+
+    def _with_requests(self, now: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
+        """Those whose drain would be over, with the requests that their engines still have. A turn waits for the answers, so
+        one that was silent is left alone for a while."""
+        moment = datetime.fromisoformat(now)
+        self._silent = {uid: until for uid, until in self._silent.items() if until > moment}
+        draining = {
+            pod.uid: pod.address
+            for pod in pods
+            if pod.ready
+            and pod.address is not None
+            and pod.uid not in self._silent
+            and seconds_since(pod.unrouted_since or pod.draining_since, now) >= drain_seconds
+        }
+        if not draining:
+            return pods
+        found = requests_inside(draining, self._asking_threads)
+        self._silent.update(dict.fromkeys(draining.keys() - found.keys(), moment + timedelta(seconds=SILENT_SECONDS)))
+        return tuple(pod.model_copy(update={"requests_inside": found.get(pod.uid)}) for pod in pods)
 
     def is_outdated(self, plan: PlanObject) -> bool:
         """Whether the plan is known to be another one than this by now."""
@@ -143,10 +183,13 @@ class Reader:
         return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
-        """Whether a plan that has a claim is not there any more. One that is not known is asked for: it may be new."""
+        """Whether a plan that has a claim is not there, or never could be. One that is not known is asked for: it may
+        be new."""
         if any(plan.key == key for plan in seen.plans):
             return False
         namespace, _, name = key.partition("/")
+        if not namespace or not name:
+            return True
         try:
             self._api.get(PLANS, name, namespace=namespace)
         except NotFound:
@@ -265,8 +308,6 @@ class Reader:
             reference = pool_reference(resource, resize, plan_namespace)
             if item is None:
                 raise NotFound(404, "NotFound", f"{resource.plural} {resize.name} was not found")
-            path = resize.size_path
-            wanted = parse.at(item, path)
         except NotFound as error:
             return PoolObject(
                 pool=pool,
@@ -277,17 +318,21 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
+        annotations = item["metadata"].get("annotations") or {}
+        path, path_problem = size_path(resize, annotations)
+        if path is None:
+            return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
+        wanted = parse.at(item, path)
         if not isinstance(wanted, int):
             return PoolObject(
                 pool=pool,
                 reference=reference,
                 problem_reason="NotResizable",
                 problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
-                "spec.replicas is set), or correct replicasPath",
+                "spec.replicas is set)",
             )
-        annotations = item["metadata"].get("annotations") or {}
         sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
-        asked = annotations.get(names.SIZE_ANNOTATION, "")
+        max_nodes, max_nodes_problem = ceiling(annotations, wanted)
         holder = annotations.get(names.CLAIM_ANNOTATION) or None
         orphaned = holder is not None and self._is_gone(seen, holder)
         allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
@@ -298,10 +343,14 @@ class Reader:
             actual=next((size for size in sizes if isinstance(size, int)), None),
             claimed_by=holder if not orphaned else None,
             orphan_of=holder if orphaned else None,
-            max_nodes=int(most) if (most := annotations.get(names.MAX_NODES_ANNOTATION, "")).isdigit() else None,
+            path=path,
+            path_problem=path_problem,
+            max_nodes=max_nodes,
+            max_nodes_problem=max_nodes_problem,
+            dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
             allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
             resource_version=item["metadata"].get("resourceVersion", ""),
-            asked=int(asked) if asked.isdigit() else None,
+            asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
             refusal=_last_refusal(seen, item, resize),
         )
@@ -358,7 +407,12 @@ def _near(
         and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
     ]
     held = {pod.node for pod in own if pod.deployment is not None}
-    selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+    pools = spec.node_pools if spec else ()
+    selectors = [pool.node_selector for pool in pools]
+    # Those of a Karpenter NodePool too that its selector does not match: it is told.
+    selectors += [
+        {KARPENTER_POOL: pool.resize.name} for pool in pools if pool.resize is not None and is_karpenter(pool)
+    ]
     near = {
         name: node
         for name, node in sorted(nodes.items())

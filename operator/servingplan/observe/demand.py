@@ -23,7 +23,9 @@ from servingplan.demand.change import latest_change
 from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned
 from servingplan.demand.signals import Counted, Query, Signal, signals
 from servingplan.model.world import Arrivals, SeenDemand
-from servingplan.observe.prometheus import ReadingError, ask
+from servingplan.observe.prometheus import Source, ask
+from servingplan.observe.urls import NoAnswer, UrlPolicy, UrlRefused
+from servingplan.settings import SharedPrometheus
 
 log = logging.getLogger("servingplan.demand")
 
@@ -40,8 +42,24 @@ HISTORY_EVERY_SECONDS = 1800.0
 FORGOTTEN_AFTER_SECONDS = 600.0
 """A plan whose turns have not asked for this long is gone."""
 
+URL = "spec.demand.prometheus.url"
+NO_ANSWER = "gave no answer that can be used"
+"""The same whatever the cause, which only the log tells: a status is no way to find out what listens where."""
+
 Plan = tuple[str, str]
 """Namespace and name."""
+
+
+class NoSamples(NoAnswer):
+    """Prometheus answered, and counts nothing of this plan. The text is for people."""
+
+
+class NotAsked(Exception):  # noqa: N818 (a decision, told by a condition)
+    """Nothing is asked; the reason is that of the condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 @dataclass
@@ -52,6 +70,8 @@ class _Watched:
     asked_at: float
     """When a turn last wanted it; monotonic seconds."""
     seen: SeenDemand | None = None
+    told: tuple[object, ...] = ()
+    """What the log was told last."""
     signal: Signal | None = None
     """The one that matched last."""
     pause: float = POLL_SECONDS
@@ -70,10 +90,15 @@ class DemandReader:
     def __init__(
         self,
         *,
+        urls: UrlPolicy,
+        shared: SharedPrometheus = SharedPrometheus(),  # noqa: B008 (frozen)
         ring: Callable[[str, str], None] = lambda _namespace, _name: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``ring`` wakes a plan whose demand changed suddenly; ``clock`` tells Unix seconds."""
+        """``urls``: what plans may have asked. ``shared``: what is asked for plans that give no URL. ``ring`` wakes a plan
+        whose demand changed suddenly; ``clock`` tells Unix seconds."""
+        self._urls = urls
+        self._shared = shared
         self._ring = ring
         self._clock = clock
         self._plans: dict[Plan, _Watched] = {}
@@ -116,27 +141,63 @@ class DemandReader:
         if watched is None:
             return
         before = watched.seen
+        counted: Counted = {}
+        metrics: frozenset[str] = frozenset()
+        problem, cause, refused, reason = None, "", None, ""
         try:
-            signal, counted, metrics = _read(watched, plan, self._clock())
-            problem = None
+            source, restricted = self._source(watched.spec, plan)
+            signal, counted, metrics = _read(watched, plan, source, self._clock(), restricted)
             watched.signal, watched.pause = signal, POLL_SECONDS
-            self._read_history(watched, signal)
-        except ReadingError as error:
+            self._read_history(watched, source, signal)
+        except NotAsked as error:
+            refused, reason = str(error), error.reason
+        except NoAnswer as error:
             assert watched.spec.demand is not None
-            counted, metrics = {}, frozenset()
-            problem = f"{watched.spec.demand.prometheus.url}: {error}"
+            told = str(error) if isinstance(error, NoSamples) else NO_ANSWER
+            problem = f"{watched.spec.demand.prometheus.url or 'the Prometheus of the installation'} {told}"
+            cause = str(error)
             watched.pause = min(2 * watched.pause, LONGEST_PAUSE_SECONDS)
         watched.next_poll = time.monotonic() + watched.pause
-        watched.seen = self._conclude(watched, counted, metrics, problem)
-        if before is None or (before.signal, before.metrics, before.problem) != (
-            watched.seen.signal,
-            watched.seen.metrics,
-            watched.seen.problem,
-        ):
+        seen = self._conclude(watched, counted, metrics, problem)
+        watched.seen = seen.model_copy(update={"refused": refused, "refused_reason": reason})
+        if (watched.seen.signal, watched.seen.metrics, refused, cause) != watched.told:
+            watched.told = (watched.seen.signal, watched.seen.metrics, refused, cause)
             matched = ", ".join(watched.seen.metrics) or "no metric"
-            log.info("%s/%s: demand is counted by %s%s", *plan, matched, f"; {problem}" if problem else "")
+            trouble = f"; {problem}: {cause}" if problem else f"; {refused}" if refused else ""
+            log.info("%s/%s: demand is counted by %s%s", *plan, matched, trouble)
         if self._changed(watched) and before is not None:
             self._ring(*plan)
+
+    def _source(self, spec: PlanSpec, plan: Plan) -> tuple[Source, str | None]:
+        """Whom to ask, and the label by which the plan's namespace is told there; None where all of it is the plan's own.
+
+        Raises ``NotAsked``, or ``NoAnswer`` where the URL leads nowhere.
+        """
+        assert spec.demand is not None
+        wanted, shared = spec.demand.prometheus, self._shared
+        own = False
+        if wanted.url is not None:
+            try:
+                target = self._urls.target(wanted.url, field=URL, namespace=plan[0])
+            except UrlRefused as error:
+                raise NotAsked("UrlNotAllowed", str(error)) from error
+            own = target.addresses is not None
+            source = Source(target.url_at_address, host=target.authority if own else None)
+        elif shared.url:
+            source = Source(shared.url, token_file=shared.token_file, ca_file=shared.ca_file)
+        else:
+            raise NotAsked(
+                "PrometheusMissing",
+                f"{URL} is not given, and this installation has no Prometheus of its own; give the URL of one in namespace "
+                f"{plan[0]}, or have the chart's prometheus.url set",
+            )
+        if wanted.query is not None and not own and not shared.plan_queries:
+            raise NotAsked(
+                "QueryNotAllowed",
+                "spec.demand.prometheus.query is not asked: it could read what others measure; ask it of a Prometheus whose "
+                f"Service is in namespace {plan[0]}, take it out, or have the chart's prometheus.planQueries set",
+            )
+        return source, None if own else shared.namespace_label
 
     def _conclude(
         self, watched: _Watched, counted: Counted, metrics: frozenset[str], problem: str | None
@@ -188,20 +249,18 @@ class DemandReader:
                 watched.changes[item.key] = end
         return rang
 
-    def _read_history(self, watched: _Watched, signal: Signal) -> None:
+    def _read_history(self, watched: _Watched, source: Source, signal: Signal) -> None:
         """The last days by the hour. It is worth having, not worth failing for."""
         if time.monotonic() - watched.history_at < HISTORY_EVERY_SECONDS:
             return
         watched.history_at = time.monotonic()
-        assert watched.spec.demand is not None
-        url = watched.spec.demand.prometheus.url
         query = Query(signal.history(HISTORY_STEP_SECONDS), HISTORY_STEP_SECONDS)
         try:
-            rows = ask(url, query, self._clock(), reach=HISTORY_DAYS * 86400)
+            rows = ask(source, query, self._clock(), reach=HISTORY_DAYS * 86400)
             watched.history = {
                 key: tuple(cleaned(row.get("values") or ())) for row in rows for key in signal.keys_of(row)
             }
-        except (ReadingError, TypeError) as error:
+        except (NoAnswer, TypeError) as error:
             log.info("no history of demand: %s", error)
 
     def _poll_on(self) -> None:
@@ -231,23 +290,25 @@ class DemandReader:
                     self._plans[plan].next_poll = time.monotonic() + LONGEST_PAUSE_SECONDS
 
 
-def _read(watched: _Watched, plan: Plan, now: float) -> tuple[Signal, Counted, frozenset[str]]:
+def _read(
+    watched: _Watched, plan: Plan, source: Source, now: float, namespace_label: str | None
+) -> tuple[Signal, Counted, frozenset[str]]:
     """The first signal that matches; the one of the last reading is tried first."""
-    known = signals(watched.spec, "/".join(plan))
+    known = signals(watched.spec, "/".join(plan), namespace_label)
     if watched.signal is not None:
         known = tuple(sorted(known, key=lambda item: item.looks_for != watched.signal.looks_for))  # type: ignore[union-attr]
     for signal in known:
         assert watched.spec.demand is not None
-        url, window = watched.spec.demand.prometheus.url, seconds_of(watched.spec.demand.prometheus.window)
+        window = seconds_of(watched.spec.demand.prometheus.window)
         try:
-            answers = [ask(url, query, now, reach=window) for query in signal.queries]
+            answers = [ask(source, query, now, reach=window) for query in signal.queries]
             counted, metrics = signal.read(answers)
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
-            raise ReadingError("its answer is not what the API of Prometheus promises") from error
+            raise NoAnswer("its answer is not what the API of Prometheus promises") from error
         if any(counted.values()):
             return signal, counted, metrics
     looked_for = ", ".join(name for signal in known for name in signal.looks_for)
-    raise ReadingError(f"it has no samples of any of {looked_for} for the classes of this plan")
+    raise NoSamples(f"has no samples of any of {looked_for} for the classes of this plan")
 
 
 def _asks(spec: PlanSpec) -> Any:

@@ -4,40 +4,52 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import socket
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import closing
-from urllib.parse import urlsplit
 
 from servingplan.model.world import GatewayFacts
+from servingplan.observe.urls import NoAnswer, Target, UrlPolicy, UrlRefused
+
+log = logging.getLogger("servingplan.gateway")
+
+FIELD = "spec.gateway.ackUrl"
+NO_ANSWER = f"nobody at {FIELD} tells a revision of this plan"
+"""The same whatever the cause: a status is no way to find out what listens where."""
 
 DEADLINE_SECONDS = 1.0
-"""For finding the replicas, and again for all of their answers."""
+"""For finding where they are, for resolving a name, and for all of their answers; each."""
 _LONGEST_ANSWER_BYTES = 4096
 _MOST_REPLICAS = 64
 
 
-def ask_gateway(url: str, plan: str, threads: Executor) -> GatewayFacts:
+def ask_gateway(url: str, plan: str, threads: Executor, policy: UrlPolicy) -> GatewayFacts:
     """What every address of the URL's host says of a plan (``namespace/name``). Never raises, never waits for long."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 80
-    except ValueError as error:
-        return GatewayFacts(problem=f"spec.gateway.ackUrl cannot be asked: {error}")
-    found = threads.submit(_addresses, host, port)
-    try:
-        addresses = found.result(DEADLINE_SECONDS)
-    except TimeoutError:
-        return GatewayFacts(problem=f"the name {host} was not resolved within {DEADLINE_SECONDS:g} s")
-    except OSError as error:
-        return GatewayFacts(problem=f"the name {host} cannot be resolved: {error.strerror or error}")
-    path = parts.path + (f"?{parts.query}" if parts.query else "")
+        looked_up = threads.submit(policy.target, url, field=FIELD, namespace=plan.partition("/")[0])
+        target = looked_up.result(DEADLINE_SECONDS)
+        addresses = _found(target, threads)
+    except UrlRefused as error:
+        return GatewayFacts(refused=str(error))
+    except (NoAnswer, OSError) as error:
+        log.info("%s: %s cannot be asked: %s", plan, FIELD, error)
+        return GatewayFacts(problem=NO_ANSWER)
     asked = [
-        threads.submit(_revision, address, port, path or "/", parts.netloc, plan)
+        threads.submit(_revision, address, target.port, target.path or "/", target.authority, plan)
         for address in addresses[:_MOST_REPLICAS]
     ]
     wait(asked, DEADLINE_SECONDS)
-    return GatewayFacts(revisions=tuple(_answer(item) for item in asked))
+    facts = GatewayFacts(revisions=tuple(_answer(item) for item in asked))
+    return facts if facts.answers else GatewayFacts(problem=NO_ANSWER)
+
+
+def _found(target: Target, threads: Executor) -> Sequence[str]:
+    """Raises ``OSError`` where a name is not resolved in time, or not at all."""
+    if target.addresses is not None:
+        return target.addresses
+    return threads.submit(_addresses, target.host, target.port).result(DEADLINE_SECONDS)
 
 
 def _addresses(host: str, port: int) -> list[str]:

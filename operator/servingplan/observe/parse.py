@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Refusal
+from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Refusal, Taint
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
 
@@ -22,6 +22,8 @@ DISRUPTION_TAINTS = (
     "aws-node-termination-handler/spot-itn",
 )
 """Taints by which autoscalers and clouds announce that a node is about to go."""
+STATE_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "karpenter.sh/")
+"""Prefixes of taints that come and go with the state of a node."""
 HTTP_ROUTE = "HTTPRoute"
 SIZES = ("nodes", "replicas", "count")
 """Fields of a pool object's status that tell how many nodes there are."""
@@ -54,20 +56,34 @@ _KEPT_ANNOTATIONS = (
     names.PLAN_HASH_ANNOTATION,
     names.SPEC_HASH_ANNOTATION,
     names.COMING_SINCE_ANNOTATION,
+    names.REPLICAS_SET_BY_ANNOTATION,
 )
 
 
 def node_of(item: Json) -> Node:
     """A Node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
-    taints = {taint.get("key") for taint in spec.get("taints") or ()}
+    taints = spec.get("taints") or ()
+    gpus = {
+        name: count
+        for name, value in (status.get("allocatable") or {}).items()
+        if names.is_gpu_resource(name) and (count := whole(value)) > 0
+    }
     return Node(
         name=metadata["name"],
         labels=metadata.get("labels") or {},
-        gpus=whole((status.get("allocatable") or {}).get(names.GPU_RESOURCE)),
+        gpus=gpus.get(names.GPU_RESOURCE, 0),
+        gpu_resources=gpus if gpus.keys() - {names.GPU_RESOURCE} else {},
         ready=_condition(status, "Ready") == "True",
         schedulable=not spec.get("unschedulable", False),
-        disrupted=bool(taints.intersection(DISRUPTION_TAINTS)) or "deletionTimestamp" in metadata,
+        disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
+        taints=tuple(
+            Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
+            for taint in taints
+            if taint.get("effect") in ("NoSchedule", "NoExecute")
+            and taint.get("key") not in DISRUPTION_TAINTS
+            and not str(taint.get("key", "")).startswith(STATE_TAINTS)
+        ),
     )
 
 
@@ -76,10 +92,14 @@ def pod_gpus(item: Json) -> int:
     spec = item.get("spec") or {}
 
     def of(containers: Iterable[Json]) -> list[int]:
+        asked = (container.get("resources") or {} for container in containers)
         return [
-            whole(((container.get("resources") or {}).get("requests") or {}).get(names.GPU_RESOURCE))
-            or whole(((container.get("resources") or {}).get("limits") or {}).get(names.GPU_RESOURCE))
-            for container in containers
+            sum(
+                whole(amount)
+                for name, amount in {**(item.get("limits") or {}), **(item.get("requests") or {})}.items()
+                if names.is_gpu_resource(name)
+            )
+            for item in asked
         ]
 
     return max(sum(of(spec.get("containers") or ())), *of(spec.get("initContainers") or ()), 0)
@@ -164,19 +184,23 @@ def seen_pod(item: Json) -> SeenPod | None:
     }
     if deployment is None:
         return SeenPod(None, None, Pod(**common, node=bound_to), holds_gpus)
-    gated = any(gate.get("name") == names.PLACEMENT_GATE for gate in spec.get("schedulingGates") or ())
+    gates = [str(gate.get("name")) for gate in spec.get("schedulingGates") or ()]
+    gated = names.PLACEMENT_GATE in gates
     placed_on = annotations.get(names.PLACED_ON_ANNOTATION) if not gated else None
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
+    draining_since = annotations.get(names.DRAINING_SINCE_ANNOTATION)
     own = Pod(
         **common,
         node=bound_to or placed_on,
         deployment=deployment,
         gated=gated,
+        other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
         ready=not terminating and _condition(status, "Ready") == "True",
         serving=labels.get(names.SERVING_LABEL) == "true",
-        draining_since=annotations.get(names.DRAINING_SINCE_ANNOTATION),
+        draining_since=draining_since,
+        address=status.get("podIP") if draining_since is not None else None,
         unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),
         placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
         node_affinity=affinity if gated else None,
@@ -240,7 +264,15 @@ def seen_object(item: Json, kind: str) -> SeenObject:
     if kind == HTTP_ROUTE:
         manifest["metadata"]["generation"] = metadata.get("generation")
         manifest["status"] = item.get("status") or {}
-    live = LiveObject(kind=kind, name=metadata["name"], uid=metadata["uid"], ours=True, owner=owner, manifest=manifest)
+    live = LiveObject(
+        kind=kind,
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ours=True,
+        owner=owner,
+        manifest=manifest,
+        replicas_owner=replicas_owner(item) if kind == "Deployment" else None,
+    )
     labels = metadata.get("labels") or {}
     uid = controller.get("uid") if controller is not None else None
     return SeenObject(metadata.get("namespace", ""), labels.get(names.PLAN_LABEL), uid, live)
@@ -276,6 +308,8 @@ def plan_of(item: Json) -> PlanObject:
         generation=metadata.get("generation", 0),
         spec=item.get("spec"),
         deleting_since=metadata.get("deletionTimestamp"),
+        created=metadata.get("creationTimestamp") or "",
+        queue=(metadata.get("labels") or {}).get(names.QUEUE_LABEL),
         approved_hash=(metadata.get("annotations") or {}).get(names.APPROVE_ANNOTATION),
         status=item.get("status") or {},
     )
@@ -362,7 +396,7 @@ def _own_refusal(status: Json) -> Refusal | None:
 
 
 def seen_pool(item: Json) -> Json:
-    """An object that sizes a pool, without what a turn does not read. The path of the size is the plan's choice, so the
+    """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
     spec is kept whole; such objects are few."""
     metadata, status = item["metadata"], item.get("status") or {}
     annotations = metadata.get("annotations") or {}
@@ -371,6 +405,8 @@ def seen_pool(item: Json) -> Json:
         names.SIZE_ANNOTATION,
         names.ALLOWED_NAMESPACES_ANNOTATION,
         names.MAX_NODES_ANNOTATION,
+        names.REPLICAS_PATH_ANNOTATION,
+        names.PRICE_ANNOTATION,
     )
     kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
     return {
@@ -410,6 +446,20 @@ def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
         if _has(entry.get("fieldsV1") or {}, path)
     }
     return min(owners - {ours}, default=None)
+
+
+def replicas_owner(item: Json) -> tuple[str, str] | None:
+    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote; the last of
+    several."""
+    others = [
+        (str(entry.get("time", "")), str(entry.get("manager", "unknown")))
+        for entry in item["metadata"].get("managedFields") or ()
+        if entry.get("manager") != names.FIELD_MANAGER and _has(entry.get("fieldsV1") or {}, ("spec", "replicas"))
+    ]
+    if not others:
+        return None
+    time, manager = max(others)
+    return manager, time
 
 
 def at(item: Any, path: Iterable[str]) -> Any:

@@ -1,14 +1,16 @@
 """The one adapter to Prometheus, the only importer of ``prometheus_api_client``.
 
-Every query ends within ``DEADLINE_SECONDS`` and ``LARGEST_ANSWER_BYTES``, follows no redirect, and gives rows or raises
-``ReadingError``, whose text never quotes an answer: a status may be read by others than the answer is meant for.
+Every query ends within ``DEADLINE_SECONDS`` and ``LARGEST_ANSWER_BYTES``, follows no redirect, uses no proxy and no
+credentials but the source's, and gives rows or raises ``NoAnswer``. Its text is for the log and never quotes an answer.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, override
 
 import requests
@@ -18,14 +20,35 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
 from servingplan.demand.signals import Query
+from servingplan.observe.urls import NoAnswer
 
 DEADLINE_SECONDS = 5.0
 """Of one query, from the first byte sent to the last one read."""
 LARGEST_ANSWER_BYTES = 8 * 2**20
 
 
-class ReadingError(Exception):
-    """Prometheus gave no usable answer; the text does not change while the cause does not."""
+@dataclass(frozen=True)
+class Source:
+    """A Prometheus."""
+
+    url: str
+    """Base of its API."""
+    host: str | None = None
+    """What the header ``Host`` says where the URL has an address in its place."""
+    token_file: str = ""
+    """Holds the bearer token, which is read anew each time; empty: none is sent."""
+    ca_file: str = ""
+    """Holds the certificates that its own is checked by; empty: the system's."""
+
+    def headers(self) -> dict[str, str]:
+        """Raises ``NoAnswer`` where the token cannot be read."""
+        found = {} if self.host is None else {"host": self.host}
+        if self.token_file:
+            try:
+                found["authorization"] = f"Bearer {Path(self.token_file).read_text().strip()}"
+            except (OSError, UnicodeDecodeError) as error:
+                raise NoAnswer(f"the token in {self.token_file} cannot be read: {error}") from error
+        return found
 
 
 class BoundedSession(requests.Session):
@@ -42,20 +65,23 @@ class BoundedSession(requests.Session):
             while chunk := answer.raw.read1(65536, decode_content=True):
                 body += chunk
                 if len(body) > LARGEST_ANSWER_BYTES:
-                    raise ReadingError(f"its answer is larger than {LARGEST_ANSWER_BYTES >> 20} MiB; narrow the query")
+                    raise NoAnswer(f"its answer is larger than {LARGEST_ANSWER_BYTES >> 20} MiB; narrow the query")
                 if time.monotonic() > end:
-                    raise ReadingError(f"it did not answer within {DEADLINE_SECONDS:g} s")
+                    raise NoAnswer(f"it did not answer within {DEADLINE_SECONDS:g} s")
         finally:
             answer.close()
         answer._content = bytes(body)
         return answer
 
 
-def ask(url: str, query: Query, now: float, *, reach: int) -> Sequence[dict[str, Any]]:
-    """The rows of an answer; a range query covers ``reach`` seconds until ``now``."""
+def ask(source: Source, query: Query, now: float, *, reach: int) -> Sequence[dict[str, Any]]:
+    """The rows of an answer; a range query covers ``reach`` seconds until ``now``. Raises ``NoAnswer``."""
+    headers = source.headers()
     session = BoundedSession()
+    session.verify = source.ca_file or True
+    session.trust_env = False  # no proxy and no netrc file of the operator's environment
     # Without read=False a late answer would be told as a server that cannot be reached.
-    client = PrometheusConnect(url=url.rstrip("/"), session=session, retry=Retry(0, read=False))
+    client = PrometheusConnect(url=source.url.rstrip("/"), headers=headers, session=session, retry=Retry(0, read=False))
     try:
         if query.step_seconds is None:
             rows = client.custom_query(query.text, params={"time": f"{now:.3f}"})
@@ -66,21 +92,21 @@ def ask(url: str, query: Query, now: float, *, reach: int) -> Sequence[dict[str,
             rows = client.custom_query_range(query.text, begin, end, str(step))
     except PrometheusApiClientException as error:
         # "HTTP Status Code 400 (b'...')": only the code is told, the rest may be of any origin.
-        raise ReadingError(f"it answered with HTTP status {str(error).split()[3:4][0]}") from error
+        raise NoAnswer(f"it answered with HTTP status {str(error).split()[3:4][0]}") from error
     except (requests.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise ReadingError("its answer is not what the API of Prometheus promises") from error
+        raise NoAnswer("its answer is not what the API of Prometheus promises") from error
     except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:  # before its answer, and within it
-        raise ReadingError(f"it did not answer within {DEADLINE_SECONDS:g} s") from error
+        raise NoAnswer(f"it did not answer within {DEADLINE_SECONDS:g} s") from error
     except requests.RequestException as error:
-        raise ReadingError("it cannot be reached") from error
+        raise NoAnswer("it cannot be reached") from error
     except (OSError, ValueError) as error:
-        raise ReadingError("the connection broke") from error
+        raise NoAnswer("the connection broke") from error
     except Exception as error:
         if type(error).__module__.startswith("urllib3"):  # raised while the body is read
-            raise ReadingError("the connection broke") from error
+            raise NoAnswer("the connection broke") from error
         raise
     finally:
         session.close()
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ReadingError("its answer is not what the API of Prometheus promises")
+        raise NoAnswer("its answer is not what the API of Prometheus promises")
     return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -329,6 +329,12 @@ class Overlaid:
     def merge(self, resource: Resource, name: str, patch: Json, **more: Any) -> Json:
         """As ``Api.merge``."""
         found: Json = self._api.merge(resource, name, patch, **more)
+        self._state.wrote(resource, found)
+        return found
+
+    def json_patch(self, resource: Resource, name: str, operations: Sequence[Json], **more: Any) -> Json:
+        """As ``Api.json_patch``."""
+        found: Json = self._api.json_patch(resource, name, operations, **more)
         self._state.wrote(resource, found)
         return found
 

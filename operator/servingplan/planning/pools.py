@@ -7,6 +7,7 @@ pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ from servingplan.errors import InputError
 from servingplan.model.fleet import LearnedCap, PoolStock
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
+from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, selector_text, unmatched
 from servingplan.planning.known import known_of
+from servingplan.planning.resources import counted_by, resource_errors, resource_of
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
 
@@ -31,7 +34,7 @@ PRODUCT_LABELS = (
     "amd.com/gpu.product-name",
     "beta.amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
-    "node.kubernetes.io/instance-type",
+    INSTANCE,
     "karpenter.k8s.aws/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
     "k8s.amazonaws.com/accelerator",
@@ -41,7 +44,7 @@ PRODUCT_LABELS = (
 )
 """Node labels that name the GPU, in order of trust; set by feature discovery of the vendor or by the cloud. Types of
 instances tell apart what shorter names do not: the A100 of 40 and of 80 GB."""
-INSTANCE = "node.kubernetes.io/instance-type"
+_DOLLARS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _VENDORS = ("nvidia", "amd")
 """Values of AKS's accelerator label, which name no product."""
 
@@ -55,6 +58,8 @@ class PoolNode:
     """Held by pods that are not this plan's."""
     our_pods: tuple[Pod, ...]
     """Pods of this plan that sit here or are tied here, those being deleted included."""
+    contradicts: bool = False
+    """It is not what the plan says, or takes none of our pods, and holds none: nothing is placed on it."""
 
     @property
     def name(self) -> str:
@@ -95,8 +100,12 @@ class Pool:
     """Why the plan does without this pool."""
     conflict: Problem | None = None
     """Why its size is left as it is."""
+    ceiling: Problem | None = None
+    """Its owner's ceiling cannot be read: it does not grow."""
     withdrawn: Problem | None = None
     """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
+    contradiction: Problem | None = None
+    """Nodes say otherwise than the plan: it is neither grown nor, but for the budget, made smaller."""
     stock: PoolStock | None = None
     """What was learned of the nodes that it gives; only of pools that the plan sizes."""
 
@@ -123,7 +132,7 @@ class Pool:
     @property
     def usable_nodes(self) -> tuple[PoolNode, ...]:
         """Nodes that may take a replica now."""
-        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0)
+        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0 and not node.contradicts)
 
     @property
     def spent_nodes(self) -> tuple[PoolNode, ...]:
@@ -191,6 +200,17 @@ class Pool:
         """Nodes that hold our pods."""
         return sum(1 for node in self.nodes if node.our_pods)
 
+    @property
+    def idle_gpus(self) -> int:
+        """GPUs of nodes that are paid for, booting ones included, that neither a ready replica nor a foreign pod holds.
+        Fixed nodes count as paid while they hold our pods."""
+        if self.spec.resize is not None and self.problem is not None:
+            return 0
+        paid = self.nodes if self.rented else tuple(node for node in self.nodes if node.our_pods)
+        coming = max(0, max(self.wanted, self.existing) - len(self.nodes)) if self.rented else 0
+        serving = sum(pod.gpus for node in paid for pod in node.our_pods if pod.reachable)
+        return max(0, sum(node.free_gpus for node in paid) - serving) + coming * self.gpus_per_node
+
     def spend_at(self, nodes: int) -> float:
         """$/h when ``nodes`` are asked for (rented pools) or hold our pods (fixed nodes). ``nan`` without a price."""
         price = math.nan if self.dollars_per_node_hour is None else self.dollars_per_node_hour
@@ -224,6 +244,19 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
         gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
         if gpu_error is not None:
             errors.append(gpu_error)
+        resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
+        if not item.name.endswith(LEFT):
+            errors += resource_errors(item, gpu, resource, known.catalogue)
+        item = item.model_copy(update={"resource_name": resource})
+        nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
+        withdrawn = _withdrawn(item, world)
+        told: list[Contradiction] = []
+        if not item.name.endswith(LEFT) and withdrawn is None:
+            told = _contradictions(spec, item, gpu, nodes, world, known.catalogue)
+        wrong = {problem.node for problem in told}
+        nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
+        if (path_error := _path_error(item, world)) is not None:
+            errors.append(path_error)
         gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
         if gpus_per_node == 0 and item.resize is not None:
             errors.append(
@@ -238,16 +271,54 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
                 spec=item,
                 gpu=gpu,
                 gpus_per_node=gpus_per_node,
-                dollars_per_node_hour=_price_of(item, gpu, gpus_per_node, known.prices),
+                dollars_per_node_hour=_price_of(item, world.pool(item.name), gpu, gpus_per_node, known.prices),
                 nodes=nodes,
                 object=world.pool(item.name),
                 problem=_problem(item, world),
                 conflict=_conflict(item, world),
-                withdrawn=_withdrawn(item, world),
+                ceiling=_ceiling_problem(item, world),
+                withdrawn=withdrawn,
+                contradiction=_told(told),
             )
         )
     shared, shared_errors = _each_object_once(pools)
     return tuple(_each_node_once(shared)), (*errors, *shared_errors)
+
+
+def _contradictions(
+    spec: PlanSpec,
+    pool: NodePool,
+    gpu: GpuType | None,
+    nodes: tuple[PoolNode, ...],
+    world: Observation,
+    catalogue: Catalogue,
+) -> list[Contradiction]:
+    own = [node.node for node in nodes]
+    matching = {node.name for node in own}
+    found = contradictions(spec=spec, pool=pool, gpu=gpu, nodes=own, catalogue=catalogue)
+    stray = unmatched(pool, own, [node for node in world.nodes if node.name not in matching])
+    return found if stray is None else [*found, stray]
+
+
+def _told(found: list[Contradiction]) -> Problem | None:
+    """The first in full, and how many nodes more."""
+    if not found:
+        return None
+    more = len({item.node for item in found[1:]} - {found[0].node, None})
+    text = f"{found[0].message}; nothing is bought on this" + (f"; so do {more} nodes more" if more else "")
+    return Problem(found[0].reason, text)
+
+
+def more_nodes(pools: tuple[Pool, ...]) -> str:
+    """What to do where nodes are short; a selector that no node matches may be why."""
+    missed = [no_node(pool) for pool in pools if pool.spec.resize is None and not pool.nodes]
+    unmatched = f"{'; '.join(missed)}: correct it; or " if missed else ""
+    return f"{unmatched}raise maxNodes, add nodes or another pool"
+
+
+def no_node(pool: Pool) -> str:
+    """Of fixed nodes that are not there, for people."""
+    return f"0 nodes match spec.nodePools[{pool.name}].nodeSelector {selector_text(pool.spec)}"
 
 
 def _bounded(pool: NodePool, world: Observation) -> NodePool:
@@ -257,6 +328,22 @@ def _bounded(pool: NodePool, world: Observation) -> NodePool:
         return pool
     least = min(pool.min_nodes, found.max_nodes)
     return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
+
+
+def _path_error(pool: NodePool, world: Observation) -> InputError | None:
+    """A path that is not the object's. The size is read at the object's own, so that what stands there still counts."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.path_problem is None or pool.name.endswith(LEFT):
+        return None
+    return InputError(f"spec.nodePools[{pool.name}].resize.replicasPath", pool.resize.replicas_path, found.path_problem)
+
+
+def _ceiling_problem(pool: NodePool, world: Observation) -> Problem | None:
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.max_nodes_problem is None:
+        return None
+    where = f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name}"
+    return Problem("CeilingUnreadable", f"{where}: {found.max_nodes_problem}")
 
 
 def _each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
@@ -306,13 +393,18 @@ def _is_ours(pod: Pod, world: Observation) -> bool:
     return pod.deployment is not None and pod.namespace == world.plan.namespace
 
 
-def _price_of(pool: NodePool, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]) -> float | None:
-    """$/h of a node: as the plan has it, else as the installation's prices have it for all of its GPUs; None where nobody
-    said."""
+def _price_of(
+    pool: NodePool, found: PoolObject | None, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]
+) -> float | None:
+    """$/h of a node: as the owner of the pool's object wrote it, else as the plan has it, else as the installation's prices
+    have it for all of its GPUs; None where nobody said, or the owner's cannot be read."""
+    if pool.resize is not None and found is not None and found.dollars_per_node_hour is not None:
+        text = found.dollars_per_node_hour.strip()
+        return float(text) if _DOLLARS.fullmatch(text) else None
     if pool.dollars_per_node_hour is not None:
         return float(pool.dollars_per_node_hour)
-    found = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
-    return None if found is None or not gpus_per_node else round(found.dollars_per_gpu_hour * gpus_per_node, 6)
+    price = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
+    return None if price is None or not gpus_per_node else round(price.dollars_per_gpu_hour * gpus_per_node, 6)
 
 
 def _gpu_of(
@@ -385,7 +477,12 @@ def _withdrawn(pool: NodePool, world: Observation) -> Problem | None:
 
 
 def _is_allowed(found: PoolObject, world: Observation) -> bool:
-    return "*" in found.allowed_namespaces or world.plan.namespace in found.allowed_namespaces
+    return lets(found, world.plan.namespace)
+
+
+def lets(found: PoolObject, namespace: str) -> bool:
+    """Whether the owner lets plans of a namespace size the object."""
+    return "*" in found.allowed_namespaces or namespace in found.allowed_namespaces
 
 
 def _problem(pool: NodePool, world: Observation) -> Problem | None:

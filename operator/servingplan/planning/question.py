@@ -190,6 +190,12 @@ def _can_plan(pool: Pool) -> bool:
 
 def _parts_of(pool: Pool) -> list[Part]:
     usable = pool.usable_nodes
+    if pool.spec.resize is not None and pool.contradiction is not None:
+        counts = Counter(min(node.free_gpus, pool.gpus_per_node) for node in usable)
+        return [
+            Part(_part_name(pool, gpus), pool, gpus, count, count)
+            for gpus, count in sorted(counts.items(), reverse=True)
+        ]
     if pool.spec.resize is None:
         room = pool.spec.max_nodes if pool.spec.max_nodes is not None else len(usable)
         freest = sorted(usable, key=lambda node: (-node.free_gpus, node.name))[:room]
@@ -210,6 +216,8 @@ def _parts_of(pool: Pool) -> list[Part]:
 def _sunk_dollars(pool: Pool) -> float:
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
+    if pool.contradiction is not None:
+        return pool.spend - len(pool.usable_nodes) * pool.dollars_per_node_hour
     nodes = max(pool.foreign_nodes, pool.least_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
     return nodes * pool.dollars_per_node_hour
 

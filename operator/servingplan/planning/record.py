@@ -101,7 +101,8 @@ def effective_spec(
     left = tuple(
         pool.model_copy(update={"name": f"{pool.name}{LEFT}"})
         for pool in (NodePool.model_validate(item) for item in record.leaving)
-        if pool.resize not in [item.resize for item in spec.node_pools]
+        if pool.resize is None
+        or pool.resize.of_object not in [item.resize.of_object for item in spec.node_pools if item.resize is not None]
     )
     return spec.model_copy(update={"node_pools": (*spec.node_pools, *left)}), errors
 
@@ -118,15 +119,17 @@ def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) 
     old, _ = parse_spec(before.spec) if before.spec is not None else (None, ())
     if spec is None:
         return record
-    still = {item.resize for item in spec.node_pools}
+    still = {item.resize.of_object for item in spec.node_pools if item.resize is not None}
     left = [NodePool.model_validate(item) for item in before.leaving]
     left += [pool for pool in (old.node_pools if old else ()) if pool.resize is not None and pool not in left]
     kept = []
     for pool in left:
         seen = world.pool(f"{pool.name}{LEFT}")
         released = seen is not None and (seen.problem_reason == "PoolMissing" or seen.claimed_by != world.plan.key)
-        if pool.resize not in still and not (
-            released and seen is not None and seen.problem_reason in (None, "PoolMissing")
+        if (
+            pool.resize is not None
+            and pool.resize.of_object not in still
+            and not (released and seen is not None and seen.problem_reason in (None, "PoolMissing"))
         ):
             kept.append(pool.model_dump(mode="json", by_alias=True, exclude_none=True))
     return record.model_copy(update={"leaving": tuple(kept)})

@@ -199,7 +199,11 @@ def shapes_of(
         roomiest = wish.settings(kv_cache_dtype=widths[-1], max_num_seqs=wish.sequences()[0])
         no_room = _memory_refusal(variant, card, layout, roomiest)
         indivisible = shape_refusal(
-            card, layout.tensor_parallel, layout.pipeline_parallel, expert_parallel=roomiest.expert_parallel
+            card,
+            layout.tensor_parallel,
+            layout.pipeline_parallel,
+            precision=variant.precision,
+            expert_parallel=roomiest.expert_parallel,
         )
         refusal = too_long or no_room or indivisible
         if refusal is not None:
@@ -228,7 +232,7 @@ def shapes_of(
 
 def _memory_refusal(variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings) -> Unfit | None:
     """Whether weights and one longest sequence fit into all GPUs together; single stages are looked at later."""
-    words, usable_bytes, weight_bytes, kv_bytes_per_token = [], 0.0, 0.0, 0.0
+    words, usable_bytes, weight_bytes = [], 0.0, 0.0
     for leg in layout.legs:
         assert leg.pool.gpu is not None
         base = roofline(
@@ -240,12 +244,14 @@ def _memory_refusal(variant: Variant, card: ModelCard, layout: Layout, settings:
             memory_fraction=settings.gpu_memory_utilization,
             kv_bytes_per_element=settings.kv_bytes_per_element,
         )
-        weight_bytes, kv_bytes_per_token = base.weight_bytes, base.kv_bytes_per_token
+        weight_bytes = base.weight_bytes
         usable_bytes += base.kv_room_bytes + base.weight_bytes
         words.append(f"{layout.gpus(leg)} x {leg.pool.gpu.name}")
     return memory_refusal(
+        model=card,
+        tensor_parallel=layout.tensor_parallel,
+        kv_bytes_per_element=settings.kv_bytes_per_element,
         weight_bytes=weight_bytes,
-        kv_bytes_per_token=kv_bytes_per_token,
         kv_room_bytes=usable_bytes - weight_bytes,
         context_tokens=settings.max_model_len,
         gpus=" and ".join(words),
@@ -321,6 +327,7 @@ def rates_inside_a_node(
             ttft_seconds=None,
             tpot_seconds=None,
             confidence=confidence,
+            load="concurrency" if item.limits else "saturated",
             rows=rows,
         )
         for item in asked

@@ -64,5 +64,9 @@ def _makings(spec: PlanSpec, item: ReplicaSet) -> tuple[Any, ...] | None:
         model.effective_max_model_len,
         variant.source,
         variant.precision,
-        [(pools[pool].node_selector, pools[pool].capacity_type) for pool, _ in item.legs],
+        [
+            (found.node_selector, found.capacity_type, found.resource_name, found.engine_image)
+            for pool, _ in item.legs
+            for found in [pools[pool]]
+        ],
     )

@@ -31,6 +31,8 @@ from servingplan.model.llm import ModelCard
 
 Quantity = Literal["rate", "ttft", "tpot"]
 Kind = Literal["dense", "mixture"]
+Load = Literal["saturated", "concurrency"]
+"""How an engine is driven: with as many requests as its memory holds, or with fewer."""
 
 PROBABILITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """At which quantiles are kept."""
@@ -47,8 +49,10 @@ _ANY = "any"
 
 
 class Basis(NamedTuple):
-    """What a prediction rests on, as far as its error depends on it."""
+    """What a prediction is of and what it rests on, as far as its error depends on it."""
 
+    load: str
+    """A ``Load``. Latency is measured by concurrency alone, so its bands are the same for both."""
     source: str
     """As in ``Estimate.source``."""
     engine: Literal["same", "other"] = "same"
@@ -106,20 +110,29 @@ def band(quantity: Quantity, basis: Basis) -> Band:
     Every quantity has at least the widest class.
     """
     if basis.reach == "pipeline":
-        widest = band(quantity, Basis("any"))
+        widest = band(quantity, Basis("any", "any"))
         middle = widest.logs[PROBABILITIES.index(0.5)]
         logs = tuple(middle + PIPELINE_WIDENING * (log - middle) for log in widest.logs)
         return widest._replace(logs=logs, groups=0, basis=f"{PIPELINE_WIDENING:g} times {widest.basis}: not measured")
-    *classes, everything = wider_classes(basis)
+    *classes, everything = wider_classes(basis if quantity == "rate" else basis._replace(load="concurrency"))
     found = (_shipped().get((quantity, *wider)) for wider in classes)
     return next((own for own in found if own), _shipped()[quantity, *everything])
 
 
-def wider_classes(basis: Basis) -> Iterable[tuple[str, str, str, str]]:
-    """The class of a basis, then ever wider ones: any reach, any kind, any engine, any source."""
-    full = (basis.source, basis.engine, basis.kind, basis.reach)
+def planned_ratio(basis: Basis, confidence: float) -> float:
+    """True over predicted rate that a plan may count on: the truth is at least that with probability ``confidence``.
+
+    Below saturation never more than at saturation: a limit on latency makes no plan bolder.
+    """
+    loads = {basis.load, "saturated"}
+    return min(band("rate", basis._replace(load=load)).ratio(1 - confidence) for load in loads)
+
+
+def wider_classes(basis: Basis) -> Iterable[tuple[str, ...]]:
+    """The class of a basis, then ever wider ones: any reach, any kind, any engine, any source, any load."""
+    full = tuple(basis)
     for kept in range(len(full), -1, -1):
-        yield (*full[:kept], *[_ANY] * (len(full) - kept))  # type: ignore[misc]
+        yield (*full[:kept], *[_ANY] * (len(full) - kept))
 
 
 def calibrated(residuals: Mapping[object, Sequence[float]]) -> tuple[float, ...]:

@@ -69,7 +69,9 @@ def estimate_chain(
     Raises:
         UnknownPrecisionError: the precision is not in the table.
     """
-    refusal = shape_refusal(model, tensor_parallel, len(stages), expert_parallel=settings.expert_parallel)
+    refusal = shape_refusal(
+        model, tensor_parallel, len(stages), precision=precision, expert_parallel=settings.expert_parallel
+    )
     if refusal is not None:
         return Chain((), dict.fromkeys((item.name for item in classes), refusal))
     staged = stage_steps(
@@ -108,14 +110,15 @@ def _splits(
 ) -> list[tuple[int, ...]]:
     """Splits worth a look, each once; empty where the stages cannot hold the model and one longest sequence."""
     mean_tokens = sum(item.input_tokens + item.output_tokens for item in classes) / len(classes)
+    longest, mean = (float(it) for it in stages[0].whole.held_tokens(np.array([context_tokens, mean_tokens])))
     found: list[tuple[int, ...]] = []
-    most = most_layers(model.layers, stages, body_bytes, kv_tokens=context_tokens)
+    most = most_layers(model.layers, stages, body_bytes, kv_tokens=longest)
     short = model.layers % len(stages)
     even = tuple(model.layers // len(stages) + (number < short) for number in range(len(stages)))
     if all(held <= limit for held, limit in zip(even, most, strict=True)):
         found.append(even)
     for batch in SPLIT_BATCHES:
-        room = max(float(context_tokens), batch * mean_tokens)
+        room = max(longest, batch * mean)
         most = most_layers(model.layers, stages, body_bytes, kv_tokens=room)
         tokens = max(1.0, batch / len(stages))
         table = [
@@ -157,13 +160,13 @@ def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, conf
             f"{settings.max_model_len}; raise maxModelLen to {tokens} or more",
         )
     share = pipeline.stages[0].whole.engine.reserved_share_of_output
-    held = item.input_tokens + share * item.output_tokens
+    held = float(pipeline.stages[0].whole.held_tokens(item.input_tokens + share * item.output_tokens))
     room = max(1, min(settings.max_num_seqs, math.floor(pipeline.kv_room_tokens() / held)))
     best = fastest(pipeline.at(np.array(batches_up_to(room)), item.input_tokens, item.output_tokens))
     return banded(
         best,
         source="datasheet",
-        basis=Basis("datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
+        basis=Basis("saturated", "datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
         evidence=(
             f"kernels of {len(pipeline.layers)} stages with {'/'.join(map(str, pipeline.layers))} layers; network "
             f"between nodes assumed {NETWORK_BYTES_PER_SECOND * 8 / 1e9:g} Gbit/s",

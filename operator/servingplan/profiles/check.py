@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.bands import Basis, Quantity
+from servingplan.profiles.bands import Basis, Load, Quantity
 from servingplan.profiles.catalogue import UnknownGpuError, UnknownModelError, find_gpu, find_model
 from servingplan.profiles.estimate import Estimate, estimate
 from servingplan.profiles.measured import MeasuredRow, MeasuredRows
@@ -36,7 +36,6 @@ from servingplan.profiles.split import Part, part_of
 
 Condition = Literal["version", "lengths", "engine", "group", "card"]
 CONDITIONS: tuple[Condition, ...] = ("version", "lengths", "engine", "group", "card")
-Load = Literal["saturated", "concurrency"]
 
 INSIDE = 0.8
 """Share of truths that a band promises to hold."""
@@ -191,10 +190,8 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
     rate = found.requests_per_second
     edges = math.log(found.low / rate), math.log(found.high / rate)
     yield Predicted(row, condition, "rate", found.basis, math.log(rate / row.requests_per_second), *edges)
-    # Requests of a closed loop that do not fit wait for a slot, and their clients' clocks run.
-    waiting = 0.0 if row.concurrency is None else max(0.0, (row.concurrency - found.batch) / rate)
     latencies: tuple[tuple[Quantity, float | None, float, tuple[float, float]], ...] = (
-        ("ttft", row.ttft_seconds, found.ttft_seconds + waiting, found.ttft_band),
+        ("ttft", row.ttft_seconds, found.ttft_seconds, found.ttft_band),
         ("tpot", row.tpot_seconds, found.tpot_seconds, found.tpot_band),
     )
     for quantity, measured, mean, band in latencies:
@@ -204,12 +201,11 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
 
 
 def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredRows) -> Estimate | None:
-    """What ``estimate`` says of a measured point, given other measurements; None where it says that it cannot be."""
+    """What ``estimate`` says of a measured point, with the settings that it states and the load that it was under, given
+    other measurements; None where it says that it cannot be."""
     settings = row.settings.model_copy(
         update={"max_model_len": max(row.settings.max_model_len, row.input_tokens + row.output_tokens)}
     )
-    if row.concurrency is not None:
-        settings = settings.model_copy(update={"max_num_seqs": max(1, round(row.concurrency))})
     found = estimate(
         model=model,
         precision=row.precision,
@@ -221,6 +217,8 @@ def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredR
         output_tokens=row.output_tokens,
         ttft_seconds=None,
         tpot_seconds=None,
+        clients=row.concurrency,
+        requests_per_client=row.requests_per_client,
         rows=rows,
     )
     return found if isinstance(found, Estimate) else None
@@ -234,10 +232,21 @@ def report(found: Iterable[Predicted]) -> tuple[Line, ...]:
         of_part = [item for item in everything if item.part == part]
         for title, items, name in (
             *((title, _of(of_part, title), known_words) for title in QUANTITIES),
+            ("rate without a measurement", [item for item in of_part if _unmeasured(item)], load_words),
             ("rate without a measurement, by card", [item for item in of_part if _unmeasured(item)], _card),
         ):
             lines += (Line(part, title, name, line) for name, line in summarised(items, name).items())
     return tuple(lines)
+
+
+def load_words(item: Predicted) -> str:
+    """How the engine was driven, and the kind of model, in words."""
+    load = "saturated" if item.load == "saturated" else "by concurrency"
+    return f"{load}; {_kind_words(item)}"
+
+
+def _kind_words(item: Predicted) -> str:
+    return "mixture of experts" if item.basis.kind == "mixture" else "dense"
 
 
 def known_words(item: Predicted) -> str:
@@ -250,7 +259,7 @@ def known_words(item: Predicted) -> str:
         "card": "5 card by its data sheet",
     }[item.condition]
     beyond = ", beyond" if item.condition in ("lengths", "engine") and item.basis.reach == "beyond" else ""
-    return f"{words}{beyond}; {'mixture of experts' if item.basis.kind == 'mixture' else 'dense'}"
+    return f"{words}{beyond}; {_kind_words(item)}"
 
 
 def _of(found: Iterable[Predicted], title: str) -> list[Predicted]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.bands import Basis, band, kind_of
+from servingplan.profiles.bands import Basis, Load, band, kind_of, planned_ratio
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.kernels import is_measured, is_related, teacher_of
@@ -91,9 +91,13 @@ def estimate(
     tpot_seconds: float | None,
     percentile: float = 95.0,
     confidence: float = 0.9,
+    clients: float | None = None,
+    requests_per_client: float = math.inf,
+    load: Load | None = None,
     rows: MeasuredRows = SHIPPED,
 ) -> Estimate | Unfit:
-    """The rate of one replica that serves only this class: its highest, or the one of many copies that keep the limits.
+    """The rate of one replica that serves only this class: its highest, the one of many copies that keep the limits, or
+    that of a closed loop.
 
     Args:
         precision: of the weights, a key of ``model.llm.PRECISIONS``.
@@ -106,6 +110,11 @@ def estimate(
         tpot_seconds: limit on a request's mean time per further token, likewise.
         percentile: of the requests that are to meet the limits, above 0 and below 100.
         confidence: probability that the true rate is at least ``planned_requests_per_second``, between 0 and 1.
+        clients: of a closed loop, requests that always run, or wait where they do not fit; above 0, and below 1 where one
+            runs for that part of the time. The limits do not count then. None: open arrivals.
+        requests_per_client: of a closed loop whose clients start together; infinite: only the steady state counts.
+        load: what the bands are of; None: saturated, or by concurrency where there are clients or limits, since copies
+            that keep limits run fewer requests than their memory holds.
         rows: measurements that correct the formulas.
 
     Returns:
@@ -113,7 +122,7 @@ def estimate(
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
-        ValueError: a length or size is below 1, or ``percentile`` or ``confidence`` is outside its range.
+        ValueError: a length or size is below 1, or ``percentile``, ``confidence`` or ``clients`` is outside its range.
     """
     counts = {
         "tensor_parallel": tensor_parallel,
@@ -128,8 +137,12 @@ def estimate(
         raise ValueError(f"percentile is {percentile}; it must be above 0 and below 100")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it must be above 0 and below 1")
+    if clients is not None and not clients > 0:
+        raise ValueError(f"clients is {clients}; it must be above 0")
 
-    refusal = shape_refusal(model, tensor_parallel, pipeline_parallel, expert_parallel=settings.expert_parallel)
+    refusal = shape_refusal(
+        model, tensor_parallel, pipeline_parallel, precision=precision, expert_parallel=settings.expert_parallel
+    )
     if refusal is not None:
         return refusal
     if input_tokens + output_tokens > settings.max_model_len:
@@ -148,8 +161,10 @@ def estimate(
         settings=settings,
     )
     refusal = memory_refusal(
+        model=model,
+        tensor_parallel=tensor_parallel,
+        kv_bytes_per_element=settings.kv_bytes_per_element,
         weight_bytes=base.weight_bytes,
-        kv_bytes_per_token=base.kv_bytes_per_token,
         kv_room_bytes=base.kv_room_bytes,
         context_tokens=settings.max_model_len,
         gpus=f"{tensor_parallel * pipeline_parallel} x {gpu.name}",
@@ -166,8 +181,18 @@ def estimate(
         pipeline_parallel=pipeline_parallel,
     )
     corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens, engine=settings.engine)
-    batches = np.array(_candidates(corrected, room))
-    best = fastest(corrected.apply(steady(base, batches, input_tokens, output_tokens)))
+    batches = _candidates(corrected, room) if clients is None else [min(float(room), clients)]
+    floor_seconds = first_token_seconds(settings, model)
+    running = steady(
+        base,
+        np.array(batches),
+        input_tokens,
+        output_tokens,
+        floor_seconds=floor_seconds,
+        requests_per_client=requests_per_client,
+    )
+    best = fastest(corrected.apply(running))
+    requests = Requests("", input_tokens, output_tokens, Limits(ttft_seconds, tpot_seconds, percentile))
     source, basis, evidence = _provenance(
         corrected,
         best.batch,
@@ -176,10 +201,19 @@ def estimate(
         model=model,
         engine=settings.engine,
         stages=pipeline_parallel,
+        load=load or ("saturated" if clients is None and not requests.limits else "concurrency"),
     )
     found = banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
-    requests = Requests("", input_tokens, output_tokens, Limits(ttft_seconds, tpot_seconds, percentile))
-    return limited({"": found}, [requests], lambda: base, floor_seconds=first_token_seconds(settings, model))[""]
+    if clients is not None:
+        return _with_waiting(found, clients)
+    return limited({"": found}, [requests], lambda: base, floor_seconds=floor_seconds)[""]
+
+
+def _with_waiting(found: Estimate, clients: float) -> Estimate:
+    """Clients beyond those that run wait for a slot, and their clocks run: Little's law over all of them."""
+    slot_seconds = clients / found.requests_per_second
+    waiting = max(0.0, slot_seconds - found.slot_seconds)
+    return found.model_copy(update={"ttft_seconds": found.ttft_seconds + waiting, "slot_seconds": slot_seconds})
 
 
 def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float) -> Estimate:
@@ -192,7 +226,7 @@ def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ..
         requests_per_second=best.requests_per_second,
         low=best.requests_per_second * min(1.0, rate.low),
         high=best.requests_per_second * max(1.0, rate.high),
-        planned_requests_per_second=best.requests_per_second * rate.ratio(1 - confidence),
+        planned_requests_per_second=best.requests_per_second * planned_ratio(basis, confidence),
         batch=math.ceil(best.batch),
         most_running=math.ceil(best.batch),
         ttft_seconds=best.ttft_seconds,
@@ -249,7 +283,15 @@ def _candidates(corrected: Correction, room: int) -> list[float]:
 
 
 def _provenance(
-    corrected: Correction, batch: float, *, gpu: GpuType, precision: str, model: ModelCard, engine: str, stages: int
+    corrected: Correction,
+    batch: float,
+    *,
+    gpu: GpuType,
+    precision: str,
+    model: ModelCard,
+    engine: str,
+    stages: int,
+    load: Load,
 ) -> tuple[Source, Basis, tuple[str, ...]]:
     kind = kind_of(model)
     formulas: Source = "kernels" if is_measured(gpu) else "fitted" if is_related(gpu) else "datasheet"
@@ -261,14 +303,18 @@ def _provenance(
     constants = f"kernels {whose}, in {precision}; engine constants of {engine}"
     if not corrected.nodes:
         reach: Literal["inside", "pipeline"] = "inside" if stages == 1 else "pipeline"
-        return formulas, Basis(formulas, kind=kind, reach=reach), (constants,)
+        return formulas, Basis(load, formulas, kind=kind, reach=reach), (constants,)
     node = corrected.nearest(batch)
     on: Literal["same", "other"] = "same" if node.engine == engine else "other"
     match corrected.coverage(batch):
         case Coverage.MEASURED:
-            return "measured", Basis("measured", on, kind), (node.dataset,)
+            return "measured", Basis(load, "measured", on, kind), (node.dataset,)
         case Coverage.INTERPOLATED:
-            return "interpolated", Basis("interpolated", on, kind), (f"between measurements, nearest: {node.dataset}",)
+            evidence = (f"between measurements, nearest: {node.dataset}",)
+            return "interpolated", Basis(load, "interpolated", on, kind), evidence
         case Coverage.BEYOND:
-            evidence = constants, f"corrected by the nearest measurement: {node.dataset}"
-            return formulas, Basis(formulas, on, kind, "beyond"), evidence
+            return (
+                formulas,
+                Basis(load, formulas, on, kind, "beyond"),
+                (constants, f"corrected by the nearest measurement: {node.dataset}"),
+            )

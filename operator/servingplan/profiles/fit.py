@@ -25,11 +25,18 @@ class Unfit(BaseModel):
 
 
 def shape_refusal(
-    model: ModelCard, tensor_parallel: int, pipeline_parallel: int, *, expert_parallel: bool = False
+    model: ModelCard,
+    tensor_parallel: int,
+    pipeline_parallel: int,
+    *,
+    precision: str | None = None,
+    expert_parallel: bool = False,
 ) -> Unfit | None:
     """Why the heads, layers or quantised weights of a model cannot be shared like this; see ``divisible_shapes``.
 
-    ``expert_parallel``: experts are spread over the GPUs, and none is cut.
+    Args:
+        precision: of the weights; None or the card's own: as published, with the blocks of the card.
+        expert_parallel: experts are spread over the GPUs, and none is cut.
     """
     wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
     if model.attention_heads % tensor_parallel or wide % narrow:
@@ -40,7 +47,9 @@ def shape_refusal(
             message=f"{model.name} has {model.attention_heads} attention and {model.kv_heads} KV heads, which "
             f"{tensor_parallel} GPUs cannot share evenly; possible sizes: {', '.join(map(str, good))}",
         )
-    if (refusal := _block_refusal(model, tensor_parallel, expert_parallel=expert_parallel)) is not None:
+    in_blocks = precision is None or precision == model.precision
+    refusal = _block_refusal(model, tensor_parallel, expert_parallel=expert_parallel) if in_blocks else None
+    if refusal is not None:
         return refusal
     if pipeline_parallel > model.layers:
         return Unfit(
@@ -77,18 +86,28 @@ def _block_refusal(model: ModelCard, tensor_parallel: int, *, expert_parallel: b
 
 
 def memory_refusal(
-    *, weight_bytes: float, kv_bytes_per_token: float, kv_room_bytes: float, context_tokens: int, gpus: str
+    *,
+    model: ModelCard,
+    tensor_parallel: int,
+    kv_bytes_per_element: float,
+    weight_bytes: float,
+    kv_room_bytes: float,
+    context_tokens: int,
+    gpus: str,
 ) -> Unfit | None:
-    """Whether the KV cache of one longest sequence fits beside the weights.
+    """Whether the KV cache and the state of one longest sequence fit beside the weights.
 
     Args:
+        kv_bytes_per_element: 2 for 16-bit KV cache, 1 for FP8.
         kv_room_bytes: what the weights leave, over all GPUs; below 0 where they do not fit.
         gpus: the GPUs in words.
     """
-    room_tokens = kv_room_bytes / kv_bytes_per_token
-    if room_tokens >= context_tokens:
+    copies = model.kv_copies(tensor_parallel)
+    sequence_bytes = model.kv_bytes(context_tokens, kv_bytes_per_element, copies)
+    if kv_room_bytes >= sequence_bytes:
         return None
-    needed = weight_bytes + context_tokens * kv_bytes_per_token
+    room_tokens = model.longest_tokens(kv_room_bytes, kv_bytes_per_element, copies)
+    needed = weight_bytes + sequence_bytes
     available = max(0.0, kv_room_bytes + weight_bytes)
     advice = "take more GPUs or a smaller precision"
     if room_tokens >= 1:

@@ -124,7 +124,11 @@ def tabulate(
     generated, generated_square = answers * ratio / 2.0, answers**2 * ratio**3 / 3.0
     held = prompts + generated + _BLOCK_TOKENS / 2
     held_variance = (spread.prompt * prompts) ** 2 + generated_square - generated**2
-    kv_requests = (steps.kv_room_tokens - prompts * spread.prompt**2) / held
+    longer = steps.held_tokens(held + prompts * spread.prompt**2)
+    # Beyond a window a token takes less room: so does a prompt that is longer than the mean, and so do lengths vary less.
+    taken = steps.held_tokens(held)
+    slope = (steps.held_tokens(1.1 * held) - steps.held_tokens(0.9 * held)) / (0.2 * held)
+    kv_requests = (steps.kv_room_tokens - (longer - taken)) / taken
     if kv_requests.min(initial=1.0) < 1:
         short = int(np.argmin(kv_requests))
         raise ValueError(
@@ -196,7 +200,7 @@ def tabulate(
         answer_spread=np.full_like(prompts, spread.answer),
         sequences=sequences,
         kv_requests=kv_requests,
-        kv_spread=np.sqrt(held_variance) / held,
+        kv_spread=slope * np.sqrt(held_variance) / taken,
         budget_prompts=prompts_at_most,
         length_square=np.full_like(prompts, 1.0 + spread.prompt**2),
         chunks=pieces @ _WEIGHTS,

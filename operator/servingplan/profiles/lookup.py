@@ -140,49 +140,34 @@ def answer(question: Lookup) -> Answer:
         gpu=gpu,
         tensor_parallel=question.tp,
         pipeline_parallel=question.pp,
-        settings=settings.model_copy(
-            update={"max_num_seqs": min(settings.max_num_seqs, question.concurrency or settings.max_num_seqs)}
-        ),
+        settings=settings,
         input_tokens=question.input,
         output_tokens=question.output,
         ttft_seconds=question.ttft,
         tpot_seconds=question.tpot,
         percentile=question.percentile,
+        clients=question.concurrency,
     )
     if isinstance(found, Unfit):
         raise CannotServeError(
             found.reason, f"{question.model} on {question.tp}x{question.pp} {gpu.name}", found.message
         )
-    limited = question.concurrency is None and (question.ttft is not None or question.tpot is not None)
-    return _limited(found, settings) if limited else _running(question, found, settings)
+    if question.concurrency is not None:
+        return _answer(found, settings, found.requests_per_second, float(question.concurrency))
+    if question.ttft is None and question.tpot is None:
+        return _answer(found, settings, found.requests_per_second, float(found.batch))
+    # Open arrivals at the rate at which the percentile keeps the limits, one copy.
+    used = found.utilization[0]
+    return _answer(found, settings, found.requests_per_second * used, found.batch * used)
 
 
-def _running(question: Lookup, found: Estimate, settings: EngineSettings) -> Answer:
-    """So many requests always run; where they do not all fit, the rest waits at the client's cost."""
-    asked = question.concurrency or found.batch
-    rate = found.requests_per_second
-    return _answer(found, settings, rate, max(0.0, (asked - found.batch) / rate), float(asked))
-
-
-def _limited(found: Estimate, settings: EngineSettings) -> Answer:
-    """Open arrivals at the rate at which the percentile keeps the limits, one copy."""
-    rate = found.requests_per_second * found.utilization[0]
-    return _answer(found, settings, rate, 0.0, found.batch * found.utilization[0])
-
-
-def _answer(
-    found: Estimate,
-    settings: EngineSettings,
-    rate: float,
-    waiting_seconds: float,
-    concurrency: float,
-) -> Answer:
+def _answer(found: Estimate, settings: EngineSettings, rate: float, concurrency: float) -> Answer:
     share = rate / found.requests_per_second
     return Answer(
         requests_per_second=rate,
         low=found.low * share,
         high=found.high * share,
-        ttft_seconds=found.ttft_seconds + waiting_seconds,
+        ttft_seconds=found.ttft_seconds,
         tpot_seconds=found.tpot_seconds,
         ttft_percentile_seconds=found.ttft_percentile_seconds,
         tpot_percentile_seconds=found.tpot_percentile_seconds,

@@ -6,7 +6,7 @@ engine of the measurement; the ratio of the two is a correction that varies much
 the rate itself. So corrections are interpolated, not rates:
 
     at a measured point    the correction restores the measurement exactly
-    between points         inverse-distance weights over (ln input, ln output, ln batch)   [Shepard, ACM 1968]
+    between points         their logarithms, by inverse distance over (ln input, ln output, ln batch)   [Shepard, ACM 1968]
     beyond the points      the nearest corrections hold, and ``Coverage`` says so
 
 A measurement on another engine counts as one that is ``OTHER_ENGINE`` away. Tensor-parallel sizes, precisions and cards
@@ -35,6 +35,7 @@ from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard, precision_of
 from servingplan.profiles import catalogue
+from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.kernels import Array
 from servingplan.profiles.steady import Steady, steady
 from servingplan.profiles.steps import KernelSteps, step_times
@@ -43,6 +44,12 @@ SATURATED_MEMORY_FRACTION = 0.95
 SATURATED_MAX_BATCH = 2048
 """How the saturated rates were taken: 0.90 to 0.95 of the memory, at most 2048 running requests. Of the four pairs
 (0.90 or 0.95, 1024 or 2048) this one leaves the smallest error."""
+
+PUBLISHED_REQUESTS_PER_CLIENT = 10.0
+"""Of the published closed loops, which start all clients at once: InferenceX's client sends ten times as many prompts as it
+keeps in flight, at no rate of its own. Assumed of the others of that data set."""
+_STARTED_TOGETHER = ("aiconfigurator-core 0.12.0",)
+"""Data sets of which that holds. Online serving, the other one, has open arrivals."""
 
 REACH = math.log(4.0)
 """A correction is called interpolated within a factor of four of a measured point, in each direction."""
@@ -106,13 +113,13 @@ class Correction:
         distance = np.array(self.distances) + (batches - np.log(point.batch)[..., None]) ** 2
         # A measured point outweighs all others by so much that it stands alone.
         weight = np.maximum(distance, _EXACT) ** (-_DISTANCE_POWER / 2)
-        slot_stretch = (weight * np.array([node.slot_stretch for node in self.nodes])).sum(-1) / weight.sum(-1)
+        slot_stretch = np.exp((weight * np.log([node.slot_stretch for node in self.nodes])).sum(-1) / weight.sum(-1))
         ttft_stretch: Array = slot_stretch
         timed = np.array([node.ttft_stretch is not None for node in self.nodes])
         if timed.any():
             seen = weight[..., timed]
             known = np.array([node.ttft_stretch for node in self.nodes if node.ttft_stretch is not None])
-            ttft_stretch = (seen * known).sum(-1) / seen.sum(-1)
+            ttft_stretch = np.exp((seen * np.log(known)).sum(-1) / seen.sum(-1))
         slot_seconds = point.batch / point.requests_per_second * slot_stretch
         further = self.output_tokens - 1
         ttft_seconds = np.minimum(point.ttft_seconds * ttft_stretch, slot_seconds) if further else slot_seconds
@@ -189,6 +196,9 @@ class MeasuredRow(NamedTuple):
     tpot_seconds: float | None
     dataset: str
     """Where the row comes from, for evidence."""
+    requests_per_client: float = math.inf
+    """Of a closed loop whose clients start together, so that their first prompts wait for one another; infinite: they do
+    not."""
 
 
 class MeasuredRows:
@@ -283,7 +293,10 @@ def _packaged() -> Iterator[MeasuredRow]:
         concurrency, ttft, tpot = (float(row[name]) for name in ("concurrency", "ttft_seconds", "tpot_seconds"))
         dataset = f"latency by concurrency, {row['engine']} {row['engine_version']} ({row['dataset']})"
         rate = concurrency / (ttft + (output_tokens - 1) * tpot)
-        yield MeasuredRow(*common, settings, input_tokens, output_tokens, concurrency, rate, ttft, tpot, dataset)
+        together = PUBLISHED_REQUESTS_PER_CLIENT if row["dataset"] in _STARTED_TOGETHER else math.inf
+        yield MeasuredRow(
+            *common, settings, input_tokens, output_tokens, concurrency, rate, ttft, tpot, dataset, together
+        )
 
 
 @cache
@@ -330,10 +343,17 @@ def _nodes_of(rows: Iterable[MeasuredRow], key: _Key) -> tuple[Node, ...]:
         asked = np.array([math.inf if row.concurrency is None else row.concurrency for row in members])
         # Requests that do not fit wait outside the batch, and their clients' clocks run.
         batch = np.minimum(room, asked)
-        points = steady(base, batch, inputs, outputs)
+        points = steady(
+            base,
+            batch,
+            inputs,
+            outputs,
+            floor_seconds=first_token_seconds(settings, base.model),
+            requests_per_client=np.array([row.requests_per_client for row in members]),
+        )
         for number, row in enumerate(members):
             predicted = points.at(number)
-            timed = row.ttft_seconds is not None and batch[number] == asked[number]
+            timed = row.ttft_seconds is not None and row.ttft_seconds > 0 and batch[number] == asked[number]
             found.append(
                 Node(
                     row.input_tokens,

@@ -86,7 +86,8 @@ class Pipeline:
     """Weights of all layers, without embedding table and output head."""
 
     def kv_room_tokens(self) -> float:
-        """Tokens of KV cache that fit: the tightest stage decides, since each keeps its layers' part of every token."""
+        """Tokens of KV cache that fit, each in all layers: the tightest stage decides, since each keeps its layers' part of
+        every token."""
         total = sum(self.layers)
         return min(
             (stage.usable_bytes - stage.table_bytes - self.body_bytes * held / total)
@@ -129,6 +130,10 @@ class PipelineSteps:
     def kv_room_tokens(self) -> float:
         """Tokens of KV cache that fit in the tightest stage."""
         return self.pipeline.kv_room_tokens()
+
+    def held_tokens(self, tokens: Numbers) -> Array:
+        """What one sequence takes of them. Windows and state are taken to be in equal parts of all layers."""
+        return self.pipeline.stages[0].whole.held_tokens(tokens)
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
         """A prompt's way through all stages."""

@@ -78,6 +78,7 @@ class Roofline:
     weight_bytes: float
     kv_bytes_per_token: float
     """Over the whole replica: where the group is wider than the KV heads, heads are held more than once."""
+    kv_bytes_per_element: float
     kv_room_bytes: float
     """Memory left for KV over the whole replica; negative where the weights alone do not fit."""
     stages: int
@@ -96,12 +97,14 @@ class Roofline:
 
     @property
     def kv_room_tokens(self) -> float:
-        """Tokens of KV cache that fit; not above zero where the weights do not."""
+        """Tokens of KV cache that fit, in the layers of all windows; not above zero where the weights do not."""
         return self.kv_room_bytes / self.kv_bytes_per_token
 
     def batch_room(self, tokens: int) -> int:
-        """Requests of ``tokens`` tokens each that run together with their whole KV cache reserved."""
-        return max(0, math.floor(self.kv_room_tokens / tokens))
+        """Requests of ``tokens`` tokens each that run together with their whole KV cache and state reserved."""
+        copies = self.kv_bytes_per_token / self.model.kv_bytes_per_token(self.kv_bytes_per_element)
+        held = self.model.held_tokens(tokens, self.kv_bytes_per_element, copies)
+        return max(0, math.floor(self.kv_room_tokens / held))
 
     def prefill_seconds(self, input_tokens: int) -> float:
         """Time to read a prompt alone, in seconds."""
@@ -157,6 +160,7 @@ def roofline(
     return Roofline(
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token,
+        kv_bytes_per_element=kv_bytes_per_element,
         kv_room_bytes=group * stages * usable - weight_bytes,
         stages=stages,
         flop_seconds=2 * model.parameters_per_token / peak,

@@ -10,10 +10,14 @@ all B are replaced once. So during o iterations m prompts are read in each micro
 
 A request holds its slot for one cycle (Little's law). Its first token takes the reading of its own prompt and, unless it is
 alone, half of the running iteration and a wait for other prompts as in an M/D/1 queue of the share of time that reading
-prompts takes; all the rest stretches the time per further token. Speculation divides o by the tokens
-that one iteration yields; a prefix cache shortens i.
+prompts takes, and a floor beside all iterations; all the rest stretches the time per further token. Speculation divides o by
+the tokens that one iteration yields; a prefix cache shortens i.
+
+Published closed loops start all clients at once: of the k requests of each client, the first waits for half of the other
+prompts, which are read one after the other, so the mean time to the first token is longer by (B - 1) / (2 k) of them.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +48,21 @@ class Steady(NamedTuple):
         return Point(*(float(values[number]) for values in self))
 
 
-def steady(steps: StepTimes, batch: Numbers, input_tokens: Numbers, output_tokens: Numbers) -> Steady:
-    """The steady state with ``batch`` requests of one class always running. Arguments may be arrays and are broadcast."""
+def steady(
+    steps: StepTimes,
+    batch: Numbers,
+    input_tokens: Numbers,
+    output_tokens: Numbers,
+    *,
+    floor_seconds: float = 0.0,
+    requests_per_client: Numbers = math.inf,
+) -> Steady:
+    """The steady state with ``batch`` requests of one class always running. Arguments may be arrays and are broadcast.
+
+    Args:
+        floor_seconds: what a first token takes beside all iterations (``floor.first_token_seconds``).
+        requests_per_client: of a run whose clients start together; infinite: only the steady state counts.
+    """
     settings = steps.settings
     batch, prompt, answer = (np.asarray(it, dtype=float) for it in (batch, input_tokens, output_tokens))
     batch, prompt, answer = np.broadcast_arrays(batch, prompt, answer)
@@ -72,6 +89,8 @@ def steady(steps: StepTimes, batch: Numbers, input_tokens: Numbers, output_token
     busy = np.minimum(1.0, reading * alone / cycle)
     wait = step / 2.0 + np.clip((cycle - own - step) / 2.0, 0.0, alone * busy / 2.0)
     ttft = np.minimum(cycle, own + (1.0 - 1.0 / np.maximum(batch, 1.0)) * wait)
+    others = 0.5 * np.maximum(batch - 1.0, 0.0) / np.asarray(requests_per_client, dtype=float)
+    ttft = np.minimum(cycle, ttft + floor_seconds + others * np.asarray(steps.prefill_seconds(fresh, cached)))
     further = np.maximum(answer - 1.0, 1.0)
     tpot = np.where(answer > 1.0, np.maximum(0.0, cycle - ttft) / further, 0.0)
     ttft = np.where(answer > 1.0, ttft, cycle)

@@ -45,7 +45,12 @@ class StepTimes(Protocol):
 
     @property
     def kv_room_tokens(self) -> float:
-        """Tokens whose KV cache fits beside the weights, over the whole replica."""
+        """Tokens whose KV cache fits beside the weights, over the whole replica, each in all layers."""
+        ...
+
+    def held_tokens(self, tokens: Numbers) -> Array:
+        """What one sequence of so many tokens takes of ``kv_room_tokens``: less than its tokens where layers have a window,
+        more where it has a recurrent state."""
         ...
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
@@ -98,6 +103,12 @@ class KernelSteps:
         """Tokens of KV cache that fit; not above zero where the weights do not."""
         return self.kv_room_bytes / self.kv_bytes_per_token
 
+    def held_tokens(self, tokens: Numbers) -> Array:
+        """What one sequence takes of them (``ModelCard.held_tokens``)."""
+        held = np.vectorize(self.model.held_tokens, otypes=[float])
+        found: Array = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
+        return found
+
     @cached_property
     def overhead_seconds(self) -> float:
         """What the engine adds to every iteration, however few its tokens."""
@@ -145,9 +156,8 @@ class KernelSteps:
     def batch_room(self, input_tokens: float, output_tokens: float) -> float:
         """Requests of these lengths that run together with what KV cache they hold on average, at most
         ``max_num_seqs``."""
-        held = input_tokens + self.engine.reserved_share_of_output * output_tokens
-        each = self.model.kv_bytes(held, self.settings.kv_bytes_per_element) * self.model.kv_copies(self.group)
-        return min(float(self.settings.max_num_seqs), max(0.0, self.kv_room_bytes / each))
+        tokens = input_tokens + self.engine.reserved_share_of_output * output_tokens
+        return min(float(self.settings.max_num_seqs), max(0.0, self.kv_room_tokens / float(self.held_tokens(tokens))))
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
         """One iteration that reads a chunk of a prompt."""

@@ -38,16 +38,18 @@ def replica_template(
     tensor_parallel: int,
     pipeline_parallel: int,
     settings: EngineSettings | None,
+    queue: str | None = None,
 ) -> Json:
     """Pod template of one replica, without the labels that depend on the Deployment's name.
 
     ``settings`` are written as flags, but for those that ``extraArgs`` say. None: a replica of a record from before
-    settings were written, rendered as it was then, to the byte.
+    settings were written, rendered as it was then, to the byte. ``queue``: Kueue's, for the pods to wait in.
 
     Raises ``InputError`` where ``extraArgs`` cannot be read, or ``podTemplate`` takes over what the plan decides.
     """
     gpus = tensor_parallel * pipeline_parallel
     engine = model.engine
+    resource = pool.resource_name or names.GPU_RESOURCE
     scheme, _, location = (variant.source or "").partition("://")
     weights, volumes, mounts = location, [], []
     if scheme == "pvc":
@@ -81,12 +83,12 @@ def replica_template(
     health = {"httpGet": {"path": "/health", "port": "http"}}
     container: Json = {
         "name": "engine",
-        "image": engine.image,
+        "image": pool.engine_image or engine.image,
         "args": arguments,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {
-            "limits": {names.GPU_RESOURCE: str(gpus)},
-            "requests": {names.GPU_RESOURCE: str(gpus)},
+            "limits": {resource: str(gpus)},
+            "requests": {resource: str(gpus)},
         },
         "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-engine.startup_seconds // 5)},
         "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
@@ -104,20 +106,27 @@ def replica_template(
         "nodeSelector": dict(sorted(pool.node_selector.items())),
         "schedulingGates": [{"name": names.PLACEMENT_GATE}],
         "terminationGracePeriodSeconds": DRAIN_SLEEP_SECONDS + _shutdown_seconds(settings),
-        "tolerations": [{"key": names.GPU_RESOURCE, "operator": "Exists"}],
+        "tolerations": tolerations(pool),
     }
-    if pool.capacity_type == "Spot":
-        pod["tolerations"] += [
-            {"key": "cloud.google.com/gke-spot", "operator": "Exists"},
-            {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Exists"},
-        ]
     if volumes:
         pod["volumes"] = volumes
-    template = merge({"metadata": {}, "spec": pod}, engine.pod_template)
-    _check_template(model, pool, template, gpus)
+    metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
+    template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
+    _check_template(model, pool, template, gpus, resource)
     _check_weights(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)
     return canonical
+
+
+def tolerations(pool: NodePool) -> list[Json]:
+    """Taints of the pool's nodes that replicas tolerate, whatever podTemplate adds."""
+    resource = pool.resource_name or names.GPU_RESOURCE
+    keys = dict.fromkeys(
+        (resource, f"{resource.partition('/')[0]}/gpu")
+    )  # of slices too, nodes are tainted by whole GPUs
+    if pool.capacity_type == "Spot":
+        keys.update(dict.fromkeys(("cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority")))
+    return [{"key": key, "operator": "Exists"} for key in keys]
 
 
 def replica_name(*, plan: str, model: str, variant: str, where: str, template: Mapping[str, Any]) -> str:
@@ -262,7 +271,7 @@ def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
     }
 
 
-def _check_template(model: Model, pool: NodePool, template: Json, gpus: int) -> None:
+def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, resource: str) -> None:
     field = f"spec.models[{model.name}].engine.podTemplate"
     if not isinstance(template.get("spec"), dict) or not isinstance(template.get("metadata"), dict):
         raise InputError(field, template, "must be a partial PodTemplateSpec with metadata and spec")
@@ -275,11 +284,13 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int) -> 
             engine = kind == "containers" and item["name"] == "engine"
             where = f"{field}.spec.{kind}[{item['name']}].resources"
             for part in ("limits", "requests"):
-                asked = _within(item, "resources", part, names.GPU_RESOURCE)
-                if engine and str(asked) != str(gpus):
-                    raise InputError(where, asked, f"the plan decides {names.GPU_RESOURCE}; remove it")
-                if not engine and asked is not None:
-                    raise InputError(where, asked, "only the engine may hold GPUs; remove it")
+                held = _within(item, "resources", part) or {}
+                gpu_resources = {name: amount for name, amount in held.items() if names.is_gpu_resource(name)}
+                asked = gpu_resources.get(resource)
+                if engine and (str(asked) != str(gpus) or len(gpu_resources) > 1):
+                    raise InputError(where, gpu_resources, f"the plan decides {resource}; remove it")
+                if not engine and gpu_resources:
+                    raise InputError(where, gpu_resources, "only the engine may hold GPUs; remove it")
     for item in _within(model.engine.pod_template, "spec", "containers") or ():
         if item["name"] == "engine" and "args" in item:
             raise InputError(

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from servingplan.render.checked import checked
 from servingplan.render.envoy import answers
 from servingplan.render.envoy.routes import BYTES_PER_TOKEN
 
@@ -22,7 +23,9 @@ WEIGHT_TOTAL = 256
 
 
 def haproxy_file(document: Json, *, namespace: str) -> str:
-    """The file, to be given after one with ``global`` and ``resolvers`` if these are wanted."""
+    """The file, to be given after one with ``global`` and ``resolvers`` if these are wanted. Raises ``InputError`` where a
+    part of the document must not be rendered."""
+    checked(document, namespace=namespace)
     named = [
         (f"m{number}c{place}", model, entry)
         for number, (model, item) in enumerate(sorted(document["models"].items()))

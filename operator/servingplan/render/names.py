@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from servingplan.api.scalars import GPU_RESOURCE_PATTERN
+
 FIELD_MANAGER = "servingplan"
 """Owns what we render. Never renamed: a rename leaves fields without an owner."""
 POOL_MANAGER = "servingplan-pools"
@@ -26,6 +28,8 @@ PLACED_SINCE_ANNOTATION = f"{PREFIX}placed-since"
 DRAINING_SINCE_ANNOTATION = f"{PREFIX}draining-since"
 UNROUTED_SINCE_ANNOTATION = f"{PREFIX}unrouted-since"
 COMING_SINCE_ANNOTATION = f"{PREFIX}coming-since"
+REPLICAS_SET_BY_ANNOTATION = f"{PREFIX}replicas-set-by"
+"""On a Deployment: who else set its number of replicas before the plan's was set again, and when."""
 APPROVE_ANNOTATION = f"{PREFIX}approve"
 CLAIM_ANNOTATION = f"{PREFIX}claimed-by"
 SIZE_ANNOTATION = f"{PREFIX}asked-nodes"
@@ -35,15 +39,25 @@ PROFILES_LABEL = f"{PREFIX}profiles"
 """On ConfigMaps with measured rates: the operator watches those that carry it."""
 ALLOWED_NAMESPACES_ANNOTATION = f"{PREFIX}allowed-namespaces"
 MAX_NODES_ANNOTATION = f"{PREFIX}max-nodes"
+PRICE_ANNOTATION = f"{PREFIX}dollars-per-node-hour"
+REPLICAS_PATH_ANNOTATION = f"{PREFIX}replicas-path"
 """On a pool object: its owner's ceiling for every plan."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Kueue's: on a plan it passes through to the pods, which Kueue then admits by the quota of that queue."""
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 SERVICE_LABEL = "kubernetes.io/service-name"
 """By which an EndpointSlice tells its Service."""
 PLACEMENT_GATE = f"{PREFIX}placement"
 GPU_RESOURCE = "nvidia.com/gpu"
+_GPU_RESOURCES = re.compile(GPU_RESOURCE_PATTERN)
 
 _LONGEST_DEPLOYMENT_NAME = 46
 """A pod's name adds up to 17 characters to its Deployment's and must stay a label value of 63."""
+
+
+def is_gpu_resource(name: str) -> bool:
+    """Whether an extended resource counts GPUs."""
+    return _GPU_RESOURCES.match(name) is not None
 
 
 def slug(text: str, longest: int) -> str:

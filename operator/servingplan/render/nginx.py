@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any
 
+from servingplan.render.checked import checked
 from servingplan.render.envoy import answers
 from servingplan.render.envoy.routes import BYTES_PER_TOKEN
 
@@ -20,7 +21,9 @@ PORT = 8080
 
 
 def nginx_file(document: Json, *, namespace: str) -> str:
-    """The file. Percentages are weights to a hundredth of a per cent, so none is rounded."""
+    """The file. Percentages are weights to a hundredth of a per cent, so none is rounded. Raises ``InputError`` where a part of
+    the document must not be rendered."""
+    checked(document, namespace=namespace)
     named = [
         (f"m{number}c{place}", model, entry)
         for number, (model, item) in enumerate(sorted(document["models"].items()))

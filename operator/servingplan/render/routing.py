@@ -19,7 +19,7 @@ from servingplan.render import names
 from servingplan.render.admission import WHOLE, admitted_parts
 from servingplan.render.deployment import PORT, owner_reference
 from servingplan.render.envoy import envoy_files
-from servingplan.render.spill import spills
+from servingplan.render.spill import Spill, spills
 
 WEIGHT_TOTAL = 10_000
 KEY = "routing.json"
@@ -57,21 +57,12 @@ def routing_document(
     for model in spec.models:
         ordered, classes = matching_order(model), []
         services = {item.name: item for item in fleet.classes if item.model == model.name}
-        shares = {item.name: _shares(model, item.name, facts, ready) for item in ordered}
+        shares = {item.name: shares_of(model, item.name, facts, ready) for item in ordered}
         planned_rates = {name: item.planned_requests_per_second for name, item in services.items()}
         comes = all(f"{model.name}/{name}" in measured for name in planned_rates)
         parts = admitted_parts(planned=planned_rates, shares=shares, facts=facts, ready=ready) if comes else {}
-        spilled = {}
-        if model.spill:
-            spilled = spills(
-                classes={item.name: item for item in ordered},
-                away=frozenset(name for name, rate in planned_rates.items() if rate > 0 and not shares.get(name, True)),
-                planned={name: rate * parts.get(name, 1.0) for name, rate in planned_rates.items()},
-                shares=shares,
-                facts={name: item for name, item in facts.items() if item.model == model.name},
-                ready=ready,
-                contexts=contexts or {},
-            )
+        admitted = {name: rate * parts.get(name, 1.0) for name, rate in planned_rates.items()}
+        spilled = spilled_of(model, planned_rates, admitted, shares, facts, ready, contexts or {})
         for item in ordered:
             spill = spilled.get(item.name)
             entry = {
@@ -172,9 +163,36 @@ def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]
     return floors
 
 
-def _shares(
+def spilled_of(
+    model: Model,
+    planned: Mapping[str, float],
+    admitted: Mapping[str, float],
+    shares: Mapping[str, Mapping[str, float]],
+    facts: Mapping[str, ReplicaFacts],
+    ready: Mapping[str, int],
+    contexts: Mapping[str, int],
+) -> dict[str, Spill]:
+    """By class, where those go whose planned replicas are all away; empty where the model's ``spill`` is false.
+
+    ``planned`` and ``admitted``: requests/s by class; ``shares``: by class and Deployment, as ``shares_of`` has them.
+    """
+    if not model.spill:
+        return {}
+    return spills(
+        classes={item.name: item for item in model.effective_classes},
+        away=frozenset(name for name, rate in planned.items() if rate > 0 and not shares.get(name, True)),
+        planned=admitted,
+        shares=shares,
+        facts={name: item for name, item in facts.items() if item.model == model.name},
+        ready=ready,
+        contexts=contexts,
+    )
+
+
+def shares_of(
     model: Model, class_name: str, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
 ) -> dict[str, float]:
+    """By Deployment, what the weights of a class are in proportion to; empty where nothing ready takes it in time."""
     candidates = {
         name: facts[name] for name in sorted(facts) if facts[name].model == model.name and ready.get(name, 0) > 0
     }

@@ -7,6 +7,8 @@ Flow: profiles -> **simulate** -> emulate. The rules are those of vLLM's V1 sche
 * At most ``max_num_seqs`` sequences run. A prompt is admitted when blocks for all of it are free.
 * When a decoding sequence needs a block and none is free, the sequence that was admitted last gives up all of its blocks,
   goes to the front of the queue, and is computed again, its generated tokens included.
+* Layers with a window hold no more of a prompt than the window, and a recurrent state counts as blocks. Tokens that are
+  generated take their blocks in all layers: a little too much, until the sequence is computed again.
 * A sequence leaves at the end of the iteration that makes its last token.
 
 * A declared share of every prompt is found in the prefix cache: it is not read, and takes its blocks all the same.
@@ -170,7 +172,7 @@ class Engine:
             budget = self._read(self._partial, budget)
         while self._waiting and budget > 0 and not preempted and len(self._running) < self.max_num_seqs:
             head = self._waiting[0]
-            blocks = _blocks(head.prompt_tokens + head.kept_tokens)
+            blocks = self.pace.blocks(head.prompt_tokens + head.kept_tokens)
             if head.arrived > now or blocks > self.free_blocks:
                 break
             self._waiting.popleft()
@@ -202,6 +204,7 @@ class Engine:
             self.tally.queue.observe(now - sequence.arrived)
         self.free_blocks -= blocks
         sequence.reserved_blocks = blocks
+        sequence.spared_blocks = _blocks(sequence.prompt_tokens + sequence.kept_tokens) - blocks
         sequence.read_tokens = cached_tokens(sequence.prompt_tokens, self.prefix_cache_hit_share)
         self.tally.prefix_queries += sequence.prompt_tokens + sequence.kept_tokens
         self.tally.prefix_hits += sequence.read_tokens
@@ -290,7 +293,7 @@ class Engine:
             self.free_blocks += sequence.reserved_blocks
         else:
             held = sequence.prompt_tokens + self.generated(sequence) - 1
-            self.free_blocks += _blocks(held)
+            self.free_blocks += _blocks(held) - sequence.spared_blocks
             self._decoders -= 1
             self._context_tokens -= held
             self._need_by_round[(self._round - held) % BLOCK_TOKENS] -= 1

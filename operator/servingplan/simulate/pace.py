@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -95,16 +95,22 @@ class Pace:
         self.max_model_len = settings.max_model_len
         self.stages = pipeline_parallel
         self.kv_blocks = int(self._base.kv_room_tokens) // BLOCK_TOKENS
-        if self.kv_blocks * BLOCK_TOKENS < settings.max_model_len:
-            raise InputError(
-                "max_model_len",
-                settings.max_model_len,
-                f"must be at most {self.kv_blocks * BLOCK_TOKENS}, in whole KV blocks",
-            )
+        copies = model.kv_copies(tensor_parallel)
+        self._held_tokens = partial(
+            model.held_tokens, kv_bytes_per_element=settings.kv_bytes_per_element, copies=copies
+        )
+        if self.blocks(settings.max_model_len) > self.kv_blocks:
+            room_bytes = self.kv_blocks * BLOCK_TOKENS * self._base.kv_bytes_per_token
+            most = int(model.longest_tokens(room_bytes, settings.kv_bytes_per_element, copies))
+            raise InputError("max_model_len", settings.max_model_len, f"must be at most {most}, in whole KV blocks")
         self._stretch_at = lru_cache(maxsize=4096)(self._stretch_on_grid)
         self._step: dict[int, list[float]] = {}
         self._tokens = [float(it) for it in self._base.token_line]
         self._prompts = [float(it) for it in self._base.context_line]
+
+    def blocks(self, tokens: int) -> int:
+        """KV blocks that one sequence of so many tokens takes; fewer where layers have a window, more with a state."""
+        return math.ceil(self._held_tokens(tokens) / BLOCK_TOKENS)
 
     def step_seconds(self, sequences: int, context_tokens: int) -> float:
         """Uncorrected time of one token for each of ``sequences``, with ``context_tokens`` behind all of them together."""

@@ -28,6 +28,8 @@ class Sequence:
     """Of the prompt, and after a preemption of what was generated, how much is in the KV cache."""
     reserved_blocks: int = 0
     """Blocks held while it is prefilled."""
+    spared_blocks: int = 0
+    """Blocks that its prompt would take beyond those, had no layer a window; below 0 for a recurrent state."""
     delay_seconds: float = 0.0
     """Time that its prefill spends in later pipeline stages, while the first goes on."""
     stopped_at: float = 0.0

@@ -59,7 +59,7 @@ def answer_of(
         bound=shown.bound if shown else objective,
         gap=shown.gap if shown else 0.0,
         relative_gap=relative_gap,
-        stopped=found.stopped,
+        stopped="proved" if told is None else found.stopped,
         scale=scale,
         dollars_per_hour=dollars,
         startup_dollars=startup_dollars(instance, found.copies) if question.running else None,

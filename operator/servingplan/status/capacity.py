@@ -8,6 +8,7 @@ from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning.availability import cap_lines
+from servingplan.planning.declared import selector_text
 from servingplan.planning.pools import Pool
 from servingplan.planning.starts import lines
 from servingplan.status.routing import is_routing
@@ -38,15 +39,22 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
     ]
     caps = "".join(f"; {line}" for line in cap_lines(pools))
     if waiting:
+        unmatched = "".join(
+            f"; {pool.existing} nodes of {pool.name} exist, and none matches {selector_text(pool.spec)} yet"
+            for pool in waiting
+            if pool.existing and not pool.nodes
+        )
         text = ", ".join(
             f"{pool.name}: {len(pool.usable_nodes)} of {decision.fleet.nodes.get(pool.name, 0)} nodes usable, "
-            f"{pool.wanted} asked for{_nodes_out_of_use(pool)}"
+            f"{pool.wanted} asked for{_unlabelled(pool)}{_nodes_out_of_use(pool)}"
             for pool in waiting
         )
         held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
-        return Row(kind, "False", _why(waiting, decision.fleet), text + held + caps)
+        return Row(kind, "False", _why(waiting, decision.fleet), text + unmatched + held + caps)
     blind = "".join(f"; {pool.name}{_nodes_out_of_use(pool)}" for pool in pools if not pool.rented and pool.blind_nodes)
-    return Row(kind, "True", "AsPlanned", f"every pool has the nodes of the plan{caps}{blind}")
+    told = [item.message for item in decision.findings if item.condition == kind]
+    text = "; ".join((f"every pool has the nodes of the plan{caps}{blind}", *told))
+    return Row(kind, "True", "AsPlanned", text)
 
 
 def _why(waiting: list[Pool], fleet: Fleet) -> str:
@@ -72,6 +80,14 @@ def _nodes_out_of_use(pool: Pool) -> str:
     return f" ({', '.join(lines)})" if lines else ""
 
 
+def _unlabelled(pool: Pool) -> str:
+    """Nodes that the pool's object counts and the selector does not find: they boot, or the selector is wrong."""
+    reported = pool.object.actual if pool.object is not None else None
+    if reported is None or reported <= len(pool.nodes):
+        return ""
+    return f" ({reported} exist, of which {len(pool.nodes)} have the labels of nodeSelector)"
+
+
 def _changing(pool: Pool, fleet: Fleet) -> bool:
     size = planned_size(pool, fleet)
     return pool.wanted != size or pool.existing != size or _usable(pool) < size
@@ -90,6 +106,8 @@ def _usable(pool: Pool) -> int:
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
     """Whether every replica of the plan is ready."""
     kind = "WorkloadsReady"
+    if failed := failure(decision, kind):
+        return failed
     for item in outcome.refused:
         if not isinstance(item.action, ResizePool | ClaimPool) and not is_routing(item):
             return refusal(kind, item)
@@ -101,9 +119,9 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         for item in fleet.replica_sets
         if decision.ready.get(item.deployment, 0) < item.replicas
     ]
-    failed = "".join(f"; {line}" for line in lines(decision.failed_shapes))
+    left_out = "".join(f"; {line}" for line in lines(decision.failed_shapes))
     if not short:
-        return Row(kind, "True", "AsPlanned", f"every replica of the plan is ready{failed}")
+        return Row(kind, "True", "AsPlanned", f"every replica of the plan is ready{left_out}")
     text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)
     planned = {item.deployment for item in fleet.replica_sets}
     if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
@@ -112,8 +130,15 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
     if refused := sorted({failure for failure in failures if failure}):
         advice = "no nodes are asked for them; change what refuses them (quota, pod security), or engine.podTemplate"
         return Row(kind, "False", "ReplicaFailure", f"{text}; pods are not created: {'; '.join(refused)}; {advice}")
+    held = [pod for pod in world.pods if pod.deployment in planned and pod.gated and pod.other_gates]
+    if held:
+        gates = ", ".join(sorted({gate for pod in held for gate in pod.other_gates}))
+        advice = "no nodes are asked for them; whoever set the gate (Kueue: the queue's quota) lets them go"
+        return Row(
+            kind, "False", "GatedByOther", f"{text}; {len(held)} pods wait for the scheduling gate {gates}: {advice}"
+        )
     troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
     if not troubles:
-        return Row(kind, "False", "RollingOut", text + failed)
+        return Row(kind, "False", "RollingOut", text + left_out)
     reason = _TROUBLES.get(troubles[0].partition(":")[0], "RollingOut")
-    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}{failed}")
+    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}{left_out}")

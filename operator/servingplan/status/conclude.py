@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import ValidationError
 
 from servingplan.api.status_v1alpha1 import (
@@ -11,40 +13,47 @@ from servingplan.api.status_v1alpha1 import (
     DeploymentStatus,
     ExplanationStatus,
     FailedShapeStatus,
+    NoticeStatus,
     PlanStatus,
     PoolStatus,
     RoutingStatus,
     SolverStatus,
 )
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.deciding.objects import context_tokens, replica_facts
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, LearnedCap
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
+from servingplan.planning.allowance import acting_spec
 from servingplan.planning.availability import with_stock
+from servingplan.planning.fleet import within_budget
+from servingplan.planning.known import known_of
 from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.record import read_record, spec_in_force
 from servingplan.render import names
+from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.routing import routing_after
-from servingplan.status.summary import gpus_of, served_of
+from servingplan.status.summary import NONE, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 
 
 def conclude(
     world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
 ) -> PlanStatus:
     """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
-    spec, _ = effective_spec(world.plan.spec, read_record(world))
+    spec, _ = acting_spec(world)
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,
-            conditions=conditions(world, None, (), decision, outcome),
+            conditions=conditions(world, None, (), decision, outcome, ()),
         )
     pools = with_stock(read_pools(spec, world)[0], decision.stock)
     fleet = decision.fleet
     shown = fleet or decision.waiting
     document = routing_after(world, spec, outcome)
+    now = carried_now(world, spec, pools, decision)
     return PlanStatus(
         observed_generation=world.plan.generation,
         plan_hash=fleet.hash if fleet else None,
@@ -52,7 +61,10 @@ def conclude(
         mode=spec.mode,
         models=_models(spec, decision),
         gpus=gpus_of(shown) if shown else None,
-        served=served_of(shown) if shown else None,
+        unanswered=None if fleet is None else shortened(unanswered(now)) or NONE,
+        served=carried_of(fleet, now),
+        planned_served=served_of(shown) if shown else None,
+        idle_gpus=idle_of(pools),
         cost=Cost(
             per_hour=_dollars(shown.dollars_per_hour if shown else 0.0),
             spend_per_hour="unknown"
@@ -63,7 +75,7 @@ def conclude(
         node_pools=tuple(_pool(pool, shown) for pool in pools),
         deployments=tuple(_deployments(shown, decision)) if shown else (),
         failed_shapes=tuple(_failed_shapes(decision)),
-        classes=tuple(_classes(shown)) if shown else (),
+        classes=tuple(_classes(shown, now)) if shown else (),
         routing=None
         if document is None
         else RoutingStatus(
@@ -80,8 +92,28 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        notice=None
+        if decision.notice is None
+        else NoticeStatus(since=decision.notice.since, until=decision.notice.until),
         explanation=explanation or _explained_before(world, decision),
-        conditions=conditions(world, spec, pools, decision, outcome),
+        conditions=conditions(world, spec, pools, decision, outcome, now),
+    )
+
+
+def carried_now(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:
+    """What ready replicas carry of each class of the plan in force; empty where none is."""
+    if decision.fleet is None:
+        return ()
+    record = read_record(world)
+    held = decision.notice is not None and decision.notice.pending
+    budget = math.inf if held else float(spec.budget.dollars_per_hour)
+    fleet = within_budget(decision.fleet, pools, budget)
+    return carried(
+        spec=spec_in_force(record, spec, known_of(world).catalogue),
+        fleet=fleet,
+        facts=replica_facts(world, fleet),
+        ready=decision.ready,
+        contexts=context_tokens(world),
     )
 
 
@@ -119,6 +151,7 @@ def _pool(pool: Pool, fleet: Fleet | None) -> PoolStatus:
         planned=fleet.nodes.get(pool.name, 0) if fleet else 0,
         wanted=pool.wanted,
         ready=len(pool.usable_nodes),
+        idle_gpus=pool.idle_gpus,
         dollars_per_node_hour="unknown" if price is None else f"{price:g}",
         learned_cap=None if pool.cap is None else _cap(pool.cap),
     )
@@ -156,13 +189,15 @@ def _failed_shapes(decision: Decision) -> list[FailedShapeStatus]:
     ]
 
 
-def _classes(fleet: Fleet) -> list[ClassStatus]:
+def _classes(fleet: Fleet, now: tuple[Carried, ...]) -> list[ClassStatus]:
+    served = {(item.model, item.name): item.requests_per_second for item in now}
     return [
         ClassStatus(
             model=item.model,
             name=item.name,
             requests_per_second=f"{item.requests_per_second:.4g}",
             planned_requests_per_second=f"{item.planned_requests_per_second:.4g}",
+            served_requests_per_second=f"{served.get((item.model, item.name), 0.0):.4g}",
         )
         for item in fleet.classes
     ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from servingplan.api.reasons import needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning.pools import Pool
+from servingplan.render.carried import Carried
 from servingplan.status import capacity, planned, routing
 from servingplan.status.row import Row
+from servingplan.status.summary import unanswered
 
 COUNT_IN_READY = (
     "SpecValid",
@@ -26,7 +29,19 @@ COUNT_IN_READY = (
 CAUSES = (
     (
         "NodePoolsReady",
-        {"PoolMissing", "NotAllowed", "ClaimedByOther", "KindNotAllowed", "NotResizable", "SharedObject"},
+        {
+            "PoolMissing",
+            "NotAllowed",
+            "ClaimedByOther",
+            "KindNotAllowed",
+            "NotResizable",
+            "PathNotAllowed",
+            "SharedObject",
+            "CeilingUnreadable",
+            "FalseDeclaration",
+            "UntoleratedTaint",
+            "NoNodeMatches",
+        },
     ),
     ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
     ("PlanSolved", {"RecordUnreadable"}),
@@ -36,32 +51,49 @@ LONGEST_MESSAGE = 1000
 
 
 def conditions(
-    world: Observation, spec: PlanSpec | None, pools: tuple[Pool, ...], decision: Decision, outcome: Outcome
+    world: Observation,
+    spec: PlanSpec | None,
+    pools: tuple[Pool, ...],
+    decision: Decision,
+    outcome: Outcome,
+    now: tuple[Carried, ...],
 ) -> tuple[Condition, ...]:
-    """All of them; Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause."""
+    """All of them; Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause. ``now``: what ready
+    replicas carry."""
     rows = [
         planned.spec_valid(decision),
         planned.inventory_available(decision),
         planned.profiles_available(decision),
         *planned.demand_known(decision, spec),
-        planned.plan_solved(decision),
-        planned.within_budget(decision, spec),
+        planned.plan_solved(world, decision, spec, pools),
+        planned.within_budget(world, decision, spec),
         capacity.node_pools_ready(decision, outcome, pools),
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(world, decision, outcome, spec),
         *routing.degraded(world, outcome, spec),
-        planned.slo_attainable(decision),
+        planned.slo_attainable(decision, now),
         planned.approved(decision, spec),
     ]
-    return _dated(world, [*rows, _ready(rows)])
+    return _dated(world, with_ready(rows, unanswered(now)))
 
 
-def _ready(rows: Iterable[Row]) -> Row:
+def with_ready(rows: Sequence[Row], silent: Sequence[str] = ()) -> list[Row]:
+    """The rows, then Stalled, only while a person has to act, then Ready. ``silent``: classes that are answered with 503."""
+    ready = _ready(rows, silent)
+    stalled = []
+    if ready.status == "False" and needs_a_person(ready.reason):
+        stalled.append(Row("Stalled", "True", ready.reason, "a person has to act: the condition Ready says what to do"))
+    return [*rows, *stalled, ready]
+
+
+def _ready(rows: Iterable[Row], silent: Sequence[str]) -> Row:
+    """That requests are answered with 503 comes before why."""
     failing = [row for row in rows if row.type in COUNT_IN_READY and row.status != "True"]
     if not failing:
         return Row("Ready", "True", "Ready", "the plan is applied and serves")
     cause = min(failing, key=_rank)
-    return Row("Ready", "False", cause.reason, f"{cause.type}: {cause.message}")
+    first = f"no ready replica for {', '.join(silent)}: the gateway answers 503; " if silent else ""
+    return Row("Ready", "False", cause.reason, f"{first}{cause.type}: {cause.message}")
 
 
 def _rank(row: Row) -> tuple[int, int, int]:

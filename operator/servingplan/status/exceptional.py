@@ -46,6 +46,6 @@ def _with_ready(plan: PlanObject, reason: str, message: str, now: str, state: Li
         observed_generation=plan.generation,
         last_transition_time=since or now,
     )
-    others = [item for kind, item in before.items() if kind != "Ready"]
+    others = [item for kind, item in before.items() if kind not in ("Ready", "Stalled")]
     told = ready.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {**plan.status, "conditions": [*others, told]}

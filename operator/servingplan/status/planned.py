@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
+from servingplan.model.world import Observation
+from servingplan.planning.allowance import binding_allowance
+from servingplan.planning.pools import Pool, more_nodes
 from servingplan.planning.starts import lines
+from servingplan.render.admission import WHOLE
+from servingplan.render.carried import Carried
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
@@ -58,7 +63,7 @@ def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
     return [Row("DemandKnown", "True" if found.holds else "False", found.reason, found.message)]
 
 
-def plan_solved(decision: Decision) -> Row:
+def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, pools: tuple[Pool, ...]) -> Row:
     """Whether there is a plan that gives every class something, and how good it is known to be."""
     kind = "PlanSolved"
     if failed := failure(decision, kind):
@@ -74,7 +79,10 @@ def plan_solved(decision: Decision) -> Row:
     if nothing:
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
-        advice = "raise spec.budget.dollarsPerHour" if budget else "raise maxNodes, add nodes or another pool"
+        raise_budget = "raise spec.budget.dollarsPerHour"
+        if spec is not None and binding_allowance(spec, world) is not None:
+            raise_budget = f"have the chart's namespaceBudgets raised for namespace {world.plan.namespace}"
+        advice = raise_budget if budget else more_nodes(pools)
         reason = "BudgetTooSmall" if budget else "NoCapacity"
         return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
     gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best that is possible"
@@ -82,7 +90,7 @@ def plan_solved(decision: Decision) -> Row:
     return Row(kind, "True", shown.status, text)
 
 
-def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
+def within_budget(world: Observation, decision: Decision, spec: PlanSpec | None) -> Row:
     """Whether what runs by now costs no more than the budget."""
     kind = "WithinBudget"
     if failed := failure(decision, kind):
@@ -90,25 +98,62 @@ def within_budget(decision: Decision, spec: PlanSpec | None) -> Row:
     if spec is None or decision.spend_dollars_per_hour is None:
         return Row(kind, "Unknown", "NotPlanned", "spend was not computed")
     budget, spend = float(spec.budget.dollars_per_hour), decision.spend_dollars_per_hour
+    if notice := decision.notice:
+        when = (
+            f"this waits until the annotation servingplan.dev/approve carries {notice.approve}"
+            if notice.until is None
+            else f"this is carried out from {notice.until} on"
+        )
+        text = (
+            f"the budget of {budget:.2f} $/h is below the price of any node that serves ({notice.least_dollars_per_hour:.2f} "
+            f"$/h): all replicas are taken down and the gateway answers 503; {when}; raise spec.budget.dollarsPerHour to keep "
+            "them"
+        )
+        return Row(kind, "False", "BudgetBelowOneNode", text)
     if spend > budget + 1e-6:
         text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
-        return Row(kind, "False", "OverBudget", text)
-    return Row(kind, "True", "WithinBudget", f"spend is {spend:.2f} $/h of {budget:.2f} $/h")
+        return Row(kind, "False", "OverBudget", text + _shared(world, spec))
+    text = f"spend is {spend:.2f} $/h of {budget:.2f} $/h" + _shared(world, spec)
+    return Row(kind, "True", "WithinBudget", text)
 
 
-def slo_attainable(decision: Decision) -> Row:
-    """Whether the plan serves all of the demand within its limits."""
-    shown = decision.fleet or decision.waiting
-    if shown is None:
-        return Row("SLOAttainable", "Unknown", "NotPlanned", "no plan yet")
-    short = [
-        f"{item.model}/{item.name} {item.planned_requests_per_second:g} of {item.requests_per_second:g} requests/s"
-        for item in shown.classes
-        if shown.scale is None and item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
+def _shared(world: Observation, spec: PlanSpec) -> str:
+    """Where it comes from that the plan may spend no more."""
+    found = binding_allowance(spec, world)
+    if found is None:
+        return ""
+    others = ", ".join(f"{name} {dollars:.2f}" for name, dollars in found.taken.items())
+    taken = f", of which other plans take: {others}" if others else ""
+    return f"; all plans of namespace {world.plan.namespace} may spend {found.dollars_per_hour:.2f} $/h{taken}"
+
+
+def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
+    """Whether ready replicas carry all of the demand within its limits now."""
+    kind = "SLOAttainable"
+    fleet = decision.fleet
+    if fleet is None:
+        return Row(kind, "Unknown", "NotPlanned", "no plan is in force")
+    below = [
+        f"{item.model}/{item.name} {item.planned_requests_per_second:.4g} of {item.requests_per_second:.4g} requests/s"
+        for item in fleet.classes
+        if fleet.scale is None and item.planned_requests_per_second < item.requests_per_second * (1 - 1e-6)
     ]
-    if short:
-        return Row("SLOAttainable", "False", "BelowTarget", f"admitted: {', '.join(short)}; the gateway sheds the rest")
-    return Row("SLOAttainable", "True", "Predicted", "by the profiles, every class meets its limits; not measured")
+    behind = [
+        f"{item.model}/{item.name} {item.requests_per_second:.4g} of {item.planned_requests_per_second:.4g} requests/s"
+        + (", late" if item.answered and not item.in_time else "")
+        for item in now
+        if item.planned_requests_per_second > 0
+        and not (item.in_time and item.requests_per_second >= item.planned_requests_per_second * WHOLE)
+    ]
+    told = f"ready replicas carry now, of what is planned: {', '.join(behind)}"
+    if below:
+        text = f"admitted: {', '.join(below)}; the gateway sheds the rest"
+        return Row(kind, "False", "BelowTarget", f"{text}; {told}" if behind else text)
+    if behind:
+        return Row(kind, "False", "Transitional", f"{told}; the plan, once it stands, carries all")
+    return Row(
+        kind, "True", "Predicted", "by the profiles, ready replicas carry every class within its limits; not measured"
+    )
 
 
 def approved(decision: Decision, spec: PlanSpec | None) -> Row:

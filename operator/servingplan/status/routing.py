@@ -43,6 +43,8 @@ def routing_published(world: Observation, decision: Decision, outcome: Outcome, 
             kind, "False", "Transitional", f"weights cover what is ready, which is not yet the plan{_shed(document)}"
         )
     asked = world.gateway if spec is not None and spec.gateway.ack_url is not None else None
+    if asked is not None and asked.refused is not None:
+        return Row(kind, "False", "UrlNotAllowed", f"weights are those of the plan; {asked.refused}")
     if asked is not None and asked.taken != document["revision"]:
         return Row(kind, "False", "NotAcknowledged", _not_acknowledged(asked, document["revision"]))
     if pending := _routes_pending(world, outcome, spec):

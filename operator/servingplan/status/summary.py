@@ -1,10 +1,16 @@
-"""A fleet in a word or two."""
+"""A fleet, and what of it serves, in a word or two."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from servingplan.model.fleet import Fleet
+from servingplan.planning.pools import Pool
+from servingplan.render.admission import WHOLE
+from servingplan.render.carried import Carried
+
+NONE = "none"
 
 
 def gpus_of(fleet: Fleet) -> str:
@@ -12,7 +18,15 @@ def gpus_of(fleet: Fleet) -> str:
     counts: Counter[str] = Counter()
     for item in fleet.replica_sets:
         counts[item.gpu] += item.replicas * item.gpus
-    return ",".join(f"{counts[gpu]}x{gpu}" for gpu in sorted(counts))
+    return _listed(counts)
+
+
+def idle_of(pools: Iterable[Pool]) -> str:
+    """GPUs by name of nodes that are paid for and on which no replica is ready; `none` where all serve."""
+    counts: Counter[str] = Counter()
+    for pool in pools:
+        counts[pool.gpu.name if pool.gpu is not None else "unknown"] += pool.idle_gpus
+    return _listed(+counts) or NONE
 
 
 def served_of(fleet: Fleet) -> str:
@@ -21,4 +35,37 @@ def served_of(fleet: Fleet) -> str:
         return f"{fleet.scale:.3g}x"
     asked = sum(item.requests_per_second for item in fleet.classes)
     planned = sum(item.planned_requests_per_second for item in fleet.classes)
-    return "100%" if asked <= 0 or planned >= asked * (1 - 1e-6) else f"{min(0.999, planned / asked):.1%}"
+    return _share(planned, asked, 1 - 1e-6)
+
+
+def carried_of(fleet: Fleet | None, carried: Iterable[Carried]) -> str:
+    """The same of what ready replicas carry now; of a multiple of a mix, that of the class that is served least."""
+    found = tuple(carried)
+    if fleet is None:
+        return "0%"
+    if fleet.scale is not None:
+        # Rates are fractions of a mix: the least one is the multiple that is carried whole.
+        return f"{min((item.part for item in found if item.asked_requests_per_second > 0), default=0.0):.3g}x"
+    return _share(
+        sum(item.requests_per_second for item in found), sum(item.asked_requests_per_second for item in found), WHOLE
+    )
+
+
+def unanswered(carried: Iterable[Carried]) -> list[str]:
+    """Classes, as `model/class`, for which no replica is ready: the gateway answers 503."""
+    return [f"{item.model}/{item.name}" for item in carried if not item.answered]
+
+
+def shortened(names: list[str]) -> str:
+    """For a column: two of them, and how many more."""
+    return ",".join((*names[:2], *([f"+{len(names) - 2}"] if len(names) > 2 else [])))
+
+
+def _share(served: float, asked: float, whole: float) -> str:
+    if asked <= 0 or served >= asked * whole:
+        return "100%"
+    return f"{min(0.999, served / asked):.1%}" if served > 0 else "0%"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ",".join(f"{counts[gpu]}x{gpu}" for gpu in sorted(counts))

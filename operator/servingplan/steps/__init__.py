@@ -2,6 +2,7 @@
 
     seats     which pod belongs on which node, as the plan packs them
     removal   how to make a Deployment lose exactly the pods that we mean
+    owners    who else sets the number of replicas
     drains    which replicas may leave now, and which must wait for others
     growth    how far pools may grow and shrink under the budget
     next      the order of all of this

@@ -2,7 +2,8 @@
 
 A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
 planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs
-more than the budget, or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal.
+more than the budget, or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal;
+while its engine tells that it still has requests, removal waits for these until ``drainDeadlineSeconds``.
 
 Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
 said so for ``GATEWAY_PATIENCE_SECONDS``.
@@ -47,8 +48,8 @@ PATIENCE_SECONDS = 900.0
 
 GATEWAY_PATIENCE_SECONDS = 90.0
 """How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
-GATEWAY_POLL_SECONDS = 2.0
-"""How soon a gateway that has not taken the weights is asked again."""
+POLL_SECONDS = 2.0
+"""How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
 
 
 def seconds_since(then: str | None, now: str) -> float:
@@ -76,6 +77,7 @@ def departures(
     growth_held_back: bool,
     plan_age_seconds: float,
     drain_seconds: float,
+    deadline_seconds: float = 0.0,
     gateway_follows: bool | None = None,
     startup_seconds: Callable[[str], float],
 ) -> Departures:
@@ -93,9 +95,12 @@ def departures(
     victims: set[str] = set()
     waiting: list[Pod] = []
     for pod in surplus:
-        grace_left = _grace_left(pod, world.now, drain_seconds, gateway_follows)
+        busy = bool(pod.requests_inside)
+        least = max(drain_seconds, deadline_seconds) if busy else drain_seconds
+        grace_left = _grace_left(pod, world.now, least, gateway_follows)
         if pod.draining_since is not None and pod.ready and grace_left > 0:
-            deadlines.append(min(grace_left, GATEWAY_POLL_SECONDS) if gateway_follows is False else grace_left)
+            asked = busy or gateway_follows is False
+            deadlines.append(min(grace_left, POLL_SECONDS) if asked else grace_left)
         elif not pod.ready or pod.draining_since is not None:
             victims.add(pod.uid)
         else:
@@ -110,7 +115,13 @@ def departures(
             drain.append((pod, "what else is ready carries the planned rate of each class"))
             waiting.remove(pod)
     if spend > budget + CENT:
-        drain += _until_within_budget(pools, fleet, waiting, {pod.uid for pod, _ in drain} | victims, budget)
+        going = {pod.uid for pod, _ in drain} | victims
+        for pod, reason in _until_within_budget(pools, fleet, waiting, going, budget):
+            going.add(pod.uid)
+            drain.append((pod, reason))
+        at_once = _without_successor(drain, [pod for pod in remaining if pod.uid not in going], facts)
+        victims |= at_once
+        drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
     elif waiting and plan_age_seconds < PATIENCE_SECONDS and (growing or _nodes_are_coming(pools)):
         deadlines.append(PATIENCE_SECONDS - plan_age_seconds)
     elif waiting and not (drain or victims or placing) and not _in_flight(world, seatings, facts):
@@ -210,13 +221,35 @@ def _until_within_budget(
     return chosen
 
 
+def _without_successor(
+    leaving: list[tuple[Pod, str]], staying: list[Pod], facts: Mapping[str, ReplicaFacts]
+) -> set[str]:
+    """Uids of those over the budget whose requests nobody takes over: of no class that they serve is a replica left.
+
+    A drain would only answer these with 503 on a node that is paid for. They serve until they are removed, and finish what
+    they have in their time to stop.
+    """
+    left = {
+        (facts[pod.deployment or ""].model, name)
+        for pod in staying
+        for name, rate in facts[pod.deployment or ""].capacity.items()
+        if rate > 0
+    }
+    return {
+        pod.uid
+        for pod, _ in leaving
+        for own in [facts[pod.deployment or ""]]
+        if pod.reachable and not any((own.model, name) in left for name in {*own.planned, *own.capacity})
+    }
+
+
 def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> float:
     total = 0.0
     for pool in pools:
         held = sum(1 for node in pool.nodes if any(pod.uid not in gone for pod in node.our_pods))
         price = pool.dollars_per_node_hour or 0.0
         if pool.sized_by_us:
-            total += price * max(held, planned_size(pool, fleet))
+            total += price * (held if pool.contradiction is not None else max(held, planned_size(pool, fleet)))
         elif pool.rented:
             total += pool.spend
         elif pool.spec.resize is None:
@@ -250,7 +283,9 @@ def _make_room(
 ) -> list[tuple[Pod, str]]:
     """The fewest replicas whose leaving lets the plan go on: those on one node."""
     unused = {node.name: node.unused_gpus for pool in pools for node in pool.nodes}
-    blocked = [seat for seating in seatings.values() for seat in seating.seats if not seat.free_now]
+    blocked = [
+        seat for seating in seatings.values() for seat in seating.seats if not (seat.free_now or seat.pod.other_gates)
+    ]
     for seat in sorted(blocked, key=lambda seat: (-_priority(seat.pod, facts), seat.node, seat.pod.name)):
         chosen: list[tuple[Pod, str]] = []
         free = unused[seat.node]

@@ -30,6 +30,8 @@ def total_spend(pools: tuple[Pool, ...]) -> float:
 def planned_size(pool: Pool, fleet: Fleet) -> int:
     """Nodes of a sized pool under the plan, those that foreign pods hold included, within the user's floor and cap and what
     the pool is known to give."""
+    if pool.contradiction is not None:
+        return pool.wanted
     size = fleet.nodes.get(pool.name, 0) + pool.foreign_nodes
     size = min(max(size, pool.least_nodes), max(pool.most_nodes, pool.least_nodes))
     return size if pool.withdrawn is None else min(size, pool.wanted)
@@ -60,6 +62,8 @@ def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
     """
     held = {node.name for node in pool.nodes if node.our_pods} | {seat.node for seat in seating.seats if seat.free_now}
     planned = planned_size(pool, fleet)
+    if pool.contradiction is not None:
+        return planned
     most = max(planned, pool.most_to_ask_for if pool.withdrawn is None else pool.wanted)
     spent = [node for node in pool.spent_nodes if node.our_pods or _is_short(pool, fleet)]
     return max(
@@ -77,7 +81,9 @@ def given_back_first(pool: Pool, fleet: Fleet) -> int | None:
     empty = sum(not node.our_pods for node in pool.spent_nodes)
     lacks = planned > 0 and _is_short(pool, fleet) and pool.wanted < planned + len(pool.spent_nodes)
     others_are_held = pool.occupied + empty == pool.existing  # else the provider could take one that is to be used
-    if not (pool.sized_by_us and empty and lacks and others_are_held and pool.wanted == pool.existing):
+    if pool.contradiction is not None or not (
+        pool.sized_by_us and empty and lacks and others_are_held and pool.wanted == pool.existing
+    ):
         return None
     return max(pool.wanted - empty, pool.occupied)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.actions import (
@@ -33,6 +33,7 @@ from servingplan.steps.growth import (
     total_spend,
     wished_size,
 )
+from servingplan.steps.owners import Contest, contest_of
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
 
@@ -52,6 +53,8 @@ class Step:
     unseated: int
     """Planned replicas without a seat yet."""
     wake_in_seconds: float | None
+    contests: tuple[Contest, ...] = ()
+    """Deployments of which somebody else sets the number of replicas."""
 
 
 def ready_replicas(world: Observation, leaving: frozenset[str] = frozenset()) -> dict[str, int]:
@@ -72,6 +75,7 @@ def next_step(
     pools: tuple[Pool, ...],
     fleet: Fleet,
     facts: Mapping[str, ReplicaFacts],
+    budget_dollars_per_hour: float | None = None,
     may_grow: bool,
     plan_age_seconds: float = math.inf,
     gateway_follows: bool | None = None,
@@ -79,8 +83,8 @@ def next_step(
 ) -> Step:
     """What to do now. ``facts`` are of every Deployment of ours, planned or not. ``gateway_follows``: the gateway has taken
     the published weights; None: there is none to ask. ``missing``: planned replicas by Deployment that have
-    no pod; no node is asked for on their account."""
-    budget = float(spec.budget.dollars_per_hour)
+    no pod; no node is asked for on their account. ``budget_dollars_per_hour``: in place of the spec's."""
+    budget = float(spec.budget.dollars_per_hour) if budget_dollars_per_hour is None else budget_dollars_per_hour
     spend = total_spend(pools)
     claims = _claims(world, pools)
     lost = lost_pods(world)
@@ -116,25 +120,32 @@ def next_step(
         growth_held_back=may_grow and (growth.held_back or held_back),
         plan_age_seconds=plan_age_seconds,
         drain_seconds=float(spec.change.drain_seconds),
+        deadline_seconds=float(spec.change.drain_deadline_seconds),
         gateway_follows=gateway_follows,
         startup_seconds=lambda model: startup.get(model, 1800.0),
     )
-    leaving = frozenset(pod.uid for pod, _ in leave.drain)
+    leaving = frozenset(pod.uid for pod, _ in leave.drain) | leave.victims
     ready = ready_replicas(world, leaving)
-    replicas, removals, deletions = _counts(world, fleet, seatings, leave, lost)
+    counts = _counts(world, fleet, seatings, leave, lost, patient=not spend > budget + CENT)
+    holds = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
     if spend > budget + CENT:
-        sizes = {pool.name: max(planned_size(pool, fleet), pool.occupied) for pool in pools}
+        sizes = {
+            pool.name: pool.occupied
+            if pool.contradiction is not None
+            else max(planned_size(pool, fleet), pool.occupied)
+            for pool in pools
+        }
     grown = {item.pool for item in growth.resize}
     for pool in pools:
         first = given_back_first(pool, able) if may_grow and pool.name not in grown else None
         if first is not None:
             sizes[pool.name] = min(sizes[pool.name], first)
     return Step(
-        before_routing=(*claims, *growth.resize, *replicas, *placed),
+        before_routing=(*claims, *growth.resize, *counts.raised, *placed),
         after_routing=(
             *_drains(world, leave, ready),
-            *removals,
-            *deletions,
+            *counts.lowered,
+            *counts.deleted,
             *_releases(world, pools),
             *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
         ),
@@ -143,7 +154,10 @@ def next_step(
         unseated=sum(
             seating.unseated + sum(not seat.free_now for seat in seating.seats) for seating in seatings.values()
         ),
-        wake_in_seconds=leave.wake_in_seconds,
+        wake_in_seconds=min(
+            (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
+        ),
+        contests=counts.contests,
     )
 
 
@@ -281,14 +295,27 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
     return actions
 
 
+class Counts(NamedTuple):
+    """What becomes of the Deployments."""
+
+    raised: list[AnyAction]
+    lowered: list[AnyAction]
+    """With pods to remove by name."""
+    deleted: list[AnyAction]
+    """Objects that nothing uses any more."""
+    contests: tuple[Contest, ...]
+
+
 def _counts(
     world: Observation,
     fleet: Fleet,
     seatings: Mapping[str, Seating],
     leave: Departures,
     lost: frozenset[str],
-) -> tuple[list[AnyAction], list[AnyAction], list[AnyAction]]:
-    """Deployments to raise, to lower (with pods to remove by name), and objects that nothing uses any more."""
+    *,
+    patient: bool,
+) -> Counts:
+    """``patient``: numbers that somebody else has set are left for a while."""
     movers: dict[str, int] = {}
     for seating in seatings.values():
         for pod in seating.movers:
@@ -296,6 +323,7 @@ def _counts(
     raised: list[AnyAction] = []
     lowered: list[AnyAction] = []
     deleted: list[AnyAction] = []
+    contests: list[Contest] = []
     stuck = {pod.uid for pod in leave.stuck}
     for live in world.deployments():
         item = fleet.replica_set(live.name)
@@ -308,15 +336,22 @@ def _counts(
             for pod in world.pods_of(live.name)
             if pod.uid in lost
         ]
-        if replicas < wish:
+        contest = contest_of(live, wish=wish, now=world.now)
+        contests += [] if contest is None else [contest]
+        set_by = None if contest is None or replicas == wish else f"{contest.manager} {contest.since}"
+        if contest is not None and contest.hold_seconds > 0 and patient:
+            pass
+        elif replicas < wish:
             why = f"{live.name} from {replicas} to {wish} replicas"
-            raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, why=why))
+            raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, set_by=set_by, why=why))
         elif replicas > wish or any(pod.uid in leave.victims for pod in pods):
             removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
             lowered += [_delete(pod, "is beyond the plan") for pod in removal.delete]
             if removal.replicas < replicas:
                 why = f"{live.name} from {replicas} to {removal.replicas} replicas"
-                lowered.append(ScaleDeployment(name=live.name, before=replicas, replicas=removal.replicas, why=why))
+                lowered.append(
+                    ScaleDeployment(name=live.name, before=replicas, replicas=removal.replicas, set_by=set_by, why=why)
+                )
         lowered += [_delete(pod, "was not ready within its start-up time") for pod in pods if pod.uid in stuck]
         if item is None and replicas == 0 and not any(pod.deployment == live.name for pod in world.pods):
             deleted.append(
@@ -329,7 +364,7 @@ def _counts(
         if service.name not in deployments:
             why = f"no Deployment is behind Service {service.name}"
             deleted.append(DeleteObject(object_kind="Service", name=service.name, uid=service.uid, why=why))
-    return raised, lowered, deleted
+    return Counts(raised, lowered, deleted, tuple(contests))
 
 
 def _delete(pod: Pod, reason: str) -> DeletePod:

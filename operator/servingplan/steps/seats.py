@@ -23,7 +23,7 @@ class Seat:
     pod: Pod
     node: str
     free_now: bool
-    """The node has the GPUs unused at this moment."""
+    """The node has the GPUs unused at this moment, and nobody else's gate holds the pod."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,11 @@ def _result(
     for need, pod, node in assigned:
         if node is None:
             continue
-        free_now = unused[node] >= need
-        if free_now:
+        held = pod is not None and bool(pod.other_gates)
+        free_now = unused[node] >= need and not held
+        if held:
+            pass  # nothing makes room for a pod that somebody else keeps from coming
+        elif free_now:
             unused[node] -= need
         elif unused[node] + soon[node] >= need:
             soon[node] -= need

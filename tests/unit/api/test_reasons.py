@@ -2,17 +2,18 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from servingplan.api.reasons import CONDITIONS, REASONS, page
+from servingplan.api.reasons import CONDITIONS, REASONS, needs_a_person, page
 from servingplan.status.conditions import COUNT_IN_READY
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCE = REPOSITORY / "operator" / "servingplan"
 PAGE = REPOSITORY / "docs" / "conditions.md"
-POSITION = {"find": 1, "Row": 2, "Problem": 0, "Complaint": 0, "_with_ready": 1, "_reason": None}
+POSITION = {"find": 1, "Row": 2, "Problem": 0, "Complaint": 0, "NotAsked": 0, "_with_ready": 1, "_reason": None}
 """Where calls of these names carry a reason."""
 KEYWORDS = {"reason", "problem_reason"}
 
@@ -70,3 +71,12 @@ def test_the_page_is_that_of_the_table():
     if os.environ.get("UPDATE_GOLDEN"):
         PAGE.write_text(page())
     assert PAGE.read_text() == page(), "UPDATE_GOLDEN=1 writes it"
+
+
+def test_the_script_for_argo_cd_knows_every_reason_that_needs_a_person():
+    text = (REPOSITORY / "docs" / "gitops.md").read_text()
+    listed = re.search(r"local reasons = \{(.*?)\}", text, re.DOTALL)[1]
+    wanted = sorted(name for name in REASONS if needs_a_person(name))
+    assert re.findall(r"(\w+) = true", listed) == wanted
+    assert "NotAllowed" in wanted
+    assert not {"Scaling", "RollingOut", "Transitional", "NotPlanned", "ReadFailed", "Ready"} & set(wanted)

@@ -3,10 +3,14 @@
 import pytest
 
 from servingplan.api.parse import parse_spec
+from servingplan.demand.adopt import choose
+from servingplan.errors import NotFound
+from servingplan.model.world import Observation, PlanObject
 from servingplan.observe import demand as reader
 from servingplan.observe.demand import LONGEST_PAUSE_SECONDS, POLL_SECONDS, DemandReader
-from servingplan.observe.prometheus import ReadingError
+from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.render.names import arrivals_prefix
+from servingplan.settings import SharedPrometheus
 
 PLAN = ("llm", "chat")
 LABEL = "envoy_local_http_ratelimit_prefix"
@@ -24,6 +28,8 @@ def spec_of(rate="10", **prometheus):
         "nodePools": [{"name": "p", "nodeSelector": {"a": "b"}}],
         "demand": {"prometheus": {"url": "http://p:9090", **prometheus}},
     }
+    if raw["demand"]["prometheus"]["url"] is None:
+        del raw["demand"]["prometheus"]["url"]
     spec, errors = parse_spec(raw)
     assert not errors
     return spec
@@ -35,13 +41,15 @@ class Prometheus:
     def __init__(self):
         self.now = 1_700_000_000.0
         self.rate, self.changed = 10.0, 1e18
-        self.away = False
+        self.away = ""
         self.asked = []
+        self.sources = []
 
-    def ask(self, url, query, now, *, reach):
+    def ask(self, source, query, now, *, reach):
         self.asked.append(query.text)
+        self.sources.append(source)
         if self.away:
-            raise ReadingError("it cannot be reached")
+            raise NoAnswer(self.away)
         if "rate_limit_enabled" not in query.text or query.step_seconds:
             return []
         ends = [now - now % 15 - 15 * index for index in range(24)][::-1]
@@ -64,7 +72,21 @@ def rung():
 
 @pytest.fixture
 def reads(prometheus, rung):
-    return DemandReader(ring=lambda *plan: rung.append(plan), clock=lambda: prometheus.now)
+    return reader_of(prometheus, "p", ring=lambda *plan: rung.append(plan))
+
+
+class Services:
+    """Of namespace ``llm``: a Prometheus."""
+
+    def get(self, resource, name, *, namespace):
+        if (namespace, name) != ("llm", "own"):
+            raise NotFound(404, "NotFound", name)
+        return {"spec": {"clusterIP": "10.96.0.9"}}
+
+
+def reader_of(prometheus, *allowed, shared=None, **more):
+    urls = UrlPolicy(Services(), allowed_hosts=frozenset(allowed))
+    return DemandReader(urls=urls, shared=shared or SharedPrometheus(), clock=lambda: prometheus.now, **more)
 
 
 def polled(reads, spec=None):
@@ -89,14 +111,14 @@ def test_a_plan_without_demand_is_not_read(reads, prometheus):
 
 def test_what_cannot_be_read_is_dated_from_its_first_failure_over_edits_too(reads, prometheus):
     reads.seen(*PLAN, spec_of())
-    prometheus.away, prometheus.now = True, 1_700_000_010.0
+    prometheus.away, prometheus.now = "connection refused", 1_700_000_010.0
     since = polled(reads).classes[0].failing_since
     assert since == "2023-11-14T22:13:30Z"
     prometheus.now += 100
     again = polled(reads)
-    assert (again.classes[0].failing_since, again.problem) == (since, "http://p:9090: it cannot be reached")
+    assert (again.classes[0].failing_since, again.problem) == (since, "http://p:9090 gave no answer that can be used")
     assert reads.seen(*PLAN, spec_of(rate="20")).classes[0].failing_since == since
-    prometheus.away = False
+    prometheus.away = ""
     assert polled(reads, spec_of(rate="20")).classes[0].failing_since is None
 
 
@@ -104,13 +126,13 @@ def test_failures_are_tried_again_later_and_later_and_a_success_is_not(reads, pr
     reads.seen(*PLAN, spec_of())
     watched = reads._plans[PLAN]
     assert watched.pause == POLL_SECONDS
-    prometheus.away = True
+    prometheus.away = "HTTP status 500"
     pauses = []
     for _ in range(6):
         polled(reads)
         pauses.append(watched.pause)
     assert pauses == [20, 40, 80, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
-    prometheus.away = False
+    prometheus.away = ""
     polled(reads)
     assert watched.pause == POLL_SECONDS
 
@@ -139,9 +161,96 @@ def test_the_signal_that_matched_is_asked_first(reads, prometheus):
 def test_samples_that_grow_old_are_no_longer_fresh(reads, prometheus):
     reads.seen(*PLAN, spec_of())
     ask, moment = prometheus.ask, prometheus.now
-    reader.ask = lambda url, query, now, *, reach: ask(url, query, moment, reach=reach)
+    reader.ask = lambda source, query, now, *, reach: ask(source, query, moment, reach=reach)
     prometheus.now += 100
     assert polled(reads).classes[0].failing_since is None
     prometheus.now += 60
     seen = polled(reads)
     assert (seen.classes[0].intervals, seen.problem) == ((), "no fresh samples for m/c")
+
+
+INSTALLED = SharedPrometheus(url="https://prometheus.monitoring:9090", token_file="/token", ca_file="/ca.crt")
+
+
+def finding(seen, spec):
+    plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=None)
+    return choose(spec, Observation(now="2026-01-01T00:00:00Z", plan=plan, demand=seen), None).finding
+
+
+def test_whatever_keeps_prometheus_from_answering_is_told_in_the_same_words(prometheus):
+    told = set()
+    for cause in ("connection refused", "HTTP status 401", "did not answer within 5 s", "is not JSON"):
+        prometheus.away = cause
+        told.add(reader_of(prometheus, "p").seen(*PLAN, spec_of()).problem)
+    told.add(
+        reader_of(prometheus).seen(*PLAN, spec_of(url="http://nobody.llm:9090")).problem.replace("nobody.llm", "p")
+    )
+    assert told == {"http://p:9090 gave no answer that can be used"}
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254", "http://kubernetes.default", "http://own.other:9090"])
+def test_a_url_that_may_not_be_asked_is_not_and_says_what_to_do(prometheus, url):
+    spec = spec_of(url=url)
+    seen = reader_of(prometheus).seen(*PLAN, spec)
+    assert prometheus.asked == []
+    found = finding(seen, spec)
+    assert (found.condition, found.reason, found.holds) == ("DemandKnown", "UrlNotAllowed", False)
+    assert found.message.startswith(f"spec.demand.prometheus.url: '{url}': is not asked")
+    assert "NAME.llm" in found.message
+    assert "declared: m/c 10/s" in found.message
+
+
+def test_the_installations_prometheus_gets_the_token_and_no_other_does(prometheus):
+    reads = reader_of(prometheus, "listed", shared=INSTALLED)
+    assert reads.seen(*PLAN, spec_of(url=None)).problem is None
+    assert {(item.url, item.token_file, item.ca_file) for item in prometheus.sources} == {
+        (INSTALLED.url, "/token", "/ca.crt")
+    }
+    for url in ("http://listed:9090", "http://own.llm:9090", INSTALLED.url.replace("prometheus", "own")):
+        prometheus.sources.clear()
+        reads.seen(*PLAN, spec_of(url=url))
+        assert not any(item.token_file or item.ca_file for item in prometheus.sources)
+
+
+def test_a_service_of_the_namespace_is_asked_at_its_address_under_its_name(prometheus):
+    reader_of(prometheus).seen(*PLAN, spec_of(url="http://own.llm:9090/base"))
+    assert {(item.url, item.host) for item in prometheus.sources} == {("http://10.96.0.9:9090/base", "own.llm:9090")}
+
+
+def test_without_a_prometheus_of_the_installation_a_plan_is_told_to_name_one(prometheus):
+    spec = spec_of(url=None)
+    found = finding(reader_of(prometheus).seen(*PLAN, spec), spec)
+    assert (found.reason, prometheus.asked) == ("PrometheusMissing", [])
+    assert found.message.startswith("spec.demand.prometheus.url is not given")
+
+
+@pytest.mark.parametrize("url", [None, "http://listed:9090"])
+def test_a_plans_own_query_is_not_asked_where_others_measure_too(prometheus, url):
+    spec = spec_of(url=url, query="sum(other_tenants_secret)")
+    reads = reader_of(prometheus, "listed", shared=INSTALLED)
+    found = finding(reads.seen(*PLAN, spec), spec)
+    assert (found.reason, prometheus.asked) == ("QueryNotAllowed", [])
+    assert found.message.startswith("spec.demand.prometheus.query")
+
+
+def test_a_plans_own_query_is_asked_of_its_own_prometheus_and_where_the_installation_lets_it(prometheus):
+    reader_of(prometheus).seen(*PLAN, spec_of(url="http://own.llm", query="mine"))
+    lets = SharedPrometheus(url="http://shared", plan_queries=True)
+    reader_of(prometheus, shared=lets).seen(*PLAN, spec_of(url=None, query="mine"))
+    assert prometheus.asked == ["mine", "mine"]
+
+
+def test_engines_are_counted_in_the_plans_namespace_where_others_measure_too(prometheus):
+    shared = SharedPrometheus(url="http://shared", namespace_label="scraped_in")
+    prometheus.rate = 0
+    reader_of(prometheus, shared=shared).seen(*PLAN, spec_of(url=None, window="1m").model_copy())
+    reads = reader_of(prometheus, shared=shared)
+    prometheus.ask = lambda *args, **more: prometheus.asked.append(args[1].text) or []
+    reader.ask = prometheus.ask
+    reads.seen(*PLAN, spec_of(url=None))
+    engines = [text for text in prometheus.asked if "vllm" in text]
+    assert len(engines) == 3
+    assert all('scraped_in="llm"' in text for text in engines)
+    prometheus.asked.clear()
+    reader_of(prometheus).seen(*PLAN, spec_of(url="http://own.llm"))
+    assert not any("scraped_in" in text or "namespace=" in text for text in prometheus.asked)

@@ -4,9 +4,11 @@ import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
+from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import endpoints_of
 from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
@@ -52,7 +54,13 @@ def observed(*cluster, **more):
     api = EmptyCluster(*cluster, **more)
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -206,7 +214,13 @@ def test_measured_rates_are_read_in_the_order_of_the_spec_and_what_cannot_be_had
 def looked(api, catalogue_namespace):
     state = ClusterState(api, catalogue_namespace=catalogue_namespace, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         return reader.observe("llm", "chat")
     finally:
@@ -297,7 +311,13 @@ def pool_claimed_by(holder, *others):
     ]
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:00Z")
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
     try:
         (found,) = reader.observe("llm", "chat").pools
     finally:
@@ -313,3 +333,96 @@ def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
 def test_a_claim_of_a_plan_that_is_there_holds():
     found = pool_claimed_by("llm/other", "other")
     assert (found.claimed_by, found.orphan_of) == ("llm/other", None)
+
+
+def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not():
+    pool = {"name": "p", "nodeSelector": {"pool": "p"}, "gpu": "L40S", "gpusPerNode": 8, "dollarsPerNodeHour": 1}
+    resize = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
+    spec = {"budget": {"dollarsPerHour": 1}, "models": [{"name": "llama-3.1-8b"}], "nodePools": [pool]}
+    labels = {"stray": {"karpenter.sh/nodepool": "np"}, "match": {"pool": "p"}, "other": {"karpenter.sh/nodepool": "x"}}
+    nodes = [{"metadata": {"name": name, "uid": name, "labels": found}} for name, found in labels.items()]
+
+    def names_of(pools):
+        api = EmptyCluster(spec={**spec, "nodePools": pools}, listed={NODES: nodes})
+        api.discovered["NodePool"] = Resource("karpenter.sh/v1", "nodepools", "NodePool", False)
+        state = ClusterState(api, clock=lambda: 100.0)
+        state.load()
+        reader = Reader(
+            api,
+            state,
+            pool_kinds=frozenset(),
+            urls=UrlPolicy(api, allowed_hosts=frozenset()),
+            clock=lambda: "2026-01-01T00:00:00Z",
+        )
+        try:
+            return [node.name for node in reader.observe("llm", "chat").nodes]
+        finally:
+            reader.close()
+
+    assert names_of([pool]) == ["match"]
+    assert names_of([{**pool, "resize": resize}]) == ["match", "stray"]
+
+
+def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_turn(monkeypatch):
+    asked = []
+
+    def requests_inside(addresses, threads):
+        asked.append(sorted(addresses))
+        return {"uid-busy": 3}
+
+    monkeypatch.setattr(cluster_module, "requests_inside", requests_inside)
+
+    def pod(name, since):
+        return {
+            "metadata": {
+                "namespace": "llm",
+                "name": name,
+                "uid": f"uid-{name}",
+                "labels": {"servingplan.dev/plan": "chat", "servingplan.dev/deployment": "d"},
+                "annotations": {"servingplan.dev/draining-since": since} if since else {},
+            },
+            "spec": {"nodeName": "n"},
+            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+
+    pods = [
+        pod("busy", "2025-12-31T23:59:30Z"),
+        pod("silent", "2025-12-31T23:59:30Z"),
+        pod("young", "2025-12-31T23:59:31Z"),
+        pod("serves", None),
+    ]
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    spec = {
+        "budget": {"dollarsPerHour": 1},
+        "models": [{"name": "llama-3.1-8b"}],
+        "nodePools": [{"name": "p", "nodeSelector": {"pool": "p"}}],
+    }
+    api = EmptyCluster(
+        spec=spec, listed={PODS: pods, NODES: [{"metadata": {"name": "n", "uid": "n"}, "status": ready}]}
+    )
+    state = ClusterState(api, clock=lambda: 100.0)
+    state.load()
+    reader = Reader(
+        api,
+        state,
+        pool_kinds=None,
+        urls=UrlPolicy(api, allowed_hosts=frozenset()),
+        clock=lambda: "2026-01-01T00:00:00Z",
+    )
+    try:
+        first = {item.name: item.requests_inside for item in reader.observe("llm", "chat").pods}
+        reader.observe("llm", "chat")
+    finally:
+        reader.close()
+    assert first == {"busy": 3, "silent": None, "young": None, "serves": None}
+    assert asked == [["uid-busy", "uid-silent"], ["uid-busy"]]
+
+
+@pytest.mark.parametrize("holder", ["nobody", "/", "llm/", "/x"])
+def test_a_claim_that_names_no_plan_is_no_claim(holder):
+    found = pool_claimed_by(holder)
+    assert (found.claimed_by, found.orphan_of) == (None, holder)
+
+
+def test_the_claim_of_a_plan_that_was_forced_away_and_made_anew_is_its_own():
+    assert pool_claimed_by("llm/chat").claimed_by == "llm/chat"

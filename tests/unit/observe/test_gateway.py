@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from servingplan.observe import gateway
-from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.gateway import NO_ANSWER, ask_gateway
+from servingplan.observe.urls import UrlPolicy
 
 PLAN = "llm/chat"
 
@@ -44,9 +45,10 @@ def server(*bodies, status="200 OK", host="127.0.0.1", port=0):
             connection.close()
 
 
-def asked(port, host="127.0.0.1"):
+def asked(port, host="127.0.0.1", allowed=None):
+    policy = UrlPolicy(None, allowed_hosts=allowed)
     with ThreadPoolExecutor(4) as threads:
-        return ask_gateway(f"http://{host}:{port}/servingplan/revision", PLAN, threads)
+        return ask_gateway(f"http://{host}:{port}/servingplan/revision", PLAN, threads, policy)
 
 
 def test_the_revision_of_this_plan():
@@ -71,12 +73,17 @@ def test_the_revision_of_this_plan():
 def test_anything_else_is_no_answer(said):
     with server(said) as port:
         found = asked(port)
-    assert (found.revisions, found.taken) == ((None,), None)
+    assert (found.revisions, found.taken, found.problem) == ((), None, NO_ANSWER)
 
 
 def test_another_status_is_no_answer():
     with server({"plan": PLAN, "revision": 7}, status="503 No") as port:
-        assert asked(port).revisions == (None,)
+        assert asked(port).problem == NO_ANSWER
+
+
+def test_a_redirect_is_no_answer_and_is_not_followed():
+    with server({"plan": PLAN, "revision": 7}, status="302 Found\r\nlocation: http://127.0.0.1:1/") as port:
+        assert asked(port).problem == NO_ANSWER
 
 
 def test_every_address_is_asked_and_all_must_have_it(monkeypatch):
@@ -94,15 +101,39 @@ def test_every_address_is_asked_and_all_must_have_it(monkeypatch):
 def test_one_that_is_silent_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(gateway, "DEADLINE_SECONDS", 0.2)
     with server(None) as port:  # it is silent for as long as it is asked
-        assert asked(port).revisions == (None,)
+        assert asked(port).problem == NO_ANSWER
 
 
-def test_a_name_that_nobody_knows_is_said():
-    found = asked(80, host="nobody.invalid")
-    assert found.taken is None
-    assert "nobody.invalid" in found.problem
+def test_a_name_that_nobody_knows_and_a_port_where_nobody_listens_are_told_alike():
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        free = listening.getsockname()[1]
+    assert asked(80, host="nobody.invalid") == asked(free) == gateway.GatewayFacts(problem=NO_ANSWER)
 
 
-def test_a_url_that_is_none_is_said():
-    with ThreadPoolExecutor(1) as threads:
-        assert "ackUrl" in ask_gateway("http://gateway:99999/", PLAN, threads).problem
+def test_an_api_server_that_does_not_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(gateway, "DEADLINE_SECONDS", 0.2)
+    answered = threading.Event()
+
+    class Slow:
+        def get(self, *_, **__):
+            answered.wait(60)
+            return {}
+
+    with ThreadPoolExecutor(2) as threads:
+        policy = UrlPolicy(Slow(), allowed_hosts=frozenset())
+        found = ask_gateway("http://gateway.llm:8080/", PLAN, threads, policy)
+        answered.set()
+    assert found == gateway.GatewayFacts(problem=NO_ANSWER)
+
+
+@pytest.mark.parametrize(("host", "port"), [("169.254.169.254", 80), ("127.0.0.1", 8080), ("gateway.other", 8080)])
+def test_what_the_installation_does_not_allow_is_not_asked_and_says_what_to_do(host, port):
+    found = asked(port, host=host, allowed=frozenset())
+    assert (found.revisions, found.problem) == ((), None)
+    assert found.refused.startswith("spec.gateway.ackUrl: ")
+    assert "write NAME.llm as its host, or have the host added to the chart's allowedHosts" in found.refused
+
+
+def test_a_host_that_the_installation_lists_is_asked():
+    with server({"plan": PLAN, "revision": 7}) as port:
+        assert asked(port, allowed=frozenset({"127.0.0.1"})).taken == 7

@@ -7,6 +7,7 @@ from servingplan.model.world import Refusal
 from servingplan.observe.cluster import Reader
 from servingplan.observe.parse import seen_claim, seen_claim_event, seen_pool
 from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
 
 WORDS = "NodeClaim a100-x7k2p event: no capacity for [a100-4x]"
 EVENT = {
@@ -133,7 +134,8 @@ def test_the_last_refusal_stands_at_the_pool():
     api = Cluster()
     state = ClusterState(api, clock=lambda: 100.0)
     state.load()
-    reader = Reader(api, state, pool_kinds=None, clock=lambda: "2026-01-01T00:00:10Z")
+    urls = UrlPolicy(api, allowed_hosts=frozenset())
+    reader = Reader(api, state, pool_kinds=None, urls=urls, clock=lambda: "2026-01-01T00:00:10Z")
     world = reader.observe("llm", "chat")
     reader.close()
     assert world.pools[0].refusal == Refusal(at="2026-01-01T00:00:07Z", message="none left")

@@ -155,7 +155,8 @@ def test_a_model_may_be_its_own_config_json():
     ],
 )
 def test_labels_of_nodes_tell_the_gpu(labels, name):
-    assert the_pool(labelled(labels)).gpu.name == name
+    (pool,), _ = pools_of(labelled(labels))
+    assert pool.gpu.name == name
 
 
 @pytest.mark.parametrize(

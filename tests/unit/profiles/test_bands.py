@@ -6,7 +6,16 @@ from statistics import NormalDist
 
 import pytest
 
-from servingplan.profiles.bands import LEAST_GROUPS, PROBABILITIES, Band, Basis, band, calibrated, wider_classes
+from servingplan.profiles.bands import (
+    LEAST_GROUPS,
+    PROBABILITIES,
+    Band,
+    Basis,
+    band,
+    calibrated,
+    planned_ratio,
+    wider_classes,
+)
 
 NORMAL = Band(tuple(0.1 * NormalDist().inv_cdf(p) for p in PROBABILITIES))
 
@@ -28,29 +37,31 @@ def test_a_mixed_band_lies_between():
     assert NORMAL.mixed(wide, 0.5).logs == pytest.approx([2 * log for log in NORMAL.logs])
 
 
-def test_wider_classes_drop_reach_then_kind_then_engine_then_source():
-    assert list(wider_classes(Basis("kernels", "same", "mixture", "beyond"))) == [
-        ("kernels", "same", "mixture", "beyond"),
-        ("kernels", "same", "mixture", "any"),
-        ("kernels", "same", "any", "any"),
-        ("kernels", "any", "any", "any"),
-        ("any", "any", "any", "any"),
+def test_wider_classes_drop_reach_then_kind_then_engine_then_source_then_load():
+    assert list(wider_classes(Basis("concurrency", "kernels", "same", "mixture", "beyond"))) == [
+        ("concurrency", "kernels", "same", "mixture", "beyond"),
+        ("concurrency", "kernels", "same", "mixture", "any"),
+        ("concurrency", "kernels", "same", "any", "any"),
+        ("concurrency", "kernels", "any", "any", "any"),
+        ("concurrency", "any", "any", "any", "any"),
+        ("any", "any", "any", "any", "any"),
     ]
 
 
 def test_every_class_has_a_band_and_the_widest_is_the_last_resort():
-    unheard_of = band("rate", Basis("guessed"))
-    assert unheard_of.basis == "all"
+    for load in ("saturated", "concurrency"):
+        assert band("rate", Basis(load, "guessed")).basis == load
+    assert band("rate", Basis("guessed", "guessed")).basis == "all"
     for quantity in ("rate", "ttft", "tpot"):
         for source in ("measured", "interpolated", "kernels", "fitted", "datasheet", "learned"):
-            found = band(quantity, Basis(source, "other", "mixture", "beyond"))
+            found = band(quantity, Basis("saturated", source, "other", "mixture", "beyond"))
             assert list(found.logs) == sorted(found.logs)
             assert found.groups >= LEAST_GROUPS or found.basis == "all"
 
 
 def test_pipelines_have_a_band_wider_than_any_that_was_measured():
     for quantity in ("rate", "ttft", "tpot"):
-        piped, widest = (band(quantity, Basis("fitted", reach=reach)) for reach in ("pipeline", "inside"))
+        piped, widest = (band(quantity, Basis("saturated", "fitted", reach=reach)) for reach in ("pipeline", "inside"))
         assert piped.low < widest.low
         assert piped.high > widest.high
         assert "not measured" in piped.basis
@@ -99,3 +110,19 @@ def test_quantiles_never_cross():
     lopsided = {group: [0.0] * 3 + [float(group == 3)] for group in range(LEAST_GROUPS)}
     found = calibrated(lopsided)
     assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize("source", ["measured", "interpolated", "kernels", "fitted", "datasheet"])
+@pytest.mark.parametrize("kind", ["dense", "mixture"])
+@pytest.mark.parametrize("reach", ["inside", "beyond"])
+def test_a_limit_on_latency_makes_no_plan_bolder(source, kind, reach):
+    free, limited = (Basis(load, source, "same", kind, reach) for load in ("saturated", "concurrency"))
+    for confidence in (0.5, 0.6, 0.75, 0.9, 0.99):
+        assert planned_ratio(limited, confidence) <= planned_ratio(free, confidence)
+        assert planned_ratio(free, confidence) == band("rate", free).ratio(1 - confidence)
+
+
+def test_latency_has_the_bands_of_what_it_was_measured_by():
+    for quantity in ("ttft", "tpot"):
+        assert band(quantity, Basis("saturated", "kernels")) == band(quantity, Basis("concurrency", "kernels"))
+    assert band("rate", Basis("saturated", "kernels")) != band("rate", Basis("concurrency", "kernels"))

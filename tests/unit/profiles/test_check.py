@@ -1,5 +1,6 @@
 """The judge of the profiles: hides what it says it hides, weighs groups alike, and finds the bands that were promised."""
 
+import importlib
 import math
 
 import pytest
@@ -80,8 +81,83 @@ def test_times_are_judged_where_they_were_measured():
     assert {item.load for item in found} == {"concurrency"}
 
 
+def rate_of(item):
+    (found,) = [one for one in predictions([item], MeasuredRows(tuple), ("group",)) if one.quantity == "rate"]
+    return item.requests_per_second * math.exp(found.log_error)
+
+
+def test_less_than_one_running_request_is_one_that_runs_part_of_the_time():
+    assert rate_of(row(concurrency=0.25)) == pytest.approx(0.25 * rate_of(row(concurrency=1.0)))
+    assert rate_of(row(concurrency=6.4)) < rate_of(row(concurrency=7.0))
+
+
+def test_a_row_is_predicted_with_the_settings_that_it_states():
+    fp8, wide = row(concurrency=600.0), row(concurrency=600.0)
+    wide = wide._replace(settings=wide.settings.model_copy(update={"kv_cache_dtype": "auto"}))
+    few = fp8._replace(settings=fp8.settings.model_copy(update={"max_num_seqs": 64}))
+    assert rate_of(wide) < rate_of(fp8)
+    assert rate_of(few) < rate_of(fp8)
+    assert rate_of(few) == pytest.approx(rate_of(row(concurrency=64.0)))
+
+
+def ttft_of(item):
+    (found,) = [one for one in predictions([item], MeasuredRows(tuple), ("group",)) if one.quantity == "ttft"]
+    return item.ttft_seconds * math.exp(found.log_error)
+
+
+def test_clients_that_start_together_wait_for_one_another():
+    steadily = row(concurrency=64.0, ttft_seconds=1.0, tpot_seconds=0.02)
+    together = steadily._replace(requests_per_client=10.0)
+    alone = steadily._replace(concurrency=1.0)
+    # Of ten requests of each client, one waits for half of the 63 other prompts; an idle engine reads one in under 0.1 s.
+    assert 0.1 * 63 / 2 * 0.02 < ttft_of(together) - ttft_of(steadily) < 0.1 * 63 / 2 * ttft_of(alone)
+    assert ttft_of(alone._replace(requests_per_client=10.0)) == ttft_of(alone)
+
+
+def test_clients_that_do_not_fit_wait_at_their_own_cost():
+    most = row(concurrency=64.0, ttft_seconds=1.0, tpot_seconds=0.02)
+    most = most._replace(settings=most.settings.model_copy(update={"max_num_seqs": 64}))
+    crowded = most._replace(concurrency=128.0)
+    assert ttft_of(crowded) - ttft_of(most) == pytest.approx(64 / rate_of(most))
+
+
+def test_weights_of_another_precision_have_not_the_blocks_of_the_published_ones():
+    name = "MiniMax-M2"
+    four_bits = row(concurrency=16.0, tp=8)._replace(model=name, gpu="B200-180GB", precision="fp4")
+    assert rate_of(four_bits) > 0
+    published = four_bits._replace(precision="fp8")
+    assert list(predictions([published], MeasuredRows(tuple), ("group",))) == []
+
+
+def test_the_fit_and_the_check_tell_one_error_of_a_row():
+    fit = importlib.import_module("benchmarks.fit_rates")
+    rows = [item for item in SHIPPED.rows if fit.is_to_fit(item)][::40]
+    told = {id(item): error for item, error in fit.pairs_of(fit.batches(rows), fit.FACTORS, fit.ENGINES)}
+    found = {id(one.row): one for one in predictions(rows, SHIPPED, ("group",)) if one.quantity == "rate"}
+    assert found.keys() == told.keys()
+    by_concurrency = [key for key, one in found.items() if one.load == "concurrency"]
+    assert len(by_concurrency) > 10
+    for key in by_concurrency:
+        assert found[key].log_error == pytest.approx(told[key], abs=1e-9)
+    # A saturated engine runs the batch that is best, which is not always the largest.
+    for key in found.keys() - set(by_concurrency):
+        assert found[key].log_error == pytest.approx(told[key], abs=0.03)
+
+
+def test_the_fit_and_the_check_print_one_figure():
+    fit = importlib.import_module("benchmarks.fit_rates")
+    rows = [item for item in SHIPPED.rows if fit.is_to_fit(item) and item.concurrency is not None][::10]
+    told = fit.told("as they stand", fit.pairs_of(fit.batches(rows), fit.FACTORS, fit.ENGINES))
+    lines = report(predictions(rows, SHIPPED, ("group",)))
+    checked = {line.name: line.summary for line in lines if line.table == "rate without a measurement"}
+    assert checked.keys() == told.keys() == {"by concurrency; dense", "by concurrency; mixture of experts"}
+    for name, line in checked.items():
+        assert line.median_error == pytest.approx(told[name].median_error)
+        assert line.p90_error == pytest.approx(told[name].p90_error)
+
+
 def prediction(group, log_error, low=-0.1, high=0.1):
-    return Predicted(row(tp=group), "group", "rate", Basis("fitted"), log_error, low, high)
+    return Predicted(row(tp=group), "group", "rate", Basis("saturated", "fitted"), log_error, low, high)
 
 
 def test_groups_weigh_alike_however_many_rows_they_have():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from servingplan.profiles import catalogue, measured
+from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.measured import Coverage, correction
 from servingplan.profiles.steady import Steady, steady
 
@@ -108,7 +109,15 @@ def test_measurements_reproduce_on_their_own_engine(key):
             output_tokens=row.output_tokens,
             engine=row.settings.engine,
         )
-        got = seen.apply(steady(replica, np.array([float(batch)]), row.input_tokens, row.output_tokens))
+        point = steady(
+            replica,
+            np.array([float(batch)]),
+            row.input_tokens,
+            row.output_tokens,
+            floor_seconds=first_token_seconds(row.settings, replica.model),
+            requests_per_client=row.requests_per_client,
+        )
+        got = seen.apply(point)
         assert got.requests_per_second[0] == pytest.approx(row.requests_per_second, rel=5e-3)
         if row.ttft_seconds is not None and batch == row.concurrency:
             assert got.ttft_seconds[0] == pytest.approx(row.ttft_seconds, rel=5e-3)

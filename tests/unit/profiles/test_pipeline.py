@@ -128,7 +128,7 @@ def test_the_largest_model_fits_two_nodes_of_eight_and_not_one():
     two = chain("Llama-3.1-405B", (stage(gpu, 0), stage(gpu, 1)), 8, classes=(CHAT, LONG), context=4096)
     assert two.layers == (62, 64)  # the first stage also sends
     assert {answer.source for answer in two.by_class.values()} == {"datasheet"}
-    assert {answer.basis for answer in two.by_class.values()} == {Basis("datasheet", reach="pipeline")}
+    assert {answer.basis for answer in two.by_class.values()} == {Basis("saturated", "datasheet", reach="pipeline")}
 
 
 def test_limits_are_met_or_refused():

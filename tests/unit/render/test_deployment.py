@@ -33,7 +33,7 @@ SETTINGS = EngineSettings(
 )
 
 
-def template(tp=4, pp=1, settings=SETTINGS, **changes):
+def template(tp=4, pp=1, settings=SETTINGS, queue=None, **changes):
     made = spec(**changes)
     model = made.models[0]
     return deployment.replica_template(
@@ -43,6 +43,7 @@ def template(tp=4, pp=1, settings=SETTINGS, **changes):
         tensor_parallel=tp,
         pipeline_parallel=pp,
         settings=settings,
+        queue=queue,
     )
 
 
@@ -187,6 +188,12 @@ def test_a_pod_waits_for_its_place():
     pod = template()["spec"]
     assert pod["schedulingGates"] == [{"name": names.PLACEMENT_GATE}]
     assert pod["nodeSelector"] == {"karpenter.sh/nodepool": "h100"}
+
+
+def test_pods_wait_in_the_queue_of_the_plan_and_are_other_replicas_then():
+    queued = template(queue="team-a")
+    assert queued["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team-a"}
+    assert name(queued) != name(template())
 
 
 def test_spot_nodes_are_tolerated_where_they_are_rented():

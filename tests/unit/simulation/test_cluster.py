@@ -54,7 +54,9 @@ def raw_pod(pod):
         },
         "spec": {
             "nodeName": pod.node,
-            "schedulingGates": [{"name": names.PLACEMENT_GATE}] if pod.gated else [],
+            "schedulingGates": [
+                {"name": gate} for gate in (*pod.other_gates, *([names.PLACEMENT_GATE] if pod.gated else []))
+            ],
             "containers": [{"resources": {"limits": {names.GPU_RESOURCE: str(pod.gpus)}}}],
         },
         "status": {"conditions": conditions},

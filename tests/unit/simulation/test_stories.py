@@ -656,3 +656,228 @@ def test_a_class_whose_replicas_are_all_away_spills_and_the_status_says_so():
     assert driver.conditions()["Degraded"] == "Spilled"
     driver.settle()
     assert "Degraded" not in driver.conditions()
+
+
+def test_a_queue_holds_pods_and_no_node_is_rented_before_it_lets_them_go():
+    driver = operator(plan())
+    driver.cluster.queue = "team-a"
+    driver.act()
+    driver.tick(20)
+    assert driver.spend == 0
+    assert driver.conditions()["WorkloadsReady"] == "GatedByOther"
+    driver.cluster.admit(1)
+    driver.tick(20)
+    assert (driver.spend, driver.serving_rate(LLAMA)) == (2, pytest.approx(5))
+    driver.cluster.admit(1)
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_replicas_that_serve_do_not_make_way_for_pods_that_a_queue_holds():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.queue = "team-a"
+    driver.cluster.edit(plan(model(engine=NEW_IMAGE), pools=[fixed()]))
+    driver.tick(200)
+    assert driver.conditions()["WorkloadsReady"] == "GatedByOther"
+
+
+def test_a_replica_with_answers_under_way_is_removed_when_it_has_none_left():
+    driver = operator(plan())
+    settled(driver)
+    for pod in driver.cluster.our_pods():
+        pod.requests_inside = 4
+    driver.cluster.edit(plan(model(rate="5")))
+    driver.tick(12)
+    (leaving,) = [pod for pod in driver.cluster.our_pods() if pod.draining_since is not None]
+    assert not leaving.terminating
+    leaving.requests_inside = 0
+    settled(driver)
+    assert leaving.name not in driver.cluster.pods
+
+
+def test_a_replica_that_never_ends_its_answers_is_removed_at_the_deadline():
+    driver = operator(plan())
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="5"), change={"drainDeadlineSeconds": 100}))
+    driver.act()
+    for pod in driver.cluster.our_pods():
+        pod.requests_inside = 4
+    driver.tick(9)
+    assert len(driver.cluster.our_pods()) == 2
+    settled(driver)
+    assert len(driver.cluster.our_pods()) == 1
+
+
+def test_an_autoscaler_on_a_deployment_is_told_by_name_and_not_fought_at_every_turn():
+    driver = operator(plan())
+    (replica_set,) = settled(driver).replica_sets
+    name = replica_set.deployment
+    for _ in range(3):
+        driver.cluster.scale(name, 1, "keda-operator")
+        driver.tick(5)
+        assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 1, "theirs is left for a minute"
+        driver.tick(2)
+        assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 2
+        told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WorkloadsReady")
+        assert (told["status"], told["reason"]) == ("False", "ReplicasSetByOther")
+        assert "keda-operator" in told["message"]
+    driver.tick(61)
+    settled(driver)
+    assert conditions_that_fail(driver) == {}
+
+
+def test_more_replicas_than_planned_that_somebody_set_rent_nothing():
+    driver = operator(plan())
+    (replica_set,) = settled(driver).replica_sets
+    driver.cluster.scale(replica_set.deployment, 5, "kube-controller-manager")
+    driver.tick(3)
+    assert driver.spend == 4
+    assert driver.conditions()["WorkloadsReady"] == "ReplicasSetByOther"
+    settled(driver)
+
+
+# --- a budget below what runs -----------------------------------------------------------------------------------------
+
+
+def unanswered_ticks(driver, name, *, ticks=40):
+    """Moments at which a model is answered with 503 while more is paid than the budget."""
+    found = 0
+    for _ in range(ticks):
+        driver.tick()
+        entries = driver.routing()["models"][name]["classes"]
+        found += not all(entry["targets"] for entry in entries) and driver.spend > driver.budget
+    return found
+
+
+def test_what_a_lower_budget_takes_away_serves_until_it_is_removed():
+    high, low = model(LLAMA, "10", priority=10), model("qwen3-8b", "10", priority=1)
+    driver = operator(plan(high, low, budget="12"), stop_ticks=1)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(high, low, budget="4"))
+    assert unanswered_ticks(driver, "qwen3-8b") <= 1, "the time to stop, and no drain of half a minute before it"
+    settled(driver)
+    assert driver.spend == 4
+
+
+def test_a_class_that_others_still_serve_is_drained_before_its_replicas_go():
+    driver = operator(plan(model(rate="20")))
+    settled(driver)
+    driver.cluster.edit(plan(model(rate="20"), budget="4"))
+    driver.act()
+    assert any(pod.draining_since for pod in driver.cluster.our_pods())
+    assert not any(pod.terminating for pod in driver.cluster.our_pods())
+    assert unanswered_ticks(driver, LLAMA) == 0
+
+
+def test_a_budget_below_one_node_is_told_a_minute_before_it_is_carried_out():
+    driver = operator(plan(), stop_ticks=1)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(budget="1"))
+    driver.tick(5)
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WithinBudget")
+    assert (told["status"], told["reason"]) == ("False", "BudgetBelowOneNode")
+    assert driver.cluster.status["notice"]["until"] in told["message"]
+    assert driver.cluster.status["served"] == "100%"
+    assert driver.spend == 4
+    driver.serving_floor = {}
+    assert unanswered_ticks(driver, LLAMA) <= 1
+    settled(driver)
+    assert driver.spend == 0
+    assert "notice" not in driver.cluster.status
+
+
+def test_a_budget_below_one_node_that_is_taken_back_in_time_does_no_harm():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(budget="1"))
+    driver.tick(4)
+    driver.cluster.edit(plan())
+    settled(driver)
+    assert "notice" not in driver.cluster.status
+
+
+def test_with_approval_a_budget_below_one_node_waits_for_it():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(plan(budget="1", mode="Approve"))
+    driver.tick(30)
+    proposed = driver.cluster.status["proposedPlanHash"]
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WithinBudget")
+    assert told["reason"] == "BudgetBelowOneNode"
+    assert proposed in told["message"]
+    driver.serving_floor = {}
+    driver.cluster.approved = proposed
+    settled(driver)
+    assert driver.spend == 0
+
+
+# --- what nodes say ---------------------------------------------------------------------------------------------------
+
+
+def test_nodes_of_another_card_than_declared_are_told_and_the_plan_goes_on_without_them():
+    driver = operator(plan(pools=[sized(), sized("a100", price="9")], budget="40"))
+    driver.cluster.pools["l40s"].labels["nvidia.com/gpu.product"] = "NVIDIA-L4"
+    driver.tick(30)
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady")
+    assert (told["status"], told["reason"]) == ("False", "FalseDeclaration")
+    for word in ("nodePools[l40s].gpu is L40S", "node l40s-", "nvidia.com/gpu.product=NVIDIA-L4"):
+        assert word in told["message"]
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+    assert {pod.node.partition("-")[0] for pod in driver.cluster.our_pods()} == {"a100"}
+    bought = driver.cluster.pools["l40s"].wanted
+    driver.cluster.edit(plan(model(rate="20"), pools=[sized(), sized("a100", price="9")], budget="40"))
+    driver.tick(30)
+    assert driver.cluster.pools["l40s"].wanted == bought, "nothing more is bought on it"
+    driver.cluster.edit(plan(pools=[sized("a100", price="9")], budget="40"))
+    settled(driver)
+    assert driver.cluster.pools["l40s"].wanted == 0
+
+
+def test_a_replica_that_serves_on_a_node_that_says_otherwise_goes_on_serving():
+    driver = operator(plan())
+    settled(driver)
+    serves_at_least(driver)
+    for node in driver.cluster.nodes.values():
+        node.labels["nvidia.com/gpu.product"] = "NVIDIA-L4"
+    driver.tick(20)
+    assert driver.conditions()["NodePoolsReady"] == "FalseDeclaration"
+    driver.cluster.edit(plan(model(rate="20")))
+    driver.tick(20)
+    assert driver.cluster.pools["l40s"].wanted == 2
+
+
+def test_fewer_gpus_than_declared_are_used_as_they_are_and_no_more_is_bought():
+    pools = [sized("a100", gpus=8, price="8")]
+    driver = operator(plan(model(rate="200"), pools=pools, budget="60"))
+    driver.cluster.pools["a100"].gpus = 4
+    driver.tick(30)
+    assert driver.conditions()["NodePoolsReady"] == "FalseDeclaration"
+    assert all(driver.cluster.free_gpus(name) == 0 for name in driver.cluster.nodes), "what is paid for is used"
+    bought = driver.cluster.pools["a100"].wanted
+    driver.cluster.edit(plan(model(rate="400"), pools=pools, budget="60"))
+    driver.tick(10)
+    assert driver.cluster.pools["a100"].wanted == bought
+
+
+def test_over_the_budget_a_pool_that_contradicts_the_plan_is_given_back():
+    driver = operator(plan(pools=[sized(), sized("a100", price="9")], budget="40"))
+    driver.cluster.pools["l40s"].labels["nvidia.com/gpu.product"] = "NVIDIA-L4"
+    driver.tick(30)
+    assert driver.cluster.pools["l40s"].wanted > 0
+    driver.cluster.edit(plan(pools=[sized(), sized("a100", price="9")], budget="10"))
+    driver.tick(30)
+    assert driver.spend <= 10
+
+
+def test_fixed_nodes_that_are_not_there_are_told_by_their_selector():
+    driver = operator(plan(pools=[fixed()]))
+    driver.act()
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "PlanSolved")
+    assert told["reason"] == "NoCapacity"
+    assert "0 nodes match spec.nodePools[l40s].nodeSelector {pool: l40s}" in told["message"]

@@ -69,6 +69,37 @@ def test_a_replica_is_removed_only_when_its_drain_is_over():
     assert leave(over, surplus=[over]).victims == {over.uid}
 
 
+@pytest.mark.parametrize(
+    ("inside", "since", "gone", "wake"),
+    [
+        (3, "2026-01-01T00:59:00Z", False, 2.0),
+        (3, "2026-01-01T00:55:01Z", False, 1.0),
+        (3, "2026-01-01T00:55:00Z", True, None),
+        (0, "2026-01-01T00:59:30Z", True, None),
+        (0, "2026-01-01T00:59:31Z", False, 1.0),
+        (None, "2026-01-01T00:59:30Z", True, None),
+    ],
+)
+def test_a_replica_leaves_when_its_engine_is_idle_or_the_deadline_is_over(inside, since, gone, wake):
+    old = pod("old", "n1", of="old", draining_since=since, requests_inside=inside)
+    found = leave(old, surplus=[old], deadline_seconds=300.0)
+    assert (found.victims, found.wake_in_seconds) == (frozenset({old.uid} if gone else ()), wake)
+
+
+def test_the_deadline_counts_from_when_the_gateway_took_the_weights():
+    old = pod(
+        "old",
+        "n1",
+        of="old",
+        draining_since="2026-01-01T00:50:00Z",
+        unrouted_since="2026-01-01T00:56:00Z",
+        requests_inside=1,
+    )
+    assert leave(old, surplus=[old], deadline_seconds=300.0, gateway_follows=True).victims == frozenset()
+    late = old.model_copy(update={"unrouted_since": "2026-01-01T00:55:00Z"})
+    assert leave(late, surplus=[late], deadline_seconds=300.0, gateway_follows=True).victims == {late.uid}
+
+
 def test_a_replica_that_serves_nobody_is_removed_at_once():
     starting = pod("old", "n1", of="old", ready=False)
     assert leave(starting, surplus=[starting]).victims == {starting.uid}
@@ -95,7 +126,20 @@ def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
     found = leave(
         low, high, surplus=[high, low], the_facts=the_facts, the_fleet=planned, pools=pools, spend=20, budget=10
     )
-    assert drained(found) == ["low"]
+    assert (found.victims, drained(found)) == ({low.uid}, []), "nobody takes over: it serves until it is removed"
+    other = pod("other", "n3", of="old")
+    more = (*pools, pool(node("n3"), pods=[other], name="other", wanted=1, price=0.0))
+    found = leave(
+        *(low, high, other),
+        surplus=[high, low],
+        stay=(other,),
+        the_facts=the_facts,
+        the_fleet=planned,
+        pools=more,
+        spend=20,
+        budget=10,
+    )
+    assert (found.victims, drained(found)) == (frozenset(), ["low"]), "another takes over: it drains first"
 
 
 def blocked_by_old(**more):

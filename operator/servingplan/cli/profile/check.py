@@ -94,7 +94,8 @@ def _by_table(lines: Iterable[Line]) -> Iterator[tuple[str, list[tuple[str, dict
     for line in lines:
         order.setdefault(line.table, {}).setdefault(line.name, {})[line.part] = line
     for table, names in order.items():
-        yield table, sorted(names.items())
+        # A digit before a name is its place in the order.
+        yield table, [(name.lstrip("12345 "), parts) for name, parts in sorted(names.items())]
 
 
 def _print_tables(lines: Iterable[Line]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
+from servingplan.render.checked import checked
 from servingplan.render.envoy.clusters import clusters, eds, load_assignment, services
 from servingplan.render.envoy.listener import listener
 from servingplan.render.envoy.routes import route_configuration
@@ -57,7 +58,9 @@ def envoy_files(document: Json, *, namespace: str, by_pod: bool = False, place: 
     """Files by name: ``envoy-bootstrap.yaml`` to start with, ``envoy-lds.yaml``, ``envoy-rds.yaml``, ``envoy-cds.yaml``.
 
     ``by_pod``: replicas are reached at their own addresses, which ``endpoint_files`` gives, not through the Service.
+    Raises ``InputError`` where a part of the document must not be rendered.
     """
+    checked(document, namespace=namespace)
     strip = document.get("clientHeaders") == "Strip"
     resources = {
         "envoy-lds.yaml": [listener(strip_client_headers=strip, place=place)],

@@ -1,0 +1,69 @@
+"""By which extended resource the GPUs of a pool are counted and asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from servingplan.api.v1alpha1 import NodePool
+from servingplan.errors import InputError
+from servingplan.model.hardware import GpuType
+from servingplan.model.world import Node
+from servingplan.profiles.catalogue import Catalogue
+from servingplan.render import names
+
+_VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
+
+
+def resource_of(pool: NodePool, gpu: GpuType | None, nodes: Iterable[Node], catalogue: Catalogue) -> str:
+    """As given; else of a card that the catalogue knows its vendor's; else what the nodes have, where it is one alone."""
+    if pool.resource_name is not None:
+        return pool.resource_name
+    vendor = vendor_of(gpu, catalogue)
+    if vendor is not None:
+        return f"{vendor}.com/gpu"
+    offered = {name for node in nodes for name, count in offered_by(node).items() if count}
+    return offered.pop() if len(offered) == 1 else names.GPU_RESOURCE
+
+
+def vendor_of(gpu: GpuType | None, catalogue: Catalogue) -> str | None:
+    """Of a card that the catalogue knows; a declaration of the plan's own names none."""
+    found = None if gpu is None else catalogue.find_gpu(gpu.name)
+    return None if found is None else found.vendor
+
+
+def offered_by(node: Node) -> dict[str, int]:
+    """Allocatable GPUs of a node by the name of their resource."""
+    return node.gpu_resources or ({names.GPU_RESOURCE: node.gpus} if node.gpus else {})
+
+
+def counted_by(resource: str, node: Node) -> Node:
+    """The node with the GPUs that a pool of this resource has on it."""
+    gpus = offered_by(node).get(resource, 0)
+    return node if node.gpus == gpus else node.model_copy(update={"gpus": gpus})
+
+
+def resource_errors(pool: NodePool, gpu: GpuType | None, resource: str, catalogue: Catalogue) -> list[InputError]:
+    """What does not belong together: the vendor of the card, the resource, and the image of the engine."""
+    where = f"spec.nodePools[{pool.name}]"
+    vendor = vendor_of(gpu, catalogue)
+    owner = resource.partition("/")[0].removesuffix(".com")
+    if gpu is not None and vendor is not None and owner != vendor:
+        advice = (
+            f"does not count GPUs of {_VENDOR_NAMES.get(vendor, vendor)}, whose {gpu.name} is: give {vendor}.com/gpu, or "
+            "correct gpu"
+        )
+        return [InputError(f"{where}.resourceName", pool.resource_name, advice)]
+    errors = []
+    if "/mig-" in resource and gpu is not None and pool.gpu_spec is None:
+        advice = (
+            f"counts slices, which have neither the memory nor the speed of a whole {gpu.name}: give gpuSpec with the figures "
+            "of one slice, and a name of your own as gpu"
+        )
+        errors.append(InputError(f"{where}.resourceName", pool.resource_name, advice))
+    if owner == "amd" and pool.engine_image is None:
+        advice = (
+            "is needed on GPUs of AMD: models[].engine.image is for those of NVIDIA; give an image of the engine that is "
+            "built for ROCm, of the same version"
+        )
+        errors.append(InputError(f"{where}.engineImage", None, advice))
+    return errors

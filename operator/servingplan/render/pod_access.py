@@ -1,0 +1,113 @@
+"""What a plan's ``podTemplate`` asks for beyond a container of its own: the host, privileges, another account.
+
+Whoever may edit plans need not be allowed to make pods, and the operator makes them for all. So what the Pod Security
+Standard "baseline" refuses (kubernetes.io/docs/concepts/security/pod-security-standards), and service accounts, are
+refused here unless the installation allows them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from servingplan.api.v1alpha1 import Model
+from servingplan.errors import InputError
+
+KINDS = (
+    "appArmorProfile",
+    "capabilities",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPath",
+    "hostPort",
+    "hostProcess",
+    "privileged",
+    "procMount",
+    "seLinuxOptions",
+    "seccompProfile",
+    "serviceAccountName",
+    "sysctls",
+)
+"""What an installation may allow: ``KIND``, or ``KIND=VALUE`` for one value alone, such as ``hostPath=/dev/infiniband``."""
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
+
+Asked = tuple[str, str, Any]
+"""Kind, where it stands below ``podTemplate``, and its value."""
+
+
+def refused_access(model: Model, allowed: Iterable[str] | None) -> tuple[InputError, ...]:
+    """Errors for what the model's ``podTemplate`` asks for and the installation does not allow; None allows all."""
+    if allowed is None:
+        return ()
+    known = frozenset(allowed)
+    field = f"spec.models[{model.name}].engine.podTemplate"
+    return tuple(
+        InputError(
+            f"{field}.{where}",
+            value,
+            f"is not allowed by this installation; remove it, or have {kind} added to the chart's podAccess",
+        )
+        for kind, where, value in _asked(model.engine.pod_template)
+        if kind not in known and f"{kind}={value}" not in known
+    )
+
+
+def unknown_kinds(allowed: Iterable[str]) -> list[str]:
+    """Entries of an installation's list that allow nothing, since they name no kind."""
+    return sorted(item for item in allowed if item.partition("=")[0] not in KINDS)
+
+
+def _asked(template: Any) -> Iterator[Asked]:
+    """All that is asked for; a template of any form, which the API server may refuse, is read."""
+    pod = _map(_map(template).get("spec"))
+    for kind in ("hostIPC", "hostNetwork", "hostPID"):
+        if pod.get(kind) not in _NOTHING:
+            yield kind, f"spec.{kind}", pod[kind]
+    for key in ("serviceAccountName", "serviceAccount"):
+        if pod.get(key) not in _NOTHING:
+            yield "serviceAccountName", f"spec.{key}", pod[key]
+    for item in _maps(pod.get("volumes")):
+        if "hostPath" in item:
+            path = _map(item["hostPath"]).get("path")
+            yield "hostPath", f"spec.volumes[{item.get('name')}].hostPath.path", path
+    for key, value in _map(_map(_map(template).get("metadata")).get("annotations")).items():
+        if str(key).startswith(_APPARMOR) and value != "runtime/default":
+            yield "appArmorProfile", f"metadata.annotations[{key}]", value
+    yield from _of_context(_map(pod.get("securityContext")), "spec.securityContext")
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for item in _maps(pod.get(kind)):
+            where = f"spec.{kind}[{item.get('name')}]"
+            yield from _of_context(_map(item.get("securityContext")), f"{where}.securityContext")
+            for port in _maps(item.get("ports")):
+                if port.get("hostPort") not in _NOTHING:
+                    yield "hostPort", f"{where}.ports[{port.get('containerPort')}].hostPort", port["hostPort"]
+
+
+def _of_context(context: dict[Any, Any], where: str) -> Iterator[Asked]:
+    """Of a pod or a container."""
+    if context.get("privileged") not in _NOTHING:
+        yield "privileged", f"{where}.privileged", context["privileged"]
+    added = _map(context.get("capabilities")).get("add")
+    for value in added if isinstance(added, list) else () if added in _NOTHING else (added,):
+        yield "capabilities", f"{where}.capabilities.add", value
+    if context.get("procMount") not in (None, "Default"):
+        yield "procMount", f"{where}.procMount", context["procMount"]
+    for kind in ("seccompProfile", "appArmorProfile"):
+        if _map(context.get(kind)).get("type") not in (None, "RuntimeDefault", "Localhost"):
+            yield kind, f"{where}.{kind}.type", _map(context[kind])["type"]
+    if _map(context.get("windowsOptions")).get("hostProcess") not in _NOTHING:
+        yield "hostProcess", f"{where}.windowsOptions.hostProcess", context["windowsOptions"]["hostProcess"]
+    if context.get("seLinuxOptions") not in _NOTHING:
+        yield "seLinuxOptions", f"{where}.seLinuxOptions", context["seLinuxOptions"]
+    for item in _maps(context.get("sysctls")):
+        yield "sysctls", f"{where}.sysctls", item.get("name")
+
+
+def _map(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _maps(value: Any) -> Iterator[dict[Any, Any]]:
+    yield from (item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
