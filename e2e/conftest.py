@@ -8,7 +8,7 @@ the stories that need it skip.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,15 @@ def karpenter(cluster: Cluster) -> None:
     """The story rents nodes."""
     if not cluster.has_karpenter:
         pytest.skip("this cluster has no Karpenter with the KWOK provider (API groups karpenter.sh, karpenter.kwok.sh)")
+
+
+@pytest.fixture
+def sell_out(cluster: Cluster, karpenter: None) -> Iterator[Callable[..., None]]:
+    """The story decides which instance types can be had; in the end all can."""
+    if cluster.sell_out is None:
+        pytest.skip("the market of this cluster's Karpenter cannot be told what is sold out")
+    yield cluster.sell_out
+    cluster.sell_out()
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Builds the control plane's programs from their Go modules, once, into the user's cache folder.
 
-Each folder of ``tools/`` is a Go module of two files, ``go.mod`` and ``go.sum``, that pins one tool and all it is made
-of. A build is kept under a key made of these two files, the packages asked for and the Go version, so that nothing is
-built twice and nothing stale is used. Only the standard library is imported here: this runs before the Python
-environment exists.
+Each folder of ``tools/`` is a Go module, ``go.mod`` and ``go.sum``, that pins one tool and all it is made of; one of them
+has a program of its own beside these. A build is kept under a key made of its files, the packages asked for and the Go
+version, so that nothing is built twice and nothing stale is used. Only the standard library is imported here: this runs
+before the Python environment exists.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TOOLS = (
     ),
     Tool("etcd", {"go.etcd.io/etcd/server/v3": "etcd"}),
     Tool("kwok", {"sigs.k8s.io/kwok/cmd/kwok": "kwok"}),
-    Tool("karpenter", {"sigs.k8s.io/karpenter/kwok": "karpenter"}),
+    Tool("karpenter", {"servingplan.dev/tools/karpenter": "karpenter"}),
     Tool("helm", {"helm.sh/helm/v4/cmd/helm": "helm"}),
 )
 """The control plane, and what the demo needs."""
@@ -136,7 +136,7 @@ def _folder(tool: Tool) -> Path:
 
 def _key(tool: Tool) -> str:
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum"):
+    for name in ("go.mod", "go.sum", *sorted(path.name for path in (TOOLS_FOLDER / tool.name).glob("*.go"))):
         digest.update((TOOLS_FOLDER / tool.name / name).read_bytes())
     digest.update(json.dumps([tool.programs, tool.linker_flags], sort_keys=True).encode())
     digest.update(_go(["version"], TOOLS_FOLDER).encode())

@@ -41,6 +41,7 @@ from e2e.cluster.ports import free_ports
 from e2e.cluster.stages import PodTimes
 
 _FOLDER_PREFIX = "servingplan-cluster-"
+_MARKET = "market.json"
 _START_SECONDS = 300
 """Some fifty times what it takes: this ends what hangs, and a machine may be slow."""
 _REQUEST_SECONDS = 60
@@ -145,6 +146,12 @@ class ControlPlane:
         """Again, after ``kill_api_server``; ready when this returns."""
         self._start_api_server()
         self._wait("kube-apiserver", self._answers(f"{self.server}/readyz"))
+
+    def sell_out(self, *instance_types: str) -> None:
+        """From now on Karpenter can launch no node of these types, and of all others without limit."""
+        fresh = self.folder / f"{_MARKET}.new"
+        fresh.write_text(json.dumps(instance_types))
+        fresh.rename(self.folder / _MARKET)
 
     @property
     def audit_log(self) -> Path:
@@ -338,7 +345,10 @@ class ControlPlane:
         instance_types = self.folder / "instance-types.json"
         instance_types.write_text(json.dumps(karpenter.instance_types(self._node_types), indent=1))
         settings = karpenter.environment(
-            instance_types, metrics_port=self._ports["metrics"], probe_port=self._ports["karpenter"]
+            instance_types,
+            self.folder / _MARKET,
+            metrics_port=self._ports["metrics"],
+            probe_port=self._ports["karpenter"],
         )
         self._spawn("karpenter", environment={**settings, "KUBECONFIG": str(own_kubeconfig)})
 

@@ -1,4 +1,4 @@
-"""Karpenter with its KWOK provider: a cloud that sells GPU nodes without limit, and pools of a size we ask for.
+"""Karpenter with its KWOK provider: a cloud that sells GPU nodes until its market is sold out, and pools of a size we ask for.
 
 Each node type has one static NodePool (``spec.replicas``): ``kubectl scale nodepool h100-8x --replicas=2`` rents two.
 """
@@ -45,9 +45,13 @@ def crd_files() -> list[Path]:
     return sorted(file for crds in ("pkg/apis/crds", "kwok/apis/crds") for file in (module / crds).glob("*.yaml"))
 
 
-def environment(instance_types_file: Path, *, metrics_port: int, probe_port: int) -> dict[str, str]:
-    """Settings of the Karpenter process, which takes them from environment variables."""
+def environment(instance_types_file: Path, market_file: Path, *, metrics_port: int, probe_port: int) -> dict[str, str]:
+    """Settings of the Karpenter process, which takes them from environment variables.
+
+    ``market_file`` names the instance types that cannot be had, as a JSON list; it is read at every launch.
+    """
     return {
+        "MARKET_FILE": str(market_file),
         "INSTANCE_TYPES_FILE_PATH": str(instance_types_file),
         "FEATURE_GATES": "StaticCapacity=true,NodeOverlay=false",
         "METRICS_PORT": str(metrics_port),

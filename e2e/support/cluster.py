@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ class Cluster:
     has_karpenter: bool = False
     """With its KWOK provider."""
     has_kwok: bool = False
+    sell_out: Callable[..., None] | None = None
+    """Takes the instance types that Karpenter cannot launch from now on; None: this market cannot be told."""
 
     def __post_init__(self) -> None:
         self.client.configuration.retries = False
@@ -75,6 +77,7 @@ def own_cluster() -> Iterator[Cluster]:
         ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
         cluster_of(plane, has_karpenter=True, has_kwok=True) as cluster,
     ):
+        cluster.sell_out = plane.sell_out
         yield cluster
 
 

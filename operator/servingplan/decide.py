@@ -30,10 +30,12 @@ from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.world import Observation
 from servingplan.planning.allowance import acting_spec
+from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look, with_stock
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import read_record, record_problem, spec_in_force, with_left_pools
+from servingplan.planning.starts import look_at_starts
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.pod_access import refused_access
 from servingplan.steps.growth import total_spend
@@ -56,6 +58,7 @@ def publish(world: Observation) -> tuple[AnyAction, ...]:
     if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
         return ()
     pools, _ = read_pools(spec, world)
+    pools = with_stock(pools, record.stock)
     fleet, _ = to_carry_out(world, spec, pools, record, total_spend(pools))
     if fleet is None:
         return ()
@@ -109,6 +112,19 @@ def decide(
     turn.findings += (*row_findings, *findings_of(world))
     spend = total_spend(pools)
 
+    # What was asked of the pools, and what came of it.
+    budget = float(spec.budget.dollars_per_hour)
+    record = turn.record = look(pools, record, now=world.now, budget=budget, spend=spend)
+    pools = with_stock(pools, record.stock)
+    startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
+    failed = look_at_starts(
+        record,
+        world,
+        startup_seconds=lambda model: startup.get(model, math.inf),
+        has_room=lambda name: has_room_for_a_node(name, pools, record, budget=budget, spend=spend),
+    )
+    record = turn.record = record.model_copy(update={"failed_shapes": failed})
+
     # The plan that is to be in force, for the demand of the moment.
     notice = notice_of(world, spec, pools, record)
     # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
@@ -121,14 +137,24 @@ def decide(
     if not frozen:
         measured = at_rates(spec, demand.rates) if demand is not None else spec
         planned, frozen = _replanned(turn, measured, pools, solve)
-        planned = planned.model_copy(update={"demand": demand.adopted if demand is not None else None})
+        planned = planned.model_copy(
+            update={
+                "demand": demand.adopted if demand is not None else None,
+                "stock": record.stock,
+                "failed_shapes": record.failed_shapes,
+            }
+        )
         record = with_left_pools(planned, record, world)
     in_use = _in_use(spec, demand)
     spend_dollars_per_hour = None if math.isnan(spend) else round(spend, 6)
     fleet, may_spend = to_carry_out(world, spec, pools, record, spend)
     if record.fleet is None or fleet is None:
         # What was measured is written down also where plans are only shown, or each turn would show another.
-        keep = record.demand is not None or (record.waiting is not None and spec.mode == "Approve")
+        keep = (
+            record.demand is not None
+            or any(stock.cap for stock in record.stock.values())
+            or (record.waiting is not None and spec.mode == "Approve")
+        )
         first = record_actions(world, record) if keep else ()
         return Decision(
             waiting=record.waiting,
@@ -137,6 +163,8 @@ def decide(
             asked=turn.asked,
             demand=in_use,
             spend_dollars_per_hour=spend_dollars_per_hour,
+            stock=record.stock,
+            failed_shapes=record.failed_shapes,
         )
 
     # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
@@ -167,7 +195,14 @@ def decide(
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     told = notice.seconds_left or None if notice is not None else None
-    due = (step.wake_in_seconds, turn.plan_is_due_in, gateway_is_due_in(world, spec), told)
+    due = (
+        step.wake_in_seconds,
+        turn.plan_is_due_in,
+        gateway_is_due_in(world, spec),
+        told,
+        *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
+        *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
+    )
     return Decision(
         fleet=record.fleet,
         waiting=record.waiting,
@@ -179,11 +214,13 @@ def decide(
         asked=turn.asked,
         demand=in_use,
         spend_dollars_per_hour=spend_dollars_per_hour,
+        stock=record.stock,
+        failed_shapes=record.failed_shapes,
         notice=notice,
         held_back=step.held_back and not frozen,
         unseated=step.unseated,
         ready=dict(step.ready),
-        wake_in_seconds=min((seconds for seconds in due if seconds is not None), default=None),
+        wake_in_seconds=min((seconds for seconds in due if seconds is not None and seconds > 0), default=None),
     )
 
 

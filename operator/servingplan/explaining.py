@@ -18,9 +18,11 @@ from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning import words
 from servingplan.planning.allowance import acting_spec
+from servingplan.planning.availability import with_stock
 from servingplan.planning.known import known_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import read_pools
+from servingplan.planning.record import read_record
 from servingplan.status.conclude import explained_as
 
 log = logging.getLogger("servingplan")
@@ -98,10 +100,11 @@ def explain_world(world: Observation, asked: str, before_each: Callable[[], None
     from servingplan.planning.explain import explain_plan  # loads the solver
 
     catalogue = known_of(world).catalogue
+    record = read_record(world)
     spec, _ = acting_spec(world, catalogue)
     if spec is None:
         return None
-    pools, _ = read_pools(spec, world)
+    pools = with_stock(read_pools(spec, world)[0], record.stock)
     found = explain_plan(
         spec=spec,
         pools=pools,

@@ -84,7 +84,7 @@ class Interest:
             return news.namespace == self.namespace and news.name in self.profiles
         if news.source == "pods":
             return news.node in self.nodes
-        return news.source in ("pools", "catalogues")  # few
+        return news.source in ("pools", "catalogues", "refusals")  # few
 
 
 class Alarm:

@@ -65,10 +65,12 @@ WRITTEN_WITH_PLANS = {
 }
 POOLS_EVERYWHERE = {
     ("karpenter.sh", "nodepools"): (*READ, "patch"),
+    ("karpenter.sh", "nodeclaims"): READ,
     ("cluster.x-k8s.io", "machinedeployments"): (*READ, "patch"),
 }
 POOLS_CONFINED = {
     ("karpenter.sh", "nodepools"): (*READ, "patch"),
+    ("karpenter.sh", "nodeclaims"): READ,
     ("cluster.x-k8s.io", "machinedeployments"): READ,
 }
 NEVER = [
@@ -404,6 +406,13 @@ def test_with_namespaces_the_operator_writes_in_these_alone(may):
     assert granted(may, "confined", writes, RELEASE) == catalogues
 
 
+@pytest.mark.parametrize("installation", ["everywhere", "confined"])
+def test_events_about_claims_that_got_no_node_can_be_read(may, installation):
+    rights = [("", "events", verb) for verb in READ]
+    assert refused(may, installation, rights, "default") == []
+    assert granted(may, installation, rights, "kube-system") == []
+
+
 def test_pool_objects_can_be_confined_to_namespaces(may):
     right = ("cluster.x-k8s.io", "machinedeployments", "patch")
     assert may("confined", *right, "machines")
@@ -436,16 +445,17 @@ def test_the_roles_hold_exactly_these_rights():
         *each(POOLS_EVERYWHERE),
     }
     leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "list", "create", "patch")}
-    assert rights(everywhere, "Role") == leases
+    refusals = {("", "events", verb) for verb in READ}
+    assert rights(everywhere, "Role") == {*leases, *refusals}
     confined = rendered("x", CONFINED)
     assert rights(confined, "ClusterRole") == {*each(READ_EVERYWHERE), *each(POOLS_CONFINED)}
     machines = ("cluster.x-k8s.io", "machinedeployments", "patch")
-    assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines, *leases}
+    assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines, *leases, *refusals}
 
 
 def test_without_pool_kinds_there_are_no_rights_on_pools():
     objects = rendered("x", {"poolKinds": []})
-    assert not [item for item in objects if item["metadata"]["name"].endswith("-pools")]
+    assert not [item for item in objects if item["metadata"]["name"].endswith(("-pools", "-refusals"))]
     (container,) = operator_of(objects)["spec"]["template"]["spec"]["containers"]
     assert {"name": "SERVINGPLAN_POOL_KINDS", "value": ""} in container["env"]
 

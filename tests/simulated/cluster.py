@@ -43,6 +43,7 @@ from servingplan.model.world import (
     PlanObject,
     Pod,
     PoolObject,
+    Refusal,
     SeenDemand,
 )
 from servingplan.render import names
@@ -121,6 +122,14 @@ class SimulatedPool:
     booting: list[datetime] = field(default_factory=list)
     made: int = 0
     provider_has: int = 1000
+    """Nodes that it gives at most; asked for more, it refuses."""
+    tells: bool = True
+    """Refusals are told; else the nodes just do not come."""
+    refused_at: datetime | None = None
+    refusals: int = 0
+    """Times that more nodes were asked for than it gives, and ticks for which that went on."""
+    blind: bool = False
+    """Its next nodes come up without visible GPUs."""
 
 
 class SimulatedCluster:
@@ -147,6 +156,8 @@ class SimulatedCluster:
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
         self.stop_ticks, self.collect_ticks = stop_ticks, collect_ticks
         self.never_ready = never_ready
+        self.crashes: Callable[[SimulatedPod], str | None] = lambda pod: None
+        """Why the engine of a pod ends as soon as it has begun; None: it does not."""
         self.controllers_keep_up = controllers_keep_up
         self.spec: Json = copy.deepcopy(spec)
         self.generation = 1
@@ -332,8 +343,18 @@ class SimulatedCluster:
             unrouted_since=pod.unrouted_since,
             requests_inside=pod.requests_inside if pod.draining_since is not None else None,
             placed_since=None if pod.placed_since is None else _text(pod.placed_since),
-            trouble="Unschedulable: no node has the GPUs" if pod.unschedulable else None,
+            **self._trouble(pod),
         )
+
+    def _trouble(self, pod: SimulatedPod) -> Json:
+        words = self.crashes(pod) if pod.deployment is not None and pod.bound_at is not None else None
+        if words is not None and "ImagePull" in words:
+            return {"trouble": words}
+        if words is not None and pod.bound_at is not None:
+            # Each start ends after a tick, and the next one comes later and later.
+            ran = int((self.now - pod.bound_at).total_seconds() // TICK_SECONDS)
+            return {"trouble": "CrashLoopBackOff: ", "crashes": ran.bit_length(), "last_words": words} if ran else {}
+        return {"trouble": "Unschedulable: no node has the GPUs"} if pod.unschedulable else {}
 
     def _pools_to_read(self) -> list[Json]:
         """Of the spec, and those that the record says the plan has left and still sizes."""
@@ -368,6 +389,7 @@ class SimulatedCluster:
             max_nodes=pool.max_nodes,
             asked=pool.asked,
             size_manager=pool.manager,
+            refusal=None if pool.refused_at is None else Refusal(at=_text(pool.refused_at), message="nothing is left"),
         )
 
     # --- the operator's writes ------------------------------------------------------------------------------------
@@ -455,6 +477,7 @@ class SimulatedCluster:
         pool.asked = None if not claimed_by else pool.wanted if nodes is None else nodes
         if nodes is not None:
             pool.wanted, pool.manager = nodes, None
+            pool.refusals += nodes > pool.provider_has
         return True
 
     # --- controllers ----------------------------------------------------------------------------------------------
@@ -463,12 +486,14 @@ class SimulatedCluster:
         """Time passes: what was due happens, then controllers react."""
         self.now += timedelta(seconds=TICK_SECONDS)
         for pool in self.pools.values():
+            pool.refusals += pool.wanted > pool.provider_has
             due = [moment for moment in pool.booting if moment <= self.now]
             pool.booting = [moment for moment in pool.booting if moment > self.now]
             for _ in due:
                 pool.made += 1
                 name = f"{pool.name}-{pool.made}"
-                self.nodes[name] = SimulatedNode(name, dict(pool.labels), pool.gpus, pool.name)
+                gpus = 0 if pool.blind else pool.gpus
+                self.nodes[name] = SimulatedNode(name, dict(pool.labels), gpus, pool.name)
         for pod in list(self.pods.values()):
             lost = self.vanished.get(pod.node or "")
             collected = lost is not None and lost + self._ticks(self.collect_ticks) <= self.now
@@ -476,7 +501,9 @@ class SimulatedCluster:
                 del self.pods[pod.name]
             elif pod.bound_at is not None and not pod.terminating and self._alive(pod.node):
                 started = pod.bound_at + self._ticks(self.start_ticks) <= self.now
-                pod.reports_ready = pod.reports_ready or (started and not self.never_ready(pod.serial))
+                pod.reports_ready = pod.reports_ready or (
+                    started and not self.never_ready(pod.serial) and self.crashes(pod) is None
+                )
         self.run_controllers()
 
     def run_controllers(self) -> None:
@@ -549,6 +576,8 @@ class SimulatedCluster:
         nodes = self.nodes_of(pool.name)
         while len(nodes) + len(pool.booting) < min(pool.wanted, pool.provider_has):
             pool.booting.append(self.now + self._ticks(self.boot_ticks))
+        if len(nodes) + len(pool.booting) < pool.wanted:
+            pool.refused_at = self.now if pool.tells else None
         while len(nodes) + len(pool.booting) > pool.wanted and pool.booting:
             pool.booting.pop()
         nodes.sort(key=lambda node: (sum(pod.node == node.name for pod in self.pods.values()) > 0, node.name))

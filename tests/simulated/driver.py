@@ -18,6 +18,7 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.question import Question, canonical_json
 from servingplan.model.world import Observation
+from servingplan.planning.availability import seconds
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import names
 from servingplan.solve import solve
@@ -25,7 +26,8 @@ from servingplan.status.conclude import conclude
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40
-TICKS_OF_PATIENCE = 150
+TICKS_OF_PATIENCE = 600
+"""A pool that gives nothing and says nothing is given up after ten minutes, each time that it is asked again."""
 _ANSWERS: dict[str, Any] = {}
 
 
@@ -91,7 +93,7 @@ class Driver:
         """Until nothing is under way, in the cluster or in the plan."""
         self.act()
         for _ in range(TICKS_OF_PATIENCE):
-            if not self.cluster.busy and self.decision.wake_in_seconds is None:
+            if not self.cluster.busy and not self._waits():
                 before = self.cluster.observe().model_dump(exclude={"now", "plan", "demand"})
                 self.tick()
                 if self.cluster.observe().model_dump(exclude={"now", "plan", "demand"}) == before:
@@ -99,6 +101,15 @@ class Driver:
             else:
                 self.tick()
         raise AssertionError("the cluster does not come to rest:\n" + "\n".join(self.history[-40:]))
+
+    def _waits(self) -> bool:
+        """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
+        if any(stock.short_since is not None for stock in self.decision.stock.values()):
+            return True
+        caps = [stock.cap for stock in self.decision.stock.values() if stock.cap is not None and not stock.cap.probing]
+        ends = [seconds(self.cluster.time, cap.until) for cap in caps]
+        ends += [seconds(self.cluster.time, item.until) for item in self.decision.failed_shapes.values() if item.until]
+        return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:
         spec, _ = effective_spec(world.plan.spec, read_record(world))

@@ -85,6 +85,10 @@ REASONS: dict[str, Reason] = {
     "Infeasible": Reason(
         "Floors or survival exclude every plan.", "The message names a smallest set of limits to change."
     ),
+    "InsufficientCapacity": Reason(
+        "Whoever sells the nodes of a pool has no more: the plan does without until status.nodePools[].learnedCap.until.",
+        "Wait, or give the plan another pool.",
+    ),
     "KindNotAllowed": Reason(
         "The installation does not size objects of this kind.", "Add it to the chart's poolKinds."
     ),
@@ -98,6 +102,10 @@ REASONS: dict[str, Reason] = {
     "NoFittingShape": Reason(
         "No GPU of the pools can serve a model within its limits.", "The message says what is short."
     ),
+    "NoGPUsVisible": Reason(
+        "Nodes of a pool are Ready and show no GPUs; after a while they are given back.",
+        "Wait while nodes boot; else look at the device plugin on the nodes that the message names.",
+    ),
     "NoNodeMatches": Reason(
         "No node has the labels of a pool's nodeSelector.", "Correct nodeSelector, or the labels of the nodes."
     ),
@@ -107,6 +115,10 @@ REASONS: dict[str, Reason] = {
     "NotAllowed": Reason(
         "The owner of a pool does not let plans of this namespace size it.",
         "Name the namespace in the pool's annotation servingplan.dev/allowed-namespaces.",
+    ),
+    "NotComing": Reason(
+        "Nodes that were asked for did not come in time: the plan does without for a while.",
+        "Look at the pool's object and its provider.",
     ),
     "NotPlanned": Reason("There is no plan yet that this could be said of.", "Look at the other conditions."),
     "NotRenderable": Reason(
@@ -168,6 +180,10 @@ REASONS: dict[str, Reason] = {
     "RollingOut": Reason("Replicas are on their way.", _WAIT),
     "RowsRefused": Reason("Some rows of measured rates cannot be used.", "The message names them."),
     "Scaling": Reason("Nodes are on their way, or are going.", _WAIT),
+    "ShapeFailed": Reason(
+        "Replicas of one shape, settings and image did not start three times: it is left out of the plan for a while.",
+        "The message has the engine's last words; an edit of the plan allows the shape again.",
+    ),
     "SharedObject": Reason("Two pools name one object: neither is sized.", "Give one pool, or two objects."),
     "SolverError": Reason("No plan could be made.", _REPORT),
     "SpecInvalid": Reason("A field is wrong; what ran goes on.", "The message names the field and what to write."),

@@ -48,6 +48,21 @@ class Cost(StatusPart):
     """The budget, $/h."""
 
 
+class CapStatus(StatusPart):
+    """The most nodes that a pool was seen to give."""
+
+    nodes: int
+    """Nodes that came, where more were asked for."""
+    since: str
+    """When that was learned."""
+    until: str
+    """When one node more is asked for, if a plan wants it."""
+    reason: str
+    """InsufficientCapacity, NotComing or NoGPUsVisible."""
+    message: str
+    """What was said or seen."""
+
+
 class PoolStatus(StatusPart):
     """One node pool."""
 
@@ -65,6 +80,8 @@ class PoolStatus(StatusPart):
     """GPUs of nodes that are paid for, booting ones included, on which no replica is ready."""
     dollars_per_node_hour: str
     """Price that is used."""
+    learned_cap: CapStatus | None = None
+    """The most nodes that it is known to give now; absent where nothing is known."""
 
 
 class DeploymentStatus(StatusPart):
@@ -94,6 +111,21 @@ class DeploymentStatus(StatusPart):
     """Rate that the plan sends here, all classes together."""
     profile: str
     """Where its rates come from, and how far they may be off."""
+
+
+class FailedShapeStatus(StatusPart):
+    """A kind of replica that is left out of the plan, since it did not start."""
+
+    name: str
+    """Name of its Deployment, which stands for shape, settings and image."""
+    pool: str
+    """Pool that its replicas were on."""
+    since: str
+    """When it was left out."""
+    until: str
+    """When it may be planned again; an edit of the plan allows it at once."""
+    message: str
+    """Last words of the engine."""
 
 
 class ClassStatus(StatusPart):
@@ -230,6 +262,8 @@ class PlanStatus(StatusPart):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
     ] = ()
     """Replicas."""
+    failed_shapes: Annotated[tuple[FailedShapeStatus, ...], Field(max_length=32)] = ()
+    """Replicas that are left out of the plan for a while, since they did not start."""
     classes: Annotated[
         tuple[ClassStatus, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model", "name"]}),

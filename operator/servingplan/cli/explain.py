@@ -38,11 +38,13 @@ def explain(
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
     from servingplan.planning.allowance import acting_spec
+    from servingplan.planning.availability import cap_lines, with_stock
     from servingplan.planning.explain import explain_plan
     from servingplan.planning.known import known_of
     from servingplan.planning.measured import rows_of
     from servingplan.planning.pools import read_pools
     from servingplan.planning.record import read_record
+    from servingplan.planning.starts import lines
 
     record = read_record(seen)
     catalogue = known_of(seen).catalogue
@@ -50,6 +52,7 @@ def explain(
     if spec is None:
         fail("\n       ".join(map(str, errors)))
     pools, pool_errors = read_pools(spec, seen)
+    pools = with_stock(pools, record.stock)
     rows, row_findings = rows_of(spec, seen)
     for finding in row_findings:
         typer.echo(f"warning: {finding.message}", err=True)
@@ -57,6 +60,8 @@ def explain(
     problems = (*map(str, (*errors, *pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
+        if known := (*cap_lines(pools), *lines(record.failed_shapes)):
+            data["learned"] = known
         if found.question is not None and found.answer is not None:
             data["question"] = found.question.model_dump(mode="json", exclude_defaults=True)
             data["answer"] = json.loads(answer_json(found.answer.model_copy(update={"seconds": 0.0})))
@@ -67,6 +72,8 @@ def explain(
         fleet = record.fleet
         in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
         console().print(explanation_view(found, problems=problems, in_force=in_force))
+        for line in (*cap_lines(pools), *lines(record.failed_shapes)):
+            console().print(line, markup=False)
     if problems or found.answer is None:
         raise typer.Exit(2)
     if found.answer.status == "Infeasible":

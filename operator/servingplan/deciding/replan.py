@@ -9,6 +9,7 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.incumbent import keep_incumbent, must_hurry, same_replicas, solved
+from servingplan.deciding.objects import replica_facts
 from servingplan.deciding.turn import Solve, Turn
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer
@@ -18,11 +19,13 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of
 from servingplan.planning.known import known_of
 from servingplan.planning.pools import CENT, Pool, more_nodes
-from servingplan.planning.question import Posed, pose
+from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.starts import left_out
 from servingplan.render.deployment import replica_name, replica_template
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.steps.next import ready_replicas
 from servingplan.verify import verify
 
 HURRIED_SECONDS = 0.08
@@ -62,6 +65,8 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
             "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; {more_nodes(pools)}"
         )
         return record, True
+    posed = _without_failed_shapes(turn, posed, names_of)
+    assert posed.question is not None
     asked = turn.asked = digest(
         [json.loads(canonical_json(posed.question.model_copy(update={"running": None}))), names_of]
     )
@@ -116,6 +121,21 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
     if hurried and answer.stopped == "deadline":
         record = record.model_copy(update={"question": None})  # the next turn takes all the time that the spec allows
     return record, False
+
+
+def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:
+    """The question without shapes that do not start. Where a class would have none left while replicas of before serve it,
+    those of its model stay: a plan that gives the class nothing would take these away."""
+    world, record = turn.world, turn.record
+    out = left_out(record.failed_shapes)
+    if not out or posed.question is None:
+        return posed
+    failed = {name for name, facts in posed.shapes.items() if names_of[facts.key] in out}
+    left = {key for item in posed.question.shapes if item.name not in failed for key in item.requests_per_second}
+    facts = replica_facts(world, record.fleet or Fleet())
+    serving = {facts[name].model for name, count in ready_replicas(world).items() if count and name in facts}
+    spared = {item.model for item in posed.question.classes if item.name not in left and item.model in serving}
+    return without(posed, {name for name in failed if posed.shapes[name].model.name not in spared})
 
 
 def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:

@@ -52,9 +52,13 @@ POOL_SPEND = _gauge("pool_spend_dollars_per_hour", _POOL, "What the nodes of a p
 NODES = _gauge(
     "nodes",
     (*_POOL, "state"),
-    "Nodes of a pool: planned, wanted (asked for), ready (usable by the plan), cap (maxNodes).",
+    "Nodes of a pool: planned, wanted (asked for), ready (usable by the plan), cap (maxNodes), "
+    "learned_cap (the most that it is known to give; absent where nothing is known).",
 )
 GPUS = _gauge("gpus", (*_POOL, "state"), "GPUs of these nodes.")
+SHAPES_LEFT_OUT = _gauge(
+    "shape_left_out", ("pool", "deployment"), "1 for replicas that are left out of the plan, since they did not start."
+)
 REPLICAS = _gauge(
     "replicas", ("model", "pool", "deployment", "state"), "Replicas of a Deployment: planned, ready (and not draining)."
 )
@@ -108,7 +112,7 @@ POOL_ACTIONS = _counter("pool_actions_total", ("pool", "action", "result"), "Wri
 EVENTS = _counter("events_total", ("type", "reason"), "Events that were posted on the plan.")
 
 FAMILIES = (
-    *(PLAN_INFO, PLAN_ADOPTED, BUDGET, SPEND, PLANNED_COST, POOL_SPEND, NODES, GPUS, REPLICAS),
+    *(PLAN_INFO, PLAN_ADOPTED, BUDGET, SPEND, PLANNED_COST, POOL_SPEND, NODES, GPUS, SHAPES_LEFT_OUT, REPLICAS),
     *(ROUTE_WEIGHT, ROUTE_TARGETS, ROUTE_REVISION, DEMAND, OBSERVED_DEMAND, PLANNED_RATE),
     *(PREDICTED_SLO, SLO_LIMIT, SLO_OBJECTIVE, GAP, CONDITION, CONDITION_REASON, TURN_AGE, INVENTORY_AGE),
     *(TURNS, TURN_SECONDS, SOLVES, SOLVE_SECONDS, WRITES, POOL_ACTIONS, EVENTS),

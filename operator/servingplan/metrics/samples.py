@@ -19,6 +19,7 @@ from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Observation
 from servingplan.planning.allowance import acting_spec
+from servingplan.planning.availability import with_stock
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import RECORD_KEY, read_record
 from servingplan.planning.shapes import slo_of
@@ -87,11 +88,14 @@ def _all(
     yield from _limits(spec)
     if world.failures:
         return  # what could not be read is not known
-    pools, _ = read_pools(spec, world)
+    pools = with_stock(read_pools(spec, world)[0], decision.stock)
     for pool in pools:
         yield from _pool(pool, fleet)
     if not any(pool.problem is not None and pool.problem.reason in UNREAD for pool in pools):
         yield (families.SPEND, ()), total_spend(pools)
+    for name, shape in decision.failed_shapes.items():
+        if shape.until is not None:
+            yield (families.SHAPES_LEFT_OUT, (shape.pool, name)), 1.0
     yield from _replicas(world, fleet)
     yield from _routing(routing_after(world, spec, outcome))
     for arrivals in world.demand.classes if world.demand is not None else ():
@@ -147,6 +151,8 @@ def _pool(pool: Pool, fleet: Fleet | None) -> Iterator[tuple[Key, float]]:
         states["wanted"] = pool.wanted
     if pool.spec.resize is not None or pool.spec.max_nodes is not None:
         states["cap"] = pool.spec.cap
+    if pool.cap is not None:
+        states["learned_cap"] = pool.cap.nodes
     for state, nodes in states.items():
         yield (families.NODES, (*labels, state)), nodes
         if state == "ready":

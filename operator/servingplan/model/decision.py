@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from servingplan.model.actions import AnyAction
-from servingplan.model.fleet import Fleet, Part
+from servingplan.model.fleet import FailedShape, Fleet, Part, PoolStock
 
 
 class Finding(Part):
@@ -69,6 +69,10 @@ class Decision(Part):
     """What is planned for; empty where the turn could not tell."""
     spend_dollars_per_hour: float | None = None
     """Now; absent where it cannot be computed."""
+    stock: dict[str, PoolStock] = Field(default_factory=dict)
+    """What is known of the pools that the plan sizes."""
+    failed_shapes: dict[str, FailedShape] = Field(default_factory=dict)
+    """Replicas that did not start, by Deployment."""
     notice: Notice | None = None
     """The budget takes everything down, and this was told first."""
     held_back: bool = False

@@ -186,9 +186,62 @@ class AdoptedDemand(Part):
     """How each was made, for people."""
 
 
-RECORD_VERSION = 2
+class LearnedCap(Part):
+    """Nodes that a pool has been seen to give, where more were asked for."""
+
+    nodes: int
+    since: str
+    """RFC 3339; when it was learned."""
+    until: str
+    """RFC 3339; when one node more may be asked for."""
+    reason: str
+    """InsufficientCapacity, NotComing or NoGPUsVisible."""
+    message: str
+    """The same for people."""
+    back_off_seconds: float
+    """From ``since`` to ``until``."""
+    probing: bool = False
+    """It is over, and whether there is more is not known before one node more has come."""
+
+
+class PoolStock(Part):
+    """What was asked of a pool that the plan sizes, and what came."""
+
+    asked: int = 0
+    """Nodes, when it was last looked at."""
+    came: int = 0
+    """Nodes that showed GPUs then."""
+    short_since: str | None = None
+    """RFC 3339; since when fewer have come than were asked for."""
+    boot_seconds: tuple[float, ...] = ()
+    """How long the last nodes took from being asked for to showing GPUs."""
+    refused_at: str | None = None
+    """RFC 3339; the last refusal that was taken into account."""
+    cap: LearnedCap | None = None
+
+
+class FailedShape(Part):
+    """A kind of replica that was started and did not get ready."""
+
+    generation: int
+    """Of the plan's spec; another one clears it."""
+    pool: str
+    """Where its replicas were."""
+    starts: tuple[str, ...] = ()
+    """Starts that failed and count, each by the pod's uid and its number of restarts."""
+    message: str = ""
+    """The last words of the engine, or what else became of the last start."""
+    since: str | None = None
+    """RFC 3339; when it was left out of the plan."""
+    until: str | None = None
+    """RFC 3339; when it may be planned again."""
+    back_off_seconds: float = 0.0
+    """From ``since`` to ``until``."""
+
+
+RECORD_VERSION = 3
 """Form of the plan record. Raised whenever a field is added that an older operator would not understand. 1, which has no
-``version``, is read as well; ``tests/golden/record`` keeps one of each."""
+``version``, and 2 are read as well; ``tests/golden/record`` keeps one of each."""
 
 
 class PlanRecord(Part):
@@ -218,6 +271,10 @@ class PlanRecord(Part):
     """Digest of the question that the waiting plan answers."""
     demand: AdoptedDemand | None = None
     """Measured rates behind the plan; absent where the declared ones are."""
+    stock: dict[str, PoolStock] = {}
+    """By pool that the plan sizes."""
+    failed_shapes: dict[str, FailedShape] = {}
+    """By Deployment, whose name stands for shape, settings and image."""
 
 
 def digest(value: Any) -> str:

@@ -115,6 +115,10 @@ class Pod(Fact):
     """Required node affinity of a gated pod, to be narrowed."""
     trouble: str | None = None
     """Why a container waits (ImagePullBackOff, CrashLoopBackOff), or why the scheduler refuses the pod."""
+    crashes: int = 0
+    """How often a container of a pod that is not ready has ended with an error."""
+    last_words: str | None = None
+    """What the last of these ended with: the reason, the exit code, and the termination message."""
 
     @property
     def reachable(self) -> bool:
@@ -137,6 +141,14 @@ class LiveObject(Fact):
     API server refuses ``status.replicaFailure``."""
     replicas_owner: tuple[str, str] | None = None
     """Of a Deployment: the field manager that set ``spec.replicas``, where it is not ours, and when (RFC 3339)."""
+
+
+class Refusal(Fact):
+    """Whoever sells the nodes of a pool said that one cannot be had."""
+
+    at: str
+    """RFC 3339; when it was said last."""
+    message: str
 
 
 class PoolObject(Fact):
@@ -176,6 +188,8 @@ class PoolObject(Fact):
     """Size that this operator asked for last, as it noted on the object."""
     size_manager: str | None = None
     """Another field manager that owns the size, where one does."""
+    refusal: Refusal | None = None
+    """The last one, for as long as the cluster tells of it."""
 
 
 class Failure(Fact):

@@ -21,6 +21,7 @@ from servingplan.model.world import (
     PlanObject,
     Pod,
     PoolObject,
+    Refusal,
     SeenCatalogue,
     SeenModelConfig,
     SeenProfiles,
@@ -98,7 +99,7 @@ class Reader:
         failures = [
             _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
             for source, state in seen.sources.items()
-            if state.trouble is not None and source not in ("HTTPRoutes", "catalogues")
+            if state.trouble is not None and source not in ("HTTPRoutes", "catalogues", "refusals")
         ]
         objects = [
             item.for_plan(plan.uid)
@@ -351,7 +352,16 @@ class Reader:
             resource_version=item["metadata"].get("resourceVersion", ""),
             asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
+            refusal=_last_refusal(seen, item, resize),
         )
+
+
+def _last_refusal(seen: Snapshot, item: Json, resize: Resize) -> Refusal | None:
+    """What was last said of the pool's stock: by its own object, or of the claims of a Karpenter NodePool."""
+    told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
+    if (resize.api_version.partition("/")[0], resize.kind) == ("karpenter.sh", "NodePool"):
+        told += [found.refusal for found in seen.refusals if found.pool == resize.name]
+    return max(told, key=lambda refusal: refusal.at, default=None)
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Taint
+from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Refusal, Taint
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
 
@@ -26,6 +27,28 @@ STATE_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "kar
 HTTP_ROUTE = "HTTPRoute"
 SIZES = ("nodes", "replicas", "count")
 """Fields of a pool object's status that tell how many nodes there are."""
+OUT_OF_STOCK = (
+    "insufficientcapacity",
+    "insufficientinstancecapacity",
+    "insufficienthostcapacity",
+    "reservationcapacityexceeded",
+    "unfulfillablecapacity",
+    "asginstancelaunchfailures",
+    "resource_pool_exhausted",
+    "stockout",
+    "outofstock",
+    "allocationfailed",
+    "skunotavailable",
+    "quotaexceeded",
+    "quota_exceeded",
+    "vcpulimitexceeded",
+    "instancelimitexceeded",
+)
+"""Words, without spaces and in small letters, by which providers say that a machine cannot be had: of Karpenter, EC2 and its
+Auto Scaling groups, GCE, Azure, and of quotas, which are limits of stock to us."""
+NODE_POOL_LABEL = "karpenter.sh/nodepool"
+CLAIM_REFUSED = "InsufficientCapacityError"
+"""Karpenter's reason of an Event on a NodeClaim, which it then deletes."""
 Endpoint = tuple[str, str]
 """Name of a Service, and uid of a pod behind it."""
 _KEPT_ANNOTATIONS = (
@@ -182,6 +205,7 @@ def seen_pod(item: Json) -> SeenPod | None:
         placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
         node_affinity=affinity if gated else None,
         trouble=_trouble(status) if not gated else None,
+        **_crashes(status),
     )
     return SeenPod(plan_label, deployment, own, holds_gpus)
 
@@ -323,6 +347,54 @@ def seen_additions(item: Json) -> SeenAdditions:
     return SeenAdditions(metadata["name"], kind, tuple(sorted((item.get("data") or {}).items())))
 
 
+class SeenRefusal(NamedTuple):
+    """A NodeClaim that got no node."""
+
+    pool: str
+    """Name of its Karpenter NodePool."""
+    refusal: Refusal
+
+
+def seen_claim(item: Json) -> SeenRefusal | None:
+    """A NodeClaim whose launch was refused for want of capacity; else None."""
+    pool = (item["metadata"].get("labels") or {}).get(NODE_POOL_LABEL)
+    for condition in (item.get("status") or {}).get("conditions") or ():
+        refused = condition.get("type") == "Launched" and condition.get("status") in ("False", "Unknown")
+        if pool and refused and _says_out_of_stock(condition.get("reason")):
+            return SeenRefusal(pool, _refusal(condition, condition.get("lastTransitionTime")))
+    return None
+
+
+def seen_claim_event(item: Json) -> SeenRefusal | None:
+    """An Event on a NodeClaim that was refused. The claim is gone by then; its name is that of its pool with a suffix."""
+    about = item.get("involvedObject") or {}
+    pool, _, suffix = str(about.get("name", "")).rpartition("-")
+    if item.get("reason") != CLAIM_REFUSED or about.get("kind") != "NodeClaim" or not (pool and suffix):
+        return None
+    times = ((item.get("series") or {}).get("lastObservedTime"), item.get("lastTimestamp"), item.get("eventTime"))
+    at = next((time for time in times if time), item["metadata"].get("creationTimestamp"))
+    return SeenRefusal(pool, _refusal(item, at))
+
+
+def _says_out_of_stock(text: Any) -> bool:
+    plain = str(text or "").lower().replace(" ", "")
+    return any(word in plain for word in OUT_OF_STOCK)
+
+
+def _refusal(item: Json, at: Any) -> Refusal:
+    moment = datetime.fromisoformat(str(at)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Refusal(at=moment, message=str(item.get("message") or item.get("reason") or "")[:300])
+
+
+def _own_refusal(status: Json) -> Refusal | None:
+    """What a pool object's own conditions, or its provider's health issues, say of capacity."""
+    for condition in status.get("conditions") or ():
+        texts = (condition.get("reason"), condition.get("message"))
+        if condition.get("lastTransitionTime") and any(map(_says_out_of_stock, texts)):
+            return _refusal(condition, condition["lastTransitionTime"])
+    return None
+
+
 def seen_pool(item: Json) -> Json:
     """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
     spec is kept whole; such objects are few."""
@@ -350,6 +422,7 @@ def seen_pool(item: Json) -> Json:
         },
         "spec": item.get("spec") or {},
         "status": {key: status[key] for key in SIZES if key in status},
+        "refusal": _own_refusal(status),
     }
 
 
@@ -430,6 +503,24 @@ def _condition(status: Json, kind: str) -> str | None:
             value = condition.get("status")
             return str(value) if value is not None else None
     return None
+
+
+def _crashes(status: Json) -> Json:
+    """Of the container that ended most often; nothing of a pod that is ready now."""
+    if _condition(status, "Ready") == "True":
+        return {}
+    found: tuple[int, str | None] = (0, None)
+    for container in status.get("containerStatuses") or ():
+        state, last = container.get("state") or {}, container.get("lastState") or {}
+        waits = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+        ended = state.get("terminated") or last.get("terminated") or {}
+        if not ended.get("exitCode") and not waits:
+            continue
+        crashes = int(container.get("restartCount") or 0) + (1 if waits or "terminated" in state else 0)
+        message = str(ended.get("message") or "").strip()[-200:]
+        reason = f"{ended.get('reason', 'Error')} (exit code {ended.get('exitCode', 'unknown')})"
+        found = max(found, (crashes, f"{reason}: {message}" if message else reason), key=lambda item: item[0])
+    return {"crashes": found[0], "last_words": found[1]} if found[0] else {}
 
 
 def _trouble(status: Json) -> str | None:

@@ -18,6 +18,7 @@ from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    EVENTS,
     HTTP_ROUTES,
     NODES,
     PLANS,
@@ -28,7 +29,7 @@ from servingplan.kube import (
 )
 from servingplan.model.world import Node, PlanObject
 from servingplan.observe import parse
-from servingplan.observe.parse import SeenAdditions, SeenObject, SeenPod, SeenRates, SeenSlice
+from servingplan.observe.parse import SeenAdditions, SeenObject, SeenPod, SeenRates, SeenRefusal, SeenSlice
 from servingplan.render import names
 from servingplan.watch.informer import Health, Informer, Source, Trouble
 
@@ -38,6 +39,9 @@ PATIENCE_SECONDS = 30.0
 """A source that cannot be read for longer is told, and nothing is decided by it; until then what was last seen counts."""
 PRESENCE_SECONDS = 60.0
 """How long it is believed whether the API server knows a kind."""
+EVENTS_OF_CLUSTER = "default"
+"""Where Events lie that are about objects without a namespace."""
+NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -80,6 +84,7 @@ class Snapshot:
     slices: list[SeenSlice]
     profiles: list[SeenRates]
     catalogues: list[SeenAdditions]
+    refusals: list[SeenRefusal]
     sources: dict[str, SourceState]
 
 
@@ -111,6 +116,11 @@ class ClusterState:
         bound = f"{_ALIVE},spec.nodeName!="
         self._add(Source("pods", _known(PODS), parse.seen_pod, labels=f"!{names.PLAN_LABEL}", fields=bound))
         self._add(Source("pods", _known(PODS), parse.seen_pod, labels=names.PLAN_LABEL, fields=_ALIVE))
+        refused = f"involvedObject.kind=NodeClaim,reason={parse.CLAIM_REFUSED}"
+        self._add(
+            Source("refusals", _known(EVENTS), parse.seen_claim_event, EVENTS_OF_CLUSTER, fields=refused, optional=True)
+        )
+        self._add(Source("refusals", _discovered(*NODE_CLAIM), parse.seen_claim, optional=True))
         if catalogue_namespace is not None:
             where, label = catalogue_namespace, names.CATALOGUE_LABEL
             self._add(Source("catalogues", _known(CONFIG_MAPS), parse.seen_additions, where, label))
@@ -194,6 +204,7 @@ class ClusterState:
                 slices=self._facts("EndpointSlices"),
                 profiles=self._facts("profiles"),
                 catalogues=self._facts("catalogues"),
+                refusals=self._facts("refusals"),
                 sources={name: self._state_of(informers) for name, informers in self._informers.items()},
             )
 

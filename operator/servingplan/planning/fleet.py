@@ -100,7 +100,7 @@ def _cost(pool: Pool, nodes: int) -> float:
     price = pool.dollars_per_node_hour or 0.0
     if pool.spec.resize is None:
         return price * nodes
-    return price * max(nodes + pool.foreign_nodes, pool.spec.min_nodes) if pool.sized_by_us else pool.spend
+    return price * max(nodes + pool.foreign_nodes, pool.least_nodes) if pool.sized_by_us else pool.spend
 
 
 def _with_copies(item: ReplicaSet, copies: int) -> ReplicaSet:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
+from servingplan.model.fleet import LearnedCap, PoolStock
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, selector_text, unmatched
@@ -105,6 +106,8 @@ class Pool:
     """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
     contradiction: Problem | None = None
     """Nodes say otherwise than the plan: it is neither grown nor, but for the budget, made smaller."""
+    stock: PoolStock | None = None
+    """What was learned of the nodes that it gives; only of pools that the plan sizes."""
 
     @property
     def name(self) -> str:
@@ -130,6 +133,49 @@ class Pool:
     def usable_nodes(self) -> tuple[PoolNode, ...]:
         """Nodes that may take a replica now."""
         return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0 and not node.contradicts)
+
+    @property
+    def spent_nodes(self) -> tuple[PoolNode, ...]:
+        """Nodes that count in the pool's size and take no replica any more: cordoned, or fallen silent under replicas.
+
+        One that is disrupted is not among them, since whoever takes it away also replaces it. One that is silent and empty
+        may be booting.
+        """
+        return tuple(
+            item
+            for item in self.nodes
+            if not item.node.disrupted and (not item.node.schedulable or (not item.node.ready and item.our_pods))
+        )
+
+    @property
+    def blind_nodes(self) -> tuple[PoolNode, ...]:
+        """Nodes that are Ready and show no GPUs: they boot, or something is wrong with them."""
+        return tuple(item for item in self.nodes if item.node.usable and item.node.gpus == 0)
+
+    @property
+    def cap(self) -> LearnedCap | None:
+        """The most nodes that the pool is known to give at this moment; None: nothing is known."""
+        cap = self.stock.cap if self.stock is not None else None
+        return None if cap is None or cap.probing else cap
+
+    @property
+    def most_nodes(self) -> int:
+        """Nodes that a plan may count on: the spec's ``maxNodes``, and no more than the pool is known to give."""
+        cap = self.cap
+        known = math.inf if cap is None else max(0, cap.nodes - len(self.spent_nodes))
+        return int(min(self.spec.cap, known))
+
+    @property
+    def least_nodes(self) -> int:
+        """The spec's ``minNodes``, where the pool gives so many."""
+        return self.spec.min_nodes if self.cap is None else min(self.spec.min_nodes, self.most_nodes)
+
+    @property
+    def most_to_ask_for(self) -> int:
+        """Nodes that may be asked for now; one more than a cap that is over."""
+        cap = self.stock.cap if self.stock is not None else None
+        known = math.inf if cap is None else cap.nodes + 1 if cap.probing else cap.nodes
+        return int(min(max(self.spec.cap, self.spec.min_nodes), known))
 
     @property
     def foreign_nodes(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Slo, Variant
@@ -153,6 +153,20 @@ def pose(
     return replace(posed, question=question), ()
 
 
+def without(posed: Posed, shapes: Collection[str]) -> Posed:
+    """The question without some shapes, by name; none where no shape is left."""
+    if posed.question is None or not shapes:
+        return posed
+    left = tuple(shape for shape in posed.question.shapes if shape.name not in shapes)
+    running = posed.question.running
+    if running is not None:
+        replicas = {name: count for name, count in running.replicas.items() if name not in shapes}
+        running = running.model_copy(update={"replicas": replicas})
+    question = posed.question.model_copy(update={"shapes": left, "running": running})
+    kept = {name: facts for name, facts in posed.shapes.items() if name not in shapes}
+    return replace(posed, question=question, shapes=kept)
+
+
 def _wishes(
     spec: PlanSpec, catalogue: Catalogue | None
 ) -> tuple[list[tuple[Model, Variant, ModelCard, Wish]], list[InputError]]:
@@ -193,7 +207,7 @@ def _parts_of(pool: Pool) -> list[Part]:
         node.free_gpus for node in pool.nodes if node.node.usable and 0 < node.free_gpus < pool.gpus_per_node
     )
     shared = sum(taken.values()) + pool.foreign_nodes
-    floor, cap = (pool.spec.min_nodes, pool.spec.cap) if pool.sized_by_us else (pool.wanted, pool.wanted)
+    floor, cap = (pool.least_nodes, pool.most_nodes) if pool.sized_by_us else (pool.wanted, pool.wanted)
     whole = Part(pool.name, pool, pool.gpus_per_node, max(0, floor - shared), max(0, cap - shared))
     # Foreign pods keep these nodes whatever we do: they are paid, and what is free on them is ours.
     return [whole, *(Part(_part_name(pool, gpus), pool, gpus, count, count) for gpus, count in sorted(taken.items()))]
@@ -204,7 +218,7 @@ def _sunk_dollars(pool: Pool) -> float:
         return 0.0
     if pool.contradiction is not None:
         return pool.spend - len(pool.usable_nodes) * pool.dollars_per_node_hour
-    nodes = max(pool.foreign_nodes, pool.spec.min_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
+    nodes = max(pool.foreign_nodes, pool.least_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
     return nodes * pool.dollars_per_node_hour
 
 

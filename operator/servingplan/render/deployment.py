@@ -95,6 +95,10 @@ def replica_template(
         "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SLEEP_SECONDS}}},
     }
+    if settings is not None:
+        container["terminationMessagePolicy"] = (
+            "FallbackToLogsOnError"  # the last lines say why an engine does not start
+        )
     if mounts:
         container["volumeMounts"] = mounts
     pod: Json = {

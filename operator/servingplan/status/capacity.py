@@ -7,8 +7,10 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
+from servingplan.planning.availability import cap_lines
 from servingplan.planning.declared import selector_text
 from servingplan.planning.pools import Pool
+from servingplan.planning.starts import lines
 from servingplan.status.routing import is_routing
 from servingplan.status.row import Row, failure, refusal
 from servingplan.steps.growth import planned_size
@@ -32,7 +34,10 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
             return refusal(kind, item)
     if decision.fleet is None:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
-    waiting = [pool for pool in pools if pool.rented and _changing(pool, decision.fleet)]
+    waiting = [
+        pool for pool in pools if pool.rented and (_changing(pool, decision.fleet) or _refused(pool, decision.fleet))
+    ]
+    caps = "".join(f"; {line}" for line in cap_lines(pools))
     if waiting:
         unmatched = "".join(
             f"; {pool.existing} nodes of {pool.name} exist, and none matches {selector_text(pool.spec)} yet"
@@ -41,13 +46,38 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
         )
         text = ", ".join(
             f"{pool.name}: {len(pool.usable_nodes)} of {decision.fleet.nodes.get(pool.name, 0)} nodes usable, "
-            f"{pool.wanted} asked for{_unlabelled(pool)}"
+            f"{pool.wanted} asked for{_unlabelled(pool)}{_nodes_out_of_use(pool)}"
             for pool in waiting
         )
         held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
-        return Row(kind, "False", "Scaling", text + unmatched + held)
+        return Row(kind, "False", _why(waiting, decision.fleet), text + unmatched + held + caps)
+    blind = "".join(f"; {pool.name}{_nodes_out_of_use(pool)}" for pool in pools if not pool.rented and pool.blind_nodes)
     told = [item.message for item in decision.findings if item.condition == kind]
-    return Row(kind, "True", "AsPlanned", "; ".join(("every pool has the nodes of the plan", *told)))
+    text = "; ".join((f"every pool has the nodes of the plan{caps}{blind}", *told))
+    return Row(kind, "True", "AsPlanned", text)
+
+
+def _why(waiting: list[Pool], fleet: Fleet) -> str:
+    """The plan counts on nodes that cannot be had, nodes show no GPUs, or nodes are on their way."""
+    refused = (pool.cap.reason for pool in waiting if pool.cap and _refused(pool, fleet))
+    blind = "NoGPUsVisible" if any(pool.blind_nodes for pool in waiting) else "Scaling"
+    return next(refused, blind)
+
+
+def _nodes_out_of_use(pool: Pool) -> str:
+    """The nodes that are there and take no replica, each with the reason."""
+    lines = []
+    for item in pool.nodes:
+        node = item.node
+        if node.disrupted:
+            lines.append(f"{node.name} is being taken away")
+        elif not node.schedulable:
+            lines.append(f"{node.name} is cordoned")
+        elif not node.ready:
+            lines.append(f"{node.name} is not ready")
+        elif node.gpus == 0:
+            lines.append(f"{node.name} shows no GPUs")
+    return f" ({', '.join(lines)})" if lines else ""
 
 
 def _unlabelled(pool: Pool) -> str:
@@ -60,7 +90,17 @@ def _unlabelled(pool: Pool) -> str:
 
 def _changing(pool: Pool, fleet: Fleet) -> bool:
     size = planned_size(pool, fleet)
-    return pool.wanted != size or pool.existing != size or sum(node.node.usable for node in pool.nodes) < size
+    return pool.wanted != size or pool.existing != size or _usable(pool) < size
+
+
+def _refused(pool: Pool, fleet: Fleet) -> bool:
+    """Whether the plan in force counts on nodes that the pool does not give: another one is not there yet."""
+    return pool.cap is not None and fleet.nodes.get(pool.name, 0) > pool.most_nodes
+
+
+def _usable(pool: Pool) -> int:
+    """Nodes that could take a replica, were they empty."""
+    return sum(item.node.usable and item.node.gpus > 0 for item in pool.nodes)
 
 
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
@@ -79,8 +119,9 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         for item in fleet.replica_sets
         if decision.ready.get(item.deployment, 0) < item.replicas
     ]
+    left_out = "".join(f"; {line}" for line in lines(decision.failed_shapes))
     if not short:
-        return Row(kind, "True", "AsPlanned", "every replica of the plan is ready")
+        return Row(kind, "True", "AsPlanned", f"every replica of the plan is ready{left_out}")
     text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)
     planned = {item.deployment for item in fleet.replica_sets}
     if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
@@ -98,6 +139,6 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         )
     troubles = sorted({pod.trouble for pod in world.pods if pod.deployment in planned and pod.trouble})
     if not troubles:
-        return Row(kind, "False", "RollingOut", text)
+        return Row(kind, "False", "RollingOut", text + left_out)
     reason = _TROUBLES.get(troubles[0].partition(":")[0], "RollingOut")
-    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}")
+    return Row(kind, "False", reason, f"{text}; {'; '.join(troubles)}{left_out}")

@@ -7,10 +7,12 @@ import math
 from pydantic import ValidationError
 
 from servingplan.api.status_v1alpha1 import (
+    CapStatus,
     ClassStatus,
     Cost,
     DeploymentStatus,
     ExplanationStatus,
+    FailedShapeStatus,
     NoticeStatus,
     PlanStatus,
     PoolStatus,
@@ -20,11 +22,12 @@ from servingplan.api.status_v1alpha1 import (
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.objects import context_tokens, replica_facts
 from servingplan.model.decision import Decision
-from servingplan.model.fleet import Fleet
+from servingplan.model.fleet import Fleet, LearnedCap
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
 from servingplan.planning.allowance import acting_spec
+from servingplan.planning.availability import with_stock
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import known_of
 from servingplan.planning.pools import Pool, read_pools
@@ -46,7 +49,7 @@ def conclude(
             observed_generation=world.plan.generation,
             conditions=conditions(world, None, (), decision, outcome, ()),
         )
-    pools, _ = read_pools(spec, world)
+    pools = with_stock(read_pools(spec, world)[0], decision.stock)
     fleet = decision.fleet
     shown = fleet or decision.waiting
     document = routing_after(world, spec, outcome)
@@ -71,6 +74,7 @@ def conclude(
         ),
         node_pools=tuple(_pool(pool, shown) for pool in pools),
         deployments=tuple(_deployments(shown, decision)) if shown else (),
+        failed_shapes=tuple(_failed_shapes(decision)),
         classes=tuple(_classes(shown, now)) if shown else (),
         routing=None
         if document is None
@@ -149,7 +153,12 @@ def _pool(pool: Pool, fleet: Fleet | None) -> PoolStatus:
         ready=len(pool.usable_nodes),
         idle_gpus=pool.idle_gpus,
         dollars_per_node_hour="unknown" if price is None else f"{price:g}",
+        learned_cap=None if pool.cap is None else _cap(pool.cap),
     )
+
+
+def _cap(cap: LearnedCap) -> CapStatus:
+    return CapStatus(nodes=cap.nodes, since=cap.since, until=cap.until, reason=cap.reason, message=cap.message)
 
 
 def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
@@ -169,6 +178,14 @@ def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
             profile=item.rates_from,
         )
         for item in fleet.replica_sets
+    ]
+
+
+def _failed_shapes(decision: Decision) -> list[FailedShapeStatus]:
+    return [
+        FailedShapeStatus(name=name, pool=item.pool, since=item.since, until=item.until, message=item.message)
+        for name, item in list(decision.failed_shapes.items())[:32]
+        if item.since is not None and item.until is not None
     ]
 
 

@@ -13,7 +13,16 @@ from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.status.summary import gpus_of, served_of
 
-_QUIET = ("Scaling", "RollingOut", "Transitional", "NotAcknowledged", "NoReadyBackend", "NotPlanned", "PreviewOnly")
+_QUIET = (
+    "Scaling",
+    "NoGPUsVisible",
+    "RollingOut",
+    "Transitional",
+    "NotAcknowledged",
+    "NoReadyBackend",
+    "NotPlanned",
+    "PreviewOnly",
+)
 """What every change passes through is no news."""
 
 
@@ -37,6 +46,8 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         text = f"plan {fleet.hash}: {bought}, {served_of(fleet)} served"
         out.append(Event(type="Normal", reason="PlanSolved", message=text))
     out += _of_actions(outcome)
+    out += _of_caps(world, status)
+    out += _of_failed_shapes(world, status)
     for condition in status.conditions:
         old = before.get(condition.type) or {}
         if (old.get("status"), old.get("reason")) == (condition.status, condition.reason):
@@ -48,6 +59,32 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         elif condition.status == "True" and old.get("status") == "False" and condition.type == "Ready":
             out.append(Event(type="Normal", reason="Ready", message=condition.message))
     return tuple(out)
+
+
+def _of_caps(world: Observation, status: PlanStatus) -> list[Event]:
+    """Pools that were found to give fewer nodes than were asked for."""
+    before = {item.get("name"): item.get("learnedCap") or {} for item in world.plan.status.get("nodePools") or ()}
+    out = []
+    for pool in status.node_pools:
+        cap = pool.learned_cap
+        if cap is not None and before.get(pool.name, {}).get("since") != cap.since:
+            text = f"{pool.name} gives at most {cap.nodes} nodes until {cap.until}: {cap.message}"
+            out.append(Event(type="Warning", reason=cap.reason, message=text))
+    return out
+
+
+def _of_failed_shapes(world: Observation, status: PlanStatus) -> list[Event]:
+    """Replicas that did not start and are left out from now on."""
+    before = {item.get("name"): item.get("since") for item in world.plan.status.get("failedShapes") or ()}
+    return [
+        Event(
+            type="Warning",
+            reason="ShapeFailed",
+            message=f"{item.name} on {item.pool} did not start and is left out until {item.until}: {item.message}",
+        )
+        for item in status.failed_shapes
+        if before.get(item.name) != item.since
+    ]
 
 
 def retirement_events(world: Observation, step: Retirement, outcome: Outcome) -> tuple[Event, ...]:

@@ -7,6 +7,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.world import Observation
 from servingplan.planning.allowance import binding_allowance
 from servingplan.planning.pools import Pool, more_nodes
+from servingplan.planning.starts import lines
 from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried
 from servingplan.status.row import Row, failure
@@ -71,6 +72,10 @@ def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, p
     if shown is None:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     nothing = [item for item in shown.classes if item.requests_per_second > 0 and item.planned_requests_per_second <= 0]
+    if nothing and (left_out := lines(decision.failed_shapes)):
+        listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
+        advice = "correct what keeps them from starting, or wait"
+        return Row(kind, "False", "ShapeFailed", f"{listed} would be served nothing; {'; '.join(left_out)}; {advice}")
     if nothing:
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)

@@ -23,7 +23,16 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.drains import Departures, departures
-from servingplan.steps.growth import grow, planned_size, shrink, that_can_exist, total_spend, wished_size
+from servingplan.steps.growth import (
+    given_back_first,
+    grow,
+    nodes_to_leave,
+    planned_size,
+    shrink,
+    that_can_exist,
+    total_spend,
+    wished_size,
+)
 from servingplan.steps.owners import Contest, contest_of
 from servingplan.steps.removal import remove
 from servingplan.steps.seats import Seat, Seating, seat_pool
@@ -79,7 +88,7 @@ def next_step(
     spend = total_spend(pools)
     claims = _claims(world, pools)
     lost = lost_pods(world)
-    seatings = _seatings(world, pools, fleet, facts, lost)
+    seatings = _seatings(world, pools, fleet, facts, lost, nodes_to_leave(pools, fleet, budget))
     sizes = {pool.name: wished_size(pool, fleet, seatings[pool.name]) for pool in pools}
     able = that_can_exist(fleet, missing or {})
     wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, seatings[pool.name]) for pool in pools}
@@ -126,6 +135,11 @@ def next_step(
             else max(planned_size(pool, fleet), pool.occupied)
             for pool in pools
         }
+    grown = {item.pool for item in growth.resize}
+    for pool in pools:
+        first = given_back_first(pool, able) if may_grow and pool.name not in grown else None
+        if first is not None:
+            sizes[pool.name] = min(sizes[pool.name], first)
     return Step(
         before_routing=(*claims, *growth.resize, *counts.raised, *placed),
         after_routing=(
@@ -163,14 +177,15 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
         if pool.left
         and pool.object is not None
         and pool.object.claimed_by == world.plan.key
-        and (pool.conflict is not None or (pool.occupied == 0 and pool.wanted <= pool.spec.min_nodes))
+        and (pool.conflict is not None or (pool.occupied == 0 and pool.wanted <= pool.least_nodes))
     ]
 
 
 def lost_pods(world: Observation) -> frozenset[str]:
-    """Uids of our pods that sit on, or are tied to, a node that is gone. The cluster takes a minute or more to collect
-    them, or never does; until then they would hold the place of their successors."""
-    nodes = {node.name for node in world.nodes}
+    """Uids of our pods that sit on, or are tied to, a node that is gone, and of those that are tied to one on which the
+    scheduler puts nobody any more. The cluster takes a minute or more to collect them, or never does; until then they would
+    hold the place of their successors."""
+    nodes = {node.name: node for node in world.nodes}
     return frozenset(
         pod.uid
         for pod in world.pods
@@ -178,7 +193,7 @@ def lost_pods(world: Observation) -> frozenset[str]:
         and pod.namespace == world.plan.namespace
         and not pod.terminating
         and pod.node is not None
-        and pod.node not in nodes
+        and (pod.node not in nodes or not (pod.bound or nodes[pod.node].usable))
     )
 
 
@@ -188,6 +203,7 @@ def _seatings(
     fleet: Fleet,
     facts: Mapping[str, ReplicaFacts],
     lost: frozenset[str],
+    to_leave: frozenset[str],
 ) -> dict[str, Seating]:
     gpus = {name: item.gpus for name, item in facts.items()}
     out = {}
@@ -203,7 +219,13 @@ def _seatings(
         )
         target = {item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name}
         out[pool.name] = seat_pool(
-            pool=pool, pods=pods, target=target, gpus=gpus, size=fleet.nodes.get(pool.name, 0), groups=fleet.groups
+            pool=pool,
+            pods=pods,
+            target=target,
+            gpus=gpus,
+            size=fleet.nodes.get(pool.name, 0),
+            groups=fleet.groups,
+            to_leave=to_leave,
         )
     return out
 
@@ -309,7 +331,11 @@ def _counts(
         wish = target + movers.get(live.name, 0)
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
         pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
-        lowered += [_delete(pod, "was on a node that is gone") for pod in world.pods_of(live.name) if pod.uid in lost]
+        lowered += [
+            _delete(pod, "belongs on a node that is gone or out of use")
+            for pod in world.pods_of(live.name)
+            if pod.uid in lost
+        ]
         contest = contest_of(live, wish=wish, now=world.now)
         contests += [] if contest is None else [contest]
         set_by = None if contest is None or replicas == wish else f"{contest.manager} {contest.since}"

@@ -54,14 +54,16 @@ def seat_pool(
     gpus: Mapping[str, int],
     size: int,
     groups: tuple[NodeGroup, ...],
+    to_leave: frozenset[str] = frozenset(),
 ) -> Seating:
     """Seats for the pods of one pool.
 
     ``pods``: ours of this pool, not being deleted. ``target``: copies by Deployment; ``gpus`` of one copy, for all
     Deployments that have pods or a target. ``size``: nodes of the plan. ``groups``: its node contents.
+    ``to_leave``: cordoned nodes whose replicas move to others.
     """
     nodes = _chosen_nodes(pool, pods, target, size)
-    first = _seat(pool, pods, target, gpus, nodes, size)
+    first = _seat(pool, pods, target, gpus, nodes, size, to_leave)
     if first is not None:
         return first
     return _seat_by_groups(pool, pods, target, gpus, size, groups)
@@ -111,11 +113,14 @@ def _seat(
     gpus: Mapping[str, int],
     nodes: list[PoolNode],
     size: int,
+    to_leave: frozenset[str],
 ) -> Seating | None:
     here = {node.name for node in nodes}
-    # A cordoned node takes nobody new, but who sits there serves on until the node is taken away.
+    # A cordoned node takes nobody new, but who sits there serves on until there is room for a successor.
     tolerated = here | {
-        node.name for node in pool.nodes if node.node.ready and not node.node.disrupted and not node.node.schedulable
+        node.name
+        for node in pool.nodes
+        if node.node.ready and not node.node.disrupted and not node.node.schedulable and node.name not in to_leave
     }
     room = {node.name: node.free_gpus for node in nodes}
     stay: list[Pod] = []
@@ -125,7 +130,7 @@ def _seat(
     for deployment in sorted({*target, *(pod.deployment or "" for pod in pods)}):
         own = sorted(
             (pod for pod in pods if pod.deployment == deployment),
-            key=lambda pod: _rank(pod, pod.node in tolerated),
+            key=lambda pod: (*_rank(pod, pod.node in tolerated)[:4], pod.node not in here, pod.created, pod.name),
         )
         count = target.get(deployment, 0)
         kept = 0

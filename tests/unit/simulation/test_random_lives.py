@@ -9,9 +9,13 @@ from tests.simulated.plans import fixed, model, operator, plan, sized
 MODEST = settings(max_examples=6)
 
 numbers = st.integers(0, 99)
+EVENTS = [
+    *("rate", "rate", "image", "budget", "lose", "silent", "speak", "cordon", "foreign", "leave"),
+    *("drain", "refuse", "refuse", "sell", "blind", "crash"),
+]
 events = st.lists(
     st.tuples(
-        st.sampled_from(["rate", "rate", "image", "budget", "lose", "silent", "speak", "cordon", "foreign", "leave"]),
+        st.sampled_from(EVENTS),
         numbers,
         st.integers(0, 8),
     ),
@@ -75,15 +79,42 @@ class Life:
                 if name in cluster.pods:
                     cluster.delete_pod(cluster.pods[name])
             self.foreign.clear()
+        elif event == "drain" and node:
+            cluster.nodes[node].schedulable = False
+            for pod in [pod for pod in cluster.our_pods() if pod.node == node]:
+                cluster.delete_pod(pod)
+        elif event in ("refuse", "sell", "blind") and cluster.pools:
+            pool = cluster.pools[sorted(cluster.pools)[number % len(cluster.pools)]]
+            pool.provider_has = number % 3 if event == "refuse" else 1000
+            pool.tells = number % 7 != 0
+            pool.blind = event == "blind"
+            cluster.run_controllers()
+        elif event == "crash":
+            labels = [item["nodeSelector"] for item in self.pools]
+            ill = labels[number % len(labels)] if number % 3 else None
+            cluster.crashes = lambda pod: "Error (exit code 1)" if pod.selector == ill else None
         cluster.edit(self.spec())
+
+    def sizes_are_down(self):
+        """What a pool refuses and tells is not asked for any more. One that is slow to tell has not done so yet."""
+        if not self.driver.cluster.controllers_keep_up:
+            return
+        for pool in self.driver.cluster.pools.values():
+            there = len(self.driver.cluster.nodes_of(pool.name)) + len(pool.booting)
+            assert not pool.tells or pool.wanted <= max(there, pool.provider_has), pool.name
 
     def live(self, story):
         for event, number, ticks in story:
             self.happen(event, number)
             self.driver.check()
             self.driver.act()
-            self.driver.tick(ticks)
+            self.sizes_are_down()
+            for _ in range(ticks):
+                self.driver.tick()
+                self.sizes_are_down()
         self.happen("speak", 0)
+        # Where some replicas serve and others of their kind crash, those are started again for ever: no rest.
+        self.driver.cluster.crashes = lambda pod: None
         self.driver.settle()
         self.driver.check_settled()
 

@@ -425,8 +425,8 @@ def test_a_pool_that_leaves_and_comes_back_is_the_plans_again():
     assert driver.settle().nodes == before.nodes
 
 
-def test_a_cordoned_node_keeps_its_replica_and_gets_no_other():
-    driver = operator(plan())
+def test_a_cordoned_node_keeps_its_replica_and_gets_no_other_where_the_budget_has_room_for_no_successor():
+    driver = operator(plan(budget="4"))
     settled(driver)
     before = {pod.name for pod in driver.cluster.our_pods()}
     serves_at_least(driver)

@@ -1,0 +1,189 @@
+"""How many nodes each pool gives, learned from what was asked for and what came.
+
+A cap is one number with its source and its end: *asked for n, got m, so m*. It comes from a refusal that somebody tells
+of, or from time that passed. When it ends, one node more is asked for; if that is refused too, the next cap lasts twice
+as long. Nothing here looks at a clock: the time is that of the observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from servingplan.model.fleet import LearnedCap, PlanRecord, PoolStock
+from servingplan.model.world import Refusal
+from servingplan.planning.pools import CENT, Pool
+
+FIRST_BACK_OFF_SECONDS = 300.0
+"""How long a first cap lasts: as long as the Cluster Autoscaler leaves a group alone that gave it no node
+(cluster-autoscaler/FAQ.md)."""
+LONGEST_BACK_OFF_SECONDS = 3600.0
+FIRST_PATIENCE_SECONDS = 600.0
+"""How long nodes may take before any has come: a machine with eight GPUs boots within some minutes."""
+LEAST_PATIENCE_SECONDS = 60.0
+"""A pool whose nodes came within seconds is still given a minute: times here are whole seconds."""
+BOOTS_KEPT = 5
+
+INSUFFICIENT = "InsufficientCapacity"
+NOT_COMING = "NotComing"
+NO_GPUS = "NoGPUsVisible"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A pool at one moment."""
+
+    asked: int
+    """Nodes asked for."""
+    came: int
+    """Nodes that show GPUs, whatever else is wrong with them."""
+    existing: int
+    """Nodes that exist, booting ones included."""
+    blind: tuple[str, ...] = ()
+    """Names of nodes that are Ready and show no GPUs."""
+    refusal: Refusal | None = None
+    """The last one that is told of."""
+
+
+def patience_seconds(stock: PoolStock) -> float:
+    """How long nodes may take: twice the longest of the last boots."""
+    if not stock.boot_seconds:
+        return FIRST_PATIENCE_SECONDS
+    return max(LEAST_PATIENCE_SECONDS, 2 * max(stock.boot_seconds))
+
+
+def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> PoolStock:
+    """What is known of a pool after a look at it. ``may_probe``: one node more may be asked for once a cap is over."""
+    stock = _timed(before, seen, now)
+    cap = stock.cap
+    if cap is not None and not cap.probing and may_probe and now_is(now, cap.until):
+        cap = cap.model_copy(update={"probing": True})
+    if cap is not None and seen.came > cap.nodes:
+        # Of one that is over: there is more, and nobody knows how much. Else somebody was late.
+        cap = None if cap.probing else cap.model_copy(update={"nodes": seen.came})
+    refusal = seen.refusal if _is_new(seen.refusal, before, now) else None
+    if refusal is not None:
+        stock = stock.model_copy(update={"refused_at": refusal.at})
+    if refusal is not None and seen.existing < seen.asked:
+        cap = _lowered(cap, seen.existing, INSUFFICIENT, refusal.message, now)
+    elif stock.short_since is not None and seconds(stock.short_since, now) >= patience_seconds(stock):
+        waited = f"{seen.came} of {seen.asked} nodes came within {patience_seconds(stock):.0f} s"
+        if seen.blind:
+            cap = _lowered(cap, seen.came, NO_GPUS, f"{waited}; no GPUs are visible on {', '.join(seen.blind)}", now)
+        else:
+            cap = _lowered(cap, seen.came, NOT_COMING, waited, now)
+    return stock.model_copy(update={"cap": cap})
+
+
+def due_in_seconds(stock: PoolStock, now: str) -> float | None:
+    """When time alone changes what is known; None: never."""
+    due = []
+    if stock.short_since is not None:
+        due.append(patience_seconds(stock) - seconds(stock.short_since, now))
+    if stock.cap is not None and not stock.cap.probing:
+        due.append(seconds(now, stock.cap.until))
+    return min((left for left in due if left > 0), default=None)
+
+
+def _timed(before: PoolStock, seen: Seen, now: str) -> PoolStock:
+    """Since when the pool is short, and how long the nodes took that have come since the last look."""
+    since = before.short_since
+    boots = before.boot_seconds
+    if seen.came > before.came and since is not None:
+        boots = (*boots, seconds(since, now))[-BOOTS_KEPT:]
+    if seen.came >= seen.asked:
+        since = None
+    elif since is None or seen.asked > before.asked or seen.came < before.came:
+        since = now
+    update = {"asked": seen.asked, "came": seen.came, "short_since": since, "boot_seconds": boots}
+    return before.model_copy(update=update)
+
+
+def _is_new(refusal: Refusal | None, before: PoolStock, now: str) -> bool:
+    """Whether it says something of today: one of before the first look counts for as long as a first cap lasts."""
+    if refusal is None:
+        return False
+    if before.refused_at is not None:
+        return seconds(before.refused_at, refusal.at) > 0
+    return seconds(refusal.at, now) < FIRST_BACK_OFF_SECONDS
+
+
+def _lowered(cap: LearnedCap | None, nodes: int, reason: str, message: str, now: str) -> LearnedCap:
+    """A cap that still holds only comes down; after one that is over, the next lasts twice as long."""
+    if cap is not None and not cap.probing:
+        return cap.model_copy(update={"nodes": min(cap.nodes, nodes)})
+    back_off = FIRST_BACK_OFF_SECONDS if cap is None else min(2 * cap.back_off_seconds, LONGEST_BACK_OFF_SECONDS)
+    return LearnedCap(
+        nodes=nodes,
+        since=now,
+        until=later(now, back_off),
+        reason=reason,
+        message=message[:300],
+        back_off_seconds=back_off,
+    )
+
+
+def with_stock(pools: tuple[Pool, ...], stock: Mapping[str, PoolStock]) -> tuple[Pool, ...]:
+    """The pools with what is known of their stock, by name."""
+    return tuple(replace(pool, stock=stock.get(pool.name)) for pool in pools)
+
+
+def cap_lines(pools: tuple[Pool, ...]) -> list[str]:
+    """The caps that hold, for people, one a line."""
+    return [
+        f"{pool.name} gives at most {cap.nodes} nodes until {cap.until} ({cap.reason}: {cap.message})"
+        for pool in pools
+        if (cap := pool.cap) is not None
+    ]
+
+
+def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float, spend: float) -> PlanRecord:
+    """The record with what is learned from the pools at this moment, $/h for ``budget`` and ``spend``.
+
+    One node more than a cap that is over is asked for only where the budget has room for it beside what is there: what
+    serves is not given up for a node that may not come.
+    """
+    stock = {}
+    for pool in pools:
+        before = record.stock.get(pool.name, PoolStock())
+        room = has_room_for_a_node(pool.name, pools, record, budget=budget, spend=spend)
+        found = before if not pool.sized_by_us else learned(before, _seen(pool), now=now, may_probe=room)
+        if found != PoolStock():
+            stock[pool.name] = found
+    return record.model_copy(update={"stock": stock})
+
+
+def has_room_for_a_node(name: str, pools: tuple[Pool, ...], record: PlanRecord, *, budget: float, spend: float) -> bool:
+    """Whether one node more of a pool fits into the budget, or nothing is lost by trying: a class is served nothing."""
+    if record.fleet is None or any(
+        item.requests_per_second > 0 and item.planned_requests_per_second <= 0 for item in record.fleet.classes
+    ):
+        return True
+    price = next((pool.dollars_per_node_hour for pool in pools if pool.name == name), None)
+    return price is not None and spend + price <= budget + CENT
+
+
+def _seen(pool: Pool) -> Seen:
+    return Seen(
+        asked=pool.wanted,
+        came=sum(node.node.gpus > 0 for node in pool.nodes),
+        existing=pool.existing,
+        blind=tuple(node.name for node in pool.blind_nodes),
+        refusal=None if pool.object is None else pool.object.refusal,
+    )
+
+
+def now_is(now: str, moment: str) -> bool:
+    """Whether a moment has come."""
+    return seconds(moment, now) >= 0
+
+
+def seconds(then: str, now: str) -> float:
+    """From one RFC 3339 time to another."""
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
+
+
+def later(now: str, by_seconds: float) -> str:
+    """RFC 3339, whole seconds, UTC."""
+    return (datetime.fromisoformat(now) + timedelta(seconds=by_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,96 @@
+"""Shapes that do not start: replicas that crash, run out of memory or are not ready in time, again and again.
+
+A Deployment's name stands for shape, settings and image, so that is what is counted by. Three failed starts without one
+replica that is ready, and the shape is left out of the plan for a while, which doubles each time. An image that cannot be
+pulled says nothing of the shape, and neither does a pod that the scheduler has no room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from servingplan.model.fleet import FailedShape, PlanRecord
+from servingplan.model.world import Observation, Pod
+from servingplan.planning.availability import later, now_is, seconds
+
+MOST_FAILED_STARTS = 3
+FIRST_BACK_OFF_SECONDS = 600.0
+"""Three starts cost minutes of a node each: the first pause is about as long as these take."""
+LONGEST_BACK_OFF_SECONDS = 4 * 3600.0
+
+
+def look_at_starts(
+    record: PlanRecord,
+    world: Observation,
+    *,
+    startup_seconds: Callable[[str], float],
+    has_room: Callable[[str], bool],
+) -> dict[str, FailedShape]:
+    """What is known of shapes that fail, by Deployment, after a look at their replicas.
+
+    ``startup_seconds`` is by model. ``has_room``: a replica on this pool could be tried again without taking anything from
+    what serves; a shape whose time is over stays out until then. An edit of the plan clears all.
+    """
+    found = {
+        name: _tried_again(item, world.now, has_room)
+        for name, item in record.failed_shapes.items()
+        if item.generation == world.plan.generation
+    }
+    for item in record.fleet.replica_sets if record.fleet is not None else ():
+        pods = world.pods_of(item.deployment)
+        if any(pod.ready for pod in pods):
+            found.pop(item.deployment, None)
+            continue
+        before = found.get(item.deployment, FailedShape(generation=world.plan.generation, pool=item.pool))
+        after = _counted(before, world, pods, startup_seconds(item.model))
+        if after != FailedShape(generation=after.generation, pool=after.pool):
+            found[item.deployment] = after
+    return dict(sorted(found.items()))
+
+
+def left_out(failed: dict[str, FailedShape]) -> frozenset[str]:
+    """Deployments that may not be planned now."""
+    return frozenset(name for name, item in failed.items() if item.until is not None)
+
+
+def lines(failed: dict[str, FailedShape]) -> list[str]:
+    """What is left out and why, for people, one a line."""
+    return [
+        f"{name} on {item.pool} did not start {MOST_FAILED_STARTS} times and is left out until {item.until} where something "
+        f"else can serve: {item.message}"
+        for name, item in failed.items()
+        if item.until is not None
+    ]
+
+
+def _tried_again(item: FailedShape, now: str, has_room: Callable[[str], bool]) -> FailedShape:
+    if item.until is None or not now_is(now, item.until) or not has_room(item.pool):
+        return item
+    return item.model_copy(update={"starts": (), "since": None, "until": None})
+
+
+def _counted(before: FailedShape, world: Observation, pods: tuple[Pod, ...], startup_seconds: float) -> FailedShape:
+    starts, message = list(before.starts), before.message
+    usable = {node.name for node in world.nodes if node.usable}
+    for pod in pods:
+        told = _failed_start(pod, world.now, startup_seconds) if pod.node in usable else None
+        if told is None or told[0] in starts:
+            continue
+        starts.append(told[0])
+        message = told[1]
+    after = before.model_copy(update={"starts": tuple(starts[-MOST_FAILED_STARTS:]), "message": message[:300]})
+    if before.until is not None or len(starts) < MOST_FAILED_STARTS:
+        return after
+    back_off = min(max(FIRST_BACK_OFF_SECONDS, 2 * before.back_off_seconds), LONGEST_BACK_OFF_SECONDS)
+    update = {"since": world.now, "until": later(world.now, back_off), "back_off_seconds": back_off}
+    return after.model_copy(update=update)
+
+
+def _failed_start(pod: Pod, now: str, startup_seconds: float) -> tuple[str, str] | None:
+    """Names a start that failed, with what is known of it."""
+    if pod.crashes > 0:
+        return f"{pod.uid}/{pod.crashes}", pod.last_words or pod.trouble or "its engine ended"
+    late = pod.placed_since is not None and seconds(pod.placed_since, now) >= startup_seconds
+    if late and pod.trouble is None:
+        return f"{pod.uid}/late", f"it was not ready within {startup_seconds:.0f} s"
+    return None

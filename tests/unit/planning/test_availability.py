@@ -1,0 +1,182 @@
+"""How many nodes a pool gives: asked n, got m, until when."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servingplan.model.fleet import PoolStock
+from servingplan.model.world import Refusal
+from servingplan.planning.availability import (
+    FIRST_PATIENCE_SECONDS,
+    LONGEST_BACK_OFF_SECONDS,
+    Seen,
+    due_in_seconds,
+    later,
+    learned,
+    patience_seconds,
+    seconds,
+)
+
+START = "2026-01-01T00:00:00Z"
+
+
+def at(after):
+    return later(START, after)
+
+
+def refused(after):
+    return Refusal(at=at(after), message="no offering has capacity")
+
+
+class Market:
+    """Looks at a pool, one after the other."""
+
+    def __init__(self):
+        self.stock = PoolStock()
+
+    def look(self, after, asked, came, *, existing=None, may_probe=True, **more):
+        seen = Seen(asked=asked, came=came, existing=came if existing is None else existing, **more)
+        self.stock = learned(self.stock, seen, now=at(after), may_probe=may_probe)
+        return self.stock.cap
+
+
+def test_a_refusal_caps_the_pool_at_what_is_there():
+    market = Market()
+    assert market.look(0, 3, 1) is None
+    cap = market.look(2, 3, 1, existing=2, refusal=refused(1))
+    assert (cap.nodes, cap.reason, cap.until, cap.probing) == (2, "InsufficientCapacity", at(302), False)
+    assert "capacity" in cap.message
+
+
+def test_the_same_refusal_counts_once_and_claims_in_flight_change_nothing():
+    market = Market()
+    market.look(0, 3, 0)
+    first = market.look(2, 3, 0, refusal=refused(1))
+    assert market.look(3, 0, 0, refusal=refused(1)) == first
+    assert market.look(4, 0, 0, refusal=refused(3)) == first
+
+
+def test_a_refusal_of_a_node_that_came_in_the_end_caps_nothing():
+    market = Market()
+    market.look(0, 1, 0)
+    assert market.look(2, 1, 1, refusal=refused(1)) is None
+
+
+def test_an_old_refusal_says_nothing_of_today():
+    market = Market()
+    assert market.look(0, 2, 0, refusal=refused(-301)) is None
+    assert Market().look(0, 2, 0, refusal=refused(-200)).nodes == 0
+
+
+def test_each_refused_probe_doubles_the_time_up_to_an_hour():
+    market = Market()
+    now, asked_at, lasting = 2, 0, []
+    market.look(0, 1, 0)
+    for _ in range(6):
+        cap = market.look(now, 1, 0, refusal=refused(now - 1))
+        lasting.append(seconds(cap.since, cap.until))
+        asked_at = now + cap.back_off_seconds
+        market.look(now + 1, 0, 0)
+        assert market.look(asked_at, 0, 0).probing
+        market.look(asked_at + 1, 1, 0)
+        now = asked_at + 3
+    assert lasting == [300, 600, 1200, 2400, 3600, 3600]
+    assert lasting[-1] == LONGEST_BACK_OFF_SECONDS
+
+
+def test_a_probe_that_comes_ends_the_cap():
+    market = Market()
+    market.look(0, 2, 0)
+    market.look(2, 2, 0, refusal=refused(1))
+    market.look(3, 0, 0)
+    assert market.look(302, 0, 0).probing
+    assert market.look(303, 1, 0).probing
+    assert market.look(330, 1, 1) is None
+
+
+def test_a_cap_without_room_for_a_probe_stays():
+    market = Market()
+    market.look(0, 2, 0)
+    market.look(2, 2, 0, refusal=refused(1))
+    assert not market.look(400, 0, 0, may_probe=False).probing
+    assert market.look(401, 0, 0).probing
+    assert market.look(402, 1, 0, may_probe=False).probing, "a probe that is under way is not called off"
+
+
+def test_without_a_word_time_tells():
+    market = Market()
+    market.look(0, 3, 0)
+    assert market.look(FIRST_PATIENCE_SECONDS - 1, 3, 1) is None
+    assert due_in_seconds(market.stock, at(FIRST_PATIENCE_SECONDS - 1)) is not None
+    assert patience_seconds(market.stock) == 2 * (FIRST_PATIENCE_SECONDS - 1), "by the node that came"
+    cap = market.look(2 * FIRST_PATIENCE_SECONDS, 3, 1)
+    assert (cap.nodes, cap.reason) == (1, "NotComing")
+    assert "1 of 3 nodes came within" in cap.message
+
+
+def test_a_pool_whose_nodes_came_soon_is_given_up_soon():
+    market = Market()
+    market.look(0, 1, 0)
+    market.look(100, 1, 1)
+    assert market.stock.boot_seconds == (100.0,)
+    market.look(1000, 2, 1)
+    assert due_in_seconds(market.stock, at(1000)) == 200
+    assert market.look(1199, 2, 1) is None
+    assert market.look(1200, 2, 1).nodes == 1
+
+
+def test_a_node_that_is_lost_starts_the_clock_and_asking_for_more_starts_it_again():
+    market = Market()
+    market.look(0, 2, 0)
+    market.look(10, 2, 2)
+    market.look(500, 2, 1)
+    assert market.stock.short_since == at(500)
+    market.look(510, 3, 1)
+    assert market.stock.short_since == at(510)
+    market.look(520, 2, 1)
+    assert market.stock.short_since == at(510)
+
+
+def test_nodes_without_gpus_are_named_and_do_not_count():
+    market = Market()
+    market.look(0, 2, 0)
+    cap = market.look(FIRST_PATIENCE_SECONDS, 2, 0, existing=2, blind=("a", "b"))
+    assert (cap.nodes, cap.reason) == (0, "NoGPUsVisible")
+    assert "a, b" in cap.message
+
+
+def test_a_loss_that_is_not_replaced_lowers_a_cap_that_holds():
+    market = Market()
+    market.look(0, 3, 2)
+    market.look(2, 3, 2, refusal=refused(1))
+    before = market.look(3, 2, 2)
+    assert before.nodes == 2
+    cap = market.look(60, 2, 1, refusal=refused(59))
+    assert (cap.nodes, cap.until) == (1, before.until)
+
+
+def test_who_comes_late_raises_a_cap_that_holds():
+    market = Market()
+    market.look(0, 3, 1)
+    market.look(2, 3, 1, refusal=refused(1))
+    assert market.look(3, 2, 2).nodes == 2
+
+
+LOOKS = st.lists(
+    st.tuples(
+        st.integers(1, 900), st.integers(0, 4), st.integers(0, 4), st.integers(0, 3), st.booleans(), st.booleans()
+    ),
+    max_size=30,
+)
+
+
+@given(LOOKS)
+def test_whatever_happens_a_cap_is_no_less_than_what_is_there_and_ends(looks):
+    market, now = Market(), 0
+    for pause, asked, came, booting, told, may_probe in looks:
+        now += pause
+        refusal = refused(now) if told else None
+        cap = market.look(now, asked, came, existing=came + booting, refusal=refusal, may_probe=may_probe)
+        if cap is not None:
+            assert cap.nodes >= came
+            assert 300 <= cap.back_off_seconds <= 3600
+            assert cap.probing or due_in_seconds(market.stock, at(now)) is not None or not may_probe

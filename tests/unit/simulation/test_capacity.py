@@ -1,0 +1,251 @@
+"""Pools that refuse, nodes without GPUs, nodes that somebody drains: the plan goes elsewhere and comes back."""
+
+import pytest
+
+from servingplan.metrics import families
+from servingplan.metrics.samples import samples
+from servingplan.model.outcome import Outcome
+from servingplan.status.conclude import conclude
+from servingplan.status.events import events
+from tests.simulated.cluster import TICK_SECONDS
+from tests.simulated.plans import fixed, model, operator, plan, sized
+from tests.unit.simulation.test_stories import LLAMA, conditions_that_fail, serves_at_least, settled
+
+CHEAP, OTHER = sized(), sized("a100", price="5")
+
+
+def status_of(driver, pool):
+    return next(item for item in driver.cluster.status["nodePools"] if item["name"] == pool)
+
+
+def wait_seconds(driver, seconds):
+    driver.tick(round(seconds / TICK_SECONDS))
+
+
+def refusing(pools, **provider):
+    driver = operator(plan(pools=pools))
+    for field, value in provider.items():
+        setattr(driver.cluster.pools[pools[0]["name"]], field, value)
+    return driver
+
+
+def test_a_pool_that_refuses_is_not_asked_again_and_the_other_serves():
+    driver = refusing([CHEAP, OTHER], provider_has=0)
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 0, "at once: no time passed"
+    assert driver.cluster.pools["l40s"].refusals <= 3
+    assert driver.cluster.pools["a100"].wanted > 0
+    fleet = settled(driver)
+    assert fleet.nodes["l40s"] == 0
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+    assert status_of(driver, "l40s")["learnedCap"]["reason"] == "InsufficientCapacity"
+    assert conditions_that_fail(driver) == {}
+    assert "l40s gives at most 0 nodes" in next(
+        item["message"] for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady"
+    )
+
+
+def test_a_pool_that_gives_some_is_planned_with_these():
+    driver = refusing([CHEAP], provider_has=1)
+    fleet = settled(driver)
+    assert fleet.nodes == {"l40s": 1}
+    assert 0 < driver.serving_rate(LLAMA) < 10
+    assert driver.cluster.pools["l40s"].refusals <= 3
+    assert conditions_that_fail(driver) == {"SLOAttainable": "BelowTarget"}
+
+
+def test_when_the_cap_is_over_one_node_is_asked_for_and_the_next_cap_lasts_twice_as_long():
+    driver = refusing([CHEAP, OTHER], provider_has=0)
+    settled(driver)
+    serves_at_least(driver)
+    pool = driver.cluster.pools["l40s"]
+    first = status_of(driver, "l40s")["learnedCap"]
+    before = pool.refusals
+    wait_seconds(driver, 1200)
+    assert pool.refusals - before == 2, "two probes, of one node"
+    assert status_of(driver, "l40s")["learnedCap"]["until"] > first["until"]
+    assert pool.wanted == 0
+
+
+def test_when_the_market_has_nodes_again_the_plan_comes_back():
+    driver = refusing([CHEAP, OTHER], provider_has=0)
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.pools["l40s"].provider_has = 10
+    wait_seconds(driver, 900)
+    fleet = settled(driver)
+    assert fleet.nodes == {"a100": 0, "l40s": 2}
+    assert "learnedCap" not in status_of(driver, "l40s")
+
+
+def test_a_new_operator_knows_what_was_refused():
+    driver = refusing([CHEAP, OTHER], provider_has=0)
+    settled(driver)
+    refusals = driver.cluster.pools["l40s"].refusals
+    again = type(driver)(driver.cluster)
+    again.settle()
+    assert driver.cluster.pools["l40s"].refusals == refusals
+
+
+def test_nodes_that_do_not_come_without_a_word_are_given_up_in_time():
+    driver = refusing([CHEAP, OTHER], provider_has=0, tells=False)
+    driver.act()
+    wait_seconds(driver, 590)
+    assert driver.cluster.pools["a100"].wanted == 0
+    wait_seconds(driver, 20)
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert driver.cluster.pools["a100"].wanted > 0
+    settled(driver)
+    assert status_of(driver, "l40s")["learnedCap"]["reason"] == "NotComing"
+
+
+def test_without_another_pool_the_size_comes_down_and_it_is_told():
+    driver = refusing([CHEAP], provider_has=0)
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert driver.cluster.pools["l40s"].refusals <= 3
+    driver.cluster.pools["l40s"].provider_has = 10
+    wait_seconds(driver, 400)
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_nodes_without_gpus_are_named_given_back_and_done_without():
+    driver = refusing([CHEAP, OTHER], blind=True)
+    driver.act()
+    driver.tick(4)
+    row = next(item for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady")
+    assert (row["status"], row["reason"]) == ("False", "NoGPUsVisible")
+    assert "l40s-1 shows no GPUs" in row["message"]
+    wait_seconds(driver, 620)
+    settled(driver)
+    assert driver.cluster.nodes_of("l40s") == []
+    assert status_of(driver, "l40s")["learnedCap"]["reason"] == "NoGPUsVisible"
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def drain(driver, node):
+    """As ``kubectl drain`` does it: cordon, then evict."""
+    driver.cluster.nodes[node].schedulable = False
+    for pod in driver.cluster.our_pods():
+        if pod.node == node:
+            driver.cluster.delete_pod(pod)
+    driver.cluster.run_controllers()
+
+
+@pytest.mark.parametrize("budget", ["20", "2"])
+def test_a_drained_node_is_replaced_and_given_back(budget):
+    driver = operator(plan(model(rate="4"), pools=[CHEAP], budget=budget))
+    settled(driver)
+    rate = driver.serving_rate(LLAMA)
+    drain(driver, "l40s-1")
+    driver.act()
+    row = next(item for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady")
+    assert "l40s-1 is cordoned" in row["message"]
+    settled(driver)
+    assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
+    assert driver.serving_rate(LLAMA) == pytest.approx(rate)
+
+
+def test_a_cordoned_node_serves_on_until_its_successor_does():
+    driver = operator(plan(model(rate="4"), pools=[CHEAP]))
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.nodes["l40s-1"].schedulable = False
+    settled(driver)
+    assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
+
+
+def test_a_cordoned_node_without_room_for_a_successor_serves_on():
+    driver = operator(plan(model(rate="4"), pools=[CHEAP], budget="3"))
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.nodes["l40s-1"].schedulable = False
+    driver.settle()
+    assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-1"]
+
+
+def test_a_drained_node_whose_successor_is_refused_is_made_up_for_elsewhere():
+    driver = operator(plan(model(rate="4"), pools=[CHEAP, OTHER]))
+    settled(driver)
+    driver.cluster.pools["l40s"].provider_has = 1
+    drain(driver, "l40s-1")
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(4)
+
+
+def test_a_replica_that_waits_for_a_node_which_is_cordoned_meanwhile_goes_elsewhere():
+    driver = operator(plan(model(rate="4"), pools=[CHEAP]), controllers_keep_up=False)
+    driver.act()
+    while not any(pod.placed_on and pod.node is None for pod in driver.cluster.our_pods()):
+        driver.cluster.tick()
+        driver.act()
+    driver.cluster.nodes["l40s-1"].schedulable = False
+    settled(driver)
+    assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
+    assert driver.serving_rate(LLAMA) == pytest.approx(4)
+
+
+def row_of(driver, kind):
+    return next(item for item in driver.cluster.status["conditions"] if item["type"] == kind)
+
+
+def test_a_refused_size_comes_down_while_the_new_plan_waits_for_approval():
+    driver = operator(plan(mode="Approve", pools=[CHEAP, OTHER]))
+    driver.act()
+    driver.cluster.pools["l40s"].provider_has = 0
+    driver.cluster.approved = driver.decision.waiting.hash
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 0
+    assert (row_of(driver, "NodePoolsReady")["status"], row_of(driver, "NodePoolsReady")["reason"]) == (
+        "False",
+        "InsufficientCapacity",
+    )
+    assert row_of(driver, "Approved")["reason"] == "AwaitingApproval"
+    driver.cluster.approved = driver.decision.waiting.hash
+    settled(driver)
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_cap_is_a_metric_and_its_beginning_an_event():
+    driver = refusing([CHEAP, OTHER], provider_has=0)
+    driver.turn()
+    posted = []
+    for _ in range(6):
+        world = driver.cluster.observe()
+        driver.turn()
+        told = conclude(world, driver.decision, Outcome())
+        posted += [event.reason for event in events(world, driver.decision, Outcome(), told)]
+    assert posted.count("InsufficientCapacity") == 1
+    found = samples(driver.cluster.observe(), driver.decision, Outcome())
+    assert found[families.NODES, ("l40s", "L40S", "OnDemand", "learned_cap")] == 0
+
+
+def test_a_fixed_node_without_gpus_is_named():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    driver.cluster.add_node("bare", {"pool": "l40s"}, 0)
+    settled(driver)
+    assert "bare shows no GPUs" in row_of(driver, "NodePoolsReady")["message"]
+
+
+def test_of_two_fixed_nodes_the_cordoned_one_is_left():
+    driver = operator(plan(pools=[fixed()]), nodes=2)
+    settled(driver)
+    first = min(driver.cluster.our_pods(), key=lambda pod: pod.serial)
+    driver.cluster.nodes[first.node].schedulable = False
+    settled(driver)
+    assert [pod.node for pod in driver.cluster.our_pods()] == [
+        name for name in driver.cluster.nodes if name != first.node
+    ]
+
+
+def test_an_empty_cordoned_node_is_not_given_back_while_the_provider_could_take_another():
+    """Three nodes are all that the budget has room for, one is cordoned, and the others are empty, too: they show no GPUs."""
+    driver = operator(plan(model(rate="15"), pools=[CHEAP], budget="7"))
+    driver.cluster.pools["l40s"].blind = True
+    driver.act()
+    driver.tick(3)
+    assert len(driver.cluster.nodes_of("l40s")) == 3
+    driver.cluster.nodes["l40s-2"].schedulable = False
+    driver.act()
+    assert driver.cluster.pools["l40s"].wanted == 3
