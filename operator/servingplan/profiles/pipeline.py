@@ -18,7 +18,7 @@ and for other prefills as in an M/D/1 queue of utilisation u = rate x share, at 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,12 +62,13 @@ class StageSteps(NamedTuple):
     overhead_seconds: float
     """Its part of what an iteration takes whatever the layers."""
 
-    def prefill_seconds(self, part: float, input_tokens: int) -> float:
-        """Seconds for a prompt with this part of the layers."""
-        prefill = float(np.asarray(self.whole.prefill_seconds(input_tokens))) - self.whole.engine.step_seconds
-        return part * prefill + self.overhead_seconds + float(self._hand_over(np.asarray(input_tokens)))
+    def prefill_seconds(self, part: float, input_tokens: Numbers) -> Array:
+        """Seconds for prompts with this part of the layers."""
+        prefill = np.asarray(self.whole.prefill_seconds(input_tokens)) - self.whole.engine.step_seconds
+        seconds: Array = part * prefill + self.overhead_seconds + self._hand_over(np.asarray(input_tokens))
+        return seconds
 
-    def step_seconds(self, part: float, tokens: Array, context_tokens: float) -> Array:
+    def step_seconds(self, part: float, tokens: Array, context_tokens: Numbers) -> Array:
         """Seconds of one decode step of a micro-batch with this part of the layers."""
         step = np.asarray(self.whole.decode_seconds(tokens, context_tokens)) - self.whole.engine.step_seconds
         return part * step + self.overhead_seconds + self._hand_over(tokens)
@@ -101,7 +102,7 @@ class Pipeline:
         tokens = np.maximum(1.0, batch / count)
         context = input_tokens + output_tokens / 2
         parts = [(stage, held / total) for stage, held in zip(self.stages, self.layers, strict=True)]
-        prefills = [stage.prefill_seconds(part, input_tokens) for stage, part in parts]
+        prefills = [float(stage.prefill_seconds(part, input_tokens)) for stage, part in parts]
         steps = [stage.step_seconds(part, tokens, context) for stage, part in parts]
         prefill, share = math.fsum(prefills), max(prefills)
         step = np.maximum(np.sum(steps, axis=0), np.minimum(batch, count) * np.max(steps, axis=0))
@@ -137,11 +138,17 @@ class PipelineSteps:
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
         """A prompt's way through all stages."""
-        return _each(self._read, tokens, past)
+        tokens, past = np.asarray(tokens, dtype=float), np.asarray(past, dtype=float)
+        before = np.where(past > 0, self._up_to(past), 0.0)
+        return np.where(tokens > 0, self._up_to(past + tokens) - before, 0.0)
 
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
         """A token's way, or the turn of all micro-batches."""
-        return _each(self._step, batch, context_tokens)
+        batch = np.asarray(batch, dtype=float)
+        tokens = np.maximum(1.0, batch / self.stages)
+        steps = [stage.step_seconds(part, tokens, context_tokens) for stage, part in self._parts()]
+        seconds: Array = np.maximum(np.sum(steps, axis=0), np.minimum(batch, self.stages) * np.max(steps, axis=0))
+        return seconds
 
     def mixed_seconds(
         self,
@@ -159,22 +166,10 @@ class PipelineSteps:
         total = sum(self.pipeline.layers)
         return [(stage, held / total) for stage, held in zip(self.pipeline.stages, self.pipeline.layers, strict=True)]
 
-    def _read(self, tokens: float, past: float) -> float:
-        def up_to(count: float) -> float:
-            return math.fsum(stage.prefill_seconds(part, round(count)) for stage, part in self._parts())
-
-        return up_to(past + tokens) - (up_to(past) if past > 0 else 0.0) if tokens > 0 else 0.0
-
-    def _step(self, batch: float, context_tokens: float) -> float:
-        tokens = max(1.0, batch / self.stages)
-        steps = [float(stage.step_seconds(part, np.asarray(tokens), context_tokens)) for stage, part in self._parts()]
-        return max(math.fsum(steps), min(batch, self.stages) * max(steps))
-
-
-def _each(function: Callable[[float, float], float], first: Numbers, second: Numbers) -> Array:
-    """A function of numbers for each pair of elements."""
-    found: Array = np.vectorize(function, otypes=[float])(first, second)
-    return found
+    def _up_to(self, count: Array) -> Array:
+        """Seconds for the first so many tokens of prompts."""
+        seconds: Array = np.sum([stage.prefill_seconds(part, np.round(count)) for stage, part in self._parts()], axis=0)
+        return seconds
 
 
 def stage_steps(
