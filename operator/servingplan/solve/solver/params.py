@@ -67,7 +67,7 @@ class AnytimeParams:
     """The same for the few shapes among which a plan is sought: each costs a routing in every relaxation."""
     spare: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0)
     """How much more than is asked of protected classes the constructed plans carry."""
-    reserves: tuple[float, ...] = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4)
+    reserves: tuple[float, ...] = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.4)
     """How much of what is protected the mean loss must leave, tried until a plan stands every single loss."""
     mean_nodes: int = 1_500
     """Work limit of each level of the program with mean losses."""
