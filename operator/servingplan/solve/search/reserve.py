@@ -45,7 +45,9 @@ def with_reserve(instance: Instance, effort: Effort, plan: Incumbent | None, kno
     for reserve in params.reserves:
         if plan is not None and (effort.stopwatch.expired() or not effort.affords(instance)):
             break
-        found, better = on_average(instance, effort.share(params.mean_share), reserve=reserve, start=plan)
+        # From the plan for the first bound; then afresh, for other copies on the same nodes.
+        start = plan if reserve == 1.0 else None
+        found, better = on_average(instance, effort.share(params.mean_share), reserve=reserve, start=start)
         if reserve == 1.0:
             if found.infeasible:
                 return Reserved(plan, known, infeasible=True)
