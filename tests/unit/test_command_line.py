@@ -4,19 +4,25 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from servingplan.api.v1alpha1 import Method
 from servingplan.cli import app
 from servingplan.errors import InputError
 from servingplan.kube import Kube
+from servingplan.model.answer import METHOD_NAMES
 from tests.simulated.plans import fixed, model, operator, plan, sized
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(app, [str(it) for it in arguments])
 
 
 def written(folder, spec, **metadata):
@@ -108,3 +114,51 @@ def test_limits_of_the_installation_that_cannot_be_read_keep_the_operator_from_s
     done = run("run", option, value)
     assert done.exit_code != 0
     assert words in done.stderr + str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"slo": {"tpotSeconds": "50"}}, "tpotSeconds: '50': is 50, above 5 s; give seconds, not milliseconds"),
+        (
+            {"slo": {"ttftSeconds": "5000"}},
+            "ttftSeconds: '5000': is 5000, above 3600 s; give seconds, not milliseconds",
+        ),
+    ],
+)
+def test_limits_in_milliseconds_are_refused(tmp_path, change, told):
+    manifest = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
+    manifest["spec"]["models"][0]["classes"][0] |= change
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(manifest))
+    assert told in run("plan", tmp_path / "plan.yaml").stderr
+
+
+def test_a_method_that_is_unknown_is_a_fault_of_its_field(tmp_path):
+    manifest = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
+    manifest["spec"]["solver"] = {"method": "foo"}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(manifest))
+    assert "spec.solver.method: 'foo'" in run("plan", tmp_path / "plan.yaml").stderr
+    assert get_args(Method) == ("Auto", *METHOD_NAMES)
+
+
+def test_the_name_of_a_plan_is_checked_as_the_api_server_does(tmp_path):
+    manifest = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
+    manifest["metadata"]["name"] = "My_Plan"
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(manifest))
+    assert "metadata.name: 'My_Plan': must be of lower case letters" in run("plan", tmp_path / "plan.yaml").stderr
+
+
+def test_a_context_that_no_number_of_nodes_gives_is_not_sought_over_nodes(tmp_path):
+    manifest = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
+    manifest["spec"]["models"][1]["maxModelLen"] = 1_000_000
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(manifest))
+    told = run("plan", tmp_path / "plan.yaml")
+    assert "asked are 1000000" in " ".join((told.stdout + told.stderr).split())
+    assert "would fit over" not in " ".join((told.stdout + told.stderr).split())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    routing = REPOSITORY / "tests/golden/render/routing.json"
+    told = run("gateway-files", routing, "--gateway", "nginx", "--directory", tmp_path / "none")
+    assert told.exit_code == 2
+    assert "cannot be written to" in told.stderr

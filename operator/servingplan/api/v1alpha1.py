@@ -45,6 +45,12 @@ _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 DEFAULT_MAX_NODES = 100
 """Cap of a pool that is sized and gives none."""
 LONGEST_PLAN_NAME = 63
+LARGEST_TTFT_SECONDS, LARGEST_TPOT_SECONDS = 3600, 5
+"""Limits above these are refused: they are not in seconds."""
+Method = Literal[
+    "Auto", "anytime", "exact", "binary-search", "knapsack", "gh", "agh", "homogeneous", "uniform-composition",
+    "uniform-deployment", "round-robin", "melange", "lpr", "dvr", "greedy-cost",
+]  # fmt: skip
 DEFAULT_VARIANT = "bf16"
 """Name of the variant of a model that gives none, until the catalogue tells its precision."""
 
@@ -66,6 +72,18 @@ class Slo(Wire):
     """Time per output token after the first, seconds. Absent: no limit."""
     percentile: Annotated[int, Field(ge=50, le=99)] = 95
     """Share of requests, in percent, that must meet the limits. Default 95."""
+
+    @model_validator(mode="after")
+    def _is_in_seconds(self) -> Self:
+        """Limits that no user would wait for are meant in milliseconds."""
+        for name, value, most in (
+            ("ttftSeconds", self.ttft_seconds, LARGEST_TTFT_SECONDS),
+            ("tpotSeconds", self.tpot_seconds, LARGEST_TPOT_SECONDS),
+        ):
+            if value is not None and value > most:
+                message = f"is {value}, above {most} s; give seconds, not milliseconds"
+                raise PydanticCustomError("rule", "{message}", {"message": message, "field": name})
+        return self
 
 
 class Card(Wire):
@@ -598,7 +616,7 @@ class MeasuredProfiles(Wire):
 class Solver(Wire):
     """How the plan is computed."""
 
-    method: Annotated[str, Field(min_length=1, max_length=32)] = "Auto"
+    method: Method = "Auto"
     """Auto, or a method that servingplan solve --method lists. Default Auto."""
     deadline_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     """The best plan known after this time is taken. Default 10."""

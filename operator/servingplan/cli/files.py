@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -49,6 +50,10 @@ def read_plan(path: str) -> Json:
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         fail(f"{path}: metadata.name: is required; name the plan")
+    for field in ("name", "namespace"):
+        value = metadata.get(field)
+        if value is not None and not (isinstance(value, str) and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", value)):
+            fail(f"{path}: metadata.{field}: {value!r}: must be of lower case letters, digits and '-'")
     return manifest
 
 

@@ -78,7 +78,13 @@ def gateway_files(
         if directory is None:
             typer.echo(text if len(files) == 1 else f"# {name}\n{text}", nl=False)
         else:
-            (directory / name).write_text(text)
+            try:
+                (directory / name).write_text(text)
+            except OSError as error:
+                fail(
+                    f"--directory: {str(directory)!r}: cannot be written to: {error.strerror}; name a folder that is there"
+                )
+            typer.echo(str(directory / name), err=True)
 
 
 def _document(path: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def plan(
     shown = decision.fleet or decision.waiting
     if shown is not None and not any(item.planned_requests_per_second > 0 for item in shown.classes):
         why = f"; what limits it: {', '.join(shown.binding)}" if shown.binding else ""
-        fail(f"the plan serves nothing{why}", 3)
+        fail(f"the plan serves nothing{why}; `servingplan explain {plan_file}` tells which change would do", 3)
 
 
 def render(

@@ -325,9 +325,11 @@ def _unfit_lines(
                 # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
                 last = list(dict.fromkeys(refusal.message for refusal in why))[-1:]
                 text = (last[0] if last else "no pool has its GPUs") + _slo_advice(slo_of(model, item), why)
-                across = smallest_across_nodes(
-                    model, variants, pools, name=item.name, confidence=float(spec.planning.confidence)
-                )
+                across = None
+                if not (why and why[-1].reason == "ContextTooShort"):  # which more GPUs cannot mend
+                    across = smallest_across_nodes(
+                        model, variants, pools, name=item.name, confidence=float(spec.planning.confidence)
+                    )
                 hint = "" if across is None else f"; {_across_advice(across, across_nodes=across_nodes)}"
                 lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}{hint}")
     return lines
@@ -347,7 +349,7 @@ def _across_advice(layout: Layout, *, across_nodes: bool) -> str:
         )
     return (
         f"it would fit over {layout.nodes(leg)} nodes of pool {pool.name} (TP{layout.tensor_parallel}, "
-        f"PP{layout.pipeline_parallel}) with {' and '.join(lacks)}"
+        f"PP{layout.pipeline_parallel})" + (f" with {' and '.join(lacks)}" if lacks else "")
     )
 
 
