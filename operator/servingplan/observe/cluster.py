@@ -352,6 +352,7 @@ class Reader:
             resource_version=item["metadata"].get("resourceVersion", ""),
             asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
+            startup_taints=parse.startup_taints_of(item),
             refusal=_last_refusal(seen, item, resize),
         )
 
