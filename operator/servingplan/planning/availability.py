@@ -52,11 +52,11 @@ class Seen:
 
 def patience_seconds(stock: PoolStock) -> float:
     """How long nodes may take: twice the longest of the last boots. After nodes that did not come in time, as much longer as
-    their cap lasts, for they may only be slow."""
+    their cap lasts, for they may only be slow; not after nodes that came and show no GPUs, which are paid meanwhile."""
     boots = stock.boot_seconds
     usual = max(LEAST_PATIENCE_SECONDS, 2 * max(boots)) if boots else FIRST_PATIENCE_SECONDS
-    gave_up = stock.cap is not None and stock.cap.reason in (NOT_COMING, NO_GPUS)
-    return usual + stock.cap.back_off_seconds if stock.cap is not None and gave_up else usual
+    cap = stock.cap
+    return usual + cap.back_off_seconds if cap is not None and cap.reason == NOT_COMING else usual
 
 
 def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> PoolStock:

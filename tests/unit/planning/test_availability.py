@@ -205,6 +205,7 @@ def test_nodes_without_gpus_are_named_and_do_not_count():
     cap = market.look(FIRST_PATIENCE_SECONDS, 2, 0, existing=2, blind=("a", "b"))
     assert (cap.nodes, cap.reason) == (0, "NoGPUsVisible")
     assert "a, b" in cap.message
+    assert patience_seconds(market.stock) == FIRST_PATIENCE_SECONDS, "they are paid: the next are not waited for longer"
 
 
 def test_a_loss_that_is_not_replaced_lowers_a_cap_that_holds():
