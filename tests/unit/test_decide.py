@@ -10,6 +10,7 @@ from servingplan.cli.imagine import imagined_world
 from servingplan.decide import decide, publish
 from servingplan.deciding.replan import HURRIED_SECONDS
 from servingplan.deciding.retirement import retire
+from servingplan.deciding.turn import seconds_between
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan
@@ -209,6 +210,15 @@ def test_replicas_that_take_long_to_end_are_waited_for():
     driver.cluster.deleting_since = driver.cluster.time
     assert retired(driver, ticks=600).late is False
     assert driver.cluster.pools["l40s"].wanted == 0
+
+
+def test_replicas_that_would_end_in_no_time_of_people_hold_a_plan_no_longer_than_a_day():
+    endless = {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 2**63 - 1}}}
+    driver = operator(plan(model(engine=endless)))
+    driver.settle()
+    driver.cluster.deleting_since = driver.cluster.time
+    step = retire(driver.cluster.observe())
+    assert 24 * 3600 <= seconds_between(step.since, step.until) <= 26 * 3600
 
 
 def test_a_provider_that_is_stuck_holds_a_plan_no_longer_than_its_time_and_what_is_left_is_told():

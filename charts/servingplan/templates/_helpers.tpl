@@ -40,7 +40,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
-{{/* What the operator writes in the namespaces of its plans, and reads in these alone. */}}
+{{/* What the operator writes in the namespaces of its plans, and reads in these alone. It deletes no ConfigMap, but where the
+     API server has OwnerReferencesPermissionEnforcement, setting the owner of one needs the right to delete it. */}}
 {{- define "servingplan.writeRules" -}}
 - apiGroups: [servingplan.dev]
   resources: [llmservingplans, llmservingplans/status]
@@ -62,5 +63,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}

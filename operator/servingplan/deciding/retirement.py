@@ -2,7 +2,7 @@
 
 The retirement has a clock of its own. It begins with the first step, not with the deletion (the operator may have been
 away), and stands in the status with the time at which the plan is let go whatever is left: as long as its drains, the end
-of its pods and ``PROVIDER_SECONDS`` for the providers of its pools take.
+of its pods, at most a day, and ``PROVIDER_SECONDS`` for the providers of its pools take.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from servingplan.steps.next import next_step
 
 PROVIDER_SECONDS = 1800.0
 """How long the providers of pools may take to give nodes back, once the replicas are gone."""
+LONGEST_END_SECONDS = 24 * 3600.0
+"""What has not ended in a day is left to people; also no time that a template may say is too long to be written down."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +115,14 @@ def _seconds_allowed(world: Observation, spec: PlanSpec | None) -> float:
 
 
 def _longest_end(world: Observation) -> float:
-    """Seconds that the slowest replica may take to end, by its Deployment's template."""
+    """Seconds that the slowest replica may take to end, by its Deployment's template, at most a day."""
     ends = [
         template.get("terminationGracePeriodSeconds")
         for live in world.deployments()
         for template in [((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}]
     ]
     known = [float(end) for end in ends if isinstance(end, int)]
-    return max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known])
+    return min(max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known]), LONGEST_END_SECONDS)
 
 
 def _later(moment: str, seconds: float) -> str:

@@ -213,6 +213,8 @@ class PoolStock(Part):
     """Nodes that showed GPUs then."""
     short_since: str | None = None
     """RFC 3339; since when fewer have come than were asked for."""
+    booting: bool = False
+    """They are fewer because more were asked for, not because nodes were lost."""
     boot_seconds: tuple[float, ...] = ()
     """How long the last nodes took from being asked for to showing GPUs."""
     refused_at: str | None = None

@@ -64,8 +64,10 @@ class Node(Fact):
     ready: bool
     schedulable: bool = True
     """Not cordoned."""
+    created: str = ""
+    """RFC 3339; empty where it is not known."""
     taints: tuple[Taint, ...] = ()
-    """That stay: without those by which the cluster, autoscalers and clouds tell of a node's state."""
+    """That may stay: without those by which the cluster, its agents, autoscalers and clouds tell of a node's state."""
     disrupted: bool = False
     """An autoscaler or the cloud is taking it away."""
 
@@ -188,6 +190,8 @@ class PoolObject(Fact):
     """Size that this operator asked for last, as it noted on the object."""
     size_manager: str | None = None
     """Another field manager that owns the size, where one does."""
+    startup_taints: tuple[Taint, ...] = ()
+    """That its nodes bear until somebody has made them ready for pods, as the object itself says."""
     refusal: Refusal | None = None
     """The last one, for as long as the cluster tells of it."""
 

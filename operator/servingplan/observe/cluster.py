@@ -12,6 +12,7 @@ from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api, Resource
+from servingplan.model.times import seconds_since
 from servingplan.model.world import (
     Failure,
     LiveObject,
@@ -39,7 +40,6 @@ from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
-from servingplan.steps.drains import seconds_since
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
@@ -352,6 +352,7 @@ class Reader:
             resource_version=item["metadata"].get("resourceVersion", ""),
             asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
+            startup_taints=parse.startup_taints_of(item),
             refusal=_last_refusal(seen, item, resize),
         )
 

@@ -22,8 +22,19 @@ DISRUPTION_TAINTS = (
     "aws-node-termination-handler/spot-itn",
 )
 """Taints by which autoscalers and clouds announce that a node is about to go."""
-STATE_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "karpenter.sh/")
+STATE_TAINTS = (
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "node.cluster.x-k8s.io/",
+    "karpenter.sh/",
+    "startup-taint.cluster-autoscaler.kubernetes.io/",
+    "status-taint.cluster-autoscaler.kubernetes.io/",
+    "ignore-taint.cluster-autoscaler.kubernetes.io/",
+)
 """Prefixes of taints that come and go with the state of a node."""
+AGENT_TAINT = "/agent-not-ready"
+"""End of taints that agents of networks and storage take off once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
+``efs.csi.aws.com``, ``fsx.csi.aws.com``."""
 HTTP_ROUTE = "HTTPRoute"
 SIZES = ("nodes", "replicas", "count")
 """Fields of a pool object's status that tell how many nodes there are."""
@@ -76,14 +87,30 @@ def node_of(item: Json) -> Node:
         gpu_resources=gpus if gpus.keys() - {names.GPU_RESOURCE} else {},
         ready=_condition(status, "Ready") == "True",
         schedulable=not spec.get("unschedulable", False),
+        created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
         taints=tuple(
-            Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
-            for taint in taints
-            if taint.get("effect") in ("NoSchedule", "NoExecute")
-            and taint.get("key") not in DISRUPTION_TAINTS
-            and not str(taint.get("key", "")).startswith(STATE_TAINTS)
+            taint
+            for taint in _taints_of(taints)
+            if taint.key not in DISRUPTION_TAINTS
+            and not taint.key.startswith(STATE_TAINTS)
+            and not taint.key.endswith(AGENT_TAINT)
         ),
+    )
+
+
+def startup_taints_of(item: Json) -> tuple[Taint, ...]:
+    """Those that a Karpenter NodePool lists as its nodes' startup taints; none of other objects."""
+    found = at(item, ("spec", "template", "spec", "startupTaints"))
+    return _taints_of(taint for taint in found if isinstance(taint, dict)) if isinstance(found, list) else ()
+
+
+def _taints_of(taints: Iterable[Json]) -> tuple[Taint, ...]:
+    """Those that keep pods off a node."""
+    return tuple(
+        Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
+        for taint in taints
+        if taint.get("effect") in ("NoSchedule", "NoExecute")
     )
 
 

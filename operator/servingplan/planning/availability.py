@@ -21,9 +21,13 @@ FIRST_BACK_OFF_SECONDS = 300.0
 LONGEST_BACK_OFF_SECONDS = 3600.0
 FIRST_PATIENCE_SECONDS = 600.0
 """How long nodes may take before any has come: a machine with eight GPUs boots within some minutes."""
-LEAST_PATIENCE_SECONDS = 60.0
-"""A pool whose nodes came within seconds is still given a minute: times here are whole seconds."""
+LEAST_PATIENCE_SECONDS = 300.0
+"""However soon the last nodes came, the next may boot from nothing: a machine with eight GPUs takes some minutes."""
 BOOTS_KEPT = 5
+LONGEST_BOOT_SECONDS = 1800.0
+"""A boot counts as no longer than this: one odd node does not make the pool wait for hours."""
+UNSEEN_SECONDS = 60.0
+"""Some periods of the loop: a shortage that outlasted the patience by more, and was not told, had nobody looking at it."""
 
 INSUFFICIENT = "InsufficientCapacity"
 NOT_COMING = "NotComing"
@@ -47,10 +51,12 @@ class Seen:
 
 
 def patience_seconds(stock: PoolStock) -> float:
-    """How long nodes may take: twice the longest of the last boots."""
-    if not stock.boot_seconds:
-        return FIRST_PATIENCE_SECONDS
-    return max(LEAST_PATIENCE_SECONDS, 2 * max(stock.boot_seconds))
+    """How long nodes may take: twice the longest of the last boots. After nodes that did not come in time, as much longer as
+    their cap lasts, for they may only be slow; not after nodes that came and show no GPUs, which are paid meanwhile."""
+    boots = stock.boot_seconds
+    usual = max(LEAST_PATIENCE_SECONDS, 2 * max(boots)) if boots else FIRST_PATIENCE_SECONDS
+    cap = stock.cap
+    return usual + cap.back_off_seconds if cap is not None and cap.reason == NOT_COMING else usual
 
 
 def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> PoolStock:
@@ -87,17 +93,33 @@ def due_in_seconds(stock: PoolStock, now: str) -> float | None:
 
 
 def _timed(before: PoolStock, seen: Seen, now: str) -> PoolStock:
-    """Since when the pool is short, and how long the nodes took that have come since the last look."""
-    since = before.short_since
-    boots = before.boot_seconds
-    if seen.came > before.came and since is not None:
-        boots = (*boots, seconds(since, now))[-BOOTS_KEPT:]
+    """Since when the pool is short, and how long the nodes took that have come since the last look.
+
+    A node that comes back took no boot: times count only of nodes that were asked for while none was missing.
+    """
+    since, booting, boots = before.short_since, before.booting, before.boot_seconds
+    if seen.came > before.came and since is not None and booting and _was_watched(before, since, now):
+        boots = (*boots, min(seconds(since, now), LONGEST_BOOT_SECONDS))[-BOOTS_KEPT:]
     if seen.came >= seen.asked:
-        since = None
-    elif since is None or seen.asked > before.asked or seen.came < before.came:
-        since = now
-    update = {"asked": seen.asked, "came": seen.came, "short_since": since, "boot_seconds": boots}
+        since, booting = None, False
+    elif seen.came < before.came:
+        since, booting = now, False
+    elif since is None or seen.asked > before.asked:
+        since, booting = now, booting or since is None
+    update = {
+        "asked": seen.asked,
+        "came": seen.came,
+        "short_since": since,
+        "booting": booting,
+        "boot_seconds": boots,
+    }
     return before.model_copy(update=update)
+
+
+def _was_watched(before: PoolStock, since: str, now: str) -> bool:
+    """Whether somebody looked while the pool was short: else the end of the patience would have been told."""
+    told = before.cap is not None and seconds(since, before.cap.since) >= 0
+    return told or seconds(since, now) <= patience_seconds(before) + UNSEEN_SECONDS
 
 
 def _is_new(refusal: Refusal | None, before: PoolStock, now: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.model.hardware import GpuType, is_share
+from servingplan.model.times import seconds_since
 from servingplan.model.world import Node, Taint
 from servingplan.planning.resources import offered_by
 from servingplan.profiles.catalogue import Catalogue
@@ -36,6 +37,10 @@ CLOUD_LABELS = (
 COUNT_LABELS = ("nvidia.com/gpu.count", "karpenter.k8s.aws/instance-gpu-count", "karpenter.azure.com/sku-gpu-count")
 KARPENTER_POOL = "karpenter.sh/nodepool"
 
+STARTUP_TAINT_SECONDS = 600.0
+"""How long a node may bear taints before they count as lasting, since it was created: agents that get it ready for pods take
+theirs off once drivers and images are there, within minutes."""
+
 FALSE_DECLARATION = "FalseDeclaration"
 UNTOLERATED = "UntoleratedTaint"
 NO_MATCH = "NoNodeMatches"
@@ -52,9 +57,19 @@ class Contradiction:
 
 
 def contradictions(
-    *, spec: PlanSpec, pool: NodePool, gpu: GpuType | None, nodes: Sequence[Node], catalogue: Catalogue
+    *,
+    spec: PlanSpec,
+    pool: NodePool,
+    gpu: GpuType | None,
+    nodes: Sequence[Node],
+    catalogue: Catalogue,
+    startup_taints: Sequence[Taint],
+    now: str,
 ) -> list[Contradiction]:
-    """Of one pool with its matching nodes, worst first. ``pool`` has its resource, and ``nodes`` are counted by it."""
+    """Of one pool with its matching nodes, worst first. ``pool`` has its resource, and ``nodes`` are counted by it.
+
+    ``startup_taints`` are those that the pool's object says its nodes lose again. ``now`` is RFC 3339.
+    """
     found: list[Contradiction] = []
     tolerated = [[*tolerations(pool), *_own_tolerations(model.engine.pod_template)] for model in spec.models]
     for node in nodes:
@@ -69,7 +84,7 @@ def contradictions(
             found.append(
                 Contradiction(FALSE_DECLARATION, f"{text}; correct gpu, resourceName or nodeSelector", node.name)
             )
-        elif node.gpus > 0 and (taint := _untolerated(node, tolerated)) is not None:
+        elif node.gpus > 0 and (taint := _untolerated(node, tolerated, startup_taints, now)) is not None:
             text = (
                 f"{where}: node {node.name} has the taint {taint.key}={taint.value}:{taint.effect}, which no replica "
                 "tolerates; add it to models[].engine.podTemplate.spec.tolerations, or take the pool out"
@@ -153,10 +168,16 @@ def _other_count(pool: NodePool, nodes: Sequence[Node]) -> list[Contradiction]:
     return [Contradiction(FALSE_DECLARATION, text)]
 
 
-def _untolerated(node: Node, tolerated: Sequence[Sequence[Mapping[str, Any]]]) -> Taint | None:
-    """A taint of a node that keeps the replicas of every model off it."""
+def _untolerated(
+    node: Node, tolerated: Sequence[Sequence[Mapping[str, Any]]], startup_taints: Sequence[Taint], now: str
+) -> Taint | None:
+    """A taint of a node that keeps the replicas of every model off it for good."""
+    if seconds_since(node.created, now) < STARTUP_TAINT_SECONDS:
+        return None
+    passing = {(taint.key, taint.effect) for taint in startup_taints}
+    lasting = [taint for taint in node.taints if (taint.key, taint.effect) not in passing]
     refused = [
-        next((taint for taint in node.taints if not any(_tolerates(item, taint) for item in items)), None)
+        next((taint for taint in lasting if not any(_tolerates(item, taint) for item in items)), None)
         for items in tolerated
     ]
     return None if None in refused else refused[0]

@@ -295,7 +295,16 @@ def _contradictions(
 ) -> list[Contradiction]:
     own = [node.node for node in nodes]
     matching = {node.name for node in own}
-    found = contradictions(spec=spec, pool=pool, gpu=gpu, nodes=own, catalogue=catalogue)
+    sized = world.pool(pool.name)
+    found = contradictions(
+        spec=spec,
+        pool=pool,
+        gpu=gpu,
+        nodes=own,
+        catalogue=catalogue,
+        startup_taints=() if sized is None else sized.startup_taints,
+        now=world.now,
+    )
     stray = unmatched(pool, own, [node for node in world.nodes if node.name not in matching])
     return found if stray is None else [*found, stray]
 

@@ -74,12 +74,16 @@ def _parsed(live: LiveObject) -> PlanRecord:
     version = raw.get("version", 1) if isinstance(raw, dict) else 1
     if isinstance(version, int) and version > RECORD_VERSION:
         raise ValueError(f"it is of form {version}, and the newest that is known here is {RECORD_VERSION}")
+    where: tuple[str | int, ...] = ()
     try:
         record = PlanRecord.model_validate(raw)
+        for index, item in enumerate(record.leaving):
+            where = ("leaving", index)
+            NodePool.model_validate(item)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or RECORD_KEY
-        raise ValueError(f"{where}: {first['msg']}") from error
+        field = ".".join(map(str, (*where, *first["loc"]))) or RECORD_KEY
+        raise ValueError(f"{field}: {first['msg']}") from error
     return record.model_copy(update={"version": RECORD_VERSION})
 
 
@@ -100,7 +104,7 @@ def effective_spec(
         return spec, errors
     left = tuple(
         pool.model_copy(update={"name": f"{pool.name}{LEFT}"})
-        for pool in (NodePool.model_validate(item) for item in record.leaving)
+        for pool in _readable_pools(record.leaving)
         if pool.resize is None
         or pool.resize.of_object not in [item.resize.of_object for item in spec.node_pools if item.resize is not None]
     )
@@ -120,8 +124,9 @@ def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) 
     if spec is None:
         return record
     still = {item.resize.of_object for item in spec.node_pools if item.resize is not None}
-    left = [NodePool.model_validate(item) for item in before.leaving]
-    left += [pool for pool in (old.node_pools if old else ()) if pool.resize is not None and pool not in left]
+    left = _readable_pools(before.leaving)
+    pools = old.node_pools if old is not None else _readable_pools((before.spec or {}).get("nodePools"))
+    left += [pool for pool in pools if pool.resize is not None and pool not in left]
     kept = []
     for pool in left:
         seen = world.pool(f"{pool.name}{LEFT}")
@@ -133,6 +138,29 @@ def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) 
         ):
             kept.append(pool.model_dump(mode="json", by_alias=True, exclude_none=True))
     return record.model_copy(update={"leaving": tuple(kept)})
+
+
+def _readable_pools(written: Any) -> list[NodePool]:
+    """The pools with what this version can read of them; without those that do not say which object they size."""
+    found = (_readable_pool(item) for item in written) if isinstance(written, list | tuple) else ()
+    return [pool for pool in found if pool is not None]
+
+
+def _readable_pool(written: Any) -> NodePool | None:
+    """Without the fields that are wrong, or, where they are wrong only together, with those that name nodes and object."""
+    if not isinstance(written, dict):
+        return None
+    try:
+        return NodePool.model_validate(written)
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors() if problem["loc"]}
+    least = {"name", "nodeSelector", "resize"}
+    for kept in (written.keys() - wrong, written.keys() & least):
+        try:
+            return NodePool.model_validate({key: written[key] for key in kept})
+        except ValidationError:
+            continue
+    return None
 
 
 def routing_as_published(world: Observation, name: str) -> dict[str, Any] | None:

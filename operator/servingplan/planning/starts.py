@@ -7,11 +7,13 @@ pulled says nothing of the shape, and neither does a pod that the scheduler has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from servingplan.model.fleet import FailedShape, PlanRecord
+from servingplan.model.times import seconds_since
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.availability import later, now_is, seconds
+from servingplan.planning.availability import later, now_is
 
 MOST_FAILED_STARTS = 3
 FIRST_BACK_OFF_SECONDS = 600.0
@@ -90,7 +92,7 @@ def _failed_start(pod: Pod, now: str, startup_seconds: float) -> tuple[str, str]
     """Names a start that failed, with what is known of it."""
     if pod.crashes > 0:
         return f"{pod.uid}/{pod.crashes}", pod.last_words or pod.trouble or "its engine ended"
-    late = pod.placed_since is not None and seconds(pod.placed_since, now) >= startup_seconds
+    late = startup_seconds <= seconds_since(pod.placed_since, now) < math.inf
     if late and pod.trouble is None:
         return f"{pod.uid}/late", f"it was not ready within {startup_seconds:.0f} s"
     return None

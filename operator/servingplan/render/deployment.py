@@ -113,7 +113,7 @@ def replica_template(
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
     template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus, resource)
-    _check_weights(model, volumes, mounts, template)
+    _check_volumes(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)
     return canonical
 
@@ -285,6 +285,8 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, res
             where = f"{field}.spec.{kind}[{item['name']}].resources"
             for part in ("limits", "requests"):
                 held = _within(item, "resources", part) or {}
+                if not isinstance(held, dict):
+                    raise InputError(f"{where}.{part}", held, "must be a map of resources to amounts")
                 gpu_resources = {name: amount for name, amount in held.items() if names.is_gpu_resource(name)}
                 asked = gpu_resources.get(resource)
                 if engine and (str(asked) != str(gpus) or len(gpu_resources) > 1):
@@ -305,11 +307,17 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, res
             )
 
 
-def _check_weights(model: Model, volumes: list[Json], mounts: list[Json], template: Json) -> None:
-    """The volume of the weights, and where the engine finds it, stay as the plan renders them."""
+def _check_volumes(model: Model, volumes: list[Json], mounts: list[Json], template: Json) -> None:
+    """The plan's volumes are still there; that of the weights, and where the engine finds it, stay as the plan renders
+    them."""
     pod = template["spec"]
     engine = next(item for item in pod["containers"] if item["name"] == "engine")
     field = f"spec.models[{model.name}].engine.podTemplate.spec"
+    listed = [("volumes", pod.get("volumes"))] if volumes else []
+    listed += [("containers[engine].volumeMounts", engine.get("volumeMounts"))] if mounts else []
+    for where, found in listed:
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise InputError(f"{field}.{where}", found, "must be a list of maps, to which the plan adds its own")
     for ours in (item for item in volumes if item["name"] == "weights"):
         found = next((item for item in pod["volumes"] if item.get("name") == "weights"), None)
         if found != ours:

@@ -15,9 +15,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.times import seconds_since
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.steps.growth import planned_size
@@ -50,16 +50,6 @@ GATEWAY_PATIENCE_SECONDS = 90.0
 """How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
 POLL_SECONDS = 2.0
 """How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
-
-
-def seconds_since(then: str | None, now: str) -> float:
-    """Seconds from one RFC 3339 time to another; infinite where the first is missing or unreadable."""
-    if then is None:
-        return math.inf
-    try:
-        return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
-    except (ValueError, TypeError):
-        return math.inf
 
 
 def departures(

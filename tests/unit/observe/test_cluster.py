@@ -4,9 +4,10 @@ import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
+from servingplan.model.world import Taint
 from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
-from servingplan.observe.parse import endpoints_of
+from servingplan.observe.parse import endpoints_of, startup_taints_of
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 
@@ -294,9 +295,11 @@ SIZED = {
 }
 
 
-def pool_claimed_by(holder, *others):
+def pool_claimed_by(holder, *others, startup_taints=()):
     annotations = {"servingplan.dev/claimed-by": holder, "servingplan.dev/max-nodes": "7"}
-    item = {"metadata": {"name": "p", "uid": "p", "annotations": annotations}, "spec": {"replicas": 3}}
+    template = {"spec": {"startupTaints": list(startup_taints)}}
+    spec = {"replicas": 3, "template": template}
+    item = {"metadata": {"name": "p", "uid": "p", "annotations": annotations}, "spec": spec}
     api = EmptyCluster(spec=SIZED, listed={NODE_POOL: [item]})
     own = api.pages
 
@@ -328,6 +331,16 @@ def pool_claimed_by(holder, *others):
 def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
     found = pool_claimed_by("llm/gone")
     assert (found.claimed_by, found.orphan_of, found.wanted, found.max_nodes) == (None, "llm/gone", 3, 7)
+
+
+def test_startup_taints_are_those_that_the_pool_lists():
+    listed = [{"key": "a", "effect": "NoExecute"}, {"key": "soft", "effect": "PreferNoSchedule"}, "odd"]
+    item = {"spec": {"template": {"spec": {"startupTaints": listed}}}}
+    assert startup_taints_of(item) == (Taint(key="a", effect="NoExecute"),)
+    assert startup_taints_of({"spec": {"template": {"spec": {"startupTaints": None}}}}) == ()
+    assert pool_claimed_by("llm/gone", startup_taints=listed[:1]).startup_taints == (
+        Taint(key="a", effect="NoExecute"),
+    )
 
 
 def test_a_claim_of_a_plan_that_is_there_holds():

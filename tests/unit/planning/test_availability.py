@@ -7,7 +7,9 @@ from servingplan.model.fleet import PoolStock
 from servingplan.model.world import Refusal
 from servingplan.planning.availability import (
     FIRST_PATIENCE_SECONDS,
+    LEAST_PATIENCE_SECONDS,
     LONGEST_BACK_OFF_SECONDS,
+    LONGEST_BOOT_SECONDS,
     Seen,
     due_in_seconds,
     later,
@@ -116,12 +118,73 @@ def test_without_a_word_time_tells():
 def test_a_pool_whose_nodes_came_soon_is_given_up_soon():
     market = Market()
     market.look(0, 1, 0)
-    market.look(100, 1, 1)
-    assert market.stock.boot_seconds == (100.0,)
+    market.look(200, 1, 1)
+    assert market.stock.boot_seconds == (200.0,)
     market.look(1000, 2, 1)
-    assert due_in_seconds(market.stock, at(1000)) == 200
-    assert market.look(1199, 2, 1) is None
-    assert market.look(1200, 2, 1).nodes == 1
+    assert due_in_seconds(market.stock, at(1000)) == 400
+    assert market.look(1399, 2, 1) is None
+    assert market.look(1400, 2, 1).nodes == 1
+
+
+def test_a_node_that_comes_back_is_no_boot():
+    market = Market()
+    market.look(0, 1, 0)
+    market.look(300, 1, 1)
+    for hour in range(1, 6):
+        market.look(3600 * hour, 1, 0)
+        market.look(3600 * hour + 12, 1, 1)
+    assert market.stock.boot_seconds == (300.0,)
+    market.look(30000, 3, 1)
+    assert market.look(30310, 3, 3) is None
+    assert market.stock.boot_seconds == (300.0, 310.0)
+
+
+def test_while_a_lost_node_is_missing_nobody_knows_which_one_came():
+    market = Market()
+    market.look(0, 2, 0)
+    market.look(300, 2, 2)
+    market.look(1000, 2, 1)
+    market.look(1005, 3, 1)
+    market.look(1012, 3, 2)
+    assert market.stock.boot_seconds == (300.0,)
+
+
+def test_patience_is_never_short_and_grows_each_time_that_no_node_came():
+    market = Market()
+    market.look(0, 1, 0)
+    market.look(10, 1, 1)
+    assert patience_seconds(market.stock) == LEAST_PATIENCE_SECONDS == 300
+    now, waited = 1000, []
+    for _ in range(3):
+        market.look(now, 2, 1)
+        patience = patience_seconds(market.stock)
+        assert market.look(now + patience - 1, 2, 1) == market.stock.cap
+        cap = market.look(now + patience, 2, 1)
+        assert (cap.reason, cap.since) == ("NotComing", at(now + patience))
+        waited.append(patience)
+        market.look(now + patience + 1, 1, 1)
+        now += patience + cap.back_off_seconds
+        assert market.look(now, 1, 1).probing
+        now += 1
+    assert waited == [300, 600, 900]
+    market.look(now, 2, 1)
+    assert market.look(now + 800, 2, 2) is None
+    assert patience_seconds(market.stock) == 1600, "by the node that came late"
+
+
+def test_the_time_in_which_nobody_looked_is_no_boot():
+    market = Market()
+    market.look(0, 1, 0)
+    market.look(8 * 3600, 1, 1)
+    assert market.stock.boot_seconds == ()
+
+
+def test_a_node_that_came_very_late_counts_as_the_longest_boot():
+    market = Market()
+    market.look(0, 1, 0)
+    assert market.look(FIRST_PATIENCE_SECONDS, 1, 0).reason == "NotComing"
+    market.look(3000, 1, 1)
+    assert market.stock.boot_seconds == (LONGEST_BOOT_SECONDS,)
 
 
 def test_a_node_that_is_lost_starts_the_clock_and_asking_for_more_starts_it_again():
@@ -142,6 +205,7 @@ def test_nodes_without_gpus_are_named_and_do_not_count():
     cap = market.look(FIRST_PATIENCE_SECONDS, 2, 0, existing=2, blind=("a", "b"))
     assert (cap.nodes, cap.reason) == (0, "NoGPUsVisible")
     assert "a, b" in cap.message
+    assert patience_seconds(market.stock) == FIRST_PATIENCE_SECONDS, "they are paid: the next are not waited for longer"
 
 
 def test_a_loss_that_is_not_replaced_lowers_a_cap_that_holds():

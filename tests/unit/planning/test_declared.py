@@ -12,13 +12,13 @@ RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
 DEDICATED = Taint(key="dedicated", value="training", effect="NoSchedule")
 
 
-def node(name="n", gpus=8, *, product=None, taints=(), ready=True, labels=None):
+def node(name="n", gpus=8, *, product=None, taints=(), ready=True, labels=None, created=""):
     named = {} if product is None else {"nvidia.com/gpu.product": product}
     found = {"pool": "p", **named, **(labels or {})}
-    return Node(name=name, labels=found, gpus=gpus, ready=ready, taints=taints)
+    return Node(name=name, labels=found, gpus=gpus, ready=ready, taints=taints, created=created)
 
 
-def read(*nodes, pods=(), wanted=None, engine=None, labels=None, **pool):
+def read(*nodes, pods=(), wanted=None, engine=None, labels=None, startup_taints=(), **pool):
     written = {
         "name": "p",
         "gpu": "H100-SXM-80GB",
@@ -35,7 +35,14 @@ def read(*nodes, pods=(), wanted=None, engine=None, labels=None, **pool):
             "nodePools": [written],
         }
     )
-    sized = PoolObject(pool="p", reference="r", wanted=wanted, actual=len(nodes), allowed_namespaces=("*",))
+    sized = PoolObject(
+        pool="p",
+        reference="r",
+        wanted=wanted,
+        actual=len(nodes),
+        allowed_namespaces=("*",),
+        startup_taints=startup_taints,
+    )
     world = Observation(
         now="2026-01-01T00:00:00Z",
         plan=PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={}),
@@ -186,11 +193,32 @@ def test_taints_of_gpus_and_of_nodes_that_come_and_go_are_not_read():
     found = tainted(
         {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
         {"key": "karpenter.sh/unregistered", "effect": "NoExecute"},
+        {"key": "startup-taint.cluster-autoscaler.kubernetes.io/driver", "effect": "NoSchedule"},
+        {"key": "ebs.csi.aws.com/agent-not-ready", "effect": "NoExecute"},
+        {"key": "node.cilium.io/agent-not-ready", "effect": "NoExecute"},
         {"key": "soft", "effect": "PreferNoSchedule"},
         {"key": "dedicated", "value": "training", "effect": "NoSchedule"},
     )
     assert found.taints == (DEDICATED,)
     assert read(node(taints=(Taint(key="nvidia.com/gpu", value="true", effect="NoSchedule"),)))[1].contradiction is None
+
+
+def test_a_taint_counts_once_the_node_has_had_time_to_start():
+    assert read(node(taints=(DEDICATED,), created="2025-12-31T23:50:01Z"))[1].contradiction is None
+    assert read(node(taints=(DEDICATED,), created="2025-12-31T23:50:00Z"))[1].contradiction is not None
+
+
+def test_a_startup_taint_of_the_pool_never_counts():
+    startup = DEDICATED.model_copy(update={"value": ""})
+    assert read(node(taints=(DEDICATED,)), wanted=1, startup_taints=(startup,))[1].contradiction is None
+    other = DEDICATED.model_copy(update={"effect": "NoExecute"})
+    assert read(node(taints=(DEDICATED,)), wanted=1, startup_taints=(other,))[1].contradiction is not None
+
+
+def test_the_age_of_a_node_is_read():
+    assert node_of({"metadata": {"name": "n", "creationTimestamp": "2026-01-01T00:00:00Z"}}).created == (
+        "2026-01-01T00:00:00Z"
+    )
 
 
 def test_nodes_of_the_pool_that_the_selector_does_not_match_are_told():

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from servingplan.decide import decide, publish
-from servingplan.model.fleet import RECORD_VERSION
+from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.outcome import Outcome
-from servingplan.planning.record import read_record, record_problem
+from servingplan.planning.record import effective_spec, read_record, record_problem, with_left_pools
 from servingplan.status.conclude import conclude
 from tests.simulated.driver import exact
 from tests.simulated.plans import model, operator, plan
@@ -38,7 +38,19 @@ def with_field(text, *path):
     return json.dumps(raw)
 
 
+def with_leaving(text, *pools):
+    return json.dumps({**json.loads(text), "leaving": pools})
+
+
+OLD_POOL = {
+    "name": "old",
+    "nodeSelector": {"pool": "old"},
+    "resize": {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "old"},
+}
+
 BROKEN = {
+    "a pool of the past that is none": lambda text: with_leaving(text, {**OLD_POOL, "name": 7}),
+    "a pool of the past of a later version": lambda text: with_leaving(text, {**OLD_POOL, "tomorrow": 1}),
     "a field of a later version": lambda text: with_field(text, "tomorrow"),
     "one deep inside": lambda text: with_field(text, "fleet", "replica_sets", 0, "tomorrow"),
     "a later form": lambda text: json.dumps({**json.loads(text), "version": RECORD_VERSION + 1}),
@@ -86,6 +98,29 @@ def test_weights_follow_what_is_ready_by_a_record_of_a_later_version(name):
     rewritten(driver, BROKEN[name])
     driver.cluster.lose_node("l40s-1")
     assert publish(driver.cluster.observe()) != ()
+
+
+def test_pools_of_the_past_are_known_from_a_record_that_cannot_be_read_whole():
+    world = rewritten(running(), BROKEN["a pool of the past of a later version"])
+    spec, errors = effective_spec(world.plan.spec, read_record(world))
+    assert errors == ()
+    assert [pool.name for pool in spec.node_pools][-1] == "old~left"
+
+
+@pytest.mark.parametrize("odd", [{"minNodes": -1}, {"minNodes": 3, "maxNodes": 2}, {"tomorrow": 1}])
+def test_pools_are_given_back_by_their_object_where_the_spec_before_is_none_any_more(odd):
+    driver = running()
+    world = driver.cluster.observe()
+    before = PlanRecord(
+        spec={
+            **world.plan.spec,
+            "nodePools": [{**OLD_POOL, "dollarsPerNodeHour": "3", **odd}, "odd", {"name": "fixed"}],
+        }
+    )
+    (left,) = with_left_pools(PlanRecord(spec=world.plan.spec), before, world).leaving
+    assert (left["name"], left["resize"], left["nodeSelector"]) == ("old", OLD_POOL["resize"], {"pool": "old"})
+    assert left.get("dollarsPerNodeHour") == (None if len(odd) > 1 else "3")
+    assert not odd.keys() & {key for key, value in left.items() if value == odd.get(key)}
 
 
 def test_in_approve_mode_the_running_fleet_is_still_known():
