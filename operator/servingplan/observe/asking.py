@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import threading
 import time
@@ -21,7 +22,8 @@ from typing import Any, override
 @contextlib.contextmanager
 def ends_within(connected: socket.socket, seconds: float) -> Iterator[None]:
     """Shuts the connection down from outside once ``seconds`` have passed; whoever reads it then reads its end."""
-    twin = connected.dup()  # still the same connection when TLS has taken the socket over, or its file is closed
+    # Still the same connection when the socket is TLS's, which has no dup, or its file is closed.
+    twin = socket.socket(fileno=os.dup(connected.fileno()))
     timer = threading.Timer(max(0.0, seconds), _shut, [twin])
     timer.daemon = True
     timer.start()

@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+import ssl
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -9,7 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from servingplan.observe import engines, gateway
-from servingplan.observe.asking import SharedThreads, get
+from servingplan.observe.asking import SharedThreads, ends_within, get
 from servingplan.observe.urls import UrlPolicy
 
 LONG_SECONDS = 60
@@ -102,6 +103,16 @@ def test_dripping_replicas_of_one_namespace_leave_the_gateways_of_others_heard(m
             assert heard.result(LONG_SECONDS / 2).taken == 7
         finally:
             threads.shutdown()
+
+
+def test_a_connection_with_tls_is_shut_as_well():
+    ours, theirs = socket.socketpair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    with closing(theirs), closing(context.wrap_socket(ours, do_handshake_on_connect=False)) as wrapped:
+        theirs.settimeout(LONG_SECONDS)
+        with ends_within(wrapped, 0.01):
+            assert theirs.recv(1) == b""
 
 
 def test_an_answer_that_came_in_time_is_whole():
