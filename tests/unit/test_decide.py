@@ -13,7 +13,7 @@ from servingplan.deciding.retirement import retire
 from servingplan.deciding.turn import seconds_between
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan
+from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan, PoolObject
 from servingplan.status.conclude import conclude
 from servingplan.status.events import retirement_events
 from servingplan.status.exceptional import retiring
@@ -427,7 +427,54 @@ def test_a_path_that_is_not_the_objects_is_an_error_of_its_field_and_what_runs_s
     assert decision.actions == ()
 
 
-@pytest.mark.parametrize("reason", ["NotResizable", "PathNotAllowed", "PoolMissing"])
+LOST = ["KindNotAllowed", "NotResizable", "PathNotAllowed", "PoolMissing"]
+
+
+def with_lost(world, pool, reason):
+    pools = tuple(
+        PoolObject(pool=pool, reference=item.reference, problem_reason=reason, problem="gone")
+        if item.pool == pool
+        else item
+        for item in world.pools
+    )
+    return world.model_copy(update={"pools": pools})
+
+
+@pytest.mark.parametrize("reason", LOST)
+def test_a_pool_in_use_whose_size_is_lost_from_sight_costs_what_is_seen_of_it(reason):
+    driver = operator(plan(model(rate="20"), budget="5"))
+    driver.settle()
+    before = decide(driver.cluster.observe(), exact)
+    assert before.spend_dollars_per_hour == 4
+    driver.cluster.edit(plan(model(rate="20"), budget="5", pools=[sized(), sized("h100", price="1")]))
+    driver.cluster.add_pool("h100", {"pool": "h100"}, 0)
+    decision = decide(with_lost(driver.cluster.observe(), "l40s", reason), exact)
+    assert decision.spend_dollars_per_hour == 4
+    assert not [action for action in decision.actions if isinstance(action, ResizePool)]
+    assert decision.fleet == before.fleet
+
+
+@pytest.mark.parametrize("reason", ["KindNotAllowed", "NotResizable", "PathNotAllowed"])
+def test_a_pool_that_left_the_spec_and_is_lost_from_sight_lets_nothing_grow_while_it_has_nodes(reason):
+    driver = operator(plan(budget="5"))
+    driver.settle()
+    driver.cluster.add_pool("h100", {"pool": "h100"}, 0)
+    driver.cluster.edit(plan(budget="5", pools=[sized("h100", price="1")]))
+    driver.turn()
+    seen = driver.cluster.observe()
+    assert "l40s~left" in [pool.pool for pool in seen.pools]
+    lost = decide(with_lost(seen, "l40s~left", reason), exact)
+    assert [action for action in decide(seen, exact).actions if isinstance(action, ResizePool)]
+    assert not [action for action in lost.actions if isinstance(action, ResizePool)]
+    elsewhere = {
+        "nodes": tuple(node for node in seen.nodes if node.labels["pool"] != "l40s"),
+        "pods": tuple(pod for pod in seen.pods if pod.node is None),
+    }
+    gone = decide(with_lost(seen.model_copy(update=elsewhere), "l40s~left", reason), exact)
+    assert [action for action in gone.actions if isinstance(action, ResizePool)]
+
+
+@pytest.mark.parametrize("reason", LOST)
 def test_a_pool_in_use_whose_size_is_lost_from_sight_lets_nothing_grow_elsewhere(reason):
     driver = operator(plan(budget="4"))
     driver.settle()

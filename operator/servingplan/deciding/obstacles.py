@@ -8,7 +8,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.deciding.turn import Turn
 from servingplan.model.world import Observation
 from servingplan.planning.declared import NO_MATCH
-from servingplan.planning.pools import Pool, lets, no_node
+from servingplan.planning.pools import LEFT, LOST, Pool, lets, no_node
 from servingplan.render import names
 
 
@@ -72,10 +72,15 @@ def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
                 "grows; give the price of a node (0 is a price)",
             )
             wait = True
-        stands_on = turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0
-        if pool.problem is not None and (
-            pool.problem.reason in ("ReadForbidden", "ReadFailed")
-            or (pool.problem.reason in ("PoolMissing", "NotResizable", "PathNotAllowed") and stands_on)
-        ):
+        reason = pool.problem.reason if pool.problem is not None else None
+        if reason in ("ReadForbidden", "ReadFailed") or (reason in LOST and _stands_on(turn, pool)):
             wait = True
     return wait
+
+
+def _stands_on(turn: Turn, pool: Pool) -> bool:
+    """Whether the plan in force has nodes of the pool; of one that left the spec, whether any are there. An object that is
+    gone gives nothing back, and what is left of its nodes is waited for by nobody."""
+    if pool.name.endswith(LEFT):
+        return bool(pool.nodes) and pool.problem is not None and pool.problem.reason != "PoolMissing"
+    return turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -28,10 +27,11 @@ from servingplan.model.world import (
     SeenProfiles,
 )
 from servingplan.observe import parse
+from servingplan.observe.asking import SharedThreads
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.engines import SILENT_SECONDS, requests_inside
-from servingplan.observe.gateway import ask_gateway
+from servingplan.observe.gateway import ask_gateway, in_time
 from servingplan.observe.sizes import ceiling, number, size_path
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
@@ -78,15 +78,15 @@ class Reader:
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
-        self._gateway_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="gateway")
+        self._gateway_threads = SharedThreads(4, share=2, name="gateway")
         self._silent: dict[str, datetime] = {}
         """Pods whose engines did not answer, and until when they are not asked again."""
-        self._asking_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="asking")
+        self._asking_threads = SharedThreads(16, share=4, name="asking")
 
     def close(self) -> None:
         """Let the threads go."""
         for threads in (self._gateway_threads, self._asking_threads):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown()
 
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
@@ -120,7 +120,9 @@ class Reader:
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
         ack_url = spec.gateway.ack_url if spec else None
         gateway = (
-            self._gateway_threads.submit(ask_gateway, ack_url, plan.key, self._asking_threads, self._urls)
+            self._gateway_threads.of(namespace).submit(
+                ask_gateway, ack_url, plan.key, self._asking_threads.of(namespace), self._urls
+            )
             if ack_url
             else None
         )
@@ -130,7 +132,7 @@ class Reader:
             if pool.resize is not None
         )
         nodes, pods = _near(seen, plan, label, spec)
-        pods = self._with_requests(now, pods, spec.change.drain_seconds if spec else 0)
+        pods = self._with_requests(now, namespace, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
             plan=plan,
@@ -142,7 +144,7 @@ class Reader:
             namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=self._multi_node_api(failures),
             http_routes_unread=routes_unread,
-            gateway=None if gateway is None else gateway.result(),
+            gateway=None if gateway is None else in_time(gateway),
             failures=tuple(failures),
             ages={
                 source: round(state.age_seconds)
@@ -158,7 +160,7 @@ class Reader:
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
 
-    def _with_requests(self, now: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
+    def _with_requests(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
         """Those whose drain would be over, with the requests that their engines still have. A turn waits for the answers, so
         one that was silent is left alone for a while."""
         moment = datetime.fromisoformat(now)
@@ -173,7 +175,7 @@ class Reader:
         }
         if not draining:
             return pods
-        found = requests_inside(draining, self._asking_threads)
+        found = requests_inside(draining, self._asking_threads.of(namespace))
         self._silent.update(dict.fromkeys(draining.keys() - found.keys(), moment + timedelta(seconds=SILENT_SECONDS)))
         return tuple(pod.model_copy(update={"requests_inside": found.get(pod.uid)}) for pod in pods)
 

@@ -10,12 +10,12 @@ import http.client
 import re
 from collections.abc import Mapping
 from concurrent.futures import Executor, wait
-from contextlib import closing
 
+from servingplan.observe.asking import get
 from servingplan.render.deployment import PORT
 
 DEADLINE_SECONDS = 0.5
-"""For all answers together."""
+"""For all answers together, and for each."""
 SILENT_SECONDS = 30
 """How long an engine that did not answer is not asked again."""
 LONGEST_ANSWER_BYTES = 2**22
@@ -55,12 +55,9 @@ def requests_in(text: str) -> int | None:
 
 def _ask(address: str, port: int) -> int | None:
     try:
-        with closing(http.client.HTTPConnection(address, port, timeout=DEADLINE_SECONDS)) as connection:
-            connection.request("GET", "/metrics")
-            answer = connection.getresponse()
-            body = answer.read(LONGEST_ANSWER_BYTES + 1)
-            if answer.status != 200 or len(body) > LONGEST_ANSWER_BYTES:
-                return None
-            return requests_in(body.decode(errors="replace"))
+        status, body = get(address, port, "/metrics", seconds=DEADLINE_SECONDS, most_bytes=LONGEST_ANSWER_BYTES + 1)
     except (OSError, http.client.HTTPException, ValueError):
         return None
+    if status != 200 or len(body) > LONGEST_ANSWER_BYTES:
+        return None
+    return requests_in(body.decode(errors="replace"))

@@ -7,10 +7,10 @@ import json
 import logging
 import socket
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, wait
-from contextlib import closing
+from concurrent.futures import CancelledError, Executor, Future, wait
 
 from servingplan.model.world import GatewayFacts
+from servingplan.observe.asking import get
 from servingplan.observe.urls import NoAnswer, Target, UrlPolicy, UrlRefused
 
 log = logging.getLogger("servingplan.gateway")
@@ -45,6 +45,15 @@ def ask_gateway(url: str, plan: str, threads: Executor, policy: UrlPolicy) -> Ga
     return facts if facts.answers else GatewayFacts(problem=NO_ANSWER)
 
 
+def in_time(asked: Future[GatewayFacts]) -> GatewayFacts:
+    """What ``ask_gateway`` found, in the time that it may take; nothing where its turn did not come."""
+    try:
+        return asked.result(3 * DEADLINE_SECONDS)
+    except (TimeoutError, CancelledError):
+        asked.cancel()
+        return GatewayFacts(problem=NO_ANSWER)
+
+
 def _found(target: Target, threads: Executor) -> Sequence[str]:
     """Raises ``OSError`` where a name is not resolved in time, or not at all."""
     if target.addresses is not None:
@@ -67,12 +76,15 @@ def _answer(asked: Future[int | None]) -> int | None:
 def _revision(address: str, port: int, path: str, host: str, plan: str) -> int | None:
     """None where there is no such answer. Nothing else of what it says is kept."""
     try:
-        with closing(http.client.HTTPConnection(address, port, timeout=DEADLINE_SECONDS)) as connection:
-            connection.request("GET", path, headers={"host": host})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                return None
-            said = json.loads(answer.read(_LONGEST_ANSWER_BYTES))
+        status, body = get(
+            address,
+            port,
+            path,
+            seconds=DEADLINE_SECONDS,
+            most_bytes=_LONGEST_ANSWER_BYTES,
+            headers={"host": host},
+        )
+        said = json.loads(body) if status == 200 else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
     if not isinstance(said, dict) or said.get("plan") != plan or type(said.get("revision")) is not int:

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, override
 
 import requests
+import urllib3
+import urllib3.connection
 import urllib3.exceptions
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
+from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util.retry import Retry
 
 from servingplan.demand.signals import Query
+from servingplan.observe.asking import ends_within
 from servingplan.observe.urls import NoAnswer
 
 DEADLINE_SECONDS = 5.0
@@ -51,8 +55,41 @@ class Source:
         return found
 
 
+class _Http(urllib3.connection.HTTPConnection):
+    """Its headers end in time as well."""
+
+    @override
+    def getresponse(self) -> Any:
+        with ends_within(self.sock, DEADLINE_SECONDS):
+            return super().getresponse()
+
+
+class _Https(urllib3.connection.HTTPSConnection):
+    """Likewise."""
+
+    @override
+    def getresponse(self) -> Any:
+        with ends_within(self.sock, DEADLINE_SECONDS):
+            return super().getresponse()
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
 class BoundedSession(requests.Session):
     """HTTP with an end: in time, in size, and without following redirects."""
+
+    @override
+    def get_adapter(self, url: str) -> BaseAdapter:
+        adapter = super().get_adapter(url)
+        if isinstance(adapter, HTTPAdapter):
+            adapter.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        return adapter
 
     @override
     def request(self, *args: Any, **more: Any) -> requests.Response:

@@ -1,7 +1,8 @@
 """Node pools as the plan may use them: what is there, what is ours, what it costs.
 
 *Spend* of a pool that we size is price x max(size asked for, nodes that exist, booting and draining included), foreign
-pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the nodes that hold our replicas.
+pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the nodes that hold our replicas. Of a pool whose
+size is not seen, it is price x the nodes that are, where any of them holds our replicas.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ CENT = 1e-6
 """Dollars per hour below which two amounts are the same."""
 LEFT = "~left"
 """Ends the name of a pool that the spec no longer has; no user's pool can be named so."""
+LOST = frozenset({"KindNotAllowed", "PoolMissing", "NotResizable", "PathNotAllowed", "ReadForbidden", "ReadFailed"})
+"""Reasons for which the size of a pool is not seen: what stands there may be ours all the same."""
 SHARED_OBJECT = "SharedObject"
 """Reason where two pools of the spec name one object."""
 PRODUCT_LABELS = (
@@ -220,6 +223,8 @@ class Pool:
     def spend(self) -> float:
         """$/h now; ``nan`` where nodes are there or asked for and the price is unknown."""
         if self.spec.resize is not None and self.problem is not None:
+            if self.problem.reason in LOST and self.occupied:
+                return self.spend_at(len(self.nodes))  # all that is known of it
             return 0.0  # another plan, or nobody, pays for it
         return self.spend_at(self.wanted if self.rented else self.occupied)
 

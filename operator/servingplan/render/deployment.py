@@ -110,6 +110,7 @@ def replica_template(
     }
     if volumes:
         pod["volumes"] = volumes
+    _check_nulls(engine.pod_template, f"spec.models[{model.name}].engine.podTemplate")
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
     template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus, resource)
@@ -271,6 +272,19 @@ def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
     }
 
 
+def _check_nulls(value: Any, where: str) -> None:
+    """A null would take away what the plan renders, such as the gate that the budget is kept by."""
+    if value is None:
+        raise InputError(where, None, "null is not taken; remove it, or give a value")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_nulls(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            name = item.get("name") if isinstance(item, dict) else None
+            _check_nulls(item, f"{where}[{index if name is None else name}]")
+
+
 def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, resource: str) -> None:
     field = f"spec.models[{model.name}].engine.podTemplate"
     if not isinstance(template.get("spec"), dict) or not isinstance(template.get("metadata"), dict):
@@ -300,6 +314,9 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, res
             )
     if "nodeName" in pod:
         raise InputError(f"{field}.spec.nodeName", pod["nodeName"], "the plan decides the node; remove it")
+    gates = pod["schedulingGates"]
+    if not isinstance(gates, list) or {"name": names.PLACEMENT_GATE} not in gates:
+        raise InputError(f"{field}.spec.schedulingGates", gates, "must be a list of gates to add to the plan's own")
     for key, value in pool.node_selector.items():
         if _within(pod, "nodeSelector", key) != value:
             raise InputError(

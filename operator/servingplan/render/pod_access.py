@@ -23,6 +23,7 @@ KINDS = (
     "hostPort",
     "hostProcess",
     "privileged",
+    "probeHost",
     "procMount",
     "seLinuxOptions",
     "seccompProfile",
@@ -83,6 +84,19 @@ def _asked(template: Any) -> Iterator[Asked]:
             for port in _maps(item.get("ports")):
                 if port.get("hostPort") not in _NOTHING:
                     yield "hostPort", f"{where}.ports[{port.get('containerPort')}].hostPort", port["hostPort"]
+            yield from _of_hooks(item, where)
+
+
+def _of_hooks(container: dict[Any, Any], where: str) -> Iterator[Asked]:
+    """Hosts that the kubelet would ask from the node, whatever the pod itself may reach (KEP-4940)."""
+    for hook in ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"):
+        handler: Any = container
+        for key in hook.split("."):
+            handler = _map(handler).get(key)
+        for check in ("httpGet", "tcpSocket"):
+            host = _map(_map(handler).get(check)).get("host")
+            if host not in _NOTHING:
+                yield "probeHost", f"{where}.{hook}.{check}.host", host
 
 
 def _of_context(context: dict[Any, Any], where: str) -> Iterator[Asked]:

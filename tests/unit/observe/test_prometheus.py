@@ -1,7 +1,9 @@
 """What is sent to a Prometheus: its own token and no other credentials, to its own URL and nowhere else."""
 
+import socket
 import threading
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -68,6 +70,27 @@ def test_a_redirect_is_no_answer_and_takes_no_token_elsewhere(tmp_path):
     with server() as (elsewhere, stolen), server(302, location=elsewhere) as (url, asked), pytest.raises(NoAnswer):
         ask(Source(url, token_file=str(token)), Query("up"), 0.0, reach=60)
     assert (len(asked), stolen) == (1, [])
+
+
+def test_headers_that_drip_end_in_time(monkeypatch):
+    monkeypatch.setattr(prometheus, "DEADLINE_SECONDS", 0.5)
+    over = threading.Event()
+
+    def drip():
+        with closing(listening.accept()[0]) as connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+            while not over.wait(0.05):
+                connection.sendall(b"1")
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening, ThreadPoolExecutor() as threads:
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        asked = threads.submit(ask, Source(url), Query("up"), 0.0, reach=60)
+        try:
+            with pytest.raises(NoAnswer):
+                asked.result(60)
+        finally:
+            over.set()
 
 
 def test_the_name_goes_along_where_an_address_is_asked():

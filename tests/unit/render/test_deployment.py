@@ -190,6 +190,11 @@ def test_a_pod_waits_for_its_place():
     assert pod["nodeSelector"] == {"karpenter.sh/nodepool": "h100"}
 
 
+def test_a_pod_waits_for_its_place_whatever_gates_are_added():
+    made = template(engine={"podTemplate": {"spec": {"schedulingGates": [{"name": "example.com/checked"}]}}})
+    assert made["spec"]["schedulingGates"] == [{"name": names.PLACEMENT_GATE}, {"name": "example.com/checked"}]
+
+
 def test_pods_wait_in_the_queue_of_the_plan_and_are_other_replicas_then():
     queued = template(queue="team-a")
     assert queued["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team-a"}
@@ -245,8 +250,18 @@ def test_other_arguments_are_passed_on(argument):
             {"podTemplate": {"spec": {"containers": [{"name": "x", "resources": {"requests": "1"}}]}}},
             "containers[x].resources.requests",
         ),
-        ({"podTemplate": {"spec": None}}, "podTemplate"),
+        ({"podTemplate": {"spec": None}}, "podTemplate.spec"),
         ({"podTemplate": {"metadata": []}}, "podTemplate"),
+        ({"podTemplate": {"spec": {"schedulingGates": None}}}, "podTemplate.spec.schedulingGates"),
+        ({"podTemplate": {"spec": {"schedulingGates": "none"}}}, "podTemplate.spec.schedulingGates"),
+        ({"podTemplate": {"spec": {"schedulingGates": {}}}}, "podTemplate.spec.schedulingGates"),
+        ({"podTemplate": {"spec": {"volumes": None}}}, "podTemplate.spec.volumes"),
+        (pod_template(livenessProbe=None), "podTemplate.spec.containers[engine].livenessProbe"),
+        (
+            {"podTemplate": {"spec": {"tolerations": [{"key": "a"}, {"key": None}]}}},
+            "podTemplate.spec.tolerations[1].key",
+        ),
+        ({"podTemplate": {"spec": {"tolerations": [None]}}}, "podTemplate.spec.tolerations[0]"),
     ],
 )
 def test_a_pod_template_may_not_take_over_what_the_plan_decides(part, field):

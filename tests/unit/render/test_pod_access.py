@@ -8,6 +8,7 @@ from servingplan.api.v1alpha1 import Model
 from servingplan.render.pod_access import KINDS, refused_access, unknown_kinds
 
 WORDS = ["spec", "containers", "securityContext", "capabilities", "add", "volumes", "hostPath", "sysctls", "ports"]
+WORDS += ["livenessProbe", "lifecycle", "preStop", "httpGet", "tcpSocket", "host"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=3), inner),
@@ -75,6 +76,28 @@ ATTACKS = [
         "seLinuxOptions",
         {"type": "spc_t"},
     ),
+    *(
+        (
+            "probeHost",
+            {"spec": {containers: [{"name": "c", hook: {check: {"host": "169.254.169.254", "port": 80}}}]}},
+            f"spec.{containers}[c].{hook}.{check}.host",
+            "169.254.169.254",
+        )
+        for containers in ("containers", "initContainers", "ephemeralContainers")
+        for hook in ("livenessProbe", "readinessProbe", "startupProbe")
+        for check in ("httpGet", "tcpSocket")
+    ),
+    *(
+        (
+            "probeHost",
+            {"spec": {containers: [{"name": "c", "lifecycle": {hook: {check: {"host": "10.0.0.1"}}}}]}},
+            f"spec.{containers}[c].lifecycle.{hook}.{check}.host",
+            "10.0.0.1",
+        )
+        for containers in ("containers", "initContainers", "ephemeralContainers")
+        for hook in ("postStart", "preStop")
+        for check in ("httpGet", "tcpSocket")
+    ),
     (
         "sysctls",
         {"spec": {"securityContext": {"sysctls": [{"name": "kernel.x", "value": "1"}]}}},
@@ -118,6 +141,8 @@ def test_an_ordinary_template_asks_for_nothing():
                 {
                     "name": "engine",
                     "ports": [{"containerPort": 9000}],
+                    "livenessProbe": {"httpGet": {"path": "/", "port": 9000, "host": ""}},
+                    "lifecycle": {"preStop": {"httpGet": {"path": "/stop", "port": 9000}}},
                     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                 }
             ],
@@ -129,6 +154,36 @@ def test_an_ordinary_template_asks_for_nothing():
 @given(st.dictionaries(st.sampled_from(["metadata", "spec", "other"]), JSON))
 def test_a_template_of_any_form_is_read(template):
     refused_access(model(template), ())
+
+
+PODS_OF_ANY_FORM = st.fixed_dictionaries(
+    {
+        "spec": st.fixed_dictionaries(
+            {
+                "containers": st.lists(
+                    st.dictionaries(
+                        st.sampled_from(["livenessProbe", "lifecycle", "securityContext", "ports"]), JSON, min_size=1
+                    ),
+                    min_size=1,
+                    max_size=2,
+                )
+            }
+        )
+    }
+)
+
+
+@given(PODS_OF_ANY_FORM)
+def test_containers_of_any_form_are_read(template):
+    refused_access(model(template), ())
+
+
+@given(
+    st.recursive(st.just({"host": "x"}), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner))
+)
+def test_a_host_in_a_probe_of_any_form_is_seen_where_the_kubelet_reads_it(check):
+    found = refused_access(model(engine(livenessProbe={"httpGet": check})), ())
+    assert bool(found) == (isinstance(check, dict) and "host" in check)
 
 
 def test_a_list_that_names_no_kind_is_told():
