@@ -11,12 +11,13 @@ from servingplan.deciding.turn import Turn
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import LiveObject, Observation
+from servingplan.planning.availability import seconds_since
 from servingplan.planning.record import read_record, routing_as_published
 from servingplan.render import names
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
 from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
-from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS, POLL_SECONDS, seconds_since
+from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS, POLL_SECONDS
 from servingplan.steps.routes import PENDING, complaints
 
 

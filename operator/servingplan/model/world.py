@@ -96,6 +96,10 @@ class Pod(Fact):
     """Scheduling gates beside ours: whoever set them has not let the pod go yet."""
     ready: bool = False
     """Passes its readiness probe, and is not being deleted."""
+    started: bool = False
+    """All its containers have passed their startup probes since they last began."""
+    unready_since: str | None = None
+    """RFC 3339; since when it says itself that it is not ready, also where it never was."""
     listed: bool = False
     """Its Service's EndpointSlices have it as ready, which is how most gateways learn of it: a moment after ``ready``."""
     terminating: bool = False

@@ -34,12 +34,12 @@ from servingplan.observe.gateway import ask_gateway
 from servingplan.observe.sizes import ceiling, number, size_path
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
+from servingplan.planning.availability import seconds_since
 from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 from servingplan.render import names
-from servingplan.steps.drains import seconds_since
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")

@@ -7,6 +7,7 @@ as long. Nothing here looks at a clock: the time is that of the observation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -182,6 +183,16 @@ def now_is(now: str, moment: str) -> bool:
 def seconds(then: str, now: str) -> float:
     """From one RFC 3339 time to another."""
     return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
+
+
+def seconds_since(then: str | None, now: str) -> float:
+    """Seconds from one RFC 3339 time to another; infinite where the first is missing or unreadable."""
+    if then is None:
+        return math.inf
+    try:
+        return seconds(then, now)
+    except (ValueError, TypeError):
+        return math.inf
 
 
 def later(now: str, by_seconds: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from servingplan.model.fleet import FailedShape, PlanRecord
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.availability import later, now_is, seconds
+from servingplan.planning.availability import later, now_is, seconds_since
 
 MOST_FAILED_STARTS = 3
 FIRST_BACK_OFF_SECONDS = 600.0
@@ -46,6 +46,15 @@ def look_at_starts(
         if after != FailedShape(generation=after.generation, pool=after.pool):
             found[item.deployment] = after
     return dict(sorted(found.items()))
+
+
+def start_up_left(pod: Pod, now: str, startup_seconds: float) -> float | None:
+    """Seconds that a replica has left to start; None where it has no node or has started: a readiness probe that fails later
+    only takes its requests away, and its liveness probe decides when it begins anew. Then it has its time again from when it
+    was last ready."""
+    if pod.ready or pod.started or pod.placed_since is None:
+        return None
+    return startup_seconds - seconds_since(max(pod.placed_since, pod.unready_since or ""), now)
 
 
 def left_out(failed: dict[str, FailedShape]) -> frozenset[str]:
@@ -90,7 +99,7 @@ def _failed_start(pod: Pod, now: str, startup_seconds: float) -> tuple[str, str]
     """Names a start that failed, with what is known of it."""
     if pod.crashes > 0:
         return f"{pod.uid}/{pod.crashes}", pod.last_words or pod.trouble or "its engine ended"
-    late = pod.placed_since is not None and seconds(pod.placed_since, now) >= startup_seconds
-    if late and pod.trouble is None:
+    left = start_up_left(pod, now, startup_seconds)
+    if left is not None and left <= 0 and pod.trouble is None:
         return f"{pod.uid}/late", f"it was not ready within {startup_seconds:.0f} s"
     return None

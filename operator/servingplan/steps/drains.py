@@ -15,11 +15,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
+from servingplan.planning.availability import seconds_since
 from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.starts import start_up_left
 from servingplan.steps.growth import planned_size
 from servingplan.steps.seats import Seating
 
@@ -37,7 +38,7 @@ class Departures:
     unrouted: tuple[Pod, ...]
     """Pods whose grace begins: the gateway has taken weights without them."""
     stuck: tuple[Pod, ...]
-    """Wanted, but not ready within their start-up time: to be replaced."""
+    """Wanted, but did not start within their start-up time: to be replaced."""
     wake_in_seconds: float | None
     """When the next drain or start-up time ends."""
 
@@ -50,16 +51,6 @@ GATEWAY_PATIENCE_SECONDS = 90.0
 """How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
 POLL_SECONDS = 2.0
 """How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
-
-
-def seconds_since(then: str | None, now: str) -> float:
-    """Seconds from one RFC 3339 time to another; infinite where the first is missing or unreadable."""
-    if then is None:
-        return math.inf
-    try:
-        return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
-    except (ValueError, TypeError):
-        return math.inf
 
 
 def departures(
@@ -129,14 +120,13 @@ def departures(
     stuck = []
     for seating in seatings.values():
         for pod in seating.stay:
-            allowance = startup_seconds(facts[pod.deployment or ""].model)
-            age = seconds_since(pod.placed_since, world.now)
-            if pod.ready or pod.placed_since is None:
+            left = start_up_left(pod, world.now, startup_seconds(facts[pod.deployment or ""].model))
+            if left is None:
                 continue
-            if age >= allowance:
+            if left <= 0:
                 stuck.append(pod)
             else:
-                deadlines.append(allowance - age)
+                deadlines.append(left)
     return Departures(
         victims=frozenset(victims),
         drain=tuple(drain),

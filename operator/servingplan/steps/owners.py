@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from servingplan.model.world import LiveObject
+from servingplan.planning.availability import seconds_since
 from servingplan.render import names
-from servingplan.steps.drains import seconds_since
 
 HOLD_SECONDS = 60.0
 TOLD_SECONDS = 600.0

@@ -456,6 +456,20 @@ def test_a_replica_that_is_never_ready_is_replaced_after_its_start_up_time():
     assert sum(replicas(fleet).values()) == len(driver.cluster.our_pods())
 
 
+def test_a_replica_that_has_served_and_is_not_ready_for_a_moment_stays():
+    driver = operator(plan(model(rate="5", engine={"startupSeconds": 60})))
+    settled(driver)
+    driver.tick(20)
+    (serves,) = driver.cluster.our_pods()
+    serves.reports_ready = False
+    driver.cluster.run_controllers()
+    driver.act()
+    assert not serves.terminating
+    assert driver.decision.failed_shapes == {}
+    driver.tick()
+    assert driver.serving_rate(LLAMA) == pytest.approx(5)
+
+
 def test_a_replica_that_never_gets_ready_does_not_block_a_new_image():
     bad = model(engine={"image": "broken", "startupSeconds": 60})
     driver = operator(plan())

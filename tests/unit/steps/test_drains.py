@@ -2,7 +2,8 @@
 
 import pytest
 
-from servingplan.steps.drains import PATIENCE_SECONDS, departures, seconds_since
+from servingplan.planning.availability import seconds_since
+from servingplan.steps.drains import PATIENCE_SECONDS, departures
 from servingplan.steps.seats import Seat, Seating
 from tests.unit.steps.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
 
@@ -116,6 +117,17 @@ def test_a_replica_is_stuck_when_its_start_up_time_is_over_and_not_before():
     assert (found.stuck, found.wake_in_seconds) == ((), 1.0)
     stuck = slow.model_copy(update={"placed_since": "2026-01-01T00:50:00Z"})
     assert leave(stuck, stay=(stuck,)).stuck == (stuck,)
+
+
+def test_a_replica_that_has_started_is_never_stuck_and_one_that_begins_anew_has_its_time_again():
+    served = pod("d", "n1", ready=False, placed_since="2025-12-31T22:00:00Z", started=True)
+    found = leave(served, stay=(served,))
+    assert (found.stuck, found.wake_in_seconds) == ((), None)
+    anew = served.model_copy(update={"started": False, "unready_since": "2026-01-01T00:50:01Z"})
+    found = leave(anew, stay=(anew,))
+    assert (found.stuck, found.wake_in_seconds) == ((), 1.0)
+    late = anew.model_copy(update={"unready_since": "2026-01-01T00:50:00Z"})
+    assert leave(late, stay=(late,)).stuck == (late,)
 
 
 def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
