@@ -110,7 +110,10 @@ class Pod(Fact):
     address: str | None = None
     """IP address, of pods that drain."""
     requests_inside: int | None = None
-    """Requests that its engine has, running and waiting; asked only of pods that drain, None where it did not tell."""
+    """Requests that its engine has, running and waiting, as it last told; asked only of pods that drain. None where it does
+    not tell."""
+    unasked: bool = False
+    """Its drain would be over, and there was no time yet to ask its engine."""
     unrouted_since: str | None = None
     """RFC 3339; when the gateways were seen to have taken weights without it."""
     placed_since: str | None = None

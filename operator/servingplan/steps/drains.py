@@ -86,7 +86,7 @@ def departures(
     victims: set[str] = set()
     waiting: list[Pod] = []
     for pod in surplus:
-        busy = bool(pod.requests_inside)
+        busy = pod.unasked or bool(pod.requests_inside)
         least = max(drain_seconds, deadline_seconds) if busy else drain_seconds
         grace_left = _grace_left(pod, world.now, least, gateway_follows)
         if pod.draining_since is not None and pod.ready and grace_left > 0:

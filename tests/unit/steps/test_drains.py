@@ -87,6 +87,14 @@ def test_a_replica_leaves_when_its_engine_is_idle_or_the_deadline_is_over(inside
     assert (found.victims, found.wake_in_seconds) == (frozenset({old.uid} if gone else ()), wake)
 
 
+def test_a_replica_whose_engine_could_not_be_asked_yet_stays_until_the_deadline():
+    old = pod("old", "n1", of="old", draining_since="2026-01-01T00:59:00Z", unasked=True)
+    found = leave(old, surplus=[old], deadline_seconds=300.0)
+    assert (found.victims, found.wake_in_seconds) == (frozenset(), 2.0)
+    late = old.model_copy(update={"draining_since": "2026-01-01T00:55:00Z"})
+    assert leave(late, surplus=[late], deadline_seconds=300.0).victims == {late.uid}
+
+
 def test_the_deadline_counts_from_when_the_gateway_took_the_weights():
     old = pod(
         "old",
