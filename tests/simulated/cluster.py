@@ -89,6 +89,8 @@ class SimulatedPod:
     node: str | None = None
     bound_at: datetime | None = None
     reports_ready: bool = False
+    started: bool = False
+    """Its engine has passed the startup probe."""
     serving: bool = True
     deletion_cost: int = 0
     draining_since: str | None = None
@@ -336,6 +338,7 @@ class SimulatedCluster:
             and not pod.terminating
             and node is not None
             and node.ready,
+            started=pod.started,
             listed=self.is_listed(pod),
             terminating=pod.terminating,
             serving=pod.serving,
@@ -504,6 +507,7 @@ class SimulatedCluster:
                 pod.reports_ready = pod.reports_ready or (
                     started and not self.never_ready(pod.serial) and self.crashes(pod) is None
                 )
+                pod.started = pod.started or pod.reports_ready
         self.run_controllers()
 
     def run_controllers(self) -> None:

@@ -150,7 +150,8 @@ def test_the_name_of_a_plan_is_checked_as_the_api_server_does(tmp_path):
 
 def test_a_context_that_no_number_of_nodes_gives_is_not_sought_over_nodes(tmp_path):
     manifest = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
-    manifest["spec"]["models"][1]["maxModelLen"] = 1_000_000
+    manifest["spec"]["models"] = manifest["spec"]["models"][1:]
+    manifest["spec"]["models"][0]["maxModelLen"] = 1_000_000
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(manifest))
     told = run("plan", tmp_path / "plan.yaml")
     assert "asked are 1000000" in " ".join((told.stdout + told.stderr).split())

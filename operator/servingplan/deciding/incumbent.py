@@ -63,6 +63,18 @@ def same_replicas(left: Fleet, right: Fleet) -> bool:
     return bool(content(left) == content(right))
 
 
+def serves_less(fleet: Fleet, other: Fleet) -> bool:
+    """Whether it serves fewer requests/s than the other, by priority from the top."""
+    for priority in sorted({item.priority for item in (*fleet.replica_sets, *other.replica_sets)}, reverse=True):
+        served, least = (
+            math.fsum(sum(item.planned.values()) for item in one.replica_sets if item.priority == priority)
+            for one in (fleet, other)
+        )
+        if abs(served - least) > SAME_SERVICE * max(served, least):
+            return served < least
+    return False
+
+
 def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
     """Whether the running plan still holds and the new one is not worth moving for. Edits always count."""
     record = turn.record

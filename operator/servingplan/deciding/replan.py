@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.incumbent import keep_incumbent, must_hurry, same_replicas, solved
+from servingplan.deciding.incumbent import keep_incumbent, must_hurry, same_replicas, serves_less, solved
 from servingplan.deciding.objects import replica_facts
 from servingplan.deciding.turn import Solve, Turn
 from servingplan.errors import InputError
@@ -16,7 +17,7 @@ from servingplan.model.answer import Answer
 from servingplan.model.fleet import Fleet, PlanRecord, digest
 from servingplan.model.question import QuestionError, canonical_json
 from servingplan.model.world import PlanObject
-from servingplan.planning.fleet import fleet_of
+from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.known import known_of
 from servingplan.planning.pools import CENT, Pool, more_nodes
 from servingplan.planning.question import Posed, pose, without
@@ -96,7 +97,7 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
         return record, True
     if answer.status == "Infeasible":
         turn.find("PlanSolved", "Infeasible", "; ".join(answer.reasons) or "the constraints exclude each other")
-        return _fall_back(turn, spec, posed, solve, names_of)
+        return _fall_back(turn, spec, pools, posed, solve, names_of)
     broken = verify(posed.question, answer)
     if broken:
         text = "; ".join(str(item) for item in broken[:3])
@@ -151,8 +152,7 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
-    waits = spec.mode == "Preview" or (spec.mode == "Approve" and world.plan.approved_hash != fleet.hash)
-    if waits and (record.fleet is None or record.fleet.hash != fleet.hash or spec.mode == "Preview"):
+    if _waits(turn, spec, fleet):
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
@@ -166,28 +166,42 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
     )
 
 
+def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
+    """Whether the mode asks for consent that the plan does not have; with Approve, what is in force needs none."""
+    if spec.mode == "Preview":
+        return True
+    consented = {turn.world.plan.approved_hash, None if turn.record.fleet is None else turn.record.fleet.hash}
+    return spec.mode == "Approve" and fleet.hash not in consented
+
+
 def _fall_back(
-    turn: Turn, spec: PlanSpec, posed: Posed, solve: Solve, names_of: Mapping[str, str]
+    turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], posed: Posed, solve: Solve, names_of: Mapping[str, str]
 ) -> tuple[PlanRecord, bool]:
-    """Where floors or survival cannot hold, what runs stays, unless it costs more than the budget: then the best plan
-    without them takes over, so that spend falls."""
-    record = turn.record
-    assert posed.question is not None
-    if record.fleet is None or record.fleet.dollars_per_hour <= posed.question.budget_dollars_per_hour + CENT:
+    """Where floors or survival cannot hold, what runs stays, unless it costs more than the budget and than what the floors
+    cost, which is paid anyway: then the best plan for that much without survival takes over, so that spend falls. Nothing may
+    grow meanwhile, so a plan that needs nodes which are not there, or serves less than what is left within the budget of the
+    plan in force, is not taken."""
+    record, question = turn.record, posed.question
+    assert question is not None
+    floors = math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in question.pools)
+    dollars = max(question.budget_dollars_per_hour, floors)
+    if record.fleet is None or record.fleet.dollars_per_hour <= dollars + CENT:
         return record, True
-    relaxed = posed.question.model_copy(
-        update={
-            "survive": (),
-            "pools": tuple(pool.model_copy(update={"min_nodes": 0}) for pool in posed.question.pools),
-        }
-    )
+    relaxed = question.model_copy(update={"survive": (), "budget_dollars_per_hour": dollars})
     answer = solve(relaxed, spec)
     if answer.status == "Infeasible" or verify(relaxed, answer):
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
     if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
         return record, True
-    return record.model_copy(update={"fleet": fleet, "answer": answer_data(answer), "question": None}), True
+    left = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    if any(fleet.nodes.get(pool.name, 0) > len(pool.nodes) for pool in pools) or serves_less(fleet, left):
+        return record, True
+    waiting = {"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": None}
+    if _waits(turn, spec, fleet):
+        return record.model_copy(update=waiting), True
+    update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
+    return record.model_copy(update=update), True
 
 
 def answer_data(answer: Answer) -> dict[str, Any]:

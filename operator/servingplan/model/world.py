@@ -98,6 +98,10 @@ class Pod(Fact):
     """Scheduling gates beside ours: whoever set them has not let the pod go yet."""
     ready: bool = False
     """Passes its readiness probe, and is not being deleted."""
+    started: bool = False
+    """All its containers have passed their startup probes since they last began."""
+    unready_since: str | None = None
+    """RFC 3339; since when it says itself that it is not ready, also where it never was."""
     listed: bool = False
     """Its Service's EndpointSlices have it as ready, which is how most gateways learn of it: a moment after ``ready``."""
     terminating: bool = False
@@ -108,7 +112,10 @@ class Pod(Fact):
     address: str | None = None
     """IP address, of pods that drain."""
     requests_inside: int | None = None
-    """Requests that its engine has, running and waiting; asked only of pods that drain, None where it did not tell."""
+    """Requests that its engine has, running and waiting, as it last told; asked only of pods that drain. None where it does
+    not tell."""
+    unasked: bool = False
+    """Its drain would be over, and there was no time yet to ask its engine."""
     unrouted_since: str | None = None
     """RFC 3339; when the gateways were seen to have taken weights without it."""
     placed_since: str | None = None

@@ -30,7 +30,7 @@ from servingplan.observe import parse
 from servingplan.observe.asking import SharedThreads
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
-from servingplan.observe.engines import SILENT_SECONDS, requests_inside
+from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told, requests_inside
 from servingplan.observe.gateway import ask_gateway, in_time
 from servingplan.observe.sizes import ceiling, number, size_path
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
@@ -82,6 +82,8 @@ class Reader:
         self._silent: dict[str, datetime] = {}
         """Pods whose engines did not answer, and until when they are not asked again."""
         self._asking_threads = SharedThreads(16, share=4, name="asking")
+        self._told: dict[str, Told] = {}
+        """What engines last told, by pod."""
 
     def close(self) -> None:
         """Let the threads go."""
@@ -162,9 +164,12 @@ class Reader:
 
     def _with_requests(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
         """Those whose drain would be over, with the requests that their engines still have. A turn waits for the answers, so
-        one that was silent is left alone for a while."""
+        one that was silent is left alone for a while; one that told of requests is believed until it is silent several
+        times in a row."""
         moment = datetime.fromisoformat(now)
-        self._silent = {uid: until for uid, until in self._silent.items() if until > moment}
+        kept = moment - timedelta(seconds=KEPT_SECONDS)
+        self._silent = {uid: until for uid, until in list(self._silent.items()) if until > moment}
+        self._told = {uid: told for uid, told in list(self._told.items()) if told.at > kept}
         draining = {
             pod.uid: pod.address
             for pod in pods
@@ -175,9 +180,26 @@ class Reader:
         }
         if not draining:
             return pods
-        found = requests_inside(draining, self._asking_threads.of(namespace))
-        self._silent.update(dict.fromkeys(draining.keys() - found.keys(), moment + timedelta(seconds=SILENT_SECONDS)))
-        return tuple(pod.model_copy(update={"requests_inside": found.get(pod.uid)}) for pod in pods)
+        told = {uid: self._told[uid] for uid in draining if uid in self._told}
+        longest_ago_first = sorted(draining, key=lambda uid: (told[uid].at if uid in told else kept, uid))
+        found = requests_inside({uid: draining[uid] for uid in longest_ago_first}, self._asking_threads.of(namespace))
+        for uid, count in found.items():
+            before = told.pop(uid, None)
+            self._told.pop(uid, None)
+            after = Told(count, moment) if count is not None else before and before.silent(moment)
+            if after is not None:
+                told[uid] = self._told[uid] = after
+            else:
+                self._silent[uid] = moment + timedelta(seconds=SILENT_SECONDS)
+        return tuple(
+            pod.model_copy(
+                update={
+                    "requests_inside": told[pod.uid].requests if pod.uid in told else None,
+                    "unasked": pod.uid in draining and pod.uid not in found and pod.uid not in told,
+                }
+            )
+            for pod in pods
+        )
 
     def is_outdated(self, plan: PlanObject) -> bool:
         """Whether the plan is known to be another one than this by now."""

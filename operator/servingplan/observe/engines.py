@@ -10,6 +10,9 @@ import http.client
 import re
 from collections.abc import Mapping
 from concurrent.futures import Executor, wait
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 
 from servingplan.observe.asking import get
 from servingplan.render.deployment import PORT
@@ -18,6 +21,11 @@ DEADLINE_SECONDS = 0.5
 """For all answers together, and for each."""
 SILENT_SECONDS = 30
 """How long an engine that did not answer is not asked again."""
+MOST_MISSED = 5
+"""Times in a row that an engine that told of requests may not answer before it counts as one that does not: a busy one may
+miss a few."""
+KEPT_SECONDS = 600
+"""How long what an engine told is remembered after it was asked last."""
 LONGEST_ANSWER_BYTES = 2**22
 MOST_ENGINES = 64
 """Asked in one turn."""
@@ -26,17 +34,33 @@ INSIDE = ("num_requests_running", "num_requests_waiting")
 _SAMPLE = re.compile(r"^vllm[:_](\w+?)(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
 
 
-def requests_inside(addresses: Mapping[str, str], threads: Executor, *, port: int = PORT) -> dict[str, int]:
-    """Requests that run or wait, by the keys of ``addresses`` (IP addresses of pods); those that are not known are absent.
-    Never raises, never waits for long."""
-    asked = {key: threads.submit(_ask, address, port) for key, address in sorted(addresses.items())[:MOST_ENGINES]}
+@dataclass(frozen=True)
+class Told:
+    """What an engine told when it last answered."""
+
+    requests: int
+    at: datetime
+    """When it was last asked."""
+    missed: int = 0
+    """Times that it has not answered since."""
+
+    def silent(self, at: datetime) -> Told | None:
+        """After one more time without an answer; None: it is not to be believed any more."""
+        more = Told(self.requests, at, self.missed + 1)
+        return more if self.requests and more.missed < MOST_MISSED else None
+
+
+def requests_inside(addresses: Mapping[str, str], threads: Executor, *, port: int = PORT) -> dict[str, int | None]:
+    """Requests that run or wait, by the keys of ``addresses`` (IP addresses of pods), asked in their order. None where the
+    engine does not tell; absent where there was no time to ask it. Never raises, never waits for long."""
+    asked = {key: threads.submit(_ask, address, port) for key, address in islice(addresses.items(), MOST_ENGINES)}
     wait(asked.values(), DEADLINE_SECONDS)
-    found = {}
+    found: dict[str, int | None] = {}
     for key, answer in asked.items():
-        if not answer.done():
-            answer.cancel()
-        elif (count := answer.result()) is not None:
-            found[key] = count
+        if answer.done():
+            found[key] = answer.result()
+        elif not answer.cancel():  # it has begun to ask
+            found[key] = None
     return found
 
 

@@ -225,6 +225,8 @@ def seen_pod(item: Json) -> SeenPod | None:
         gated=gated,
         other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
         ready=not terminating and _condition(status, "Ready") == "True",
+        started=_started(status),
+        unready_since=_unready_since(status),
         serving=labels.get(names.SERVING_LABEL) == "true",
         draining_since=draining_since,
         address=status.get("podIP") if draining_since is not None else None,
@@ -529,6 +531,19 @@ def _condition(status: Json, kind: str) -> str | None:
         if condition.get("type") == kind:
             value = condition.get("status")
             return str(value) if value is not None else None
+    return None
+
+
+def _started(status: Json) -> bool:
+    containers = status.get("containerStatuses") or ()
+    return bool(containers) and all(container.get("started") for container in containers)
+
+
+def _unready_since(status: Json) -> str | None:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Ready" and condition.get("status") != "True":
+            since = condition.get("lastTransitionTime")
+            return str(since) if since else None
     return None
 
 

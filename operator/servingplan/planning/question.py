@@ -326,7 +326,9 @@ def _unfit_lines(
                 last = list(dict.fromkeys(refusal.message for refusal in why))[-1:]
                 text = (last[0] if last else "no pool has its GPUs") + _slo_advice(slo_of(model, item), why)
                 across = None
-                if not (why and why[-1].reason == "ContextTooShort"):  # which more GPUs cannot mend
+                if not (
+                    why and why[-1].reason in ("ContextTooShort", "ContextAboveModel")
+                ):  # which more GPUs cannot mend
                     across = smallest_across_nodes(
                         model, variants, pools, name=item.name, confidence=float(spec.planning.confidence)
                     )

@@ -50,6 +50,18 @@ def look_at_starts(
     return dict(sorted(found.items()))
 
 
+def start_up_left(pod: Pod, now: str, startup_seconds: float) -> float | None:
+    """Seconds that a replica has left to start; None where that cannot be read, or it has no node or has started.
+
+    A readiness probe that fails later only takes its requests away, and its liveness probe decides when it begins anew. Then
+    it has its time again from when it was last ready.
+    """
+    if pod.ready or pod.started or pod.placed_since is None:
+        return None
+    age = min(seconds_since(pod.placed_since, now), seconds_since(pod.unready_since, now))
+    return startup_seconds - age if age < math.inf else None
+
+
 def left_out(failed: dict[str, FailedShape]) -> frozenset[str]:
     """Deployments that may not be planned now."""
     return frozenset(name for name, item in failed.items() if item.until is not None)
@@ -92,7 +104,7 @@ def _failed_start(pod: Pod, now: str, startup_seconds: float) -> tuple[str, str]
     """Names a start that failed, with what is known of it."""
     if pod.crashes > 0:
         return f"{pod.uid}/{pod.crashes}", pod.last_words or pod.trouble or "its engine ended"
-    late = startup_seconds <= seconds_since(pod.placed_since, now) < math.inf
-    if late and pod.trouble is None:
+    left = start_up_left(pod, now, startup_seconds)
+    if left is not None and left <= 0 and pod.trouble is None:
         return f"{pod.uid}/late", f"it was not ready within {startup_seconds:.0f} s"
     return None

@@ -20,6 +20,7 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.times import seconds_since
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.starts import start_up_left
 from servingplan.steps.growth import planned_size
 from servingplan.steps.seats import Seating
 
@@ -37,7 +38,7 @@ class Departures:
     unrouted: tuple[Pod, ...]
     """Pods whose grace begins: the gateway has taken weights without them."""
     stuck: tuple[Pod, ...]
-    """Wanted, but not ready within their start-up time: to be replaced."""
+    """Wanted, but did not start within their start-up time: to be replaced."""
     wake_in_seconds: float | None
     """When the next drain or start-up time ends."""
 
@@ -85,7 +86,7 @@ def departures(
     victims: set[str] = set()
     waiting: list[Pod] = []
     for pod in surplus:
-        busy = bool(pod.requests_inside)
+        busy = pod.unasked or bool(pod.requests_inside)
         least = max(drain_seconds, deadline_seconds) if busy else drain_seconds
         grace_left = _grace_left(pod, world.now, least, gateway_follows)
         if pod.draining_since is not None and pod.ready and grace_left > 0:
@@ -119,14 +120,13 @@ def departures(
     stuck = []
     for seating in seatings.values():
         for pod in seating.stay:
-            allowance = startup_seconds(facts[pod.deployment or ""].model)
-            age = seconds_since(pod.placed_since, world.now)
-            if pod.ready or pod.placed_since is None:
+            left = start_up_left(pod, world.now, startup_seconds(facts[pod.deployment or ""].model))
+            if left is None:
                 continue
-            if age >= allowance:
+            if left <= 0:
                 stuck.append(pod)
             else:
-                deadlines.append(allowance - age)
+                deadlines.append(left)
     return Departures(
         victims=frozenset(victims),
         drain=tuple(drain),

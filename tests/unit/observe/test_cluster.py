@@ -1,5 +1,7 @@
 """What a turn reads besides its objects: which APIs the server has, and which pods the Services have."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
@@ -7,6 +9,7 @@ from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, P
 from servingplan.model.world import Taint
 from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
+from servingplan.observe.engines import MOST_MISSED
 from servingplan.observe.parse import endpoints_of, startup_taints_of
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
@@ -376,12 +379,14 @@ def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not(
     assert names_of([{**pool, "resize": resize}]) == ["match", "stray"]
 
 
-def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_turn(monkeypatch):
-    asked = []
+@contextmanager
+def reader_of_draining(monkeypatch, since_by_name, answers):
+    """Each turn's answers of the engines are taken from ``answers``; those asked are returned as well."""
+    asked, left = [], iter(answers)
 
     def requests_inside(addresses, threads):
-        asked.append(sorted(addresses))
-        return {"uid-busy": 3}
+        asked.append(list(addresses))
+        return next(left)
 
     monkeypatch.setattr(cluster_module, "requests_inside", requests_inside)
 
@@ -398,12 +403,7 @@ def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_tur
             "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
         }
 
-    pods = [
-        pod("busy", "2025-12-31T23:59:30Z"),
-        pod("silent", "2025-12-31T23:59:30Z"),
-        pod("young", "2025-12-31T23:59:31Z"),
-        pod("serves", None),
-    ]
+    pods = [pod(*item) for item in since_by_name.items()]
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     spec = {
         "budget": {"dollarsPerHour": 1},
@@ -423,12 +423,45 @@ def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_tur
         clock=lambda: "2026-01-01T00:00:00Z",
     )
     try:
-        first = {item.name: item.requests_inside for item in reader.observe("llm", "chat").pods}
-        reader.observe("llm", "chat")
+        yield reader, asked
     finally:
         reader.close()
-    assert first == {"busy": 3, "silent": None, "young": None, "serves": None}
+
+
+OVER, YOUNG = "2025-12-31T23:59:30Z", "2025-12-31T23:59:31Z"
+
+
+def told(reader):
+    return {pod.name: pod.requests_inside for pod in reader.observe("llm", "chat").pods}
+
+
+def test_engines_are_asked_at_the_end_of_the_drain_and_silent_ones_not_every_turn(monkeypatch):
+    pods = {"busy": OVER, "silent": OVER, "young": YOUNG, "serves": None}
+    answers = [{"uid-busy": 3, "uid-silent": None}, {"uid-busy": 3}]
+    with reader_of_draining(monkeypatch, pods, answers) as (reader, asked):
+        assert told(reader) == {"busy": 3, "silent": None, "young": None, "serves": None}
+        told(reader)
     assert asked == [["uid-busy", "uid-silent"], ["uid-busy"]]
+
+
+def test_an_engine_that_told_of_requests_is_believed_until_it_is_silent_several_times_in_a_row(monkeypatch):
+    answers = [{"uid-busy": count} for count in (3, None, 2, *[None] * MOST_MISSED)]
+    with reader_of_draining(monkeypatch, {"busy": OVER}, answers) as (reader, _):
+        seen = [told(reader)["busy"] for _ in answers]
+    assert seen == [3, 3, 2, *[2] * (MOST_MISSED - 1), None]
+
+
+def test_an_engine_that_was_idle_and_is_silent_is_not_waited_for(monkeypatch):
+    with reader_of_draining(monkeypatch, {"idle": OVER}, [{"uid-idle": 0}, {"uid-idle": None}]) as (reader, _):
+        assert [told(reader)["idle"] for _ in range(2)] == [0, None]
+
+
+def test_engines_for_which_a_turn_had_no_time_are_asked_first_in_the_next(monkeypatch):
+    with reader_of_draining(monkeypatch, {"a": OVER, "b": OVER}, [{"uid-a": 1}, {"uid-b": 0}]) as (reader, asked):
+        first, second = (reader.observe("llm", "chat").pods for _ in range(2))
+    assert [(pod.requests_inside, pod.unasked) for pod in first] == [(1, False), (None, True)]
+    assert [(pod.requests_inside, pod.unasked) for pod in second] == [(1, False), (0, False)]
+    assert asked[1] == ["uid-b", "uid-a"]
 
 
 @pytest.mark.parametrize("holder", ["nobody", "/", "llm/", "/x"])

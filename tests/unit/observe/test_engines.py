@@ -79,11 +79,24 @@ def test_an_emulated_engine_is_understood():
     assert requests_in(generate_latest(registry).decode()) == 0
 
 
-def test_engines_are_asked_and_those_that_cannot_be_are_left_out():
+def test_engines_are_asked_and_nothing_is_known_of_those_that_do_not_tell():
     assert asked(NEW) == {"u": 7}
-    assert asked(NEW, status=500) == {}
-    assert asked("x" * (engines.LONGEST_ANSWER_BYTES + 1)) == {}
+    assert asked(NEW, status=500) == {"u": None}
+    assert asked("x" * (engines.LONGEST_ANSWER_BYTES + 1)) == {"u": None}
     with engine(NEW) as port:
         pass
     with ThreadPoolExecutor() as threads:
-        assert requests_inside({"u": "127.0.0.1"}, threads, port=port) == {}
+        assert requests_inside({"u": "127.0.0.1"}, threads, port=port) == {"u": None}
+
+
+def test_those_that_a_turn_has_no_time_for_are_left_out(monkeypatch):
+    monkeypatch.setattr(engines, "MOST_ENGINES", 2)
+    with engine(NEW) as port, ThreadPoolExecutor() as threads:
+        assert requests_inside(dict.fromkeys("cba", "127.0.0.1"), threads, port=port) == {"c": 7, "b": 7}
+    monkeypatch.setattr(engines, "DEADLINE_SECONDS", 0)
+    held = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        threads.submit(held.wait)
+        found = requests_inside({"u": "127.0.0.1"}, threads)
+        held.set()
+    assert found == {}

@@ -346,21 +346,13 @@ def test_another_mount_of_the_weights_leaves_them_where_the_engine_reads_them():
     [
         ({"mounts": [], "volumes": [{"name": "weights", "emptyDir": {}}]}, r"volumes\[weights\]"),
         ({"mounts": [{"name": "x", "mountPath": "/weights"}], "volumes": [{"name": "x", "emptyDir": {}}]}, "mountPath"),
-        ({"mounts": [], "volumes": None}, r"spec\.volumes: .*list of maps"),
         ({"mounts": [], "volumes": ["weights"]}, r"spec\.volumes: .*list of maps"),
-        ({"mounts": None}, r"containers\[engine\]\.volumeMounts: .*list of maps"),
+        ({"mounts": ["weights"]}, r"containers\[engine\]\.volumeMounts: .*list of maps"),
     ],
 )
 def test_nothing_takes_the_place_of_the_weights(more, field):
     with pytest.raises(InputError, match=field):
         mounts_of(**more)
-
-
-def test_volumes_that_are_not_there_matter_only_where_the_plan_has_some():
-    nothing = {"podTemplate": {"spec": {"volumes": None}}}
-    assert template(engine=nothing, tp=1)["spec"]["volumes"] is None
-    with pytest.raises(InputError, match=r"spec\.volumes"):
-        template(engine=nothing, tp=2)
 
 
 def test_ports_are_told_apart_by_their_number():

@@ -59,7 +59,7 @@ def raw_pod(pod):
             ],
             "containers": [{"resources": {"limits": {names.GPU_RESOURCE: str(pod.gpus)}}}],
         },
-        "status": {"conditions": conditions},
+        "status": {"conditions": conditions, "containerStatuses": [{"name": "engine", "started": pod.started}]},
     }
 
 

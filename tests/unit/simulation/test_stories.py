@@ -456,6 +456,20 @@ def test_a_replica_that_is_never_ready_is_replaced_after_its_start_up_time():
     assert sum(replicas(fleet).values()) == len(driver.cluster.our_pods())
 
 
+def test_a_replica_that_has_served_and_is_not_ready_for_a_moment_stays():
+    driver = operator(plan(model(rate="5", engine={"startupSeconds": 60})))
+    settled(driver)
+    driver.tick(20)
+    (serves,) = driver.cluster.our_pods()
+    serves.reports_ready = False
+    driver.cluster.run_controllers()
+    driver.act()
+    assert not serves.terminating
+    assert driver.decision.failed_shapes == {}
+    driver.tick()
+    assert driver.serving_rate(LLAMA) == pytest.approx(5)
+
+
 def test_a_replica_that_never_gets_ready_does_not_block_a_new_image():
     bad = model(engine={"image": "broken", "startupSeconds": 60})
     driver = operator(plan())
@@ -815,6 +829,41 @@ def test_with_approval_a_budget_below_one_node_waits_for_it():
     driver.cluster.approved = proposed
     settled(driver)
     assert driver.spend == 0
+
+
+def floor(budget, *, rate="5", **more):
+    return plan(model(rate=rate), pools=[sized(price="10", minNodes=1)], budget=budget, **more)
+
+
+@pytest.mark.parametrize("mode", ["Auto", "Approve", "Preview"])
+def test_a_budget_below_a_floor_takes_nothing_from_the_nodes_that_are_paid_anyway(mode):
+    driver = operator(floor("40"))
+    settled(driver)
+    serves_at_least(driver)
+    driver.cluster.edit(floor("5", mode=mode))
+    driver.tick(20)
+    assert driver.decision.notice is None
+    assert (driver.spend, driver.serving_rate(LLAMA)) == (10, pytest.approx(5))
+    assert conditions_that_fail(driver)["PlanSolved"] == "Infeasible"
+    driver.cluster.edit(floor("40"))
+    settled(driver)
+
+
+@pytest.mark.parametrize("mode", ["Auto", "Approve", "Preview"])
+def test_a_budget_below_a_floor_takes_what_is_beyond_it_and_the_new_plan_waits_where_the_mode_says_so(mode):
+    driver = operator(floor("40", rate="10"))
+    before = settled(driver)
+    serves_at_least(driver, 0.5)
+    driver.cluster.edit(floor("5", rate="10", mode=mode))
+    driver.tick(20)
+    assert driver.spend == 10
+    less, waits = {"l40s": 1}, mode != "Auto"
+    assert driver.decision.fleet.nodes == (before.nodes if waits else less)
+    assert (driver.decision.waiting.nodes if waits else None) == (less if waits else None)
+    driver.cluster.approved = driver.cluster.status.get("proposedPlanHash")
+    driver.tick(5)
+    assert driver.decision.fleet.nodes == (before.nodes if mode == "Preview" else less)
+    assert driver.spend == 10
 
 
 # --- what nodes say ---------------------------------------------------------------------------------------------------

@@ -86,6 +86,14 @@ def test_a_replica_leaves_when_its_engine_is_idle_or_the_deadline_is_over(inside
     assert (found.victims, found.wake_in_seconds) == (frozenset({old.uid} if gone else ()), wake)
 
 
+def test_a_replica_whose_engine_could_not_be_asked_yet_stays_until_the_deadline():
+    old = pod("old", "n1", of="old", draining_since="2026-01-01T00:59:00Z", unasked=True)
+    found = leave(old, surplus=[old], deadline_seconds=300.0)
+    assert (found.victims, found.wake_in_seconds) == (frozenset(), 2.0)
+    late = old.model_copy(update={"draining_since": "2026-01-01T00:55:00Z"})
+    assert leave(late, surplus=[late], deadline_seconds=300.0).victims == {late.uid}
+
+
 def test_the_deadline_counts_from_when_the_gateway_took_the_weights():
     old = pod(
         "old",
@@ -116,6 +124,17 @@ def test_a_replica_is_stuck_when_its_start_up_time_is_over_and_not_before():
     assert (found.stuck, found.wake_in_seconds) == ((), 1.0)
     stuck = slow.model_copy(update={"placed_since": "2026-01-01T00:50:00Z"})
     assert leave(stuck, stay=(stuck,)).stuck == (stuck,)
+
+
+def test_a_replica_that_has_started_is_never_stuck_and_one_that_begins_anew_has_its_time_again():
+    served = pod("d", "n1", ready=False, placed_since="2025-12-31T22:00:00Z", started=True)
+    found = leave(served, stay=(served,))
+    assert (found.stuck, found.wake_in_seconds) == ((), None)
+    anew = served.model_copy(update={"started": False, "unready_since": "2026-01-01T00:50:01Z"})
+    found = leave(anew, stay=(anew,))
+    assert (found.stuck, found.wake_in_seconds) == ((), 1.0)
+    late = anew.model_copy(update={"unready_since": "2026-01-01T00:50:00Z"})
+    assert leave(late, stay=(late,)).stuck == (late,)
 
 
 def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
