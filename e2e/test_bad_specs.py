@@ -179,7 +179,7 @@ def test_bad_plans_tell_what_is_wrong_and_do_not_disturb_a_good_one(scene, opera
     more = plans.model(rate=60)
     asked = float(more["classes"][0]["requestsPerSecond"])
     scene.edit("good", {"models": [more]})
-    assert float(scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"]) == pytest.approx(asked, abs=0.01)
+    assert float(scene.wait_ready("good")["classes"][0]["plannedRequestsPerSecond"]) == pytest.approx(asked, rel=1e-3)
 
 
 def test_a_plan_that_is_edited_for_the_worse_keeps_what_serves(scene, operator, witness):

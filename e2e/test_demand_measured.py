@@ -16,13 +16,13 @@ pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 
 @pytest.fixture
 def counted(scene, tmp_path):
-    """The gateway's counters, at 60 requests/s, and the Prometheus that scrapes them every second."""
+    """The gateway's counters, at three times the declared rate, and the Prometheus that scrapes them every second."""
     try:
         prometheus.program()
     except prometheus.NotToBeHadError as error:
         pytest.skip(str(error))
     exporter = Exporter(f"{scene.namespace}/chat", SMALL, ["short"])
-    exporter.set({"short": 60.0})
+    exporter.set({"short": plans.scaled(60)})
     with prometheus.PrometheusProcess(tmp_path / "prometheus", {"gateway": exporter.target}) as running:
         # A few scrapes, so that the first plan is made of what is measured.
         wait_for("Prometheus has scraped", lambda: running.value(f"count_over_time({COUNTER}[5m])") >= 4, seconds=30)
@@ -45,11 +45,13 @@ def test_a_surge_grows_the_fleet_within_a_minute_and_a_lost_prometheus_moves_not
     scene.wait_condition("DemandKnown", reason="Measured")
     assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
 
-    exporter.set({"short": 180.0})
+    exporter.set({"short": plans.scaled(180)})
     began = time.monotonic()
     wait_for("the pool grows for three times the demand", lambda: scene.size_of(pool) == 3, seconds=60)
     print(f"the pool was asked to grow {time.monotonic() - began:.1f} s after the demand had trebled")
-    wait_for("the status tells the new rate", lambda: told(scene) == pytest.approx(180, rel=0.15), seconds=60)
+    wait_for(
+        "the status tells the new rate", lambda: told(scene) == pytest.approx(plans.scaled(180), rel=0.15), seconds=60
+    )
     scene.wait_ready()
 
     running.stop()

@@ -29,8 +29,13 @@ def model(name: str = SMALL, *, rate: float, **more: Any) -> Json:
     Stories count replicas, so the model has no other shape than one GPU unless a card says otherwise.
     """
     shape = more.setdefault("card", card(8, most_gpus=1))
-    scale = planned_of_an_a100(name, card=shape) / SERVED_BY_AN_A100
-    return model_at(name, requests_per_second=rate * scale, **more)
+    return model_at(name, requests_per_second=scaled(rate, name, card=shape), **more)
+
+
+def scaled(rate: float, name: str = SMALL, **more: Any) -> float:
+    """Requests a second that are ``rate`` in the measure of the stories, for a model as ``model`` makes it."""
+    more.setdefault("card", card(8, most_gpus=1))
+    return rate * planned_of_an_a100(name, **more) / SERVED_BY_AN_A100
 
 
 def model_at(

@@ -17,6 +17,7 @@ from servingplan.metrics.exporter import Exporter
 from servingplan.metrics.samples import samples, trigger
 from servingplan.model.actions import ClaimPool
 from servingplan.model.engine import EngineSettings
+from servingplan.model.fleet import FailedShape
 from servingplan.model.outcome import Outcome
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
@@ -43,7 +44,7 @@ def promtool():
 
 @pytest.fixture(scope="module")
 def exporter():
-    """Of an operator whose one plan is at rest, with demand that is measured."""
+    """Of an operator whose one plan is at rest, with demand that is measured; a kind of replica did not start."""
     found = Exporter()
     metrics = found.plan("llm", "chat")
     driver = operator(plan(**MEASURED))
@@ -60,8 +61,10 @@ def exporter():
     metrics.solved(trigger(first, driver.decision))
     world = driver.cluster.observe()
     with metrics.turn():
-        conditions = conclude(world, driver.decision, Outcome()).conditions
-        metrics.tell(samples(world, driver.decision, Outcome(), conditions), inventory_was_read=True)
+        shape = FailedShape(generation=1, pool="l40s", until="2026-01-01T01:00:00Z")
+        decision = driver.decision.model_copy(update={"failed_shapes": {"chat-other": shape}})
+        conditions = conclude(world, decision, Outcome()).conditions
+        metrics.tell(samples(world, decision, Outcome(), conditions), inventory_was_read=True)
         metrics.wrote(Outcome(done=(ClaimPool(why="", pool="l40s", claimed_by="llm/chat"),)))
         metrics.posted("Normal", "PlanSolved")
     return found, metrics, lambda: metrics.timed(exact)(*questions[0])
