@@ -9,12 +9,16 @@ import pytest
 from e2e.cluster import prometheus
 from e2e.cluster.prometheus import PrometheusProcess
 from e2e.real.traffic import Traffic, until_sent
+from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
 from servingplan.kube import PODS
 from servingplan.render.envoy import STATS_PATH
 
-OFFERED = 9.0
+OFFERED = 0.45
+"""Of what is planned for one replica: a step of three needs another one."""
+DECLARED_TOKENS = 1000
+"""Of prompts: longer than users send them, so that few requests a second fill a replica by the plan."""
 COUNTERS = (
     "vllm:request_success_total",
     'envoy_http_local_rate_limit_enabled{envoy_local_http_ratelimit_prefix!="admission"}',
@@ -86,14 +90,19 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
     scene, operator, ground, scraping, witness
 ):
     demand = {"prometheus": {"url": scraping.url, "window": "1m"}}
-    scene.apply(ground.plan(ground.model(6), demand=demand))
+    model = ground.model(1)
+    (only,) = model["classes"]
+    only["inputTokens"] = DECLARED_TOKENS
+    offered_per_second = OFFERED * plans.planned_of_a_node(model, gpus=1)
+    only["requestsPerSecond"] = f"{0.7 * offered_per_second:.3f}"
+    scene.apply(ground.plan(model, demand=demand))
     ground.apply_gateway()
     gateway = ground.address_of("gateway")
     scene.wait_ready(seconds=60)
     assert len(scene.ready_pods()) == 1
 
     began = time.monotonic()
-    with Traffic(gateway, requests_per_second=OFFERED, tokens=(18,)) as traffic:
+    with Traffic(gateway, requests_per_second=offered_per_second, tokens=(18,)) as traffic:
         scene.wait_condition("DemandKnown", reason="Measured", seconds=60)
         wait_for(
             "demand is what is offered",
@@ -101,7 +110,7 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
             seconds=60,
             shown=lambda: (_rate(scene), traffic.offered(since=began)),
         )
-        traffic.requests_per_second = 3 * OFFERED
+        traffic.requests_per_second = 3 * offered_per_second
         stepped = time.monotonic()
         wait_for("the fleet grows", lambda: len(scene.pods()) >= 2, seconds=60, shown=lambda: _rate(scene))
         print(f"another replica was made {time.monotonic() - stepped:.1f} s after the step")

@@ -305,7 +305,9 @@ class Kube:
         fields: str | None = None,
         since: str | None = None,
     ) -> Iterator[tuple[str, Json]]:
-        yield from self._watch(resource, namespace, labels, fields, since, WATCH_SECONDS, SILENCE_SECONDS)
+        # The API server keeps no cache of Events, and so sends no bookmarks of them: their watches may be silent for long.
+        silence_seconds = SILENCE_SECONDS if resource != EVENTS else WATCH_SECONDS + 30.0
+        yield from self._watch(resource, namespace, labels, fields, since, WATCH_SECONDS, silence_seconds)
 
     def _watch(
         self,

@@ -85,3 +85,20 @@ def test_a_server_that_asks_for_more_than_a_turn_has_is_told_with_its_wish(slept
     with pytest.raises(ApiError) as caught:
         adapter(Pool((429, {"Retry-After": "30"}))).get(CONFIG_MAPS, "x", namespace="n")
     assert (caught.value.retry_after_seconds, slept) == (30.0, [])
+
+
+@pytest.mark.parametrize(
+    ("resource", "silence"), [(CONFIG_MAPS, kube.SILENCE_SECONDS), (EVENTS, kube.WATCH_SECONDS + 30)]
+)
+def test_a_watch_without_bookmarks_may_be_silent_for_as_long_as_it_lasts(resource, silence):
+    """The API server keeps no cache of Events, and so sends no bookmarks of them."""
+    asked = []
+
+    class Silent(Pool):
+        def request(self, method, url, **options):
+            asked.append(options["timeout"].read_timeout)
+            raise AWAY
+
+    with pytest.raises(ApiError):
+        next(adapter(Silent(200)).watch(resource))
+    assert asked == [silence]
