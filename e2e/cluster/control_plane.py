@@ -148,7 +148,7 @@ class ControlPlane:
         self._wait("kube-apiserver", self._answers(f"{self.server}/readyz"))
 
     def sell_out(self, *instance_types: str) -> None:
-        """From now on Karpenter can launch no node of these types, and of all others without limit."""
+        """Let Karpenter launch no node of these types from now on, and any number of all others."""
         fresh = self.folder / f"{_MARKET}.new"
         fresh.write_text(json.dumps(instance_types))
         fresh.rename(self.folder / _MARKET)

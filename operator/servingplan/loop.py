@@ -296,7 +296,7 @@ class _Never:
 
 
 async def _sleep(wake_up: asyncio.Event, stopped: Stopped, seconds: float) -> None:
-    """Until the wake_up, the end, or the time is up; never shorter than a burst of events."""
+    """Return once the plan is woken, at the end, or when the time is up; never sooner than a burst of events lasts."""
     end = time.monotonic() + seconds
     _ = await stopped.wait(min(seconds, SHORTEST_PAUSE_SECONDS))
     left = end - time.monotonic()

@@ -14,7 +14,7 @@ from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 
 NOTICE_SECONDS = 60.0
-"""From when it is told until it is carried out, where no approval is asked for."""
+"""Such a budget is carried out this long after it was told, where no approval is asked for."""
 
 
 def notice_of(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], record: PlanRecord) -> Notice | None:

@@ -42,7 +42,7 @@ class Level(Value):
     """One level of the lexicographic objective."""
 
     name: str
-    """Of the goal: `scale`, `served-fraction/priority=P`, `served-total/priority=P`, `dollars`, `moves`."""
+    """The name of its goal: `scale`, `served-fraction/priority=P`, `served-total/priority=P`, `dollars`, `moves`."""
     value: Finite
     """Value of this plan: a multiple, a fraction, requests/s, $/h or a count, by `name`."""
     bound: Finite

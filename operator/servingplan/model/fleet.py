@@ -226,7 +226,7 @@ class FailedShape(Part):
     """A kind of replica that was started and did not get ready."""
 
     generation: int
-    """Of the plan's spec; another one clears it."""
+    """Generation of the plan's spec when this was learned; any other one clears it."""
     pool: str
     """Where its replicas were."""
     starts: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ class Goal:
 
     kind: Kind
     priority: int | None = None
-    """Of the classes that are served, where the kind is by priority."""
+    """The priority whose classes are served; None where the kind is not by priority."""
 
     @classmethod
     def named(cls, name: str) -> "Goal":

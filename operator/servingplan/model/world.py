@@ -149,7 +149,7 @@ class LiveObject(Fact):
     """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
     API server refuses ``status.replicaFailure``."""
     replicas_owner: tuple[str, str] | None = None
-    """Of a Deployment: the field manager that set ``spec.replicas``, where it is not ours, and when (RFC 3339)."""
+    """The field manager that set ``spec.replicas`` of a Deployment, where that is not ours, and when it did (RFC 3339)."""
 
 
 class Refusal(Fact):

@@ -18,7 +18,7 @@ from servingplan.observe.asking import get
 from servingplan.render.deployment import PORT
 
 DEADLINE_SECONDS = 0.5
-"""For all answers together, and for each."""
+"""How long one answer, and all answers of a turn together, may take."""
 SILENT_SECONDS = 30
 """How long an engine that did not answer is not asked again."""
 MOST_MISSED = 5
@@ -45,7 +45,7 @@ class Told:
     """Times that it has not answered since."""
 
     def silent(self, at: datetime) -> Told | None:
-        """After one more time without an answer; None: it is not to be believed any more."""
+        """The same after one more time without an answer; None where it is not believed any more."""
         more = Told(self.requests, at, self.missed + 1)
         return more if self.requests and more.missed < MOST_MISSED else None
 

@@ -20,7 +20,7 @@ NO_ANSWER = f"nobody at {FIELD} tells a revision of this plan"
 """The same whatever the cause: a status is no way to find out what listens where."""
 
 DEADLINE_SECONDS = 1.0
-"""For finding where they are, for resolving a name, and for all of their answers; each."""
+"""How long each of three steps may take: to find the Service, to resolve a name, and to hear all answers."""
 _LONGEST_ANSWER_BYTES = 4096
 _MOST_REPLICAS = 64
 

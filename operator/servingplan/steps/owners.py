@@ -1,7 +1,8 @@
 """Who else sets the number of replicas of a Deployment of ours: a HorizontalPodAutoscaler, KEDA, a person.
 
-Their number is told with their name and left for ``HOLD_SECONDS``, so that two do not undo each other's writes by the second;
-then the plan's is set again, and whose it was is noted on the Deployment, so that it is told for ``TOLD_SECONDS``.
+Their number is told with their name. A higher one is left for ``HOLD_SECONDS``, so that two do not undo each other's writes by
+the second; after a lower one requests find too few replicas, so it is not left at all. Then the plan's number is set again, and
+whose it was is noted on the Deployment, so that it is told for ``TOLD_SECONDS``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Contest(NamedTuple):
         if self.replicas == self.wish:
             done = f"the plan's {self.wish} was set again"
         else:
-            done = f"it is {self.replicas}, the plan's {self.wish} is set in {self.hold_seconds:.0f} s"
+            when = f"in {self.hold_seconds:.0f} s" if self.hold_seconds else "now"
+            done = f"it is {self.replicas}, the plan's {self.wish} is set {when}"
         through = (
             " (a HorizontalPodAutoscaler writes by that name)" if self.manager == "kube-controller-manager" else ""
         )
@@ -57,7 +59,7 @@ def contest_of(live: LiveObject, *, wish: int, now: str) -> Contest | None:
     age = seconds_since(since, now)
     if age >= TOLD_SECONDS:
         return None
-    hold = max(0.0, HOLD_SECONDS - age) if replicas != wish else 0.0
+    hold = max(0.0, HOLD_SECONDS - age) if replicas > wish else 0.0
     return Contest(live.name, manager, since, replicas, wish, hold)
 
 

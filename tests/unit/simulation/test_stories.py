@@ -729,9 +729,9 @@ def test_an_autoscaler_on_a_deployment_is_told_by_name_and_not_fought_at_every_t
     (replica_set,) = settled(driver).replica_sets
     name = replica_set.deployment
     for _ in range(3):
-        driver.cluster.scale(name, 1, "keda-operator")
+        driver.cluster.scale(name, 3, "keda-operator")
         driver.tick(5)
-        assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 1, "theirs is left for a minute"
+        assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 3, "theirs is left for a minute"
         driver.tick(2)
         assert driver.cluster.objects["Deployment", name]["spec"]["replicas"] == 2
         told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WorkloadsReady")
@@ -740,6 +740,18 @@ def test_an_autoscaler_on_a_deployment_is_told_by_name_and_not_fought_at_every_t
     driver.tick(61)
     settled(driver)
     assert conditions_that_fail(driver) == {}
+
+
+def test_replicas_that_somebody_takes_away_are_set_back_in_the_next_turn_and_told_by_name():
+    driver = operator(plan())
+    (replica_set,) = settled(driver).replica_sets
+    driver.cluster.scale(replica_set.deployment, 0, "kubectl-scale")
+    driver.tick()
+    assert driver.cluster.objects["Deployment", replica_set.deployment]["spec"]["replicas"] == 2
+    driver.tick(2)
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WorkloadsReady")
+    assert told["reason"] == "ReplicasSetByOther"
+    assert "kubectl-scale" in told["message"]
 
 
 def test_more_replicas_than_planned_that_somebody_set_rent_nothing():

@@ -51,6 +51,13 @@ def test_their_number_is_left_for_a_while_and_then_set_back():
     assert later.hold_seconds == 0
 
 
+def test_a_lower_number_is_set_back_at_once():
+    """Requests of the replicas that are missing are answered with 429 or 503 meanwhile."""
+    found = contest_of(live(0, owner="kubectl-scale"), wish=2, now=NOW)
+    assert (found.manager, found.hold_seconds) == ("kubectl-scale", 0)
+    assert "is set in 0 s" not in found.told
+
+
 def test_their_number_that_is_the_plan_s_is_no_contest():
     assert contest_of(live(2, owner="keda"), wish=2, now=NOW) is None
     assert contest_of(live(5), wish=2, now=NOW) is None

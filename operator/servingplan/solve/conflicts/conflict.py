@@ -18,7 +18,7 @@ from typing import Literal
 from servingplan.model.answer import Clash, Ease
 from servingplan.model.question import Question, Shape
 from servingplan.solve.conflicts.feasible import Feasible
-from servingplan.solve.conflicts.limits import MOST_NODES, Budget, changed, kind_of, limits_of, without
+from servingplan.solve.conflicts.limits import MOST_NODES, EasedKind, changed, kind_of, limits_of, without
 
 MOST_SETS = 200_000
 """How many small sets are looked at, most of them without a search."""
@@ -127,10 +127,10 @@ def _ease(question: Question, name: str, now: float, feasible: Feasible, enough:
         return verdict
 
     try:
-        if isinstance(kind, Budget):
-            needed, known = feasible.cheapest(without(question, [name], enough=enough))
-            return Ease(limit=name, now=now, needed=needed, known=known)
-        return Ease(limit=name, now=now, needed=kind.nearest(question, item, holds, enough))
+        if isinstance(kind, EasedKind):
+            return Ease(limit=name, now=now, needed=kind.nearest(question, item, holds, enough))
+        needed, known = feasible.cheapest(without(question, [name], enough=enough))
+        return Ease(limit=name, now=now, needed=needed, known=known)
     except _Unknown:
         return Ease(limit=name, now=now, known=False)
 

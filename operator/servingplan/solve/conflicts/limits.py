@@ -47,6 +47,10 @@ class LimitKind(ABC):
         """Items with their value after one more unit, those that are reached first; none where that means nothing."""
         return ()
 
+
+class EasedKind(LimitKind):
+    """One whose smallest change that would do is sought by trying values; that of the budget is the price of a plan."""
+
     @abstractmethod
     def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
         """The value nearest to that of now that holds; None where none does."""
@@ -74,12 +78,8 @@ class Budget(LimitKind):
     def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
         yield "", question.budget_dollars_per_hour + 1.0
 
-    @override
-    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
-        raise NotImplementedError("the cheapest plan says what budget would do, in one search")
 
-
-class Cap(LimitKind):
+class Cap(EasedKind):
     name = "pool"
     field = "max_nodes"
 
@@ -110,7 +110,7 @@ class Cap(LimitKind):
         return _raised(question, int(self.now(question)[item]), holds, enough)
 
 
-class Floor(LimitKind):
+class Floor(EasedKind):
     name = "floor"
     field = "min_nodes"
     advice = "lower it to"
@@ -142,7 +142,7 @@ class Floor(LimitKind):
         return None if fewer is None else now - fewer
 
 
-class MostCopies(LimitKind):
+class MostCopies(EasedKind):
     name = "max_copies"
     field = "max_copies"
 
@@ -169,7 +169,7 @@ class MostCopies(LimitKind):
         return _raised(question, int(self.now(question)[item]), holds, enough)
 
 
-class Quality(LimitKind):
+class Quality(EasedKind):
     name = "quality"
     field = "quality_loss_limit"
 
@@ -199,7 +199,7 @@ class Quality(LimitKind):
         return least_part(now, max(losses, default=now), holds)
 
 
-class Survival(LimitKind):
+class Survival(EasedKind):
     name = "survive"
     field = "min_priority"
 
@@ -231,7 +231,7 @@ class Survival(LimitKind):
         return None if index is None else steps[index]
 
 
-class Rate(LimitKind):
+class Rate(EasedKind):
     name = "class"
     field = "requests_per_second"
     advice = "lower it to"
