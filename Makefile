@@ -36,7 +36,7 @@ setup: .venv/.locked ## the Python environment, from the lock file
 
 .PHONY: control-plane
 control-plane: setup ## build etcd, Kubernetes, KWOK, Karpenter and Helm from Go modules, once
-	$(RUN)/python -m e2e.cluster.binaries
+	$(RUN)/python -m localcluster.binaries
 
 .PHONY: demo
 demo: setup control-plane ## the main job on a local cluster, start to end (KEEP=1 leaves the cluster up)

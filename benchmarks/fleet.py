@@ -32,7 +32,7 @@ from servingplan.answering import solve_with
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.model.fleet import Fleet
 from servingplan.render.routing import routing_document
 

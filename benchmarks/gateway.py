@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, Section, alone, percentile
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
 from e2e.support.gateway import EnvoyProcess, Gateway, Mount, Replicas, ask_all, read_answer, request
 from e2e.support.gateway_ground import GatewayGround
+from localcluster.control_plane import ControlPlane
+from localcluster.ports import free_ports
 from servingplan.render import envoy
 
 Json = dict[str, Any]

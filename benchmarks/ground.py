@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from e2e.cluster import nodes
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.nodes import NodeType
-from e2e.cluster.operator_process import OperatorProcess
-from e2e.cluster.stages import PodTimes
+from localcluster import nodes
+from localcluster.control_plane import ControlPlane
+from localcluster.nodes import NodeType
+from localcluster.operator_process import OperatorProcess
+from localcluster.stages import PodTimes
 from servingplan.errors import ApiError
 from servingplan.kube import NODES, Kube, Resource
 

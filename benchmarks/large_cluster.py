@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.ground import POOL_LABEL, Ground, Json, ground, wait
 from benchmarks.report import Row, Section, alone, percentile
-from e2e.cluster import nodes
+from localcluster import nodes
 from servingplan.errors import NotFound
 from servingplan.kube import NODES, PLANS, PODS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.ground import POOL_LABEL, Ground, Json, Watch, ground, is_ready, wait, weights
 from benchmarks.report import Row, Section, alone, percentile
-from e2e.cluster import nodes
+from localcluster import nodes
 from servingplan.kube import CONFIG_MAPS, NODES, PLANS, PODS
 
 GOAL_SECONDS = 1.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.ground import POOL_LABEL, Ground, Json, ground, wait
 from benchmarks.report import Row, Section, alone, show
-from e2e.cluster import nodes
+from localcluster import nodes
 from servingplan.kube import CONFIG_MAPS, NODES, PLANS, PODS
 
 NODES_COUNT, STRANGERS_COUNT, AT_REST_PLANS, NEW_PLANS = 1000, 15_000, 30, 20

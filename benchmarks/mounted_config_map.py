@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster import real_node
-from e2e.cluster.control_plane import say_to_stderr
-from e2e.cluster.real_node import RealNode
 from e2e.real.ground import GPUS, POOL_LABELS, Ground, revision
 from e2e.support.cluster import cluster_of
 from e2e.support.feed import Feed
 from e2e.support.scene import Scene
+from localcluster import real_node
+from localcluster.control_plane import say_to_stderr
+from localcluster.real_node import RealNode
 from servingplan.kube import CONFIG_MAPS, PODS
 from servingplan.render.envoy import envoy_files
 

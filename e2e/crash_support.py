@@ -23,13 +23,13 @@ from typing import Any, Self
 
 from kubernetes.config import kube_config
 
-from e2e.cluster import karpenter, nodes, service_account
-from e2e.cluster.proxy import Moment, Verdict, Write, WriteProxy
 from e2e.support import plans
 from e2e.support.cluster import NAMESPACES, NODE_POOLS, Cluster
 from e2e.support.feed import Feed
 from e2e.support.operator import rights
 from e2e.support.waiting import wait_for
+from localcluster import karpenter, nodes, service_account
+from localcluster.proxy import Moment, Verdict, Write, WriteProxy
 from servingplan.cli import app
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Resource
 from servingplan.model.fleet import Fleet, PlanRecord

@@ -22,11 +22,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from e2e.cluster import binaries, karpenter, nodes
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.operator_process import OperatorProcess
-from e2e.cluster.stages import PodTimes
 from e2e.support.waiting import wait_for
+from localcluster import binaries, karpenter, nodes
+from localcluster.control_plane import ControlPlane
+from localcluster.operator_process import OperatorProcess
+from localcluster.stages import PodTimes
 from servingplan.cli.show import fleet_view
 from servingplan.model.fleet import Fleet, PlanRecord
 

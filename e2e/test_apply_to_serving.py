@@ -2,9 +2,9 @@
 
 import pytest
 
-from e2e.cluster.nodes import A100, L40S
 from e2e.support import plans
 from e2e.support.plans import SMALL
+from localcluster.nodes import A100, L40S
 
 pytestmark = pytest.mark.usefixtures("karpenter")
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from e2e.cluster.nodes import A100
-from e2e.cluster.proxy import WriteProxy
 from e2e.support import plans
 from e2e.support.waiting import wait_for
+from localcluster.nodes import A100
+from localcluster.proxy import WriteProxy
 from servingplan.kube import NODES
 
 pytestmark = pytest.mark.usefixtures("karpenter", "kwok")

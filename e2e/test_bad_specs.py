@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.scene import Scene
 from e2e.support.waiting import hold
+from localcluster.nodes import A100
 from servingplan.kube import CONFIG_MAPS
 
 pytestmark = pytest.mark.usefixtures("kwok")

@@ -3,10 +3,10 @@ that keeps nothing is told a minute before it is carried out."""
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
+from localcluster.nodes import A100
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 

@@ -16,7 +16,6 @@ from itertools import zip_longest
 
 import pytest
 
-from e2e.cluster.proxy import Moment
 from e2e.crash_support import (
     BUDGET_DOLLARS,
     DEPLOYMENT_LABEL,
@@ -36,6 +35,7 @@ from e2e.crash_support import (
     states,
 )
 from e2e.support.cluster import Cluster
+from localcluster.proxy import Moment
 
 LIVES_AT_A_TIME = 12
 NEWS = {"status", "event", "routing"}

@@ -2,11 +2,11 @@
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.cluster import get_or_none
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
+from localcluster.nodes import A100
 from servingplan.kube import CONFIG_MAPS, PLANS, SERVICES
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from e2e.cluster import prometheus
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.exporter import COUNTER, Exporter
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
+from localcluster import prometheus
+from localcluster.nodes import A100
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 

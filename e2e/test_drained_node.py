@@ -2,10 +2,10 @@
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
+from localcluster.nodes import A100
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 

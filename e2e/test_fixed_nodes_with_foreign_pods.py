@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
+from localcluster.nodes import A100
 from servingplan.kube import PODS
 
 pytestmark = pytest.mark.usefixtures("kwok", "operator")

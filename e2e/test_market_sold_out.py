@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from e2e.cluster.nodes import A100, L40S
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
+from localcluster.nodes import A100, L40S
 from servingplan.kube import CONFIG_MAPS, EVENTS
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.waiting import wait_for
+from localcluster.nodes import A100
+from servingplan.model.names import PROFILES_LABEL
 from servingplan.profiles.rows import ROWS_KEY, Row, write_csv
-from servingplan.render.names import PROFILES_LABEL
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.nodes import A100, L40S
-from e2e.cluster.ports import free_ports
 from e2e.support import plans
 from e2e.support.emulated_kubelet import TIMES, EmulatedKubelet, LoopbackFolder, envoy_sends_to
 from e2e.support.gateway import EnvoyProcess
 from e2e.support.load import Kind, Load
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
-from servingplan.gateway.sync import Sync
+from localcluster.nodes import A100, L40S
+from localcluster.ports import free_ports
+from servingplan.gateway_sync.sync import Sync
 from servingplan.render.envoy import BOOTSTRAP, Place
 
 pytestmark = pytest.mark.usefixtures("karpenter")

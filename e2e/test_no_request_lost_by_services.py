@@ -16,11 +16,6 @@ from contextlib import closing
 
 import pytest
 
-from e2e.cluster import binaries
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.envoy_gateway import EnvoyGateway
-from e2e.cluster.nodes import A100, L40S
-from e2e.cluster.ports import free_port
 from e2e.support import plans
 from e2e.support.cluster import cluster_of
 from e2e.support.emulated_kubelet import TIMES, EmulatedKubelet, envoy_sends_to, own_addresses
@@ -28,6 +23,11 @@ from e2e.support.feed import Feed
 from e2e.support.load import Kind, Load
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
+from localcluster import binaries
+from localcluster.control_plane import ControlPlane
+from localcluster.envoy_gateway import EnvoyGateway
+from localcluster.nodes import A100, L40S
+from localcluster.ports import free_port
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS
 
 LATE_SECONDS = 2.0

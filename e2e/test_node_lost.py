@@ -2,11 +2,11 @@
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.cluster import pod_is_ready
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
+from localcluster.nodes import A100
 
 PERIOD_SECONDS = 3600
 """No story lasts so long: whatever the operator does, it was woken to do."""

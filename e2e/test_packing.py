@@ -4,11 +4,11 @@ from collections import defaultdict
 
 import pytest
 
-from e2e.cluster import nodes
-from e2e.cluster.nodes import H100
 from e2e.support import plans
 from e2e.support.scene import FLEET_LABEL
 from e2e.support.waiting import wait_for
+from localcluster import nodes
+from localcluster.nodes import H100
 from servingplan.kube import NODES
 
 pytestmark = pytest.mark.usefixtures("kwok", "operator")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
 from e2e.support.operator import PERIOD_SECONDS
 from e2e.support.waiting import hold, wait_for
+from localcluster.nodes import A100
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 

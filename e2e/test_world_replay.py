@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.nodes import A100
 from e2e.support import plans
+from localcluster.nodes import A100
 from servingplan.model.fleet import Fleet
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import real_node
-from e2e.cluster.control_plane import say_to_stderr
-from e2e.cluster.debian import NotToBeHadError
-from e2e.cluster.real_node import RealNode
 from e2e.real.ground import GPUS, POOL_LABELS, Ground
 from e2e.support.cluster import Cluster, cluster_of
 from e2e.support.feed import Feed
 from e2e.support.scene import Scene
+from localcluster import real_node
+from localcluster.control_plane import say_to_stderr
+from localcluster.debian import NotToBeHadError
+from localcluster.real_node import RealNode
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS
 
 _HERE = Path(__file__).parent

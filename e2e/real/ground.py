@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from e2e.cluster.real_node import RealNode
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.scene import FLEET_LABEL, Scene
 from e2e.support.waiting import wait_for
+from localcluster.real_node import RealNode
 from servingplan.kube import PODS
 from servingplan.render.envoy import REVISION_PATH
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from e2e.cluster import prometheus
-from e2e.cluster.prometheus import PrometheusProcess
 from e2e.real.traffic import Traffic, until_sent
 from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
+from localcluster import prometheus
+from localcluster.prometheus import PrometheusProcess
 from servingplan.kube import PODS
 from servingplan.render.envoy import STATS_PATH
 

@@ -15,11 +15,11 @@ from typing import Any
 import kubernetes.client
 import kubernetes.config
 
-from e2e.cluster import binaries, karpenter, nodes
-from e2e.cluster.certificates import Certificate
-from e2e.cluster.control_plane import ControlPlane, wait_until_established
-from e2e.cluster.stages import PodTimes
 from e2e.support.waiting import wait_for
+from localcluster import binaries, karpenter, nodes
+from localcluster.certificates import Certificate
+from localcluster.control_plane import ControlPlane, wait_until_established
+from localcluster.stages import PodTimes
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import NODES, Kube, Resource
 

@@ -25,16 +25,16 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
-from e2e.cluster import stages
 from e2e.support.cluster import Cluster
 from e2e.support.feed import Feed
 from e2e.support.gateway import on_loopback
 from e2e.support.waiting import PATIENCE
+from localcluster import stages
 from servingplan.emulate.arguments import Shape, shape_of
 from servingplan.emulate.launch import Copy, Options
 from servingplan.emulate.pacer import Clock, Pacer
 from servingplan.errors import NotFound
-from servingplan.gateway.folder import Folder
+from servingplan.gateway_sync.folder import Folder
 from servingplan.kube import PODS
 from servingplan.render import flags
 

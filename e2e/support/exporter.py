@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from servingplan.render.names import arrivals_prefix
+from servingplan.model.names import arrivals_prefix
 
 COUNTER, LABEL = "envoy_http_local_rate_limit_enabled", "envoy_local_http_ratelimit_prefix"
 LOST_SECONDS = 0.5

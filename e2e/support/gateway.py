@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import yaml
 
-from e2e.cluster.ports import free_ports
 from e2e.support.waiting import wait_for
+from localcluster.ports import free_ports
 from servingplan.render import envoy
 
 ENVOY = Path(sys.executable).with_name("envoy")

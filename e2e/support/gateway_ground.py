@@ -16,13 +16,13 @@ from typing import Any, Self
 import kubernetes.config
 import yaml
 
-from e2e.cluster import nodes, service_account
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.ports import free_ports
 from e2e.support.gateway import EnvoyProcess, Replica, Replicas
 from e2e.support.waiting import wait_for
+from localcluster import nodes, service_account
+from localcluster.control_plane import ControlPlane
+from localcluster.ports import free_ports
 from servingplan.kube import CONFIG_MAPS, NODES, PODS, SERVICES, Kube, Resource
-from servingplan.render import names
+from servingplan.model import names
 from servingplan.render.envoy import Place
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gateway" / "envoy.yaml"

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from e2e.cluster import binaries, service_account
-from e2e.cluster.ports import free_port
-from e2e.cluster.rights import wait_until_granted
 from e2e.support.cluster import Cluster
+from localcluster import binaries, service_account
+from localcluster.ports import free_port
+from localcluster.rights import wait_until_granted
 
 Json = dict[str, Any]
 

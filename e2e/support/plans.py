@@ -8,10 +8,10 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from e2e.cluster import stages
+from localcluster import stages
 from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 
 Json = dict[str, Any]
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from e2e.cluster import karpenter, nodes
-from e2e.cluster.nodes import NodeType
 from e2e.support.cluster import NODE_CLASS, NODE_POOLS, Cluster, get_or_none, node_is_ready, pod_is_ready
 from e2e.support.feed import Feed
 from e2e.support.operator import PERIOD_SECONDS, Operator, running
 from e2e.support.waiting import wait_for
 from e2e.support.watcher import Witness
+from localcluster import karpenter, nodes
+from localcluster.nodes import NodeType
 from servingplan.errors import NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, EVENTS, NODES, PLANS, PODS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.turn import Solve
+from servingplan.decide.turn import Solve
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question, canonical_json
 

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from servingplan.cycle import TurnReport, Turns
 from servingplan.errors import ApiError
 from servingplan.metrics.exporter import Exporter, PlanMetrics
+from servingplan.model import names
 from servingplan.model.world import Observation
 from servingplan.observe.state import News
 from servingplan.planning.record import effective_spec, read_record
-from servingplan.render import names
+from servingplan.reconcile import TurnReport, Turns
 
 log = logging.getLogger("servingplan")
 

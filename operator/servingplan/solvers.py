@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.turn import Solve
+from servingplan.decide.turn import Solve
 from servingplan.errors import Outdated, ServingPlanError
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from kubernetes import client
 
-from e2e.cluster import binaries
-from e2e.cluster.control_plane import ControlPlane, StartError
-from e2e.cluster.rights import wait_until_granted
 from e2e.support.waiting import wait_for
+from localcluster import binaries
+from localcluster.control_plane import ControlPlane, StartError
+from localcluster.rights import wait_until_granted
+from servingplan.model.names import PLAN_LABEL
 from servingplan.observe.budgets import parse_budgets
-from servingplan.render.names import PLAN_LABEL
 from servingplan.render.pod_access import KINDS
 from tests.simulated.plans import operator, plan
 

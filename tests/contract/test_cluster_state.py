@@ -9,9 +9,9 @@ import time
 import kubernetes.config
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.operator_process import OperatorProcess
 from e2e.support.waiting import wait_for
+from localcluster.control_plane import ControlPlane
+from localcluster.operator_process import OperatorProcess
 from servingplan.errors import NotFound
 from servingplan.kube import CONFIG_MAPS, Kube, Resource
 from servingplan.lease import ALL, LEASES

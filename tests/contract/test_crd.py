@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.cluster import binaries
-from e2e.cluster.control_plane import ControlPlane, StartError, wait_until_established
 from e2e.support.waiting import wait_for
+from localcluster import binaries
+from localcluster.control_plane import ControlPlane, StartError, wait_until_established
 from servingplan.api.crd import PRINTER_COLUMNS, custom_resource_definition
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PLAN_RULES

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from e2e.cluster.ports import free_port, free_ports
 from e2e.support.gateway import EnvoyProcess, Mount, Replicas, ask_all, request
 from e2e.support.waiting import wait_for
+from localcluster.ports import free_port, free_ports
 from servingplan.render import envoy
 
 pytestmark = pytest.mark.cluster

@@ -5,13 +5,13 @@ from __future__ import annotations
 import kubernetes.config
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
+from localcluster.control_plane import ControlPlane
 from servingplan.apply.writer import Writer
 from servingplan.kube import DEPLOYMENTS, PODS, Kube
+from servingplan.model import names
 from servingplan.model.actions import PlacePod, ScaleDeployment
 from servingplan.model.world import Observation, PlanObject
 from servingplan.observe.parse import replicas_owner, seen_pod
-from servingplan.render import names
 
 pytestmark = pytest.mark.cluster
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import kubernetes.config
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
 from e2e.support.gateway import request
 from e2e.support.gateway_ground import CONFIG_MAP, EXAMPLE, NAMESPACE, GatewayGround
 from e2e.support.waiting import wait_for
+from localcluster.control_plane import ControlPlane
 from servingplan.errors import Forbidden
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, PODS, Kube
 from servingplan.observe.gateway import ask_gateway

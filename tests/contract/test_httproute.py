@@ -19,24 +19,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.cluster import binaries, nodes
-from e2e.cluster.control_plane import ControlPlane
-from e2e.cluster.envoy_gateway import EnvoyGateway
-from e2e.cluster.operator_process import OperatorProcess
-from e2e.cluster.ports import free_port
 from e2e.support import plans
 from e2e.support.waiting import wait_for
+from localcluster import binaries, nodes
+from localcluster.control_plane import ControlPlane
+from localcluster.envoy_gateway import EnvoyGateway
+from localcluster.operator_process import OperatorProcess
+from localcluster.ports import free_port
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
-from servingplan.deciding.publishing import http_route_actions
+from servingplan.decide.publishing import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube
 from servingplan.observe import parse
 from servingplan.observe.cluster import Reader
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.render.httproute import MOST_RULES, http_routes
-from servingplan.steps.routes import PENDING, complaints
+from servingplan.rollout.routes import PENDING, complaints
 
 # An Envoy Gateway that another process runs is waited for.
 pytestmark = pytest.mark.cluster

@@ -7,8 +7,8 @@ import threading
 import kubernetes.config
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
 from e2e.support.waiting import wait_for
+from localcluster.control_plane import ControlPlane
 from servingplan.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from servingplan.kube import (
     CONFIG_MAPS,
@@ -118,7 +118,7 @@ def test_what_the_schema_refuses_is_invalid(kube):
 
 
 def test_a_missing_right_is_forbidden_and_names_verb_and_resource(cluster, kube, tmp_path):
-    from e2e.cluster import service_account
+    from localcluster import service_account
 
     path = service_account.write_kubeconfig(cluster.kubeconfig, "default", "default", tmp_path / "nobody")
     with kubernetes.config.new_client_from_config(str(path)) as client, pytest.raises(Forbidden, match=r"list.*nodes"):

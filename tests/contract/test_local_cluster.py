@@ -13,11 +13,11 @@ import pytest
 from kubernetes import client, watch
 from urllib3.exceptions import HTTPError
 
-from e2e.cluster import karpenter, nodes, service_account, stages
-from e2e.cluster.control_plane import ControlPlane, StartError
-from e2e.cluster.proxy import Moment, Verdict, Write, WriteProxy
-from e2e.cluster.stages import PodTimes
 from e2e.support.waiting import hold, wait_for
+from localcluster import karpenter, nodes, service_account, stages
+from localcluster.control_plane import ControlPlane, StartError
+from localcluster.proxy import Moment, Verdict, Write, WriteProxy
+from localcluster.stages import PodTimes
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -270,7 +270,7 @@ def test_clients_take_the_proxy_with_and_without_tls(cluster, tmp_path):
 def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
     script = """if True:
         import sys, time
-        from e2e.cluster.control_plane import ControlPlane
+        from localcluster.control_plane import ControlPlane
         with ControlPlane() as cluster:
             print(cluster.folder, *cluster.pids().values(), flush=True)
             time.sleep(600)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-from e2e.cluster import grafana, prometheus
 from e2e.support.waiting import wait_for
+from localcluster import grafana, prometheus
 from servingplan.emulate.exposition import registry
 from servingplan.metrics import families
 from servingplan.metrics.exporter import Exporter

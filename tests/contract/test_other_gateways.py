@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import debian
-from e2e.cluster.ports import free_port
 from e2e.support.gateway import Replicas, ask_all, request
 from e2e.support.waiting import wait_for
+from localcluster import debian
+from localcluster.ports import free_port
 from servingplan.render.haproxy import haproxy_file
 from servingplan.render.nginx import nginx_file
 

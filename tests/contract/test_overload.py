@@ -14,7 +14,7 @@ from e2e.support.gateway import Gateway, read_answer, request
 from servingplan.answering import solve_with
 from servingplan.api.parse import parse_spec
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.emulate.arguments import shape
 from servingplan.emulate.launch import Emulation, Options
 from servingplan.emulate.pacer import Clock

@@ -7,16 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from e2e.cluster import prometheus
 from e2e.support.exporter import COUNTER, LABEL, Exporter
 from e2e.support.waiting import wait_for
+from localcluster import prometheus
 from servingplan.api.parse import parse_spec
 from servingplan.demand.adopt import choose
+from servingplan.model.names import arrivals_prefix
 from servingplan.model.world import Observation, PlanObject
 from servingplan.observe import prometheus as client
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.urls import UrlPolicy
-from servingplan.render.names import arrivals_prefix
 from servingplan.settings import SharedPrometheus
 
 pytestmark = pytest.mark.cluster

@@ -5,14 +5,14 @@ from __future__ import annotations
 import kubernetes.config
 import pytest
 
-from e2e.cluster.control_plane import ControlPlane
-from servingplan.deciding.objects import object_actions
+from localcluster.control_plane import ControlPlane
+from servingplan.decide.objects import object_actions
 from servingplan.kube import DEPLOYMENTS, Kube
+from servingplan.model.names import FIELD_MANAGER
 from servingplan.model.world import Observation
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.render import deployment
-from servingplan.render.names import FIELD_MANAGER
 from tests.unit.simulation.test_upgrade import WORLD
 
 pytestmark = pytest.mark.cluster

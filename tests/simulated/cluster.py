@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model import names
 from servingplan.model.actions import (
     AnyAction,
     ApplyObject,
@@ -46,7 +47,6 @@ from servingplan.model.world import (
     Refusal,
     SeenDemand,
 )
-from servingplan.render import names
 
 NAMESPACE = "llm"
 PLAN = "chat"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from servingplan.apply.order import carry_out
-from servingplan.cycle import RememberedSolve
-from servingplan.decide import decide, publish
+from servingplan.decide.decide import decide, publish
+from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, ReplicaFacts
@@ -20,7 +20,7 @@ from servingplan.model.question import Question, canonical_json
 from servingplan.model.world import Observation
 from servingplan.planning.availability import seconds
 from servingplan.planning.record import effective_spec, read_record
-from servingplan.render import names
+from servingplan.reconcile import RememberedSolve
 from servingplan.solve import solve
 from servingplan.status.conclude import conclude
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
@@ -52,7 +52,7 @@ class Driver:
         self._solve = RememberedSolve(solve)
 
     def turn(self) -> int:
-        """One turn as ``cycle.Turns`` takes it; how many writes it made or tried."""
+        """One turn as ``reconcile.Turns`` takes it; how many writes it made or tried."""
         world = self.cluster.observe()
         self._note_spec(world)
         early = publish(world)

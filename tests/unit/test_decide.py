@@ -7,10 +7,10 @@ import pytest
 
 from servingplan.api.status_v1alpha1 import PlanStatus
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide, publish
-from servingplan.deciding.replan import HURRIED_SECONDS
-from servingplan.deciding.retirement import retire
-from servingplan.deciding.turn import seconds_between
+from servingplan.decide.decide import decide, publish
+from servingplan.decide.replan import HURRIED_SECONDS
+from servingplan.decide.retirement import retire
+from servingplan.decide.turn import seconds_between
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan, PoolObject
@@ -172,7 +172,7 @@ def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_th
 
 
 def retired(driver, ticks=300):
-    """The last step of a retirement, each step with its status written as ``cycle`` does."""
+    """The last step of a retirement, each step with its status written as ``reconcile`` does."""
     cluster = driver.cluster
     for _ in range(ticks):
         world = cluster.observe()
@@ -340,7 +340,7 @@ def test_a_plan_without_replicas_over_nodes_is_written_as_ever():
 
 
 def test_a_plan_whose_weights_could_not_be_published_rents_nothing(monkeypatch):
-    monkeypatch.setattr("servingplan.deciding.publishing.LARGEST_BYTES", 500)
+    monkeypatch.setattr("servingplan.decide.publishing.LARGEST_BYTES", 500)
     driver = operator(plan())
     driver.act()
     assert driver.cluster.pools["l40s"].wanted == 0

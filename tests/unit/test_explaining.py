@@ -6,13 +6,13 @@ import time
 import pytest
 
 from servingplan import explaining
-from servingplan.cycle import Turns
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.explaining import Explainer, explain_world
 from servingplan.model.outcome import Outcome
 from servingplan.planning.explain import explain_plan
 from servingplan.planning.pools import read_pools
 from servingplan.planning.record import effective_spec, read_record
+from servingplan.reconcile import Turns
 from servingplan.status.conclude import conclude, explained_as
 from servingplan.verify import verify
 from tests.simulated.driver import exact

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.deciding.incumbent import _gain, _missing_made_up_for
+from servingplan.decide.keep_or_move import _gain, _missing_made_up_for
 from servingplan.model.answer import Answer
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from servingplan.cycle import TurnReport
 from servingplan.errors import ApiError
 from servingplan.loop import LONGEST_RETRY_SECONDS, TURN_SECONDS, Alarm, Interest, Loop, Pauses, UnderWay
 from servingplan.metrics.exporter import Exporter
 from servingplan.observe.parse import seen_slice
 from servingplan.observe.state import News, _news
+from servingplan.reconcile import TurnReport
 
 INTEREST = Interest(
     namespace="llm",

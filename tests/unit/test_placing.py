@@ -7,9 +7,9 @@ import pytest
 from servingplan.apply.writer import Writer
 from servingplan.errors import Invalid, NotFound
 from servingplan.kube import PODS
+from servingplan.model import names
 from servingplan.model.actions import PlacePod
 from servingplan.model.world import Observation, PlanObject
-from servingplan.render import names
 
 WORLD = Observation(
     now="2026-01-01T00:00:00Z",

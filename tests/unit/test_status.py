@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servingplan.api.reasons import REASONS, needs_a_person
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused

@@ -45,8 +45,6 @@ def _decimal_schema(*rules: dict[str, str]) -> dict[str, Any]:
     return {**schema, "x-kubernetes-validations": list(rules)} if rules else schema
 
 
-GPU_RESOURCE_PATTERN = r"^[a-z0-9][-a-z0-9.]*/(gpu|gpu\.[A-Za-z0-9._-]+|mig-[A-Za-z0-9._-]+)$"
-"""Names of extended resources that count GPUs or slices of them, and not, as others do, their memory or cores."""
 DecimalString = Annotated[
     Decimal,
     BeforeValidator(_parse_decimal),

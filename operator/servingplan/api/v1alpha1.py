@@ -16,7 +16,6 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from servingplan.api.scalars import (
-    GPU_RESOURCE_PATTERN,
     Confidence,
     DecimalString,
     Duration,
@@ -31,6 +30,7 @@ from servingplan.api.scalars import (
     seconds_of,
 )
 from servingplan.api.wire import Rule, Wire, free_form, map_list, refuse_duplicates
+from servingplan.model.names import GPU_RESOURCE_PATTERN
 
 GROUP = "servingplan.dev"
 VERSION = "v1alpha1"

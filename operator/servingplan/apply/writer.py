@@ -12,6 +12,7 @@ from typing import Any
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Conflict, Invalid, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PODS, SERVICES, Api, Resource
+from servingplan.model import names
 from servingplan.model.actions import (
     AnyAction,
     ApplyObject,
@@ -27,7 +28,6 @@ from servingplan.model.actions import (
 )
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Observation, PlanObject
-from servingplan.render import names
 
 _KINDS: dict[str, Resource] = {
     resource.kind: resource for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES)

@@ -121,13 +121,13 @@ def run(
     import socket
     import uuid
 
-    from servingplan.cycle import Turns
     from servingplan.handlers.plan import run as run_operator
     from servingplan.kube import Api
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
+    from servingplan.reconcile import Turns
     from servingplan.render.pod_access import KINDS, unknown_kinds
     from servingplan.settings import Settings, SharedPrometheus
     from servingplan.solvers import Solvers

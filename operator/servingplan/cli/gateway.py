@@ -44,8 +44,8 @@ def gateway_sync(
     """Keep Envoy's files by the routing ConfigMap and the replicas that are ready, within milliseconds of a change."""
     import logging
 
-    from servingplan.gateway.folder import Folder
-    from servingplan.gateway.sync import Sync
+    from servingplan.gateway_sync.folder import Folder
+    from servingplan.gateway_sync.sync import Sync
     from servingplan.kube import Kube
     from servingplan.render.envoy import Place
 

@@ -103,7 +103,7 @@ def _decide(
     from servingplan.answering import solve_with
     from servingplan.api.parse import parse_spec
     from servingplan.cli.imagine import imagined_world, with_profiles
-    from servingplan.decide import decide
+    from servingplan.decide.decide import decide
 
     manifest = read_plan(plan_file)
     world = imagined_world(manifest) if world_file is None else world_of_plan(world_file, manifest)

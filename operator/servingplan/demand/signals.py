@@ -22,7 +22,7 @@ from servingplan.api.scalars import seconds_of
 from servingplan.api.v1alpha1 import Model, PlanSpec
 from servingplan.demand.counts import Interval, Step, cleaned, counter_steps, gauge_steps, merged
 from servingplan.demand.split import shares
-from servingplan.render.names import arrivals_prefix
+from servingplan.model.names import arrivals_prefix
 
 QUERY_INTERVAL_SECONDS = 30
 """Spacing of the samples of a plan's own query; at least two scrapes must fall into it."""

@@ -1,1 +1,1 @@
-"""KOPF. The only importer of kopf: plans come and go here, everything else is a turn of ``cycle``."""
+"""KOPF. The only importer of kopf: plans come and go here, everything else is a turn of ``reconcile``."""

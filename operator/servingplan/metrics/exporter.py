@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.turn import Solve
+from servingplan.decide.turn import Solve
 from servingplan.errors import ApiError, InputError
 from servingplan.metrics import families
 from servingplan.metrics.families import FAMILIES, PLAN_LABELS, Family

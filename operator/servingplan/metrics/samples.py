@@ -12,6 +12,7 @@ from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.metrics import families
 from servingplan.metrics.families import Family
+from servingplan.model import names
 from servingplan.model.actions import ApplyObject
 from servingplan.model.answer import Answer
 from servingplan.model.decision import Decision
@@ -23,11 +24,10 @@ from servingplan.planning.availability import with_stock
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import RECORD_KEY, read_record
 from servingplan.planning.shapes import slo_of
-from servingplan.render import names
+from servingplan.rollout.growth import total_spend
+from servingplan.rollout.next import ready_replicas
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
 from servingplan.status.routing import routing_after
-from servingplan.steps.growth import total_spend
-from servingplan.steps.next import ready_replicas
 
 Key = tuple[Family, tuple[str, ...]]
 """Metric, and values of its labels in their order."""

@@ -11,6 +11,7 @@ from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api, Resource
+from servingplan.model import names
 from servingplan.model.times import seconds_since
 from servingplan.model.world import (
     Failure,
@@ -39,7 +40,6 @@ from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
-from servingplan.render import names
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from servingplan.model import names
 from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Refusal, Taint
 from servingplan.profiles.rows import ROWS_KEY
-from servingplan.render import names
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from servingplan.api.v1alpha1 import Resize
-from servingplan.render import names
+from servingplan.model import names
 
 PATHS: Mapping[str, str] = {
     "ContainerNodePool.container.cnrm.cloud.google.com": ".spec.nodeCount",

@@ -27,10 +27,10 @@ from servingplan.kube import (
     Api,
     Resource,
 )
+from servingplan.model import names
 from servingplan.model.world import Node, PlanObject
 from servingplan.observe import parse
 from servingplan.observe.parse import SeenAdditions, SeenObject, SeenPod, SeenRates, SeenRefusal, SeenSlice
-from servingplan.render import names
 from servingplan.watch.informer import Health, Informer, Source, Trouble
 
 Json = dict[str, Any]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from servingplan.errors import ApiError, ServingPlanError
 from servingplan.kube import ENDPOINT_SLICES, SERVICES, Api
-from servingplan.render import names
+from servingplan.model import names
 
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?"

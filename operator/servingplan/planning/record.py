@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
+from servingplan.model import names
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.cards import with_sources
 from servingplan.planning.pools import LEFT
 from servingplan.profiles.catalogue import Catalogue
-from servingplan.render import names
 from servingplan.render.routing import KEY
 
 RECORD_KEY = "plan.json"

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from servingplan.api.v1alpha1 import NodePool
 from servingplan.errors import InputError
+from servingplan.model import names
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node
 from servingplan.profiles.catalogue import Catalogue
-from servingplan.render import names
 
 _VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 

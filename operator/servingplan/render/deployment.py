@@ -13,10 +13,11 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import Model, NodePool, Variant
 from servingplan.errors import InputError
+from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet, digest
 from servingplan.model.world import PlanObject
-from servingplan.render import flags, names, quantities
+from servingplan.render import flags, quantities
 
 PORT = 8000
 DRAIN_SLEEP_SECONDS = 15

@@ -28,8 +28,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from servingplan.api.v1alpha1 import HttpRoute
+from servingplan.model import names
 from servingplan.model.world import PlanObject
-from servingplan.render import names
 from servingplan.render.deployment import owner_reference
 from servingplan.render.envoy import CLASS_HEADER, MODEL_HEADER
 from servingplan.render.routing import WEIGHT_TOTAL, largest_remainder

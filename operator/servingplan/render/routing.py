@@ -13,9 +13,9 @@ from typing import Any
 
 from servingplan.api.matching import default_class, matching_order
 from servingplan.api.v1alpha1 import Model, PlanSpec
+from servingplan.model import names
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
-from servingplan.render import names
 from servingplan.render.admission import WHOLE, admitted_parts
 from servingplan.render.deployment import PORT, owner_reference
 from servingplan.render.envoy import envoy_files

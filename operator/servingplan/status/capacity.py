@@ -11,9 +11,9 @@ from servingplan.planning.availability import cap_lines
 from servingplan.planning.declared import selector_text
 from servingplan.planning.pools import Pool
 from servingplan.planning.starts import lines
+from servingplan.rollout.growth import planned_size
 from servingplan.status.routing import is_routing
 from servingplan.status.row import Row, failure, refusal
-from servingplan.steps.growth import planned_size
 
 _TROUBLES = {
     "CrashLoopBackOff": "EngineCrash",

@@ -20,7 +20,8 @@ from servingplan.api.status_v1alpha1 import (
     SolverStatus,
 )
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.deciding.objects import context_tokens, replica_facts
+from servingplan.decide.objects import context_tokens, replica_facts
+from servingplan.model import names
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, LearnedCap
 from servingplan.model.outcome import Outcome
@@ -32,7 +33,6 @@ from servingplan.planning.fleet import within_budget
 from servingplan.planning.known import known_of
 from servingplan.planning.pools import Pool, read_pools
 from servingplan.planning.record import read_record, spec_in_force
-from servingplan.render import names
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.routing import routing_after

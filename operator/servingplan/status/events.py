@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from servingplan.api.status_v1alpha1 import PlanStatus
-from servingplan.deciding.retirement import Retirement
+from servingplan.decide.retirement import Retirement
 from servingplan.model.actions import ClaimPool, DrainPod, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Part

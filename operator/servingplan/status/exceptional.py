@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from servingplan.api.status_v1alpha1 import Condition
-from servingplan.deciding.retirement import Retirement, retirement_status
+from servingplan.decide.retirement import Retirement, retirement_status
 from servingplan.model.world import PlanObject
 
 LONGEST_MESSAGE = 1000

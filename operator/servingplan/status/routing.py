@@ -6,17 +6,17 @@ import json
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model import names
 from servingplan.model.actions import ApplyObject, DeleteObject
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import GatewayFacts, Observation
 from servingplan.planning.record import routing_as_published
-from servingplan.render import names
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import not_shed
 from servingplan.render.routing import KEY
+from servingplan.rollout.routes import complaints
 from servingplan.status.row import Row, failure, refusal
-from servingplan.steps.routes import complaints
 
 
 def routing_published(world: Observation, decision: Decision, outcome: Outcome, spec: PlanSpec | None) -> Row:

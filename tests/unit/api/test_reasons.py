@@ -45,8 +45,8 @@ def strings(node):
 
 
 def given():
-    folders = ["deciding", "status", "observe", "planning", "demand", "steps"]
-    files = [path for folder in folders for path in (SOURCE / folder).glob("*.py")] + [SOURCE / "decide.py"]
+    folders = ["decide", "status", "observe", "planning", "demand", "rollout"]
+    files = [path for folder in folders for path in (SOURCE / folder).glob("*.py")]
     return {reason for path in files for reason in reasons_in(ast.parse(path.read_text()))}
 
 

@@ -5,11 +5,11 @@ import pytest
 from servingplan.api.parse import parse_spec
 from servingplan.demand.adopt import choose
 from servingplan.errors import NotFound
+from servingplan.model.names import arrivals_prefix
 from servingplan.model.world import Observation, PlanObject
 from servingplan.observe import demand as reader
 from servingplan.observe.demand import LONGEST_PAUSE_SECONDS, POLL_SECONDS, DemandReader
 from servingplan.observe.urls import NoAnswer, UrlPolicy
-from servingplan.render.names import arrivals_prefix
 from servingplan.settings import SharedPrometheus
 
 PLAN = ("llm", "chat")

@@ -8,7 +8,7 @@ from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import RequestClass
 from servingplan.demand.signals import signals
 from servingplan.demand.split import shares
-from servingplan.render.names import arrivals_prefix
+from servingplan.model.names import arrivals_prefix
 
 MODEL = "meta-llama/Llama-3.1-8B"
 

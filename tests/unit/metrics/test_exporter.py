@@ -9,9 +9,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.cluster.ports import free_port
-from servingplan import cycle
-from servingplan.cycle import Turns
+from localcluster.ports import free_port
+from servingplan import reconcile
 from servingplan.errors import ApiError, InputError, NotFound
 from servingplan.kube import PLANS, Resource
 from servingplan.metrics import families
@@ -19,6 +18,7 @@ from servingplan.metrics.exporter import Exporter, PlanMetrics
 from servingplan.metrics.families import FAMILIES
 from servingplan.model.actions import PlacePod, ResizePool
 from servingplan.model.outcome import Outcome, Refused
+from servingplan.reconcile import Turns
 from tests.simulated.driver import exact
 from tests.simulated.plans import operator, plan
 
@@ -139,7 +139,7 @@ async def test_metrics_that_cannot_be_told_keep_no_turn_from_its_end(monkeypatch
     exporter = Exporter()
     turns, _ = turns_of(exporter)
     await turns.take()
-    monkeypatch.setattr(cycle, "samples", broken)
+    monkeypatch.setattr(reconcile, "samples", broken)
     await turns.take()
     assert "its metrics cannot be told" in caplog.text
     assert value(exporter, "servingplan_turns_total", result="done") == 2

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from servingplan.decide import decide
-from servingplan.deciding.retirement import retire
+from servingplan.decide.decide import decide
+from servingplan.decide.retirement import retire
 from servingplan.metrics import families
 from servingplan.metrics.families import FAMILIES, PLAN_LABELS
 from servingplan.metrics.samples import _around, samples, trigger

@@ -6,7 +6,7 @@ import pytest
 
 from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.model.world import Node, SeenCatalogue, SeenModelConfig
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.pools import read_pools

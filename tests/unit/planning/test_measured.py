@@ -10,7 +10,7 @@ from servingplan.answering import solve_with
 from servingplan.api.parse import parse_spec
 from servingplan.cli import app
 from servingplan.cli.imagine import imagined_world
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import SeenProfiles
 from servingplan.planning.measured import rows_of

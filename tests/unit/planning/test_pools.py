@@ -9,7 +9,7 @@ from servingplan.model.fleet import Fleet, NodeGroup, ReplicaSet
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import read_pools
-from servingplan.steps.growth import total_spend
+from servingplan.rollout.growth import total_spend
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
 

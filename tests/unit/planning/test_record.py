@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from servingplan.decide import decide, publish
+from servingplan.decide.decide import decide, publish
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.outcome import Outcome
 from servingplan.planning.record import effective_spec, read_record, record_problem, with_left_pools

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.api.v1alpha1 import HttpRoute, PlanSpec
+from servingplan.model import names
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
-from servingplan.render import names
 from servingplan.render.httproute import MOST_BACKENDS, MOST_RULES, coming_since, cut_shares, http_routes, not_shed
 from servingplan.render.routing import routing_document
 

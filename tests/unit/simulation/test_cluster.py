@@ -1,7 +1,7 @@
 """The simulated cluster shows what the reader would make of the same objects, and acts as Kubernetes does."""
 
+from servingplan.model import names
 from servingplan.observe import parse
-from servingplan.render import names
 from tests.simulated.cluster import NAMESPACE, PLAN
 from tests.simulated.plans import model, operator, plan
 

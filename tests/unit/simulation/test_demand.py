@@ -6,7 +6,7 @@ from datetime import datetime
 import numpy
 import pytest
 
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.model.world import Arrivals, Observation, SeenDemand
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import model, operator, plan, sized

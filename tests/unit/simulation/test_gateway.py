@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
+from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.plans import fixed, model, operator, plan
 

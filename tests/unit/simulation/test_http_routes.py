@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.decide import decide, publish
-from servingplan.deciding.retirement import retire
-from servingplan.steps.drains import GATEWAY_PATIENCE_SECONDS
+from servingplan.decide.decide import decide, publish
+from servingplan.decide.retirement import retire
+from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan

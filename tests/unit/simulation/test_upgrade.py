@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from servingplan.decide import decide
+from servingplan.decide.decide import decide
 from servingplan.model.actions import ApplyObject
 from servingplan.model.world import Observation
 from servingplan.planning.record import read_record

@@ -156,7 +156,7 @@ def add_model(
     import yaml
 
     from servingplan.cli.profile.importing import lines_dumper
-    from servingplan.render.names import CATALOGUE_LABEL
+    from servingplan.model.names import CATALOGUE_LABEL
 
     metadata: dict[str, Any] = {"name": config_map} | ({} if namespace is None else {"namespace": namespace})
     metadata["labels"] = {CATALOGUE_LABEL: "models"}

@@ -102,8 +102,8 @@ def import_(
 
 def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str | None) -> None:
     """Rows on standard output."""
+    from servingplan.model.names import PROFILES_LABEL
     from servingplan.profiles.rows import ROWS_KEY, write_csv
-    from servingplan.render.names import PROFILES_LABEL
 
     rows = list(rows)
     if output is Format.csv:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from servingplan.model.names import arrivals_prefix
 from servingplan.render.envoy.answers import (
     AGAIN,
     MODEL_MISSING,
@@ -37,7 +38,6 @@ from servingplan.render.envoy.terms import (
     TYPE,
     Json,
 )
-from servingplan.render.names import arrivals_prefix
 
 BYTES_PER_TOKEN = 4.0
 """English text and code with common tokenizers; what the document says goes before it."""

@@ -1,0 +1,158 @@
+"""The running plan against the question of the moment: whether it still holds, and whether another is worth moving for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import ValidationError
+
+from servingplan.api.scalars import seconds_of
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.turn import Solve, Turn, seconds_between
+from servingplan.model.answer import Answer
+from servingplan.model.fleet import Fleet, PlanRecord
+from servingplan.model.question import Change, Question
+from servingplan.verify import verify
+
+SAME_SERVICE = 1e-6
+"""Parts of what is asked for that differ by less are the same: the verifier's tolerance."""
+_NEVER = 1e9
+"""A gain that no plan has."""
+
+
+def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
+    """Whether the plan in force, which was the answer to a question, cannot be had any more."""
+    record = turn.record
+    edited = record.generation != turn.world.plan.generation
+    if spec.mode != "Auto" or edited or record.fleet is None or record.question is None:
+        return False
+    return _running_answer(record, question) is None
+
+
+def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
+    """The answer to the question; where only measured rates may have changed, that of the running fleet with the rates
+    laid out anew, unless moving gains enough.
+
+    A plan younger than ``change.minLifetime`` makes way for one that serves more, not for one that is only cheaper.
+    """
+    record = turn.record
+    if spec.demand is None or record.fleet is None or record.generation != turn.world.plan.generation:
+        return solve(question, spec)
+    best = solve(question.model_copy(update={"change": Change(min_gain=float(spec.change.min_gain))}), spec)
+    left = _lifetime_left(turn, spec)
+    if best.status == "Infeasible" or best.reasons or left <= 0:
+        return best
+    stay = solve(question.model_copy(update={"change": Change(min_gain=_NEVER)}), spec)
+    if not stay.reasons or _missing_made_up_for(question, stay, best) > 0:
+        return best
+    turn.plan_is_due_in = left
+    return stay
+
+
+def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
+    """Seconds until the plan in force has had its least lifetime."""
+    since = turn.record.since
+    return 0.0 if since is None else seconds_of(spec.change.min_lifetime) - seconds_between(since, turn.world.now)
+
+
+def same_replicas(left: Fleet, right: Fleet) -> bool:
+    def content(fleet: Fleet) -> Any:
+        return fleet.nodes, [(item.deployment, item.replicas) for item in fleet.replica_sets]
+
+    return bool(content(left) == content(right))
+
+
+def serves_less(fleet: Fleet, other: Fleet) -> bool:
+    """Whether it serves fewer requests/s than the other, by priority from the top."""
+    for priority in sorted({item.priority for item in (*fleet.replica_sets, *other.replica_sets)}, reverse=True):
+        served, least = (
+            math.fsum(sum(item.planned.values()) for item in one.replica_sets if item.priority == priority)
+            for one in (fleet, other)
+        )
+        if abs(served - least) > SAME_SERVICE * max(served, least):
+            return served < least
+    return False
+
+
+def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
+    """Whether the running plan still holds and the new one is not worth moving for. Edits always count."""
+    record = turn.record
+    if record.fleet is None or record.generation != turn.world.plan.generation:
+        return False
+    running = _running_answer(record, question)
+    if running is None:
+        return False
+    if _serves_another_class(question, running, answer):
+        return False
+    if _gain(question, running, answer) < float(spec.change.min_gain):
+        return True
+    if _missing_made_up_for(question, running, answer) > 0:
+        return False  # requests that are turned away do not wait for the plan to grow old
+    age = math.inf if record.since is None else seconds_between(record.since, turn.world.now)
+    lifetime = float(seconds_of(spec.change.min_lifetime))
+    if age < lifetime:
+        turn.plan_is_due_in = lifetime - age
+    return age < lifetime
+
+
+def _running_answer(record: PlanRecord, question: Question) -> Answer | None:
+    """The answer in force as one to this question; None where it does not keep its promises any more."""
+    try:
+        running = Answer.model_validate(record.answer)
+    except ValidationError:
+        return None
+    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
+    nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
+    running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
+    broken = verify(question.model_copy(update={"running": None}), running)
+    return None if any(item.promise != "proof" for item in broken) else running
+
+
+def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:
+    """Whether the new plan serves a class that the running one serves nothing: that is worth any move, at any age."""
+
+    def served(answer: Answer) -> set[str]:
+        return {name for name, rates in answer.rates.items() if sum(rates.values()) > 0}
+
+    return bool((served(new) - served(running)) & {item.name for item in question.classes})
+
+
+def _gain(question: Question, running: Answer, new: Answer) -> float:
+    """Relative gain: of the multiple served, or of service and then of dollars; below 0 where the new plan serves less."""
+    if running.scale is not None and new.scale is not None:
+        return _relative(new.scale - running.scale, running.scale)
+    made_up_for = _missing_made_up_for(question, running, new)
+    if made_up_for:
+        return made_up_for
+    before, after = running.dollars_per_hour or 0.0, new.dollars_per_hour or 0.0
+    return _relative(before - after, before)
+
+
+def _missing_made_up_for(question: Question, running: Answer, new: Answer) -> float:
+    """Part of what the running plan does not serve that the new one serves, on the first level of service on which they
+    differ; 0 where they serve alike, below 0 where the new one serves less.
+
+    Levels are those of the objective: by priority from the top, the smallest served fraction of a class, then the most in
+    total. What a lower priority loses does not count against it.
+    """
+    for missing, left in zip(_missing(question, running), _missing(question, new), strict=True):
+        if abs(missing - left) > SAME_SERVICE:
+            return (missing - left) / max(missing, left)
+    return 0.0
+
+
+def _missing(question: Question, answer: Answer) -> list[float]:
+    """By priority from the top: the largest unserved fraction of a class, and the unserved part of all requests."""
+    asked = [cls for cls in question.classes if cls.requests_per_second > 0]
+    found: list[float] = []
+    for priority in sorted({cls.priority for cls in asked}, reverse=True):
+        members = [cls for cls in asked if cls.priority == priority]
+        unserved = {cls.name: answer.unserved.get(cls.name, 0.0) for cls in members}
+        found.append(max(unserved[cls.name] / cls.requests_per_second for cls in members))
+        found.append(sum(unserved.values()) / sum(cls.requests_per_second for cls in members))
+    return found
+
+
+def _relative(difference: float, base: float) -> float:
+    return difference / base if base > 0 else (1.0 if difference > 0 else 0.0)

@@ -1,0 +1,65 @@
+"""A budget that takes everything down is told before it is carried out."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.turn import seconds_between
+from servingplan.model.decision import Notice
+from servingplan.model.fleet import Fleet, PlanRecord
+from servingplan.model.world import Observation
+from servingplan.planning.fleet import within_budget
+from servingplan.planning.pools import Pool
+
+NOTICE_SECONDS = 60.0
+"""Such a budget is carried out this long after it was told, where no approval is asked for."""
+
+
+def notice_of(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], record: PlanRecord) -> Notice | None:
+    """What the budget is about to do; None where it keeps some replica of the plan in force.
+
+    With ``mode: Approve`` it waits for the approval of the plan that is proposed instead. Since when it is told stands in
+    the status.
+    """
+    fleet = record.fleet
+    if fleet is None or not fleet.replica_sets:
+        return None
+    budget = float(spec.budget.dollars_per_hour)
+    if within_budget(fleet, pools, budget).replica_sets:
+        return None
+    since = str((world.plan.status.get("notice") or {}).get("since"))
+    try:
+        seconds_between(since, world.now)
+    except (TypeError, ValueError):
+        since = world.now
+    until = (datetime.fromisoformat(since) + timedelta(seconds=NOTICE_SECONDS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    proposed = record.waiting.hash if spec.mode == "Approve" and record.waiting is not None else None
+    return Notice(
+        least_dollars_per_hour=_least(fleet, pools),
+        since=since,
+        until=None if proposed is not None else until,
+        approve=proposed,
+        seconds_left=None if proposed is not None else max(0.0, seconds_between(world.now, until)),
+    )
+
+
+def to_carry_out(
+    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], record: PlanRecord, spend: float
+) -> tuple[Fleet | None, float]:
+    """The fleet that the turn works towards, and the $/h that it may spend: what the budget keeps of the plan in force, or,
+    while that is nothing and has only been told, all of it."""
+    budget = float(spec.budget.dollars_per_hour)
+    if record.fleet is None:
+        return None, budget
+    notice = notice_of(world, spec, pools, record)
+    if notice is None or not notice.pending:
+        return within_budget(record.fleet, pools, budget), budget
+    return record.fleet, budget if math.isnan(spend) else max(budget, spend)
+
+
+def _least(fleet: Fleet, pools: tuple[Pool, ...]) -> float:
+    """$/h of the cheapest node that the plan in force has replicas on."""
+    used = {group.pool for group in fleet.groups if group.replicas}
+    return min((pool.dollars_per_node_hour or 0.0 for pool in pools if pool.name in used), default=0.0)

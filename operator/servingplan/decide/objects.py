@@ -1,0 +1,166 @@
+"""Objects of the plan beside its routing: the record, Deployments and Services, and whether they stand as rendered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.errors import InputError
+from servingplan.model import names
+from servingplan.model.actions import AnyAction, ApplyObject
+from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, ReplicaSet
+from servingplan.model.world import LiveObject, Observation
+from servingplan.planning.pools import Pool
+from servingplan.planning.record import RECORD_KEY
+from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
+from servingplan.render.pod_access import refused_access
+
+
+def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
+    """Of every Deployment of ours: as planned, else as its annotation tells of the plan that last held it."""
+    facts: dict[str, ReplicaFacts] = {}
+    for live in world.deployments():
+        text = live.manifest["metadata"].get("annotations", {}).get(names.FACTS_ANNOTATION, "")
+        try:
+            facts[live.name] = ReplicaFacts.model_validate_json(text)
+        except ValidationError:
+            continue
+    facts.update({item.deployment: item.facts for item in fleet.replica_sets})
+    return dict(sorted(facts.items()))
+
+
+def object_actions(
+    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet
+) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
+    """Deployments and Services of the plan that are missing or were changed by somebody else."""
+    models = {model.name: model for model in spec.models}
+    by_pool = {pool.name: pool for pool in pools}
+    actions: list[AnyAction] = []
+    errors: list[InputError] = []
+    for item in fleet.replica_sets:
+        model, pool = models.get(item.model), by_pool.get(item.pool)
+        variant = next((v for v in model.effective_variants if v.name == item.variant), None) if model else None
+        live = world.live("Deployment", item.deployment)
+        manifests = [service(plan=world.plan, replica_set=item)]
+        if model is not None and pool is not None and variant is not None:
+            if refused_access(model, world.pod_access):
+                continue  # of a time when more was allowed: what stands is left, and is not made anew
+            try:
+                template = replica_template(
+                    model=model,
+                    variant=variant,
+                    pool=pool.spec,
+                    tensor_parallel=item.tensor_parallel,
+                    pipeline_parallel=item.pipeline_parallel,
+                    settings=item.settings,
+                    queue=world.plan.queue,
+                )
+            except InputError as error:
+                errors.append(error)
+                continue
+            if live is not None and not _is_its_name(world, item, template):
+                # Another version of the operator rendered it. Its pods are not restarted for that.
+                template = live.manifest.get("spec", {}).get("template", template)
+            replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
+            manifests.append(
+                deployment(
+                    plan=world.plan,
+                    replica_set=item,
+                    template=template,
+                    replicas=replicas,
+                    startup_seconds=model.engine.startup_seconds,
+                    fleet=fleet,
+                )
+            )
+        for manifest in manifests:
+            found = world.live(manifest["kind"], manifest["metadata"]["name"])
+            if not in_place(found, manifest):
+                why = f"{manifest['kind']} {item.deployment}: {item.replicas} x {item.model} on {item.pool}"
+                actions.append(ApplyObject(manifest=manifest, why=why))
+    return tuple(actions), tuple(errors)
+
+
+def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, Any]) -> bool:
+    """Whether the template is the one that the Deployment was made from: its name says so."""
+    return item.deployment == replica_name(
+        plan=world.plan.name, model=item.model, variant=item.variant, where=item.pool, template=template
+    )
+
+
+def context_tokens(world: Observation) -> dict[str, int]:
+    """The longest sequence that the replicas of each Deployment of ours admit, tokens, as their arguments say."""
+    found = {}
+    for live in world.deployments():
+        containers = (((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}).get(
+            "containers"
+        ) or ()
+        for argument in (
+            text for item in containers if item.get("name") == "engine" for text in item.get("args") or ()
+        ):
+            name, _, value = str(argument).partition("=")
+            if name == "--max-model-len" and value.isdigit():
+                found[live.name] = int(value)
+    return found
+
+
+def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
+    """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
+    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
+    somebody else's gate counts as not there: a queue may hold it for as long as it likes."""
+    there = {
+        item.deployment: sum(not pod.other_gates for pod in world.pods_of(item.deployment))
+        for item in fleet.replica_sets
+    }
+    missing = {item.deployment: item.replicas - there[item.deployment] for item in fleet.replica_sets}
+    return {name: count for name, count in missing.items() if count > 0}
+
+
+def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
+    name = names.record_name(world.plan.name)
+    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": world.plan.namespace,
+            "labels": {
+                names.PLAN_LABEL: names.label_value(world.plan.name),
+                "app.kubernetes.io/managed-by": "servingplan",
+            },
+            "ownerReferences": [owner_reference(world.plan)],
+        },
+        "data": {RECORD_KEY: text},
+    }
+    live = world.live("ConfigMap", name)
+    if in_place(live, manifest):
+        return ()
+    what = record.fleet or record.waiting
+    return (ApplyObject(manifest=manifest, why=f"plan {what.hash if what else 'none'} is written down"),)
+
+
+def in_place(live: LiveObject | None, manifest: Mapping[str, Any]) -> bool:
+    """Whether an object is there, ours, and as we render it; what others or the API server added to it is theirs."""
+    if live is None or not live.ours:
+        return False
+    metadata = manifest["metadata"]
+    wanted: dict[str, Any] = {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}}
+    wanted.update({key: manifest[key] for key in ("spec", "data") if key in manifest})
+    return covers(live.manifest, wanted)
+
+
+def covers(live: Any, wanted: Any) -> bool:
+    """Whether all of ``wanted`` stands so in ``live``: maps may have more keys, lists are as long."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(key in live and covers(live[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(covers(have, want) for have, want in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)

@@ -1,0 +1,181 @@
+"""Routing as the gateways read it: what is to be written, and whether they follow what was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.objects import context_tokens, in_place
+from servingplan.decide.turn import Turn
+from servingplan.model import names
+from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.times import seconds_since
+from servingplan.model.world import LiveObject, Observation
+from servingplan.planning.record import read_record, routing_as_published
+from servingplan.render.httproute import KIND as HTTP_ROUTE
+from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
+from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
+from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS, POLL_SECONDS
+from servingplan.rollout.routes import PENDING, complaints
+
+
+def routing_actions(
+    world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
+) -> tuple[AnyAction, ...]:
+    name = names.routing_name(world.plan.name, spec.gateway.config_map)
+    live = world.live("ConfigMap", name)
+    if live is not None and not live.ours:
+        return ()
+    adopted = read_record(world).demand if spec.demand is not None else None
+    document = routing_document(
+        plan=world.plan,
+        spec=spec,
+        fleet=fleet,
+        facts=facts,
+        ready=ready,
+        previous=routing_as_published(world, name),
+        measured=adopted.rates if adopted is not None else (),
+        contexts=context_tokens(world),
+    )
+    manifest = routing_config_map(world.plan, spec, document)
+    routes = http_route_actions(world, spec, document)
+    if in_place(live, manifest) or bytes_of(manifest["data"]) > LARGEST_BYTES:
+        return routes
+    serving = sum(1 for count in ready.values() if count)
+    why = f"revision {document['revision']}: weights over {sum(ready.values())} ready replicas of {serving} Deployments"
+    return (ApplyObject(manifest=manifest, why=why), *routes)
+
+
+def too_large(world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[str, ReplicaFacts]) -> str | None:
+    """Why the weights of the whole plan could not be published; None where a ConfigMap holds them."""
+    everything = dict.fromkeys(facts, 1)
+    document = routing_document(
+        plan=world.plan, spec=spec, fleet=fleet, facts=facts, ready=everything, previous=None, measured=()
+    )
+    size = bytes_of(routing_config_map(world.plan, spec, document)["data"])
+    if size <= LARGEST_BYTES:
+        return None
+    return (
+        f"the routing document would have {size} bytes, and a ConfigMap holds {LARGEST_BYTES}: the weights could not be "
+        "published, so nothing grows; split the models over several plans, or give them fewer classes"
+    )
+
+
+def admitted_rates(world: Observation, spec: PlanSpec) -> dict[str, float]:
+    """Requests/s by ``model/class`` above which gateways turn away, as published; classes without a limit are not there,
+    and nothing is where the document is not as we write it."""
+    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map)) or {}
+    try:
+        return {
+            f"{model}/{entry['name']}": float(entry["admitRequestsPerSecond"])
+            for model, routes in published["models"].items()
+            for entry in routes["classes"]
+            if entry["admitRequestsPerSecond"] is not None
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> tuple[AnyAction, ...]:
+    """HTTPRoutes that are missing or differ, and those that nothing asks for any more."""
+    if world.http_routes_unread is not None:
+        return ()
+    wanted = spec.gateway.http_route
+    rendered = {} if wanted is None else {item["metadata"]["name"]: item for item in _rendered(world, spec, document)}
+    revision = document["revision"]
+    return (
+        *(
+            ApplyObject(manifest=manifest, why=f"HTTPRoute {name} as of revision {revision}")
+            for name, manifest in rendered.items()
+            if not in_place(world.live(HTTP_ROUTE, name), manifest)
+        ),
+        *(
+            DeleteObject(
+                object_kind=HTTP_ROUTE, name=live.name, uid=live.uid, why=f"HTTPRoute {live.name} is not wanted"
+            )
+            for live in world.objects
+            if live.kind == HTTP_ROUTE and live.ours and live.name not in rendered
+        ),
+    )
+
+
+def gateway_follows(world: Observation, spec: PlanSpec) -> bool | None:
+    """Whether all gateways that can be asked have taken the published weights; None where there is none to ask."""
+    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
+    words = [
+        word
+        for word in (_files_taken(world, spec, published), _routes_taken(world, spec, published))
+        if word is not None
+    ]
+    return all(words) if words else None
+
+
+def gateway_is_due_in(world: Observation, spec: PlanSpec) -> float | None:
+    """One that answers will soon have the weights: look again. One that does not is asked again in its time; what is
+    said of HTTPRoutes wakes the plan by itself."""
+    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
+    behind = _files_taken(world, spec, published) is False and world.gateway is not None and world.gateway.answers
+    return POLL_SECONDS if behind else None
+
+
+def route_findings(turn: Turn, spec: PlanSpec) -> None:
+    """What keeps HTTPRoutes from saying what the plan says."""
+    world = turn.world
+    if spec.gateway.http_route is None:
+        return
+    if world.http_routes_unread is not None:
+        turn.find("RoutingPublished", "HTTPRoutesUnavailable", world.http_routes_unread)
+        return
+    for live in world.objects:
+        for complaint in complaints(live) if live.kind == HTTP_ROUTE and live.ours else ():
+            if complaint.reason != PENDING:
+                turn.find("RoutingPublished", complaint.reason, complaint.message)
+    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
+    cut = cut_shares(published) if published is not None else {}
+    for name, share in cut.items():
+        turn.find(
+            "RoutingPublished",
+            "TooManyBackends",
+            f"{name} goes to more than {MOST_BACKENDS} Services, the most that a rule of an HTTPRoute holds; the largest "
+            f"{MOST_BACKENDS} take the {share:.1%} of the others too. Serve the model from fewer pools or variants, or use "
+            "a gateway that reads the ConfigMap",
+        )
+
+
+def _files_taken(world: Observation, spec: PlanSpec, published: dict[str, Any] | None) -> bool | None:
+    """By the gateway that reads the ConfigMap."""
+    if spec.gateway.ack_url is None or world.gateway is None:
+        return None
+    return published is not None and world.gateway.taken == published.get("revision")
+
+
+def _routes_taken(world: Observation, spec: PlanSpec, published: dict[str, Any] | None) -> bool | None:
+    """By the parents of the HTTPRoutes, which must be those of the published weights."""
+    if spec.gateway.http_route is None or world.http_routes_unread is not None:
+        return None
+    if published is None:
+        return False
+    for manifest in _rendered(world, spec, published):
+        live = world.live(HTTP_ROUTE, manifest["metadata"]["name"])
+        if live is None or not in_place(live, manifest) or any(complaints(live)):
+            return False
+    return True
+
+
+def _rendered(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> list[dict[str, Any]]:
+    wanted = spec.gateway.http_route
+    if wanted is None:
+        return []
+    ours = [live for live in world.objects if live.kind == HTTP_ROUTE and live.ours]
+    standing = {live.name: live.manifest for live in ours}
+    untaken = {live.name for live in ours if _is_awaited(live, world.now)}
+    return http_routes(world.plan, wanted, document, standing, untaken=untaken, now=world.now)
+
+
+def _is_awaited(route: LiveObject, now: str) -> bool:
+    """Whether a gateway has not said yet that it has the rules. Those that are coming do not wait for it for ever."""
+    since = coming_since(route.manifest)
+    overdue = since is not None and seconds_since(since, now) >= GATEWAY_PATIENCE_SECONDS
+    return not overdue and any(complaint.reason == PENDING for complaint in complaints(route))

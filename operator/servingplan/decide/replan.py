@@ -1,0 +1,249 @@
+"""The plan that is to be in force: whether to ask for a new one, and what becomes of the answer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.keep_or_move import keep_incumbent, must_hurry, same_replicas, serves_less, solved
+from servingplan.decide.objects import replica_facts
+from servingplan.decide.turn import Solve, Turn
+from servingplan.errors import InputError
+from servingplan.model.answer import Answer
+from servingplan.model.fleet import Fleet, PlanRecord, digest
+from servingplan.model.question import QuestionError, canonical_json
+from servingplan.model.world import PlanObject
+from servingplan.planning.fleet import fleet_of, within_budget
+from servingplan.planning.known import known_of
+from servingplan.planning.pools import CENT, Pool, more_nodes
+from servingplan.planning.question import Posed, pose, without
+from servingplan.planning.record import spec_in_force
+from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.starts import left_out
+from servingplan.render.deployment import replica_name, replica_template
+from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.rollout.next import ready_replicas
+from servingplan.verify import verify
+
+HURRIED_SECONDS = 0.08
+"""For the first plan after a loss, which is to be there, verified, after 0.2 s, also where other processes take most of the
+cores. A better one comes in the next turn."""
+
+
+_NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
+
+
+def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
+    """The record after this turn's planning, and whether nothing may grow."""
+    world, record = turn.world, turn.record
+    catalogue = known_of(world).catalogue
+    posed, errors = pose(
+        spec=spec,
+        pools=pools,
+        incumbent=record.fleet,
+        in_force=spec_in_force(record, spec, catalogue),
+        across_nodes=turn.may_span_nodes,
+        rows=turn.rows,
+        catalogue=catalogue,
+    )
+    for error in errors:
+        reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
+        turn.find("SpecValid", reason, str(error))
+    for line in posed.unfit if not errors else ():
+        turn.find("SpecValid", "NoFittingShape", line)
+    names_of, template_errors = _deployment_names(world.plan, posed)
+    for error in template_errors:
+        turn.find("SpecValid", "SpecInvalid", str(error))
+    if errors or posed.unfit or template_errors:
+        return record, True
+    if posed.question is None:
+        lacking = ", ".join(posed.no_room) or "all classes"
+        turn.find(
+            "PlanSolved", "NoCapacity", f"no node of the pools can take a replica for {lacking}; {more_nodes(pools)}"
+        )
+        return record, True
+    posed = _without_failed_shapes(turn, posed, names_of)
+    assert posed.question is not None
+    asked = turn.asked = digest(
+        [json.loads(canonical_json(posed.question.model_copy(update={"running": None}))), names_of]
+    )
+    if record.fleet is not None and record.question == asked:
+        kept = {"spec": world.plan.spec, "generation": world.plan.generation}
+        return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
+    if record.waiting is not None and record.waiting_question == asked:
+        answer = Answer.model_validate(record.waiting_answer)
+        return _adopt(turn, spec, answer, record.waiting, asked), False
+    hurried = must_hurry(turn, spec, posed.question)
+    try:
+        in_time = partial(solve, at_most_seconds=HURRIED_SECONDS) if hurried else solve
+        answer = solved(turn, spec, posed.question, in_time)
+        if hurried and answer.status == "Infeasible" and answer.stopped == "deadline":
+            hurried, answer = False, solved(turn, spec, posed.question, solve)
+    except QuestionError as error:
+        turn.find("PlanSolved", "SolverError", str(error))
+        return record, True
+    if answer.status == "Infeasible" and answer.stopped != "proved":
+        # A search that ended early, or a heuristic that found nothing, proves nothing: what runs stays.
+        turn.find(
+            "PlanSolved",
+            "TimeLimit",
+            f"{answer.method} found no plan within {spec.solver.deadline_seconds} s, which does not prove that there is none; "
+            "raise spec.solver.deadlineSeconds, or choose another spec.solver.method",
+        )
+        return record, True
+    if answer.status == "Infeasible":
+        turn.find("PlanSolved", "Infeasible", "; ".join(answer.reasons) or "the constraints exclude each other")
+        return _fall_back(turn, spec, pools, posed, solve, names_of)
+    broken = verify(posed.question, answer)
+    if broken:
+        text = "; ".join(str(item) for item in broken[:3])
+        turn.find("PlanSolved", "SolverError", f"the solver's plan breaks its promises and is not used: {text}")
+        return record, True
+    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
+    if answer.reasons and record.fleet and same_replicas(record.fleet, fleet) and spec.mode != "Preview":
+        # What runs carries the new rates: only weights follow, which needs no approval, and the plan keeps its age.
+        return PlanRecord(
+            fleet=fleet,
+            answer=answer_data(answer),
+            question=asked if turn.plan_is_due_in is None else None,
+            generation=world.plan.generation,
+            since=record.since,
+            spec=world.plan.spec,
+        ), False
+    if keep_incumbent(turn, spec, posed.question, answer):
+        # While the incumbent is only too young to go, the question stays open.
+        answered = {} if turn.plan_is_due_in is not None else {"question": asked}
+        return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
+    record = _adopt(turn, spec, answer, fleet, asked)
+    if hurried and answer.stopped == "deadline":
+        record = record.model_copy(update={"question": None})  # the next turn takes all the time that the spec allows
+    return record, False
+
+
+def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:
+    """The question without shapes that do not start. Where a class would have none left while replicas of before serve it,
+    those of its model stay: a plan that gives the class nothing would take these away."""
+    world, record = turn.world, turn.record
+    out = left_out(record.failed_shapes)
+    if not out or posed.question is None:
+        return posed
+    failed = {name for name, facts in posed.shapes.items() if names_of[facts.key] in out}
+    left = {key for item in posed.question.shapes if item.name not in failed for key in item.requests_per_second}
+    facts = replica_facts(world, record.fleet or Fleet())
+    serving = {facts[name].model for name, count in ready_replicas(world).items() if count and name in facts}
+    spared = {item.model for item in posed.question.classes if item.name not in left and item.model in serving}
+    return without(posed, {name for name in failed if posed.shapes[name].model.name not in spared})
+
+
+def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
+    """The new plan in force, or waiting where the mode asks for consent."""
+    world, record = turn.world, turn.record
+    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
+        turn.find(
+            "PlanSolved",
+            "NotRenderable",
+            "the plan has replicas over several nodes, which need LeaderWorkerSets: this version cannot write them, so the "
+            "plan is only shown",
+        )
+        return record.model_copy(
+            update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
+        )
+    if _waits(turn, spec, fleet):
+        return record.model_copy(
+            update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
+        )
+    return PlanRecord(
+        fleet=fleet,
+        answer=answer_data(answer),
+        question=asked,
+        generation=world.plan.generation,
+        since=world.now,
+        spec=world.plan.spec,
+    )
+
+
+def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
+    """Whether the mode asks for consent that the plan does not have; with Approve, what is in force needs none."""
+    if spec.mode == "Preview":
+        return True
+    consented = {turn.world.plan.approved_hash, None if turn.record.fleet is None else turn.record.fleet.hash}
+    return spec.mode == "Approve" and fleet.hash not in consented
+
+
+def _fall_back(
+    turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], posed: Posed, solve: Solve, names_of: Mapping[str, str]
+) -> tuple[PlanRecord, bool]:
+    """Where floors or survival cannot hold, what runs stays, unless it costs more than the budget and than what the floors
+    cost, which is paid anyway: then the best plan for that much without survival takes over, so that spend falls. Nothing may
+    grow meanwhile, so a plan that needs nodes which are not there, or serves less than what is left within the budget of the
+    plan in force, is not taken."""
+    record, question = turn.record, posed.question
+    assert question is not None
+    floors = math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in question.pools)
+    dollars = max(question.budget_dollars_per_hour, floors)
+    if record.fleet is None or record.fleet.dollars_per_hour <= dollars + CENT:
+        return record, True
+    relaxed = question.model_copy(update={"survive": (), "budget_dollars_per_hour": dollars})
+    answer = solve(relaxed, spec)
+    if answer.status == "Infeasible" or verify(relaxed, answer):
+        return record, True
+    fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
+    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
+        return record, True
+    left = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    if any(fleet.nodes.get(pool.name, 0) > len(pool.nodes) for pool in pools) or serves_less(fleet, left):
+        return record, True
+    waiting = {"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": None}
+    if _waits(turn, spec, fleet):
+        return record.model_copy(update=waiting), True
+    update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
+    return record.model_copy(update=update), True
+
+
+def answer_data(answer: Answer) -> dict[str, Any]:
+    """The answer without the time that it took: what is written down is the same on any machine."""
+    data: dict[str, Any] = answer.model_dump(mode="json", exclude={"seconds"}, exclude_none=True)
+    return data
+
+
+def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], tuple[InputError, ...]]:
+    """Deployment by shape: of replicas that run and are still what the spec asks for, theirs, however this version of the
+    operator would render them. The names are part of what is asked, since they hold image, arguments and template."""
+    found: dict[str, str] = {}
+    errors: dict[str, InputError] = {}
+    for shape in posed.shapes.values():
+        key = shape.key
+        if key in found:
+            continue
+        if shape.running is not None:
+            found[key] = shape.running.deployment
+            continue
+        try:
+            template = _template(plan, shape)
+        except InputError as error:
+            errors[str(error)] = error
+            continue
+        found[key] = replica_name(
+            plan=plan.name,
+            model=shape.model.name,
+            variant=shape.variant.name,
+            where=shape.pool.name if shape.layout.inside_a_node else f"{shape.layout.name}/{shape.layers}",
+            template=template,
+        )
+    return found, tuple(errors[text] for text in sorted(errors))
+
+
+def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
+    return replica_template(
+        model=shape.model,
+        variant=shape.variant,
+        pool=shape.pool.spec,
+        tensor_parallel=shape.tensor_parallel,
+        pipeline_parallel=shape.pipeline_parallel,
+        settings=shape.written_settings,
+        queue=plan.queue,
+    )

@@ -1,0 +1,154 @@
+"""A plan that is being deleted: its replicas go, its pools are given back.
+
+The retirement has a clock of its own. It begins with the first step, not with the deletion (the operator may have been
+away), and stands in the status with the time at which the plan is let go whatever is left: as long as its drains, the end
+of its pods, at most a day, and ``PROVIDER_SECONDS`` for the providers of its pools take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.objects import replica_facts
+from servingplan.decide.publishing import gateway_follows, routing_actions
+from servingplan.decide.turn import seconds_between
+from servingplan.model.actions import ClaimPool
+from servingplan.model.decision import Decision
+from servingplan.model.fleet import Fleet
+from servingplan.model.world import Observation
+from servingplan.planning.pools import SHARED_OBJECT, Pool, read_pools
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_SECONDS
+from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
+from servingplan.rollout.growth import planned_size
+from servingplan.rollout.next import next_step
+
+PROVIDER_SECONDS = 1800.0
+"""How long the providers of pools may take to give nodes back, once the replicas are gone."""
+LONGEST_END_SECONDS = 24 * 3600.0
+"""What has not ended in a day is left to people; also no time that a template may say is too long to be written down."""
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """One step of a retirement."""
+
+    decision: Decision
+    done: bool
+    """Nothing is left to do, or no time is left to do it: the plan may go once this step is written."""
+    since: str
+    """RFC 3339; when it began."""
+    until: str
+    """RFC 3339; when the plan is let go whatever is left."""
+    left: tuple[str, ...] = ()
+    """What is still there, for people."""
+    late: bool = False
+    """Its time is over."""
+
+
+def retire(world: Observation) -> Retirement:
+    """What is to be done for a plan that is being deleted.
+
+    ``ScaleToFloor``: drain, remove the replicas, return the pools to their floors, release them. ``Retain``: release the
+    pools and leave everything else; the caller lets the objects outlive the plan.
+    """
+    record = read_record(world)
+    spec, _ = effective_spec(world.plan.spec, record)
+    since, until = _clock(world, spec)
+    if spec is None:
+        return Retirement(Decision(), True, since, until)
+    late = seconds_between(until, world.now) >= 0
+    if world.failures:
+        unread = tuple(failure.message for failure in world.failures)
+        return Retirement(Decision(), late, since, until, left=unread, late=late)
+    pools = tuple(_as_own(pool) for pool in read_pools(spec, world)[0])
+    release = tuple(
+        ClaimPool(pool=pool.name, claimed_by="", why=f"{pool.name} is released by plan {world.plan.key}")
+        for pool in pools
+        if pool.object is not None and pool.object.claimed_by == world.plan.key
+    )
+    if spec.deletion_policy == "Retain":
+        return Retirement(Decision(grow=release), True, since, until)
+    nothing = Fleet()
+    left = _left(world, pools, nothing)
+    if late or not left:
+        return Retirement(Decision(grow=release), True, since, until, left=left, late=late)
+    facts = replica_facts(world, nothing)
+    step = next_step(
+        world=world,
+        spec=spec,
+        pools=pools,
+        fleet=nothing,
+        facts=facts,
+        may_grow=False,
+        gateway_follows=gateway_follows(world, spec),
+    )
+    moves = tuple(action for action in step.before_routing if not isinstance(action, ClaimPool))
+    routing = routing_actions(world, spec, nothing, facts, step.ready) if record.fleet is not None else ()
+    decision = Decision(
+        grow=moves,
+        routing=routing,
+        shrink=step.after_routing,
+        ready=dict(step.ready),
+        wake_in_seconds=step.wake_in_seconds,
+    )
+    return Retirement(decision, False, since, until, left=left)
+
+
+def _clock(world: Observation, spec: PlanSpec | None) -> tuple[str, str]:
+    """When the retirement began and by when it ends: as the status says, else from now on."""
+    written = world.plan.status.get("retirement") or {}
+    since, until = str(written.get("since")), str(written.get("until"))
+    try:
+        seconds_between(since, until)
+    except (TypeError, ValueError):
+        return world.now, _later(world.now, _seconds_allowed(world, spec))
+    return since, until
+
+
+def _seconds_allowed(world: Observation, spec: PlanSpec | None) -> float:
+    drain = float(max(spec.change.drain_seconds, spec.change.drain_deadline_seconds)) if spec is not None else 0.0
+    return drain + GATEWAY_PATIENCE_SECONDS + _longest_end(world) + PROVIDER_SECONDS
+
+
+def _longest_end(world: Observation) -> float:
+    """Seconds that the slowest replica may take to end, by its Deployment's template, at most a day."""
+    ends = [
+        template.get("terminationGracePeriodSeconds")
+        for live in world.deployments()
+        for template in [((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}]
+    ]
+    known = [float(end) for end in ends if isinstance(end, int)]
+    return min(max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known]), LONGEST_END_SECONDS)
+
+
+def _later(moment: str, seconds: float) -> str:
+    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _as_own(pool: Pool) -> Pool:
+    """Pools of one object all go to their floors: here their sizes do not contradict each other."""
+    shared = pool.conflict is not None and pool.conflict.reason == SHARED_OBJECT
+    return replace(pool, conflict=None) if shared else pool
+
+
+def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[str, ...]:
+    """What keeps the plan from being gone."""
+    pods: dict[str, int] = {}
+    for pod in world.pods:
+        if pod.deployment is not None and pod.namespace == world.plan.namespace:
+            pods[pod.deployment] = pods.get(pod.deployment, 0) + 1
+    out = [f"{count} replicas of {name}" for name, count in sorted(pods.items())]
+    out += [f"Deployment {live.name}" for live in world.deployments() if live.name not in pods]
+    for pool in pools:
+        if pool.sized_by_us and pool.object is not None and pool.wanted > (size := planned_size(pool, nothing)):
+            out.append(f"{pool.wanted} nodes asked of {pool.object.reference}, which goes to {size}")
+    return tuple(out)
+
+
+def retirement_status(step: Retirement) -> dict[str, Any]:
+    """As the status shows it."""
+    return {"since": step.since, "until": step.until, "left": list(step.left[:16])}

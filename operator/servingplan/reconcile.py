@@ -1,0 +1,289 @@
+"""THE TURN. observe -> publish weights -> decide -> apply the next safe step -> status, always.
+
+The one place where the pure middle meets the world. Everything that blocks runs in a thread; the event loop only waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from servingplan.answering import RememberedSolve
+from servingplan.api.status_v1alpha1 import Condition
+from servingplan.api.v1alpha1 import API_VERSION, KIND
+from servingplan.apply.order import carry_out
+from servingplan.apply.writer import Writer
+from servingplan.decide.decide import decide, publish
+from servingplan.decide.retirement import Retirement, retire
+from servingplan.decide.turn import Solve
+from servingplan.errors import ApiError, NotFound, Outdated
+from servingplan.explaining import Explainer
+from servingplan.kube import EVENTS, PLANS, Api
+from servingplan.metrics.exporter import PlanMetrics
+from servingplan.metrics.samples import samples, trigger
+from servingplan.model import names
+from servingplan.model.actions import AnyAction
+from servingplan.model.decision import Decision
+from servingplan.model.outcome import Outcome
+from servingplan.model.world import Observation, PlanObject
+from servingplan.observe.cluster import Reader, read_clock
+from servingplan.observe.parse import plan_of
+from servingplan.planning.record import effective_spec, read_record
+from servingplan.status.conclude import conclude
+from servingplan.status.events import Event, events, retirement_events
+from servingplan.status.exceptional import retiring, turn_failed
+
+log = logging.getLogger("servingplan")
+
+WHILE_EXPLAINING_SECONDS = 2.0
+"""Between turns while an explanation is under way, so that the status shows it soon."""
+
+
+@dataclass(frozen=True)
+class TurnReport:
+    """What a turn did, for the caller's next wait and for measurements."""
+
+    gone: bool = False
+    """The plan is not there any more."""
+    writes: int = 0
+    seconds: float = 0.0
+    wake_in_seconds: float | None = None
+    """When something that was begun will be due."""
+    again: bool = False
+    """The world changed by our own hand: look again at once."""
+    decision: Decision | None = None
+    world: Observation | None = None
+    """What it saw."""
+
+
+class Turns:
+    """Takes the turns of one plan. Not to be entered twice at a time."""
+
+    def __init__(
+        self,
+        *,
+        api: Api,
+        reader: Reader,
+        solve: Solve,
+        namespace: str,
+        name: str,
+        metrics: PlanMetrics | None = None,
+    ) -> None:
+        self._api = api
+        self._reader = reader
+        self._writer = Writer(api)
+        self.metrics = metrics or PlanMetrics()
+        self._solve = RememberedSolve(self.metrics.timed(solve))
+        self._explainer = Explainer()
+        self._namespace = namespace
+        self._name = name
+        self._seen: PlanObject | None = None
+        self.solver_seconds = 0.0
+        """How long the solver may take, by the plan as it was last read."""
+
+    def outdated(self) -> bool:
+        """Whether the plan has been written since the turn that is under way read it."""
+        return self._seen is not None and self._reader.is_outdated(self._seen)
+
+    async def take(self) -> TurnReport:
+        """One turn. What it raises has been told in the status, where that can be written."""
+        with self._explainer.turn(), self.metrics.turn():
+            try:
+                report = await self._take()
+            except Exception as error:
+                await asyncio.to_thread(self._tell_failure, error)
+                raise
+        if report.world is None or report.decision is None or report.writes:
+            return report
+        if not self._explainer.begin(report.world, report.decision):
+            return report
+        wake = min(WHILE_EXPLAINING_SECONDS, report.wake_in_seconds or WHILE_EXPLAINING_SECONDS)
+        return replace(report, wake_in_seconds=wake)
+
+    async def _take(self) -> TurnReport:
+        started = time.monotonic()
+        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+        if world is None:
+            return TurnReport(gone=True)
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
+        self._seen = world.plan
+        self.solver_seconds = float(spec.solver.deadline_seconds) if spec is not None else 0.0
+        early = publish(world)
+        if early:
+            # Weights first: they need no solver, and a replica that is gone must not wait for one.
+            outcome = await asyncio.to_thread(self._write, early, world)
+            if outcome.done:
+                again = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+                if again is None:
+                    return TurnReport(gone=True, writes=len(outcome.done))
+                world = again
+        try:
+            decision = await asyncio.to_thread(self._decide, world)
+        except Outdated:
+            log.info(
+                "%s was written while a plan was sought for it: the search is ended and begun anew", world.plan.key
+            )
+            return TurnReport(writes=len(early), again=True)
+        if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, world):
+            log.info("%s was edited while it was planned for: nothing of that is written", world.plan.key)
+            return TurnReport(writes=len(early), again=True)
+        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        writes = len(outcome.done) + len(early)
+        writes += await asyncio.to_thread(self._report, world, decision, outcome)
+        return TurnReport(
+            writes=writes,
+            seconds=time.monotonic() - started,
+            wake_in_seconds=decision.wake_in_seconds,
+            again=bool(outcome.done),
+            decision=decision,
+            world=world,
+        )
+
+    async def retire(self) -> TurnReport:
+        """One step of the retirement of a plan that is being deleted; ``gone`` when nothing is left to do."""
+        with self.metrics.turn():
+            try:
+                return await self._retire()
+            except Exception as error:
+                await asyncio.to_thread(self._tell_failure, error)
+                raise
+
+    async def _retire(self) -> TurnReport:
+        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+        if world is None:
+            return TurnReport(gone=True)
+        step = retire(world)
+        decision = step.decision
+        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        self._tell(world, decision, outcome)
+        await asyncio.to_thread(self._report_retirement, world, step, outcome)
+        # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
+        if step.done and (not outcome.refused or step.late):
+            spec, _ = effective_spec(world.plan.spec, read_record(world))
+            if spec is not None and spec.deletion_policy == "Retain":
+                await asyncio.to_thread(self._writer.disown, world)
+            return TurnReport(gone=True, writes=len(outcome.done), decision=decision)
+        return TurnReport(
+            writes=len(outcome.done),
+            wake_in_seconds=decision.wake_in_seconds,
+            again=bool(outcome.done),
+            decision=decision,
+            world=world,
+        )
+
+    def _decide(self, world: Observation) -> Decision:
+        decision = None
+        try:
+            decision = decide(world, self._solve)
+            return decision
+        finally:
+            self.metrics.solved(trigger(world, decision))
+
+    def _is_outdated(self, world: Observation) -> bool:
+        """Whether the plan is another one by now: a search takes seconds, and nodes are not rented by a budget of before."""
+        plan = world.plan
+        try:
+            found = self._api.get(PLANS, plan.name, namespace=plan.namespace)["metadata"]
+        except NotFound:
+            return True
+        now = (found["uid"], found["generation"], found.get("deletionTimestamp"))
+        return now != (plan.uid, plan.generation, plan.deleting_since)
+
+    def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
+        spec, _ = effective_spec(world.plan.spec, read_record(world))
+        outcome = self._writer.write(actions, world=world, spec=spec)
+        self.metrics.wrote(outcome)
+        for action in outcome.done:
+            log.info("%s %s", world.plan.key, action)
+        for item in outcome.refused:
+            log.warning("%s refused: %s: %s: %s", world.plan.key, item.action, item.reason, item.message)
+        return outcome
+
+    def _carry_out(self, decision: Decision, world: Observation) -> Outcome:
+        return carry_out(decision, lambda actions: self._write(actions, world))
+
+    def _tell(
+        self, world: Observation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
+    ) -> None:
+        """Metrics are news too: what cannot be told keeps no turn from its end, and leaves nothing old behind."""
+        try:
+            known = samples(world, decision, outcome, conditions)
+        except Exception:
+            log.exception("%s: its metrics cannot be told", world.plan.key)
+            known = {}
+        self.metrics.tell(known, inventory_was_read=not world.failures)
+
+    def _report(self, world: Observation, decision: Decision, outcome: Outcome) -> int:
+        status = conclude(world, decision, outcome, self._explainer.of(decision))
+        self._tell(world, decision, outcome, status.conditions)
+        posted = events(world, decision, outcome, status)
+        writes = self._write_status(world.plan, status.model_dump(mode="json", by_alias=True, exclude_none=True))
+        for event in posted:
+            writes += self._post(event, world)
+        return writes
+
+    def _report_retirement(self, world: Observation, step: Retirement, outcome: Outcome) -> None:
+        """Status and Events of a step; the status holds the clock, so a step that cannot write it is taken again."""
+        self._write_status(world.plan, retiring(world.plan, step, world.now))
+        for event in retirement_events(world, step, outcome):
+            self._post(event, world)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """That the turn failed, in the plan's status. A status that cannot be written either is only logged."""
+        try:
+            plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
+            self._write_status(plan, turn_failed(plan, error, read_clock()))
+        except Exception as other:
+            log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
+
+    def _write_status(self, plan: PlanObject, wanted: dict[str, Any]) -> int:
+        """Whole, and only where it differs."""
+        if wanted == plan.status:
+            return 0
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": plan.name, "namespace": plan.namespace, "uid": plan.uid},
+            "status": wanted,
+        }
+        self._api.apply(PLANS, manifest, manager=names.STATUS_MANAGER, force=True, subresource="status")
+        return 1
+
+    def _post(self, event: Event, world: Observation) -> int:
+        """Events are news, not state: one that cannot be posted is only logged."""
+        plan = world.plan
+        about = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": plan.name,
+            "namespace": plan.namespace,
+            "uid": plan.uid,
+        }
+        if event.about == "namespace":
+            # With its own namespace, though it has none: the API server wants the Event's and its object's to be equal.
+            about = {"apiVersion": "v1", "kind": "Namespace", "name": plan.namespace, "namespace": plan.namespace}
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{plan.name}.", "namespace": plan.namespace},
+            "involvedObject": about,
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "source": {"component": "servingplan"},
+            "reportingComponent": "servingplan",
+            "reportingInstance": "servingplan",
+            "firstTimestamp": world.now,
+            "lastTimestamp": world.now,
+            "count": 1,
+        }
+        try:
+            self._api.create(EVENTS, manifest, namespace=plan.namespace)
+        except ApiError as error:
+            log.warning("%s event %s not posted: %s", plan.key, event.reason, error)
+            return 0
+        self.metrics.posted(event.type, event.reason)
+        return 1

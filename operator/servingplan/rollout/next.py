@@ -1,0 +1,371 @@
+"""The next safe step: the order in which capacity comes, traffic moves, and capacity goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.actions import (
+    AnyAction,
+    ClaimPool,
+    DeleteObject,
+    DeletePod,
+    DrainPod,
+    NoteUnrouted,
+    PlacePod,
+    RestorePod,
+    ScaleDeployment,
+)
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.world import Observation, Pod
+from servingplan.planning.pools import CENT, Pool
+from servingplan.rollout.drains import Departures, departures
+from servingplan.rollout.growth import (
+    given_back_first,
+    grow,
+    nodes_to_leave,
+    planned_size,
+    shrink,
+    that_can_exist,
+    total_spend,
+    wished_size,
+)
+from servingplan.rollout.owners import Contest, contest_of
+from servingplan.rollout.placement import Seat, Seating, seat_pool
+from servingplan.rollout.removal import remove
+
+
+@dataclass(frozen=True)
+class Step:
+    """Writes of this turn around the publication of weights."""
+
+    before_routing: tuple[AnyAction, ...]
+    """Capacity that comes."""
+    after_routing: tuple[AnyAction, ...]
+    """Capacity that goes."""
+    ready: Mapping[str, int]
+    """Replicas by Deployment that weights are to cover: reachable, and not about to leave."""
+    held_back: bool
+    """The budget keeps the plan from growing further for now."""
+    unseated: int
+    """Planned replicas without a seat yet."""
+    wake_in_seconds: float | None
+    contests: tuple[Contest, ...] = ()
+    """Deployments of which somebody else sets the number of replicas."""
+
+
+def ready_replicas(world: Observation, leaving: frozenset[str] = frozenset()) -> dict[str, int]:
+    """Replicas by Deployment that gateways can reach and that are not draining."""
+    ready: dict[str, int] = {}
+    for pod in world.pods:
+        if pod.deployment is not None and pod.namespace == world.plan.namespace:
+            ready.setdefault(pod.deployment, 0)
+            if pod.reachable and pod.draining_since is None and pod.uid not in leaving:
+                ready[pod.deployment] += 1
+    return {name: ready[name] for name in sorted(ready)}
+
+
+def next_step(
+    *,
+    world: Observation,
+    spec: PlanSpec,
+    pools: tuple[Pool, ...],
+    fleet: Fleet,
+    facts: Mapping[str, ReplicaFacts],
+    budget_dollars_per_hour: float | None = None,
+    may_grow: bool,
+    plan_age_seconds: float = math.inf,
+    gateway_follows: bool | None = None,
+    missing: Mapping[str, int] | None = None,
+) -> Step:
+    """What to do now. ``facts`` are of every Deployment of ours, planned or not. ``gateway_follows``: the gateway has taken
+    the published weights; None: there is none to ask. ``missing``: planned replicas by Deployment that have
+    no pod; no node is asked for on their account. ``budget_dollars_per_hour``: in place of the spec's."""
+    budget = float(spec.budget.dollars_per_hour) if budget_dollars_per_hour is None else budget_dollars_per_hour
+    spend = total_spend(pools)
+    claims = _claims(world, pools)
+    lost = lost_pods(world)
+    seatings = _seatings(world, pools, fleet, facts, lost, nodes_to_leave(pools, fleet, budget))
+    sizes = {pool.name: wished_size(pool, fleet, seatings[pool.name]) for pool in pools}
+    able = that_can_exist(fleet, missing or {})
+    wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, seatings[pool.name]) for pool in pools}
+    growth = grow(pools=pools, fleet=able, sizes=wishes, budget=budget, spend=spend if may_grow else math.nan)
+    placed, held_back = _placements(
+        pools, seatings, facts, growth.spend_after if may_grow else spend, budget if may_grow else spend
+    )
+    strays = tuple(
+        pod
+        for pod in world.pods
+        if pod.deployment is not None
+        and pod.deployment in facts
+        and not pod.terminating
+        and facts[pod.deployment].pool not in seatings
+        and pod.uid not in lost
+    )
+    startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
+    leave = departures(
+        world=world,
+        pools=pools,
+        fleet=fleet,
+        facts=facts,
+        seatings=seatings,
+        strays=strays,
+        spend=spend,
+        budget=budget,
+        growing=bool(growth.resize),
+        placing=bool(placed),
+        growth_held_back=may_grow and (growth.held_back or held_back),
+        plan_age_seconds=plan_age_seconds,
+        drain_seconds=float(spec.change.drain_seconds),
+        deadline_seconds=float(spec.change.drain_deadline_seconds),
+        gateway_follows=gateway_follows,
+        startup_seconds=lambda model: startup.get(model, 1800.0),
+    )
+    leaving = frozenset(pod.uid for pod, _ in leave.drain) | leave.victims
+    ready = ready_replicas(world, leaving)
+    counts = _counts(world, fleet, seatings, leave, lost, patient=not spend > budget + CENT)
+    holds = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
+    if spend > budget + CENT:
+        sizes = {
+            pool.name: pool.occupied
+            if pool.contradiction is not None
+            else max(planned_size(pool, fleet), pool.occupied)
+            for pool in pools
+        }
+    grown = {item.pool for item in growth.resize}
+    for pool in pools:
+        first = given_back_first(pool, able) if may_grow and pool.name not in grown else None
+        if first is not None:
+            sizes[pool.name] = min(sizes[pool.name], first)
+    return Step(
+        before_routing=(*claims, *growth.resize, *counts.raised, *placed),
+        after_routing=(
+            *_drains(world, leave, ready),
+            *counts.lowered,
+            *counts.deleted,
+            *_releases(world, pools),
+            *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
+        ),
+        ready=ready,
+        held_back=growth.held_back or held_back,
+        unseated=sum(
+            seating.unseated + sum(not seat.free_now for seat in seating.seats) for seating in seatings.values()
+        ),
+        wake_in_seconds=min(
+            (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
+        ),
+        contests=counts.contests,
+    )
+
+
+def _claims(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
+    return [
+        ClaimPool(pool=pool.name, claimed_by=world.plan.key, why=f"{pool.name} is sized by plan {world.plan.key}")
+        for pool in pools
+        if pool.sized_by_us and not pool.left and pool.object is not None and pool.object.claimed_by != world.plan.key
+    ]
+
+
+def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
+    """Pools that the spec no longer has, once they are at their floors; one that somebody else sizes, at once."""
+    return [
+        ClaimPool(pool=pool.name, claimed_by="", why=f"{pool.name} is given back by plan {world.plan.key}")
+        for pool in pools
+        if pool.left
+        and pool.object is not None
+        and pool.object.claimed_by == world.plan.key
+        and (pool.conflict is not None or (pool.occupied == 0 and pool.wanted <= pool.least_nodes))
+    ]
+
+
+def lost_pods(world: Observation) -> frozenset[str]:
+    """Uids of our pods that sit on, or are tied to, a node that is gone, and of those that are tied to one on which the
+    scheduler puts nobody any more. The cluster takes a minute or more to collect them, or never does; until then they would
+    hold the place of their successors."""
+    nodes = {node.name: node for node in world.nodes}
+    return frozenset(
+        pod.uid
+        for pod in world.pods
+        if pod.deployment is not None
+        and pod.namespace == world.plan.namespace
+        and not pod.terminating
+        and pod.node is not None
+        and (pod.node not in nodes or not (pod.bound or nodes[pod.node].usable))
+    )
+
+
+def _seatings(
+    world: Observation,
+    pools: tuple[Pool, ...],
+    fleet: Fleet,
+    facts: Mapping[str, ReplicaFacts],
+    lost: frozenset[str],
+    to_leave: frozenset[str],
+) -> dict[str, Seating]:
+    gpus = {name: item.gpus for name, item in facts.items()}
+    out = {}
+    for pool in pools:
+        pods = tuple(
+            pod
+            for pod in world.pods
+            if pod.deployment is not None
+            and pod.deployment in facts
+            and not pod.terminating
+            and pod.uid not in lost
+            and facts[pod.deployment].pool == pool.name
+        )
+        target = {item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name}
+        out[pool.name] = seat_pool(
+            pool=pool,
+            pods=pods,
+            target=target,
+            gpus=gpus,
+            size=fleet.nodes.get(pool.name, 0),
+            groups=fleet.groups,
+            to_leave=to_leave,
+        )
+    return out
+
+
+def _placements(
+    pools: tuple[Pool, ...],
+    seatings: Mapping[str, Seating],
+    facts: Mapping[str, ReplicaFacts],
+    spend: float,
+    budget: float,
+) -> tuple[list[AnyAction], bool]:
+    """Gated pods to let go. A replica on a fixed node that held none of ours adds the node's price to spend."""
+    out: list[AnyAction] = []
+    held_back = False
+    for pool in pools:
+        occupied = {node.name for node in pool.nodes if node.our_pods}
+        seats = sorted(
+            seatings[pool.name].seats, key=lambda seat: (-facts[seat.pod.deployment or ""].priority, seat.pod.name)
+        )
+        for seat in seats:
+            if not seat.free_now:
+                continue
+            if pool.spec.resize is None and seat.node not in occupied:
+                price = math.nan if pool.dollars_per_node_hour is None else pool.dollars_per_node_hour
+                if not spend + price <= budget + CENT:
+                    held_back = True
+                    continue
+                spend += price
+                occupied.add(seat.node)
+            out.append(_place(seat))
+    return out, held_back
+
+
+def _place(seat: Seat) -> PlacePod:
+    return PlacePod(
+        pod=seat.pod.name,
+        uid=seat.pod.uid,
+        node=seat.node,
+        node_affinity=_narrowed(seat.pod.node_affinity, seat.node),
+        why=f"{seat.pod.name} belongs on node {seat.node}",
+    )
+
+
+def _narrowed(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
+    """The pod's required node affinity with the node's name added to each alternative; the API server lets a gated
+    pod's affinity be narrowed, never widened."""
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    terms = (affinity or {}).get("nodeSelectorTerms") or [{}]
+    return {"nodeSelectorTerms": [{**term, "matchFields": [*(term.get("matchFields") or []), field]} for term in terms]}
+
+
+def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> list[AnyAction]:
+    actions: list[AnyAction] = [
+        RestorePod(pod=pod.name, uid=pod.uid, why=f"{pod.name} is wanted again") for pod in leave.restore
+    ]
+    actions += [
+        NoteUnrouted(pod=pod.name, uid=pod.uid, since=world.now, why=f"the gateway sends {pod.name} no more requests")
+        for pod in leave.unrouted
+    ]
+    for pod, reason in leave.drain:
+        # The last one of a Service stays among its endpoints until it is removed: its requests have nowhere else to go
+        # while gateways still follow the weights.
+        others = ready.get(pod.deployment or "", 0) > 0
+        actions.append(
+            DrainPod(pod=pod.name, uid=pod.uid, leave_service=others, since=world.now, why=f"{pod.name}: {reason}")
+        )
+    return actions
+
+
+class Counts(NamedTuple):
+    """What becomes of the Deployments."""
+
+    raised: list[AnyAction]
+    lowered: list[AnyAction]
+    """With pods to remove by name."""
+    deleted: list[AnyAction]
+    """Objects that nothing uses any more."""
+    contests: tuple[Contest, ...]
+
+
+def _counts(
+    world: Observation,
+    fleet: Fleet,
+    seatings: Mapping[str, Seating],
+    leave: Departures,
+    lost: frozenset[str],
+    *,
+    patient: bool,
+) -> Counts:
+    """``patient``: numbers that somebody else has set are left for a while."""
+    movers: dict[str, int] = {}
+    for seating in seatings.values():
+        for pod in seating.movers:
+            movers[pod.deployment or ""] = movers.get(pod.deployment or "", 0) + 1
+    raised: list[AnyAction] = []
+    lowered: list[AnyAction] = []
+    deleted: list[AnyAction] = []
+    contests: list[Contest] = []
+    stuck = {pod.uid for pod in leave.stuck}
+    for live in world.deployments():
+        item = fleet.replica_set(live.name)
+        target = item.replicas if item is not None else 0
+        wish = target + movers.get(live.name, 0)
+        replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
+        pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
+        lowered += [
+            _delete(pod, "belongs on a node that is gone or out of use")
+            for pod in world.pods_of(live.name)
+            if pod.uid in lost
+        ]
+        contest = contest_of(live, wish=wish, now=world.now)
+        contests += [] if contest is None else [contest]
+        set_by = None if contest is None or replicas == wish else f"{contest.manager} {contest.since}"
+        if contest is not None and contest.hold_seconds > 0 and patient:
+            pass
+        elif replicas < wish:
+            why = f"{live.name} from {replicas} to {wish} replicas"
+            raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, set_by=set_by, why=why))
+        elif replicas > wish or any(pod.uid in leave.victims for pod in pods):
+            removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
+            lowered += [_delete(pod, "is beyond the plan") for pod in removal.delete]
+            if removal.replicas < replicas:
+                why = f"{live.name} from {replicas} to {removal.replicas} replicas"
+                lowered.append(
+                    ScaleDeployment(name=live.name, before=replicas, replicas=removal.replicas, set_by=set_by, why=why)
+                )
+        lowered += [_delete(pod, "was not ready within its start-up time") for pod in pods if pod.uid in stuck]
+        if item is None and replicas == 0 and not any(pod.deployment == live.name for pod in world.pods):
+            deleted.append(
+                DeleteObject(object_kind="Deployment", name=live.name, uid=live.uid, why=f"{live.name} has no replica")
+            )
+    deployments = {live.name for live in world.deployments()}
+    for service in world.objects:
+        if service.kind != "Service" or not service.ours or fleet.replica_set(service.name) is not None:
+            continue
+        if service.name not in deployments:
+            why = f"no Deployment is behind Service {service.name}"
+            deleted.append(DeleteObject(object_kind="Service", name=service.name, uid=service.uid, why=why))
+    return Counts(raised, lowered, deleted, tuple(contests))
+
+
+def _delete(pod: Pod, reason: str) -> DeletePod:
+    return DeletePod(pod=pod.name, uid=pod.uid, why=f"{pod.name} {reason}")

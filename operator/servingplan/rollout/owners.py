@@ -1,0 +1,69 @@
+"""Who else sets the number of replicas of a Deployment of ours: a HorizontalPodAutoscaler, KEDA, a person.
+
+Their number is told with their name. A higher one is left for ``HOLD_SECONDS``, so that two do not undo each other's writes by
+the second; after a lower one requests find too few replicas, so it is not left at all. Then the plan's number is set again, and
+whose it was is noted on the Deployment, so that it is told for ``TOLD_SECONDS``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from servingplan.model import names
+from servingplan.model.times import seconds_since
+from servingplan.model.world import LiveObject
+
+HOLD_SECONDS = 60.0
+TOLD_SECONDS = 600.0
+"""Longer than the time over which a HorizontalPodAutoscaler waits before it lowers (300 s), so that one that writes again and
+again is told all the time."""
+
+
+class Contest(NamedTuple):
+    """Two who want another number of replicas."""
+
+    deployment: str
+    manager: str
+    """Of the other's fields, as the API server names it."""
+    since: str
+    """RFC 3339; when the other wrote."""
+    replicas: int
+    """As it stands."""
+    wish: int
+    """Of the plan."""
+    hold_seconds: float
+    """How long the other's number is left."""
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        what = f"Deployment {self.deployment}: spec.replicas was set by {self.manager} at {self.since}"
+        if self.replicas == self.wish:
+            done = f"the plan's {self.wish} was set again"
+        else:
+            when = f"in {self.hold_seconds:.0f} s" if self.hold_seconds else "now"
+            done = f"it is {self.replicas}, the plan's {self.wish} is set {when}"
+        through = (
+            " (a HorizontalPodAutoscaler writes by that name)" if self.manager == "kube-controller-manager" else ""
+        )
+        return f"{what}{through}; {done}; the plan decides it: take the Deployment from whatever sets it"
+
+
+def contest_of(live: LiveObject, *, wish: int, now: str) -> Contest | None:
+    """Whether somebody else set the number lately; None where nobody did, or it is the plan's own."""
+    replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
+    other = live.replicas_owner if replicas != wish else _noted(live)
+    if other is None:
+        return None
+    manager, since = other
+    age = seconds_since(since, now)
+    if age >= TOLD_SECONDS:
+        return None
+    hold = max(0.0, HOLD_SECONDS - age) if replicas > wish else 0.0
+    return Contest(live.name, manager, since, replicas, wish, hold)
+
+
+def _noted(live: LiveObject) -> tuple[str, str] | None:
+    text = live.manifest["metadata"].get("annotations", {}).get(names.REPLICAS_SET_BY_ANNOTATION, "")
+    manager, _, since = text.rpartition(" ")
+    return (manager, since) if manager else None

@@ -1,0 +1,90 @@
+"""Pools grow as far as the budget reaches and shrink only around what is empty."""
+
+import math
+
+from servingplan.rollout.growth import grow, planned_size, shrink, total_spend, wished_size
+from servingplan.rollout.placement import Seat, Seating
+from tests.unit.steps.builders import fleet, node, pod, pool, replica_set
+
+
+def seating(**more):
+    return Seating(**{"stay": (), "seats": (), "movers": (), "surplus": (), "leaving": (), "unseated": 0, **more})
+
+
+def grown(pools, the_fleet, budget, sizes=None):
+    sizes = sizes or {item.name: planned_size(item, the_fleet) for item in pools}
+    found = grow(pools=pools, fleet=the_fleet, sizes=sizes, budget=budget, spend=total_spend(pools))
+    return {item.pool: item.nodes for item in found.resize}, found.spend_after, found.held_back
+
+
+def test_pools_grow_to_the_plan_where_the_budget_reaches():
+    assert grown((pool(wanted=0),), fleet(nodes={"h100": 3}), 30) == ({"h100": 3}, 30, False)
+
+
+def test_growth_stops_at_the_budget_and_says_so():
+    assert grown((pool(wanted=1),), fleet(nodes={"h100": 3}), 25) == ({"h100": 2}, 20, True)
+
+
+def test_nodes_that_linger_count_as_spend():
+    assert grown((pool(wanted=1, actual=3),), fleet(nodes={"h100": 2}), 20) == ({}, 30, True)
+
+
+def test_the_pool_of_the_higher_priority_grows_first():
+    pools = (pool(name="a", wanted=0), pool(name="b", wanted=0))
+    sets = (replica_set("x", priority=1, pool="a"), replica_set("y", priority=9, pool="b"))
+    assert grown(pools, fleet(*sets, nodes={"a": 1, "b": 1}), 10) == ({"b": 1}, 10, True)
+
+
+def test_every_planned_node_comes_before_any_for_successors():
+    pools = (pool(name="a", wanted=1), pool(name="b", wanted=0))
+    sets = (replica_set("x", priority=9, pool="a"), replica_set("y", priority=1, pool="b"))
+    found = grown(pools, fleet(*sets, nodes={"a": 1, "b": 1}), 20, sizes={"a": 2, "b": 1})
+    assert found == ({"b": 1}, 20, False)
+
+
+def test_successors_get_what_room_the_budget_leaves():
+    found = grown((pool(wanted=2),), fleet(nodes={"h100": 2}), 35, sizes={"h100": 4})
+    assert found == ({"h100": 3}, 30, False)
+
+
+def test_nothing_grows_while_spend_is_unknown():
+    found = grow(pools=(pool(wanted=0),), fleet=fleet(nodes={"h100": 1}), sizes={}, budget=99, spend=math.nan)
+    assert (found.resize, found.held_back) == ((), True)
+
+
+def test_a_node_at_no_price_grows_on_no_budget():
+    assert grown((pool(wanted=0, price=0.0),), fleet(nodes={"h100": 2}), 0) == ({"h100": 2}, 0, False)
+
+
+def test_the_floor_holds_and_the_cap_holds():
+    assert planned_size(pool(wanted=0, minNodes=2), fleet()) == 2
+    assert planned_size(pool(wanted=0, maxNodes=2), fleet(nodes={"h100": 5})) == 2
+
+
+def test_nodes_that_foreign_pods_hold_come_on_top_of_the_plan():
+    assert planned_size(pool(node("n1"), wanted=1, foreign={"n1": 8}), fleet(nodes={"h100": 2})) == 3
+
+
+def test_successors_of_replicas_that_serve_get_nodes_of_their_own():
+    pods = [pod("a", "n1", gpus=8), pod("b", "n2", gpus=8)]
+    both = pool(node("n1"), node("n2"), pods=pods, wanted=2)
+    plan = fleet(nodes={"h100": 2})
+    assert wished_size(both, plan, seating()) == 2
+    assert wished_size(both, plan, seating(blocked=(8, 8))) == 4
+    assert wished_size(both, plan, seating(blocked=(4, 4))) == 3
+    assert (
+        wished_size(pool(node("n1"), node("n2"), pods=pods, wanted=2, maxNodes=3), plan, seating(blocked=(8, 8))) == 3
+    )
+
+
+def test_a_node_on_which_a_replica_was_just_given_a_seat_is_kept():
+    old, new = pod("old", "n1"), pod("new")
+    two = pool(node("n1"), node("n2"), pods=[old], wanted=2)
+    size = wished_size(two, fleet(nodes={"h100": 1}), seating(seats=(Seat(new, "n2", True),)))
+    assert size == 2
+
+
+def test_a_pool_shrinks_to_what_is_wished():
+    assert [item.nodes for item in shrink(pools=(pool(wanted=4),), sizes={"h100": 2})] == [2]
+    assert shrink(pools=(pool(wanted=2),), sizes={"h100": 2}) == ()
+    assert shrink(pools=(pool(node("n1")),), sizes={"h100": 0}) == ()

@@ -1,0 +1,131 @@
+"""What a turn writes, and what it leaves when the plan is another one by the time it is planned for."""
+
+import pytest
+
+from servingplan.errors import ApiError, NotFound
+from servingplan.kube import PLANS, Resource
+from servingplan.reconcile import Turns
+from tests.simulated.driver import exact
+from tests.simulated.plans import operator, plan
+
+
+class Cluster:
+    """A plan that was just written, for `Turns`; notes every write and does nothing about it."""
+
+    def __init__(self):
+        self.world = operator(plan()).cluster.observe()
+        self.found = {"uid": self.world.plan.uid, "generation": self.world.plan.generation}
+        self.written = []
+        self.status = None
+
+    def observe(self, namespace, name):
+        return self.world
+
+    def get(self, resource, name, **more):
+        if resource is PLANS and self.found is not None:
+            return {"metadata": {"namespace": "llm", "name": "chat", **self.found}, "status": self.world.plan.status}
+        raise NotFound(404, "NotFound", name)
+
+    def discover(self, api_version, kind):
+        return Resource(api_version, f"{kind.lower()}s", kind)
+
+    def merge(self, resource, name, patch, **more):
+        self.written.append(name)
+        return patch
+
+    def apply(self, resource, manifest, **more):
+        if more.get("subresource") == "status":
+            self.status = manifest["status"]
+        self.written.append(manifest["metadata"]["name"])
+        return manifest
+
+    def create(self, resource, manifest, **more):
+        self.written.append(manifest["kind"])
+        return manifest
+
+
+def turns_of(cluster, solve=exact):
+    return Turns(api=cluster, reader=cluster, solve=solve, namespace="llm", name="chat")
+
+
+async def test_a_plan_that_stays_is_written():
+    cluster = Cluster()
+    report = await turns_of(cluster).take()
+    assert cluster.written
+    assert report.writes > 0
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda found: {**found, "generation": found["generation"] + 1},
+        lambda found: {**found, "deletionTimestamp": "2026-11-22T04:00:00Z"},
+        lambda found: {**found, "uid": "another"},
+        lambda found: None,
+    ],
+    ids=["edited", "being deleted", "made anew", "gone"],
+)
+async def test_of_a_plan_that_is_another_one_by_then_nothing_is_written(edit):
+    cluster = Cluster()
+
+    def solve(*asked, **more):
+        answer = exact(*asked, **more)
+        cluster.found = edit(cluster.found)
+        return answer
+
+    report = await turns_of(cluster, solve).take()
+    assert cluster.written == []
+    assert (report.writes, report.again) == (0, True)
+
+
+def ready_of(status):
+    return next(item for item in status["conditions"] if item["type"] == "Ready")
+
+
+@pytest.mark.parametrize("error", [ApiError(503, "ServiceUnavailable", "etcd is away"), KeyError("models")])
+async def test_a_turn_that_fails_is_told_whatever_it_was(error):
+    """What stood in the status before stays, but for Ready, which must not go on saying True."""
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster()
+    cluster.world = driver.cluster.observe()
+    before = cluster.world.plan.status
+    assert ready_of(before)["status"] == "True"
+
+    def observe(namespace, name):
+        raise error
+
+    cluster.observe = observe
+    with pytest.raises(type(error)):
+        await turns_of(cluster).take()
+    told = ready_of(cluster.status)
+    assert (told["status"], told["reason"]) == ("False", "TurnFailed")
+    assert str(error) in told["message"]
+    assert cluster.status["planHash"] == before["planHash"]
+    assert len(cluster.status["conditions"]) == len(before["conditions"])
+
+
+async def test_a_status_that_cannot_be_written_either_hides_nothing_of_the_first_error():
+    cluster = Cluster()
+
+    def observe(namespace, name):
+        raise KeyError("the first error")
+
+    def apply(*_, **__):
+        raise ApiError(0, "Unreachable", "away")
+
+    cluster.observe, cluster.apply = observe, apply
+    with pytest.raises(KeyError, match="the first error"):
+        await turns_of(cluster).take()
+
+
+async def test_a_retirement_writes_its_clock_and_says_what_is_left():
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster()
+    seen = driver.cluster.observe()
+    cluster.world = seen.model_copy(update={"plan": seen.plan.model_copy(update={"deleting_since": seen.now})})
+    report = await turns_of(cluster).retire()
+    assert not report.gone
+    assert cluster.status["retirement"]["since"] == seen.now
+    assert (ready_of(cluster.status)["reason"], "Event" in cluster.written) == ("Retiring", True)
