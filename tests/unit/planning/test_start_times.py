@@ -4,7 +4,7 @@ import pytest
 
 from servingplan.model.fleet import PlanRecord
 from servingplan.planning.starts import look_at_starts
-from tests.unit.steps.builders import fleet, node, pod, replica_set, world
+from tests.unit.rollout.builders import fleet, node, pod, replica_set, world
 
 
 def failed_starts(placed_since):

@@ -4,7 +4,7 @@ import pytest
 
 from servingplan.rollout.drains import PATIENCE_SECONDS, departures
 from servingplan.rollout.placement import Seat, Seating
-from tests.unit.steps.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
+from tests.unit.rollout.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
 
 
 def seating(**more):

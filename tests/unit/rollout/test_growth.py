@@ -4,7 +4,7 @@ import math
 
 from servingplan.rollout.growth import grow, planned_size, shrink, total_spend, wished_size
 from servingplan.rollout.placement import Seat, Seating
-from tests.unit.steps.builders import fleet, node, pod, pool, replica_set
+from tests.unit.rollout.builders import fleet, node, pod, pool, replica_set
 
 
 def seating(**more):

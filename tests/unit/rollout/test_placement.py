@@ -1,7 +1,7 @@
 """Every planned replica has a place, and those that serve keep theirs."""
 
 from servingplan.rollout.placement import seat_pool
-from tests.unit.steps.builders import fleet, node, pod, pool
+from tests.unit.rollout.builders import fleet, node, pod, pool
 
 
 def seat(the_pool, pods, target, *, gpus=None, size=None, groups=()):

@@ -3,7 +3,7 @@
 import itertools
 
 from servingplan.rollout.removal import remove
-from tests.unit.steps.builders import pod
+from tests.unit.rollout.builders import pod
 
 SINCE = "2026-01-01T00:59:00Z"
 
