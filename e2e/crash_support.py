@@ -138,6 +138,10 @@ class History:
         self._feed.catch_up()
         return self.of(run)
 
+    def lag(self) -> str:
+        """How far behind the cluster it is, for whoever has to find out."""
+        return self._feed.lag()
+
     def _note(self, at: float, kind: str, change: str, item: Json) -> None:
         metadata = item["metadata"]
         run = metadata.get("namespace") or (metadata.get("labels") or {}).get(RUN_LABEL) or metadata["name"]
@@ -347,6 +351,10 @@ class Operator:
             self._process.close()
             self.start()
 
+    def last_lines(self, count: int = 40) -> list[str]:
+        """The end of its log."""
+        return Path(self._arguments[2]).read_text(errors="replace").splitlines()[-count:]
+
     def stop(self) -> None:
         """End it without ceremony."""
         self._death = None
@@ -467,11 +475,29 @@ class Stage:
             return (found,) if found is not None and not operator.dies_at_once else None
 
         def shown() -> str:
-            return f"died {operator.died}; status {json.dumps(final(self._history.of(namespace)).status, indent=1)}"
+            told = final(self._history.of(namespace))
+            api = self._cluster.api
+            there = {
+                "pods": [_fate(pod) for pod in api.list(PODS, namespace=namespace)],
+                "pods as told": [_fate(pod) for pod in told.all("Pod")],
+                "nodes": [_fate(node) for node in api.list(NODES, labels=f"{RUN_LABEL}={namespace}")],
+                "pool": api.get(NODE_POOLS, namespace)["spec"].get("replicas"),
+                "pool as told": told.asked_nodes,
+                "feed": self._history.lag(),
+                "operator's last lines": operator.last_lines(),
+                "died": [str(death) for death, _ in operator.died],
+                "status": told.status,
+            }
+            return json.dumps(there, indent=1)
 
         rest = wait_for(f"{namespace} is at rest", at_rest, seconds=CONVERGE_SECONDS, shown=shown)
         assert rest is not None
         return rest[0]
+
+
+def _fate(item: Json) -> str:
+    metadata, phase = item["metadata"], (item.get("status") or {}).get("phase")
+    return f"{metadata['name']} at {metadata['resourceVersion']}: {phase}, deleted {metadata.get('deletionTimestamp')}"
 
 
 def _without_conflicts(writes: Iterable[Write]) -> tuple[Write, ...]:

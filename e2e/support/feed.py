@@ -116,6 +116,11 @@ class Feed:
         )
         assert self._told_until > now, "the feed has ended"
 
+    def lag(self) -> str:
+        """Seconds since the last moment of which all is told, and the threads that are left, for whoever has to find out."""
+        threads = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("feed"))
+        return f"{time.monotonic() - self._told_until:.1f} s behind, {len(self._waiting)} events untold, threads {threads}"
+
     def _watch(self, resource: Resource) -> None:
         known: dict[str, Json] = {}
         while not self._stopped.is_set():
