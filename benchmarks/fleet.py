@@ -34,6 +34,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
 from servingplan.model.fleet import Fleet
+from servingplan.planning.situation import Situation
 from servingplan.render.routing import routing_document
 
 SEED = 20261121
@@ -99,7 +100,7 @@ class Planned:
     def __init__(self, manifest: Json) -> None:
         self.spec: PlanSpec = parse_spec(manifest["spec"])[0]
         world = imagined_world(manifest)
-        self.fleet: Fleet = decide(world, solve_with(20)).fleet
+        self.fleet: Fleet = decide(Situation(world), solve_with(20)).fleet
         sets = self.fleet.replica_sets
         self.document = routing_document(
             plan=world.plan,

@@ -9,11 +9,10 @@ import yaml
 
 from benchmarks.ground import EXAMPLE
 from benchmarks.report import Row, Section, alone, spread
-from servingplan.api.parse import parse_spec
 from servingplan.cli.imagine import imagined_world
 from servingplan.model.question import Question
-from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
+from servingplan.planning.situation import Situation
 from servingplan.solve import solve
 
 WORKED_EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "questions" / "p1-worked-example.json"
@@ -39,10 +38,8 @@ def measure(quick: bool) -> Section:
 
 def example_question() -> Question:
     """The question of the example plan."""
-    world = imagined_world(yaml.safe_load(EXAMPLE.read_text()))
-    spec, _ = parse_spec(world.plan.spec)
-    assert spec is not None
-    posed, _ = pose(spec=spec, pools=read_pools(spec, world)[0], incumbent=None)
+    situation = Situation(imagined_world(yaml.safe_load(EXAMPLE.read_text())))
+    posed, _ = pose(spec=situation.spec, pools=situation.pools, incumbent=None)
     assert posed.question is not None
     return posed.question
 

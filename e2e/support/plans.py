@@ -12,6 +12,7 @@ from localcluster import stages
 from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
+from servingplan.planning.situation import Situation
 
 Json = dict[str, Any]
 
@@ -100,7 +101,7 @@ def _planned(made: str, *, gpus_per_node: int) -> float:
     overloaded = json.loads(made)
     overloaded["classes"][0]["requestsPerSecond"] = "10000"
     world = imagined_world(plan("stories", [overloaded], [pool], budget=1000))
-    fleet = decide(world, solve=solve_with()).fleet
+    fleet = decide(Situation(world), solve=solve_with()).fleet
     assert fleet is not None, f"no replica of {made} on an A100"
     return math.fsum(item.planned_requests_per_second for item in fleet.classes) / 8
 

@@ -15,14 +15,8 @@ from contextlib import contextmanager
 
 from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus, WorthStatus
 from servingplan.model.decision import Decision
-from servingplan.model.world import Observation
 from servingplan.planning import words
-from servingplan.planning.allowance import acting_spec
-from servingplan.planning.availability import with_stock
-from servingplan.planning.known import known_of
-from servingplan.planning.measured import rows_of
-from servingplan.planning.pools import read_pools
-from servingplan.planning.record import read_record
+from servingplan.planning.situation import Situation
 from servingplan.status.conclude import explained_as
 
 log = logging.getLogger("servingplan")
@@ -32,8 +26,8 @@ LONGEST_LINE = 300
 MOST_WORTH = 16
 _ONE_AT_A_TIME = threading.Lock()
 
-Explain = Callable[[Observation, str, Callable[[], None]], ExplanationStatus | None]
-"""Explains the question (its digest is given) that a world poses; calls back before each question that it asks."""
+Explain = Callable[[Situation, str, Callable[[], None]], ExplanationStatus | None]
+"""Explains the question (its digest is given) that a situation poses; calls back before each question that it asks."""
 
 
 class _Superseded(Exception):  # noqa: N818 (not an error: nobody wants to know any more)
@@ -44,7 +38,7 @@ class Explainer:
     """Explains the questions of one plan."""
 
     def __init__(self, explain: Explain | None = None) -> None:
-        self._explain = explain or explain_world
+        self._explain = explain or explain_situation
         self._no_turn = threading.Event()
         self._no_turn.set()
         self._wanted: str | None = None
@@ -63,21 +57,22 @@ class Explainer:
         """The explanation of the question that a turn posed, where it is known by now."""
         return self._found.get(decision.asked) if decision.asked else None
 
-    def begin(self, world: Observation, decision: Decision) -> bool:
+    def begin(self, situation: Situation, decision: Decision) -> bool:
         """Explain the question of this turn, unless that is done; whether it is under way."""
         asked = decision.asked
         if asked is None or asked in self._found:
             return False
-        if (world.plan.status.get("explanation") or {}).get("of") == explained_as(asked):
+        plan = situation.world.plan
+        if (plan.status.get("explanation") or {}).get("of") == explained_as(asked):
             return False
         if self._wanted != asked:
             self._wanted = asked
             threading.Thread(
-                target=self._work, args=(world, asked), name=f"explain {world.plan.key}", daemon=True
+                target=self._work, args=(situation, asked), name=f"explain {plan.key}", daemon=True
             ).start()
         return True
 
-    def _work(self, world: Observation, asked: str) -> None:
+    def _work(self, situation: Situation, asked: str) -> None:
         def wait() -> None:
             self._no_turn.wait()
             if self._wanted != asked:
@@ -87,32 +82,22 @@ class Explainer:
         try:
             with _ONE_AT_A_TIME:
                 wait()
-                found = self._explain(world, asked, wait)
+                found = self._explain(situation, asked, wait)
         except _Superseded:
             return
         except Exception:
-            log.exception("%s: the plan could not be explained", world.plan.key)
+            log.exception("%s: the plan could not be explained", situation.world.plan.key)
         self._found = {asked: found}
 
 
-def explain_world(world: Observation, asked: str, before_each: Callable[[], None]) -> ExplanationStatus | None:
-    """What the status says of the question that a world poses; None where it poses none."""
+def explain_situation(situation: Situation, asked: str, before_each: Callable[[], None]) -> ExplanationStatus | None:
+    """What the status says of the question that a situation poses; None where it poses none."""
     from servingplan.planning.explain import explain_plan  # loads the solver
 
-    catalogue = known_of(world).catalogue
-    record = read_record(world)
-    spec, _ = acting_spec(world, catalogue)
-    if spec is None:
+    if situation.acting is None:
         return None
-    pools = with_stock(read_pools(spec, world)[0], record.stock)
-    found = explain_plan(
-        spec=spec,
-        pools=pools,
-        deadline_seconds=float(spec.solver.deadline_seconds),
-        before_each=before_each,
-        rows=rows_of(spec, world)[0],
-        catalogue=catalogue,
-    )
+    seconds = float(situation.spec.solver.deadline_seconds)
+    found = explain_plan(situation, deadline_seconds=seconds, before_each=before_each)
     answer, explanation = found.answer, found.explanation
     if answer is None or found.question is None:
         return None

@@ -17,9 +17,8 @@ from typing import Protocol
 from servingplan.errors import ApiError
 from servingplan.metrics.exporter import Exporter, PlanMetrics
 from servingplan.model import names
-from servingplan.model.world import Observation
 from servingplan.observe.state import News
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.situation import Situation
 from servingplan.reconcile import TurnReport, Turns
 
 log = logging.getLogger("servingplan")
@@ -63,9 +62,9 @@ class Interest:
     """ConfigMaps with measured rates that it names."""
 
     @classmethod
-    def of(cls, world: Observation) -> Interest:
-        """The interest of a plan, as its last observation tells it."""
-        spec, _ = effective_spec(world.plan.spec, read_record(world))
+    def of(cls, situation: Situation) -> Interest:
+        """The interest of a plan, as its last turn saw it."""
+        world, spec = situation.world, situation.acting
         return cls(
             namespace=world.plan.namespace,
             label=names.label_value(world.plan.name),
@@ -205,8 +204,8 @@ class Loop:
                     if report.gone:
                         return
                     log.debug("%s/%s: turn of %.3f s, %d writes", namespace, name, report.seconds, report.writes)
-                    if report.world is not None:
-                        self._alarm.care(plan, Interest.of(report.world))
+                    if report.situation is not None:
+                        self._alarm.care(plan, Interest.of(report.situation))
                     pause = pauses.after(report)
                 except Exception as error:
                     pause = self._failed(plan, pauses, error)

@@ -31,7 +31,7 @@ from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation, PlanObject
 from servingplan.observe.cluster import Reader, read_clock
 from servingplan.observe.parse import plan_of
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.events import Event, events, retirement_events
 from servingplan.status.exceptional import retiring, turn_failed
@@ -55,8 +55,8 @@ class TurnReport:
     again: bool = False
     """The world changed by our own hand: look again at once."""
     decision: Decision | None = None
-    world: Observation | None = None
-    """What it saw."""
+    situation: Situation | None = None
+    """What it knew."""
 
 
 class Turns:
@@ -96,50 +96,48 @@ class Turns:
             except Exception as error:
                 await asyncio.to_thread(self._tell_failure, error)
                 raise
-        if report.world is None or report.decision is None or report.writes:
+        if report.situation is None or report.decision is None or report.writes:
             return report
-        if not self._explainer.begin(report.world, report.decision):
+        if not self._explainer.begin(report.situation, report.decision):
             return report
         wake = min(WHILE_EXPLAINING_SECONDS, report.wake_in_seconds or WHILE_EXPLAINING_SECONDS)
         return replace(report, wake_in_seconds=wake)
 
     async def _take(self) -> TurnReport:
         started = time.monotonic()
-        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
-        if world is None:
+        situation = await asyncio.to_thread(self._look)
+        if situation is None:
             return TurnReport(gone=True)
-        spec, _ = effective_spec(world.plan.spec, read_record(world))
-        self._seen = world.plan
+        plan, spec = situation.world.plan, situation.acting
+        self._seen = plan
         self.solver_seconds = float(spec.solver.deadline_seconds) if spec is not None else 0.0
-        early = publish(world)
+        early = publish(situation)
         if early:
             # Weights first: they need no solver, and a replica that is gone must not wait for one.
-            outcome = await asyncio.to_thread(self._write, early, world)
+            outcome = await asyncio.to_thread(self._write, early, situation)
             if outcome.done:
-                again = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+                again = await asyncio.to_thread(self._look)
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
-                world = again
+                situation = again
         try:
-            decision = await asyncio.to_thread(self._decide, world)
+            decision = await asyncio.to_thread(self._decide, situation)
         except Outdated:
-            log.info(
-                "%s was written while a plan was sought for it: the search is ended and begun anew", world.plan.key
-            )
+            log.info("%s was written while a plan was sought for it: the search is ended and begun anew", plan.key)
             return TurnReport(writes=len(early), again=True)
-        if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, world):
-            log.info("%s was edited while it was planned for: nothing of that is written", world.plan.key)
+        if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, situation.world.plan):
+            log.info("%s was edited while it was planned for: nothing of that is written", plan.key)
             return TurnReport(writes=len(early), again=True)
-        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        outcome = await asyncio.to_thread(self._carry_out, decision, situation)
         writes = len(outcome.done) + len(early)
-        writes += await asyncio.to_thread(self._report, world, decision, outcome)
+        writes += await asyncio.to_thread(self._report, situation, decision, outcome)
         return TurnReport(
             writes=writes,
             seconds=time.monotonic() - started,
             wake_in_seconds=decision.wake_in_seconds,
             again=bool(outcome.done),
             decision=decision,
-            world=world,
+            situation=situation,
         )
 
     async def retire(self) -> TurnReport:
@@ -152,17 +150,17 @@ class Turns:
                 raise
 
     async def _retire(self) -> TurnReport:
-        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
-        if world is None:
+        situation = await asyncio.to_thread(self._look)
+        if situation is None:
             return TurnReport(gone=True)
-        step = retire(world)
+        world, spec = situation.world, situation.acting
+        step = retire(situation)
         decision = step.decision
-        outcome = await asyncio.to_thread(self._carry_out, decision, world)
-        self._tell(world, decision, outcome)
+        outcome = await asyncio.to_thread(self._carry_out, decision, situation)
+        self._tell(situation, decision, outcome)
         await asyncio.to_thread(self._report_retirement, world, step, outcome)
         # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
         if step.done and (not outcome.refused or step.late):
-            spec, _ = effective_spec(world.plan.spec, read_record(world))
             if spec is not None and spec.deletion_policy == "Retain":
                 await asyncio.to_thread(self._writer.disown, world)
             return TurnReport(gone=True, writes=len(outcome.done), decision=decision)
@@ -171,20 +169,24 @@ class Turns:
             wake_in_seconds=decision.wake_in_seconds,
             again=bool(outcome.done),
             decision=decision,
-            world=world,
+            situation=situation,
         )
 
-    def _decide(self, world: Observation) -> Decision:
+    def _look(self) -> Situation | None:
+        """What is known of the plan now; None where it is gone."""
+        world = self._reader.observe(self._namespace, self._name)
+        return None if world is None else Situation(world)
+
+    def _decide(self, situation: Situation) -> Decision:
         decision = None
         try:
-            decision = decide(world, self._solve)
+            decision = decide(situation, self._solve)
             return decision
         finally:
-            self.metrics.solved(trigger(world, decision))
+            self.metrics.solved(trigger(situation, decision))
 
-    def _is_outdated(self, world: Observation) -> bool:
+    def _is_outdated(self, plan: PlanObject) -> bool:
         """Whether the plan is another one by now: a search takes seconds, and nodes are not rented by a budget of before."""
-        plan = world.plan
         try:
             found = self._api.get(PLANS, plan.name, namespace=plan.namespace)["metadata"]
         except NotFound:
@@ -192,9 +194,9 @@ class Turns:
         now = (found["uid"], found["generation"], found.get("deletionTimestamp"))
         return now != (plan.uid, plan.generation, plan.deleting_since)
 
-    def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
-        spec, _ = effective_spec(world.plan.spec, read_record(world))
-        outcome = self._writer.write(actions, world=world, spec=spec)
+    def _write(self, actions: tuple[AnyAction, ...], situation: Situation) -> Outcome:
+        world = situation.world
+        outcome = self._writer.write(actions, world=world, spec=situation.acting)
         self.metrics.wrote(outcome)
         for action in outcome.done:
             log.info("%s %s", world.plan.key, action)
@@ -202,23 +204,24 @@ class Turns:
             log.warning("%s refused: %s: %s: %s", world.plan.key, item.action, item.reason, item.message)
         return outcome
 
-    def _carry_out(self, decision: Decision, world: Observation) -> Outcome:
-        return carry_out(decision, lambda actions: self._write(actions, world))
+    def _carry_out(self, decision: Decision, situation: Situation) -> Outcome:
+        return carry_out(decision, lambda actions: self._write(actions, situation))
 
     def _tell(
-        self, world: Observation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
+        self, situation: Situation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
     ) -> None:
         """Metrics are news too: what cannot be told keeps no turn from its end, and leaves nothing old behind."""
         try:
-            known = samples(world, decision, outcome, conditions)
+            known = samples(situation, decision, outcome, conditions)
         except Exception:
-            log.exception("%s: its metrics cannot be told", world.plan.key)
+            log.exception("%s: its metrics cannot be told", situation.world.plan.key)
             known = {}
-        self.metrics.tell(known, inventory_was_read=not world.failures)
+        self.metrics.tell(known, inventory_was_read=not situation.world.failures)
 
-    def _report(self, world: Observation, decision: Decision, outcome: Outcome) -> int:
-        status = conclude(world, decision, outcome, self._explainer.of(decision))
-        self._tell(world, decision, outcome, status.conditions)
+    def _report(self, situation: Situation, decision: Decision, outcome: Outcome) -> int:
+        world = situation.world
+        status = conclude(situation, decision, outcome, self._explainer.of(decision))
+        self._tell(situation, decision, outcome, status.conditions)
         posted = events(world, decision, outcome, status)
         writes = self._write_status(world.plan, status.model_dump(mode="json", by_alias=True, exclude_none=True))
         for event in posted:

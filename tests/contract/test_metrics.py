@@ -19,6 +19,7 @@ from servingplan.model.actions import ClaimPool
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import FailedShape
 from servingplan.model.outcome import Outcome
+from servingplan.planning.situation import Situation
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
@@ -58,13 +59,13 @@ def exporter():
     driver.cluster.demand = Traffic(10.0).seen
     first = driver.cluster.observe()
     driver.settle()
-    metrics.solved(trigger(first, driver.decision))
+    metrics.solved(trigger(Situation(first), driver.decision))
     world = driver.cluster.observe()
     with metrics.turn():
         shape = FailedShape(generation=1, pool="l40s", until="2026-01-01T01:00:00Z")
         decision = driver.decision.model_copy(update={"failed_shapes": {"chat-other": shape}})
-        conditions = conclude(world, decision, Outcome()).conditions
-        metrics.tell(samples(world, decision, Outcome(), conditions), inventory_was_read=True)
+        conditions = conclude(Situation(world), decision, Outcome()).conditions
+        metrics.tell(samples(Situation(world), decision, Outcome(), conditions), inventory_was_read=True)
         metrics.wrote(Outcome(done=(ClaimPool(why="", pool="l40s", claimed_by="llm/chat"),)))
         metrics.posted("Normal", "PlanSolved")
     return found, metrics, lambda: metrics.timed(exact)(*questions[0])

@@ -18,6 +18,7 @@ from servingplan.decide.decide import decide
 from servingplan.emulate.arguments import shape
 from servingplan.emulate.launch import Emulation, Options
 from servingplan.emulate.pacer import Clock
+from servingplan.planning.situation import Situation
 from servingplan.render.routing import routing_document
 
 TOP, LOW = "llama-3.1-8b", "qwen3-8b"
@@ -54,7 +55,7 @@ def plan(low_rate, *, top_rate=TOP_RATE, dollars_per_hour=4):
 def decided(manifest, *, most_ready=None):
     """The fleet of the plan, and the routing document with all of it ready, or so many replicas of each Deployment."""
     world = imagined_world(manifest)
-    fleet = decide(world, solve_with(120)).fleet
+    fleet = decide(Situation(world), solve_with(120)).fleet
     sets = fleet.replica_sets
     document = routing_document(
         plan=world.plan,

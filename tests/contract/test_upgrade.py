@@ -10,8 +10,7 @@ from servingplan.decide.objects import object_actions
 from servingplan.kube import DEPLOYMENTS, Kube
 from servingplan.model.names import FIELD_MANAGER
 from servingplan.model.world import Observation
-from servingplan.planning.pools import read_pools
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.situation import Situation
 from servingplan.render import deployment
 from tests.unit.simulation.test_upgrade import WORLD
 
@@ -27,8 +26,7 @@ def kube():
 @pytest.mark.parametrize("renders_otherwise", [False, True])
 def test_new_facts_are_written_and_the_template_stands(kube, monkeypatch, renders_otherwise):
     world = Observation.model_validate_json(WORLD.read_text())
-    record = read_record(world)
-    spec, _ = effective_spec(world.plan.spec, record)
+    record = Situation(world).record
     standing = []
     for live in world.objects:
         if live.kind == "Deployment":
@@ -46,7 +44,8 @@ def test_new_facts_are_written_and_the_template_stands(kube, monkeypatch, render
     )
     if renders_otherwise:
         monkeypatch.setattr(deployment, "DRAIN_SLEEP_SECONDS", 77)
-    actions, errors = object_actions(world, spec, read_pools(spec, world)[0], fleet)
+    situation = Situation(world)
+    actions, errors = object_actions(situation, situation.spec, fleet)
     assert errors == ()
     written = [action.manifest for action in actions if action.manifest["kind"] == "Deployment"]
     assert {item["metadata"]["name"] for item in written} == {live.name for live in world.deployments()}

@@ -19,7 +19,7 @@ from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.question import Question, canonical_json
 from servingplan.model.world import Observation
 from servingplan.planning.availability import seconds
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.situation import Situation
 from servingplan.reconcile import RememberedSolve
 from servingplan.solve import solve
 from servingplan.status.conclude import conclude
@@ -55,18 +55,18 @@ class Driver:
         """One turn as ``reconcile.Turns`` takes it; how many writes it made or tried."""
         world = self.cluster.observe()
         self._note_spec(world)
-        early = publish(world)
+        early = publish(Situation(world))
         self._write(early, world)
         if early:
             world = self.cluster.observe()
-        self.decision = decision = decide(world, self._solve)
+        self.decision = decision = decide(Situation(world), self._solve)
 
         def write(actions: tuple[AnyAction, ...]) -> Outcome:
             refused = self._write(actions, world)
             return Outcome(refused=tuple(Refused(action=item, reason="Conflict", message="") for item in refused))
 
         outcome = carry_out(decision, write)
-        status = conclude(world, decision, outcome)
+        status = conclude(Situation(world), decision, outcome)
         self.cluster.status = status.model_dump(mode="json", by_alias=True, exclude_none=True)
         return len(early) + len(decision.actions)
 
@@ -112,7 +112,7 @@ class Driver:
         return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:
-        spec, _ = effective_spec(world.plan.spec, read_record(world))
+        spec = Situation(world).acting
         assert spec is not None or not actions
         refused = []
         for action in actions:
@@ -143,7 +143,7 @@ class Driver:
 
     def _note_spec(self, world: Observation) -> None:
         """The spec in force: the last good one while the present one is wrong."""
-        spec, _ = effective_spec(world.plan.spec, read_record(world))
+        spec = Situation(world).acting
         wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
         self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}
 
@@ -221,7 +221,7 @@ class Driver:
 
     def _check_admission(self, model: str, classes: list[dict[str, Any]]) -> None:
         """What is admitted of the planned rates is what the ready replicas carry within their SLO."""
-        record = read_record(self.cluster.observe())
+        record = Situation(self.cluster.observe()).record
         fleet = record.fleet
         measured = record.demand.rates if record.demand else {}
         rates = {

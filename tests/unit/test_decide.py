@@ -14,11 +14,16 @@ from servingplan.decide.turn import seconds_between
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan, PoolObject
+from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.events import retirement_events
 from servingplan.status.exceptional import retiring
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
+
+
+def decided(world):
+    return decide(Situation(world), exact)
 
 
 def moments():
@@ -46,8 +51,8 @@ def test_an_observation_that_was_written_down_decides_the_same_to_the_byte(index
     world = MOMENTS[index]
     again = Observation.model_validate_json(json.dumps(json.loads(world.model_dump_json())))
     assert again == world
-    assert decide(again, exact).model_dump_json() == decide(world, exact).model_dump_json()
-    assert publish(again) == publish(world)
+    assert decided(again).model_dump_json() == decided(world).model_dump_json()
+    assert publish(Situation(again)) == publish(Situation(world))
 
 
 @pytest.mark.parametrize("index", range(len(MOMENTS)))
@@ -69,7 +74,7 @@ def test_the_order_in_which_things_were_read_does_not_matter(index):
                 "pools": shuffled(world.pools),
             }
         )
-        mine, theirs = decide(world, exact), decide(other, exact)
+        mine, theirs = decided(world), decided(other)
         if spec is world.plan.spec:
             assert set(map(str, mine.actions)) == set(map(str, theirs.actions))
         assert mine.fleet == theirs.fleet
@@ -80,8 +85,8 @@ def test_a_source_that_could_not_be_read_keeps_everything_as_it_is():
     world = MOMENTS[3].model_copy(
         update={"failures": (Failure(source="pods", reason="ReadForbidden", message="pods: forbidden"),)}
     )
-    decision = decide(world, exact)
-    assert (decision.actions, publish(world)) == ((), ())
+    decision = decided(world)
+    assert (decision.actions, publish(Situation(world))) == ((), ())
     assert [item.reason for item in decision.findings] == ["ReadForbidden"]
     assert decision.fleet is not None
 
@@ -93,7 +98,7 @@ def test_weights_need_pods_slices_and_the_record_and_nothing_else(source):
     driver.cluster.lose_node("l40s-1")
     world = driver.cluster.observe()
     failed = world.model_copy(update={"failures": (Failure(source=source, reason="ReadFailed", message="away"),)})
-    assert publish(failed) == publish(world) != ()
+    assert publish(Situation(failed)) == publish(Situation(world)) != ()
 
 
 def test_a_turn_goes_on_where_only_the_prices_of_other_plans_are_unread():
@@ -101,7 +106,7 @@ def test_a_turn_goes_on_where_only_the_prices_of_other_plans_are_unread():
     driver.settle()
     world = driver.cluster.observe()
     failed = world.model_copy(update={"failures": (Failure(source="other plans", reason="ReadFailed", message="x"),)})
-    status = conclude(failed, decide(failed, exact), Outcome())
+    status = conclude(Situation(failed), decided(failed), Outcome())
     found = {item.type: (item.status, item.reason) for item in status.conditions}
     assert found["InventoryAvailable"] == ("True", "ReadFailed")
     assert found["Ready"][0] == "True"
@@ -116,7 +121,7 @@ def test_whatever_a_solver_raises_is_a_condition_and_what_runs_is_kept(error):
     def broken(*asked, **more):
         raise error
 
-    decision = decide(driver.cluster.observe(), broken)
+    decision = decide(Situation(driver.cluster.observe()), broken)
     assert [(item.condition, item.reason) for item in decision.findings] == [("PlanSolved", "SolverError")]
     assert type(error).__name__ in decision.findings[0].message
     assert decision.fleet == driver.decision.fleet
@@ -176,7 +181,7 @@ def retired(driver, ticks=300):
     cluster = driver.cluster
     for _ in range(ticks):
         world = cluster.observe()
-        step = retire(world)
+        step = retire(Situation(world))
         assert driver._write(step.decision.actions, world) == []
         cluster.status = retiring(world.plan, step, world.now)
         if step.done:
@@ -217,7 +222,7 @@ def test_replicas_that_would_end_in_no_time_of_people_hold_a_plan_no_longer_than
     driver = operator(plan(model(engine=endless)))
     driver.settle()
     driver.cluster.deleting_since = driver.cluster.time
-    step = retire(driver.cluster.observe())
+    step = retire(Situation(driver.cluster.observe()))
     assert 24 * 3600 <= seconds_between(step.since, step.until) <= 26 * 3600
 
 
@@ -239,7 +244,7 @@ def test_a_retirement_is_told_from_its_first_step():
     driver.settle()
     driver.cluster.deleting_since = driver.cluster.time
     world = driver.cluster.observe()
-    step = retire(world)
+    step = retire(Situation(world))
     status = PlanStatus.model_validate(retiring(world.plan, step, world.now))
     ready = next(item for item in status.conditions if item.type == "Ready")
     assert (ready.status, ready.reason, status.retirement.since) == ("False", "Retiring", world.now)
@@ -261,13 +266,13 @@ def test_a_deleted_plan_drains_returns_its_pools_and_releases_them():
 def test_a_deleted_plan_that_retains_only_lets_its_pools_go():
     driver = operator(plan(deletionPolicy="Retain"))
     driver.settle()
-    step = retire(driver.cluster.observe())
+    step = retire(Situation(driver.cluster.observe()))
     assert step.done
     assert all(isinstance(action, ClaimPool) for action in step.decision.actions)
 
 
 def test_every_action_says_why():
-    actions = [action for world in MOMENTS for action in decide(world, exact).actions]
+    actions = [action for world in MOMENTS for action in decided(world).actions]
     assert any(isinstance(action, PlacePod) for action in actions)
     assert all(action.why for action in actions)
 
@@ -304,14 +309,14 @@ LARGE = {
 @pytest.mark.parametrize("served", [False, True])
 def test_the_operator_plans_nothing_that_it_cannot_render(served):
     world = imagined_world(LARGE).model_copy(update={"leader_worker_sets": served})
-    decision = decide(world, exact)
+    decision = decided(world)
     assert (decision.fleet, decision.waiting, decision.actions) == (None, None, ())
     assert [item.reason for item in decision.findings] == ["NoFittingShape"]
     assert "it would fit over 2 nodes of pool a100 (TP8, PP2)" in decision.findings[0].message
 
 
 def test_what_if_replicas_could_span_nodes_is_only_shown():
-    decision = decide(imagined_world(LARGE), exact, what_if_leader_worker_sets=True)
+    decision = decide(Situation(imagined_world(LARGE)), exact, what_if_leader_worker_sets=True)
     assert (decision.fleet, decision.actions) == (None, ())
     assert [item.reason for item in decision.findings] == ["NotRenderable"]
     (item,) = decision.waiting.replica_sets
@@ -322,7 +327,7 @@ def test_what_if_replicas_could_span_nodes_is_only_shown():
 
 def test_what_if_changes_nothing_of_what_runs():
     world = MOMENTS[-1]
-    live, what_if = decide(world, exact), decide(world, exact, what_if_leader_worker_sets=True)
+    live, what_if = decided(world), decide(Situation(world), exact, what_if_leader_worker_sets=True)
     assert what_if.fleet == live.fleet
     assert not (what_if.waiting and not what_if.waiting.spans_nodes)
 
@@ -334,7 +339,7 @@ def test_a_world_of_an_older_operator_has_no_leader_worker_sets():
 
 
 def test_a_plan_without_replicas_over_nodes_is_written_as_ever():
-    fleet = decide(MOMENTS[-1], exact).fleet
+    fleet = decided(MOMENTS[-1]).fleet
     assert fleet.replica_sets
     assert not any("stages" in item for item in fleet.model_dump()["replica_sets"])
 
@@ -356,19 +361,19 @@ def with_access(world, *allowed):
 
 def test_a_pod_template_that_is_not_allowed_is_refused_before_anything_is_rented():
     world = operator(plan(model(engine=PRIVILEGED))).cluster.observe()
-    decision = decide(with_access(world), exact)
+    decision = decided(with_access(world))
     (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
     assert finding.reason == "PodAccessNotAllowed"
     assert "podTemplate.spec.containers[engine].securityContext.privileged" in finding.message
     assert (decision.fleet, decision.actions) == (None, ())
-    assert decide(with_access(world, "privileged"), exact).fleet is not None
+    assert decided(with_access(world, "privileged")).fleet is not None
 
 
 def test_what_runs_stays_as_it_is_when_an_edit_asks_for_what_is_not_allowed():
     driver = operator(plan())
     driver.settle()
     driver.cluster.edit(plan(model(engine=PRIVILEGED)))
-    decision = decide(with_access(driver.cluster.observe()), exact)
+    decision = decided(with_access(driver.cluster.observe()))
     assert decision.fleet is not None
     assert decision.actions == ()
 
@@ -378,9 +383,9 @@ def test_replicas_of_a_time_when_more_was_allowed_are_not_made_anew():
     driver.settle()
     world = driver.cluster.observe()
     gone = world.model_copy(update={"objects": tuple(item for item in world.objects if item.kind != "Deployment")})
-    made = [item.manifest["kind"] for item in decide(gone, exact).actions if isinstance(item, ApplyObject)]
+    made = [item.manifest["kind"] for item in decided(gone).actions if isinstance(item, ApplyObject)]
     assert "Deployment" in made
-    made = [item.manifest["kind"] for item in decide(with_access(gone), exact).actions if isinstance(item, ApplyObject)]
+    made = [item.manifest["kind"] for item in decided(with_access(gone)).actions if isinstance(item, ApplyObject)]
     assert "Deployment" not in made
 
 
@@ -410,7 +415,7 @@ def test_a_ceiling_that_is_lowered_while_an_approved_plan_grows_holds_at_once():
 
 def test_under_a_ceiling_that_cannot_be_read_nothing_grows_and_the_owner_is_named():
     world = operator(plan()).cluster.observe()
-    decision = decide(with_pool(world, max_nodes=0, max_nodes_problem="its annotation is odd"), exact)
+    decision = decided(with_pool(world, max_nodes=0, max_nodes_problem="its annotation is odd"))
     assert not [action for action in decision.actions if isinstance(action, ResizePool)]
     (finding,) = [item for item in decision.findings if item.condition == "NodePoolsReady" and not item.holds]
     assert (finding.reason, "its annotation is odd" in finding.message) == ("CeilingUnreadable", True)
@@ -420,10 +425,10 @@ def test_a_path_that_is_not_the_objects_is_an_error_of_its_field_and_what_runs_s
     driver = operator(plan())
     driver.settle()
     before = driver.cluster.observe()
-    decision = decide(with_pool(before, path_problem="is not the path of the size"), exact)
+    decision = decided(with_pool(before, path_problem="is not the path of the size"))
     (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
     assert "spec.nodePools[l40s].resize.replicasPath" in finding.message
-    assert decision.spend_dollars_per_hour == decide(before, exact).spend_dollars_per_hour == 2
+    assert decision.spend_dollars_per_hour == decided(before).spend_dollars_per_hour == 2
     assert decision.actions == ()
 
 
@@ -444,11 +449,11 @@ def with_lost(world, pool, reason):
 def test_a_pool_in_use_whose_size_is_lost_from_sight_costs_what_is_seen_of_it(reason):
     driver = operator(plan(model(rate="20"), budget="5"))
     driver.settle()
-    before = decide(driver.cluster.observe(), exact)
+    before = decided(driver.cluster.observe())
     assert before.spend_dollars_per_hour == 4
     driver.cluster.edit(plan(model(rate="20"), budget="5", pools=[sized(), sized("h100", price="1")]))
     driver.cluster.add_pool("h100", {"pool": "h100"}, 0)
-    decision = decide(with_lost(driver.cluster.observe(), "l40s", reason), exact)
+    decision = decided(with_lost(driver.cluster.observe(), "l40s", reason))
     assert decision.spend_dollars_per_hour == 4
     assert not [action for action in decision.actions if isinstance(action, ResizePool)]
     assert decision.fleet == before.fleet
@@ -463,14 +468,14 @@ def test_a_pool_that_left_the_spec_and_is_lost_from_sight_lets_nothing_grow_whil
     driver.turn()
     seen = driver.cluster.observe()
     assert "l40s~left" in [pool.pool for pool in seen.pools]
-    lost = decide(with_lost(seen, "l40s~left", reason), exact)
-    assert [action for action in decide(seen, exact).actions if isinstance(action, ResizePool)]
+    lost = decided(with_lost(seen, "l40s~left", reason))
+    assert [action for action in decided(seen).actions if isinstance(action, ResizePool)]
     assert not [action for action in lost.actions if isinstance(action, ResizePool)]
     elsewhere = {
         "nodes": tuple(node for node in seen.nodes if node.labels["pool"] != "l40s"),
         "pods": tuple(pod for pod in seen.pods if pod.node is None),
     }
-    gone = decide(with_lost(seen.model_copy(update=elsewhere), "l40s~left", reason), exact)
+    gone = decided(with_lost(seen.model_copy(update=elsewhere), "l40s~left", reason))
     assert [action for action in gone.actions if isinstance(action, ResizePool)]
 
 
@@ -485,7 +490,7 @@ def test_a_pool_in_use_whose_size_is_lost_from_sight_lets_nothing_grow_elsewhere
         pool.model_copy(update={"problem_reason": reason, "problem": "gone"}) if pool.pool == "l40s" else pool
         for pool in seen.pools
     )
-    decision = decide(seen.model_copy(update={"pools": pools}), exact)
+    decision = decided(seen.model_copy(update={"pools": pools}))
     assert decision.fleet == driver.decision.fleet
 
 
@@ -494,7 +499,7 @@ def with_budget(world, dollars, **taken):
 
 
 def rows(world):
-    status = conclude(world, decide(world, exact), Outcome())
+    status = conclude(Situation(world), decided(world), Outcome())
     return status, {item.type: item for item in status.conditions}
 
 
@@ -518,19 +523,19 @@ def test_where_it_leaves_nothing_a_plan_says_who_can_change_that():
 def test_a_budget_that_leaves_enough_changes_nothing():
     world = operator(plan()).cluster.observe()
     roomy = with_budget(world, 1000.0)
-    assert decide(roomy, exact) == decide(world, exact)
+    assert decided(roomy) == decided(world)
     assert "namespace" not in rows(roomy)[1]["WithinBudget"].message
 
 
 def test_what_other_plans_spend_must_be_known_where_the_namespace_has_a_budget():
     failure = Failure(source="other plans", reason="ReadFailed", message="other plans could not be read")
     world = operator(plan()).cluster.observe().model_copy(update={"failures": (failure,)})
-    assert decide(world, exact).fleet is not None
-    assert decide(with_budget(world, 1000.0), exact).fleet is None
+    assert decided(world).fleet is not None
+    assert decided(with_budget(world, 1000.0)).fleet is None
 
 
 def findings(world, condition):
-    return [item for item in decide(world, exact).findings if item.condition == condition]
+    return [item for item in decided(world).findings if item.condition == condition]
 
 
 def test_a_plan_that_may_not_size_a_pool_cannot_unsettle_one_that_does_by_another_price():
@@ -544,10 +549,10 @@ def test_a_plan_that_may_not_size_a_pool_cannot_unsettle_one_that_does_by_anothe
 
 def test_the_owners_price_counts_whatever_a_plan_says():
     cheap = operator(plan(pools=[sized(price="0")], budget="3")).cluster.observe()
-    assert decide(cheap, exact).fleet.dollars_per_hour == 0
-    priced = decide(with_pool(cheap, dollars_per_node_hour="2.5"), exact)
+    assert decided(cheap).fleet.dollars_per_hour == 0
+    priced = decided(with_pool(cheap, dollars_per_node_hour="2.5"))
     assert priced.fleet.dollars_per_hour == 2.5
-    dear = decide(with_pool(cheap, dollars_per_node_hour="3.5"), exact)
+    dear = decided(with_pool(cheap, dollars_per_node_hour="3.5"))
     assert dear.fleet.replica_sets == ()
 
 
@@ -557,4 +562,4 @@ def test_a_price_of_the_owner_that_cannot_be_read_is_unknown_and_nothing_grows(t
     (finding,) = findings(world, "WithinBudget")
     assert finding.reason == "PriceUnknown"
     assert "annotation servingplan.dev/dollars-per-node-hour" in finding.message
-    assert not [action for action in decide(world, exact).actions if isinstance(action, ResizePool)]
+    assert not [action for action in decided(world).actions if isinstance(action, ResizePool)]

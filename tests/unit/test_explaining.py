@@ -7,11 +7,10 @@ import pytest
 
 from servingplan import explaining
 from servingplan.decide.decide import decide
-from servingplan.explaining import Explainer, explain_world
+from servingplan.explaining import Explainer, explain_situation
 from servingplan.model.outcome import Outcome
 from servingplan.planning.explain import explain_plan
-from servingplan.planning.pools import read_pools
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.situation import Situation
 from servingplan.reconcile import Turns
 from servingplan.status.conclude import conclude, explained_as
 from servingplan.verify import verify
@@ -31,7 +30,7 @@ def rest():
 
 @pytest.fixture(scope="module")
 def explanation(rest):
-    return explain_world(rest, decide(rest, exact).asked, lambda: None)
+    return explain_situation(Situation(rest), decide(Situation(rest), exact).asked, lambda: None)
 
 
 def wait_for(look):
@@ -55,22 +54,20 @@ def test_the_status_says_what_a_node_and_a_dollar_bring_and_what_full_service_ta
 
 
 def test_the_status_keeps_an_explanation_until_another_question_is_asked(rest, explanation):
-    decision = decide(rest, exact)
-    first = conclude(rest, decision, Outcome(), explanation)
+    decision = decide(Situation(rest), exact)
+    first = conclude(Situation(rest), decision, Outcome(), explanation)
     assert first.explanation == explanation
     assert len(str(shown(first)["explanation"])) < 5000
     later = rest.model_copy(update={"plan": rest.plan.model_copy(update={"status": shown(first)})})
-    assert shown(conclude(later, decision, Outcome())) == shown(first)
+    assert shown(conclude(Situation(later), decision, Outcome())) == shown(first)
     asked_nothing = decision.model_copy(update={"asked": None})
-    assert conclude(later, asked_nothing, Outcome()).explanation == explanation
+    assert conclude(Situation(later), asked_nothing, Outcome()).explanation == explanation
     other = decision.model_copy(update={"asked": "another"})
-    assert conclude(later, other, Outcome()).explanation is None
+    assert conclude(Situation(later), other, Outcome()).explanation is None
 
 
 def test_an_explanation_without_time_says_how_much_it_left_out(rest):
-    spec, _ = effective_spec(rest.plan.spec, read_record(rest))
-    pools, _ = read_pools(spec, rest)
-    found = explain_plan(spec=spec, pools=pools, deadline_seconds=1e-6)
+    found = explain_plan(Situation(rest), deadline_seconds=1e-6)
     assert found.explanation.worth == ()
     assert found.explanation.not_asked > 0
     assert verify(found.question, found.answer) == ()
@@ -86,15 +83,15 @@ def test_no_question_is_begun_while_a_turn_is_under_way(rest, explanation):
         return explanation
 
     explainer = Explainer(explain)
-    decision = decide(rest, exact)
+    decision = decide(Situation(rest), exact)
     with explainer.turn():
-        assert explainer.begin(rest, decision)
-        assert explainer.begin(rest, decision)  # the same one, still under way
+        assert explainer.begin(Situation(rest), decision)
+        assert explainer.begin(Situation(rest), decision)  # the same one, still under way
         assert not begun.wait(0.05)
         assert explainer.of(decision) is None
     wait_for(lambda: explainer.of(decision) is explanation)
     assert asked == [decision.asked]
-    assert not explainer.begin(rest, decision)
+    assert not explainer.begin(Situation(rest), decision)
 
 
 def test_an_explanation_that_nobody_wants_any_more_is_given_up(rest, explanation):
@@ -106,11 +103,11 @@ def test_an_explanation_that_nobody_wants_any_more_is_given_up(rest, explanation
         return explanation
 
     explainer = Explainer(explain)
-    old = decide(rest, exact).model_copy(update={"asked": "old"})
+    old = decide(Situation(rest), exact).model_copy(update={"asked": "old"})
     new = old.model_copy(update={"asked": "new"})
     with explainer.turn():
-        explainer.begin(rest, old)
-        explainer.begin(rest, new)
+        explainer.begin(Situation(rest), old)
+        explainer.begin(Situation(rest), new)
     wait_for(lambda: explainer.of(new) is explanation)
     assert answers == ["new"]
     assert explainer.of(old) is None
@@ -121,9 +118,9 @@ def test_an_explanation_that_fails_is_logged_and_not_tried_again(rest, caplog):
         raise RuntimeError("broken")
 
     explainer = Explainer(explain)
-    decision = decide(rest, exact)
-    explainer.begin(rest, decision)
-    wait_for(lambda: not explainer.begin(rest, decision))
+    decision = decide(Situation(rest), exact)
+    explainer.begin(Situation(rest), decision)
+    wait_for(lambda: not explainer.begin(Situation(rest), decision))
     assert explainer.of(decision) is None
     assert "could not be explained" in caplog.text
 
@@ -155,7 +152,7 @@ async def test_a_turn_that_has_nothing_to_write_is_followed_by_an_explanation_in
     assert again.writes == 1
     (status,) = cluster.statuses
     assert status["explanation"]["of"] == explained_as(report.decision.asked)
-    monkeypatch.setattr(explaining, "explain_world", None)  # whoever starts now finds it in the status
+    monkeypatch.setattr(explaining, "explain_situation", None)  # whoever starts now finds it in the status
     restarted = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat")
     assert (await restarted.take()).writes == 0
     assert len(cluster.statuses) == 1

@@ -13,6 +13,7 @@ from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePo
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Failure
+from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.conditions import COUNT_IN_READY, LONGEST_MESSAGE, with_ready
 from servingplan.status.events import events
@@ -24,8 +25,8 @@ from tests.simulated.plans import fixed, model, operator, plan, sized
 
 
 def concluded(world, outcome=None):
-    decision = decide(world, exact)
-    return conclude(world, decision, outcome or Outcome())
+    decision = decide(Situation(world), exact)
+    return conclude(Situation(world), decision, outcome or Outcome())
 
 
 def conditions(status):
@@ -192,27 +193,27 @@ def test_long_messages_are_cut():
 def test_news_is_posted_once():
     driver = operator(plan())
     world = driver.cluster.observe()
-    decision = decide(world, exact)
+    decision = decide(Situation(world), exact)
     outcome = Outcome(done=decision.actions)
-    status = conclude(world, decision, outcome)
+    status = conclude(Situation(world), decision, outcome)
     assert [item.reason for item in events(world, decision, outcome, status)] == ["PlanSolved"]
     published = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     again = world.model_copy(update={"plan": world.plan.model_copy(update={"status": published})})
     assert events(again, decision, Outcome(), status) == ()
     driver.turn()
     world = driver.cluster.observe()
-    decision = decide(world, exact)
+    decision = decide(Situation(world), exact)
     outcome = Outcome(done=decision.actions)
-    assert [item.reason for item in events(world, decision, outcome, conclude(world, decision, outcome))] == [
-        "PoolResized"
-    ]
+    assert [
+        item.reason for item in events(world, decision, outcome, conclude(Situation(world), decision, outcome))
+    ] == ["PoolResized"]
 
 
 def test_a_spec_that_never_was_right_has_a_status_all_the_same():
     driver = operator(plan())
     driver.cluster.edit({"nonsense": True})
     world = driver.cluster.observe()
-    status = conclude(world, Decision(findings=decide(world, exact).findings), Outcome())
+    status = conclude(Situation(world), Decision(findings=decide(Situation(world), exact).findings), Outcome())
     assert conditions(status)["SpecValid"].reason == "SpecInvalid"
 
 
@@ -239,8 +240,8 @@ def test_ready_tells_the_cause_and_the_event_says_it_once(name):
     driver = operator(plan())
     change(driver.cluster)
     world = driver.cluster.observe()
-    decision = decide(world, exact)
-    status = conclude(world, decision, Outcome())
+    decision = decide(Situation(world), exact)
+    status = conclude(Situation(world), decision, Outcome())
     ready = conditions(status)["Ready"]
     assert (ready.status, ready.reason) == ("False", reason)
     told = [item.reason for item in events(world, decision, Outcome(), status)]

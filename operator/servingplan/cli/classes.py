@@ -152,15 +152,12 @@ def _target(plan_file: str | None, model: str | None, precision: str | None, gpu
     if plan_file is None:
         card = find_model(model or REFERENCE_MODEL)
         return _Target(card.name, card, precision or "bf16", named or [find_gpu(name) for name in REFERENCE_GPUS])
-    from servingplan.api.parse import parse_spec
     from servingplan.cli.imagine import imagined_world
     from servingplan.planning.cards import cards_of
-    from servingplan.planning.pools import read_pools
+    from servingplan.planning.situation import Situation
 
-    manifest = read_plan(plan_file)
-    world = imagined_world(manifest)
-    spec, _ = parse_spec(manifest.get("spec"))
-    assert spec is not None
+    situation = Situation(imagined_world(read_plan(plan_file)))
+    spec, pools = situation.spec, situation.pools
     names = [item.name for item in spec.models]
     if model is None and len(names) > 1:
         fail(f"--model: {plan_file} has several; name one of {', '.join(names)}")
@@ -168,9 +165,8 @@ def _target(plan_file: str | None, model: str | None, precision: str | None, gpu
     if wanted not in names:
         fail(f"--model: {wanted!r}: is not in {plan_file}; name one of {', '.join(names)}")
     cards, errors = cards_of(spec)
-    pools, more = read_pools(spec, world)
-    if errors or more:
-        fail("\n       ".join(map(str, (*errors, *more))))
+    if errors or situation.pool_errors:
+        fail("\n       ".join(map(str, (*errors, *situation.pool_errors))))
     _, variant, card = next(item for item in cards if item[0].name == wanted)
     rate = sum((item.requests_per_second for item in spec.models[names.index(wanted)].classes), Decimal(0))
     found = {pool.gpu.name: pool.gpu for pool in pools if pool.gpu is not None}

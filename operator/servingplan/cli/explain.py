@@ -37,27 +37,19 @@ def explain(
 
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
-    from servingplan.planning.allowance import acting_spec
-    from servingplan.planning.availability import cap_lines, with_stock
+    from servingplan.planning.availability import cap_lines
     from servingplan.planning.explain import explain_plan
-    from servingplan.planning.known import known_of
-    from servingplan.planning.measured import rows_of
-    from servingplan.planning.pools import read_pools
-    from servingplan.planning.record import read_record
+    from servingplan.planning.situation import Situation
     from servingplan.planning.starts import lines
 
-    record = read_record(seen)
-    catalogue = known_of(seen).catalogue
-    spec, errors = acting_spec(seen, catalogue)
-    if spec is None:
-        fail("\n       ".join(map(str, errors)))
-    pools, pool_errors = read_pools(spec, seen)
-    pools = with_stock(pools, record.stock)
-    rows, row_findings = rows_of(spec, seen)
-    for finding in row_findings:
+    situation = Situation(seen)
+    if situation.acting is None:
+        fail("\n       ".join(map(str, situation.spec_errors)))
+    record, pools = situation.record, situation.pools
+    for finding in situation.row_findings:
         typer.echo(f"warning: {finding.message}", err=True)
-    found = explain_plan(spec=spec, pools=pools, deadline_seconds=deadline, rows=rows, catalogue=catalogue)
-    problems = (*map(str, (*errors, *pool_errors)), *found.problems)
+    found = explain_plan(situation, deadline_seconds=deadline)
+    problems = (*map(str, (*situation.spec_errors, *situation.pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
         if known := (*cap_lines(pools), *lines(record.failed_shapes)):

@@ -104,6 +104,7 @@ def _decide(
     from servingplan.api.parse import parse_spec
     from servingplan.cli.imagine import imagined_world, with_profiles
     from servingplan.decide.decide import decide
+    from servingplan.planning.situation import Situation
 
     manifest = read_plan(plan_file)
     world = imagined_world(manifest) if world_file is None else world_of_plan(world_file, manifest)
@@ -111,7 +112,7 @@ def _decide(
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:
         fail("\n       ".join(str(error) for error in errors))
-    return decide(world, solve_with(), what_if_leader_worker_sets=with_leader_worker_sets), spec
+    return decide(Situation(world), solve_with(), what_if_leader_worker_sets=with_leader_worker_sets), spec
 
 
 def print_value(value: Any, output: Format) -> None:

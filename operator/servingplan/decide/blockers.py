@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.turn import Turn
 from servingplan.model import names
-from servingplan.model.world import Observation
 from servingplan.planning.declared import NO_MATCH
 from servingplan.planning.pools import LEFT, LOST, Pool, lets, no_node
+from servingplan.planning.situation import Situation
 
 
-def taken_names(world: Observation, spec: PlanSpec) -> str | None:
-    routing = names.routing_name(world.plan.name, spec.gateway.config_map)
+def taken_names(situation: Situation) -> str | None:
+    """Which ConfigMap that the plan has to write belongs to somebody else, for people; None where none does."""
+    world = situation.world
+    routing = names.routing_name(world.plan.name, situation.spec.gateway.config_map)
     for name, field_name in (
         (routing, "spec.gateway.configMap"),
         (names.record_name(world.plan.name), "metadata.name"),
@@ -27,9 +26,10 @@ def taken_names(world: Observation, spec: PlanSpec) -> str | None:
     return None
 
 
-def pool_findings(turn: Turn, pools: Iterable[Pool]) -> None:
+def pool_findings(turn: Turn) -> None:
+    """Note what is wrong with the pools, and where plans disagree about the price of one."""
     prices = {other.key: other.prices for other in turn.world.other_plans}
-    for pool in pools:
+    for pool in turn.pools:
         for problem in (pool.problem, pool.conflict, pool.ceiling, pool.withdrawn, pool.contradiction):
             if problem is not None:
                 unread = problem.reason in ("ReadForbidden", "ReadFailed")
@@ -60,10 +60,10 @@ def _unpriced(pool: Pool) -> str:
     return f"its object's annotation servingplan.dev/dollars-per-node-hour is {written!r}, which is no price"
 
 
-def must_wait(turn: Turn, pools: tuple[Pool, ...]) -> bool:
-    """Nothing grows while a price is unknown, or while a pool that the plan in force stands on cannot be read or counted."""
+def must_wait(turn: Turn) -> bool:
+    """Whether nothing may grow: a price is unknown, or a pool that the plan in force stands on cannot be read or counted."""
     wait = False
-    for pool in pools:
+    for pool in turn.pools:
         if pool.dollars_per_node_hour is None and pool.problem is None:
             turn.find(
                 "WithinBudget",

@@ -12,9 +12,8 @@ import math
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
-from servingplan.decide.objects import missing_replicas, object_actions, record_actions, replica_facts
+from servingplan.decide.objects import missing_replicas, object_actions, record_actions
 from servingplan.decide.publishing import (
-    admitted_rates,
     gateway_follows,
     gateway_is_due_in,
     route_findings,
@@ -23,22 +22,18 @@ from servingplan.decide.publishing import (
 )
 from servingplan.decide.replan import replan
 from servingplan.decide.turn import Solve, Turn, seconds_between
-from servingplan.demand.adopt import Demand, at_rates, choose
+from servingplan.demand.adopt import Demand, at_rates
 from servingplan.errors import Outdated
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import PlanRecord
-from servingplan.model.world import Observation
-from servingplan.planning.allowance import acting_spec
-from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look, with_stock
-from servingplan.planning.known import findings_of, known_of
-from servingplan.planning.measured import rows_of
-from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import read_record, record_problem, spec_in_force, with_left_pools
+from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
+from servingplan.planning.known import findings_of
+from servingplan.planning.record import record_problem, with_left_pools
+from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.pod_access import refused_access
-from servingplan.rollout.growth import total_spend
 from servingplan.rollout.next import next_step, ready_replicas
 
 log = logging.getLogger("servingplan")
@@ -50,104 +45,58 @@ SPARED = frozenset({"other plans", "profiles", "the LeaderWorkerSet API"})
 version cannot use."""
 
 
-def publish(world: Observation) -> tuple[AnyAction, ...]:
-    """Weights over what is ready now, by the plan in force. Needs no solver."""
-    record = read_record(world)
-    catalogue = known_of(world).catalogue
-    spec, _ = acting_spec(world, catalogue)
-    if spec is None or record.fleet is None or any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures):
+def publish(situation: Situation) -> tuple[AnyAction, ...]:
+    """Writes of weights over what is ready now, by the plan in force. Needs no solver."""
+    world = situation.world
+    unread = any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures)
+    if situation.acting is None or situation.record.fleet is None or unread:
         return ()
-    pools, _ = read_pools(spec, world)
-    pools = with_stock(pools, record.stock)
-    fleet, _ = to_carry_out(world, spec, pools, record, total_spend(pools))
-    if fleet is None:
-        return ()
-    facts = replica_facts(world, fleet)
-    return routing_actions(world, spec_in_force(record, spec, catalogue), fleet, facts, ready_replicas(world))
+    fleet, _ = to_carry_out(Turn(situation))
+    return () if fleet is None else routing_actions(situation, situation.in_force, fleet, ready_replicas(world))
 
 
-def decide(
-    world: Observation,
-    solve: Solve,
-    *,
-    what_if_leader_worker_sets: bool = False,
-) -> Decision:
+def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bool = False) -> Decision:
     """Everything that this turn is to do. Pure but for the solver's clock.
 
     ``what_if_leader_worker_sets`` plans with replicas over several nodes even though they cannot be applied: such a plan
     is only shown, as one that waits.
     """
-    record = read_record(world)
+    world = situation.world
     may_span = what_if_leader_worker_sets or (world.leader_worker_sets and RENDERS_LEADER_WORKER_SETS)
-    turn = Turn(world, record, may_span_nodes=may_span)
-
-    # What is there, and what keeps the turn from doing anything about it.
-    catalogue = known_of(world).catalogue
-    spec, errors = acting_spec(world, catalogue)
-    for error in errors:
-        turn.find("SpecValid", "SpecInvalid", str(error))
-    for failure in world.failures:
-        # What other plans spend counts where the namespace has a budget.
-        counts = failure.source == "other plans" and world.namespace_budget is not None
-        spared = failure.source in SPARED and not counts
-        turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared)
-    if any(failure.source not in SPARED for failure in world.failures):
+    turn = Turn(situation, may_span_nodes=may_span)
+    if not _can_decide(turn):
         return turn.standstill()
-    if problem := record_problem(world):
-        turn.find("PlanSolved", "RecordUnreadable", problem)
-        return turn.standstill()
-    if spec is None:
+    if situation.acting is None:
         return Decision(findings=tuple(turn.findings))
-    if taken := taken_names(world, spec):
+    if taken := taken_names(situation):
         turn.find("RoutingPublished", "NameTaken", taken)
         return turn.standstill()
-    pools, pool_errors = read_pools(spec, world)
-    for error in pool_errors:
-        turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
-    pool_findings(turn, pools)
-    refused = [error for model in spec.models for error in refused_access(model, world.pod_access)]
-    for error in refused:
-        turn.find("SpecValid", "PodAccessNotAllowed", str(error))
-    turn.rows, row_findings = rows_of(spec, world)
-    turn.findings += (*row_findings, *findings_of(world))
-    spend = total_spend(pools)
-
-    # What was asked of the pools, and what came of it.
-    budget = float(spec.budget.dollars_per_hour)
-    record = turn.record = look(pools, record, now=world.now, budget=budget, spend=spend)
-    pools = with_stock(pools, record.stock)
-    startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
-    failed = look_at_starts(
-        record,
-        world,
-        startup_seconds=lambda model: startup.get(model, math.inf),
-        has_room=lambda name: has_room_for_a_node(name, pools, record, budget=budget, spend=spend),
-    )
-    record = turn.record = record.model_copy(update={"failed_shapes": failed})
+    spec = situation.spec
+    is_wrong = _what_is_wrong(turn)
+    turn.record = _with_what_was_seen(turn)
 
     # The plan that is to be in force, for the demand of the moment.
-    notice = notice_of(world, spec, pools, record)
+    notice = notice_of(turn)
     # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
     noticed = notice is not None and notice.pending and spec.mode != "Approve"
     unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
-    frozen = bool(errors or pool_errors or refused or unread) or must_wait(turn, pools) or noticed
-    demand = choose(spec, world, record.demand, admitted_rates(world, spec))
+    frozen = is_wrong or unread or must_wait(turn) or noticed
+    demand = situation.demand
     if demand is not None:
         turn.findings.append(demand.finding)
     if not frozen:
-        measured = at_rates(spec, demand.rates) if demand is not None else spec
-        planned, frozen = _replanned(turn, measured, pools, solve)
-        planned = planned.model_copy(
-            update={
-                "demand": demand.adopted if demand is not None else None,
-                "stock": record.stock,
-                "failed_shapes": record.failed_shapes,
-            }
-        )
-        record = with_left_pools(planned, record, world)
-    in_use = _in_use(spec, demand)
-    spend_dollars_per_hour = None if math.isnan(spend) else round(spend, 6)
-    fleet, may_spend = to_carry_out(world, spec, pools, record, spend)
+        turn.record, frozen = _replanned(turn, solve)
+    record = turn.record
+    told = Decision(
+        waiting=record.waiting,
+        findings=tuple(turn.findings),
+        asked=turn.asked,
+        demand=_in_use(spec, demand),
+        spend_dollars_per_hour=None if math.isnan(situation.spend) else round(situation.spend, 6),
+        stock=record.stock,
+        failed_shapes=record.failed_shapes,
+    )
+    fleet, may_spend = to_carry_out(turn)
     if record.fleet is None or fleet is None:
         # What was measured is written down also where plans are only shown, or each turn would show another.
         keep = (
@@ -155,79 +104,112 @@ def decide(
             or any(stock.cap for stock in record.stock.values())
             or (record.waiting is not None and spec.mode == "Approve")
         )
-        first = record_actions(world, record) if keep else ()
-        return Decision(
-            waiting=record.waiting,
-            first=first,
-            findings=tuple(turn.findings),
-            asked=turn.asked,
-            demand=in_use,
-            spend_dollars_per_hour=spend_dollars_per_hour,
-            stock=record.stock,
-            failed_shapes=record.failed_shapes,
-        )
+        return told.model_copy(update={"first": record_actions(world, record) if keep else ()})
 
     # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
     # right again, unless it keeps nothing: then it is told first.
-    notice = notice_of(world, spec, pools, record)
+    notice = notice_of(turn)
     frozen = frozen or (notice is not None and notice.pending)
-    facts = replica_facts(world, fleet)
-    in_force = spec_in_force(record, spec, catalogue)
-    if lines := too_large(world, in_force, fleet, facts):
+    in_force = situation.spec_behind(record)
+    if lines := too_large(situation, in_force, fleet):
         turn.find("RoutingPublished", "TooLarge", lines)
         frozen = True
     step = next_step(
         world=world,
         spec=spec,
-        pools=pools,
+        pools=turn.pools,
         fleet=fleet,
-        facts=facts,
+        facts=situation.facts(fleet),
         budget_dollars_per_hour=may_spend,
         may_grow=not frozen,
         plan_age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
-        gateway_follows=gateway_follows(world, spec),
+        gateway_follows=gateway_follows(situation),
         missing=missing_replicas(world, fleet),
     )
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
     route_findings(turn, in_force)
-    objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
+    objects, render_errors = object_actions(situation, in_force, fleet)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
-    told = notice.seconds_left or None if notice is not None else None
     due = (
         step.wake_in_seconds,
         turn.plan_is_due_in,
-        gateway_is_due_in(world, spec),
-        told,
+        gateway_is_due_in(situation),
+        None if notice is None else notice.seconds_left,
         *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
         *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
     )
-    return Decision(
-        fleet=record.fleet,
-        waiting=record.waiting,
-        first=record_actions(world, record),
-        grow=(*objects, *step.before_routing),
-        routing=routing_actions(world, in_force, fleet, facts, step.ready),
-        shrink=step.after_routing,
-        findings=tuple(turn.findings),
-        asked=turn.asked,
-        demand=in_use,
-        spend_dollars_per_hour=spend_dollars_per_hour,
-        stock=record.stock,
-        failed_shapes=record.failed_shapes,
-        notice=notice,
-        held_back=step.held_back and not frozen,
-        unseated=step.unseated,
-        ready=dict(step.ready),
-        wake_in_seconds=min((seconds for seconds in due if seconds is not None and seconds > 0), default=None),
+    return told.model_copy(
+        update={
+            "fleet": record.fleet,
+            "first": record_actions(world, record),
+            "grow": (*objects, *step.before_routing),
+            "routing": routing_actions(situation, in_force, fleet, step.ready),
+            "shrink": step.after_routing,
+            "findings": tuple(turn.findings),
+            "notice": notice,
+            "held_back": step.held_back and not frozen,
+            "unseated": step.unseated,
+            "ready": dict(step.ready),
+            "wake_in_seconds": min((seconds for seconds in due if seconds is not None and seconds > 0), default=None),
+        }
     )
 
 
-def _replanned(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
-    """As ``replan``; whatever is raised there is told, and what runs is looked after as before."""
+def _can_decide(turn: Turn) -> bool:
+    """Whether enough was read to decide on; what was not is noted."""
+    world = turn.world
+    for error in turn.situation.spec_errors:
+        turn.find("SpecValid", "SpecInvalid", str(error))
+    for failure in world.failures:
+        # What other plans spend counts where the namespace has a budget.
+        counts = failure.source == "other plans" and world.namespace_budget is not None
+        spared = failure.source in SPARED and not counts
+        turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared)
+    if any(failure.source not in SPARED for failure in world.failures):
+        return False
+    problem = record_problem(world)
+    if problem is not None:
+        turn.find("PlanSolved", "RecordUnreadable", problem)
+    return problem is None
+
+
+def _what_is_wrong(turn: Turn) -> bool:
+    """Whether the spec is wrong somewhere, so that nothing new is planned; all that is wrong is noted, with pools and rows
+    too."""
+    situation = turn.situation
+    for error in situation.pool_errors:
+        turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
+    pool_findings(turn)
+    refused = [error for model in turn.spec.models for error in refused_access(model, turn.world.pod_access)]
+    for error in refused:
+        turn.find("SpecValid", "PodAccessNotAllowed", str(error))
+    turn.findings += (*situation.row_findings, *findings_of(situation.known))
+    return bool(situation.spec_errors or situation.pool_errors or refused)
+
+
+def _with_what_was_seen(turn: Turn) -> PlanRecord:
+    """The record with what came of the nodes that were asked for, and of the replicas that were to start."""
+    world, spend, budget = turn.world, turn.situation.spend, turn.budget_dollars_per_hour
+    record = look(turn.pools, turn.record, now=world.now, budget=budget, spend=spend)
+    startup = {model.name: float(model.engine.startup_seconds) for model in turn.spec.models}
+    failed = look_at_starts(
+        record,
+        world,
+        startup_seconds=lambda model: startup.get(model, math.inf),
+        has_room=lambda name: has_room_for_a_node(name, turn.pools, record, budget=budget, spend=spend),
+    )
+    return record.model_copy(update={"failed_shapes": failed})
+
+
+def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
+    """The record after this turn's planning for the demand of the moment, and whether nothing may grow. Whatever is raised
+    there is told, and what runs is looked after as before."""
+    before, demand = turn.record, turn.situation.demand
+    spec = turn.spec if demand is None else at_rates(turn.spec, demand.rates)
     try:
-        return replan(turn, spec, pools, solve)
+        planned, frozen = replan(turn, spec, solve)
     except Outdated:
         raise
     except Exception as error:
@@ -239,7 +221,13 @@ def _replanned(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve
             f"no plan could be made: {text}; what runs is kept. If the spec looks right to you, report this with the output of "
             "`servingplan world`",
         )
-        return turn.record, True
+        planned, frozen = before, True
+    learned = {
+        "demand": None if demand is None else demand.adopted,
+        "stock": before.stock,
+        "failed_shapes": before.failed_shapes,
+    }
+    return with_left_pools(planned.model_copy(update=learned), before, turn.world), frozen
 
 
 def _in_use(spec: PlanSpec, demand: Demand | None) -> tuple[ClassDemand, ...]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.turn import seconds_between
+from servingplan.decide.turn import Turn, seconds_between
 from servingplan.model.decision import Notice
-from servingplan.model.fleet import Fleet, PlanRecord
-from servingplan.model.world import Observation
+from servingplan.model.fleet import Fleet
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 
@@ -17,17 +15,17 @@ NOTICE_SECONDS = 60.0
 """Such a budget is carried out this long after it was told, where no approval is asked for."""
 
 
-def notice_of(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], record: PlanRecord) -> Notice | None:
+def notice_of(turn: Turn) -> Notice | None:
     """What the budget is about to do; None where it keeps some replica of the plan in force.
 
     With ``mode: Approve`` it waits for the approval of the plan that is proposed instead. Since when it is told stands in
     the status.
     """
+    world, record, pools = turn.world, turn.record, turn.pools
     fleet = record.fleet
     if fleet is None or not fleet.replica_sets:
         return None
-    budget = float(spec.budget.dollars_per_hour)
-    if within_budget(fleet, pools, budget).replica_sets:
+    if within_budget(fleet, pools, turn.budget_dollars_per_hour).replica_sets:
         return None
     since = str((world.plan.status.get("notice") or {}).get("since"))
     try:
@@ -35,7 +33,7 @@ def notice_of(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], recor
     except (TypeError, ValueError):
         since = world.now
     until = (datetime.fromisoformat(since) + timedelta(seconds=NOTICE_SECONDS)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    proposed = record.waiting.hash if spec.mode == "Approve" and record.waiting is not None else None
+    proposed = record.waiting.hash if turn.spec.mode == "Approve" and record.waiting is not None else None
     return Notice(
         least_dollars_per_hour=_least(fleet, pools),
         since=since,
@@ -45,18 +43,16 @@ def notice_of(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], recor
     )
 
 
-def to_carry_out(
-    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], record: PlanRecord, spend: float
-) -> tuple[Fleet | None, float]:
+def to_carry_out(turn: Turn) -> tuple[Fleet | None, float]:
     """The fleet that the turn works towards, and the $/h that it may spend: what the budget keeps of the plan in force, or,
     while that is nothing and has only been told, all of it."""
-    budget = float(spec.budget.dollars_per_hour)
-    if record.fleet is None:
+    fleet, budget, spend = turn.record.fleet, turn.budget_dollars_per_hour, turn.situation.spend
+    if fleet is None:
         return None, budget
-    notice = notice_of(world, spec, pools, record)
+    notice = notice_of(turn)
     if notice is None or not notice.pending:
-        return within_budget(record.fleet, pools, budget), budget
-    return record.fleet, budget if math.isnan(spend) else max(budget, spend)
+        return within_budget(fleet, turn.pools, budget), budget
+    return fleet, budget if math.isnan(spend) else max(budget, spend)
 
 
 def _least(fleet: Fleet, pools: tuple[Pool, ...]) -> float:

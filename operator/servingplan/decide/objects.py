@@ -6,39 +6,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject
-from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts, ReplicaSet
+from servingplan.model.fleet import Fleet, PlanRecord, ReplicaSet
 from servingplan.model.world import LiveObject, Observation
-from servingplan.planning.pools import Pool
 from servingplan.planning.record import RECORD_KEY
+from servingplan.planning.situation import Situation
 from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
 from servingplan.render.pod_access import refused_access
 
 
-def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
-    """Of every Deployment of ours: as planned, else as its annotation tells of the plan that last held it."""
-    facts: dict[str, ReplicaFacts] = {}
-    for live in world.deployments():
-        text = live.manifest["metadata"].get("annotations", {}).get(names.FACTS_ANNOTATION, "")
-        try:
-            facts[live.name] = ReplicaFacts.model_validate_json(text)
-        except ValidationError:
-            continue
-    facts.update({item.deployment: item.facts for item in fleet.replica_sets})
-    return dict(sorted(facts.items()))
-
-
 def object_actions(
-    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet
+    situation: Situation, in_force: PlanSpec, fleet: Fleet
 ) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
-    """Deployments and Services of the plan that are missing or were changed by somebody else."""
-    models = {model.name: model for model in spec.models}
-    by_pool = {pool.name: pool for pool in pools}
+    """Writes of the fleet's Deployments and Services that are missing or were changed by somebody else, and what is wrong
+    with the spec behind the plan in force."""
+    world = situation.world
+    models = {model.name: model for model in in_force.models}
+    by_pool = {pool.name: pool for pool in situation.pools_of(in_force)}
     actions: list[AnyAction] = []
     errors: list[InputError] = []
     for item in fleet.replica_sets:
@@ -91,22 +78,6 @@ def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, An
     )
 
 
-def context_tokens(world: Observation) -> dict[str, int]:
-    """The longest sequence that the replicas of each Deployment of ours admit, tokens, as their arguments say."""
-    found = {}
-    for live in world.deployments():
-        containers = (((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}).get(
-            "containers"
-        ) or ()
-        for argument in (
-            text for item in containers if item.get("name") == "engine" for text in item.get("args") or ()
-        ):
-            name, _, value = str(argument).partition("=")
-            if name == "--max-model-len" and value.isdigit():
-                found[live.name] = int(value)
-    return found
-
-
 def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
     """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
     API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
@@ -120,6 +91,7 @@ def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
 
 
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
+    """The write of the plan record; none where it stands so already."""
     name = names.record_name(world.plan.name)
     text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
     manifest = {

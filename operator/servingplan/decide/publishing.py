@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.objects import context_tokens, in_place
+from servingplan.decide.objects import in_place
 from servingplan.decide.turn import Turn
 from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
-from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.fleet import Fleet
 from servingplan.model.times import seconds_since
 from servingplan.model.world import LiveObject, Observation
-from servingplan.planning.record import read_record, routing_as_published
+from servingplan.planning.record import routing_as_published
+from servingplan.planning.situation import Situation
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
 from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
@@ -22,22 +23,25 @@ from servingplan.rollout.routes import PENDING, complaints
 
 
 def routing_actions(
-    world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
+    situation: Situation, spec: PlanSpec, fleet: Fleet, ready: Mapping[str, int]
 ) -> tuple[AnyAction, ...]:
+    """Writes of the routing document and of HTTPRoutes; none where they stand so already. ``spec`` is the one behind the
+    fleet, ``ready`` the replicas by Deployment that weights are to cover."""
+    world = situation.world
     name = names.routing_name(world.plan.name, spec.gateway.config_map)
     live = world.live("ConfigMap", name)
     if live is not None and not live.ours:
         return ()
-    adopted = read_record(world).demand if spec.demand is not None else None
+    adopted = situation.record.demand if spec.demand is not None else None
     document = routing_document(
         plan=world.plan,
         spec=spec,
         fleet=fleet,
-        facts=facts,
+        facts=situation.facts(fleet),
         ready=ready,
         previous=routing_as_published(world, name),
         measured=adopted.rates if adopted is not None else (),
-        contexts=context_tokens(world),
+        contexts=situation.context_tokens,
     )
     manifest = routing_config_map(world.plan, spec, document)
     routes = http_route_actions(world, spec, document)
@@ -48,13 +52,14 @@ def routing_actions(
     return (ApplyObject(manifest=manifest, why=why), *routes)
 
 
-def too_large(world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[str, ReplicaFacts]) -> str | None:
+def too_large(situation: Situation, spec: PlanSpec, fleet: Fleet) -> str | None:
     """Why the weights of the whole plan could not be published; None where a ConfigMap holds them."""
+    plan, facts = situation.world.plan, situation.facts(fleet)
     everything = dict.fromkeys(facts, 1)
     document = routing_document(
-        plan=world.plan, spec=spec, fleet=fleet, facts=facts, ready=everything, previous=None, measured=()
+        plan=plan, spec=spec, fleet=fleet, facts=facts, ready=everything, previous=None, measured=()
     )
-    size = bytes_of(routing_config_map(world.plan, spec, document)["data"])
+    size = bytes_of(routing_config_map(plan, spec, document)["data"])
     if size <= LARGEST_BYTES:
         return None
     return (
@@ -63,23 +68,8 @@ def too_large(world: Observation, spec: PlanSpec, fleet: Fleet, facts: Mapping[s
     )
 
 
-def admitted_rates(world: Observation, spec: PlanSpec) -> dict[str, float]:
-    """Requests/s by ``model/class`` above which gateways turn away, as published; classes without a limit are not there,
-    and nothing is where the document is not as we write it."""
-    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map)) or {}
-    try:
-        return {
-            f"{model}/{entry['name']}": float(entry["admitRequestsPerSecond"])
-            for model, routes in published["models"].items()
-            for entry in routes["classes"]
-            if entry["admitRequestsPerSecond"] is not None
-        }
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {}
-
-
 def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> tuple[AnyAction, ...]:
-    """HTTPRoutes that are missing or differ, and those that nothing asks for any more."""
+    """Writes of HTTPRoutes that are missing or differ, and deletions of those that nothing asks for any more."""
     if world.http_routes_unread is not None:
         return ()
     wanted = spec.gateway.http_route
@@ -101,27 +91,22 @@ def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, A
     )
 
 
-def gateway_follows(world: Observation, spec: PlanSpec) -> bool | None:
+def gateway_follows(situation: Situation) -> bool | None:
     """Whether all gateways that can be asked have taken the published weights; None where there is none to ask."""
-    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
-    words = [
-        word
-        for word in (_files_taken(world, spec, published), _routes_taken(world, spec, published))
-        if word is not None
-    ]
+    words = [word for word in (_files_taken(situation), _routes_taken(situation)) if word is not None]
     return all(words) if words else None
 
 
-def gateway_is_due_in(world: Observation, spec: PlanSpec) -> float | None:
-    """One that answers will soon have the weights: look again. One that does not is asked again in its time; what is
-    said of HTTPRoutes wakes the plan by itself."""
-    published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
-    behind = _files_taken(world, spec, published) is False and world.gateway is not None and world.gateway.answers
+def gateway_is_due_in(situation: Situation) -> float | None:
+    """Seconds until a gateway that answers is asked again whether it has the weights by now; None where none is behind. One
+    that does not answer is asked again in its time; what is said of HTTPRoutes wakes the plan by itself."""
+    gateway = situation.world.gateway
+    behind = _files_taken(situation) is False and gateway is not None and gateway.answers
     return POLL_SECONDS if behind else None
 
 
 def route_findings(turn: Turn, spec: PlanSpec) -> None:
-    """What keeps HTTPRoutes from saying what the plan says."""
+    """Note what keeps HTTPRoutes from saying what the plan in force says; ``spec`` is the one behind it."""
     world = turn.world
     if spec.gateway.http_route is None:
         return
@@ -144,15 +129,18 @@ def route_findings(turn: Turn, spec: PlanSpec) -> None:
         )
 
 
-def _files_taken(world: Observation, spec: PlanSpec, published: dict[str, Any] | None) -> bool | None:
-    """By the gateway that reads the ConfigMap."""
-    if spec.gateway.ack_url is None or world.gateway is None:
+def _files_taken(situation: Situation) -> bool | None:
+    """Whether the gateway that reads the ConfigMap has taken the published weights; None where it cannot be asked."""
+    gateway, published = situation.world.gateway, situation.published
+    if situation.spec.gateway.ack_url is None or gateway is None:
         return None
-    return published is not None and world.gateway.taken == published.get("revision")
+    return published is not None and gateway.taken == published.get("revision")
 
 
-def _routes_taken(world: Observation, spec: PlanSpec, published: dict[str, Any] | None) -> bool | None:
-    """By the parents of the HTTPRoutes, which must be those of the published weights."""
+def _routes_taken(situation: Situation) -> bool | None:
+    """Whether the parents of the HTTPRoutes, which must be those of the published weights, have taken them; None where the
+    plan asks for no HTTPRoutes, or they cannot be read."""
+    world, spec, published = situation.world, situation.spec, situation.published
     if spec.gateway.http_route is None or world.http_routes_unread is not None:
         return None
     if published is None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.keep_or_move import keep_incumbent, must_hurry, same_replicas, serves_less, solved
-from servingplan.decide.objects import replica_facts
 from servingplan.decide.turn import Solve, Turn
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer
@@ -18,10 +17,8 @@ from servingplan.model.fleet import Fleet, PlanRecord, digest
 from servingplan.model.question import QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
-from servingplan.planning.known import known_of
-from servingplan.planning.pools import CENT, Pool, more_nodes
+from servingplan.planning.pools import CENT, more_nodes
 from servingplan.planning.question import Posed, pose, without
-from servingplan.planning.record import spec_in_force
 from servingplan.planning.shapes import ShapeFacts
 from servingplan.planning.starts import left_out
 from servingplan.render.deployment import replica_name, replica_template
@@ -37,18 +34,17 @@ cores. A better one comes in the next turn."""
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
 
 
-def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) -> tuple[PlanRecord, bool]:
-    """The record after this turn's planning, and whether nothing may grow."""
-    world, record = turn.world, turn.record
-    catalogue = known_of(world).catalogue
+def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
+    """The record after this turn's planning, and whether nothing may grow. ``spec`` is the turn's, at the rates to plan for."""
+    world, record, pools, situation = turn.world, turn.record, turn.pools, turn.situation
     posed, errors = pose(
         spec=spec,
         pools=pools,
         incumbent=record.fleet,
-        in_force=spec_in_force(record, spec, catalogue),
+        in_force=situation.in_force,
         across_nodes=turn.may_span_nodes,
-        rows=turn.rows,
-        catalogue=catalogue,
+        rows=situation.rows,
+        catalogue=situation.known.catalogue,
     )
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
@@ -97,7 +93,7 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
         return record, True
     if answer.status == "Infeasible":
         turn.find("PlanSolved", "Infeasible", "; ".join(answer.reasons) or "the constraints exclude each other")
-        return _fall_back(turn, spec, pools, posed, solve, names_of)
+        return _fall_back(turn, spec, posed, solve, names_of)
     broken = verify(posed.question, answer)
     if broken:
         text = "; ".join(str(item) for item in broken[:3])
@@ -127,14 +123,14 @@ def replan(turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], solve: Solve) ->
 def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:
     """The question without shapes that do not start. Where a class would have none left while replicas of before serve it,
     those of its model stay: a plan that gives the class nothing would take these away."""
-    world, record = turn.world, turn.record
+    record = turn.record
     out = left_out(record.failed_shapes)
     if not out or posed.question is None:
         return posed
     failed = {name for name, facts in posed.shapes.items() if names_of[facts.key] in out}
     left = {key for item in posed.question.shapes if item.name not in failed for key in item.requests_per_second}
-    facts = replica_facts(world, record.fleet or Fleet())
-    serving = {facts[name].model for name, count in ready_replicas(world).items() if count and name in facts}
+    facts = turn.situation.facts(record.fleet or Fleet())
+    serving = {facts[name].model for name, count in ready_replicas(turn.world).items() if count and name in facts}
     spared = {item.model for item in posed.question.classes if item.name not in left and item.model in serving}
     return without(posed, {name for name in failed if posed.shapes[name].model.name not in spared})
 
@@ -175,13 +171,13 @@ def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
 
 
 def _fall_back(
-    turn: Turn, spec: PlanSpec, pools: tuple[Pool, ...], posed: Posed, solve: Solve, names_of: Mapping[str, str]
+    turn: Turn, spec: PlanSpec, posed: Posed, solve: Solve, names_of: Mapping[str, str]
 ) -> tuple[PlanRecord, bool]:
     """Where floors or survival cannot hold, what runs stays, unless it costs more than the budget and than what the floors
     cost, which is paid anyway: then the best plan for that much without survival takes over, so that spend falls. Nothing may
     grow meanwhile, so a plan that needs nodes which are not there, or serves less than what is left within the budget of the
     plan in force, is not taken."""
-    record, question = turn.record, posed.question
+    record, pools, question = turn.record, turn.pools, posed.question
     assert question is not None
     floors = math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in question.pools)
     dollars = max(question.budget_dollars_per_hour, floors)
@@ -194,7 +190,7 @@ def _fall_back(
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
     if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
         return record, True
-    left = within_budget(record.fleet, pools, float(spec.budget.dollars_per_hour))
+    left = within_budget(record.fleet, pools, turn.budget_dollars_per_hour)
     if any(fleet.nodes.get(pool.name, 0) > len(pool.nodes) for pool in pools) or serves_less(fleet, left):
         return record, True
     waiting = {"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": None}

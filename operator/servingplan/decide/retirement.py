@@ -12,15 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.objects import replica_facts
 from servingplan.decide.publishing import gateway_follows, routing_actions
 from servingplan.decide.turn import seconds_between
 from servingplan.model.actions import ClaimPool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.world import Observation
-from servingplan.planning.pools import SHARED_OBJECT, Pool, read_pools
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.pools import SHARED_OBJECT, Pool
+from servingplan.planning.situation import Situation
 from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_SECONDS
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from servingplan.rollout.growth import planned_size
@@ -49,14 +48,13 @@ class Retirement:
     """Its time is over."""
 
 
-def retire(world: Observation) -> Retirement:
-    """What is to be done for a plan that is being deleted.
+def retire(situation: Situation) -> Retirement:
+    """The next step for a plan that is being deleted.
 
     ``ScaleToFloor``: drain, remove the replicas, return the pools to their floors, release them. ``Retain``: release the
     pools and leave everything else; the caller lets the objects outlive the plan.
     """
-    record = read_record(world)
-    spec, _ = effective_spec(world.plan.spec, record)
+    world, spec = situation.world, situation.acting
     since, until = _clock(world, spec)
     if spec is None:
         return Retirement(Decision(), True, since, until)
@@ -64,7 +62,7 @@ def retire(world: Observation) -> Retirement:
     if world.failures:
         unread = tuple(failure.message for failure in world.failures)
         return Retirement(Decision(), late, since, until, left=unread, late=late)
-    pools = tuple(_as_own(pool) for pool in read_pools(spec, world)[0])
+    pools = tuple(_as_own(pool) for pool in situation.pools_of(spec))
     release = tuple(
         ClaimPool(pool=pool.name, claimed_by="", why=f"{pool.name} is released by plan {world.plan.key}")
         for pool in pools
@@ -76,18 +74,18 @@ def retire(world: Observation) -> Retirement:
     left = _left(world, pools, nothing)
     if late or not left:
         return Retirement(Decision(grow=release), True, since, until, left=left, late=late)
-    facts = replica_facts(world, nothing)
     step = next_step(
         world=world,
         spec=spec,
         pools=pools,
         fleet=nothing,
-        facts=facts,
+        facts=situation.facts(nothing),
+        budget_dollars_per_hour=situation.own_budget_dollars_per_hour,
         may_grow=False,
-        gateway_follows=gateway_follows(world, spec),
+        gateway_follows=gateway_follows(situation),
     )
     moves = tuple(action for action in step.before_routing if not isinstance(action, ClaimPool))
-    routing = routing_actions(world, spec, nothing, facts, step.ready) if record.fleet is not None else ()
+    routing = () if situation.record.fleet is None else routing_actions(situation, spec, nothing, step.ready)
     decision = Decision(
         grow=moves,
         routing=routing,

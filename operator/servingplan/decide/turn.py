@@ -1,4 +1,4 @@
-"""What the parts of a turn hand to each other."""
+"""What the parts of a turn take, and the solver as they ask it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from servingplan.model.decision import Decision, Finding
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.question import Question
 from servingplan.model.world import Observation
-from servingplan.profiles.measured import SHIPPED, MeasuredRows
+from servingplan.planning.availability import with_stock
+from servingplan.planning.pools import Pool
+from servingplan.planning.situation import Situation
 from servingplan.rollout.next import ready_replicas
 
 
@@ -24,25 +26,48 @@ class Solve(Protocol):
 
 @dataclass
 class Turn:
-    """What accumulates while a turn is decided."""
+    """What is known at the top of a turn, and what is found and learned while it is decided."""
 
-    world: Observation
-    record: PlanRecord
-    may_span_nodes: bool
+    situation: Situation
+    may_span_nodes: bool = False
     """Whether replicas over several nodes are asked about."""
+    record: PlanRecord = field(init=False)
+    """As it was read, and then as it is to be written."""
     findings: list[Finding] = field(default_factory=list)
-    rows: MeasuredRows = SHIPPED
-    """Measurements that rates are estimated with."""
     plan_is_due_in: float | None = None
     """Seconds until a better plan that is known may take over."""
     asked: str | None = None
     """Digest of the question that was posed."""
 
+    def __post_init__(self) -> None:
+        self.record = self.situation.record
+
+    @property
+    def world(self) -> Observation:
+        """The observation that the turn is decided on."""
+        return self.situation.world
+
+    @property
+    def spec(self) -> PlanSpec:
+        """The spec to act by."""
+        return self.situation.spec
+
+    @property
+    def budget_dollars_per_hour(self) -> float:
+        """$/h that the plan may cost."""
+        return float(self.spec.budget.dollars_per_hour)
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of that spec, with what is known of their stock by now."""
+        return with_stock(self.situation.pools, self.record.stock)
+
     def find(self, condition: str, reason: str, message: str, *, holds: bool = False) -> None:
+        """Note what a condition is to say."""
         self.findings.append(Finding(condition=condition, reason=reason, message=message, holds=holds))
 
     def standstill(self) -> Decision:
-        """Nothing is written in this turn."""
+        """The decision to write nothing in this turn."""
         return Decision(
             fleet=self.record.fleet,
             waiting=self.record.waiting,

@@ -19,12 +19,11 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Observation
-from servingplan.planning.allowance import acting_spec
 from servingplan.planning.availability import with_stock
-from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import RECORD_KEY, read_record
+from servingplan.planning.pools import Pool
+from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.shapes import slo_of
-from servingplan.rollout.growth import total_spend
+from servingplan.planning.situation import Situation
 from servingplan.rollout.next import ready_replicas
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
 from servingplan.status.routing import routing_after
@@ -38,11 +37,12 @@ OBSERVED_OVER_SECONDS = 60.0
 UNREAD = ("ReadForbidden", "ReadFailed")
 
 
-def samples(world: Observation, decision: Decision, outcome: Outcome, conditions: Iterable[Condition] = ()) -> Samples:
-    """After a turn, or after a step of a retirement (which has neither a plan nor conditions)."""
+def samples(
+    situation: Situation, decision: Decision, outcome: Outcome, conditions: Iterable[Condition] = ()
+) -> Samples:
+    """All samples after a turn, or after a step of a retirement (which has neither a plan nor conditions)."""
     found: dict[Key, float] = {}
-    spec, _ = acting_spec(world)
-    for key, value in _all(world, decision, outcome, spec):
+    for key, value in _all(situation, decision, outcome):
         if math.isfinite(value):
             found[key] = value
     for item in conditions:
@@ -52,13 +52,13 @@ def samples(world: Observation, decision: Decision, outcome: Outcome, conditions
     return found
 
 
-def trigger(world: Observation, decision: Decision | None) -> Trigger:
+def trigger(situation: Situation, decision: Decision | None) -> Trigger:
     """Why a turn asked the solver: there was no plan yet, the spec was edited, measured rates were adopted, or the
     cluster (nodes, prices, room) is another."""
-    record = read_record(world)
+    record = situation.record
     if record.fleet is None and record.waiting is None:
         return "first"
-    if record.generation != world.plan.generation:
+    if record.generation != situation.world.plan.generation:
         return "edit"
     before = record.demand.rates if record.demand is not None else {}
     for item in decision.demand if decision is not None else ():
@@ -74,11 +74,9 @@ def solve_result(answer: Answer) -> str:
     return answer.status.lower()
 
 
-def _all(
-    world: Observation, decision: Decision, outcome: Outcome, spec: PlanSpec | None
-) -> Iterator[tuple[Key, float]]:
-    fleet = decision.fleet
-    yield from _plan(world, decision, outcome, spec)
+def _all(situation: Situation, decision: Decision, outcome: Outcome) -> Iterator[tuple[Key, float]]:
+    world, spec, fleet = situation.world, situation.acting, decision.fleet
+    yield from _plan(situation, decision, outcome)
     if fleet is not None:
         yield from _promised(fleet)
     for item in decision.demand:
@@ -88,23 +86,22 @@ def _all(
     yield from _limits(spec)
     if world.failures:
         return  # what could not be read is not known
-    pools = with_stock(read_pools(spec, world)[0], decision.stock)
+    pools = with_stock(situation.pools, decision.stock)
     for pool in pools:
         yield from _pool(pool, fleet)
     if not any(pool.problem is not None and pool.problem.reason in UNREAD for pool in pools):
-        yield (families.SPEND, ()), total_spend(pools)
+        yield (families.SPEND, ()), situation.spend
     for name, shape in decision.failed_shapes.items():
         if shape.until is not None:
             yield (families.SHAPES_LEFT_OUT, (shape.pool, name)), 1.0
     yield from _replicas(world, fleet)
-    yield from _routing(routing_after(world, spec, outcome))
+    yield from _routing(routing_after(situation, outcome))
     for arrivals in world.demand.classes if world.demand is not None else ():
         yield from _observed(arrivals)
 
 
-def _plan(
-    world: Observation, decision: Decision, outcome: Outcome, spec: PlanSpec | None
-) -> Iterator[tuple[Key, float]]:
+def _plan(situation: Situation, decision: Decision, outcome: Outcome) -> Iterator[tuple[Key, float]]:
+    spec = situation.acting
     mode = spec.mode if spec is not None else ""
     for state, fleet in (("applied", decision.fleet), ("waiting", decision.waiting)):
         if fleet is not None:
@@ -115,17 +112,17 @@ def _plan(
         yield (families.PLANNED_COST, ()), decision.fleet.dollars_per_hour
         if decision.fleet.gap is not None:
             yield (families.GAP, ()), decision.fleet.gap
-        since = _record_after(world, outcome).since
+        since = _record_after(situation, outcome).since
         if since is not None:
             yield (families.PLAN_ADOPTED, ()), datetime.fromisoformat(since).timestamp()
 
 
-def _record_after(world: Observation, outcome: Outcome) -> PlanRecord:
+def _record_after(situation: Situation, outcome: Outcome) -> PlanRecord:
     """The plan record as it stands after the turn."""
     for action in outcome.done:
         if isinstance(action, ApplyObject) and RECORD_KEY in action.manifest.get("data", {}):
             return PlanRecord.model_validate_json(action.manifest["data"][RECORD_KEY])
-    return read_record(world)
+    return situation.record
 
 
 def _promised(fleet: Fleet) -> Iterator[tuple[Key, float]]:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from servingplan.api.v1alpha1 import PlanSpec, Slo
+from servingplan.errors import InputError
 from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.question import Question, QuestionError
-from servingplan.planning.pools import Pool
-from servingplan.planning.question import pose
-from servingplan.profiles.catalogue import Catalogue
-from servingplan.profiles.measured import SHIPPED, MeasuredRows
+from servingplan.planning.question import Posed, pose
+from servingplan.planning.situation import Situation
 from servingplan.solve import explain, solve
 from servingplan.solve.sensitivity import Asker, gained
 from servingplan.solve.solver.clock import Stopwatch
@@ -48,20 +47,17 @@ class Explained:
 
 
 def explain_plan(
+    situation: Situation,
     *,
-    spec: PlanSpec,
-    pools: tuple[Pool, ...],
     deadline_seconds: float | None = None,
     before_each: Callable[[], None] = lambda: None,
-    rows: MeasuredRows = SHIPPED,
-    catalogue: Catalogue | None = None,
 ) -> Explained:
-    """Explain what the spec and the pools lead to, whatever runs now.
+    """The best plan for the spec and the pools of the moment, whatever runs now, with its explanation.
 
     Deterministic unless the deadline ends it early. `before_each` is called before each question: it may wait, or raise.
     """
     stopwatch = Stopwatch(deadline_seconds)
-    posed, errors = pose(spec=spec, pools=pools, incumbent=None, rows=rows, catalogue=catalogue)
+    posed, errors = _posed(situation, situation.spec)
     problems = (*map(str, errors), *posed.unfit)
     if posed.question is None or errors:
         no_room = tuple(f"{name}: no node of the pools can take a replica for it" for name in posed.no_room)
@@ -75,7 +71,7 @@ def explain_plan(
     except QuestionError as error:
         return Explained(None, None, (*problems, str(error)))
     asker = Asker(stopwatch, before_each)
-    looser = _with_looser_slo(spec, pools, answer, asker, rows, catalogue) if answer.status != "Infeasible" else None
+    looser = _with_looser_slo(situation, answer, asker) if answer.status != "Infeasible" else None
     found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds(), before_each=before_each)
     found = found.model_copy(
         update={
@@ -86,15 +82,19 @@ def explain_plan(
     return Explained(question, answer.model_copy(update={"explanation": found}), problems)
 
 
-def _with_looser_slo(
-    spec: PlanSpec,
-    pools: tuple[Pool, ...],
-    answer: Answer,
-    asker: Asker,
-    rows: MeasuredRows,
-    catalogue: Catalogue | None,
-) -> WhatIf | None:
+def _posed(situation: Situation, spec: PlanSpec) -> tuple[Posed, tuple[InputError, ...]]:
+    return pose(
+        spec=spec,
+        pools=situation.pools,
+        incumbent=None,
+        rows=situation.rows,
+        catalogue=situation.known.catalogue,
+    )
+
+
+def _with_looser_slo(situation: Situation, answer: Answer, asker: Asker) -> WhatIf | None:
     """What latency limits that are one per cent looser are worth; None where there are none, or time is up."""
+    spec = situation.spec
     models = tuple(
         model.model_copy(
             update={
@@ -108,9 +108,7 @@ def _with_looser_slo(
     )
     if models == spec.models:
         return None
-    posed, _ = pose(
-        spec=spec.model_copy(update={"models": models}), pools=pools, incumbent=None, rows=rows, catalogue=catalogue
-    )
+    posed, _ = _posed(situation, spec.model_copy(update={"models": models}))
     found = asker.answer(posed.question) if posed.question is not None else None
     return None if found is None else gained(WhatIf(name=SLO, change={"slo-percent": 1.0}, answer=found), answer)
 

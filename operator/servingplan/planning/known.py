@@ -17,7 +17,7 @@ MOST_TOLD = 5
 
 
 class Known(NamedTuple):
-    """For one turn."""
+    """The additions that were read, with the shipped catalogue."""
 
     catalogue: Catalogue
     prices: tuple[Price, ...]
@@ -31,13 +31,12 @@ def known_of(world: Observation) -> Known:
     return _known(world.catalogues, world.model_configs)
 
 
-def findings_of(world: Observation) -> tuple[Finding, ...]:
+def findings_of(known: Known) -> tuple[Finding, ...]:
     """What a condition says of additions that were left out; the plan goes on with the rest."""
-    problems = known_of(world).problems
-    if not problems:
+    if not known.problems:
         return ()
-    more = f"; and {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
-    told = "; ".join(problems[:MOST_TOLD])
+    more = f"; and {len(known.problems) - MOST_TOLD} more" if len(known.problems) > MOST_TOLD else ""
+    told = "; ".join(known.problems[:MOST_TOLD])
     return (
         Finding(condition=CONDITION, reason="RowsRefused", message=f"{told}{more}; the other rows count", holds=True),
     )

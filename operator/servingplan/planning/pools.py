@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
@@ -19,7 +19,7 @@ from servingplan.model.fleet import LearnedCap, PoolStock
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, selector_text, unmatched
-from servingplan.planning.known import known_of
+from servingplan.planning.known import Known
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
@@ -229,10 +229,14 @@ class Pool:
         return self.spend_at(self.wanted if self.rented else self.occupied)
 
 
-def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
+def total_spend(pools: Iterable[Pool]) -> float:
+    """$/h of all pools now; ``nan`` where it cannot be computed."""
+    return math.fsum(pool.spend for pool in pools)
+
+
+def read_pools(spec: PlanSpec, world: Observation, known: Known) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
     """The pools in order of name, and what is wrong about them in the spec."""
     by_node: Mapping[str, list[Pod]] = _pods_by_node(world)
-    known = known_of(world)
     pools: list[Pool] = []
     errors: list[InputError] = []
     for written in sorted(spec.node_pools, key=lambda pool: pool.name):

@@ -111,10 +111,10 @@ def effective_spec(
     return spec.model_copy(update={"node_pools": (*spec.node_pools, *left)}), errors
 
 
-def spec_in_force(record: PlanRecord, spec: PlanSpec, catalogue: Catalogue | None = None) -> PlanSpec:
-    """The spec behind the plan in force: an edit that is wrong, or waits for approval, changes nothing of what runs."""
+def spec_behind(record: PlanRecord, catalogue: Catalogue | None = None) -> PlanSpec | None:
+    """The spec that the record's plan was made for; None where the record has none, or it is not understood any more."""
     found = parse_spec(record.spec)[0] if record.spec is not None else None
-    return spec if found is None else with_sources(found, catalogue)
+    return None if found is None else with_sources(found, catalogue)
 
 
 def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) -> PlanRecord:

@@ -22,11 +22,6 @@ class Growth:
     held_back: bool
 
 
-def total_spend(pools: tuple[Pool, ...]) -> float:
-    """$/h of all pools now; ``nan`` where it cannot be computed."""
-    return math.fsum(pool.spend for pool in pools)
-
-
 def planned_size(pool: Pool, fleet: Fleet) -> int:
     """Nodes of a sized pool under the plan, those that foreign pods hold included, within the user's floor and cap and what
     the pool is known to give."""

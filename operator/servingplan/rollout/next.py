@@ -21,7 +21,7 @@ from servingplan.model.actions import (
 )
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, Pool, total_spend
 from servingplan.rollout.drains import Departures, departures
 from servingplan.rollout.growth import (
     given_back_first,
@@ -30,7 +30,6 @@ from servingplan.rollout.growth import (
     planned_size,
     shrink,
     that_can_exist,
-    total_spend,
     wished_size,
 )
 from servingplan.rollout.owners import Contest, contest_of

@@ -20,19 +20,16 @@ from servingplan.api.status_v1alpha1 import (
     SolverStatus,
 )
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.objects import context_tokens, replica_facts
 from servingplan.model import names
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, LearnedCap
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
-from servingplan.planning.allowance import acting_spec
 from servingplan.planning.availability import with_stock
 from servingplan.planning.fleet import within_budget
-from servingplan.planning.known import known_of
-from servingplan.planning.pools import Pool, read_pools
-from servingplan.planning.record import read_record, spec_in_force
+from servingplan.planning.pools import Pool
+from servingplan.planning.situation import Situation
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.routing import routing_after
@@ -40,20 +37,20 @@ from servingplan.status.summary import NONE, carried_of, gpus_of, idle_of, serve
 
 
 def conclude(
-    world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
+    situation: Situation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
 ) -> PlanStatus:
     """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
-    spec, _ = acting_spec(world)
+    world, spec = situation.world, situation.acting
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,
-            conditions=conditions(world, None, (), decision, outcome, ()),
+            conditions=conditions(situation, (), decision, outcome, ()),
         )
-    pools = with_stock(read_pools(spec, world)[0], decision.stock)
+    pools = with_stock(situation.pools, decision.stock)
     fleet = decision.fleet
     shown = fleet or decision.waiting
-    document = routing_after(world, spec, outcome)
-    now = carried_now(world, spec, pools, decision)
+    document = routing_after(situation, outcome)
+    now = carried_now(situation, pools, decision)
     return PlanStatus(
         observed_generation=world.plan.generation,
         plan_hash=fleet.hash if fleet else None,
@@ -96,24 +93,23 @@ def conclude(
         if decision.notice is None
         else NoticeStatus(since=decision.notice.since, until=decision.notice.until),
         explanation=explanation or _explained_before(world, decision),
-        conditions=conditions(world, spec, pools, decision, outcome, now),
+        conditions=conditions(situation, pools, decision, outcome, now),
     )
 
 
-def carried_now(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:
+def carried_now(situation: Situation, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:
     """What ready replicas carry of each class of the plan in force; empty where none is."""
     if decision.fleet is None:
         return ()
-    record = read_record(world)
     held = decision.notice is not None and decision.notice.pending
-    budget = math.inf if held else float(spec.budget.dollars_per_hour)
+    budget = math.inf if held else float(situation.spec.budget.dollars_per_hour)
     fleet = within_budget(decision.fleet, pools, budget)
     return carried(
-        spec=spec_in_force(record, spec, known_of(world).catalogue),
+        spec=situation.in_force,
         fleet=fleet,
-        facts=replica_facts(world, fleet),
+        facts=situation.facts(fleet),
         ready=decision.ready,
-        contexts=context_tokens(world),
+        contexts=situation.context_tokens,
     )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from servingplan.api.reasons import needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning.pools import Pool
+from servingplan.planning.situation import Situation
 from servingplan.render.carried import Carried
 from servingplan.status import capacity, planned, routing
 from servingplan.status.row import Row
@@ -51,28 +51,28 @@ LONGEST_MESSAGE = 1000
 
 
 def conditions(
-    world: Observation,
-    spec: PlanSpec | None,
+    situation: Situation,
     pools: tuple[Pool, ...],
     decision: Decision,
     outcome: Outcome,
     now: tuple[Carried, ...],
 ) -> tuple[Condition, ...]:
-    """All of them; Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause. ``now``: what ready
-    replicas carry."""
+    """All conditions after a turn. Ready, the last, holds where all of COUNT_IN_READY do, and else tells the cause. ``pools``
+    are those of the situation with what the decision knows of their stock, ``now`` is what ready replicas carry."""
+    world = situation.world
     rows = [
         planned.spec_valid(decision),
         planned.inventory_available(decision),
         planned.profiles_available(decision),
-        *planned.demand_known(decision, spec),
-        planned.plan_solved(world, decision, spec, pools),
-        planned.within_budget(world, decision, spec),
+        *planned.demand_known(situation, decision),
+        planned.plan_solved(situation, decision, pools),
+        planned.within_budget(situation, decision),
         capacity.node_pools_ready(decision, outcome, pools),
         capacity.workloads_ready(world, decision, outcome),
-        routing.routing_published(world, decision, outcome, spec),
-        *routing.degraded(world, outcome, spec),
+        routing.routing_published(situation, decision, outcome),
+        *routing.degraded(situation, outcome),
         planned.slo_attainable(decision, now),
-        planned.approved(decision, spec),
+        planned.approved(situation, decision),
     ]
     return _dated(world, with_ready(rows, unanswered(now)))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.decision import Decision
-from servingplan.model.world import Observation
-from servingplan.planning.allowance import binding_allowance
 from servingplan.planning.pools import Pool, more_nodes
+from servingplan.planning.situation import Situation
 from servingplan.planning.starts import lines
 from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried
@@ -53,9 +51,9 @@ def profiles_available(decision: Decision) -> Row:
     return Row(kind, "True", "Derived" if derived else "Measured", text)
 
 
-def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
+def demand_known(situation: Situation, decision: Decision) -> list[Row]:
     """Only of a plan that asks for measured rates: the others' are known by being written."""
-    if spec is None or spec.demand is None:
+    if situation.acting is None or situation.acting.demand is None:
         return []
     found = next((item for item in decision.findings if item.condition == "DemandKnown"), None)
     if found is None:
@@ -63,7 +61,7 @@ def demand_known(decision: Decision, spec: PlanSpec | None) -> list[Row]:
     return [Row("DemandKnown", "True" if found.holds else "False", found.reason, found.message)]
 
 
-def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, pools: tuple[Pool, ...]) -> Row:
+def plan_solved(situation: Situation, decision: Decision, pools: tuple[Pool, ...]) -> Row:
     """Whether there is a plan that gives every class something, and how good it is known to be."""
     kind = "PlanSolved"
     if failed := failure(decision, kind):
@@ -80,8 +78,8 @@ def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, p
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
         raise_budget = "raise spec.budget.dollarsPerHour"
-        if spec is not None and binding_allowance(spec, world) is not None:
-            raise_budget = f"have the chart's namespaceBudgets raised for namespace {world.plan.namespace}"
+        if situation.acting is not None and situation.binding_allowance is not None:
+            raise_budget = f"have the chart's namespaceBudgets raised for namespace {situation.world.plan.namespace}"
         advice = raise_budget if budget else more_nodes(pools)
         reason = "BudgetTooSmall" if budget else "NoCapacity"
         return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
@@ -90,11 +88,12 @@ def plan_solved(world: Observation, decision: Decision, spec: PlanSpec | None, p
     return Row(kind, "True", shown.status, text)
 
 
-def within_budget(world: Observation, decision: Decision, spec: PlanSpec | None) -> Row:
+def within_budget(situation: Situation, decision: Decision) -> Row:
     """Whether what runs by now costs no more than the budget."""
     kind = "WithinBudget"
     if failed := failure(decision, kind):
         return failed
+    spec = situation.acting
     if spec is None or decision.spend_dollars_per_hour is None:
         return Row(kind, "Unknown", "NotPlanned", "spend was not computed")
     budget, spend = float(spec.budget.dollars_per_hour), decision.spend_dollars_per_hour
@@ -112,19 +111,21 @@ def within_budget(world: Observation, decision: Decision, spec: PlanSpec | None)
         return Row(kind, "False", "BudgetBelowOneNode", text)
     if spend > budget + 1e-6:
         text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
-        return Row(kind, "False", "OverBudget", text + _shared(world, spec))
-    text = f"spend is {spend:.2f} $/h of {budget:.2f} $/h" + _shared(world, spec)
+        return Row(kind, "False", "OverBudget", text + _shared(situation))
+    text = f"spend is {spend:.2f} $/h of {budget:.2f} $/h" + _shared(situation)
     return Row(kind, "True", "WithinBudget", text)
 
 
-def _shared(world: Observation, spec: PlanSpec) -> str:
-    """Where it comes from that the plan may spend no more."""
-    found = binding_allowance(spec, world)
+def _shared(situation: Situation) -> str:
+    """That the namespace's budget is what keeps the plan from spending more; empty where it is not."""
+    found = situation.binding_allowance
     if found is None:
         return ""
     others = ", ".join(f"{name} {dollars:.2f}" for name, dollars in found.taken.items())
     taken = f", of which other plans take: {others}" if others else ""
-    return f"; all plans of namespace {world.plan.namespace} may spend {found.dollars_per_hour:.2f} $/h{taken}"
+    return (
+        f"; all plans of namespace {situation.world.plan.namespace} may spend {found.dollars_per_hour:.2f} $/h{taken}"
+    )
 
 
 def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
@@ -156,8 +157,9 @@ def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
     )
 
 
-def approved(decision: Decision, spec: PlanSpec | None) -> Row:
+def approved(situation: Situation, decision: Decision) -> Row:
     """Whether a plan waits for a person."""
+    spec = situation.acting
     if spec is None or spec.mode == "Auto":
         return Row("Approved", "True", "Auto", "plans are applied without asking")
     if decision.waiting is None:

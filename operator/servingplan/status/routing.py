@@ -6,12 +6,11 @@ import json
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model import names
 from servingplan.model.actions import ApplyObject, DeleteObject
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import GatewayFacts, Observation
-from servingplan.planning.record import routing_as_published
+from servingplan.planning.situation import Situation
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import not_shed
 from servingplan.render.routing import KEY
@@ -19,7 +18,7 @@ from servingplan.rollout.routes import complaints
 from servingplan.status.row import Row, failure, refusal
 
 
-def routing_published(world: Observation, decision: Decision, outcome: Outcome, spec: PlanSpec | None) -> Row:
+def routing_published(situation: Situation, decision: Decision, outcome: Outcome) -> Row:
     """Whether the weights are those of the plan, cover every class, and are taken by the gateways that can tell."""
     kind = "RoutingPublished"
     if failed := failure(decision, kind):
@@ -27,7 +26,8 @@ def routing_published(world: Observation, decision: Decision, outcome: Outcome, 
     for item in outcome.refused:
         if is_routing(item):
             return refusal(kind, item)
-    document = routing_after(world, spec, outcome) if spec is not None else None
+    world, spec = situation.world, situation.acting
+    document = routing_after(situation, outcome) if spec is not None else None
     if document is None or decision.fleet is None:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     empty = [
@@ -52,9 +52,9 @@ def routing_published(world: Observation, decision: Decision, outcome: Outcome, 
     return Row(kind, "True", "Published", _published(world, document, spec))
 
 
-def degraded(world: Observation, outcome: Outcome, spec: PlanSpec | None) -> list[Row]:
-    """Only while a class goes to replicas that answer late."""
-    document = routing_after(world, spec, outcome) if spec is not None else None
+def degraded(situation: Situation, outcome: Outcome) -> list[Row]:
+    """The row of Degraded, only while a class goes to replicas that answer late."""
+    document = routing_after(situation, outcome) if situation.acting is not None else None
     late = [
         f"{model}/{entry['name']} ({entry['admitRequestsPerSecond']:g} requests/s are admitted)"
         for model, item in sorted((document or {"models": {}})["models"].items())
@@ -111,14 +111,13 @@ def _not_acknowledged(gateway: GatewayFacts, revision: int) -> str:
     return f"weights are those of the plan; revision {revision} is published, {seen}"
 
 
-def routing_after(world: Observation, spec: PlanSpec | None, outcome: Outcome) -> dict[str, Any] | None:
+def routing_after(situation: Situation, outcome: Outcome) -> dict[str, Any] | None:
     """The routing document as it stands after the turn."""
     for action in outcome.done:
         if isinstance(action, ApplyObject) and KEY in action.manifest.get("data", {}):
             document: dict[str, Any] = json.loads(action.manifest["data"][KEY])
             return document
-    name = names.routing_name(world.plan.name, spec.gateway.config_map if spec else None)
-    return routing_as_published(world, name)
+    return situation.published
 
 
 def is_routing(item: Refused) -> bool:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from servingplan.api.parse import parse_spec
 from servingplan.classes.cells import cells_of
 from servingplan.classes.cost import Fine, Price, enough_for, finest, price_of, with_classes
 from servingplan.classes.fit import fit
@@ -17,7 +16,7 @@ from servingplan.classes.work import pace_of, replicas_on
 from servingplan.cli.imagine import imagined_world
 from servingplan.errors import InputError
 from servingplan.model import question as q
-from servingplan.planning.pools import read_pools
+from servingplan.planning.situation import Situation
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.solve import solve
 from servingplan.verify import verify
@@ -87,10 +86,9 @@ def test_a_shape_serves_a_class_only_if_it_serves_every_part():
 def plan_of(**changes):
     manifest = yaml.safe_load(EXAMPLE.read_text())
     manifest["spec"] |= changes
-    spec, errors = parse_spec(manifest["spec"])
-    assert not errors
-    pools, _ = read_pools(spec, imagined_world(manifest))
-    return spec, pools
+    situation = Situation(imagined_world(manifest))
+    assert not situation.spec_errors
+    return situation.spec, situation.pools
 
 
 def mixed_tally():

@@ -11,6 +11,7 @@ from servingplan.metrics.families import FAMILIES, PLAN_LABELS
 from servingplan.metrics.samples import _around, samples, trigger
 from servingplan.model.outcome import Outcome
 from servingplan.model.world import Arrivals, Failure, SeenDemand
+from servingplan.planning.situation import Situation
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS
 from servingplan.status.conclude import conclude
 from tests.simulated.driver import exact
@@ -21,8 +22,8 @@ L40S = ("l40s", "L40S", "OnDemand")
 
 
 def told(world, decision=None):
-    decision = decision or decide(world, exact)
-    return samples(world, decision, Outcome(), conclude(world, decision, Outcome()).conditions)
+    decision = decision or decide(Situation(world), exact)
+    return samples(Situation(world), decision, Outcome(), conclude(Situation(world), decision, Outcome()).conditions)
 
 
 def of(found, family):
@@ -150,8 +151,8 @@ def test_weights_of_a_class_sum_to_one_while_a_fleet_grows():
 def test_a_retired_plan_still_tells_its_spend_and_no_plan(served):
     world = served.cluster.observe()
     deleted = world.plan.model_copy(update={"deleting_since": world.now})
-    decision = retire(world.model_copy(update={"plan": deleted})).decision
-    found = samples(world, decision, Outcome())
+    decision = retire(Situation(world.model_copy(update={"plan": deleted}))).decision
+    found = samples(Situation(world), decision, Outcome())
     assert of(found, families.SPEND) == {(): pytest.approx(4.0)}
     assert of(found, families.PLAN_INFO) == of(found, families.CONDITION) == of(found, families.PLANNED_COST) == {}
     assert {labels[-1]: value for labels, value in of(found, families.REPLICAS).items()} == {"planned": 0, "ready": 2}
@@ -182,14 +183,14 @@ def test_measured_demand_is_told_with_its_source_and_what_was_counted_only_while
 
 def test_the_trigger_is_what_changed(served):
     world = served.cluster.observe()
-    decision = decide(world, exact)
+    decision = decide(Situation(world), exact)
     empty = operator(plan()).cluster.observe()
-    assert trigger(empty, decide(empty, exact)) == "first"
-    assert trigger(world, decision) == "cluster"
+    assert trigger(Situation(empty), decide(Situation(empty), exact)) == "first"
+    assert trigger(Situation(world), decision) == "cluster"
     edited = world.model_copy(update={"plan": world.plan.model_copy(update={"generation": 9})})
-    assert trigger(edited, None) == "edit"
+    assert trigger(Situation(edited), None) == "edit"
     adopted = decision.demand[0].model_copy(update={"requests_per_second": 99.0, "source": "Measured"})
-    assert trigger(world, decision.model_copy(update={"demand": (adopted,)})) == "demand"
+    assert trigger(Situation(world), decision.model_copy(update={"demand": (adopted,)})) == "demand"
 
 
 @given(some.floats(min_value=1e-4, max_value=1e4))

@@ -5,6 +5,7 @@ import pytest
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject, Taint
 from servingplan.observe.parse import node_of
+from servingplan.planning.known import known_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
 
@@ -50,7 +51,7 @@ def read(*nodes, pods=(), wanted=None, engine=None, labels=None, startup_taints=
         pods=pods,
         pools=() if wanted is None else (sized,),
     )
-    (found,), errors = read_pools(spec, world)
+    (found,), errors = read_pools(spec, world, known_of(world))
     assert errors == ()
     return spec, found
 
@@ -241,5 +242,5 @@ def test_a_pool_of_the_past_is_given_back_whatever_its_nodes_say():
         plan=PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={}),
         nodes=(stray,),
     )
-    (pool,), _ = read_pools(spec.model_copy(update={"node_pools": (left,)}), world)
+    (pool,), _ = read_pools(spec.model_copy(update={"node_pools": (left,)}), world, known_of(world))
     assert pool.contradiction is None

@@ -9,8 +9,7 @@ from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
 from servingplan.model.world import Node, SeenCatalogue, SeenModelConfig
 from servingplan.planning.known import findings_of, known_of
-from servingplan.planning.pools import read_pools
-from servingplan.planning.record import effective_spec, read_record
+from servingplan.planning.situation import Situation
 from tests.unit.profiles.test_additions import GPUS, MODEL, PRICES
 
 SPEC = {
@@ -42,9 +41,9 @@ def added(kind, text):
 
 
 def pools_of(seen):
-    spec, errors = effective_spec(seen.plan.spec, read_record(seen), known_of(seen).catalogue)
-    assert errors == ()
-    return read_pools(spec, seen)
+    situation = Situation(seen)
+    assert situation.spec_errors == ()
+    return situation.pools, situation.pool_errors
 
 
 def the_pool(seen):
@@ -54,7 +53,7 @@ def the_pool(seen):
 
 
 def grows(seen):
-    decision = decide(seen, solve_with())
+    decision = decide(Situation(seen), solve_with())
     return decision.fleet is not None and bool(decision.fleet.replica_sets)
 
 
@@ -88,10 +87,9 @@ def test_a_model_and_a_gpu_of_the_installation():
         pool={"gpu": "NVIDIA-X100"},
     )
     assert the_pool(seen).gpu.name == "X100-96GB"
-    decision = decide(seen, solve_with())
+    decision = decide(Situation(seen), solve_with())
     assert {item.model for item in decision.fleet.replica_sets} == {"house-8b"}
-    spec, _ = effective_spec(seen.plan.spec, read_record(seen), known_of(seen).catalogue)
-    assert spec.models[0].variants[0].source == "hf://house/House-8B-Instruct"
+    assert Situation(seen).spec.models[0].variants[0].source == "hf://house/House-8B-Instruct"
 
 
 def test_wrong_rows_are_told_in_a_condition_and_the_rest_counts():
@@ -102,12 +100,12 @@ def test_wrong_rows_are_told_in_a_condition_and_the_rest_counts():
         SeenCatalogue(config_map="away", kind="models", problem="cannot be read"),
     )
     assert the_pool(seen).dollars_per_node_hour == 20
-    (finding,) = findings_of(seen)
+    (finding,) = findings_of(known_of(seen))
     assert finding.holds
     for part in ("own-prices [rows]: line 3", "own-models [rows]: is no JSON", "own-colours", "away: cannot be read"):
         assert part in finding.message
-    assert finding in decide(seen, solve_with()).findings
-    assert findings_of(world()) == ()
+    assert finding in decide(Situation(seen), solve_with()).findings
+    assert findings_of(known_of(world())) == ()
 
 
 OWN = [
@@ -116,7 +114,7 @@ OWN = [
 
 
 def errors_of(seen):
-    return [item.message for item in decide(seen, solve_with()).findings if item.condition == "SpecValid"]
+    return [item.message for item in decide(Situation(seen), solve_with()).findings if item.condition == "SpecValid"]
 
 
 def test_a_model_may_be_its_own_config_json():

@@ -14,6 +14,7 @@ from servingplan.decide.decide import decide
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import SeenProfiles
 from servingplan.planning.measured import rows_of
+from servingplan.planning.situation import Situation
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import estimate
 from servingplan.profiles.rows import Row, measured, measured_rows, write_csv
@@ -79,7 +80,7 @@ def estimated(rows):
 
 def decided(*profiles):
     world = imagined_world(MANIFEST).model_copy(update={"profiles": profiles})
-    return decide(world, solve_with())
+    return decide(Situation(world), solve_with())
 
 
 def test_own_measurements_rank_before_the_shipped_ones():

@@ -8,8 +8,8 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, NodeGroup, ReplicaSet
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.fleet import within_budget
-from servingplan.planning.pools import read_pools
-from servingplan.rollout.growth import total_spend
+from servingplan.planning.known import known_of
+from servingplan.planning.pools import read_pools, total_spend
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
 
@@ -51,7 +51,8 @@ def sizing(**more):
 
 
 def read(the_spec, **parts):
-    pools, errors = read_pools(the_spec, world(**parts))
+    seen = world(**parts)
+    pools, errors = read_pools(the_spec, seen, known_of(seen))
     assert errors == ()
     return pools
 
@@ -118,7 +119,8 @@ def test_gpu_type_and_count_are_read_from_the_nodes_where_the_spec_is_silent():
 
 def test_a_pool_that_nothing_describes_is_an_error_with_advice():
     bare = {"name": "p", "nodeSelector": {"pool": "p"}, "resize": RESIZE}
-    _, errors = read_pools(spec(bare), world(pools=(sizing(),)))
+    seen = world(pools=(sizing(),))
+    _, errors = read_pools(spec(bare), seen, known_of(seen))
     assert [error.field for error in errors] == ["spec.nodePools[p].gpu", "spec.nodePools[p].gpusPerNode"]
 
 

@@ -8,6 +8,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
 from servingplan.model.question import canonical_json
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.planning.known import known_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
 
@@ -54,7 +55,7 @@ def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None):
         objects = (PoolObject(pool="p", reference="r", wanted=wanted, allowed_namespaces=("*",)),)
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw)
     world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods, pools=objects)
-    pools, errors = read_pools(the_spec, world)
+    pools, errors = read_pools(the_spec, world, known_of(world))
     assert errors == ()
     return pose(spec=the_spec, pools=pools, incumbent=incumbent)
 

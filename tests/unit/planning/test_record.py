@@ -8,7 +8,8 @@ import pytest
 from servingplan.decide.decide import decide, publish
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.outcome import Outcome
-from servingplan.planning.record import effective_spec, read_record, record_problem, with_left_pools
+from servingplan.planning.record import record_problem, with_left_pools
+from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from tests.simulated.driver import exact
 from tests.simulated.plans import model, operator, plan
@@ -65,7 +66,7 @@ def test_every_form_that_was_released_is_read(name):
     text = (FORMS / f"{name}.json").read_text()
     world = rewritten(driver, lambda _: text)
     assert record_problem(world) is None
-    record = read_record(world)
+    record = Situation(world).record
     assert record.fleet is not None
     assert record.fleet.replica_sets
     assert record.version == RECORD_VERSION
@@ -83,9 +84,9 @@ def test_a_record_that_cannot_be_read_is_kept_and_nothing_grows_or_shrinks(name)
     driver = running()
     driver.cluster.edit(plan(model(rate="30")))
     world = rewritten(driver, BROKEN[name])
-    decision = decide(world, exact)
+    decision = decide(Situation(world), exact)
     assert decision.actions == ()
-    status = conclude(world, decision, Outcome())
+    status = conclude(Situation(world), decision, Outcome())
     found = {item.type: item for item in status.conditions}
     assert (found["PlanSolved"].status, found["PlanSolved"].reason) == ("False", "RecordUnreadable")
     assert "delete the ConfigMap" in found["PlanSolved"].message
@@ -97,14 +98,14 @@ def test_weights_follow_what_is_ready_by_a_record_of_a_later_version(name):
     driver = running()
     rewritten(driver, BROKEN[name])
     driver.cluster.lose_node("l40s-1")
-    assert publish(driver.cluster.observe()) != ()
+    assert publish(Situation(driver.cluster.observe())) != ()
 
 
 def test_pools_of_the_past_are_known_from_a_record_that_cannot_be_read_whole():
     world = rewritten(running(), BROKEN["a pool of the past of a later version"])
-    spec, errors = effective_spec(world.plan.spec, read_record(world))
-    assert errors == ()
-    assert [pool.name for pool in spec.node_pools][-1] == "old~left"
+    situation = Situation(world)
+    assert situation.spec_errors == ()
+    assert [pool.name for pool in situation.spec.node_pools][-1] == "old~left"
 
 
 @pytest.mark.parametrize("odd", [{"minNodes": -1}, {"minNodes": 3, "maxNodes": 2}, {"tomorrow": 1}])
@@ -129,7 +130,7 @@ def test_in_approve_mode_the_running_fleet_is_still_known():
     driver.cluster.approved = driver.decision.waiting.hash
     driver.settle()
     world = rewritten(driver, BROKEN["a later form"])
-    decision = decide(world, exact)
+    decision = decide(Situation(world), exact)
     assert (decision.actions, decision.fleet) == ((), driver.decision.fleet)
 
 

@@ -6,6 +6,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.world import Node, Observation, PlanObject, Pod
 from servingplan.observe.parse import node_of, pod_gpus
+from servingplan.planning.known import known_of
 from servingplan.planning.pools import read_pools
 from servingplan.render.deployment import replica_template
 
@@ -30,7 +31,8 @@ def read(nodes=(), pods=(), **pool):
         {"budget": {"dollarsPerHour": "100"}, "models": [{"name": "llama-3.1-8b"}], "nodePools": [item]}
     )
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
-    pools, errors = read_pools(spec, Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods))
+    world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods)
+    pools, errors = read_pools(spec, world, known_of(world))
     return spec, pools[0], errors
 
 

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.cli.files import read_plan
 from servingplan.cli.imagine import imagined_world
 from servingplan.model.world import Node
 from servingplan.planning import words
 from servingplan.planning.layouts import MOST_STAGES, connected, zone_of
-from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
 from servingplan.planning.shapes import STEPS
+from servingplan.planning.situation import Situation
 from servingplan.solve import solve
 from servingplan.solve.problem.dominance import count_dominated
 from servingplan.solve.problem.instance import instance_of
@@ -69,10 +68,9 @@ def plan(*pools, model="llama-3.1-70b", **more):
 
 def pools_of(manifest, nodes=()):
     world = imagined_world(manifest)
-    spec = PlanSpec.model_validate(manifest["spec"])
-    pools, errors = read_pools(spec, world.model_copy(update={"nodes": (*world.nodes, *nodes)}))
-    assert errors == ()
-    return spec, pools
+    situation = Situation(world.model_copy(update={"nodes": (*world.nodes, *nodes)}))
+    assert situation.pool_errors == ()
+    return situation.spec, situation.pools
 
 
 def posed(manifest, *, across_nodes):
@@ -196,10 +194,8 @@ def test_fixed_nodes_tell_their_zone_by_their_labels():
     nodes = [Node(name=f"n{i}", labels=label, gpus=8, ready=True) for i, label in enumerate(labels)]
 
     def zone(some):
-        manifest = plan(fixed)
-        spec = PlanSpec.model_validate(manifest["spec"])
-        world = imagined_world(manifest).model_copy(update={"nodes": tuple(some)})
-        return zone_of(read_pools(spec, world)[0][0])
+        world = imagined_world(plan(fixed)).model_copy(update={"nodes": tuple(some)})
+        return zone_of(Situation(world).pools[0])
 
     assert zone(nodes[:2]) == "z1"
     assert zone(nodes) is None

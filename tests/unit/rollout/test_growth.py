@@ -2,7 +2,8 @@
 
 import math
 
-from servingplan.rollout.growth import grow, planned_size, shrink, total_spend, wished_size
+from servingplan.planning.pools import total_spend
+from servingplan.rollout.growth import grow, planned_size, shrink, wished_size
 from servingplan.rollout.placement import Seat, Seating
 from tests.unit.rollout.builders import fleet, node, pod, pool, replica_set
 

@@ -5,6 +5,7 @@ import pytest
 from servingplan.metrics import families
 from servingplan.metrics.samples import samples
 from servingplan.model.outcome import Outcome
+from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.events import events
 from tests.simulated.cluster import TICK_SECONDS
@@ -214,10 +215,10 @@ def test_a_cap_is_a_metric_and_its_beginning_an_event():
     for _ in range(6):
         world = driver.cluster.observe()
         driver.turn()
-        told = conclude(world, driver.decision, Outcome())
+        told = conclude(Situation(world), driver.decision, Outcome())
         posted += [event.reason for event in events(world, driver.decision, Outcome(), told)]
     assert posted.count("InsufficientCapacity") == 1
-    found = samples(driver.cluster.observe(), driver.decision, Outcome())
+    found = samples(Situation(driver.cluster.observe()), driver.decision, Outcome())
     assert found[families.NODES, ("l40s", "L40S", "OnDemand", "learned_cap")] == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from servingplan.decide.decide import decide
 from servingplan.model.world import Arrivals, Observation, SeenDemand
+from servingplan.planning.situation import Situation
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import model, operator, plan, sized
 
@@ -204,7 +205,7 @@ def test_a_world_with_demand_decides_the_same_when_it_is_read_again():
         world = driver.cluster.observe()
         again = Observation.model_validate_json(json.dumps(json.loads(world.model_dump_json())))
         assert again == world
-        assert decide(again, exact).model_dump_json() == decide(world, exact).model_dump_json()
+        assert decide(Situation(again), exact).model_dump_json() == decide(Situation(world), exact).model_dump_json()
 
 
 def test_a_world_of_before_there_was_demand_still_reads():

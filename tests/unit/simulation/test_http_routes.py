@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from servingplan.decide.decide import decide, publish
 from servingplan.decide.retirement import retire
+from servingplan.planning.situation import Situation
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import exact
@@ -65,7 +66,7 @@ def test_a_lost_replica_leaves_the_routes_before_anything_is_solved():
     assert backends(driver)[0]
     for node in list(driver.cluster.nodes):
         driver.cluster.lose_node(node)
-    kinds = [action.manifest["kind"] for action in publish(driver.cluster.observe())]
+    kinds = [action.manifest["kind"] for action in publish(Situation(driver.cluster.observe()))]
     assert kinds == ["ConfigMap", "HTTPRoute"]
 
 
@@ -214,7 +215,7 @@ def test_more_backends_than_a_rule_holds_are_told_with_what_to_do():
     driver.settle()
     many = [{"service": f"s{index:02}", "port": 8000, "weight": 500} for index in range(20)]
     world = with_routing(driver.cluster.observe(), lambda entry: entry.update(targets=many))
-    (finding,) = [item for item in decide(world, exact).findings if item.condition == "RoutingPublished"]
+    (finding,) = [item for item in decide(Situation(world), exact).findings if item.condition == "RoutingPublished"]
     assert finding.reason == "TooManyBackends"
     assert "llama-3.1-8b/chat goes to more than 16 Services" in finding.message
     assert "20.0% of the others" in finding.message
@@ -243,7 +244,7 @@ def test_a_plan_that_goes_takes_weights_away_first():
     driver = operator(routed(model(rate="10")))
     driver.settle()
     driver.cluster.deleting_since = driver.cluster.time
-    step = retire(driver.cluster.observe())
+    step = retire(Situation(driver.cluster.observe()))
     assert not step.done
     (route,) = [item.manifest for item in step.decision.routing if item.manifest["kind"] == "HTTPRoute"]
     assert all(not rule["backendRefs"] for rule in route["spec"]["rules"])

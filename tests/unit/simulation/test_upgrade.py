@@ -9,8 +9,8 @@ import pytest
 from servingplan.decide.decide import decide
 from servingplan.model.actions import ApplyObject
 from servingplan.model.world import Observation
-from servingplan.planning.record import read_record
 from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.situation import Situation
 from servingplan.render import deployment
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
@@ -60,8 +60,8 @@ def template_of(live):
 
 def test_what_runs_is_rendered_as_it_was_to_the_byte():
     seen = world()
-    decision = decide(seen, exact)
-    before = {item.deployment for item in read_record(seen).fleet.replica_sets}
+    decision = decide(Situation(seen), exact)
+    before = {item.deployment for item in Situation(seen).record.fleet.replica_sets}
     assert before == {live.name for live in seen.deployments()}
     assert restarted(seen, decision) == []
     assert [finding for finding in decision.findings if not finding.holds] == []
@@ -73,7 +73,7 @@ def test_more_of_what_runs_is_more_of_the_same():
             item["classes"][0]["requestsPerSecond"] = "24"
 
     seen = edited(twice)
-    decision = decide(seen, exact)
+    decision = decide(Situation(seen), exact)
     assert restarted(seen, decision) == []
     assert sum(item.replicas for item in decision.fleet.replica_sets) > len(seen.deployments())
 
@@ -84,18 +84,18 @@ def test_a_template_that_somebody_changed_is_still_put_right():
     changed = next(live for live in objects if live.kind == "Deployment")
     right = as_bytes(template_of(changed))
     template_of(changed)["spec"]["containers"][0]["image"] = "other:1"
-    written = deployments_written(decide(seen.model_copy(update={"objects": objects}), exact))
+    written = deployments_written(decide(Situation(seen.model_copy(update={"objects": objects})), exact))
     assert as_bytes(written[changed.name]["spec"]["template"]) == right
 
 
 def test_an_edit_of_the_drain_restarts_nothing():
     seen = edited(lambda spec: spec.update(change={"drainSeconds": 900}))
-    assert restarted(seen, decide(seen, exact)) == []
+    assert restarted(seen, decide(Situation(seen), exact)) == []
 
 
 def test_an_edit_of_the_image_is_a_new_deployment_with_settings_as_flags():
     seen = edited(lambda spec: spec["models"][0].update(engine={"image": "vllm/vllm-openai:v0.19.0"}))
-    decision = decide(seen, exact)
+    decision = decide(Situation(seen), exact)
     old = {live.name for live in seen.deployments()}
     (new,) = [item for item in decision.fleet.replica_sets if item.deployment not in old]
     assert new.settings is not None

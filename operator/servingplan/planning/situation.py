@@ -1,0 +1,195 @@
+"""What one turn knows: its observation, and what everything below it needs to have read out of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.demand.adopt import Demand, choose
+from servingplan.errors import InputError
+from servingplan.model import names
+from servingplan.model.decision import Finding
+from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts
+from servingplan.model.world import NamespaceBudget, Observation
+from servingplan.planning.availability import with_stock
+from servingplan.planning.known import Known, known_of
+from servingplan.planning.measured import rows_of
+from servingplan.planning.pools import CENT, Pool, read_pools, total_spend
+from servingplan.planning.record import effective_spec, read_record, routing_as_published, spec_behind
+from servingplan.profiles.measured import MeasuredRows
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Made once, at the top of a turn, and handed on. What is read out of the observation is computed when it is first asked
+    for, and never again.
+
+    All but ``record``, ``known``, ``acting`` and what is said of objects asks for a spec to act by: look at ``acting`` first.
+    """
+
+    world: Observation
+
+    @cached_property
+    def record(self) -> PlanRecord:
+        """What the operator wrote down in earlier turns; empty where there is nothing."""
+        return read_record(self.world)
+
+    @cached_property
+    def known(self) -> Known:
+        """The models, GPUs and prices that count for this plan."""
+        return known_of(self.world)
+
+    # --- the spec -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _read(self) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
+        return effective_spec(self.world.plan.spec, self.record, self.known.catalogue)
+
+    @property
+    def spec_errors(self) -> tuple[InputError, ...]:
+        """What is wrong with the spec as it is written."""
+        return self._read[1]
+
+    @cached_property
+    def acting(self) -> PlanSpec | None:
+        """The spec to act by, with no more budget than the namespace leaves to the plan: the written one, else the last good
+        one, else None."""
+        spec, _ = self._read
+        allowed = self.world.namespace_budget
+        if spec is None or allowed is None or float(spec.budget.dollars_per_hour) <= allowed.left:
+            return spec
+        left = Decimal(f"{allowed.left:.6f}")
+        return spec.model_copy(update={"budget": spec.budget.model_copy(update={"dollars_per_hour": left})})
+
+    @property
+    def spec(self) -> PlanSpec:
+        """The same, where there is one."""
+        assert self.acting is not None, "nothing is done where no spec is understood"
+        return self.acting
+
+    @property
+    def own_budget_dollars_per_hour(self) -> float:
+        """The plan's own budget, whatever the namespace leaves of it."""
+        spec, _ = self._read
+        assert spec is not None
+        return float(spec.budget.dollars_per_hour)
+
+    @property
+    def binding_allowance(self) -> NamespaceBudget | None:
+        """The namespace's budget, where it and not the plan's own is what the plan counts on."""
+        allowed = self.world.namespace_budget
+        binds = allowed is not None and float(self.spec.budget.dollars_per_hour) >= allowed.left - CENT
+        return allowed if binds else None
+
+    @cached_property
+    def in_force(self) -> PlanSpec:
+        """The spec behind the plan in force."""
+        return self.spec_behind(self.record)
+
+    def spec_behind(self, record: PlanRecord) -> PlanSpec:
+        """The spec that a record's plan was made for, else the one to act by: an edit that is wrong, or waits for approval,
+        changes nothing of what runs."""
+        return spec_behind(record, self.known.catalogue) or self.spec
+
+    # --- what can be planned with ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _pools(self) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
+        return self._pools_of(self.spec)
+
+    def _pools_of(self, spec: PlanSpec) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
+        return read_pools(spec, self.world, self.known)
+
+    @cached_property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of the spec to act by, with what the record knows of their stock."""
+        return with_stock(self._pools[0], self.record.stock)
+
+    @property
+    def pool_errors(self) -> tuple[InputError, ...]:
+        """What is wrong about the pools in the spec to act by."""
+        return self._pools[1]
+
+    def pools_of(self, spec: PlanSpec) -> tuple[Pool, ...]:
+        """The pools of another spec, such as the one in force; nothing is known of their stock."""
+        return self._pools_of(spec)[0]
+
+    @property
+    def spend(self) -> float:
+        """$/h of all pools now; ``nan`` where it cannot be computed."""
+        return total_spend(self.pools)
+
+    @cached_property
+    def _measured(self) -> tuple[MeasuredRows, tuple[Finding, ...]]:
+        return rows_of(self.spec, self.world)
+
+    @property
+    def rows(self) -> MeasuredRows:
+        """The measurements that rates are estimated with."""
+        return self._measured[0]
+
+    @property
+    def row_findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the plan's own measurements."""
+        return self._measured[1]
+
+    @cached_property
+    def demand(self) -> Demand | None:
+        """The rates to plan for; None where the spec does not ask for measured ones."""
+        return choose(self.spec, self.world, self.record.demand, _admitted_rates(self.published))
+
+    # --- our objects ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def published(self) -> dict[str, Any] | None:
+        """The routing document as the spec to act by names it, where it is there and readable."""
+        name = names.routing_name(self.world.plan.name, self.acting.gateway.config_map if self.acting else None)
+        return routing_as_published(self.world, name)
+
+    def facts(self, fleet: Fleet) -> dict[str, ReplicaFacts]:
+        """Facts of every Deployment of ours and of the fleet, by name: as the fleet has it, else as its annotation tells of the
+        plan that last held it."""
+        return dict(sorted({**self._annotated, **{item.deployment: item.facts for item in fleet.replica_sets}}.items()))
+
+    @cached_property
+    def _annotated(self) -> dict[str, ReplicaFacts]:
+        found: dict[str, ReplicaFacts] = {}
+        for live in self.world.deployments():
+            text = live.manifest["metadata"].get("annotations", {}).get(names.FACTS_ANNOTATION, "")
+            try:
+                found[live.name] = ReplicaFacts.model_validate_json(text)
+            except ValidationError:
+                continue
+        return found
+
+    @cached_property
+    def context_tokens(self) -> dict[str, int]:
+        """The longest sequence that the replicas of each Deployment of ours admit, tokens, as their arguments say."""
+        found = {}
+        for live in self.world.deployments():
+            pod = ((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}
+            engines = [item for item in pod.get("containers") or () if item.get("name") == "engine"]
+            for argument in (text for item in engines for text in item.get("args") or ()):
+                name, _, value = str(argument).partition("=")
+                if name == "--max-model-len" and value.isdigit():
+                    found[live.name] = int(value)
+        return found
+
+
+def _admitted_rates(published: dict[str, Any] | None) -> dict[str, float]:
+    """Requests/s by ``model/class`` above which gateways turn away, as published; classes without a limit are not there,
+    and nothing is where the document is not as we write it."""
+    try:
+        return {
+            f"{model}/{entry['name']}": float(entry["admitRequestsPerSecond"])
+            for model, routes in (published or {})["models"].items()
+            for entry in routes["classes"]
+            if entry["admitRequestsPerSecond"] is not None
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
