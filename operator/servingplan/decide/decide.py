@@ -26,7 +26,7 @@ from servingplan.demand.adopt import Demand, at_rates
 from servingplan.errors import Outdated
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
-from servingplan.model.fleet import PlanRecord
+from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
 from servingplan.planning.known import findings_of
 from servingplan.planning.record import record_problem, with_left_pools
@@ -35,6 +35,7 @@ from servingplan.planning.starts import look_at_starts
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
+from servingplan.rollout.state import Limits, Rollout
 
 log = logging.getLogger("servingplan")
 
@@ -49,9 +50,7 @@ def publish(situation: Situation) -> tuple[AnyAction, ...]:
     """Writes of weights over what is ready now, by the plan in force. Needs no solver."""
     world = situation.world
     unread = any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures)
-    if situation.acting is None or situation.record.fleet is None or unread:
-        return ()
-    fleet, _ = to_carry_out(Turn(situation))
+    fleet = None if situation.acting is None or unread else to_carry_out(Turn(situation))[0]
     return () if fleet is None else routing_actions(situation, situation.in_force, fleet, ready_replicas(world))
 
 
@@ -71,90 +70,33 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
     if taken := taken_names(situation):
         turn.find("RoutingPublished", "NameTaken", taken)
         return turn.standstill()
-    spec = situation.spec
-    is_wrong = _what_is_wrong(turn)
+    wrong = _what_is_wrong(turn)
     turn.record = _with_what_was_seen(turn)
-
-    # The plan that is to be in force, for the demand of the moment.
-    notice = notice_of(turn)
-    # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
-    noticed = notice is not None and notice.pending and spec.mode != "Approve"
-    unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
-    frozen = is_wrong or unread or must_wait(turn) or noticed
-    demand = situation.demand
-    if demand is not None:
-        turn.findings.append(demand.finding)
+    frozen = wrong or _keeps_the_plan(turn)
+    if situation.demand is not None:
+        turn.findings.append(situation.demand.finding)
     if not frozen:
         turn.record, frozen = _replanned(turn, solve)
     record = turn.record
-    told = Decision(
+    so_far = Decision(
         waiting=record.waiting,
         findings=tuple(turn.findings),
         asked=turn.asked,
-        demand=_in_use(spec, demand),
+        demand=_in_use(situation.spec, situation.demand),
         spend_dollars_per_hour=None if math.isnan(situation.spend) else round(situation.spend, 6),
         stock=record.stock,
         failed_shapes=record.failed_shapes,
     )
     fleet, may_spend = to_carry_out(turn)
-    if record.fleet is None or fleet is None:
-        # What was measured is written down also where plans are only shown, or each turn would show another.
-        keep = (
-            record.demand is not None
-            or any(stock.cap for stock in record.stock.values())
-            or (record.waiting is not None and spec.mode == "Approve")
-        )
-        return told.model_copy(update={"first": record_actions(world, record) if keep else ()})
-
-    # The next safe step towards it. A shrink that the budget forces waits neither for approval nor for a spec that is
-    # right again, unless it keeps nothing: then it is told first.
-    notice = notice_of(turn)
-    frozen = frozen or (notice is not None and notice.pending)
-    in_force = situation.spec_behind(record)
-    if lines := too_large(situation, in_force, fleet):
-        turn.find("RoutingPublished", "TooLarge", lines)
-        frozen = True
-    step = next_step(
-        world=world,
-        spec=spec,
-        pools=turn.pools,
-        fleet=fleet,
-        facts=situation.facts(fleet),
-        budget_dollars_per_hour=may_spend,
-        may_grow=not frozen,
-        plan_age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
-        gateway_follows=gateway_follows(situation),
-        missing=missing_replicas(world, fleet),
+    if fleet is not None:
+        return _towards(fleet, turn, so_far, may_spend=may_spend, may_grow=not frozen)
+    # What was measured is written down also where plans are only shown, or each turn would show another.
+    keep = (
+        record.demand is not None
+        or any(stock.cap for stock in record.stock.values())
+        or (record.waiting is not None and situation.spec.mode == "Approve")
     )
-    for contest in step.contests:
-        turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
-    route_findings(turn, in_force)
-    objects, render_errors = object_actions(situation, in_force, fleet)
-    for error in render_errors:
-        turn.find("SpecValid", "SpecInvalid", str(error))
-    due = (
-        step.wake_in_seconds,
-        turn.plan_is_due_in,
-        gateway_is_due_in(situation),
-        None if notice is None else notice.seconds_left,
-        *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
-        *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
-    )
-    return told.model_copy(
-        update={
-            "fleet": record.fleet,
-            "first": record_actions(world, record),
-            "grow": (*objects, *step.before_routing),
-            "routing": routing_actions(situation, in_force, fleet, step.ready),
-            "shrink": step.after_routing,
-            "findings": tuple(turn.findings),
-            "notice": notice,
-            "held_back": step.held_back and not frozen,
-            "unseated": step.unseated,
-            "ready": dict(step.ready),
-            "wake_in_seconds": min((seconds for seconds in due if seconds is not None and seconds > 0), default=None),
-        }
-    )
+    return so_far.model_copy(update={"first": record_actions(world, record) if keep else ()})
 
 
 def _can_decide(turn: Turn) -> bool:
@@ -203,6 +145,17 @@ def _with_what_was_seen(turn: Turn) -> PlanRecord:
     return record.model_copy(update={"failed_shapes": failed})
 
 
+def _keeps_the_plan(turn: Turn) -> bool:
+    """Whether nothing new is planned and nothing may grow, although the spec is right: something that counts could not be
+    read, or the budget keeps nothing of the plan in force, which is told first."""
+    unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
+    if unread or must_wait(turn):
+        return True
+    notice = notice_of(turn)
+    # Nobody approves a plan in the other modes: what runs stays in force until the time of the notice is over.
+    return notice is not None and notice.pending and turn.spec.mode != "Approve"
+
+
 def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
     """The record after this turn's planning for the demand of the moment, and whether nothing may grow. Whatever is raised
     there is told, and what runs is looked after as before."""
@@ -228,6 +181,61 @@ def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
         "failed_shapes": before.failed_shapes,
     }
     return with_left_pools(planned.model_copy(update=learned), before, turn.world), frozen
+
+
+def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, may_grow: bool) -> Decision:
+    """The decision with the next safe step towards a fleet, for at most ``may_spend`` $/h.
+
+    A shrink that the budget forces waits neither for approval nor for a spec that is right again, unless it keeps nothing:
+    then it is told first.
+    """
+    world, record, situation = turn.world, turn.record, turn.situation
+    notice = notice_of(turn)
+    in_force = situation.spec_behind(record)
+    too_much = too_large(situation, in_force, fleet)
+    if too_much is not None:
+        turn.find("RoutingPublished", "TooLarge", too_much)
+    may_grow = may_grow and too_much is None and not (notice is not None and notice.pending)
+    rollout = Rollout(
+        world=world,
+        pools=turn.pools,
+        fleet=fleet,
+        facts=situation.facts(fleet),
+        missing=missing_replicas(world, fleet),
+        age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
+    )
+    follows = gateway_follows(situation)
+    limits = Limits.of(turn.spec, budget_dollars_per_hour=may_spend, may_grow=may_grow, gateway_follows=follows)
+    step = next_step(rollout, limits)
+    for contest in step.contests:
+        turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
+    route_findings(turn, in_force)
+    objects, render_errors = object_actions(situation, in_force, fleet)
+    for error in render_errors:
+        turn.find("SpecValid", "SpecInvalid", str(error))
+    due = (
+        step.wake_in_seconds,
+        turn.plan_is_due_in,
+        gateway_is_due_in(situation),
+        None if notice is None else notice.seconds_left,
+        *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
+        *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
+    )
+    return so_far.model_copy(
+        update={
+            "fleet": record.fleet,
+            "first": record_actions(world, record),
+            "grow": (*objects, *step.before_routing),
+            "routing": routing_actions(situation, in_force, fleet, step.ready),
+            "shrink": step.after_routing,
+            "findings": tuple(turn.findings),
+            "notice": notice,
+            "held_back": step.held_back and may_grow,
+            "unplaced": step.unplaced,
+            "ready": dict(step.ready),
+            "wake_in_seconds": min((seconds for seconds in due if seconds is not None and seconds > 0), default=None),
+        }
+    )
 
 
 def _in_use(spec: PlanSpec, demand: Demand | None) -> tuple[ClassDemand, ...]:

@@ -57,6 +57,8 @@ def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
 
 
 def same_replicas(left: Fleet, right: Fleet) -> bool:
+    """Whether two fleets have the same nodes and the same replicas of the same Deployments."""
+
     def content(fleet: Fleet) -> Any:
         return fleet.nodes, [(item.deployment, item.replicas) for item in fleet.replica_sets]
 
@@ -143,7 +145,8 @@ def _missing_made_up_for(question: Question, running: Answer, new: Answer) -> fl
 
 
 def _missing(question: Question, answer: Answer) -> list[float]:
-    """By priority from the top: the largest unserved fraction of a class, and the unserved part of all requests."""
+    """The largest unserved fraction of a class and the unserved part of all requests, one pair after the other, by priority
+    from the top."""
     asked = [cls for cls in question.classes if cls.requests_per_second > 0]
     found: list[float] = []
     for priority in sorted({cls.priority for cls in asked}, reverse=True):

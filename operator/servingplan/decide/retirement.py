@@ -24,6 +24,7 @@ from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_S
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from servingplan.rollout.growth import planned_size
 from servingplan.rollout.next import next_step
+from servingplan.rollout.state import Limits, Rollout
 
 PROVIDER_SECONDS = 1800.0
 """How long the providers of pools may take to give nodes back, once the replicas are gone."""
@@ -74,16 +75,13 @@ def retire(situation: Situation) -> Retirement:
     left = _left(world, pools, nothing)
     if late or not left:
         return Retirement(Decision(grow=release), True, since, until, left=left, late=late)
-    step = next_step(
-        world=world,
-        spec=spec,
-        pools=pools,
-        fleet=nothing,
-        facts=situation.facts(nothing),
+    limits = Limits.of(
+        spec,
         budget_dollars_per_hour=situation.own_budget_dollars_per_hour,
         may_grow=False,
         gateway_follows=gateway_follows(situation),
     )
+    step = next_step(Rollout(world=world, pools=pools, fleet=nothing, facts=situation.facts(nothing)), limits)
     moves = tuple(action for action in step.before_routing if not isinstance(action, ClaimPool))
     routing = () if situation.record.fleet is None else routing_actions(situation, spec, nothing, step.ready)
     decision = Decision(
@@ -148,5 +146,5 @@ def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[
 
 
 def retirement_status(step: Retirement) -> dict[str, Any]:
-    """As the status shows it."""
+    """The field ``retirement`` of the status."""
     return {"since": step.since, "until": step.until, "left": list(step.left[:16])}

@@ -33,7 +33,7 @@ class Notice(Part):
     """A budget that keeps nothing of the plan in force, told before it is carried out."""
 
     least_dollars_per_hour: float
-    """The cheapest node that replicas of the plan sit on."""
+    """The cheapest node that replicas of the plan run on."""
     since: str
     """RFC 3339; when it was told."""
     until: str | None
@@ -76,7 +76,8 @@ class Decision(Part):
     notice: Notice | None = None
     """The budget takes everything down, and this was told first."""
     held_back: bool = False
-    unseated: int = 0
+    unplaced: int = 0
+    """Planned replicas that have no node yet."""
     ready: dict[str, int] = Field(default_factory=dict)
     wake_in_seconds: float | None = None
 

@@ -93,7 +93,7 @@ class Shape(Value):
     model: Name
     """Model that a replica of this shape serves."""
     gpus: Annotated[Mapping[Name, Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(sorted_by_key)]
-    """GPUs of one replica by pool. Up to `gpus_per_node` they sit inside one node; beyond, they are whole nodes."""
+    """GPUs of one replica by pool. Up to `gpus_per_node` they are inside one node; beyond, they are whole nodes."""
     requests_per_second: Annotated[Rates, Field(min_length=1)]
     """Sustainable rate by class when one copy serves only that class; a class left out cannot be served."""
     quality_loss: Amounts = Field(default_factory=dict)

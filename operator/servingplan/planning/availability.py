@@ -36,7 +36,7 @@ NO_GPUS = "NoGPUsVisible"
 
 @dataclass(frozen=True)
 class Seen:
-    """A pool at one moment."""
+    """What a pool was asked for and what it has, at one moment."""
 
     asked: int
     """Nodes asked for."""
@@ -202,10 +202,10 @@ def now_is(now: str, moment: str) -> bool:
 
 
 def seconds(then: str, now: str) -> float:
-    """From one RFC 3339 time to another."""
+    """Seconds from one RFC 3339 time to another."""
     return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
 
 
 def later(now: str, by_seconds: float) -> str:
-    """RFC 3339, whole seconds, UTC."""
+    """The moment that many seconds after ``now``: RFC 3339, whole seconds, UTC."""
     return (datetime.fromisoformat(now) + timedelta(seconds=by_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -66,7 +66,8 @@ def contradictions(
     startup_taints: Sequence[Taint],
     now: str,
 ) -> list[Contradiction]:
-    """Of one pool with its matching nodes, worst first. ``pool`` has its resource, and ``nodes`` are counted by it.
+    """What the nodes of one pool say otherwise than the plan, worst first. ``pool`` has its resource, and ``nodes``, which
+    match it, are counted by it.
 
     ``startup_taints`` are those that the pool's object says its nodes lose again. ``now`` is RFC 3339.
     """
@@ -122,7 +123,7 @@ def is_karpenter(pool: NodePool) -> bool:
 
 
 def selector_text(pool: NodePool) -> str:
-    """For people."""
+    """The selector of a pool as people write it."""
     return "{" + ", ".join(f"{key}: {value}" for key, value in sorted(pool.node_selector.items())) + "}"
 
 

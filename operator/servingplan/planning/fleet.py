@@ -20,7 +20,7 @@ _DIGITS = 9
 def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[[ShapeFacts], str]) -> Fleet:
     """The fleet that an answer means; ``name_of`` gives the Deployment of a shape.
 
-    Shapes that differ only in the part of a pool that they sit on are one Deployment.
+    Shapes that differ only in the part of a pool that they run on are one Deployment.
     """
     copies: dict[str, int] = defaultdict(int)
     facts_of: dict[str, ShapeFacts] = {}

@@ -27,7 +27,7 @@ class Known(NamedTuple):
 
 
 def known_of(world: Observation) -> Known:
-    """What this world knows. The same additions are read once."""
+    """The catalogue, prices and problems of an observation. The same additions are parsed once."""
     return _known(world.catalogues, world.model_configs)
 
 

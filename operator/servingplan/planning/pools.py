@@ -54,13 +54,13 @@ _VENDORS = ("nvidia", "amd")
 
 @dataclass(frozen=True)
 class PoolNode:
-    """A node of a pool."""
+    """A node of a pool, with the pods that hold its GPUs."""
 
     node: Node
     foreign_gpus: int
     """Held by pods that are not this plan's."""
     our_pods: tuple[Pod, ...]
-    """Pods of this plan that sit here or are tied here, those being deleted included."""
+    """Pods of this plan that run here or are tied here, those being deleted included."""
     contradicts: bool = False
     """It is not what the plan says, or takes none of our pods, and holds none: nothing is placed on it."""
 
@@ -335,7 +335,7 @@ def more_nodes(pools: tuple[Pool, ...]) -> str:
 
 
 def no_node(pool: Pool) -> str:
-    """Of fixed nodes that are not there, for people."""
+    """What people are told of fixed nodes that are not there."""
     return f"0 nodes match spec.nodePools[{pool.name}].nodeSelector {selector_text(pool.spec)}"
 
 

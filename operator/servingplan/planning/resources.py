@@ -15,7 +15,8 @@ _VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
 def resource_of(pool: NodePool, gpu: GpuType | None, nodes: Iterable[Node], catalogue: Catalogue) -> str:
-    """As given; else of a card that the catalogue knows its vendor's; else what the nodes have, where it is one alone."""
+    """The name of the resource that the pool's GPUs are asked for by: as given; else its vendor's, of a card that the
+    catalogue knows; else what the nodes have, where it is one alone."""
     if pool.resource_name is not None:
         return pool.resource_name
     vendor = vendor_of(gpu, catalogue)
@@ -26,7 +27,7 @@ def resource_of(pool: NodePool, gpu: GpuType | None, nodes: Iterable[Node], cata
 
 
 def vendor_of(gpu: GpuType | None, catalogue: Catalogue) -> str | None:
-    """Of a card that the catalogue knows; a declaration of the plan's own names none."""
+    """The vendor of a card that the catalogue knows; None for a card that the plan itself declares."""
     found = None if gpu is None else catalogue.find_gpu(gpu.name)
     return None if found is None else found.vendor
 

@@ -1,5 +1,6 @@
 """PURE. From where the cluster is to where the plan wants it: the next writes that are safe, as values.
 
+    state     what a step starts from, what it works towards, and what bounds it
     placement which pod belongs on which node, as the plan packs them
     removal   how to make a Deployment lose exactly the pods that we mean
     owners    who else sets the number of replicas

@@ -2,7 +2,7 @@
 
 A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
 planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs
-more than the budget, or sits where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal;
+more than the budget, or runs where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal;
 while its engine tells that it still has requests, removal waits for these until ``drainDeadlineSeconds``.
 
 Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
@@ -13,16 +13,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.times import seconds_since
-from servingplan.model.world import Observation, Pod
+from servingplan.model.world import Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.planning.starts import start_up_left
 from servingplan.rollout.growth import planned_size
-from servingplan.rollout.placement import Seating
+from servingplan.rollout.placement import Placement
+from servingplan.rollout.state import Limits, Rollout
+
+PATIENCE_SECONDS = 900.0
+"""How long a plan waits for nodes that it asked for before replicas make room for their successors without them."""
+GATEWAY_PATIENCE_SECONDS = 90.0
+"""How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
+POLL_SECONDS = 2.0
+"""How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
 
 
 @dataclass(frozen=True)
@@ -43,105 +52,116 @@ class Departures:
     """When the next drain or start-up time ends."""
 
 
-PATIENCE_SECONDS = 900.0
-"""How long a plan waits for nodes that it asked for before replicas make room for their successors without them."""
+class Coming(NamedTuple):
+    """The capacity that this turn brings."""
 
-
-GATEWAY_PATIENCE_SECONDS = 90.0
-"""How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
-POLL_SECONDS = 2.0
-"""How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
+    nodes: bool
+    """It asks for nodes."""
+    replicas: bool
+    """It gives replicas a node."""
+    held_back: bool
+    """The budget keeps some of it from coming."""
 
 
 def departures(
-    *,
-    world: Observation,
-    pools: tuple[Pool, ...],
-    fleet: Fleet,
-    facts: Mapping[str, ReplicaFacts],
-    seatings: Mapping[str, Seating],
+    rollout: Rollout,
+    limits: Limits,
+    placements: Mapping[str, Placement],
     strays: tuple[Pod, ...],
-    spend: float,
-    budget: float,
-    growing: bool,
-    placing: bool,
-    growth_held_back: bool,
-    plan_age_seconds: float,
-    drain_seconds: float,
-    deadline_seconds: float = 0.0,
-    gateway_follows: bool | None = None,
-    startup_seconds: Callable[[str], float],
+    coming: Coming,
 ) -> Departures:
-    """Decide all departures of this turn.
+    """All departures of this turn.
 
-    ``strays`` are pods of pools that the spec no longer has. ``growing`` and ``placing``: this turn asks for nodes, and
-    gives replicas a node. ``startup_seconds`` is by model. ``gateway_follows``: the gateway has taken the published weights;
-    None: there is none to ask.
+    ``placements`` are by pool. ``strays`` are pods of pools that the spec no longer has.
     """
+    world, pools, facts = rollout.world, rollout.pools, rollout.facts
     surplus = sorted(
-        [*strays, *(pod for seating in seatings.values() for pod in seating.surplus)],
+        [*strays, *(pod for placement in placements.values() for pod in placement.surplus)],
         key=lambda pod: (_priority(pod, facts), _share(pod, facts), pod.name),
     )
-    deadlines: list[float] = []
-    victims: set[str] = set()
-    waiting: list[Pod] = []
-    for pod in surplus:
-        busy = pod.unasked or bool(pod.requests_inside)
-        least = max(drain_seconds, deadline_seconds) if busy else drain_seconds
-        grace_left = _grace_left(pod, world.now, least, gateway_follows)
-        if pod.draining_since is not None and pod.ready and grace_left > 0:
-            asked = busy or gateway_follows is False
-            deadlines.append(min(grace_left, POLL_SECONDS) if asked else grace_left)
-        elif not pod.ready or pod.draining_since is not None:
-            victims.add(pod.uid)
-        else:
-            waiting.append(pod)
-    drain: list[tuple[Pod, str]] = []
-    remaining = [pod for pod in world.pods if pod.deployment in facts and pod.reachable and pod.draining_since is None]
-    planned_rate = _planned_rates(fleet)
-    for pod in list(waiting):
-        others = [other for other in remaining if other.uid != pod.uid]
-        if _carried_without(pod, others, facts, planned_rate):
-            remaining = others
-            drain.append((pod, "what else is ready carries the planned rate of each class"))
-            waiting.remove(pod)
-    if spend > budget + CENT:
+    victims, waiting, deadlines = _drains_under_way(surplus, world.now, limits)
+    drain, remaining, waiting = _not_missed(rollout, waiting)
+    if limits.exceeded_by(rollout.spend):
         going = {pod.uid for pod, _ in drain} | victims
-        for pod, reason in _until_within_budget(pools, fleet, waiting, going, budget):
+        for pod, reason in _until_within_budget(rollout, waiting, going, limits.budget_dollars_per_hour):
             going.add(pod.uid)
             drain.append((pod, reason))
         at_once = _without_successor(drain, [pod for pod in remaining if pod.uid not in going], facts)
         victims |= at_once
         drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
-    elif waiting and plan_age_seconds < PATIENCE_SECONDS and (growing or _nodes_are_coming(pools)):
-        deadlines.append(PATIENCE_SECONDS - plan_age_seconds)
-    elif waiting and not (drain or victims or placing) and not _in_flight(world, seatings, facts):
-        drain += _make_room(pools, seatings, waiting, facts, growth_held_back)
-    stuck = []
-    for seating in seatings.values():
-        for pod in seating.stay:
-            left = start_up_left(pod, world.now, startup_seconds(facts[pod.deployment or ""].model))
-            if left is None:
-                continue
-            if left <= 0:
-                stuck.append(pod)
-            else:
-                deadlines.append(left)
+    elif waiting and rollout.age_seconds < PATIENCE_SECONDS and (coming.nodes or _nodes_are_coming(pools)):
+        deadlines.append(PATIENCE_SECONDS - rollout.age_seconds)
+    elif waiting and not (drain or victims or coming.replicas or _in_flight(rollout, placements)):
+        drain += _make_room(rollout, placements, waiting, coming.held_back)
+    stuck, starting = _starts(rollout, limits, placements)
     return Departures(
         victims=frozenset(victims),
         drain=tuple(drain),
-        restore=tuple(pod for seating in seatings.values() for pod in seating.stay if pod.draining_since is not None),
+        restore=tuple(
+            pod for placement in placements.values() for pod in placement.stay if pod.draining_since is not None
+        ),
         unrouted=tuple(
             pod
             for pod in surplus
-            if gateway_follows
+            if limits.gateway_follows
             and pod.draining_since is not None
             and pod.unrouted_since is None
             and pod.uid not in victims
         ),
         stuck=tuple(stuck),
-        wake_in_seconds=min(deadlines, default=None),
+        wake_in_seconds=min((*deadlines, *starting), default=None),
     )
+
+
+def _drains_under_way(surplus: list[Pod], now: str, limits: Limits) -> tuple[set[str], list[Pod], list[float]]:
+    """Uids of pods that may be removed, pods that still serve, and the seconds until drains end or are looked at again."""
+    victims: set[str] = set()
+    serving: list[Pod] = []
+    deadlines: list[float] = []
+    least, most = float(limits.change.drain_seconds), float(limits.change.drain_deadline_seconds)
+    for pod in surplus:
+        busy = pod.unasked or bool(pod.requests_inside)
+        grace_left = _grace_left(pod, now, max(least, most) if busy else least, limits.gateway_follows)
+        if pod.draining_since is not None and pod.ready and grace_left > 0:
+            asked = busy or limits.gateway_follows is False
+            deadlines.append(min(grace_left, POLL_SECONDS) if asked else grace_left)
+        elif not pod.ready or pod.draining_since is not None:
+            victims.add(pod.uid)
+        else:
+            serving.append(pod)
+    return victims, serving, deadlines
+
+
+def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[tuple[Pod, str]], list[Pod], list[Pod]]:
+    """Pods that may drain since others carry what they serve, with the reason; those that serve then; and who still waits."""
+    facts, planned = rollout.facts, _planned_rates(rollout.fleet)
+    remaining = [
+        pod for pod in rollout.world.pods if pod.deployment in facts and pod.reachable and pod.draining_since is None
+    ]
+    drain: list[tuple[Pod, str]] = []
+    left: list[Pod] = []
+    for pod in waiting:
+        others = [other for other in remaining if other.uid != pod.uid]
+        if _carried_without(pod, others, facts, planned):
+            remaining = others
+            drain.append((pod, "what else is ready carries the planned rate of each class"))
+        else:
+            left.append(pod)
+    return drain, remaining, left
+
+
+def _starts(rollout: Rollout, limits: Limits, placements: Mapping[str, Placement]) -> tuple[list[Pod], list[float]]:
+    """Wanted pods whose start-up time is over, and the seconds that the others have left."""
+    stuck: list[Pod] = []
+    deadlines: list[float] = []
+    for pod in (pod for placement in placements.values() for pod in placement.stay):
+        startup_seconds = limits.startup_seconds_of(rollout.facts_of(pod).model)
+        left = start_up_left(pod, rollout.world.now, startup_seconds)
+        if left is not None and left <= 0:
+            stuck.append(pod)
+        elif left is not None:
+            deadlines.append(left)
+    return stuck, deadlines
 
 
 def _grace_left(pod: Pod, now: str, drain_seconds: float, gateway_follows: bool | None) -> float:
@@ -198,13 +218,13 @@ def _carried_without(
 
 
 def _until_within_budget(
-    pools: tuple[Pool, ...], fleet: Fleet, waiting: list[Pod], going: set[str], budget: float
+    rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float
 ) -> list[tuple[Pod, str]]:
-    """Lowest priority first, as many as it takes for the emptied nodes to bring spend down to the budget."""
+    """As many of the waiting as it takes for the emptied nodes to bring spend down to the budget, lowest priority first."""
     gone = set(going)
     chosen: list[tuple[Pod, str]] = []
     for pod in waiting:
-        if _spend_without(pools, fleet, gone) <= budget + CENT:
+        if _spend_without(rollout.pools, rollout.fleet, gone) <= budget + CENT:
             break
         gone.add(pod.uid)
         chosen.append((pod, "spend is over the budget"))
@@ -251,49 +271,48 @@ def _nodes_are_coming(pools: tuple[Pool, ...]) -> bool:
     return any(pool.sized_by_us and pool.wanted != len(pool.nodes) for pool in pools)
 
 
-def _in_flight(world: Observation, seatings: Mapping[str, Seating], facts: Mapping[str, ReplicaFacts]) -> bool:
+def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
     """Whether something that was begun may still free or bring capacity by itself."""
-    for pod in world.pods:
-        if pod.deployment in facts and (pod.terminating or pod.draining_since is not None):
-            return True
-    for seating in seatings.values():
-        for pod in seating.stay:
-            # One that does not come up keeps the others where they are: they serve.
-            if not pod.reachable:
-                return True
-    return False
+    going = (
+        pod.terminating or pod.draining_since is not None
+        for pod in rollout.world.pods
+        if pod.deployment in rollout.facts
+    )
+    # A replica that does not come up keeps the others where they are: they serve.
+    starting = (not pod.reachable for placement in placements.values() for pod in placement.stay)
+    return any(going) or any(starting)
 
 
 def _make_room(
-    pools: tuple[Pool, ...],
-    seatings: Mapping[str, Seating],
-    waiting: list[Pod],
-    facts: Mapping[str, ReplicaFacts],
-    growth_held_back: bool,
+    rollout: Rollout, placements: Mapping[str, Placement], waiting: list[Pod], held_back: bool
 ) -> list[tuple[Pod, str]]:
     """The fewest replicas whose leaving lets the plan go on: those on one node."""
-    unused = {node.name: node.unused_gpus for pool in pools for node in pool.nodes}
+    facts = rollout.facts
+    unused = {node.name: node.unused_gpus for pool in rollout.pools for node in pool.nodes}
     blocked = [
-        seat for seating in seatings.values() for seat in seating.seats if not (seat.free_now or seat.pod.other_gates)
+        item
+        for placement in placements.values()
+        for item in placement.assigned
+        if not (item.free_now or item.pod.other_gates)
     ]
-    for seat in sorted(blocked, key=lambda seat: (-_priority(seat.pod, facts), seat.node, seat.pod.name)):
+    for item in sorted(blocked, key=lambda item: (-_priority(item.pod, facts), item.node, item.pod.name)):
         chosen: list[tuple[Pod, str]] = []
-        free = unused[seat.node]
+        free = unused[item.node]
         for pod in waiting:
-            if free >= seat.pod.gpus:
+            if free >= item.pod.gpus:
                 break
-            if pod.node == seat.node:
+            if pod.node == item.node:
                 free += pod.gpus
-                chosen.append((pod, f"planned replicas belong on node {seat.node}"))
-        if free >= seat.pod.gpus:
+                chosen.append((pod, f"planned replicas belong on node {item.node}"))
+        if free >= item.pod.gpus:
             return chosen
-    if not growth_held_back:
+    if not held_back:
         return []
     by_node: dict[str, list[Pod]] = defaultdict(list)
     for pod in waiting:
         if pod.node is not None:
             by_node[pod.node].append(pod)
-    leaving = {name for seating in seatings.values() for name in seating.leaving}
+    leaving = {name for placement in placements.values() for name in placement.leaving}
     candidates = [name for name in by_node if name in leaving] or list(by_node)
     if not candidates:
         return []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from servingplan.model.actions import ResizePool
 from servingplan.model.fleet import Fleet
 from servingplan.planning.pools import CENT, Pool
-from servingplan.rollout.placement import Seating
+from servingplan.rollout.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,15 @@ def that_can_exist(fleet: Fleet, missing: Mapping[str, int]) -> Fleet:
     return fleet.model_copy(update={"nodes": {name: max(0, count) for name, count in nodes.items()}})
 
 
-def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
-    """Nodes that the pool should have now: those of the plan, and, while replicas that still serve sit where planned
+def wished_size(pool: Pool, fleet: Fleet, placement: Placement) -> int:
+    """Nodes that the pool should have now: those of the plan, and, while replicas that still serve run where planned
     ones belong, as many more as their successors need to come first; never above the user's cap.
 
     Nodes that take nobody any more are replaced: they count beside those of the plan until their successors are there, and
     as long as replicas serve on them.
     """
-    held = {node.name for node in pool.nodes if node.our_pods} | {seat.node for seat in seating.seats if seat.free_now}
+    held = {node.name for node in pool.nodes if node.our_pods}
+    held |= {item.node for item in placement.assigned if item.free_now}
     planned = planned_size(pool, fleet)
     if pool.contradiction is not None:
         return planned
@@ -64,7 +65,7 @@ def wished_size(pool: Pool, fleet: Fleet, seating: Seating) -> int:
     return max(
         planned,
         min(most, planned + len(spent)) if planned else 0,
-        min(most, len(held) + _nodes_for(seating.blocked, pool.gpus_per_node)),
+        min(most, len(held) + _nodes_for(placement.blocked, pool.gpus_per_node)),
         pool.occupied,
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.actions import (
     AnyAction,
     ClaimPool,
@@ -19,10 +19,9 @@ from servingplan.model.actions import (
     RestorePod,
     ScaleDeployment,
 )
-from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.pools import CENT, Pool, total_spend
-from servingplan.rollout.drains import Departures, departures
+from servingplan.planning.pools import CENT, Pool
+from servingplan.rollout.drains import Coming, Departures, departures
 from servingplan.rollout.growth import (
     given_back_first,
     grow,
@@ -33,8 +32,9 @@ from servingplan.rollout.growth import (
     wished_size,
 )
 from servingplan.rollout.owners import Contest, contest_of
-from servingplan.rollout.placement import Seat, Seating, seat_pool
+from servingplan.rollout.placement import Assignment, Placement, Wanted, place
 from servingplan.rollout.removal import remove
+from servingplan.rollout.state import Limits, Rollout
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Step:
     """Replicas by Deployment that weights are to cover: reachable, and not about to leave."""
     held_back: bool
     """The budget keeps the plan from growing further for now."""
-    unseated: int
-    """Planned replicas without a seat yet."""
+    unplaced: int
+    """Planned replicas that have no node yet."""
     wake_in_seconds: float | None
     contests: tuple[Contest, ...] = ()
     """Deployments of which somebody else sets the number of replicas."""
@@ -67,80 +67,40 @@ def ready_replicas(world: Observation, leaving: frozenset[str] = frozenset()) ->
     return {name: ready[name] for name in sorted(ready)}
 
 
-def next_step(
-    *,
-    world: Observation,
-    spec: PlanSpec,
-    pools: tuple[Pool, ...],
-    fleet: Fleet,
-    facts: Mapping[str, ReplicaFacts],
-    budget_dollars_per_hour: float | None = None,
-    may_grow: bool,
-    plan_age_seconds: float = math.inf,
-    gateway_follows: bool | None = None,
-    missing: Mapping[str, int] | None = None,
-) -> Step:
-    """What to do now. ``facts`` are of every Deployment of ours, planned or not. ``gateway_follows``: the gateway has taken
-    the published weights; None: there is none to ask. ``missing``: planned replicas by Deployment that have
-    no pod; no node is asked for on their account. ``budget_dollars_per_hour``: in place of the spec's."""
-    budget = float(spec.budget.dollars_per_hour) if budget_dollars_per_hour is None else budget_dollars_per_hour
-    spend = total_spend(pools)
-    claims = _claims(world, pools)
+def next_step(rollout: Rollout, limits: Limits) -> Step:
+    """The writes that are safe now."""
+    world, pools, fleet = rollout.world, rollout.pools, rollout.fleet
+    budget, spend = limits.budget_dollars_per_hour, rollout.spend
     lost = lost_pods(world)
-    seatings = _seatings(world, pools, fleet, facts, lost, nodes_to_leave(pools, fleet, budget))
-    sizes = {pool.name: wished_size(pool, fleet, seatings[pool.name]) for pool in pools}
-    able = that_can_exist(fleet, missing or {})
-    wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, seatings[pool.name]) for pool in pools}
-    growth = grow(pools=pools, fleet=able, sizes=wishes, budget=budget, spend=spend if may_grow else math.nan)
-    placed, held_back = _placements(
-        pools, seatings, facts, growth.spend_after if may_grow else spend, budget if may_grow else spend
+    placements = _placements(rollout, lost, nodes_to_leave(pools, fleet, budget))
+    sizes = {pool.name: wished_size(pool, fleet, placements[pool.name]) for pool in pools}
+    able = that_can_exist(fleet, rollout.missing)
+    wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, placements[pool.name]) for pool in pools}
+    growth = grow(pools=pools, fleet=able, sizes=wishes, budget=budget, spend=spend if limits.may_grow else math.nan)
+    spend_grown, may_spend = (growth.spend_after, budget) if limits.may_grow else (spend, spend)
+    placed, held_back = _places(rollout, placements, spend_grown, may_spend)
+    strays = tuple(pod for pod in _kept_pods(rollout, lost) if rollout.facts_of(pod).pool not in placements)
+    coming = Coming(
+        nodes=bool(growth.resize),
+        replicas=bool(placed),
+        held_back=limits.may_grow and (growth.held_back or held_back),
     )
-    strays = tuple(
-        pod
-        for pod in world.pods
-        if pod.deployment is not None
-        and pod.deployment in facts
-        and not pod.terminating
-        and facts[pod.deployment].pool not in seatings
-        and pod.uid not in lost
-    )
-    startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
-    leave = departures(
-        world=world,
-        pools=pools,
-        fleet=fleet,
-        facts=facts,
-        seatings=seatings,
-        strays=strays,
-        spend=spend,
-        budget=budget,
-        growing=bool(growth.resize),
-        placing=bool(placed),
-        growth_held_back=may_grow and (growth.held_back or held_back),
-        plan_age_seconds=plan_age_seconds,
-        drain_seconds=float(spec.change.drain_seconds),
-        deadline_seconds=float(spec.change.drain_deadline_seconds),
-        gateway_follows=gateway_follows,
-        startup_seconds=lambda model: startup.get(model, 1800.0),
-    )
-    leaving = frozenset(pod.uid for pod, _ in leave.drain) | leave.victims
-    ready = ready_replicas(world, leaving)
-    counts = _counts(world, fleet, seatings, leave, lost, patient=not spend > budget + CENT)
-    holds = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
-    if spend > budget + CENT:
-        sizes = {
-            pool.name: pool.occupied
-            if pool.contradiction is not None
-            else max(planned_size(pool, fleet), pool.occupied)
-            for pool in pools
-        }
+    leave = departures(rollout, limits, placements, strays, coming)
+    ready = ready_replicas(world, frozenset(pod.uid for pod, _ in leave.drain) | leave.victims)
+    over = limits.exceeded_by(spend)
+    counts = _counts(rollout, placements, leave, lost, patient=not over)
     grown = {item.pool for item in growth.resize}
     for pool in pools:
-        first = given_back_first(pool, able) if may_grow and pool.name not in grown else None
+        if over:
+            planned = 0 if pool.contradiction is not None else planned_size(pool, fleet)
+            sizes[pool.name] = max(planned, pool.occupied)
+        first = given_back_first(pool, able) if limits.may_grow and pool.name not in grown else None
         if first is not None:
             sizes[pool.name] = min(sizes[pool.name], first)
+    wakes = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
+    wakes += [] if leave.wake_in_seconds is None else [leave.wake_in_seconds]
     return Step(
-        before_routing=(*claims, *growth.resize, *counts.raised, *placed),
+        before_routing=(*_claims(world, pools), *growth.resize, *counts.raised, *placed),
         after_routing=(
             *_drains(world, leave, ready),
             *counts.lowered,
@@ -150,12 +110,11 @@ def next_step(
         ),
         ready=ready,
         held_back=growth.held_back or held_back,
-        unseated=sum(
-            seating.unseated + sum(not seat.free_now for seat in seating.seats) for seating in seatings.values()
+        unplaced=sum(
+            placement.unplaced + sum(not item.free_now for item in placement.assigned)
+            for placement in placements.values()
         ),
-        wake_in_seconds=min(
-            (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
-        ),
+        wake_in_seconds=min(wakes, default=None),
         contests=counts.contests,
     )
 
@@ -169,7 +128,8 @@ def _claims(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
 
 
 def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
-    """Pools that the spec no longer has, once they are at their floors; one that somebody else sizes, at once."""
+    """Writes that give back pools that the spec no longer has, once they are at their floors; one that somebody else sizes,
+    at once."""
     return [
         ClaimPool(pool=pool.name, claimed_by="", why=f"{pool.name} is given back by plan {world.plan.key}")
         for pool in pools
@@ -181,7 +141,7 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
 
 
 def lost_pods(world: Observation) -> frozenset[str]:
-    """Uids of our pods that sit on, or are tied to, a node that is gone, and of those that are tied to one on which the
+    """Uids of our pods that run on, or are tied to, a node that is gone, and of those that are tied to one on which the
     scheduler puts nobody any more. The cluster takes a minute or more to collect them, or never does; until then they would
     hold the place of their successors."""
     nodes = {node.name: node for node in world.nodes}
@@ -196,75 +156,64 @@ def lost_pods(world: Observation) -> frozenset[str]:
     )
 
 
-def _seatings(
-    world: Observation,
-    pools: tuple[Pool, ...],
-    fleet: Fleet,
-    facts: Mapping[str, ReplicaFacts],
-    lost: frozenset[str],
-    to_leave: frozenset[str],
-) -> dict[str, Seating]:
-    gpus = {name: item.gpus for name, item in facts.items()}
+def _kept_pods(rollout: Rollout, lost: frozenset[str]) -> tuple[Pod, ...]:
+    """Our pods that are neither lost nor being deleted."""
+    return tuple(
+        pod
+        for pod in rollout.world.pods
+        if pod.deployment is not None
+        and pod.deployment in rollout.facts
+        and not pod.terminating
+        and pod.uid not in lost
+    )
+
+
+def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]) -> dict[str, Placement]:
+    """The placement of our pods, by pool."""
+    fleet, kept = rollout.fleet, _kept_pods(rollout, lost)
+    gpus = {name: item.gpus for name, item in rollout.facts.items()}
     out = {}
-    for pool in pools:
-        pods = tuple(
-            pod
-            for pod in world.pods
-            if pod.deployment is not None
-            and pod.deployment in facts
-            and not pod.terminating
-            and pod.uid not in lost
-            and facts[pod.deployment].pool == pool.name
-        )
-        target = {item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name}
-        out[pool.name] = seat_pool(
-            pool=pool,
-            pods=pods,
-            target=target,
+    for pool in rollout.pools:
+        wanted = Wanted(
+            replicas={item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name},
             gpus=gpus,
-            size=fleet.nodes.get(pool.name, 0),
+            nodes=fleet.nodes.get(pool.name, 0),
             groups=fleet.groups,
-            to_leave=to_leave,
         )
+        pods = tuple(pod for pod in kept if rollout.facts_of(pod).pool == pool.name)
+        out[pool.name] = place(pool, pods, wanted, to_leave)
     return out
 
 
-def _placements(
-    pools: tuple[Pool, ...],
-    seatings: Mapping[str, Seating],
-    facts: Mapping[str, ReplicaFacts],
-    spend: float,
-    budget: float,
+def _places(
+    rollout: Rollout, placements: Mapping[str, Placement], spend: float, budget: float
 ) -> tuple[list[AnyAction], bool]:
-    """Gated pods to let go. A replica on a fixed node that held none of ours adds the node's price to spend."""
+    """Gated pods to let go, and whether the budget holds some of them back. A replica on a fixed node that held none of ours
+    adds the node's price to spend."""
     out: list[AnyAction] = []
     held_back = False
-    for pool in pools:
+    for pool in rollout.pools:
         occupied = {node.name for node in pool.nodes if node.our_pods}
-        seats = sorted(
-            seatings[pool.name].seats, key=lambda seat: (-facts[seat.pod.deployment or ""].priority, seat.pod.name)
-        )
-        for seat in seats:
-            if not seat.free_now:
-                continue
-            if pool.spec.resize is None and seat.node not in occupied:
+        free = [item for item in placements[pool.name].assigned if item.free_now]
+        for item in sorted(free, key=lambda item: (-rollout.facts_of(item.pod).priority, item.pod.name)):
+            if pool.spec.resize is None and item.node not in occupied:
                 price = math.nan if pool.dollars_per_node_hour is None else pool.dollars_per_node_hour
                 if not spend + price <= budget + CENT:
                     held_back = True
                     continue
                 spend += price
-                occupied.add(seat.node)
-            out.append(_place(seat))
+                occupied.add(item.node)
+            out.append(_place(item))
     return out, held_back
 
 
-def _place(seat: Seat) -> PlacePod:
+def _place(item: Assignment) -> PlacePod:
     return PlacePod(
-        pod=seat.pod.name,
-        uid=seat.pod.uid,
-        node=seat.node,
-        node_affinity=_narrowed(seat.pod.node_affinity, seat.node),
-        why=f"{seat.pod.name} belongs on node {seat.node}",
+        pod=item.pod.name,
+        uid=item.pod.uid,
+        node=item.node,
+        node_affinity=_narrowed(item.pod.node_affinity, item.node),
+        why=f"{item.pod.name} belongs on node {item.node}",
     )
 
 
@@ -295,7 +244,7 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
 
 
 class Counts(NamedTuple):
-    """What becomes of the Deployments."""
+    """Writes that set the number of replicas of our Deployments, and that delete what nothing uses."""
 
     raised: list[AnyAction]
     lowered: list[AnyAction]
@@ -306,19 +255,17 @@ class Counts(NamedTuple):
 
 
 def _counts(
-    world: Observation,
-    fleet: Fleet,
-    seatings: Mapping[str, Seating],
+    rollout: Rollout,
+    placements: Mapping[str, Placement],
     leave: Departures,
     lost: frozenset[str],
     *,
     patient: bool,
 ) -> Counts:
-    """``patient``: numbers that somebody else has set are left for a while."""
-    movers: dict[str, int] = {}
-    for seating in seatings.values():
-        for pod in seating.movers:
-            movers[pod.deployment or ""] = movers.get(pod.deployment or "", 0) + 1
+    """Writes that bring every Deployment of ours to its number of replicas, and delete what nothing uses. ``patient``:
+    numbers that somebody else has set are left for a while."""
+    world, fleet = rollout.world, rollout.fleet
+    movers = Counter(pod.deployment for placement in placements.values() for pod in placement.movers)
     raised: list[AnyAction] = []
     lowered: list[AnyAction] = []
     deleted: list[AnyAction] = []
@@ -327,7 +274,7 @@ def _counts(
     for live in world.deployments():
         item = fleet.replica_set(live.name)
         target = item.replicas if item is not None else 0
-        wish = target + movers.get(live.name, 0)
+        wish = target + movers[live.name]
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
         pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
         lowered += [

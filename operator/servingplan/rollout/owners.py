@@ -36,7 +36,7 @@ class Contest(NamedTuple):
 
     @property
     def told(self) -> str:
-        """For people."""
+        """What a condition says of it."""
         what = f"Deployment {self.deployment}: spec.replicas was set by {self.manager} at {self.since}"
         if self.replicas == self.wish:
             done = f"the plan's {self.wish} was set again"

@@ -1,8 +1,8 @@
-"""Seats: which node each replica of a pool belongs on, so that the packing the plan counts on comes true.
+"""Placement: which node each replica of a pool belongs on, so that the packing the plan counts on comes true.
 
-Replicas that sit where they may stay keep their seats. The others get seats largest first into the tightest fit, over
+Replicas that run where they may stay keep their node. The others are placed largest first into the tightest fit, over
 the nodes that are there and those that are still to come. Only where that leaves one over (fragmentation) the plan's own
-node contents are laid over the nodes, wherever they overlap most, and replicas that are in the way become movers.
+node contents are laid over the nodes, wherever they overlap most, and replicas that do not fit these become movers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from servingplan.model.fleet import NodeGroup
 from servingplan.model.world import Pod
@@ -17,8 +18,21 @@ from servingplan.planning.pools import Pool, PoolNode
 
 
 @dataclass(frozen=True)
-class Seat:
-    """A gated pod and its node."""
+class Wanted:
+    """What the plan wants of one pool."""
+
+    replicas: Mapping[str, int]
+    """By Deployment."""
+    gpus: Mapping[str, int]
+    """Of one replica, for all Deployments that have pods or are wanted."""
+    nodes: int
+    groups: tuple[NodeGroup, ...]
+    """What the plan packs on its nodes; those of other pools may be among them."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A gated pod and the node that it belongs on."""
 
     pod: Pod
     node: str
@@ -27,46 +41,42 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Seating:
+class Placement:
     """Where the pods of one pool belong."""
 
     stay: tuple[Pod, ...]
-    """Wanted, and placed where they may stay."""
-    seats: tuple[Seat, ...]
-    """Gated pods with a seat on a node that is there."""
+    """Wanted, and on a node where they may stay."""
+    assigned: tuple[Assignment, ...]
+    """Gated pods that belong on a node that is there."""
     movers: tuple[Pod, ...]
     """Wanted, but on a node where they may not stay: each needs a successor before it goes."""
     surplus: tuple[Pod, ...]
     """Beyond what the plan wants."""
     leaving: tuple[str, ...]
     """Nodes that the plan does without."""
-    unseated: int
+    unplaced: int
     """Wanted replicas whose node is not there yet."""
     blocked: tuple[int, ...] = ()
     """GPUs of each replica, there or to be made, whose place is held by others that serve and are not on their way out."""
 
 
-def seat_pool(
-    *,
-    pool: Pool,
-    pods: tuple[Pod, ...],
-    target: Mapping[str, int],
-    gpus: Mapping[str, int],
-    size: int,
-    groups: tuple[NodeGroup, ...],
-    to_leave: frozenset[str] = frozenset(),
-) -> Seating:
-    """Seats for the pods of one pool.
+class _Placed(NamedTuple):
+    """A replica, there or to be made, and its node."""
 
-    ``pods``: ours of this pool, not being deleted. ``target``: copies by Deployment; ``gpus`` of one copy, for all
-    Deployments that have pods or a target. ``size``: nodes of the plan. ``groups``: its node contents.
-    ``to_leave``: cordoned nodes whose replicas move to others.
+    gpus: int
+    pod: Pod | None
+    """None: it is still to be made."""
+    node: str | None
+    """None: it is still to come."""
+
+
+def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str] = frozenset()) -> Placement:
+    """The placement of one pool's pods.
+
+    ``pods``: ours of this pool, not being deleted. ``to_leave``: cordoned nodes whose replicas move to others.
     """
-    nodes = _chosen_nodes(pool, pods, target, size)
-    first = _seat(pool, pods, target, gpus, nodes, size, to_leave)
-    if first is not None:
-        return first
-    return _seat_by_groups(pool, pods, target, gpus, size, groups)
+    nodes = _chosen_nodes(pool, pods, wanted)
+    return _by_tightest_fit(pool, pods, wanted, nodes, to_leave) or _by_groups(pool, pods, wanted)
 
 
 def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
@@ -84,39 +94,34 @@ def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
     )
 
 
-def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], target: Mapping[str, int], size: int) -> list[PoolNode]:
+def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted) -> list[PoolNode]:
     """The nodes that the plan stays on: those that hold most of what it wants."""
-    wanted: dict[str, int] = defaultdict(int)
+    held: dict[str, int] = defaultdict(int)
     serving: dict[str, int] = defaultdict(int)
     for pod in pods:
-        if pod.node is not None and target.get(pod.deployment or "", 0) > 0:
-            wanted[pod.node] += pod.gpus
+        if pod.node is not None and wanted.replicas.get(pod.deployment or "", 0) > 0:
+            held[pod.node] += pod.gpus
             serving[pod.node] += pod.gpus if pod.ready else 0
     usable = sorted(
         pool.usable_nodes,
         key=lambda node: (
             -serving[node.name],
-            -wanted[node.name],
+            -held[node.name],
             -node.unused_gpus,
             node.foreign_gpus == 0,
             -node.free_gpus,
             node.name,
         ),
     )
-    return usable[:size]
+    return usable[: wanted.nodes]
 
 
-def _seat(
-    pool: Pool,
-    pods: tuple[Pod, ...],
-    target: Mapping[str, int],
-    gpus: Mapping[str, int],
-    nodes: list[PoolNode],
-    size: int,
-    to_leave: frozenset[str],
-) -> Seating | None:
+def _by_tightest_fit(
+    pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, nodes: list[PoolNode], to_leave: frozenset[str]
+) -> Placement | None:
+    """The placement that moves nobody who may stay; None where it leaves a replica over."""
     here = {node.name for node in nodes}
-    # A cordoned node takes nobody new, but who sits there serves on until there is room for a successor.
+    # A cordoned node takes nobody new, but who runs there serves on until there is room for a successor.
     tolerated = here | {
         node.name
         for node in pool.nodes
@@ -127,88 +132,77 @@ def _seat(
     movers: list[Pod] = []
     surplus: list[Pod] = []
     waiting: list[tuple[int, str, Pod | None]] = []
-    for deployment in sorted({*target, *(pod.deployment or "" for pod in pods)}):
+    for deployment in _deployments(pods, wanted):
         own = sorted(
             (pod for pod in pods if pod.deployment == deployment),
             key=lambda pod: (*_rank(pod, pod.node in tolerated)[:4], pod.node not in here, pod.created, pod.name),
         )
-        count = target.get(deployment, 0)
-        kept = 0
-        for pod in own:
-            if kept == count:
-                surplus.append(pod)
-                continue
-            kept += 1
+        gpus, count = wanted.gpus[deployment], wanted.replicas.get(deployment, 0)
+        surplus += own[count:]
+        for pod in own[:count]:
             if pod.node is None:
-                waiting.append((gpus[deployment], deployment, pod))
+                waiting.append((gpus, deployment, pod))
             elif pod.node in tolerated and room.get(pod.node, pod.gpus) >= pod.gpus:
                 stay.append(pod)
                 if pod.node in room:
                     room[pod.node] -= pod.gpus
             else:
                 movers.append(pod)
-                waiting.append((gpus[deployment], deployment, None))
-        waiting += [(gpus[deployment], deployment, None)] * (count - kept)
-    virtual = {f"\uffff{index}": pool.gpus_per_node for index in range(max(0, size - len(nodes)))}
-    assigned: list[tuple[int, Pod | None, str | None]] = []
+                waiting.append((gpus, deployment, None))
+        waiting += [(gpus, deployment, None)] * (count - len(own))
+    to_come = {f"\uffff{index}": pool.gpus_per_node for index in range(max(0, wanted.nodes - len(nodes)))}
+    placed: list[_Placed] = []
     order = sorted(waiting, key=lambda item: (-item[0], item[1], item[2] is None, item[2].name if item[2] else ""))
-    for need, _, candidate in order:
-        node = _tightest(room, need) or _tightest(virtual, need)
+    for gpus, _, candidate in order:
+        node = _tightest(room, gpus) or _tightest(to_come, gpus)
         if node is None:
             return None
-        (room if node in room else virtual)[node] -= need
-        assigned.append((need, candidate, node if node in room else None))
-    return _result(pool, stay, movers, surplus, assigned, here)
+        (room if node in room else to_come)[node] -= gpus
+        placed.append(_Placed(gpus, candidate, node if node in room else None))
+    return _placement(pool, stay, movers, surplus, placed, here)
 
 
-def _seat_by_groups(
-    pool: Pool,
-    pods: tuple[Pod, ...],
-    target: Mapping[str, int],
-    gpus: Mapping[str, int],
-    size: int,
-    groups: tuple[NodeGroup, ...],
-) -> Seating:
-    slots = [dict(group.replicas) for group in groups if group.pool == pool.name for _ in range(group.nodes)]
+def _by_groups(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted) -> Placement:
+    """The placement by the plan's own node contents."""
+    slots = [dict(group.replicas) for group in wanted.groups if group.pool == pool.name for _ in range(group.nodes)]
     present: dict[str, Counter[str]] = {node.name: Counter() for node in pool.usable_nodes}
     for pod in pods:
         if pod.node in present and pod.deployment is not None:
             present[pod.node][pod.deployment] += 1
-    content = _lay_over(slots, pool.usable_nodes, present, gpus)
+    content = _lay_over(slots, pool.usable_nodes, present, wanted.gpus)
     stay: list[Pod] = []
     movers: list[Pod] = []
     surplus: list[Pod] = []
-    assigned: list[tuple[int, Pod | None, str | None]] = []
-    for deployment in sorted({*target, *(pod.deployment or "" for pod in pods)}):
+    placed: list[_Placed] = []
+    for deployment in _deployments(pods, wanted):
+        gpus = wanted.gpus[deployment]
         own = sorted(
             (pod for pod in pods if pod.deployment == deployment), key=lambda pod: _rank(pod, pod.node in content)
         )
-        open_seats = {name: slot.get(deployment, 0) for name, slot in content.items()}
+        places = {name: slot.get(deployment, 0) for name, slot in content.items()}
         elsewhere: list[Pod] = []
         for pod in own:
-            if pod.node is not None and open_seats.get(pod.node, 0) > 0:
-                open_seats[pod.node] -= 1
+            if pod.node is not None and places.get(pod.node, 0) > 0:
+                places[pod.node] -= 1
                 stay.append(pod)
             else:
                 elsewhere.append(pod)
-        left = target.get(deployment, 0) - (len(own) - len(elsewhere))
-        free = [name for name in sorted(open_seats) for _ in range(open_seats[name])]
-        gated = [pod for pod in elsewhere if pod.node is None]
-        placed = [pod for pod in elsewhere if pod.node is not None]
-        for pod in [*gated, *placed]:
-            if left <= 0:
-                surplus.append(pod)
-                continue
-            left -= 1
-            seat = free.pop(0) if free else None
-            if pod.node is None:
-                assigned.append((gpus[deployment], pod, seat))
-            else:
+        left = max(0, wanted.replicas.get(deployment, 0) - (len(own) - len(elsewhere)))
+        free = [name for name in sorted(places) for _ in range(places[name])]
+        elsewhere.sort(key=lambda pod: pod.node is not None)  # gated ones first
+        surplus += elsewhere[left:]
+        for pod in elsewhere[:left]:
+            node = free.pop(0) if free else None
+            if pod.node is not None:
                 movers.append(pod)
-                assigned.append((gpus[deployment], None, seat))
-        assigned += [(gpus[deployment], None, free.pop(0) if free else None) for _ in range(max(0, left))]
-    del size
-    return _result(pool, stay, movers, surplus, assigned, set(content))
+            placed.append(_Placed(gpus, pod if pod.node is None else None, node))
+        to_make = max(0, left - len(elsewhere))
+        placed += [_Placed(gpus, None, free.pop(0) if free else None) for _ in range(to_make)]
+    return _placement(pool, stay, movers, surplus, placed, set(content))
+
+
+def _deployments(pods: tuple[Pod, ...], wanted: Wanted) -> list[str]:
+    return sorted({*wanted.replicas, *(pod.deployment or "" for pod in pods)})
 
 
 def _lay_over(
@@ -239,42 +233,37 @@ def _tightest(room: Mapping[str, int], need: int) -> str | None:
     return min(fitting, key=lambda name: (room[name], name)) if fitting else None
 
 
-def _result(
-    pool: Pool,
-    stay: list[Pod],
-    movers: list[Pod],
-    surplus: list[Pod],
-    assigned: list[tuple[int, Pod | None, str | None]],
-    here: set[str],
-) -> Seating:
+def _placement(
+    pool: Pool, stay: list[Pod], movers: list[Pod], surplus: list[Pod], placed: list[_Placed], here: set[str]
+) -> Placement:
     unused = {node.name: node.unused_gpus for node in pool.nodes}
     soon = {
         node.name: sum(pod.gpus for pod in node.our_pods if not pod.ready or pod.draining_since is not None)
         for node in pool.nodes
     }
-    seats = []
+    assigned = []
     blocked = []
-    for need, pod, node in assigned:
+    for gpus, pod, node in placed:
         if node is None:
             continue
         held = pod is not None and bool(pod.other_gates)
-        free_now = unused[node] >= need and not held
+        free_now = unused[node] >= gpus and not held
         if held:
             pass  # nothing makes room for a pod that somebody else keeps from coming
         elif free_now:
-            unused[node] -= need
-        elif unused[node] + soon[node] >= need:
-            soon[node] -= need
+            unused[node] -= gpus
+        elif unused[node] + soon[node] >= gpus:
+            soon[node] -= gpus
         else:
-            blocked.append(need)
+            blocked.append(gpus)
         if pod is not None:
-            seats.append(Seat(pod, node, free_now))
-    return Seating(
+            assigned.append(Assignment(pod, node, free_now))
+    return Placement(
         stay=tuple(stay),
-        seats=tuple(seats),
+        assigned=tuple(assigned),
         movers=tuple(movers),
         surplus=tuple(surplus),
         leaving=tuple(node.name for node in pool.nodes if node.name not in here),
-        unseated=sum(1 for _, _, node in assigned if node is None),
+        unplaced=sum(1 for item in placed if item.node is None),
         blocked=tuple(blocked),
     )

@@ -16,7 +16,7 @@ from servingplan.model.world import Pod
 
 @dataclass(frozen=True)
 class Removal:
-    """One Deployment's next step downwards."""
+    """What is written to bring one Deployment down."""
 
     replicas: int
     """What to set."""
@@ -25,7 +25,7 @@ class Removal:
 
 
 def remove(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str]) -> Removal:
-    """From ``replicas`` towards ``target`` over ``victims`` (uids that may go now).
+    """The next writes from ``replicas`` towards ``target`` that only ``victims`` (uids that may go now) fall to.
 
     ``pods``: all of the Deployment that are not being deleted.
     """

@@ -29,7 +29,7 @@ class Complaint(NamedTuple):
 
 
 def complaints(route: LiveObject) -> Iterator[Complaint]:
-    """Of every parent of an HTTPRoute that was read; none where all have taken it."""
+    """Why parents of an HTTPRoute do not serve it as it stands; nothing where all have taken it."""
     generation = route.manifest["metadata"].get("generation")
     parents = (route.manifest.get("status") or {}).get("parents") or []
     for ref in route.manifest["spec"]["parentRefs"]:

@@ -4,6 +4,7 @@ from servingplan.api.v1alpha1 import NodePool
 from servingplan.model.fleet import Fleet, NodeGroup, ReplicaFacts, ReplicaSet
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.pools import Pool, PoolNode
+from servingplan.rollout.placement import Placement
 
 NOW = "2026-01-01T01:00:00Z"
 
@@ -82,3 +83,8 @@ def facts(*, rate=1.0, priority=0, model="m", gpus=1, pool="h100"):
 def world(*pods, nodes=(), **more):
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
     return Observation(now=NOW, plan=plan, nodes=nodes, pods=pods, **more)
+
+
+def placement(**more):
+    nothing = {"stay": (), "assigned": (), "movers": (), "surplus": (), "leaving": (), "unplaced": 0}
+    return Placement(**{**nothing, **more})

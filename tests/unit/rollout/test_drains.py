@@ -2,37 +2,32 @@
 
 import pytest
 
-from servingplan.rollout.drains import PATIENCE_SECONDS, departures
-from servingplan.rollout.placement import Seat, Seating
-from tests.unit.rollout.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
-
-
-def seating(**more):
-    return Seating(**{"stay": (), "seats": (), "movers": (), "surplus": (), "leaving": (), "unseated": 0, **more})
+from servingplan.api.v1alpha1 import Change
+from servingplan.rollout.drains import PATIENCE_SECONDS, Coming, departures
+from servingplan.rollout.placement import Assignment
+from servingplan.rollout.state import Limits, Rollout
+from tests.unit.rollout.builders import NOW, facts, fleet, node, placement, pod, pool, replica_set, world
 
 
 def leave(*pods, surplus=(), the_fleet=None, the_facts=None, pools=None, strays=(), **more):
-    parts = {"surplus": tuple(surplus), **{key: more.pop(key) for key in ("stay", "seats", "leaving") if key in more}}
-    arguments = {
-        "spend": 0.0,
-        "budget": 100.0,
-        "growing": False,
-        "placing": False,
-        "growth_held_back": False,
-        "plan_age_seconds": 3600.0,
-        "drain_seconds": 30.0,
-        "startup_seconds": lambda model: 600.0,
-        **more,
-    }
-    return departures(
+    parts = {key: more.pop(key) for key in ("stay", "assigned", "leaving") if key in more}
+    limits = Limits(
+        budget_dollars_per_hour=more.pop("budget", 100.0),
+        may_grow=True,
+        change=Change(drain_seconds=30, drain_deadline_seconds=more.pop("deadline_seconds", 0)),
+        startup_seconds={"m": 600.0},
+        gateway_follows=more.pop("gateway_follows", None),
+    )
+    rollout = Rollout(
         world=world(*pods),
         pools=pools or (),
         fleet=the_fleet or fleet(),
         facts=the_facts or {"d": facts(), "old": facts(), "new": facts()},
-        seatings={"h100": seating(**parts)},
-        strays=tuple(strays),
-        **arguments,
+        age_seconds=more.pop("age_seconds", 3600.0),
     )
+    placements = {"h100": placement(surplus=tuple(surplus), **parts)}
+    coming = Coming(**{"nodes": False, "replicas": False, "held_back": False, **more})
+    return departures(rollout, limits, placements, tuple(strays), coming)
 
 
 def drained(found):
@@ -82,16 +77,16 @@ def test_a_replica_is_removed_only_when_its_drain_is_over():
 )
 def test_a_replica_leaves_when_its_engine_is_idle_or_the_deadline_is_over(inside, since, gone, wake):
     old = pod("old", "n1", of="old", draining_since=since, requests_inside=inside)
-    found = leave(old, surplus=[old], deadline_seconds=300.0)
+    found = leave(old, surplus=[old], deadline_seconds=300)
     assert (found.victims, found.wake_in_seconds) == (frozenset({old.uid} if gone else ()), wake)
 
 
 def test_a_replica_whose_engine_could_not_be_asked_yet_stays_until_the_deadline():
     old = pod("old", "n1", of="old", draining_since="2026-01-01T00:59:00Z", unasked=True)
-    found = leave(old, surplus=[old], deadline_seconds=300.0)
+    found = leave(old, surplus=[old], deadline_seconds=300)
     assert (found.victims, found.wake_in_seconds) == (frozenset(), 2.0)
     late = old.model_copy(update={"draining_since": "2026-01-01T00:55:00Z"})
-    assert leave(late, surplus=[late], deadline_seconds=300.0).victims == {late.uid}
+    assert leave(late, surplus=[late], deadline_seconds=300).victims == {late.uid}
 
 
 def test_the_deadline_counts_from_when_the_gateway_took_the_weights():
@@ -103,9 +98,9 @@ def test_the_deadline_counts_from_when_the_gateway_took_the_weights():
         unrouted_since="2026-01-01T00:56:00Z",
         requests_inside=1,
     )
-    assert leave(old, surplus=[old], deadline_seconds=300.0, gateway_follows=True).victims == frozenset()
+    assert leave(old, surplus=[old], deadline_seconds=300, gateway_follows=True).victims == frozenset()
     late = old.model_copy(update={"unrouted_since": "2026-01-01T00:55:00Z"})
-    assert leave(late, surplus=[late], deadline_seconds=300.0, gateway_follows=True).victims == {late.uid}
+    assert leave(late, surplus=[late], deadline_seconds=300, gateway_follows=True).victims == {late.uid}
 
 
 def test_a_replica_that_serves_nobody_is_removed_at_once():
@@ -142,9 +137,7 @@ def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
     the_facts = {"old": facts(priority=1, model="a"), "d": facts(priority=5, model="b")}
     pools = (pool(node("n1"), node("n2"), pods=[low, high], wanted=2),)
     planned = fleet(replica_set("x", model="a"), replica_set("y", model="b"))  # both would wait for successors
-    found = leave(
-        low, high, surplus=[high, low], the_facts=the_facts, the_fleet=planned, pools=pools, spend=20, budget=10
-    )
+    found = leave(low, high, surplus=[high, low], the_facts=the_facts, the_fleet=planned, pools=pools, budget=10)
     assert (found.victims, drained(found)) == ({low.uid}, []), "nobody takes over: it serves until it is removed"
     other = pod("other", "n3", of="old")
     more = (*pools, pool(node("n3"), pods=[other], name="other", wanted=1, price=0.0))
@@ -155,7 +148,6 @@ def test_over_the_budget_the_lowest_priority_goes_and_no_more_than_it_takes():
         the_facts=the_facts,
         the_fleet=planned,
         pools=more,
-        spend=20,
         budget=10,
     )
     assert (found.victims, drained(found)) == (frozenset(), ["low"]), "another takes over: it drains first"
@@ -168,7 +160,7 @@ def blocked_by_old(**more):
         old,
         new,
         surplus=[old],
-        seats=(Seat(new, "n1", free_now=False),),
+        assigned=(Assignment(new, "n1", free_now=False),),
         the_fleet=fleet(replica_set("new", gpus=8), nodes={"h100": 1}),
         pools=pools,
         **more,
@@ -179,18 +171,18 @@ def test_a_replica_makes_room_where_its_successor_has_nowhere_else_to_go():
     assert drained(blocked_by_old()) == ["old"]
 
 
-@pytest.mark.parametrize("coming", [{"growing": True}, {"wanted": 2}])
+@pytest.mark.parametrize("coming", [{"nodes": True}, {"wanted": 2}])
 def test_a_replica_waits_for_nodes_that_are_coming_but_not_for_ever(coming):
-    found = blocked_by_old(plan_age_seconds=PATIENCE_SECONDS - 5, **coming)
+    found = blocked_by_old(age_seconds=PATIENCE_SECONDS - 5, **coming)
     assert (drained(found), found.wake_in_seconds) == ([], 5.0)
-    assert drained(blocked_by_old(plan_age_seconds=PATIENCE_SECONDS, **coming)) == ["old"]
+    assert drained(blocked_by_old(age_seconds=PATIENCE_SECONDS, **coming)) == ["old"]
 
 
 def test_a_node_is_cleared_at_a_time_when_the_budget_holds_growth_back():
     pods = [pod("a", "n1", of="old"), pod("b", "n1", of="old"), pod("c", "n2", of="old")]
     pools = (pool(node("n1"), node("n2"), pods=pods, wanted=2),)
     planned = fleet(replica_set("new", 3))
-    found = leave(*pods, surplus=pods, the_fleet=planned, pools=pools, leaving=("n1", "n2"), growth_held_back=True)
+    found = leave(*pods, surplus=pods, the_fleet=planned, pools=pools, leaving=("n1", "n2"), held_back=True)
     assert drained(found) == ["c"]
 
 

@@ -4,12 +4,8 @@ import math
 
 from servingplan.planning.pools import total_spend
 from servingplan.rollout.growth import grow, planned_size, shrink, wished_size
-from servingplan.rollout.placement import Seat, Seating
-from tests.unit.rollout.builders import fleet, node, pod, pool, replica_set
-
-
-def seating(**more):
-    return Seating(**{"stay": (), "seats": (), "movers": (), "surplus": (), "leaving": (), "unseated": 0, **more})
+from servingplan.rollout.placement import Assignment
+from tests.unit.rollout.builders import fleet, node, placement, pod, pool, replica_set
 
 
 def grown(pools, the_fleet, budget, sizes=None):
@@ -70,18 +66,18 @@ def test_successors_of_replicas_that_serve_get_nodes_of_their_own():
     pods = [pod("a", "n1", gpus=8), pod("b", "n2", gpus=8)]
     both = pool(node("n1"), node("n2"), pods=pods, wanted=2)
     plan = fleet(nodes={"h100": 2})
-    assert wished_size(both, plan, seating()) == 2
-    assert wished_size(both, plan, seating(blocked=(8, 8))) == 4
-    assert wished_size(both, plan, seating(blocked=(4, 4))) == 3
+    assert wished_size(both, plan, placement()) == 2
+    assert wished_size(both, plan, placement(blocked=(8, 8))) == 4
+    assert wished_size(both, plan, placement(blocked=(4, 4))) == 3
     assert (
-        wished_size(pool(node("n1"), node("n2"), pods=pods, wanted=2, maxNodes=3), plan, seating(blocked=(8, 8))) == 3
+        wished_size(pool(node("n1"), node("n2"), pods=pods, wanted=2, maxNodes=3), plan, placement(blocked=(8, 8))) == 3
     )
 
 
 def test_a_node_on_which_a_replica_was_just_given_a_seat_is_kept():
     old, new = pod("old", "n1"), pod("new")
     two = pool(node("n1"), node("n2"), pods=[old], wanted=2)
-    size = wished_size(two, fleet(nodes={"h100": 1}), seating(seats=(Seat(new, "n2", True),)))
+    size = wished_size(two, fleet(nodes={"h100": 1}), placement(assigned=(Assignment(new, "n2", True),)))
     assert size == 2
 
 

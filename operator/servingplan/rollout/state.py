@@ -1,0 +1,70 @@
+"""What a step starts from, what it works towards, and what bounds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servingplan.api.v1alpha1 import Change, PlanSpec
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.world import Observation, Pod
+from servingplan.planning.pools import CENT, Pool, total_spend
+
+UNTOLD_STARTUP_SECONDS = 1800.0
+"""How long replicas may take to start whose model the spec no longer has."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Where the cluster is, and the fleet that is to be there."""
+
+    world: Observation
+    pools: tuple[Pool, ...]
+    fleet: Fleet
+    """What is wanted; empty for a plan that is being deleted."""
+    facts: Mapping[str, ReplicaFacts]
+    """Of every Deployment of ours, wanted or not."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Wanted replicas that have no pod, by Deployment; no node is asked for on their account."""
+    age_seconds: float = math.inf
+    """How long the plan has been in force."""
+
+    @property
+    def spend(self) -> float:
+        """$/h of all pools now; ``nan`` where it cannot be computed."""
+        return total_spend(self.pools)
+
+    def facts_of(self, pod: Pod) -> ReplicaFacts:
+        """Facts of the Deployment that a pod of ours belongs to."""
+        return self.facts[pod.deployment or ""]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a step."""
+
+    budget_dollars_per_hour: float
+    may_grow: bool
+    change: Change
+    """How long drains take."""
+    startup_seconds: Mapping[str, float]
+    """How long replicas may take to start, by model."""
+    gateway_follows: bool | None = None
+    """Whether the gateway has taken the published weights; None: there is none to ask."""
+
+    @classmethod
+    def of(
+        cls, spec: PlanSpec, *, budget_dollars_per_hour: float, may_grow: bool, gateway_follows: bool | None
+    ) -> Limits:
+        """The limits that a spec sets, with this budget."""
+        startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
+        return cls(budget_dollars_per_hour, may_grow, spec.change, startup, gateway_follows)
+
+    def exceeded_by(self, spend: float) -> bool:
+        """Whether this many $/h are over the budget; ``nan`` is not."""
+        return spend > self.budget_dollars_per_hour + CENT
+
+    def startup_seconds_of(self, model: str) -> float:
+        """How long replicas of a model may take to start."""
+        return self.startup_seconds.get(model, UNTOLD_STARTUP_SECONDS)
