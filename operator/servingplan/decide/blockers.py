@@ -5,7 +5,8 @@ from __future__ import annotations
 from servingplan.decide.turn import Turn
 from servingplan.model import names
 from servingplan.planning.declared import NO_MATCH
-from servingplan.planning.pools import LEFT, LOST, Pool, lets, no_node
+from servingplan.planning.ownership import lets
+from servingplan.planning.pools import LEFT, LOST, Pool, no_node
 from servingplan.planning.situation import Situation
 
 

@@ -18,7 +18,8 @@ from servingplan.model.actions import ClaimPool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.world import Observation
-from servingplan.planning.pools import SHARED_OBJECT, Pool
+from servingplan.planning.ownership import SHARED_OBJECT
+from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
 from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_SECONDS
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS

@@ -17,9 +17,10 @@ from servingplan.model.decision import Finding
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts
 from servingplan.model.world import NamespaceBudget, Observation
 from servingplan.planning.availability import with_stock
+from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import Known, known_of
 from servingplan.planning.measured import rows_of
-from servingplan.planning.pools import CENT, Pool, read_pools, total_spend
+from servingplan.planning.pools import CENT, Pool, total_spend
 from servingplan.planning.record import effective_spec, read_record, routing_as_published, spec_behind
 from servingplan.profiles.measured import MeasuredRows
 

@@ -5,8 +5,8 @@ import pytest
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject, Taint
 from servingplan.observe.parse import node_of
+from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}

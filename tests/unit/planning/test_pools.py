@@ -8,8 +8,9 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, NodeGroup, ReplicaSet
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.fleet import within_budget
+from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import read_pools, total_spend
+from servingplan.planning.pools import total_spend
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
 

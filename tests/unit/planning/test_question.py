@@ -8,8 +8,8 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
 from servingplan.model.question import canonical_json
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"}

@@ -6,8 +6,8 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.world import Node, Observation, PlanObject, Pod
 from servingplan.observe.parse import node_of, pod_gpus
+from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.pools import read_pools
 from servingplan.render.deployment import replica_template
 
 AMD = {"gpu": "MI300X-192GB", "engineImage": "rocm/vllm:v0.18.0"}

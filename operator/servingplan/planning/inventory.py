@@ -1,0 +1,219 @@
+"""The pools of a spec as they were observed: nodes, GPUs, prices, and what is wrong about them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.errors import InputError
+from servingplan.model.hardware import GpuType, is_share
+from servingplan.model.world import Node, Observation, Pod, PoolObject
+from servingplan.planning import ownership
+from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, unmatched
+from servingplan.planning.known import Known
+from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
+from servingplan.planning.resources import counted_by, resource_errors, resource_of
+from servingplan.profiles.additions import Price, price_of
+from servingplan.profiles.catalogue import Catalogue, find_gpu
+
+PRODUCT_LABELS = (
+    "nvidia.com/gpu.product",
+    "amd.com/gpu.product-name",
+    "beta.amd.com/gpu.product-name",
+    "cloud.google.com/gke-accelerator",
+    INSTANCE,
+    "karpenter.k8s.aws/instance-gpu-name",
+    "karpenter.azure.com/sku-gpu-name",
+    "k8s.amazonaws.com/accelerator",
+    "kubernetes.azure.com/accelerator",
+    "cluster-api/accelerator",
+    "amd.com/gpu.product",
+)
+"""Node labels that name the GPU, in order of trust; set by feature discovery of the vendor or by the cloud. Types of
+instances tell apart what shorter names do not: the A100 of 40 and of 80 GB."""
+
+
+_DOLLARS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
+_VENDORS = ("nvidia", "amd")
+"""Values of AKS's accelerator label, which name no product."""
+
+
+def read_pools(spec: PlanSpec, world: Observation, known: Known) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
+    """The pools in order of name, and what is wrong about them in the spec."""
+    by_node = _pods_by_node(world)
+    pools: list[Pool] = []
+    errors: list[InputError] = []
+    for written in sorted(spec.node_pools, key=lambda pool: pool.name):
+        item = ownership.bounded(written, world)
+        pool, found = _read(item, _nodes_of(item, world, by_node), spec, world, known)
+        pools.append(pool)
+        errors += found
+    shared, shared_errors = ownership.each_object_once(pools)
+    return tuple(_each_node_once(shared)), (*errors, *shared_errors)
+
+
+def _nodes_of(item: NodePool, world: Observation, by_node: Mapping[str, list[Pod]]) -> tuple[PoolNode, ...]:
+    """The nodes that the selector of a pool matches, by name."""
+    return tuple(
+        PoolNode(
+            node=node,
+            foreign_gpus=sum(pod.gpus for pod in by_node[node.name] if not _is_ours(pod, world)),
+            our_pods=tuple(pod for pod in by_node[node.name] if _is_ours(pod, world)),
+        )
+        for node in sorted(world.nodes, key=lambda node: node.name)
+        if all(node.labels.get(key) == value for key, value in item.node_selector.items())
+    )
+
+
+def _read(
+    item: NodePool, nodes: tuple[PoolNode, ...], spec: PlanSpec, world: Observation, known: Known
+) -> tuple[Pool, list[InputError]]:
+    """One pool, and what is wrong about it in the spec."""
+    left = item.name.endswith(LEFT)
+    gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
+    errors = [] if gpu_error is None else [gpu_error]
+    resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
+    if not left:
+        errors += resource_errors(item, gpu, resource, known.catalogue)
+    item = item.model_copy(update={"resource_name": resource})
+    nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
+    withdrawn = ownership.withdrawn(item, world)
+    told = [] if left or withdrawn is not None else _contradictions(spec, item, gpu, nodes, world, known.catalogue)
+    wrong = {problem.node for problem in told}
+    nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
+    if (path_error := ownership.path_error(item, world)) is not None:
+        errors.append(path_error)
+    gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
+    if gpus_per_node == 0 and item.resize is not None:
+        advice = "is not given and no node of the pool tells; give the number of GPUs of one node"
+        errors.append(InputError(f"spec.nodePools[{item.name}].gpusPerNode", None, advice))
+    pool = Pool(
+        spec=item,
+        gpu=gpu,
+        gpus_per_node=gpus_per_node,
+        dollars_per_node_hour=_price_of(item, world.pool(item.name), gpu, gpus_per_node, known.prices),
+        nodes=nodes,
+        object=world.pool(item.name),
+        problem=ownership.problem(item, world),
+        conflict=ownership.conflict(item, world),
+        ceiling=ownership.ceiling_problem(item, world),
+        withdrawn=withdrawn,
+        contradiction=_told(told),
+    )
+    return pool, errors
+
+
+def _contradictions(
+    spec: PlanSpec,
+    pool: NodePool,
+    gpu: GpuType | None,
+    nodes: tuple[PoolNode, ...],
+    world: Observation,
+    catalogue: Catalogue,
+) -> list[Contradiction]:
+    own = [node.node for node in nodes]
+    matching = {node.name for node in own}
+    sized = world.pool(pool.name)
+    found = contradictions(
+        spec=spec,
+        pool=pool,
+        gpu=gpu,
+        nodes=own,
+        catalogue=catalogue,
+        startup_taints=() if sized is None else sized.startup_taints,
+        now=world.now,
+    )
+    stray = unmatched(pool, own, [node for node in world.nodes if node.name not in matching])
+    return found if stray is None else [*found, stray]
+
+
+def _told(found: list[Contradiction]) -> Problem | None:
+    """The first in full, and how many nodes more."""
+    if not found:
+        return None
+    more = len({item.node for item in found[1:]} - {found[0].node, None})
+    text = f"{found[0].message}; nothing is bought on this" + (f"; so do {more} nodes more" if more else "")
+    return Problem(found[0].reason, text)
+
+
+def _each_node_once(pools: list[Pool]) -> list[Pool]:
+    """The pools with every node in one alone: one that two selectors match belongs to the pool that sorts first, or it would
+    be planned twice."""
+    taken: set[str] = set()
+    out = []
+    for pool in pools:
+        own = tuple(node for node in pool.nodes if node.name not in taken)
+        taken.update(node.name for node in own)
+        out.append(replace(pool, nodes=own))
+    return out
+
+
+def _pods_by_node(world: Observation) -> Mapping[str, list[Pod]]:
+    found: dict[str, list[Pod]] = defaultdict(list)
+    for pod in world.pods:
+        if pod.node is not None:
+            found[pod.node].append(pod)
+    return found
+
+
+def _is_ours(pod: Pod, world: Observation) -> bool:
+    return pod.deployment is not None and pod.namespace == world.plan.namespace
+
+
+def _price_of(
+    pool: NodePool, found: PoolObject | None, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]
+) -> float | None:
+    """$/h of a node: as the owner of the pool's object wrote it, else as the plan has it, else as the installation's prices
+    have it for all of its GPUs; None where nobody said, or the owner's cannot be read."""
+    if pool.resize is not None and found is not None and found.dollars_per_node_hour is not None:
+        text = found.dollars_per_node_hour.strip()
+        return float(text) if _DOLLARS.fullmatch(text) else None
+    if pool.dollars_per_node_hour is not None:
+        return float(pool.dollars_per_node_hour)
+    price = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
+    return None if price is None or not gpus_per_node else round(price.dollars_per_gpu_hour * gpus_per_node, 6)
+
+
+def _gpu_of(
+    pool: NodePool, nodes: tuple[PoolNode, ...], catalogue: Catalogue
+) -> tuple[GpuType | None, InputError | None]:
+    field = f"spec.nodePools[{pool.name}].gpu"
+    name = pool.gpu
+    if name is None:
+        found = Counter(product for node in nodes if (product := _product_of(node.node, catalogue)) is not None)
+        if not found:
+            advice = "is not given and no node of the pool carries a GPU product label; give the GPU type"
+            return None, InputError(field, None, advice)
+        name = min(found, key=lambda product: (-found[product], product))
+    inline: tuple[GpuType, ...] = ()
+    if pool.gpu_spec is not None:
+        facts = pool.gpu_spec
+        inline = (
+            GpuType(
+                name=name,
+                memory_gb=float(facts.memory_gb),
+                memory_bandwidth_gb_per_second=float(facts.memory_bandwidth_gb_per_second),
+                bf16_dense_tflops=float(facts.bf16_dense_tflops),
+                fp8_dense_tflops=None if facts.fp8_dense_tflops is None else float(facts.fp8_dense_tflops),
+                link_gb_per_second_per_direction=float(facts.link_gb_per_second),
+            ),
+        )
+    try:
+        return find_gpu(name, inline=inline, catalogue=catalogue), None
+    except InputError as error:
+        return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
+
+
+def _product_of(node: Node, catalogue: Catalogue) -> str | None:
+    """What a node's labels call its GPU: a share of one, else the first that the catalogue knows, else the first there is;
+    types of instances that the catalogue does not know, and vendors, name none."""
+    said = [node.labels[label] for label in PRODUCT_LABELS if label in node.labels]
+    named = [name for name in said if name != node.labels.get(INSTANCE) and name not in _VENDORS]
+    shares = (name for name in named if is_share(name))
+    known = (name for name in said if catalogue.find_gpu(name) is not None)
+    return next(shares, None) or next(known, None) or next(iter(named), None)

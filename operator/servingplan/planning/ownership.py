@@ -1,0 +1,125 @@
+"""Who may size the object of a pool: what its owner lets a plan do, who has claimed it, and who else sets its size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from servingplan.api.v1alpha1 import NodePool
+from servingplan.errors import InputError
+from servingplan.model.world import Observation, PoolObject
+from servingplan.planning.pools import LEFT, Pool, Problem
+
+SHARED_OBJECT = "SharedObject"
+"""Reason where two pools of the spec name one object."""
+
+
+def bounded(pool: NodePool, world: Observation) -> NodePool:
+    """The pool within what its owner lets every plan have."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.max_nodes is None or found.max_nodes >= pool.cap:
+        return pool
+    least = min(pool.min_nodes, found.max_nodes)
+    return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
+
+
+def path_error(pool: NodePool, world: Observation) -> InputError | None:
+    """What is wrong with the path to the size that the plan gives. The size is read at the object's own path, so that what
+    stands there still counts."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.path_problem is None or pool.name.endswith(LEFT):
+        return None
+    return InputError(f"spec.nodePools[{pool.name}].resize.replicasPath", pool.resize.replicas_path, found.path_problem)
+
+
+def ceiling_problem(pool: NodePool, world: Observation) -> Problem | None:
+    """Why the owner's ceiling cannot be read; the pool does not grow meanwhile."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.max_nodes_problem is None:
+        return None
+    where = f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name}"
+    return Problem("CeilingUnreadable", f"{where}: {found.max_nodes_problem}")
+
+
+def each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
+    """The pools, and what is wrong in the spec: two pools that name one object would set its size in turn. None of them is
+    sized; the first pays for its nodes."""
+    first: dict[str, str] = {}
+    out: list[Pool] = []
+    errors: list[InputError] = []
+    for pool in pools:
+        if pool.spec.resize is None or pool.object is None:
+            out.append(pool)
+            continue
+        holder = first.setdefault(pool.object.reference, pool.name)
+        if holder == pool.name:
+            out.append(pool)
+            continue
+        message = f"nodePools[{pool.name}].resize names the same object as nodePools[{holder}]"
+        advice = (
+            f"names the same object as nodePools[{holder}]: its size cannot follow both; give one pool, or two objects"
+        )
+        errors.append(InputError(f"spec.nodePools[{pool.name}].resize", pool.spec.resize.name, advice))
+        shared = Problem(SHARED_OBJECT, f"{message}: it is left as it is")
+        out = [replace(item, conflict=shared) if item.name == holder else item for item in out]
+        out.append(replace(pool, problem=shared))
+    return out, errors
+
+
+def conflict(pool: NodePool, world: Observation) -> Problem | None:
+    """That somebody changed the size since we asked for it: it is theirs then, until they give the pool back."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.claimed_by != world.plan.key:
+        return None
+    if found.asked is None or found.asked == found.wanted:
+        return None
+    return Problem(
+        "FieldOwnershipConflict",
+        f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name} was set to {found.wanted} nodes by "
+        f"{found.size_manager or 'another manager'} after this plan asked for {found.asked}; it is left alone. Stop that "
+        "manager from setting it, then remove the annotation servingplan.dev/claimed-by from the object",
+    )
+
+
+def withdrawn(pool: NodePool, world: Observation) -> Problem | None:
+    """That the owner no longer lets the plan size a pool that it still has."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None or found.problem_reason is not None or found.claimed_by != world.plan.key:
+        return None
+    if lets(found, world.plan.namespace):
+        return None
+    return Problem(
+        "NotAllowed",
+        f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name} no longer lets plans of namespace "
+        f"{world.plan.namespace} size it: its replicas leave once others serve, then it is given back; to keep it, add the "
+        "namespace to its annotation servingplan.dev/allowed-namespaces",
+    )
+
+
+def lets(found: PoolObject, namespace: str) -> bool:
+    """Whether the owner lets plans of a namespace size the object."""
+    return "*" in found.allowed_namespaces or namespace in found.allowed_namespaces
+
+
+def problem(pool: NodePool, world: Observation) -> Problem | None:
+    """Why the plan does without a pool that it names an object for; None where it may size it."""
+    if pool.resize is None:
+        return None
+    found = world.pool(pool.name)
+    where = f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name}"
+    if found is None:
+        return Problem("ReadFailed", f"{where} was not read")
+    if found.problem_reason is not None:
+        return Problem(found.problem_reason, f"{where}: {found.problem}")
+    if not lets(found, world.plan.namespace) and found.claimed_by != world.plan.key:
+        return Problem(
+            "NotAllowed",
+            f"{where} does not let plans of namespace {world.plan.namespace} size it; add the namespace to its "
+            "annotation servingplan.dev/allowed-namespaces",
+        )
+    if found.claimed_by not in (None, "", world.plan.key):
+        return Problem(
+            "ClaimedByOther",
+            f"{where} is sized by plan {found.claimed_by}; take the pool out of one of the two plans (to clear a claim by "
+            "hand, remove the annotation servingplan.dev/claimed-by from the object)",
+        )
+    return None
