@@ -11,7 +11,8 @@ from servingplan.kube import DEPLOYMENTS, PODS, Kube
 from servingplan.model import names
 from servingplan.model.actions import PlacePod, ScaleDeployment
 from servingplan.model.world import Observation, PlanObject
-from servingplan.observe.parse import replicas_owner, seen_pod
+from servingplan.observe.parse import replicas_owner
+from servingplan.observe.pods import seen_pod
 
 pytestmark = pytest.mark.cluster
 

@@ -7,7 +7,7 @@ import pytest
 from servingplan.errors import ApiError
 from servingplan.loop import LONGEST_RETRY_SECONDS, TURN_SECONDS, Alarm, Interest, Loop, Pauses, UnderWay
 from servingplan.metrics.exporter import Exporter
-from servingplan.observe.parse import seen_slice
+from servingplan.observe.pods import seen_slice
 from servingplan.observe.state import News, _news
 from servingplan.reconcile import TurnReport
 

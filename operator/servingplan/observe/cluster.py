@@ -10,7 +10,7 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api
 from servingplan.model import names
 from servingplan.model.times import seconds_since
 from servingplan.model.world import (
@@ -22,7 +22,6 @@ from servingplan.model.world import (
     PlanObject,
     Pod,
     PoolObject,
-    Refusal,
     SeenCatalogue,
     SeenModelConfig,
     SeenProfiles,
@@ -33,7 +32,7 @@ from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told, requests_inside
 from servingplan.observe.gateway import ask_gateway, in_time
-from servingplan.observe.sizes import ceiling, number, size_path
+from servingplan.observe.pools import pool_object, pool_reference, reference_text
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
@@ -342,51 +341,7 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
-        annotations = item["metadata"].get("annotations") or {}
-        path, path_problem = size_path(resize, annotations)
-        if path is None:
-            return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
-        wanted = parse.at(item, path)
-        if not isinstance(wanted, int):
-            return PoolObject(
-                pool=pool,
-                reference=reference,
-                problem_reason="NotResizable",
-                problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
-                "spec.replicas is set)",
-            )
-        sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
-        max_nodes, max_nodes_problem = ceiling(annotations, wanted)
-        holder = annotations.get(names.CLAIM_ANNOTATION) or None
-        orphaned = holder is not None and self._is_gone(seen, holder)
-        allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
-        return PoolObject(
-            pool=pool,
-            reference=reference,
-            wanted=wanted,
-            actual=next((size for size in sizes if isinstance(size, int)), None),
-            claimed_by=holder if not orphaned else None,
-            orphan_of=holder if orphaned else None,
-            path=path,
-            path_problem=path_problem,
-            max_nodes=max_nodes,
-            max_nodes_problem=max_nodes_problem,
-            dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
-            allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
-            resource_version=item["metadata"].get("resourceVersion", ""),
-            asked=number(annotations.get(names.SIZE_ANNOTATION)),
-            size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
-            startup_taints=parse.startup_taints_of(item),
-            refusal=_last_refusal(seen, item, resize),
-        )
-
-
-def _last_refusal(seen: Snapshot, item: Json, resize: Resize) -> Refusal | None:
-    """What was last said of the pool's stock: by its own object, or of the claims of a Karpenter NodePool."""
-    told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
-    if (resize.api_version.partition("/")[0], resize.kind) == ("karpenter.sh", "NodePool"):
-        told += [found.refusal for found in seen.refusals if found.pool == resize.name]
-    return max(told, key=lambda refusal: refusal.at, default=None)
+        return pool_object(pool, resize, reference, item, seen.refusals, lambda key: self._is_gone(seen, key))
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
@@ -474,7 +429,7 @@ def _prices(plan: PlanObject) -> dict[str, str]:
             _PRICES.pop(next(iter(_PRICES)), None)
         spec, _ = parse_spec(plan.spec)
         _PRICES[key] = {
-            _reference_text(pool.resize): str(pool.dollars_per_node_hour)
+            reference_text(pool.resize): str(pool.dollars_per_node_hour)
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None and pool.dollars_per_node_hour is not None
         }
@@ -483,17 +438,6 @@ def _prices(plan: PlanObject) -> dict[str, str]:
 
 _PRICES: dict[tuple[str, int], dict[str, str]] = {}
 _MOST_PRICES = 2000
-
-
-def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:
-    """``kind/namespace/name``; the namespace is empty for kinds without one."""
-    namespace = (resize.namespace or plan_namespace) if resource.namespaced else ""
-    return f"{resize.kind}/{namespace}/{resize.name}"
-
-
-def _reference_text(resize: Resize) -> str:
-    """As ``pool_reference`` has it for kinds without a namespace, which node pools mostly are."""
-    return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"
 
 
 def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:

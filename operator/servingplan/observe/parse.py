@@ -1,14 +1,12 @@
-"""API objects as facts: the few fields that matter of each, read without trusting that any is there."""
+"""Nodes, plans and objects of plans as facts: the few fields that matter of each, read without trusting that any is there."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from servingplan.model import names
-from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Refusal, Taint
+from servingplan.model.world import LiveObject, Node, PlanObject, Taint
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
@@ -36,32 +34,8 @@ AGENT_TAINT = "/agent-not-ready"
 """End of taints that agents of networks and storage take off once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
 ``efs.csi.aws.com``, ``fsx.csi.aws.com``."""
 HTTP_ROUTE = "HTTPRoute"
-SIZES = ("nodes", "replicas", "count")
-"""Fields of a pool object's status that tell how many nodes there are."""
-OUT_OF_STOCK = (
-    "insufficientcapacity",
-    "insufficientinstancecapacity",
-    "insufficienthostcapacity",
-    "reservationcapacityexceeded",
-    "unfulfillablecapacity",
-    "asginstancelaunchfailures",
-    "resource_pool_exhausted",
-    "stockout",
-    "outofstock",
-    "allocationfailed",
-    "skunotavailable",
-    "quotaexceeded",
-    "quota_exceeded",
-    "vcpulimitexceeded",
-    "instancelimitexceeded",
-)
-"""Words, without spaces and in small letters, by which providers say that a machine cannot be had: of Karpenter, EC2 and its
-Auto Scaling groups, GCE, Azure, and of quotas, which are limits of stock to us."""
-NODE_POOL_LABEL = "karpenter.sh/nodepool"
-CLAIM_REFUSED = "InsufficientCapacityError"
-"""Karpenter's reason of an Event on a NodeClaim, which it then deletes."""
-Endpoint = tuple[str, str]
-"""Name of a Service, and uid of a pod behind it."""
+
+
 _KEPT_ANNOTATIONS = (
     names.FACTS_ANNOTATION,
     names.PLAN_HASH_ANNOTATION,
@@ -85,7 +59,7 @@ def node_of(item: Json) -> Node:
         labels=metadata.get("labels") or {},
         gpus=gpus.get(names.GPU_RESOURCE, 0),
         gpu_resources=gpus if gpus.keys() - {names.GPU_RESOURCE} else {},
-        ready=_condition(status, "Ready") == "True",
+        ready=condition_of(status, "Ready") == "True",
         schedulable=not spec.get("unschedulable", False),
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
@@ -112,141 +86,6 @@ def _taints_of(taints: Iterable[Json]) -> tuple[Taint, ...]:
         for taint in taints
         if taint.get("effect") in ("NoSchedule", "NoExecute")
     )
-
-
-def pod_gpus(item: Json) -> int:
-    """GPUs that the scheduler counts for a pod: the sum of its containers, or one init container if that is more."""
-    spec = item.get("spec") or {}
-
-    def of(containers: Iterable[Json]) -> list[int]:
-        asked = (container.get("resources") or {} for container in containers)
-        return [
-            sum(
-                whole(amount)
-                for name, amount in {**(item.get("limits") or {}), **(item.get("requests") or {})}.items()
-                if names.is_gpu_resource(name)
-            )
-            for item in asked
-        ]
-
-    return max(sum(of(spec.get("containers") or ())), *of(spec.get("initContainers") or ()), 0)
-
-
-def endpoints_of(item: Json) -> set[Endpoint]:
-    """The pods that an EndpointSlice lists as ready for requests."""
-    service = (item["metadata"].get("labels") or {}).get(names.SERVICE_LABEL)
-    found = set()
-    for endpoint in item.get("endpoints") or ():
-        conditions, target = endpoint.get("conditions") or {}, endpoint.get("targetRef") or {}
-        ready = conditions.get("ready") is not False and not conditions.get("terminating")  # absent means ready
-        if ready and service and target.get("kind") == "Pod":
-            found.add((service, target.get("uid", "")))
-    return found
-
-
-class SeenPod(NamedTuple):
-    """A pod that bears a plan's label or holds GPUs of a node, without what other objects say of it."""
-
-    plan_label: str | None
-    """Of the plan that it belongs to, in its own namespace."""
-    deployment: str | None
-    own: Pod
-    """As its plan sees it; ``ready`` by its own word, ``listed`` never."""
-    holds_gpus: bool
-    """Of a node: what counts for all other plans."""
-
-    def for_plan(
-        self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
-    ) -> Pod | None:
-        """As one plan sees it; None where it does not matter to that plan.
-
-        ``nodes`` are those that are there (None: they could not be read, and the pod's word counts), ``endpoints`` those of
-        the plan's Services.
-        """
-        if self.deployment is None or (self.plan_label, self.own.namespace) != (plan_label, namespace):
-            return _foreign(self.own) if self.holds_gpus else None
-        # The API server keeps a pod Ready for up to a minute after its node is gone: the node has the last word.
-        ready = self.own.ready
-        if ready and nodes is not None:
-            node = nodes.get(self.own.node or "") if self.own.bound else None
-            ready = node is not None and node.ready
-        listed = (self.deployment, self.own.uid) in endpoints
-        return self.own.model_copy(update={"ready": ready, "listed": listed})
-
-
-def _foreign(pod: Pod) -> Pod:
-    return Pod(
-        namespace=pod.namespace,
-        name=pod.name,
-        uid=pod.uid,
-        gpus=pod.gpus,
-        created=pod.created,
-        bound=pod.bound,
-        terminating=pod.terminating,
-        node=pod.node,
-    )
-
-
-def seen_pod(item: Json) -> SeenPod | None:
-    """A Pod, if it is a plan's or holds GPUs of a node; else None."""
-    metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
-    labels = metadata.get("labels") or {}
-    annotations = metadata.get("annotations") or {}
-    plan_label = labels.get(names.PLAN_LABEL)
-    deployment = labels.get(names.DEPLOYMENT_LABEL) if plan_label is not None else None
-    gpus = pod_gpus(item)
-    bound_to = spec.get("nodeName")
-    holds_gpus = gpus > 0 and bound_to is not None
-    if deployment is None and not holds_gpus:
-        return None
-    terminating = "deletionTimestamp" in metadata
-    common: Json = {
-        "namespace": metadata["namespace"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-        "gpus": gpus,
-        "created": metadata.get("creationTimestamp", ""),
-        "bound": bound_to is not None,
-        "terminating": terminating,
-    }
-    if deployment is None:
-        return SeenPod(None, None, Pod(**common, node=bound_to), holds_gpus)
-    gates = [str(gate.get("name")) for gate in spec.get("schedulingGates") or ()]
-    gated = names.PLACEMENT_GATE in gates
-    placed_on = annotations.get(names.PLACED_ON_ANNOTATION) if not gated else None
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    )
-    draining_since = annotations.get(names.DRAINING_SINCE_ANNOTATION)
-    own = Pod(
-        **common,
-        node=bound_to or placed_on,
-        deployment=deployment,
-        gated=gated,
-        other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
-        ready=not terminating and _condition(status, "Ready") == "True",
-        started=_started(status),
-        unready_since=_unready_since(status),
-        serving=labels.get(names.SERVING_LABEL) == "true",
-        draining_since=draining_since,
-        address=status.get("podIP") if draining_since is not None else None,
-        unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),
-        placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
-        node_affinity=affinity if gated else None,
-        trouble=_trouble(status) if not gated else None,
-        **_crashes(status),
-    )
-    return SeenPod(plan_label, deployment, own, holds_gpus)
-
-
-def pod_of(
-    item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
-) -> Pod | None:
-    """A Pod as one plan sees it."""
-    seen = seen_pod(item)
-    if seen is None:
-        return None
-    return seen.for_plan(plan_label=plan_label, namespace=namespace, nodes=nodes, endpoints=endpoints)
 
 
 class SeenObject(NamedTuple):
@@ -312,23 +151,8 @@ def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
     return seen_object(item, kind).for_plan(plan_uid)
 
 
-class SeenSlice(NamedTuple):
-    """An EndpointSlice of a Service of a plan; it carries the labels of the Service."""
-
-    namespace: str
-    plan_label: str | None
-    endpoints: frozenset[Endpoint]
-
-
-def seen_slice(item: Json) -> SeenSlice:
-    """The pods that it lists as ready."""
-    metadata = item["metadata"]
-    label = (metadata.get("labels") or {}).get(names.PLAN_LABEL)
-    return SeenSlice(metadata.get("namespace", ""), label, frozenset(endpoints_of(item)))
-
-
 def plan_of(item: Json) -> PlanObject:
-    """A plan as the API server has it."""
+    """A plan as it stands in the cluster."""
     metadata = item["metadata"]
     return PlanObject(
         namespace=metadata["namespace"],
@@ -370,89 +194,10 @@ class SeenAdditions(NamedTuple):
 
 
 def seen_additions(item: Json) -> SeenAdditions:
-    """What it adds, by key."""
+    """What a ConfigMap adds to the catalogue, by key."""
     metadata = item["metadata"]
     kind = (metadata.get("labels") or {}).get(names.CATALOGUE_LABEL, "")
     return SeenAdditions(metadata["name"], kind, tuple(sorted((item.get("data") or {}).items())))
-
-
-class SeenRefusal(NamedTuple):
-    """A NodeClaim that got no node."""
-
-    pool: str
-    """Name of its Karpenter NodePool."""
-    refusal: Refusal
-
-
-def seen_claim(item: Json) -> SeenRefusal | None:
-    """A NodeClaim whose launch was refused for want of capacity; else None."""
-    pool = (item["metadata"].get("labels") or {}).get(NODE_POOL_LABEL)
-    for condition in (item.get("status") or {}).get("conditions") or ():
-        refused = condition.get("type") == "Launched" and condition.get("status") in ("False", "Unknown")
-        if pool and refused and _says_out_of_stock(condition.get("reason")):
-            return SeenRefusal(pool, _refusal(condition, condition.get("lastTransitionTime")))
-    return None
-
-
-def seen_claim_event(item: Json) -> SeenRefusal | None:
-    """An Event on a NodeClaim that was refused. The claim is gone by then; its name is that of its pool with a suffix."""
-    about = item.get("involvedObject") or {}
-    pool, _, suffix = str(about.get("name", "")).rpartition("-")
-    if item.get("reason") != CLAIM_REFUSED or about.get("kind") != "NodeClaim" or not (pool and suffix):
-        return None
-    times = ((item.get("series") or {}).get("lastObservedTime"), item.get("lastTimestamp"), item.get("eventTime"))
-    at = next((time for time in times if time), item["metadata"].get("creationTimestamp"))
-    return SeenRefusal(pool, _refusal(item, at))
-
-
-def _says_out_of_stock(text: Any) -> bool:
-    plain = str(text or "").lower().replace(" ", "")
-    return any(word in plain for word in OUT_OF_STOCK)
-
-
-def _refusal(item: Json, at: Any) -> Refusal:
-    moment = datetime.fromisoformat(str(at)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Refusal(at=moment, message=str(item.get("message") or item.get("reason") or "")[:300])
-
-
-def _own_refusal(status: Json) -> Refusal | None:
-    """What a pool object's own conditions, or its provider's health issues, say of capacity."""
-    for condition in status.get("conditions") or ():
-        texts = (condition.get("reason"), condition.get("message"))
-        if condition.get("lastTransitionTime") and any(map(_says_out_of_stock, texts)):
-            return _refusal(condition, condition["lastTransitionTime"])
-    return None
-
-
-def seen_pool(item: Json) -> Json:
-    """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
-    spec is kept whole; such objects are few."""
-    metadata, status = item["metadata"], item.get("status") or {}
-    annotations = metadata.get("annotations") or {}
-    ours = (
-        names.CLAIM_ANNOTATION,
-        names.SIZE_ANNOTATION,
-        names.ALLOWED_NAMESPACES_ANNOTATION,
-        names.MAX_NODES_ANNOTATION,
-        names.REPLICAS_PATH_ANNOTATION,
-        names.PRICE_ANNOTATION,
-    )
-    kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
-    return {
-        "metadata": {
-            **kept,
-            "resourceVersion": metadata.get("resourceVersion", ""),
-            "annotations": {key: annotations[key] for key in ours if key in annotations},
-            "managedFields": [
-                {"manager": entry.get("manager"), "fieldsV1": {"f:spec": (entry.get("fieldsV1") or {})["f:spec"]}}
-                for entry in metadata.get("managedFields") or ()
-                if "f:spec" in (entry.get("fieldsV1") or {})
-            ],
-        },
-        "spec": item.get("spec") or {},
-        "status": {key: status[key] for key in SIZES if key in status},
-        "refusal": _own_refusal(status),
-    }
 
 
 def _replica_failure(status: Json) -> str | None:
@@ -463,27 +208,13 @@ def _replica_failure(status: Json) -> str | None:
     return None
 
 
-def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
-    """Another manager that owns the field at ``path``; for messages only.
-
-    ``managedFields`` cannot prove who set a size: a write of 0 through ``/scale`` leaves nobody owning it (seen with
-    Kubernetes 1.36). What we asked for is noted on the object instead.
-    """
-    owners = {
-        entry.get("manager", "unknown")
-        for entry in item["metadata"].get("managedFields") or ()
-        if _has(entry.get("fieldsV1") or {}, path)
-    }
-    return min(owners - {ours}, default=None)
-
-
 def replicas_owner(item: Json) -> tuple[str, str] | None:
     """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote; the last of
     several."""
     others = [
         (str(entry.get("time", "")), str(entry.get("manager", "unknown")))
         for entry in item["metadata"].get("managedFields") or ()
-        if entry.get("manager") != names.FIELD_MANAGER and _has(entry.get("fieldsV1") or {}, ("spec", "replicas"))
+        if entry.get("manager") != names.FIELD_MANAGER and owns(entry.get("fieldsV1") or {}, ("spec", "replicas"))
     ]
     if not others:
         return None
@@ -508,16 +239,8 @@ def whole(value: Any) -> int:
         return 0
 
 
-def loads(text: Any) -> Json | None:
-    """A JSON object, or None."""
-    try:
-        value = json.loads(text)
-    except (TypeError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _has(fields: Json, path: tuple[str, ...]) -> bool:
+def owns(fields: Json, path: tuple[str, ...]) -> bool:
+    """Whether the ``fieldsV1`` of a manager hold the field at a path."""
     found: Any = fields
     for key in path:
         if not isinstance(found, dict) or f"f:{key}" not in found:
@@ -526,51 +249,10 @@ def _has(fields: Json, path: tuple[str, ...]) -> bool:
     return True
 
 
-def _condition(status: Json, kind: str) -> str | None:
+def condition_of(status: Json, kind: str) -> str | None:
+    """Status of a condition: True, False or Unknown; None where it is not told."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == kind:
             value = condition.get("status")
             return str(value) if value is not None else None
-    return None
-
-
-def _started(status: Json) -> bool:
-    containers = status.get("containerStatuses") or ()
-    return bool(containers) and all(container.get("started") for container in containers)
-
-
-def _unready_since(status: Json) -> str | None:
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "Ready" and condition.get("status") != "True":
-            since = condition.get("lastTransitionTime")
-            return str(since) if since else None
-    return None
-
-
-def _crashes(status: Json) -> Json:
-    """Of the container that ended most often; nothing of a pod that is ready now."""
-    if _condition(status, "Ready") == "True":
-        return {}
-    found: tuple[int, str | None] = (0, None)
-    for container in status.get("containerStatuses") or ():
-        state, last = container.get("state") or {}, container.get("lastState") or {}
-        waits = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
-        ended = state.get("terminated") or last.get("terminated") or {}
-        if not ended.get("exitCode") and not waits:
-            continue
-        crashes = int(container.get("restartCount") or 0) + (1 if waits or "terminated" in state else 0)
-        message = str(ended.get("message") or "").strip()[-200:]
-        reason = f"{ended.get('reason', 'Error')} (exit code {ended.get('exitCode', 'unknown')})"
-        found = max(found, (crashes, f"{reason}: {message}" if message else reason), key=lambda item: item[0])
-    return {"crashes": found[0], "last_words": found[1]} if found[0] else {}
-
-
-def _trouble(status: Json) -> str | None:
-    for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return f"{waiting['reason']}: {waiting.get('message', '')}"[:300]
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return f"Unschedulable: {condition.get('message', '')}"[:300]
     return None

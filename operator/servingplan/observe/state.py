@@ -29,8 +29,10 @@ from servingplan.kube import (
 )
 from servingplan.model import names
 from servingplan.model.world import Node, PlanObject
-from servingplan.observe import parse
-from servingplan.observe.parse import SeenAdditions, SeenObject, SeenPod, SeenRates, SeenRefusal, SeenSlice
+from servingplan.observe import parse, pods, pools, refusals
+from servingplan.observe.parse import SeenAdditions, SeenObject, SeenRates
+from servingplan.observe.pods import SeenPod, SeenSlice
+from servingplan.observe.refusals import SeenRefusal
 from servingplan.watch.informer import Health, Informer, Source, Trouble
 
 Json = dict[str, Any]
@@ -114,13 +116,15 @@ class ClusterState:
         self._add(Source("plans", _known(PLANS), _plan, optional=True))
         self._add(Source("nodes", _known(NODES), parse.node_of))
         bound = f"{_ALIVE},spec.nodeName!="
-        self._add(Source("pods", _known(PODS), parse.seen_pod, labels=f"!{names.PLAN_LABEL}", fields=bound))
-        self._add(Source("pods", _known(PODS), parse.seen_pod, labels=names.PLAN_LABEL, fields=_ALIVE))
-        refused = f"involvedObject.kind=NodeClaim,reason={parse.CLAIM_REFUSED}"
+        self._add(Source("pods", _known(PODS), pods.seen_pod, labels=f"!{names.PLAN_LABEL}", fields=bound))
+        self._add(Source("pods", _known(PODS), pods.seen_pod, labels=names.PLAN_LABEL, fields=_ALIVE))
+        refused = f"involvedObject.kind=NodeClaim,reason={refusals.CLAIM_REFUSED}"
         self._add(
-            Source("refusals", _known(EVENTS), parse.seen_claim_event, EVENTS_OF_CLUSTER, fields=refused, optional=True)
+            Source(
+                "refusals", _known(EVENTS), refusals.seen_claim_event, EVENTS_OF_CLUSTER, fields=refused, optional=True
+            )
         )
-        self._add(Source("refusals", _discovered(*NODE_CLAIM), parse.seen_claim, optional=True))
+        self._add(Source("refusals", _discovered(*NODE_CLAIM), refusals.seen_claim, optional=True))
         if catalogue_namespace is not None:
             where, label = catalogue_namespace, names.CATALOGUE_LABEL
             self._add(Source("catalogues", _known(CONFIG_MAPS), parse.seen_additions, where, label))
@@ -132,7 +136,7 @@ class ClusterState:
                 self._add(source)
             rates = Source("profiles", _known(CONFIG_MAPS), parse.seen_rates, namespace, names.PROFILES_LABEL)
             self._add(rates)
-            self._add(Source("EndpointSlices", _known(ENDPOINT_SLICES), parse.seen_slice, namespace, names.PLAN_LABEL))
+            self._add(Source("EndpointSlices", _known(ENDPOINT_SLICES), pods.seen_slice, namespace, names.PLAN_LABEL))
             self._add(
                 Source(
                     "HTTPRoutes",
@@ -224,7 +228,7 @@ class ClusterState:
             informer = self._pools.get(key)
             fresh = informer is None
             if informer is None:
-                source = Source("pools", _discovered(api_version, kind), parse.seen_pool)
+                source = Source("pools", _discovered(api_version, kind), pools.seen_pool)
                 informer = Informer(self._api, source, lock=self.lock, changed=self._tell, clock=self._clock)
                 self._pools[key] = informer
         if fresh and self._following:

@@ -10,7 +10,8 @@ from servingplan.model.world import Taint
 from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
 from servingplan.observe.engines import MOST_MISSED
-from servingplan.observe.parse import endpoints_of, startup_taints_of
+from servingplan.observe.parse import startup_taints_of
+from servingplan.observe.pods import endpoints_of
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 

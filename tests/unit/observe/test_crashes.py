@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.observe.parse import pod_of
+from servingplan.observe.pods import pod_of
 
 ENDED = {"reason": "OOMKilled", "exitCode": 137, "message": "loading weights\nCUDA out of memory\n"}
 SINCE = "2026-01-01T00:00:00Z"

@@ -5,7 +5,8 @@ import pytest
 from servingplan.kube import EVENTS, Resource
 from servingplan.model.world import Refusal
 from servingplan.observe.cluster import Reader
-from servingplan.observe.parse import seen_claim, seen_claim_event, seen_pool
+from servingplan.observe.pools import seen_pool
+from servingplan.observe.refusals import seen_claim, seen_claim_event
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 

@@ -5,7 +5,8 @@ import pytest
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.world import Node, Observation, PlanObject, Pod
-from servingplan.observe.parse import node_of, pod_gpus
+from servingplan.observe.parse import node_of
+from servingplan.observe.pods import pod_gpus
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
 from servingplan.render.deployment import replica_template

@@ -2,6 +2,7 @@
 
 from servingplan.model import names
 from servingplan.observe import parse
+from servingplan.observe.pods import endpoints_of, pod_of
 from tests.simulated.cluster import NAMESPACE, PLAN
 from tests.simulated.plans import model, operator, plan
 
@@ -80,9 +81,9 @@ def same_facts(cluster):
     endpoints = set()
     for name in {pod.deployment for pod in cluster.our_pods()}:
         listed = [(pod, cluster.is_listed(pod)) for pod in cluster.pods_of(name)]
-        endpoints |= parse.endpoints_of(raw_slice(name, listed))
+        endpoints |= endpoints_of(raw_slice(name, listed))
     given = {"plan_label": PLAN, "namespace": NAMESPACE, "nodes": nodes, "endpoints": endpoints}
-    pods = [parse.pod_of(raw_pod(pod), **given) for pod in cluster.pods.values()]
+    pods = [pod_of(raw_pod(pod), **given) for pod in cluster.pods.values()]
     assert sorted(pods, key=lambda pod: pod.name) == list(world.pods)
     for (kind, _), manifest in cluster.objects.items():
         live = world.live(kind, manifest["metadata"]["name"])

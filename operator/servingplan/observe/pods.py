@@ -1,0 +1,205 @@
+"""Pods as facts, and the EndpointSlices that list them: the few fields that matter, read without trusting that any is there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from servingplan.model import names
+from servingplan.model.world import Node, Pod
+from servingplan.observe.parse import Json, condition_of, whole
+
+Endpoint = tuple[str, str]
+"""Name of a Service, and uid of a pod behind it."""
+
+
+class SeenPod(NamedTuple):
+    """A pod that bears a plan's label or holds GPUs of a node, without what other objects say of it."""
+
+    plan_label: str | None
+    """Of the plan that it belongs to, in its own namespace."""
+    deployment: str | None
+    own: Pod
+    """As its plan sees it; ``ready`` by its own word, ``listed`` never."""
+    holds_gpus: bool
+    """Of a node: what counts for all other plans."""
+
+    def for_plan(
+        self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
+    ) -> Pod | None:
+        """As one plan sees it; None where it does not matter to that plan.
+
+        ``nodes`` are those that are there (None: they could not be read, and the pod's word counts), ``endpoints`` those of
+        the plan's Services.
+        """
+        if self.deployment is None or (self.plan_label, self.own.namespace) != (plan_label, namespace):
+            return _foreign(self.own) if self.holds_gpus else None
+        # The API server keeps a pod Ready for up to a minute after its node is gone: the node has the last word.
+        ready = self.own.ready
+        if ready and nodes is not None:
+            node = nodes.get(self.own.node or "") if self.own.bound else None
+            ready = node is not None and node.ready
+        listed = (self.deployment, self.own.uid) in endpoints
+        return self.own.model_copy(update={"ready": ready, "listed": listed})
+
+
+def _foreign(pod: Pod) -> Pod:
+    return Pod(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=pod.uid,
+        gpus=pod.gpus,
+        created=pod.created,
+        bound=pod.bound,
+        terminating=pod.terminating,
+        node=pod.node,
+    )
+
+
+def seen_pod(item: Json) -> SeenPod | None:
+    """A Pod, if it is a plan's or holds GPUs of a node; else None."""
+    metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+    labels = metadata.get("labels") or {}
+    annotations = metadata.get("annotations") or {}
+    plan_label = labels.get(names.PLAN_LABEL)
+    deployment = labels.get(names.DEPLOYMENT_LABEL) if plan_label is not None else None
+    gpus = pod_gpus(item)
+    bound_to = spec.get("nodeName")
+    holds_gpus = gpus > 0 and bound_to is not None
+    if deployment is None and not holds_gpus:
+        return None
+    terminating = "deletionTimestamp" in metadata
+    common: Json = {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "gpus": gpus,
+        "created": metadata.get("creationTimestamp", ""),
+        "bound": bound_to is not None,
+        "terminating": terminating,
+    }
+    if deployment is None:
+        return SeenPod(None, None, Pod(**common, node=bound_to), holds_gpus)
+    gates = [str(gate.get("name")) for gate in spec.get("schedulingGates") or ()]
+    gated = names.PLACEMENT_GATE in gates
+    placed_on = annotations.get(names.PLACED_ON_ANNOTATION) if not gated else None
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    draining_since = annotations.get(names.DRAINING_SINCE_ANNOTATION)
+    own = Pod(
+        **common,
+        node=bound_to or placed_on,
+        deployment=deployment,
+        gated=gated,
+        other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
+        ready=not terminating and condition_of(status, "Ready") == "True",
+        started=_started(status),
+        unready_since=_unready_since(status),
+        serving=labels.get(names.SERVING_LABEL) == "true",
+        draining_since=draining_since,
+        address=status.get("podIP") if draining_since is not None else None,
+        unrouted_since=annotations.get(names.UNROUTED_SINCE_ANNOTATION),
+        placed_since=annotations.get(names.PLACED_SINCE_ANNOTATION) if not gated else None,
+        node_affinity=affinity if gated else None,
+        trouble=_trouble(status) if not gated else None,
+        **_crashes(status),
+    )
+    return SeenPod(plan_label, deployment, own, holds_gpus)
+
+
+def pod_of(
+    item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
+) -> Pod | None:
+    """A Pod as one plan sees it."""
+    seen = seen_pod(item)
+    if seen is None:
+        return None
+    return seen.for_plan(plan_label=plan_label, namespace=namespace, nodes=nodes, endpoints=endpoints)
+
+
+def pod_gpus(item: Json) -> int:
+    """GPUs that the scheduler counts for a pod: the sum of its containers, or one init container if that is more."""
+    spec = item.get("spec") or {}
+
+    def of(containers: Iterable[Json]) -> list[int]:
+        asked = (container.get("resources") or {} for container in containers)
+        return [
+            sum(
+                whole(amount)
+                for name, amount in {**(item.get("limits") or {}), **(item.get("requests") or {})}.items()
+                if names.is_gpu_resource(name)
+            )
+            for item in asked
+        ]
+
+    return max(sum(of(spec.get("containers") or ())), *of(spec.get("initContainers") or ()), 0)
+
+
+def _started(status: Json) -> bool:
+    containers = status.get("containerStatuses") or ()
+    return bool(containers) and all(container.get("started") for container in containers)
+
+
+def _unready_since(status: Json) -> str | None:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Ready" and condition.get("status") != "True":
+            since = condition.get("lastTransitionTime")
+            return str(since) if since else None
+    return None
+
+
+def _crashes(status: Json) -> Json:
+    """The fields ``crashes`` and ``last_words`` by the container that ended most often; none for a pod that is ready now."""
+    if condition_of(status, "Ready") == "True":
+        return {}
+    found: tuple[int, str | None] = (0, None)
+    for container in status.get("containerStatuses") or ():
+        state, last = container.get("state") or {}, container.get("lastState") or {}
+        waits = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+        ended = state.get("terminated") or last.get("terminated") or {}
+        if not ended.get("exitCode") and not waits:
+            continue
+        crashes = int(container.get("restartCount") or 0) + (1 if waits or "terminated" in state else 0)
+        message = str(ended.get("message") or "").strip()[-200:]
+        reason = f"{ended.get('reason', 'Error')} (exit code {ended.get('exitCode', 'unknown')})"
+        found = max(found, (crashes, f"{reason}: {message}" if message else reason), key=lambda item: item[0])
+    return {"crashes": found[0], "last_words": found[1]} if found[0] else {}
+
+
+def _trouble(status: Json) -> str | None:
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}"[:300]
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return f"Unschedulable: {condition.get('message', '')}"[:300]
+    return None
+
+
+class SeenSlice(NamedTuple):
+    """An EndpointSlice of a Service of a plan; it carries the labels of the Service."""
+
+    namespace: str
+    plan_label: str | None
+    endpoints: frozenset[Endpoint]
+
+
+def seen_slice(item: Json) -> SeenSlice:
+    """The plan of an EndpointSlice, and the pods that it lists as ready."""
+    metadata = item["metadata"]
+    label = (metadata.get("labels") or {}).get(names.PLAN_LABEL)
+    return SeenSlice(metadata.get("namespace", ""), label, frozenset(endpoints_of(item)))
+
+
+def endpoints_of(item: Json) -> set[Endpoint]:
+    """The pods that an EndpointSlice lists as ready for requests."""
+    service = (item["metadata"].get("labels") or {}).get(names.SERVICE_LABEL)
+    found = set()
+    for endpoint in item.get("endpoints") or ():
+        conditions, target = endpoint.get("conditions") or {}, endpoint.get("targetRef") or {}
+        ready = conditions.get("ready") is not False and not conditions.get("terminating")  # absent means ready
+        if ready and service and target.get("kind") == "Pod":
+            found.add((service, target.get("uid", "")))
+    return found

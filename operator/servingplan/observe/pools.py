@@ -1,0 +1,132 @@
+"""Objects that size node pools: what is kept of one, and what a turn is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from servingplan.api.v1alpha1 import Resize
+from servingplan.kube import Resource
+from servingplan.model import names
+from servingplan.model.world import PoolObject, Refusal
+from servingplan.observe.parse import Json, at, owns, startup_taints_of
+from servingplan.observe.refusals import SeenRefusal, own_refusal
+from servingplan.observe.sizes import ceiling, number, size_path
+
+SIZES = ("nodes", "replicas", "count")
+"""Fields of a pool object's status that tell how many nodes there are."""
+
+
+def seen_pool(item: Json) -> Json:
+    """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
+    spec is kept whole; such objects are few."""
+    metadata, status = item["metadata"], item.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    ours = (
+        names.CLAIM_ANNOTATION,
+        names.SIZE_ANNOTATION,
+        names.ALLOWED_NAMESPACES_ANNOTATION,
+        names.MAX_NODES_ANNOTATION,
+        names.REPLICAS_PATH_ANNOTATION,
+        names.PRICE_ANNOTATION,
+    )
+    kept = {"name": metadata["name"], "namespace": metadata.get("namespace")}
+    return {
+        "metadata": {
+            **kept,
+            "resourceVersion": metadata.get("resourceVersion", ""),
+            "annotations": {key: annotations[key] for key in ours if key in annotations},
+            "managedFields": [
+                {"manager": entry.get("manager"), "fieldsV1": {"f:spec": (entry.get("fieldsV1") or {})["f:spec"]}}
+                for entry in metadata.get("managedFields") or ()
+                if "f:spec" in (entry.get("fieldsV1") or {})
+            ],
+        },
+        "spec": item.get("spec") or {},
+        "status": {key: status[key] for key in SIZES if key in status},
+        "refusal": own_refusal(status),
+    }
+
+
+def pool_object(
+    pool: str,
+    resize: Resize,
+    reference: str,
+    item: Json,
+    refusals: Iterable[SeenRefusal],
+    is_gone: Callable[[str], bool],
+) -> PoolObject:
+    """What a turn is told of a pool's object, which was read as ``item``.
+
+    ``refusals`` are those of all Karpenter NodePools. ``is_gone`` tells whether a plan, by ``namespace/name``, is not there
+    any more.
+    """
+    annotations = item["metadata"].get("annotations") or {}
+    path, path_problem = size_path(resize, annotations)
+    if path is None:
+        return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
+    wanted = at(item, path)
+    if not isinstance(wanted, int):
+        return PoolObject(
+            pool=pool,
+            reference=reference,
+            problem_reason="NotResizable",
+            problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
+            "spec.replicas is set)",
+        )
+    sizes = (at(item, ("status", field)) for field in SIZES)
+    max_nodes, max_nodes_problem = ceiling(annotations, wanted)
+    holder = annotations.get(names.CLAIM_ANNOTATION) or None
+    orphaned = holder is not None and is_gone(holder)
+    allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
+    return PoolObject(
+        pool=pool,
+        reference=reference,
+        wanted=wanted,
+        actual=next((size for size in sizes if isinstance(size, int)), None),
+        claimed_by=holder if not orphaned else None,
+        orphan_of=holder if orphaned else None,
+        path=path,
+        path_problem=path_problem,
+        max_nodes=max_nodes,
+        max_nodes_problem=max_nodes_problem,
+        dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
+        allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
+        resource_version=item["metadata"].get("resourceVersion", ""),
+        asked=number(annotations.get(names.SIZE_ANNOTATION)),
+        size_manager=size_manager(item, path, names.POOL_MANAGER),
+        startup_taints=startup_taints_of(item),
+        refusal=_last_refusal(item, resize, refusals),
+    )
+
+
+def _last_refusal(item: Json, resize: Resize, refusals: Iterable[SeenRefusal]) -> Refusal | None:
+    """What was last said of the pool's stock: by its own object, or of the claims of a Karpenter NodePool."""
+    told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
+    if (resize.api_version.partition("/")[0], resize.kind) == ("karpenter.sh", "NodePool"):
+        told += [found.refusal for found in refusals if found.pool == resize.name]
+    return max(told, key=lambda refusal: refusal.at, default=None)
+
+
+def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
+    """Another manager that owns the field at ``path``; for messages only.
+
+    ``managedFields`` cannot prove who set a size: a write of 0 through ``/scale`` leaves nobody owning it (seen with
+    Kubernetes 1.36). What we asked for is noted on the object instead.
+    """
+    owners = {
+        entry.get("manager", "unknown")
+        for entry in item["metadata"].get("managedFields") or ()
+        if owns(entry.get("fieldsV1") or {}, path)
+    }
+    return min(owners - {ours}, default=None)
+
+
+def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:
+    """``kind/namespace/name``; the namespace is empty for kinds without one."""
+    namespace = (resize.namespace or plan_namespace) if resource.namespaced else ""
+    return f"{resize.kind}/{namespace}/{resize.name}"
+
+
+def reference_text(resize: Resize) -> str:
+    """As ``pool_reference`` has it for kinds without a namespace, which node pools mostly are."""
+    return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"
