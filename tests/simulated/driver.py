@@ -17,8 +17,8 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.question import Question, canonical_json
+from servingplan.model.times import seconds_between
 from servingplan.model.world import Observation
-from servingplan.planning.availability import seconds
 from servingplan.planning.situation import Situation
 from servingplan.reconcile import RememberedSolve
 from servingplan.solve import solve
@@ -107,8 +107,12 @@ class Driver:
         if any(stock.short_since is not None for stock in self.decision.stock.values()):
             return True
         caps = [stock.cap for stock in self.decision.stock.values() if stock.cap is not None and not stock.cap.probing]
-        ends = [seconds(self.cluster.time, cap.until) for cap in caps]
-        ends += [seconds(self.cluster.time, item.until) for item in self.decision.failed_shapes.values() if item.until]
+        ends = [seconds_between(self.cluster.time, cap.until) for cap in caps]
+        ends += [
+            seconds_between(self.cluster.time, item.until)
+            for item in self.decision.failed_shapes.values()
+            if item.until
+        ]
         return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:

@@ -10,9 +10,9 @@ from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide, publish
 from servingplan.decide.replan import HURRIED_SECONDS
 from servingplan.decide.retirement import retire
-from servingplan.decide.turn import seconds_between
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
+from servingplan.model.times import seconds_between
 from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan, PoolObject
 from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude

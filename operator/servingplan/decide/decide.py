@@ -21,12 +21,13 @@ from servingplan.decide.publishing import (
     too_large,
 )
 from servingplan.decide.replan import replan
-from servingplan.decide.turn import Solve, Turn, seconds_between
+from servingplan.decide.turn import Solve, Turn
 from servingplan.demand.adopt import Demand, at_rates
 from servingplan.errors import Outdated
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import Fleet, PlanRecord
+from servingplan.model.times import seconds_between, seconds_since
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
 from servingplan.planning.known import findings_of
 from servingplan.planning.record import record_problem, with_left_pools
@@ -202,7 +203,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
         fleet=fleet,
         facts=situation.facts(fleet),
         missing=missing_replicas(world, fleet),
-        age_seconds=math.inf if record.since is None else seconds_between(record.since, world.now),
+        age_seconds=seconds_since(record.since, world.now),
     )
     follows = gateway_follows(situation)
     limits = Limits.of(turn.spec, budget_dollars_per_hour=may_spend, may_grow=may_grow, gateway_follows=follows)

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from servingplan.api.scalars import seconds_of
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.turn import Solve, Turn, seconds_between
+from servingplan.decide.turn import Solve, Turn
 from servingplan.model.answer import Answer
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.question import Change, Question
+from servingplan.model.times import seconds_since
 from servingplan.verify import verify
 
 SAME_SERVICE = 1e-6
@@ -51,9 +52,8 @@ def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answ
 
 
 def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
-    """Seconds until the plan in force has had its least lifetime."""
-    since = turn.record.since
-    return 0.0 if since is None else seconds_of(spec.change.min_lifetime) - seconds_between(since, turn.world.now)
+    """Seconds until the plan in force has had its least lifetime; 0 or less once it has."""
+    return seconds_of(spec.change.min_lifetime) - seconds_since(turn.record.since, turn.world.now)
 
 
 def same_replicas(left: Fleet, right: Fleet) -> bool:
@@ -91,11 +91,10 @@ def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answe
         return True
     if _missing_made_up_for(question, running, answer) > 0:
         return False  # requests that are turned away do not wait for the plan to grow old
-    age = math.inf if record.since is None else seconds_between(record.since, turn.world.now)
-    lifetime = float(seconds_of(spec.change.min_lifetime))
-    if age < lifetime:
-        turn.plan_is_due_in = lifetime - age
-    return age < lifetime
+    left = _lifetime_left(turn, spec)
+    if left > 0:
+        turn.plan_is_due_in = left
+    return left > 0
 
 
 def _running_answer(record: PlanRecord, question: Question) -> Answer | None:

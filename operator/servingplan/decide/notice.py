@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
 
-from servingplan.decide.turn import Turn, seconds_between
+from servingplan.decide.turn import Turn
 from servingplan.model.decision import Notice
 from servingplan.model.fleet import Fleet
+from servingplan.model.times import later, seconds_between
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 
@@ -32,7 +32,7 @@ def notice_of(turn: Turn) -> Notice | None:
         seconds_between(since, world.now)
     except (TypeError, ValueError):
         since = world.now
-    until = (datetime.fromisoformat(since) + timedelta(seconds=NOTICE_SECONDS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = later(since, NOTICE_SECONDS)
     proposed = record.waiting.hash if turn.spec.mode == "Approve" and record.waiting is not None else None
     return Notice(
         least_dollars_per_hour=_least(fleet, pools),

@@ -8,15 +8,14 @@ of its pods, at most a day, and ``PROVIDER_SECONDS`` for the providers of its po
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.publishing import gateway_follows, routing_actions
-from servingplan.decide.turn import seconds_between
 from servingplan.model.actions import ClaimPool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
+from servingplan.model.times import later, seconds_between
 from servingplan.model.world import Observation
 from servingplan.planning.ownership import SHARED_OBJECT
 from servingplan.planning.pools import Pool
@@ -102,7 +101,7 @@ def _clock(world: Observation, spec: PlanSpec | None) -> tuple[str, str]:
     try:
         seconds_between(since, until)
     except (TypeError, ValueError):
-        return world.now, _later(world.now, _seconds_allowed(world, spec))
+        return world.now, later(world.now, _seconds_allowed(world, spec))
     return since, until
 
 
@@ -120,10 +119,6 @@ def _longest_end(world: Observation) -> float:
     ]
     known = [float(end) for end in ends if isinstance(end, int)]
     return min(max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known]), LONGEST_END_SECONDS)
-
-
-def _later(moment: str, seconds: float) -> str:
-    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _as_own(pool: Pool) -> Pool:

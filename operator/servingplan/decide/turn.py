@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 
 from servingplan.api.v1alpha1 import PlanSpec
@@ -74,8 +73,3 @@ class Turn:
             findings=tuple(self.findings),
             ready=ready_replicas(self.world),
         )
-
-
-def seconds_between(then: str, now: str) -> float:
-    """Seconds from one RFC 3339 time to another."""
-    return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()

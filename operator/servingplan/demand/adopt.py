@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
@@ -19,6 +18,7 @@ from servingplan.demand.estimate import Estimate, estimate
 from servingplan.demand.signals import COUNTS_REFUSED
 from servingplan.model.decision import Finding
 from servingplan.model.fleet import AdoptedDemand
+from servingplan.model.times import seconds_between
 from servingplan.model.world import Arrivals, Observation, SeenDemand
 
 TELLING_RISE = 0.05
@@ -123,7 +123,7 @@ def choose(
     rates = {
         key: _rounded(max(item.requests_per_second, float(source.floor) * declared[key])) for key, item in fresh.items()
     }
-    due = before is None or _seconds(before.at, world.now) >= seconds_of(spec.change.resolve_every)
+    due = before is None or seconds_between(before.at, world.now) >= seconds_of(spec.change.resolve_every)
     differs = any(_differs(rates[key], known[key], fresh[key].standard_error) for key in fresh if key in known)
     adopted = before
     if any(key not in known for key in fresh) or (differs and (due or urgent)):
@@ -151,7 +151,9 @@ def _planned(
     by_source: dict[str, Source] = dict.fromkeys(declared, "Declared")
     for key, rate in adopted.rates.items() if adopted else ():
         begun = since.get(key)
-        too_old = key not in fresh and begun is not None and _seconds(begun, now) > seconds_of(source.last_good_for)
+        too_old = (
+            key not in fresh and begun is not None and seconds_between(begun, now) > seconds_of(source.last_good_for)
+        )
         if key in declared and not too_old:
             rates[key] = rate
             by_source[key] = "Measured" if key in fresh else "LastGood"
@@ -241,7 +243,3 @@ def _differs(rate: float, adopted: float, standard_error: float) -> bool:
 def _rounded(rate: float) -> float:
     """Four digits: more would only look exact."""
     return round(float(f"{rate:.4g}"), 9)
-
-
-def _seconds(then: str, now: str) -> float:
-    return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()

@@ -12,7 +12,7 @@ from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api
 from servingplan.model import names
-from servingplan.model.times import seconds_since
+from servingplan.model.times import later, seconds_since
 from servingplan.model.world import (
     Failure,
     LiveObject,
@@ -238,8 +238,7 @@ class Reader:
         """When a source was last heard of, RFC 3339."""
         if state.age_seconds is None:
             return None
-        moment = datetime.fromisoformat(now) - timedelta(seconds=round(state.age_seconds))
-        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return later(now, -round(state.age_seconds))
 
     def _multi_node_api(self, failures: list[Failure]) -> bool:
         try:

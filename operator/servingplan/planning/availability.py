@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 
 from servingplan.model.fleet import LearnedCap, PlanRecord, PoolStock
+from servingplan.model.times import later, seconds_between
 from servingplan.model.world import Refusal
 from servingplan.planning.pools import CENT, Pool
 
@@ -73,7 +73,7 @@ def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> Pool
         stock = stock.model_copy(update={"refused_at": refusal.at})
     if refusal is not None and seen.existing < seen.asked:
         cap = _lowered(cap, seen.existing, INSUFFICIENT, refusal.message, now)
-    elif stock.short_since is not None and seconds(stock.short_since, now) >= patience_seconds(stock):
+    elif stock.short_since is not None and seconds_between(stock.short_since, now) >= patience_seconds(stock):
         waited = f"{seen.came} of {seen.asked} nodes came within {patience_seconds(stock):.0f} s"
         if seen.blind:
             cap = _lowered(cap, seen.came, NO_GPUS, f"{waited}; no GPUs are visible on {', '.join(seen.blind)}", now)
@@ -86,9 +86,9 @@ def due_in_seconds(stock: PoolStock, now: str) -> float | None:
     """When time alone changes what is known; None: never."""
     due = []
     if stock.short_since is not None:
-        due.append(patience_seconds(stock) - seconds(stock.short_since, now))
+        due.append(patience_seconds(stock) - seconds_between(stock.short_since, now))
     if stock.cap is not None and not stock.cap.probing:
-        due.append(seconds(now, stock.cap.until))
+        due.append(seconds_between(now, stock.cap.until))
     return min((left for left in due if left > 0), default=None)
 
 
@@ -99,7 +99,7 @@ def _timed(before: PoolStock, seen: Seen, now: str) -> PoolStock:
     """
     since, booting, boots = before.short_since, before.booting, before.boot_seconds
     if seen.came > before.came and since is not None and booting and _was_watched(before, since, now):
-        boots = (*boots, min(seconds(since, now), LONGEST_BOOT_SECONDS))[-BOOTS_KEPT:]
+        boots = (*boots, min(seconds_between(since, now), LONGEST_BOOT_SECONDS))[-BOOTS_KEPT:]
     if seen.came >= seen.asked:
         since, booting = None, False
     elif seen.came < before.came:
@@ -118,8 +118,8 @@ def _timed(before: PoolStock, seen: Seen, now: str) -> PoolStock:
 
 def _was_watched(before: PoolStock, since: str, now: str) -> bool:
     """Whether somebody looked while the pool was short: else the end of the patience would have been told."""
-    told = before.cap is not None and seconds(since, before.cap.since) >= 0
-    return told or seconds(since, now) <= patience_seconds(before) + UNSEEN_SECONDS
+    told = before.cap is not None and seconds_between(since, before.cap.since) >= 0
+    return told or seconds_between(since, now) <= patience_seconds(before) + UNSEEN_SECONDS
 
 
 def _is_new(refusal: Refusal | None, before: PoolStock, now: str) -> bool:
@@ -127,8 +127,8 @@ def _is_new(refusal: Refusal | None, before: PoolStock, now: str) -> bool:
     if refusal is None:
         return False
     if before.refused_at is not None:
-        return seconds(before.refused_at, refusal.at) > 0
-    return seconds(refusal.at, now) < FIRST_BACK_OFF_SECONDS
+        return seconds_between(before.refused_at, refusal.at) > 0
+    return seconds_between(refusal.at, now) < FIRST_BACK_OFF_SECONDS
 
 
 def _lowered(cap: LearnedCap | None, nodes: int, reason: str, message: str, now: str) -> LearnedCap:
@@ -198,14 +198,4 @@ def _seen(pool: Pool) -> Seen:
 
 def now_is(now: str, moment: str) -> bool:
     """Whether a moment has come."""
-    return seconds(moment, now) >= 0
-
-
-def seconds(then: str, now: str) -> float:
-    """Seconds from one RFC 3339 time to another."""
-    return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
-
-
-def later(now: str, by_seconds: float) -> str:
-    """The moment that many seconds after ``now``: RFC 3339, whole seconds, UTC."""
-    return (datetime.fromisoformat(now) + timedelta(seconds=by_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return seconds_between(moment, now) >= 0

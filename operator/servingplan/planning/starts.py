@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 
 from servingplan.model.fleet import FailedShape, PlanRecord
-from servingplan.model.times import seconds_since
+from servingplan.model.times import later, seconds_since
 from servingplan.model.world import Observation, Pod
-from servingplan.planning.availability import later, now_is
+from servingplan.planning.availability import now_is
 
 MOST_FAILED_STARTS = 3
 FIRST_BACK_OFF_SECONDS = 600.0

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servingplan.model.fleet import PoolStock
+from servingplan.model.times import later, seconds_between
 from servingplan.model.world import Refusal
 from servingplan.planning.availability import (
     FIRST_PATIENCE_SECONDS,
@@ -12,10 +13,8 @@ from servingplan.planning.availability import (
     LONGEST_BOOT_SECONDS,
     Seen,
     due_in_seconds,
-    later,
     learned,
     patience_seconds,
-    seconds,
 )
 
 START = "2026-01-01T00:00:00Z"
@@ -75,7 +74,7 @@ def test_each_refused_probe_doubles_the_time_up_to_an_hour():
     market.look(0, 1, 0)
     for _ in range(6):
         cap = market.look(now, 1, 0, refusal=refused(now - 1))
-        lasting.append(seconds(cap.since, cap.until))
+        lasting.append(seconds_between(cap.since, cap.until))
         asked_at = now + cap.back_off_seconds
         market.look(now + 1, 0, 0)
         assert market.look(asked_at, 0, 0).probing
