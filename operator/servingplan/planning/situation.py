@@ -27,10 +27,10 @@ from servingplan.profiles.measured import MeasuredRows
 
 @dataclass(frozen=True)
 class Situation:
-    """Made once, at the top of a turn, and handed on. What is read out of the observation is computed when it is first asked
+    """What one turn knows. It is made once, at the top of the turn, and handed on; each part is computed when it is first asked
     for, and never again.
 
-    All but ``record``, ``known``, ``acting`` and what is said of objects asks for a spec to act by: look at ``acting`` first.
+    Whoever asks for a part that rests on the spec looks first whether there is one (``acting``).
     """
 
     world: Observation
@@ -58,8 +58,8 @@ class Situation:
 
     @cached_property
     def acting(self) -> PlanSpec | None:
-        """The spec to act by, with no more budget than the namespace leaves to the plan: the written one, else the last good
-        one, else None."""
+        """The spec to act by: the written one, else the last good one, with no more budget than the namespace leaves to the
+        plan. None where neither is understood."""
         spec, _ = self._read
         allowed = self.world.namespace_budget
         if spec is None or allowed is None or float(spec.budget.dollars_per_hour) <= allowed.left:
@@ -69,7 +69,7 @@ class Situation:
 
     @property
     def spec(self) -> PlanSpec:
-        """The same, where there is one."""
+        """The spec to act by, for those who know that there is one."""
         assert self.acting is not None, "nothing is done where no spec is understood"
         return self.acting
 
@@ -101,10 +101,7 @@ class Situation:
 
     @cached_property
     def _pools(self) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
-        return self._pools_of(self.spec)
-
-    def _pools_of(self, spec: PlanSpec) -> tuple[tuple[Pool, ...], tuple[InputError, ...]]:
-        return read_pools(spec, self.world, self.known)
+        return read_pools(self.spec, self.world, self.known)
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:
@@ -117,8 +114,10 @@ class Situation:
         return self._pools[1]
 
     def pools_of(self, spec: PlanSpec) -> tuple[Pool, ...]:
-        """The pools of another spec, such as the one in force; nothing is known of their stock."""
-        return self._pools_of(spec)[0]
+        """The pools of a spec, such as the one in force, without what is known of their stock."""
+        if (spec.node_pools, spec.models) == (self.spec.node_pools, self.spec.models):
+            return self._pools[0]  # of a spec, pools depend on these alone
+        return read_pools(spec, self.world, self.known)[0]
 
     @property
     def spend(self) -> float:

@@ -32,6 +32,8 @@ GATEWAY_PATIENCE_SECONDS = 90.0
 """How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
 POLL_SECONDS = 2.0
 """How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
+Drain = tuple[Pod, str]
+"""A pod whose drain begins, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Departures:
 
     victims: frozenset[str]
     """Uids that may be removed now."""
-    drain: tuple[tuple[Pod, str], ...]
+    drain: tuple[Drain, ...]
     """Pods whose drain begins, with the reason."""
     restore: tuple[Pod, ...]
     """Pods whose drain is called off."""
@@ -74,22 +76,21 @@ def departures(
 
     ``placements`` are by pool. ``strays`` are pods of pools that the spec no longer has.
     """
-    world, pools, facts = rollout.world, rollout.pools, rollout.facts
     surplus = sorted(
         [*strays, *(pod for placement in placements.values() for pod in placement.surplus)],
-        key=lambda pod: (_priority(pod, facts), _share(pod, facts), pod.name),
+        key=lambda pod: (_importance(pod, rollout), pod.name),
     )
-    victims, waiting, deadlines = _drains_under_way(surplus, world.now, limits)
+    victims, waiting, deadlines = _drains_under_way(surplus, rollout.world.now, limits)
     drain, remaining, waiting = _not_missed(rollout, waiting)
     if limits.exceeded_by(rollout.spend):
         going = {pod.uid for pod, _ in drain} | victims
         for pod, reason in _until_within_budget(rollout, waiting, going, limits.budget_dollars_per_hour):
             going.add(pod.uid)
             drain.append((pod, reason))
-        at_once = _without_successor(drain, [pod for pod in remaining if pod.uid not in going], facts)
+        at_once = _without_successor(rollout, drain, [pod for pod in remaining if pod.uid not in going])
         victims |= at_once
         drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
-    elif waiting and rollout.age_seconds < PATIENCE_SECONDS and (coming.nodes or _nodes_are_coming(pools)):
+    elif waiting and rollout.age_seconds < PATIENCE_SECONDS and (coming.nodes or _nodes_are_coming(rollout.pools)):
         deadlines.append(PATIENCE_SECONDS - rollout.age_seconds)
     elif waiting and not (drain or victims or coming.replicas or _in_flight(rollout, placements)):
         drain += _make_room(rollout, placements, waiting, coming.held_back)
@@ -132,17 +133,19 @@ def _drains_under_way(surplus: list[Pod], now: str, limits: Limits) -> tuple[set
     return victims, serving, deadlines
 
 
-def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[tuple[Pod, str]], list[Pod], list[Pod]]:
+def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[Drain], list[Pod], list[Pod]]:
     """Pods that may drain since others carry what they serve, with the reason; those that serve then; and who still waits."""
-    facts, planned = rollout.facts, _planned_rates(rollout.fleet)
+    planned = _planned_rates(rollout.fleet)
     remaining = [
-        pod for pod in rollout.world.pods if pod.deployment in facts and pod.reachable and pod.draining_since is None
+        pod
+        for pod in rollout.world.pods
+        if pod.deployment in rollout.facts and pod.reachable and pod.draining_since is None
     ]
-    drain: list[tuple[Pod, str]] = []
+    drain: list[Drain] = []
     left: list[Pod] = []
     for pod in waiting:
         others = [other for other in remaining if other.uid != pod.uid]
-        if _carried_without(pod, others, facts, planned):
+        if not pod.reachable or _carried_without(rollout.facts_of(pod), map(rollout.facts_of, others), planned):
             remaining = others
             drain.append((pod, "what else is ready carries the planned rate of each class"))
         else:
@@ -174,12 +177,10 @@ def _grace_left(pod: Pod, now: str, drain_seconds: float, gateway_follows: bool 
     return drain_seconds + waited
 
 
-def _priority(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> int:
-    return facts[pod.deployment or ""].priority
-
-
-def _share(pod: Pod, facts: Mapping[str, ReplicaFacts]) -> float:
-    return math.fsum(facts[pod.deployment or ""].planned.values())
+def _importance(pod: Pod, rollout: Rollout) -> tuple[int, float]:
+    """What is missed least comes first: priority, and planned requests/s."""
+    facts = rollout.facts_of(pod)
+    return facts.priority, math.fsum(facts.planned.values())
 
 
 def _planned_rates(fleet: Fleet) -> dict[tuple[str, str], float]:
@@ -192,17 +193,11 @@ def _planned_rates(fleet: Fleet) -> dict[tuple[str, str], float]:
 
 
 def _carried_without(
-    pod: Pod,
-    others: list[Pod],
-    facts: Mapping[str, ReplicaFacts],
-    planned: Mapping[tuple[str, str], float],
+    own: ReplicaFacts, others: Iterable[ReplicaFacts], planned: Mapping[tuple[str, str], float]
 ) -> bool:
-    """Whether each class that the replica serves is carried by the other ready replicas when it is gone: in full where
-    the replica was planned for the class, and by some replica that can where it only stands in for absent ones."""
-    if not pod.reachable:
-        return True
-    own = facts[pod.deployment or ""]
-    peers = [facts[other.deployment or ""] for other in others if facts[other.deployment or ""].model == own.model]
+    """Whether each class that a replica serves is carried by the others when it is gone: in full where the replica was
+    planned for the class, and by some replica that can where it only takes the place of absent ones."""
+    peers = [other for other in others if other.model == own.model]
     for (model, name), rate in planned.items():
         if model != own.model or rate <= 0:
             continue
@@ -217,12 +212,10 @@ def _carried_without(
     return True
 
 
-def _until_within_budget(
-    rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float
-) -> list[tuple[Pod, str]]:
+def _until_within_budget(rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float) -> list[Drain]:
     """As many of the waiting as it takes for the emptied nodes to bring spend down to the budget, lowest priority first."""
     gone = set(going)
-    chosen: list[tuple[Pod, str]] = []
+    chosen: list[Drain] = []
     for pod in waiting:
         if _spend_without(rollout.pools, rollout.fleet, gone) <= budget + CENT:
             break
@@ -231,24 +224,22 @@ def _until_within_budget(
     return chosen
 
 
-def _without_successor(
-    leaving: list[tuple[Pod, str]], staying: list[Pod], facts: Mapping[str, ReplicaFacts]
-) -> set[str]:
+def _without_successor(rollout: Rollout, leaving: list[Drain], staying: list[Pod]) -> set[str]:
     """Uids of those over the budget whose requests nobody takes over: of no class that they serve is a replica left.
 
     A drain would only answer these with 503 on a node that is paid for. They serve until they are removed, and finish what
     they have in their time to stop.
     """
     left = {
-        (facts[pod.deployment or ""].model, name)
-        for pod in staying
-        for name, rate in facts[pod.deployment or ""].capacity.items()
+        (facts.model, name)
+        for facts in map(rollout.facts_of, staying)
+        for name, rate in facts.capacity.items()
         if rate > 0
     }
     return {
         pod.uid
         for pod, _ in leaving
-        for own in [facts[pod.deployment or ""]]
+        for own in [rollout.facts_of(pod)]
         if pod.reachable and not any((own.model, name) in left for name in {*own.planned, *own.capacity})
     }
 
@@ -285,9 +276,8 @@ def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
 
 def _make_room(
     rollout: Rollout, placements: Mapping[str, Placement], waiting: list[Pod], held_back: bool
-) -> list[tuple[Pod, str]]:
+) -> list[Drain]:
     """The fewest replicas whose leaving lets the plan go on: those on one node."""
-    facts = rollout.facts
     unused = {node.name: node.unused_gpus for pool in rollout.pools for node in pool.nodes}
     blocked = [
         item
@@ -295,8 +285,8 @@ def _make_room(
         for item in placement.assigned
         if not (item.free_now or item.pod.other_gates)
     ]
-    for item in sorted(blocked, key=lambda item: (-_priority(item.pod, facts), item.node, item.pod.name)):
-        chosen: list[tuple[Pod, str]] = []
+    for item in sorted(blocked, key=lambda item: (-rollout.facts_of(item.pod).priority, item.node, item.pod.name)):
+        chosen: list[Drain] = []
         free = unused[item.node]
         for pod in waiting:
             if free >= item.pod.gpus:
@@ -306,22 +296,22 @@ def _make_room(
                 chosen.append((pod, f"planned replicas belong on node {item.node}"))
         if free >= item.pod.gpus:
             return chosen
-    if not held_back:
-        return []
+    leaving = {name for placement in placements.values() for name in placement.leaving}
+    return _clear_a_node(rollout, waiting, leaving) if held_back else []
+
+
+def _clear_a_node(rollout: Rollout, waiting: list[Pod], leaving: set[str]) -> list[Drain]:
+    """The replicas on the node that is missed least, one that the plan does without (``leaving``) if there is any."""
     by_node: dict[str, list[Pod]] = defaultdict(list)
     for pod in waiting:
         if pod.node is not None:
             by_node[pod.node].append(pod)
-    leaving = {name for placement in placements.values() for name in placement.leaving}
-    candidates = [name for name in by_node if name in leaving] or list(by_node)
-    if not candidates:
+    if not by_node:
         return []
-    node = min(
-        candidates,
-        key=lambda name: (
-            max(_priority(pod, facts) for pod in by_node[name]),
-            math.fsum(_share(pod, facts) for pod in by_node[name]),
-            name,
-        ),
-    )
+
+    def importance(name: str) -> tuple[int, float, str]:
+        priorities, rates = zip(*(_importance(pod, rollout) for pod in by_node[name]), strict=True)
+        return max(priorities), math.fsum(rates), name
+
+    node = min([name for name in by_node if name in leaving] or by_node, key=importance)
     return [(pod, f"node {node} must leave before the budget lets others come") for pod in by_node[node]]

@@ -28,7 +28,10 @@ def written(world, spec):
     return world.model_copy(update={"plan": world.plan.model_copy(update={"spec": spec, "generation": 9})})
 
 
-def test_a_whole_turn_reads_everything_once_and_pools_for_the_spec_in_force_too(rest, monkeypatch):
+@pytest.mark.parametrize(("rate", "pools_read"), [("10", 1), ("30", 2)])
+def test_a_whole_turn_reads_everything_once_and_pools_of_another_spec_in_force_too(rest, monkeypatch, rate, pools_read):
+    """The edit waits for approval, so that another spec is in force."""
+    world = written(rest, plan(model(rate=rate), mode="Approve"))
     calls = Counter()
 
     def counted(name):
@@ -42,13 +45,13 @@ def test_a_whole_turn_reads_everything_once_and_pools_for_the_spec_in_force_too(
 
     for name in ("read_record", "known_of", "effective_spec", "read_pools", "rows_of"):
         monkeypatch.setattr(module, name, counted(name))
-    situation = Situation(rest)
+    situation = Situation(world)
     publish(situation)
     decision = decide(situation, exact)
     status = conclude(situation, decision, Outcome())
     samples(situation, decision, Outcome(), status.conditions)
     trigger(situation, decision)
-    assert calls == {"read_record": 1, "known_of": 1, "effective_spec": 1, "read_pools": 2, "rows_of": 1}
+    assert calls == {"read_record": 1, "known_of": 1, "effective_spec": 1, "read_pools": pools_read, "rows_of": 1}
 
 
 def test_the_last_good_spec_is_acted_by_where_the_written_one_is_wrong(rest):
