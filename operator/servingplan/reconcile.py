@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from servingplan.answering import RememberedSolve
 from servingplan.api.status_v1alpha1 import Condition
@@ -59,6 +60,14 @@ class TurnReport:
     """What it saw."""
 
 
+class Elsewhere(Protocol):
+    """Runs what blocks beside the event loop: a thread, or at once where nobody else waits."""
+
+    def __call__[**P, T](self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """What the call returns, or raises."""
+        ...
+
+
 class Turns:
     """Takes the turns of one plan. Not to be entered twice at a time."""
 
@@ -71,13 +80,18 @@ class Turns:
         namespace: str,
         name: str,
         metrics: PlanMetrics | None = None,
+        explainer: Explainer | None = None,
+        elsewhere: Elsewhere = asyncio.to_thread,
+        clock: Callable[[], str] = read_clock,
     ) -> None:
         self._api = api
         self._reader = reader
         self._writer = Writer(api)
         self.metrics = metrics or PlanMetrics()
         self._solve = RememberedSolve(self.metrics.timed(solve))
-        self._explainer = Explainer()
+        self._explainer = explainer or Explainer()
+        self._elsewhere = elsewhere
+        self._clock = clock
         self._namespace = namespace
         self._name = name
         self._seen: PlanObject | None = None
@@ -94,7 +108,7 @@ class Turns:
             try:
                 report = await self._take()
             except Exception as error:
-                await asyncio.to_thread(self._tell_failure, error)
+                await self._elsewhere(self._tell_failure, error)
                 raise
         if report.world is None or report.decision is None or report.writes:
             return report
@@ -105,7 +119,7 @@ class Turns:
 
     async def _take(self) -> TurnReport:
         started = time.monotonic()
-        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+        world = await self._elsewhere(self._reader.observe, self._namespace, self._name)
         if world is None:
             return TurnReport(gone=True)
         spec, _ = effective_spec(world.plan.spec, read_record(world))
@@ -114,25 +128,25 @@ class Turns:
         early = publish(world)
         if early:
             # Weights first: they need no solver, and a replica that is gone must not wait for one.
-            outcome = await asyncio.to_thread(self._write, early, world)
+            outcome = await self._elsewhere(self._write, early, world)
             if outcome.done:
-                again = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+                again = await self._elsewhere(self._reader.observe, self._namespace, self._name)
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 world = again
         try:
-            decision = await asyncio.to_thread(self._decide, world)
+            decision = await self._elsewhere(self._decide, world)
         except Outdated:
             log.info(
                 "%s was written while a plan was sought for it: the search is ended and begun anew", world.plan.key
             )
             return TurnReport(writes=len(early), again=True)
-        if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, world):
+        if bool(decision.actions) and await self._elsewhere(self._is_outdated, world):
             log.info("%s was edited while it was planned for: nothing of that is written", world.plan.key)
             return TurnReport(writes=len(early), again=True)
-        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        outcome = await self._elsewhere(self._carry_out, decision, world)
         writes = len(outcome.done) + len(early)
-        writes += await asyncio.to_thread(self._report, world, decision, outcome)
+        writes += await self._elsewhere(self._report, world, decision, outcome)
         return TurnReport(
             writes=writes,
             seconds=time.monotonic() - started,
@@ -148,23 +162,23 @@ class Turns:
             try:
                 return await self._retire()
             except Exception as error:
-                await asyncio.to_thread(self._tell_failure, error)
+                await self._elsewhere(self._tell_failure, error)
                 raise
 
     async def _retire(self) -> TurnReport:
-        world = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
+        world = await self._elsewhere(self._reader.observe, self._namespace, self._name)
         if world is None:
             return TurnReport(gone=True)
         step = retire(world)
         decision = step.decision
-        outcome = await asyncio.to_thread(self._carry_out, decision, world)
+        outcome = await self._elsewhere(self._carry_out, decision, world)
         self._tell(world, decision, outcome)
-        await asyncio.to_thread(self._report_retirement, world, step, outcome)
+        await self._elsewhere(self._report_retirement, world, step, outcome)
         # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
         if step.done and (not outcome.refused or step.late):
             spec, _ = effective_spec(world.plan.spec, read_record(world))
             if spec is not None and spec.deletion_policy == "Retain":
-                await asyncio.to_thread(self._writer.disown, world)
+                await self._elsewhere(self._writer.disown, world)
             return TurnReport(gone=True, writes=len(outcome.done), decision=decision)
         return TurnReport(
             writes=len(outcome.done),
@@ -235,7 +249,7 @@ class Turns:
         """That the turn failed, in the plan's status. A status that cannot be written either is only logged."""
         try:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
-            self._write_status(plan, turn_failed(plan, error, read_clock()))
+            self._write_status(plan, turn_failed(plan, error, self._clock()))
         except Exception as other:
             log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
 

@@ -167,6 +167,11 @@ class ClusterState:
         for informer in informers:
             informer.stop()
 
+    def step(self) -> None:
+        """Let every informer try once in the caller's thread, where no thread follows the cluster."""
+        for informer in [*self._all()]:
+            informer.attempt()
+
     def load(self) -> None:
         """Read everything once, without following it: for one look."""
         for informer in [*self._all()]:

@@ -28,12 +28,8 @@ def informer_of(server, *, optional=False, news=None, clock=lambda: 0.0):
 
 
 def step(informer):
-    """As its thread does: one attempt, and what became of it noted."""
-    try:
-        informer.once()
-        informer._note(None)
-    except Exception as error:
-        informer._note(error)
+    """As its thread does."""
+    informer.attempt()
 
 
 def values(informer):
