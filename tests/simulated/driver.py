@@ -1,4 +1,8 @@
-"""Takes the operator's turns in a simulated cluster and watches, after every write and every tick, what must hold."""
+"""Runs the operator in a simulated cluster and watches, at every write and every tick, what must hold.
+
+The turns are those of ``servingplan.reconcile``, with the operator's reader, informers and writer, through the cluster's API.
+Only what would need threads is stepped: before each turn every informer tries once.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,23 @@ import copy
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from servingplan.apply.order import carry_out
-from servingplan.decide.decide import decide, publish
+from servingplan.explaining import Explainer
+from servingplan.metrics.exporter import PlanMetrics
 from servingplan.model import names
-from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, ReplicaFacts
-from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.question import Question, canonical_json
-from servingplan.model.world import Observation
+from servingplan.model.world import Observation, PlanObject
+from servingplan.observe.state import ClusterState, Overlaid
 from servingplan.planning.availability import seconds
 from servingplan.planning.record import effective_spec, read_record
-from servingplan.reconcile import RememberedSolve
+from servingplan.reconcile import TurnReport, Turns
 from servingplan.solve import solve
-from servingplan.status.conclude import conclude
+from tests.simulated.api_server import Key
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
 MOST_TURNS_AT_ONCE = 40
@@ -39,36 +43,105 @@ def exact(question: Question, spec: Any, at_most_seconds: float | None = None) -
     return _ANSWERS[key]
 
 
+class _Unexplained(Explainer):
+    """Explanations are found in threads, and change nothing that is decided."""
+
+    def begin(self, world: Observation, decision: Decision) -> bool:
+        return False
+
+
+async def _at_once[**P, T](call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``servingplan.reconcile.Elsewhere`` without a thread."""
+    return call(*args, **kwargs)
+
+
+def ended[T](work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the turn waits for something outside the simulated cluster")
+
+
+class Operator:
+    """One process of the operator: it remembers nothing but what its informers hold."""
+
+    def __init__(
+        self,
+        cluster: SimulatedCluster,
+        solve: Callable[..., Any],
+        *,
+        saw: Callable[[Observation], None],
+        metrics: PlanMetrics | None = None,
+    ) -> None:
+        self.state = ClusterState(cluster.api, clock=cluster.seconds)
+        api = Overlaid(cluster.api, self.state)
+        self._reader = cluster.reader(api, self.state)
+        self._saw = saw
+        self.turns = Turns(
+            api=api,
+            reader=self,
+            solve=solve,
+            namespace=NAMESPACE,
+            name=PLAN,
+            metrics=metrics,
+            explainer=_Unexplained(),
+            elsewhere=_at_once,
+            clock=lambda: cluster.time,
+        )
+
+    def observe(self, namespace: str, name: str) -> Observation | None:
+        """As ``Reader.observe``, and somebody looks on."""
+        world = self._reader.observe(namespace, name)
+        if world is not None:
+            self._saw(world)
+        return world
+
+    def is_outdated(self, plan: PlanObject) -> bool:
+        """As ``Reader.is_outdated``."""
+        return self._reader.is_outdated(plan)
+
+
 class Driver:
     """An operator at work in a simulated cluster. A new one remembers nothing but what is in the cluster."""
 
-    def __init__(self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact) -> None:
+    def __init__(
+        self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact, metrics: PlanMetrics | None = None
+    ) -> None:
         self.cluster = cluster
         self.decision = Decision()
         self.serving_floor: dict[str, float] = {}
         self.before_each_write: list[SimulatedCluster] | None = None
         self.history: list[str] = []
         self.spec: dict[str, Any] = {}
-        self._solve = RememberedSolve(solve)
+        self.world: Observation | None = None
+        """What the operator saw last."""
+        self.writes = 0
+        """That were tried; without those of the status, and Events."""
+        self.gone = False
+        """Whether the plan is let go."""
+        self.operator = Operator(cluster, solve, saw=self._note, metrics=metrics)
+        cluster.api.around = self._watched
 
     def turn(self) -> int:
-        """One turn as ``reconcile.Turns`` takes it; how many writes it made or tried."""
-        world = self.cluster.observe()
-        self._note_spec(world)
-        early = publish(world)
-        self._write(early, world)
-        if early:
-            world = self.cluster.observe()
-        self.decision = decision = decide(world, self._solve)
+        """One turn; how many writes it made or tried."""
+        return self._take(self.operator.turns.take())
 
-        def write(actions: tuple[AnyAction, ...]) -> Outcome:
-            refused = self._write(actions, world)
-            return Outcome(refused=tuple(Refused(action=item, reason="Conflict", message="") for item in refused))
+    def retire(self) -> bool:
+        """One step of the retirement; whether it is over."""
+        self._take(self.operator.turns.retire())
+        return self.gone
 
-        outcome = carry_out(decision, write)
-        status = conclude(world, decision, outcome)
-        self.cluster.status = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return len(early) + len(decision.actions)
+    def _take(self, turn: Coroutine[Any, Any, TurnReport]) -> int:
+        before = self.writes
+        with self.cluster.api.one_moment():
+            self.operator.state.step()
+        report = ended(turn)
+        self.gone = report.gone
+        if report.decision is not None:
+            self.decision = report.decision
+        return self.writes - before
 
     def act(self) -> int:
         """Turns until there is nothing to do at this moment."""
@@ -94,13 +167,17 @@ class Driver:
         self.act()
         for _ in range(TICKS_OF_PATIENCE):
             if not self.cluster.busy and not self._waits():
-                before = self.cluster.observe().model_dump(exclude={"now", "plan", "demand"})
+                before = self._seen()
                 self.tick()
-                if self.cluster.observe().model_dump(exclude={"now", "plan", "demand"}) == before:
+                if self._seen() == before:
                     return self.decision.fleet or Fleet()
             else:
                 self.tick()
         raise AssertionError("the cluster does not come to rest:\n" + "\n".join(self.history[-40:]))
+
+    def _seen(self) -> dict[str, Any]:
+        assert self.world is not None
+        return self.world.model_dump(exclude={"now", "plan", "demand", "ages"})
 
     def _waits(self) -> bool:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
@@ -111,25 +188,24 @@ class Driver:
         ends += [seconds(self.cluster.time, item.until) for item in self.decision.failed_shapes.values() if item.until]
         return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
 
-    def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:
-        spec, _ = effective_spec(world.plan.spec, read_record(world))
-        assert spec is not None or not actions
-        refused = []
-        for action in actions:
-            if self.before_each_write is not None:
-                self.before_each_write.append(copy.deepcopy(self.cluster))
-            self.history.append(str(action))
-            before, weighted = self.spend, self._services_with_weight()
-            if not self.cluster.write(action, world, spec) and isinstance(action, ApplyObject | ClaimPool | ResizePool):
-                refused.append(action)
-            raised = self.spend > before + 1e-6
-            assert not (raised and self.spend > self.budget + 1e-6), f"{action} raises spend to {self.spend}"
-            for name in self._services_with_weight() - weighted:
-                assert self._endpoints(name), (
-                    f"{action} gives {name} its first weight, and no EndpointSlice has a replica"
-                )
-            self.check()
-        return refused
+    @contextmanager
+    def _watched(self, verb: str, key: Key) -> Iterator[None]:
+        """Around a write: the moment before it is a moment at which the operator may end."""
+        if self.before_each_write is not None:
+            self.before_each_write.append(copy.deepcopy(self.cluster))
+        if verb == "apply status":
+            yield
+            return
+        self.writes += 1
+        write = f"{verb} {key[0]} {key[2]}"
+        self.history.append(write)
+        before, weighted = self.spend, self._services_with_weight()
+        yield
+        raised = self.spend > before + 1e-6
+        assert not (raised and self.spend > self.budget + 1e-6), f"{write} raises spend to {self.spend}"
+        for name in self._services_with_weight() - weighted:
+            assert self._endpoints(name), f"{write} gives {name} its first weight, and no EndpointSlice has a replica"
+        self.check()
 
     # --- what must hold at every moment ---------------------------------------------------------------------------
 
@@ -141,8 +217,9 @@ class Driver:
         except AssertionError as error:
             raise AssertionError(f"{error}\n" + "\n".join(self.history[-40:])) from error
 
-    def _note_spec(self, world: Observation) -> None:
-        """The spec in force: the last good one while the present one is wrong."""
+    def _note(self, world: Observation) -> None:
+        """What the operator sees, and the spec in force by that: the last good one while the present one is wrong."""
+        self.world = world
         spec, _ = effective_spec(world.plan.spec, read_record(world))
         wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
         self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}
@@ -221,7 +298,8 @@ class Driver:
 
     def _check_admission(self, model: str, classes: list[dict[str, Any]]) -> None:
         """What is admitted of the planned rates is what the ready replicas carry within their SLO."""
-        record = read_record(self.cluster.observe())
+        assert self.world is not None
+        record = read_record(self.world)
         fleet = record.fleet
         measured = record.demand.rates if record.demand else {}
         rates = {
