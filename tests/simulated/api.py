@@ -39,6 +39,8 @@ class SimulatedApi(ApiServer):
         """Whether a write is carried out and its answer is lost."""
         self.around: Callable[[str, Key], AbstractContextManager[None]] = lambda verb, key: contextlib.nullcontext()
         """Open while a write is carried out, and while what follows from it at once happens."""
+        self.wrote: Callable[[Key, str, Json | None], None] = lambda key, uid, item: None
+        """Told of each write that was carried out: the object's uid and what it became, None where it went."""
         self.events: list[Json] = []
         self._shown: dict[Key, Json] = {}
         self._applied: dict[Key, Json] = {}
@@ -212,9 +214,11 @@ class SimulatedApi(ApiServer):
         self.refresh()
         with self.around(verb, key):
             self._answer(verb, key)
+            before = self.held.get(key)
             write()
             self.refresh()
             item = self.held.get(key) if may_go else self._there(key)
+            self.wrote(key, (item or before or {})["metadata"]["uid"], item)
             if verb != "apply status" and self.cluster.controllers_keep_up:
                 self.cluster.run_controllers()
                 self.refresh()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from servingplan.api.v1alpha1 import KIND
+from servingplan.errors import ApiError
 from servingplan.explaining import Explainer
 from servingplan.metrics.exporter import PlanMetrics
 from servingplan.model import names
@@ -26,9 +28,11 @@ from servingplan.planning.availability import seconds
 from servingplan.planning.record import effective_spec, read_record
 from servingplan.reconcile import TurnReport, Turns
 from servingplan.solve import solve
+from tests.simulated.api import SimulatedApi
 from tests.simulated.api_server import Key
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
+Json = dict[str, Any]
 MOST_TURNS_AT_ONCE = 40
 TICKS_OF_PATIENCE = 600
 """A pool that gives nothing and says nothing is given up after ten minutes, each time that it is asked again."""
@@ -62,6 +66,43 @@ def ended[T](work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as end:
         return end.value
     raise AssertionError("the turn waits for something outside the simulated cluster")
+
+
+class Died(BaseException):
+    """The operator's process has ended in the midst of a turn."""
+
+
+class OwnWrites:
+    """What the operator's writes have left, answered or not: nothing older may be decided on."""
+
+    def __init__(self, api: SimulatedApi) -> None:
+        self._api = api
+        self._left: dict[Key, tuple[str, int]] = {}
+        """Uid and version that an object had by the last write of it."""
+        self._deleted: set[str] = set()
+        """Uids of objects that went."""
+        api.wrote = self._note
+
+    def _note(self, key: Key, uid: str, item: Json | None) -> None:
+        if item is None:
+            self._deleted.add(uid)
+        else:
+            self._left[key] = (uid, int(item["metadata"]["resourceVersion"]))
+
+    def check(self, state: ClusterState, world: Observation) -> None:
+        """The operator holds every object as its last write left it, or as somebody left it after that; or it knows that it
+        does not know."""
+        held = {uid: version for informer in state.informers() for uid, version in informer.versions().items()}
+        unread = {failure.source.lower().removesuffix("s") for failure in world.failures}
+        for key, (uid, version) in self._left.items():
+            there = self._api.held.get(key)
+            if there is None or there["metadata"]["uid"] != uid or key[0].lower() in unread:
+                continue  # gone since then, by somebody's hand; or nothing of its kind is decided on
+            if (key[0] == KIND and "plan" in unread) or key[0] in self._api.cluster.absent_kinds:
+                continue
+            assert uid in held, f"{key} is not held, and we wrote version {version} of it"
+            assert held[uid] >= version, f"{key} is held as of version {held[uid]}, and we wrote version {version}"
+        assert unread or not self._deleted & held.keys(), "what we deleted is held"
 
 
 class Operator:
@@ -121,12 +162,29 @@ class Driver:
         """That were tried; without those of the status, and Events."""
         self.gone = False
         """Whether the plan is let go."""
-        self.operator = Operator(cluster, solve, saw=self._note, metrics=metrics)
+        self.sees_all = True
+        """Whether what the operator does may be judged by the world as it is. Where the API server tells it late, only what
+        it can know counts."""
+        self.dies_in: int | None = None
+        """Writes until the operator's process ends."""
+        self._own_writes = OwnWrites(cluster.api)
+        self._begin = lambda: Operator(cluster, solve, saw=self._note, metrics=metrics)
+        self.operator = self._begin()
         cluster.api.around = self._watched
 
     def turn(self) -> int:
         """One turn; how many writes it made or tried."""
         return self._take(self.operator.turns.take())
+
+    def attempt(self) -> None:
+        """One turn, which may fail as ``loop.Loop`` lets it fail; an operator that dies is followed by another one."""
+        try:
+            self.turn()
+        except ApiError as error:
+            self.history.append(f"the turn fails: {error}")
+        except Died:
+            self.history.append("the operator dies")
+            self.dies_in, self.operator = None, self._begin()
 
     def retire(self) -> bool:
         """One step of the retirement; whether it is over."""
@@ -162,10 +220,10 @@ class Driver:
             self.check()
             self.act()
 
-    def settle(self) -> Fleet:
+    def settle(self, most_ticks: int = TICKS_OF_PATIENCE) -> Fleet:
         """Until nothing is under way, in the cluster or in the plan."""
         self.act()
-        for _ in range(TICKS_OF_PATIENCE):
+        for _ in range(most_ticks):
             if not self.cluster.busy and not self._waits():
                 before = self._seen()
                 self.tick()
@@ -193,6 +251,10 @@ class Driver:
         """Around a write: the moment before it is a moment at which the operator may end."""
         if self.before_each_write is not None:
             self.before_each_write.append(copy.deepcopy(self.cluster))
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                raise Died
         if verb == "apply status":
             yield
             return
@@ -204,15 +266,23 @@ class Driver:
         raised = self.spend > before + 1e-6
         assert not (raised and self.spend > self.budget + 1e-6), f"{write} raises spend to {self.spend}"
         for name in self._services_with_weight() - weighted:
-            assert self._endpoints(name), f"{write} gives {name} its first weight, and no EndpointSlice has a replica"
+            assert self._reachable(name), f"{write} gives {name} its first weight, and no EndpointSlice has a replica"
         self.check()
+
+    def _reachable(self, service: str) -> bool:
+        """Whether requests to a Service reach somebody, as far as the operator can know."""
+        if self.sees_all:
+            return bool(self._endpoints(service))
+        assert self.world is not None
+        return any(pod.reachable and pod.deployment == service for pod in self.world.pods)
 
     # --- what must hold at every moment ---------------------------------------------------------------------------
 
     def check(self) -> None:
         try:
             self._check_routing()
-            self._check_pending()
+            if self.sees_all:
+                self._check_pending()
             self._check_serving()
         except AssertionError as error:
             raise AssertionError(f"{error}\n" + "\n".join(self.history[-40:])) from error
@@ -220,6 +290,7 @@ class Driver:
     def _note(self, world: Observation) -> None:
         """What the operator sees, and the spec in force by that: the last good one while the present one is wrong."""
         self.world = world
+        self._own_writes.check(self.operator.state, world)
         spec, _ = effective_spec(world.plan.spec, read_record(world))
         wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
         self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}

@@ -10,7 +10,7 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model import names
 from servingplan.model.times import seconds_since
 from servingplan.model.world import (
@@ -43,6 +43,8 @@ from servingplan.profiles.rows import ROWS_KEY
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """API version and kind that replicas over several nodes need."""
+_WRITTEN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES, PODS, PLANS)
+"""What a turn writes in its plan's namespace."""
 _OWN_KINDS = (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind)
 
 
@@ -91,6 +93,7 @@ class Reader:
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
         now = self._clock()
+        unsure = self._state.make_sure(lambda resource, where, _: where == namespace and resource in _WRITTEN)
         found = self._look(namespace, name)
         if found is None:
             return None
@@ -108,6 +111,9 @@ class Reader:
             if (item.namespace, item.plan_label) == (namespace, label)
         ]
         spec = _spec_for_reading(plan, objects)
+        sizing = {(pool.resize.kind, pool.resize.name) for pool in (spec.node_pools if spec else ()) if pool.resize}
+        unsure += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
+        failures += [_unsure(*item) for item in unsure]
         routes_unread = self._routes_unread(now, seen, spec, failures)
         if routes_unread is None:
             objects += [
@@ -497,6 +503,13 @@ def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec |
 
 def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _unsure(resource: Resource, name: str, error: ApiError) -> Failure:
+    """Of a write without an answer. Its source is the whole kind: who needs that kind must not rely on it."""
+    source = {PODS: "pods", PLANS: "plans"}.get(resource, f"{resource.kind}s")
+    message = f"whether {resource.kind} {name} was written could not be read: {error}"
+    return Failure(source=source, reason="ReadFailed", message=message)
 
 
 def _failure(source: str, error: ApiError, since: str | None = None) -> Failure:

@@ -110,6 +110,11 @@ class Informer[F]:
         with self._lock:
             return [entry.facts for entry in self._entries.values()]
 
+    def versions(self) -> dict[str, int]:
+        """The version that is held of each object, by uid."""
+        with self._lock:
+            return {uid: entry.version for uid, entry in self._entries.items()}
+
     @property
     def health(self) -> Health:
         """How it is doing."""
