@@ -81,7 +81,8 @@ class History:
             self._hold_still()
         except Exception as error:
             told = "\n".join(self.driver.history[-60:])
-            raise AssertionError(f"the history of seed {self.seed}: {type(error).__name__}: {error}\n{told}") from error
+            again = f"seed {self.seed}; again: HISTORIES=1 FIRST_HISTORY={self.seed} make histories"
+            raise AssertionError(f"{again}\n{type(error).__name__}: {error}\n{told}") from error
         return self
 
     def _hold_still(self) -> None:
