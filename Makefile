@@ -71,6 +71,10 @@ newest lowest: $(UV) ## the fast tests with the newest (lowest) dependencies tha
 	$(UV) pip install --quiet --python .venv-$@/bin/python --requirement .venv-$@/requirements.txt --editable .
 	.venv-$@/bin/pytest -q -n 2 --dist worksteal
 
+.PHONY: histories
+histories: setup ## HISTORIES=10000 random histories of a simulated fleet, from seed FIRST_HISTORY=0 on; a failure names its seed
+	HISTORIES=$(or $(HISTORIES),10000) $(RUN)/pytest -q -n 2 --dist worksteal tests/unit/simulation/test_histories.py
+
 .PHONY: soak
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (nine minutes)
 	CHANGES=200 $(RUN)/pytest -q -s e2e/test_no_request_lost.py

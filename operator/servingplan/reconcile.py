@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from servingplan.answering import RememberedSolve
 from servingplan.api.status_v1alpha1 import Condition
@@ -59,6 +60,14 @@ class TurnReport:
     """What it knew."""
 
 
+class Elsewhere(Protocol):
+    """Runs what blocks beside the event loop: a thread, or at once where nobody else waits."""
+
+    def __call__[**P, T](self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """What the call returns, or raises."""
+        ...
+
+
 class Turns:
     """Takes the turns of one plan. Not to be entered twice at a time."""
 
@@ -71,13 +80,18 @@ class Turns:
         namespace: str,
         name: str,
         metrics: PlanMetrics | None = None,
+        explainer: Explainer | None = None,
+        elsewhere: Elsewhere = asyncio.to_thread,
+        clock: Callable[[], str] = read_clock,
     ) -> None:
         self._api = api
         self._reader = reader
         self._writer = Writer(api)
         self.metrics = metrics or PlanMetrics()
         self._solve = RememberedSolve(self.metrics.timed(solve))
-        self._explainer = Explainer()
+        self._explainer = explainer or Explainer()
+        self._elsewhere = elsewhere
+        self._clock = clock
         self._namespace = namespace
         self._name = name
         self._seen: PlanObject | None = None
@@ -94,7 +108,7 @@ class Turns:
             try:
                 report = await self._take()
             except Exception as error:
-                await asyncio.to_thread(self._tell_failure, error)
+                await self._elsewhere(self._tell_failure, error)
                 raise
         if report.situation is None or report.decision is None or report.writes:
             return report
@@ -105,7 +119,7 @@ class Turns:
 
     async def _take(self) -> TurnReport:
         started = time.monotonic()
-        situation = await asyncio.to_thread(self._look)
+        situation = await self._elsewhere(self._look)
         if situation is None:
             return TurnReport(gone=True)
         plan, spec = situation.world.plan, situation.acting
@@ -114,23 +128,23 @@ class Turns:
         early = publish(situation)
         if early:
             # Weights first: they need no solver, and a replica that is gone must not wait for one.
-            outcome = await asyncio.to_thread(self._write, early, situation)
+            outcome = await self._elsewhere(self._write, early, situation)
             if outcome.done:
-                again = await asyncio.to_thread(self._look)
+                again = await self._elsewhere(self._look)
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 situation = again
         try:
-            decision = await asyncio.to_thread(self._decide, situation)
+            decision = await self._elsewhere(self._decide, situation)
         except Outdated:
             log.info("%s was written while a plan was sought for it: the search is ended and begun anew", plan.key)
             return TurnReport(writes=len(early), again=True)
-        if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, situation.world.plan):
+        if bool(decision.actions) and await self._elsewhere(self._is_outdated, situation.world.plan):
             log.info("%s was edited while it was planned for: nothing of that is written", plan.key)
             return TurnReport(writes=len(early), again=True)
-        outcome = await asyncio.to_thread(self._carry_out, decision, situation)
+        outcome = await self._elsewhere(self._carry_out, decision, situation)
         writes = len(outcome.done) + len(early)
-        writes += await asyncio.to_thread(self._report, situation, decision, outcome)
+        writes += await self._elsewhere(self._report, situation, decision, outcome)
         return TurnReport(
             writes=writes,
             seconds=time.monotonic() - started,
@@ -146,23 +160,23 @@ class Turns:
             try:
                 return await self._retire()
             except Exception as error:
-                await asyncio.to_thread(self._tell_failure, error)
+                await self._elsewhere(self._tell_failure, error)
                 raise
 
     async def _retire(self) -> TurnReport:
-        situation = await asyncio.to_thread(self._look)
+        situation = await self._elsewhere(self._look)
         if situation is None:
             return TurnReport(gone=True)
         world, spec = situation.world, situation.acting
         step = retire(situation)
         decision = step.decision
-        outcome = await asyncio.to_thread(self._carry_out, decision, situation)
+        outcome = await self._elsewhere(self._carry_out, decision, situation)
         self._tell(situation, decision, outcome)
-        await asyncio.to_thread(self._report_retirement, world, step, outcome)
+        await self._elsewhere(self._report_retirement, world, step, outcome)
         # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
         if step.done and (not outcome.refused or step.late):
             if spec is not None and spec.deletion_policy == "Retain":
-                await asyncio.to_thread(self._writer.disown, world)
+                await self._elsewhere(self._writer.disown, world)
             return TurnReport(gone=True, writes=len(outcome.done), decision=decision)
         return TurnReport(
             writes=len(outcome.done),
@@ -238,7 +252,7 @@ class Turns:
         """That the turn failed, in the plan's status. A status that cannot be written either is only logged."""
         try:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
-            self._write_status(plan, turn_failed(plan, error, read_clock()))
+            self._write_status(plan, turn_failed(plan, error, self._clock()))
         except Exception as other:
             log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
 

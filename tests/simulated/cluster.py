@@ -1,7 +1,7 @@
 """A cluster in memory: nodes, node pools, Deployments, a scheduler, kubelets and a clock that tests move.
 
-It knows nothing of how plans are made: it takes the operator's writes as an API server would and shows what an
-observation would. Controllers act as Kubernetes documents it, each in one place:
+It knows nothing of how plans are made: the operator reads and writes it through its API server (``api``). Controllers act as
+Kubernetes documents it, each in one place:
 
 * ReplicaSets   kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks
 * scheduling    gates, required node affinity on ``metadata.name``, node selectors, whole GPUs
@@ -15,41 +15,22 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.actions import (
-    AnyAction,
-    ApplyObject,
-    ClaimPool,
-    DeleteObject,
-    DeletePod,
-    DrainPod,
-    NoteUnrouted,
-    PlacePod,
-    ResizePool,
-    RestorePod,
-    ScaleDeployment,
-)
-from servingplan.model.world import (
-    GatewayFacts,
-    LiveObject,
-    Node,
-    Observation,
-    OtherPlan,
-    PlanObject,
-    Pod,
-    PoolObject,
-    Refusal,
-    SeenDemand,
-)
+from servingplan.model.world import GatewayFacts, Observation, SeenDemand
+from servingplan.observe.cluster import Reader
+from servingplan.observe.gateway import NO_ANSWER
+from servingplan.observe.state import ClusterState
+from servingplan.observe.urls import UrlPolicy
+from tests.simulated.api import SimulatedApi
+from tests.simulated.objects import NAMESPACE, PLAN, text
 
-NAMESPACE = "llm"
-PLAN = "chat"
 TICK_SECONDS = 10
 QUEUE_GATE = "kueue.x-k8s.io/admission"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,6 +45,7 @@ class SimulatedNode:
     name: str
     labels: dict[str, str]
     gpus: int
+    uid: str
     pool: str | None = None
     ready: bool = True
     schedulable: bool = True
@@ -85,6 +67,7 @@ class SimulatedPod:
     other_gates: tuple[str, ...] = ()
     placed_on: str | None = None
     placed_since: datetime | None = None
+    affinity: Json | None = None
     must_be_on: str | None = None
     node: str | None = None
     bound_at: datetime | None = None
@@ -178,7 +161,11 @@ class SimulatedCluster:
         """A quota: no more of our pods are created."""
         self.scalers: dict[str, tuple[str, str]] = {}
         """By Deployment, who else set its number of replicas, and when."""
-        self.other_plans: tuple[OtherPlan, ...] = ()
+        self.uids: dict[tuple[str, str], str] = {}
+        self.other_plans: dict[str, Json] = {}
+        """Specs of other plans of the namespace, by name."""
+        self.absent_kinds: set[str] = set()
+        """Kinds whose CRDs are not installed."""
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
         self.route_ticks = route_ticks
@@ -186,11 +173,12 @@ class SimulatedCluster:
         self.route_objection: tuple[str, str, str] | None = None
         """Condition, reason and message with which the HTTPRoutes' gateway refuses."""
         self.routes_written: dict[str, list[tuple[datetime, Json]]] = {}
-        self.routes_unread: str | None = None
         self.published: list[tuple[datetime, Json]] = []
         self.removed_early: list[str] = []
         self.vanished: dict[str, datetime] = {}
         self._serial = 0
+        self._made = 0
+        self.api = SimulatedApi(self)
 
     # --- what people and the world outside do ---------------------------------------------------------------------
 
@@ -204,7 +192,11 @@ class SimulatedCluster:
         """A machine, perhaps one that was here before and comes back empty."""
         if self.vanished.pop(name, None) is not None:
             self.pods = {key: pod for key, pod in self.pods.items() if pod.node != name}
-        self.nodes[name] = SimulatedNode(name, dict(labels), gpus)
+        self._make_node(name, labels, gpus)
+
+    def _make_node(self, name: str, labels: Mapping[str, str], gpus: int, pool: str | None = None) -> None:
+        self._made += 1
+        self.nodes[name] = SimulatedNode(name, dict(labels), gpus, f"node-{self._made}", pool)
 
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
         self.pools[name] = SimulatedPool(name, dict(labels), gpus, **more)
@@ -217,7 +209,8 @@ class SimulatedCluster:
 
     def scale(self, name: str, replicas: int, manager: str) -> None:
         """Somebody else sets the number of replicas of a Deployment."""
-        self._scale(name, replicas)
+        before = self.objects["Deployment", name]
+        self.objects["Deployment", name] = {**before, "spec": {**before["spec"], "replicas": replicas}}
         self.scalers[name] = (manager, self.time)
         self.run_controllers()
 
@@ -236,83 +229,40 @@ class SimulatedCluster:
 
     @property
     def time(self) -> str:
-        return _text(self.now)
+        return text(self.now)
 
     def observe(self) -> Observation:
-        """The world as one turn of the operator reads it."""
-        return Observation(
-            now=self.time,
-            plan=PlanObject(
-                namespace=NAMESPACE,
-                name=PLAN,
-                uid="plan-uid",
-                generation=self.generation,
-                spec=self.spec,
-                approved_hash=self.approved,
-                queue=self.queue,
-                deleting_since=self.deleting_since,
-                status=self.status,
-            ),
-            nodes=tuple(
-                Node(
-                    name=node.name,
-                    labels=node.labels,
-                    gpus=node.gpus,
-                    ready=node.ready,
-                    schedulable=node.schedulable,
-                    disrupted=node.disrupted,
-                )
-                for _, node in sorted(self.nodes.items())
-            ),
-            pods=tuple(self._seen(pod) for _, pod in sorted(self.pods.items())),
-            objects=tuple(
-                LiveObject(
-                    kind=kind,
-                    name=name,
-                    uid=f"{kind}-{name}",
-                    ours=(kind, name) not in self.foreign_objects,
-                    owner="somebody" if (kind, name) in self.foreign_objects else f"LLMServingPlan {PLAN}",
-                    manifest={key: value for key, value in self._as_read(manifest).items() if key != "kind"},
-                    replicas_owner=self.scalers.get(name) if kind == "Deployment" else None,
-                )
-                for (kind, name), manifest in sorted(self.objects.items())
-            ),
-            http_routes_unread=self.routes_unread,
-            pools=tuple(self._pool_seen(item) for item in self._pools_to_read() if "resize" in item),
-            other_plans=self.other_plans,
-            demand=self.demand(self.now),
-            gateway=self._gateway_seen(),
+        """The world as an operator that starts at this moment reads it."""
+        with self.api.one_moment():
+            state = ClusterState(self.api, clock=self.seconds)
+            state.load()
+            world = self.reader(self.api, state).observe(NAMESPACE, PLAN)
+        assert world is not None
+        return world
+
+    def reader(self, api: Api, state: ClusterState) -> Reader:
+        """The operator's reader, which asks this cluster's gateway, engines, Prometheus and clock."""
+        return Reader(
+            api,
+            state,
+            pool_kinds=None,
+            urls=UrlPolicy(None, allowed_hosts=frozenset()),
+            demand=_Prometheus(self),
+            outside=_Outside(self),
+            clock=lambda: self.time,
         )
 
-    def _gateway_seen(self) -> GatewayFacts | None:
-        if self.gateway_ticks is None:
-            return None
-        taken = self.taken_by_gateway()
-        return GatewayFacts(revisions=(taken["revision"] if taken and self.gateway_answers else None,))
+    def seconds(self) -> float:
+        """The clock of what measures how long something lasts."""
+        return (self.now - START).total_seconds()
 
-    def _as_read(self, manifest: Json) -> Json:
-        """An HTTPRoute with its generation and what its gateway says of the one that it has."""
-        if manifest["kind"] == "Deployment" and self._lacks_pods(manifest):
-            return {**manifest, "status": {"replicaFailure": "FailedCreate: exceeded quota"}}
-        if manifest["kind"] != "HTTPRoute":
-            return manifest
-        name, written = manifest["metadata"]["name"], self.routes_written[manifest["metadata"]["name"]]
-        taken = sum(at + self._ticks(self.route_ticks) <= self.now for at, _ in written)
-        conditions = [
-            {"type": kind, "status": "True", "observedGeneration": taken} for kind in ("Accepted", "ResolvedRefs")
-        ]
-        for condition in conditions:
-            if self.route_objection and condition["type"] == self.route_objection[0]:
-                condition.update(status="False", reason=self.route_objection[1], message=self.route_objection[2])
-        parents = [{"parentRef": ref, "conditions": conditions} for ref in manifest["spec"]["parentRefs"]]
-        return {
-            **manifest,
-            "metadata": {**manifest["metadata"], "name": name, "generation": len(written)},
-            "status": {"parents": parents if taken else []},
-        }
+    def ticks_since(self, moment: datetime | None) -> int:
+        """Ticks that are over since a moment."""
+        return 0 if moment is None else int((self.now - moment).total_seconds() // TICK_SECONDS)
 
-    def _lacks_pods(self, manifest: Json) -> bool:
-        active = [pod for pod in self.pods_of(manifest["metadata"]["name"]) if not pod.terminating]
+    def lacks_pods(self, manifest: Json, name: str) -> bool:
+        """Whether the quota keeps pods of a Deployment from being made."""
+        active = [pod for pod in self.pods_of(name) if not pod.terminating]
         return self.most_pods is not None and len(active) < manifest["spec"]["replicas"]
 
     def taken_by_gateway(self) -> Json | None:
@@ -320,168 +270,85 @@ class SimulatedCluster:
         lag = self._ticks(self.gateway_ticks or 0)
         return next((document for at, document in reversed(self.published) if at + lag <= self.now), None)
 
-    def _seen(self, pod: SimulatedPod) -> Pod:
-        node = self.nodes.get(pod.node or "")
-        return Pod(
-            namespace=NAMESPACE if pod.deployment else "elsewhere",
-            name=pod.name,
-            uid=pod.uid,
-            gpus=pod.gpus,
-            created=_text(pod.created),
-            node=pod.node or pod.placed_on,
-            bound=pod.node is not None,
-            deployment=pod.deployment,
-            gated=pod.gated,
-            other_gates=pod.other_gates,
-            ready=pod.deployment is not None
-            and pod.reports_ready
-            and not pod.terminating
-            and node is not None
-            and node.ready,
-            started=pod.started,
-            listed=self.is_listed(pod),
-            terminating=pod.terminating,
-            serving=pod.serving,
-            draining_since=pod.draining_since,
-            unrouted_since=pod.unrouted_since,
-            requests_inside=pod.requests_inside if pod.draining_since is not None else None,
-            placed_since=None if pod.placed_since is None else _text(pod.placed_since),
-            **self._trouble(pod),
-        )
+    def routes_taken(self, name: str) -> int:
+        """The generation of an HTTPRoute that its gateway goes by."""
+        return sum(at + self._ticks(self.route_ticks) <= self.now for at, _ in self.routes_written[name])
 
-    def _trouble(self, pod: SimulatedPod) -> Json:
-        words = self.crashes(pod) if pod.deployment is not None and pod.bound_at is not None else None
-        if words is not None and "ImagePull" in words:
-            return {"trouble": words}
-        if words is not None and pod.bound_at is not None:
-            # Each start ends after a tick, and the next one comes later and later.
-            ran = int((self.now - pod.bound_at).total_seconds() // TICK_SECONDS)
-            return {"trouble": "CrashLoopBackOff: ", "crashes": ran.bit_length(), "last_words": words} if ran else {}
-        return {"trouble": "Unschedulable: no node has the GPUs"} if pod.unschedulable else {}
+    def uid_of(self, kind: str, name: str) -> str:
+        """The uid of an object; one that was deleted and made anew has another."""
+        if (kind, name) not in self.uids:
+            self._made += 1
+            self.uids[kind, name] = f"{kind}-{name}-{self._made}"
+        return self.uids[kind, name]
 
-    def _pools_to_read(self) -> list[Json]:
-        """Of the spec, and those that the record says the plan has left and still sizes."""
-        present = list(self.spec.get("nodePools", ()))
-        data = self.objects.get(("ConfigMap", f"{PLAN}-plan"), {}).get("data", {})
-        try:
-            record = json.loads(data.get("plan.json", "{}"))
-        except ValueError:
-            record = {}
-        left = record.get("leaving", []) if isinstance(record, dict) else []
-        sized = [item["resize"]["name"] for item in present if "resize" in item]
-        gone = [item for item in left if item["resize"]["name"] not in sized]
-        return present + [{**item, "name": f"{item['name']}~left"} for item in gone]
+    # --- what is written through the API ----------------------------------------------------------------------------
 
-    def _pool_seen(self, item: Json) -> PoolObject:
-        name = item["resize"]["name"]
-        pool = self.pools.get(name)
-        if pool is None:
-            return PoolObject(
-                pool=item["name"],
-                reference=f"NodePool//{name}",
-                problem_reason="PoolMissing",
-                problem="is not there; create it or correct the name",
-            )
-        return PoolObject(
-            pool=item["name"],
-            reference=f"NodePool//{name}",
-            wanted=pool.wanted,
-            actual=len(self.nodes_of(name)) + len(pool.booting),
-            claimed_by=pool.claimed_by,
-            allowed_namespaces=pool.allowed,
-            max_nodes=pool.max_nodes,
-            asked=pool.asked,
-            size_manager=pool.manager,
-            refusal=None if pool.refused_at is None else Refusal(at=_text(pool.refused_at), message="nothing is left"),
-        )
-
-    # --- the operator's writes ------------------------------------------------------------------------------------
-
-    def write(self, action: AnyAction, seen: Observation, spec: PlanSpec) -> bool:
-        """Take one write as the API server would. False: it was refused, or had nothing left to act on."""
-        taken = self._write(action, seen, spec)
-        if self.controllers_keep_up:
-            self.run_controllers()
-        return taken
-
-    def _write(self, action: AnyAction, seen: Observation, spec: PlanSpec) -> bool:
-        match action:
-            case ApplyObject():
-                return self._apply(action.manifest)
-            case ScaleDeployment():
-                self._scale(action.name, action.replicas)
-                self.scalers.pop(action.name, None)
-                if action.set_by is not None:
-                    annotations = self.objects["Deployment", action.name]["metadata"]["annotations"]
-                    annotations[names.REPLICAS_SET_BY_ANNOTATION] = action.set_by
-                return True
-            case DeleteObject():
-                kind = action.object_kind
-                if kind == "Deployment":
-                    for pod in self.pods_of(action.name):
-                        self.delete_pod(pod)
-                return self.objects.pop((kind, action.name), None) is not None
-            case ClaimPool():
-                return self._patch_pool(action.pool, seen, spec, claimed_by=action.claimed_by, nodes=None)
-            case ResizePool():
-                return self._patch_pool(action.pool, seen, spec, claimed_by=f"{NAMESPACE}/{PLAN}", nodes=action.nodes)
-            case _:
-                pod = self.pods.get(action.pod)
-                if pod is None or pod.uid != action.uid:
-                    return False
-                self._patch_pod(pod, action)
-                return True
-
-    def _scale(self, name: str, replicas: int) -> None:
-        before = self.objects["Deployment", name]
-        spec_after = {**before["spec"], "replicas": replicas}
-        metadata = {**before["metadata"], "annotations": dict(before["metadata"]["annotations"])}
-        self.objects["Deployment", name] = {**before, "metadata": metadata, "spec": spec_after}
-
-    def _patch_pod(self, pod: SimulatedPod, action: AnyAction) -> None:
-        match action:
-            case PlacePod():
-                assert pod.gated, f"{pod.name} is placed twice: affinity of a pod without a gate cannot change"
-                assert not pod.other_gates, f"{pod.name} is placed while {pod.other_gates} hold it"
-                pod.gated, pod.placed_on, pod.placed_since = False, action.node, self.now
-                pod.must_be_on = action.node_affinity["nodeSelectorTerms"][0]["matchFields"][-1]["values"][0]
-            case DrainPod():
-                pod.draining_since, pod.deletion_cost = action.since, -1000
-                pod.serving = pod.serving and not action.leave_service
-            case NoteUnrouted():
-                pod.unrouted_since = action.since
-            case RestorePod():
-                pod.draining_since, pod.deletion_cost, pod.serving, pod.unrouted_since = None, 0, True, None
-            case DeletePod():
-                self.delete_pod(pod)
-
-    def _apply(self, manifest: Json) -> bool:
-        key = (manifest["kind"], manifest["metadata"]["name"])
-        if key in self.foreign_objects or self.refuses(manifest):
-            return False
+    def put(self, manifest: Json) -> None:
+        """An object of ours, as it is from now on."""
+        kind, name = key = (manifest["kind"], manifest["metadata"]["name"])
         before = self.objects.get(key)
-        if before is not None and key[0] == "Deployment":
-            assert before["spec"]["template"] == manifest["spec"]["template"], f"{key[1]} would roll its pods over"
+        if before is not None and kind == "Deployment":
+            assert before["spec"]["template"] == manifest["spec"]["template"], f"{name} would roll its pods over"
+            if before["spec"]["replicas"] != manifest["spec"]["replicas"]:
+                self.scalers.pop(name, None)
         self.objects[key] = manifest
-        if key[0] == "HTTPRoute":
-            self.routes_written.setdefault(key[1], []).append((self.now, manifest))
+        if kind == "HTTPRoute" and (before is None or before["spec"] != manifest["spec"]):
+            self.routes_written.setdefault(name, []).append((self.now, manifest))
         if "routing.json" in manifest.get("data", {}):
             self.published.append((self.now, json.loads(manifest["data"]["routing.json"])))
-        return True
 
-    def _patch_pool(self, name: str, seen: Observation, spec: PlanSpec, *, claimed_by: str, nodes: int | None) -> bool:
-        resize = next(item.resize for item in spec.node_pools if item.name == name)
-        assert resize is not None
-        pool, before = self.pools[resize.name], seen.pool(name)
-        assert before is not None
-        if pool.claimed_by not in (None, f"{NAMESPACE}/{PLAN}") or pool.wanted != before.wanted:
-            return False
-        pool.claimed_by = claimed_by or None
-        pool.asked = None if not claimed_by else pool.wanted if nodes is None else nodes
-        if nodes is not None:
-            pool.wanted, pool.manager = nodes, None
-            pool.refusals += nodes > pool.provider_has
-        return True
+    def take(self, kind: str, name: str, item: Json, patch: Json, manager: str) -> None:
+        """An object as a patch of a manager leaves it."""
+        match kind:
+            case "Pod":
+                self._take_pod(self.pods[name], item)
+            case "NodePool":
+                self._take_pool(self.pools[name], item, patch, manager)
+            case _:
+                before = self.objects[kind, name]
+                metadata = {key: item["metadata"][key] for key in before["metadata"] if key in item["metadata"]}
+                kept = {key: item[key] for key in before if key in item}
+                self.objects[kind, name] = {**kept, "metadata": metadata}
+                if kind == "Deployment" and "replicas" in patch.get("spec", {}) and manager == names.FIELD_MANAGER:
+                    self.scalers.pop(name, None)
+
+    def _take_pod(self, pod: SimulatedPod, item: Json) -> None:
+        marks, labels = item["metadata"].get("annotations") or {}, item["metadata"]["labels"]
+        gates = [gate["name"] for gate in item["spec"]["schedulingGates"]]
+        affinity = item["spec"].get("affinity")
+        assert pod.gated or affinity == pod.affinity, f"{pod.name}: affinity of a pod without a gate cannot change"
+        pod.gated, pod.affinity = names.PLACEMENT_GATE in gates, affinity
+        if affinity is not None:
+            (term,) = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+            pod.must_be_on = term["matchFields"][-1]["values"][0]
+        pod.placed_on = marks.get(names.PLACED_ON_ANNOTATION)
+        since = marks.get(names.PLACED_SINCE_ANNOTATION)
+        pod.placed_since = None if since is None else datetime.fromisoformat(since)
+        pod.draining_since = marks.get(names.DRAINING_SINCE_ANNOTATION)
+        pod.unrouted_since = marks.get(names.UNROUTED_SINCE_ANNOTATION)
+        pod.deletion_cost = int(marks.get(names.DELETION_COST_ANNOTATION, 0))
+        pod.serving = labels[names.SERVING_LABEL] == "true"
+
+    def _take_pool(self, pool: SimulatedPool, item: Json, patch: Json, manager: str) -> None:
+        marks = item["metadata"]["annotations"]
+        asked = marks.get(names.SIZE_ANNOTATION)
+        pool.claimed_by = marks.get(names.CLAIM_ANNOTATION)
+        pool.asked = None if asked is None else int(asked)
+        if "spec" in patch:
+            pool.wanted = item["spec"]["replicas"]
+            pool.manager = None if manager == names.POOL_MANAGER else manager
+            pool.refusals += pool.wanted > pool.provider_has
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete a pod, which takes its time, or another object, whose pods go with it."""
+        if kind == "Pod":
+            self.delete_pod(self.pods[name])
+            return
+        if kind == "Deployment":
+            for pod in self.pods_of(name):
+                self.delete_pod(pod)
+        del self.objects[kind, name]
+        self.uids.pop((kind, name), None)
 
     # --- controllers ----------------------------------------------------------------------------------------------
 
@@ -496,7 +363,7 @@ class SimulatedCluster:
                 pool.made += 1
                 name = f"{pool.name}-{pool.made}"
                 gpus = 0 if pool.blind else pool.gpus
-                self.nodes[name] = SimulatedNode(name, dict(pool.labels), gpus, pool.name)
+                self._make_node(name, pool.labels, gpus, pool.name)
         for pod in list(self.pods.values()):
             lost = self.vanished.get(pod.node or "")
             collected = lost is not None and lost + self._ticks(self.collect_ticks) <= self.now
@@ -674,5 +541,30 @@ class SimulatedCluster:
             pod.gone_at = self.now + self._ticks(self.stop_ticks)
 
 
-def _text(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+class _Prometheus:
+    """``observe.demand.Demand``."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
+        return None if spec is None or spec.demand is None else self._cluster.demand(self._cluster.now)
+
+
+class _Outside:
+    """``observe.outside.Outside``: the gateway and the engines, which answer at once or not at all."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    def gateway(self, url: str, plan: str) -> Callable[[], GatewayFacts]:
+        taken = self._cluster.taken_by_gateway()
+        if self._cluster.gateway_ticks is None or not self._cluster.gateway_answers or taken is None:
+            return lambda: GatewayFacts(problem=NO_ANSWER)
+        return lambda: GatewayFacts(revisions=(taken["revision"],))
+
+    def requests_inside(self, namespace: str, addresses: Mapping[str, str]) -> dict[str, int | None]:
+        return {pod.uid: pod.requests_inside for pod in self._cluster.our_pods() if pod.uid in addresses}
+
+    def close(self) -> None:
+        pass

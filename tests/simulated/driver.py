@@ -1,4 +1,8 @@
-"""Takes the operator's turns in a simulated cluster and watches, after every write and every tick, what must hold."""
+"""Runs the operator in a simulated cluster and watches, at every write and every tick, what must hold.
+
+The turns are those of ``servingplan.reconcile``, with the operator's reader, informers and writer, through the cluster's API.
+Only what would need threads is stepped: before each turn every informer tries once.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,29 @@ import copy
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from servingplan.apply.order import carry_out
-from servingplan.decide.decide import decide, publish
+from servingplan.api.v1alpha1 import KIND
+from servingplan.errors import ApiError
+from servingplan.explaining import Explainer
+from servingplan.metrics.exporter import PlanMetrics
 from servingplan.model import names
-from servingplan.model.actions import AnyAction, ApplyObject, ClaimPool, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, ReplicaFacts
-from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.question import Question, canonical_json
 from servingplan.model.times import seconds_between
-from servingplan.model.world import Observation
+from servingplan.model.world import Observation, PlanObject
+from servingplan.observe.state import ClusterState, Overlaid
 from servingplan.planning.situation import Situation
-from servingplan.reconcile import RememberedSolve
+from servingplan.reconcile import TurnReport, Turns
 from servingplan.solve import solve
-from servingplan.status.conclude import conclude
+from tests.simulated.api import SimulatedApi
+from tests.simulated.api_server import Key
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
 
+Json = dict[str, Any]
 MOST_TURNS_AT_ONCE = 40
 TICKS_OF_PATIENCE = 600
 """A pool that gives nothing and says nothing is given up after ten minutes, each time that it is asked again."""
@@ -39,36 +47,161 @@ def exact(question: Question, spec: Any, at_most_seconds: float | None = None) -
     return _ANSWERS[key]
 
 
+class _Unexplained(Explainer):
+    """Explanations are found in threads, and change nothing that is decided."""
+
+    def begin(self, situation: Situation, decision: Decision) -> bool:
+        return False
+
+
+async def _at_once[**P, T](call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``servingplan.reconcile.Elsewhere`` without a thread."""
+    return call(*args, **kwargs)
+
+
+def ended[T](work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the turn waits for something outside the simulated cluster")
+
+
+class Died(BaseException):
+    """The operator's process has ended in the midst of a turn."""
+
+
+class OwnWrites:
+    """What the operator's writes have left, answered or not: nothing older may be decided on."""
+
+    def __init__(self, api: SimulatedApi) -> None:
+        self._api = api
+        self._left: dict[Key, tuple[str, int]] = {}
+        """Uid and version that an object had by the last write of it."""
+        self._deleted: set[str] = set()
+        """Uids of objects that went."""
+        api.wrote = self._note
+
+    def _note(self, key: Key, uid: str, item: Json | None) -> None:
+        if item is None:
+            self._deleted.add(uid)
+        else:
+            self._left[key] = (uid, int(item["metadata"]["resourceVersion"]))
+
+    def check(self, state: ClusterState, world: Observation) -> None:
+        """The operator holds every object as its last write left it, or as somebody left it after that; or it knows that it
+        does not know."""
+        held = {uid: version for informer in state.informers() for uid, version in informer.versions().items()}
+        unread = {failure.source.lower().removesuffix("s") for failure in world.failures}
+        for key, (uid, version) in self._left.items():
+            there = self._api.held.get(key)
+            if there is None or there["metadata"]["uid"] != uid or key[0].lower() in unread:
+                continue  # gone since then, by somebody's hand; or nothing of its kind is decided on
+            if (key[0] == KIND and "plan" in unread) or key[0] in self._api.cluster.absent_kinds:
+                continue
+            if key[:1] + key[2:] in self._api.cluster.foreign_objects:
+                continue  # somebody took our label off
+            assert uid in held, f"{key} is not held, and we wrote version {version} of it"
+            assert held[uid] >= version, f"{key} is held as of version {held[uid]}, and we wrote version {version}"
+        assert unread or not self._deleted & held.keys(), "what we deleted is held"
+
+
+class Operator:
+    """One process of the operator: it remembers nothing but what its informers hold."""
+
+    def __init__(
+        self,
+        cluster: SimulatedCluster,
+        solve: Callable[..., Any],
+        *,
+        saw: Callable[[Observation], None],
+        metrics: PlanMetrics | None = None,
+    ) -> None:
+        self.state = ClusterState(cluster.api, clock=cluster.seconds)
+        api = Overlaid(cluster.api, self.state)
+        self._reader = cluster.reader(api, self.state)
+        self._saw = saw
+        self.turns = Turns(
+            api=api,
+            reader=self,
+            solve=solve,
+            namespace=NAMESPACE,
+            name=PLAN,
+            metrics=metrics,
+            explainer=_Unexplained(),
+            elsewhere=_at_once,
+            clock=lambda: cluster.time,
+        )
+
+    def observe(self, namespace: str, name: str) -> Observation | None:
+        """As ``Reader.observe``, and somebody looks on."""
+        world = self._reader.observe(namespace, name)
+        if world is not None:
+            self._saw(world)
+        return world
+
+    def is_outdated(self, plan: PlanObject) -> bool:
+        """As ``Reader.is_outdated``."""
+        return self._reader.is_outdated(plan)
+
+
 class Driver:
     """An operator at work in a simulated cluster. A new one remembers nothing but what is in the cluster."""
 
-    def __init__(self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact) -> None:
+    def __init__(
+        self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact, metrics: PlanMetrics | None = None
+    ) -> None:
         self.cluster = cluster
         self.decision = Decision()
         self.serving_floor: dict[str, float] = {}
         self.before_each_write: list[SimulatedCluster] | None = None
         self.history: list[str] = []
         self.spec: dict[str, Any] = {}
-        self._solve = RememberedSolve(solve)
+        self.world: Observation | None = None
+        """What the operator saw last."""
+        self.writes = 0
+        """That were tried; without those of the status, and Events."""
+        self.gone = False
+        """Whether the plan is let go."""
+        self.sees_all = True
+        """Whether what the operator does may be judged by the world as it is. Where the API server tells it late, only what
+        it can know counts."""
+        self.dies_in: int | None = None
+        """Writes until the operator's process ends."""
+        self._own_writes = OwnWrites(cluster.api)
+        self._begin = lambda: Operator(cluster, solve, saw=self._note, metrics=metrics)
+        self.operator = self._begin()
+        cluster.api.around = self._watched
 
     def turn(self) -> int:
-        """One turn as ``reconcile.Turns`` takes it; how many writes it made or tried."""
-        world = self.cluster.observe()
-        self._note_spec(world)
-        early = publish(Situation(world))
-        self._write(early, world)
-        if early:
-            world = self.cluster.observe()
-        self.decision = decision = decide(Situation(world), self._solve)
+        """One turn; how many writes it made or tried."""
+        return self._take(self.operator.turns.take())
 
-        def write(actions: tuple[AnyAction, ...]) -> Outcome:
-            refused = self._write(actions, world)
-            return Outcome(refused=tuple(Refused(action=item, reason="Conflict", message="") for item in refused))
+    def attempt(self) -> None:
+        """One turn, which may fail as ``loop.Loop`` lets it fail; an operator that dies is followed by another one."""
+        try:
+            self.turn()
+        except ApiError as error:
+            self.history.append(f"the turn fails: {error}")
+        except Died:
+            self.history.append("the operator dies")
+            self.dies_in, self.operator = None, self._begin()
 
-        outcome = carry_out(decision, write)
-        status = conclude(Situation(world), decision, outcome)
-        self.cluster.status = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return len(early) + len(decision.actions)
+    def retire(self) -> bool:
+        """One step of the retirement; whether it is over."""
+        self._take(self.operator.turns.retire())
+        return self.gone
+
+    def _take(self, turn: Coroutine[Any, Any, TurnReport]) -> int:
+        before = self.writes
+        with self.cluster.api.one_moment():
+            self.operator.state.step()
+        report = ended(turn)
+        self.gone = report.gone
+        if report.decision is not None:
+            self.decision = report.decision
+        return self.writes - before
 
     def act(self) -> int:
         """Turns until there is nothing to do at this moment."""
@@ -89,18 +222,22 @@ class Driver:
             self.check()
             self.act()
 
-    def settle(self) -> Fleet:
+    def settle(self, most_ticks: int = TICKS_OF_PATIENCE) -> Fleet:
         """Until nothing is under way, in the cluster or in the plan."""
         self.act()
-        for _ in range(TICKS_OF_PATIENCE):
+        for _ in range(most_ticks):
             if not self.cluster.busy and not self._waits():
-                before = self.cluster.observe().model_dump(exclude={"now", "plan", "demand"})
+                before = self._seen()
                 self.tick()
-                if self.cluster.observe().model_dump(exclude={"now", "plan", "demand"}) == before:
+                if self._seen() == before:
                     return self.decision.fleet or Fleet()
             else:
                 self.tick()
         raise AssertionError("the cluster does not come to rest:\n" + "\n".join(self.history[-40:]))
+
+    def _seen(self) -> dict[str, Any]:
+        assert self.world is not None
+        return self.world.model_dump(exclude={"now", "plan", "demand", "ages"})
 
     def _waits(self) -> bool:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
@@ -115,38 +252,51 @@ class Driver:
         ]
         return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
 
-    def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> list[AnyAction]:
-        spec = Situation(world).acting
-        assert spec is not None or not actions
-        refused = []
-        for action in actions:
-            if self.before_each_write is not None:
-                self.before_each_write.append(copy.deepcopy(self.cluster))
-            self.history.append(str(action))
-            before, weighted = self.spend, self._services_with_weight()
-            if not self.cluster.write(action, world, spec) and isinstance(action, ApplyObject | ClaimPool | ResizePool):
-                refused.append(action)
-            raised = self.spend > before + 1e-6
-            assert not (raised and self.spend > self.budget + 1e-6), f"{action} raises spend to {self.spend}"
-            for name in self._services_with_weight() - weighted:
-                assert self._endpoints(name), (
-                    f"{action} gives {name} its first weight, and no EndpointSlice has a replica"
-                )
-            self.check()
-        return refused
+    @contextmanager
+    def _watched(self, verb: str, key: Key) -> Iterator[None]:
+        """Around a write: the moment before it is a moment at which the operator may end."""
+        if self.before_each_write is not None:
+            self.before_each_write.append(copy.deepcopy(self.cluster))
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                raise Died
+        if verb == "apply status":
+            yield
+            return
+        self.writes += 1
+        write = f"{verb} {key[0]} {key[2]}"
+        self.history.append(write)
+        before, weighted = self.spend, self._services_with_weight()
+        yield
+        raised = self.spend > before + 1e-6
+        assert not (raised and self.spend > self.budget + 1e-6), f"{write} raises spend to {self.spend}"
+        for name in self._services_with_weight() - weighted:
+            assert self._reachable(name), f"{write} gives {name} its first weight, and no EndpointSlice has a replica"
+        self.check()
+
+    def _reachable(self, service: str) -> bool:
+        """Whether requests to a Service reach somebody, as far as the operator can know."""
+        if self.sees_all:
+            return bool(self._endpoints(service))
+        assert self.world is not None
+        return any(pod.reachable and pod.deployment == service for pod in self.world.pods)
 
     # --- what must hold at every moment ---------------------------------------------------------------------------
 
     def check(self) -> None:
         try:
             self._check_routing()
-            self._check_pending()
+            if self.sees_all:
+                self._check_pending()
             self._check_serving()
         except AssertionError as error:
             raise AssertionError(f"{error}\n" + "\n".join(self.history[-40:])) from error
 
-    def _note_spec(self, world: Observation) -> None:
-        """The spec in force: the last good one while the present one is wrong."""
+    def _note(self, world: Observation) -> None:
+        """What the operator sees, and the spec in force by that: the last good one while the present one is wrong."""
+        self.world = world
+        self._own_writes.check(self.operator.state, world)
         spec = Situation(world).acting
         wire = spec.model_dump(mode="json", by_alias=True) if spec is not None else None
         self.spec = wire or {"nodePools": [], "models": [], "budget": {"dollarsPerHour": "0"}}
@@ -225,7 +375,8 @@ class Driver:
 
     def _check_admission(self, model: str, classes: list[dict[str, Any]]) -> None:
         """What is admitted of the planned rates is what the ready replicas carry within their SLO."""
-        record = Situation(self.cluster.observe()).record
+        assert self.world is not None
+        record = Situation(self.world).record
         fleet = record.fleet
         measured = record.demand.rates if record.demand else {}
         rates = {

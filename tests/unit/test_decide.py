@@ -177,17 +177,12 @@ def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_th
 
 
 def retired(driver, ticks=300):
-    """The last step of a retirement, each step with its status written as ``reconcile`` does."""
-    cluster = driver.cluster
+    """The last step of a retirement."""
     for _ in range(ticks):
-        world = cluster.observe()
-        step = retire(Situation(world))
-        assert driver._write(step.decision.actions, world) == []
-        cluster.status = retiring(world.plan, step, world.now)
-        if step.done:
-            return step
-        cluster.tick()
-    raise AssertionError(f"the plan does not go: {step.left}")
+        if driver.retire():
+            return retire(Situation(driver.world))
+        driver.cluster.tick()
+    raise AssertionError(f"the plan does not go: {retire(Situation(driver.world)).left}")
 
 
 def test_a_deletion_that_is_seen_late_still_takes_everything_back():

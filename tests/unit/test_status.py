@@ -105,6 +105,7 @@ def test_a_bad_input_is_told_by_its_condition_with_what_to_do(name):
 )
 def test_a_pool_that_cannot_be_sized_is_told(change, condition, reason):
     driver = operator(plan())
+    driver.cluster.other_plans["other"] = plan()
     if change is None:
         driver.cluster.pools.clear()
     for key, value in (change or {}).items():
@@ -224,10 +225,15 @@ def test_the_status_tells_how_engines_run():
     assert deployment["engine"] == "at most 48 requests at a time, FP8 KV cache"
 
 
+def claimed_by_another(cluster):
+    cluster.other_plans["other"] = plan()
+    cluster.pools["l40s"].claimed_by = "llm/other"
+
+
 CAUSES = {
     "no pool": (lambda cluster: cluster.pools.clear(), "PoolMissing"),
     "no consent": (lambda cluster: setattr(cluster.pools["l40s"], "allowed", ()), "NotAllowed"),
-    "another plan's": (lambda cluster: setattr(cluster.pools["l40s"], "claimed_by", "llm/other"), "ClaimedByOther"),
+    "another plan's": (claimed_by_another, "ClaimedByOther"),
     "no price": (lambda cluster: cluster.edit(plan(pools=[sized(price=None)])), "PriceUnknown"),
     "a small budget": (lambda cluster: cluster.edit(plan(budget="1")), "BudgetTooSmall"),
     "a wrong field": (lambda cluster: cluster.edit({**plan(), "modles": []}), "SpecInvalid"),

@@ -10,7 +10,7 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, PODS, SERVICES, Api, Resource
 from servingplan.model import names
 from servingplan.model.times import later, seconds_since
 from servingplan.model.world import (
@@ -27,11 +27,10 @@ from servingplan.model.world import (
     SeenProfiles,
 )
 from servingplan.observe import parse
-from servingplan.observe.asking import SharedThreads
 from servingplan.observe.budgets import namespace_budget
-from servingplan.observe.demand import DemandReader
-from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told, requests_inside
-from servingplan.observe.gateway import ask_gateway, in_time
+from servingplan.observe.demand import Demand
+from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
+from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
@@ -43,6 +42,8 @@ from servingplan.profiles.rows import ROWS_KEY
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """API version and kind that replicas over several nodes need."""
+_WRITTEN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES, PODS, PLANS)
+"""What a turn writes in its plan's namespace."""
 _OWN_KINDS = (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind)
 
 
@@ -63,35 +64,35 @@ class Reader:
         urls: UrlPolicy,
         pod_access: frozenset[str] | None = None,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
-        demand: DemandReader | None = None,
+        demand: Demand | None = None,
+        outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
         every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured."""
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured.
+        ``outside``: who asks gateways and engines; None: over HTTP what ``urls`` allows."""
         self._api = api
         self._state = state
-        self._urls = urls
+        self._outside = outside or OverHttp(urls)
         self._budgets = namespace_budgets
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._pool_kinds = pool_kinds
         self._clock = clock
-        self._gateway_threads = SharedThreads(4, share=2, name="gateway")
         self._silent: dict[str, datetime] = {}
         """Pods whose engines did not answer, and until when they are not asked again."""
-        self._asking_threads = SharedThreads(16, share=4, name="asking")
         self._told: dict[str, Told] = {}
         """What engines last told, by pod."""
 
     def close(self) -> None:
         """Let the threads go."""
-        for threads in (self._gateway_threads, self._asking_threads):
-            threads.shutdown()
+        self._outside.close()
 
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
         now = self._clock()
+        unsure = self._state.make_sure(lambda resource, where, _: where == namespace and resource in _WRITTEN)
         found = self._look(namespace, name)
         if found is None:
             return None
@@ -109,6 +110,9 @@ class Reader:
             if (item.namespace, item.plan_label) == (namespace, label)
         ]
         spec = _spec_for_reading(plan, objects)
+        sizing = {(pool.resize.kind, pool.resize.name) for pool in (spec.node_pools if spec else ()) if pool.resize}
+        unsure += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
+        failures += [_unsure(*item) for item in unsure]
         routes_unread = self._routes_unread(now, seen, spec, failures)
         if routes_unread is None:
             objects += [
@@ -120,13 +124,7 @@ class Reader:
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
         ack_url = spec.gateway.ack_url if spec else None
-        gateway = (
-            self._gateway_threads.of(namespace).submit(
-                ask_gateway, ack_url, plan.key, self._asking_threads.of(namespace), self._urls
-            )
-            if ack_url
-            else None
-        )
+        gateway = self._outside.gateway(ack_url, plan.key) if ack_url else None
         pools = tuple(
             self._pool(seen, plan.namespace, pool.name, pool.resize)
             for pool in (spec.node_pools if spec else ())
@@ -145,7 +143,7 @@ class Reader:
             namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=self._multi_node_api(failures),
             http_routes_unread=routes_unread,
-            gateway=None if gateway is None else in_time(gateway),
+            gateway=None if gateway is None else gateway(),
             failures=tuple(failures),
             ages={
                 source: round(state.age_seconds)
@@ -181,7 +179,7 @@ class Reader:
             return pods
         told = {uid: self._told[uid] for uid in draining if uid in self._told}
         longest_ago_first = sorted(draining, key=lambda uid: (told[uid].at if uid in told else kept, uid))
-        found = requests_inside({uid: draining[uid] for uid in longest_ago_first}, self._asking_threads.of(namespace))
+        found = self._outside.requests_inside(namespace, {uid: draining[uid] for uid in longest_ago_first})
         for uid, count in found.items():
             before = told.pop(uid, None)
             self._told.pop(uid, None)
@@ -448,6 +446,13 @@ def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec |
 
 def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _unsure(resource: Resource, name: str, error: ApiError) -> Failure:
+    """Of a write without an answer. Its source is the whole kind: who needs that kind must not rely on it."""
+    source = {PODS: "pods", PLANS: "plans"}.get(resource, f"{resource.kind}s")
+    message = f"whether {resource.kind} {name} was written could not be read: {error}"
+    return Failure(source=source, reason="ReadFailed", message=message)
 
 
 def _failure(source: str, error: ApiError, since: str | None = None) -> Failure:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from servingplan.api.scalars import seconds_of
 from servingplan.api.v1alpha1 import PlanSpec
@@ -82,6 +82,14 @@ class _Watched:
     history: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     history_at: float = -1e18
     first: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Demand(Protocol):
+    """Who knows what comes in."""
+
+    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
+        """The last reading for a plan; None where its spec asks for none. Raises nothing."""
+        ...
 
 
 class DemandReader:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from servingplan.errors import ApiError, NotFound
+from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -111,6 +112,8 @@ class ClusterState:
         self._informers: dict[str, list[Informer[Any]]] = {}
         self._pools: dict[tuple[str, str], Informer[Json]] = {}
         self._presence: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._unanswered: dict[tuple[Resource, str | None, str], str | None] = {}
+        """Objects that a write of ours may have changed, with their uids where these are known."""
         self._following = False
         self._stopped = False
         self._add(Source("plans", _known(PLANS), _plan, optional=True))
@@ -158,7 +161,7 @@ class ClusterState:
         """Begin to follow the cluster."""
         with self.lock:
             self._following = True
-            informers = [*self._all()]
+            informers = [*self.informers()]
         for informer in informers:
             informer.start()
 
@@ -166,28 +169,34 @@ class ClusterState:
         """End; the threads do not keep the process alive."""
         with self.lock:
             self._stopped = True
-            informers = [*self._all()]
+            informers = [*self.informers()]
             self.lock.notify_all()
         for informer in informers:
             informer.stop()
 
+    def step(self) -> None:
+        """Let every informer try once in the caller's thread, where no thread follows the cluster."""
+        for informer in [*self.informers()]:
+            informer.attempt()
+
     def load(self) -> None:
         """Read everything once, without following it: for one look."""
-        for informer in [*self._all()]:
+        for informer in [*self.informers()]:
             informer.load()
 
     @property
     def settled(self) -> bool:
         """Whether all that is there was listed once, or it is known why it cannot be."""
         with self.lock:
-            return all(informer.settled for informer in self._all())
+            return all(informer.settled for informer in self.informers())
 
     def wait_settled(self, seconds: float) -> bool:
         """Until ``settled``, but no longer."""
         with self.lock:
             return bool(self.lock.wait_for(lambda: self.settled or self._stopped, seconds)) and not self._stopped
 
-    def _all(self) -> Iterator[Informer[Any]]:
+    def informers(self) -> Iterator[Informer[Any]]:
+        """All that there are by now."""
         for informers in self._informers.values():
             yield from informers
         yield from self._pools.values()
@@ -289,6 +298,33 @@ class ClusterState:
         for informer in self._informers_of(resource, None):
             informer.deleted(uid)
 
+    def unanswered(self, resource: Resource, namespace: str | None, name: str, uid: str | None = None) -> None:
+        """A write of ours of which nobody knows whether it was carried out."""
+        with self.lock:
+            self._unanswered[resource, namespace, name] = uid
+
+    def make_sure(self, concerns: Callable[[Resource, str | None, str], bool]) -> list[tuple[Resource, str, ApiError]]:
+        """Read what writes without an answer have left, so that nothing is decided on what was there before them; what
+        cannot be read, with the reason. ``concerns`` chooses by resource, namespace and name."""
+        with self.lock:
+            unanswered = {key: uid for key, uid in self._unanswered.items() if concerns(*key)}
+        unread: list[tuple[Resource, str, ApiError]] = []
+        for (resource, namespace, name), uid in unanswered.items():
+            left = None
+            try:
+                left = self._api.get(resource, name, namespace=namespace)
+                self.wrote(resource, left)
+            except (NotFound, Forbidden):
+                pass  # it is gone, or was never ours to read: then no informer has it either
+            except ApiError as error:
+                unread.append((resource, name, error))
+                continue
+            if uid is not None and (left is None or left["metadata"]["uid"] != uid):
+                self.deleted(resource, uid)
+            with self.lock:
+                self._unanswered.pop((resource, namespace, name), None)
+        return unread
+
     def _informers_of(self, resource: Resource, metadata: Json | None) -> list[Informer[Any]]:
         with self.lock:
             if informer := self._pools.get((resource.api_version, resource.kind)):
@@ -315,7 +351,8 @@ class ClusterState:
 
 
 class Overlaid:
-    """An ``Api`` whose writes are in the state at once, so that no decision is made on what was there before them."""
+    """An ``Api`` whose writes are in the state at once, so that no decision is made on what was there before them. Where the
+    answer to a write is lost, the state is told that what it left must be read (``ClusterState.make_sure``)."""
 
     def __init__(self, api: Api, state: ClusterState) -> None:
         self._api = api
@@ -326,30 +363,44 @@ class Overlaid:
 
     def apply(self, resource: Resource, manifest: Json, **more: Any) -> Json:
         """As ``Api.apply``."""
-        found: Json = self._api.apply(resource, manifest, **more)
+        metadata = manifest["metadata"]
+        with self._sure_of(resource, metadata.get("namespace"), metadata["name"]):
+            found: Json = self._api.apply(resource, manifest, **more)
         self._state.wrote(resource, found)
         return found
 
     def merge(self, resource: Resource, name: str, patch: Json, **more: Any) -> Json:
         """As ``Api.merge``."""
-        found: Json = self._api.merge(resource, name, patch, **more)
+        with self._sure_of(resource, more.get("namespace"), name):
+            found: Json = self._api.merge(resource, name, patch, **more)
         self._state.wrote(resource, found)
         return found
 
     def json_patch(self, resource: Resource, name: str, operations: Sequence[Json], **more: Any) -> Json:
         """As ``Api.json_patch``."""
-        found: Json = self._api.json_patch(resource, name, operations, **more)
+        with self._sure_of(resource, more.get("namespace"), name):
+            found: Json = self._api.json_patch(resource, name, operations, **more)
         self._state.wrote(resource, found)
         return found
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
         """As ``Api.delete``."""
-        left = self._api.delete(resource, name, uid=uid, namespace=namespace)
+        with self._sure_of(resource, namespace, name, uid):
+            left = self._api.delete(resource, name, uid=uid, namespace=namespace)
         if left is None or "deletionTimestamp" not in left["metadata"]:
             self._state.deleted(resource, uid)
         else:
             self._state.wrote(resource, left)
         return left
+
+    @contextmanager
+    def _sure_of(self, resource: Resource, namespace: str | None, name: str, uid: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except ApiError as error:
+            if error.status == 0 or error.status >= 500:
+                self._state.unanswered(resource, namespace, name, uid)
+            raise
 
 
 def _counts(health: Health, now: float) -> bool:

@@ -111,6 +111,11 @@ class Informer[F]:
         with self._lock:
             return [entry.facts for entry in self._entries.values()]
 
+    def versions(self) -> dict[str, int]:
+        """The version that is held of each object, by uid."""
+        with self._lock:
+            return {uid: entry.version for uid, entry in self._entries.items()}
+
     @property
     def health(self) -> Health:
         """How it is doing."""
@@ -158,19 +163,25 @@ class Informer[F]:
         pause = FIRST_PAUSE_SECONDS
         while not self._stopped.is_set():
             started = self._clock()
-            try:
-                self.once()
-                error = None
-            except Exception as caught:
-                error = caught
+            error = self.attempt()
             if self._stopped.is_set():
                 return
-            self._note(error)
             pause = FIRST_PAUSE_SECONDS if self._clock() - started > STEADY_SECONDS else pause
             asked = getattr(error, "retry_after_seconds", None) or 0.0
             # A watch that ended in order is resumed soon; everything else backs off.
             self._stopped.wait(max(asked, pause))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def attempt(self) -> Exception | None:
+        """List and watch as far as it goes; how that ended counts as the source's health."""
+        try:
+            self.once()
+            error = None
+        except Exception as caught:
+            error = caught
+        if not self._stopped.is_set():
+            self._note(error)
+        return error
 
     def once(self) -> None:
         """List, unless a version is known to go on from, and watch until the API server ends it."""

@@ -7,7 +7,7 @@ import pytest
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
 from servingplan.model.world import Taint
-from servingplan.observe import cluster as cluster_module
+from servingplan.observe import outside
 from servingplan.observe.cluster import Reader
 from servingplan.observe.engines import MOST_MISSED
 from servingplan.observe.parse import startup_taints_of
@@ -389,7 +389,7 @@ def reader_of_draining(monkeypatch, since_by_name, answers):
         asked.append(list(addresses))
         return next(left)
 
-    monkeypatch.setattr(cluster_module, "requests_inside", requests_inside)
+    monkeypatch.setattr(outside, "requests_inside", requests_inside)
 
     def pod(name, since):
         return {

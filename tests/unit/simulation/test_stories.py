@@ -2,7 +2,6 @@
 
 import pytest
 
-from servingplan.model.world import OtherPlan
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
@@ -287,6 +286,7 @@ def test_a_foreign_pod_that_comes_and_goes_on_a_fixed_node_is_planned_around():
 
 def test_a_pool_that_another_plan_claimed_is_left_to_it():
     driver = operator(plan(pools=[sized(), sized("a100", price="4")], budget="40"))
+    driver.cluster.other_plans["other"] = plan()
     driver.cluster.pools["l40s"].claimed_by = "llm/other"
     fleet = settled(driver)
     assert set(fleet.nodes) == {"a100"}
@@ -371,7 +371,7 @@ def test_what_serves_goes_on_while_a_price_is_unknown():
 
 def test_two_prices_for_one_pool_are_told():
     driver = operator(plan())
-    driver.cluster.other_plans = (OtherPlan(key="llm/other", prices={"NodePool//l40s": "3"}),)
+    driver.cluster.other_plans["other"] = plan(pools=[sized(price="3")])
     driver.settle()
     assert driver.conditions()["WithinBudget"] == "PriceDisagreement"
 

@@ -1,0 +1,50 @@
+"""Whom a turn asks beside the API server: the plan's gateway, and the engines of replicas that drain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from servingplan.model.world import GatewayFacts
+from servingplan.observe.asking import SharedThreads
+from servingplan.observe.engines import requests_inside
+from servingplan.observe.gateway import ask_gateway, in_time
+from servingplan.observe.urls import UrlPolicy
+
+
+class Outside(Protocol):
+    """Never raises, never waits for long."""
+
+    def gateway(self, url: str, plan: str) -> Callable[[], GatewayFacts]:
+        """Begin to ask the gateway of a plan (``namespace/name``); the call waits for what it says."""
+        ...
+
+    def requests_inside(self, namespace: str, addresses: Mapping[str, str]) -> dict[str, int | None]:
+        """As ``engines.requests_inside``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        ...
+
+
+class OverHttp:
+    """``Outside`` over HTTP, in threads of which each namespace has a share."""
+
+    def __init__(self, urls: UrlPolicy) -> None:
+        self._urls = urls
+        self._gateway_threads = SharedThreads(4, share=2, name="gateway")
+        self._asking_threads = SharedThreads(16, share=4, name="asking")
+
+    def gateway(self, url: str, plan: str) -> Callable[[], GatewayFacts]:
+        namespace = plan.partition("/")[0]
+        asking = self._asking_threads.of(namespace)
+        asked = self._gateway_threads.of(namespace).submit(ask_gateway, url, plan, asking, self._urls)
+        return lambda: in_time(asked)
+
+    def requests_inside(self, namespace: str, addresses: Mapping[str, str]) -> dict[str, int | None]:
+        return requests_inside(addresses, self._asking_threads.of(namespace))
+
+    def close(self) -> None:
+        for threads in (self._gateway_threads, self._asking_threads):
+            threads.shutdown()
