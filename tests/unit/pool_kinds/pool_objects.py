@@ -30,6 +30,12 @@ KARPENTER_STATIC = {
     },
     "status": {"nodes": 1, "resources": {"nvidia.com/gpu": "8"}},
 }
+_MACHINES = {
+    "bootstrap": {
+        "configRef": {"apiGroup": "bootstrap.cluster.x-k8s.io", "kind": "KubeadmConfigTemplate", "name": "gpu"}
+    },
+    "infrastructureRef": {"apiGroup": "infrastructure.cluster.x-k8s.io", "kind": "AWSMachineTemplate", "name": "gpu"},
+}
 MACHINE_DEPLOYMENT = {
     "apiVersion": "cluster.x-k8s.io/v1beta2",
     "kind": "MachineDeployment",
@@ -57,6 +63,7 @@ MACHINE_DEPLOYMENT = {
             },
             "spec": {
                 "clusterName": "prod",
+                **_MACHINES,
                 "taints": [
                     {"key": "gpu", "value": "l40s", "effect": "NoSchedule", "propagation": "Always"},
                     {"key": "drivers", "effect": "NoExecute", "propagation": "OnInitialization"},
@@ -70,7 +77,7 @@ MACHINE_POOL = {
     "apiVersion": "cluster.x-k8s.io/v1beta2",
     "kind": "MachinePool",
     "metadata": {"name": "pool", "namespace": "llm"},
-    "spec": {"clusterName": "prod", "replicas": 1, "template": {"spec": {"clusterName": "prod"}}},
+    "spec": {"clusterName": "prod", "replicas": 1, "template": {"spec": {"clusterName": "prod", **_MACHINES}}},
     "status": {"replicas": 0, "phase": "Provisioning"},
 }
 EKS_NODEGROUP = {
