@@ -20,7 +20,6 @@ from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.catalogue import Catalogue
 from servingplan.render.deployment import tolerations
 
-INSTANCE = INSTANCE_TYPE
 FEATURE_LABELS = (
     "nvidia.com/gpu.product",
     "amd.com/gpu.product-name",
@@ -160,7 +159,7 @@ def _other_card(
     """Label and value by which nodes name another card than the plan; None where they do not."""
     if pool.gpu is None or pool.gpu_spec is not None or gpu is None:
         return None
-    for label in (*FEATURE_LABELS, INSTANCE):
+    for label in (*FEATURE_LABELS, INSTANCE_TYPE):
         said = labels.get(label)
         if said is None:
             continue

@@ -19,7 +19,6 @@ from servingplan.model.fleet import LearnedCap, PoolStock
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.planning.declared import (
-    INSTANCE,
     Contradiction,
     contradictions,
     false_of_object,
@@ -28,7 +27,7 @@ from servingplan.planning.declared import (
 )
 from servingplan.planning.known import known_of
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
-from servingplan.pool_kinds.protocol import ZONE
+from servingplan.pool_kinds.protocol import INSTANCE_TYPE, ZONE
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
 
@@ -45,7 +44,7 @@ PRODUCT_LABELS = (
     "amd.com/gpu.product-name",
     "beta.amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
-    INSTANCE,
+    INSTANCE_TYPE,
     "karpenter.k8s.aws/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
     "k8s.amazonaws.com/accelerator",
@@ -512,7 +511,7 @@ def _product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:
     """What the labels of nodes call their GPU: a share of one, else the first that the catalogue knows, else the first there
     is; types of instances that the catalogue does not know, and vendors, name none."""
     said = [labels[label] for label in PRODUCT_LABELS if label in labels]
-    named = [name for name in said if name != labels.get(INSTANCE) and name not in _VENDORS]
+    named = [name for name in said if name != labels.get(INSTANCE_TYPE) and name not in _VENDORS]
     shares = (name for name in named if is_share(name))
     known = (name for name in said if catalogue.find_gpu(name) is not None)
     return next(shares, None) or next(known, None) or next(iter(named), None)
