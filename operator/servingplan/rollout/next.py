@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from servingplan.api.v1alpha1 import PlanSpec
@@ -53,6 +53,8 @@ class Step:
     unseated: int
     """Planned replicas without a seat yet."""
     wake_in_seconds: float | None
+    evictable: Mapping[str, int] = field(default_factory=dict)
+    """Replicas by Deployment that serve on a cordoned node and that nothing can replace."""
     contests: tuple[Contest, ...] = ()
     """Deployments of which somebody else sets the number of replicas."""
 
@@ -157,6 +159,7 @@ def next_step(
         wake_in_seconds=min(
             (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
         ),
+        evictable=_evictable(pools, seatings),
         contests=counts.contests,
     )
 
@@ -295,6 +298,10 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
     return actions
 
 
+_BESIDE_DEPLOYMENTS = frozenset({"Service", "PodDisruptionBudget"})
+"""Kinds of objects that a Deployment of ours has under its own name."""
+
+
 class Counts(NamedTuple):
     """What becomes of the Deployments."""
 
@@ -304,6 +311,17 @@ class Counts(NamedTuple):
     deleted: list[AnyAction]
     """Objects that nothing uses any more."""
     contests: tuple[Contest, ...]
+
+
+def _evictable(pools: tuple[Pool, ...], seatings: Mapping[str, Seating]) -> dict[str, int]:
+    """Replicas by Deployment that stay on a cordoned node, since neither the budget nor the pool has room for successors."""
+    found: dict[str, int] = {}
+    for pool in pools:
+        spent = {node.name for node in pool.spent_nodes}
+        for pod in seatings[pool.name].stay:
+            if pod.node in spent and pod.deployment is not None:
+                found[pod.deployment] = found.get(pod.deployment, 0) + 1
+    return dict(sorted(found.items()))
 
 
 def _counts(
@@ -358,12 +376,12 @@ def _counts(
                 DeleteObject(object_kind="Deployment", name=live.name, uid=live.uid, why=f"{live.name} has no replica")
             )
     deployments = {live.name for live in world.deployments()}
-    for service in world.objects:
-        if service.kind != "Service" or not service.ours or fleet.replica_set(service.name) is not None:
+    for live in world.objects:
+        if live.kind not in _BESIDE_DEPLOYMENTS or not live.ours or fleet.replica_set(live.name) is not None:
             continue
-        if service.name not in deployments:
-            why = f"no Deployment is behind Service {service.name}"
-            deleted.append(DeleteObject(object_kind="Service", name=service.name, uid=service.uid, why=why))
+        if live.name not in deployments:
+            why = f"no Deployment is behind {live.kind} {live.name}"
+            deleted.append(DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=why))
     return Counts(raised, lowered, deleted, tuple(contests))
 
 
