@@ -18,7 +18,7 @@ def test_the_only_node_is_drained(scene, witness, budget):
     (node,) = scene.nodes_of(pool)
     began = len(witness.documents())
 
-    scene.cluster.kubectl("drain", node, "--force", "--delete-emptydir-data", "--ignore-daemonsets")
+    scene.cluster.kubectl("drain", node, "--force", "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=900s")
     wait_for(
         "another node has taken its place",
         lambda: (found := scene.nodes_of(pool)) and node not in found and len(found) == 1,

@@ -191,7 +191,7 @@ def decide(
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
     route_findings(turn, in_force)
-    objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet, step.evictable)
+    objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet, step.must_stay)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     told = notice.seconds_left or None if notice is not None else None

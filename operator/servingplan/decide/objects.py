@@ -38,10 +38,10 @@ def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
 
 
 def object_actions(
-    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet, evictable: Mapping[str, int]
+    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet, must_stay: Mapping[str, int]
 ) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
     """Deployments of the plan, their Services and their PodDisruptionBudgets, that are missing or were changed by somebody
-    else. ``evictable``: replicas by Deployment that a drain of their node need not wait for."""
+    else. ``must_stay``: ready replicas by Deployment that evictions must leave, where these are fewer than planned."""
     models = {model.name: model for model in spec.models}
     by_pool = {pool.name: pool for pool in pools}
     actions: list[AnyAction] = []
@@ -52,8 +52,8 @@ def object_actions(
         live = world.live("Deployment", item.deployment)
         manifests = [service(plan=world.plan, replica_set=item)]
         if not any(failure.source == BUDGETS_UNREAD for failure in world.failures):
-            left = evictable.get(item.deployment, 0)
-            manifests.append(disruption_budget(plan=world.plan, replica_set=item, evictable=left))
+            least = must_stay.get(item.deployment, item.replicas)
+            manifests.append(disruption_budget(plan=world.plan, replica_set=item, must_stay=least))
         if model is not None and pool is not None and variant is not None:
             if refused_access(model, world.pod_access):
                 continue  # of a time when more was allowed: what stands is left, and is not made anew

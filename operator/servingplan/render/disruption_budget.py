@@ -12,11 +12,11 @@ from servingplan.render.deployment import model_server_labels, owner_reference
 KIND = "PodDisruptionBudget"
 
 
-def disruption_budget(*, plan: PlanObject, replica_set: ReplicaSet, evictable: int) -> dict[str, Any]:
-    """The budget of a Deployment: as many ready replicas as the plan has must stay, less those that nothing can replace.
+def disruption_budget(*, plan: PlanObject, replica_set: ReplicaSet, must_stay: int) -> dict[str, Any]:
+    """The budget of a Deployment: ``must_stay`` ready replicas are left by evictions.
 
-    ``evictable``: replicas on nodes that are cordoned and for which no successor can come. Were they kept, a drain of their
-    node would never end. Replicas that are not ready may always be evicted.
+    These are all that are planned, but for replicas on cordoned nodes for which no successor can come: were they kept, a
+    drain of their node would never end. Replicas that are not ready may always be evicted.
     """
     labels = model_server_labels(plan, replica_set)
     selector = {names.PLAN_LABEL: labels[names.PLAN_LABEL], names.DEPLOYMENT_LABEL: replica_set.deployment}
@@ -30,7 +30,7 @@ def disruption_budget(*, plan: PlanObject, replica_set: ReplicaSet, evictable: i
             "ownerReferences": [owner_reference(plan)],
         },
         "spec": {
-            "minAvailable": max(0, replica_set.replicas - evictable),
+            "minAvailable": must_stay,
             "selector": {"matchLabels": selector},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

@@ -53,8 +53,8 @@ class Step:
     unseated: int
     """Planned replicas without a seat yet."""
     wake_in_seconds: float | None
-    evictable: Mapping[str, int] = field(default_factory=dict)
-    """Replicas by Deployment that serve on a cordoned node and that nothing can replace."""
+    must_stay: Mapping[str, int] = field(default_factory=dict)
+    """Ready replicas by Deployment that evictions must leave, where these are fewer than planned."""
     contests: tuple[Contest, ...] = ()
     """Deployments of which somebody else sets the number of replicas."""
 
@@ -159,7 +159,7 @@ def next_step(
         wake_in_seconds=min(
             (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
         ),
-        evictable=_evictable(pools, seatings),
+        must_stay=_must_stay(pools, seatings),
         contests=counts.contests,
     )
 
@@ -313,14 +313,16 @@ class Counts(NamedTuple):
     contests: tuple[Contest, ...]
 
 
-def _evictable(pools: tuple[Pool, ...], seatings: Mapping[str, Seating]) -> dict[str, int]:
-    """Replicas by Deployment that stay on a cordoned node, since neither the budget nor the pool has room for successors."""
+def _must_stay(pools: tuple[Pool, ...], seatings: Mapping[str, Seating]) -> dict[str, int]:
+    """Ready replicas by Deployment that evictions must leave. Only Deployments with replicas on cordoned nodes that nothing
+    can replace, since neither the budget nor the pool has room: these may go, what is ready elsewhere must stay."""
     found: dict[str, int] = {}
     for pool in pools:
         spent = {node.name for node in pool.spent_nodes}
-        for pod in seatings[pool.name].stay:
-            if pod.node in spent and pod.deployment is not None:
-                found[pod.deployment] = found.get(pod.deployment, 0) + 1
+        stay = [pod for pod in seatings[pool.name].stay if pod.deployment is not None]
+        for name in {pod.deployment for pod in stay if pod.node in spent}:
+            elsewhere = [pod for pod in stay if pod.deployment == name and pod.node not in spent]
+            found[name or ""] = sum(pod.ready for pod in elsewhere)
     return dict(sorted(found.items()))
 
 

@@ -7,8 +7,8 @@ from tests.unit.rollout.builders import replica_set
 PLAN = PlanObject(namespace="llm", name="chat", uid="u-1", generation=1, spec={})
 
 
-def test_all_planned_replicas_must_stay():
-    made = disruption_budget(plan=PLAN, replica_set=replica_set("chat-d", 3), evictable=0)
+def test_so_many_replicas_must_stay():
+    made = disruption_budget(plan=PLAN, replica_set=replica_set("chat-d", 3), must_stay=3)
     assert made["spec"]["minAvailable"] == 3
     assert made["spec"]["selector"] == {
         "matchLabels": {"servingplan.dev/plan": "chat", "servingplan.dev/deployment": "chat-d"}
@@ -17,12 +17,5 @@ def test_all_planned_replicas_must_stay():
 
 
 def test_replicas_that_are_not_ready_never_hold_a_drain_up():
-    made = disruption_budget(plan=PLAN, replica_set=replica_set(), evictable=0)
+    made = disruption_budget(plan=PLAN, replica_set=replica_set(), must_stay=1)
     assert made["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-
-
-def test_replicas_that_nothing_can_replace_may_go():
-    made = disruption_budget(plan=PLAN, replica_set=replica_set(replicas=3), evictable=2)
-    assert made["spec"]["minAvailable"] == 1
-    made = disruption_budget(plan=PLAN, replica_set=replica_set(replicas=1), evictable=2)
-    assert made["spec"]["minAvailable"] == 0
