@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -51,6 +51,8 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool = True
+    scalable: bool = field(default=False, compare=False)
+    """It serves ``/scale``; only known of kinds that were discovered."""
 
     @property
     def base(self) -> str:
@@ -183,12 +185,10 @@ class Kube:
         """With the service account of the pod, or else with the user's kubeconfig. Raises ``InputError`` without either."""
         configuration = kubernetes.client.Configuration()
         try:
-            kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration
-            )
+            kubernetes.config.load_incluster_config(client_configuration=configuration)
         except kubernetes.config.ConfigException:
             try:
-                kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                kubernetes.config.load_kube_config(client_configuration=configuration)
             except (kubernetes.config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
                 place = os.environ.get("KUBECONFIG") or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION
                 why = " ".join(str(error).split())
@@ -285,9 +285,11 @@ class Kube:
         if known is not None:
             return known
         base = Resource(api_version, "", kind).base
-        for item in self._request("GET", base).get("resources", ()):
+        served = self._request("GET", base).get("resources", ())
+        for item in served:
             if item["kind"] == kind and "/" not in item["name"]:
-                found = Resource(api_version, item["name"], kind, bool(item["namespaced"]))
+                scalable = any(other["name"] == f"{item['name']}/scale" for other in served)
+                found = Resource(api_version, item["name"], kind, bool(item["namespaced"]), scalable)
                 with self._lock:
                     self._resources[key] = found
                 return found
