@@ -45,7 +45,7 @@ def test_new_facts_are_written_and_the_template_stands(kube, monkeypatch, render
     if renders_otherwise:
         monkeypatch.setattr(deployment, "DRAIN_SLEEP_SECONDS", 77)
     situation = Situation(world)
-    actions, errors = object_actions(situation, situation.spec, fleet)
+    actions, errors = object_actions(situation, situation.spec, fleet, {})
     assert errors == ()
     written = [action.manifest for action in actions if action.manifest["kind"] == "Deployment"]
     assert {item["metadata"]["name"] for item in written} == {live.name for live in world.deployments()}

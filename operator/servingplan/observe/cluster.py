@@ -10,7 +10,7 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, PODS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, HTTP_ROUTES, PLANS, PODS, Api, Resource
 from servingplan.model import names
 from servingplan.model.times import later, seconds_since
 from servingplan.model.world import (
@@ -32,19 +32,18 @@ from servingplan.observe.demand import Demand
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
-from servingplan.observe.state import ClusterState, Snapshot, SourceState
+from servingplan.observe.state import OWN_KINDS, ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
-from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
+from servingplan.pool_kinds.table import kind_key
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """API version and kind that replicas over several nodes need."""
-_WRITTEN = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES, PODS, PLANS)
+_WRITTEN = (*OWN_KINDS, HTTP_ROUTES, PODS, PLANS)
 """What a turn writes in its plan's namespace."""
-_OWN_KINDS = (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind)
 
 
 def read_clock() -> str:
@@ -105,8 +104,8 @@ class Reader:
         ]
         objects = [
             item.for_plan(plan.uid)
-            for kind in _OWN_KINDS
-            for item in seen.objects[kind]
+            for resource in OWN_KINDS
+            for item in seen.objects[resource.kind]
             if (item.namespace, item.plan_label) == (namespace, label)
         ]
         spec = _spec_for_reading(plan, objects)
@@ -130,7 +129,7 @@ class Reader:
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         )
-        nodes, pods = _near(seen, plan, label, spec)
+        nodes, pods = _near(seen, plan, label, spec, pools)
         pods = self._with_requests(now, namespace, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
@@ -313,14 +312,14 @@ class Reader:
     def _pool(self, seen: Snapshot, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
         namespace = resize.namespace or plan_namespace
         reference = f"{resize.kind}/{namespace}/{resize.name}"
-        group = resize.api_version.rpartition("/")[0]
-        if self._pool_kinds is not None and f"{resize.kind}.{group}" not in self._pool_kinds:
+        key = kind_key(resize.api_version, resize.kind)
+        if self._pool_kinds is not None and key not in self._pool_kinds:
             allowed = ", ".join(sorted(self._pool_kinds)) or "none"
             return PoolObject(
                 pool=pool,
                 reference=reference,
                 problem_reason="KindNotAllowed",
-                problem=f"this installation does not size objects of kind {resize.kind}.{group} (allowed: {allowed}); "
+                problem=f"this installation does not size objects of kind {key} (allowed: {allowed}); "
                 "add it to the chart's value poolKinds",
             )
         try:
@@ -338,7 +337,9 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
-        return pool_object(pool, resize, reference, item, seen.refusals, lambda key: self._is_gone(seen, key))
+        return pool_object(
+            pool, resize, resource, reference, item, seen.refusals, lambda plan: self._is_gone(seen, plan)
+        )
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
@@ -365,7 +366,7 @@ def _rows(name: str, rows: str | None) -> SeenProfiles:
 
 
 def _near(
-    seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None
+    seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None, objects: tuple[PoolObject, ...]
 ) -> tuple[tuple[Node, ...], tuple[Pod, ...]]:
     """Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter."""
     nodes = {node.name: node for node in seen.nodes}
@@ -384,12 +385,9 @@ def _near(
         and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
     ]
     held = {pod.node for pod in own if pod.deployment is not None}
-    pools = spec.node_pools if spec else ()
-    selectors = [pool.node_selector for pool in pools]
-    # Those of a Karpenter NodePool too that its selector does not match: it is told.
-    selectors += [
-        {KARPENTER_POOL: pool.resize.name} for pool in pools if pool.resize is not None and is_karpenter(pool)
-    ]
+    selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+    # Nodes that name a pool's object, and that its selector does not match: it is told.
+    selectors += [dict((item.node_label,)) for item in objects if item.node_label is not None]
     near = {
         name: node
         for name, node in sorted(nodes.items())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from servingplan.model import names
 from servingplan.model.world import LiveObject, Node, PlanObject, Taint
+from servingplan.pool_kinds.protocol import taints_of
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
@@ -63,29 +63,14 @@ def node_of(item: Json) -> Node:
         schedulable=not spec.get("unschedulable", False),
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
-        taints=tuple(
-            taint
-            for taint in _taints_of(taints)
-            if taint.key not in DISRUPTION_TAINTS
-            and not taint.key.startswith(STATE_TAINTS)
-            and not taint.key.endswith(AGENT_TAINT)
-        ),
+        taints=tuple(filter(may_stay, taints_of(taints))),
     )
 
 
-def startup_taints_of(item: Json) -> tuple[Taint, ...]:
-    """Those that a Karpenter NodePool lists as its nodes' startup taints; none of other objects."""
-    found = at(item, ("spec", "template", "spec", "startupTaints"))
-    return _taints_of(taint for taint in found if isinstance(taint, dict)) if isinstance(found, list) else ()
-
-
-def _taints_of(taints: Iterable[Json]) -> tuple[Taint, ...]:
-    """Those that keep pods off a node."""
-    return tuple(
-        Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
-        for taint in taints
-        if taint.get("effect") in ("NoSchedule", "NoExecute")
-    )
+def may_stay(taint: Taint) -> bool:
+    """Whether a taint is none of those that come and go with the state of a node."""
+    passing = taint.key in DISRUPTION_TAINTS or taint.key.startswith(STATE_TAINTS) or taint.key.endswith(AGENT_TAINT)
+    return not passing
 
 
 class SeenObject(NamedTuple):
@@ -220,15 +205,6 @@ def replicas_owner(item: Json) -> tuple[str, str] | None:
         return None
     time, manager = max(others)
     return manager, time
-
-
-def at(item: Any, path: Iterable[str]) -> Any:
-    """Value at a path of keys, or None."""
-    for key in path:
-        if not isinstance(item, dict):
-            return None
-        item = item.get(key)
-    return item
 
 
 def whole(value: Any) -> int:

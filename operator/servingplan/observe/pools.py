@@ -8,12 +8,10 @@ from servingplan.api.v1alpha1 import Resize
 from servingplan.kube import Resource
 from servingplan.model import names
 from servingplan.model.world import PoolObject, Refusal
-from servingplan.observe.parse import Json, at, owns, startup_taints_of
-from servingplan.observe.refusals import SeenRefusal, own_refusal
-from servingplan.observe.sizes import ceiling, number, size_path
-
-SIZES = ("nodes", "replicas", "count")
-"""Fields of a pool object's status that tell how many nodes there are."""
+from servingplan.observe.parse import Json, may_stay, owns
+from servingplan.observe.refusals import NODE_POOL_LABEL, SeenRefusal, own_refusal
+from servingplan.observe.sizes import ceiling, number
+from servingplan.pool_kinds.table import STATUS_KEYS, kind_at, kind_key, path_of, reads_annotation
 
 
 def seen_pool(item: Json) -> Json:
@@ -34,7 +32,8 @@ def seen_pool(item: Json) -> Json:
         "metadata": {
             **kept,
             "resourceVersion": metadata.get("resourceVersion", ""),
-            "annotations": {key: annotations[key] for key in ours if key in annotations},
+            "annotations": {key: text for key, text in annotations.items() if key in ours or reads_annotation(key)},
+            "ownerReferences": metadata.get("ownerReferences") or [],
             "managedFields": [
                 {"manager": entry.get("manager"), "fieldsV1": {"f:spec": (entry.get("fieldsV1") or {})["f:spec"]}}
                 for entry in metadata.get("managedFields") or ()
@@ -42,7 +41,7 @@ def seen_pool(item: Json) -> Json:
             ],
         },
         "spec": item.get("spec") or {},
-        "status": {key: status[key] for key in SIZES if key in status},
+        "status": {key: status[key] for key in STATUS_KEYS if key in status},
         "refusal": own_refusal(status),
     }
 
@@ -50,6 +49,7 @@ def seen_pool(item: Json) -> Json:
 def pool_object(
     pool: str,
     resize: Resize,
+    resource: Resource,
     reference: str,
     item: Json,
     refusals: Iterable[SeenRefusal],
@@ -61,20 +61,20 @@ def pool_object(
     any more.
     """
     annotations = item["metadata"].get("annotations") or {}
-    path, path_problem = size_path(resize, annotations)
+    key = kind_key(resize.api_version, resize.kind)
+    path, path_problem = path_of(
+        key, resize.name, annotations, written=resize.replicas_path, scalable=resource.scalable
+    )
     if path is None:
         return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
-    wanted = at(item, path)
-    if not isinstance(wanted, int):
-        return PoolObject(
-            pool=pool,
-            reference=reference,
-            problem_reason="NotResizable",
-            problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
-            "spec.replicas is set)",
-        )
-    sizes = (at(item, ("status", field)) for field in SIZES)
+    kind = kind_at(key, path)
+    wanted, problem = kind.wanted(item), kind.problem(item)
+    if wanted is None or problem is not None:
+        return PoolObject(pool=pool, reference=reference, problem_reason="NotResizable", problem=problem)
     max_nodes, max_nodes_problem = ceiling(annotations, wanted)
+    least, most = kind.bounds(item)
+    template = kind.template(item)
+    template = template.model_copy(update={"taints": tuple(filter(may_stay, template.taints))})
     holder = annotations.get(names.CLAIM_ANNOTATION) or None
     orphaned = holder is not None and is_gone(holder)
     allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
@@ -82,28 +82,31 @@ def pool_object(
         pool=pool,
         reference=reference,
         wanted=wanted,
-        actual=next((size for size in sizes if isinstance(size, int)), None),
+        actual=kind.actual(item),
         claimed_by=holder if not orphaned else None,
         orphan_of=holder if orphaned else None,
         path=path,
         path_problem=path_problem,
-        max_nodes=max_nodes,
+        step=kind.step(item),
+        min_nodes=least,
+        max_nodes=min((bound for bound in (max_nodes, most) if bound is not None), default=None),
         max_nodes_problem=max_nodes_problem,
         dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
         allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
         resource_version=item["metadata"].get("resourceVersion", ""),
         asked=number(annotations.get(names.SIZE_ANNOTATION)),
         size_manager=size_manager(item, path, names.POOL_MANAGER),
-        startup_taints=startup_taints_of(item),
-        refusal=_last_refusal(item, resize, refusals),
+        sized_by=kind.sized_by(item),
+        node_label=kind.node_label(item),
+        template=template,
+        refusal=_last_refusal(item, kind.node_label(item), refusals),
     )
 
 
-def _last_refusal(item: Json, resize: Resize, refusals: Iterable[SeenRefusal]) -> Refusal | None:
-    """What was last said of the pool's stock: by its own object, or of the claims of a Karpenter NodePool."""
+def _last_refusal(item: Json, node_label: tuple[str, str] | None, refusals: Iterable[SeenRefusal]) -> Refusal | None:
+    """What was last said of the pool's stock: by its own object, or of claims whose nodes would carry the label."""
     told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
-    if (resize.api_version.partition("/")[0], resize.kind) == ("karpenter.sh", "NodePool"):
-        told += [found.refusal for found in refusals if found.pool == resize.name]
+    told += [found.refusal for found in refusals if (NODE_POOL_LABEL, found.pool) == node_label]
     return max(told, key=lambda refusal: refusal.at, default=None)
 
 

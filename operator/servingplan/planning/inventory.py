@@ -10,12 +10,13 @@ from dataclasses import replace
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
-from servingplan.model.world import Node, Observation, Pod, PoolObject
+from servingplan.model.world import Observation, Pod, PoolObject
 from servingplan.planning import ownership
-from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, unmatched
+from servingplan.planning.declared import Contradiction, contradictions, false_of_object, unmatched
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
+from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
 
@@ -24,7 +25,7 @@ PRODUCT_LABELS = (
     "amd.com/gpu.product-name",
     "beta.amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
-    INSTANCE,
+    INSTANCE_TYPE,
     "karpenter.k8s.aws/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
     "k8s.amazonaws.com/accelerator",
@@ -49,7 +50,7 @@ def read_pools(spec: PlanSpec, world: Observation, known: Known) -> tuple[tuple[
     pools: list[Pool] = []
     errors: list[InputError] = []
     for written in sorted(spec.node_pools, key=lambda pool: pool.name):
-        item = ownership.bounded(written, world)
+        item = ownership.as_its_object_says(ownership.bounded(written, world), world)
         pool, found = _read(item, _nodes_of(item, world, by_node), spec, world, known)
         pools.append(pool)
         errors += found
@@ -75,7 +76,7 @@ def _read(
 ) -> tuple[Pool, list[InputError]]:
     """One pool, and what is wrong about it in the spec."""
     left = item.name.endswith(LEFT)
-    gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
+    gpu, gpu_error = _gpu_of(item, nodes, world.pool(item.name), known.catalogue)
     errors = [] if gpu_error is None else [gpu_error]
     resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
     if not left:
@@ -88,9 +89,10 @@ def _read(
     nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
     if (path_error := ownership.path_error(item, world)) is not None:
         errors.append(path_error)
-    gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
+    seen = max((node.node.gpus for node in nodes), default=0)
+    gpus_per_node = item.gpus_per_node or seen or ownership.gpus_to_come(item, world)
     if gpus_per_node == 0 and item.resize is not None:
-        advice = "is not given and no node of the pool tells; give the number of GPUs of one node"
+        advice = "is not given and neither a node of the pool nor its object tells; give the number of GPUs of one node"
         errors.append(InputError(f"spec.nodePools[{item.name}].gpusPerNode", None, advice))
     pool = Pool(
         spec=item,
@@ -125,10 +127,15 @@ def _contradictions(
         gpu=gpu,
         nodes=own,
         catalogue=catalogue,
-        startup_taints=() if sized is None else sized.startup_taints,
+        startup_taints=() if sized is None else sized.template.startup_taints,
         now=world.now,
     )
-    stray = unmatched(pool, own, [node for node in world.nodes if node.name not in matching])
+    if sized is None:
+        return found
+    shown = any(node.usable and node.gpus > 0 for node in own)
+    found += false_of_object(spec=spec, pool=pool, gpu=gpu, found=sized, shown=shown, catalogue=catalogue)
+    others = [node for node in world.nodes if node.name not in matching]
+    stray = unmatched(pool, own, others, sized.node_label)
     return found if stray is None else [*found, stray]
 
 
@@ -180,14 +187,17 @@ def _price_of(
 
 
 def _gpu_of(
-    pool: NodePool, nodes: tuple[PoolNode, ...], catalogue: Catalogue
+    pool: NodePool, nodes: tuple[PoolNode, ...], sized: PoolObject | None, catalogue: Catalogue
 ) -> tuple[GpuType | None, InputError | None]:
     field = f"spec.nodePools[{pool.name}].gpu"
     name = pool.gpu
     if name is None:
-        found = Counter(product for node in nodes if (product := _product_of(node.node, catalogue)) is not None)
+        said = [node.node.labels for node in nodes]
+        found = Counter(product for labels in said if (product := _product_of(labels, catalogue)) is not None)
+        if not found and sized is not None and (product := _product_of(sized.template.labels, catalogue)) is not None:
+            found[product] += 1
         if not found:
-            advice = "is not given and no node of the pool carries a GPU product label; give the GPU type"
+            advice = "is not given, and neither a node of the pool nor its object has a label that names one; give the GPU type"
             return None, InputError(field, None, advice)
         name = min(found, key=lambda product: (-found[product], product))
     inline: tuple[GpuType, ...] = ()
@@ -209,11 +219,11 @@ def _gpu_of(
         return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
 
 
-def _product_of(node: Node, catalogue: Catalogue) -> str | None:
-    """What a node's labels call its GPU: a share of one, else the first that the catalogue knows, else the first there is;
-    types of instances that the catalogue does not know, and vendors, name none."""
-    said = [node.labels[label] for label in PRODUCT_LABELS if label in node.labels]
-    named = [name for name in said if name != node.labels.get(INSTANCE) and name not in _VENDORS]
+def _product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:
+    """What the labels of nodes call their GPU: a share of one, else the first that the catalogue knows, else the first there
+    is; types of instances that the catalogue does not know, and vendors, name none."""
+    said = [labels[label] for label in PRODUCT_LABELS if label in labels]
+    named = [name for name in said if name != labels.get(INSTANCE_TYPE) and name not in _VENDORS]
     shares = (name for name in named if is_share(name))
     known = (name for name in said if catalogue.find_gpu(name) is not None)
     return next(shares, None) or next(known, None) or next(iter(named), None)

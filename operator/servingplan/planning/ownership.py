@@ -8,18 +8,44 @@ from servingplan.api.v1alpha1 import NodePool
 from servingplan.errors import InputError
 from servingplan.model.world import Observation, PoolObject
 from servingplan.planning.pools import LEFT, Pool, Problem
+from servingplan.pool_kinds.protocol import ZONE
 
 SHARED_OBJECT = "SharedObject"
 """Reason where two pools of the spec name one object."""
 
 
 def bounded(pool: NodePool, world: Observation) -> NodePool:
-    """The pool within what its owner lets every plan have."""
+    """The pool within what its owner lets every plan have, and the bounds and steps of its object."""
     found = world.pool(pool.name)
-    if pool.resize is None or found is None or found.max_nodes is None or found.max_nodes >= pool.cap:
+    if pool.resize is None or found is None:
         return pool
-    least = min(pool.min_nodes, found.max_nodes)
-    return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
+    most = pool.cap if found.max_nodes is None else min(pool.cap, found.max_nodes)
+    most -= most % found.step
+    least = max(min(pool.min_nodes, most), found.min_nodes)
+    least += -least % found.step
+    most = max(most, least)
+    if (least, most) == (pool.min_nodes, pool.cap):
+        return pool
+    return pool.model_copy(update={"max_nodes": most, "min_nodes": least})
+
+
+def as_its_object_says(pool: NodePool, world: Observation) -> NodePool:
+    """The pool with what its object states and the plan leaves open: how its nodes are rented, and their zone."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None:
+        return pool
+    told: dict[str, str] = {}
+    if "capacity_type" not in pool.model_fields_set and found.template.capacity_type is not None:
+        told["capacity_type"] = found.template.capacity_type
+    if pool.zone is None and ZONE in found.template.labels:
+        told["zone"] = found.template.labels[ZONE]
+    return pool.model_copy(update=told) if told else pool
+
+
+def gpus_to_come(pool: NodePool, world: Observation) -> int:
+    """GPUs of a node that is not there yet, as the pool's object says; 0 where it does not."""
+    found = world.pool(pool.name)
+    return 0 if pool.resize is None or found is None else found.template.gpus_per_node or 0
 
 
 def path_error(pool: NodePool, world: Observation) -> InputError | None:
@@ -66,10 +92,13 @@ def each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
 
 
 def conflict(pool: NodePool, world: Observation) -> Problem | None:
-    """That somebody changed the size since we asked for it: it is theirs then, until they give the pool back."""
+    """That somebody else sizes the pool that this plan has, or changed its size since we asked for it. It is theirs then, until
+    they give the pool back."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.claimed_by != world.plan.key:
         return None
+    if found.sized_by is not None:
+        return _sized_by_other(pool, found.sized_by)
     if found.asked is None or found.asked == found.wanted:
         return None
     return Problem(
@@ -77,6 +106,16 @@ def conflict(pool: NodePool, world: Observation) -> Problem | None:
         f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name} was set to {found.wanted} nodes by "
         f"{found.size_manager or 'another manager'} after this plan asked for {found.asked}; it is left alone. Stop that "
         "manager from setting it, then remove the annotation servingplan.dev/claimed-by from the object",
+    )
+
+
+def _sized_by_other(pool: NodePool, who: str) -> Problem:
+    resize = pool.resize
+    what = "" if resize is None else f"{resize.kind} {resize.name}"
+    return Problem(
+        "SizedByOther",
+        f"nodePools[{pool.name}].resize: {what} is sized by {who}; it is left alone. Turn that off, or leave resize out of the "
+        "plan, which then uses the nodes that are there",
     )
 
 
@@ -122,4 +161,6 @@ def problem(pool: NodePool, world: Observation) -> Problem | None:
             f"{where} is sized by plan {found.claimed_by}; take the pool out of one of the two plans (to clear a claim by "
             "hand, remove the annotation servingplan.dev/claimed-by from the object)",
         )
+    if found.sized_by is not None and found.claimed_by != world.plan.key:
+        return _sized_by_other(pool, found.sized_by)
     return None

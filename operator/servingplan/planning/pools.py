@@ -139,7 +139,7 @@ class Pool:
         """Nodes that a plan may count on: the spec's ``maxNodes``, and no more than the pool is known to give."""
         cap = self.cap
         known = math.inf if cap is None else max(0, cap.nodes - len(self.spent_nodes))
-        return int(min(self.spec.cap, known))
+        return self._whole_steps(min(self.spec.cap, known))
 
     @property
     def least_nodes(self) -> int:
@@ -148,10 +148,24 @@ class Pool:
 
     @property
     def most_to_ask_for(self) -> int:
-        """Nodes that may be asked for now; one more than a cap that is over."""
+        """Nodes that may be asked for now; one more than a cap that is over, or one in each zone."""
         cap = self.stock.cap if self.stock is not None else None
-        known = math.inf if cap is None else cap.nodes + 1 if cap.probing else cap.nodes
-        return int(min(max(self.spec.cap, self.spec.min_nodes), known))
+        known = math.inf if cap is None else cap.nodes + self.step if cap.probing else cap.nodes
+        return self._whole_steps(min(max(self.spec.cap, self.spec.min_nodes), known))
+
+    @property
+    def step(self) -> int:
+        """Sizes of its object are multiples of this."""
+        return 1 if self.object is None else self.object.step
+
+    def holding(self, nodes: int) -> int:
+        """The least size of its object that holds so many nodes."""
+        size = nodes if self.object is None else max(nodes, self.object.min_nodes)
+        return size + -size % self.step
+
+    def _whole_steps(self, nodes: float) -> int:
+        """The largest size of its object that is no more than this."""
+        return int(nodes) - int(nodes) % self.step
 
     @property
     def foreign_nodes(self) -> int:

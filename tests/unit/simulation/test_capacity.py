@@ -40,6 +40,7 @@ def test_a_pool_that_refuses_is_not_asked_again_and_the_other_serves():
     assert fleet.nodes["l40s"] == 0
     assert driver.serving_rate(LLAMA) == pytest.approx(10)
     assert status_of(driver, "l40s")["learnedCap"]["reason"] == "InsufficientCapacity"
+    assert driver.cluster.status["caps"] == "l40s=0"
     assert conditions_that_fail(driver) == {}
     assert "l40s gives at most 0 nodes" in next(
         item["message"] for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady"
@@ -77,6 +78,7 @@ def test_when_the_market_has_nodes_again_the_plan_comes_back():
     fleet = settled(driver)
     assert fleet.nodes == {"a100": 0, "l40s": 2}
     assert "learnedCap" not in status_of(driver, "l40s")
+    assert driver.cluster.status["caps"] == "none"
 
 
 def test_a_new_operator_knows_what_was_refused():
@@ -148,11 +150,21 @@ def test_a_drained_node_is_replaced_and_given_back(budget):
     assert driver.serving_rate(LLAMA) == pytest.approx(rate)
 
 
+def replicas_that_evictions_leave(driver) -> int:
+    """``minAvailable`` of the one PodDisruptionBudget."""
+    (found,) = [item for (kind, _), item in driver.cluster.objects.items() if kind == "PodDisruptionBudget"]
+    return found["spec"]["minAvailable"]
+
+
 def test_a_cordoned_node_serves_on_until_its_successor_does():
     driver = operator(plan(model(rate="4"), pools=[CHEAP]))
     settled(driver)
     serves_at_least(driver)
+    planned = len(driver.cluster.our_pods())
+    assert replicas_that_evictions_leave(driver) == planned
     driver.cluster.nodes["l40s-1"].schedulable = False
+    driver.act()
+    assert replicas_that_evictions_leave(driver) == planned, "a drain waits until the successor serves"
     settled(driver)
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
 
@@ -164,6 +176,7 @@ def test_a_cordoned_node_without_room_for_a_successor_serves_on():
     driver.cluster.nodes["l40s-1"].schedulable = False
     driver.settle()
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-1"]
+    assert replicas_that_evictions_leave(driver) == 0, "or a drain of the node would never end"
 
 
 def test_a_drained_node_whose_successor_is_refused_is_made_up_for_elsewhere():
