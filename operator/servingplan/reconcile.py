@@ -207,6 +207,8 @@ class Turns:
         return now != (plan.uid, plan.generation, plan.deleting_since)
 
     def _write(self, actions: tuple[AnyAction, ...], world: Observation) -> Outcome:
+        if not actions:
+            return Outcome()
         spec, _ = effective_spec(world.plan.spec, read_record(world))
         outcome = self._writer.write(actions, world=world, spec=spec)
         self.metrics.wrote(outcome)
