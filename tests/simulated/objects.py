@@ -187,7 +187,7 @@ def _pool(cluster: SimulatedCluster, pool: SimulatedPool) -> Json:
             "annotations": {key: value for key, value in annotations.items() if value is not None},
             "managedFields": [owner],
         },
-        "spec": {"replicas": pool.wanted},
+        "spec": {"replicas": pool.wanted, "template": {"metadata": {"labels": pool.promised}}},
         "status": {
             "nodes": len(cluster.nodes_of(pool.name)) + len(pool.booting),
             "conditions": [] if refused is None else [{"type": "Launched", "status": "False", **words}],
