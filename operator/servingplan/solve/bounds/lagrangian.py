@@ -164,7 +164,7 @@ class ByModel:
         for position, m in enumerate(order):
             if sum(_of(parts, j).least for j in range(len(parts))) * (1 - ROUNDING) > enough:
                 break
-            if effort.stopwatch.expired():
+            if effort.stop():
                 break
             share = min(0.5, 2.0 / (len(order) - position))
             parts[m] = self._solved(m, scale, programs[m], _of(parts, m), effort.limits(part=share))

@@ -24,8 +24,8 @@ from servingplan.solve.bounds.certificate import certified, tightened
 from servingplan.solve.bounds.lagrangian import node_prices, prices_of
 from servingplan.solve.bounds.price import price_bounds
 from servingplan.solve.bounds.relaxation import Relaxation, optimise
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of, is_better, is_settled, running_plan
+from servingplan.solve.plan.judge import judge, running_plan
+from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.gap_closing import Closed, closed
 from servingplan.solve.search.greedy import first_plan
@@ -47,7 +47,7 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         return tightened(_certified(instance, effort, plan, known), known, effort)
     if plan is None and not effort.affords(instance):
         return Found(stopped="deadline")
-    if plan is not None and (effort.stopwatch.expired() or is_settled(plan, known, effort.relative_gap)):
+    if plan is not None and effort.stop(plan.gap_in_all(known)):
         return _certified(instance, effort, plan, known)
     if plan is not None and not (effort.affords(instance) and effort.searches_whole(instance)):
         plan, known = _in_parts(instance, effort, plan, known)
@@ -65,8 +65,8 @@ def anytime(instance: Instance, effort: Effort) -> Found:
 
 
 def _in_parts(
-    instance: Instance, effort: Effort, plan: Incumbent, known: Mapping[Goal, float]
-) -> tuple[Incumbent, Mapping[Goal, float]]:
+    instance: Instance, effort: Effort, plan: Plan, known: Mapping[Goal, float]
+) -> tuple[Plan, Mapping[Goal, float]]:
     """The plan, or a better one, where the program over all shapes is too large: models apart, then the cheapest shapes."""
     if not instance.question.survive:
         prices = node_prices(instance)
@@ -76,20 +76,20 @@ def _in_parts(
 
 
 def _relaxed(
-    instance: Instance, effort: Effort, plan: Incumbent | None, known: Mapping[Goal, float]
-) -> tuple[Relaxation, Incumbent | None, Mapping[Goal, float]]:
+    instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]
+) -> tuple[Relaxation, Plan | None, Mapping[Goal, float]]:
     """The linear relaxation at its optimum; the plan, or a better one that is rounded from it; the bounds."""
     relaxation = Relaxation(instance)
     optimise(relaxation, instance, effort)
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
-        plan = best_of([plan, incumbent_of(instance, draft.copies)])
-        if plan is not None and effort.stopwatch.expired():
+        plan = best_of([plan, judge(instance, draft.copies)])
+        if plan is not None and effort.stop():
             break
     return relaxation, plan, tighter(known, relaxation.bounds)
 
 
 def _apart(
-    instance: Instance, effort: Effort, relaxation: Relaxation, plan: Incumbent | None, known: Mapping[Goal, float]
+    instance: Instance, effort: Effort, relaxation: Relaxation, plan: Plan | None, known: Mapping[Goal, float]
 ) -> Closed:
     """What serving each model by itself gives, where that is likely to tell more than one program over all models."""
     if not _worth_taking_apart(instance, effort):
@@ -101,18 +101,18 @@ def _apart(
 
 def _kernel_searched(
     instance: Instance, effort: Effort, relaxation: Relaxation, apart: Closed, settled: Mapping[Goal, float]
-) -> Incumbent | None:
+) -> Plan | None:
     """The plan, or a better one over the shapes of the kernel, unless these are all shapes or the scale is settled."""
     plan = apart.plan
     kernel = kernel_of(instance, relaxation, plan, apart.shapes, size=effort.params.kernel_shapes)
-    if len(kernel) == len(instance.shapes) or SCALE in settled or effort.stopwatch.expired():
+    if len(kernel) == len(instance.shapes) or SCALE in settled or effort.stop():
         return plan
     limited = effort.with_nodes(effort.params.kernel_nodes)
     return best_of([plan, searched_among(instance, kernel, plan, limited, settled)])
 
 
 def _whole(
-    instance: Instance, effort: Effort, plan: Incumbent | None, apart: Closed, settled: Mapping[Goal, float]
+    instance: Instance, effort: Effort, plan: Plan | None, apart: Closed, settled: Mapping[Goal, float]
 ) -> Found:
     """What the program over all shapes finds from the plan; mostly for its bound."""
     limited = replace(
@@ -130,34 +130,34 @@ def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:
     params = effort.params
     many = len(models) >= params.apart_models or (len(models) > 1 and effort.relative_gap >= params.apart_gap)
     small = instance.pairs_count <= params.joint_pairs
-    return many and not (small or instance.question.survive or effort.stopwatch.expired())
+    return many and not (small or instance.question.survive or effort.stop())
 
 
-def _among_cheapest(instance: Instance, effort: Effort, plan: Incumbent) -> Incumbent:
+def _among_cheapest(instance: Instance, effort: Effort, plan: Plan) -> Plan:
     """The plan, or a better one of all steps over few shapes: for large questions, whose program would take too long."""
-    kernel = {c for c, count in enumerate(plan.copies) if count}
+    kernel = set(plan.used)
     kernel |= {c for c, count in enumerate(instance.running_copies()) if count}
     for k in range(len(instance.classes)):
         kernel.update(instance.cheapest_first(k)[: effort.params.cheapest_shapes])
     small, order = restricted_to(instance, sorted(kernel)), sorted(kernel)
     if len(order) == len(instance.shapes) or not (effort.searches_whole(small) and effort.affords(small)):
         return plan
-    return best_of([plan, as_whole(instance, order, anytime(small, effort.share(effort.params.small_share)))]) or plan
+    return (
+        best_of([plan, as_whole(instance, order, anytime(small, effort.share(effort.params.small_share)).plan)]) or plan
+    )
 
 
-def _settled_levels(plan: Incumbent | None, known: Mapping[Goal, float], effort: Effort) -> dict[Goal, float]:
+def _settled_levels(plan: Plan | None, known: Mapping[Goal, float], effort: Effort) -> dict[Goal, float]:
     """Bounds that save a search: of the dollars in full service, and of the scale where the plan is within the tolerance."""
     if SCALE in known and (plan is None or known[SCALE] > plan.values[SCALE] * (1 + effort.relative_gap)):
         return {}
     return {goal: known[goal] for goal in (SCALE, DOLLARS) if goal in known}
 
 
-def _certified(instance: Instance, effort: Effort, plan: Incumbent | None, known: Mapping[Goal, float]) -> Found:
+def _certified(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Found:
     """The plan with its bounds; the running fleet where the plan is better by no more than the tolerance, so that nothing
     moves for less."""
-    if plan is None:
-        return Found(stopped="deadline" if effort.stopwatch.expired() else "work-limit")
     running = running_plan(instance)
-    if running is not None and not is_better(plan.values, running.values, tolerance=effort.relative_gap):
+    if plan and running and not plan.is_better(running, tolerance=effort.relative_gap):
         plan = running
     return certified(instance, effort, plan, known=known)

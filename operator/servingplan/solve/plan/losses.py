@@ -4,13 +4,13 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `
 losses; contents of lost nodes are added only when a plan that was found does not stand them, because most never matter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.plan import Contents
 from servingplan.solve.plan.routing import kept_part
 from servingplan.solve.problem.constraints import Loss, sizes_on
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.packing import Content, all_contents
+from servingplan.solve.problem.packing import all_contents
 from servingplan.solve.solver.tolerance import HELD
 
 
@@ -34,21 +34,13 @@ def spot_losses(instance: Instance) -> list[Loss]:
     return [Loss(name="spot", protected=classes, gone=gone)] if classes and gone else []
 
 
-def node_losses(
-    instance: Instance, copies: Sequence[int], contents: Mapping[int, Sequence[tuple[Content, int]]]
-) -> list[Loss]:
+def node_losses(instance: Instance, copies: Sequence[int], contents: Contents) -> list[Loss]:
     """One loss per distinct content of a node that this plan uses, where a rule asks for it."""
     classes = protected_from(instance, "AnyNode")
-    if not classes:
-        return []
     losses = []
-    for p, pool in enumerate(instance.pools):
-        used = [content for content, count in contents.get(p, ()) if count]
-        used += [
-            ((c, 1),)
-            for c, shape in enumerate(instance.shapes)
-            if copies[c] and shape.gpus.get(pool.name, 0) > pool.gpus_per_node
-        ]
+    for p, pool in enumerate(instance.pools) if classes else ():
+        used = [content for content, count in contents[p] if count]
+        used += [((c, 1),) for c in sizes_on(instance, p)[1] if copies[c]]
         for content in used:
             label = ".".join(f"{count}x{instance.shapes[c].name}" for c, count in content)
             losses.append(Loss(name=f"{pool.name}.{label}", protected=classes, pool=p, lost=content))
@@ -57,12 +49,12 @@ def node_losses(
 
 def every_node_loss(instance: Instance, *, most: int) -> list[Loss]:
     """The loss of a node with any content there could be; none at all where there are more than `most` contents."""
-    contents: dict[int, list[tuple[Content, int]]] = {}
+    contents = []
     for p, pool in enumerate(instance.pools):
         sizes, _ = sizes_on(instance, p)
         ways = all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []
-        contents[p] = [(content, 1) for content in ways]
-    losses = node_losses(instance, [int(limit > 0) for limit in instance.copies_limit], contents)
+        contents.append(tuple((content, 1) for content in ways))
+    losses = node_losses(instance, [int(limit > 0) for limit in instance.copies_limit], tuple(contents))
     return losses if len(losses) <= most else []
 
 
@@ -75,17 +67,19 @@ def survivable_part(instance: Instance, losses: Sequence[Loss], copies: Sequence
     return min(parts)
 
 
-def survivable_targets(instance: Instance, found: Found) -> tuple[float, ...] | None:
-    """Targets at which this plan may be routed so that protected classes keep what they have after any loss.
+def survivable_targets(
+    instance: Instance, copies: Sequence[int], contents: Contents, targets: tuple[float, ...]
+) -> tuple[float, ...] | None:
+    """Targets at which these copies may be routed so that protected classes keep what they have after any loss.
 
     Under MaximizeService the copies may carry a larger scale than they can keep after a loss: the targets are lowered to
     what they can keep. Under MinimizeCost protected classes are served in full, or the plan breaks its promise: None.
     """
-    losses = spot_losses(instance) + node_losses(instance, found.copies, found.contents)
+    losses = spot_losses(instance) + node_losses(instance, copies, contents)
     if not losses:
-        return found.targets
+        return targets
     if instance.question.objective == "MinimizeCost":
         asked = [cls.requests_per_second for cls in instance.classes]
-        return found.targets if survivable_part(instance, losses, found.copies, asked) >= 1.0 - HELD else None
-    part = survivable_part(instance, losses, found.copies, found.targets)
-    return tuple(target * part for target in found.targets) if part > 0 else None
+        return targets if survivable_part(instance, losses, copies, asked) >= 1.0 - HELD else None
+    part = survivable_part(instance, losses, copies, targets)
+    return tuple(target * part for target in targets) if part > 0 else None

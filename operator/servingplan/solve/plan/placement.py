@@ -4,105 +4,94 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from servingplan.model.answer import Placement
+from servingplan.solve.plan.plan import Contents, Plan
+from servingplan.solve.problem.constraints import sizes_on
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import Content, fill, fill_patterns, group, is_chain
 
 MOST_SPREAD = 500
 """Most nodes of a pool, and copies on it, that are spread one by one."""
+Patterns = Sequence[tuple[Content, int]]
+"""What nodes have room for, by the size of pieces, and how many nodes have just this room."""
 
 
-def place(
-    instance: Instance,
-    p: int,
-    copies: Sequence[int],
-    nodes: int,
-    patterns: Sequence[tuple[Content, int]] | None = None,
-    contents: Sequence[tuple[Content, int]] | None = None,
-) -> list[Placement]:
-    """Node groups of pool p for these copies on `nodes` nodes; from the solver's patterns or contents where it has them."""
-    shared, whole = _packed(instance, p, copies, patterns, contents)
-    return group(instance.pools[p], shared, whole, total_nodes=nodes)
-
-
-def _packed(
-    instance: Instance,
-    p: int,
-    copies: Sequence[int],
-    patterns: Sequence[tuple[Content, int]] | None = None,
-    contents: Sequence[tuple[Content, int]] | None = None,
-) -> tuple[Sequence[tuple[Mapping[str, int], int]], dict[str, tuple[int, int]]]:
-    """Contents of the shared nodes of pool p with their counts, and (copies, nodes) of shapes that take whole nodes."""
-    pool = instance.pools[p]
-    placed = [(instance.shapes[c], copies[c]) for c in instance.on_pool(p) if copies[c]]
-    on_pool = {shape.name: (shape.gpus[pool.name], y) for shape, y in placed}
-    sizes = {name: gpus for name, (gpus, y) in on_pool.items() if y and gpus <= pool.gpus_per_node}
-    pieces = {name: on_pool[name][1] for name in sizes}
-    whole = {
-        name: (y, y * (gpus // pool.gpus_per_node)) for name, (gpus, y) in on_pool.items() if gpus > pool.gpus_per_node
-    }
-    shared: Sequence[tuple[Mapping[str, int], int]]
-    if contents is not None:
-        names = [shape.name for shape in instance.shapes]
-        shared = [({names[c]: each for c, each in content}, count) for content, count in contents if count]
-    elif patterns is not None and not is_chain(sizes.values()):
-        shared = fill_patterns(pieces, sizes, patterns)
-    else:
-        shared = fill(pieces, sizes, pool.gpus_per_node)
-    return shared, whole
-
-
-def needed_nodes(
-    instance: Instance, copies: Sequence[int], patterns: Mapping[int, Sequence[tuple[Content, int]]] | None = None
-) -> tuple[int, ...]:
-    """Nodes of each pool that these copies take when packed, at least its floor."""
-    counts = []
+def packed(instance: Instance, copies: Sequence[int], patterns: Mapping[int, Patterns] | None = None) -> Contents:
+    """Copies packed first fit decreasing or, on pools whose sizes are no chain, into the room of these patterns, if any."""
+    found = []
     for p, pool in enumerate(instance.pools):
-        shared, whole = _packed(instance, p, copies, (patterns or {}).get(p))
-        counts.append(max(pool.min_nodes, sum(nodes for _, nodes in (*shared, *whole.values()))))
-    return tuple(counts)
+        sizes = {c: gpus for c, gpus in sizes_on(instance, p)[0].items() if copies[c]}
+        pieces = {c: copies[c] for c in sizes}
+        if patterns and p in patterns and not is_chain(sizes.values()):
+            nodes = fill_patterns(pieces, sizes, patterns[p])
+        else:
+            nodes = fill(pieces, sizes, pool.gpus_per_node)
+        found.append(_counted((tuple(sorted(node.items())), count) for node, count in nodes))
+    return tuple(found)
 
 
-def node_contents(instance: Instance, copies: Sequence[int]) -> dict[int, list[tuple[Content, int]]]:
-    """Contents of the nodes that these copies share when packed first fit decreasing, by pool, with node counts."""
-    index = {shape.name: c for c, shape in enumerate(instance.shapes)}
-    found: dict[int, list[tuple[Content, int]]] = {}
-    for p in range(len(instance.pools)):
-        shared, _ = _packed(instance, p, copies)
-        counts: Counter[Content] = Counter()
-        for node, count in shared:
-            counts[tuple(sorted((index[name], each) for name, each in node.items()))] += count
-        found[p] = sorted(counts.items())
-    return found
+def room_of(instance: Instance, contents: Contents) -> dict[int, Patterns]:
+    """The patterns of nodes with these contents, by pool."""
+    room: dict[int, Patterns] = {}
+    for p, pool in enumerate(instance.pools):
+        room[p] = []
+        for content, count in contents[p]:
+            sizes = Counter[int]()
+            for c, each in content:
+                sizes[instance.shapes[c].gpus[pool.name]] += each
+            room[p] = [*room[p], (tuple(sorted(sizes.items())), count)]
+    return room
 
 
-def spread_contents(
-    instance: Instance, copies: Sequence[int], nodes: Sequence[int]
-) -> dict[int, list[tuple[Content, int]]] | None:
-    """Contents of so many nodes of each pool with the copies of each shape spread over them as evenly as they fit, by pool
-    with node counts; None where they do not fit that way, and where nodes or copies are too many to place one by one.
+def nodes_taken(instance: Instance, copies: Sequence[int], contents: Contents) -> tuple[int, ...]:
+    """Nodes of each pool that so many copies with these contents take, at least its floor."""
+    taken = []
+    for p, pool in enumerate(instance.pools):
+        whole = sum(copies[c] * each for c, each in sizes_on(instance, p)[1].items())
+        taken.append(max(pool.min_nodes, whole + sum(count for _, count in contents[p])))
+    return tuple(taken)
+
+
+def spread(instance: Instance, copies: Sequence[int], nodes: Sequence[int]) -> Contents | None:
+    """Contents of so many nodes of each pool with the copies of each shape spread over them as evenly as they fit; None where
+    they do not fit that way, and where nodes or copies are too many to place one by one.
 
     Against the loss of a node this is the packing to try: it loses the least of each shape.
     """
-    found: dict[int, list[tuple[Content, int]]] = {}
+    found = []
     for p, pool in enumerate(instance.pools):
-        placed = [(c, instance.shapes[c].gpus[pool.name], copies[c]) for c in instance.on_pool(p) if copies[c]]
-        whole = sum(y * (gpus // pool.gpus_per_node) for _, gpus, y in placed if gpus > pool.gpus_per_node)
-        pieces = sorted((-gpus, c, y) for c, gpus, y in placed if gpus <= pool.gpus_per_node)
-        count = nodes[p] - whole
-        if count < 0 or max(count, sum(y for _, _, y in pieces)) > MOST_SPREAD:
+        sizes, whole = sizes_on(instance, p)
+        count = nodes[p] - sum(copies[c] * each for c, each in whole.items())
+        if count < 0 or max(count, sum(copies[c] for c in sizes)) > MOST_SPREAD:
             return None
         room, held = [pool.gpus_per_node] * count, [Counter[int]() for _ in range(count)]
-        for size, c, y in pieces:
-            for _ in range(y):
+        for size, c in sorted((-gpus, c) for c, gpus in sizes.items()):
+            for _ in range(copies[c]):
                 fitting = [n for n in range(count) if room[n] >= -size]
                 if not fitting:
                     return None
                 n = min(fitting, key=lambda n: (held[n][c], -room[n], n))
                 held[n][c] += 1
                 room[n] += size
-        kinds = Counter(tuple(sorted(node.items())) for node in held if node)
-        found[p] = sorted(kinds.items())
-    return found
+        found.append(_counted((tuple(sorted(node.items())), 1) for node in held if node))
+    return tuple(found)
+
+
+def placements(instance: Instance, plan: Plan) -> tuple[Placement, ...]:
+    """The plan's node groups, by the name of the pool."""
+    names = [shape.name for shape in instance.shapes]
+    groups = []
+    for p, pool in enumerate(instance.pools):
+        shared = [({names[c]: each for c, each in content}, count) for content, count in plan.contents[p]]
+        whole = {names[c]: (plan.copies[c], plan.copies[c] * each) for c, each in sizes_on(instance, p)[1].items()}
+        groups += group(pool, shared, whole, total_nodes=plan.nodes[p])
+    return tuple(sorted(groups, key=lambda placement: placement.pool))
+
+
+def _counted(nodes: Iterable[tuple[Content, int]]) -> tuple[tuple[Content, int], ...]:
+    counts = Counter[Content]()
+    for content, count in nodes:
+        counts[content] += count
+    return tuple(sorted(counts.items()))

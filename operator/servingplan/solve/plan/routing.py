@@ -1,11 +1,12 @@
 """Who serves what, when the copies are given: the linear program inside every plan.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `answer` and `incumbent` route plans
+Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `judge` routes plans
 with it; survival of a loss is a routing question too.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.problem import constraints
@@ -16,21 +17,13 @@ from servingplan.solve.solver.program import Limits, Program
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
 LP = Limits(relative_gap=0.0, nodes=1)
+Rates = Mapping[tuple[int, int], float]
+"""Requests/s that all copies of shape c serve of class k; positive entries only."""
 SLACKS = (0.0, 1e-9)
 """Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """The best routing for given copies."""
-
-    values: dict[Goal, float]
-    """Value of every service level, by its name, in its own unit."""
-    rates: dict[tuple[int, int], float]
-    """Requests/s that all copies of shape c serve of class k; positive entries only."""
-
-
-def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
+def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Rates:
     """Best routing of the service levels in their order, then with the least load, for `copies` of each shape.
 
     Found once: a plan that was weighed in the search is routed when it is tidied and reported.
@@ -38,11 +31,11 @@ def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -
     asked = tuple((c, count) for c, count in enumerate(copies) if count), tuple(targets)
     if asked not in instance.routings:
         instance.routings[asked] = _routed(instance, copies, targets)
-    found: Routing = instance.routings[asked]
+    found: Rates = instance.routings[asked]
     return found
 
 
-def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
+def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Rates:
     used = [c for c, count in enumerate(copies) if count]
     targets = _within_reach(instance, used, copies, targets)
     shares: dict[tuple[int, int], float] = {}
@@ -52,8 +45,7 @@ def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float])
         shares = {(used[c], k): point[column] * plan.part(c, k) for (c, k), column in plan.shares.items() if point}
         if complete:
             break
-    rates = _repaired(instance, copies, targets, shares)
-    return Routing(service_values(instance, rates), rates)
+    return _repaired(instance, copies, targets, shares)
 
 
 def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]:
@@ -76,12 +68,10 @@ def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]
     return least or point, bool(least) or not load
 
 
-def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -> dict[Goal, float]:
-    """Value of every goal of service, of these rates (requests/s by shape and class)."""
+def service_values(instance: Instance, rates: Rates) -> dict[Goal, float]:
+    """Value of every goal of service, of these rates."""
     asked = [cls.requests_per_second for cls in instance.classes]
-    served = [0.0] * len(asked)
-    for (_, k), rate in rates.items():
-        served[k] += rate
+    served = [math.fsum(rate for (_, j), rate in rates.items() if j == k) for k in range(len(asked))]
     parts = [rate / want for rate, want in zip(served, asked, strict=True)]
     if instance.question.objective == "MaximizeService":
         return {SCALE: min(parts)} if parts else {}
@@ -90,7 +80,7 @@ def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -
     for priority in sorted({cls.priority for cls in instance.classes}, reverse=True):
         members = [k for k, cls in enumerate(instance.classes) if cls.priority == priority]
         values[Goal(Kind.SERVED_FRACTION, priority)] = min(parts[k] for k in members)
-        values[Goal(Kind.SERVED_TOTAL, priority)] = sum(parts[k] * asked[k] for k in members)
+        values[Goal(Kind.SERVED_TOTAL, priority)] = math.fsum(parts[k] * asked[k] for k in members)
     return values
 
 
@@ -147,7 +137,7 @@ def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], tar
 
 def _repaired(
     instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
-) -> dict[tuple[int, int], float]:
+) -> Rates:
     """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
     rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > DUST}
     for c in sorted({c for c, _ in rates}):

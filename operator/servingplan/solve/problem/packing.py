@@ -64,8 +64,6 @@ def maximal_patterns(sizes: Iterable[int], gpus_per_node: int) -> list[Content]:
     return found
 
 
-Nodes = tuple[Counter[str], int]
-"""Pieces of one node by name, and how many nodes hold just these."""
 Arc = tuple[int, int]
 """(first GPU, size of the piece); size 0: the rest of the node is idle."""
 
@@ -149,25 +147,27 @@ def fewest_nodes(pieces: Mapping[int, int], gpus_per_node: int) -> int:
             room += size * counts[size]
             needed = max(needed, -(-room // (size * (gpus_per_node // size))))
         return needed
-    names = {str(size): size for size in counts}
-    return sum(nodes for _, nodes in fill({name: counts[size] for name, size in names.items()}, names, gpus_per_node))
+    return sum(nodes for _, nodes in fill(counts, {size: size for size in counts}, gpus_per_node))
 
 
-def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int) -> list[Nodes]:
+def fill[Item: (int, str)](
+    copies: Mapping[Item, int], sizes: Mapping[Item, int], gpus_per_node: int
+) -> list[tuple[Counter[Item], int]]:
     """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. Nodes in the order of the packing,
     each kind with its count, so that the work does not grow with the number of pieces."""
-    packed: list[tuple[Counter[str], int, int]] = []  # content, nodes with it, GPUs left on each
+    packed: list[tuple[Counter[Item], int, int]] = []  # content, nodes with it, GPUs left on each
     for name in sorted(copies, key=lambda name: (-sizes[name], name)):
         size, left = sizes[name], copies[name]
-        after: list[tuple[Counter[str], int, int]] = []
-        for content, nodes, room in [*packed, (Counter[str](), left, gpus_per_node)]:
+        after: list[tuple[Counter[Item], int, int]] = []
+        packed.append((Counter(), left, gpus_per_node))
+        for content, nodes, room in packed:
             each = room // size
             full, rest = divmod(left, each) if each else (0, 0)
             if full >= nodes:
                 full, rest = nodes, 0
             for changed, more in ((full, each), (int(rest > 0), rest)):
                 if changed and more:
-                    after.append((content + Counter({name: more}), changed, room - more * size))
+                    after.append((content + Counter[Item]({name: more}), changed, room - more * size))
                     left -= changed * more
             unchanged = nodes - (full if each else 0) - int(rest > 0)
             if unchanged and content:
@@ -176,17 +176,17 @@ def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int
     return [(content, nodes) for content, nodes, _ in packed]
 
 
-def fill_patterns(
-    copies: Mapping[str, int], sizes: Mapping[str, int], patterns: Sequence[tuple[Content, int]]
-) -> list[Nodes]:
+def fill_patterns[Item: (int, str)](
+    copies: Mapping[Item, int], sizes: Mapping[Item, int], patterns: Sequence[tuple[Content, int]]
+) -> list[tuple[Counter[Item], int]]:
     """Pack pieces into nodes of the given patterns (by size, with node counts), which must have room for all of them."""
-    left: dict[int, Counter[str]] = defaultdict(Counter)
+    left: dict[int, Counter[Item]] = defaultdict(Counter)
     for name, count in copies.items():
         left[sizes[name]][name] = count
-    packed: list[Nodes] = []
+    packed: list[tuple[Counter[Item], int]] = []
     for pattern, nodes in patterns:
         while nodes:
-            content: Counter[str] = Counter()
+            content: Counter[Item] = Counter()
             for size, slots in reversed(pattern):
                 for name in sorted(left[size]):
                     content[name] = min(slots, left[size][name])

@@ -5,9 +5,8 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
 
 from collections.abc import Mapping, Sequence
 
-from servingplan.model.goal import Goal
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, is_better, running_plan
+from servingplan.model.goal import SCALE, Goal
+from servingplan.solve.plan.judge import judge
 from servingplan.solve.plan.losses import (
     every_node_loss,
     node_losses,
@@ -16,6 +15,7 @@ from servingplan.solve.plan.losses import (
     spot_losses,
     survivable_part,
 )
+from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import Cut
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.lexicographic import search
@@ -30,7 +30,7 @@ def guarded_search(
     instance: Instance,
     effort: Effort,
     *,
-    start: Incumbent | None = None,
+    start: Plan | None = None,
     all_classes: bool = False,
     cuts: Sequence[Cut] = (),
     settled: Mapping[Goal, float] | None = None,
@@ -51,35 +51,32 @@ def guarded_search(
             losses=losses,
             exact_contents=guarded,
             must_serve=must_serve,
-            incumbent=lambda targets: _running_values(instance, targets),
             start=start,
             cuts=cuts,
             settled=settled,
             scale_only=scale_only,
         )
-        if found.infeasible or not found.nodes or not guarded:
+        plan = found.plan
+        if plan is None:
             return found
-        rates = [found.scale * cls.requests_per_second for cls in instance.classes]
+        if not guarded:
+            break
+        rates = [plan.values.get(SCALE, 1.0) * cls.requests_per_second for cls in instance.classes]
         known = {loss.name for loss in losses}
         broken = [
             loss
-            for loss in node_losses(instance, found.copies, found.contents)
-            if loss.name not in known and survivable_part(instance, [loss], found.copies, rates) < 1.0 - HELD
+            for loss in node_losses(instance, plan.copies, plan.contents)
+            if loss.name not in known and survivable_part(instance, [loss], plan.copies, rates) < 1.0 - HELD
         ]
         if not broken:
-            return found
+            break
         losses = losses + broken
+    found.plan = judge(instance, plan.copies, plan.targets, nodes=plan.nodes, contents=plan.contents)
+    return found
 
 
-def _running_values(instance: Instance, targets: Sequence[float]) -> Mapping[Goal, float] | None:
-    """Level values of the running plan, or None where it breaks a promise."""
-    running = running_plan(instance, targets)
-    return None if running is None else running.values
-
-
-def found_is_worse(found: Found, plan: Incumbent) -> bool:
+def found_is_worse(found: Found, plan: Plan) -> bool:
     """Whether the known plan is better than what a search brought back, which only a search cut short can be."""
-    if not found.nodes or found.stopped == "proved":
-        return not found.nodes
-    values = {level.goal: level.value for level in found.levels}
-    return values.keys() == plan.values.keys() and is_better(plan.values, values)
+    if found.plan is None or found.stopped == "proved":
+        return found.plan is None
+    return plan.is_better(found.plan)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from servingplan.model.goal import Goal
 from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, incumbent_of
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Plan
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.search.rounding import fractional_copies
@@ -24,25 +24,25 @@ def restricted_to(instance: Instance, kernel: Sequence[int]) -> Instance:
     return replace(instance, shapes=tuple(shapes[c] for c in kernel), copies_limit=tuple(limits[c] for c in kernel))
 
 
-def as_whole(instance: Instance, kernel: Sequence[int], found: Found) -> Incumbent | None:
-    """What was found over a kernel as a plan of the whole instance."""
-    if not found.nodes:
+def as_whole(instance: Instance, kernel: Sequence[int], plan: Plan | None) -> Plan | None:
+    """A plan of these shapes as one of the whole instance."""
+    if plan is None:
         return None
     copies = [0] * len(instance.shapes)
-    for c, count in zip(kernel, found.copies, strict=True):
+    for c, count in zip(kernel, plan.copies, strict=True):
         copies[c] = count
-    return incumbent_of(instance, copies)
+    return judge(instance, copies)
 
 
 def kernel_of(
-    instance: Instance, relaxation: Relaxation, plan: Incumbent | None, chosen: Collection[int] = (), *, size: int
+    instance: Instance, relaxation: Relaxation, plan: Plan | None, chosen: Collection[int] = (), *, size: int
 ) -> list[int]:
     """So many shapes, or more where more are in use: those chosen before, those that the relaxation, the plan or the running
     fleet use, and those nearest to use."""
     fractional = fractional_copies(relaxation)
     used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > TOLD}
     used |= {c for c, count in enumerate(instance.running_copies()) if count}
-    used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
+    used |= set(plan.used) if plan else set()
     costs = relaxation.reduced_costs
     if not costs:
         return sorted(used)
@@ -62,13 +62,13 @@ def kernel_of(
 def searched_among(
     instance: Instance,
     kernel: Sequence[int],
-    plan: Incumbent | None,
+    plan: Plan | None,
     effort: Effort,
     settled: Mapping[Goal, float] | None = None,
-) -> Incumbent | None:
+) -> Plan | None:
     """The best plan that the exact program over these shapes finds."""
     small = restricted_to(instance, kernel)
-    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
+    start = judge(small, [plan.copies[c] for c in kernel]) if plan else None
     # Fewest dollars are for the search over all shapes. Should time end before it, `report.tidied` takes what lies idle, but
     # not from plans beside a running fleet or that must survive losses.
     question = instance.question
@@ -76,4 +76,4 @@ def searched_among(
     found = guarded_search(
         small, effort.share(effort.params.kernel_share), start=start, settled=settled, scale_only=scale_only
     )
-    return as_whole(instance, kernel, found)
+    return as_whole(instance, kernel, found.plan)

@@ -4,12 +4,14 @@ Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `
 and proofs; `answer` makes the answer of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.answer import Stopped
 from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal
-from servingplan.solve.plan.found import Found, Start
+from servingplan.solve.plan.judge import running_plan, weighed
+from servingplan.solve.plan.placement import packed
+from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
 from servingplan.solve.problem.instance import Instance, all_reachable
 from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_terms
@@ -33,8 +35,7 @@ def search(
     average_losses: Sequence[AverageLoss] = (),
     exact_contents: bool = False,
     must_serve: Sequence[int] = (),
-    incumbent: Callable[[Sequence[float]], Mapping[Goal, float] | None] | None = None,
-    start: Start | None = None,
+    start: Plan | None = None,
     cuts: Sequence[Cut] = (),
     settled: Mapping[Goal, float] | None = None,
     scale_only: bool = False,
@@ -46,8 +47,7 @@ def search(
     `settled` are bounds that are known: of the scale, which `start` reaches within the tolerance, so that it needs no
     search; of the dollars in full service. `cuts` hold at the scale of `start`.
 
-    `must_serve` are classes that have to be served in full, or there is no plan. `incumbent` gives, for the targets in use,
-    the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
+    `must_serve` are classes that have to be served in full, or there is no plan. Where the running plan is within the gap of a
     level's bound, the level is not held above it, so that no move is made for less than the tolerance.
     """
     if start is not None and not effort.affords(instance):
@@ -77,21 +77,16 @@ def search(
             targets = tuple(target * relaxed.value for target in targets)
         if not effort.affords(instance):
             return Found(stopped="deadline")
-        return _Search(program(), effort, incumbent, start).run(settled=settled, scale_only=scale_only)
+        return _Search(program(), effort, start).run(settled=settled, scale_only=scale_only)
     if all_reachable(instance, targets):
-        hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
+        hopeful = start is not None and not start.in_full  # keep time for service in part
         share = effort.share(0.5) if hopeful else effort
-        in_full = _Search(program(), share, incumbent, start).run(in_full=True, settled=settled)
-        if in_full.nodes or (not in_full.infeasible and start is None):
+        in_full = _Search(program(), share, start).run(in_full=True, settled=settled)
+        if in_full.plan or (not in_full.infeasible and start is None):
             return in_full
         if not effort.affords(instance):
             return Found(stopped="deadline")
-    return _Search(program(), effort, incumbent, start).run()
-
-
-def _serves_in_full(start: Start, asked: Sequence[float]) -> bool:
-    served = [sum(rate for (_, j), rate in start.rates.items() if j == k) for k in range(len(asked))]
-    return all(reaches(rate, want) for rate, want in zip(served, asked, strict=True))
+    return _Search(program(), effort, start).run()
 
 
 class _Search:
@@ -101,15 +96,15 @@ class _Search:
         self,
         plan: PlanProgram,
         effort: Effort,
-        incumbent: Callable[[Sequence[float]], Mapping[Goal, float] | None] | None,
-        start: Start | None,
+        start: Plan | None,
     ) -> None:
         self._plan = plan
         self._effort = effort
-        self._found = Found(targets=plan.targets)
+        self._found = Found()
         self._start = start
         self._values: tuple[float, ...] = ()
-        self._running = incumbent(plan.targets) if incumbent else None
+        running = running_plan(plan.instance, plan.targets)
+        self._running = running.values if running else None
         self._service_gap = effort.relative_gap
         if plan.instance.question.objective == "MinimizeCost":
             self._service_gap = min(effort.relative_gap, TOLD)
@@ -136,7 +131,7 @@ class _Search:
                 value = self._optimise(stage, gap=self._service_gap, part=0.7)
                 if value is None:
                     return self._found
-                if stage.goal == SCALE and self._found.levels[-1].bound <= EQUAL * stage.unit:
+                if stage.goal == SCALE and self._found.bounds[SCALE].value <= EQUAL * stage.unit:
                     self._found.infeasible = True
                     return self._found
                 reached[stage.goal] = value
@@ -244,7 +239,7 @@ class _Search:
         stopped: Stopped = outcome.stopped if outcome else "proved"
         if stopped != "proved" and self._found.stopped != "deadline":
             self._found.stopped = stopped
-        self._found.record(stage.goal, value, bound, unit=stage.unit, proved=stopped == "proved")
+        self._found.record(stage.goal, bound, value=value, unit=stage.unit, proved=stopped == "proved")
 
     def _break_ties(self) -> None:
         """Among plans of equal levels with the shapes found, on no more nodes than found: a small program, a cheap step."""
@@ -260,14 +255,19 @@ class _Search:
             self._values = outcome.values
 
     def _read(self) -> None:
-        plan, values, found = self._plan, self._values, self._found
-        found.copies = tuple(round(values[column]) for column in plan.copies)
-        found.nodes = tuple(round(values[column]) for column in plan.nodes)
-        found.patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
+        """The plan of the point that was reached."""
+        plan, values = self._plan, self._values
+        copies = [round(values[column]) for column in plan.copies]
+        nodes = [round(values[column]) for column in plan.nodes]
+        patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
         for p, arcs in plan.arcs.items():
             flow = {arc: round(values[column]) for arc, column in arcs.items()}
-            found.patterns[p] = patterns_of(flow, plan.instance.pools[p].gpus_per_node)
-        found.contents = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.contents.items()}
+            patterns[p] = patterns_of(flow, plan.instance.pools[p].gpus_per_node)
+        contents = packed(plan.instance, copies, patterns)
+        if plan.exact_contents:
+            ways = [plan.contents[p] for p in range(len(nodes))]
+            contents = tuple(tuple((q, count) for q, x in way if (count := round(values[x]))) for way in ways)
+        self._found.plan = weighed(plan.instance, copies, plan.targets, nodes=nodes, contents=contents)
 
 
 def _value(stage: Stage, values: Sequence[float]) -> float:

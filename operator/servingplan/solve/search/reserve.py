@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal, tighter
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of, is_settled
+from servingplan.solve.plan.judge import judge
 from servingplan.solve.plan.losses import protected, protected_from, spot_losses
+from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.constraints import AverageLoss, sizes_on
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import contents_count
@@ -32,18 +32,18 @@ def needs_reserve(instance: Instance, effort: Effort) -> bool:
 class Reserved(NamedTuple):
     """What was reached: a plan that stands the loss of any node, and bounds that hold for all such plans."""
 
-    plan: Incumbent | None
+    plan: Plan | None
     known: Mapping[Goal, float]
     infeasible: bool = False
 
 
-def with_reserve(instance: Instance, effort: Effort, plan: Incumbent | None, known: Mapping[Goal, float]) -> Reserved:
+def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Reserved:
     """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes."""
     params = effort.params
     plan = best_of([plan, constructed(instance, effort.share(params.construction_share))])
-    shapes = [c for c, count in enumerate(plan.copies) if count] if plan else []
+    shapes = plan.used if plan else []
     for reserve in params.reserves:
-        if plan is not None and (effort.stopwatch.expired() or not effort.affords(instance)):
+        if plan is not None and (effort.stop() or not effort.affords(instance)):
             break
         # From the plan for the first bound; then afresh, for other copies on the same nodes.
         start = plan if reserve == 1.0 else None
@@ -51,18 +51,18 @@ def with_reserve(instance: Instance, effort: Effort, plan: Incumbent | None, kno
         if reserve == 1.0:
             if found.infeasible:
                 return Reserved(plan, known, infeasible=True)
-            holding = (SCALE, DOLLARS) if found.in_full else (SCALE,)
-            known = tighter(known, {it.goal: it.bound for it in found.levels if it.goal in holding})
-        shapes += [c for c, count in enumerate(found.copies) if count and c not in shapes]
+            holding = (SCALE, DOLLARS) if found.plan and found.plan.in_full else (SCALE,)
+            known = tighter(known, {goal: bound.value for goal, bound in found.bounds.items() if goal in holding})
+        shapes += [c for c in found.plan.used if c not in shapes] if found.plan else []
         plan = best_of([plan, thinned_out(instance, effort, better)])
         if better is not None:
             break
-    if shapes and not (plan and is_settled(plan, known, effort.relative_gap)):
+    if shapes and not (plan and effort.stop(plan.gap_in_all(known))):
         plan = searched(instance, effort.share(params.guarded_share), plan, shapes)
     return Reserved(plan, known)
 
 
-def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None = None) -> Incumbent | None:
+def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None = None) -> Plan | None:
     """The best plan of greedy covers, over these shapes only, that carry more than is asked of protected classes; under
     MinimizeCost."""
     if instance.question.objective == "MaximizeService":
@@ -70,28 +70,28 @@ def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None
     small = instance if shapes is None else restricted_to(instance, shapes)
     guarded = set(protected(instance))
     order = dearest_first(small)
-    best: Incumbent | None = None
+    best: Plan | None = None
     for spare in effort.params.spare:
         rates = [cls.requests_per_second * (spare if k in guarded else 1.0) for k, cls in enumerate(small.classes)]
         for whole_price in (False, True):
-            if best is not None and effort.stopwatch.expired():
+            if best is not None and effort.stop():
                 return best
             draft = by_class(small, rates, order=order, whole_price=whole_price)
             if draft is None:
                 continue
             copies = draft.copies if shapes is None else _spread_out(instance, shapes, draft.copies)
-            best = best_of([best, thinned_out(instance, effort, incumbent_of(instance, copies))])
+            best = best_of([best, thinned_out(instance, effort, judge(instance, copies))])
     return best
 
 
-def thinned_out(instance: Instance, effort: Effort, plan: Incumbent | None) -> Incumbent | None:
+def thinned_out(instance: Instance, effort: Effort, plan: Plan | None) -> Plan | None:
     """The plan less the copies that it can do without, dearest first; every promise is kept."""
     if plan is None:
         return None
-    for c in sorted((c for c, y in enumerate(plan.copies) if y), key=lambda c: (-instance.share_price(c), c)):
-        while plan.copies[c] and not effort.stopwatch.expired():
+    for c in sorted(plan.used, key=lambda c: (-instance.share_price(c), c)):
+        while plan.copies[c] and not effort.stop():
             fewer = [y - (d == c) for d, y in enumerate(plan.copies)]
-            better = best_of([plan, incumbent_of(instance, fewer)])
+            better = best_of([plan, judge(instance, fewer)])
             if better is None or better is plan:
                 break
             plan = better
@@ -99,8 +99,8 @@ def thinned_out(instance: Instance, effort: Effort, plan: Incumbent | None) -> I
 
 
 def on_average(
-    instance: Instance, effort: Effort, *, reserve: float = 1.0, start: Incumbent | None = None
-) -> tuple[Found, Incumbent | None]:
+    instance: Instance, effort: Effort, *, reserve: float = 1.0, start: Plan | None = None
+) -> tuple[Found, Plan | None]:
     """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
     holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
     classes = protected_from(instance, "AnyNode")
@@ -113,22 +113,22 @@ def on_average(
         must_serve=protected(instance),
         start=start,
     )
-    return found, incumbent_of(instance, found.copies, at_least=found.nodes) if found.nodes else None
+    return found, judge(instance, found.plan.copies, nodes=found.plan.nodes) if found.plan else None
 
 
-def searched(instance: Instance, effort: Effort, plan: Incumbent | None, shapes: Sequence[int]) -> Incumbent | None:
+def searched(instance: Instance, effort: Effort, plan: Plan | None, shapes: Sequence[int]) -> Plan | None:
     """The plan, or a better one of the guarded search over these shapes, as many of them as it can guard."""
     kernel = _guardable(instance, plan, shapes, most_contents=effort.params.kernel_contents)
     small = restricted_to(instance, kernel)
-    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
+    start = judge(small, [plan.copies[c] for c in kernel]) if plan else None
     limited = effort.with_nodes(effort.params.guarded_nodes)
-    found = as_whole(instance, kernel, guarded_search(small, limited, start=start))
-    return best_of([plan, found])
+    found = guarded_search(small, limited, start=start)
+    return best_of([plan, as_whole(instance, kernel, found.plan)])
 
 
-def _guardable(instance: Instance, plan: Incumbent | None, shapes: Sequence[int], *, most_contents: int) -> list[int]:
+def _guardable(instance: Instance, plan: Plan | None, shapes: Sequence[int], *, most_contents: int) -> list[int]:
     """The plan's shapes, then these in their order while the contents of a node stay few."""
-    kernel = [c for c, y in enumerate(plan.copies) if y] if plan else []
+    kernel = plan.used if plan else []
     for c in shapes:
         if c not in kernel and _contents(restricted_to(instance, [*kernel, c])) <= most_contents:
             kernel.append(c)

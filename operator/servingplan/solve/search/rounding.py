@@ -49,7 +49,7 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
         whole = draft.most(c, int(amount + TOLD))
         if whole:
             draft.add(c, whole)
-    for (c, k), rate in sorted(route(instance, draft.copies, rates).rates.items()):
+    for (c, k), rate in sorted(route(instance, draft.copies, rates).items()):
         draft.serve(c, k, rate)
     served = [0.0] * len(rates)
     for (_, k), rate in draft.rates.items():

@@ -10,30 +10,20 @@ as infeasible, as in any plain implementation: the plan may be worse for it, its
 
 from collections.abc import Sequence
 
-from servingplan.model.goal import SCALE, Goal
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.objective import dollars_stage
-from servingplan.solve.search.cover import most_served
+from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 
-STEPS = 10
-"""Bisections: the scale is found to about 0.1 % of its bound."""
 FEASIBLE_GAP = 0.05
 """Gap of dollars at which a feasibility solve under MaximizeService ends; service is what counts there."""
 
 
-def binary_search(instance: Instance, effort: Effort) -> Found:
-    """The largest service for which a feasibility solve finds copies."""
-
-    def feasible(rates: Sequence[float]) -> Draft | None:
-        if effort.stopwatch.expired():
-            return None
+def _feasible(instance: Instance, effort: Effort) -> Cover:
+    def cover(rates: Sequence[float]) -> Draft | None:
         plan = build(instance, rates)
         for column, rate in zip(plan.served, rates, strict=True):
             plan.program.set_bounds(column, lower=float(rate > 0), upper=1.0)
@@ -44,23 +34,8 @@ def binary_search(instance: Instance, effort: Effort) -> Found:
             return None
         return Draft.of(instance, [round(outcome.values[column]) for column in plan.copies])
 
-    top = service_bound(instance, effort)
-    draft = most_served(instance, feasible, steps=STEPS, targets=top)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan, known=known_scale(instance, top)) if plan else Found()
+    return cover
 
 
-def service_bound(instance: Instance, effort: Effort) -> Sequence[float] | None:
-    """Rates (requests/s by class) that no plan exceeds under MaximizeService, by the linear relaxation."""
-    if instance.question.objective == "MinimizeCost" or not instance.classes:
-        return None
-    relaxation = Relaxation(instance)
-    if not all(relaxation.plan.targets):
-        return None
-    scale = relaxation.bound(relaxation.stages[0], effort)
-    return [scale * cls.requests_per_second for cls in instance.classes]
-
-
-def known_scale(instance: Instance, rates: Sequence[float] | None) -> dict[Goal, float]:
-    """The bound of the scale that these rates stand for."""
-    return {SCALE: rates[0] / instance.classes[0].requests_per_second} if rates else {}
+binary_search = Covering(rule=_feasible, steps=10, below_relaxation=True)
+"""The largest service for which a feasibility solve finds copies; the scale to about 0.1 % of its bound."""

@@ -16,15 +16,15 @@ Theirs minimises rental, storage, delay and unmet demand; ours covers given rate
 the rates. Quality limits hold for each shape by itself, not in the mean.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.instance import Instance, capacity
-from servingplan.solve.search.cover import most_served
+from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
+from servingplan.solve.search.rounding import without_idle
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, is_left, reaches
 
@@ -36,34 +36,29 @@ PATIENCE = 5
 """Orders in a row without a better result after which AGH stops."""
 RELOCATIONS = 3
 """Passes of relocation."""
-STEPS = 8
-"""Bisection steps on the rates."""
 Pair = tuple[str, tuple[str, ...]]
 
 
-def gh(instance: Instance, effort: Effort) -> Found:
-    """The greedy heuristic, one pass in descending arrival rate."""
+def _one_pass(instance: Instance, effort: Effort) -> Cover:
     order = sorted(range(len(instance.classes)), key=lambda k: (-instance.classes[k].requests_per_second, k))
-    return _plan(instance, effort, [order], polish=False)
+    return partial(_cheapest, _Pairs(instance), effort, [order], False)
 
 
-def agh(instance: Instance, effort: Effort) -> Found:
-    """The adaptive greedy heuristic: several orders, relocation, consolidation."""
-    return _plan(instance, effort, list(_orders(instance)), polish=True)
+def _many_orders(instance: Instance, effort: Effort) -> Cover:
+    return partial(_cheapest, _Pairs(instance), effort, list(_orders(instance)), True)
 
 
-def _plan(instance: Instance, effort: Effort, orders: Sequence[Sequence[int]], *, polish: bool) -> Found:
-    pairs = _Pairs(instance)
-    draft = most_served(instance, partial(_cheapest, pairs, effort, orders, polish), steps=STEPS)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan) if plan else Found()
+gh = Covering(rule=_one_pass, steps=8)
+"""The greedy heuristic, one pass in descending arrival rate."""
+agh = Covering(rule=_many_orders, steps=8)
+"""The adaptive greedy heuristic: several orders, relocation, consolidation."""
 
 
 def _cheapest(
     pairs: "_Pairs", effort: Effort, orders: Sequence[Sequence[int]], polish: bool, rates: Sequence[float]
 ) -> Draft | None:
     best: Draft | None = None
-    waited = 0
+    stop = effort.stop_after(PATIENCE)
     for order in orders:
         draft = _constructed(pairs, order, rates)
         if draft is not None and polish:
@@ -72,10 +67,8 @@ def _cheapest(
                     break
             _consolidate(pairs, draft)
         if draft is not None and (best is None or not reaches(draft.dollars, best.dollars)):
-            best, waited = draft, 0
-        else:
-            waited += 1
-        if waited == PATIENCE or effort.stopwatch.expired():
+            best, stop = draft, effort.stop_after(PATIENCE)
+        if stop(math.inf):
             break
     return best
 
@@ -157,8 +150,7 @@ def _constructed(pairs: _Pairs, order: Sequence[int], rates: Sequence[float]) ->
             if not taken:
                 return None
             left -= taken
-    _drop_idle(draft)
-    return draft
+    return without_idle(draft)
 
 
 def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
@@ -243,7 +235,7 @@ def _consolidate(pairs: _Pairs, draft: Draft) -> None:
 def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> bool:
     trial = draft.duplicate()
     released = {k: trial.release(c, k) for k in classes}
-    _drop_idle(trial)
+    without_idle(trial)
     for k, left in released.items():
         while is_left(left, released[k]):
             taken = _extend(pairs, trial, k, left, barred=c)
@@ -254,10 +246,3 @@ def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> 
         return False
     draft.become(trial)
     return True
-
-
-def _drop_idle(draft: Draft) -> None:
-    for c, count in enumerate(draft.copies):
-        idle = draft.idle_copies(c) if count else 0
-        if idle:
-            draft.add(c, -idle)

@@ -13,33 +13,10 @@ next; who serves what is decided afterwards, by the same linear program as for e
 from collections.abc import Sequence
 from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.instance import Instance, capacity
-from servingplan.solve.search.cover import Cover, most_served
 from servingplan.solve.search.partial_plan import Draft
-from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import DUST, EQUAL, is_left
-
-STEPS = 10
-"""Bisections on the rates."""
-
-
-def greedy_cost(instance: Instance, effort: Effort) -> Found:
-    """Each class by itself on the cheapest variant that is left."""
-    return _plan(instance, effort, partial(_each_class_alone, instance))
-
-
-def dvr(instance: Instance, effort: Effort) -> Found:
-    """Machines by throughput on the mix of each model, routing afterwards."""
-    return _plan(instance, effort, partial(_each_model_by_mix, instance))
-
-
-def _plan(instance: Instance, effort: Effort, cover: Cover) -> Found:
-    draft = most_served(instance, cover, steps=STEPS)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan) if plan else Found()
 
 
 def _each_class_alone(instance: Instance, rates: Sequence[float]) -> Draft | None:
@@ -91,3 +68,9 @@ def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
         enough = capacity(instance.shapes[c], draft.copies[c] + middle) - have >= busy * (1 - DUST)
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
+
+
+greedy_cost = Covering(rule=lambda instance, effort: partial(_each_class_alone, instance), steps=10)  # noqa: ARG005
+"""Each class by itself on the cheapest variant that is left."""
+dvr = Covering(rule=lambda instance, effort: partial(_each_model_by_mix, instance), steps=10)  # noqa: ARG005
+"""Machines by throughput on the mix of each model, routing afterwards."""

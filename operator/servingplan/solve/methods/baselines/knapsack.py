@@ -13,32 +13,18 @@ as a copy is worse than the best shape for the work at hand.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.methods.baselines.binary_search import known_scale, service_bound
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.instance import Instance, capacity
-from servingplan.solve.search.cover import most_served
+from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, is_left
 
-STEPS = 10
-"""Bisections on the rates."""
 
-
-def knapsack(instance: Instance, effort: Effort) -> Found:
-    """The largest service that the greedy knapsack covers."""
-    worth = [_worth(instance, k) for k in range(len(instance.classes))]
-
-    def cover(rates: Sequence[float]) -> Draft | None:
-        return None if effort.stopwatch.expired() else _fill(instance, worth, rates)
-
-    top = service_bound(instance, effort)
-    draft = most_served(instance, cover, steps=STEPS, targets=top)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan, known=known_scale(instance, top)) if plan else Found()
+def _greedy(instance: Instance, effort: Effort) -> Cover:  # noqa: ARG001
+    return partial(_fill, instance, [_worth(instance, k) for k in range(len(instance.classes))])
 
 
 def _worth(instance: Instance, k: int) -> float:
@@ -80,3 +66,7 @@ def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int
             work[k] = min(left[k], busy * instance.rate(c, k))
             busy -= work[k] / instance.rate(c, k)
     return work
+
+
+knapsack = Covering(rule=_greedy, steps=10, below_relaxation=True)
+"""The largest service that the greedy knapsack covers."""

@@ -6,8 +6,8 @@ then the largest fractions while stock and budget allow; `rounding` has the rule
 
 from servingplan.solve.bounds.certificate import certified
 from servingplan.solve.bounds.relaxation import Relaxation, optimise
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.rounding import fractional_copies, rounded
 from servingplan.solve.solver.effort import Effort
@@ -17,5 +17,4 @@ def lpr(instance: Instance, effort: Effort) -> Found:
     """The rounded relaxation."""
     relaxation = Relaxation(instance)
     optimise(relaxation, instance, effort)
-    plan = incumbent_of(instance, rounded(instance, fractional_copies(relaxation)).copies)
-    return certified(instance, effort, plan) if plan else Found()
+    return certified(instance, effort, judge(instance, rounded(instance, fractional_copies(relaxation)).copies))

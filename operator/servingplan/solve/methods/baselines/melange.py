@@ -8,37 +8,20 @@ solution that cannot be packed within stock and budget counts as none.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.methods.baselines.binary_search import known_scale, service_bound
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.instance import Instance, utilization
-from servingplan.solve.search.cover import most_served
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Column, Program, Term
 
 SLICES = 8
 """Slices per bucket, Melange's default."""
-STEPS = 8
-"""Bisections on the rates."""
 SLICE_NODES = 200
 """Work limit of one integer program, in branch-and-bound nodes."""
 GAP = 0.01
 """Gap at which one integer program ends."""
-
-
-def melange(instance: Instance, effort: Effort) -> Found:
-    """The largest service for which the slices can be assigned."""
-
-    def cover(rates: Sequence[float]) -> Draft | None:
-        return None if effort.stopwatch.expired() else _assigned(instance, effort, rates)
-
-    top = service_bound(instance, effort)
-    draft = most_served(instance, cover, steps=STEPS, targets=top)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan, known=known_scale(instance, top)) if plan else Found()
 
 
 def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Draft | None:
@@ -77,3 +60,7 @@ def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Dra
     wanted = [round(outcome.values[column]) for column in copies]
     draft = Draft.of(instance, wanted)
     return draft if draft.copies == wanted else None
+
+
+melange = Covering(rule=lambda instance, effort: partial(_assigned, instance, effort), steps=8, below_relaxation=True)
+"""The largest service for which the slices can be assigned."""

@@ -10,8 +10,8 @@ from itertools import groupby
 from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.bounds.certificate import certified
 from servingplan.solve.methods.exact import exact
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import Instance, capacity
 from servingplan.solve.solver.effort import Effort
 
@@ -19,7 +19,7 @@ from servingplan.solve.solver.effort import Effort
 def round_robin(instance: Instance, effort: Effort) -> Found:
     """The copies of the exact plan with equal shares; the nodes stay as they are."""
     found = exact(instance, effort)
-    plan = incumbent_of(instance, found.copies) if found.nodes else None
+    plan = judge(instance, found.plan.copies) if found.plan else None
     if plan is None:
         return found
     served, values = _served(instance, plan.copies)
@@ -31,8 +31,7 @@ def round_robin(instance: Instance, effort: Effort) -> Found:
         for c, share in _shares(instance, plan.copies, k).items()
         if served[k] > 0
     }
-    plan = replace(plan, values={**plan.values, **values}, rates=rates)
-    return certified(instance, effort, plan, rates=rates)
+    return certified(instance, effort, replace(plan, values={**plan.values, **values}, rates=rates))
 
 
 def _shares(instance: Instance, copies: tuple[int, ...], k: int) -> dict[int, float]:
