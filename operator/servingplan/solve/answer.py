@@ -10,9 +10,8 @@ from servingplan.model.answer import Answer, Level
 from servingplan.model.goal import DOLLARS, SCALE, Goal, Kind
 from servingplan.model.question import Question
 from servingplan.solve.plan.judge import judge
-from servingplan.solve.plan.placement import packed, placements, room_of
 from servingplan.solve.plan.plan import Bound, Found, Plan
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.solver.tolerance import HELD, TOLD, gap_of, is_within
 
 
@@ -48,7 +47,7 @@ def answer_of(
         startup_dollars=startup_dollars(instance, plan.copies) if question.running else None,
         nodes={pool.name: count for pool, count in zip(instance.pools, plan.nodes, strict=True)},
         replicas={instance.shapes[c].name: plan.copies[c] for c in plan.used},
-        placements=placements(instance, plan),
+        placements=plan.packing.placements(plan.nodes),
         rates=_rates(instance, plan),
         unserved=_unserved(instance, served) if scale is None else {},
         binding=_binding(instance, question, plan, served),
@@ -69,9 +68,8 @@ def tidied(instance: Instance, found: Found) -> Plan | None:
     for (c, k), rate in plan.rates.items():
         busy[c] += rate / instance.rate(c, k)
     for c, count in enumerate(copies):
-        copies[c] = next((y for y in range(count) if capacity(instance.shapes[c], y) >= busy[c]), count)
-    contents = packed(instance, copies, room_of(instance, plan.contents))
-    tidy = judge(instance, copies, plan.targets, contents=contents)
+        copies[c] = next((y for y in range(count) if instance.capacity(c, y) >= busy[c]), count)
+    tidy = judge(instance, plan.packing.of(copies), plan.targets)
     return tidy if tidy is not None and not plan.is_better(tidy) else plan
 
 

@@ -84,7 +84,7 @@ def survival_of_a_node(plan):
 def less_capacity(plan):
     constraints.define_utilization_tables(plan)
     constraints.define_load(plan)
-    constraints.set_capacity(plan, 0.5)
+    plan.set_capacity(0.5)
 
 
 def service(plan):

@@ -6,8 +6,8 @@ import pytest
 
 from servingplan.model.question import SurviveRule, question_from_json
 from servingplan.solve.plan.judge import judge
-from servingplan.solve.plan.placement import spread
 from servingplan.solve.problem.instance import instance_of
+from servingplan.solve.problem.placement import Packing
 from servingplan.solve.search.reserve import needs_reserve, on_average
 from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
@@ -73,8 +73,8 @@ def test_copies_are_spread_as_evenly_as_they_fit():
     c = next(c for c in instance.on_pool(p) if instance.shapes[c].gpus["h100"] == 2)
     copies = [5 * (d == c) for d in range(len(instance.shapes))]
     nodes = [3 * (q == p) for q in range(len(instance.pools))]
-    assert spread(instance, copies, nodes)[p] == ((((c, 1),), 1), (((c, 2),), 2))
-    assert spread(instance, copies, [0] * len(nodes)) is None
+    assert Packing.spread(instance, copies, nodes).contents[p] == ((((c, 1),), 1), (((c, 2),), 2))
+    assert Packing.spread(instance, copies, [0] * len(nodes)) is None
 
 
 @pytest.mark.slow

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.problem import constraints
-from servingplan.solve.problem.constraints import Cut, PlanProgram
+from servingplan.solve.problem.constraints import Cut, PlanProgram, build
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.program import Limits, Program, Term
+from servingplan.solve.solver.program import Limits, Term
 
 PART_NODES = 1_500
 """Work limit of one model's program, in branch-and-bound nodes, which are cheap: nothing is spent on choosing them."""
@@ -221,16 +220,13 @@ class ByModel:
         if m not in self._programs:
             self._programs[m] = scale, self._built(m, scale)
         at, plan = self._programs[m]
-        constraints.set_capacity(plan, at / scale)
+        plan.set_capacity(at / scale)
         plan.program.start_from(())
         return plan
 
     def _built(self, m: int, scale: float) -> PlanProgram:
         part = self._parts[m]
-        plan = PlanProgram(part, tuple(scale * self._rates[k] for k in self._classes[m]), Program("model"))
-        for family in constraints.FAMILIES:
-            if family.per_model:
-                family.define(plan)
+        plan = build(part, [scale * self._rates[k] for k in self._classes[m]], where=lambda family: family.per_model)
         for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):
             plan.program.set_bounds(column, lower=limit, upper=limit)
         for column in dict.fromkeys(plan.served):

@@ -6,7 +6,7 @@ makes whole copies of its point.
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.problem.constraints import PlanProgram, build
-from servingplan.solve.problem.instance import Instance, all_reachable
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.objective import Stage, dollars_stage, hold, service_stages
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import HELD
@@ -41,7 +41,7 @@ def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None
     plan = relaxation.plan
     if instance.question.objective == "MinimizeCost":
         dollars = dollars_stage(plan, unit=instance.question.budget_dollars_per_hour or 1.0)
-        if all_reachable(instance, plan.targets):
+        if instance.all_reachable:
             for column in plan.served:
                 plan.program.set_bounds(column, lower=1.0, upper=1.0)
             least = relaxation.bound(dollars, effort)

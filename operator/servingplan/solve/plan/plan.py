@@ -11,28 +11,28 @@ from typing import NamedTuple
 
 from servingplan.model.answer import Stopped
 from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal, Kind
-from servingplan.solve.problem.packing import Content
+from servingplan.solve.problem.placement import Packing
 from servingplan.solve.solver.tolerance import TOLD, gap_of
-
-Contents = tuple[tuple[tuple[Content, int], ...], ...]
-"""By pool: what nodes hold that copies share, as (shape, copies) pairs, and how many nodes hold just this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Copies on nodes, who serves what, and the value of every level."""
 
-    copies: tuple[int, ...]
-    """By shape."""
+    packing: Packing
     nodes: tuple[int, ...]
-    """By pool, idle ones and those that a copy takes whole included."""
-    contents: Contents
+    """By pool, idle ones included."""
     targets: tuple[float, ...]
     """Requests/s by class at which service is measured."""
     rates: Mapping[tuple[int, int], float]
     """Requests/s that all copies of shape c serve of class k; positive entries only."""
     values: Mapping[Goal, float]
     """In the order of the goals, each in its own unit: service, then dollars, then moves where something runs."""
+
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """By shape."""
+        return self.packing.copies
 
     @property
     def used(self) -> list[int]:

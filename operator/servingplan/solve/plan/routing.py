@@ -9,11 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.goal import SCALE, Goal, Kind
-from servingplan.solve.problem import constraints
-from servingplan.solve.problem.constraints import PlanProgram
-from servingplan.solve.problem.instance import Instance, capacity, utilization
+from servingplan.solve.problem.constraints import PlanProgram, build
+from servingplan.solve.problem.instance import Instance, utilization
 from servingplan.solve.problem.objective import hold, service_stages
-from servingplan.solve.solver.program import Limits, Program
+from servingplan.solve.solver.program import Limits
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
 LP = Limits(relative_gap=0.0, nodes=1)
@@ -89,7 +88,7 @@ def _within_reach(
 ) -> tuple[float, ...]:
     """The targets, or what these copies could serve of each class if it stood alone where that is less, so that no target is
     out of all proportion to the copies; under MaximizeService one multiple of the mix."""
-    room = {c: capacity(instance.shapes[c], copies[c]) for c in used}
+    room = {c: instance.capacity(c, copies[c]) for c in used}
     alone = [sum(room[c] * instance.rate(c, k) for c in used) for k in range(len(targets))]
     if instance.question.objective == "MaximizeService":
         part = min((most / want for most, want in zip(alone, targets, strict=True) if want), default=1.0)
@@ -126,10 +125,7 @@ def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], tar
         for c in used
     )
     fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies[c] for c in used))
-    plan = PlanProgram(fixed, tuple(targets), Program("routing"))
-    for family in constraints.FAMILIES:
-        if family.copies_fixed:
-            family.define(plan)
+    plan = build(fixed, targets, where=lambda family: family.copies_fixed)
     for column, c in zip(plan.copies, used, strict=True):
         plan.program.set_bounds(column, lower=copies[c], upper=copies[c])
     return plan
@@ -142,7 +138,7 @@ def _repaired(
     rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > DUST}
     for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
-        room = capacity(instance.shapes[c], copies[c])
+        room = instance.capacity(c, copies[c])
         if busy > room > 0:
             for pair in [pair for pair in rates if pair[0] == c]:
                 rates[pair] *= room / busy

@@ -13,7 +13,7 @@ D[k], the column of x[c,k] counts parts of that sliver (`PlanProgram.part`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from servingplan.solve.problem.instance import Instance, capacity, most_capacity, utilization
 from servingplan.solve.problem.packing import (
@@ -24,7 +24,9 @@ from servingplan.solve.problem.packing import (
     has_many_patterns,
     is_chain,
     maximal_patterns,
+    patterns_of,
 )
+from servingplan.solve.problem.placement import Packing
 from servingplan.solve.solver.program import Column, Program, Row, Term
 from servingplan.solve.solver.tolerance import HELD
 
@@ -78,6 +80,19 @@ class PlanProgram:
             point[column] = abs(values[self.copies[c]] - running[c])
         return tuple(point)
 
+    def read(self, values: Sequence[float]) -> tuple[Packing, list[int]]:
+        """Copies as a point packs them, and nodes by pool."""
+        copies = [round(values[column]) for column in self.copies]
+        patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in self.patterns.items()}
+        for p, arcs in self.arcs.items():
+            flow = {arc: round(values[column]) for arc, column in arcs.items()}
+            patterns[p] = patterns_of(flow, self.instance.pools[p].gpus_per_node)
+        packing = Packing.tight(self.instance, copies, patterns)
+        if self.exact_contents:
+            ways = [[(content, round(values[x])) for content, x in self.contents[p]] for p in range(len(self.nodes))]
+            packing = replace(packing, contents=tuple(tuple(one for one in pool if one[1]) for pool in ways))
+        return packing, [round(values[column]) for column in self.nodes]
+
     def part(self, c: int, k: int) -> float:
         """x[c,k] where its column is 1: the whole target, or what all copies of c could serve of it where that is a sliver."""
         whole = self.load(c, k)
@@ -87,6 +102,12 @@ class PlanProgram:
     def load(self, c: int, k: int) -> float:
         """Busy copies of c that serve all of the target of class k: D[k] / h[c,k]."""
         return self.targets[k] / self.instance.rate(c, k)
+
+    def set_capacity(self, part: float) -> None:
+        """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
+        x[c,k] <= y[c] holds for whole copies whatever they can do."""
+        for c, row in self.loads.items():
+            self.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(self, c)])
 
     def share_terms(self, pairs: Iterable[tuple[int, int]], shares: Mapping[tuple[int, int], Column]) -> list[Term]:
         """x[c,k] of these pairs as terms of a row."""
@@ -133,19 +154,23 @@ def build(
     instance: Instance,
     targets: Sequence[float],
     *,
+    where: "Callable[[Family], bool]" = lambda _: True,
+    program: Program | None = None,
     exact_contents: bool = False,
     losses: Sequence[Loss] = (),
     average_losses: Sequence[AverageLoss] = (),
     cuts: Sequence[Cut] = (),
     totals: bool = False,
 ) -> PlanProgram:
-    """The whole program but for the objective; `exact_contents` is needed to survive the loss of any node.
+    """The program but for the objective, with the families that hold `where` it is used, by default the whole program, filled
+    into `program`, by default a new one. `exact_contents` is needed to survive the loss of any node.
 
     With `cuts`, the program is only right where all targets are then served in full. `totals` changes no plan.
     """
-    plan = PlanProgram(instance, tuple(targets), Program("plan"), exact_contents=exact_contents)
+    plan = PlanProgram(instance, tuple(targets), program or Program("plan"), exact_contents=exact_contents)
     for family in FAMILIES:
-        family.define(plan)
+        if where(family):
+            family.define(plan)
     for loss in losses:
         define_survival(plan, loss)
     for average in average_losses:
@@ -249,13 +274,6 @@ def define_load(plan: PlanProgram) -> None:
             plan.loads[c] = plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
 
 
-def set_capacity(plan: PlanProgram, part: float) -> None:
-    """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
-    x[c,k] <= y[c] holds for whole copies whatever they can do."""
-    for c, row in plan.loads.items():
-        plan.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(plan, c)])
-
-
 def define_presence(plan: PlanProgram) -> None:
     """x[c,k] <= y[c], where one copy could serve more than the whole target.
 
@@ -303,7 +321,7 @@ def define_packing(plan: PlanProgram, p: int) -> None:
     `define_arcs`.
     """
     pool = plan.instance.pools[p]
-    sizes, whole = sizes_on(plan.instance, p)
+    sizes, whole = plan.instance.sizes_on(p)
     taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
     if is_chain(sizes.values()):
         for size in sorted(set(sizes.values())):
@@ -336,7 +354,7 @@ def define_arcs(plan: PlanProgram, p: int) -> None:
     """sum_i v[i,d] >= Y[d] for each size d;  sum_d v[i-d,d] = sum_d v[i,d] + v[i,0] at each GPU i of a node;
     sum_d v[0,d] + W <= n[p], with v[i,d] the nodes that hold a piece of size d on the GPUs from i on; `packing` explains."""
     pool, limit = plan.instance.pools[p], plan.instance.nodes_limit[p]
-    sizes, whole = sizes_on(plan.instance, p)
+    sizes, whole = plan.instance.sizes_on(p)
     arcs = plan.arcs[p] = {
         (first, size): plan.program.add_column(f"arc({pool.name}.{first}.{size})", upper=limit, integer=True)
         for first, size in arcs_of(sizes.values(), pool.gpus_per_node)
@@ -361,7 +379,7 @@ def define_contents(plan: PlanProgram, p: int) -> None:
     Needed to know what is lost with a node. Raises `QuestionError` where contents are too many.
     """
     pool = plan.instance.pools[p]
-    sizes, whole = sizes_on(plan.instance, p)
+    sizes, whole = plan.instance.sizes_on(p)
     limit = plan.instance.nodes_limit[p]
     plan.contents[p] = []
     for content in all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []:
@@ -522,15 +540,6 @@ def _gpus(instance: Instance, c: int) -> list[tuple[int, int]]:
     return [(index[name], gpus) for name, gpus in instance.shapes[c].gpus.items()]
 
 
-def sizes_on(instance: Instance, p: int) -> tuple[dict[int, int], dict[int, int]]:
-    """Shapes on pool p of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
-    pool = instance.pools[p]
-    on_pool = {c: instance.shapes[c].gpus[pool.name] for c in instance.on_pool(p) if instance.copies_limit[c]}
-    sizes = {c: gpus for c, gpus in on_pool.items() if gpus <= pool.gpus_per_node}
-    whole = {c: gpus // pool.gpus_per_node for c, gpus in on_pool.items() if gpus > pool.gpus_per_node}
-    return sizes, whole
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One kind of constraint, and where it holds."""
@@ -547,8 +556,8 @@ class Family:
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family(define=define_nodes, per_model=True, copies_fixed=False),
-    Family(define=define_copies, per_model=True, copies_fixed=True),
+    Family(define=define_nodes, per_model=True, copies_fixed=False, on_counts=True),
+    Family(define=define_copies, per_model=True, copies_fixed=True, on_counts=True),
     Family(define=define_shares, per_model=True, copies_fixed=True),
     Family(define=define_utilization_tables, per_model=True, copies_fixed=False),
     Family(define=define_demand, per_model=True, copies_fixed=True),

@@ -9,7 +9,7 @@ order among items that differ in name only.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,6 +57,29 @@ class Instance:
             for name in shape.gpus:
                 users[index[name]].append(c)
         return users
+
+    def sizes_on(self, p: int) -> tuple[dict[int, int], dict[int, int]]:
+        """Shapes on pool p of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
+        return self._sizes[p]
+
+    @cached_property
+    def _sizes(self) -> list[tuple[dict[int, int], dict[int, int]]]:
+        found = []
+        for p, pool in enumerate(self.pools):
+            gpus = {c: self.shapes[c].gpus[pool.name] for c in self.on_pool(p) if self.copies_limit[c]}
+            sizes = {c: count for c, count in gpus.items() if count <= pool.gpus_per_node}
+            found.append((sizes, {c: count // pool.gpus_per_node for c, count in gpus.items() if c not in sizes}))
+        return found
+
+    def capacity(self, c: int, copies: int) -> float:
+        """y * rho(y): busy copies that `copies` copies of shape c may sustain."""
+        return capacity(self.shapes[c], copies)
+
+    @property
+    def all_reachable(self) -> bool:
+        """Whether each class by itself could be served in full."""
+        asked = zip(self.reachable_targets, self.classes, strict=True)
+        return all(target >= cls.requests_per_second * (1 - DUST) for target, cls in asked)
 
     def served_by(self, c: int) -> list[int]:
         """Classes that shape c can serve; none where no copy fits."""
@@ -133,10 +156,6 @@ class Instance:
     def floor_dollars(self) -> float:
         """Dollars per hour of the nodes that floors force."""
         return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in self.pools)
-
-    def nodes_per_copy(self, c: int, p: int) -> float:
-        """Nodes of pool p that one copy of shape c takes: a share, or whole nodes."""
-        return self.shapes[c].gpus.get(self.pools[p].name, 0) / self.pools[p].gpus_per_node
 
     def share_price(self, c: int) -> float:
         """Price of one copy as if nodes were sold by the GPU: GPUs / GPUs per node x node price, over its pools."""
@@ -248,12 +267,6 @@ def _most_pieces(pool: Pool, nodes: int, gpus: int) -> int:
     """Pieces of `gpus` GPUs that fit on so many nodes."""
     per_node = pool.gpus_per_node // gpus
     return nodes * per_node if per_node else nodes // (gpus // pool.gpus_per_node)
-
-
-def all_reachable(instance: Instance, targets: Sequence[float]) -> bool:
-    """Whether each class by itself could be served in full."""
-    asked = [cls.requests_per_second for cls in instance.classes]
-    return all(target >= rate * (1 - DUST) for target, rate in zip(targets, asked, strict=True))
 
 
 def floor_dollars(question: Question) -> float:

@@ -7,14 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from servingplan.model.goal import SCALE, Goal
 from servingplan.solve.plan.judge import judge
-from servingplan.solve.plan.losses import (
-    every_node_loss,
-    node_losses,
-    protected,
-    protected_from,
-    spot_losses,
-    survivable_part,
-)
+from servingplan.solve.plan.losses import Survival
 from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import Cut
 from servingplan.solve.problem.instance import Instance
@@ -41,9 +34,10 @@ def guarded_search(
     Few kinds are guarded from the start. The end is exact either way: a plan that is best under fewer guards and stands
     every loss is best under all of them. `all_classes`: every class must be served in full.
     """
-    must_serve = tuple(range(len(instance.classes))) if all_classes else protected(instance)
-    guarded = bool(protected_from(instance, "AnyNode"))
-    losses = spot_losses(instance) + (every_node_loss(instance, most=GUARDED_AT_ONCE) if guarded else [])
+    survival = Survival(instance)
+    must_serve = tuple(range(len(instance.classes))) if all_classes else survival.protected()
+    guarded = bool(survival.protected("AnyNode"))
+    losses = survival.spot_losses() + (survival.every_node_loss(most=GUARDED_AT_ONCE) if guarded else [])
     while True:
         found = search(
             instance,
@@ -65,13 +59,13 @@ def guarded_search(
         known = {loss.name for loss in losses}
         broken = [
             loss
-            for loss in node_losses(instance, plan.copies, plan.contents)
-            if loss.name not in known and survivable_part(instance, [loss], plan.copies, rates) < 1.0 - HELD
+            for loss in survival.node_losses(plan.packing)
+            if loss.name not in known and survival.kept([loss], plan.copies, rates) < 1.0 - HELD
         ]
         if not broken:
             break
         losses = losses + broken
-    found.plan = judge(instance, plan.copies, plan.targets, nodes=plan.nodes, contents=plan.contents)
+    found.plan = judge(instance, plan.packing, plan.targets, nodes=plan.nodes)
     return found
 
 

@@ -10,12 +10,10 @@ from dataclasses import replace
 from servingplan.model.answer import Stopped
 from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal
 from servingplan.solve.plan.judge import running_plan, weighed
-from servingplan.solve.plan.placement import packed
 from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
-from servingplan.solve.problem.instance import Instance, all_reachable
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_terms
-from servingplan.solve.problem.packing import patterns_of
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Outcome
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
@@ -78,7 +76,7 @@ def search(
         if not effort.affords(instance):
             return Found(stopped="deadline")
         return _Search(program(), effort, start).run(settled=settled, scale_only=scale_only)
-    if all_reachable(instance, targets):
+    if instance.all_reachable:
         hopeful = start is not None and not start.in_full  # keep time for service in part
         share = effort.share(0.5) if hopeful else effort
         in_full = _Search(program(), share, start).run(in_full=True, settled=settled)
@@ -256,18 +254,8 @@ class _Search:
 
     def _read(self) -> None:
         """The plan of the point that was reached."""
-        plan, values = self._plan, self._values
-        copies = [round(values[column]) for column in plan.copies]
-        nodes = [round(values[column]) for column in plan.nodes]
-        patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
-        for p, arcs in plan.arcs.items():
-            flow = {arc: round(values[column]) for arc, column in arcs.items()}
-            patterns[p] = patterns_of(flow, plan.instance.pools[p].gpus_per_node)
-        contents = packed(plan.instance, copies, patterns)
-        if plan.exact_contents:
-            ways = [plan.contents[p] for p in range(len(nodes))]
-            contents = tuple(tuple((q, count) for q, x in way if (count := round(values[x]))) for way in ways)
-        self._found.plan = weighed(plan.instance, copies, plan.targets, nodes=nodes, contents=contents)
+        packing, nodes = self._plan.read(self._values)
+        self._found.plan = weighed(packing, nodes, self._plan.targets)
 
 
 def _value(stage: Stage, values: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ linear program is solved here. Shapes and classes are indices of an `Instance`.
 
 from collections.abc import Sequence
 
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import fewest_nodes
 from servingplan.solve.solver.tolerance import DUST, is_within
 
@@ -57,7 +57,7 @@ class Draft:
 
     def room(self, c: int, *, extra: int = 0) -> float:
         """Busy copies that shape c could still take, with `extra` copies more."""
-        return capacity(self.instance.shapes[c], self.copies[c] + extra) - self._busy[c]
+        return self.instance.capacity(c, self.copies[c] + extra) - self._busy[c]
 
     def most(self, c: int, wanted: int) -> int:
         """The most copies of c, up to `wanted`, that stock and budget allow on top of what is there; by bisection."""
@@ -116,8 +116,8 @@ class Draft:
 
     def idle_copies(self, c: int) -> int:
         """Copies of c that what it serves does not need."""
-        shape, count = self.instance.shapes[c], self.copies[c]
-        return next((idle for idle in range(count, 0, -1) if capacity(shape, count - idle) >= self._busy[c]), 0)
+        count = self.copies[c]
+        return next((y for y in range(count, 0, -1) if self.instance.capacity(c, count - y) >= self._busy[c]), 0)
 
     def _after(self, c: int, count: int) -> dict[int, int] | None:
         """Nodes of the pools that shape c uses with `count` more copies; None where stock or budget refuse."""

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal, tighter
 from servingplan.solve.plan.judge import judge
-from servingplan.solve.plan.losses import protected, protected_from, spot_losses
+from servingplan.solve.plan.losses import Survival
 from servingplan.solve.plan.plan import Found, Plan, best_of
-from servingplan.solve.problem.constraints import AverageLoss, sizes_on
+from servingplan.solve.problem.constraints import AverageLoss
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.packing import contents_count
 from servingplan.solve.search.cover import by_class, dearest_first
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.search.kernel import as_whole, restricted_to
@@ -26,7 +25,8 @@ from servingplan.solve.solver.effort import Effort
 
 def needs_reserve(instance: Instance, effort: Effort) -> bool:
     """Whether any node may be lost and the ways to fill one are too many for the whole program."""
-    return bool(protected_from(instance, "AnyNode")) and _contents(instance) > effort.params.many_contents
+    survival = Survival(instance)
+    return bool(survival.protected("AnyNode")) and survival.contents_count() > effort.params.many_contents
 
 
 class Reserved(NamedTuple):
@@ -68,7 +68,7 @@ def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None
     if instance.question.objective == "MaximizeService":
         return None
     small = instance if shapes is None else restricted_to(instance, shapes)
-    guarded = set(protected(instance))
+    guarded = set(Survival(instance).protected())
     order = dearest_first(small)
     best: Plan | None = None
     for spare in effort.params.spare:
@@ -103,14 +103,15 @@ def on_average(
 ) -> tuple[Found, Plan | None]:
     """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
     holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
-    classes = protected_from(instance, "AnyNode")
+    survival = Survival(instance)
+    classes = survival.protected("AnyNode")
     limited = effort.with_nodes(effort.params.mean_nodes)
     found = search(
         instance,
         limited,
-        losses=spot_losses(instance),
+        losses=survival.spot_losses(),
         average_losses=[AverageLoss(p, classes, reserve) for p in range(len(instance.pools))],
-        must_serve=protected(instance),
+        must_serve=survival.protected(),
         start=start,
     )
     return found, judge(instance, found.plan.copies, nodes=found.plan.nodes) if found.plan else None
@@ -130,16 +131,9 @@ def _guardable(instance: Instance, plan: Plan | None, shapes: Sequence[int], *, 
     """The plan's shapes, then these in their order while the contents of a node stay few."""
     kernel = plan.used if plan else []
     for c in shapes:
-        if c not in kernel and _contents(restricted_to(instance, [*kernel, c])) <= most_contents:
+        if c not in kernel and Survival(restricted_to(instance, [*kernel, c])).contents_count() <= most_contents:
             kernel.append(c)
     return sorted(kernel)
-
-
-def _contents(instance: Instance) -> int:
-    counts = 0
-    for p, pool in enumerate(instance.pools):
-        counts += contents_count(sizes_on(instance, p)[0].values(), pool.gpus_per_node)
-    return counts
 
 
 def _spread_out(instance: Instance, kernel: Sequence[int], copies: Sequence[int]) -> list[int]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from servingplan.solve.methods.baselines.covering import Covering
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.search.rounding import without_idle
@@ -100,7 +100,7 @@ def _orders(instance: Instance) -> Iterator[list[int]]:
 
 
 def _unit_price(instance: Instance, c: int, k: int) -> float:
-    return instance.share_price(c) / (instance.rate(c, k) * capacity(instance.shapes[c], 1))
+    return instance.share_price(c) / (instance.rate(c, k) * instance.capacity(c, 1))
 
 
 class _Pairs:

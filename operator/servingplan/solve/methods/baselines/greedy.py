@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from servingplan.solve.methods.baselines.covering import Covering
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.tolerance import DUST, EQUAL, is_left
 
@@ -52,7 +52,7 @@ def _each_model_by_mix(instance: Instance, rates: Sequence[float]) -> Draft | No
             count = draft.most(c, _copies(instance, draft, c, left * busy[c])) if left > EQUAL else 0
             if count:
                 draft.add(c, count)
-                left -= capacity(instance.shapes[c], count) / busy[c]
+                left -= instance.capacity(c, count) / busy[c]
         if left > EQUAL:
             return None
     return draft
@@ -62,10 +62,10 @@ def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
     """Fewest copies of c added that may be busy with so much more."""
     limit = instance.copies_limit[c] - draft.copies[c]
     low, high = 0, limit
-    have = capacity(instance.shapes[c], draft.copies[c])
+    have = instance.capacity(c, draft.copies[c])
     while low < high:
         middle = (low + high) // 2
-        enough = capacity(instance.shapes[c], draft.copies[c] + middle) - have >= busy * (1 - DUST)
+        enough = instance.capacity(c, draft.copies[c] + middle) - have >= busy * (1 - DUST)
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from servingplan.solve.methods.baselines.covering import Covering
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
@@ -58,7 +58,7 @@ def _fill(instance: Instance, worth: Sequence[float], rates: Sequence[float]) ->
 def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int, float]) -> dict[int, float]:
     """Requests/s by class that one more copy of c would take off what is left."""
     instance = draft.instance
-    busy = capacity(instance.shapes[c], draft.copies[c] + 1) - capacity(instance.shapes[c], draft.copies[c])
+    busy = instance.capacity(c, draft.copies[c] + 1) - instance.capacity(c, draft.copies[c])
     work: dict[int, float] = {}
     classes = [k for k in instance.served_by(c) if k in left and c in instance.cheapest_first(k)]
     for k in sorted(classes, key=lambda k: (-worth[k] * instance.rate(c, k), k)):

@@ -12,7 +12,7 @@ from servingplan.solve.bounds.certificate import certified
 from servingplan.solve.methods.exact import exact
 from servingplan.solve.plan.judge import judge
 from servingplan.solve.plan.plan import Found
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.solver.effort import Effort
 
 
@@ -43,7 +43,7 @@ def _shares(instance: Instance, copies: tuple[int, ...], k: int) -> dict[int, fl
 
 def _served(instance: Instance, copies: tuple[int, ...]) -> tuple[list[float], dict[Goal, float]]:
     """Served part of each class (a multiple under MaximizeService), and the values of the service levels."""
-    room = [capacity(shape, count) for shape, count in zip(instance.shapes, copies, strict=True)]
+    room = [instance.capacity(c, count) for c, count in enumerate(copies)]
     shares = [_shares(instance, copies, k) for k in range(len(instance.classes))]
     asked = [cls.requests_per_second for cls in instance.classes]
     served = [0.0] * len(asked)
