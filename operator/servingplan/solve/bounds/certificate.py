@@ -11,7 +11,7 @@ from servingplan.model.goal import DOLLARS, MOVES, Goal, Kind
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import dollars_stage, hold
+from servingplan.solve.problem.objective import dollars_stage
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 
@@ -40,7 +40,7 @@ def certified(
             best = min(best, relaxation.bound(stage, effort))
         gap = min(effort.relative_gap, TOLD) if stage.goal.is_promise else effort.relative_gap
         found.record(stage.goal, best, value=value, unit=stage.unit, tolerance=gap)
-        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD)
+        stage.hold(relaxation.plan.program, value / stage.unit if stage.unit else 0.0, slack=HELD)
     dollars, floor = plan.values[DOLLARS], instance.floor_dollars()
     stage = dollars_stage(relaxation.plan, unit=dollars or 1.0)
     least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + EQUAL) else dollars
@@ -49,21 +49,6 @@ def certified(
         found.record(MOVES, 0.0, value=plan.values[MOVES], unit=1.0)
     if not found.proved:
         found.stopped = _ended(effort)
-    return found
-
-
-def tightened(found: Found, known: Mapping[Goal, float], effort: Effort) -> Found:
-    """What a search found, its bounds no worse than what is `known` (by level; dollars for full service)."""
-    plan = found.plan
-    if plan is None:
-        return found
-    for goal, bound in found.bounds.items():
-        if goal in known and (plan.in_full or goal != DOLLARS):
-            tight = goal.tighter(bound.value, known[goal])
-            value, proved = plan.values[goal], bound.proved
-            found.record(goal, tight, value=value, unit=bound.unit, tolerance=effort.relative_gap, proved=proved)
-    if found.bounds and found.proved:
-        found.stopped = "proved"
     return found
 
 

@@ -39,48 +39,47 @@ class Prices:
     rent: float
     """What nodes are worth beyond their price in dollars, over all that stock allows; negative where floors cost."""
 
+    @classmethod
+    def of_nodes(cls, instance: Instance) -> "Prices":
+        """Every GPU at its part of the node's price, in dollars, with no stock in short supply."""
+        return cls(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
+
+    @classmethod
+    def of(cls, instance: Instance, relaxation: Relaxation) -> "Prices | None":
+        """Prices from the relaxation that was optimised last; None where it has no dual values, and where the clock stopped it
+        before the dollars that are to be least: what service is worth puts no price on them.
+
+        With d the reduced cost of a node of pool p (objective minimised), price[p] the dollars and b the worth of a dollar, its
+        G GPUs are worth b price[p] - d. Any n nodes are then worth b price n - d n, and summed over pools at most
+
+            b budget + sum_p max(-d min_nodes, -d nodes_limit).
+
+        This holds for every choice of prices, so rounding in them weakens the bound and never breaks it.
+        """
+        stage, question = relaxation.optimised, instance.question
+        if not relaxation.reduced_costs or stage is None:
+            return None
+        if stage.sense == "max" and question.objective == "MinimizeCost":
+            return None
+        budget = question.budget_dollars_per_hour
+        sign, dollar = 1.0, 1.0 / stage.unit
+        if stage.sense == "max":
+            sign = -1.0
+            dollar = max(0.0, relaxation.plan.program.dual("budget")) / budget if budget else 0.0
+        per_gpu, rent = [], 0.0
+        for pool, limit, column in zip(instance.pools, instance.nodes_limit, relaxation.plan.nodes, strict=True):
+            beyond = -sign * relaxation.reduced_costs[column]
+            if not pool.min_nodes:  # nothing is forced on it, so its GPUs may be worth their whole price
+                beyond = max(0.0, beyond)
+            worth = max(0.0, dollar * pool.dollars_per_node_hour + beyond)
+            beyond = worth - dollar * pool.dollars_per_node_hour
+            per_gpu.append(worth / pool.gpus_per_node)
+            rent += max(beyond * pool.min_nodes, beyond * limit)
+        return cls(tuple(per_gpu), dollar, rent)
+
     def supply(self, budget_dollars: float) -> float:
         """Most that the GPUs of any plan within stock and this budget are worth."""
         return self.rent + self.dollar * budget_dollars
-
-
-def node_prices(instance: Instance) -> Prices:
-    """Every GPU at its part of the node's price, in dollars, with no stock in short supply."""
-    return Prices(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
-
-
-def prices_of(instance: Instance, relaxation: Relaxation) -> Prices | None:
-    """Prices from the relaxation that was optimised last; None where it has no dual values, and where the clock stopped it
-    before the dollars that are to be least: what service is worth puts no price on them.
-
-    With d the reduced cost of a node of pool p (objective minimised), price[p] the dollars and b the worth of a dollar, its
-    G GPUs are worth b price[p] - d. Any n nodes are then worth b price n - d n, and summed over pools at most
-
-        b budget + sum_p max(-d min_nodes, -d nodes_limit).
-
-    This holds for every choice of prices, so rounding in them weakens the bound and never breaks it.
-    """
-    if not relaxation.reduced_costs or relaxation.optimised is None:
-        return None
-    stage = relaxation.optimised
-    if stage.sense == "max" and instance.question.objective == "MinimizeCost":
-        return None
-    sign = 1.0 if stage.sense == "min" else -1.0
-    budget = instance.question.budget_dollars_per_hour
-    if stage.sense == "min":
-        dollar = 1.0 / stage.unit
-    else:
-        dollar = max(0.0, relaxation.plan.program.dual("budget")) / budget if budget else 0.0
-    per_gpu, rent = [], 0.0
-    for pool, limit, column in zip(instance.pools, instance.nodes_limit, relaxation.plan.nodes, strict=True):
-        beyond = -sign * relaxation.reduced_costs[column]
-        if not pool.min_nodes:  # nothing is forced on it, so its GPUs may be worth their whole price
-            beyond = max(0.0, beyond)
-        worth = max(0.0, dollar * pool.dollars_per_node_hour + beyond)
-        beyond = worth - dollar * pool.dollars_per_node_hour
-        per_gpu.append(worth / pool.gpus_per_node)
-        rent += max(beyond * pool.min_nodes, beyond * limit)
-    return Prices(tuple(per_gpu), dollar, rent)
 
 
 @dataclass(frozen=True, slots=True)

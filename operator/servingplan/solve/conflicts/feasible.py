@@ -6,14 +6,13 @@ full whatever some `losses` rule protects; under MaximizeService it must serve s
 
 import math
 from dataclasses import dataclass, replace
-from itertools import product
 
 from servingplan.model.goal import DOLLARS
 from servingplan.model.question import Question, QuestionError, RequestClass
 from servingplan.solve.plan.judge import judge
 from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.instance import Instance, floor_dollars, floors_fit, instance_of
-from servingplan.solve.search.cover import by_class, dearest_first
+from servingplan.solve.search.cover import covers_with_spare
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import TOLD
@@ -87,13 +86,9 @@ class Feasible:
 def _constructed(instance: Instance) -> Plan | None:
     """The cheapest plan that simple rules find, all classes served in full; a search may take long to find any."""
     asked = [cls.requests_per_second for cls in instance.classes]
-    order = dearest_first(instance)
-    plans = []
-    for spare, whole_price in product(SPARE if instance.question.survive else SPARE[:1], (False, True)):
-        draft = by_class(instance, [spare * rate for rate in asked], order=order, whole_price=whole_price)
-        plan = judge(instance, draft.copies, asked) if draft else None
-        plans.append(plan if plan and plan.in_full else None)
-    return best_of(plans)
+    spare = SPARE if instance.question.survive else SPARE[:1]
+    plans = [judge(instance, draft.copies, asked) for draft in covers_with_spare(instance, spare, range(len(asked)))]
+    return best_of(plan for plan in plans if plan and plan.in_full)
 
 
 def needs_of(question: Question, *, full_service: bool = False) -> Question:

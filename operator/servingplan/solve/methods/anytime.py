@@ -20,17 +20,17 @@ from dataclasses import replace
 from functools import partial
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal, tighter
-from servingplan.solve.bounds.certificate import certified, tightened
-from servingplan.solve.bounds.lagrangian import node_prices, prices_of
+from servingplan.solve.bounds.certificate import certified
+from servingplan.solve.bounds.lagrangian import Prices
 from servingplan.solve.bounds.price import price_bounds
-from servingplan.solve.bounds.relaxation import Relaxation, optimise
+from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.judge import judge, running_plan
 from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.gap_closing import Closed, closed
 from servingplan.solve.search.greedy import first_plan
-from servingplan.solve.search.guarded import found_is_worse, guarded_search
-from servingplan.solve.search.kernel import as_whole, kernel_of, restricted_to, searched_among
+from servingplan.solve.search.guarded import guarded_search
+from servingplan.solve.search.kernel import Kernel, searched_among
 from servingplan.solve.search.reserve import needs_reserve, with_reserve
 from servingplan.solve.search.rounding import relaxed_plans
 from servingplan.solve.solver.effort import Effort
@@ -44,7 +44,9 @@ def anytime(instance: Instance, effort: Effort) -> Found:
         plan, known, infeasible = with_reserve(instance, effort, plan, known)
         if infeasible:
             return Found(infeasible=True)
-        return tightened(_certified(instance, effort, plan, known), known, effort)
+        found = _certified(instance, effort, plan, known)
+        found.tighten(known, tolerance=effort.relative_gap)
+        return found
     if plan is None and not effort.affords(instance):
         return Found(stopped="deadline")
     if plan is not None and effort.stop(plan.gap_in_all(known)):
@@ -59,8 +61,9 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     plan = _kernel_searched(instance, effort, relaxation, apart, settled)
     if plan is None or (effort.affords(instance) and effort.searches_whole(instance)):
         found = _whole(instance, effort, plan, apart, settled)
-        if found.infeasible or plan is None or not found_is_worse(found, plan):
-            return tightened(found, known, effort)
+        if found.infeasible or plan is None or not found.is_worse_than(plan):
+            found.tighten(known, tolerance=effort.relative_gap)
+            return found
     return _certified(instance, effort, plan, known)
 
 
@@ -69,7 +72,7 @@ def _in_parts(
 ) -> tuple[Plan, Mapping[Goal, float]]:
     """The plan, or a better one, where the program over all shapes is too large: models apart, then the cheapest shapes."""
     if not instance.question.survive:
-        prices = node_prices(instance)
+        prices = Prices.of_nodes(instance)
         result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=lambda _, best: best)
         plan, known = result.plan or plan, result.bounds
     return _among_cheapest(instance, effort, plan), known
@@ -80,7 +83,7 @@ def _relaxed(
 ) -> tuple[Relaxation, Plan | None, Mapping[Goal, float]]:
     """The linear relaxation at its optimum; the plan, or a better one that is rounded from it; the bounds."""
     relaxation = Relaxation(instance)
-    optimise(relaxation, instance, effort)
+    relaxation.optimise(effort)
     for draft in relaxed_plans(instance, relaxation) if relaxation.values else ():
         plan = best_of([plan, judge(instance, draft.copies)])
         if plan is not None and effort.stop():
@@ -94,7 +97,7 @@ def _apart(
     """What serving each model by itself gives, where that is likely to tell more than one program over all models."""
     if not _worth_taking_apart(instance, effort):
         return Closed(plan, dict(known), tried=False)
-    prices = prices_of(instance, relaxation) or node_prices(instance)
+    prices = Prices.of(instance, relaxation) or Prices.of_nodes(instance)
     search_among = partial(searched_among, instance, effort=effort.with_nodes(effort.params.kernel_nodes))
     return closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
 
@@ -104,11 +107,11 @@ def _kernel_searched(
 ) -> Plan | None:
     """The plan, or a better one over the shapes of the kernel, unless these are all shapes or the scale is settled."""
     plan = apart.plan
-    kernel = kernel_of(instance, relaxation, plan, apart.shapes, size=effort.params.kernel_shapes)
-    if len(kernel) == len(instance.shapes) or SCALE in settled or effort.stop():
+    kernel = Kernel.near(instance, relaxation, plan, apart.shapes, size=effort.params.kernel_shapes)
+    if kernel.is_whole or SCALE in settled or effort.stop():
         return plan
     limited = effort.with_nodes(effort.params.kernel_nodes)
-    return best_of([plan, searched_among(instance, kernel, plan, limited, settled)])
+    return best_of([plan, searched_among(instance, kernel.shapes, plan, limited, settled)])
 
 
 def _whole(
@@ -135,16 +138,14 @@ def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:
 
 def _among_cheapest(instance: Instance, effort: Effort, plan: Plan) -> Plan:
     """The plan, or a better one of all steps over few shapes: for large questions, whose program would take too long."""
-    kernel = set(plan.used)
-    kernel |= {c for c, count in enumerate(instance.running_copies()) if count}
+    shapes = set(plan.used) | {c for c, count in enumerate(instance.running_copies()) if count}
     for k in range(len(instance.classes)):
-        kernel.update(instance.cheapest_first(k)[: effort.params.cheapest_shapes])
-    small, order = restricted_to(instance, sorted(kernel)), sorted(kernel)
-    if len(order) == len(instance.shapes) or not (effort.searches_whole(small) and effort.affords(small)):
+        shapes.update(instance.cheapest_first(k)[: effort.params.cheapest_shapes])
+    kernel = Kernel(instance, shapes)
+    if kernel.is_whole or not (effort.searches_whole(kernel.instance) and effort.affords(kernel.instance)):
         return plan
-    return (
-        best_of([plan, as_whole(instance, order, anytime(small, effort.share(effort.params.small_share)).plan)]) or plan
-    )
+    found = anytime(kernel.instance, effort.share(effort.params.small_share)).plan
+    return best_of([plan, kernel.whole(found.copies) if found else None]) or plan
 
 
 def _settled_levels(plan: Plan | None, known: Mapping[Goal, float], effort: Effort) -> dict[Goal, float]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from servingplan.solve.plan.routing import kept_part
 from servingplan.solve.problem.constraints import Loss
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.packing import all_contents, contents_count
-from servingplan.solve.problem.placement import Contents, Packing
+from servingplan.solve.problem.placement import Packing
 from servingplan.solve.solver.tolerance import HELD
 
 
@@ -36,22 +35,19 @@ class Survival:
 
     def node_losses(self, packing: Packing) -> list[Loss]:
         """One loss per distinct content of a node that copies packed so use, where a rule asks for it."""
-        return self._node_losses(packing.copies, packing.contents)
+        classes, losses = self.protected("AnyNode"), []
+        for p, pool in enumerate(self.instance.pools) if classes else ():
+            used = [content for content, count in packing.contents[p] if count]
+            used += [((c, 1),) for c in self.instance.sizes_on(p)[1] if packing.copies[c]]
+            for content in used:
+                label = ".".join(f"{count}x{self.instance.shapes[c].name}" for c, count in content)
+                losses.append(Loss(name=f"{pool.name}.{label}", protected=classes, pool=p, lost=content))
+        return losses
 
     def every_node_loss(self, *, most: int) -> list[Loss]:
         """The loss of a node with any content there could be; none at all where there are more than `most` contents."""
-        contents = []
-        for p, pool in enumerate(self.instance.pools):
-            sizes, _ = self.instance.sizes_on(p)
-            ways = all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []
-            contents.append(tuple((content, 1) for content in ways))
-        losses = self._node_losses([int(limit > 0) for limit in self.instance.copies_limit], tuple(contents))
+        losses = self.node_losses(Packing.every_content(self.instance))
         return losses if len(losses) <= most else []
-
-    def contents_count(self) -> int:
-        """Ways to fill a node, over all pools."""
-        sized = [(self.instance.sizes_on(p)[0].values(), pool) for p, pool in enumerate(self.instance.pools)]
-        return sum(contents_count(sizes, pool.gpus_per_node) for sizes, pool in sized)
 
     def kept(self, losses: Sequence[Loss], copies: Sequence[int], rates: Sequence[float]) -> float:
         """Largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after any of the losses."""
@@ -75,13 +71,3 @@ class Survival:
             return targets if self.kept(losses, packing.copies, asked) >= 1.0 - HELD else None
         part = self.kept(losses, packing.copies, targets)
         return tuple(target * part for target in targets) if part > 0 else None
-
-    def _node_losses(self, copies: Sequence[int], contents: Contents) -> list[Loss]:
-        classes, losses = self.protected("AnyNode"), []
-        for p, pool in enumerate(self.instance.pools) if classes else ():
-            used = [content for content, count in contents[p] if count]
-            used += [((c, 1),) for c in self.instance.sizes_on(p)[1] if copies[c]]
-            for content in used:
-                label = ".".join(f"{count}x{self.instance.shapes[c].name}" for c, count in content)
-                losses.append(Loss(name=f"{pool.name}.{label}", protected=classes, pool=p, lost=content))
-        return losses

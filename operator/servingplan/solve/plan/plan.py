@@ -115,3 +115,19 @@ class Found:
     def proved(self) -> bool:
         """Whether every level is."""
         return all(bound.proved for bound in self.bounds.values())
+
+    def tighten(self, known: Mapping[Goal, float], *, tolerance: float) -> None:
+        """Make the bounds no worse than what is known, by level; of dollars, for full service."""
+        plan = self.plan
+        for goal, bound in self.bounds.items() if plan else ():
+            if plan and goal in known and (plan.in_full or goal != DOLLARS):
+                tight, value = goal.tighter(bound.value, known[goal]), plan.values[goal]
+                self.record(goal, tight, value=value, unit=bound.unit, tolerance=tolerance, proved=bound.proved)
+        if self.bounds and self.proved:
+            self.stopped = "proved"
+
+    def is_worse_than(self, plan: Plan) -> bool:
+        """Whether a plan that is known is better, which can be only where the search was cut short."""
+        if self.plan is None or self.stopped == "proved":
+            return self.plan is None
+        return plan.is_better(self.plan)

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.problem.constraints import PlanProgram, build
-from servingplan.solve.problem.instance import Instance, utilization
-from servingplan.solve.problem.objective import hold, service_stages
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.objective import service_stages
 from servingplan.solve.solver.program import Limits
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
@@ -61,7 +61,7 @@ def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]
             return point, False
         point = outcome.values
         reached[stage.goal] = outcome.value * stage.unit
-        hold(plan.program, stage, outcome.value, slack=slack)
+        stage.hold(plan.program, outcome.value, slack=slack)
     load = [(column, plan.part(c, k) * plan.load(c, k)) for (c, k), column in plan.shares.items()]
     least = plan.program.optimise(load, "min", LP, relaxed=True).values
     return least or point, bool(least) or not load
@@ -121,8 +121,7 @@ def kept_part(
 def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
     """The rows of the planning problem for the shapes used, copies fixed, so that nodes and binaries fall away."""
     shapes = tuple(
-        instance.shapes[c].model_copy(update={"max_utilization": utilization(instance.shapes[c], copies[c])})
-        for c in used
+        instance.shapes[c].model_copy(update={"max_utilization": instance.utilization(c, copies[c])}) for c in used
     )
     fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies[c] for c in used))
     plan = build(fixed, targets, where=lambda family: family.copies_fixed)

@@ -71,6 +71,10 @@ class Instance:
             found.append((sizes, {c: count // pool.gpus_per_node for c, count in gpus.items() if c not in sizes}))
         return found
 
+    def utilization(self, c: int, copies: int) -> float:
+        """rho[c] of so many copies: the largest busy fraction."""
+        return utilization(self.shapes[c], copies)
+
     def capacity(self, c: int, copies: int) -> float:
         """y * rho(y): busy copies that `copies` copies of shape c may sustain."""
         return capacity(self.shapes[c], copies)

@@ -39,14 +39,17 @@ class Stage:
         """Whether this stage is decided already: nothing can be served, or an earlier stage reached 1."""
         return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - EQUAL)
 
+    def value(self, values: Sequence[float]) -> float:
+        """Scaled value at a point of the program."""
+        return sum(values[column] * factor for column, factor in self.terms)
 
-def hold(program: Program, stage: Stage, value: float, *, slack: float) -> None:
-    """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
-    any, it is no less than what the solver surely tells from nothing."""
-    room = max(slack * max(abs(value), 1e-2), 10 * EQUAL) if slack else 0.0
-    sense: Sense
-    sense, limit = (">=", value - room) if stage.sense == "max" else ("<=", value + room)
-    program.add_row(f"level({stage.goal.name})", stage.terms, sense, limit)
+    def hold(self, program: Program, value: float, *, slack: float) -> None:
+        """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
+        any, it is no less than what the solver surely tells from nothing."""
+        room = max(slack * max(abs(value), 1e-2), 10 * EQUAL) if slack else 0.0
+        sense: Sense
+        sense, limit = (">=", value - room) if self.sense == "max" else ("<=", value + room)
+        program.add_row(f"level({self.goal.name})", self.terms, sense, limit)
 
 
 def service_stages(plan: PlanProgram) -> list[Stage]:

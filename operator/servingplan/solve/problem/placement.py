@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from servingplan.model.answer import Placement
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.packing import Content, fill, fill_patterns, group, is_chain
+from servingplan.solve.problem.packing import (
+    Content,
+    all_contents,
+    contents_count,
+    fill,
+    fill_patterns,
+    group,
+    is_chain,
+)
 
 MOST_SPREAD = 500
 """Most nodes of a pool, and copies on it, that are spread one by one."""
@@ -68,6 +76,22 @@ class Packing:
                     room[n] += size
             found.append(_counted((tuple(sorted(node.items())), 1) for node in held if node))
         return cls(instance, tuple(copies), tuple(found))
+
+    @classmethod
+    def every_content(cls, instance: Instance) -> "Packing":
+        """One node of every content that there could be, and one copy of each shape, of which some take whole nodes."""
+        contents = []
+        for p, pool in enumerate(instance.pools):
+            sizes, _ = instance.sizes_on(p)
+            ways = all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []
+            contents.append(tuple((content, 1) for content in ways))
+        return cls(instance, tuple(int(limit > 0) for limit in instance.copies_limit), tuple(contents))
+
+    @staticmethod
+    def contents_count(instance: Instance) -> int:
+        """Contents that a node could have, over all pools."""
+        sized = [(instance.sizes_on(p)[0].values(), pool) for p, pool in enumerate(instance.pools)]
+        return sum(contents_count(sizes, pool.gpus_per_node) for sizes, pool in sized)
 
     def of(self, copies: Sequence[int]) -> "Packing":
         """So many copies instead, in the room of these where that is a better packing."""

@@ -5,8 +5,8 @@ exactly this"; `most_served` turns such a rule into a plan for both objectives, 
 solver.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby, product
 
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
@@ -86,6 +86,16 @@ def by_class(
                 return None
             left -= taken
     return draft
+
+
+def covers_with_spare(instance: Instance, spare: Sequence[float], guarded: Collection[int]) -> Iterator[Draft]:
+    """Covers that carry so many times more of these classes than is asked, against losses."""
+    order = dearest_first(instance)
+    for part, whole_price in product(spare, (False, True)):
+        rates = [cls.requests_per_second * (part if k in guarded else 1.0) for k, cls in enumerate(instance.classes)]
+        draft = by_class(instance, rates, order=order, whole_price=whole_price)
+        if draft is not None:
+            yield draft
 
 
 def _best_addition(

@@ -22,7 +22,7 @@ from servingplan.solve.plan.plan import Plan, best_of
 from servingplan.solve.problem.constraints import Cut, build
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
-from servingplan.solve.search.rounding import rounded_and_completed, without_idle
+from servingplan.solve.search.rounding import rounded_and_completed
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import TOLD
 
@@ -93,7 +93,7 @@ class _Closing:
         self._take(copies)
         draft = rounded_and_completed(self._instance, copies, self._rates)
         if draft is not None:
-            self._take(without_idle(draft).copies)
+            self._take(draft.without_idle().copies)
         self.search_chosen()
 
     def try_scales(self) -> None:

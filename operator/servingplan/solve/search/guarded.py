@@ -67,10 +67,3 @@ def guarded_search(
         losses = losses + broken
     found.plan = judge(instance, plan.packing, plan.targets, nodes=plan.nodes)
     return found
-
-
-def found_is_worse(found: Found, plan: Plan) -> bool:
-    """Whether the known plan is better than what a search brought back, which only a search cut short can be."""
-    if found.plan is None or found.stopped == "proved":
-        return found.plan is None
-    return plan.is_better(found.plan)

@@ -13,9 +13,8 @@ from servingplan.solve.plan.judge import running_plan, weighed
 from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_terms
+from servingplan.solve.problem.objective import Stage, dollars_stage, moves_stage, service_stages, tie_break_terms
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.program import Outcome
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
 
 START_NODES = 100
@@ -178,7 +177,7 @@ class _Search:
         """The dollars stage, in units of the plan at hand or of the relaxation, so that its value is of order 1."""
         stage = dollars_stage(self._plan, unit=1.0)
         if self._values:
-            unit = sum(self._values[column] * price for column, price in stage.terms)
+            unit = stage.value(self._values)
         else:
             relaxed = self._plan.program.optimise(stage.terms, "min", self._effort.limits(), relaxed=True)
             unit = relaxed.value or 0.0
@@ -205,21 +204,21 @@ class _Search:
             return None
         if outcome.values and not (self._values and _worse(stage, outcome.values, self._values)):
             self._values = outcome.values
-        value = _value(stage, self._values)
-        bound = _bound(outcome, stage, value)
+        value = stage.value(self._values)
+        bound, stopped = _bound(outcome.bound, stage, value), outcome.stopped
         if known is not None:
             bound = min(max(bound, known / stage.unit), value)
             if gap_of(value, bound) <= gap:
-                outcome = replace(outcome, stopped="proved")
-        self._record(stage, value * stage.unit, bound * stage.unit, outcome)
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD)
+                stopped = "proved"
+        self._record(stage, value * stage.unit, bound * stage.unit, stopped)
+        stage.hold(self._plan.program, self._worth_keeping(stage, value, bound), slack=HELD)
         return value * stage.unit
 
     def _keep(self, stage: Stage, bound: float) -> float:
         """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
-        value = _value(stage, self._values)
+        value = stage.value(self._values)
         self._record(stage, value * stage.unit, max(bound, value * stage.unit))
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
+        stage.hold(self._plan.program, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
         return value * stage.unit
 
     def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
@@ -233,8 +232,7 @@ class _Search:
             return value
         return stage.goal.tighter(value, running)  # the less that is asked of both
 
-    def _record(self, stage: Stage, value: float, bound: float, outcome: Outcome | None = None) -> None:
-        stopped: Stopped = outcome.stopped if outcome else "proved"
+    def _record(self, stage: Stage, value: float, bound: float, stopped: Stopped = "proved") -> None:
         if stopped != "proved" and self._found.stopped != "deadline":
             self._found.stopped = stopped
         self._found.record(stage.goal, bound, value=value, unit=stage.unit, proved=stopped == "proved")
@@ -258,18 +256,13 @@ class _Search:
         self._found.plan = weighed(packing, nodes, self._plan.targets)
 
 
-def _value(stage: Stage, values: Sequence[float]) -> float:
-    return sum(values[column] * factor for column, factor in stage.terms)
-
-
 def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    left, right = _value(stage, ours), _value(stage, theirs)
+    left, right = stage.value(ours), stage.value(theirs)
     return abs(left - right) > HELD and stage.goal.is_better(right, left)
 
 
-def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
+def _bound(bound: float | None, stage: Stage, value: float) -> float:
     """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
-    bound = outcome.bound
     if bound is None:
         bound = 1.0 if stage.goal.rises else 0.0
     return max(0.0, stage.goal.no_worse(bound, value))

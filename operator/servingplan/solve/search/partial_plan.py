@@ -114,10 +114,14 @@ class Draft:
             low, high = (low, middle) if self.room(c, extra=middle) >= need else (middle + 1, high)
         return low
 
-    def idle_copies(self, c: int) -> int:
-        """Copies of c that what it serves does not need."""
-        count = self.copies[c]
-        return next((y for y in range(count, 0, -1) if self.instance.capacity(c, count - y) >= self._busy[c]), 0)
+    def without_idle(self) -> "Draft":
+        """This draft less the copies that its own routing does not need, dearest first."""
+        for c in sorted(range(len(self.copies)), key=lambda c: (-self.instance.share_price(c), c)):
+            count, busy = self.copies[c], self._busy[c]
+            idle = next((y for y in range(count, 0, -1) if self.instance.capacity(c, count - y) >= busy), 0)
+            if idle:
+                self.add(c, -idle)
+        return self
 
     def _after(self, c: int, count: int) -> dict[int, int] | None:
         """Nodes of the pools that shape c uses with `count` more copies; None where stock or budget refuse."""

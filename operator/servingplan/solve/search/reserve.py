@@ -16,17 +16,18 @@ from servingplan.solve.plan.losses import Survival
 from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.constraints import AverageLoss
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.search.cover import by_class, dearest_first
-from servingplan.solve.search.guarded import guarded_search
-from servingplan.solve.search.kernel import as_whole, restricted_to
+from servingplan.solve.problem.placement import Packing
+from servingplan.solve.search.cover import covers_with_spare
+from servingplan.solve.search.kernel import Kernel
 from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.effort import Effort
 
 
 def needs_reserve(instance: Instance, effort: Effort) -> bool:
     """Whether any node may be lost and the ways to fill one are too many for the whole program."""
-    survival = Survival(instance)
-    return bool(survival.protected("AnyNode")) and survival.contents_count() > effort.params.many_contents
+    return (
+        bool(Survival(instance).protected("AnyNode")) and Packing.contents_count(instance) > effort.params.many_contents
+    )
 
 
 class Reserved(NamedTuple):
@@ -62,25 +63,14 @@ def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: M
     return Reserved(plan, known)
 
 
-def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None = None) -> Plan | None:
-    """The best plan of greedy covers, over these shapes only, that carry more than is asked of protected classes; under
-    MinimizeCost."""
-    if instance.question.objective == "MaximizeService":
-        return None
-    small = instance if shapes is None else restricted_to(instance, shapes)
-    guarded = set(Survival(instance).protected())
-    order = dearest_first(small)
+def constructed(instance: Instance, effort: Effort) -> Plan | None:
+    """The best plan of greedy covers that carry more than is asked of protected classes; under MinimizeCost."""
     best: Plan | None = None
-    for spare in effort.params.spare:
-        rates = [cls.requests_per_second * (spare if k in guarded else 1.0) for k, cls in enumerate(small.classes)]
-        for whole_price in (False, True):
+    if instance.question.objective == "MinimizeCost":
+        for draft in covers_with_spare(instance, effort.params.spare, Survival(instance).protected()):
             if best is not None and effort.stop():
-                return best
-            draft = by_class(small, rates, order=order, whole_price=whole_price)
-            if draft is None:
-                continue
-            copies = draft.copies if shapes is None else _spread_out(instance, shapes, draft.copies)
-            best = best_of([best, thinned_out(instance, effort, judge(instance, copies))])
+                break
+            best = best_of([best, thinned_out(instance, effort, judge(instance, draft.copies))])
     return best
 
 
@@ -118,26 +108,11 @@ def on_average(
 
 
 def searched(instance: Instance, effort: Effort, plan: Plan | None, shapes: Sequence[int]) -> Plan | None:
-    """The plan, or a better one of the guarded search over these shapes, as many of them as it can guard."""
-    kernel = _guardable(instance, plan, shapes, most_contents=effort.params.kernel_contents)
-    small = restricted_to(instance, kernel)
-    start = judge(small, [plan.copies[c] for c in kernel]) if plan else None
-    limited = effort.with_nodes(effort.params.guarded_nodes)
-    found = guarded_search(small, limited, start=start)
-    return best_of([plan, as_whole(instance, kernel, found.plan)])
-
-
-def _guardable(instance: Instance, plan: Plan | None, shapes: Sequence[int], *, most_contents: int) -> list[int]:
-    """The plan's shapes, then these in their order while the contents of a node stay few."""
-    kernel = plan.used if plan else []
+    """The plan, or a better one of the guarded search over its shapes and these in their order, as many of them as leave the
+    contents of a node few enough to be guarded."""
+    kernel = Kernel(instance, plan.used if plan else [])
     for c in shapes:
-        if c not in kernel and Survival(restricted_to(instance, [*kernel, c])).contents_count() <= most_contents:
-            kernel.append(c)
-    return sorted(kernel)
-
-
-def _spread_out(instance: Instance, kernel: Sequence[int], copies: Sequence[int]) -> list[int]:
-    whole = [0] * len(instance.shapes)
-    for c, count in zip(kernel, copies, strict=True):
-        whole[c] = count
-    return whole
+        more = Kernel(instance, {*kernel.shapes, c})
+        if Packing.contents_count(more.instance) <= effort.params.kernel_contents:
+            kernel = more
+    return best_of([plan, kernel.search(plan, effort.with_nodes(effort.params.guarded_nodes))])

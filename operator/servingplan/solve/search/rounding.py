@@ -14,12 +14,6 @@ from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.tolerance import HELD, TOLD
 
 
-def fractional_copies(relaxation: Relaxation) -> list[float]:
-    """Copies of each shape at the last optimum of the relaxation; all 0 where there was none."""
-    columns = relaxation.plan.copies
-    return [relaxation.values[column] for column in columns] if relaxation.values else [0.0] * len(columns)
-
-
 def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
     """Whole parts first, then a copy for each class that nothing serves, then the largest fractions while they fit."""
     draft = Draft(instance)
@@ -59,21 +53,12 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
     return by_class(instance, missing, order=dearest_first(instance), whole_price=True, draft=draft)
 
 
-def without_idle(draft: Draft) -> Draft:
-    """The draft less the copies that its own routing does not need, dearest first."""
-    for c in sorted(range(len(draft.copies)), key=lambda c: (-draft.instance.share_price(c), c)):
-        idle = draft.idle_copies(c) if draft.copies[c] else 0
-        if idle:
-            draft.add(c, -idle)
-    return draft
-
-
 def relaxed_plans(instance: Instance, relaxation: Relaxation) -> Iterator[Draft]:
     """Drafts from the relaxation that was optimised last, best hopes first."""
-    fractional = fractional_copies(relaxation)
+    fractional = relaxation.copies
     if instance.question.objective == "MinimizeCost":
         asked = [cls.requests_per_second for cls in instance.classes]
         draft = rounded_and_completed(instance, fractional, asked)
         if draft is not None:
-            yield without_idle(draft)
+            yield draft.without_idle()
     yield rounded(instance, fractional)

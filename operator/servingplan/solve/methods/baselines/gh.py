@@ -24,7 +24,6 @@ from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
-from servingplan.solve.search.rounding import without_idle
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, is_left, reaches
 
@@ -150,7 +149,7 @@ def _constructed(pairs: _Pairs, order: Sequence[int], rates: Sequence[float]) ->
             if not taken:
                 return None
             left -= taken
-    return without_idle(draft)
+    return draft.without_idle()
 
 
 def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
@@ -235,7 +234,7 @@ def _consolidate(pairs: _Pairs, draft: Draft) -> None:
 def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> bool:
     trial = draft.duplicate()
     released = {k: trial.release(c, k) for k in classes}
-    without_idle(trial)
+    trial.without_idle()
     for k, left in released.items():
         while is_left(left, released[k]):
             taken = _extend(pairs, trial, k, left, barred=c)

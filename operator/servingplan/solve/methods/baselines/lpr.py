@@ -5,16 +5,16 @@ then the largest fractions while stock and budget allow; `rounding` has the rule
 """
 
 from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.bounds.relaxation import Relaxation, optimise
+from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.judge import judge
 from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.search.rounding import fractional_copies, rounded
+from servingplan.solve.search.rounding import rounded
 from servingplan.solve.solver.effort import Effort
 
 
 def lpr(instance: Instance, effort: Effort) -> Found:
     """The rounded relaxation."""
     relaxation = Relaxation(instance)
-    optimise(relaxation, instance, effort)
-    return certified(instance, effort, judge(instance, rounded(instance, fractional_copies(relaxation)).copies))
+    relaxation.optimise(effort)
+    return certified(instance, effort, judge(instance, rounded(instance, relaxation.copies).copies))

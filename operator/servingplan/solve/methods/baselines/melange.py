@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from servingplan.solve.methods.baselines.covering import Covering
-from servingplan.solve.problem.instance import Instance, utilization
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Column, Program, Term
@@ -45,7 +45,7 @@ def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Dra
             program.add_row(f"bucket({k})", slices, "==", SLICES)
     for c, terms in enumerate(load):
         if terms:
-            rho = utilization(instance.shapes[c], 1)
+            rho = instance.utilization(c, 1)
             program.add_row(f"load({c})", [*terms, (copies[c], -rho)], "<=", 0.0)
     for p, pool in enumerate(instance.pools):
         taken = [(copies[c], instance.shapes[c].gpus[pool.name] / pool.gpus_per_node) for c in instance.on_pool(p)]
