@@ -9,7 +9,7 @@ from servingplan.solve.bounds.lagrangian import ByModel, Prices
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import instance_of
-from servingplan.solve.problem.objective import service_stages
+from servingplan.solve.problem.objective import Objective
 from servingplan.solve.search.gap_closing import _next_scale
 from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
@@ -114,7 +114,7 @@ def test_columns_for_totals_change_no_optimum():
         for totals in (False, True):
             plan = build(instance, instance.reachable_targets, totals=totals)
             outcome = plan.program.optimise(
-                service_stages(plan)[0].terms, "max", Limits(relative_gap=0.0, nodes=1_000_000)
+                Objective(plan).service()[0].terms, "max", Limits(relative_gap=0.0, nodes=1_000_000)
             )
             values.append(math.nan if outcome.infeasible else outcome.value)
         assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-7, nan_ok=True), seed

@@ -89,11 +89,11 @@ def less_capacity(plan):
 
 def service(plan):
     constraints.define_demand(plan)
-    return objective.service_stages(plan)[0]
+    return objective.Objective(plan).service()[0]
 
 
 FAMILIES = {
-    "nodes-and-copies": lambda plan: objective.tie_break_terms(plan),
+    "nodes-and-copies": lambda plan: objective.Objective(plan).tie_break(),
     "utilization-tables": constraints.define_utilization_tables,
     "demand": constraints.define_demand,
     "load": lambda plan: (constraints.define_utilization_tables(plan), constraints.define_load(plan)),
@@ -108,8 +108,8 @@ FAMILIES = {
     "survival-spot-pools": survival_of_spot,
     "survival-any-node": survival_of_a_node,
     "level-served-fraction": service,
-    "level-dollars": lambda plan: objective.dollars_stage(plan, unit=20.0),
-    "level-moves": lambda plan: objective.moves_stage(plan),
+    "level-dollars": lambda plan: objective.Objective(plan).dollars(unit=20.0),
+    "level-moves": lambda plan: objective.Objective(plan).moves(),
 }
 
 

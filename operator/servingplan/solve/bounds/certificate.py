@@ -11,7 +11,7 @@ from servingplan.model.goal import DOLLARS, MOVES, Goal, Kind
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import dollars_stage
+from servingplan.solve.problem.objective import Objective
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 
@@ -42,7 +42,7 @@ def certified(
         found.record(stage.goal, best, value=value, unit=stage.unit, tolerance=gap)
         stage.hold(relaxation.plan.program, value / stage.unit if stage.unit else 0.0, slack=HELD)
     dollars, floor = plan.values[DOLLARS], instance.floor_dollars()
-    stage = dollars_stage(relaxation.plan, unit=dollars or 1.0)
+    stage = Objective(relaxation.plan).dollars(unit=dollars or 1.0)
     least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + EQUAL) else dollars
     found.record(DOLLARS, least, value=dollars, unit=stage.unit, tolerance=effort.relative_gap)
     if instance.question.running:

@@ -7,7 +7,7 @@ makes whole copies of its point.
 from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.problem.constraints import PlanProgram, build
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import Stage, dollars_stage, service_stages
+from servingplan.solve.problem.objective import Objective, Stage
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import HELD
 
@@ -18,7 +18,7 @@ class Relaxation:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self.plan: PlanProgram = build(instance, instance.reachable_targets)
-        self.stages = service_stages(self.plan)
+        self.stages = Objective(self.plan).service()
         self.values: tuple[float, ...] = ()
         """Point of the last optimum."""
         self.reduced_costs: tuple[float, ...] = ()
@@ -45,7 +45,7 @@ class Relaxation:
         """Optimise what matters: dollars where all can be served in full, else service from the top."""
         program, question = self.plan.program, self._instance.question
         if question.objective == "MinimizeCost":
-            dollars = dollars_stage(self.plan, unit=question.budget_dollars_per_hour or 1.0)
+            dollars = Objective(self.plan).dollars(unit=question.budget_dollars_per_hour or 1.0)
             if self._instance.all_reachable:
                 for column in self.plan.served:
                     program.set_bounds(column, lower=1.0, upper=1.0)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.problem.constraints import PlanProgram, build
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import service_stages
+from servingplan.solve.problem.objective import Objective
 from servingplan.solve.solver.program import Limits
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
@@ -52,7 +52,7 @@ def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]
     rounding may leave nothing of what was held."""
     reached: dict[Goal, float] = {}
     point: tuple[float, ...] = ()
-    for stage in service_stages(plan):
+    for stage in Objective(plan).service():
         if stage.redundant(reached):
             reached[stage.goal] = stage.best
             continue

@@ -411,29 +411,48 @@ def define_survival(plan: PlanProgram, loss: Loss) -> None:
         program.set_bounds(happens, lower=1.0, upper=1.0)
     else:
         program.add_row(f"event({loss.name})", [*_event_terms(plan, loss), (happens, -1.0)], "<=", 0.0)
+    _define_rerouting(
+        plan,
+        loss.name,
+        {k: [c for c in instance.serving(k) if c not in loss.gone] for k in loss.protected},
+        kept=lambda k: ([(plan.served[k], -1.0), (happens, -1.0)], -1.0),
+        room=lambda c: _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens),
+        left=lambda c: [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))],
+    )
+
+
+def _define_rerouting(
+    plan: PlanProgram,
+    name: str,
+    serving: Mapping[int, Sequence[int]],
+    *,
+    kept: Callable[[int], tuple[list[Term], float]],
+    room: Callable[[int], list[Term]],
+    left: Callable[[int], list[Term]],
+) -> None:
+    """Rates x' after a loss, of the classes and by the shapes in `serving`: sum_c x'[c,k] + kept[k] >= its limit; quality as
+    ever; busy copies within `room`; x'[c,k] + left[c] <= 0, if any, where one copy could serve more than the whole target."""
+    instance, program = plan.instance, plan.program
     shares: dict[tuple[int, int], Column] = {}
-    for k in loss.protected:
-        left_over = [c for c in instance.serving(k) if c not in loss.gone]
-        for c in left_over:
-            name = f"share({loss.name}.{instance.shapes[c].name}.{instance.classes[k].name})"
-            shares[c, k] = program.add_column(name, upper=1.0)
-        terms = plan.share_terms(((c, k) for c in left_over), shares)
-        row = f"survival({loss.name}.{instance.classes[k].name})"
-        program.add_row(row, [*terms, (plan.served[k], -1.0), (happens, -1.0)], ">=", -1.0)
-        quality = _quality_terms(plan, k, shares)
-        if quality:
-            program.add_row(f"quality({loss.name}.{instance.classes[k].name})", quality, "<=", 0.0)
+    for k, able in serving.items():
+        cls = instance.classes[k].name
+        for c in able:
+            shares[c, k] = program.add_column(f"share({name}.{instance.shapes[c].name}.{cls})", upper=1.0)
+        terms, limit = kept(k)
+        terms = [*plan.share_terms(((c, k) for c in able), shares), *terms]
+        program.add_row(f"survival({name}.{cls})", terms, ">=", limit)
+        if quality := _quality_terms(plan, k, shares):
+            program.add_row(f"quality({name}.{cls})", quality, "<=", 0.0)
     for c, shape in enumerate(instance.shapes):
         busy = _busy_terms(plan, c, shares)
         if not busy:
             continue
-        room = [(column, -factor) for column, factor in _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens)]
-        program.add_row(f"load({loss.name}.{shape.name})", [*busy, *room], "<=", 0.0)
+        taken = [(column, -factor) for column, factor in room(c)]
+        program.add_row(f"load({name}.{shape.name})", [*busy, *taken], "<=", 0.0)
         for (d, k), column in shares.items():
-            if d == c and plan.load(c, k) < 1.0:
-                left = [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))]
-                name = f"presence({loss.name}.{shape.name}.{instance.classes[k].name})"
-                program.add_row(name, [(column, plan.part(c, k)), *left], "<=", 0.0)
+            if d == c and plan.load(c, k) < 1.0 and left(c):
+                row = f"presence({name}.{shape.name}.{instance.classes[k].name})"
+                program.add_row(row, [(column, plan.part(c, k)), *left(c)], "<=", 0.0)
 
 
 def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
@@ -457,42 +476,34 @@ def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
     program.add_row(f"count_one({pool.name})", [(column, 1.0) for column in counts], "<=", 1.0)
     program.add_row(f"count({pool.name})", [*counted, (beyond, 1.0), (plan.nodes[p], -1.0)], "==", 0.0)
     program.add_row(f"count_more({pool.name})", [(beyond, 1.0), (counts[-1], -float(limit - last))], "<=", 0.0)
-    shares: dict[tuple[int, int], Column] = {}
-    for k in loss.protected:
-        for c in instance.serving(k):
-            shares[c, k] = program.add_column(f"share({name}.{instance.shapes[c].name}.{k})", upper=1.0)
-        terms = plan.share_terms(((c, k) for c in instance.serving(k)), shares)
-        program.add_row(f"survival({name}.{k})", [*terms, (plan.served[k], -loss.reserve)], ">=", 0.0)
-        if quality := _quality_terms(plan, k, shares):
-            program.add_row(f"quality({name}.{k})", quality, "<=", 0.0)
-    for c, shape in enumerate(instance.shapes):
-        busy = _busy_terms(plan, c, shares)
-        if not busy:
-            continue
-        whole = _capacity_terms(plan, c)
+
+    def room(c: int) -> list[Term]:
+        """r[c,j], less what is lost with a node."""
+        shape, whole = instance.shapes[c], _capacity_terms(plan, c)
         if pool.name not in shape.gpus:
-            program.add_row(f"load({name}.{shape.name})", [*busy, *((q, -f) for q, f in whole)], "<=", 0.0)
-            continue
-        gpus = shape.gpus[pool.name]
-        left: list[Term] = []
-        rooms: list[Term] = []
+            return whole
+        gpus, left, rooms = shape.gpus[pool.name], list[Term](), list[Term]()
         for j, column in enumerate(counts, start=1):
             nodes = limit if j == last else j
             most = nodes * (pool.gpus_per_node // gpus) or nodes * pool.gpus_per_node // gpus
             most = min(most, instance.copies_limit[c])
             if most:
-                room = program.add_column(f"room({name}.{shape.name}.{j})", upper=most_capacity(shape, most))
-                program.add_row(
-                    f"room({name}.{shape.name}.{j})", [(room, 1.0), (column, -most_capacity(shape, most))], "<=", 0.0
-                )
-                rooms.append((room, 1.0))
-                left.append((room, -max(0.0, 1.0 - max(1.0, gpus / pool.gpus_per_node) / nodes)))
+                label, size = f"room({name}.{shape.name}.{j})", most_capacity(shape, most)
+                held = program.add_column(label, upper=size)
+                program.add_row(label, [(held, 1.0), (column, -size)], "<=", 0.0)
+                rooms.append((held, 1.0))
+                left.append((held, max(0.0, 1.0 - max(1.0, gpus / pool.gpus_per_node) / nodes)))
         program.add_row(f"room({name}.{shape.name})", [*rooms, *((q, -f) for q, f in whole)], "<=", 0.0)
-        program.add_row(f"load({name}.{shape.name})", [*busy, *left], "<=", 0.0)
-        for (d, k), column in shares.items():
-            if d == c and plan.load(c, k) < 1.0:
-                row = f"presence({name}.{shape.name}.{k})"
-                program.add_row(row, [(column, plan.part(c, k)), (plan.copies[c], -1.0)], "<=", 0.0)
+        return left
+
+    _define_rerouting(
+        plan,
+        name,
+        {k: instance.serving(k) for k in loss.protected},
+        kept=lambda k: ([(plan.served[k], -loss.reserve)], 0.0),
+        room=room,
+        left=lambda c: [(plan.copies[c], -1.0)] if pool.name in instance.shapes[c].gpus else [],
+    )
 
 
 def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:

@@ -13,7 +13,7 @@ from servingplan.solve.plan.judge import running_plan, weighed
 from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import Stage, dollars_stage, moves_stage, service_stages, tie_break_terms
+from servingplan.solve.problem.objective import Objective, Stage
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
 
@@ -110,7 +110,7 @@ class _Search:
         self, *, in_full: bool = False, settled: Mapping[Goal, float] | None = None, scale_only: bool = False
     ) -> Found:
         """All stages; `in_full` asks for full service of every class instead of optimising service."""
-        stages = service_stages(self._plan)
+        stages = Objective(self._plan).service()
         if in_full:
             self._serve_in_full(stages)
             self._begin(stages, least=1.0)
@@ -141,7 +141,7 @@ class _Search:
         if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=part, known=known) is None:
             return self._found
         if self._plan.instance.question.running:
-            stage = moves_stage(self._plan)
+            stage = Objective(self._plan).moves()
             self._values = self._plan.with_moved(self._values)
             self._optimise(stage, gap=self._effort.relative_gap, part=0.8)
         self._break_ties()
@@ -175,13 +175,13 @@ class _Search:
 
     def _dollars(self) -> Stage:
         """The dollars stage, in units of the plan at hand or of the relaxation, so that its value is of order 1."""
-        stage = dollars_stage(self._plan, unit=1.0)
+        stage = Objective(self._plan).dollars(unit=1.0)
         if self._values:
             unit = stage.value(self._values)
         else:
             relaxed = self._plan.program.optimise(stage.terms, "min", self._effort.limits(), relaxed=True)
             unit = relaxed.value or 0.0
-        return dollars_stage(self._plan, unit=unit if unit > 0 else 1.0)
+        return Objective(self._plan).dollars(unit=unit if unit > 0 else 1.0)
 
     def _optimise(self, stage: Stage, *, gap: float, part: float, known: float | None = None) -> float | None:
         """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan.
@@ -246,7 +246,7 @@ class _Search:
         for column, pool in zip(plan.nodes, plan.instance.pools, strict=True):
             plan.program.set_bounds(column, lower=pool.min_nodes, upper=round(self._values[column]))
         limits = self._effort.limits(nodes=TIE_BREAK_NODES, gap=TIE_BREAK_GAP)
-        outcome = plan.program.optimise(tie_break_terms(plan), "min", limits)
+        outcome = plan.program.optimise(Objective(plan).tie_break(), "min", limits)
         if outcome.values:
             self._values = outcome.values
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from servingplan.solve.methods.baselines.covering import Covering
 from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import dollars_stage
+from servingplan.solve.problem.objective import Objective
 from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
@@ -27,7 +27,7 @@ def _feasible(instance: Instance, effort: Effort) -> Cover:
         plan = build(instance, rates)
         for column, rate in zip(plan.served, rates, strict=True):
             plan.program.set_bounds(column, lower=float(rate > 0), upper=1.0)
-        stage = dollars_stage(plan, unit=instance.question.budget_dollars_per_hour or 1.0)
+        stage = Objective(plan).dollars(unit=instance.question.budget_dollars_per_hour or 1.0)
         gap = FEASIBLE_GAP if instance.question.objective == "MaximizeService" else effort.relative_gap
         outcome = plan.program.optimise(stage.terms, stage.sense, effort.limits(gap=gap))
         if not outcome.values:
