@@ -10,6 +10,7 @@ steps, over all questions, where both plans serve the same.
 
 import importlib
 import inspect
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from unittest.mock import patch
 
 from benchmarks.planner import coral, near_tied
 from papers.p1.instance import grid, question_of
+from servingplan.model.goal import DOLLARS, SCALE
 from servingplan.model.question import Question, SurviveRule, question_from_json
 from servingplan.solve import solve
 from servingplan.solve.plan.plan import Found
@@ -125,16 +127,17 @@ def run(question: Question, gap: float, seconds: float, step: Step | None) -> Ru
         spent = time.process_time() - begun
     assert not verify(question, answer)
     rises = question.objective == "MaximizeService"
-    value = answer.scale if rises else answer.dollars_per_hour
-    none = 0.0 if rises else float("inf")
-    return Run(none if value is None else value, rises, answer.gap if value is not None else 1.0, spent,
-               sum(answer.unserved.values()))  # fmt: skip
+    own = next((level for level in answer.levels if level.goal in (SCALE, DOLLARS)), None)
+    unserved = sum(answer.unserved.values())
+    if own is None:
+        return Run(0.0 if rises else math.inf, rises, 1.0, spent, unserved)
+    return Run(own.value, rises, own.gap, spent, unserved)
 
 
 def worse(found: Run, best: Run) -> float:
     """By what part of the best plan's value a plan is worse; infinite where it serves less."""
     if found.unserved > best.unserved * (1 + 1e-6) + 1e-9:
-        return float("inf")
+        return math.inf
     if not best.value:
         return 0.0
     return (best.value - found.value if best.rises else found.value - best.value) / best.value
@@ -157,7 +160,7 @@ def main(seconds: float, chosen: list[str]) -> None:
         loss = max(worse(found[title], best[title]) for title in found)
         spent = {kind: sum(r.cpu_seconds for title, r in found.items() if title.startswith(kind)) for kind in kinds}
         lines = "" if step is None else str(step.lines())
-        told = "serves less" if loss == float("inf") else f"{max(0.0, loss):.2%}"
+        told = "serves less" if loss == math.inf else f"{max(0.0, loss):.2%}"
         print(f"| {name} | {lines} | {done} of {len(asked)} | {told} | {sum(spent.values()):.1f} "
               + "".join(f"| {spent[kind]:.1f} " for kind in kinds) + "|", flush=True)  # fmt: skip
 

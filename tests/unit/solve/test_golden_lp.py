@@ -103,7 +103,7 @@ FAMILIES = {
     "quality": constraints.define_quality,
     "budget": constraints.define_budget,
     "packing-chain": lambda plan: constraints.define_packing(plan, pool(plan, "h100")),
-    "packing-patterns": lambda plan: constraints.define_packing(plan, pool(plan, "l40s")),
+    "packing-arcs": lambda plan: constraints.define_packing(plan, pool(plan, "l40s")),
     "contents": lambda plan: constraints.define_contents(plan, pool(plan, "l40s")),
     "survival-spot-pools": survival_of_spot,
     "survival-any-node": survival_of_a_node,

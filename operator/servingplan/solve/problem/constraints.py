@@ -21,9 +21,7 @@ from servingplan.solve.problem.packing import (
     Content,
     all_contents,
     arcs_of,
-    has_many_patterns,
     is_chain,
-    maximal_patterns,
     patterns_of,
 )
 from servingplan.solve.problem.placement import Packing
@@ -58,10 +56,8 @@ class PlanProgram:
     """Of shapes whose rho depends on the count: w[c,j] = 1 when exactly j copies exist (the last: at least that many)."""
     excess: dict[int, Column] = field(default_factory=dict)
     """Copies beyond the last entry of a table."""
-    patterns: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
-    """By pool: maximal patterns over sizes, and how many nodes are filled so."""
     arcs: dict[int, dict[Arc, Column]] = field(default_factory=dict)
-    """By pool with very many patterns: arcs, and how many nodes have each."""
+    """By pool whose sizes are no chain: arcs, and how many nodes have each."""
     contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
     """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
 
@@ -83,7 +79,7 @@ class PlanProgram:
     def read(self, values: Sequence[float]) -> tuple[Packing, list[int]]:
         """Copies as a point packs them, and nodes by pool."""
         copies = [round(values[column]) for column in self.copies]
-        patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in self.patterns.items()}
+        patterns = {}
         for p, arcs in self.arcs.items():
             flow = {arc: round(values[column]) for arc, column in arcs.items()}
             patterns[p] = patterns_of(flow, self.instance.pools[p].gpus_per_node)
@@ -314,40 +310,24 @@ def define_placement(plan: PlanProgram) -> None:
 
 
 def define_packing(plan: PlanProgram, p: int) -> None:
-    """The pieces on pool p fit on its nodes: rows per size for chains, else patterns; `packing` has the proof.
+    """The pieces on pool p fit on its nodes: rows per size for chains, else arcs; `packing` has the proof.
 
     Chain, for each size d: sum_{e >= d} e Y[e] + d floor(G/d) W <= d floor(G/d) n[p], Y[e] = copies of size e, W = whole
-    nodes taken. Patterns q with a[q,d] pieces of size d: sum_q a[q,d] v[q] >= Y[d]; sum_q v[q] + W <= n[p]. Very many patterns:
-    `define_arcs`.
+    nodes taken.
     """
     pool = plan.instance.pools[p]
     sizes, whole = plan.instance.sizes_on(p)
     taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
-    if is_chain(sizes.values()):
-        for size in sorted(set(sizes.values())):
-            usable = pool.gpus_per_node // size
-            terms = [(plan.copies[c], e / size) for c, e in sizes.items() if e >= size]
-            terms += [(column, count * usable) for column, count in taken]
-            plan.program.add_row(f"packing({pool.name}.{size})", [*terms, (plan.nodes[p], -float(usable))], "<=", 0.0)
-        if taken and (pool.gpus_per_node not in sizes.values()):
-            plan.program.add_row(f"packing({pool.name}.whole)", [*taken, (plan.nodes[p], -1.0)], "<=", 0.0)
-        return
-    if has_many_patterns(sizes.values(), pool.gpus_per_node):
+    if not is_chain(sizes.values()):
         define_arcs(plan, p)
         return
-    limit = plan.instance.nodes_limit[p]
-    plan.patterns[p] = []
-    for pattern in maximal_patterns(sizes.values(), pool.gpus_per_node):
-        label = ".".join(f"{count}x{size}" for size, count in reversed(pattern))
-        plan.patterns[p].append(
-            (pattern, plan.program.add_column(f"filled({pool.name}.{label})", upper=limit, integer=True))
-        )
     for size in sorted(set(sizes.values())):
-        room = [(column, -float(dict(q).get(size, 0))) for q, column in plan.patterns[p] if size in dict(q)]
-        pieces = [(plan.copies[c], 1.0) for c, e in sizes.items() if e == size]
-        plan.program.add_row(f"packing({pool.name}.{size})", [*pieces, *room], "<=", 0.0)
-    filled = [(column, 1.0) for _, column in plan.patterns[p]]
-    plan.program.add_row(f"packing({pool.name}.nodes)", [*filled, *taken, (plan.nodes[p], -1.0)], "<=", 0.0)
+        usable = pool.gpus_per_node // size
+        terms = [(plan.copies[c], e / size) for c, e in sizes.items() if e >= size]
+        terms += [(column, count * usable) for column, count in taken]
+        plan.program.add_row(f"packing({pool.name}.{size})", [*terms, (plan.nodes[p], -float(usable))], "<=", 0.0)
+    if taken and (pool.gpus_per_node not in sizes.values()):
+        plan.program.add_row(f"packing({pool.name}.whole)", [*taken, (plan.nodes[p], -1.0)], "<=", 0.0)
 
 
 def define_arcs(plan: PlanProgram, p: int) -> None:

@@ -15,13 +15,10 @@ the sizes from large to small, each piece on any node with room (first fit decre
 room, every node holds a multiple of d, hence exactly d floor(G/d), which contradicts the inequality. So no pattern and
 no binary is needed: one row per size, whatever G is.
 
-Patterns. Otherwise (say sizes 2 and 3) the rows above are not enough, and each maximal multiset of sizes that fits a
-node gets an integer: how many nodes are filled that way (Gilmore and Gomory 1961).
-
-Arcs. Where patterns are many (sizes 1 to 12 on 64 GPUs have millions), a filled node is a path from GPU 0 to GPU G instead:
-an arc from i to i + d is a piece of size d on GPUs i to i + d - 1, sizes descending along the path, an arc from i to G leaves
-the rest idle. An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999, with the same
-relaxation as the patterns); at most G arcs per size.
+Arcs. Otherwise (say sizes 2 and 3) the rows above are not enough. A filled node is a path from GPU 0 to GPU G: an arc from i
+to i + d is a piece of size d on GPUs i to i + d - 1, sizes descending along the path, an arc from i to G leaves the rest idle.
+An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999), at most G arcs per size. An integer
+for each way to fill a node (Gilmore and Gomory 1961) has the same relaxation, but sizes 1 to 12 on 64 GPUs have millions.
 """
 
 from collections import Counter, defaultdict
@@ -31,8 +28,6 @@ from itertools import pairwise
 from servingplan.model.answer import Placement
 from servingplan.model.question import Pool, QuestionError
 
-MOST_PATTERNS = 300
-"""Most ways to fill a node that get an integer each; beyond, arcs do."""
 MOST_CONTENTS = 3000
 """Most exact node contents of one pool that `survive` enumerates."""
 Content = tuple[tuple[int, int], ...]
@@ -45,32 +40,8 @@ def is_chain(sizes: Iterable[int]) -> bool:
     return all(large % small == 0 for small, large in pairwise(ordered))
 
 
-def maximal_patterns(sizes: Iterable[int], gpus_per_node: int) -> list[Content]:
-    """Every multiset of sizes that fits a node and to which no further piece can be added; items are the sizes."""
-    ordered = sorted(set(sizes), reverse=True)
-    found: list[Content] = []
-
-    def extend(position: int, room: int, chosen: dict[int, int]) -> None:
-        if position == len(ordered):
-            if room < ordered[-1]:
-                found.append(tuple(sorted(chosen.items())))
-            return
-        size = ordered[position]
-        for count in range(room // size, -1, -1):
-            extend(position + 1, room - count * size, {**chosen, size: count} if count else chosen)
-
-    if ordered:
-        extend(0, gpus_per_node, {})
-    return found
-
-
 Arc = tuple[int, int]
 """(first GPU, size of the piece); size 0: the rest of the node is idle."""
-
-
-def has_many_patterns(sizes: Iterable[int], gpus_per_node: int) -> bool:
-    """Whether more multisets of sizes fit a node than are worth an integer each."""
-    return contents_count(set(sizes), gpus_per_node) > MOST_PATTERNS
 
 
 def contents_count(sizes: Iterable[int], gpus_per_node: int) -> int:
