@@ -3,7 +3,7 @@
     python -m benchmarks.ablation [SECONDS [STEP ...]]
 
 A step is left out by putting something idle in its place; nothing else changes. Every answer passes the verifier. SECONDS
-(default 10) of wall clock end a search; where none is ended so, plans and gaps do not depend on the machine. CPU seconds are
+(default 40) of wall clock end a search; where none is ended so, plans and gaps do not depend on the machine. CPU seconds are
 told, one thread, since the machine may be shared. "Plan worse" is the largest loss of the scale or of the dollars against all
 steps, over all questions, where both plans serve the same.
 """
@@ -84,7 +84,7 @@ STEPS: dict[str, Step] = {
     "bounds that settle levels": Step({(anytime, "_settled_levels"): lambda *_: {}}, (anytime._settled_levels,)),
     "the whole program": Step({(anytime, "_whole"): lambda *_: Found(stopped="work-limit")}, (anytime._whole,)),
     "reserve against losses": Step(
-        {(anytime, "needs_reserve"): lambda *_: False},
+        {(anytime, "with_reserve"): nothing},
         (module("search.reserve"), constraints.define_average_loss, module("problem.placement").Packing.spread),
     ),
 }  # fmt: skip
@@ -166,4 +166,4 @@ def main(seconds: float, chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0, sys.argv[2:])
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 40.0, sys.argv[2:])

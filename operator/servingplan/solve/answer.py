@@ -1,6 +1,6 @@
 """From what a search found to the answer: rates, node groups, dollars, what binds.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Last step of `solve`.
+Last step of `solve`.
 """
 
 import math
@@ -111,7 +111,7 @@ def _telling(instance: Instance, bound: Bound, goal: Goal) -> float:
     if not goal.is_promise:
         return rounding
     let_through = {
-        k: TOLD * max((instance.most_rate(c, k) for c in instance.serving(k)), default=0.0)
+        k: TOLD * max((instance.most_rate(c, k) for c in instance.serving[k]), default=0.0)
         for k, cls in enumerate(instance.classes)
         if cls.priority == goal.priority
     }

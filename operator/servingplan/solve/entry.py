@@ -1,7 +1,4 @@
-"""The entry of the solver: a question in, an answer out, by the method that is asked for.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The entry of the solver: a question in, an answer out, by the method that is asked for."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,8 +1,7 @@
 """A question with few of its shapes, where numbering all of them would take much of the deadline.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `entry` asks it before numbering. One look at
-each shape gives the cheapest ones and a bound on all plans; the plan is then sought among these, and its levels get the
-bounds of the whole question.
+`entry` asks it before numbering. One look at each shape gives the cheapest ones and a bound on all plans; the plan is then
+sought among these, and its levels get the bounds of the whole question.
 """
 
 import heapq

@@ -64,7 +64,7 @@ def empty():
 
 
 def pool(plan, name):
-    return plan.instance.pool_index()[name]
+    return plan.instance.pool_index[name]
 
 
 def survival_of_spot(plan):

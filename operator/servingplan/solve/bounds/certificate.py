@@ -1,7 +1,7 @@
 """How good a known plan can be proved to be without a search: its levels with bounds from linear programs.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Every method that is not exact ends here, so
-that each of them tells a true gap to the best plan of the whole question, not to the best of its kind.
+Every method that is not exact ends here, so that each of them tells a true gap to the best plan of the whole question, not to
+the best of its kind.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The question taken apart by model: bounds and plans from one small program per model.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`.
+A step of `anytime`.
 
 Models share nothing but nodes and budget. Put a price on every GPU, from the dual values of the linear relaxation, and
 each model can be served by itself at the least price. Because every plan pays at least the sum of these prices for its
@@ -123,7 +123,7 @@ class ByModel:
     def __init__(self, instance: Instance, prices: Prices, rates: Sequence[float]) -> None:
         self._instance = instance
         self._rates = rates
-        index = instance.pool_index()
+        index = instance.pool_index
         self.worth = [
             sum(gpus * prices.per_gpu[index[name]] for name, gpus in shape.gpus.items()) for shape in instance.shapes
         ]
@@ -242,7 +242,7 @@ class ByModel:
         """What the rates of these classes are worth at least, each request where it is cheapest; 1 where that is nothing."""
         instance, least = self._instance, 0.0
         for k in classes:
-            prices = (self.worth[c] / instance.rate(c, k) for c in instance.serving(k))
+            prices = (self.worth[c] / instance.rate(c, k) for c in instance.serving[k])
             least += self._rates[k] * min(prices, default=0.0)
         return least or 1.0
 

@@ -1,7 +1,6 @@
 """The linear relaxation: the first bound, and where copies are worth having.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `certificate` bounds plans with it, `rounding`
-makes whole copies of its point.
+`certificate` bounds plans with it, `rounding` makes whole copies of its point.
 """
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal

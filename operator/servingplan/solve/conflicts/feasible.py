@@ -1,7 +1,7 @@
 """Whether there is a plan at all, and what the cheapest one costs: the question that `conflict` asks again and again.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A plan must pay for the floors and serve in
-full whatever some `losses` rule protects; under MaximizeService it must serve some multiple of the mix, however small.
+A plan must pay for the floors and serve in full whatever some `losses` rule protects; under MaximizeService it must serve
+some multiple of the mix, however small.
 """
 
 import math

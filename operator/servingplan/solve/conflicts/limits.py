@@ -1,8 +1,8 @@
 """The limits of a question that a person set and may change: one class for each kind.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `conflict` drops and eases limits, `sensitivity`
-asks what one more unit of each is worth, `sentences` words them; all of them go by the table `KINDS`, so that a new kind of
-limit is written once. A limit's name is its kind and, after a colon, the pool, shape, class or event that it is of.
+`conflict` drops and eases limits, `sensitivity` asks what one more unit of each is worth, `sentences` words them; all of them
+go by the table `KINDS`, so that a new kind of limit is written once. A limit's name is its kind and, after a colon, the pool,
+shape, class or event that it is of.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The methods that `solve` offers, by the name that users give.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A method turns an instance into copies; the
-same code routes them, packs them, bounds them and makes the answer, so that all are compared alike.
+A method turns an instance into copies; the same code routes them, packs them, bounds them and makes the answer, so that all
+are compared alike.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """The anytime method: a plan at once, a better one with time, a true bound at every moment.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. One of the methods that `entry` offers. Each
-step starts from the best plan so far and hands on a better one or the same, with bounds at least as tight:
+One of the methods that `entry` offers. Each step starts from the best plan so far and hands on a better one or the same, with
+bounds at least as tight:
 
 1. `greedy`: the running fleet, the empty plan, greedy covers; milliseconds.
 2. `rounding`: whole copies from the linear relaxation, whose optimum is the first bound.
@@ -15,9 +15,8 @@ Where any node may be lost and nodes can be filled in very many ways, `reserve` 
 too large for its whole program gets 3 and 4 alone. The clock only ends the chain early, which the answer admits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal, tighter
 from servingplan.solve.bounds.certificate import certified
@@ -30,8 +29,8 @@ from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.gap_closing import Closed, closed
 from servingplan.solve.search.greedy import first_plan
 from servingplan.solve.search.guarded import guarded_search
-from servingplan.solve.search.kernel import Kernel, searched_among
-from servingplan.solve.search.reserve import needs_reserve, with_reserve
+from servingplan.solve.search.kernel import Kernel
+from servingplan.solve.search.reserve import with_reserve
 from servingplan.solve.search.rounding import relaxed_plans
 from servingplan.solve.solver.effort import Effort
 
@@ -40,11 +39,10 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     """The steps of the module's docstring, as far as time and work limits allow."""
     plan = first_plan(instance, effort)
     known: Mapping[Goal, float] = price_bounds(instance)
-    if needs_reserve(instance, effort):
-        plan, known, infeasible = with_reserve(instance, effort, plan, known)
-        if infeasible:
-            return Found(infeasible=True)
-        found = _certified(instance, effort, plan, known)
+    reserved = with_reserve(instance, effort, plan, known)
+    if reserved is not None:
+        plan, known, infeasible = reserved
+        found = Found(infeasible=True) if infeasible else _certified(instance, effort, plan, known)
         found.tighten(known, tolerance=effort.relative_gap)
         return found
     if plan is None and not effort.affords(instance):
@@ -98,7 +96,11 @@ def _apart(
     if not _worth_taking_apart(instance, effort):
         return Closed(plan, dict(known), tried=False)
     prices = Prices.of(instance, relaxation) or Prices.of_nodes(instance)
-    search_among = partial(searched_among, instance, effort=effort.with_nodes(effort.params.kernel_nodes))
+    params = effort.params
+
+    def search_among(shapes: Sequence[int], plan: Plan | None) -> Plan | None:
+        return Kernel(instance, shapes).search(plan, effort.with_nodes(params.kernel_nodes).share(params.kernel_share))
+
     return closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
 
 
@@ -107,11 +109,12 @@ def _kernel_searched(
 ) -> Plan | None:
     """The plan, or a better one over the shapes of the kernel, unless these are all shapes or the scale is settled."""
     plan = apart.plan
-    kernel = Kernel.near(instance, relaxation, plan, apart.shapes, size=effort.params.kernel_shapes)
+    params = effort.params
+    kernel = Kernel.near(instance, relaxation, plan, apart.shapes, size=params.kernel_shapes)
     if kernel.is_whole or SCALE in settled or effort.stop():
         return plan
-    limited = effort.with_nodes(effort.params.kernel_nodes)
-    return best_of([plan, searched_among(instance, kernel.shapes, plan, limited, settled)])
+    limited = effort.with_nodes(params.kernel_nodes).share(params.kernel_share)
+    return best_of([plan, kernel.search(plan, limited, settled)])
 
 
 def _whole(

@@ -1,7 +1,7 @@
 """The exact method: every level of the objective to proof, within the work limit.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. One of the methods that `entry` offers; the
-guards against losses are here, the optimisation of the levels is in `lexicographic`.
+One of the methods that `entry` offers; the guards against losses are here, the optimisation of the levels is in
+`lexicographic`.
 """
 
 from servingplan.solve.bounds.certificate import certified

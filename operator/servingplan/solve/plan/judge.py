@@ -1,8 +1,7 @@
 """The judge: every plan, whatever found it, is made here.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `judge` holds copies and nodes against every row
-over them and against the losses to survive, so that a heuristic which does not know a constraint can lose a candidate but not
-break a promise.
+`judge` holds copies and nodes against every row over them and against the losses to survive, so that a heuristic which does
+not know a constraint can lose a candidate but not break a promise.
 """
 
 import math
@@ -37,7 +36,7 @@ def judge(
     given = isinstance(copies, Packing)
     tight = copies if isinstance(copies, Packing) else Packing.tight(instance, copies)
     nodes = tight.nodes() if nodes is None else tuple(map(max, tight.nodes(), nodes))
-    if not instance.noted(_counts).holds([*nodes, *tight.copies]):
+    if not _keeps_counts(instance, tight.copies, nodes):
         return None
     targets = tuple(instance.reachable_targets if targets is None else targets)
     packings: list[Packing | None] = [tight]
@@ -85,8 +84,11 @@ def empty_plan(instance: Instance) -> Plan | None:
     return None if instance.question.objective == "MaximizeService" else judge(instance, (0,) * len(instance.shapes))
 
 
-def _counts(instance: Instance) -> RowBook:
-    """The rows over nodes and copies, columns in this order."""
-    book = RowBook()
-    build(instance, (), program=book, where=lambda family: family.on_counts)
-    return book
+def _keeps_counts(instance: Instance, copies: Sequence[int], nodes: Sequence[int]) -> bool:
+    """Whether the rows over nodes and copies hold."""
+    if "counts" not in instance.notes:
+        book = RowBook()
+        build(instance, (), program=book, where=lambda family: family.on_counts)
+        instance.notes["counts"] = book
+    known: RowBook = instance.notes["counts"]
+    return known.holds([*nodes, *copies])

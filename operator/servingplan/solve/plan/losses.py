@@ -1,7 +1,7 @@
 """Losses that a plan must survive: which events there are, and whether a plan stands them.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `guarded` guards the program against these
-losses; contents of lost nodes are added only when a plan that was found does not stand them, because most never matter.
+`guarded` guards the program against these losses; contents of lost nodes are added only when a plan that was found does not
+stand them, because most never matter.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Survival:
         classes, losses = self.protected("AnyNode"), []
         for p, pool in enumerate(self.instance.pools) if classes else ():
             used = [content for content, count in packing.contents[p] if count]
-            used += [((c, 1),) for c in self.instance.sizes_on(p)[1] if packing.copies[c]]
+            used += [((c, 1),) for c in self.instance.sizes_on[p][1] if packing.copies[c]]
             for content in used:
                 label = ".".join(f"{count}x{self.instance.shapes[c].name}" for c, count in content)
                 losses.append(Loss(name=f"{pool.name}.{label}", protected=classes, pool=p, lost=content))

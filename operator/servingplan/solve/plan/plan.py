@@ -1,7 +1,7 @@
 """One plan and what it is worth, and what a method says of it.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The running fleet, the empty plan, what a rule
-constructs and what a program finds all take this one form; `judge` gives it out.
+The running fleet, the empty plan, what a rule constructs and what a program finds all take this one form; `judge` gives it
+out.
 """
 
 import math

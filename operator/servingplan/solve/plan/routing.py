@@ -1,7 +1,6 @@
 """Who serves what, when the copies are given: the linear program inside every plan.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `judge` routes plans
-with it; survival of a loss is a routing question too.
+`judge` routes plans with it; survival of a loss is a routing question too.
 """
 
 import math
@@ -28,9 +27,9 @@ def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -
     Found once: a plan that was weighed in the search is routed when it is tidied and reported.
     """
     asked = tuple((c, count) for c, count in enumerate(copies) if count), tuple(targets)
-    if asked not in instance.routings:
-        instance.routings[asked] = _routed(instance, copies, targets)
-    found: Rates = instance.routings[asked]
+    if asked not in instance.notes:
+        instance.notes[asked] = _routed(instance, copies, targets)
+    found: Rates = instance.notes[asked]
     return found
 
 

@@ -1,8 +1,7 @@
 """The planning problem as rows: one function per constraint family, each with its inequality.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `build` is the table of contents; `lexicographic`
-optimises what it builds. Source: the single-MILP form of Jiang et al. (ICML 2025), eq. 1-7, with the product of copies and
-makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
+`build` is the table of contents; `lexicographic` optimises what it builds. Source: the single-MILP form of Jiang et al. (ICML
+2025), eq. 1-7, with the product of copies and makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
 
 Symbols. p pools, c shapes, k classes; n[p] nodes, y[c] copies (integers); D[k] the target rate of class k in requests/s
 (its arrival rate, or what the LP relaxation reaches, so that all numbers are of order 1); x[c,k] the part of D[k] that
@@ -219,7 +218,7 @@ def define_copies(plan: PlanProgram) -> None:
 def define_shares(plan: PlanProgram) -> None:
     """0 <= x[c,k] <= 1."""
     for k, cls in enumerate(plan.instance.classes):
-        for c in plan.instance.serving(k):
+        for c in plan.instance.serving[k]:
             name = f"share({plan.instance.shapes[c].name}.{cls.name})"
             plan.shares[c, k] = plan.program.add_column(name, upper=1.0)
 
@@ -257,7 +256,7 @@ def define_demand(plan: PlanProgram) -> None:
             plan.served.append(plan.served[0])
         else:
             plan.served.append(plan.program.add_column("scale" if one else f"served({cls.name})", upper=1.0))
-        shares = plan.share_terms(((c, k) for c in plan.instance.serving(k)), plan.shares)
+        shares = plan.share_terms(((c, k) for c in plan.instance.serving[k]), plan.shares)
         plan.program.add_row(f"demand({cls.name})", [*shares, (plan.served[k], -1.0)], "==", 0.0)
 
 
@@ -316,7 +315,7 @@ def define_packing(plan: PlanProgram, p: int) -> None:
     nodes taken.
     """
     pool = plan.instance.pools[p]
-    sizes, whole = plan.instance.sizes_on(p)
+    sizes, whole = plan.instance.sizes_on[p]
     taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
     if not is_chain(sizes.values()):
         define_arcs(plan, p)
@@ -334,7 +333,7 @@ def define_arcs(plan: PlanProgram, p: int) -> None:
     """sum_i v[i,d] >= Y[d] for each size d;  sum_d v[i-d,d] = sum_d v[i,d] + v[i,0] at each GPU i of a node;
     sum_d v[0,d] + W <= n[p], with v[i,d] the nodes that hold a piece of size d on the GPUs from i on; `packing` explains."""
     pool, limit = plan.instance.pools[p], plan.instance.nodes_limit[p]
-    sizes, whole = plan.instance.sizes_on(p)
+    sizes, whole = plan.instance.sizes_on[p]
     arcs = plan.arcs[p] = {
         (first, size): plan.program.add_column(f"arc({pool.name}.{first}.{size})", upper=limit, integer=True)
         for first, size in arcs_of(sizes.values(), pool.gpus_per_node)
@@ -359,7 +358,7 @@ def define_contents(plan: PlanProgram, p: int) -> None:
     Needed to know what is lost with a node. Raises `QuestionError` where contents are too many.
     """
     pool = plan.instance.pools[p]
-    sizes, whole = plan.instance.sizes_on(p)
+    sizes, whole = plan.instance.sizes_on[p]
     limit = plan.instance.nodes_limit[p]
     plan.contents[p] = []
     for content in all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []:
@@ -394,7 +393,7 @@ def define_survival(plan: PlanProgram, loss: Loss) -> None:
     _define_rerouting(
         plan,
         loss.name,
-        {k: [c for c in instance.serving(k) if c not in loss.gone] for k in loss.protected},
+        {k: [c for c in instance.serving[k] if c not in loss.gone] for k in loss.protected},
         kept=lambda k: ([(plan.served[k], -1.0), (happens, -1.0)], -1.0),
         room=lambda c: _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens),
         left=lambda c: [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))],
@@ -479,7 +478,7 @@ def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
     _define_rerouting(
         plan,
         name,
-        {k: instance.serving(k) for k in loss.protected},
+        {k: instance.serving[k] for k in loss.protected},
         kept=lambda k: ([(plan.served[k], -loss.reserve)], 0.0),
         room=room,
         left=lambda c: [(plan.copies[c], -1.0)] if pool.name in instance.shapes[c].gpus else [],
@@ -522,12 +521,12 @@ def _quality_terms(plan: PlanProgram, k: int, shares: dict[tuple[int, int], Colu
 
 def _busy_terms(plan: PlanProgram, c: int, shares: Mapping[tuple[int, int], Column]) -> list[Term]:
     """sum_k D[k]/h[c,k] x[c,k]: copies of c that are busy."""
-    classes = (k for k in plan.instance.served_by(c) if (c, k) in shares)
+    classes = (k for k in plan.instance.served_by[c] if (c, k) in shares)
     return [(shares[c, k], plan.part(c, k) * plan.load(c, k)) for k in classes]
 
 
 def _gpus(instance: Instance, c: int) -> list[tuple[int, int]]:
-    index = instance.pool_index()
+    index = instance.pool_index
     return [(index[name], gpus) for name, gpus in instance.shapes[c].gpus.items()]
 
 

@@ -1,7 +1,6 @@
 """What "better" means: the levels of the lexicographic objective, in the order of the interface.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Each level is a `Stage`; the search
-optimises the stages in turn and holds each one's value while it works on the next.
+Each level is a `Stage`; the search optimises the stages in turn and holds each one's value while it works on the next.
 
 MaximizeService: the scale, then dollars, moves, a fixed tie-break. MinimizeCost: for each priority from the top the
 smallest served fraction of its classes and then the most served in total; then dollars, moves, the tie-break.
@@ -14,7 +13,7 @@ from typing import Literal
 
 from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal, Kind
 from servingplan.solve.problem.constraints import PlanProgram
-from servingplan.solve.solver.program import Column, Program, Sense, Term
+from servingplan.solve.solver.program import Column, Program, Term
 from servingplan.solve.solver.tolerance import EQUAL
 
 
@@ -47,9 +46,10 @@ class Stage:
         """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
         any, it is no less than what the solver surely tells from nothing."""
         room = max(slack * max(abs(value), 1e-2), 10 * EQUAL) if slack else 0.0
-        sense: Sense
-        sense, limit = (">=", value - room) if self.sense == "max" else ("<=", value + room)
-        program.add_row(f"level({self.goal.name})", self.terms, sense, limit)
+        if self.goal.rises:
+            program.add_row(f"level({self.goal.name})", self.terms, ">=", value - room)
+        else:
+            program.add_row(f"level({self.goal.name})", self.terms, "<=", value + room)
 
 
 class Objective:

@@ -1,7 +1,6 @@
 """Which replicas fit on how many nodes, and a packing that comes true.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` uses the tests and patterns
-when it builds a program, `lexicographic` uses `placements` to turn counts into node groups.
+`constraints` makes rows of it, `placement` node groups.
 
 Sizes. On one pool a shape that needs no more than a node's GPUs has that *size*; a larger one takes whole nodes.
 

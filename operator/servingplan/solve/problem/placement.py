@@ -1,7 +1,4 @@
-"""From copies to nodes: what shares a node, how many nodes copies take.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""From copies to nodes: what shares a node, how many nodes copies take."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +40,7 @@ class Packing:
         """First fit decreasing or, on pools whose sizes are no chain, into the room of these patterns, if any."""
         found = []
         for p, pool in enumerate(instance.pools):
-            sizes = {c: gpus for c, gpus in instance.sizes_on(p)[0].items() if copies[c]}
+            sizes = {c: gpus for c, gpus in instance.sizes_on[p][0].items() if copies[c]}
             pieces = {c: copies[c] for c in sizes}
             if patterns and p in patterns and not is_chain(sizes.values()):
                 nodes = fill_patterns(pieces, sizes, patterns[p])
@@ -61,7 +58,7 @@ class Packing:
         """
         found = []
         for p, pool in enumerate(instance.pools):
-            sizes, whole = instance.sizes_on(p)
+            sizes, whole = instance.sizes_on[p]
             count = nodes[p] - sum(copies[c] * each for c, each in whole.items())
             if count < 0 or max(count, sum(copies[c] for c in sizes)) > MOST_SPREAD:
                 return None
@@ -82,7 +79,7 @@ class Packing:
         """One node of every content that there could be, and one copy of each shape, of which some take whole nodes."""
         contents = []
         for p, pool in enumerate(instance.pools):
-            sizes, _ = instance.sizes_on(p)
+            sizes, _ = instance.sizes_on[p]
             ways = all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []
             contents.append(tuple((content, 1) for content in ways))
         return cls(instance, tuple(int(limit > 0) for limit in instance.copies_limit), tuple(contents))
@@ -90,7 +87,7 @@ class Packing:
     @staticmethod
     def contents_count(instance: Instance) -> int:
         """Contents that a node could have, over all pools."""
-        sized = [(instance.sizes_on(p)[0].values(), pool) for p, pool in enumerate(instance.pools)]
+        sized = [(instance.sizes_on[p][0].values(), pool) for p, pool in enumerate(instance.pools)]
         return sum(contents_count(sizes, pool.gpus_per_node) for sizes, pool in sized)
 
     def of(self, copies: Sequence[int]) -> "Packing":
@@ -108,7 +105,7 @@ class Packing:
         """Nodes of each pool that they take, at least its floor."""
         taken = []
         for p, pool in enumerate(self.instance.pools):
-            whole = sum(self.copies[c] * each for c, each in self.instance.sizes_on(p)[1].items())
+            whole = sum(self.copies[c] * each for c, each in self.instance.sizes_on[p][1].items())
             taken.append(max(pool.min_nodes, whole + sum(count for _, count in self.contents[p])))
         return tuple(taken)
 
@@ -118,7 +115,7 @@ class Packing:
         groups = []
         for p, pool in enumerate(self.instance.pools):
             shared = [({names[c]: each for c, each in content}, count) for content, count in self.contents[p]]
-            whole = {c: each for c, each in self.instance.sizes_on(p)[1].items() if self.copies[c]}
+            whole = {c: each for c, each in self.instance.sizes_on[p][1].items() if self.copies[c]}
             taken = {names[c]: (self.copies[c], self.copies[c] * each) for c, each in whole.items()}
             groups += group(pool, shared, taken, total_nodes=nodes[p])
         return tuple(sorted(groups, key=lambda placement: placement.pool))

@@ -1,8 +1,7 @@
 """Plans by covering: a rule that finds copies for given rates, asked for as much service as it manages.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Most heuristics of the papers answer "serve
-exactly this"; `most_served` turns such a rule into a plan for both objectives, and `by_class` is the rule that needs no
-solver.
+Most heuristics of the papers answer "serve exactly this"; `most_served` turns such a rule into a plan for both objectives,
+and `by_class` is the rule that needs no solver.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

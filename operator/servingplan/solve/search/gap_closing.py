@@ -1,6 +1,6 @@
 """Close the gap from both sides with the programs of `lagrangian`: better plans from below, better bounds from above.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`.
+A step of `anytime`.
 
 MinimizeCost, all served: every model at its least price, for the bound, and for the shapes that are worth a search.
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal
-from servingplan.solve.bounds.lagrangian import Apart, ByModel, Prices
+from servingplan.solve.bounds.lagrangian import ByModel, Prices
 from servingplan.solve.plan.judge import judge
 from servingplan.solve.plan.plan import Plan, best_of
 from servingplan.solve.problem.constraints import Cut, build
@@ -137,7 +137,7 @@ class _Closing:
             apart = self._by_model.serve(scale, self._effort, enough=self._supply)
             if apart.least > self._supply:
                 self.result.bounds[SCALE] = scale
-            elif not self._decided(scale, apart):
+            elif not self._decided(scale, self._by_model.cuts(apart)):
                 undecided = scale
 
     def price_reached(self) -> None:
@@ -147,13 +147,11 @@ class _Closing:
         given_up = self._effort.relative_gap if self._instance.question.running else NOTHING
         self.result.cuts = self._by_model.cuts(self._by_model.serve(self._reached() * (1 - given_up), self._effort))
 
-    def _decided(self, scale: float, apart: Apart) -> bool:
+    def _decided(self, scale: float, cuts: Sequence[Cut]) -> bool:
         """Find a plan at this scale or prove that there is none; whether either succeeded."""
         if not self._effort.affords(self._instance):
             return False
-        plan = build(
-            self._instance, [scale * rate for rate in self._rates], cuts=self._by_model.cuts(apart), totals=True
-        )
+        plan = build(self._instance, [scale * rate for rate in self._rates], cuts=cuts, totals=True)
         plan.program.set_bounds(plan.served[0], lower=1.0, upper=1.0)
         unit = self._instance.question.budget_dollars_per_hour or 1.0
         prices = [pool.dollars_per_node_hour / unit for pool in self._instance.pools]

@@ -1,6 +1,6 @@
 """A first plan in milliseconds, without a solver but for its routing.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `exact` and `anytime` start from it.
+`exact` and `anytime` start from it.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""The lexicographic search with guards against losses, which are added as plans turn out not to stand them.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The lexicographic search with guards against losses, which are added as plans turn out not to stand them."""
 
 from collections.abc import Mapping, Sequence
 

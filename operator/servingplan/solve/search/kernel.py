@@ -1,7 +1,4 @@
-"""Kernel search (Angelelli, Mansini and Speranza 2010): the exact program over few shapes.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""Kernel search (Angelelli, Mansini and Speranza 2010): the exact program over few shapes."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -45,7 +42,7 @@ class Kernel:
 
         def distance(c: int) -> float:
             """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
-            classes = [k for k in instance.served_by(c) if columns.targets[k]]
+            classes = [k for k in instance.served_by[c] if columns.targets[k]]
             busy = {k: columns.part(c, k) * columns.load(c, k) for k in classes}
             traffic = min((abs(costs[columns.shares[c, k]]) / busy[k] for k in classes), default=math.inf)
             return abs(costs[columns.copies[c]]) + traffic
@@ -58,10 +55,6 @@ class Kernel:
         """Whether it has all shapes of the instance."""
         return len(self.shapes) == len(self._whole.shapes)
 
-    def within(self, plan: Plan | None) -> Plan | None:
-        """A plan of the whole instance that uses no other shapes, in the small one."""
-        return judge(self.instance, [plan.copies[c] for c in self.shapes]) if plan else None
-
     def whole(self, copies: Sequence[int]) -> Plan | None:
         """Copies of these shapes as a plan of the whole instance."""
         everywhere = [0] * len(self._whole.shapes)
@@ -69,34 +62,14 @@ class Kernel:
             everywhere[c] = count
         return judge(self._whole, everywhere)
 
-    def search(
-        self,
-        plan: Plan | None,
-        effort: Effort,
-        settled: Mapping[Goal, float] | None = None,
-        *,
-        scale_only: bool = False,
-    ) -> Plan | None:
-        """What the exact program over these shapes finds from the plan, as a plan of the whole instance."""
-        start = self.within(plan)
+    def search(self, plan: Plan | None, effort: Effort, settled: Mapping[Goal, float] | None = None) -> Plan | None:
+        """What the exact program over these shapes finds from the plan, as a plan of the whole instance.
+
+        Fewest dollars are for the search over all shapes. Should time end before it, `answer.tidied` takes what lies idle, but
+        not from plans beside a running fleet or that must survive losses.
+        """
+        question = self._whole.question
+        scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
+        start = judge(self.instance, [plan.copies[c] for c in self.shapes]) if plan else None
         found = guarded_search(self.instance, effort, start=start, settled=settled, scale_only=scale_only).plan
         return self.whole(found.copies) if found else None
-
-
-def searched_among(
-    instance: Instance,
-    shapes: Iterable[int],
-    plan: Plan | None,
-    effort: Effort,
-    settled: Mapping[Goal, float] | None = None,
-) -> Plan | None:
-    """The best plan that the exact program over these shapes finds within the share of a kernel search.
-
-    Fewest dollars are for the search over all shapes. Should time end before it, `answer.tidied` takes what lies idle, but not
-    from plans beside a running fleet or that must survive losses.
-    """
-    question = instance.question
-    scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
-    return Kernel(instance, shapes).search(
-        plan, effort.share(effort.params.kernel_share), settled, scale_only=scale_only
-    )

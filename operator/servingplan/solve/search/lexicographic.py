@@ -1,7 +1,6 @@
 """The exact method: each level of the objective in turn, to proof.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `search` turns an instance into copies, nodes
-and proofs; `answer` makes the answer of them.
+`search` turns an instance into copies, nodes and proofs; `answer` makes the answer of them.
 """
 
 from collections.abc import Mapping, Sequence

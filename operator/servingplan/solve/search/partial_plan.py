@@ -1,7 +1,6 @@
 """A plan under construction: copies, what they serve, nodes and dollars, kept up as copies come and go.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The constructive methods build on it; no
-linear program is solved here. Shapes and classes are indices of an `Instance`.
+The constructive methods build on it; no linear program is solved here. Shapes and classes are indices of an `Instance`.
 """
 
 from collections.abc import Sequence
@@ -127,7 +126,7 @@ class Draft:
         """Nodes of the pools that shape c uses with `count` more copies; None where stock or budget refuse."""
         if self.copies[c] + count > self.instance.copies_limit[c]:
             return None
-        index = self.instance.pool_index()
+        index = self.instance.pool_index
         after = {}
         for name in self.instance.shapes[c].gpus:
             p = index[name]

@@ -1,10 +1,9 @@
 """Plans with a reserve against the loss of any node, where nodes can be filled in very many ways.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`. A program that guards
-against every content of a node has an integer and a routing of its own for each; with dozens of shapes these are thousands.
-In its place stands the mean loss: every plan that stands the loss of each node keeps its rows (`problem.constraints`), so
-that its bound holds, and its copies, spread evenly over its nodes, stand each loss or nearly so; with a little more reserve
-they do. The guarded search then looks at the few shapes of these plans.
+A step of `anytime`. A program that guards against every content of a node has an integer and a routing of its own for each;
+with dozens of shapes these are thousands. In its place stands the mean loss: every plan that stands the loss of each node
+keeps its rows (`problem.constraints`), so that its bound holds, and its copies, spread evenly over its nodes, stand each loss
+or nearly so; with a little more reserve they do. The guarded search then looks at the few shapes of these plans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +22,6 @@ from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.effort import Effort
 
 
-def needs_reserve(instance: Instance, effort: Effort) -> bool:
-    """Whether any node may be lost and the ways to fill one are too many for the whole program."""
-    return (
-        bool(Survival(instance).protected("AnyNode")) and Packing.contents_count(instance) > effort.params.many_contents
-    )
-
-
 class Reserved(NamedTuple):
     """What was reached: a plan that stands the loss of any node, and bounds that hold for all such plans."""
 
@@ -38,9 +30,12 @@ class Reserved(NamedTuple):
     infeasible: bool = False
 
 
-def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Reserved:
-    """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes."""
+def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Reserved | None:
+    """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes. None
+    where no node is to be guarded, and where the ways to fill one are few enough for the whole program."""
     params = effort.params
+    if not Survival(instance).protected("AnyNode") or Packing.contents_count(instance) <= params.many_contents:
+        return None
     plan = best_of([plan, constructed(instance, effort.share(params.construction_share))])
     shapes = plan.used if plan else []
     for reserve in params.reserves:

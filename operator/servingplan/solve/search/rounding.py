@@ -1,7 +1,6 @@
 """Whole copies from the fractional ones of the linear relaxation.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Used by `anytime` for its early plans and by
-the method `lpr`.
+Used by `anytime` for its early plans and by the method `lpr`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
         if whole:
             draft.add(c, whole)
     for k in dearest_first(instance):
-        serving = instance.serving(k)
+        serving = instance.serving[k]
         if not any(draft.copies[c] for c in serving):
             ranked = [c for c in serving if fractional[c] > TOLD]
             ranked.sort(key=lambda c: (-fractional[c], c))

@@ -1,7 +1,4 @@
-"""How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left."""
 
 import math
 from dataclasses import dataclass, field, replace

@@ -1,8 +1,7 @@
 """The adapter to the MILP solver: the only module that imports PuLP, and the only one of `solve` that reads a clock.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` fills a `Program` with columns
-and rows, `lexicographic` asks it for optima. PuLP is imported when the first program is made, because it takes longer to import
-than a small plan takes to solve.
+`constraints` fills a `Program` with columns and rows, `lexicographic` asks it for optima. PuLP is imported when the first
+program is made, because it takes longer to import than a small plan takes to solve.
 
 Three facts about the solver shape this module. HiGHS fixes its thread count once per process, so `THREADS` is a
 constant. A clock makes the answer depend on the machine, so the work limit is a number of branch-and-bound nodes and the

@@ -1,7 +1,7 @@
 """When a search may end: its time is up, its work is done, or it is near enough to what is known.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A criterion is asked with the gap that is reached
-(infinite where there is no plan yet); `first_of` makes one criterion of several. Every loop of the solver ends by them.
+A criterion is asked with the gap that is reached (infinite where there is no plan yet); `first_of` makes one criterion of
+several. Every loop of the solver ends by them.
 """
 
 from collections.abc import Callable

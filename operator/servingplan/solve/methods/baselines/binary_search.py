@@ -1,8 +1,7 @@
 """The binary search of Jiang et al. (ICML 2025), appendix F, algorithm 1.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. With the makespan T (here 1 / scale) fixed,
-their eq. 3 is linear, and a feasibility solve tells whether T can be met. The search starts from the bound of the linear
-relaxation, where theirs starts from the fastest configuration for everything.
+With the makespan T (here 1 / scale) fixed, their eq. 3 is linear, and a feasibility solve tells whether T can be met. The
+search starts from the bound of the linear relaxation, where theirs starts from the fastest configuration for everything.
 
 A feasibility solve minimises dollars, so that its plan is usable, and stops at the first plan. One that ends undecided counts
 as infeasible, as in any plain implementation: the plan may be worse for it, its bound is not, which comes from elsewhere.

@@ -1,7 +1,4 @@
-"""The form that the heuristics of the papers have in common: a rule that covers given rates, and one ending for all.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The form that the heuristics of the papers have in common: a rule that covers given rates, and one ending for all."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

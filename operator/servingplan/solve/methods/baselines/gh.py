@@ -1,7 +1,7 @@
 """GH and AGH of Cheng and Nguyen (2026), section 4, carried over to our question.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Their pair (j, k) of a model and a GPU tier
-becomes a *pair* (model, pools); a configuration (n, m) of the pair becomes a shape on these pools. What is carried over:
+Their pair (j, k) of a model and a GPU tier becomes a *pair* (model, pools); a configuration (n, m) of the pair becomes a
+shape on these pools. What is carried over:
 
 * M1, feasibility selection: of a pair, the shape with the fewest GPUs that can serve the class. Memory and delay are in the
   question already, as a missing rate.
@@ -79,7 +79,7 @@ def _orders(instance: Instance) -> Iterator[list[int]]:
     keys = (
         {k: instance.classes[k].requests_per_second for k in classes},
         {k: price[k] * instance.classes[k].requests_per_second for k in classes},
-        {k: float(len(instance.serving(k))) for k in classes},
+        {k: float(len(instance.serving[k])) for k in classes},
         {k: instance.classes[k].quality_loss_limit or 0.0 for k in classes},
     )
     for key in keys:

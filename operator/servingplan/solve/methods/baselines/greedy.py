@@ -1,7 +1,5 @@
 """Two plain baselines: the cost order of autoscalers, and fleets chosen before routing.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-
 `greedy_cost` is the greedy of workload-variant autoscalers: each class is a server of its own, highest priority first, and
 takes copies of the variant that is cheapest for it, then of the next one when stock or budget end; no copy is shared.
 

@@ -1,7 +1,6 @@
 """The knapsack approximation that Jiang et al. (ICML 2025), appendix F, mention without any detail: a design of ours.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The feasibility question of the binary search
-("can these rates be served?") as a greedy knapsack:
+The feasibility question of the binary search ("can these rates be served?") as a greedy knapsack:
 
 * an item is one copy of a shape; its weight is its price, GPUs priced as shares of a node;
 * its value is the work that it takes off what is left, a request of class k being worth what it costs at the shape that
@@ -60,7 +59,7 @@ def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int
     instance = draft.instance
     busy = instance.capacity(c, draft.copies[c] + 1) - instance.capacity(c, draft.copies[c])
     work: dict[int, float] = {}
-    classes = [k for k in instance.served_by(c) if k in left and c in instance.cheapest_first(k)]
+    classes = [k for k in instance.served_by[c] if k in left and c in instance.cheapest_first(k)]
     for k in sorted(classes, key=lambda k: (-worth[k] * instance.rate(c, k), k)):
         if busy > EQUAL:
             work[k] = min(left[k], busy * instance.rate(c, k))

@@ -1,7 +1,7 @@
 """LPR: the linear relaxation rounded greedily, the baseline of Cheng and Nguyen (2026), version 2.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Whole parts of the fractional copies first,
-then the largest fractions while stock and budget allow; `rounding` has the rule. No search follows.
+Whole parts of the fractional copies first, then the largest fractions while stock and budget allow; `rounding` has the rule.
+No search follows.
 """
 
 from servingplan.solve.bounds.certificate import certified

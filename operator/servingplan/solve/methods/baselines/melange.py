@@ -1,10 +1,9 @@
 """An integer program in the manner of Melange (Griggs et al., 2024): slices of buckets, one pseudo-type per shape.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Melange cuts each bucket of request lengths
-into slices and assigns every slice whole to one GPU type; sum of slice loads on a type <= number of GPUs of the type; least
-price. Here a request class is a bucket and a shape stands for a GPU type, so that it can choose among deployments too, with
-stock in GPUs and a budget, which Melange does not have. Nodes are not packed: GPUs are priced as shares of a node, and a
-solution that cannot be packed within stock and budget counts as none.
+Melange cuts each bucket of request lengths into slices and assigns every slice whole to one GPU type; sum of slice loads on a
+type <= number of GPUs of the type; least price. Here a request class is a bucket and a shape stands for a GPU type, so that
+it can choose among deployments too, with stock in GPUs and a budget, which Melange does not have. Nodes are not packed: GPUs
+are priced as shares of a node, and a solution that cannot be packed within stock and budget counts as none.
 """
 
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Dra
             rho = instance.utilization(c, 1)
             program.add_row(f"load({c})", [*terms, (copies[c], -rho)], "<=", 0.0)
     for p, pool in enumerate(instance.pools):
-        taken = [(copies[c], instance.shapes[c].gpus[pool.name] / pool.gpus_per_node) for c in instance.on_pool(p)]
+        taken = [(copies[c], instance.shapes[c].gpus[pool.name] / pool.gpus_per_node) for c in instance.on_pool[p]]
         if taken:
             program.add_row(f"stock({p})", taken, "<=", float(instance.nodes_limit[p]))
     unit = instance.question.budget_dollars_per_hour or 1.0

@@ -1,7 +1,7 @@
 """Baselines of Jiang et al. (ICML 2025), section 5.1 and figure 8: the exact method with one freedom taken away.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Deployment and routing are tuned by the same
-algorithm as the full plan, as in the paper; the bounds are those of the full question.
+Deployment and routing are tuned by the same algorithm as the full plan, as in the paper; the bounds are those of the full
+question.
 """
 
 from collections.abc import Collection
@@ -19,9 +19,9 @@ from servingplan.solve.solver.tolerance import EQUAL
 def homogeneous(instance: Instance, effort: Effort) -> Found:
     """The best fleet that uses the nodes of one pool only, over all pools. The paper's has unlimited stock, this has not."""
     plans: list[Plan | None] = [empty_plan(instance)]
-    pools = [p for p in range(len(instance.pools)) if instance.on_pool(p)]
+    pools = [p for p in range(len(instance.pools)) if instance.on_pool[p]]
     for position, p in enumerate(pools):
-        alone = [c for c in instance.on_pool(p) if len(instance.shapes[c].gpus) == 1]
+        alone = [c for c in instance.on_pool[p] if len(instance.shapes[c].gpus) == 1]
         plans.append(_searched(instance, effort.share(1.0 / (len(pools) - position)), keep=alone))
     return certified(instance, effort, best_of(plans))
 
@@ -53,7 +53,7 @@ def uniform_deployment(instance: Instance, effort: Effort) -> Found:
     tell what a machine is, and the largest of all counts.
     """
     gpus = [sum(shape.gpus.values()) for shape in instance.shapes]
-    index = instance.pool_index()
+    index = instance.pool_index
     largest: dict[tuple[str, tuple[str, ...]], int] = {}
     for shape, count in zip(instance.shapes, gpus, strict=True):
         machines = [instance.pools[index[name]].gpus_per_node for name in shape.gpus]

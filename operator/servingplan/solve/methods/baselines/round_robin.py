@@ -1,7 +1,7 @@
 """Round-robin routing, the ablation of Jiang et al. (ICML 2025), figure 8: the exact plan, but every copy gets like traffic.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Each copy that can serve a class within its
-quality limit gets the same requests/s of it, so the slowest copy of a class limits all of them.
+Each copy that can serve a class within its quality limit gets the same requests/s of it, so the slowest copy of a class
+limits all of them.
 """
 
 from dataclasses import replace
