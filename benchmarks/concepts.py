@@ -22,7 +22,9 @@ def exported() -> dict[str, set[str]]:
         inside = file.relative_to(ROOM).parts[:-1]
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
-            path = tuple(node.module.split(".")) if isinstance(node, ast.ImportFrom) and node.module else ()
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            path = tuple((node.module or "").split("."))
             if path[:2] != PREFIX:
                 continue
             for alias in node.names:

@@ -48,6 +48,14 @@ def test_taking_apart_gives_the_plan_and_the_proof_of_the_exact_method(always_ap
             assert abs(first.value - other.value) <= (gap + TOLERANCE) * max(abs(first.value), abs(other.value)), seed
 
 
+@pytest.mark.parametrize("seed", [31_015, 31_026])
+def test_where_price_excludes_every_scale_no_smaller_one_is_tried(always_apart, seed):
+    question = random_question(seed, running=seed % 3 == 0)
+    answer = solve(question, method="anytime", relative_gap=1e-4)
+    assert verify(question, answer) == ()
+    assert answer.status == "Infeasible"
+
+
 @pytest.mark.slow
 def test_no_plan_is_cheaper_than_the_sum_over_models():
     told = 0

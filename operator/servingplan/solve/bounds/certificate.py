@@ -22,9 +22,9 @@ def certified(
     """The plan with the bound of every level, given its values on the levels before.
 
     The bound of a level is the best of the linear relaxation in which the levels before are held at the plan's values:
-    every plan that is as good on those levels satisfies it, so no such plan has a better value. Where the deadline has
-    passed, the bound is what is `known` (by level; dollars for full service), or else what can be imagined: all classes
-    served as if alone, and nodes for the floors only.
+    every plan that is as good on those levels satisfies it, so no such plan has a better value; or what is `known` (by level;
+    dollars for full service), where that is tighter. Where the deadline has passed, the bound is that, or else what can be
+    imagined: all classes served as if alone, and nodes for the floors only.
     """
     if plan is None:
         return Found(stopped=_ended(effort))
@@ -47,6 +47,7 @@ def certified(
     found.record(DOLLARS, least, value=dollars, unit=stage.unit, tolerance=effort.relative_gap)
     if instance.question.running:
         found.record(MOVES, 0.0, value=plan.values[MOVES], unit=1.0)
+    found.tighten(known or {}, tolerance=effort.relative_gap)
     if not found.proved:
         found.stopped = _ended(effort)
     return found

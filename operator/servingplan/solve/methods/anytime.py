@@ -42,9 +42,7 @@ def anytime(instance: Instance, effort: Effort) -> Found:
     reserved = with_reserve(instance, effort, plan, known)
     if reserved is not None:
         plan, known, infeasible = reserved
-        found = Found(infeasible=True) if infeasible else _certified(instance, effort, plan, known)
-        found.tighten(known, tolerance=effort.relative_gap)
-        return found
+        return Found(infeasible=True) if infeasible else _certified(instance, effort, plan, known)
     if plan is None and not effort.affords(instance):
         return Found(stopped="deadline")
     if plan is not None and effort.stop(plan.gap_in_all(known)):

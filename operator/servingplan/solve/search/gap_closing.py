@@ -170,7 +170,10 @@ class _Closing:
         return self.result.plan.values[SCALE] if self.result.plan else 0.0
 
     def _gap(self) -> float:
-        return self.result.plan.gap(self.result.bounds) if self.result.plan else math.inf
+        plan, bounds = self.result.plan, self.result.bounds
+        if plan is None:  # where no scale can be reached, none is as good as it gets
+            return 0.0 if SCALE in bounds and bounds[SCALE] <= 0.0 else math.inf
+        return plan.gap(bounds)
 
     def _take(self, copies: Sequence[int]) -> None:
         """Remember the shapes that were chosen, and the plan of as many copies as fit."""
