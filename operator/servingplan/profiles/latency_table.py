@@ -246,3 +246,8 @@ def stack(tables: Iterable[Table]) -> Table:
     """Tables of several replicas as one, in their order."""
     listed = list(tables)
     return Table(**{it.name: np.concatenate([getattr(table, it.name) for table in listed]) for it in fields(Table)})
+
+
+def part_of(table: Table, rows: slice) -> Table:
+    """Some rows of a table."""
+    return Table(**{it.name: getattr(table, it.name)[rows] for it in fields(Table)})

@@ -47,6 +47,10 @@ class Steady(NamedTuple):
         """One of the batches."""
         return Point(*(float(values[number]) for values in self))
 
+    def part(self, which: slice) -> "Steady":
+        """Some of the batches."""
+        return Steady(*(values[which] for values in self))
+
 
 def steady(
     steps: StepTimes,

@@ -6,9 +6,10 @@ its kernels (``forward``) and what the engine adds (``engines``).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -105,9 +106,11 @@ class KernelSteps:
 
     def held_tokens(self, tokens: Numbers) -> Array:
         """What one sequence takes of them (``ModelCard.held_tokens``)."""
-        held = np.vectorize(self.model.held_tokens, otypes=[float])
-        found: Array = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
-        return found
+        held: Callable[..., Any] = self.model.held_tokens
+        if self.model.sliding_window is not None:  # linear otherwise, so that it takes arrays as they are
+            held = np.vectorize(held, otypes=[float])
+        found = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
+        return np.asarray(found, dtype=float)
 
     @cached_property
     def overhead_seconds(self) -> float:
