@@ -7,7 +7,6 @@ that needs them. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -33,6 +32,8 @@ profile.register(app)
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         typer.echo(f"servingplan {version('servingplan')}")
         raise typer.Exit
 
