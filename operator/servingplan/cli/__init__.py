@@ -60,8 +60,20 @@ def crd(output: Annotated[str, typer.Option("--output", "-o", help="File to writ
         Path(output).write_text(crd_yaml())
 
 
+HELP_WIDTH = 160
+"""Columns of the help where there is no terminal: so many that no name of an option is cut."""
+
+
+def _widen_help() -> None:
+    if "--help" in sys.argv and not sys.stdout.isatty():
+        from typer import rich_utils
+
+        rich_utils.MAX_WIDTH = rich_utils.MAX_WIDTH or HELP_WIDTH
+
+
 def main() -> None:
     """Entry point of the console script."""
+    _widen_help()
     try:
         app()
     except ServingPlanError as error:

@@ -75,7 +75,7 @@ def solve_command(
         _refuse(str(error))
     if output is Output.JSON:
         sys.stdout.write(answer_json(answer))
-    elif answer.status != "Infeasible":
+    else:
         _print_answer(question, answer)
     if answer.status == "Infeasible":
         _complain(answer.reasons, code=INFEASIBLE)
@@ -135,11 +135,17 @@ def _complain(lines: Iterable[str], *, code: int) -> NoReturn:
 
 
 def _print_answer(question: Question, answer: Answer) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from servingplan.cli.show import console as plain
+    from servingplan.cli.show import reasons_view
+
+    console = plain()
+    if answer.status == "Infeasible":
+        if answer.explanation is not None:
+            console.print(reasons_view(answer.explanation, None, len(question.shapes)))
+        return
     summary = [f"{answer.status}, gap {answer.gap or 0.0:.2%}, {answer.seconds:.2f} s, stopped: {answer.stopped}"]
     if answer.scale is not None:
         summary.append(f"scale {answer.scale:.6g}")
@@ -169,3 +175,5 @@ def _print_answer(question: Question, answer: Answer) -> None:
             escape(cls.name), f"{cls.requests_per_second:.4g}", f"{sum(targets.values()):.4g}", escape(by) or "nobody"
         )
     console.print(rates)
+    if answer.explanation is not None:
+        console.print(reasons_view(answer.explanation, answer, len(question.shapes)))
