@@ -76,7 +76,7 @@ def solve_command(
     if output is Output.JSON:
         sys.stdout.write(answer_json(answer))
     else:
-        _print_answer(question, answer)
+        _print_answer(question, answer, explain=explain)
     if answer.status == "Infeasible":
         _complain(answer.reasons, code=INFEASIBLE)
 
@@ -134,7 +134,7 @@ def _complain(lines: Iterable[str], *, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _print_answer(question: Question, answer: Answer) -> None:
+def _print_answer(question: Question, answer: Answer, *, explain: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -142,9 +142,10 @@ def _print_answer(question: Question, answer: Answer) -> None:
     from servingplan.cli.show import reasons_view
 
     console = plain()
+    reasons = answer.explanation if explain else None
     if answer.status == "Infeasible":
-        if answer.explanation is not None:
-            console.print(reasons_view(answer.explanation, None, len(question.shapes)))
+        if reasons is not None:
+            console.print(reasons_view(reasons, None, len(question.shapes)))
         return
     summary = [f"{answer.status}, gap {answer.gap or 0.0:.2%}, {answer.seconds:.2f} s, stopped: {answer.stopped}"]
     if answer.scale is not None:
@@ -175,5 +176,5 @@ def _print_answer(question: Question, answer: Answer) -> None:
             escape(cls.name), f"{cls.requests_per_second:.4g}", f"{sum(targets.values()):.4g}", escape(by) or "nobody"
         )
     console.print(rates)
-    if answer.explanation is not None:
-        console.print(reasons_view(answer.explanation, answer, len(question.shapes)))
+    if reasons is not None:
+        console.print(reasons_view(reasons, answer, len(question.shapes)))

@@ -171,7 +171,9 @@ class KernelSteps:
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
         """One iteration that gives a token to each request."""
         requests = self._micro_batch(batch)
-        return self._with_requests(over_tokens(self.token_line, self._positions * requests), requests, context_tokens)
+        return self._with_requests(
+            over_tokens(self.token_line, self.settings.positions_per_step * requests), requests, context_tokens
+        )
 
     def mixed_seconds(
         self,
@@ -185,14 +187,9 @@ class KernelSteps:
         tokens, past = np.asarray(prefill_tokens, dtype=float), np.asarray(prefill_past, dtype=float)
         number = np.asarray(prompts, dtype=float)
         requests = self._micro_batch(batch)
-        busy = over_tokens(self.token_line, self._positions * requests + tokens)
+        busy = over_tokens(self.token_line, self.settings.positions_per_step * requests + tokens)
         busy = busy + number * self._prompt_attention(tokens / number, past)
         return self._with_requests(busy, requests, context_tokens, sampled=number)
-
-    @property
-    def _positions(self) -> int:
-        """Tokens that an iteration works on for each request: with speculation also those that were proposed."""
-        return 1 if self.settings.speculation is None else 1 + self.settings.speculation.tokens
 
     def _micro_batch(self, batch: Numbers) -> Array:
         requests: Array = np.maximum(1.0, np.asarray(batch, dtype=float) / self.stages)
@@ -202,7 +199,7 @@ class KernelSteps:
         self, busy: Array, requests: Array, context_tokens: Numbers, sampled: Array | float = 0.0
     ) -> Array:
         attention = over_requests(self._generation, requests, np.asarray(context_tokens, dtype=float))
-        head = over_tokens(self.head_line, self._positions * requests + sampled)
+        head = over_tokens(self.head_line, self.settings.positions_per_step * requests + sampled)
         return busy + attention + head + self.overhead_seconds + self.engine.sequence_seconds * requests
 
     def _prompt_attention(self, tokens: Array, past: Array) -> Array:
