@@ -460,7 +460,8 @@ class NodePool(Wire):
     the GPU's vendor; of a GPU that the catalogue does not know what its nodes have, where that is one alone, else
     nvidia.com/gpu."""
     engine_image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one."""
+    """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one, unless
+    the image of every model is built for ROCm."""
     gpus_per_node: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
     """GPUs of one node. Absent: read from the nodes."""
     dollars_per_node_hour: DecimalString | None = None
