@@ -16,7 +16,7 @@ from localcluster import binaries, service_account
 from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.rights import wait_until_granted
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "servingplan"
+CHART = Path(__file__).resolve().parents[1] / "charts" / "servingplan"
 NAMESPACE = "servingplan-system"
 RELEASE = "servingplan"
 _STOP_SECONDS = 60
@@ -56,7 +56,7 @@ def install(cluster: ControlPlane, objects: Sequence[dict[str, Any]]) -> str:
         wait_until_established(cluster.kubectl, item["metadata"]["name"])
     with cluster.client() as client:
         wait_until_granted(client, objects)
-    return next(item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount")
+    return next(str(item["metadata"]["name"]) for item in objects if item["kind"] == "ServiceAccount")
 
 
 def environment(objects: Sequence[dict[str, Any]]) -> dict[str, str]:
