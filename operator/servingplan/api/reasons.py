@@ -125,8 +125,8 @@ REASONS: dict[str, Reason] = {
         "The plan has replicas over several nodes, which cannot be applied yet.", "Use larger nodes."
     ),
     "NotResizable": Reason(
-        "A pool's object has no whole number at its path.",
-        "Give it a size; the annotation servingplan.dev/replicas-path says where.",
+        "A pool's object has no size that could be set.",
+        "The message says why: give it a whole number at its path, or make a static pool.",
     ),
     "Optimal": Reason("The best plan was found, and that is proved."),
     "OverBudget": Reason("Spend is above the budget.", "Wait: replicas drain, lowest priority first, until it fits."),
@@ -185,6 +185,10 @@ REASONS: dict[str, Reason] = {
         "The message has the engine's last words; an edit of the plan allows the shape again.",
     ),
     "SharedObject": Reason("Two pools name one object: neither is sized.", "Give one pool, or two objects."),
+    "SizedByOther": Reason(
+        "The object of a pool says that another autoscaler sizes it.",
+        "Turn that autoscaler off for the pool, or leave resize out: its nodes are then used as they are.",
+    ),
     "SolverError": Reason("No plan could be made.", _REPORT),
     "SpecInvalid": Reason("A field is wrong; what ran goes on.", "The message names the field and what to write."),
     "Spilled": Reason("The replicas planned for a class are all away; others take it late.", _WAIT),
@@ -243,6 +247,7 @@ _STALLING = frozenset(
         "RefsNotResolved",
         "ReplicaFailure",
         "SharedObject",
+        "SizedByOther",
         "SolverError",
         "SpecInvalid",
         "TimeLimit",

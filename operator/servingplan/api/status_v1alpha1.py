@@ -250,6 +250,8 @@ class PlanStatus(StatusPart):
     """The same of the plan, once it stands."""
     idle_gpus: Annotated[str | None, Field(alias="idleGPUs")] = None
     """GPUs of nodes that are paid for on which no replica is ready, such as 8xL40S. none: all serve."""
+    caps: str | None = None
+    """The most nodes that pools are known to give now, such as h100=0,l40s=2. none: nothing is known of any."""
     cost: Cost | None = None
     """Money."""
     node_pools: Annotated[
