@@ -31,7 +31,7 @@ from e2e.support.waiting import wait_for
 from localcluster import karpenter, nodes, service_account
 from localcluster.proxy import Moment, Verdict, Write, WriteProxy
 from servingplan.cli import app
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, NODES, PLANS, PODS, SERVICES, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, NODES, PLANS, PODS, SERVICES, Resource
 from servingplan.model.fleet import Fleet, PlanRecord
 
 Json = dict[str, Any]
@@ -41,6 +41,7 @@ NAMESPACE = "servingplan-crash"
 PLAN = "tiny"
 PLAN_LABEL = "servingplan.dev/plan"
 DEPLOYMENT_LABEL = "servingplan.dev/deployment"
+BUDGET = DISRUPTION_BUDGETS.kind
 RUN_LABEL = "crash-story"
 """On the nodes of one run: its namespace."""
 NODE_CLASS = "servingplan-crash"
@@ -118,7 +119,9 @@ class History:
     """Every change of every object, by run. All kinds share one store, whose revisions order them."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._feed = Feed(cluster.client, [NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, PLANS, NODE_POOLS])
+        self._feed = Feed(
+            cluster.client, [NODES, PODS, DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS, PLANS, NODE_POOLS]
+        )
         self._changes: dict[str, list[Change]] = defaultdict(list)
 
     def __enter__(self) -> Self:
@@ -249,6 +252,7 @@ _KINDS = (
     (r"PATCH .*-plan\?", "", "record"),
     (r"PATCH .*-routing\?", "", "routing"),
     (r"PATCH .*/services/", "", "service"),
+    (r"PATCH .*/poddisruptionbudgets/", "", "disruption budget"),
     (r"PATCH .*/deployments/.*force", "", "deployment"),
     (r"PATCH .*/deployments/", '"replicas"', "scale down"),
     (r"PATCH .*/nodepools/", "", "pool"),
@@ -257,6 +261,7 @@ _KINDS = (
     (r"POST .*/events", "", "event"),
     (r"DELETE .*/deployments/", "", "delete deployment"),
     (r"DELETE .*/services/", "", "delete service"),
+    (r"DELETE .*/poddisruptionbudgets/", "", "delete disruption budget"),
 )
 
 
@@ -525,7 +530,13 @@ def is_gone(state: State) -> Json | None:
 
 def leftovers(state: State) -> list[Json]:
     """What should have been collected with the plan."""
-    return [*state.ours("Deployment"), *state.ours("Service"), *state.ours("ConfigMap"), *state.ours("Pod")]
+    return [
+        *state.ours("Deployment"),
+        *state.ours("Service"),
+        *state.ours(BUDGET),
+        *state.ours("ConfigMap"),
+        *state.ours("Pod"),
+    ]
 
 
 def at_rest(state: State, *, generation: int) -> Json | None:
@@ -541,7 +552,9 @@ def at_rest(state: State, *, generation: int) -> Json | None:
     ):
         return None
     names = {item.deployment for item in fleet.replica_sets}
-    if any({item["metadata"]["name"] for item in state.ours(kind)} != names for kind in ("Deployment", "Service")):
+    if any(
+        {item["metadata"]["name"] for item in state.ours(kind)} != names for kind in ("Deployment", "Service", BUDGET)
+    ):
         return None
     pods = state.ours("Pod")
     if len(pods) != sum(item.replicas for item in fleet.replica_sets) or not all(is_ready(pod) for pod in pods):

@@ -17,6 +17,7 @@ from itertools import zip_longest
 import pytest
 
 from e2e.crash_support import (
+    BUDGET,
     BUDGET_DOLLARS,
     DEPLOYMENT_LABEL,
     FIXED_DOLLARS,
@@ -76,6 +77,7 @@ def test_a_life_has_every_kind_of_write(undisturbed: Life) -> None:
         "finalizer",
         "record",
         "service",
+        "disruption budget",
         "deployment",
         "pool",
         "place",
@@ -86,6 +88,7 @@ def test_a_life_has_every_kind_of_write(undisturbed: Life) -> None:
         "scale down",
         "delete deployment",
         "delete service",
+        "delete disruption budget",
     }
     assert undisturbed.served["deployments"] == {"large on fixed": 1, "large on rented": 1}
     assert undisturbed.edited["deployments"] == {"large on fixed": 1}
@@ -142,7 +145,7 @@ def test_every_object_is_the_plans_and_was_written_down_before(undisturbed: Life
         if (fleet := state.record.fleet) is not None:
             known |= {item.deployment for item in fleet.replica_sets}
         known |= {f"{PLAN}-plan", f"{PLAN}-routing"}
-        for item in (*state.all("Deployment"), *state.all("Service"), *state.ours("ConfigMap")):
+        for item in (*state.all("Deployment"), *state.all("Service"), *state.all(BUDGET), *state.ours("ConfigMap")):
             owners = [reference["uid"] for reference in item["metadata"].get("ownerReferences", ())]
             assert owners == [owner], life.describe()
             assert item["metadata"]["name"] in known, life.describe()

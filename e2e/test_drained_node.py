@@ -16,8 +16,9 @@ def test_the_only_node_is_drained(scene, witness, budget):
     scene.apply(plans.plan(scene.namespace, [plans.model(rate=60)], [pool], budget=budget))
     scene.wait_ready()
     (node,) = scene.nodes_of(pool)
+    began = len(witness.documents())
 
-    scene.cluster.kubectl("drain", node, "--force", "--delete-emptydir-data", "--ignore-daemonsets")
+    scene.cluster.kubectl("drain", node, "--force", "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=900s")
     wait_for(
         "another node has taken its place",
         lambda: (found := scene.nodes_of(pool)) and node not in found and len(found) == 1,
@@ -27,6 +28,9 @@ def test_the_only_node_is_drained(scene, witness, budget):
     scene.wait_ready()
     assert scene.weights(SMALL)
     assert (scene.size_of(pool), len(scene.ready_pods())) == (1, 4)
+    if budget == 50:
+        served = [item.services(SMALL) for item in witness.documents()[began:]]
+        assert all(served), "the drain waited, so at no moment was there nobody to serve"
 
 
 def test_a_cordoned_node_serves_until_its_successor_does(scene, witness):

@@ -59,6 +59,7 @@ WRITTEN_WITH_PLANS = {
     ("", "events"): ("create",),
     ("apps", "deployments"): CREATE_TO_DELETE,
     ("discovery.k8s.io", "endpointslices"): READ,
+    ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),

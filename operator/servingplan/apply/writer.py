@@ -11,7 +11,7 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Conflict, Invalid, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PODS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, HTTP_ROUTES, PODS, SERVICES, Api, Resource
 from servingplan.model import names
 from servingplan.model.actions import (
     AnyAction,
@@ -31,7 +31,7 @@ from servingplan.model.world import Observation, PlanObject
 from servingplan.pool_kinds.table import kind_at, kind_key
 
 _KINDS: dict[str, Resource] = {
-    resource.kind: resource for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES)
+    resource.kind: resource for resource in (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS, HTTP_ROUTES)
 }
 _DELETION_COST_LEAVING = "-1000"
 

@@ -12,7 +12,7 @@ import math
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
-from servingplan.decide.objects import missing_replicas, object_actions, record_actions, replica_facts
+from servingplan.decide.objects import BUDGETS_UNREAD, missing_replicas, object_actions, record_actions, replica_facts
 from servingplan.decide.publishing import (
     admitted_rates,
     gateway_follows,
@@ -45,9 +45,9 @@ log = logging.getLogger("servingplan")
 
 NEEDED_FOR_WEIGHTS = frozenset({"pods", "EndpointSlices", "ConfigMaps", "Deployments", "HTTPRoutes"})
 """Sources without which weights stay as they are; without nodes a pod's own word counts."""
-SPARED = frozenset({"other plans", "profiles", "the LeaderWorkerSet API"})
-"""Sources without which a turn goes on: prices that disagree, measured rates (asked for one by one then), and what this
-version cannot use."""
+SPARED = frozenset({"other plans", "profiles", "the LeaderWorkerSet API", BUDGETS_UNREAD})
+"""Sources without which a turn goes on: prices that disagree, measured rates (asked for one by one then), what this version
+cannot use, and what evictions wait for."""
 
 
 def publish(world: Observation) -> tuple[AnyAction, ...]:
@@ -191,7 +191,7 @@ def decide(
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
     route_findings(turn, in_force)
-    objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet)
+    objects, render_errors = object_actions(world, in_force, read_pools(in_force, world)[0], fleet, step.must_stay)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     told = notice.seconds_left or None if notice is not None else None

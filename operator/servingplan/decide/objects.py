@@ -17,7 +17,11 @@ from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.pools import Pool
 from servingplan.planning.record import RECORD_KEY
 from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
+from servingplan.render.disruption_budget import disruption_budget
 from servingplan.render.pod_access import refused_access
+
+BUDGETS_UNREAD = "PodDisruptionBudgets"
+"""Source that a role of an earlier version does not let the operator read: it does without then."""
 
 
 def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
@@ -34,9 +38,10 @@ def replica_facts(world: Observation, fleet: Fleet) -> dict[str, ReplicaFacts]:
 
 
 def object_actions(
-    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet
+    world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], fleet: Fleet, must_stay: Mapping[str, int]
 ) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
-    """Deployments and Services of the plan that are missing or were changed by somebody else."""
+    """Deployments of the plan, their Services and their PodDisruptionBudgets, that are missing or were changed by somebody
+    else. ``must_stay``: ready replicas by Deployment that evictions must leave, where these are fewer than planned."""
     models = {model.name: model for model in spec.models}
     by_pool = {pool.name: pool for pool in pools}
     actions: list[AnyAction] = []
@@ -46,6 +51,9 @@ def object_actions(
         variant = next((v for v in model.effective_variants if v.name == item.variant), None) if model else None
         live = world.live("Deployment", item.deployment)
         manifests = [service(plan=world.plan, replica_set=item)]
+        if not any(failure.source == BUDGETS_UNREAD for failure in world.failures):
+            least = must_stay.get(item.deployment, item.replicas)
+            manifests.append(disruption_budget(plan=world.plan, replica_set=item, must_stay=least))
         if model is not None and pool is not None and variant is not None:
             if refused_access(model, world.pod_access):
                 continue  # of a time when more was allowed: what stands is left, and is not made anew

@@ -10,7 +10,7 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, PLANS, SERVICES, Api, Resource
+from servingplan.kube import CONFIG_MAPS, HTTP_ROUTES, PLANS, Api, Resource
 from servingplan.model import names
 from servingplan.model.times import seconds_since
 from servingplan.model.world import (
@@ -34,7 +34,7 @@ from servingplan.observe.demand import DemandReader
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told, requests_inside
 from servingplan.observe.gateway import ask_gateway, in_time
 from servingplan.observe.sizes import ceiling, number
-from servingplan.observe.state import ClusterState, Snapshot, SourceState
+from servingplan.observe.state import OWN_KINDS, ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.pool_kinds.table import kind_at, kind_key, path_of
@@ -44,7 +44,6 @@ from servingplan.profiles.rows import ROWS_KEY
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """API version and kind that replicas over several nodes need."""
-_OWN_KINDS = (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind)
 
 
 def read_clock() -> str:
@@ -105,8 +104,8 @@ class Reader:
         ]
         objects = [
             item.for_plan(plan.uid)
-            for kind in _OWN_KINDS
-            for item in seen.objects[kind]
+            for resource in OWN_KINDS
+            for item in seen.objects[resource.kind]
             if (item.namespace, item.plan_label) == (namespace, label)
         ]
         spec = _spec_for_reading(plan, objects)

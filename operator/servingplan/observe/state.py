@@ -17,6 +17,7 @@ from servingplan.errors import ApiError, NotFound
 from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     ENDPOINT_SLICES,
     EVENTS,
     HTTP_ROUTES,
@@ -41,6 +42,8 @@ PRESENCE_SECONDS = 60.0
 """How long it is believed whether the API server knows a kind."""
 EVENTS_OF_CLUSTER = "default"
 """Where Events lie that are about objects without a namespace."""
+OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
+"""Of the objects that the operator writes for a plan, beside HTTPRoutes."""
 NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -125,7 +128,7 @@ class ClusterState:
             where, label = catalogue_namespace, names.CATALOGUE_LABEL
             self._add(Source("catalogues", _known(CONFIG_MAPS), parse.seen_additions, where, label))
         for namespace in namespaces or (None,):
-            for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+            for resource in OWN_KINDS:
                 source = Source(
                     f"{resource.kind}s", _known(resource), _object(resource.kind), namespace, names.PLAN_LABEL
                 )
@@ -197,10 +200,7 @@ class ClusterState:
                 plans=self._facts("plans"),
                 nodes=self._facts("nodes"),
                 pods=self._facts("pods"),
-                objects={
-                    kind: self._facts(f"{kind}s")
-                    for kind in (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind, HTTP_ROUTES.kind)
-                },
+                objects={resource.kind: self._facts(f"{resource.kind}s") for resource in (*OWN_KINDS, HTTP_ROUTES)},
                 slices=self._facts("EndpointSlices"),
                 profiles=self._facts("profiles"),
                 catalogues=self._facts("catalogues"),

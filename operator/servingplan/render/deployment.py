@@ -155,7 +155,7 @@ def deployment(
     *, plan: PlanObject, replica_set: ReplicaSet, template: Json, replicas: int, startup_seconds: int, fleet: Fleet
 ) -> Json:
     """The Deployment with ``replicas`` copies."""
-    labels = _labels(plan, replica_set)
+    labels = model_server_labels(plan, replica_set)
     selector = {names.PLAN_LABEL: labels[names.PLAN_LABEL], names.DEPLOYMENT_LABEL: replica_set.deployment}
     pod = merge(
         template,
@@ -190,7 +190,7 @@ def deployment(
 
 def service(*, plan: PlanObject, replica_set: ReplicaSet) -> Json:
     """The Service in front of the Deployment's copies that serve."""
-    labels = _labels(plan, replica_set)
+    labels = model_server_labels(plan, replica_set)
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -259,7 +259,8 @@ def _identity(item: Json, keys: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(str(item.get(key, _DEFAULTS.get(key))) for key in keys)
 
 
-def _labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
+def model_server_labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
+    """The labels that a Deployment, its Service and its pods have in common."""
     return {
         "app.kubernetes.io/name": "vllm",
         "app.kubernetes.io/instance": replica_set.deployment,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from servingplan.api.v1alpha1 import PlanSpec
@@ -53,6 +53,8 @@ class Step:
     unseated: int
     """Planned replicas without a seat yet."""
     wake_in_seconds: float | None
+    must_stay: Mapping[str, int] = field(default_factory=dict)
+    """Ready replicas by Deployment that evictions must leave, where these are fewer than planned."""
     contests: tuple[Contest, ...] = ()
     """Deployments of which somebody else sets the number of replicas."""
 
@@ -157,6 +159,7 @@ def next_step(
         wake_in_seconds=min(
             (*holds, *([] if leave.wake_in_seconds is None else [leave.wake_in_seconds])), default=None
         ),
+        must_stay=_must_stay(pools, seatings),
         contests=counts.contests,
     )
 
@@ -295,6 +298,10 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
     return actions
 
 
+_BESIDE_DEPLOYMENTS = frozenset({"Service", "PodDisruptionBudget"})
+"""Kinds of objects that a Deployment of ours has under its own name."""
+
+
 class Counts(NamedTuple):
     """What becomes of the Deployments."""
 
@@ -304,6 +311,19 @@ class Counts(NamedTuple):
     deleted: list[AnyAction]
     """Objects that nothing uses any more."""
     contests: tuple[Contest, ...]
+
+
+def _must_stay(pools: tuple[Pool, ...], seatings: Mapping[str, Seating]) -> dict[str, int]:
+    """Ready replicas by Deployment that evictions must leave. Only Deployments with replicas on cordoned nodes that nothing
+    can replace, since neither the budget nor the pool has room: these may go, what is ready elsewhere must stay."""
+    found: dict[str, int] = {}
+    for pool in pools:
+        spent = {node.name for node in pool.spent_nodes}
+        stay = [pod for pod in seatings[pool.name].stay if pod.deployment is not None]
+        for name in {pod.deployment for pod in stay if pod.node in spent}:
+            elsewhere = [pod for pod in stay if pod.deployment == name and pod.node not in spent]
+            found[name or ""] = sum(pod.ready for pod in elsewhere)
+    return dict(sorted(found.items()))
 
 
 def _counts(
@@ -358,12 +378,12 @@ def _counts(
                 DeleteObject(object_kind="Deployment", name=live.name, uid=live.uid, why=f"{live.name} has no replica")
             )
     deployments = {live.name for live in world.deployments()}
-    for service in world.objects:
-        if service.kind != "Service" or not service.ours or fleet.replica_set(service.name) is not None:
+    for live in world.objects:
+        if live.kind not in _BESIDE_DEPLOYMENTS or not live.ours or fleet.replica_set(live.name) is not None:
             continue
-        if service.name not in deployments:
-            why = f"no Deployment is behind Service {service.name}"
-            deleted.append(DeleteObject(object_kind="Service", name=service.name, uid=service.uid, why=why))
+        if live.name not in deployments:
+            why = f"no Deployment is behind {live.kind} {live.name}"
+            deleted.append(DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=why))
     return Counts(raised, lowered, deleted, tuple(contests))
 
 

@@ -149,11 +149,21 @@ def test_a_drained_node_is_replaced_and_given_back(budget):
     assert driver.serving_rate(LLAMA) == pytest.approx(rate)
 
 
+def replicas_that_evictions_leave(driver) -> int:
+    """``minAvailable`` of the one PodDisruptionBudget."""
+    (found,) = [item for (kind, _), item in driver.cluster.objects.items() if kind == "PodDisruptionBudget"]
+    return found["spec"]["minAvailable"]
+
+
 def test_a_cordoned_node_serves_on_until_its_successor_does():
     driver = operator(plan(model(rate="4"), pools=[CHEAP]))
     settled(driver)
     serves_at_least(driver)
+    planned = len(driver.cluster.our_pods())
+    assert replicas_that_evictions_leave(driver) == planned
     driver.cluster.nodes["l40s-1"].schedulable = False
+    driver.act()
+    assert replicas_that_evictions_leave(driver) == planned, "a drain waits until the successor serves"
     settled(driver)
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
 
@@ -165,6 +175,7 @@ def test_a_cordoned_node_without_room_for_a_successor_serves_on():
     driver.cluster.nodes["l40s-1"].schedulable = False
     driver.settle()
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-1"]
+    assert replicas_that_evictions_leave(driver) == 0, "or a drain of the node would never end"
 
 
 def test_a_drained_node_whose_successor_is_refused_is_made_up_for_elsewhere():
