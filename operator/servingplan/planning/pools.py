@@ -272,7 +272,7 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
             errors.append(gpu_error)
         resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
         if not item.name.endswith(LEFT):
-            errors += resource_errors(item, gpu, resource, known.catalogue)
+            errors += resource_errors(item, gpu, resource, known.catalogue, spec.models)
         item = item.model_copy(update={"resource_name": resource})
         nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
         withdrawn = _withdrawn(item, world)
