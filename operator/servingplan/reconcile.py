@@ -209,6 +209,8 @@ class Turns:
         return now != (plan.uid, plan.generation, plan.deleting_since)
 
     def _write(self, actions: tuple[AnyAction, ...], situation: Situation) -> Outcome:
+        if not actions:
+            return Outcome()
         world = situation.world
         outcome = self._writer.write(actions, world=world, spec=situation.acting)
         self.metrics.wrote(outcome)

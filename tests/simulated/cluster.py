@@ -96,7 +96,10 @@ class SimulatedPool:
 
     name: str
     labels: dict[str, str]
+    """Of its nodes."""
     gpus: int
+    promised: dict[str, str] = field(default_factory=dict)
+    """Labels that the object says its nodes have."""
     wanted: int = 0
     claimed_by: str | None = None
     asked: int | None = None
@@ -199,7 +202,7 @@ class SimulatedCluster:
         self.nodes[name] = SimulatedNode(name, dict(labels), gpus, f"node-{self._made}", pool)
 
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
-        self.pools[name] = SimulatedPool(name, dict(labels), gpus, **more)
+        self.pools[name] = SimulatedPool(name, dict(labels), gpus, dict(labels), **more)
 
     def admit(self, count: int) -> None:
         """The queue lets so many of its pods go, the oldest first."""

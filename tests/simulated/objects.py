@@ -11,6 +11,7 @@ from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     ENDPOINT_SLICES,
     EVENTS,
     HTTP_ROUTES,
@@ -31,9 +32,8 @@ NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=Fal
 NODE_CLAIMS = Resource("karpenter.sh/v1", "nodeclaims", "NodeClaim", namespaced=False)
 RESOURCES = (
     *(PLANS, NODES, PODS, SERVICES, CONFIG_MAPS, DEPLOYMENTS),
-    *(ENDPOINT_SLICES, HTTP_ROUTES, EVENTS, NODE_POOLS, NODE_CLAIMS),
+    *(DISRUPTION_BUDGETS, ENDPOINT_SLICES, HTTP_ROUTES, EVENTS, NODE_POOLS, NODE_CLAIMS),
 )
-OURS = ("Deployment", "Service", "ConfigMap", "HTTPRoute")
 NAMESPACE = "llm"
 PLAN = "chat"
 PLAN_UID = "plan-uid"
@@ -187,7 +187,7 @@ def _pool(cluster: SimulatedCluster, pool: SimulatedPool) -> Json:
             "annotations": {key: value for key, value in annotations.items() if value is not None},
             "managedFields": [owner],
         },
-        "spec": {"replicas": pool.wanted},
+        "spec": {"replicas": pool.wanted, "template": {"metadata": {"labels": pool.promised}}},
         "status": {
             "nodes": len(cluster.nodes_of(pool.name)) + len(pool.booting),
             "conditions": [] if refused is None else [{"type": "Launched", "status": "False", **words}],

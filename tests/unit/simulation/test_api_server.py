@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.errors import ApiError, Conflict
+from servingplan.errors import ApiError, Conflict, Forbidden
 from tests.simulated.plans import model, operator, plan, sized
 from tests.unit.simulation.test_stories import LLAMA, settled
 
@@ -118,4 +118,14 @@ def test_weights_go_on_while_what_became_of_a_pool_is_not_known():
     driver.check_routing_at_rest()
     assert driver.conditions()["InventoryAvailable"] == "ReadFailed"
     driver.cluster.api.refuses, driver.cluster.api.loses = (lambda verb, key: None), (lambda verb, key: False)
+    settled(driver)
+
+
+def test_what_the_operator_may_only_watch_is_not_waited_for():
+    driver = operator(plan())
+    driver.cluster.api.loses = lambda verb, key: key[0] == "Deployment"
+    driver.turn()
+    driver.cluster.api.loses = lambda verb, key: False
+    refused = Forbidden(403, "Forbidden", "cannot get deployments")
+    driver.cluster.api.refuses = lambda verb, key: refused if (verb, key[0]) == ("get", "Deployment") else None
     settled(driver)
