@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import apply_to_weights, at_rest, command_line, gateway, large_cluster, loss_to_weights, solving
+from benchmarks import (
+    apply_to_weights,
+    at_rest,
+    command_line,
+    gateway,
+    large_cluster,
+    loss_to_weights,
+    rates,
+    solving,
+)
 from benchmarks.report import PAGE, page, show
 
-ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, solving, gateway)
+ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, rates, solving, gateway)
 
 
 def main() -> None:

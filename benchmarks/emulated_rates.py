@@ -34,7 +34,9 @@ CASES = [
 class Case:
     """A replica, what the planner thinks of it, and engines of it."""
 
-    def __init__(self, model, precision, gpu, tensor, pipeline, input_tokens, output_tokens, ttft, tpot):
+    def __init__(
+        self, model, precision, gpu, tensor, pipeline, input_tokens, output_tokens, ttft, tpot, settings=SETTINGS
+    ):
         replica = {
             "model": find_model(model),
             "precision": precision,
@@ -45,16 +47,16 @@ class Case:
         self.lengths, self.ttft, self.tpot = (input_tokens, output_tokens), ttft, tpot
         lengths = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         limits = {"ttft_seconds": ttft, "tpot_seconds": tpot, "percentile": PERCENTILE}
-        plan = estimate(**replica, **lengths, settings=SETTINGS, **limits)
+        plan = estimate(**replica, **lengths, settings=settings, **limits)
         assert isinstance(plan, Estimate)
         self.plan = plan
         self.utilization = plan.utilization[0]
-        few = SETTINGS.model_copy(update={"max_num_seqs": next(it for it in SEQUENCES if it >= plan.most_running)})
+        few = settings.model_copy(update={"max_num_seqs": next(it for it in SEQUENCES if it >= plan.most_running)})
         full = estimate(**replica, **lengths, settings=few, ttft_seconds=None, tpot_seconds=None)
         assert isinstance(full, Estimate)
         self.full = full
         """With all slots taken."""
-        self._pace = Pace(**replica, settings=SETTINGS)
+        self._pace = Pace(**replica, settings=settings)
 
     def saturated_rate(self) -> float:
         """Requests/s with all slots always taken. Equal requests go in waves of one batch: whole waves are compared."""

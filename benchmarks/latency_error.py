@@ -110,6 +110,8 @@ class _Room(Pace):
         self.stages = steps.stages
         self.kv_blocks = int(steps.kv_room_tokens) // BLOCK_TOKENS
         self.max_model_len = LONGEST_TOKENS
+        self.tokens_per_step = steps.settings.tokens_per_step
+        self.positions_per_step = steps.settings.positions_per_step
 
     @override
     def blocks(self, tokens: int) -> int:

@@ -174,7 +174,7 @@ def plain(question: Question, *, seconds: float, gap: float) -> Run:
         load = {c: [(y[c], -utilization(shape, 1))] for c, shape in enumerate(instance.shapes)}
         for k, cls in enumerate(instance.classes):
             served = [(s, -cls.requests_per_second * scale)]
-            for c in instance.serving(k):
+            for c in instance.serving[k]:
                 z = column(0, highspy.kHighsInf, 0.0, whole=False)
                 served.append((z, 1.0))
                 load[c].append((z, 1.0 / instance.rate(c, k)))
@@ -182,7 +182,7 @@ def plain(question: Question, *, seconds: float, gap: float) -> Run:
         for terms in load.values():
             row(-highspy.kHighsInf, 0.0, terms)
         for p, pool in enumerate(instance.pools):
-            used = [(y[c], float(instance.shapes[c].gpus[pool.name])) for c in instance.on_pool(p)]
+            used = [(y[c], float(instance.shapes[c].gpus[pool.name])) for c in instance.on_pool[p]]
             row(-highspy.kHighsInf, 0.0, [*used, (n[p], -float(pool.gpus_per_node))])
         row(-highspy.kHighsInf, question.budget_dollars_per_hour, list(zip(n, price, strict=True)))
         h.changeObjectiveSense(highspy.ObjSense.kMaximize if service else highspy.ObjSense.kMinimize)

@@ -13,20 +13,89 @@ ServingPlanError
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 
 class ServingPlanError(Exception):
     """Root of all errors that this project raises on purpose."""
 
 
 class InputError(ServingPlanError):
-    """Wrong input. The message names the field, the value, and what to do."""
+    """Wrong input. The message names the field, the value where there is one, and what to do."""
 
     def __init__(self, field: str, value: object, advice: str) -> None:
-        shown = repr(value)
         self.field = field
         self.value = value
         self.advice = advice
-        super().__init__(f"{field}: {shown if len(shown) <= 120 else shown[:117] + '...'}: {advice}")
+        super().__init__(f"{field}: {advice}" if value is None else f"{field}: {shown(value)}: {advice}")
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value as YAML and JSON have it, in at most so many characters."""
+    text = _written(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _written(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return repr(value)
+
+
+_MAPPING = "must be a mapping, keys with their values"
+_WORDS = {
+    "missing": "is required; add it",
+    "extra_forbidden": "is not known; remove it or correct its spelling",
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number, without a decimal point",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "too_short": "must have at least {min_length} items, has {actual_length}",
+    "too_long": "must have at most {max_length} items, has {actual_length}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+}
+"""What pydantic's errors mean to somebody who writes YAML or JSON, by their type."""
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, in the words of YAML: an item of pydantic's ``ValidationError.errors()``."""
+    kind, message = problem["type"], str(problem["msg"])
+    if kind in _WORDS:
+        text = re.sub(r"\b1 (item|character)s", r"1 \1", _WORDS[kind].format(**problem.get("ctx", {})))
+        if problem.get("input") is None and kind != "missing":
+            return f"is null, and {text}"
+        if kind == "string_type" and isinstance(problem["input"], int | float):
+            text += "; put it in quotation marks"
+        elif kind in ("int_type", "bool_type", "float_type") and isinstance(problem["input"], str):
+            text += "; leave out the quotation marks"
+        return text
+    if kind in ("value_error", "assertion_error"):
+        message = message.partition(", ")[2]
+    return message
 
 
 class Outdated(ServingPlanError):  # noqa: N818 (not an error: nobody wants to know any more)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.planning import shapes
+from servingplan.profiles import replicas
 from servingplan.profiles.estimate import Estimate
 
 _REQUESTS_PER_SECOND = {
@@ -29,31 +29,35 @@ _PLANNED_SHARE = 0.7
 @pytest.fixture(autouse=True, scope="module")
 def steady_rates():
     """Estimates with these rates, in every test beside whose conftest this is imported."""
-    real = shapes.estimate
+    real, real_limits = replicas.unlimited, replicas.all_limited
 
-    def steady(**asked):
-        found = real(**asked)
-        rate = _REQUESTS_PER_SECOND.get((asked["gpu"].name, asked["tensor_parallel"]))
-        chat = (
-            asked["model"].name.lower() == "llama-3.1-8b" and (asked["input_tokens"], asked["output_tokens"]) == _CHAT
-        )
-        if not isinstance(found, Estimate) or rate is None or not chat:
+    def steady(made, classes, **how):
+        found = real(made, classes, **how)
+        rate = _REQUESTS_PER_SECOND.get((made.gpu.name, made.tensor_parallel))
+        if rate is None or made.model.name.lower() != "llama-3.1-8b":
             return found
         times = {"batch": round(rate / _PLANNED_SHARE * _SECONDS), "slot_seconds": _SECONDS}
-        return found.model_copy(update={"planned_requests_per_second": rate, **times})
-
-    real_limited = shapes.limited
-
-    def loaded(found, classes, steps, *, floor_seconds):
-        answers = real_limited(found, classes, steps, floor_seconds=floor_seconds)
-        return {
-            name: found[name].model_copy(update={"utilization": _UTILIZATION}) if isinstance(item, Estimate) else item
-            for name, item in answers.items()
+        steadied = {
+            item.name: answer.model_copy(update={"planned_requests_per_second": rate, **times})
+            for item in classes
+            if (item.input_tokens, item.output_tokens) == _CHAT and isinstance(answer := found[item.name], Estimate)
         }
+        return found | steadied
+
+    def loaded(asked):
+        return [
+            {
+                name: one.found[name].model_copy(update={"utilization": _UTILIZATION})
+                if isinstance(item, Estimate)
+                else item
+                for name, item in answers.items()
+            }
+            for one, answers in zip(asked, real_limits(asked), strict=True)
+        ]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "estimate", steady)
-        patch.setattr(shapes, "limited", loaded)
-        shapes.rates_inside_a_node.cache_clear()
+        patch.setattr(replicas, "unlimited", steady)
+        patch.setattr(replicas, "all_limited", loaded)
+        replicas.forget()
         yield
-    shapes.rates_inside_a_node.cache_clear()
+    replicas.forget()

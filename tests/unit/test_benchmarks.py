@@ -6,7 +6,16 @@ import pytest
 
 from benchmarks.report import Row, Section, page, percentile, spread
 
-MODULES = ["apply_to_weights", "at_rest", "command_line", "gateway", "large_cluster", "loss_to_weights", "solving"]
+MODULES = [
+    "apply_to_weights",
+    "at_rest",
+    "command_line",
+    "gateway",
+    "large_cluster",
+    "loss_to_weights",
+    "rates",
+    "solving",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -12,7 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from servingplan.api.v1alpha1 import Method
-from servingplan.cli import app
+from servingplan.cli import app, main
+from servingplan.cli.files import documents_of
 from servingplan.errors import InputError
 from servingplan.kube import Kube
 from servingplan.model.answer import METHOD_NAMES
@@ -163,3 +164,48 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     told = run("gateway-files", routing, "--gateway", "nginx", "--directory", tmp_path / "none")
     assert told.exit_code == 2
     assert "cannot be written to" in told.stderr
+
+
+def test_a_key_that_is_there_twice_is_refused_by_name(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "apiVersion: servingplan.dev/v1alpha1\nkind: LLMServingPlan\nmetadata: {name: chat}\nspec:\n"
+        "  budget: {dollarsPerHour: 10}\n  models:\n  - name: a\n    slo: {}\n    slo: {percentile: 90}\n"
+    )
+    for command in ("plan", "render", "explain"):
+        done = run(command, path)
+        assert done.exit_code == 2
+        assert done.stderr == f"error: {path}: spec.models[0].slo: is given twice, in lines 8 and 9; keep one\n"
+
+
+def test_equal_keys_of_different_mappings_and_merged_keys_are_no_mistake():
+    text = "base: &base {a: 1, b: 2}\nmore: {<<: *base, a: 3}\nlist: [{a: 1}, {a: 2}]\n---\na: 1\n"
+    assert list(documents_of(text)) == [
+        {"base": {"a": 1, "b": 2}, "more": {"a": 3, "b": 2}, "list": [{"a": 1}, {"a": 2}]},
+        {"a": 1},
+    ]
+
+
+COMMANDS = [
+    ("plan",),
+    ("solve",),
+    ("emulate",),
+    ("classes", "fit"),
+    ("profile", "lookup"),
+    ("profile", "table"),
+    ("profile", "measure"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_that_is_piped_cuts_no_name(command, monkeypatch, capsys):
+    from typer import rich_utils
+
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", None)
+    monkeypatch.setattr(sys, "argv", ["servingplan", *command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (None, 0)
+    shown = capsys.readouterr().out
+    assert "--help" in shown
+    assert "…" not in shown

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from servingplan.api.v1alpha1 import LONGEST_PLAN_NAME, PLAN_RULES, PlanSpec
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 
 
 def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
@@ -41,7 +41,9 @@ def _input_error(problem: ErrorDetails) -> InputError:
         field = problem["ctx"]["field"]
         location = (*location, field)
         value = value.get(field) if isinstance(value, dict) else value
-    return InputError(_path(location), value, _advice(kind, problem["msg"]))
+    elif kind == "extra_forbidden":
+        return InputError(_path(location), value, "is not a field of LLMServingPlan; remove it or correct its spelling")
+    return InputError(_path(location), value, in_words(problem))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -49,11 +51,3 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text
-
-
-def _advice(kind: str, message: str) -> str:
-    if kind == "missing":
-        return "is required; add it"
-    if kind == "extra_forbidden":
-        return "is not a field of LLMServingPlan; remove it or correct its spelling"
-    return message.removeprefix("Value error, ")

@@ -70,7 +70,7 @@ class Slo(Wire):
     """Time to first token, seconds. Absent: no limit."""
     tpot_seconds: PositiveDecimal | None = None
     """Time per output token after the first, seconds. Absent: no limit."""
-    percentile: Annotated[int, Field(ge=50, le=99)] = 95
+    percentile: Annotated[int, Field(strict=True, ge=50, le=99)] = 95
     """Share of requests, in percent, that must meet the limits. Default 95."""
 
     @model_validator(mode="after")
@@ -89,61 +89,63 @@ class Slo(Wire):
 class Card(Wire):
     """A model's architecture, as in its published configuration, for models that the catalogue does not know."""
 
-    parameters: Annotated[int, Field(ge=1)]
+    parameters: Annotated[int, Field(strict=True, ge=1)]
     """Number of weights."""
-    active_parameters: Annotated[int, Field(ge=1)] | None = None
+    active_parameters: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Weights used per token, for mixtures of experts. Default: all."""
-    experts: Annotated[int, Field(ge=1)] = 1
+    experts: Annotated[int, Field(strict=True, ge=1)] = 1
     """Experts per layer, for mixtures of experts. Default 1."""
-    experts_per_token: Annotated[int, Field(ge=1)] = 1
+    experts_per_token: Annotated[int, Field(strict=True, ge=1)] = 1
     """Experts that one token uses. Default 1."""
-    layers: Annotated[int, Field(ge=1)]
+    layers: Annotated[int, Field(strict=True, ge=1)]
     """Transformer layers."""
-    hidden_size: Annotated[int, Field(ge=1)]
+    hidden_size: Annotated[int, Field(strict=True, ge=1)]
     """Width of the residual stream."""
-    attention_heads: Annotated[int, Field(ge=1)]
+    attention_heads: Annotated[int, Field(strict=True, ge=1)]
     """Query heads; tensor parallelism must divide them."""
-    kv_heads: Annotated[int, Field(ge=1)]
+    kv_heads: Annotated[int, Field(strict=True, ge=1)]
     """Key and value heads."""
-    head_dim: Annotated[int, Field(ge=1)]
+    head_dim: Annotated[int, Field(strict=True, ge=1)]
     """Width of one head."""
-    vocabulary_size: Annotated[int, Field(ge=1)] | None = None
+    vocabulary_size: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Rows of the embedding table (vocab_size), which quantised weights keep at 16 bits. Absent: not known."""
-    tied_embeddings: bool | None = None
+    tied_embeddings: Annotated[bool, Field(strict=True)] | None = None
     """Whether input and output share one embedding table (tie_word_embeddings). Default false."""
-    intermediate_size: Annotated[int, Field(ge=1)] | None = None
+    intermediate_size: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Width of the feed-forward network of a dense layer. Absent: not known."""
-    expert_intermediate_size: Annotated[int, Field(ge=1)] | None = None
+    expert_intermediate_size: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Width of one expert (moe_intermediate_size). Absent: not known."""
-    shared_experts: Annotated[int, Field(ge=0)] | None = None
+    shared_experts: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Experts that every token passes through, beside the routed ones. Default 0."""
-    dense_layers: Annotated[int, Field(ge=0)] | None = None
+    dense_layers: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Layers of a mixture of experts without experts (first_k_dense_replace). Default 0."""
-    attention_layers: Annotated[int, Field(ge=1)] | None = None
+    attention_layers: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Layers that keep a KV cache, where others have linear attention or Mamba. Default: all."""
-    state_bytes: Annotated[int, Field(ge=0)] | None = None
+    state_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Recurrent state of one running sequence over all layers, bytes, for linear attention and Mamba. Default 0."""
-    sliding_window: Annotated[int, Field(ge=1)] | None = None
+    sliding_window: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Tokens that layers with a sliding window look back. Absent: there are none."""
-    sliding_layers: Annotated[int, Field(ge=1)] | None = None
+    sliding_layers: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Layers with a sliding window; given together with slidingWindow."""
-    kv_lora_rank: Annotated[int, Field(ge=1)] | None = None
+    kv_lora_rank: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Multi-head latent attention: width of the compressed keys and values (kv_lora_rank). Absent: ordinary attention."""
-    q_lora_rank: Annotated[int, Field(ge=1)] | None = None
+    q_lora_rank: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Multi-head latent attention: width of the compressed queries. Absent: they are not compressed."""
-    qk_rope_head_dim: Annotated[int, Field(ge=1)] | None = None
+    qk_rope_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Multi-head latent attention: width of the positional part of a key."""
-    qk_nope_head_dim: Annotated[int, Field(ge=1)] | None = None
+    qk_nope_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Multi-head latent attention: width of the other part of a key."""
-    v_head_dim: Annotated[int, Field(ge=1)] | None = None
+    v_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Width of the values of one head, where it is not headDim."""
-    index_head_dim: Annotated[int, Field(ge=1)] | None = None
+    index_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Sparse attention with an indexer: width of the key that it keeps of a token. Absent: there is none."""
-    max_context_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_context_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Longest sequence that the model was made for (max_position_embeddings). Absent: not known, and nothing checks it."""
     quantization: Annotated[str, Field(min_length=1, max_length=32)] | None = None
     """How the weights are quantised: fp8, awq, gptq, nvfp4, mxfp4, int4 or int8. Absent: they are not."""
-    weight_block: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)] | None = None
+    weight_block: (
+        Annotated[tuple[Annotated[int, Field(strict=True, ge=1)], ...], Field(min_length=2, max_length=2)] | None
+    ) = None
     """Rows and columns of the quantised weights that share one scale (weight_block_size), such as [128, 128]."""
 
     rules = (
@@ -207,9 +209,9 @@ class Variant(Wire):
 class Match(Wire):
     """Which requests belong to a class; all that is given must hold. Nothing given: every request."""
 
-    input_tokens_at_least: Annotated[int, Field(ge=0)] | None = None
+    input_tokens_at_least: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Prompt length, in tokens, from which on the class applies."""
-    max_tokens_at_most: Annotated[int, Field(ge=1)] | None = None
+    max_tokens_at_most: Annotated[int, Field(strict=True, ge=1)] | None = None
     """The request's max_tokens, up to which the class applies."""
     header: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]([ -~]*[!-~])?$")] | None = None
     """Value of the x-servingplan-class header that a client may set."""
@@ -220,9 +222,9 @@ class RequestClass(Wire):
 
     name: Name
     """Name within the model."""
-    input_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    input_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
     """Typical prompt length, tokens."""
-    output_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    output_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
     """Typical answer length, tokens."""
     requests_per_second: DecimalString
     """Arrival rate. Under MaximizeService only the proportions count."""
@@ -240,7 +242,7 @@ class Speculative(Wire):
     """Method, as the engine calls it, such as ngram, eagle3 or mtp."""
     model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Draft model, for methods that have one."""
-    tokens: Annotated[int, Field(ge=1, le=32)]
+    tokens: Annotated[int, Field(strict=True, ge=1, le=32)]
     """Tokens proposed in each step."""
     acceptance: Fraction
     """Probability that a proposed token is accepted, given that those before it were, such as "0.7"."""
@@ -260,9 +262,9 @@ class Engine(Wire):
     """Width of the KV cache. fp8 holds twice the tokens and costs some quality. auto: the planner takes fp8 where the GPU
     has FP8 arithmetic and the plan is the better for it; where maxQualityLoss is set, only for variants that give
     kvCacheQualityLoss. Absent: 16 bits."""
-    max_num_seqs: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    max_num_seqs: Annotated[int, Field(strict=True, ge=1, le=65_536)] | None = None
     """Requests that one replica runs at the same time at most. Absent: the planner takes what the latency limits allow."""
-    max_num_batched_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000_000)] | None = None
     """Tokens of one iteration at most; longer prompts are read in chunks. Default 8192."""
     gpu_memory_utilization: Share | None = None
     """Part of each GPU's memory that the engine may take. Default 0.9."""
@@ -271,12 +273,12 @@ class Engine(Wire):
     counted on."""
     speculative: Speculative | None = None
     """Speculative decoding. Absent: none."""
-    expert_parallel: bool | None = None
+    expert_parallel: Annotated[bool, Field(strict=True)] | None = None
     """Spread the experts of a mixture over the GPUs of a replica instead of cutting each. Default false."""
     extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
     """Arguments added after ours. Those that say one of the settings above are planned with; those that set the model, its
     name, the sharding or the port, or that contradict the plan, are refused; others are passed on."""
-    startup_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
+    startup_seconds: Annotated[int, Field(strict=True, ge=1, le=86_400)] = 1800
     """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
     """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. The host,
@@ -302,16 +304,16 @@ class Model(Wire):
 
     name: VisibleName
     """What clients put into the field "model" of a request."""
-    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
     """Higher is served first when the budget does not reach. Default 0."""
     slo: Slo = Slo()
     """Latency limits of all classes that give none."""
     max_quality_loss: DecimalString | None = None
     """Traffic-weighted mean of the variants' qualityLoss that each class may see. Absent: no limit."""
-    max_model_len: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    max_model_len: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = None
     """Longest context, tokens; sizes the KV cache. Default: twice the longest class, at most what the model was made
     for."""
-    spill: bool = True
+    spill: Annotated[bool, Field(strict=True)] = True
     """Whether a class whose planned replicas are all away goes to ready replicas of the model that are too slow for its
     limits, into what they have unused. false: it gets 503 until its replicas are back. Default true."""
     card: Card | None = None
@@ -458,8 +460,9 @@ class NodePool(Wire):
     the GPU's vendor; of a GPU that the catalogue does not know what its nodes have, where that is one alone, else
     nvidia.com/gpu."""
     engine_image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one."""
-    gpus_per_node: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one, unless
+    the image of every model is built for ROCm."""
+    gpus_per_node: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
     """GPUs of one node. Absent: read from the nodes."""
     dollars_per_node_hour: DecimalString | None = None
     """Price of a node. 0 is a price. Absent: unknown, and nothing grows."""
@@ -467,9 +470,9 @@ class NodePool(Wire):
     """How the nodes are rented. Default OnDemand."""
     zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
     """Zone of the nodes."""
-    min_nodes: Annotated[int, Field(ge=0, le=100_000)] = 0
+    min_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0
     """The pool is never made smaller than this. Default 0."""
-    max_nodes: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    max_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] | None = None
     """The pool is never made larger than this. Default 100 with resize; without, all nodes that match."""
     node_selector: Annotated[
         dict[str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE_PATTERN)]], Field(max_length=16)
@@ -563,7 +566,7 @@ class Survive(Wire):
 
     event: Literal["AnyNode", "SpotPools"]
     """AnyNode: any one node. SpotPools: all nodes of all Spot pools."""
-    min_priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    min_priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
     """Holds for models of this priority and above. Default 0."""
 
 
@@ -586,9 +589,9 @@ class Change(Wire):
     """Least relative gain for which a running fleet is changed. Default 0.05."""
     min_lifetime: Duration = "10m"
     """A plan is kept at least this long, losses and edits apart. Default 10m."""
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    drain_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] = 30
     """From the end of traffic to a replica until it is removed. Default 30."""
-    drain_deadline_seconds: Annotated[int, Field(ge=0, le=7200)] = 300
+    drain_deadline_seconds: Annotated[int, Field(strict=True, ge=0, le=7200)] = 300
     """A replica whose engine tells that it still has requests is kept beyond drainSeconds until it has none, at most so
     long from the end of its traffic. Default 300."""
     resolve_every: Duration = "5m"
@@ -618,7 +621,7 @@ class Solver(Wire):
 
     method: Method = "Auto"
     """Auto, or a method that servingplan solve --method lists. Default Auto."""
-    deadline_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    deadline_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = 10
     """The best plan known after this time is taken. Default 10."""
 
 

@@ -7,7 +7,6 @@ that needs them. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -33,6 +32,8 @@ profile.register(app)
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         typer.echo(f"servingplan {version('servingplan')}")
         raise typer.Exit
 
@@ -59,8 +60,20 @@ def crd(output: Annotated[str, typer.Option("--output", "-o", help="File to writ
         Path(output).write_text(crd_yaml())
 
 
+HELP_WIDTH = 160
+"""Columns of the help where there is no terminal: so many that no name of an option is cut."""
+
+
+def _widen_help() -> None:
+    if "--help" in sys.argv and not sys.stdout.isatty():
+        from typer import rich_utils
+
+        rich_utils.MAX_WIDTH = rich_utils.MAX_WIDTH or HELP_WIDTH
+
+
 def main() -> None:
     """Entry point of the console script."""
+    _widen_help()
     try:
         app()
     except ServingPlanError as error:

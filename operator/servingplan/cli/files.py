@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,11 +37,14 @@ def read_plan(path: str) -> Json:
     import yaml
 
     from servingplan.api.v1alpha1 import API_VERSION, KIND
+    from servingplan.errors import InputError
 
     try:
-        documents = [item for item in yaml.safe_load_all(read_text(path)) if item]
+        documents = [item for item in documents_of(read_text(path)) if item]
     except yaml.YAMLError as error:
         fail(f"{path}: not YAML: {error}")
+    except InputError as error:
+        fail(f"{path}: {error}")
     plans = [item for item in documents if isinstance(item, dict) and item.get("kind") == KIND]
     if len(plans) != 1:
         fail(f"{path}: has {len(plans)} objects of kind {KIND}; exactly one is needed")
@@ -55,6 +59,38 @@ def read_plan(path: str) -> Json:
         if value is not None and not (isinstance(value, str) and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", value)):
             fail(f"{path}: metadata.{field}: {value!r}: must be of lower case letters, digits and '-'")
     return manifest
+
+
+def documents_of(text: str) -> Iterator[Any]:
+    """The documents of a YAML file.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        InputError: a key is there twice in one mapping, of which YAML's readers would silently take the last.
+    """
+    import yaml
+
+    for root in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        _refuse_double_keys(root, "")
+    yield from yaml.safe_load_all(text)
+
+
+def _refuse_double_keys(node: Any, where: str) -> None:
+    import yaml
+
+    from servingplan.errors import InputError
+
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _refuse_double_keys(item, f"{where}[{number}]")
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            field = f"{where}.{key.value}".removeprefix(".")
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                raise InputError(field, None, f"is given twice, in lines {lines[key.value]} and {line}; keep one")
+            _refuse_double_keys(value, field)
 
 
 def world_of_plan(path: str, manifest: Json) -> Observation:
@@ -72,6 +108,7 @@ def read_world(path: str) -> Observation:
     """A world that ``servingplan world`` wrote."""
     from pydantic import ValidationError
 
+    from servingplan.errors import in_words
     from servingplan.model.world import Observation
 
     try:
@@ -79,4 +116,4 @@ def read_world(path: str) -> Observation:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "document"
-        fail(f"{path}: {place}: {first['msg']}; give a file that `servingplan world` wrote")
+        fail(f"{path}: {place}: {in_words(first)}; give a file that `servingplan world` wrote")

@@ -10,7 +10,8 @@ from typing import Any
 
 from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.v1alpha1 import NodePool
-from servingplan.cli.files import fail, read_text
+from servingplan.cli.files import documents_of, fail, read_text
+from servingplan.errors import InputError
 from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenCatalogue, SeenProfiles
 from servingplan.profiles.catalogue import packaged_text
 from servingplan.profiles.rows import ROWS_KEY
@@ -72,9 +73,9 @@ def _profiles(path: str) -> SeenProfiles:
     import yaml
 
     try:
-        manifest = yaml.safe_load(text)
+        (manifest,) = documents_of(text)
         return SeenProfiles(config_map=manifest["metadata"]["name"], rows=manifest["data"][ROWS_KEY])
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+    except (yaml.YAMLError, InputError, TypeError, KeyError, ValueError) as error:
         fail(f"{path}: is no ConfigMap with the key {ROWS_KEY}: {error}; write one with servingplan profile import")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, override
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,15 +17,29 @@ from servingplan.model.fleet import Fleet, PipelineStage, ReplicaSet
 from servingplan.planning import words
 
 if TYPE_CHECKING:
+    from servingplan.model.answer import Answer, Explanation
     from servingplan.planning.explain import Explained  # loads the solver
 
 
+_LEAST_WIDTH, _MOST_WIDTH = 80, 10_000
+
+
+class _Piped(Console):
+    """As wide as what is printed: a file or another program has no edge at which lines must be cut."""
+
+    @override
+    def print(self, *objects: Any, **how: Any) -> None:
+        options = self.options.update(width=_MOST_WIDTH)
+        renderables = (self.render_str(item) if isinstance(item, str) else item for item in objects)
+        widest = max((Measurement.get(self, options, item).maximum for item in renderables), default=0)
+        self.width = max(_LEAST_WIDTH, widest)
+        super().print(*objects, **how)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Plain when it is not a terminal; wide enough for a name and its numbers."""
+    """Plain and as wide as its content when it is not a terminal."""
     found = Console(stderr=stderr, highlight=False)
-    if not found.is_terminal:
-        found.width = 120
-    return found
+    return found if found.is_terminal else _Piped(stderr=stderr, highlight=False)
 
 
 def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> RenderableType:
@@ -110,12 +125,19 @@ def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
 def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: str | None) -> RenderableType:
     """What limits the best plan of the moment, what else there is to choose, what was left out."""
     parts: list[RenderableType] = [Text(problem, style="yellow") for problem in problems]
-    answer, explanation = found.answer, found.explanation
+    answer = found.answer
     if answer is not None:
         lines = [f"best plan now: {words.outcome(answer)}", *([in_force] if in_force else [])]
         if answer.binding:
             lines.append(f"held by: {', '.join(answer.binding)}")
         parts.append(Text("\n".join(lines)))
+    parts.append(reasons_view(found.explanation, answer, len(found.question.shapes) if found.question else 0))
+    return Group(*parts)
+
+
+def reasons_view(explanation: Explanation, answer: Answer | None, shapes: int) -> RenderableType:
+    """Clashing limits, what one more unit of each is worth, alternatives, and what was left out of so many shapes."""
+    parts: list[RenderableType] = []
     if explanation.clash is not None:
         parts.append(Text("\n" + words.clash_title(explanation.clash)))
         parts += [Text(f"  {line}") for line in words.clash_lines(explanation.clash)]
@@ -134,7 +156,7 @@ def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: s
             table.add_row(what_if.name, words.outcome(what_if.answer))
         parts.append(table)
     if explanation.pruned:
-        parts.append(Text(words.pruned(explanation.pruned, len(found.question.shapes) if found.question else 0)))
+        parts.append(Text(words.pruned(explanation.pruned, shapes)))
     if explanation.not_asked:
         parts.append(Text(f"{explanation.not_asked} more questions were left out, for want of time"))
     return Group(*parts)

@@ -75,8 +75,8 @@ def solve_command(
         _refuse(str(error))
     if output is Output.JSON:
         sys.stdout.write(answer_json(answer))
-    elif answer.status != "Infeasible":
-        _print_answer(question, answer)
+    else:
+        _print_answer(question, answer, explain=explain)
     if answer.status == "Infeasible":
         _complain(answer.reasons, code=INFEASIBLE)
 
@@ -134,12 +134,19 @@ def _complain(lines: Iterable[str], *, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _print_answer(question: Question, answer: Answer) -> None:
-    from rich.console import Console
+def _print_answer(question: Question, answer: Answer, *, explain: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from servingplan.cli.show import console as plain
+    from servingplan.cli.show import reasons_view
+
+    console = plain()
+    reasons = answer.explanation if explain else None
+    if answer.status == "Infeasible":
+        if reasons is not None:
+            console.print(reasons_view(reasons, None, len(question.shapes)))
+        return
     summary = [f"{answer.status}, gap {answer.gap or 0.0:.2%}, {answer.seconds:.2f} s, stopped: {answer.stopped}"]
     if answer.scale is not None:
         summary.append(f"scale {answer.scale:.6g}")
@@ -169,3 +176,5 @@ def _print_answer(question: Question, answer: Answer) -> None:
             escape(cls.name), f"{cls.requests_per_second:.4g}", f"{sum(targets.values()):.4g}", escape(by) or "nobody"
         )
     console.print(rates)
+    if reasons is not None:
+        console.print(reasons_view(reasons, answer, len(question.shapes)))

@@ -110,8 +110,19 @@ def shape(
     )
 
 
-def shape_of(arguments: Sequence[str], *, gpu: str, pool: str | None = None) -> Shape:
+def shape_of(
+    arguments: Sequence[str],
+    *,
+    gpu: str,
+    pool: str | None = None,
+    acceptance: float = 0.0,
+    prefix_cache_hit_share: float = 0.0,
+) -> Shape:
     """The replica that a rendered Deployment's arguments describe.
+
+    Args:
+        acceptance: of speculative decoding, which the plan declares and no flag says.
+        prefix_cache_hit_share: likewise.
 
     Raises:
         InputError: as ``shape``, or an argument has no value.
@@ -132,6 +143,8 @@ def shape_of(arguments: Sequence[str], *, gpu: str, pool: str | None = None) -> 
         max_num_batched_tokens=told.value(flags.MAX_NUM_BATCHED_TOKENS),
         memory_fraction=told.value(flags.GPU_MEMORY_UTILIZATION) or 0.9,
         expert_parallel=bool(told.value(flags.EXPERT_PARALLEL)),
+        prefix_cache_hit_share=prefix_cache_hit_share,
+        acceptance=acceptance,
         speculative_config=None if told.speculative is None else json.dumps(told.speculative),
     )
 

@@ -78,6 +78,16 @@ class EngineSettings(BaseModel):
         """Bytes of one element of the KV cache."""
         return KV_BYTES[self.kv_cache_dtype]
 
+    @property
+    def tokens_per_step(self) -> float:
+        """Mean tokens that one iteration gives each running request: one, more with speculation."""
+        return 1.0 if self.speculation is None else self.speculation.tokens_per_step
+
+    @property
+    def positions_per_step(self) -> int:
+        """Tokens that an iteration works on for each running request: with speculation also those that were proposed."""
+        return 1 if self.speculation is None else 1 + self.speculation.tokens
+
 
 def vllm_limits(gpu: GpuType) -> tuple[int, int]:
     """``max_num_seqs`` and ``max_num_batched_tokens`` of a vLLM server that is given neither: larger from 70 GiB on, but on

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from servingplan.errors import in_words, shown
+
 Objective = Literal["MinimizeCost", "MaximizeService"]
 CapacityType = Literal["OnDemand", "Spot", "Reserved"]
 SurviveEvent = Literal["AnyNode", "SpotPools"]
@@ -278,12 +280,7 @@ def _complaints(error: ValidationError) -> Iterable[str]:
         elif fault["type"] == "missing":
             yield f"{field}: missing; add it"
         else:
-            yield f"{field}: {_shown(fault['input'])} is wrong: {fault['msg']}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+            yield f"{field}: {shown(fault['input'], 60)} is wrong: {in_words(fault)}"
 
 
 def canonical_json(value: Value) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from servingplan.api.v1alpha1 import Card, Model, PlanSpec, Variant
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
-from servingplan.profiles.catalogue import NO_SHAPE, Catalogue, as_named, find_model, known_shape
+from servingplan.profiles.catalogue import NO_SHAPE, Catalogue, as_named, find_model, known_shape, stored_otherwise
 from servingplan.profiles.config_json import parse_config, read_config
 from servingplan.profiles.names import take_apart
 from servingplan.profiles.quantization import ConfigError
@@ -62,12 +62,8 @@ def _spelled_out(model: Model, variant: Variant, catalogue: Catalogue | None) ->
             precision_of(variant.precision)
         except UnknownPrecisionError as error:
             raise InputError(f"{field}.precision", variant.precision, str(error)) from error
-    if card.quantization is not None and variant.precision.lower() in ("bf16", "fp16"):
-        raise InputError(
-            f"{field}.precision",
-            variant.precision,
-            f"contradicts the weights, which are {card.precision} ({card.quantization}): set {card.precision}, or leave it out",
-        )
+    if (why := stored_otherwise(card, variant.precision)) is not None:
+        raise InputError(f"{field}.precision", variant.precision, why)
     chosen = {}
     if variant.precision.lower() == AUTO:
         chosen["precision"] = card.precision
@@ -136,7 +132,7 @@ def _inline_card(name: str, wire: Card, written: str, catalogue: Catalogue | Non
         else:
             card = ModelCard(name=name, repository=repository, **given)
     except ValidationError as error:
-        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        text = in_words(error.errors(include_url=False)[0])
         raise InputError(f"spec.models[{name}].card", wire.model_dump(exclude_none=True), text) from error
     if "quantization" in given:
         return card.model_copy(update={"precision": _PRECISIONS.get(wire.quantization or "", wire.quantization)})

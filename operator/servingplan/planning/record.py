@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 from servingplan.model import names
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
 from servingplan.model.world import LiveObject, Observation
@@ -83,7 +83,7 @@ def _parsed(live: LiveObject) -> PlanRecord:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, (*where, *first["loc"]))) or RECORD_KEY
-        raise ValueError(f"{field}: {first['msg']}") from error
+        raise ValueError(f"{field}: {in_words(first)}") from error
     return record.model_copy(update={"version": RECORD_VERSION})
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import Model, NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node
 from servingplan.profiles.catalogue import Catalogue
 
+_CUDA_REPOSITORY = "vllm-openai"
+"""Of vLLM's own images, which are for GPUs of NVIDIA; those for AMD are called vllm-openai-rocm."""
+_ROCM_ADVICE = "give an image of the engine that is built for ROCm, of the same version"
 _VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
@@ -43,8 +46,10 @@ def counted_by(resource: str, node: Node) -> Node:
     return node if node.gpus == gpus else node.model_copy(update={"gpus": gpus})
 
 
-def resource_errors(pool: NodePool, gpu: GpuType | None, resource: str, catalogue: Catalogue) -> list[InputError]:
-    """What does not belong together: the vendor of the card, the resource, and the image of the engine."""
+def resource_errors(
+    pool: NodePool, gpu: GpuType | None, resource: str, catalogue: Catalogue, models: Iterable[Model] = ()
+) -> list[InputError]:
+    """What does not belong together: the vendor of the card, the resource, and the images of the models' engines."""
     where = f"spec.nodePools[{pool.name}]"
     vendor = vendor_of(gpu, catalogue)
     owner = resource.partition("/")[0].removesuffix(".com")
@@ -61,10 +66,40 @@ def resource_errors(pool: NodePool, gpu: GpuType | None, resource: str, catalogu
             "of one slice, and a name of your own as gpu"
         )
         errors.append(InputError(f"{where}.resourceName", pool.resource_name, advice))
-    if owner == "amd" and pool.engine_image is None:
-        advice = (
-            "is needed on GPUs of AMD: models[].engine.image is for those of NVIDIA; give an image of the engine that is "
-            "built for ROCm, of the same version"
+    return errors + _image_errors(pool, owner, models)
+
+
+def _image_errors(pool: NodePool, owner: str, models: Iterable[Model]) -> list[InputError]:
+    """Whether the engine's image is one for the GPUs of this vendor, as far as its name tells."""
+    field, image = f"spec.nodePools[{pool.name}].engineImage", pool.engine_image
+    if owner == "amd":
+        if image is not None and _repository(image) == _CUDA_REPOSITORY:
+            return [InputError(field, image, f"is vLLM's image for GPUs of NVIDIA; {_ROCM_ADVICE}")]
+        if image is None and not all(_is_rocm(model.engine.image) for model in models):
+            advice = f"is needed on GPUs of AMD: models[].engine.image is for those of NVIDIA; {_ROCM_ADVICE}"
+            return [InputError(field, None, advice)]
+        return []
+    advice = f"is built for ROCm, and the GPUs of pool {pool.name} are not of AMD: "
+    if image is not None:
+        return (
+            [InputError(field, image, advice + "give one for these GPUs, or leave it out")] if _is_rocm(image) else []
         )
-        errors.append(InputError(f"{where}.engineImage", None, advice))
-    return errors
+    return [
+        InputError(
+            f"spec.models[{model.name}].engine.image",
+            model.engine.image,
+            advice + f"name it as engineImage of the pools of AMD, or give {field}",
+        )
+        for model in models
+        if _is_rocm(model.engine.image)
+    ]
+
+
+def _is_rocm(image: str) -> bool:
+    """Whether the name of an image says that it is for GPUs of AMD, as those of rocm/vllm and vllm/vllm-openai-rocm do."""
+    return "rocm" in image.lower()
+
+
+def _repository(image: str) -> str:
+    """The last part of an image's name, without tag and digest."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower()

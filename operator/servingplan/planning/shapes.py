@@ -6,9 +6,10 @@ Names of the steps are stable: they are the keys of ``Posed.pruned`` and of the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
+from typing import NamedTuple
 
 from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
 from servingplan.model.engine import EngineSettings
@@ -28,16 +29,15 @@ from servingplan.planning.layouts import (
 )
 from servingplan.planning.pools import Pool
 from servingplan.planning.settings import Wish, context_refusal
-from servingplan.planning.tuning import Rated, Standing, tuned
+from servingplan.planning.tuning import Rated, Standing, first_settings, tuned
 from servingplan.profiles.chain import estimate_chain
-from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.estimate import Estimate, Made
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
-from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 from servingplan.profiles.pipeline import Stage
-from servingplan.profiles.promise import Limits, Requests, limited
+from servingplan.profiles.promise import Limits, Requests
+from servingplan.profiles.replicas import Replica, rates_of
 from servingplan.profiles.roofline import roofline
-from servingplan.profiles.steps import step_times
 
 STEPS: dict[str, str] = {
     "NoLeaderWorkerSet": "spans nodes, and the LeaderWorkerSet API is not to be used",
@@ -193,18 +193,21 @@ def shapes_of(
         UnknownPrecisionError: the variant's precision is not known.
     """
     too_long = context_refusal(model, card, tokens=model.max_model_len or 0)
-    for layout in layouts:
-        gpus = [leg.pool.gpu for leg in layout.legs if leg.pool.gpu is not None]
-        widths = wish.widths(gpus)
-        roomiest = wish.settings(kv_cache_dtype=widths[-1], max_num_seqs=wish.sequences()[0])
-        no_room = _memory_refusal(variant, card, layout, roomiest)
-        indivisible = shape_refusal(
-            card,
-            layout.tensor_parallel,
-            layout.pipeline_parallel,
-            precision=variant.precision,
-            expert_parallel=roomiest.expert_parallel,
+    asked = [_Asked.of(variant, card, wish, layout) for layout in layouts]
+    if too_long is None:
+        # Rated together, which is much faster than one by one: the settings that ``tuned`` looks at first.
+        rates_of(
+            (
+                replica
+                for item in asked
+                if item.refusal is None
+                for settings in first_settings(wish, item.gpus, standing.get(item.layout.name, ()))
+                if (replica := _replica(model, variant, card, item.layout, settings)) is not None
+            ),
+            confidence=confidence,
+            rows=rows,
         )
+    for layout, gpus, no_room, indivisible in asked:
         refusal = too_long or no_room or indivisible
         if refusal is not None:
             pruning.drop(refusal.reason)
@@ -228,6 +231,32 @@ def shapes_of(
         if not found:
             reasons = {item.reason for item in refusals.values()}
             pruning.drop(next(step for step in reversed(STEPS) if step in reasons))
+
+
+class _Asked(NamedTuple):
+    """A layout, its GPUs, and why it cannot hold the variant."""
+
+    layout: Layout
+    gpus: list[GpuType]
+    no_room: Unfit | None
+    indivisible: Unfit | None
+
+    @classmethod
+    def of(cls, variant: Variant, card: ModelCard, wish: Wish, layout: Layout) -> _Asked:
+        gpus = [leg.pool.gpu for leg in layout.legs if leg.pool.gpu is not None]
+        roomiest = wish.settings(kv_cache_dtype=wish.widths(gpus)[-1], max_num_seqs=wish.sequences()[0])
+        indivisible = shape_refusal(
+            card,
+            layout.tensor_parallel,
+            layout.pipeline_parallel,
+            precision=variant.precision,
+            expert_parallel=roomiest.expert_parallel,
+        )
+        return cls(layout, gpus, _memory_refusal(variant, card, layout, roomiest), indivisible)
+
+    @property
+    def refusal(self) -> Unfit | None:
+        return self.no_room or self.indivisible
 
 
 def _memory_refusal(variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings) -> Unfit | None:
@@ -269,70 +298,37 @@ def rated(
     rows: MeasuredRows = SHIPPED,
 ) -> Rated:
     """The rates of the classes that a layout can serve with these settings, and why it cannot serve the others."""
-    too_long = {
-        item.name: refusal
-        for item in model.effective_classes
-        if (refusal := context_refusal(model, card, tokens=item.input_tokens + item.output_tokens)) is not None
-    }
-    asked = tuple(_requests(model, item) for item in model.effective_classes if item.name not in too_long)
+    too_long = _too_long(model, card)
     answers: Mapping[str, Estimate | Unfit]
     layers: tuple[int, ...] = ()
-    gpu = layout.legs[0].pool.gpu
-    if layout.inside_a_node and gpu is not None:
-        sizes = layout.tensor_parallel, layout.pipeline_parallel
-        answers = rates_inside_a_node(variant.precision, card, gpu, *sizes, settings, asked, confidence, rows)
+    replica = _replica(model, variant, card, layout, settings)
+    if replica is not None:
+        answers = rates_of([replica], confidence=confidence, rows=rows)[replica]
     else:
-        answers, layers = _estimate_across(variant, card, layout, settings, asked, confidence)
+        answers, layers = _estimate_across(variant, card, layout, settings, _requests(model, too_long), confidence)
     found = {name: item for name, item in answers.items() if isinstance(item, Estimate)}
     refused = {name: item for name, item in answers.items() if isinstance(item, Unfit)}
     return Rated(found, {**too_long, **refused}, layers)
 
 
-@lru_cache(maxsize=16384)
-def rates_inside_a_node(
-    precision: str,
-    card: ModelCard,
-    gpu: GpuType,
-    tensor_parallel: int,
-    pipeline_parallel: int,
-    settings: EngineSettings,
-    asked: tuple[Requests, ...],
-    confidence: float,
-    rows: MeasuredRows,
-) -> Mapping[str, Estimate | Unfit]:
-    """The answers for all classes of a replica inside a node, by name of the class.
-
-    Every turn poses its question again, to see whether it changed, and mostly with the same replicas: so answers are
-    remembered. A turn of the example at rest took 0.8 s of processor time without that, and takes 0.03 s with it.
-    """
-    steps = partial(
-        step_times,
-        model=card,
-        precision=precision,
-        gpu=gpu,
-        tensor_parallel=tensor_parallel,
-        pipeline_parallel=pipeline_parallel,
-        settings=settings,
-    )
-    found = {
-        item.name: estimate(
-            model=card,
-            precision=precision,
-            gpu=gpu,
-            tensor_parallel=tensor_parallel,
-            pipeline_parallel=pipeline_parallel,
-            settings=settings,
-            input_tokens=item.input_tokens,
-            output_tokens=item.output_tokens,
-            ttft_seconds=None,
-            tpot_seconds=None,
-            confidence=confidence,
-            load="concurrency" if item.limits else "saturated",
-            rows=rows,
-        )
-        for item in asked
+def _too_long(model: Model, card: ModelCard) -> dict[str, Unfit]:
+    """Classes that are longer than the model was made for."""
+    return {
+        item.name: refusal
+        for item in model.effective_classes
+        if (refusal := context_refusal(model, card, tokens=item.input_tokens + item.output_tokens)) is not None
     }
-    return limited(found, asked, steps, floor_seconds=first_token_seconds(settings, card))
+
+
+def _replica(
+    model: Model, variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings
+) -> Replica | None:
+    """What the profiles are asked about; None for replicas that span nodes."""
+    gpu = layout.legs[0].pool.gpu
+    if gpu is None or not layout.inside_a_node:
+        return None
+    made = Made(card, variant.precision, gpu, layout.tensor_parallel, layout.pipeline_parallel, settings)
+    return Replica(made, _requests(model, _too_long(model, card)))
 
 
 def _estimate_across(
@@ -357,17 +353,25 @@ def _estimate_across(
     return chain.by_class, chain.layers
 
 
-def _requests(model: Model, item: RequestClass) -> Requests:
-    slo = slo_of(model, item)
-    return Requests(
-        name=item.name,
-        input_tokens=item.input_tokens,
-        output_tokens=item.output_tokens,
-        limits=Limits(
-            ttft_seconds=None if slo.ttft_seconds is None else float(slo.ttft_seconds),
-            tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
-            percentile=float(slo.percentile),
-        ),
+def _requests(model: Model, left_out: Collection[str]) -> tuple[Requests, ...]:
+    """The classes of a model but for some, as the profiles know them."""
+    return tuple(
+        Requests(
+            name=item.name,
+            input_tokens=item.input_tokens,
+            output_tokens=item.output_tokens,
+            limits=_limits(slo_of(model, item)),
+        )
+        for item in model.effective_classes
+        if item.name not in left_out
+    )
+
+
+def _limits(slo: Slo) -> Limits:
+    return Limits(
+        ttft_seconds=None if slo.ttft_seconds is None else float(slo.ttft_seconds),
+        tpot_seconds=None if slo.tpot_seconds is None else float(slo.tpot_seconds),
+        percentile=float(slo.percentile),
     )
 
 

@@ -82,6 +82,17 @@ def tuned(
     return asked, {name: why for name, why in widths[-1].rated.refusals.items() if name not in served}
 
 
+def first_settings(wish: Wish, gpus: Iterable[GpuType], standing: Sequence[Standing]) -> list[EngineSettings]:
+    """What ``tuned`` rates in any case, and mostly all that it does: of every width as many requests as may run."""
+    most = wish.sequences()[-1]
+    fresh = [wish.settings(kv_cache_dtype=width, max_num_seqs=most) for width in wish.widths(gpus)]
+    return fresh + [_loose(item.settings, most) for item in standing]
+
+
+def _loose(settings: EngineSettings, most: int) -> EngineSettings:
+    return settings.model_copy(update={"max_num_seqs": max(most, settings.max_num_seqs)})
+
+
 class _Rater:
     """Rates a layout once where settings differ only in a ``max_num_seqs`` that none of its classes reaches."""
 
@@ -90,8 +101,7 @@ class _Rater:
         self._known: dict[EngineSettings, Rated] = {}
 
     def rated(self, settings: EngineSettings) -> Rated:
-        most = max(self._most, settings.max_num_seqs)
-        loose = self._remembered(settings.model_copy(update={"max_num_seqs": most}))
+        loose = self._remembered(_loose(settings, self._most))
         return loose if largest_batch(loose) <= settings.max_num_seqs else self._remembered(settings)
 
     def _remembered(self, settings: EngineSettings) -> Rated:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 from servingplan.model.hardware import GpuType
 from servingplan.profiles.catalogue import Catalogue, ModelRow, gpu_of_row, read_rows
 
@@ -106,7 +106,9 @@ def _model_of(data: Any) -> ModelRow:
         row = ModelRow.model_validate(data)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise InputError(".".join(map(str, problem["loc"])) or "row", problem.get("input"), problem["msg"]) from error
+        raise InputError(
+            ".".join(map(str, problem["loc"])) or "row", problem.get("input"), in_words(problem)
+        ) from error
     known = Catalogue([row])
     known.cards()
     for repository in row.repositories:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 from servingplan.model.hardware import GpuType, is_share, normalise_product
 from servingplan.model.llm import ModelCard
 from servingplan.profiles.config_json import read_config
@@ -224,6 +224,13 @@ def packaged_models() -> tuple[ModelCard, ...]:
     return shipped().cards()
 
 
+def stored_otherwise(card: ModelCard, precision: str) -> str | None:
+    """Why weights cannot have a precision, since they are published in a narrower one; None: they may."""
+    if card.quantization is None or precision.lower() not in ("bf16", "fp16"):
+        return None
+    return f"contradicts the weights, which are {card.precision} ({card.quantization}): set {card.precision}, or leave it out"
+
+
 def known_shape(facts: Mapping[str, Any], catalogue: Catalogue | None = None) -> ModelCard | None:
     """The catalogued card of which ``facts`` says nothing else, for those who know only a part of a model; None: none.
 
@@ -280,7 +287,7 @@ def gpu_of_row(row: Mapping[str, str]) -> GpuType:
         return GpuType.model_validate(facts | {"nvlink": link.startswith("NVLink"), "aliases": aliases})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise InputError(".".join(map(str, problem["loc"])), problem.get("input"), problem["msg"]) from error
+        raise InputError(".".join(map(str, problem["loc"])), problem.get("input"), in_words(problem)) from error
 
 
 def read_rows(name: str) -> Iterator[dict[str, str]]:

@@ -26,7 +26,9 @@ from servingplan.profiles.pipeline import (
     StageSteps,
     body_bytes_of,
     most_layers,
+    prefill_seconds,
     stage_steps,
+    step_seconds,
 )
 from servingplan.profiles.promise import Requests, limited
 
@@ -121,10 +123,7 @@ def _splits(
         room = max(longest, batch * mean)
         most = most_layers(model.layers, stages, body_bytes, kv_tokens=room)
         tokens = max(1.0, batch / len(stages))
-        table = [
-            _seconds(stage, limit, model.layers, tokens, classes) for stage, limit in zip(stages, most, strict=True)
-        ]
-        split = split_layers(model.layers, table)
+        split = split_layers(model.layers, _seconds(stages, most, model.layers, tokens, classes))
         if split is None:
             break  # a larger batch leaves less room for layers
         if split not in found:
@@ -132,23 +131,22 @@ def _splits(
     return found
 
 
-def _seconds(stage: StageSteps, most: int, layers: int, tokens: float, classes: tuple[Requests, ...]) -> list[float]:
-    """Mean time that one request keeps the stage busy, by number of layers: its prefill and its part of each step."""
-
-    def busy(held: int) -> float:
-        part = held / layers
-        return math.fsum(
-            stage.prefill_seconds(part, item.input_tokens)
-            + item.output_tokens
-            * float(stage.step_seconds(part, np.asarray(tokens), item.input_tokens + item.output_tokens / 2))
-            / tokens
-            for item in classes
-        ) / len(classes)
-
+def _seconds(
+    stages: tuple[StageSteps, ...], most: tuple[int, ...], layers: int, tokens: float, classes: tuple[Requests, ...]
+) -> list[list[float]]:
+    """Mean time that one request keeps each stage busy, by number of layers: its prefill and its part of each step."""
+    inputs, outputs = (np.array(it, dtype=float) for it in zip(*(item[1:3] for item in classes), strict=True))
     # Linear in the layers, so two points give all of them.
-    fixed = busy(0)
-    slope = busy(1) - fixed
-    return [fixed + slope * held for held in range(1, most + 1)]
+    parts = [(stage, part) for part in (0.0, 1 / layers) for stage in stages]
+    steps = step_seconds(parts, np.full_like(inputs, tokens), inputs + outputs / 2)
+    busy = [
+        math.fsum(prefill + outputs * step / tokens) / len(classes)
+        for prefill, step in zip(prefill_seconds(parts, inputs), steps, strict=True)
+    ]
+    return [
+        [fixed + (one - fixed) * held for held in range(1, limit + 1)]
+        for fixed, one, limit in zip(busy[: len(stages)], busy[len(stages) :], most, strict=True)
+    ]
 
 
 def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, confidence: float) -> Estimate | Unfit:

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from servingplan.errors import in_words
 from servingplan.model.llm import ModelCard
 from servingplan.profiles.families import FAMILIES, Family
 from servingplan.profiles.quantization import ConfigError, read_quantization, text_part
@@ -108,7 +109,7 @@ def read_config(
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"])) or "config.json"
-        raise ConfigError(field, problem.get("input"), problem["msg"].removeprefix("Value error, ")) from error
+        raise ConfigError(field, problem.get("input"), in_words(problem)) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # A field of another type than published files have, somewhere inside.
         advice = (

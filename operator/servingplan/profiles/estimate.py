@@ -6,8 +6,9 @@ of requests keeps them (``promise``).
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -22,7 +23,7 @@ from servingplan.profiles.kernels import is_measured, is_related, teacher_of
 from servingplan.profiles.measured import SHIPPED, Correction, Coverage, MeasuredRows, correction
 from servingplan.profiles.promise import HIGHEST_UTILIZATION, Limits, Requests, limited
 from servingplan.profiles.steady import Point, Steady, steady
-from servingplan.profiles.steps import step_times
+from servingplan.profiles.steps import KernelSteps, step_times
 
 MAX_BATCH = 1024
 """Running requests of one replica at most where nothing else is said; vLLM's own default on large cards. The planned
@@ -140,27 +141,79 @@ def estimate(
     if clients is not None and not clients > 0:
         raise ValueError(f"clients is {clients}; it must be above 0")
 
+    replica = Made(model, precision, gpu, tensor_parallel, pipeline_parallel, settings)
+    requests = Requests("", input_tokens, output_tokens, Limits(ttft_seconds, tpot_seconds, percentile))
+    if load is None:
+        load = "saturated" if clients is None and not requests.limits else "concurrency"
+    found = _unlimited(
+        replica,
+        [(requests, load)],
+        confidence=confidence,
+        clients=clients,
+        requests_per_client=requests_per_client,
+        rows=rows,
+    )[""]
+    if isinstance(found, Unfit):
+        return found
+    if clients is not None:
+        return _with_waiting(found, clients)
+    floor_seconds = first_token_seconds(settings, model)
+    return limited({"": found}, [requests], replica.steps, floor_seconds=floor_seconds)[""]
+
+
+class Made(NamedTuple):
+    """What a replica is made of."""
+
+    model: ModelCard
+    precision: str
+    gpu: GpuType
+    tensor_parallel: int
+    pipeline_parallel: int
+    settings: EngineSettings
+
+    def steps(self) -> KernelSteps:
+        """The times of its iterations."""
+        return step_times(**self._asdict())
+
+
+def unlimited(
+    replica: Made, classes: Sequence[Requests], *, confidence: float, rows: MeasuredRows
+) -> dict[str, Estimate | Unfit]:
+    """The highest rates of a replica inside a node, by name of the class, each class served alone and without its limits.
+
+    They are those of ``estimate``, computed together: an operation on the batches of all classes takes hardly longer than
+    one on those of a single class. Where a class has limits, the bands are those of rates by concurrency.
+    """
+    asked: list[tuple[Requests, Load]] = [(item, "concurrency" if item.limits else "saturated") for item in classes]
+    return _unlimited(replica, asked, confidence=confidence, rows=rows)
+
+
+class _Points(NamedTuple):
+    """The batches of one class that are looked at."""
+
+    requests: Requests
+    load: Load
+    corrected: Correction
+    batches: list[float]
+
+
+def _unlimited(
+    replica: Made,
+    classes: Sequence[tuple[Requests, Load]],
+    *,
+    confidence: float,
+    clients: float | None = None,
+    requests_per_client: float = math.inf,
+    rows: MeasuredRows,
+) -> dict[str, Estimate | Unfit]:
+    model, precision, gpu, tensor_parallel, pipeline_parallel, settings = replica
     refusal = shape_refusal(
         model, tensor_parallel, pipeline_parallel, precision=precision, expert_parallel=settings.expert_parallel
     )
     if refusal is not None:
-        return refusal
-    if input_tokens + output_tokens > settings.max_model_len:
-        return Unfit(
-            reason="ContextTooShort",
-            message=f"{input_tokens} input and {output_tokens} output tokens exceed the context of "
-            f"{settings.max_model_len}; "
-            f"raise maxModelLen to {input_tokens + output_tokens} or more",
-        )
-    base = step_times(
-        model=model,
-        precision=precision,
-        gpu=gpu,
-        tensor_parallel=tensor_parallel,
-        pipeline_parallel=pipeline_parallel,
-        settings=settings,
-    )
-    refusal = memory_refusal(
+        return {item.name: refusal for item, _ in classes}
+    base = replica.steps()
+    no_room = memory_refusal(
         model=model,
         tensor_parallel=tensor_parallel,
         kv_bytes_per_element=settings.kv_bytes_per_element,
@@ -169,10 +222,6 @@ def estimate(
         context_tokens=settings.max_model_len,
         gpus=f"{tensor_parallel * pipeline_parallel} x {gpu.name}",
     )
-    if refusal is not None:
-        return refusal
-
-    room = max(1, math.floor(base.batch_room(input_tokens, output_tokens)))
     nodes = rows.nodes_for(
         model=model,
         precision=precision,
@@ -180,33 +229,57 @@ def estimate(
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
     )
-    corrected = correction(nodes, input_tokens=input_tokens, output_tokens=output_tokens, engine=settings.engine)
-    batches = _candidates(corrected, room) if clients is None else [min(float(room), clients)]
-    floor_seconds = first_token_seconds(settings, model)
+    found: dict[str, Estimate | Unfit] = {}
+    asked: list[_Points] = []
+    for item, load in classes:
+        refusal = _context_refusal(item, settings) or no_room
+        if refusal is not None:
+            found[item.name] = refusal
+            continue
+        lengths = item.input_tokens, item.output_tokens
+        room = max(1, math.floor(base.batch_room(*lengths)))
+        corrected = correction(nodes, input_tokens=lengths[0], output_tokens=lengths[1], engine=settings.engine)
+        batches = _candidates(corrected, room) if clients is None else [min(float(room), clients)]
+        asked.append(_Points(item, load, corrected, batches))
+    if not asked:
+        return found
+    counts = [len(points.batches) for points in asked]
     running = steady(
         base,
-        np.array(batches),
-        input_tokens,
-        output_tokens,
-        floor_seconds=floor_seconds,
+        np.concatenate([points.batches for points in asked]),
+        np.repeat([points.requests.input_tokens for points in asked], counts),
+        np.repeat([points.requests.output_tokens for points in asked], counts),
+        floor_seconds=first_token_seconds(settings, model),
         requests_per_client=requests_per_client,
     )
-    best = fastest(corrected.apply(running))
-    requests = Requests("", input_tokens, output_tokens, Limits(ttft_seconds, tpot_seconds, percentile))
-    source, basis, evidence = _provenance(
-        corrected,
-        best.batch,
-        gpu=gpu,
-        precision=precision,
-        model=model,
-        engine=settings.engine,
-        stages=pipeline_parallel,
-        load=load or ("saturated" if clients is None and not requests.limits else "concurrency"),
+    first = 0
+    for points, count in zip(asked, counts, strict=True):
+        best = fastest(points.corrected.apply(running.part(slice(first, first + count))))
+        first += count
+        source, basis, evidence = _provenance(
+            points.corrected,
+            best.batch,
+            gpu=gpu,
+            precision=precision,
+            model=model,
+            engine=settings.engine,
+            stages=pipeline_parallel,
+            load=points.load,
+        )
+        found[points.requests.name] = banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
+    return {item.name: found[item.name] for item, _ in classes}
+
+
+def _context_refusal(item: Requests, settings: EngineSettings) -> Unfit | None:
+    tokens = item.input_tokens + item.output_tokens
+    if tokens <= settings.max_model_len:
+        return None
+    return Unfit(
+        reason="ContextTooShort",
+        message=f"{item.input_tokens} input and {item.output_tokens} output tokens exceed the context of "
+        f"{settings.max_model_len}; "
+        f"raise maxModelLen to {tokens} or more",
     )
-    found = banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
-    if clients is not None:
-        return _with_waiting(found, clients)
-    return limited({"": found}, [requests], lambda: base, floor_seconds=floor_seconds)[""]
 
 
 def _with_waiting(found: Estimate, clients: float) -> Estimate:

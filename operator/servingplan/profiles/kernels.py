@@ -343,8 +343,8 @@ def interpolated(table: Array, axes: tuple[Array, ...], points: tuple[Array | fl
     """Multilinear interpolation on a rectangular grid; beyond it the nearest value of the border."""
     corners: list[tuple[tuple[npt.NDArray[np.intp], ...], Array | float]] = [((), 1.0)]
     for axis, point in zip(axes, points, strict=True):
-        clipped = np.clip(point, axis[0], axis[-1])
-        low = np.clip(np.searchsorted(axis, clipped, side="right") - 1, 0, len(axis) - 2)
+        clipped = np.minimum(np.maximum(point, axis[0]), axis[-1])
+        low = np.minimum(axis.searchsorted(clipped, side="right") - 1, len(axis) - 2)
         part = (clipped - axis[low]) / (axis[low + 1] - axis[low])
         corners = [
             ((*index, low + step), weight * (part if step else 1.0 - part))

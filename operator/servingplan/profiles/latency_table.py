@@ -136,7 +136,7 @@ def tabulate(
             f"{steps.kv_room_tokens:g} tokens does not hold one request"
         )
     sequences = np.full_like(prompts, float(settings.max_num_seqs))
-    yielded = 1.0 if settings.speculation is None else settings.speculation.tokens_per_step
+    yielded = settings.tokens_per_step
     further = (answers - 1.0) / yielded
     budget = stages * settings.max_num_batched_tokens
     prompts_read = prompts * (1.0 - found)
@@ -246,3 +246,8 @@ def stack(tables: Iterable[Table]) -> Table:
     """Tables of several replicas as one, in their order."""
     listed = list(tables)
     return Table(**{it.name: np.concatenate([getattr(table, it.name) for table in listed]) for it in fields(Table)})
+
+
+def part_of(table: Table, rows: slice) -> Table:
+    """Some rows of a table."""
+    return Table(**{it.name: getattr(table, it.name)[rows] for it in fields(Table)})

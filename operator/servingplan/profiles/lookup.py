@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 from servingplan.model.engine import KV_BYTES, EngineSettings
 from servingplan.model.llm import PRECISIONS
-from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.profiles.catalogue import find_gpu, find_model, stored_otherwise
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.fit import Unfit
 
@@ -115,7 +115,7 @@ def parse_lookup(fields: dict[str, Any]) -> Lookup:
         option = "--" + str(first["loc"][0] if first["loc"] else "model").replace("_", "-")
         if first["type"] == "missing":
             raise InputError(option, None, "is required; name it") from None
-        raise InputError(option, first["input"], first["msg"][0].lower() + first["msg"][1:]) from None
+        raise InputError(option, first["input"], in_words(first)) from None
 
 
 def answer(question: Lookup) -> Answer:
@@ -133,6 +133,8 @@ def answer(question: Lookup) -> Answer:
     precision = model.precision if question.precision == "auto" else question.precision.lower()
     if precision not in PRECISIONS:
         raise InputError("--precision", question.precision, f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
+    if (why := stored_otherwise(model, precision)) is not None:
+        raise InputError("--precision", question.precision, why)
     settings = question.settings()
     found = estimate(
         model=model,

@@ -18,7 +18,7 @@ and for other prefills as in an M/D/1 queue of utilisation u = rate x share, at 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,19 +62,33 @@ class StageSteps(NamedTuple):
     overhead_seconds: float
     """Its part of what an iteration takes whatever the layers."""
 
-    def prefill_seconds(self, part: float, input_tokens: Numbers) -> Array:
-        """Seconds for prompts with this part of the layers."""
-        prefill = np.asarray(self.whole.prefill_seconds(input_tokens)) - self.whole.engine.step_seconds
-        seconds: Array = part * prefill + self.overhead_seconds + self._hand_over(np.asarray(input_tokens))
-        return seconds
-
-    def step_seconds(self, part: float, tokens: Array, context_tokens: Numbers) -> Array:
-        """Seconds of one decode step of a micro-batch with this part of the layers."""
-        step = np.asarray(self.whole.decode_seconds(tokens, context_tokens)) - self.whole.engine.step_seconds
-        return part * step + self.overhead_seconds + self._hand_over(tokens)
+    def beside_layers(self, tokens: Array) -> Array:
+        """Seconds of an iteration for so many tokens, whatever the layers."""
+        return self.overhead_seconds + self._hand_over(tokens)
 
     def _hand_over(self, tokens: Array) -> Array:
         return self.hand_over_seconds_per_token * tokens + self.hand_over_seconds
+
+
+type Parts = Sequence[tuple[StageSteps, float]]
+"""Stages, each with its part of the layers."""
+
+
+def prefill_seconds(parts: Parts, tokens: Numbers) -> list[Array]:
+    """Seconds for prompts of so many tokens, by stage. Stages on equal GPUs are looked up once."""
+    tokens = np.asarray(tokens)
+    return _by_stage(parts, lambda whole: whole.prefill_seconds(tokens), tokens)
+
+
+def step_seconds(parts: Parts, tokens: Array, context_tokens: Numbers) -> list[Array]:
+    """Seconds of one decode step of a micro-batch of so many requests, likewise."""
+    return _by_stage(parts, lambda whole: whole.decode_seconds(tokens, context_tokens), tokens)
+
+
+def _by_stage(parts: Parts, seconds: Callable[[KernelSteps], Numbers], tokens: Array) -> list[Array]:
+    distinct = {stage.whole for stage, _ in parts}
+    layers = {whole: np.asarray(seconds(whole)) - whole.engine.step_seconds for whole in distinct}
+    return [part * layers[stage.whole] + stage.beside_layers(tokens) for stage, part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,11 @@ class Pipeline:
     layers: tuple[int, ...]
     body_bytes: float
     """Weights of all layers, without embedding table and output head."""
+
+    def parts(self) -> list[tuple[StageSteps, float]]:
+        """The stages, each with its part of the layers."""
+        total = sum(self.layers)
+        return [(stage, held / total) for stage, held in zip(self.stages, self.layers, strict=True)]
 
     def kv_room_tokens(self) -> float:
         """Tokens of KV cache that fit, each in all layers: the tightest stage decides, since each keeps its layers' part of
@@ -98,12 +117,11 @@ class Pipeline:
 
     def at(self, batch: Array, input_tokens: int, output_tokens: int) -> Steady:
         """The steady state with each of these numbers of requests of one class always running."""
-        count, total = len(self.stages), sum(self.layers)
+        count, parts = len(self.stages), self.parts()
         tokens = np.maximum(1.0, batch / count)
         context = input_tokens + output_tokens / 2
-        parts = [(stage, held / total) for stage, held in zip(self.stages, self.layers, strict=True)]
-        prefills = [float(stage.prefill_seconds(part, input_tokens)) for stage, part in parts]
-        steps = [stage.step_seconds(part, tokens, context) for stage, part in parts]
+        prefills = [float(seconds) for seconds in prefill_seconds(parts, input_tokens)]
+        steps = step_seconds(parts, tokens, context)
         prefill, share = math.fsum(prefills), max(prefills)
         step = np.maximum(np.sum(steps, axis=0), np.minimum(batch, count) * np.max(steps, axis=0))
         others = (batch - 1) * share
@@ -146,7 +164,7 @@ class PipelineSteps:
         """A token's way, or the turn of all micro-batches."""
         batch = np.asarray(batch, dtype=float)
         tokens = np.maximum(1.0, batch / self.stages)
-        steps = [stage.step_seconds(part, tokens, context_tokens) for stage, part in self._parts()]
+        steps = step_seconds(self.pipeline.parts(), tokens, context_tokens)
         seconds: Array = np.maximum(np.sum(steps, axis=0), np.minimum(batch, self.stages) * np.max(steps, axis=0))
         return seconds
 
@@ -162,13 +180,9 @@ class PipelineSteps:
         each = np.asarray(prefill_tokens, dtype=float) / prompts
         return self.decode_seconds(batch, context_tokens) + prompts * self.prefill_seconds(each, prefill_past)
 
-    def _parts(self) -> list[tuple[StageSteps, float]]:
-        total = sum(self.pipeline.layers)
-        return [(stage, held / total) for stage, held in zip(self.pipeline.stages, self.pipeline.layers, strict=True)]
-
     def _up_to(self, count: Array) -> Array:
         """Seconds for the first so many tokens of prompts."""
-        seconds: Array = np.sum([stage.prefill_seconds(part, np.round(count)) for stage, part in self._parts()], axis=0)
+        seconds: Array = np.sum(prefill_seconds(self.pipeline.parts(), np.round(count)), axis=0)
         return seconds
 
 

@@ -24,6 +24,9 @@ COPIES = 4
 costs the solver a binary per shape."""
 HIGHEST_UTILIZATION = 0.95
 """Also without limits: a queue at full load grows without bound."""
+AT_ONCE = 64
+"""Pairs of replica and class that are looked at together: enough to hide what each operation on arrays costs by itself, few
+enough that the arrays stay in a core's cache."""
 LEAST_UTILIZATION = 1e-3
 """What stands for a number of copies that keep the limits only when almost idle, where more copies keep them at some load."""
 
@@ -101,8 +104,18 @@ def promises(
     """
     if not asked:
         return ()
+    return _promises(_tabulated(steps, asked, floor_seconds, spread), asked, copies)
+
+
+def _tabulated(
+    steps: StepTimes, asked: Sequence[Asked], floor_seconds: float, spread: Spread | None = None
+) -> latency.Table:
     prompts, answers = (np.array(it, dtype=float) for it in zip(*(item[:2] for item in asked), strict=True))
-    table = latency.tabulate(steps, prompts, answers, spread, floor_seconds=floor_seconds)
+    return latency.tabulate(steps, prompts, answers, spread, floor_seconds=floor_seconds)
+
+
+def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tuple[Promise, ...]:
+    """What may be promised to each pair of replica and class; ``asked`` by row of the table."""
     rates = np.array([it.requests_per_second for it in asked])
     if not (rates > 0).all():
         raise ValueError(f"requests_per_second {rates} must be above 0")
@@ -138,6 +151,18 @@ def promises(
     )
 
 
+class Unlimited(NamedTuple):
+    """What one replica does for classes of requests without their limits."""
+
+    found: Mapping[str, Estimate | Unfit]
+    """By name of the class."""
+    classes: Sequence[Requests]
+    steps: Callable[[], StepTimes]
+    """The replica's; called where a class has limits."""
+    floor_seconds: float
+    """What a first token takes beside all iterations."""
+
+
 def limited(
     found: Mapping[str, Estimate | Unfit],
     classes: Sequence[Requests],
@@ -147,26 +172,39 @@ def limited(
 ) -> dict[str, Estimate | Unfit]:
     """Estimates without limits, and where a class has limits, at the load that keeps them; ``Unfit`` where none does.
 
-    Args:
-        found: by name of the class.
-        steps: the replica's; called where a class has limits.
-        floor_seconds: what a first token takes beside all iterations.
+    The arguments are the fields of ``Unlimited``.
     """
-    asked = [(item, answer) for item in classes if item.limits and not isinstance(answer := found[item.name], Unfit)]
-    told = (
-        promises(
-            steps(),
-            [
-                Asked(item.input_tokens, item.output_tokens, answer.planned_requests_per_second, item.limits)
-                for item, answer in asked
-            ],
-            floor_seconds=floor_seconds,
-        )
-        if asked
-        else ()
-    )
-    kept = {item.name: _at_the_load(answer, promise, item) for (item, answer), promise in zip(asked, told, strict=True)}
-    return {**found, **kept}
+    return all_limited([Unlimited(found, classes, steps, floor_seconds)])[0]
+
+
+def all_limited(replicas: Sequence[Unlimited]) -> list[dict[str, Estimate | Unfit]]:
+    """The same for each of several replicas, whose classes are looked at together, which is much faster than one by one."""
+    kept = [dict(replica.found) for replica in replicas]
+    pairs: list[tuple[dict[str, Estimate | Unfit], Requests, Estimate]] = []
+    asked: list[Asked] = []
+    tables: list[latency.Table] = []
+    for replica, answers in zip(replicas, kept, strict=True):
+        mine = [
+            (answers, item, found)
+            for item in replica.classes
+            if item.limits and not isinstance(found := replica.found[item.name], Unfit)
+        ]
+        if mine:
+            pairs += mine
+            asked += [
+                Asked(item.input_tokens, item.output_tokens, found.planned_requests_per_second, item.limits)
+                for _, item, found in mine
+            ]
+            tables.append(_tabulated(replica.steps(), asked[-len(mine) :], replica.floor_seconds))
+    if not pairs:
+        return kept
+    together = latency.stack(tables)
+    for first in range(0, len(pairs), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        told = _promises(latency.part_of(together, part), asked[part], COPIES)
+        for (answers, item, found), promise in zip(pairs[part], told, strict=True):
+            answers[item.name] = _at_the_load(found, promise, item)
+    return kept
 
 
 def _at_the_load(found: Estimate, promise: Promise, item: Requests) -> Estimate | Unfit:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple, Self, override
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from servingplan.errors import InputError
+from servingplan.errors import InputError, in_words
 from servingplan.model.engine import KV_BYTES, EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import PRECISIONS, precision_of
@@ -410,11 +410,10 @@ def _read(fields: Mapping[Any, Any]) -> Row:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "concurrency"
-        message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise InputError(name, None, "is missing; add the column, or give it as an option") from None
         value = first["input"] if first["loc"] else given.get(name)
-        raise InputError(name, value, message[0].lower() + message[1:]) from None
+        raise InputError(name, value, in_words(first)) from None
     model = find_model(row.model)
     gpu = find_gpu(row.gpu)
     precision = model.precision if row.precision == "auto" else row.precision

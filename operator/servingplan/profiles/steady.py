@@ -47,6 +47,10 @@ class Steady(NamedTuple):
         """One of the batches."""
         return Point(*(float(values[number]) for values in self))
 
+    def part(self, which: slice) -> "Steady":
+        """Some of the batches."""
+        return Steady(*(values[which] for values in self))
+
 
 def steady(
     steps: StepTimes,
@@ -69,8 +73,7 @@ def steady(
     requests = np.maximum(1.0, batch / steps.stages)
     cached = settings.prefix_cache_hit_share * prompt
     fresh = np.maximum(1.0, prompt - cached)
-    yielded = 1.0 if settings.speculation is None else settings.speculation.tokens_per_step
-    turns = np.maximum(1.0, answer / yielded)
+    turns = np.maximum(1.0, answer / settings.tokens_per_step)
     most = float(settings.max_num_batched_tokens)
     reading = np.maximum(np.minimum(requests, turns), requests * fresh / most)
     chunk = requests * fresh / reading

@@ -6,9 +6,10 @@ its kernels (``forward``) and what the engine adds (``engines``).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -105,9 +106,11 @@ class KernelSteps:
 
     def held_tokens(self, tokens: Numbers) -> Array:
         """What one sequence takes of them (``ModelCard.held_tokens``)."""
-        held = np.vectorize(self.model.held_tokens, otypes=[float])
-        found: Array = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
-        return found
+        held: Callable[..., Any] = self.model.held_tokens
+        if self.model.sliding_window is not None:  # linear otherwise, so that it takes arrays as they are
+            held = np.vectorize(held, otypes=[float])
+        found = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
+        return np.asarray(found, dtype=float)
 
     @cached_property
     def overhead_seconds(self) -> float:
@@ -168,7 +171,9 @@ class KernelSteps:
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
         """One iteration that gives a token to each request."""
         requests = self._micro_batch(batch)
-        return self._with_requests(over_tokens(self.token_line, self._positions * requests), requests, context_tokens)
+        return self._with_requests(
+            over_tokens(self.token_line, self.settings.positions_per_step * requests), requests, context_tokens
+        )
 
     def mixed_seconds(
         self,
@@ -182,14 +187,9 @@ class KernelSteps:
         tokens, past = np.asarray(prefill_tokens, dtype=float), np.asarray(prefill_past, dtype=float)
         number = np.asarray(prompts, dtype=float)
         requests = self._micro_batch(batch)
-        busy = over_tokens(self.token_line, self._positions * requests + tokens)
+        busy = over_tokens(self.token_line, self.settings.positions_per_step * requests + tokens)
         busy = busy + number * self._prompt_attention(tokens / number, past)
         return self._with_requests(busy, requests, context_tokens, sampled=number)
-
-    @property
-    def _positions(self) -> int:
-        """Tokens that an iteration works on for each request: with speculation also those that were proposed."""
-        return 1 if self.settings.speculation is None else 1 + self.settings.speculation.tokens
 
     def _micro_batch(self, batch: Numbers) -> Array:
         requests: Array = np.maximum(1.0, np.asarray(batch, dtype=float) / self.stages)
@@ -199,7 +199,7 @@ class KernelSteps:
         self, busy: Array, requests: Array, context_tokens: Numbers, sampled: Array | float = 0.0
     ) -> Array:
         attention = over_requests(self._generation, requests, np.asarray(context_tokens, dtype=float))
-        head = over_tokens(self.head_line, self._positions * requests + sampled)
+        head = over_tokens(self.head_line, self.settings.positions_per_step * requests + sampled)
         return busy + attention + head + self.overhead_seconds + self.engine.sequence_seconds * requests
 
     def _prompt_attention(self, tokens: Array, past: Array) -> Array:

@@ -11,6 +11,9 @@ Flow: profiles -> **simulate** -> emulate. The rules are those of vLLM's V1 sche
   generated take their blocks in all layers: a little too much, until the sequence is computed again.
 * A sequence leaves at the end of the iteration that makes its last token.
 
+* With speculation an iteration gives every decoding sequence several tokens: on average as many as the estimator counts on
+  (``EngineSettings.tokens_per_step``), the same number to all of them, spread evenly over iterations. Memory for all of them
+  must be free: where it is short, fewer are proposed. The last ones of an answer may be more than it needs.
 * A declared share of every prompt is found in the prefix cache: it is not read, and takes its blocks all the same.
 
 Not modelled: which prompts share what, priorities.
@@ -77,6 +80,9 @@ class Engine:
         # The decode phase: rounds done, sequences in it, and their KV tokens together.
         self._round = 0
         self._decoders = 0
+        self._step_tokens = 0
+        """That the running iteration gives each decoding sequence."""
+        self._owed_tokens = 0.0
         self._context_tokens = 0
         self._joined = 0
         self._ends: list[tuple[int, int, Sequence]] = []
@@ -166,7 +172,8 @@ class Engine:
     def _begin(self, now: float) -> None:
         """Choose the work of the next iteration and when it ends."""
         preempted = self._make_room(now)
-        budget = self.max_num_batched_tokens - self._decoders
+        # Proposed tokens take of the budget too; prompts always get on, however small it is.
+        budget = max(1, self.max_num_batched_tokens - self._decoders * self.pace.positions_per_step)
         self._chunks = []
         if self._partial is not None:
             budget = self._read(self._partial, budget)
@@ -182,13 +189,26 @@ class Engine:
         self.next_time = self._end_of_iteration(now)
 
     def _make_room(self, now: float) -> bool:
-        """Give the decoding sequences the blocks of their next token; whether some had to go for it."""
+        """Give the decoding sequences the blocks of their next tokens; whether some had to go for it."""
         preempted = False
-        while self._need_by_round[self._round % BLOCK_TOKENS] > self.free_blocks:
+        self._step_tokens = self._tokens_of_next_step() if self._decoders else 0
+        while self._step_tokens > 1 and self._blocks_needed() > self.free_blocks:
+            self._step_tokens -= 1
+        while self._blocks_needed() > self.free_blocks:
             self._preempt(next(reversed(self._running)), now)
             preempted = True
-        self.free_blocks -= self._need_by_round[self._round % BLOCK_TOKENS]
+        self.free_blocks -= self._blocks_needed()
         return preempted
+
+    def _tokens_of_next_step(self) -> int:
+        self._owed_tokens += self.pace.tokens_per_step
+        whole = int(self._owed_tokens + 1e-9)
+        self._owed_tokens -= whole
+        return whole
+
+    def _blocks_needed(self) -> int:
+        rounds = range(self._round, self._round + self._step_tokens)
+        return sum(self._need_by_round[number % BLOCK_TOKENS] for number in rounds)
 
     def _preempt(self, sequence: Sequence, now: float) -> None:
         sequence.kept_tokens = self.generated(sequence)
@@ -228,7 +248,7 @@ class Engine:
         seconds = pace.step_seconds(max(1, self._decoders + complete), self._context_tokens)
         count = len(self._running)
         stretch = self.slowdown * pace.stretch(count, self._prompts / count, self._outputs / count)
-        before = self._decoders + complete
+        before = (self._decoders + complete) * pace.positions_per_step
         for chunk in self._chunks:
             share = pace.prefill_seconds(chunk.sequence.read_tokens, chunk.stop, before) / pace.stages
             before += chunk.stop - chunk.sequence.read_tokens
@@ -244,13 +264,14 @@ class Engine:
         tally.iterations += 1
         tally.busy_seconds += now - self._began
         if self._decoders:
-            self._round += 1
-            self._context_tokens += self._decoders
-            tally.generation_tokens += self._decoders
+            self._round += self._step_tokens
+            self._context_tokens += self._decoders * self._step_tokens
+            tally.generation_tokens += self._decoders * self._step_tokens
             tally.inter_token.observe(now - self._began, self._decoders)
             while self._ends and self._ends[0][0] <= self._round:
                 last_round, _, sequence = heapq.heappop(self._ends)
                 if sequence.last_round == last_round:  # else it was preempted meanwhile
+                    tally.generation_tokens -= self._round - last_round
                     self._leave(sequence)
                     self._finish(sequence, now, finished)
         for chunk in self._chunks:

@@ -94,6 +94,10 @@ class Pace:
         )
         self.max_model_len = settings.max_model_len
         self.stages = pipeline_parallel
+        self.tokens_per_step = settings.tokens_per_step
+        """Mean tokens that an iteration gives a sequence: more than one with speculation."""
+        self.positions_per_step = settings.positions_per_step
+        """Tokens that an iteration works on for a sequence that gets some."""
         self.kv_blocks = int(self._base.kv_room_tokens) // BLOCK_TOKENS
         copies = model.kv_copies(tensor_parallel)
         self._held_tokens = partial(

@@ -13,11 +13,11 @@ below it:
                  level by level, the same `guarded` against losses, over a `kernel` of few shapes, and `gap_closing` by model
 * `bounds/`      how good a plan could be: by `price`, the linear `relaxation`, the `lagrangian` of each model; and the
                  `certificate` that a plan gets from them
-* `plan/`        one plan: what was `found`, an `incumbent` and which of two is better, `routing` for given copies, `losses`,
+* `plan/`        one frozen `plan` and the `judge` that gives it out, `routing` for given copies, `losses`,
                  `placement` on nodes
 * `problem/`     the question as mathematics: the numbered `instance`, `ordering`, `dominance`, `packing`, the `constraints` row
                  by row, the `objective` level by level
-* `solver/`      `program` (the only importer of PuLP and HiGHS), `clock`, `effort`, `tolerance`
+* `solver/`      `program` (the only importer of PuLP and HiGHS), `clock`, `effort`, when to `stop`, `tolerance`
 """
 
 from servingplan.solve.entry import solve

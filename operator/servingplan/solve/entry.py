@@ -1,7 +1,4 @@
-"""The entry of the solver: a question in, an answer out, by the method that is asked for.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The entry of the solver: a question in, an answer out, by the method that is asked for."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +11,8 @@ from servingplan.solve.conflicts import sentences as reasons
 from servingplan.solve.conflicts.conflict import find_clash
 from servingplan.solve.conflicts.feasible import Feasible
 from servingplan.solve.methods import METHODS
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import running_plan
+from servingplan.solve.plan.judge import running_plan
+from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import Instance, floors_fit, instance_of
 from servingplan.solve.shortlist import thinned, widened
 from servingplan.solve.solver.clock import Stopwatch
@@ -85,13 +82,13 @@ def _answered(question: Question, method: str, effort: Effort, *, why_infeasible
     found = chosen.find(instance, effort)
     if found.infeasible and not thin:
         return _impossible(question, method, effort, why=why_infeasible)
-    if not found.nodes:
-        late = thin is not None or found.stopped == "deadline" or effort.stopwatch.expired()
+    if found.plan is None:
+        late = thin is not None or found.stopped == "deadline" or effort.stop()
         return _without_plan(method, late=late)
     if thin:
         found = widened(found, thin, relative_gap=effort.relative_gap)
     if chosen.starts_from_running:
-        found = tidied(instance, found)
+        found.plan = tidied(instance, found)
     best = answer_of(instance, found, method=method, relative_gap=effort.relative_gap, whole=question)
     return _kept(question, instance, found, best, effort) if chosen.starts_from_running else best
 
@@ -122,10 +119,11 @@ def _without_plan(method: str, *, late: bool) -> Answer:
 def _kept(question: Question, instance: Instance, found: Found, best: Answer, effort: Effort) -> Answer:
     """The answer, or the running plan where the question's `change` rule prefers it."""
     rule = instance.question.change
-    running = running_plan(instance, found.targets) if rule is not None else None
+    running = running_plan(instance, found.plan.targets) if rule and found.plan else None
     if rule is None or running is None:
         return best
-    stay_found = replace(found, copies=running.copies, nodes=running.nodes, patterns={}, contents=running.contents)
-    stay = answer_of(instance, stay_found, method=best.method, relative_gap=effort.relative_gap, whole=question)
+    stay = answer_of(
+        instance, replace(found, plan=running), method=best.method, relative_gap=effort.relative_gap, whole=question
+    )
     why = change.reason_to_stay(rule, best=best, stay=stay)
     return best if why is None else stay.model_copy(update={"reasons": (why,)})

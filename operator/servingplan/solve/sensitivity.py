@@ -1,8 +1,8 @@
 """Why a plan is as it is: what one more unit of each limit is worth, what other questions would bring, what was dropped.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Worth is a difference of two answers, never a
-dual price: plans are whole nodes and whole copies, and a dual of the relaxation can promise what no plan keeps. Both answers
-carry bounds, so the difference does too; one that the bounds cannot tell from nothing is said to be so.
+Worth is a difference of two answers, never a dual price: plans are whole nodes and whole copies, and a dual of the relaxation
+can promise what no plan keeps. Both answers carry bounds, so the difference does too; one that the bounds cannot tell from
+nothing is said to be so.
 """
 
 from collections.abc import Callable, Iterable, Mapping

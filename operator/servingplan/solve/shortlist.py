@@ -1,8 +1,7 @@
 """A question with few of its shapes, where numbering all of them would take much of the deadline.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `entry` asks it before numbering. One look at
-each shape gives the cheapest ones and a bound on all plans; the plan is then sought among these, and its levels get the
-bounds of the whole question.
+`entry` asks it before numbering. One look at each shape gives the cheapest ones and a bound on all plans; the plan is then
+sought among these, and its levels get the bounds of the whole question.
 """
 
 import heapq
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal, Kind
 from servingplan.model.question import Question
-from servingplan.solve.plan.found import Found, level_of
+from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import floor_dollars, most_utilization
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import NUMBERING_SECONDS_PER_PAIR
@@ -79,15 +78,16 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
 
 def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
     """What was found among few shapes, with bounds that hold for all: what is asked for, and the bounds by price."""
-    question, in_full = thin.question, found.in_full
-    for position, level in enumerate(found.levels):
-        goal = level.goal
-        bound = _imaginable(question, goal)
-        if goal in thin.bounds and (in_full or goal != DOLLARS):
-            bound = goal.tighter(bound, thin.bounds[goal])
+    plan = found.plan
+    if plan is None:
+        return found
+    for goal, bound in found.bounds.items():
+        wide = _imaginable(thin.question, goal)
+        if goal in thin.bounds and (plan.in_full or goal != DOLLARS):
+            wide = goal.tighter(wide, thin.bounds[goal])
         tolerance = TOLD if goal.is_promise else relative_gap
-        found.levels[position] = level_of(goal, level.value, bound, tolerance=tolerance)
-    found.stopped = "proved" if all(level.proved for level in found.levels) else "deadline"
+        found.record(goal, wide, value=plan.values[goal], unit=bound.unit, tolerance=tolerance)
+    found.stopped = "proved" if found.proved else "deadline"
     return found
 
 

@@ -1,7 +1,6 @@
 """Whether a better plan is worth the moves to it.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Asked by `exact` when the question has both a
-running fleet and a `stay` rule, and the running fleet is still allowed.
+Asked by `exact` when the question has both a running fleet and a `stay` rule, and the running fleet is still allowed.
 """
 
 from servingplan.model.answer import Answer

@@ -1,6 +1,7 @@
 """Every mistake in a spec is told by field, value and what to do; what is left out has a default."""
 
 import copy
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def only_error(spec):
 
 MODEL = ("models", 0)
 POOL = ("nodePools", 0)
+CLASS = "spec.models[0].classes[0]"
+ENGINE = "spec.models[0].engine"
 TWICE = [{"name": "public"}, {"name": "public"}]
 HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
 
@@ -61,6 +64,16 @@ HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
     ("path", "value", "field", "shown", "advice"),
     [
         (("budget",), ..., "spec.budget", None, "is required; add it"),
+        (("budget",), None, "spec.budget", None, "is null, and must be a mapping, keys with their values"),
+        (("models",), {"name": "a"}, "spec.models", {"name": "a"}, "must be a list"),
+        (("models",), [3], "spec.models[0]", 3, "must be a mapping, keys with their values"),
+        ((*MODEL, "slo", "percentile"), "95", "spec.models[0].slo.percentile", "95", "leave out the quotation marks"),
+        ((*MODEL, "slo", "percentile"), True, "spec.models[0].slo.percentile", True, "must be a whole number"),
+        ((*MODEL, "classes", 0, "inputTokens"), "500", f"{CLASS}.inputTokens", "500", "leave out the quotation marks"),
+        ((*MODEL, "engine"), {"expertParallel": "yes"}, f"{ENGINE}.expertParallel", "yes", "must be true or false"),
+        ((*MODEL, "engine"), {"extraArgs": "--x"}, f"{ENGINE}.extraArgs", "--x", "must be a list"),
+        ((*MODEL, "engine"), {"extraArgs": [3]}, f"{ENGINE}.extraArgs[0]", 3, "put it in quotation marks"),
+        ((*MODEL, "spill"), "false", "spec.models[0].spill", "false", "must be true or false"),
         (("budgets",), 5, "spec.budgets", 5, "is not a field of LLMServingPlan; remove it or correct its spelling"),
         (("budget", "dollarsPerHour"), 1.5, "spec.budget.dollarsPerHour", 1.5, "quoted decimal"),
         (("budget", "dollarsPerHour"), True, "spec.budget.dollarsPerHour", True, "quoted decimal"),
@@ -70,9 +83,9 @@ HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
         (("budget", "dollarsPerHour"), "1e3", "spec.budget.dollarsPerHour", "1e3", "must be a decimal"),
         (("objective",), "Fast", "spec.objective", "Fast", "'MinimizeCost' or 'MaximizeService'"),
         ((*MODEL, "slo", "ttftSeconds"), 0, "spec.models[0].slo.ttftSeconds", 0, "must be greater than 0"),
-        ((*MODEL, "slo", "percentile"), 100, "spec.models[0].slo.percentile", 100, "less than or equal to 99"),
+        ((*MODEL, "slo", "percentile"), 100, "spec.models[0].slo.percentile", 100, "must be at most 99"),
         ((*MODEL, "maxModelLen"), 2000, "spec.models[0].maxModelLen", 2000, "raise it, or leave it out"),
-        ((*MODEL, "name"), "two words", "spec.models[0].name", "two words", "match pattern"),
+        ((*MODEL, "name"), "two words", "spec.models[0].name", "two words", "match the pattern"),
         ((*MODEL, "card"), {**CARD, "kvHeads": 3}, "spec.models[0].card.kvHeads", 3, "no multiple of kvHeads"),
         (
             (*MODEL, "card"),
@@ -249,3 +262,36 @@ def test_the_value_of_a_header_is_one_that_a_header_can_have(value):
     with pytest.raises(ValidationError):
         Match.model_validate({"header": value})
     assert Match.model_validate({"header": "long context"}).header == "long context"
+
+
+PYTHON = re.compile(r"\b(None|True|False|Tuple|tuple|dict|dictionary|instance|Input should|validation)\b")
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["", "x", "500", "yes"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "name"]), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+def places(node, path=()):
+    """Every place of a spec."""
+    yield path
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, item in children:
+        yield from places(item, (*path, key))
+
+
+@given(data=st.data(), value=ANYTHING)
+@settings(max_examples=300, deadline=None)
+def test_no_mistake_is_told_in_the_words_of_python(data, value):
+    spec = copy.deepcopy(PLAN["spec"])
+    path = data.draw(st.sampled_from([place for place in places(PLAN["spec"]) if place]))
+    target = spec
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = value
+    for error in parse_spec(spec)[1]:
+        assert not PYTHON.search(str(error)), error

@@ -52,6 +52,28 @@ def test_an_emulated_replica_runs_as_it_was_planned(engine, source):
         assert emulated.pace.kv_blocks == int(room) // BLOCK_TOKENS
 
 
+def test_speculation_of_a_rendered_replica_is_emulated_with_the_acceptance_that_was_declared():
+    speculative = {"method": "ngram", "tokens": 4, "acceptance": "0.6"}
+    spec, pools = pools_of(
+        plan(pool("l40s", "L40S", gpus=1), model="llama-3.1-8b", engine={"speculative": speculative})
+    )
+    found, _ = pose(spec=spec, pools=pools, incumbent=None)
+    planned = next(iter(found.shapes.values()))
+    template = replica_template(
+        model=planned.model,
+        variant=planned.variant,
+        pool=planned.pool.spec,
+        tensor_parallel=planned.tensor_parallel,
+        pipeline_parallel=planned.pipeline_parallel,
+        settings=planned.settings,
+    )
+    arguments = template["spec"]["containers"][0]["args"]
+    emulated = shape_of(arguments, gpu="L40S", acceptance=0.6).pace
+    assert emulated.positions_per_step == 5
+    assert emulated.tokens_per_step == planned.settings.tokens_per_step > 2
+    assert shape_of(arguments, gpu="L40S").pace.tokens_per_step == 1
+
+
 def test_weights_have_the_precision_of_their_repository_where_nothing_says_another():
     assert " fp8 on " in shape(model="deepseek-ai/DeepSeek-V3", gpu="H200-SXM-141GB", tensor_parallel=8).told
 

@@ -34,7 +34,7 @@ def changed(path, value):
 BAD = [
     (["budget_dollars_per_hour"], -1, "budget_dollars_per_hour"),
     (["budget_dollars_per_hour"], "8", "budget_dollars_per_hour: '8'"),
-    (["budget_dollars_per_hour"], True, "budget_dollars_per_hour: True"),
+    (["budget_dollars_per_hour"], True, "budget_dollars_per_hour: true"),
     (["budget_dollars_per_hour"], None, "budget_dollars_per_hour: missing"),
     (["objective"], "Fastest", "objective"),
     (["version"], 2, "version"),

@@ -26,10 +26,14 @@ def node(gpus=0, **resources):
     return Node(name="n", labels={"pool": "p"}, gpus=gpus, gpu_resources=found, ready=True)
 
 
-def read(nodes=(), pods=(), **pool):
+def read(nodes=(), pods=(), engine=None, **pool):
     item = {"name": "p", "gpusPerNode": 8, "dollarsPerNodeHour": "2", "nodeSelector": {"pool": "p"}, **pool}
     spec = PlanSpec.model_validate(
-        {"budget": {"dollarsPerHour": "100"}, "models": [{"name": "llama-3.1-8b"}], "nodePools": [item]}
+        {
+            "budget": {"dollarsPerHour": "100"},
+            "models": [{"name": "llama-3.1-8b", "engine": engine or {}}],
+            "nodePools": [item],
+        }
     )
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
     world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods)
@@ -116,6 +120,8 @@ def test_what_takes_a_slice_tolerates_the_taint_of_its_vendor():
         ({"gpu": "L40S", "resourceName": "amd.com/gpu"}, "resourceName", "nvidia.com/gpu"),
         ({**AMD, "resourceName": "nvidia.com/gpu"}, "resourceName", "amd.com/gpu"),
         ({"gpu": "MI300X-192GB"}, "engineImage", "AMD"),
+        ({**AMD, "engineImage": "registry.example/vllm/vllm-openai:v0.18.0"}, "engineImage", "for GPUs of NVIDIA"),
+        ({"gpu": "L40S", "engineImage": "rocm/vllm:v0.18.0"}, "engineImage", "is built for ROCm"),
         ({"gpu": "H100-SXM-80GB", "resourceName": "nvidia.com/mig-3g.40gb"}, "resourceName", "gpuSpec"),
     ],
 )
@@ -125,6 +131,24 @@ def test_what_does_not_belong_together_is_refused_by_its_field(pool, field, word
     assert isinstance(error, InputError)
     assert error.field == f"spec.nodePools[p].{field}"
     assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    "image", ["rocm/vllm:v0.18.0", "vllm/vllm-openai-rocm:v0.18.0", "registry.example/mine@sha256:1"]
+)
+def test_an_amd_pool_takes_any_image_that_is_not_known_to_be_another_vendor_s(image):
+    assert read(**{**AMD, "engineImage": image})[2] == ()
+
+
+def test_a_model_s_image_for_amd_serves_amd_pools_and_no_others():
+    rocm = {"image": "rocm/vllm:v0.18.0"}
+    spec, pool, errors = read(engine=rocm, gpu="MI300X-192GB")
+    assert errors == ()
+    assert rendered(spec, pool)["containers"][0]["image"] == rocm["image"]
+    _, _, (error,) = read(engine=rocm, gpu="L40S")
+    assert error.field == "spec.models[llama-3.1-8b].engine.image"
+    assert "is built for ROCm, and the GPUs of pool p are not of AMD" in str(error)
+    assert read(engine=rocm, gpu="L40S", engineImage="vllm/vllm-openai:v0.18.0")[2] == ()
 
 
 @pytest.mark.parametrize("name", ["nvidia.com/gpumem", "gpu", "cpu", "habana.ai/gaudi"])

@@ -115,15 +115,24 @@ def test_wrong_input_is_named_on_standard_error_alone(arguments, code, words):
     assert all(word in text for word in words), text
 
 
+def test_weights_that_are_published_narrower_have_no_wide_rate():
+    found = ("--model", "Qwen/Qwen3-30B-A3B-FP8", "--gpu", "H100-SXM-80GB", *LENGTHS)
+    with pytest.raises(InputError, match=r"--precision: 'bf16': contradicts the weights, which are fp8 .*set fp8"):
+        run(*found, "--precision", "bf16", catch_exceptions=False)
+    assert run(*found, "--precision", "fp8").exit_code == 0
+
+
 def test_what_is_missing_is_named():
-    with pytest.raises(InputError, match="--output: None: is required"):
+    with pytest.raises(InputError, match="--output: is required"):
         run(*REPLICA, "--input", "5", catch_exceptions=False)
 
 
 def answers(tmp_path, text, *arguments):
     (tmp_path / "rows.csv").write_text(text)
     result = run("--rows", tmp_path / "rows.csv", *arguments, "-o", "csv")
-    assert result.exit_code == 0, result.output
+    refused = [number for number, row in enumerate(csv.DictReader(io.StringIO(result.stdout)), 1) if row["error"]]
+    assert result.exit_code == (2 if refused else 0), result.output
+    assert f"row {', '.join(map(str, refused))}" in result.stderr or not refused
     return list(csv.DictReader(io.StringIO(result.stdout)))
 
 

@@ -194,3 +194,23 @@ def test_an_unknown_architecture_is_taken_for_a_plain_one_where_somebody_insists
 def test_a_model_without_a_name_is_asked_for_one():
     result = run("add-model", "-", input=json.dumps(CONFIG))
     assert "--name" in str(result.exception)
+
+
+def test_a_price_of_a_gpu_that_is_not_in_the_table_is_told():
+    result = run("table", "--model", "llama-3.1-8b", *PRICES, "--gpu", "L40S", "--classes", "496:253", "-o", "json")
+    assert result.exit_code == 0
+    warned = [line for line in result.stderr.splitlines() if line.startswith("warning: --price")]
+    assert [line.split(": ")[2] for line in warned] == ["H100-SXM-80GB", "A100-SXM4-80GB"]
+    assert {cell["gpu"] for cell in json.loads(result.stdout)} == {"L40S"}
+
+
+def test_a_table_that_is_piped_is_as_wide_as_its_content():
+    result = run("table", "--model", "llama-3.1-8b", "--price", "H100-SXM-80GB=3,L40S=1", "--every-shape")
+    assert result.exit_code == 0
+    heads = [line for line in result.stdout.splitlines() if line.strip().startswith("GPU")]
+    assert len(heads) == 2
+    for head in heads:
+        assert head.split()[1:] == [
+            *("2455:18", "2455:253", "2455:510", "496:18", "496:253", "496:510", "824:18", "824:253", "824:510")
+        ]
+    assert "…" not in result.stdout

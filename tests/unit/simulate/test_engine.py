@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.errors import InputError
-from servingplan.model.engine import EngineSettings
+from servingplan.model.engine import EngineSettings, Speculation
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.roofline import RESERVED_BYTES_PER_GPU
 from servingplan.simulate.engine import Engine, run
@@ -19,7 +19,14 @@ GPU = find_gpu("L4")
 MAX_MODEL_LEN = 320
 
 
-def small_pace(*, blocks=40, stages=1):
+SPECULATION = {
+    None: None,
+    "some": Speculation(method="ngram", tokens=3, acceptance=0.6),
+    "all": Speculation(method="ngram", tokens=20, acceptance=1.0),
+}
+
+
+def small_pace(*, blocks=40, stages=1, speculation=None):
     """A replica on cards whose memory leaves room for ``blocks`` blocks."""
     tokens = blocks * BLOCK_TOKENS + 1
     needed = MODEL.weight_bytes("bf16") + MODEL.kv_bytes_per_token() * tokens
@@ -30,13 +37,19 @@ def small_pace(*, blocks=40, stages=1):
         precision="bf16",
         gpu=gpu,
         pipeline_parallel=stages,
-        settings=EngineSettings(max_model_len=MAX_MODEL_LEN),
+        settings=EngineSettings(max_model_len=MAX_MODEL_LEN, speculation=SPECULATION[speculation]),
     )
     assert pace.kv_blocks == blocks
     return pace
 
 
 PACES = {(blocks, stages): small_pace(blocks=blocks, stages=stages) for blocks in (20, 40, 400) for stages in (1, 2)}
+PACES |= {
+    (blocks, stages, speculation): small_pace(blocks=blocks, stages=stages, speculation=speculation)
+    for blocks in (20, 40)
+    for stages in (1, 2)
+    for speculation in ("some", "all")
+}
 
 
 class Plain:
@@ -61,7 +74,7 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
     """The documented rules, sequence by sequence and token by token; returns the sequences and the preemptions."""
     sequences = [Plain(*request) for request in requests]
     coming, waiting, running = list(sequences), [], []
-    now, preemptions = -1.0, 0
+    now, preemptions, owed = -1.0, 0, 0.0
     while coming or waiting or running:
         if not running and not waiting and coming[0].arrived > now:
             now = coming[0].arrived
@@ -69,11 +82,19 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
         else:
             while coming and coming[0].arrived <= now:
                 waiting.append(coming.pop(0))
-        # Blocks for the next token of everyone who decodes, oldest first.
+        # As many tokens for everyone who decodes as are accepted, fewer where memory is short.
+        step, decoders = 0, [item for item in running if item.decoding]
+        if decoders:
+            step = int(owed + pace.tokens_per_step + 1e-9)
+            owed += pace.tokens_per_step - step
+        free = pace.kv_blocks - sum(item.blocks for item in running)
+        while step > 1 and sum(blocks_of(item.held + step) - item.blocks for item in decoders) > free:
+            step -= 1
+        # Blocks for the next tokens of everyone who decodes, oldest first.
         preempted, index = False, 0
         while index < len(running):
             sequence = running[index]
-            if sequence.decoding and blocks_of(sequence.held + 1) > sequence.blocks:
+            while sequence in running and sequence.decoding and blocks_of(sequence.held + step) > sequence.blocks:
                 while sequence in running and pace.kv_blocks - sum(item.blocks for item in running) < 1:
                     victim = running.pop()
                     victim.blocks = victim.read = 0
@@ -84,7 +105,7 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
                     sequence.blocks += 1
             index += 1
         decoders = [item for item in running if item.decoding]
-        budget = max_num_batched_tokens - len(decoders)
+        budget = max(1, max_num_batched_tokens - len(decoders) * pace.positions_per_step)
         chunks = []
         for item in running:
             whole = item.prompt + item.generated
@@ -107,7 +128,7 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
             complete = sum(stop == item.prompt + item.generated for item, _, stop in chunks)
             context = sum(item.held for item in decoders)
             seconds = pace.step_seconds(max(1, len(decoders) + complete), context)
-            before = len(decoders) + complete
+            before = (len(decoders) + complete) * pace.positions_per_step
             for item, start, stop in chunks:
                 share = pace.prefill_seconds(start, stop, before) / pace.stages
                 before += stop - start
@@ -117,7 +138,7 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
         else:
             now = min(item.ready for item in running if item.ready is not None)
         for item in decoders:
-            item.generated += 1
+            item.generated += step
         for item, _, stop in chunks:
             item.read = stop
             if stop == item.prompt + item.generated:
@@ -127,7 +148,7 @@ def plain_run(pace, requests, *, max_num_seqs, max_num_batched_tokens, hit_share
                 item.ready, item.decoding = None, True
                 item.generated += 1
                 item.first_token = now if item.first_token is None else item.first_token
-        for item in [item for item in running if item.generated == item.output]:
+        for item in [item for item in running if item.generated >= item.output]:
             item.finished = now
             item.blocks = 0
             running.remove(item)
@@ -144,7 +165,7 @@ requests_lists = st.lists(
     max_size=14,
 ).map(lambda items: [(sum(gap for gap, _, _ in items[: n + 1]), *items[n][1:]) for n in range(len(items))])
 limits = st.sampled_from([(1, 1), (2, 16), (4, 64), (8, 2048)])
-paces = st.sampled_from(sorted(PACES))
+paces = st.sampled_from(sorted(PACES, key=str))
 
 
 @pytest.mark.slow
@@ -160,6 +181,22 @@ def test_it_does_what_the_plain_scheduler_does(requests, limit, key, share):
         assert ours.first_token == pytest.approx(theirs.first_token, abs=1e-9)
         assert ours.finished == pytest.approx(theirs.finished, abs=1e-9)
     assert engine.tally.preemptions == preemptions
+
+
+def test_speculation_gives_as_many_tokens_an_iteration_as_the_estimator_counts_on():
+    pace = PACES[40, 1, "some"]
+    assert pace.tokens_per_step == SPECULATION["some"].tokens_per_step == pytest.approx(1 + 0.6 + 0.36 + 0.216)
+    engine = Engine(pace, max_num_seqs=2, max_num_batched_tokens=2048)
+    run(engine, [(0.0, 20, 200)])
+    assert engine.tally.iterations == pytest.approx(1 + 199 / pace.tokens_per_step, abs=1)
+    assert engine.tally.generation_tokens == 200
+
+
+def test_a_sequence_that_fills_the_memory_ends_with_speculation_too():
+    engine = Engine(PACES[20, 1, "all"], max_num_seqs=2, max_num_batched_tokens=2048)
+    (only,) = run(engine, [(0.0, 10, MAX_MODEL_LEN - 10)])
+    assert only.finished is not None
+    assert engine.tally.preemptions == 0
 
 
 def test_short_memory_preempts_and_everything_is_served_all_the_same():
@@ -197,7 +234,10 @@ def test_what_holds_at_every_iteration(requests, limit, key, step):
     assert tally.generation_tokens == sum(output for _, _, output in requests)
     assert tally.prompt_tokens == sum(prompt for _, prompt, _ in requests)
     assert tally.finished == {"stop": 0, "length": len(requests), "abort": 0}
-    assert tally.inter_token.count == tally.generation_tokens - len(requests)
+    if pace.tokens_per_step == 1:
+        assert tally.inter_token.count == tally.generation_tokens - len(requests)
+    else:
+        assert tally.inter_token.count <= tally.generation_tokens - len(requests)
     assert tally.busy_seconds <= now
     # The same as in one leap: how often somebody looks changes nothing.
     again = run(Engine(pace, max_num_seqs=limit[0], max_num_batched_tokens=limit[1]), requests)

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.emulated_rates import CASES, CONTEXT, PERCENTILE, SETTINGS, Case, mean_tpot
+from servingplan.model.engine import Speculation
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import estimate
 from servingplan.simulate.engine import Engine, run
@@ -46,6 +47,30 @@ def test_alone_the_first_token_takes_what_the_formula_says():
         tpot_seconds=None,
     )
     assert served.finished == pytest.approx(alone.slot_seconds, rel=0.02)
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.7, 1.0])
+def test_speculation_takes_the_time_per_token_that_the_estimator_says(acceptance):
+    speculation = Speculation(method="eagle3", tokens=3, acceptance=acceptance)
+    spoken = Case(*CASES[4], settings=SETTINGS.model_copy(update={"speculation": speculation}))
+    assert spoken.saturated_rate() == pytest.approx(spoken.full.requests_per_second, rel=0.12)
+    served = run(spoken.engine(), [(0.0, *spoken.lengths)] * (12 * spoken.full.batch))
+    middle = served[3 * spoken.full.batch : 9 * spoken.full.batch]
+    assert mean_tpot(middle) == pytest.approx(spoken.full.tpot_seconds, rel=0.12)
+    plan = spoken.under_poisson(spoken.utilization * spoken.plan.requests_per_second, 2500)
+    assert spoken.in_time(plan) >= PERCENTILE / 100
+    assert mean_tpot(plan) <= spoken.tpot
+
+
+def test_what_is_accepted_makes_answers_faster_and_what_is_not_slower():
+    times = []
+    for speculation in (None, *(Speculation(method="ngram", tokens=3, acceptance=share) for share in (0.9, 0.5, 0.0))):
+        settings = SETTINGS.model_copy(update={"speculation": speculation})
+        pace = Pace(model=find_model("llama-3.1-8b"), precision="bf16", gpu=find_gpu("L40S"), settings=settings)
+        engine = Engine(pace, max_num_seqs=8, max_num_batched_tokens=CONTEXT)
+        times.append(mean_tpot(run(engine, [(0.0, 500, 250)] * 8)))
+    plain, often, sometimes, never = times
+    assert often < sometimes < plain < never
 
 
 def test_the_stretch_is_the_measured_one_at_a_measured_point():

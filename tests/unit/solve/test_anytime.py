@@ -5,7 +5,8 @@ import time
 import pytest
 
 from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
-from servingplan.solve.plan.incumbent import is_better, running_plan
+from servingplan.solve.plan.judge import running_plan
+from servingplan.solve.plan.plan import is_better
 from servingplan.solve.problem.instance import instance_of
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, solve

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from servingplan.solve.bounds.lagrangian import ByModel, node_prices, prices_of
-from servingplan.solve.bounds.relaxation import Relaxation, optimise
+from servingplan.solve.bounds.lagrangian import ByModel, Prices
+from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import instance_of
-from servingplan.solve.problem.objective import service_stages
+from servingplan.solve.problem.objective import Objective
 from servingplan.solve.search.gap_closing import _next_scale
 from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
@@ -48,6 +48,14 @@ def test_taking_apart_gives_the_plan_and_the_proof_of_the_exact_method(always_ap
             assert abs(first.value - other.value) <= (gap + TOLERANCE) * max(abs(first.value), abs(other.value)), seed
 
 
+@pytest.mark.parametrize("seed", [31_015, 31_026])
+def test_where_price_excludes_every_scale_no_smaller_one_is_tried(always_apart, seed):
+    question = random_question(seed, running=seed % 3 == 0)
+    answer = solve(question, method="anytime", relative_gap=1e-4)
+    assert verify(question, answer) == ()
+    assert answer.status == "Infeasible"
+
+
 @pytest.mark.slow
 def test_no_plan_is_cheaper_than_the_sum_over_models():
     told = 0
@@ -60,8 +68,8 @@ def test_no_plan_is_cheaper_than_the_sum_over_models():
             continue
         instance = instance_of(question)
         relaxation = Relaxation(instance)
-        optimise(relaxation, instance, effort())
-        for prices in (node_prices(instance), prices_of(instance, relaxation)):
+        relaxation.optimise(effort())
+        for prices in (Prices.of_nodes(instance), Prices.of(instance, relaxation)):
             if prices is None:
                 continue
             by_model = ByModel(instance, prices, [cls.requests_per_second for cls in instance.classes])
@@ -81,8 +89,8 @@ def test_no_plan_reaches_a_scale_whose_price_is_above_what_there_is():
             continue
         instance = instance_of(question)
         relaxation = Relaxation(instance)
-        optimise(relaxation, instance, effort())
-        prices = prices_of(instance, relaxation)
+        relaxation.optimise(effort())
+        prices = Prices.of(instance, relaxation)
         assert prices is not None
         by_model = ByModel(instance, prices, [cls.requests_per_second for cls in instance.classes])
         supply = prices.supply(question.budget_dollars_per_hour)
@@ -98,10 +106,10 @@ def test_a_program_that_was_used_at_other_scales_says_the_same_as_a_new_one():
         if not instance.classes or not all(instance.reachable_targets):
             continue
         rates = [cls.requests_per_second for cls in instance.classes]
-        used = ByModel(instance, node_prices(instance), rates)
+        used = ByModel(instance, Prices.of_nodes(instance), rates)
         for scale in (0.2, 0.35, 0.1, 0.3):
             ours = used.serve(scale, effort(0.0)).least
-            new = ByModel(instance, node_prices(instance), rates).serve(scale, effort(0.0)).least
+            new = ByModel(instance, Prices.of_nodes(instance), rates).serve(scale, effort(0.0)).least
             assert ours == pytest.approx(new, rel=2e-3), (seed, scale)  # each is proved to a thousandth
             compared += 0.0 < new < math.inf
     assert compared > 20
@@ -114,7 +122,7 @@ def test_columns_for_totals_change_no_optimum():
         for totals in (False, True):
             plan = build(instance, instance.reachable_targets, totals=totals)
             outcome = plan.program.optimise(
-                service_stages(plan)[0].terms, "max", Limits(relative_gap=0.0, nodes=1_000_000)
+                Objective(plan).service()[0].terms, "max", Limits(relative_gap=0.0, nodes=1_000_000)
             )
             values.append(math.nan if outcome.infeasible else outcome.value)
         assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-7, nan_ok=True), seed
@@ -150,4 +158,4 @@ def test_a_relaxation_that_was_stopped_before_its_dollars_has_no_prices():
     relaxation = Relaxation(instance)
     relaxation.bound(relaxation.stages[0], effort())
     assert relaxation.values
-    assert prices_of(instance, relaxation) is None
+    assert Prices.of(instance, relaxation) is None

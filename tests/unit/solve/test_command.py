@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -34,6 +35,24 @@ def test_the_table_names_pools_replicas_and_classes():
     assert result.exit_code == 0
     for word in ("Optimal", "8 $/h", "t2tp2", "w2", "binding: budget"):
         assert word in result.stdout
+
+
+def test_the_table_has_the_explanation_that_was_asked_for():
+    plain, explained = run("solve", QUESTION), run("solve", QUESTION, "--explain")
+    assert explained.exit_code == 0
+    for words in ("What one more unit is worth", "1 $/h more of budget", "Alternatives", "budget+10%"):
+        assert words in explained.stdout
+        assert words not in plain.stdout
+
+
+def test_the_table_of_a_question_without_a_plan_has_the_limits_that_clash(tmp_path):
+    question = json.loads(Path(QUESTION).read_text()) | {"budget_dollars_per_hour": 1}
+    path = tmp_path / "question.json"
+    path.write_text(json.dumps(question))
+    plain, explained = run("solve", str(path)), run("solve", str(path), "--explain")
+    assert (plain.exit_code, explained.exit_code) == (3, 3)
+    assert plain.stdout == ""
+    assert "budget" in explained.stdout
 
 
 def test_an_answer_is_verified_and_a_changed_one_is_not(tmp_path):

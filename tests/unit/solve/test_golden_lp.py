@@ -64,7 +64,7 @@ def empty():
 
 
 def pool(plan, name):
-    return plan.instance.pool_index()[name]
+    return plan.instance.pool_index[name]
 
 
 def survival_of_spot(plan):
@@ -84,16 +84,16 @@ def survival_of_a_node(plan):
 def less_capacity(plan):
     constraints.define_utilization_tables(plan)
     constraints.define_load(plan)
-    constraints.set_capacity(plan, 0.5)
+    plan.set_capacity(0.5)
 
 
 def service(plan):
     constraints.define_demand(plan)
-    return objective.service_stages(plan)[0]
+    return objective.Objective(plan).service()[0]
 
 
 FAMILIES = {
-    "nodes-and-copies": lambda plan: objective.tie_break_terms(plan),
+    "nodes-and-copies": lambda plan: objective.Objective(plan).tie_break(),
     "utilization-tables": constraints.define_utilization_tables,
     "demand": constraints.define_demand,
     "load": lambda plan: (constraints.define_utilization_tables(plan), constraints.define_load(plan)),
@@ -103,13 +103,13 @@ FAMILIES = {
     "quality": constraints.define_quality,
     "budget": constraints.define_budget,
     "packing-chain": lambda plan: constraints.define_packing(plan, pool(plan, "h100")),
-    "packing-patterns": lambda plan: constraints.define_packing(plan, pool(plan, "l40s")),
+    "packing-arcs": lambda plan: constraints.define_packing(plan, pool(plan, "l40s")),
     "contents": lambda plan: constraints.define_contents(plan, pool(plan, "l40s")),
     "survival-spot-pools": survival_of_spot,
     "survival-any-node": survival_of_a_node,
     "level-served-fraction": service,
-    "level-dollars": lambda plan: objective.dollars_stage(plan, unit=20.0),
-    "level-moves": lambda plan: objective.moves_stage(plan),
+    "level-dollars": lambda plan: objective.Objective(plan).dollars(unit=20.0),
+    "level-moves": lambda plan: objective.Objective(plan).moves(),
 }
 
 

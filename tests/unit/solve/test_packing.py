@@ -6,20 +6,23 @@ from collections import Counter
 
 import pytest
 
+from servingplan.model.goal import DOLLARS, SCALE
 from servingplan.model.question import Pool, Question, QuestionError, RequestClass, Shape, SurviveRule
 from servingplan.solve import solve
-from servingplan.solve.problem import packing
+from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.problem.packing import (
     all_contents,
     arcs_of,
+    contents_count,
     fill,
     fill_patterns,
     group,
-    has_many_patterns,
     is_chain,
-    maximal_patterns,
     patterns_of,
 )
+from servingplan.solve.search.lexicographic import search
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.effort import Effort
 from servingplan.verify import verify
 
 
@@ -40,13 +43,6 @@ def test_the_rows_for_chains_say_exactly_what_first_fit_decreasing_needs(sizes, 
             -(-sum(e * n for e, n in zip(sizes, counts, strict=True) if e >= d) // (d * (gpus // d))) for d in sizes
         )
         assert nodes == rows
-
-
-def test_maximal_patterns_leave_no_room():
-    patterns = maximal_patterns((2, 3), 8)
-    assert sorted(patterns) == [((2, 1), (3, 2)), ((2, 2), (3, 1)), ((2, 4),)]
-    for pattern in maximal_patterns((2, 3, 5), 16):
-        assert 16 - 2 < sum(size * count for size, count in pattern) <= 16
 
 
 def test_all_contents_are_every_way_to_fill_a_node():
@@ -110,8 +106,7 @@ def test_replicas_over_several_nodes_take_them_whole():
 
 
 def test_millions_of_patterns_are_not_listed():
-    assert has_many_patterns(range(1, 13), 64)
-    assert not has_many_patterns((2, 3), 8)
+    assert contents_count(range(1, 13), 64) > 10**6
     assert len(arcs_of(range(1, 13), 64)) <= 13 * 64
 
 
@@ -123,7 +118,7 @@ def test_a_flow_over_arcs_is_nodes_that_fit():
 
 
 @pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
-def test_arcs_and_patterns_are_the_same_constraint(monkeypatch, objective):
+def test_arcs_and_contents_are_the_same_constraint(objective):
     shapes = tuple(
         Shape(name=f"g{size}", model="m", gpus={"p": size}, requests_per_second={"k": size**1.1})
         for size in (2, 3, 5, 7)
@@ -135,12 +130,14 @@ def test_arcs_and_patterns_are_the_same_constraint(monkeypatch, objective):
         classes=(RequestClass(name="k", model="m", requests_per_second=67.0),),
         shapes=shapes,
     )
-    by_patterns = solve(question)
-    monkeypatch.setattr(packing, "MOST_PATTERNS", 0)
+    effort = Effort(1e-4, 20_000, Stopwatch(None))
+    by_contents = search(instance_of(question), effort, exact_contents=True)
     by_arcs = solve(question)
     assert verify(question, by_arcs) == ()
     assert by_arcs.status == "Optimal"
-    assert by_arcs.objective == pytest.approx(by_patterns.objective, rel=1e-4)
+    goal = next(goal for goal in (SCALE, DOLLARS) if goal in by_contents.bounds)
+    assert by_contents.bounds[goal].proved
+    assert by_arcs.objective == pytest.approx(by_contents.plan.values[goal], rel=1e-4)
 
 
 def test_first_fit_decreasing_by_counts_is_that_by_pieces():

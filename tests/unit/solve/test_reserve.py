@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from servingplan.model.question import SurviveRule, question_from_json
-from servingplan.solve.plan.incumbent import incumbent_of
-from servingplan.solve.plan.placement import spread_contents
+from servingplan.solve.plan.judge import judge
 from servingplan.solve.problem.instance import instance_of
-from servingplan.solve.search.reserve import needs_reserve, on_average
+from servingplan.solve.problem.placement import Packing
+from servingplan.solve.search.reserve import on_average, with_reserve
 from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
@@ -40,7 +40,7 @@ def test_no_plan_that_stands_every_loss_beats_the_bound_of_the_mean_loss():
             continue
         found, plan = on_average(instance_of(question), Effort(0.0, 20_000, Stopwatch(None)))
         assert not found.infeasible, seed
-        bounds = {level.name: level.bound for level in found.levels}
+        bounds = {goal.name: bound.value for goal, bound in found.bounds.items()}
         for level in best.levels:
             if level.name == "dollars":
                 assert bounds["dollars"] <= level.value * (1 + 1e-6) + 1e-9, seed
@@ -50,7 +50,7 @@ def test_no_plan_that_stands_every_loss_beats_the_bound_of_the_mean_loss():
                 break  # later levels are compared among plans that are equal on this one
         compared += 1
         if plan is not None:
-            assert incumbent_of(instance_of(question), plan.copies, at_least=plan.nodes) is not None
+            assert judge(instance_of(question), plan.copies, nodes=plan.nodes) is not None
     assert compared >= 15
 
 
@@ -58,7 +58,7 @@ def test_no_plan_that_stands_every_loss_beats_the_bound_of_the_mean_loss():
 def test_the_step_for_many_contents_keeps_every_promise_on_small_questions_too(monkeypatch, seed):
     monkeypatch.setattr(params, "ANYTIME", replace(params.ANYTIME, many_contents=0))
     question = guarded(seed)
-    assert needs_reserve(instance_of(question), Effort(0.01, 1_000, Stopwatch(None)))
+    assert with_reserve(instance_of(question), Effort(0.01, 1_000, Stopwatch(None)), None, {}) is not None
     answer, best = solve(question, method="anytime"), solve(question)
     assert verify(question, answer) == ()
     if answer.status != "Infeasible":
@@ -70,11 +70,11 @@ def test_the_step_for_many_contents_keeps_every_promise_on_small_questions_too(m
 def test_copies_are_spread_as_evenly_as_they_fit():
     instance = instance_of(example_question().model_copy(update={"survive": ANY_NODE}))
     p = next(p for p, pool in enumerate(instance.pools) if pool.name == "h100")
-    c = next(c for c in instance.on_pool(p) if instance.shapes[c].gpus["h100"] == 2)
+    c = next(c for c in instance.on_pool[p] if instance.shapes[c].gpus["h100"] == 2)
     copies = [5 * (d == c) for d in range(len(instance.shapes))]
     nodes = [3 * (q == p) for q in range(len(instance.pools))]
-    assert spread_contents(instance, copies, nodes)[p] == [(((c, 1),), 1), (((c, 2),), 2)]
-    assert spread_contents(instance, copies, [0] * len(nodes)) is None
+    assert Packing.spread(instance, copies, nodes).contents[p] == ((((c, 1),), 1), (((c, 2),), 2))
+    assert Packing.spread(instance, copies, [0] * len(nodes)) is None
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Nothing but the answer goes to standard output, whatever the version of HiGHS says when it starts."""
 
 import os
+import subprocess
+import sys
 
 import highspy
 import pytest
@@ -30,3 +32,22 @@ def test_the_banner_of_the_solver_is_not_printed(talkative, capfd):
     assert program.optimise([(column, 1.0)], "max", milp.Limits(relative_gap=0.0, nodes=1)).value == 1.0
     os.write(1, b"the answer\n")
     assert capfd.readouterr().out == "the answer\n"
+
+
+def test_readers_of_the_logs_of_other_solvers_are_loaded_when_they_are_used_and_not_before():
+    script = (
+        "from servingplan.solve.solver import program\n"
+        "import sys\n"
+        "program.load()\n"
+        "assert 'pulp' in sys.modules and 'orloge.base' not in sys.modules\n"
+        "import orloge\n"
+        "assert callable(orloge.get_info_solver)\n"
+        "assert 'orloge.base' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_command_line_loads_no_event_loop_before_a_command_needs_one():
+    script = "import servingplan.cli, sys; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

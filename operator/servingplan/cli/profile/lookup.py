@@ -21,7 +21,8 @@ _REPLICA = "Replica"
 _REQUESTS = "Requests"
 _ENGINE = "Engine (as vLLM's options)"
 
-_SHOW_EVERY = 100
+_TOLD = 10
+"""Numbers of rows without an answer that are named."""
 
 
 class Format(StrEnum):
@@ -84,7 +85,7 @@ def lookup(
         typer.Option(
             metavar="FILE.csv",
             help="One question a row, columns named as the options; what a row leaves empty is taken from the options. "
-            "- is standard input.",
+            "- is standard input. Ends with 2 where a row has no answer.",
         ),
     ] = None,
     output: Annotated[Format | None, typer.Option("-o", help="table, json or csv.")] = None,
@@ -148,16 +149,20 @@ def _answer_rows(path: str, stated: dict[str, Any], output: Format) -> None:
     answers = [(row, _answer_row(row, stated)) for row in _counted(questions)]
     if output is Format.csv:
         _write_csv(answers, columns)
-        return
-    typer.echo(
-        json.dumps(
-            [
-                row | ({"error": found} if isinstance(found, str) else {"answer": found.model_dump(mode="json")})
-                for row, found in answers
-            ],
-            indent=1,
+    else:
+        typer.echo(
+            json.dumps(
+                [
+                    row | ({"error": found} if isinstance(found, str) else {"answer": found.model_dump(mode="json")})
+                    for row, found in answers
+                ],
+                indent=1,
+            )
         )
-    )
+    refused = [number for number, (_, found) in enumerate(answers, 1) if isinstance(found, str)]
+    if refused:
+        shown = ", ".join(map(str, refused[:_TOLD])) + (", ..." if len(refused) > _TOLD else "")
+        fail(f"{path}: {len(refused)} of {len(answers)} rows have no answer, but an error: row {shown}")
 
 
 def _answer_row(row: dict[str, str], stated: dict[str, Any]) -> Answer | str:

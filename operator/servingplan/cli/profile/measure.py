@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from servingplan.cli.profile.importing import Format, print_rows
 from servingplan.errors import InputError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rich.console import RenderableType
 
     from servingplan.measure.sweep import Lengths, Limits, Point, Sweep
@@ -129,6 +130,8 @@ def measure(
         row = Row.model_validate({**replica, "model": card or asked, **fields})
         return row.model_copy(update={"note": "; ".join(filter(None, (row.note, reading.refused[0].reason)))})
 
+    import asyncio
+
     asked, sweeps = asyncio.run(
         _measure_all(
             url, model, wanted, limits, seed, key=api_key, chat=chat, stall_seconds=stall_seconds, check=row_of
@@ -219,6 +222,8 @@ async def _measure_all(
     check: Callable[[str, dict[str, Any]], Row],
 ) -> tuple[str, list[Sweep]]:
     """The model's name, and what was found for each class until the server failed or the user had enough."""
+    import asyncio
+
     import aiohttp
 
     from servingplan.measure.request import Endpoint
@@ -257,6 +262,8 @@ async def _measure_all(
 @contextmanager
 def _interruptible(stopped: asyncio.Event) -> Iterator[None]:
     """Ctrl-C ends the measuring, not the command."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(signal.SIGINT, stopped.set)

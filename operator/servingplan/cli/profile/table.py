@@ -88,6 +88,12 @@ def table(
     shipped, notes = _shipped_prices()
     cards = [find_gpu(name) for name in named or shipped]
     prices = shipped | stated
+    for name in stated:
+        if all(item.name != name for item in cards):
+            typer.echo(
+                f"warning: --price: {name}: is not in this table, so its price plays no part; add --gpu {name}",
+                err=True,
+            )
     for item in cards:
         if item.name not in prices:
             fail(f"--price: {item.name}: has no price; give --price {item.name}=DOLLARS")

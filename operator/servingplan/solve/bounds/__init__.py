@@ -1,4 +1,1 @@
-"""How good a plan could be.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""How good a plan could be."""

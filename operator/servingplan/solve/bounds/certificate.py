@@ -1,96 +1,71 @@
 """How good a known plan can be proved to be without a search: its levels with bounds from linear programs.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Every method that is not exact ends here, so
-that each of them tells a true gap to the best plan of the whole question, not to the best of its kind.
+Every method that is not exact ends here, so that each of them tells a true gap to the best plan of the whole question, not to
+the best of its kind.
 """
 
 from collections.abc import Mapping
 
+from servingplan.model.answer import Stopped
 from servingplan.model.goal import DOLLARS, MOVES, Goal, Kind
 from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.plan.found import Found, level_of
-from servingplan.solve.plan.incumbent import Incumbent, serves_in_full
+from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.objective import dollars_stage, hold
+from servingplan.solve.problem.objective import Objective
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 
 
 def certified(
-    instance: Instance,
-    effort: Effort,
-    plan: Incumbent,
-    *,
-    known: Mapping[Goal, float] | None = None,
-    rates: Mapping[tuple[int, int], float] | None = None,
+    instance: Instance, effort: Effort, plan: Plan | None, *, known: Mapping[Goal, float] | None = None
 ) -> Found:
     """The plan with the bound of every level, given its values on the levels before.
 
     The bound of a level is the best of the linear relaxation in which the levels before are held at the plan's values:
-    every plan that is as good on those levels satisfies it, so no such plan has a better value. Where the deadline has
-    passed, the bound is what is `known` (by level; dollars for full service), or else what can be imagined: all classes
-    served as if alone, and nodes for the floors only.
+    every plan that is as good on those levels satisfies it, so no such plan has a better value; or what is `known` (by level;
+    dollars for full service), where that is tighter. Where the deadline has passed, the bound is that, or else what can be
+    imagined: all classes served as if alone, and nodes for the floors only.
     """
+    if plan is None:
+        return Found(stopped=_ended(effort))
     if not effort.affords(instance):
-        return _imagined(instance, plan, known or {}, rates)
+        return _imagined(instance, plan, known or {})
     relaxation = Relaxation(instance)
-    found = Found(copies=plan.copies, nodes=plan.nodes, contents=plan.contents, targets=relaxation.plan.targets)
-    found.rates = rates
+    found = Found(plan)
     reached: dict[Goal, float] = {}
     for stage in relaxation.stages:
         value = reached[stage.goal] = plan.values[stage.goal]
         best = stage.best
         if not stage.redundant(reached) and not reaches(value, best):
             best = min(best, relaxation.bound(stage, effort))
-        service_gap = min(effort.relative_gap, TOLD) if stage.goal.is_promise else effort.relative_gap
-        found.record(stage.goal, value, best, unit=stage.unit, tolerance=service_gap)
-        hold(relaxation.plan.program, stage, value / stage.unit if stage.unit else 0.0, slack=HELD)
+        gap = min(effort.relative_gap, TOLD) if stage.goal.is_promise else effort.relative_gap
+        found.record(stage.goal, best, value=value, unit=stage.unit, tolerance=gap)
+        stage.hold(relaxation.plan.program, value / stage.unit if stage.unit else 0.0, slack=HELD)
     dollars, floor = plan.values[DOLLARS], instance.floor_dollars()
-    stage = dollars_stage(relaxation.plan, unit=dollars or 1.0)
+    stage = Objective(relaxation.plan).dollars(unit=dollars or 1.0)
     least = max(floor, relaxation.bound(stage, effort)) if dollars > floor * (1 + EQUAL) else dollars
-    found.record(DOLLARS, dollars, least, unit=stage.unit, tolerance=effort.relative_gap)
+    found.record(DOLLARS, least, value=dollars, unit=stage.unit, tolerance=effort.relative_gap)
     if instance.question.running:
-        moves = plan.values[MOVES]
-        found.record(MOVES, moves, 0.0, unit=1.0)
-    if not all(level.proved for level in found.levels):
-        found.stopped = "deadline" if effort.stopwatch.expired() else "work-limit"
+        found.record(MOVES, 0.0, value=plan.values[MOVES], unit=1.0)
+    found.tighten(known or {}, tolerance=effort.relative_gap)
+    if not found.proved:
+        found.stopped = _ended(effort)
     return found
 
 
-def tightened(found: Found, known: Mapping[Goal, float], effort: Effort) -> Found:
-    """What a search found, its bounds no worse than what is `known` (by level; dollars for full service)."""
-    in_full = found.in_full
-    for position, level in enumerate(found.levels):
-        goal = level.goal
-        if goal in known and (in_full or goal != DOLLARS):
-            bound = goal.tighter(level.bound, known[goal])
-            found.levels[position] = level_of(
-                goal, level.value, bound, tolerance=effort.relative_gap, proved=level.proved
-            )
-    if found.levels and all(level.proved for level in found.levels):
-        found.stopped = "proved"
-    return found
+def _ended(effort: Effort) -> Stopped:
+    return "deadline" if effort.stop() else "work-limit"
 
 
-def _imagined(
-    instance: Instance,
-    plan: Incumbent,
-    known: Mapping[Goal, float],
-    rates: Mapping[tuple[int, int], float] | None,
-) -> Found:
+def _imagined(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Found:
     """The plan with bounds that need no solver, when time is up."""
-    targets = instance.reachable_targets
-    found = Found(plan.copies, plan.nodes, contents=plan.contents, targets=targets, stopped="deadline")
-    found.rates = rates
-    in_full = serves_in_full(plan)
+    found = Found(plan)
     for goal, value in plan.values.items():
         bound = _imaginable(instance, goal)
-        if goal in known and (in_full or goal != DOLLARS):
+        if goal in known and (plan.in_full or goal != DOLLARS):
             bound = goal.tighter(bound, known[goal])
-        bound = goal.no_worse(bound, value)
-        found.record(goal, value, bound, unit=max(value, bound), tolerance=TOLD)
-    if all(level.proved for level in found.levels):
-        found.stopped = "proved"
+        found.record(goal, bound, value=value, unit=max(value, bound), tolerance=TOLD)
+    found.stopped = "proved" if found.proved else "deadline"
     return found
 
 

@@ -1,6 +1,6 @@
 """The question taken apart by model: bounds and plans from one small program per model.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`.
+A step of `anytime`.
 
 Models share nothing but nodes and budget. Put a price on every GPU, from the dual values of the linear relaxation, and
 each model can be served by itself at the least price. Because every plan pays at least the sum of these prices for its
@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.problem import constraints
-from servingplan.solve.problem.constraints import Cut, PlanProgram
+from servingplan.solve.problem.constraints import Cut, PlanProgram, build
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.program import Limits, Program, Term
+from servingplan.solve.solver.program import Limits, Term
 
 PART_NODES = 1_500
 """Work limit of one model's program, in branch-and-bound nodes, which are cheap: nothing is spent on choosing them."""
@@ -40,48 +39,47 @@ class Prices:
     rent: float
     """What nodes are worth beyond their price in dollars, over all that stock allows; negative where floors cost."""
 
+    @classmethod
+    def of_nodes(cls, instance: Instance) -> "Prices":
+        """Every GPU at its part of the node's price, in dollars, with no stock in short supply."""
+        return cls(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
+
+    @classmethod
+    def of(cls, instance: Instance, relaxation: Relaxation) -> "Prices | None":
+        """Prices from the relaxation that was optimised last; None where it has no dual values, and where the clock stopped it
+        before the dollars that are to be least: what service is worth puts no price on them.
+
+        With d the reduced cost of a node of pool p (objective minimised), price[p] the dollars and b the worth of a dollar, its
+        G GPUs are worth b price[p] - d. Any n nodes are then worth b price n - d n, and summed over pools at most
+
+            b budget + sum_p max(-d min_nodes, -d nodes_limit).
+
+        This holds for every choice of prices, so rounding in them weakens the bound and never breaks it.
+        """
+        stage, question = relaxation.optimised, instance.question
+        if not relaxation.reduced_costs or stage is None:
+            return None
+        if stage.sense == "max" and question.objective == "MinimizeCost":
+            return None
+        budget = question.budget_dollars_per_hour
+        sign, dollar = 1.0, 1.0 / stage.unit
+        if stage.sense == "max":
+            sign = -1.0
+            dollar = max(0.0, relaxation.plan.program.dual("budget")) / budget if budget else 0.0
+        per_gpu, rent = [], 0.0
+        for pool, limit, column in zip(instance.pools, instance.nodes_limit, relaxation.plan.nodes, strict=True):
+            beyond = -sign * relaxation.reduced_costs[column]
+            if not pool.min_nodes:  # nothing is forced on it, so its GPUs may be worth their whole price
+                beyond = max(0.0, beyond)
+            worth = max(0.0, dollar * pool.dollars_per_node_hour + beyond)
+            beyond = worth - dollar * pool.dollars_per_node_hour
+            per_gpu.append(worth / pool.gpus_per_node)
+            rent += max(beyond * pool.min_nodes, beyond * limit)
+        return cls(tuple(per_gpu), dollar, rent)
+
     def supply(self, budget_dollars: float) -> float:
         """Most that the GPUs of any plan within stock and this budget are worth."""
         return self.rent + self.dollar * budget_dollars
-
-
-def node_prices(instance: Instance) -> Prices:
-    """Every GPU at its part of the node's price, in dollars, with no stock in short supply."""
-    return Prices(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
-
-
-def prices_of(instance: Instance, relaxation: Relaxation) -> Prices | None:
-    """Prices from the relaxation that was optimised last; None where it has no dual values, and where the clock stopped it
-    before the dollars that are to be least: what service is worth puts no price on them.
-
-    With d the reduced cost of a node of pool p (objective minimised), price[p] the dollars and b the worth of a dollar, its
-    G GPUs are worth b price[p] - d. Any n nodes are then worth b price n - d n, and summed over pools at most
-
-        b budget + sum_p max(-d min_nodes, -d nodes_limit).
-
-    This holds for every choice of prices, so rounding in them weakens the bound and never breaks it.
-    """
-    if not relaxation.reduced_costs or relaxation.optimised is None:
-        return None
-    stage = relaxation.optimised
-    if stage.sense == "max" and instance.question.objective == "MinimizeCost":
-        return None
-    sign = 1.0 if stage.sense == "min" else -1.0
-    budget = instance.question.budget_dollars_per_hour
-    if stage.sense == "min":
-        dollar = 1.0 / stage.unit
-    else:
-        dollar = max(0.0, relaxation.plan.program.dual("budget")) / budget if budget else 0.0
-    per_gpu, rent = [], 0.0
-    for pool, limit, column in zip(instance.pools, instance.nodes_limit, relaxation.plan.nodes, strict=True):
-        beyond = -sign * relaxation.reduced_costs[column]
-        if not pool.min_nodes:  # nothing is forced on it, so its GPUs may be worth their whole price
-            beyond = max(0.0, beyond)
-        worth = max(0.0, dollar * pool.dollars_per_node_hour + beyond)
-        beyond = worth - dollar * pool.dollars_per_node_hour
-        per_gpu.append(worth / pool.gpus_per_node)
-        rent += max(beyond * pool.min_nodes, beyond * limit)
-    return Prices(tuple(per_gpu), dollar, rent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class ByModel:
     def __init__(self, instance: Instance, prices: Prices, rates: Sequence[float]) -> None:
         self._instance = instance
         self._rates = rates
-        index = instance.pool_index()
+        index = instance.pool_index
         self.worth = [
             sum(gpus * prices.per_gpu[index[name]] for name, gpus in shape.gpus.items()) for shape in instance.shapes
         ]
@@ -164,7 +162,7 @@ class ByModel:
         for position, m in enumerate(order):
             if sum(_of(parts, j).least for j in range(len(parts))) * (1 - ROUNDING) > enough:
                 break
-            if effort.stopwatch.expired():
+            if effort.stop():
                 break
             share = min(0.5, 2.0 / (len(order) - position))
             parts[m] = self._solved(m, scale, programs[m], _of(parts, m), effort.limits(part=share))
@@ -221,16 +219,13 @@ class ByModel:
         if m not in self._programs:
             self._programs[m] = scale, self._built(m, scale)
         at, plan = self._programs[m]
-        constraints.set_capacity(plan, at / scale)
+        plan.set_capacity(at / scale)
         plan.program.start_from(())
         return plan
 
     def _built(self, m: int, scale: float) -> PlanProgram:
         part = self._parts[m]
-        plan = PlanProgram(part, tuple(scale * self._rates[k] for k in self._classes[m]), Program("model"))
-        for family in constraints.FAMILIES:
-            if family.per_model:
-                family.define(plan)
+        plan = build(part, [scale * self._rates[k] for k in self._classes[m]], where=lambda family: family.per_model)
         for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):
             plan.program.set_bounds(column, lower=limit, upper=limit)
         for column in dict.fromkeys(plan.served):
@@ -247,7 +242,7 @@ class ByModel:
         """What the rates of these classes are worth at least, each request where it is cheapest; 1 where that is nothing."""
         instance, least = self._instance, 0.0
         for k in classes:
-            prices = (self.worth[c] / instance.rate(c, k) for c in instance.serving(k))
+            prices = (self.worth[c] / instance.rate(c, k) for c in instance.serving[k])
             least += self._rates[k] * min(prices, default=0.0)
         return least or 1.0
 

@@ -1,7 +1,4 @@
-"""Bounds that need no solver: the cheapest price of each request.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""Bounds that need no solver: the cheapest price of each request."""
 
 import math
 
@@ -20,7 +17,7 @@ def price_bounds(instance: Instance) -> dict[Goal, float]:
     prices = [instance.share_price(c) / most_utilization(shape) for c, shape in enumerate(instance.shapes)]
     dollars = 0.0
     for k, cls in enumerate(instance.classes):
-        cheapest = min((prices[c] / instance.rate(c, k) for c in instance.serving(k)), default=0.0)
+        cheapest = min((prices[c] / instance.rate(c, k) for c in instance.serving[k]), default=0.0)
         dollars += cls.requests_per_second * cheapest
     dollars *= 1 - EQUAL
     if instance.question.objective == "MinimizeCost":

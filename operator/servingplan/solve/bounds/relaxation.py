@@ -1,13 +1,12 @@
 """The linear relaxation: the first bound, and where copies are worth having.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `certificate` bounds plans with it, `rounding`
-makes whole copies of its point.
+`certificate` bounds plans with it, `rounding` makes whole copies of its point.
 """
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal
 from servingplan.solve.problem.constraints import PlanProgram, build
-from servingplan.solve.problem.instance import Instance, all_reachable
-from servingplan.solve.problem.objective import Stage, dollars_stage, hold, service_stages
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.objective import Objective, Stage
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import HELD
 
@@ -16,8 +15,9 @@ class Relaxation:
     """The linear relaxation of a question with its levels of service."""
 
     def __init__(self, instance: Instance) -> None:
+        self._instance = instance
         self.plan: PlanProgram = build(instance, instance.reachable_targets)
-        self.stages = service_stages(self.plan)
+        self.stages = Objective(self.plan).service()
         self.values: tuple[float, ...] = ()
         """Point of the last optimum."""
         self.reduced_costs: tuple[float, ...] = ()
@@ -35,24 +35,28 @@ class Relaxation:
         self.values, self.reduced_costs, self.optimised = outcome.values, outcome.reduced_costs, stage
         return outcome.value * stage.unit
 
+    @property
+    def copies(self) -> list[float]:
+        """Copies of each shape at the last optimum; all 0 where there was none."""
+        return [self.values[column] if self.values else 0.0 for column in self.plan.copies]
 
-def optimise(relaxation: Relaxation, instance: Instance, effort: Effort) -> None:
-    """Optimise what matters in the relaxation: dollars where all can be served in full, else service from the top."""
-    plan = relaxation.plan
-    if instance.question.objective == "MinimizeCost":
-        dollars = dollars_stage(plan, unit=instance.question.budget_dollars_per_hour or 1.0)
-        if all_reachable(instance, plan.targets):
-            for column in plan.served:
-                plan.program.set_bounds(column, lower=1.0, upper=1.0)
-            least = relaxation.bound(dollars, effort)
-            if relaxation.values:
-                relaxation.bounds[DOLLARS] = least
-                return
-            for column in plan.served:
-                plan.program.set_bounds(column, lower=0.0, upper=1.0)
-        for stage in relaxation.stages:
-            if stage.unit > 0:
-                hold(plan.program, stage, relaxation.bound(stage, effort) / stage.unit, slack=HELD)
-        relaxation.bound(dollars, effort)
-    elif all(plan.targets):
-        relaxation.bounds[SCALE] = relaxation.bound(relaxation.stages[0], effort)
+    def optimise(self, effort: Effort) -> None:
+        """Optimise what matters: dollars where all can be served in full, else service from the top."""
+        program, question = self.plan.program, self._instance.question
+        if question.objective == "MinimizeCost":
+            dollars = Objective(self.plan).dollars(unit=question.budget_dollars_per_hour or 1.0)
+            if self._instance.all_reachable:
+                for column in self.plan.served:
+                    program.set_bounds(column, lower=1.0, upper=1.0)
+                least = self.bound(dollars, effort)
+                if self.values:
+                    self.bounds[DOLLARS] = least
+                    return
+                for column in self.plan.served:
+                    program.set_bounds(column, lower=0.0, upper=1.0)
+            for stage in self.stages:
+                if stage.unit > 0:
+                    stage.hold(program, self.bound(stage, effort) / stage.unit, slack=HELD)
+            self.bound(dollars, effort)
+        elif all(self.plan.targets):
+            self.bounds[SCALE] = self.bound(self.stages[0], effort)

@@ -1,4 +1,1 @@
-"""Why there is no plan, and what would end that.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""Why there is no plan, and what would end that."""

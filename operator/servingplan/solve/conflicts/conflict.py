@@ -1,6 +1,6 @@
 """Why there is no plan: limits that exclude each other, and the smallest change of each that would do.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `sentences` makes sentences of it.
+`sentences` makes sentences of it.
 
 1. A deletion filter (Chinneck and Dravnieks 1991), in chunks that halve, drops every limit whose absence leaves the rest
    without a plan. Limits only restrict, so what remains is irreducible: without any one of them there is a plan.

@@ -1,21 +1,21 @@
 """Whether there is a plan at all, and what the cheapest one costs: the question that `conflict` asks again and again.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A plan must pay for the floors and serve in
-full whatever some `losses` rule protects; under MaximizeService it must serve some multiple of the mix, however small.
+A plan must pay for the floors and serve in full whatever some `losses` rule protects; under MaximizeService it must serve
+some multiple of the mix, however small.
 """
 
 import math
 from dataclasses import dataclass, replace
-from itertools import product
 
+from servingplan.model.goal import DOLLARS
 from servingplan.model.question import Question, QuestionError, RequestClass
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.instance import Instance, floor_dollars, floors_fit, instance_of
-from servingplan.solve.search.cover import by_class, dearest_first
+from servingplan.solve.search.cover import covers_with_spare
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.tolerance import TOLD, reaches
+from servingplan.solve.solver.tolerance import TOLD
 
 ANY_GAP = 0.99
 """Gap of a search that only asks whether there is a plan."""
@@ -40,7 +40,7 @@ class Feasible:
 
     def spent(self) -> bool:
         """Whether no more searches may be made."""
-        return self.asked >= self.most or self.effort.stopwatch.expired()
+        return self.asked >= self.most or self.effort.stop()
 
     def holds(self, question: Question) -> bool | None:
         """Whether the question has a plan; None where that is not known."""
@@ -52,7 +52,7 @@ class Feasible:
         if _constructed(self._instance(question)):
             return True
         found = self._search(question, gap=ANY_GAP, share=SHARE_OF_TIME)
-        return None if found is None or not (found.nodes or found.infeasible) else bool(found.nodes)
+        return None if found is None or not (found.plan or found.infeasible) else found.plan is not None
 
     def cheapest(self, question: Question) -> tuple[float | None, bool]:
         """$/h of the cheapest plan of the question, None where there is none, and whether that is proved."""
@@ -62,14 +62,11 @@ class Feasible:
         if verdict:
             return floor_dollars(question), True
         found = self._search(question, gap=0.0, share=SHARE_OF_CHEAPEST)
-        if found is None or not (found.nodes or found.infeasible):
+        if found is None or not (found.plan or found.infeasible):
             return None, False
-        if found.infeasible:
+        if found.plan is None:
             return None, True
-        pools = self._instance(question).pools
-        price = {pool.name: pool.dollars_per_node_hour for pool in question.pools}
-        dollars = math.fsum(price[pool.name] * count for pool, count in zip(pools, found.nodes, strict=True))
-        return dollars, found.stopped == "proved"
+        return found.plan.values[DOLLARS], found.stopped == "proved"
 
     def _instance(self, question: Question) -> Instance:
         return instance_of(needs_of(question, full_service=self.full_service))
@@ -86,20 +83,12 @@ class Feasible:
             return None
 
 
-def _constructed(instance: Instance) -> Incumbent | None:
+def _constructed(instance: Instance) -> Plan | None:
     """The cheapest plan that simple rules find, all classes served in full; a search may take long to find any."""
     asked = [cls.requests_per_second for cls in instance.classes]
-    order = dearest_first(instance)
-    plans = []
-    for spare, whole_price in product(SPARE if instance.question.survive else SPARE[:1], (False, True)):
-        draft = by_class(instance, [spare * rate for rate in asked], order=order, whole_price=whole_price)
-        plan = incumbent_of(instance, draft.copies, asked) if draft else None
-        if plan is not None and all(
-            reaches(math.fsum(rate for (_, j), rate in plan.rates.items() if j == k), want)
-            for k, want in enumerate(asked)
-        ):
-            plans.append(plan)
-    return best_of(plans)
+    spare = SPARE if instance.question.survive else SPARE[:1]
+    plans = [judge(instance, draft.copies, asked) for draft in covers_with_spare(instance, spare, range(len(asked)))]
+    return best_of(plan for plan in plans if plan and plan.in_full)
 
 
 def needs_of(question: Question, *, full_service: bool = False) -> Question:

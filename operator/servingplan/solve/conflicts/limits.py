@@ -1,8 +1,8 @@
 """The limits of a question that a person set and may change: one class for each kind.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `conflict` drops and eases limits, `sensitivity`
-asks what one more unit of each is worth, `sentences` words them; all of them go by the table `KINDS`, so that a new kind of
-limit is written once. A limit's name is its kind and, after a colon, the pool, shape, class or event that it is of.
+`conflict` drops and eases limits, `sensitivity` asks what one more unit of each is worth, `sentences` words them; all of them
+go by the table `KINDS`, so that a new kind of limit is written once. A limit's name is its kind and, after a colon, the pool,
+shape, class or event that it is of.
 """
 
 import math
@@ -56,6 +56,23 @@ class EasedKind(LimitKind):
         """The value nearest to that of now that holds; None where none does."""
 
 
+class FieldKind(EasedKind):
+    """One that is a field of pools, shapes or classes of the question, by name."""
+
+    part: ClassVar[str]
+    """Of the question."""
+    free: ClassVar[Any] = None
+    """The value that restricts nothing."""
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        return _with(question, self.part, self.field, values)
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        return _with(question, self.part, self.field, dict.fromkeys(items, self.free))
+
+
 class Budget(LimitKind):
     name = "budget"
     field = "budget_dollars_per_hour"
@@ -79,9 +96,9 @@ class Budget(LimitKind):
         yield "", question.budget_dollars_per_hour + 1.0
 
 
-class Cap(EasedKind):
+class Cap(FieldKind):
     name = "pool"
-    field = "max_nodes"
+    part, field = "pools", "max_nodes"
 
     @override
     def now(self, question: Question) -> Mapping[str, float]:
@@ -92,12 +109,12 @@ class Cap(EasedKind):
         """A cap below the floor takes the floor down with it."""
         caps = {name: int(value) for name, value in values.items()}
         floors = {pool.name: min(pool.min_nodes, caps[pool.name]) for pool in question.pools if pool.name in caps}
-        return _with(_with(question, "pools", "max_nodes", caps), "pools", "min_nodes", floors)
+        return _with(super().changed(question, caps), "pools", "min_nodes", floors)
 
     @override
     def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
         most = {pool.name: min(MOST_NODES, enough + pool.max_nodes) for pool in question.pools if pool.name in items}
-        return _with(question, "pools", "max_nodes", most)
+        return super().changed(question, most)
 
     @override
     def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
@@ -110,9 +127,10 @@ class Cap(EasedKind):
         return _raised(question, int(self.now(question)[item]), holds, enough)
 
 
-class Floor(EasedKind):
+class Floor(FieldKind):
     name = "floor"
-    field = "min_nodes"
+    part, field = "pools", "min_nodes"
+    free = 0
     advice = "lower it to"
 
     @override
@@ -123,11 +141,7 @@ class Floor(EasedKind):
     def changed(self, question: Question, values: Mapping[str, float]) -> Question:
         caps = {pool.name: pool.max_nodes for pool in question.pools}
         floors = {name: min(caps[name], int(value)) for name, value in values.items()}
-        return _with(question, "pools", "min_nodes", floors)
-
-    @override
-    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
-        return _with(question, "pools", "min_nodes", dict.fromkeys(items, 0))
+        return super().changed(question, floors)
 
     @override
     def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
@@ -142,9 +156,9 @@ class Floor(EasedKind):
         return None if fewer is None else now - fewer
 
 
-class MostCopies(EasedKind):
+class MostCopies(FieldKind):
     name = "max_copies"
-    field = "max_copies"
+    part, field = "shapes", "max_copies"
 
     @override
     def now(self, question: Question) -> Mapping[str, float]:
@@ -152,11 +166,7 @@ class MostCopies(EasedKind):
 
     @override
     def changed(self, question: Question, values: Mapping[str, float]) -> Question:
-        return _with(question, "shapes", "max_copies", {name: int(value) for name, value in values.items()})
-
-    @override
-    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
-        return _with(question, "shapes", "max_copies", dict.fromkeys(items))
+        return super().changed(question, {name: int(value) for name, value in values.items()})
 
     @override
     def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
@@ -169,23 +179,15 @@ class MostCopies(EasedKind):
         return _raised(question, int(self.now(question)[item]), holds, enough)
 
 
-class Quality(EasedKind):
+class Quality(FieldKind):
     name = "quality"
-    field = "quality_loss_limit"
+    part, field = "classes", "quality_loss_limit"
 
     @override
     def now(self, question: Question) -> Mapping[str, float]:
         lossy = {name for shape in question.shapes for name, loss in shape.quality_loss.items() if loss > 0}
         limits = {cls.name: cls.quality_loss_limit for cls in question.classes if cls.name in lossy}
         return {name: limit for name, limit in limits.items() if limit is not None}
-
-    @override
-    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
-        return _with(question, "classes", "quality_loss_limit", values)
-
-    @override
-    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
-        return _with(question, "classes", "quality_loss_limit", dict.fromkeys(items))
 
     @override
     def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
@@ -231,22 +233,15 @@ class Survival(EasedKind):
         return None if index is None else steps[index]
 
 
-class Rate(EasedKind):
+class Rate(FieldKind):
     name = "class"
-    field = "requests_per_second"
+    part, field = "classes", "requests_per_second"
+    free = 0.0
     advice = "lower it to"
 
     @override
     def now(self, question: Question) -> Mapping[str, float]:
         return {cls.name: cls.requests_per_second for cls in question.classes if cls.requests_per_second > 0}
-
-    @override
-    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
-        return _with(question, "classes", "requests_per_second", values)
-
-    @override
-    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
-        return self.changed(question, dict.fromkeys(items, 0.0))
 
     @override
     def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:

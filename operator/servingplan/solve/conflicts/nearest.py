@@ -1,7 +1,4 @@
-"""The smallest change of one limit that does, by bisection: what holds at one value holds at every looser one.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The smallest change of one limit that does, by bisection: what holds at one value holds at every looser one."""
 
 from collections.abc import Callable
 

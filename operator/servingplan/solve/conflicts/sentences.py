@@ -1,6 +1,6 @@
 """Why there is no plan, in words: one line per limit of the clash, each with the smallest change that would do.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Numbers come from `conflict`.
+Numbers come from `conflict`.
 """
 
 from servingplan.model.answer import Clash, Ease

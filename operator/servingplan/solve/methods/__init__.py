@@ -1,7 +1,7 @@
 """The methods that `solve` offers, by the name that users give.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A method turns an instance into copies; the
-same code routes them, packs them, bounds them and makes the answer, so that all are compared alike.
+A method turns an instance into copies; the same code routes them, packs them, bounds them and makes the answer, so that all
+are compared alike.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from servingplan.solve.methods.baselines.melange import melange
 from servingplan.solve.methods.baselines.restricted import homogeneous, uniform_composition, uniform_deployment
 from servingplan.solve.methods.baselines.round_robin import round_robin
 from servingplan.solve.methods.exact import exact
-from servingplan.solve.plan.found import Found
+from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.solver.effort import Effort
 

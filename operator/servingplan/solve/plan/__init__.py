@@ -1,4 +1,1 @@
-"""One plan: its copies, nodes, rates and what they are worth.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""One plan: its copies, nodes, rates and what they are worth."""

@@ -1,48 +1,39 @@
 """Who serves what, when the copies are given: the linear program inside every plan.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `answer` and `incumbent` route plans
-with it; survival of a loss is a routing question too.
+`judge` routes plans with it; survival of a loss is a routing question too.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from servingplan.model.goal import SCALE, Goal, Kind
-from servingplan.solve.problem import constraints
-from servingplan.solve.problem.constraints import PlanProgram
-from servingplan.solve.problem.instance import Instance, capacity, utilization
-from servingplan.solve.problem.objective import hold, service_stages
-from servingplan.solve.solver.program import Limits, Program
+from servingplan.solve.problem.constraints import PlanProgram, build
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.objective import Objective
+from servingplan.solve.solver.program import Limits
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD
 
 LP = Limits(relative_gap=0.0, nodes=1)
+Rates = Mapping[tuple[int, int], float]
+"""Requests/s that all copies of shape c serve of class k; positive entries only."""
 SLACKS = (0.0, 1e-9)
 """Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """The best routing for given copies."""
-
-    values: dict[Goal, float]
-    """Value of every service level, by its name, in its own unit."""
-    rates: dict[tuple[int, int], float]
-    """Requests/s that all copies of shape c serve of class k; positive entries only."""
-
-
-def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
+def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Rates:
     """Best routing of the service levels in their order, then with the least load, for `copies` of each shape.
 
     Found once: a plan that was weighed in the search is routed when it is tidied and reported.
     """
     asked = tuple((c, count) for c, count in enumerate(copies) if count), tuple(targets)
-    if asked not in instance.routings:
-        instance.routings[asked] = _routed(instance, copies, targets)
-    found: Routing = instance.routings[asked]
+    if asked not in instance.notes:
+        instance.notes[asked] = _routed(instance, copies, targets)
+    found: Rates = instance.notes[asked]
     return found
 
 
-def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Routing:
+def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Rates:
     used = [c for c, count in enumerate(copies) if count]
     targets = _within_reach(instance, used, copies, targets)
     shares: dict[tuple[int, int], float] = {}
@@ -52,8 +43,7 @@ def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float])
         shares = {(used[c], k): point[column] * plan.part(c, k) for (c, k), column in plan.shares.items() if point}
         if complete:
             break
-    rates = _repaired(instance, copies, targets, shares)
-    return Routing(service_values(instance, rates), rates)
+    return _repaired(instance, copies, targets, shares)
 
 
 def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]:
@@ -61,7 +51,7 @@ def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]
     rounding may leave nothing of what was held."""
     reached: dict[Goal, float] = {}
     point: tuple[float, ...] = ()
-    for stage in service_stages(plan):
+    for stage in Objective(plan).service():
         if stage.redundant(reached):
             reached[stage.goal] = stage.best
             continue
@@ -70,18 +60,16 @@ def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]
             return point, False
         point = outcome.values
         reached[stage.goal] = outcome.value * stage.unit
-        hold(plan.program, stage, outcome.value, slack=slack)
+        stage.hold(plan.program, outcome.value, slack=slack)
     load = [(column, plan.part(c, k) * plan.load(c, k)) for (c, k), column in plan.shares.items()]
     least = plan.program.optimise(load, "min", LP, relaxed=True).values
     return least or point, bool(least) or not load
 
 
-def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -> dict[Goal, float]:
-    """Value of every goal of service, of these rates (requests/s by shape and class)."""
+def service_values(instance: Instance, rates: Rates) -> dict[Goal, float]:
+    """Value of every goal of service, of these rates."""
     asked = [cls.requests_per_second for cls in instance.classes]
-    served = [0.0] * len(asked)
-    for (_, k), rate in rates.items():
-        served[k] += rate
+    served = [math.fsum(rate for (_, j), rate in rates.items() if j == k) for k in range(len(asked))]
     parts = [rate / want for rate, want in zip(served, asked, strict=True)]
     if instance.question.objective == "MaximizeService":
         return {SCALE: min(parts)} if parts else {}
@@ -90,7 +78,7 @@ def service_values(instance: Instance, rates: Mapping[tuple[int, int], float]) -
     for priority in sorted({cls.priority for cls in instance.classes}, reverse=True):
         members = [k for k, cls in enumerate(instance.classes) if cls.priority == priority]
         values[Goal(Kind.SERVED_FRACTION, priority)] = min(parts[k] for k in members)
-        values[Goal(Kind.SERVED_TOTAL, priority)] = sum(parts[k] * asked[k] for k in members)
+        values[Goal(Kind.SERVED_TOTAL, priority)] = math.fsum(parts[k] * asked[k] for k in members)
     return values
 
 
@@ -99,7 +87,7 @@ def _within_reach(
 ) -> tuple[float, ...]:
     """The targets, or what these copies could serve of each class if it stood alone where that is less, so that no target is
     out of all proportion to the copies; under MaximizeService one multiple of the mix."""
-    room = {c: capacity(instance.shapes[c], copies[c]) for c in used}
+    room = {c: instance.capacity(c, copies[c]) for c in used}
     alone = [sum(room[c] * instance.rate(c, k) for c in used) for k in range(len(targets))]
     if instance.question.objective == "MaximizeService":
         part = min((most / want for most, want in zip(alone, targets, strict=True) if want), default=1.0)
@@ -132,14 +120,10 @@ def kept_part(
 def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
     """The rows of the planning problem for the shapes used, copies fixed, so that nodes and binaries fall away."""
     shapes = tuple(
-        instance.shapes[c].model_copy(update={"max_utilization": utilization(instance.shapes[c], copies[c])})
-        for c in used
+        instance.shapes[c].model_copy(update={"max_utilization": instance.utilization(c, copies[c])}) for c in used
     )
     fixed = replace(instance, shapes=shapes, copies_limit=tuple(copies[c] for c in used))
-    plan = PlanProgram(fixed, tuple(targets), Program("routing"))
-    for family in constraints.FAMILIES:
-        if family.copies_fixed:
-            family.define(plan)
+    plan = build(fixed, targets, where=lambda family: family.copies_fixed)
     for column, c in zip(plan.copies, used, strict=True):
         plan.program.set_bounds(column, lower=copies[c], upper=copies[c])
     return plan
@@ -147,12 +131,12 @@ def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], tar
 
 def _repaired(
     instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
-) -> dict[tuple[int, int], float]:
+) -> Rates:
     """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
     rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > DUST}
     for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)
-        room = capacity(instance.shapes[c], copies[c])
+        room = instance.capacity(c, copies[c])
         if busy > room > 0:
             for pair in [pair for pair in rates if pair[0] == c]:
                 rates[pair] *= room / busy

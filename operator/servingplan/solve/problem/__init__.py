@@ -1,4 +1,1 @@
-"""The question as a mathematical program.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The question as a mathematical program."""

@@ -1,8 +1,7 @@
 """The planning problem as rows: one function per constraint family, each with its inequality.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `build` is the table of contents; `lexicographic`
-optimises what it builds. Source: the single-MILP form of Jiang et al. (ICML 2025), eq. 1-7, with the product of copies and
-makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
+`build` is the table of contents; `lexicographic` optimises what it builds. Source: the single-MILP form of Jiang et al. (ICML
+2025), eq. 1-7, with the product of copies and makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
 
 Symbols. p pools, c shapes, k classes; n[p] nodes, y[c] copies (integers); D[k] the target rate of class k in requests/s
 (its arrival rate, or what the LP relaxation reaches, so that all numbers are of order 1); x[c,k] the part of D[k] that
@@ -13,7 +12,7 @@ D[k], the column of x[c,k] counts parts of that sliver (`PlanProgram.part`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from servingplan.solve.problem.instance import Instance, capacity, most_capacity, utilization
 from servingplan.solve.problem.packing import (
@@ -21,10 +20,10 @@ from servingplan.solve.problem.packing import (
     Content,
     all_contents,
     arcs_of,
-    has_many_patterns,
     is_chain,
-    maximal_patterns,
+    patterns_of,
 )
+from servingplan.solve.problem.placement import Packing
 from servingplan.solve.solver.program import Column, Program, Row, Term
 from servingplan.solve.solver.tolerance import HELD
 
@@ -56,10 +55,8 @@ class PlanProgram:
     """Of shapes whose rho depends on the count: w[c,j] = 1 when exactly j copies exist (the last: at least that many)."""
     excess: dict[int, Column] = field(default_factory=dict)
     """Copies beyond the last entry of a table."""
-    patterns: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
-    """By pool: maximal patterns over sizes, and how many nodes are filled so."""
     arcs: dict[int, dict[Arc, Column]] = field(default_factory=dict)
-    """By pool with very many patterns: arcs, and how many nodes have each."""
+    """By pool whose sizes are no chain: arcs, and how many nodes have each."""
     contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
     """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
 
@@ -78,6 +75,19 @@ class PlanProgram:
             point[column] = abs(values[self.copies[c]] - running[c])
         return tuple(point)
 
+    def read(self, values: Sequence[float]) -> tuple[Packing, list[int]]:
+        """Copies as a point packs them, and nodes by pool."""
+        copies = [round(values[column]) for column in self.copies]
+        patterns = {}
+        for p, arcs in self.arcs.items():
+            flow = {arc: round(values[column]) for arc, column in arcs.items()}
+            patterns[p] = patterns_of(flow, self.instance.pools[p].gpus_per_node)
+        packing = Packing.tight(self.instance, copies, patterns)
+        if self.exact_contents:
+            ways = [[(content, round(values[x])) for content, x in self.contents[p]] for p in range(len(self.nodes))]
+            packing = replace(packing, contents=tuple(tuple(one for one in pool if one[1]) for pool in ways))
+        return packing, [round(values[column]) for column in self.nodes]
+
     def part(self, c: int, k: int) -> float:
         """x[c,k] where its column is 1: the whole target, or what all copies of c could serve of it where that is a sliver."""
         whole = self.load(c, k)
@@ -87,6 +97,12 @@ class PlanProgram:
     def load(self, c: int, k: int) -> float:
         """Busy copies of c that serve all of the target of class k: D[k] / h[c,k]."""
         return self.targets[k] / self.instance.rate(c, k)
+
+    def set_capacity(self, part: float) -> None:
+        """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
+        x[c,k] <= y[c] holds for whole copies whatever they can do."""
+        for c, row in self.loads.items():
+            self.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(self, c)])
 
     def share_terms(self, pairs: Iterable[tuple[int, int]], shares: Mapping[tuple[int, int], Column]) -> list[Term]:
         """x[c,k] of these pairs as terms of a row."""
@@ -133,19 +149,23 @@ def build(
     instance: Instance,
     targets: Sequence[float],
     *,
+    where: "Callable[[Family], bool]" = lambda _: True,
+    program: Program | None = None,
     exact_contents: bool = False,
     losses: Sequence[Loss] = (),
     average_losses: Sequence[AverageLoss] = (),
     cuts: Sequence[Cut] = (),
     totals: bool = False,
 ) -> PlanProgram:
-    """The whole program but for the objective; `exact_contents` is needed to survive the loss of any node.
+    """The program but for the objective, with the families that hold `where` it is used, by default the whole program, filled
+    into `program`, by default a new one. `exact_contents` is needed to survive the loss of any node.
 
     With `cuts`, the program is only right where all targets are then served in full. `totals` changes no plan.
     """
-    plan = PlanProgram(instance, tuple(targets), Program("plan"), exact_contents=exact_contents)
+    plan = PlanProgram(instance, tuple(targets), program or Program("plan"), exact_contents=exact_contents)
     for family in FAMILIES:
-        family.define(plan)
+        if where(family):
+            family.define(plan)
     for loss in losses:
         define_survival(plan, loss)
     for average in average_losses:
@@ -198,7 +218,7 @@ def define_copies(plan: PlanProgram) -> None:
 def define_shares(plan: PlanProgram) -> None:
     """0 <= x[c,k] <= 1."""
     for k, cls in enumerate(plan.instance.classes):
-        for c in plan.instance.serving(k):
+        for c in plan.instance.serving[k]:
             name = f"share({plan.instance.shapes[c].name}.{cls.name})"
             plan.shares[c, k] = plan.program.add_column(name, upper=1.0)
 
@@ -236,7 +256,7 @@ def define_demand(plan: PlanProgram) -> None:
             plan.served.append(plan.served[0])
         else:
             plan.served.append(plan.program.add_column("scale" if one else f"served({cls.name})", upper=1.0))
-        shares = plan.share_terms(((c, k) for c in plan.instance.serving(k)), plan.shares)
+        shares = plan.share_terms(((c, k) for c in plan.instance.serving[k]), plan.shares)
         plan.program.add_row(f"demand({cls.name})", [*shares, (plan.served[k], -1.0)], "==", 0.0)
 
 
@@ -247,13 +267,6 @@ def define_load(plan: PlanProgram) -> None:
         if busy:
             room = [(column, -factor) for column, factor in _capacity_terms(plan, c)]
             plan.loads[c] = plan.program.add_row(f"load({shape.name})", [*busy, *room], "<=", 0.0)
-
-
-def set_capacity(plan: PlanProgram, part: float) -> None:
-    """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
-    x[c,k] <= y[c] holds for whole copies whatever they can do."""
-    for c, row in plan.loads.items():
-        plan.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(plan, c)])
 
 
 def define_presence(plan: PlanProgram) -> None:
@@ -296,47 +309,31 @@ def define_placement(plan: PlanProgram) -> None:
 
 
 def define_packing(plan: PlanProgram, p: int) -> None:
-    """The pieces on pool p fit on its nodes: rows per size for chains, else patterns; `packing` has the proof.
+    """The pieces on pool p fit on its nodes: rows per size for chains, else arcs; `packing` has the proof.
 
     Chain, for each size d: sum_{e >= d} e Y[e] + d floor(G/d) W <= d floor(G/d) n[p], Y[e] = copies of size e, W = whole
-    nodes taken. Patterns q with a[q,d] pieces of size d: sum_q a[q,d] v[q] >= Y[d]; sum_q v[q] + W <= n[p]. Very many patterns:
-    `define_arcs`.
+    nodes taken.
     """
     pool = plan.instance.pools[p]
-    sizes, whole = sizes_on(plan.instance, p)
+    sizes, whole = plan.instance.sizes_on[p]
     taken: list[Term] = [(plan.copies[c], float(count)) for c, count in whole.items()]
-    if is_chain(sizes.values()):
-        for size in sorted(set(sizes.values())):
-            usable = pool.gpus_per_node // size
-            terms = [(plan.copies[c], e / size) for c, e in sizes.items() if e >= size]
-            terms += [(column, count * usable) for column, count in taken]
-            plan.program.add_row(f"packing({pool.name}.{size})", [*terms, (plan.nodes[p], -float(usable))], "<=", 0.0)
-        if taken and (pool.gpus_per_node not in sizes.values()):
-            plan.program.add_row(f"packing({pool.name}.whole)", [*taken, (plan.nodes[p], -1.0)], "<=", 0.0)
-        return
-    if has_many_patterns(sizes.values(), pool.gpus_per_node):
+    if not is_chain(sizes.values()):
         define_arcs(plan, p)
         return
-    limit = plan.instance.nodes_limit[p]
-    plan.patterns[p] = []
-    for pattern in maximal_patterns(sizes.values(), pool.gpus_per_node):
-        label = ".".join(f"{count}x{size}" for size, count in reversed(pattern))
-        plan.patterns[p].append(
-            (pattern, plan.program.add_column(f"filled({pool.name}.{label})", upper=limit, integer=True))
-        )
     for size in sorted(set(sizes.values())):
-        room = [(column, -float(dict(q).get(size, 0))) for q, column in plan.patterns[p] if size in dict(q)]
-        pieces = [(plan.copies[c], 1.0) for c, e in sizes.items() if e == size]
-        plan.program.add_row(f"packing({pool.name}.{size})", [*pieces, *room], "<=", 0.0)
-    filled = [(column, 1.0) for _, column in plan.patterns[p]]
-    plan.program.add_row(f"packing({pool.name}.nodes)", [*filled, *taken, (plan.nodes[p], -1.0)], "<=", 0.0)
+        usable = pool.gpus_per_node // size
+        terms = [(plan.copies[c], e / size) for c, e in sizes.items() if e >= size]
+        terms += [(column, count * usable) for column, count in taken]
+        plan.program.add_row(f"packing({pool.name}.{size})", [*terms, (plan.nodes[p], -float(usable))], "<=", 0.0)
+    if taken and (pool.gpus_per_node not in sizes.values()):
+        plan.program.add_row(f"packing({pool.name}.whole)", [*taken, (plan.nodes[p], -1.0)], "<=", 0.0)
 
 
 def define_arcs(plan: PlanProgram, p: int) -> None:
     """sum_i v[i,d] >= Y[d] for each size d;  sum_d v[i-d,d] = sum_d v[i,d] + v[i,0] at each GPU i of a node;
     sum_d v[0,d] + W <= n[p], with v[i,d] the nodes that hold a piece of size d on the GPUs from i on; `packing` explains."""
     pool, limit = plan.instance.pools[p], plan.instance.nodes_limit[p]
-    sizes, whole = sizes_on(plan.instance, p)
+    sizes, whole = plan.instance.sizes_on[p]
     arcs = plan.arcs[p] = {
         (first, size): plan.program.add_column(f"arc({pool.name}.{first}.{size})", upper=limit, integer=True)
         for first, size in arcs_of(sizes.values(), pool.gpus_per_node)
@@ -361,7 +358,7 @@ def define_contents(plan: PlanProgram, p: int) -> None:
     Needed to know what is lost with a node. Raises `QuestionError` where contents are too many.
     """
     pool = plan.instance.pools[p]
-    sizes, whole = sizes_on(plan.instance, p)
+    sizes, whole = plan.instance.sizes_on[p]
     limit = plan.instance.nodes_limit[p]
     plan.contents[p] = []
     for content in all_contents(sizes, pool.gpus_per_node, pool=pool.name) if sizes else []:
@@ -393,29 +390,48 @@ def define_survival(plan: PlanProgram, loss: Loss) -> None:
         program.set_bounds(happens, lower=1.0, upper=1.0)
     else:
         program.add_row(f"event({loss.name})", [*_event_terms(plan, loss), (happens, -1.0)], "<=", 0.0)
+    _define_rerouting(
+        plan,
+        loss.name,
+        {k: [c for c in instance.serving[k] if c not in loss.gone] for k in loss.protected},
+        kept=lambda k: ([(plan.served[k], -1.0), (happens, -1.0)], -1.0),
+        room=lambda c: _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens),
+        left=lambda c: [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))],
+    )
+
+
+def _define_rerouting(
+    plan: PlanProgram,
+    name: str,
+    serving: Mapping[int, Sequence[int]],
+    *,
+    kept: Callable[[int], tuple[list[Term], float]],
+    room: Callable[[int], list[Term]],
+    left: Callable[[int], list[Term]],
+) -> None:
+    """Rates x' after a loss, of the classes and by the shapes in `serving`: sum_c x'[c,k] + kept[k] >= its limit; quality as
+    ever; busy copies within `room`; x'[c,k] + left[c] <= 0, if any, where one copy could serve more than the whole target."""
+    instance, program = plan.instance, plan.program
     shares: dict[tuple[int, int], Column] = {}
-    for k in loss.protected:
-        left_over = [c for c in instance.serving(k) if c not in loss.gone]
-        for c in left_over:
-            name = f"share({loss.name}.{instance.shapes[c].name}.{instance.classes[k].name})"
-            shares[c, k] = program.add_column(name, upper=1.0)
-        terms = plan.share_terms(((c, k) for c in left_over), shares)
-        row = f"survival({loss.name}.{instance.classes[k].name})"
-        program.add_row(row, [*terms, (plan.served[k], -1.0), (happens, -1.0)], ">=", -1.0)
-        quality = _quality_terms(plan, k, shares)
-        if quality:
-            program.add_row(f"quality({loss.name}.{instance.classes[k].name})", quality, "<=", 0.0)
+    for k, able in serving.items():
+        cls = instance.classes[k].name
+        for c in able:
+            shares[c, k] = program.add_column(f"share({name}.{instance.shapes[c].name}.{cls})", upper=1.0)
+        terms, limit = kept(k)
+        terms = [*plan.share_terms(((c, k) for c in able), shares), *terms]
+        program.add_row(f"survival({name}.{cls})", terms, ">=", limit)
+        if quality := _quality_terms(plan, k, shares):
+            program.add_row(f"quality({name}.{cls})", quality, "<=", 0.0)
     for c, shape in enumerate(instance.shapes):
         busy = _busy_terms(plan, c, shares)
         if not busy:
             continue
-        room = [(column, -factor) for column, factor in _capacity_terms(plan, c, lost=lost.get(c, 0), happens=happens)]
-        program.add_row(f"load({loss.name}.{shape.name})", [*busy, *room], "<=", 0.0)
+        taken = [(column, -factor) for column, factor in room(c)]
+        program.add_row(f"load({name}.{shape.name})", [*busy, *taken], "<=", 0.0)
         for (d, k), column in shares.items():
-            if d == c and plan.load(c, k) < 1.0:
-                left = [(plan.copies[c], -1.0), (happens, float(lost.get(c, 0)))]
-                name = f"presence({loss.name}.{shape.name}.{instance.classes[k].name})"
-                program.add_row(name, [(column, plan.part(c, k)), *left], "<=", 0.0)
+            if d == c and plan.load(c, k) < 1.0 and left(c):
+                row = f"presence({name}.{shape.name}.{instance.classes[k].name})"
+                program.add_row(row, [(column, plan.part(c, k)), *left(c)], "<=", 0.0)
 
 
 def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
@@ -439,42 +455,34 @@ def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
     program.add_row(f"count_one({pool.name})", [(column, 1.0) for column in counts], "<=", 1.0)
     program.add_row(f"count({pool.name})", [*counted, (beyond, 1.0), (plan.nodes[p], -1.0)], "==", 0.0)
     program.add_row(f"count_more({pool.name})", [(beyond, 1.0), (counts[-1], -float(limit - last))], "<=", 0.0)
-    shares: dict[tuple[int, int], Column] = {}
-    for k in loss.protected:
-        for c in instance.serving(k):
-            shares[c, k] = program.add_column(f"share({name}.{instance.shapes[c].name}.{k})", upper=1.0)
-        terms = plan.share_terms(((c, k) for c in instance.serving(k)), shares)
-        program.add_row(f"survival({name}.{k})", [*terms, (plan.served[k], -loss.reserve)], ">=", 0.0)
-        if quality := _quality_terms(plan, k, shares):
-            program.add_row(f"quality({name}.{k})", quality, "<=", 0.0)
-    for c, shape in enumerate(instance.shapes):
-        busy = _busy_terms(plan, c, shares)
-        if not busy:
-            continue
-        whole = _capacity_terms(plan, c)
+
+    def room(c: int) -> list[Term]:
+        """r[c,j], less what is lost with a node."""
+        shape, whole = instance.shapes[c], _capacity_terms(plan, c)
         if pool.name not in shape.gpus:
-            program.add_row(f"load({name}.{shape.name})", [*busy, *((q, -f) for q, f in whole)], "<=", 0.0)
-            continue
-        gpus = shape.gpus[pool.name]
-        left: list[Term] = []
-        rooms: list[Term] = []
+            return whole
+        gpus, left, rooms = shape.gpus[pool.name], list[Term](), list[Term]()
         for j, column in enumerate(counts, start=1):
             nodes = limit if j == last else j
             most = nodes * (pool.gpus_per_node // gpus) or nodes * pool.gpus_per_node // gpus
             most = min(most, instance.copies_limit[c])
             if most:
-                room = program.add_column(f"room({name}.{shape.name}.{j})", upper=most_capacity(shape, most))
-                program.add_row(
-                    f"room({name}.{shape.name}.{j})", [(room, 1.0), (column, -most_capacity(shape, most))], "<=", 0.0
-                )
-                rooms.append((room, 1.0))
-                left.append((room, -max(0.0, 1.0 - max(1.0, gpus / pool.gpus_per_node) / nodes)))
+                label, size = f"room({name}.{shape.name}.{j})", most_capacity(shape, most)
+                held = program.add_column(label, upper=size)
+                program.add_row(label, [(held, 1.0), (column, -size)], "<=", 0.0)
+                rooms.append((held, 1.0))
+                left.append((held, max(0.0, 1.0 - max(1.0, gpus / pool.gpus_per_node) / nodes)))
         program.add_row(f"room({name}.{shape.name})", [*rooms, *((q, -f) for q, f in whole)], "<=", 0.0)
-        program.add_row(f"load({name}.{shape.name})", [*busy, *left], "<=", 0.0)
-        for (d, k), column in shares.items():
-            if d == c and plan.load(c, k) < 1.0:
-                row = f"presence({name}.{shape.name}.{k})"
-                program.add_row(row, [(column, plan.part(c, k)), (plan.copies[c], -1.0)], "<=", 0.0)
+        return left
+
+    _define_rerouting(
+        plan,
+        name,
+        {k: instance.serving[k] for k in loss.protected},
+        kept=lambda k: ([(plan.served[k], -loss.reserve)], 0.0),
+        room=room,
+        left=lambda c: [(plan.copies[c], -1.0)] if pool.name in instance.shapes[c].gpus else [],
+    )
 
 
 def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:
@@ -513,22 +521,13 @@ def _quality_terms(plan: PlanProgram, k: int, shares: dict[tuple[int, int], Colu
 
 def _busy_terms(plan: PlanProgram, c: int, shares: Mapping[tuple[int, int], Column]) -> list[Term]:
     """sum_k D[k]/h[c,k] x[c,k]: copies of c that are busy."""
-    classes = (k for k in plan.instance.served_by(c) if (c, k) in shares)
+    classes = (k for k in plan.instance.served_by[c] if (c, k) in shares)
     return [(shares[c, k], plan.part(c, k) * plan.load(c, k)) for k in classes]
 
 
 def _gpus(instance: Instance, c: int) -> list[tuple[int, int]]:
-    index = instance.pool_index()
+    index = instance.pool_index
     return [(index[name], gpus) for name, gpus in instance.shapes[c].gpus.items()]
-
-
-def sizes_on(instance: Instance, p: int) -> tuple[dict[int, int], dict[int, int]]:
-    """Shapes on pool p of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
-    pool = instance.pools[p]
-    on_pool = {c: instance.shapes[c].gpus[pool.name] for c in instance.on_pool(p) if instance.copies_limit[c]}
-    sizes = {c: gpus for c, gpus in on_pool.items() if gpus <= pool.gpus_per_node}
-    whole = {c: gpus // pool.gpus_per_node for c, gpus in on_pool.items() if gpus > pool.gpus_per_node}
-    return sizes, whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -547,8 +546,8 @@ class Family:
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family(define=define_nodes, per_model=True, copies_fixed=False),
-    Family(define=define_copies, per_model=True, copies_fixed=True),
+    Family(define=define_nodes, per_model=True, copies_fixed=False, on_counts=True),
+    Family(define=define_copies, per_model=True, copies_fixed=True, on_counts=True),
     Family(define=define_shares, per_model=True, copies_fixed=True),
     Family(define=define_utilization_tables, per_model=True, copies_fixed=False),
     Family(define=define_demand, per_model=True, copies_fixed=True),

@@ -1,15 +1,10 @@
 """The question as the solver sees it: numbered, ordered by content, without shapes that cannot matter.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. First step of `solve`.
-
-Order by content. The solver breaks ties by column order, so the order must not come from names either, or renaming a pool
-would change the plan. `ordered_by_content` refines a colouring of pools, classes and shapes (Weisfeiler and Leman 1968):
-each item's colour is the rank of its own numbers and of its neighbours' colours. Names settle what remains, which is the
-order among items that differ in name only.
+First step of `solve`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,55 +28,67 @@ class Instance:
     copies_limit: tuple[int, ...]
     """Most copies of each shape that stock, budget and `max_copies` allow when nothing else is placed."""
 
+    @cached_property
     def pool_index(self) -> dict[str, int]:
         """Position by pool name."""
-        return self._pool_index
-
-    @cached_property
-    def _pool_index(self) -> dict[str, int]:
         return {pool.name: p for p, pool in enumerate(self.pools)}
 
-    def serving(self, k: int) -> list[int]:
-        """Shapes that can serve class k and of which at least one copy fits."""
-        return self._serving[k]
-
-    def on_pool(self, p: int) -> list[int]:
-        """Shapes that use pool p."""
-        return self._users[p]
-
     @cached_property
-    def _users(self) -> list[list[int]]:
-        index = self.pool_index()
+    def on_pool(self) -> list[list[int]]:
+        """By pool: shapes that use it."""
         users: list[list[int]] = [[] for _ in self.pools]
         for c, shape in enumerate(self.shapes):
             for name in shape.gpus:
-                users[index[name]].append(c)
+                users[self.pool_index[name]].append(c)
         return users
 
-    def served_by(self, c: int) -> list[int]:
-        """Classes that shape c can serve; none where no copy fits."""
-        return self._served_by[c]
-
     @cached_property
-    def routings(self) -> dict[tuple[tuple[tuple[int, int], ...], tuple[float, ...]], Any]:
-        """What `route` has found so far, by copies of the shapes used and by targets."""
-        return {}
-
-    def noted[T](self, find: "Callable[[Instance], T]") -> T:
-        """What `find` makes of this instance, found once."""
-        if find not in self._notes:
-            self._notes[find] = find(self)
-        found: T = self._notes[find]
+    def sizes_on(self) -> list[tuple[dict[int, int], dict[int, int]]]:
+        """By pool, of shapes of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
+        found = []
+        for pool, users in zip(self.pools, self.on_pool, strict=True):
+            gpus = {c: self.shapes[c].gpus[pool.name] for c in users if self.copies_limit[c]}
+            sizes = {c: count for c, count in gpus.items() if count <= pool.gpus_per_node}
+            found.append((sizes, {c: count // pool.gpus_per_node for c, count in gpus.items() if c not in sizes}))
         return found
 
     @cached_property
-    def _notes(self) -> dict[Any, Any]:
+    def served_by(self) -> list[list[int]]:
+        """By shape: classes that it can serve; none where no copy fits."""
+        return [sorted(rates) if limit else [] for rates, limit in zip(self._rates, self.copies_limit, strict=True)]
+
+    @cached_property
+    def serving(self) -> list[list[int]]:
+        """By class: shapes that can serve it and of which at least one copy fits."""
+        serving: list[list[int]] = [[] for _ in self.classes]
+        for c, classes in enumerate(self.served_by):
+            for k in classes:
+                serving[k].append(c)
+        return serving
+
+    def utilization(self, c: int, copies: int) -> float:
+        """rho[c] of so many copies: the largest busy fraction."""
+        return utilization(self.shapes[c], copies)
+
+    def capacity(self, c: int, copies: int) -> float:
+        """y * rho(y): busy copies that `copies` copies of shape c may sustain."""
+        return capacity(self.shapes[c], copies)
+
+    @property
+    def all_reachable(self) -> bool:
+        """Whether each class by itself could be served in full."""
+        asked = zip(self.reachable_targets, self.classes, strict=True)
+        return all(target >= cls.requests_per_second * (1 - DUST) for target, cls in asked)
+
+    @cached_property
+    def notes(self) -> dict[Any, Any]:
+        """What is found once for an instance: routings by copies and targets, the rows that the judge reads."""
         return {}
 
     @cached_property
     def pairs_count(self) -> int:
         """Pairs of shape and class: the size of the question."""
-        return sum(map(len, self._serving))
+        return sum(map(len, self.serving))
 
     @cached_property
     def _rates(self) -> list[dict[int, float]]:
@@ -93,18 +100,6 @@ class Instance:
         ]
 
     @cached_property
-    def _served_by(self) -> list[list[int]]:
-        return [sorted(rates) if limit else [] for rates, limit in zip(self._rates, self.copies_limit, strict=True)]
-
-    @cached_property
-    def _serving(self) -> list[list[int]]:
-        serving: list[list[int]] = [[] for _ in self.classes]
-        for c, classes in enumerate(self._served_by):
-            for k in classes:
-                serving[k].append(c)
-        return serving
-
-    @cached_property
     def reachable_targets(self) -> tuple[float, ...]:
         """Requests/s of each class that its shapes could serve if each stood alone, at most what is asked.
 
@@ -112,7 +107,7 @@ class Instance:
         """
         asked = [cls.requests_per_second for cls in self.classes]
         most = [most_capacity(shape, limit) for shape, limit in zip(self.shapes, self.copies_limit, strict=True)]
-        alone = [sum(most[c] * self.rate(c, k) for c in self.serving(k)) for k in range(len(asked))]
+        alone = [sum(most[c] * self.rate(c, k) for c in self.serving[k]) for k in range(len(asked))]
         if self.question.objective == "MaximizeService":
             scale = min(reached / rate for reached, rate in zip(alone, asked, strict=True))
             return tuple(scale * rate for rate in asked)
@@ -134,10 +129,6 @@ class Instance:
         """Dollars per hour of the nodes that floors force."""
         return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in self.pools)
 
-    def nodes_per_copy(self, c: int, p: int) -> float:
-        """Nodes of pool p that one copy of shape c takes: a share, or whole nodes."""
-        return self.shapes[c].gpus.get(self.pools[p].name, 0) / self.pools[p].gpus_per_node
-
     def share_price(self, c: int) -> float:
         """Price of one copy as if nodes were sold by the GPU: GPUs / GPUs per node x node price, over its pools."""
         return self._share_prices[c]
@@ -146,7 +137,7 @@ class Instance:
         """Shapes that serve class k, each within its quality limit, by price per request, then GPUs per request."""
         if k not in self._cheapest:
             limit = self.classes[k].quality_loss_limit
-            fit = [c for c in self.serving(k) if limit is None or self.loss(c, k) <= limit]
+            fit = [c for c in self.serving[k] if limit is None or self.loss(c, k) <= limit]
             rates = {c: self.rate(c, k) * utilization(self.shapes[c], 1) for c in fit}
             gpus = {c: sum(self.shapes[c].gpus.values()) for c in fit}
             self._cheapest[k] = sorted(fit, key=lambda c: (self.share_price(c) / rates[c], gpus[c] / rates[c], c))
@@ -248,12 +239,6 @@ def _most_pieces(pool: Pool, nodes: int, gpus: int) -> int:
     """Pieces of `gpus` GPUs that fit on so many nodes."""
     per_node = pool.gpus_per_node // gpus
     return nodes * per_node if per_node else nodes // (gpus // pool.gpus_per_node)
-
-
-def all_reachable(instance: Instance, targets: Sequence[float]) -> bool:
-    """Whether each class by itself could be served in full."""
-    asked = [cls.requests_per_second for cls in instance.classes]
-    return all(target >= rate * (1 - DUST) for target, rate in zip(targets, asked, strict=True))
 
 
 def floor_dollars(question: Question) -> float:

@@ -1,9 +1,9 @@
 """Pools, classes and shapes in an order that renaming does not change.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The solver breaks ties by column order, so the
-order must not come from names, or renaming a pool would change the plan. `ordered_by_content` refines a colouring of pools,
-classes and shapes (Weisfeiler and Leman 1968): each item's colour is the rank of its own numbers and of its neighbours'
-colours. Names settle what remains, which is the order among items that differ in name only.
+The solver breaks ties by column order, so the order must not come from names, or renaming a pool would change the plan.
+`ordered_by_content` refines a colouring of pools, classes and shapes (Weisfeiler and Leman 1968): each item's colour is the
+rank of its own numbers and of its neighbours' colours. Names settle what remains, which is the order among items that differ
+in name only.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,6 @@
 """Which replicas fit on how many nodes, and a packing that comes true.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` uses the tests and patterns
-when it builds a program, `lexicographic` uses `placements` to turn counts into node groups.
+`constraints` makes rows of it, `placement` node groups.
 
 Sizes. On one pool a shape that needs no more than a node's GPUs has that *size*; a larger one takes whole nodes.
 
@@ -15,13 +14,10 @@ the sizes from large to small, each piece on any node with room (first fit decre
 room, every node holds a multiple of d, hence exactly d floor(G/d), which contradicts the inequality. So no pattern and
 no binary is needed: one row per size, whatever G is.
 
-Patterns. Otherwise (say sizes 2 and 3) the rows above are not enough, and each maximal multiset of sizes that fits a
-node gets an integer: how many nodes are filled that way (Gilmore and Gomory 1961).
-
-Arcs. Where patterns are many (sizes 1 to 12 on 64 GPUs have millions), a filled node is a path from GPU 0 to GPU G instead:
-an arc from i to i + d is a piece of size d on GPUs i to i + d - 1, sizes descending along the path, an arc from i to G leaves
-the rest idle. An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999, with the same
-relaxation as the patterns); at most G arcs per size.
+Arcs. Otherwise (say sizes 2 and 3) the rows above are not enough. A filled node is a path from GPU 0 to GPU G: an arc from i
+to i + d is a piece of size d on GPUs i to i + d - 1, sizes descending along the path, an arc from i to G leaves the rest idle.
+An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999), at most G arcs per size. An integer
+for each way to fill a node (Gilmore and Gomory 1961) has the same relaxation, but sizes 1 to 12 on 64 GPUs have millions.
 """
 
 from collections import Counter, defaultdict
@@ -31,8 +27,6 @@ from itertools import pairwise
 from servingplan.model.answer import Placement
 from servingplan.model.question import Pool, QuestionError
 
-MOST_PATTERNS = 300
-"""Most ways to fill a node that get an integer each; beyond, arcs do."""
 MOST_CONTENTS = 3000
 """Most exact node contents of one pool that `survive` enumerates."""
 Content = tuple[tuple[int, int], ...]
@@ -45,34 +39,8 @@ def is_chain(sizes: Iterable[int]) -> bool:
     return all(large % small == 0 for small, large in pairwise(ordered))
 
 
-def maximal_patterns(sizes: Iterable[int], gpus_per_node: int) -> list[Content]:
-    """Every multiset of sizes that fits a node and to which no further piece can be added; items are the sizes."""
-    ordered = sorted(set(sizes), reverse=True)
-    found: list[Content] = []
-
-    def extend(position: int, room: int, chosen: dict[int, int]) -> None:
-        if position == len(ordered):
-            if room < ordered[-1]:
-                found.append(tuple(sorted(chosen.items())))
-            return
-        size = ordered[position]
-        for count in range(room // size, -1, -1):
-            extend(position + 1, room - count * size, {**chosen, size: count} if count else chosen)
-
-    if ordered:
-        extend(0, gpus_per_node, {})
-    return found
-
-
-Nodes = tuple[Counter[str], int]
-"""Pieces of one node by name, and how many nodes hold just these."""
 Arc = tuple[int, int]
 """(first GPU, size of the piece); size 0: the rest of the node is idle."""
-
-
-def has_many_patterns(sizes: Iterable[int], gpus_per_node: int) -> bool:
-    """Whether more multisets of sizes fit a node than are worth an integer each."""
-    return contents_count(set(sizes), gpus_per_node) > MOST_PATTERNS
 
 
 def contents_count(sizes: Iterable[int], gpus_per_node: int) -> int:
@@ -149,25 +117,27 @@ def fewest_nodes(pieces: Mapping[int, int], gpus_per_node: int) -> int:
             room += size * counts[size]
             needed = max(needed, -(-room // (size * (gpus_per_node // size))))
         return needed
-    names = {str(size): size for size in counts}
-    return sum(nodes for _, nodes in fill({name: counts[size] for name, size in names.items()}, names, gpus_per_node))
+    return sum(nodes for _, nodes in fill(counts, {size: size for size in counts}, gpus_per_node))
 
 
-def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int) -> list[Nodes]:
+def fill[Item: (int, str)](
+    copies: Mapping[Item, int], sizes: Mapping[Item, int], gpus_per_node: int
+) -> list[tuple[Counter[Item], int]]:
     """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. Nodes in the order of the packing,
     each kind with its count, so that the work does not grow with the number of pieces."""
-    packed: list[tuple[Counter[str], int, int]] = []  # content, nodes with it, GPUs left on each
+    packed: list[tuple[Counter[Item], int, int]] = []  # content, nodes with it, GPUs left on each
     for name in sorted(copies, key=lambda name: (-sizes[name], name)):
         size, left = sizes[name], copies[name]
-        after: list[tuple[Counter[str], int, int]] = []
-        for content, nodes, room in [*packed, (Counter[str](), left, gpus_per_node)]:
+        after: list[tuple[Counter[Item], int, int]] = []
+        packed.append((Counter(), left, gpus_per_node))
+        for content, nodes, room in packed:
             each = room // size
             full, rest = divmod(left, each) if each else (0, 0)
             if full >= nodes:
                 full, rest = nodes, 0
             for changed, more in ((full, each), (int(rest > 0), rest)):
                 if changed and more:
-                    after.append((content + Counter({name: more}), changed, room - more * size))
+                    after.append((content + Counter[Item]({name: more}), changed, room - more * size))
                     left -= changed * more
             unchanged = nodes - (full if each else 0) - int(rest > 0)
             if unchanged and content:
@@ -176,17 +146,17 @@ def fill(copies: Mapping[str, int], sizes: Mapping[str, int], gpus_per_node: int
     return [(content, nodes) for content, nodes, _ in packed]
 
 
-def fill_patterns(
-    copies: Mapping[str, int], sizes: Mapping[str, int], patterns: Sequence[tuple[Content, int]]
-) -> list[Nodes]:
+def fill_patterns[Item: (int, str)](
+    copies: Mapping[Item, int], sizes: Mapping[Item, int], patterns: Sequence[tuple[Content, int]]
+) -> list[tuple[Counter[Item], int]]:
     """Pack pieces into nodes of the given patterns (by size, with node counts), which must have room for all of them."""
-    left: dict[int, Counter[str]] = defaultdict(Counter)
+    left: dict[int, Counter[Item]] = defaultdict(Counter)
     for name, count in copies.items():
         left[sizes[name]][name] = count
-    packed: list[Nodes] = []
+    packed: list[tuple[Counter[Item], int]] = []
     for pattern, nodes in patterns:
         while nodes:
-            content: Counter[str] = Counter()
+            content: Counter[Item] = Counter()
             for size, slots in reversed(pattern):
                 for name in sorted(left[size]):
                     content[name] = min(slots, left[size][name])

@@ -1,4 +1,1 @@
-"""Ways to find plans.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""Ways to find plans."""

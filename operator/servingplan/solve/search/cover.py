@@ -1,12 +1,11 @@
 """Plans by covering: a rule that finds copies for given rates, asked for as much service as it manages.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Most heuristics of the papers answer "serve
-exactly this"; `most_served` turns such a rule into a plan for both objectives, and `by_class` is the rule that needs no
-solver.
+Most heuristics of the papers answer "serve exactly this"; `most_served` turns such a rule into a plan for both objectives,
+and `by_class` is the rule that needs no solver.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby, product
 
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
@@ -86,6 +85,16 @@ def by_class(
                 return None
             left -= taken
     return draft
+
+
+def covers_with_spare(instance: Instance, spare: Sequence[float], guarded: Collection[int]) -> Iterator[Draft]:
+    """Covers that carry so many times more of these classes than is asked, against losses."""
+    order = dearest_first(instance)
+    for part, whole_price in product(spare, (False, True)):
+        rates = [cls.requests_per_second * (part if k in guarded else 1.0) for k, cls in enumerate(instance.classes)]
+        draft = by_class(instance, rates, order=order, whole_price=whole_price)
+        if draft is not None:
+            yield draft
 
 
 def _best_addition(

@@ -1,27 +1,28 @@
 """A first plan in milliseconds, without a solver but for its routing.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `exact` and `anytime` start from it.
+`exact` and `anytime` start from it.
 """
 
 from collections.abc import Sequence
 
-from servingplan.solve.plan.incumbent import Incumbent, best_of, empty_plan, incumbent_of, running_plan
+from servingplan.solve.plan.judge import empty_plan, judge, running_plan
+from servingplan.solve.plan.plan import Plan, best_of
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.cover import by_class, dearest_first, most_served
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 
 
-def first_plan(instance: Instance, effort: Effort) -> Incumbent | None:
+def first_plan(instance: Instance, effort: Effort) -> Plan | None:
     """The best of the empty plan, the running fleet or what is left of it, and two greedy covers; None where none keeps
     every promise."""
     targets = instance.reachable_targets
     best = best_of([empty_plan(instance), running_plan(instance, targets) or _left_of_running(instance, targets)])
     for whole_price in (False, True):
-        if best is not None and effort.stopwatch.expired():
+        if best is not None and effort.stop():
             break
         draft = _covered(instance, effort, targets, whole_price=whole_price, anyhow=best is None)
-        best = best_of([best, incumbent_of(instance, draft.copies, targets) if draft else None])
+        best = best_of([best, judge(instance, draft.copies, targets) if draft else None])
     return best
 
 
@@ -32,14 +33,14 @@ def _covered(
     order = dearest_first(instance)
 
     def cover(rates: Sequence[float]) -> Draft | None:
-        if effort.stopwatch.expired() and not anyhow:
+        if effort.stop() and not anyhow:
             return None
         return by_class(instance, rates, order=order, whole_price=whole_price)
 
     return most_served(instance, cover, steps=effort.params.cover_steps, targets=targets)
 
 
-def _left_of_running(instance: Instance, targets: Sequence[float]) -> Incumbent | None:
+def _left_of_running(instance: Instance, targets: Sequence[float]) -> Plan | None:
     """As many of the running copies as stock and budget still allow: after a loss, what goes on serving."""
     running = instance.running_copies()
-    return incumbent_of(instance, Draft.of(instance, running).copies, targets) if any(running) else None
+    return judge(instance, Draft.of(instance, running).copies, targets) if any(running) else None

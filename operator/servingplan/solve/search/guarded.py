@@ -1,21 +1,11 @@
-"""The lexicographic search with guards against losses, which are added as plans turn out not to stand them.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The lexicographic search with guards against losses, which are added as plans turn out not to stand them."""
 
 from collections.abc import Mapping, Sequence
 
-from servingplan.model.goal import Goal
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, is_better, running_plan
-from servingplan.solve.plan.losses import (
-    every_node_loss,
-    node_losses,
-    protected,
-    protected_from,
-    spot_losses,
-    survivable_part,
-)
+from servingplan.model.goal import SCALE, Goal
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.losses import Survival
+from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import Cut
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.lexicographic import search
@@ -30,7 +20,7 @@ def guarded_search(
     instance: Instance,
     effort: Effort,
     *,
-    start: Incumbent | None = None,
+    start: Plan | None = None,
     all_classes: bool = False,
     cuts: Sequence[Cut] = (),
     settled: Mapping[Goal, float] | None = None,
@@ -41,9 +31,10 @@ def guarded_search(
     Few kinds are guarded from the start. The end is exact either way: a plan that is best under fewer guards and stands
     every loss is best under all of them. `all_classes`: every class must be served in full.
     """
-    must_serve = tuple(range(len(instance.classes))) if all_classes else protected(instance)
-    guarded = bool(protected_from(instance, "AnyNode"))
-    losses = spot_losses(instance) + (every_node_loss(instance, most=GUARDED_AT_ONCE) if guarded else [])
+    survival = Survival(instance)
+    must_serve = tuple(range(len(instance.classes))) if all_classes else survival.protected()
+    guarded = bool(survival.protected("AnyNode"))
+    losses = survival.spot_losses() + (survival.every_node_loss(most=GUARDED_AT_ONCE) if guarded else [])
     while True:
         found = search(
             instance,
@@ -51,35 +42,25 @@ def guarded_search(
             losses=losses,
             exact_contents=guarded,
             must_serve=must_serve,
-            incumbent=lambda targets: _running_values(instance, targets),
             start=start,
             cuts=cuts,
             settled=settled,
             scale_only=scale_only,
         )
-        if found.infeasible or not found.nodes or not guarded:
+        plan = found.plan
+        if plan is None:
             return found
-        rates = [found.scale * cls.requests_per_second for cls in instance.classes]
+        if not guarded:
+            break
+        rates = [plan.values.get(SCALE, 1.0) * cls.requests_per_second for cls in instance.classes]
         known = {loss.name for loss in losses}
         broken = [
             loss
-            for loss in node_losses(instance, found.copies, found.contents)
-            if loss.name not in known and survivable_part(instance, [loss], found.copies, rates) < 1.0 - HELD
+            for loss in survival.node_losses(plan.packing)
+            if loss.name not in known and survival.kept([loss], plan.copies, rates) < 1.0 - HELD
         ]
         if not broken:
-            return found
+            break
         losses = losses + broken
-
-
-def _running_values(instance: Instance, targets: Sequence[float]) -> Mapping[Goal, float] | None:
-    """Level values of the running plan, or None where it breaks a promise."""
-    running = running_plan(instance, targets)
-    return None if running is None else running.values
-
-
-def found_is_worse(found: Found, plan: Incumbent) -> bool:
-    """Whether the known plan is better than what a search brought back, which only a search cut short can be."""
-    if not found.nodes or found.stopped == "proved":
-        return not found.nodes
-    values = {level.goal: level.value for level in found.levels}
-    return values.keys() == plan.values.keys() and is_better(plan.values, values)
+    found.plan = judge(instance, plan.packing, plan.targets, nodes=plan.nodes)
+    return found

@@ -1,79 +1,75 @@
-"""Kernel search (Angelelli, Mansini and Speranza 2010): the exact program over few shapes.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""Kernel search (Angelelli, Mansini and Speranza 2010): the exact program over few shapes."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.goal import Goal
 from servingplan.solve.bounds.relaxation import Relaxation
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, incumbent_of
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Plan
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.guarded import guarded_search
-from servingplan.solve.search.rounding import fractional_copies
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import TOLD
 
 
-def restricted_to(instance: Instance, kernel: Sequence[int]) -> Instance:
-    """The instance with these shapes only."""
-    shapes, limits = instance.shapes, instance.copies_limit
-    return replace(instance, shapes=tuple(shapes[c] for c in kernel), copies_limit=tuple(limits[c] for c in kernel))
+class Kernel:
+    """Some shapes of an instance, and the small instance that has no others."""
 
+    def __init__(self, instance: Instance, shapes: Iterable[int]) -> None:
+        self._whole = instance
+        self.shapes = sorted(shapes)
+        self.instance = replace(
+            instance,
+            shapes=tuple(instance.shapes[c] for c in self.shapes),
+            copies_limit=tuple(instance.copies_limit[c] for c in self.shapes),
+        )
 
-def as_whole(instance: Instance, kernel: Sequence[int], found: Found) -> Incumbent | None:
-    """What was found over a kernel as a plan of the whole instance."""
-    if not found.nodes:
-        return None
-    copies = [0] * len(instance.shapes)
-    for c, count in zip(kernel, found.copies, strict=True):
-        copies[c] = count
-    return incumbent_of(instance, copies)
+    @classmethod
+    def near(
+        cls, instance: Instance, relaxation: Relaxation, plan: Plan | None, chosen: Collection[int], *, size: int
+    ) -> "Kernel":
+        """So many shapes, or more where more are in use: those chosen before, those that the relaxation, the plan or the
+        running fleet use, and those nearest to use."""
+        used = set(chosen) | {c for c, amount in enumerate(relaxation.copies) if amount > TOLD}
+        used |= {c for c, count in enumerate(instance.running_copies()) if count}
+        used |= set(plan.used) if plan else set()
+        costs = relaxation.reduced_costs
+        if not costs:
+            return cls(instance, used)
+        columns = relaxation.plan
 
+        def distance(c: int) -> float:
+            """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
+            classes = [k for k in instance.served_by[c] if columns.targets[k]]
+            busy = {k: columns.part(c, k) * columns.load(c, k) for k in classes}
+            traffic = min((abs(costs[columns.shares[c, k]]) / busy[k] for k in classes), default=math.inf)
+            return abs(costs[columns.copies[c]]) + traffic
 
-def kernel_of(
-    instance: Instance, relaxation: Relaxation, plan: Incumbent | None, chosen: Collection[int] = (), *, size: int
-) -> list[int]:
-    """So many shapes, or more where more are in use: those chosen before, those that the relaxation, the plan or the running
-    fleet use, and those nearest to use."""
-    fractional = fractional_copies(relaxation)
-    used = set(chosen) | {c for c, amount in enumerate(fractional) if amount > TOLD}
-    used |= {c for c, count in enumerate(instance.running_copies()) if count}
-    used |= {c for c, count in enumerate(plan.copies) if count} if plan else set()
-    costs = relaxation.reduced_costs
-    if not costs:
-        return sorted(used)
-    columns = relaxation.plan
+        others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))
+        return cls(instance, [*used, *others[: max(0, size - len(used), len(used) // 2)]])
 
-    def distance(c: int) -> float:
-        """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
-        classes = [k for k in instance.served_by(c) if columns.targets[k]]
-        busy = {k: columns.part(c, k) * columns.load(c, k) for k in classes}
-        traffic = min((abs(costs[columns.shares[c, k]]) / busy[k] for k in classes), default=math.inf)
-        return abs(costs[columns.copies[c]]) + traffic
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all shapes of the instance."""
+        return len(self.shapes) == len(self._whole.shapes)
 
-    others = sorted((c for c in range(len(instance.shapes)) if c not in used), key=lambda c: (distance(c), c))
-    return sorted([*used, *others[: max(0, size - len(used), len(used) // 2)]])
+    def whole(self, copies: Sequence[int]) -> Plan | None:
+        """Copies of these shapes as a plan of the whole instance."""
+        everywhere = [0] * len(self._whole.shapes)
+        for c, count in zip(self.shapes, copies, strict=True):
+            everywhere[c] = count
+        return judge(self._whole, everywhere)
 
+    def search(self, plan: Plan | None, effort: Effort, settled: Mapping[Goal, float] | None = None) -> Plan | None:
+        """What the exact program over these shapes finds from the plan, as a plan of the whole instance.
 
-def searched_among(
-    instance: Instance,
-    kernel: Sequence[int],
-    plan: Incumbent | None,
-    effort: Effort,
-    settled: Mapping[Goal, float] | None = None,
-) -> Incumbent | None:
-    """The best plan that the exact program over these shapes finds."""
-    small = restricted_to(instance, kernel)
-    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    # Fewest dollars are for the search over all shapes. Should time end before it, `report.tidied` takes what lies idle, but
-    # not from plans beside a running fleet or that must survive losses.
-    question = instance.question
-    scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
-    found = guarded_search(
-        small, effort.share(effort.params.kernel_share), start=start, settled=settled, scale_only=scale_only
-    )
-    return as_whole(instance, kernel, found)
+        Fewest dollars are for the search over all shapes. Should time end before it, `answer.tidied` takes what lies idle, but
+        not from plans beside a running fleet or that must survive losses.
+        """
+        question = self._whole.question
+        scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)
+        start = judge(self.instance, [plan.copies[c] for c in self.shapes]) if plan else None
+        found = guarded_search(self.instance, effort, start=start, settled=settled, scale_only=scale_only).plan
+        return self.whole(found.copies) if found else None

@@ -1,21 +1,19 @@
 """The exact method: each level of the objective in turn, to proof.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `search` turns an instance into copies, nodes
-and proofs; `answer` makes the answer of them.
+`search` turns an instance into copies, nodes and proofs; `answer` makes the answer of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.answer import Stopped
 from servingplan.model.goal import DOLLARS, MOVES, SCALE, Goal
-from servingplan.solve.plan.found import Found, Start
+from servingplan.solve.plan.judge import running_plan, weighed
+from servingplan.solve.plan.plan import Found, Plan
 from servingplan.solve.problem.constraints import AverageLoss, Cut, Loss, PlanProgram, build
-from servingplan.solve.problem.instance import Instance, all_reachable
-from servingplan.solve.problem.objective import Stage, dollars_stage, hold, moves_stage, service_stages, tie_break_terms
-from servingplan.solve.problem.packing import patterns_of
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.objective import Objective, Stage
 from servingplan.solve.solver.effort import Effort
-from servingplan.solve.solver.program import Outcome
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
 
 START_NODES = 100
@@ -33,8 +31,7 @@ def search(
     average_losses: Sequence[AverageLoss] = (),
     exact_contents: bool = False,
     must_serve: Sequence[int] = (),
-    incumbent: Callable[[Sequence[float]], Mapping[Goal, float] | None] | None = None,
-    start: Start | None = None,
+    start: Plan | None = None,
     cuts: Sequence[Cut] = (),
     settled: Mapping[Goal, float] | None = None,
     scale_only: bool = False,
@@ -46,8 +43,7 @@ def search(
     `settled` are bounds that are known: of the scale, which `start` reaches within the tolerance, so that it needs no
     search; of the dollars in full service. `cuts` hold at the scale of `start`.
 
-    `must_serve` are classes that have to be served in full, or there is no plan. `incumbent` gives, for the targets in use,
-    the level values of the running plan, or None where it is not allowed any more: where that plan is within the gap of a
+    `must_serve` are classes that have to be served in full, or there is no plan. Where the running plan is within the gap of a
     level's bound, the level is not held above it, so that no move is made for less than the tolerance.
     """
     if start is not None and not effort.affords(instance):
@@ -77,21 +73,16 @@ def search(
             targets = tuple(target * relaxed.value for target in targets)
         if not effort.affords(instance):
             return Found(stopped="deadline")
-        return _Search(program(), effort, incumbent, start).run(settled=settled, scale_only=scale_only)
-    if all_reachable(instance, targets):
-        hopeful = start is not None and not _serves_in_full(start, asked)  # keep time for service in part
+        return _Search(program(), effort, start).run(settled=settled, scale_only=scale_only)
+    if instance.all_reachable:
+        hopeful = start is not None and not start.in_full  # keep time for service in part
         share = effort.share(0.5) if hopeful else effort
-        in_full = _Search(program(), share, incumbent, start).run(in_full=True, settled=settled)
-        if in_full.nodes or (not in_full.infeasible and start is None):
+        in_full = _Search(program(), share, start).run(in_full=True, settled=settled)
+        if in_full.plan or (not in_full.infeasible and start is None):
             return in_full
         if not effort.affords(instance):
             return Found(stopped="deadline")
-    return _Search(program(), effort, incumbent, start).run()
-
-
-def _serves_in_full(start: Start, asked: Sequence[float]) -> bool:
-    served = [sum(rate for (_, j), rate in start.rates.items() if j == k) for k in range(len(asked))]
-    return all(reaches(rate, want) for rate, want in zip(served, asked, strict=True))
+    return _Search(program(), effort, start).run()
 
 
 class _Search:
@@ -101,15 +92,15 @@ class _Search:
         self,
         plan: PlanProgram,
         effort: Effort,
-        incumbent: Callable[[Sequence[float]], Mapping[Goal, float] | None] | None,
-        start: Start | None,
+        start: Plan | None,
     ) -> None:
         self._plan = plan
         self._effort = effort
-        self._found = Found(targets=plan.targets)
+        self._found = Found()
         self._start = start
         self._values: tuple[float, ...] = ()
-        self._running = incumbent(plan.targets) if incumbent else None
+        running = running_plan(plan.instance, plan.targets)
+        self._running = running.values if running else None
         self._service_gap = effort.relative_gap
         if plan.instance.question.objective == "MinimizeCost":
             self._service_gap = min(effort.relative_gap, TOLD)
@@ -118,7 +109,7 @@ class _Search:
         self, *, in_full: bool = False, settled: Mapping[Goal, float] | None = None, scale_only: bool = False
     ) -> Found:
         """All stages; `in_full` asks for full service of every class instead of optimising service."""
-        stages = service_stages(self._plan)
+        stages = Objective(self._plan).service()
         if in_full:
             self._serve_in_full(stages)
             self._begin(stages, least=1.0)
@@ -136,7 +127,7 @@ class _Search:
                 value = self._optimise(stage, gap=self._service_gap, part=0.7)
                 if value is None:
                     return self._found
-                if stage.goal == SCALE and self._found.levels[-1].bound <= EQUAL * stage.unit:
+                if stage.goal == SCALE and self._found.bounds[SCALE].value <= EQUAL * stage.unit:
                     self._found.infeasible = True
                     return self._found
                 reached[stage.goal] = value
@@ -149,7 +140,7 @@ class _Search:
         if self._optimise(self._dollars(), gap=self._effort.relative_gap, part=part, known=known) is None:
             return self._found
         if self._plan.instance.question.running:
-            stage = moves_stage(self._plan)
+            stage = Objective(self._plan).moves()
             self._values = self._plan.with_moved(self._values)
             self._optimise(stage, gap=self._effort.relative_gap, part=0.8)
         self._break_ties()
@@ -183,13 +174,13 @@ class _Search:
 
     def _dollars(self) -> Stage:
         """The dollars stage, in units of the plan at hand or of the relaxation, so that its value is of order 1."""
-        stage = dollars_stage(self._plan, unit=1.0)
+        stage = Objective(self._plan).dollars(unit=1.0)
         if self._values:
-            unit = sum(self._values[column] * price for column, price in stage.terms)
+            unit = stage.value(self._values)
         else:
             relaxed = self._plan.program.optimise(stage.terms, "min", self._effort.limits(), relaxed=True)
             unit = relaxed.value or 0.0
-        return dollars_stage(self._plan, unit=unit if unit > 0 else 1.0)
+        return Objective(self._plan).dollars(unit=unit if unit > 0 else 1.0)
 
     def _optimise(self, stage: Stage, *, gap: float, part: float, known: float | None = None) -> float | None:
         """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan.
@@ -212,21 +203,21 @@ class _Search:
             return None
         if outcome.values and not (self._values and _worse(stage, outcome.values, self._values)):
             self._values = outcome.values
-        value = _value(stage, self._values)
-        bound = _bound(outcome, stage, value)
+        value = stage.value(self._values)
+        bound, stopped = _bound(outcome.bound, stage, value), outcome.stopped
         if known is not None:
             bound = min(max(bound, known / stage.unit), value)
             if gap_of(value, bound) <= gap:
-                outcome = replace(outcome, stopped="proved")
-        self._record(stage, value * stage.unit, bound * stage.unit, outcome)
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound), slack=HELD)
+                stopped = "proved"
+        self._record(stage, value * stage.unit, bound * stage.unit, stopped)
+        stage.hold(self._plan.program, self._worth_keeping(stage, value, bound), slack=HELD)
         return value * stage.unit
 
     def _keep(self, stage: Stage, bound: float) -> float:
         """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
-        value = _value(stage, self._values)
+        value = stage.value(self._values)
         self._record(stage, value * stage.unit, max(bound, value * stage.unit))
-        hold(self._plan.program, stage, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
+        stage.hold(self._plan.program, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
         return value * stage.unit
 
     def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
@@ -240,11 +231,10 @@ class _Search:
             return value
         return stage.goal.tighter(value, running)  # the less that is asked of both
 
-    def _record(self, stage: Stage, value: float, bound: float, outcome: Outcome | None = None) -> None:
-        stopped: Stopped = outcome.stopped if outcome else "proved"
+    def _record(self, stage: Stage, value: float, bound: float, stopped: Stopped = "proved") -> None:
         if stopped != "proved" and self._found.stopped != "deadline":
             self._found.stopped = stopped
-        self._found.record(stage.goal, value, bound, unit=stage.unit, proved=stopped == "proved")
+        self._found.record(stage.goal, bound, value=value, unit=stage.unit, proved=stopped == "proved")
 
     def _break_ties(self) -> None:
         """Among plans of equal levels with the shapes found, on no more nodes than found: a small program, a cheap step."""
@@ -255,33 +245,23 @@ class _Search:
         for column, pool in zip(plan.nodes, plan.instance.pools, strict=True):
             plan.program.set_bounds(column, lower=pool.min_nodes, upper=round(self._values[column]))
         limits = self._effort.limits(nodes=TIE_BREAK_NODES, gap=TIE_BREAK_GAP)
-        outcome = plan.program.optimise(tie_break_terms(plan), "min", limits)
+        outcome = plan.program.optimise(Objective(plan).tie_break(), "min", limits)
         if outcome.values:
             self._values = outcome.values
 
     def _read(self) -> None:
-        plan, values, found = self._plan, self._values, self._found
-        found.copies = tuple(round(values[column]) for column in plan.copies)
-        found.nodes = tuple(round(values[column]) for column in plan.nodes)
-        found.patterns = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.patterns.items()}
-        for p, arcs in plan.arcs.items():
-            flow = {arc: round(values[column]) for arc, column in arcs.items()}
-            found.patterns[p] = patterns_of(flow, plan.instance.pools[p].gpus_per_node)
-        found.contents = {p: [(q, round(values[x])) for q, x in ways] for p, ways in plan.contents.items()}
-
-
-def _value(stage: Stage, values: Sequence[float]) -> float:
-    return sum(values[column] * factor for column, factor in stage.terms)
+        """The plan of the point that was reached."""
+        packing, nodes = self._plan.read(self._values)
+        self._found.plan = weighed(packing, nodes, self._plan.targets)
 
 
 def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    left, right = _value(stage, ours), _value(stage, theirs)
+    left, right = stage.value(ours), stage.value(theirs)
     return abs(left - right) > HELD and stage.goal.is_better(right, left)
 
 
-def _bound(outcome: Outcome, stage: Stage, value: float) -> float:
+def _bound(bound: float | None, stage: Stage, value: float) -> float:
     """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
-    bound = outcome.bound
     if bound is None:
         bound = 1.0 if stage.goal.rises else 0.0
     return max(0.0, stage.goal.no_worse(bound, value))

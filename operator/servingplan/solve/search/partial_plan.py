@@ -1,12 +1,11 @@
 """A plan under construction: copies, what they serve, nodes and dollars, kept up as copies come and go.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The constructive methods build on it; no
-linear program is solved here. Shapes and classes are indices of an `Instance`.
+The constructive methods build on it; no linear program is solved here. Shapes and classes are indices of an `Instance`.
 """
 
 from collections.abc import Sequence
 
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.problem.packing import fewest_nodes
 from servingplan.solve.solver.tolerance import DUST, is_within
 
@@ -57,7 +56,7 @@ class Draft:
 
     def room(self, c: int, *, extra: int = 0) -> float:
         """Busy copies that shape c could still take, with `extra` copies more."""
-        return capacity(self.instance.shapes[c], self.copies[c] + extra) - self._busy[c]
+        return self.instance.capacity(c, self.copies[c] + extra) - self._busy[c]
 
     def most(self, c: int, wanted: int) -> int:
         """The most copies of c, up to `wanted`, that stock and budget allow on top of what is there; by bisection."""
@@ -114,16 +113,20 @@ class Draft:
             low, high = (low, middle) if self.room(c, extra=middle) >= need else (middle + 1, high)
         return low
 
-    def idle_copies(self, c: int) -> int:
-        """Copies of c that what it serves does not need."""
-        shape, count = self.instance.shapes[c], self.copies[c]
-        return next((idle for idle in range(count, 0, -1) if capacity(shape, count - idle) >= self._busy[c]), 0)
+    def without_idle(self) -> "Draft":
+        """This draft less the copies that its own routing does not need, dearest first."""
+        for c in sorted(range(len(self.copies)), key=lambda c: (-self.instance.share_price(c), c)):
+            count, busy = self.copies[c], self._busy[c]
+            idle = next((y for y in range(count, 0, -1) if self.instance.capacity(c, count - y) >= busy), 0)
+            if idle:
+                self.add(c, -idle)
+        return self
 
     def _after(self, c: int, count: int) -> dict[int, int] | None:
         """Nodes of the pools that shape c uses with `count` more copies; None where stock or budget refuse."""
         if self.copies[c] + count > self.instance.copies_limit[c]:
             return None
-        index = self.instance.pool_index()
+        index = self.instance.pool_index
         after = {}
         for name in self.instance.shapes[c].gpus:
             p = index[name]

@@ -1,49 +1,45 @@
 """Plans with a reserve against the loss of any node, where nodes can be filled in very many ways.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. A step of `anytime`. A program that guards
-against every content of a node has an integer and a routing of its own for each; with dozens of shapes these are thousands.
-In its place stands the mean loss: every plan that stands the loss of each node keeps its rows (`problem.constraints`), so
-that its bound holds, and its copies, spread evenly over its nodes, stand each loss or nearly so; with a little more reserve
-they do. The guarded search then looks at the few shapes of these plans.
+A step of `anytime`. A program that guards against every content of a node has an integer and a routing of its own for each;
+with dozens of shapes these are thousands. In its place stands the mean loss: every plan that stands the loss of each node
+keeps its rows (`problem.constraints`), so that its bound holds, and its copies, spread evenly over its nodes, stand each loss
+or nearly so; with a little more reserve they do. The guarded search then looks at the few shapes of these plans.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal, tighter
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, best_of, incumbent_of, is_settled
-from servingplan.solve.plan.losses import protected, protected_from, spot_losses
-from servingplan.solve.problem.constraints import AverageLoss, sizes_on
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.losses import Survival
+from servingplan.solve.plan.plan import Found, Plan, best_of
+from servingplan.solve.problem.constraints import AverageLoss
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.problem.packing import contents_count
-from servingplan.solve.search.cover import by_class, dearest_first
-from servingplan.solve.search.guarded import guarded_search
-from servingplan.solve.search.kernel import as_whole, restricted_to
+from servingplan.solve.problem.placement import Packing
+from servingplan.solve.search.cover import covers_with_spare
+from servingplan.solve.search.kernel import Kernel
 from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.effort import Effort
-
-
-def needs_reserve(instance: Instance, effort: Effort) -> bool:
-    """Whether any node may be lost and the ways to fill one are too many for the whole program."""
-    return bool(protected_from(instance, "AnyNode")) and _contents(instance) > effort.params.many_contents
 
 
 class Reserved(NamedTuple):
     """What was reached: a plan that stands the loss of any node, and bounds that hold for all such plans."""
 
-    plan: Incumbent | None
+    plan: Plan | None
     known: Mapping[Goal, float]
     infeasible: bool = False
 
 
-def with_reserve(instance: Instance, effort: Effort, plan: Incumbent | None, known: Mapping[Goal, float]) -> Reserved:
-    """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes."""
+def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Reserved | None:
+    """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes. None
+    where no node is to be guarded, and where the ways to fill one are few enough for the whole program."""
     params = effort.params
+    if not Survival(instance).protected("AnyNode") or Packing.contents_count(instance) <= params.many_contents:
+        return None
     plan = best_of([plan, constructed(instance, effort.share(params.construction_share))])
-    shapes = [c for c, count in enumerate(plan.copies) if count] if plan else []
+    shapes = plan.used if plan else []
     for reserve in params.reserves:
-        if plan is not None and (effort.stopwatch.expired() or not effort.affords(instance)):
+        if plan is not None and (effort.stop() or not effort.affords(instance)):
             break
         # From the plan for the first bound; then afresh, for other copies on the same nodes.
         start = plan if reserve == 1.0 else None
@@ -51,47 +47,36 @@ def with_reserve(instance: Instance, effort: Effort, plan: Incumbent | None, kno
         if reserve == 1.0:
             if found.infeasible:
                 return Reserved(plan, known, infeasible=True)
-            holding = (SCALE, DOLLARS) if found.in_full else (SCALE,)
-            known = tighter(known, {it.goal: it.bound for it in found.levels if it.goal in holding})
-        shapes += [c for c, count in enumerate(found.copies) if count and c not in shapes]
+            holding = (SCALE, DOLLARS) if found.plan and found.plan.in_full else (SCALE,)
+            known = tighter(known, {goal: bound.value for goal, bound in found.bounds.items() if goal in holding})
+        shapes += [c for c in found.plan.used if c not in shapes] if found.plan else []
         plan = best_of([plan, thinned_out(instance, effort, better)])
         if better is not None:
             break
-    if shapes and not (plan and is_settled(plan, known, effort.relative_gap)):
+    if shapes and not (plan and effort.stop(plan.gap_in_all(known))):
         plan = searched(instance, effort.share(params.guarded_share), plan, shapes)
     return Reserved(plan, known)
 
 
-def constructed(instance: Instance, effort: Effort, shapes: Sequence[int] | None = None) -> Incumbent | None:
-    """The best plan of greedy covers, over these shapes only, that carry more than is asked of protected classes; under
-    MinimizeCost."""
-    if instance.question.objective == "MaximizeService":
-        return None
-    small = instance if shapes is None else restricted_to(instance, shapes)
-    guarded = set(protected(instance))
-    order = dearest_first(small)
-    best: Incumbent | None = None
-    for spare in effort.params.spare:
-        rates = [cls.requests_per_second * (spare if k in guarded else 1.0) for k, cls in enumerate(small.classes)]
-        for whole_price in (False, True):
-            if best is not None and effort.stopwatch.expired():
-                return best
-            draft = by_class(small, rates, order=order, whole_price=whole_price)
-            if draft is None:
-                continue
-            copies = draft.copies if shapes is None else _spread_out(instance, shapes, draft.copies)
-            best = best_of([best, thinned_out(instance, effort, incumbent_of(instance, copies))])
+def constructed(instance: Instance, effort: Effort) -> Plan | None:
+    """The best plan of greedy covers that carry more than is asked of protected classes; under MinimizeCost."""
+    best: Plan | None = None
+    if instance.question.objective == "MinimizeCost":
+        for draft in covers_with_spare(instance, effort.params.spare, Survival(instance).protected()):
+            if best is not None and effort.stop():
+                break
+            best = best_of([best, thinned_out(instance, effort, judge(instance, draft.copies))])
     return best
 
 
-def thinned_out(instance: Instance, effort: Effort, plan: Incumbent | None) -> Incumbent | None:
+def thinned_out(instance: Instance, effort: Effort, plan: Plan | None) -> Plan | None:
     """The plan less the copies that it can do without, dearest first; every promise is kept."""
     if plan is None:
         return None
-    for c in sorted((c for c, y in enumerate(plan.copies) if y), key=lambda c: (-instance.share_price(c), c)):
-        while plan.copies[c] and not effort.stopwatch.expired():
+    for c in sorted(plan.used, key=lambda c: (-instance.share_price(c), c)):
+        while plan.copies[c] and not effort.stop():
             fewer = [y - (d == c) for d, y in enumerate(plan.copies)]
-            better = best_of([plan, incumbent_of(instance, fewer)])
+            better = best_of([plan, judge(instance, fewer)])
             if better is None or better is plan:
                 break
             plan = better
@@ -99,51 +84,30 @@ def thinned_out(instance: Instance, effort: Effort, plan: Incumbent | None) -> I
 
 
 def on_average(
-    instance: Instance, effort: Effort, *, reserve: float = 1.0, start: Incumbent | None = None
-) -> tuple[Found, Incumbent | None]:
+    instance: Instance, effort: Effort, *, reserve: float = 1.0, start: Plan | None = None
+) -> tuple[Found, Plan | None]:
     """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
     holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
-    classes = protected_from(instance, "AnyNode")
+    survival = Survival(instance)
+    classes = survival.protected("AnyNode")
     limited = effort.with_nodes(effort.params.mean_nodes)
     found = search(
         instance,
         limited,
-        losses=spot_losses(instance),
+        losses=survival.spot_losses(),
         average_losses=[AverageLoss(p, classes, reserve) for p in range(len(instance.pools))],
-        must_serve=protected(instance),
+        must_serve=survival.protected(),
         start=start,
     )
-    return found, incumbent_of(instance, found.copies, at_least=found.nodes) if found.nodes else None
+    return found, judge(instance, found.plan.copies, nodes=found.plan.nodes) if found.plan else None
 
 
-def searched(instance: Instance, effort: Effort, plan: Incumbent | None, shapes: Sequence[int]) -> Incumbent | None:
-    """The plan, or a better one of the guarded search over these shapes, as many of them as it can guard."""
-    kernel = _guardable(instance, plan, shapes, most_contents=effort.params.kernel_contents)
-    small = restricted_to(instance, kernel)
-    start = incumbent_of(small, [plan.copies[c] for c in kernel]) if plan else None
-    limited = effort.with_nodes(effort.params.guarded_nodes)
-    found = as_whole(instance, kernel, guarded_search(small, limited, start=start))
-    return best_of([plan, found])
-
-
-def _guardable(instance: Instance, plan: Incumbent | None, shapes: Sequence[int], *, most_contents: int) -> list[int]:
-    """The plan's shapes, then these in their order while the contents of a node stay few."""
-    kernel = [c for c, y in enumerate(plan.copies) if y] if plan else []
+def searched(instance: Instance, effort: Effort, plan: Plan | None, shapes: Sequence[int]) -> Plan | None:
+    """The plan, or a better one of the guarded search over its shapes and these in their order, as many of them as leave the
+    contents of a node few enough to be guarded."""
+    kernel = Kernel(instance, plan.used if plan else [])
     for c in shapes:
-        if c not in kernel and _contents(restricted_to(instance, [*kernel, c])) <= most_contents:
-            kernel.append(c)
-    return sorted(kernel)
-
-
-def _contents(instance: Instance) -> int:
-    counts = 0
-    for p, pool in enumerate(instance.pools):
-        counts += contents_count(sizes_on(instance, p)[0].values(), pool.gpus_per_node)
-    return counts
-
-
-def _spread_out(instance: Instance, kernel: Sequence[int], copies: Sequence[int]) -> list[int]:
-    whole = [0] * len(instance.shapes)
-    for c, count in zip(kernel, copies, strict=True):
-        whole[c] = count
-    return whole
+        more = Kernel(instance, {*kernel.shapes, c})
+        if Packing.contents_count(more.instance) <= effort.params.kernel_contents:
+            kernel = more
+    return best_of([plan, kernel.search(plan, effort.with_nodes(effort.params.guarded_nodes))])

@@ -1,7 +1,6 @@
 """Whole copies from the fractional ones of the linear relaxation.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Used by `anytime` for its early plans and by
-the method `lpr`.
+Used by `anytime` for its early plans and by the method `lpr`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +13,6 @@ from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.tolerance import HELD, TOLD
 
 
-def fractional_copies(relaxation: Relaxation) -> list[float]:
-    """Copies of each shape at the last optimum of the relaxation; all 0 where there was none."""
-    columns = relaxation.plan.copies
-    return [relaxation.values[column] for column in columns] if relaxation.values else [0.0] * len(columns)
-
-
 def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
     """Whole parts first, then a copy for each class that nothing serves, then the largest fractions while they fit."""
     draft = Draft(instance)
@@ -28,7 +21,7 @@ def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
         if whole:
             draft.add(c, whole)
     for k in dearest_first(instance):
-        serving = instance.serving(k)
+        serving = instance.serving[k]
         if not any(draft.copies[c] for c in serving):
             ranked = [c for c in serving if fractional[c] > TOLD]
             ranked.sort(key=lambda c: (-fractional[c], c))
@@ -49,7 +42,7 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
         whole = draft.most(c, int(amount + TOLD))
         if whole:
             draft.add(c, whole)
-    for (c, k), rate in sorted(route(instance, draft.copies, rates).rates.items()):
+    for (c, k), rate in sorted(route(instance, draft.copies, rates).items()):
         draft.serve(c, k, rate)
     served = [0.0] * len(rates)
     for (_, k), rate in draft.rates.items():
@@ -59,21 +52,12 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
     return by_class(instance, missing, order=dearest_first(instance), whole_price=True, draft=draft)
 
 
-def without_idle(draft: Draft) -> Draft:
-    """The draft less the copies that its own routing does not need, dearest first."""
-    for c in sorted(range(len(draft.copies)), key=lambda c: (-draft.instance.share_price(c), c)):
-        idle = draft.idle_copies(c) if draft.copies[c] else 0
-        if idle:
-            draft.add(c, -idle)
-    return draft
-
-
 def relaxed_plans(instance: Instance, relaxation: Relaxation) -> Iterator[Draft]:
     """Drafts from the relaxation that was optimised last, best hopes first."""
-    fractional = fractional_copies(relaxation)
+    fractional = relaxation.copies
     if instance.question.objective == "MinimizeCost":
         asked = [cls.requests_per_second for cls in instance.classes]
         draft = rounded_and_completed(instance, fractional, asked)
         if draft is not None:
-            yield without_idle(draft)
+            yield draft.without_idle()
     yield rounded(instance, fractional)

@@ -1,4 +1,1 @@
-"""The adapter to HiGHS, its clock and its tolerances.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""The adapter to HiGHS, its clock and its tolerances."""

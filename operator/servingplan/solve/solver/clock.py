@@ -1,6 +1,6 @@
 """The deadline's clock: the only one in the solver.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `effort` and `program` read it.
+`effort` and `program` read it.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Python's garbage collector waits while an answer is due at once.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `entry` searches inside it.
+`entry` searches inside it.
 """
 
 import gc

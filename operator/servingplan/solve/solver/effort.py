@@ -1,8 +1,6 @@
-"""How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left.
+"""How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left."""
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
-
+import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -11,6 +9,7 @@ from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.params import AnytimeParams
 from servingplan.solve.solver.program import TRIAL_BRANCHINGS, Limits
+from servingplan.solve.solver.stop import NearEnough, OutOfTime, OutOfWork, Stop, first_of
 
 SECONDS_PER_PAIR = 5e-5
 """Rough time of building a program and solving its relaxation once, per pair of shape and class."""
@@ -46,6 +45,14 @@ class Effort:
     """See `program.Limits`."""
     params: AnytimeParams = field(default_factory=lambda: params.ANYTIME)
     """Of the method `anytime`."""
+
+    def stop(self, gap: float = math.inf) -> bool:
+        """Whether a search may end: the time is up, or this gap is within the tolerance."""
+        return self.stop_after(1)(gap)
+
+    def stop_after(self, rounds: int) -> Stop:
+        """The same for a loop of no more than so many rounds, asked once before each."""
+        return first_of(OutOfTime(self.stopwatch), NearEnough(self.relative_gap), OutOfWork(rounds))
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
         """Limits of one optimisation that may take `part` of the time that is left."""

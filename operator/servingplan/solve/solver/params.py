@@ -1,8 +1,8 @@
 """Every number that steers the method `anytime`: what each of its steps may take, and from which size on it pays.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. They change how soon a plan is good, never
-whether its promises or its bounds hold. Work limits are branch-and-bound nodes, so that a plan does not depend on the machine;
-shares are parts of the time that is left. Set by the benchmarks of `docs/planner-measured.md`.
+They change how soon a plan is good, never whether its promises or its bounds hold. Work limits are branch-and-bound nodes, so
+that a plan does not depend on the machine; shares are parts of the time that is left. Set by the benchmarks of
+`docs/planner-measured.md`.
 """
 
 from dataclasses import dataclass

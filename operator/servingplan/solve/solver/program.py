@@ -1,8 +1,7 @@
 """The adapter to the MILP solver: the only module that imports PuLP, and the only one of `solve` that reads a clock.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. `constraints` fills a `Program` with columns
-and rows, `lexicographic` asks it for optima. PuLP is imported when the first program is made, because it takes longer to import
-than a small plan takes to solve.
+`constraints` fills a `Program` with columns and rows, `lexicographic` asks it for optima. PuLP is imported when the first
+program is made, because it takes longer to import than a small plan takes to solve.
 
 Three facts about the solver shape this module. HiGHS fixes its thread count once per process, so `THREADS` is a
 constant. A clock makes the answer depend on the machine, so the work limit is a number of branch-and-bound nodes and the
@@ -21,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NewType, override
 
 if TYPE_CHECKING:
@@ -61,10 +61,27 @@ def load() -> None:
     From version 1.16 on the first `Highs` object of a process writes a banner to standard output, from C++, before any option
     can be set; so the first one is made here, while standard output leads nowhere.
     """
+    _load_at_first_use("orloge")
     importlib.import_module("pulp")
     highspy: Any = importlib.import_module("highspy")
     with _standard_output_closed():
         highspy.Highs()
+
+
+def _load_at_first_use(name: str) -> None:
+    """Let a module load when something of it is used. PuLP imports ``orloge``, which reads the logs of other solvers; loading
+    it takes a tenth of a second, and nothing of it is used for HiGHS."""
+    if name in sys.modules:
+        return
+    stand_in = ModuleType(name)
+
+    def load_now(attribute: str) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    stand_in.__dict__["__getattr__"] = load_now
+    sys.modules[name] = stand_in
 
 
 @contextmanager

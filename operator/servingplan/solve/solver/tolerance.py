@@ -1,6 +1,6 @@
 """How near is equal: every tolerance of the solver, from the finest to the coarsest, and the comparisons that use them.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The order keeps the levels apart:
+The order keeps the levels apart:
 
     rounding (DUST) < what HiGHS calls equal (EQUAL) < the slack of a held level (HELD) < what is told and verified (TOLD)
 

@@ -1,4 +1,1 @@
-"""Methods to compare with.
-
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-"""
+"""Methods to compare with."""

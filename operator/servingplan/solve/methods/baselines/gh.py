@@ -1,7 +1,7 @@
 """GH and AGH of Cheng and Nguyen (2026), section 4, carried over to our question.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Their pair (j, k) of a model and a GPU tier
-becomes a *pair* (model, pools); a configuration (n, m) of the pair becomes a shape on these pools. What is carried over:
+Their pair (j, k) of a model and a GPU tier becomes a *pair* (model, pools); a configuration (n, m) of the pair becomes a
+shape on these pools. What is carried over:
 
 * M1, feasibility selection: of a pair, the shape with the fewest GPUs that can serve the class. Memory and delay are in the
   question already, as a missing rate.
@@ -16,14 +16,13 @@ Theirs minimises rental, storage, delay and unmet demand; ours covers given rate
 the rates. Quality limits hold for each shape by itself, not in the mean.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
-from servingplan.solve.problem.instance import Instance, capacity
-from servingplan.solve.search.cover import most_served
+from servingplan.solve.methods.baselines.covering import Covering
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, is_left, reaches
@@ -36,34 +35,29 @@ PATIENCE = 5
 """Orders in a row without a better result after which AGH stops."""
 RELOCATIONS = 3
 """Passes of relocation."""
-STEPS = 8
-"""Bisection steps on the rates."""
 Pair = tuple[str, tuple[str, ...]]
 
 
-def gh(instance: Instance, effort: Effort) -> Found:
-    """The greedy heuristic, one pass in descending arrival rate."""
+def _one_pass(instance: Instance, effort: Effort) -> Cover:
     order = sorted(range(len(instance.classes)), key=lambda k: (-instance.classes[k].requests_per_second, k))
-    return _plan(instance, effort, [order], polish=False)
+    return partial(_cheapest, _Pairs(instance), effort, [order], False)
 
 
-def agh(instance: Instance, effort: Effort) -> Found:
-    """The adaptive greedy heuristic: several orders, relocation, consolidation."""
-    return _plan(instance, effort, list(_orders(instance)), polish=True)
+def _many_orders(instance: Instance, effort: Effort) -> Cover:
+    return partial(_cheapest, _Pairs(instance), effort, list(_orders(instance)), True)
 
 
-def _plan(instance: Instance, effort: Effort, orders: Sequence[Sequence[int]], *, polish: bool) -> Found:
-    pairs = _Pairs(instance)
-    draft = most_served(instance, partial(_cheapest, pairs, effort, orders, polish), steps=STEPS)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan) if plan else Found()
+gh = Covering(rule=_one_pass, steps=8)
+"""The greedy heuristic, one pass in descending arrival rate."""
+agh = Covering(rule=_many_orders, steps=8)
+"""The adaptive greedy heuristic: several orders, relocation, consolidation."""
 
 
 def _cheapest(
     pairs: "_Pairs", effort: Effort, orders: Sequence[Sequence[int]], polish: bool, rates: Sequence[float]
 ) -> Draft | None:
     best: Draft | None = None
-    waited = 0
+    stop = effort.stop_after(PATIENCE)
     for order in orders:
         draft = _constructed(pairs, order, rates)
         if draft is not None and polish:
@@ -72,10 +66,8 @@ def _cheapest(
                     break
             _consolidate(pairs, draft)
         if draft is not None and (best is None or not reaches(draft.dollars, best.dollars)):
-            best, waited = draft, 0
-        else:
-            waited += 1
-        if waited == PATIENCE or effort.stopwatch.expired():
+            best, stop = draft, effort.stop_after(PATIENCE)
+        if stop(math.inf):
             break
     return best
 
@@ -87,7 +79,7 @@ def _orders(instance: Instance) -> Iterator[list[int]]:
     keys = (
         {k: instance.classes[k].requests_per_second for k in classes},
         {k: price[k] * instance.classes[k].requests_per_second for k in classes},
-        {k: float(len(instance.serving(k))) for k in classes},
+        {k: float(len(instance.serving[k])) for k in classes},
         {k: instance.classes[k].quality_loss_limit or 0.0 for k in classes},
     )
     for key in keys:
@@ -107,7 +99,7 @@ def _orders(instance: Instance) -> Iterator[list[int]]:
 
 
 def _unit_price(instance: Instance, c: int, k: int) -> float:
-    return instance.share_price(c) / (instance.rate(c, k) * capacity(instance.shapes[c], 1))
+    return instance.share_price(c) / (instance.rate(c, k) * instance.capacity(c, 1))
 
 
 class _Pairs:
@@ -157,8 +149,7 @@ def _constructed(pairs: _Pairs, order: Sequence[int], rates: Sequence[float]) ->
             if not taken:
                 return None
             left -= taken
-    _drop_idle(draft)
-    return draft
+    return draft.without_idle()
 
 
 def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
@@ -243,7 +234,7 @@ def _consolidate(pairs: _Pairs, draft: Draft) -> None:
 def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> bool:
     trial = draft.duplicate()
     released = {k: trial.release(c, k) for k in classes}
-    _drop_idle(trial)
+    trial.without_idle()
     for k, left in released.items():
         while is_left(left, released[k]):
             taken = _extend(pairs, trial, k, left, barred=c)
@@ -254,10 +245,3 @@ def _moved_away(pairs: _Pairs, draft: Draft, c: int, classes: Sequence[int]) -> 
         return False
     draft.become(trial)
     return True
-
-
-def _drop_idle(draft: Draft) -> None:
-    for c, count in enumerate(draft.copies):
-        idle = draft.idle_copies(c) if count else 0
-        if idle:
-            draft.add(c, -idle)

@@ -1,7 +1,5 @@
 """Two plain baselines: the cost order of autoscalers, and fleets chosen before routing.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status.
-
 `greedy_cost` is the greedy of workload-variant autoscalers: each class is a server of its own, highest priority first, and
 takes copies of the variant that is cheapest for it, then of the next one when stock or budget end; no copy is shared.
 
@@ -13,33 +11,10 @@ next; who serves what is decided afterwards, by the same linear program as for e
 from collections.abc import Sequence
 from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
-from servingplan.solve.problem.instance import Instance, capacity
-from servingplan.solve.search.cover import Cover, most_served
+from servingplan.solve.methods.baselines.covering import Covering
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
-from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import DUST, EQUAL, is_left
-
-STEPS = 10
-"""Bisections on the rates."""
-
-
-def greedy_cost(instance: Instance, effort: Effort) -> Found:
-    """Each class by itself on the cheapest variant that is left."""
-    return _plan(instance, effort, partial(_each_class_alone, instance))
-
-
-def dvr(instance: Instance, effort: Effort) -> Found:
-    """Machines by throughput on the mix of each model, routing afterwards."""
-    return _plan(instance, effort, partial(_each_model_by_mix, instance))
-
-
-def _plan(instance: Instance, effort: Effort, cover: Cover) -> Found:
-    draft = most_served(instance, cover, steps=STEPS)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan) if plan else Found()
 
 
 def _each_class_alone(instance: Instance, rates: Sequence[float]) -> Draft | None:
@@ -75,7 +50,7 @@ def _each_model_by_mix(instance: Instance, rates: Sequence[float]) -> Draft | No
             count = draft.most(c, _copies(instance, draft, c, left * busy[c])) if left > EQUAL else 0
             if count:
                 draft.add(c, count)
-                left -= capacity(instance.shapes[c], count) / busy[c]
+                left -= instance.capacity(c, count) / busy[c]
         if left > EQUAL:
             return None
     return draft
@@ -85,9 +60,15 @@ def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
     """Fewest copies of c added that may be busy with so much more."""
     limit = instance.copies_limit[c] - draft.copies[c]
     low, high = 0, limit
-    have = capacity(instance.shapes[c], draft.copies[c])
+    have = instance.capacity(c, draft.copies[c])
     while low < high:
         middle = (low + high) // 2
-        enough = capacity(instance.shapes[c], draft.copies[c] + middle) - have >= busy * (1 - DUST)
+        enough = instance.capacity(c, draft.copies[c] + middle) - have >= busy * (1 - DUST)
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
+
+
+greedy_cost = Covering(rule=lambda instance, effort: partial(_each_class_alone, instance), steps=10)  # noqa: ARG005
+"""Each class by itself on the cheapest variant that is left."""
+dvr = Covering(rule=lambda instance, effort: partial(_each_model_by_mix, instance), steps=10)  # noqa: ARG005
+"""Machines by throughput on the mix of each model, routing afterwards."""

@@ -1,7 +1,6 @@
 """The knapsack approximation that Jiang et al. (ICML 2025), appendix F, mention without any detail: a design of ours.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. The feasibility question of the binary search
-("can these rates be served?") as a greedy knapsack:
+The feasibility question of the binary search ("can these rates be served?") as a greedy knapsack:
 
 * an item is one copy of a shape; its weight is its price, GPUs priced as shares of a node;
 * its value is the work that it takes off what is left, a request of class k being worth what it costs at the shape that
@@ -13,32 +12,18 @@ as a copy is worse than the best shape for the work at hand.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.methods.baselines.binary_search import known_scale, service_bound
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
-from servingplan.solve.problem.instance import Instance, capacity
-from servingplan.solve.search.cover import most_served
+from servingplan.solve.methods.baselines.covering import Covering
+from servingplan.solve.problem.instance import Instance
+from servingplan.solve.search.cover import Cover
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, is_left
 
-STEPS = 10
-"""Bisections on the rates."""
 
-
-def knapsack(instance: Instance, effort: Effort) -> Found:
-    """The largest service that the greedy knapsack covers."""
-    worth = [_worth(instance, k) for k in range(len(instance.classes))]
-
-    def cover(rates: Sequence[float]) -> Draft | None:
-        return None if effort.stopwatch.expired() else _fill(instance, worth, rates)
-
-    top = service_bound(instance, effort)
-    draft = most_served(instance, cover, steps=STEPS, targets=top)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan, known=known_scale(instance, top)) if plan else Found()
+def _greedy(instance: Instance, effort: Effort) -> Cover:  # noqa: ARG001
+    return partial(_fill, instance, [_worth(instance, k) for k in range(len(instance.classes))])
 
 
 def _worth(instance: Instance, k: int) -> float:
@@ -72,11 +57,15 @@ def _fill(instance: Instance, worth: Sequence[float], rates: Sequence[float]) ->
 def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int, float]) -> dict[int, float]:
     """Requests/s by class that one more copy of c would take off what is left."""
     instance = draft.instance
-    busy = capacity(instance.shapes[c], draft.copies[c] + 1) - capacity(instance.shapes[c], draft.copies[c])
+    busy = instance.capacity(c, draft.copies[c] + 1) - instance.capacity(c, draft.copies[c])
     work: dict[int, float] = {}
-    classes = [k for k in instance.served_by(c) if k in left and c in instance.cheapest_first(k)]
+    classes = [k for k in instance.served_by[c] if k in left and c in instance.cheapest_first(k)]
     for k in sorted(classes, key=lambda k: (-worth[k] * instance.rate(c, k), k)):
         if busy > EQUAL:
             work[k] = min(left[k], busy * instance.rate(c, k))
             busy -= work[k] / instance.rate(c, k)
     return work
+
+
+knapsack = Covering(rule=_greedy, steps=10, below_relaxation=True)
+"""The largest service that the greedy knapsack covers."""

@@ -1,21 +1,20 @@
 """LPR: the linear relaxation rounded greedily, the baseline of Cheng and Nguyen (2026), version 2.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Whole parts of the fractional copies first,
-then the largest fractions while stock and budget allow; `rounding` has the rule. No search follows.
+Whole parts of the fractional copies first, then the largest fractions while stock and budget allow; `rounding` has the rule.
+No search follows.
 """
 
 from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.bounds.relaxation import Relaxation, optimise
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
+from servingplan.solve.bounds.relaxation import Relaxation
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Found
 from servingplan.solve.problem.instance import Instance
-from servingplan.solve.search.rounding import fractional_copies, rounded
+from servingplan.solve.search.rounding import rounded
 from servingplan.solve.solver.effort import Effort
 
 
 def lpr(instance: Instance, effort: Effort) -> Found:
     """The rounded relaxation."""
     relaxation = Relaxation(instance)
-    optimise(relaxation, instance, effort)
-    plan = incumbent_of(instance, rounded(instance, fractional_copies(relaxation)).copies)
-    return certified(instance, effort, plan) if plan else Found()
+    relaxation.optimise(effort)
+    return certified(instance, effort, judge(instance, rounded(instance, relaxation.copies).copies))

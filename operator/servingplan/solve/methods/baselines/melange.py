@@ -1,44 +1,26 @@
 """An integer program in the manner of Melange (Griggs et al., 2024): slices of buckets, one pseudo-type per shape.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Melange cuts each bucket of request lengths
-into slices and assigns every slice whole to one GPU type; sum of slice loads on a type <= number of GPUs of the type; least
-price. Here a request class is a bucket and a shape stands for a GPU type, so that it can choose among deployments too, with
-stock in GPUs and a budget, which Melange does not have. Nodes are not packed: GPUs are priced as shares of a node, and a
-solution that cannot be packed within stock and budget counts as none.
+Melange cuts each bucket of request lengths into slices and assigns every slice whole to one GPU type; sum of slice loads on a
+type <= number of GPUs of the type; least price. Here a request class is a bucket and a shape stands for a GPU type, so that
+it can choose among deployments too, with stock in GPUs and a budget, which Melange does not have. Nodes are not packed: GPUs
+are priced as shares of a node, and a solution that cannot be packed within stock and budget counts as none.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
-from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.methods.baselines.binary_search import known_scale, service_bound
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
-from servingplan.solve.problem.instance import Instance, utilization
-from servingplan.solve.search.cover import most_served
+from servingplan.solve.methods.baselines.covering import Covering
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Column, Program, Term
 
 SLICES = 8
 """Slices per bucket, Melange's default."""
-STEPS = 8
-"""Bisections on the rates."""
 SLICE_NODES = 200
 """Work limit of one integer program, in branch-and-bound nodes."""
 GAP = 0.01
 """Gap at which one integer program ends."""
-
-
-def melange(instance: Instance, effort: Effort) -> Found:
-    """The largest service for which the slices can be assigned."""
-
-    def cover(rates: Sequence[float]) -> Draft | None:
-        return None if effort.stopwatch.expired() else _assigned(instance, effort, rates)
-
-    top = service_bound(instance, effort)
-    draft = most_served(instance, cover, steps=STEPS, targets=top)
-    plan = incumbent_of(instance, draft.copies) if draft else None
-    return certified(instance, effort, plan, known=known_scale(instance, top)) if plan else Found()
 
 
 def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Draft | None:
@@ -62,10 +44,10 @@ def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Dra
             program.add_row(f"bucket({k})", slices, "==", SLICES)
     for c, terms in enumerate(load):
         if terms:
-            rho = utilization(instance.shapes[c], 1)
+            rho = instance.utilization(c, 1)
             program.add_row(f"load({c})", [*terms, (copies[c], -rho)], "<=", 0.0)
     for p, pool in enumerate(instance.pools):
-        taken = [(copies[c], instance.shapes[c].gpus[pool.name] / pool.gpus_per_node) for c in instance.on_pool(p)]
+        taken = [(copies[c], instance.shapes[c].gpus[pool.name] / pool.gpus_per_node) for c in instance.on_pool[p]]
         if taken:
             program.add_row(f"stock({p})", taken, "<=", float(instance.nodes_limit[p]))
     unit = instance.question.budget_dollars_per_hour or 1.0
@@ -77,3 +59,7 @@ def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Dra
     wanted = [round(outcome.values[column]) for column in copies]
     draft = Draft.of(instance, wanted)
     return draft if draft.copies == wanted else None
+
+
+melange = Covering(rule=lambda instance, effort: partial(_assigned, instance, effort), steps=8, below_relaxation=True)
+"""The largest service for which the slices can be assigned."""

@@ -1,15 +1,15 @@
 """Baselines of Jiang et al. (ICML 2025), section 5.1 and figure 8: the exact method with one freedom taken away.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Deployment and routing are tuned by the same
-algorithm as the full plan, as in the paper; the bounds are those of the full question.
+Deployment and routing are tuned by the same algorithm as the full plan, as in the paper; the bounds are those of the full
+question.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 from servingplan.solve.bounds.certificate import certified
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import Incumbent, best_of, empty_plan, incumbent_of
+from servingplan.solve.plan.judge import empty_plan, judge
+from servingplan.solve.plan.plan import Found, Plan, best_of
 from servingplan.solve.problem.instance import Instance
 from servingplan.solve.search.guarded import guarded_search
 from servingplan.solve.solver.effort import Effort
@@ -18,12 +18,12 @@ from servingplan.solve.solver.tolerance import EQUAL
 
 def homogeneous(instance: Instance, effort: Effort) -> Found:
     """The best fleet that uses the nodes of one pool only, over all pools. The paper's has unlimited stock, this has not."""
-    plans: list[Incumbent | None] = [empty_plan(instance)]
-    pools = [p for p in range(len(instance.pools)) if instance.on_pool(p)]
+    plans: list[Plan | None] = [empty_plan(instance)]
+    pools = [p for p in range(len(instance.pools)) if instance.on_pool[p]]
     for position, p in enumerate(pools):
-        alone = [c for c in instance.on_pool(p) if len(instance.shapes[c].gpus) == 1]
+        alone = [c for c in instance.on_pool[p] if len(instance.shapes[c].gpus) == 1]
         plans.append(_searched(instance, effort.share(1.0 / (len(pools) - position)), keep=alone))
-    return _certified(instance, effort, plans)
+    return certified(instance, effort, best_of(plans))
 
 
 def uniform_composition(instance: Instance, effort: Effort) -> Found:
@@ -43,7 +43,7 @@ def uniform_composition(instance: Instance, effort: Effort) -> Found:
         dollars += price
     pools = tuple(pool.model_copy(update={"max_nodes": n}) for pool, n in zip(instance.pools, nodes, strict=True))
     evenly = replace(instance, pools=pools, nodes_limit=tuple(nodes))
-    return _certified(instance, effort, [empty_plan(instance), _searched(evenly, effort)])
+    return certified(instance, effort, best_of([empty_plan(instance), _searched(evenly, effort)]))
 
 
 def uniform_deployment(instance: Instance, effort: Effort) -> Found:
@@ -53,7 +53,7 @@ def uniform_deployment(instance: Instance, effort: Effort) -> Found:
     tell what a machine is, and the largest of all counts.
     """
     gpus = [sum(shape.gpus.values()) for shape in instance.shapes]
-    index = instance.pool_index()
+    index = instance.pool_index
     largest: dict[tuple[str, tuple[str, ...]], int] = {}
     for shape, count in zip(instance.shapes, gpus, strict=True):
         machines = [instance.pools[index[name]].gpus_per_node for name in shape.gpus]
@@ -61,17 +61,12 @@ def uniform_deployment(instance: Instance, effort: Effort) -> Found:
             pair = (shape.model, tuple(shape.gpus))
             largest[pair] = max(largest.get(pair, 0), count)
     kept = [c for c, s in enumerate(instance.shapes) if gpus[c] == largest.get((s.model, tuple(s.gpus)))]
-    return _certified(instance, effort, [empty_plan(instance), _searched(instance, effort, keep=kept)])
+    return certified(instance, effort, best_of([empty_plan(instance), _searched(instance, effort, keep=kept)]))
 
 
-def _searched(instance: Instance, effort: Effort, *, keep: Collection[int] | None = None) -> Incumbent | None:
+def _searched(instance: Instance, effort: Effort, *, keep: Collection[int] | None = None) -> Plan | None:
     """The best plan with these shapes only; None where there is none."""
     kept = set(range(len(instance.shapes)) if keep is None else keep)
     limit = tuple(most if c in kept else 0 for c, most in enumerate(instance.copies_limit))
     found = guarded_search(replace(instance, copies_limit=limit), effort)
-    return incumbent_of(instance, found.copies) if found.nodes else None
-
-
-def _certified(instance: Instance, effort: Effort, plans: Sequence[Incumbent | None]) -> Found:
-    best = best_of(plans)
-    return certified(instance, effort, best) if best else Found()
+    return judge(instance, found.plan.copies) if found.plan else None

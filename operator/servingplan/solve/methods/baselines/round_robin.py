@@ -1,7 +1,7 @@
 """Round-robin routing, the ablation of Jiang et al. (ICML 2025), figure 8: the exact plan, but every copy gets like traffic.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status. Each copy that can serve a class within its
-quality limit gets the same requests/s of it, so the slowest copy of a class limits all of them.
+Each copy that can serve a class within its quality limit gets the same requests/s of it, so the slowest copy of a class
+limits all of them.
 """
 
 from dataclasses import replace
@@ -10,16 +10,16 @@ from itertools import groupby
 from servingplan.model.goal import SCALE, Goal, Kind
 from servingplan.solve.bounds.certificate import certified
 from servingplan.solve.methods.exact import exact
-from servingplan.solve.plan.found import Found
-from servingplan.solve.plan.incumbent import incumbent_of
-from servingplan.solve.problem.instance import Instance, capacity
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import Found
+from servingplan.solve.problem.instance import Instance
 from servingplan.solve.solver.effort import Effort
 
 
 def round_robin(instance: Instance, effort: Effort) -> Found:
     """The copies of the exact plan with equal shares; the nodes stay as they are."""
     found = exact(instance, effort)
-    plan = incumbent_of(instance, found.copies) if found.nodes else None
+    plan = judge(instance, found.plan.copies) if found.plan else None
     if plan is None:
         return found
     served, values = _served(instance, plan.copies)
@@ -31,8 +31,7 @@ def round_robin(instance: Instance, effort: Effort) -> Found:
         for c, share in _shares(instance, plan.copies, k).items()
         if served[k] > 0
     }
-    plan = replace(plan, values={**plan.values, **values}, rates=rates)
-    return certified(instance, effort, plan, rates=rates)
+    return certified(instance, effort, replace(plan, values={**plan.values, **values}, rates=rates))
 
 
 def _shares(instance: Instance, copies: tuple[int, ...], k: int) -> dict[int, float]:
@@ -44,7 +43,7 @@ def _shares(instance: Instance, copies: tuple[int, ...], k: int) -> dict[int, fl
 
 def _served(instance: Instance, copies: tuple[int, ...]) -> tuple[list[float], dict[Goal, float]]:
     """Served part of each class (a multiple under MaximizeService), and the values of the service levels."""
-    room = [capacity(shape, count) for shape, count in zip(instance.shapes, copies, strict=True)]
+    room = [instance.capacity(c, count) for c, count in enumerate(copies)]
     shares = [_shares(instance, copies, k) for k in range(len(instance.classes))]
     asked = [cls.requests_per_second for cls in instance.classes]
     served = [0.0] * len(asked)
