@@ -21,11 +21,10 @@ import yaml
 
 from benchmarks.ground import EXAMPLE
 from benchmarks.report import Row, Section, alone
-from servingplan.api.parse import parse_spec
 from servingplan.cli.imagine import imagined_world
 from servingplan.model.engine import EngineSettings
-from servingplan.planning.pools import read_pools
 from servingplan.planning.question import Posed, pose
+from servingplan.planning.situation import Situation
 from servingplan.profiles import latency, replicas
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.steps import step_times
@@ -56,14 +55,12 @@ from servingplan.solve.solver import program
 program.load()
 used.append(time.process_time())
 import yaml
-from servingplan.api.parse import parse_spec
 from servingplan.cli.imagine import imagined_world
-from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
+from servingplan.planning.situation import Situation
 from servingplan.solve import solve
-world = imagined_world(yaml.safe_load(open({path!r})))
-spec, _ = parse_spec(world.plan.spec)
-posed, _ = pose(spec=spec, pools=read_pools(spec, world)[0], incumbent=None)
+situation = Situation(imagined_world(yaml.safe_load(open({path!r}))))
+posed, _ = pose(spec=situation.spec, pools=situation.pools, incumbent=None)
 used.append(time.process_time())
 solve(posed.question)
 used.append(time.process_time())
@@ -135,10 +132,8 @@ def what_if() -> Mapping[str, Any]:
 
 def posed(manifest: Mapping[str, Any]) -> Posed:
     """The question of a plan without a cluster."""
-    world = imagined_world(dict(manifest))
-    spec, errors = parse_spec(world.plan.spec)
-    assert spec is not None, errors
-    found, problems = pose(spec=spec, pools=read_pools(spec, world)[0], incumbent=None)
+    situation = Situation(imagined_world(dict(manifest)))
+    found, problems = pose(spec=situation.spec, pools=situation.pools, incumbent=None)
     assert not problems, problems
     return found
 

@@ -80,7 +80,7 @@ def _read(
     errors = [] if gpu_error is None else [gpu_error]
     resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
     if not left:
-        errors += resource_errors(item, gpu, resource, known.catalogue)
+        errors += resource_errors(item, gpu, resource, known.catalogue, spec.models)
     item = item.model_copy(update={"resource_name": resource})
     nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
     withdrawn = ownership.withdrawn(item, world)
