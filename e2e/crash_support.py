@@ -484,6 +484,7 @@ class Stage:
                 "pool": api.get(NODE_POOLS, namespace)["spec"].get("replicas"),
                 "pool as told": told.asked_nodes,
                 "feed": self._history.lag(),
+                "KWOK was reminded of": self._cluster.reminder.reminded if self._cluster.reminder else [],
                 "operator's last lines": operator.last_lines(),
                 "died": [str(death) for death, _ in operator.died],
                 "status": told.status,

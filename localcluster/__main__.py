@@ -26,7 +26,7 @@ from localcluster.control_plane import ControlPlane, StartError, say_to_stderr
 from localcluster.nodes import NODE_TYPES
 from localcluster.stages import PodTimes
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
+_REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from localcluster.binaries import cache_folder
 
 SERVINGPLAN, ENVOY, PAUSE = (f"docker.io/library/{name}:e2e" for name in ("servingplan", "envoy", "pause"))
-_SOURCE = Path(__file__).resolve().parents[2] / "operator" / "servingplan"
+_SOURCE = Path(__file__).resolve().parents[1] / "operator" / "servingplan"
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _HOME = "opt/python"
 _PYTHON = f"/{_HOME}/bin/{_VERSION}"

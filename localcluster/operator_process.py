@@ -16,7 +16,7 @@ from localcluster import binaries, service_account
 from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.rights import wait_until_granted
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "servingplan"
+CHART = Path(__file__).resolve().parents[1] / "charts" / "servingplan"
 NAMESPACE = "servingplan-system"
 RELEASE = "servingplan"
 _STOP_SECONDS = 60

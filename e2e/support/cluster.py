@@ -19,6 +19,7 @@ from e2e.support.waiting import wait_for
 from localcluster import binaries, karpenter, nodes
 from localcluster.certificates import Certificate
 from localcluster.control_plane import ControlPlane, wait_until_established
+from localcluster.reminder import Reminder
 from localcluster.stages import PodTimes
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import NODES, Kube, Resource
@@ -46,6 +47,8 @@ class Cluster:
     has_kwok: bool = False
     sell_out: Callable[..., None] | None = None
     """Takes the instance types that Karpenter cannot launch from now on; None: this market cannot be told."""
+    reminder: Reminder | None = None
+    """Reminds KWOK of pods that it has not ended; None: this cluster is not ours."""
 
     def __post_init__(self) -> None:
         self.client.configuration.retries = False
@@ -75,8 +78,10 @@ def own_cluster() -> Iterator[Cluster]:
     """A control plane of the session's own, with Karpenter, all pools empty."""
     with (
         ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
+        Reminder(plane.kubeconfig) as reminder,
         cluster_of(plane, has_karpenter=True, has_kwok=True) as cluster,
     ):
+        cluster.reminder = reminder
         cluster.sell_out = plane.sell_out
         yield cluster
 

@@ -119,7 +119,9 @@ class Feed:
     def lag(self) -> str:
         """Seconds since the last moment of which all is told, and the threads that are left, for whoever has to find out."""
         threads = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("feed"))
-        return f"{time.monotonic() - self._told_until:.1f} s behind, {len(self._waiting)} events untold, threads {threads}"
+        return (
+            f"{time.monotonic() - self._told_until:.1f} s behind, {len(self._waiting)} events untold, threads {threads}"
+        )
 
     def _watch(self, resource: Resource) -> None:
         known: dict[str, Json] = {}

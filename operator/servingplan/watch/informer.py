@@ -4,7 +4,8 @@ A watch that ends is resumed from the last version that was seen; a version that
 the list has not is told as gone. Everything backs off. What is held is what ``parse`` makes of an object, never the object.
 
 Objects that we wrote ourselves are put in at once with the version that the API server gave them, so that nothing is
-decided on what was there before; an event or a list that is older than that changes nothing.
+decided on what was there before; an event or a list that is older than that changes nothing. An answer of the API server
+that is older than what the watch has told brings nothing back.
 """
 
 from __future__ import annotations
@@ -126,8 +127,12 @@ class Informer[F]:
     # --- our own writes --------------------------------------------------------------------------------------------
 
     def wrote(self, item: Json) -> None:
-        """An object as the API server returned it from a write of ours."""
-        self._put(item)
+        """Take over an object as the API server returned it from a write of ours.
+
+        The object may be gone by now, and its end told, before the answer was read. So an object that is not held is taken
+        over only where it is newer than all that was told.
+        """
+        self._put(item, answer=True)
 
     def deleted(self, uid: str) -> None:
         """A deletion of ours that the API server has carried out."""
@@ -234,15 +239,17 @@ class Informer[F]:
                 self._remove(item)
             elif kind in ("ADDED", "MODIFIED"):
                 self._put(item)
-            self._version = item["metadata"].get("resourceVersion") or self._version
             with self._lock:
+                self._version = item["metadata"].get("resourceVersion") or self._version
                 self._health = Health(synced=True, contact=self._clock())
 
-    def _put(self, item: Json) -> None:
+    def _put(self, item: Json, *, answer: bool = False) -> None:
         uid, version, facts = item["metadata"]["uid"], _number(item), self._parsed(item)
         with self._lock:
             before = self._entries.get(uid)
             if uid in self._tombstones or (before is not None and version and version < before.version):
+                return
+            if answer and before is None and version and version <= self._told_until:
                 return
             if facts is not None:
                 self._entries[uid] = Entry(version, facts)
@@ -257,8 +264,14 @@ class Informer[F]:
         with self._lock:
             before = self._entries.pop(uid, None)
             self._tombstones.pop(uid, None)
+            self._version = item["metadata"].get("resourceVersion") or self._version
         if before is not None:
             self._changed(self.source, before.facts, None)
+
+    @property
+    def _told_until(self) -> int:
+        """The version up to which lists and watches have told everything; 0 where it is not known."""
+        return int(self._version) if self._version is not None and self._version.isdigit() else 0
 
     def _parsed(self, item: Json) -> F | None:
         try:

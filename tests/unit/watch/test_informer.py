@@ -100,6 +100,30 @@ def test_an_event_of_before_our_write_changes_nothing():
     assert (values(made), news) == ({"a": 3}, [])
 
 
+def test_an_answer_that_comes_after_the_word_of_the_end_brings_nothing_back():
+    """A pod that is deleted may be gone, and its end told, before the answer to our request has been read."""
+    server = ApiServer()
+    server.put("a", 1)
+    made = informer_of(server)
+    step(made)
+    answer = server.put("a", 2)
+    server.remove("a")
+    step(made)
+    made.wrote(answer)
+    assert values(made) == {}
+
+
+def test_an_answer_that_comes_after_a_list_without_the_object_brings_nothing_back():
+    server = ApiServer()
+    answer = server.put("a", 1)
+    server.remove("a")
+    server.compact()
+    made = informer_of(server)
+    step(made)
+    made.wrote(answer)
+    assert values(made) == {}
+
+
 def test_a_write_of_ours_while_a_list_is_under_way_is_not_lost():
     server = ApiServer(page_size=1)
     for name in "abc":
@@ -204,6 +228,8 @@ NAMES = st.sampled_from("abcd")
 ACTS = st.one_of(
     st.tuples(st.just("theirs"), NAMES, st.integers(0, 5)),
     st.tuples(st.just("ours"), NAMES, st.integers(0, 5)),
+    st.tuples(st.just("ours, answered late"), NAMES, st.integers(0, 5)),
+    st.tuples(st.just("the answers come"), st.none(), st.none()),
     st.tuples(st.just("they remove"), NAMES, st.none()),
     st.tuples(st.just("we remove"), NAMES, st.none()),
     st.tuples(st.just("compact"), st.none(), st.none()),
@@ -219,11 +245,16 @@ def test_nothing_is_ever_seen_as_it_was_before_our_last_write(acts, while_listin
     server = ApiServer(page_size=1)
     made = informer_of(server)
     ours: dict[str, int] = {}
+    late = []
 
     def write(name, value):
         item = server.put(name, value)
         made.wrote(item)
         ours[name] = int(item["metadata"]["resourceVersion"])
+
+    def deliver():
+        while late:
+            made.wrote(late.pop(0))
 
     def check():
         with made._lock:
@@ -240,6 +271,10 @@ def test_nothing_is_ever_seen_as_it_was_before_our_last_write(acts, while_listin
             server.put(what, value)
         elif kind == "ours":
             write(what, value)
+        elif kind == "ours, answered late":
+            late.append(server.put(what, value))
+        elif kind == "the answers come":
+            deliver()
         elif kind == "they remove" and what in server.objects:
             server.remove(what)
             ours.pop(what, None)
@@ -256,6 +291,7 @@ def test_nothing_is_ever_seen_as_it_was_before_our_last_write(acts, while_listin
         elif kind == "look":
             step(made)
         check()
+    deliver()
     server.faults, server.tells_at_most, server.between_pages = [], None, []
     for _ in range(3):
         step(made)
