@@ -1,4 +1,4 @@
-"""A decision as tables that people read."""
+"""Shows a decision as tables for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Plain when it is not a terminal; wide enough for a name and its numbers."""
+    """The console: plain if it is not a terminal, and wide enough for a name and its numbers."""
     found = Console(stderr=stderr, highlight=False)
     if not found.is_terminal:
         found.width = 120
@@ -28,7 +28,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> RenderableType:
-    """The plan, and what keeps it from more."""
+    """The view of a decision: its plan and its findings."""
     parts: list[RenderableType] = []
     fleet = decision.fleet or decision.waiting
     if fleet is not None:
@@ -41,7 +41,7 @@ def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> Rend
 def fleet_view(
     fleet: Fleet, *, budget_dollars_per_hour: float, ready: Mapping[str, int] | None = None
 ) -> RenderableType:
-    """Replicas, nodes and classes of a plan; with ``ready`` also how many are."""
+    """The view of a plan: replicas, nodes and classes; with ``ready`` also the number of ready replicas."""
     replicas = Table(box=SIMPLE_HEAD, title_justify="left", title="Replicas")
     for name in ("model", "variant", "pool", "GPU", "TP", "PP", "copies", "requests/s", "rates from"):
         replicas.add_column(name, justify="right" if name in ("TP", "PP", "copies", "requests/s") else "left")
@@ -92,7 +92,7 @@ def fleet_view(
 
 
 def _stages(item: ReplicaSet, word: Callable[[PipelineStage], str]) -> str:
-    """A word for each run of like stages of a replica that spans nodes, such as ``a100 x 2, l40s``."""
+    """One word per run of equal stages of a replica that spans nodes, for example ``a100 x 2, l40s``."""
     runs = ((text, len(list(run))) for text, run in groupby(map(word, item.stages)))
     return ", ".join(f"{text} x {count}" if count > 1 else text for text, count in runs)
 
@@ -108,7 +108,7 @@ def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
 
 
 def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: str | None) -> RenderableType:
-    """What limits the best plan of the moment, what else there is to choose, what was left out."""
+    """The view of an explanation: the limits of the best plan now, the alternatives, what was left out."""
     parts: list[RenderableType] = [Text(problem, style="yellow") for problem in problems]
     answer, explanation = found.answer, found.explanation
     if answer is not None:
@@ -136,5 +136,5 @@ def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: s
     if explanation.pruned:
         parts.append(Text(words.pruned(explanation.pruned, len(found.question.shapes) if found.question else 0)))
     if explanation.not_asked:
-        parts.append(Text(f"{explanation.not_asked} more questions were left out, for want of time"))
+        parts.append(Text(f"{explanation.not_asked} more questions were left out for lack of time"))
     return Group(*parts)

@@ -1,4 +1,4 @@
-"""PURE. Every metric of the operator: its name, its labels, what it means. The table in `docs/metrics.md` says the same.
+"""PURE. Every metric of the operator: its name, its labels, its meaning. The table in `docs/metrics.md` says the same.
 
 All carry `plan_namespace` and `plan`. A label `namespace` would be the operator's own after a scrape in a cluster, where
 Prometheus names the scraped pod so.
@@ -21,7 +21,7 @@ class Family:
     name: str
     kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
-    """Beside those that name the plan."""
+    """The labels beside those that name the plan."""
     help: str
 
 
@@ -119,4 +119,4 @@ FAMILIES = (
     *(PREDICTED_SLO, SLO_LIMIT, SLO_OBJECTIVE, GAP, CONDITION, CONDITION_REASON, TURN_AGE, INVENTORY_AGE),
     *(TURNS, TURN_SECONDS, SOLVES, SOLVE_SECONDS, WRITES, POOL_ACTIONS, EVENTS),
 )
-"""All, in the order of the page."""
+"""All families, in the order of the page."""

@@ -1,4 +1,4 @@
-"""All that one turn may know, from the state of the cluster as it is at that moment, each source with its own failure."""
+"""Makes the observation of one turn from the present state of the cluster, with each source's own failure."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
-"""API version and kind that replicas over several nodes need."""
+"""The API version and kind that replicas over several nodes need."""
 _OWN_KINDS = (DEPLOYMENTS.kind, SERVICES.kind, CONFIG_MAPS.kind)
 
 
 def read_clock() -> str:
-    """Now, RFC 3339, UTC, whole seconds: the only clock of a turn."""
+    """The present time, RFC 3339, UTC, whole seconds: the only clock of a turn."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Reader:
-    """Makes observations of one plan at a time from the state of the cluster. Blocks: call it in a thread."""
+    """Makes observations of one plan at a time from the state of the cluster. It blocks, so call it in a thread."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class Reader:
         demand: DemandReader | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
-        """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
-        every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured."""
+        """``state`` is watched, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
+        every kind. ``urls`` decides which URLs of plans may be asked. ``pod_access``: accesses that podTemplates may ask for;
+        None allows all. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` none is measured."""
         self._api = api
         self._state = state
         self._urls = urls
@@ -80,18 +80,18 @@ class Reader:
         self._clock = clock
         self._gateway_threads = SharedThreads(4, share=2, name="gateway")
         self._silent: dict[str, datetime] = {}
-        """Pods whose engines did not answer, and until when they are not asked again."""
+        """For pods whose engines did not answer: until when they are not asked again."""
         self._asking_threads = SharedThreads(16, share=4, name="asking")
         self._told: dict[str, Told] = {}
-        """What engines last told, by pod."""
+        """The last answers of engines, by pod."""
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         for threads in (self._gateway_threads, self._asking_threads):
             threads.shutdown()
 
     def observe(self, namespace: str, name: str) -> Observation | None:
-        """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
+        """The observation of a plan; None if the plan is gone. Raises ``ApiError`` if the plan itself cannot be read."""
         now = self._clock()
         found = self._look(namespace, name)
         if found is None:
@@ -163,9 +163,9 @@ class Reader:
         )
 
     def _with_requests(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
-        """Those whose drain would be over, with the requests that their engines still have. A turn waits for the answers, so
-        one that was silent is left alone for a while; one that told of requests is believed until it is silent several
-        times in a row."""
+        """The pods; those whose drain would be over have the requests that their engines still have. A turn waits for the
+        answers, so a silent engine is not asked for a while. An engine that reported requests is believed until it is silent
+        several times in a row."""
         moment = datetime.fromisoformat(now)
         kept = moment - timedelta(seconds=KEPT_SECONDS)
         self._silent = {uid: until for uid, until in list(self._silent.items()) if until > moment}
@@ -202,12 +202,12 @@ class Reader:
         )
 
     def is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the plan is known to be another one than this by now."""
+        """Whether the cluster is known to have a newer version of the plan."""
         now = self._state.plan(plan.uid)
         return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
-        """Whether a plan that has a claim is not there, or never could be. One that is not known is asked for: it may
+        """Whether the plan of a claim does not exist, or never could. A plan that is not in the state is read, since it may
         be new."""
         if any(plan.key == key for plan in seen.plans):
             return False
@@ -223,7 +223,7 @@ class Reader:
         return False
 
     def _look(self, namespace: str, name: str) -> tuple[Snapshot, PlanObject] | None:
-        """The state and the plan in it. A plan that is not in it is asked for: somebody may have seen it before we did."""
+        """The state and the plan in it. A plan that is not in it is read, since the watch may be late."""
         for _ in range(2):
             seen = self._state.snapshot()
             plan = next((plan for plan in seen.plans if (plan.namespace, plan.name) == (namespace, name)), None)
@@ -236,7 +236,7 @@ class Reader:
         return None
 
     def _since(self, now: str, state: SourceState) -> str | None:
-        """When a source was last heard of, RFC 3339."""
+        """When the source was last heard of, RFC 3339; None if never."""
         if state.age_seconds is None:
             return None
         moment = datetime.fromisoformat(now) - timedelta(seconds=round(state.age_seconds))
@@ -250,7 +250,7 @@ class Reader:
             return False
 
     def _routes_unread(self, now: str, seen: Snapshot, spec: PlanSpec | None, failures: list[Failure]) -> str | None:
-        """Why there are no HTTPRoutes. Only a plan that asks for them minds."""
+        """Text of why there are no HTTPRoutes; None if they were read, or if the plan does not ask for them."""
         state = seen.sources["HTTPRoutes"]
         if state.absent:
             return (
@@ -268,7 +268,7 @@ class Reader:
     def _named_config_maps(
         self, plan: PlanObject, objects: list[LiveObject], wanted: tuple[str, ...], failures: list[Failure]
     ) -> list[LiveObject]:
-        """ConfigMaps of our names that lack our label: somebody else's, or ours with the label taken off."""
+        """ConfigMaps with our names but without our label: somebody else's, or ours with the label removed."""
         known = {item.name for item in objects if item.kind == "ConfigMap"}
         found = []
         for name in sorted(set(wanted) - known):
@@ -283,8 +283,8 @@ class Reader:
         return found
 
     def _profiles(self, seen: Snapshot, namespace: str, name: str) -> SeenProfiles:
-        """Rows of measurements. That they cannot be had is a fact, not a failure: the plan goes on without them. A ConfigMap
-        without the label for measured rates is not watched and is asked for."""
+        """The rows of measurements. A missing ConfigMap is a fact, not a failure: the plan goes on without it. A ConfigMap
+        without the label for measured rates is not watched, so it is read."""
         known = next((item for item in seen.profiles if (item.namespace, item.name) == (namespace, name)), None)
         if known is not None:
             return _rows(name, known.rows)
@@ -294,7 +294,7 @@ class Reader:
             return SeenProfiles(
                 config_map=name,
                 problem_reason="ProfilesMissing",
-                problem="is not there; create it (servingplan profile import -o configmap), or take it out",
+                problem="does not exist; create it (servingplan profile import -o configmap), or remove it from the plan",
             )
         except ApiError as error:
             failure = _failure(f"the ConfigMap {name}", error)
@@ -302,11 +302,11 @@ class Reader:
         return _rows(name, parse.seen_rates(raw).rows)
 
     def _model_config(self, namespace: str, name: str) -> SeenModelConfig:
-        """A model's own configuration. That it cannot be had is a fact: the spec is then wrong by that field."""
+        """A model's own configuration. A missing one is a fact: the spec then has an error in that field."""
         try:
             raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
         except NotFound:
-            return SeenModelConfig(config_map=name, problem=f"is not there; create it with the key {CONFIG_KEY}")
+            return SeenModelConfig(config_map=name, problem=f"does not exist; create it with the key {CONFIG_KEY}")
         except ApiError as error:
             return SeenModelConfig(config_map=name, problem=_failure(f"the ConfigMap {name}", error).message)
         text = (raw.get("data") or {}).get(CONFIG_KEY)
@@ -337,7 +337,7 @@ class Reader:
                 pool=pool,
                 reference=reference,
                 problem_reason="PoolMissing",
-                problem=f"is not there ({error.message}); create it or correct the name",
+                problem=f"does not exist ({error.message}); create it or correct the name",
             )
         except ApiError as error:
             failure = _failure(reference, error)
@@ -382,7 +382,7 @@ class Reader:
 
 
 def _last_refusal(seen: Snapshot, item: Json, resize: Resize) -> Refusal | None:
-    """What was last said of the pool's stock: by its own object, or of the claims of a Karpenter NodePool."""
+    """The last refusal of the pool's stock: by its own object, or of a claim of a Karpenter NodePool. None: no refusal."""
     told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
     if (resize.api_version.partition("/")[0], resize.kind) == ("karpenter.sh", "NodePool"):
         told += [found.refusal for found in seen.refusals if found.pool == resize.name]
@@ -390,7 +390,7 @@ def _last_refusal(seen: Snapshot, item: Json, resize: Resize) -> Refusal | None:
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
-    """What the installation adds to the catalogue. That it cannot be had is a fact, not a failure."""
+    """The installation's additions to the catalogue. That they cannot be read is a fact, not a failure."""
     state = seen.sources.get("catalogues")
     if state is not None and state.trouble is not None:
         where = f"ConfigMaps with the label {names.CATALOGUE_LABEL}"
@@ -415,9 +415,9 @@ def _rows(name: str, rows: str | None) -> SeenProfiles:
 def _near(
     seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None
 ) -> tuple[tuple[Node, ...], tuple[Pod, ...]]:
-    """Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter."""
+    """The nodes of the plan's pools and of its pods, and the pods that hold GPUs on these nodes. No others matter."""
     nodes = {node.name: node for node in seen.nodes}
-    # Nodes that have not been heard of for long say nothing about a pod's end: then its own word counts.
+    # If nodes were not read for long, they do not tell a pod's end: then the pod's own status counts.
     known = nodes if seen.sources["nodes"].trouble is None else None
     endpoints = frozenset(
         endpoint
@@ -434,7 +434,7 @@ def _near(
     held = {pod.node for pod in own if pod.deployment is not None}
     pools = spec.node_pools if spec else ()
     selectors = [pool.node_selector for pool in pools]
-    # Those of a Karpenter NodePool too that its selector does not match: it is told.
+    # Also nodes of a Karpenter NodePool that the selector does not match: a condition reports them.
     selectors += [
         {KARPENTER_POOL: pool.resize.name} for pool in pools if pool.resize is not None and is_karpenter(pool)
     ]
@@ -455,7 +455,7 @@ def _near(
 
 
 def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, ...]:
-    """What all other plans of the cluster say pool objects cost."""
+    """All other plans of the cluster, with their prices of pool objects."""
     found = []
     for other in plans:
         if other.uid == plan.uid:
@@ -467,7 +467,7 @@ def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, 
 
 
 def _prices(plan: PlanObject) -> dict[str, str]:
-    """Read once for each generation of a plan: the specs of all plans are parsed for each of them otherwise."""
+    """The prices in a plan's spec, parsed once for each generation; else every turn would parse the specs of all plans."""
     key = (plan.uid, plan.generation)
     if key not in _PRICES:
         while len(_PRICES) >= _MOST_PRICES:
@@ -486,18 +486,18 @@ _MOST_PRICES = 2000
 
 
 def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:
-    """``kind/namespace/name``; the namespace is empty for kinds without one."""
+    """The reference ``kind/namespace/name``; the namespace is empty for kinds without one."""
     namespace = (resize.namespace or plan_namespace) if resource.namespaced else ""
     return f"{resize.kind}/{namespace}/{resize.name}"
 
 
 def _reference_text(resize: Resize) -> str:
-    """As ``pool_reference`` has it for kinds without a namespace, which node pools mostly are."""
+    """The same as ``pool_reference`` for kinds without a namespace; most node pools are of such kinds."""
     return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"
 
 
 def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:
-    """The spec that the turn will act by, from what is read so far."""
+    """The spec by which the turn will act, from the objects read so far; None if there is none."""
     name = names.record_name(plan.name)
     live = next((item for item in objects if item.kind == "ConfigMap" and item.name == name), None)
     return effective_spec(plan.spec, record_of(live))[0]

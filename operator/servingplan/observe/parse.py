@@ -1,4 +1,4 @@
-"""API objects as facts: the few fields that matter of each, read without trusting that any is there."""
+"""Parses API objects into facts: the few fields that matter. No field is expected to exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISRUPTION_TAINTS = (
     "cloud.google.com/impending-node-termination",
     "aws-node-termination-handler/spot-itn",
 )
-"""Taints by which autoscalers and clouds announce that a node is about to go."""
+"""Taints by which autoscalers and clouds announce that they will remove a node."""
 STATE_TAINTS = (
     "node.kubernetes.io/",
     "node.cloudprovider.kubernetes.io/",
@@ -31,13 +31,13 @@ STATE_TAINTS = (
     "status-taint.cluster-autoscaler.kubernetes.io/",
     "ignore-taint.cluster-autoscaler.kubernetes.io/",
 )
-"""Prefixes of taints that come and go with the state of a node."""
+"""Prefixes of taints that change with the state of a node."""
 AGENT_TAINT = "/agent-not-ready"
-"""End of taints that agents of networks and storage take off once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
+"""The suffix of taints that agents of networks and storage remove once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
 ``efs.csi.aws.com``, ``fsx.csi.aws.com``."""
 HTTP_ROUTE = "HTTPRoute"
 SIZES = ("nodes", "replicas", "count")
-"""Fields of a pool object's status that tell how many nodes there are."""
+"""Fields of a pool object's status with the present number of nodes."""
 OUT_OF_STOCK = (
     "insufficientcapacity",
     "insufficientinstancecapacity",
@@ -55,13 +55,13 @@ OUT_OF_STOCK = (
     "vcpulimitexceeded",
     "instancelimitexceeded",
 )
-"""Words, without spaces and in small letters, by which providers say that a machine cannot be had: of Karpenter, EC2 and its
-Auto Scaling groups, GCE, Azure, and of quotas, which are limits of stock to us."""
+"""Words, without spaces and in small letters, by which providers refuse a machine: Karpenter, EC2 and its Auto Scaling groups,
+GCE, Azure, and quotas, which count as limits of stock."""
 NODE_POOL_LABEL = "karpenter.sh/nodepool"
 CLAIM_REFUSED = "InsufficientCapacityError"
-"""Karpenter's reason of an Event on a NodeClaim, which it then deletes."""
+"""The reason of Karpenter's Event on a refused NodeClaim, which Karpenter then deletes."""
 Endpoint = tuple[str, str]
-"""Name of a Service, and uid of a pod behind it."""
+"""The name of a Service, and the uid of a pod behind it."""
 _KEPT_ANNOTATIONS = (
     names.FACTS_ANNOTATION,
     names.PLAN_HASH_ANNOTATION,
@@ -72,7 +72,7 @@ _KEPT_ANNOTATIONS = (
 
 
 def node_of(item: Json) -> Node:
-    """A Node."""
+    """The facts of a Node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     taints = spec.get("taints") or ()
     gpus = {
@@ -100,13 +100,13 @@ def node_of(item: Json) -> Node:
 
 
 def startup_taints_of(item: Json) -> tuple[Taint, ...]:
-    """Those that a Karpenter NodePool lists as its nodes' startup taints; none of other objects."""
+    """The startup taints that a Karpenter NodePool lists; empty for other objects."""
     found = at(item, ("spec", "template", "spec", "startupTaints"))
     return _taints_of(taint for taint in found if isinstance(taint, dict)) if isinstance(found, list) else ()
 
 
 def _taints_of(taints: Iterable[Json]) -> tuple[Taint, ...]:
-    """Those that keep pods off a node."""
+    """The taints that keep pods off a node."""
     return tuple(
         Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
         for taint in taints
@@ -115,7 +115,7 @@ def _taints_of(taints: Iterable[Json]) -> tuple[Taint, ...]:
 
 
 def pod_gpus(item: Json) -> int:
-    """GPUs that the scheduler counts for a pod: the sum of its containers, or one init container if that is more."""
+    """The GPUs that the scheduler counts for a pod: the sum of its containers, or one init container if that is more."""
     spec = item.get("spec") or {}
 
     def of(containers: Iterable[Json]) -> list[int]:
@@ -133,39 +133,41 @@ def pod_gpus(item: Json) -> int:
 
 
 def endpoints_of(item: Json) -> set[Endpoint]:
-    """The pods that an EndpointSlice lists as ready for requests."""
+    """The endpoints that an EndpointSlice lists as ready for requests."""
     service = (item["metadata"].get("labels") or {}).get(names.SERVICE_LABEL)
     found = set()
     for endpoint in item.get("endpoints") or ():
         conditions, target = endpoint.get("conditions") or {}, endpoint.get("targetRef") or {}
-        ready = conditions.get("ready") is not False and not conditions.get("terminating")  # absent means ready
+        ready = conditions.get("ready") is not False and not conditions.get(
+            "terminating"
+        )  # an absent field means ready
         if ready and service and target.get("kind") == "Pod":
             found.add((service, target.get("uid", "")))
     return found
 
 
 class SeenPod(NamedTuple):
-    """A pod that bears a plan's label or holds GPUs of a node, without what other objects say of it."""
+    """A pod with a plan's label or with GPUs of a node, without facts from other objects."""
 
     plan_label: str | None
-    """Of the plan that it belongs to, in its own namespace."""
+    """The label of its plan, which is in the pod's namespace; None if it has no plan."""
     deployment: str | None
     own: Pod
-    """As its plan sees it; ``ready`` by its own word, ``listed`` never."""
+    """The pod for its own plan; ``ready`` is from the pod's status, ``listed`` is False."""
     holds_gpus: bool
-    """Of a node: what counts for all other plans."""
+    """Whether it holds GPUs of a node, which is all that counts for other plans."""
 
     def for_plan(
         self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
     ) -> Pod | None:
-        """As one plan sees it; None where it does not matter to that plan.
+        """The pod for one plan; None if it does not matter to that plan.
 
-        ``nodes`` are those that are there (None: they could not be read, and the pod's word counts), ``endpoints`` those of
+        ``nodes``: the existing nodes (None: they could not be read, and the pod's own status counts). ``endpoints``: those of
         the plan's Services.
         """
         if self.deployment is None or (self.plan_label, self.own.namespace) != (plan_label, namespace):
             return _foreign(self.own) if self.holds_gpus else None
-        # The API server keeps a pod Ready for up to a minute after its node is gone: the node has the last word.
+        # The API server keeps a pod Ready for up to a minute after its node is gone, so the node decides.
         ready = self.own.ready
         if ready and nodes is not None:
             node = nodes.get(self.own.node or "") if self.own.bound else None
@@ -188,7 +190,7 @@ def _foreign(pod: Pod) -> Pod:
 
 
 def seen_pod(item: Json) -> SeenPod | None:
-    """A Pod, if it is a plan's or holds GPUs of a node; else None."""
+    """The facts of a Pod; None if it is no plan's and holds no GPUs of a node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     labels = metadata.get("labels") or {}
     annotations = metadata.get("annotations") or {}
@@ -242,7 +244,7 @@ def seen_pod(item: Json) -> SeenPod | None:
 def pod_of(
     item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
 ) -> Pod | None:
-    """A Pod as one plan sees it."""
+    """The facts of a Pod for one plan; None if it does not matter to that plan."""
     seen = seen_pod(item)
     if seen is None:
         return None
@@ -250,17 +252,17 @@ def pod_of(
 
 
 class SeenObject(NamedTuple):
-    """A Deployment, Service, ConfigMap or HTTPRoute, whoever's it is."""
+    """A Deployment, Service, ConfigMap or HTTPRoute of any owner."""
 
     namespace: str
     plan_label: str | None
     controller: str | None
-    """Uid of its controller."""
+    """The uid of its controller; None if it has none."""
     live: LiveObject
-    """As its own plan sees it."""
+    """The object for its own plan."""
 
     def for_plan(self, uid: str) -> LiveObject:
-        """As a plan sees it: of what is not its own only whose it is."""
+        """The object for a plan. If the object is not the plan's own, only its owner is kept."""
         if self.controller == uid:
             return self.live
         metadata = self.live.manifest["metadata"]
@@ -269,15 +271,15 @@ class SeenObject(NamedTuple):
 
 
 def seen_object(item: Json, kind: str) -> SeenObject:
-    """A Deployment, Service, ConfigMap or HTTPRoute with what we render of it, what keeps a Deployment's pods from being
-    made, and what gateways say of a route."""
+    """The facts of a Deployment, Service, ConfigMap or HTTPRoute: the fields that we render, why a Deployment's pods are not
+    created, and what gateways report of a route."""
     metadata = item["metadata"]
     controller = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
     if controller is not None:
         owner = f"{controller.get('kind')} {controller.get('name')}"
     else:
         managers = sorted({entry.get("manager", "?") for entry in metadata.get("managedFields") or ()})
-        owner = f"whoever made it ({', '.join(managers) or 'unknown'})"
+        owner = f"its creator ({', '.join(managers) or 'unknown'})"
     annotations = metadata.get("annotations") or {}
     manifest: Json = {
         "metadata": {
@@ -308,12 +310,12 @@ def seen_object(item: Json, kind: str) -> SeenObject:
 
 
 def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
-    """A Deployment, Service, ConfigMap or HTTPRoute as a plan sees it."""
+    """The facts of a Deployment, Service, ConfigMap or HTTPRoute for a plan."""
     return seen_object(item, kind).for_plan(plan_uid)
 
 
 class SeenSlice(NamedTuple):
-    """An EndpointSlice of a Service of a plan; it carries the labels of the Service."""
+    """An EndpointSlice of a plan's Service; it has the labels of the Service."""
 
     namespace: str
     plan_label: str | None
@@ -321,14 +323,14 @@ class SeenSlice(NamedTuple):
 
 
 def seen_slice(item: Json) -> SeenSlice:
-    """The pods that it lists as ready."""
+    """The facts of an EndpointSlice: the pods that it lists as ready."""
     metadata = item["metadata"]
     label = (metadata.get("labels") or {}).get(names.PLAN_LABEL)
     return SeenSlice(metadata.get("namespace", ""), label, frozenset(endpoints_of(item)))
 
 
 def plan_of(item: Json) -> PlanObject:
-    """A plan as the API server has it."""
+    """The facts of a plan's object."""
     metadata = item["metadata"]
     return PlanObject(
         namespace=metadata["namespace"],
@@ -350,11 +352,11 @@ class SeenRates(NamedTuple):
     namespace: str
     name: str
     rows: str | None
-    """CSV; None where its key is missing."""
+    """The rows as CSV; None if the key is missing."""
 
 
 def seen_rates(item: Json) -> SeenRates:
-    """The rows of a ConfigMap."""
+    """The facts of a ConfigMap with measured rates."""
     rows = (item.get("data") or {}).get(ROWS_KEY)
     metadata = item.get("metadata") or {}
     return SeenRates(metadata.get("namespace", ""), metadata.get("name", ""), rows if isinstance(rows, str) else None)
@@ -365,27 +367,27 @@ class SeenAdditions(NamedTuple):
 
     name: str
     kind: str
-    """As its label says."""
+    """The kind of addition, from the label."""
     data: tuple[tuple[str, str], ...]
 
 
 def seen_additions(item: Json) -> SeenAdditions:
-    """What it adds, by key."""
+    """The facts of a ConfigMap that adds to the catalogue."""
     metadata = item["metadata"]
     kind = (metadata.get("labels") or {}).get(names.CATALOGUE_LABEL, "")
     return SeenAdditions(metadata["name"], kind, tuple(sorted((item.get("data") or {}).items())))
 
 
 class SeenRefusal(NamedTuple):
-    """A NodeClaim that got no node."""
+    """The refusal of a NodeClaim, which got no node."""
 
     pool: str
-    """Name of its Karpenter NodePool."""
+    """The name of its Karpenter NodePool."""
     refusal: Refusal
 
 
 def seen_claim(item: Json) -> SeenRefusal | None:
-    """A NodeClaim whose launch was refused for want of capacity; else None."""
+    """The refusal of a NodeClaim for lack of capacity; None if it was not refused."""
     pool = (item["metadata"].get("labels") or {}).get(NODE_POOL_LABEL)
     for condition in (item.get("status") or {}).get("conditions") or ():
         refused = condition.get("type") == "Launched" and condition.get("status") in ("False", "Unknown")
@@ -395,7 +397,7 @@ def seen_claim(item: Json) -> SeenRefusal | None:
 
 
 def seen_claim_event(item: Json) -> SeenRefusal | None:
-    """An Event on a NodeClaim that was refused. The claim is gone by then; its name is that of its pool with a suffix."""
+    """The refusal in an Event on a NodeClaim; else None. The claim is gone by then. Its name is the pool's with a suffix."""
     about = item.get("involvedObject") or {}
     pool, _, suffix = str(about.get("name", "")).rpartition("-")
     if item.get("reason") != CLAIM_REFUSED or about.get("kind") != "NodeClaim" or not (pool and suffix):
@@ -416,7 +418,7 @@ def _refusal(item: Json, at: Any) -> Refusal:
 
 
 def _own_refusal(status: Json) -> Refusal | None:
-    """What a pool object's own conditions, or its provider's health issues, say of capacity."""
+    """The refusal in a pool object's own conditions or in its provider's health issues; None if there is none."""
     for condition in status.get("conditions") or ():
         texts = (condition.get("reason"), condition.get("message"))
         if condition.get("lastTransitionTime") and any(map(_says_out_of_stock, texts)):
@@ -425,8 +427,8 @@ def _own_refusal(status: Json) -> Refusal | None:
 
 
 def seen_pool(item: Json) -> Json:
-    """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
-    spec is kept whole; such objects are few."""
+    """The parts of a pool's object that a turn reads. The owner may choose the path of the size, so the spec is kept whole;
+    such objects are few."""
     metadata, status = item["metadata"], item.get("status") or {}
     annotations = metadata.get("annotations") or {}
     ours = (
@@ -456,7 +458,7 @@ def seen_pool(item: Json) -> Json:
 
 
 def _replica_failure(status: Json) -> str | None:
-    """Why the API server does not take the Deployment's pods; its controller copies it from the ReplicaSet."""
+    """Why the API server refuses the Deployment's pods (its controller copies this from the ReplicaSet); None: it does not."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             return f"{condition.get('reason', '')}: {condition.get('message', '')}"[:300]
@@ -464,10 +466,10 @@ def _replica_failure(status: Json) -> str | None:
 
 
 def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
-    """Another manager that owns the field at ``path``; for messages only.
+    """Another manager that owns the field at ``path``, for messages only; None if there is none.
 
-    ``managedFields`` cannot prove who set a size: a write of 0 through ``/scale`` leaves nobody owning it (seen with
-    Kubernetes 1.36). What we asked for is noted on the object instead.
+    ``managedFields`` cannot prove who set a size: a write of 0 through ``/scale`` leaves the field without an owner (seen with
+    Kubernetes 1.36). So an annotation on the object notes the size that we asked for.
     """
     owners = {
         entry.get("manager", "unknown")
@@ -478,8 +480,8 @@ def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
 
 
 def replicas_owner(item: Json) -> tuple[str, str] | None:
-    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote; the last of
-    several."""
+    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote. Of several, the
+    last; None if there is none."""
     others = [
         (str(entry.get("time", "")), str(entry.get("manager", "unknown")))
         for entry in item["metadata"].get("managedFields") or ()
@@ -492,7 +494,7 @@ def replicas_owner(item: Json) -> tuple[str, str] | None:
 
 
 def at(item: Any, path: Iterable[str]) -> Any:
-    """Value at a path of keys, or None."""
+    """The value at a path of keys; None if there is none."""
     for key in path:
         if not isinstance(item, dict):
             return None
@@ -501,7 +503,7 @@ def at(item: Any, path: Iterable[str]) -> Any:
 
 
 def whole(value: Any) -> int:
-    """A whole number from a quantity, 0 where it is none."""
+    """The whole number in a quantity; 0 if it is not one."""
     try:
         return int(str(value))
     except ValueError:
@@ -509,7 +511,7 @@ def whole(value: Any) -> int:
 
 
 def loads(text: Any) -> Json | None:
-    """A JSON object, or None."""
+    """The JSON object in a text; None if there is none."""
     try:
         value = json.loads(text)
     except (TypeError, ValueError):
@@ -548,7 +550,7 @@ def _unready_since(status: Json) -> str | None:
 
 
 def _crashes(status: Json) -> Json:
-    """Of the container that ended most often; nothing of a pod that is ready now."""
+    """The crashes of the container that ended most often; empty for a ready pod."""
     if _condition(status, "Ready") == "True":
         return {}
     found: tuple[int, str | None] = (0, None)

@@ -1,4 +1,4 @@
-"""The whole status after a turn."""
+"""Builds the whole status after a turn."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from servingplan.status.summary import NONE, carried_of, gpus_of, idle_of, serve
 def conclude(
     world: Observation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
 ) -> PlanStatus:
-    """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
+    """The status after a turn. `explanation` belongs to the question of this turn, if it is known by now."""
     spec, _ = acting_spec(world)
     if spec is None:
         return PlanStatus(
@@ -101,7 +101,7 @@ def conclude(
 
 
 def carried_now(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:
-    """What ready replicas carry of each class of the plan in force; empty where none is."""
+    """The rate of each class that ready replicas carry; empty if no plan is in force."""
     if decision.fleet is None:
         return ()
     record = read_record(world)
@@ -118,7 +118,7 @@ def carried_now(world: Observation, spec: PlanSpec, pools: tuple[Pool, ...], dec
 
 
 def _explained_before(world: Observation, decision: Decision) -> ExplanationStatus | None:
-    """The explanation that the status has, unless the turn posed another question."""
+    """The explanation in the present status; None if this turn asked another question."""
     try:
         found = ExplanationStatus.model_validate(world.plan.status.get("explanation"))
     except ValidationError:
@@ -127,7 +127,7 @@ def _explained_before(world: Observation, decision: Decision) -> ExplanationStat
 
 
 def explained_as(asked: str) -> str:
-    """How the status names a question, by its digest."""
+    """The name of a question in the status: the first digits of its digest."""
     return asked[:8]
 
 

@@ -25,7 +25,7 @@ def test_known_kinds_need_no_path_and_take_their_own(kind):
 def test_a_plan_does_not_choose_the_path(path):
     keys, problem = size_path(resize(path=path), {})
     assert keys == ("spec", "replicas")
-    assert "is not the path of the size of NodePool p, which is .spec.replicas; leave it out" in problem
+    assert "is not the path of the size of NodePool p, which is .spec.replicas; remove it" in problem
     assert "servingplan.dev/replicas-path" in problem
 
 
@@ -50,7 +50,7 @@ def test_of_another_kind_nobody_knows_it(path):
 def test_what_the_owner_wrote_must_be_a_path(path):
     keys, problem = size_path(resize(), annotated(path))
     assert keys is None
-    assert "is no path of a size" in problem
+    assert "is not the path of a size" in problem
 
 
 @pytest.mark.parametrize(
