@@ -21,7 +21,7 @@ COLUMNS = ("quantity", *Basis._fields, "groups", "rows", *(f"q{probability:g}" f
 
 def rows(found):
     """Rows of the file, from predictions; classes with too few groups are left out, but the widest never is."""
-    by_class = defaultdict(lambda: defaultdict(list))
+    by_class: dict[tuple[str, ...], dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
     for item in found:
         if item.part != "fit":
             continue

@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from benchmarks.report import machine
 from benchmarks.simulated_fleet import (
@@ -37,8 +38,8 @@ from benchmarks.simulated_fleet import (
     limits_of,
     new_replica,
     share_in_time,
+    spec_of,
 )
-from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import Model
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.world import Arrivals, SeenDemand
@@ -78,7 +79,7 @@ def _rows(folder: Path, name: str) -> Iterable[dict[str, str]]:
     return csv.DictReader(io.StringIO(text))
 
 
-def plan_of(rates: dict[str, float], requests: Sequence[Request], *, measured: bool) -> dict:
+def plan_of(rates: dict[str, float], requests: Sequence[Request], *, measured: bool) -> dict[str, Any]:
     """The plan for these requests/s by class, with the mean lengths of the trace."""
     demand = {"demand": {"prometheus": {"url": "http://prometheus:9090", "window": "5m"}}} if measured else {}
     return {
@@ -206,11 +207,14 @@ class Engines:
     def route(self, driver: Driver) -> Route:
         """By the routing document over the pods that are ready and not draining."""
         cluster, fleet, document = driver.cluster, driver.decision.fleet, driver.routing()
+        assert fleet is not None, "no plan: the driver has not settled"
+        assert document is not None, "a plan without a routing document"
         self._shapes.update({item.deployment: item for item in fleet.replica_sets})
         ready = [pod for pod in cluster.our_pods() if cluster.is_ready(pod) and pod.serving and not pod.draining_since]
-        model = parse_spec(cluster.spec)[0].models[0]
+        model = spec_of(cluster.spec).models[0]
         for pod in ready:
             if pod.uid not in self._engines:
+                assert pod.deployment is not None, "a pod of ours without a Deployment"
                 item = self._shapes[pod.deployment]
                 shape = (item.variant, item.gpu, item.tensor_parallel, item.pipeline_parallel)
                 self._engines[pod.uid] = new_replica(model, pod.deployment, *shape)
@@ -328,19 +332,16 @@ class Autoscaled:
 def best_shape(requests: Sequence[Request]) -> tuple[Model, str, float, float]:
     """The model, the GPU that serves the mean mix at the least $ a request, its $/h, and the requests/s of one."""
     rates = mean_rates(requests)
-    best = None
+    found: list[tuple[float, str, float, float]] = []
     for name, gpu, price in POOLS:
         manifest = plan_of(rates, requests, measured=False)
         manifest["nodePools"] = [item for item in manifest["nodePools"] if item["name"] == name]
-        driver = operator(manifest, boot_ticks=1, start_ticks=1)
-        driver.settle()
-        fleet = driver.decision.fleet
+        fleet = operator(manifest, boot_ticks=1, start_ticks=1).settle()
         copies = sum(item.replicas for item in fleet.replica_sets)
         served = sum(item.planned_requests_per_second for item in fleet.classes)
-        found = (fleet.dollars_per_hour / served, gpu, price, served / copies)
-        best = found if best is None or found < best else best
-    model = parse_spec(manifest)[0].models[0]
-    return model, best[1], best[2], best[3]
+        found.append((fleet.dollars_per_hour / served, gpu, price, served / copies))
+    _, gpu, price, one = min(found)
+    return spec_of(manifest).models[0], gpu, price, one
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -383,7 +384,7 @@ def strategies(requests: Sequence[Request]) -> list[tuple[str, Callable[[], Hour
 def row(folder: Path, times: int, number: int) -> str:
     """One line of the table."""
     started, requests = time.process_time(), trace(folder, times)
-    limits = limits_of(parse_spec(plan_of(mean_rates(requests), requests, measured=False))[0])
+    limits = limits_of(spec_of(plan_of(mean_rates(requests), requests, measured=False)))
     title, run = strategies(requests)[number]
     hour = run()
     shares = [

@@ -76,12 +76,18 @@ class Case:
 
     def in_time(self, served: list[Sequence]) -> float:
         """Share of requests whose first token came within the limit."""
-        return mean(sequence.first_token - sequence.arrived <= self.ttft for sequence in served)
+        return mean(float(ttft_seconds(item) <= self.ttft) for item in served)
+
+
+def ttft_seconds(served: Sequence) -> float:
+    """From its arrival to its first token, which has come."""
+    assert served.first_token is not None
+    return served.first_token - served.arrived
 
 
 def mean_ttft(served: list[Sequence]) -> float:
     """In seconds."""
-    return mean((item.first_token or 0.0) - item.arrived for item in served)
+    return mean(map(ttft_seconds, served))
 
 
 def mean_tpot(served: list[Sequence]) -> float:

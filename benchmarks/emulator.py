@@ -17,8 +17,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import aiohttp
+
+Json = dict[str, Any]
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -30,31 +33,43 @@ def usage(pid: int) -> tuple[float, float]:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS, pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def one(session: aiohttp.ClientSession, port: int, options: argparse.Namespace, seen: list) -> None:
+class Seen(NamedTuple):
+    """What a client saw of one request: seconds to the first byte and to the last, None where it failed, and events."""
+
+    first_byte: float | None
+    whole: float | None
+    events: int
+
+
+async def one(session: aiohttp.ClientSession, port: int, options: argparse.Namespace, seen: list[Seen]) -> None:
     body = {
         "prompt": "x" * 4 * options.input_tokens,
         "max_tokens": options.output_tokens,
         "stream": not options.whole,
     }
     began = time.monotonic()
-    first, parts = None, 0
+    first: float | None = None
+    events = 0
     async with session.post(f"http://127.0.0.1:{port}/v1/completions", json=body) as response:
         if response.status != 200:
-            seen.append((None, None, 0))
+            seen.append(Seen(None, None, 0))
             return
         async for chunk in response.content.iter_any():
             first = first or time.monotonic() - began
-            parts += chunk.count(b"data: ")
-    seen.append((first, time.monotonic() - began, parts))
+            events += chunk.count(b"data: ")
+    seen.append(Seen(first, time.monotonic() - began, events))
 
 
-async def state(session: aiohttp.ClientSession, port: int) -> dict:
+async def state(session: aiohttp.ClientSession, port: int) -> Json:
     async with session.get(f"http://127.0.0.1:{port}/emulator/state") as response:
-        return await response.json()
+        found: Json = await response.json()
+        return found
 
 
-async def load(ports: list[int], pid: int, options: argparse.Namespace) -> dict:
-    source, seen, tasks = random.Random(1), [], []
+async def load(ports: list[int], pid: int, options: argparse.Namespace) -> Json:
+    source = random.Random(1)
+    seen: list[Seen] = []
+    tasks: list[asyncio.Task[None]] = []
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -75,18 +90,18 @@ async def load(ports: list[int], pid: int, options: argparse.Namespace) -> dict:
         await asyncio.gather(*tasks)
     passes = [item["loop"]["passes"] for item in (before, after)]
     lag = [item["loop"]["meanLagSeconds"] * item["loop"]["passes"] for item in (before, after)]
-    firsts = sorted(item[0] for item in seen if item[0] is not None)
-    parts = sum(item[2] for item in seen)
+    firsts = sorted(item.first_byte for item in seen if item.first_byte is not None)
+    events = sum(item.events for item in seen)
     return {
         "requests": len(within),
-        "failed": sum(item[0] is None for item in seen),
+        "failed": sum(item.first_byte is None for item in seen),
         "requests_per_second": round(len(within) / (ended - began), 1),
         "server_cpu_share": round((cpu_after - cpu) / (ended - began), 3),
         "server_mib": round(memory, 1),
         "timer_passes_per_second": round((passes[1] - passes[0]) / (ended - began), 1),
         "timer_mean_lag_ms": round(1e3 * (lag[1] - lag[0]) / max(1, passes[1] - passes[0]), 2),
         "interval_ms": round(1e3 * after["loop"]["intervalSeconds"], 1),
-        "tokens_per_event": None if options.whole else round(options.output_tokens * len(firsts) / max(1, parts), 2),
+        "tokens_per_event": None if options.whole else round(options.output_tokens * len(firsts) / max(1, events), 2),
         "first_byte_p50_ms": round(1e3 * firsts[len(firsts) // 2], 1),
         "first_byte_p99_ms": round(1e3 * firsts[int(len(firsts) * 0.99)], 1),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from benchmarks.report import machine, percentile
 from benchmarks.simulated_fleet import (
@@ -26,21 +27,19 @@ from benchmarks.simulated_fleet import (
     replicas_of,
     round_robin,
     share_in_time,
+    spec_of,
 )
 from papers.p1.instance import DOLLARS_PER_HOUR, LENGTHS, MIXES, PARTS, STOCK
 from servingplan.answering import solve_with
-from servingplan.api.parse import parse_spec
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
-from servingplan.model.fleet import Fleet
 from servingplan.render.routing import routing_document
 
 SEED = 20261121
 PERCENTILE = 95
 SEARCHED = 4_000
 """Requests of one step of the search for the highest rate: overload is slow to simulate."""
-Json = dict
+Json = dict[str, Any]
 
 
 def plan_of(models: str, mix: str, budget: float, *, gpus_per_node: int) -> Json:
@@ -97,21 +96,23 @@ class Planned:
     """A plan as the operator makes it, with the routing document over the whole of its fleet."""
 
     def __init__(self, manifest: Json) -> None:
-        self.spec: PlanSpec = parse_spec(manifest["spec"])[0]
+        self.spec = spec_of(manifest["spec"])
         world = imagined_world(manifest)
-        self.fleet: Fleet = decide(world, solve_with(20)).fleet
-        sets = self.fleet.replica_sets
+        fleet = decide(world, solve_with(20)).fleet
+        assert fleet is not None
+        self.fleet = fleet
+        sets = fleet.replica_sets
         self.document = routing_document(
             plan=world.plan,
             spec=self.spec,
-            fleet=self.fleet,
+            fleet=fleet,
             facts={item.deployment: item.facts for item in sets},
             ready={item.deployment: item.replicas for item in sets},
             previous=None,
         )
         self.classes = [
             (item.model, item.name, item.planned_requests_per_second, *self._lengths(item.model, item.name))
-            for item in self.fleet.classes
+            for item in fleet.classes
         ]
 
     def _lengths(self, model: str, name: str) -> tuple[int, int]:
@@ -195,7 +196,10 @@ def overloaded(mix: str, number: int) -> list[str]:
         for item in model["classes"]:
             item["requestsPerSecond"] = f"{asked[model['name'], item['name']]:.6f}"
     plan = Planned(manifest)
-    offered = [(model, name, asked[model, name], *lengths) for model, name, _, *lengths in plan.classes]
+    offered = [
+        (model, name, asked[model, name], tokens_in, tokens_out)
+        for model, name, _, tokens_in, tokens_out in plan.classes
+    ]
     requests = poisson(offered, number, seed=SEED)
     limits, rows = limits_of(plan.spec), []
     for title, admission in (("as planned", True), ("admitting all", False)):
@@ -204,7 +208,7 @@ def overloaded(mix: str, number: int) -> list[str]:
         for model in plan.spec.models:
             own = [item for item in outcomes if item.request.model == model.name]
             taken = [item for item in own if item.served is not None]
-            waits = [item.served.first_token - item.request.at for item in taken]
+            waits = [seconds for item in taken if (seconds := item.ttft_seconds) is not None]
             rate = sum(value for (owner, _), value in asked.items() if owner == model.name)
             rows.append(
                 f"| {mix} | {title} | {model.name} ({model.priority}) | {rate:.1f} | {1 - len(taken) / len(own):.1%} "

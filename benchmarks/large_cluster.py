@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from typing import Any
 
 from benchmarks.ground import POOL_LABEL, Ground, Json, ground, wait
@@ -133,7 +134,7 @@ def _churn(here: Ground, holders: list[tuple[str, str]], seconds: float) -> None
         name, node = holders[number % len(holders)]
         pod = here.api.get(PODS, name, namespace=STRANGERS)
         here.api.delete(PODS, name, uid=pod["metadata"]["uid"], namespace=STRANGERS)
-        wait(lambda name=name: _is_gone(here, name), 30)
+        wait(partial(_is_gone, here, name), 30)
         _hold(here, name, node)
         heartbeat = {"status": {"conditions": here.api.get(NODES, node)["status"]["conditions"]}}
         for condition in heartbeat["status"]["conditions"]:

@@ -10,7 +10,7 @@ are drawn, prompts are read in chunks, KV blocks are counted, and sequences are 
 import argparse
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, override
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from servingplan.model.engine import EngineSettings
 from servingplan.profiles import latency
 from servingplan.profiles.latency import Spread
 from servingplan.simulate.engine import Engine
-from servingplan.simulate.pace import BLOCK_TOKENS
+from servingplan.simulate.pace import BLOCK_TOKENS, Pace
+from servingplan.simulate.sequence import Sequence
 
 LONGEST_TOKENS = 200_000
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
@@ -102,33 +103,34 @@ CARDS = {
 }
 
 
-class _Place(NamedTuple):
-    """What the engine asks of its pace, when the times come from step times."""
+class _Room(Pace):
+    """The KV room of a replica that is known by its step times alone; ``StepEngine`` uses nothing else of a pace."""
 
-    steps: Terms
-    stages: int
-    kv_blocks: int
-    max_model_len: int
+    def __init__(self, steps: Terms) -> None:
+        self.stages = steps.stages
+        self.kv_blocks = int(steps.kv_room_tokens) // BLOCK_TOKENS
+        self.max_model_len = LONGEST_TOKENS
 
-    def blocks(self, tokens):
-        """Blocks that a sequence takes."""
+    @override
+    def blocks(self, tokens: int) -> int:
         return math.ceil(tokens / BLOCK_TOKENS)
 
 
 class StepEngine(Engine):
     """The engine, with iterations that last as the step times say."""
 
-    def __init__(self, steps):
-        place = _Place(steps, 1, int(steps.kv_room_tokens) // BLOCK_TOKENS, LONGEST_TOKENS)
+    def __init__(self, steps: Terms) -> None:
         settings = steps.settings
         super().__init__(
-            place, max_num_seqs=settings.max_num_seqs, max_num_batched_tokens=settings.max_num_batched_tokens
+            _Room(steps), max_num_seqs=settings.max_num_seqs, max_num_batched_tokens=settings.max_num_batched_tokens
         )
+        self._steps = steps
 
-    def _end_of_iteration(self, now):
+    @override
+    def _end_of_iteration(self, now: float) -> float | None:
         if not self._decoders and not self._chunks:
             return None
-        steps = self.pace.steps
+        steps = self._steps
         read = sum(chunk.stop - chunk.sequence.read_tokens for chunk in self._chunks)
         seconds = max(steps.weights, steps.per_token * (read + self._decoders)) + steps.fixed
         seconds += steps.per_kv_token * self._context_tokens
@@ -145,6 +147,22 @@ class Served(NamedTuple):
     tpot: np.ndarray
     e2e: np.ndarray
     running: float
+
+
+def _moment(seconds: float | None) -> float:
+    """A time of a request that has its last token, so that all of its times are known."""
+    assert seconds is not None
+    return seconds
+
+
+def _served(counted: list[Sequence], running: float) -> Served:
+    """The times of requests that have their last token."""
+    return Served(
+        ttft=np.array([_moment(it.first_token) - it.arrived for it in counted]),
+        tpot=np.array([it.time_per_output_token for it in counted if it.output_tokens > 1]),
+        e2e=np.array([_moment(it.finished) - it.arrived for it in counted]),
+        running=running,
+    )
 
 
 def _lengths(source, mean, spread, count):
@@ -172,12 +190,8 @@ def open_loop(steps, rate, input_tokens, output_tokens, spread, *, requests, see
     for engine in engines:
         engine.advance(math.inf)
     counted = served[count // 5 :]
-    return Served(
-        ttft=np.array([it.first_token - it.arrived for it in counted]),
-        tpot=np.array([it.time_per_output_token for it in counted if it.output_tokens > 1]),
-        e2e=np.array([it.finished - it.arrived for it in counted]),
-        running=rate * float(np.mean([it.finished - it.started for it in counted])),
-    )
+    stays = [_moment(it.finished) - _moment(it.started) for it in counted]
+    return _served(counted, running=rate * float(np.mean(stays)))
 
 
 def closed_loop(steps, clients, input_tokens, output_tokens, spread, *, requests, seed=0):
@@ -198,13 +212,8 @@ def closed_loop(steps, clients, input_tokens, output_tokens, spread, *, requests
         for _ in done[: requests - len(served)]:
             served.append(engine.admit(next(prompts), next(answers), now))
     counted = finished[len(finished) // 5 :]
-    rate = (len(counted) - 1) / (counted[-1].finished - counted[0].finished)
-    return rate, Served(
-        ttft=np.array([it.first_token - it.arrived for it in counted]),
-        tpot=np.array([it.time_per_output_token for it in counted if it.output_tokens > 1]),
-        e2e=np.array([it.finished - it.arrived for it in counted]),
-        running=float(clients),
-    )
+    rate = (len(counted) - 1) / (_moment(counted[-1].finished) - _moment(counted[0].finished))
+    return rate, _served(counted, running=float(clients))
 
 
 class Errors(NamedTuple):

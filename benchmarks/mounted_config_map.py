@@ -14,7 +14,6 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,10 @@ def main() -> None:
             publish(scene, number)
             began = time.monotonic()
             kind = "mounted, pod annotated" if number % 2 else "mounted"
-            seconds["gateway-sync"].append(until(lambda wanted=number: revision(synced) == wanted, began))
+            seconds["gateway-sync"].append(until_shown(synced, number, began))
             if number % 2:
                 ground.touch_mounted_gateway()
-            seconds[kind].append(until(lambda wanted=number: revision(mounted) == wanted, began))
+            seconds[kind].append(until_shown(mounted, number, began))
             print(f"{kind}: {seconds[kind][-1]:.1f} s; gateway-sync: {seconds['gateway-sync'][-1]:.3f} s", flush=True)
         for kind, measured in seconds.items():
             ordered = sorted(measured)
@@ -98,9 +97,9 @@ def publish(scene: Scene, number: int) -> None:
     scene.api.apply(CONFIG_MAPS, manifest, manager="benchmark", force=True)
 
 
-def until(condition: Callable[[], bool], began: float) -> float:
-    """Seconds from then until it holds."""
-    while not condition():
+def until_shown(gateway: str, number: int, began: float) -> float:
+    """Seconds from then until the gateway shows a revision."""
+    while revision(gateway) != number:
         if time.monotonic() - began > LONGEST_SECONDS:
             raise TimeoutError(f"not within {LONGEST_SECONDS} s")
         time.sleep(0.01)

@@ -14,6 +14,7 @@ rooflines and reads the table. Points that a card lacks are taken from the neare
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -209,7 +210,7 @@ def main():
         import aiconfigurator_core
 
         folder = Path(aiconfigurator_core.__file__).parent / "systems" / "data"
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for system in SYSTEMS:
         card = k.TAUGHT[system]
         for operation in (gemm, generation_attention, context_attention, experts, all_reduce):
@@ -223,10 +224,9 @@ def main():
         plain, blocks = f"{system}/experts/fp8", f"{system}/experts/fp8_block"
         if plain in found and blocks in found:
             found[plain] = np.minimum(found[plain], found[blocks])
-    np.savez(
-        Path(k.__file__).parent / "data" / "kernels.npz",
-        **{key: values.astype(np.float16) for key, values in found.items()},
-    )
+    # Any, since by numpy's types one more keyword of savez, which no array is named like, takes a bool.
+    halves: dict[str, Any] = {key: values.astype(np.float16) for key, values in found.items()}
+    np.savez(Path(k.__file__).parent / "data" / "kernels.npz", **halves)
 
 
 if __name__ == "__main__":

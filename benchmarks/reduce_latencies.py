@@ -86,7 +86,8 @@ def cannot_be(row):
 
 def reduced(rows):
     """The rows that are kept, and how many are left out by reason. Of several runs of one point the first stands."""
-    kept, why = {}, Counter()
+    kept: dict[tuple[object, ...], dict[str, object]] = {}
+    why: Counter[str] = Counter()
     for row in rows:
         reason = left_out(row)
         if reason is None:

@@ -26,6 +26,7 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from servingplan.model.answer import Answer
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.profiles.bands import planned_ratio
 from servingplan.profiles.catalogue import find_gpu, find_model
@@ -162,16 +163,18 @@ def draw(r: random.Random) -> Drawn | None:
     cards = r.sample(sorted(PRICES), r.randint(2, 4))
     models = sorted({group[1] for group in table if group[0] in cards})
     chosen = r.sample(models, min(len(models), r.choice((1, 1, 2))))
-    classes, cells, groups = [], {}, {}
+    classes: list[RequestClass] = []
+    cells: dict[str, Cell] = {}
+    groups: dict[str, Group] = {}
     for model in chosen:
         mine = sorted(group for group in table if group[1] == model and group[0] in cards)
         if len({group[0] for group in mine}) < 2:
             return None
-        counts = defaultdict(set)
+        counts: dict[Cell, set[str]] = defaultdict(set)
         for group in mine:
             for cell in table[group]:
                 counts[cell].add(group[0])
-        shared = defaultdict(list)
+        shared: dict[float | None, list[Cell]] = defaultdict(list)
         for cell, on in counts.items():
             if len(on) >= 2:
                 shared[cell.concurrency].append(cell)
@@ -201,7 +204,7 @@ def draw(r: random.Random) -> Drawn | None:
 def questions(count: int, seed: int) -> list[tuple[Drawn, float]]:
     """Questions that measured rates serve in full, with what that costs; their budgets leave half to twice as much more."""
     r = random.Random(seed)
-    found = []
+    found: list[tuple[Drawn, float]] = []
     while len(found) < count:
         drawn = draw(r)
         if drawn is None:
@@ -213,12 +216,12 @@ def questions(count: int, seed: int) -> list[tuple[Drawn, float]]:
     return found
 
 
-def answered(question: Question):
+def answered(question: Question) -> Answer:
     """The plan, to a tenth of a per cent or the best within a work limit."""
     return solve(question, method="anytime", relative_gap=1e-3, node_limit=2000, why_infeasible=False)
 
 
-def _unserved(answer) -> bool:
+def _unserved(answer: Answer) -> bool:
     return math.fsum(answer.unserved.values()) > 1e-6
 
 
@@ -229,7 +232,7 @@ def outcome(drawn: Drawn, dollars: float, knowledge: str, confidence: float) -> 
     asked = math.fsum(item.requests_per_second for item in drawn.classes)
     if answer.dollars_per_hour is None:
         return Outcome(math.nan, 0.0)
-    busy = defaultdict(float)
+    busy: dict[str, float] = defaultdict(float)
     for name, by_shape in answer.rates.items():
         for shape, rate in by_shape.items():
             busy[shape] += rate / measured_rate(drawn.groups[shape], drawn.cells[name])
@@ -342,10 +345,20 @@ def _kept(curve: list[MeasuredRow], limit: float, knowledge: str, confidence: fl
         confidence=confidence,
         rows=seen,
     )
-    points = [(row.requests_per_second, row.ttft_seconds) for row in sorted(curve, key=lambda row: row.concurrency)]
+    points = [
+        (row.requests_per_second, row.ttft_seconds)
+        for row in sorted(curve, key=_running)
+        if row.ttft_seconds is not None
+    ]
     if not isinstance(found, Estimate):
         return 2 if points[0][1] <= limit else None
     return int(_at(points, found.planned_requests_per_second) > _TOO_LATE * limit)
+
+
+def _running(row: MeasuredRow) -> float:
+    """Running requests at a point of a curve, which has no others than those that say how many."""
+    assert row.concurrency is not None
+    return row.concurrency
 
 
 def _at(points: list[tuple[float, float]], rate: float) -> float:
@@ -376,11 +389,11 @@ def main():
     print()
     print("| TTFT limits: known | confidence | limit, s | part | planned | broken | refused though possible |")
     print("|---|---|---|---|---|---|---|")
-    for row in broken_limits((0.5, 0.75, 0.9)):
-        share = row.broken / row.planned if row.planned else 0.0
+    for limit in broken_limits((0.5, 0.75, 0.9)):
+        share = limit.broken / limit.planned if limit.planned else 0.0
         print(
-            f"| {row.knowledge} | {row.confidence:g} | {row.limit_seconds:g} | {row.part} | {row.planned} "
-            f"| {row.broken} ({share:.0%}) | {row.refused} |"
+            f"| {limit.knowledge} | {limit.confidence:g} | {limit.limit_seconds:g} | {limit.part} | {limit.planned} "
+            f"| {limit.broken} ({share:.0%}) | {limit.refused} |"
         )
 
 

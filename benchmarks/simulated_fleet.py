@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
+from typing import Any
 
+from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import Model, PlanSpec
 from servingplan.model.engine import EngineSettings, vllm_limits
 from servingplan.model.fleet import Fleet
@@ -48,6 +51,13 @@ class Replica:
         """Requests that it has and has not answered."""
         self.engine.advance(now)
         return self.engine.running + self.engine.waiting
+
+
+def spec_of(raw: object) -> PlanSpec:
+    """The spec of a benchmark's own plan, which has no mistake."""
+    spec, mistakes = parse_spec(raw)
+    assert spec is not None, mistakes
+    return spec
 
 
 def replicas_of(fleet: Fleet, spec: PlanSpec) -> list[Replica]:
@@ -118,7 +128,7 @@ def fewest(replicas: Sequence[Replica], now: float, chance: random.Random, choic
 
 def by_class(
     replicas: Iterable[Replica],
-    document: Mapping,
+    document: Mapping[str, Any],
     *,
     choices: int | None = None,
     admission: bool = True,
@@ -129,20 +139,22 @@ def by_class(
     services: dict[str, list[Replica]] = defaultdict(list)
     for replica in replicas:
         services[replica.service].append(replica)
-    tables, buckets = {}, {}
+    tables: dict[tuple[str, str], tuple[list[list[Replica]], list[float]]] = {}
+    buckets: dict[tuple[str, str], Bucket] = {}
     for model, entry in document["models"].items():
         for item in entry["classes"]:
             targets = [(services[target["service"]], target["weight"]) for target in item["targets"]]
             targets = [(ready, weight) for ready, weight in targets if ready]
-            tables[model, item["name"]] = tuple(zip(*targets, strict=True)) or None
+            tables[model, item["name"]] = [ready for ready, _ in targets], [weight for _, weight in targets]
             if admission and item["admitRequestsPerSecond"] is not None:
                 buckets[model, item["name"]] = Bucket(item["admitRequestsPerSecond"])
 
     def route(request: Request) -> Replica | None:
         key = request.model, request.name
-        if tables[key] is None or (key in buckets and not buckets[key].takes(request.at)):
+        ready, weights = tables[key]
+        if not ready or (key in buckets and not buckets[key].takes(request.at)):
             return None
-        return fewest(chance.choices(*tables[key])[0], request.at, chance, choices)
+        return fewest(chance.choices(ready, weights)[0], request.at, chance, choices)
 
     return route
 
@@ -155,7 +167,8 @@ def least_request(replicas: Iterable[Replica], *, choices: int | None = None, se
 
 def round_robin(replicas: Iterable[Replica]) -> Route:
     """Every replica of the model in turn."""
-    own, turns = _by_model(replicas), defaultdict(int)
+    own = _by_model(replicas)
+    turns: Counter[str] = Counter()
 
     def route(request: Request) -> Replica:
         turns[request.model] += 1
@@ -165,7 +178,7 @@ def round_robin(replicas: Iterable[Replica]) -> Route:
 
 
 def _by_model(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:
-    own = defaultdict(list)
+    own: dict[str, list[Replica]] = defaultdict(list)
     for replica in replicas:
         own[replica.model].append(replica)
     return own
@@ -200,17 +213,25 @@ class Outcome:
     request: Request
     served: Served | None
 
+    @property
+    def ttft_seconds(self) -> float | None:
+        """From its arrival to its first token; None where there is none."""
+        if self.served is None or self.served.first_token is None:
+            return None
+        return self.served.first_token - self.request.at
+
     def in_time(self, ttft_seconds: float, tpot_seconds: float) -> bool:
         """Whether it was served within both limits."""
-        if self.served is None or self.served.first_token is None or self.served.finished is None:
+        waited = self.ttft_seconds
+        if self.served is None or self.served.finished is None or waited is None:
             return False
-        waited = self.served.first_token - self.request.at
         return waited <= ttft_seconds and (self.served.time_per_output_token or 0.0) <= tpot_seconds
 
 
 def replay(requests: Iterable[Request], route: Route) -> list[Outcome]:
     """Send requests, given by arrival, and serve them to the last."""
-    outcomes, used = [], {}
+    outcomes: list[Outcome] = []
+    used: dict[int, Replica] = {}
     for request in requests:
         replica = route(request)
         served = None
@@ -236,7 +257,9 @@ def limits_of(spec: PlanSpec) -> dict[tuple[str, str], tuple[float, float]]:
     for model in spec.models:
         for item in model.effective_classes:
             slo = item.slo or model.slo
-            found[model.name, item.name] = tuple(
-                math.inf if limit is None else float(limit) for limit in (slo.ttft_seconds, slo.tpot_seconds)
-            )
+            found[model.name, item.name] = _limit(slo.ttft_seconds), _limit(slo.tpot_seconds)
     return found
+
+
+def _limit(seconds: Decimal | None) -> float:
+    return math.inf if seconds is None else float(seconds)

@@ -167,7 +167,7 @@ class State:
 
     def ours(self, kind: str) -> list[Json]:
         """Those that carry the plan's label."""
-        return [item for item in self.all(kind) if labels(item).get(PLAN_LABEL) == PLAN]
+        return [item for item in self.all(kind) if labels_of(item).get(PLAN_LABEL) == PLAN]
 
     def one(self, kind: str, name: str | None = None) -> Json | None:
         """The one object of a kind, or of a name."""
@@ -201,11 +201,11 @@ class State:
     def claimed_by(self) -> str:
         """The plan that sizes the rented pool, empty where none does."""
         pool = self.one("NodePool")
-        return annotations(pool).get("servingplan.dev/claimed-by", "") if pool else ""
+        return annotations_of(pool).get("servingplan.dev/claimed-by", "") if pool else ""
 
     def nodes(self, kind: str) -> list[Json]:
         """Nodes of a pool that exist, those on their way out included."""
-        return [item for item in self.all("Node") if labels(item).get("kind") == kind]
+        return [item for item in self.all("Node") if labels_of(item).get("kind") == kind]
 
 
 def states(changes: list[Change]) -> Iterator[tuple[Change, State]]:
@@ -224,12 +224,12 @@ def final(changes: list[Change]) -> State:
     return state
 
 
-def labels(item: Json) -> dict[str, str]:
+def labels_of(item: Json) -> dict[str, str]:
     """Of any object."""
     return item["metadata"].get("labels") or {}
 
 
-def annotations(item: Json) -> dict[str, str]:
+def annotations_of(item: Json) -> dict[str, str]:
     """Of any object."""
     return item["metadata"].get("annotations") or {}
 
@@ -456,12 +456,13 @@ class Stage:
     def wait_until_collected(self) -> None:
         """Until nothing is left of any plan. The garbage collector takes its time when it has much to do."""
         for namespace in self._namespaces:
-            wait_for(
-                f"nothing is left in {namespace}",
-                lambda namespace=namespace: not leftovers(final(self._history.of(namespace))),
-                seconds=CONVERGE_SECONDS,
-                shown=lambda namespace=namespace: leftovers(final(self._history.of(namespace))),
-            )
+            self._wait_until_collected(namespace)
+
+    def _wait_until_collected(self, namespace: str) -> None:
+        def left() -> list[Json]:
+            return leftovers(final(self._history.of(namespace)))
+
+        wait_for(f"nothing is left in {namespace}", lambda: not left(), seconds=CONVERGE_SECONDS, shown=left)
 
     def _wait(self, namespace: str, operator: Operator, look: Callable[[State], Json | None]) -> Json:
         seen, found = 0, None
@@ -491,9 +492,8 @@ class Stage:
             }
             return json.dumps(there, indent=1)
 
-        rest = wait_for(f"{namespace} is at rest", at_rest, seconds=CONVERGE_SECONDS, shown=shown)
-        assert rest is not None
-        return rest[0]
+        (rest,) = wait_for(f"{namespace} is at rest", at_rest, seconds=CONVERGE_SECONDS, shown=shown)
+        return rest
 
 
 def _fate(item: Json) -> str:
@@ -564,7 +564,7 @@ def at_rest(state: State, *, generation: int) -> Json | None:
         "deployments": {alias[item["metadata"]["name"]]: item["spec"]["replicas"] for item in state.ours("Deployment")},
         "services": sorted(alias[item["metadata"]["name"]] for item in state.ours("Service")),
         "config maps": sorted(item["metadata"]["name"] for item in state.ours("ConfigMap")),
-        "pods": sorted(alias[labels(pod)[DEPLOYMENT_LABEL]] for pod in pods),
+        "pods": sorted(alias[labels_of(pod)[DEPLOYMENT_LABEL]] for pod in pods),
         "nodes asked for": state.asked_nodes,
         "claimed by": state.claimed_by.split("/")[-1],
     }

@@ -74,7 +74,8 @@ class Show:
 
     def get(self, *what: str) -> Json:
         """An object or a list of the API server."""
-        return json.loads(self.cluster.kubectl("get", *what, "-o", "json"))
+        found: Json = json.loads(self.cluster.kubectl("get", *what, "-o", "json"))
+        return found
 
 
 def main() -> int:
@@ -162,8 +163,8 @@ def _observe(show: Show, fleet: Fleet) -> bool:
     pools = show.get("nodepools")["items"]
     by_pool: dict[str, int] = {}
     for node in show.get("nodes")["items"]:
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", ()))
-        if ready and "deletionTimestamp" not in node["metadata"]:
+        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", ()))
+        if is_ready and "deletionTimestamp" not in node["metadata"]:
             pool = node["metadata"]["labels"].get("karpenter.sh/nodepool", "?")
             by_pool[pool] = by_pool.get(pool, 0) + 1
     sizes = (f"{p['metadata']['name']} {by_pool.get(p['metadata']['name'], 0)}/{p['spec']['replicas']}" for p in pools)
@@ -177,7 +178,7 @@ def _observe(show: Show, fleet: Fleet) -> bool:
         show.on_change(f"weights {key}", text or "none ready: the gateway answers 503")
     conditions = {item["type"]: item for item in plan.get("status", {}).get("conditions", ())}
     same = plan.get("status", {}).get("planHash") == fleet.hash
-    return same and conditions.get("Ready", {}).get("status") == "True"
+    return bool(same and conditions.get("Ready", {}).get("status") == "True")
 
 
 def _ready(show: Show) -> dict[str, int]:

@@ -12,9 +12,12 @@ pytestmark = pytest.mark.usefixtures("karpenter")
 def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(scene, witness):
     other = scene.new_namespace("others")
     pools = [scene.rented(A100, price=20, name="a100"), scene.rented(L40S, price=90, name="l40s")]
-    spec = {"models": [plans.model(rate=60)], "pools": pools, "budget": 50}
+
+    def plan(namespace: str) -> plans.Json:
+        return plans.plan(namespace, [plans.model(rate=60)], pools, budget=50)
+
     with scene.operator(clusterwide=True):
-        scene.apply(plans.plan(scene.namespace, **spec))
+        scene.apply(plan(scene.namespace))
         status = scene.wait_ready()
 
         # What it planned is what is there.
@@ -43,7 +46,7 @@ def test_from_zero_nodes_to_serving_and_a_second_plan_leaves_its_pools_alone(sce
         assert shown["$/H"] == "20.00"
 
         # The same plan again, elsewhere: the pools have an owner.
-        scene.apply(plans.plan(other, **spec))
+        scene.apply(plan(other))
         message = scene.wait_condition("NodePoolsReady", "ClaimedByOther", namespace=other)
         assert f"{scene.namespace}/chat" in message
         scene.wait_event("ClaimedByOther", namespace=other)

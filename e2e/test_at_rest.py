@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from e2e.support import plans
+from e2e.support.operator import Operator
+from e2e.support.scene import Scene
 from e2e.support.waiting import wait_for
 from localcluster.nodes import A100
 from localcluster.proxy import WriteProxy
@@ -38,7 +40,7 @@ def test_three_periods_without_a_change_are_three_periods_without_a_write(scene,
         assert late == []
 
 
-def _turns(scene, operator) -> float:
+def _turns(scene: Scene, operator: Operator) -> float:
     """How many turns have ended, their writes and Events included."""
     assert operator.alive()
     series = operator.metrics(scene.namespace)

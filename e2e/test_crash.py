@@ -27,10 +27,10 @@ from e2e.crash_support import (
     Life,
     Stage,
     State,
-    annotations,
+    annotations_of,
     is_ready,
     kind_of,
-    labels,
+    labels_of,
     numbered,
     states,
 )
@@ -129,7 +129,7 @@ def test_there_are_never_more_live_pods_than_planned(undisturbed: Life, lives: l
         alive: dict[str, int] = defaultdict(int)
         for pod in state.all("Pod"):
             if "deletionTimestamp" not in pod["metadata"]:
-                alive[labels(pod)[DEPLOYMENT_LABEL]] += 1
+                alive[labels_of(pod)[DEPLOYMENT_LABEL]] += 1
         assert all(count <= planned[name] for name, count in alive.items()), life.describe()
 
 
@@ -165,9 +165,9 @@ def test_weights_are_only_ever_on_ready_replicas(undisturbed: Life, lives: list[
         models = (state.routing or {}).get("models", {})
         targets = [item for model in models.values() for entry in model["classes"] for item in entry["targets"]]
         serving = {
-            labels(pod)[DEPLOYMENT_LABEL]
+            labels_of(pod)[DEPLOYMENT_LABEL]
             for pod in state.all("Pod")
-            if is_ready(pod) and labels(pod)["servingplan.dev/serving"] == "true"
+            if is_ready(pod) and labels_of(pod)["servingplan.dev/serving"] == "true"
         }
         assert {item["service"] for item in targets if item["weight"] > 0} <= serving, life.describe()
 
@@ -177,7 +177,7 @@ def test_a_pod_is_placed_once_and_runs_where_it_was_placed(undisturbed: Life, li
         places: dict[str, set[str]] = defaultdict(set)
         for change in life.changes:
             if change.kind == "Pod":
-                placed = annotations(change.item).get("servingplan.dev/placed-on")
+                placed = annotations_of(change.item).get("servingplan.dev/placed-on")
                 bound = change.item["spec"].get("nodeName")
                 assert bound in (None, placed), life.describe()
                 places[change.uid] |= {placed} if placed else set()
@@ -195,4 +195,4 @@ def _all_states(undisturbed: Life, lives: list[Life]) -> Iterator[tuple[Life, St
 def _shape(deployment: Json) -> str:
     """What a replica is, without the names that it goes by."""
     template = deployment["spec"]["template"]
-    return json.dumps([template["spec"], annotations(template)], sort_keys=True)
+    return json.dumps([template["spec"], annotations_of(template)], sort_keys=True)

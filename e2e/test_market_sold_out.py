@@ -22,7 +22,7 @@ def refused_claims(scene, pool) -> list[str]:
     return sorted(name for name in names if name.rpartition("-")[0] == pool["resize"]["name"])
 
 
-def cap_of(scene, pool) -> dict:
+def cap_of(scene, pool) -> plans.Json:
     pools = scene.plan().get("status", {}).get("nodePools", ())
     return next((item.get("learnedCap") or {} for item in pools if item["name"] == pool["name"]), {})
 

@@ -54,7 +54,7 @@ def model(*, short: float, long: float, image: str = "engine:1"):
     return made
 
 
-def changes(pools) -> Iterator[tuple[str, dict]]:
+def changes(pools) -> Iterator[tuple[str, plans.Json]]:
     """What a user does to a plan, again and again; no two that follow one another leave it as it was."""
     first, second = pools
     dear, cheap = {**first, "dollarsPerNodeHour": "80"}, {**second, "dollarsPerNodeHour": "4"}

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("kwok", "operator")
 EIGHT, FOUR = "needs-eight", "needs-four"
 
 
-def models(*, fours: int) -> list[dict]:
+def models(*, fours: int) -> list[plans.Json]:
     """300 and 130 billion weights of two bytes: they fit on eight and on four GPUs of 80 GB, on no fewer.
 
     The demand for the second is so small that one copy does, or so large that every copy that fits is taken.

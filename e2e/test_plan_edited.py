@@ -45,4 +45,4 @@ def test_a_new_image_replaces_the_old_one_replica_by_replica(scene, witness):
 
 
 def _belongs(pod, deployment) -> bool:
-    return pod["metadata"]["labels"]["servingplan.dev/deployment"] == deployment
+    return bool(pod["metadata"]["labels"]["servingplan.dev/deployment"] == deployment)

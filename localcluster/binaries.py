@@ -162,7 +162,7 @@ def _build_with_progress(tool: Tool, source: Path, output: Path, total: int) -> 
         text=True,
     ) as process:
         assert process.stderr is not None
-        reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))  # type: ignore[union-attr]
+        reader = threading.Thread(target=lines.extend, args=(process.stderr,))
         reader.start()
         shown_at = -1e9
         while True:

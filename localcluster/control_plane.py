@@ -31,7 +31,6 @@ from types import FrameType
 from typing import Any, Self
 
 import kubernetes.client
-import kubernetes.config
 
 from localcluster import binaries, karpenter, kubeconfig, stages
 from localcluster.certificates import Authority, Certificate
@@ -172,7 +171,7 @@ class ControlPlane:
 
     def client(self) -> kubernetes.client.ApiClient:
         """A new client of the administrator's; close it after use."""
-        return kubernetes.config.new_client_from_config(str(self.kubeconfig))
+        return kubeconfig.client(self.kubeconfig)
 
     def environment(self) -> dict[str, str]:
         """Environment for commands against this cluster: ``KUBECONFIG`` set, the built programs first on the path."""
@@ -241,7 +240,8 @@ class ControlPlane:
 
     def _make_certificates(self) -> None:
         self._authority = Authority(self.folder / "certificates")
-        hosts, address = (_LOOPBACK, "localhost"), _LOOPBACK
+        hosts: tuple[str, ...] = (_LOOPBACK, "localhost")
+        address = _LOOPBACK
         if self._network is not None:
             address = self._network.host_address
             hosts += (address, self._network.service_address(1))

@@ -69,15 +69,16 @@ def _image(out: tarfile.TarFile, name: str, start: list[str], layers: list[tuple
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for _, digest in layers]},
     }
     kind = "application/vnd.oci.image.layer.v1.tar"
+    manifest_kind = "application/vnd.oci.image.manifest.v1+json"
     manifest = {
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": manifest_kind,
         "config": _blob(out, "application/vnd.oci.image.config.v1+json", config),
         "layers": [
             {"mediaType": kind, "digest": f"sha256:{digest}", "size": file.stat().st_size} for file, digest in layers
         ],
     }
-    described = _blob(out, manifest["mediaType"], manifest)
+    described = _blob(out, manifest_kind, manifest)
     return {**described, "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "e2e"}}
 
 

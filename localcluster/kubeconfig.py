@@ -1,4 +1,4 @@
-"""Writes kubeconfig files that need nothing beside them: certificates and tokens are inside."""
+"""Kubeconfig files that need nothing beside them, since certificates and tokens are inside; and clients by them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
+
+import kubernetes.client
+import kubernetes.config
 
 from localcluster.certificates import Certificate
 
@@ -49,3 +52,9 @@ def read_cluster(path: Path) -> tuple[str, bytes | None]:
     cluster = json.loads(path.read_text())["clusters"][0]["cluster"]
     authority = cluster.get("certificate-authority-data")
     return cluster["server"], base64.b64decode(authority) if authority else None
+
+
+def client(path: Path) -> kubernetes.client.ApiClient:
+    """A new client that acts as the kubeconfig's user; close it after use."""
+    connection: kubernetes.client.ApiClient = kubernetes.config.new_client_from_config(str(path))
+    return connection

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from kubernetes import client
+from kubernetes import client, utils
 
 NOT_READY_ANNOTATION = "kwok.servingplan.dev/not-ready"
 ZONE = "zone-a"
@@ -84,9 +84,8 @@ def create(
 ) -> list[str]:
     """Create ``count`` nodes named PREFIX-0, PREFIX-1, ... and return their names; KWOK makes them Ready."""
     names = [f"{prefix or node_type.name}-{number}" for number in range(count)]
-    core = client.CoreV1Api(api)
     for name in names:
-        core.create_node(node(node_type, name, labels=labels))
+        utils.create_from_dict(api, node(node_type, name, labels=labels))
     return names
 
 
@@ -101,11 +100,19 @@ def delete(api: client.ApiClient, *names: str, with_pods: bool = False) -> None:
         core.delete_node(name)
         if with_pods:
             for pod in core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}").items:
-                try:
-                    core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
-                except client.ApiException as error:
-                    if error.status != HTTPStatus.NOT_FOUND:  # else the collector was faster
-                        raise
+                _delete_pod(core, pod)
+
+
+def _delete_pod(core: client.CoreV1Api, pod: client.V1Pod) -> None:
+    metadata = pod.metadata
+    assert metadata is not None
+    assert metadata.name is not None
+    assert metadata.namespace is not None
+    try:
+        core.delete_namespaced_pod(metadata.name, metadata.namespace, grace_period_seconds=0)
+    except client.ApiException as error:
+        if error.status != HTTPStatus.NOT_FOUND:  # else the collector was faster
+            raise
 
 
 def cordon(api: client.ApiClient, name: str, *, cordoned: bool = True) -> None:
@@ -121,4 +128,5 @@ def fail(api: client.ApiClient, name: str, *, failed: bool = True) -> None:
 
 def is_ready(one: client.V1Node) -> bool:
     """Whether a node says that it is Ready."""
-    return any(c.type == "Ready" and c.status == "True" for c in (one.status.conditions or []))
+    conditions = one.status.conditions if one.status else None
+    return any(c.type == "Ready" and c.status == "True" for c in conditions or ())

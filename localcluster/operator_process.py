@@ -56,7 +56,7 @@ def install(cluster: ControlPlane, objects: Sequence[dict[str, Any]]) -> str:
         wait_until_established(cluster.kubectl, item["metadata"]["name"])
     with cluster.client() as client:
         wait_until_granted(client, objects)
-    return next(item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount")
+    return next(str(item["metadata"]["name"]) for item in objects if item["kind"] == "ServiceAccount")
 
 
 def environment(objects: Sequence[dict[str, Any]]) -> dict[str, str]:

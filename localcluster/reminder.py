@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from kubernetes import client, config
+from kubernetes import client
+
+from localcluster import kubeconfig
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,8 @@ def is_late(pod: dict[str, Any], now: datetime) -> bool:
 class Reminder:
     """Looks at all pods now and then, from entering to leaving the context."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        self._kubeconfig = kubeconfig
+    def __init__(self, admin_kubeconfig: Path) -> None:
+        self._kubeconfig = admin_kubeconfig
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reminder", daemon=True)
         self.reminded: list[str] = []
@@ -52,7 +54,7 @@ class Reminder:
         self._thread.join()
 
     def _run(self) -> None:
-        with config.new_client_from_config(str(self._kubeconfig)) as connection:
+        with kubeconfig.client(self._kubeconfig) as connection:
             core = client.CoreV1Api(connection)
             while not self._stopped.wait(PERIOD_SECONDS):
                 with contextlib.suppress(Exception):  # the API server is busy or away: the next look tells

@@ -17,10 +17,16 @@ def wait_until_granted(api: client.ApiClient, manifests: Sequence[Mapping[str, A
     reviews = client.AuthorizationV1Api(api)
     deadline = time.monotonic() + _GRANT_SECONDS
     for review in _reviews(manifests):
-        while not reviews.create_subject_access_review(review).status.allowed:
+        while not _is_granted(reviews, review):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not granted within {_GRANT_SECONDS} s: {review.spec}")
             time.sleep(_POLL_SECONDS)
+
+
+def _is_granted(reviews: client.AuthorizationV1Api, review: client.V1SubjectAccessReview) -> bool:
+    status = reviews.create_subject_access_review(review).status
+    assert status is not None
+    return bool(status.allowed)
 
 
 def _reviews(manifests: Sequence[Mapping[str, Any]]) -> Iterator[client.V1SubjectAccessReview]:

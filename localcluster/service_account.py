@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kubernetes.config
 from kubernetes import client
 
 from localcluster import kubeconfig
@@ -14,12 +13,14 @@ _DEFAULT_TOKEN_SECONDS = 12 * 3600
 
 def token(admin_kubeconfig: Path, namespace: str, name: str, *, seconds: int = _DEFAULT_TOKEN_SECONDS) -> str:
     """A bearer token of a ServiceAccount, asked of the TokenRequest API."""
-    with kubernetes.config.new_client_from_config(str(admin_kubeconfig)) as api:
+    with kubeconfig.client(admin_kubeconfig) as api:
         request = client.AuthenticationV1TokenRequest(
             spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=seconds)
         )
-        answer = client.CoreV1Api(api).create_namespaced_service_account_token(name, namespace, request)
-        return answer.status.token
+        status = client.CoreV1Api(api).create_namespaced_service_account_token(name, namespace, request).status
+        assert status is not None
+        assert status.token is not None
+        return status.token
 
 
 def write_kubeconfig(

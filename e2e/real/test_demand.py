@@ -134,12 +134,15 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
     print(f"{len(turned_away)} of {len(traffic.outcomes)} requests were turned away meanwhile")
     answered = len(traffic.outcomes) - len(turned_away)
     for counter, number in zip(COUNTERS, (answered, len(traffic.outcomes)), strict=True):
-        wait_for(
-            f"every request is in {counter}, once",
-            lambda counter=counter, number=number: scraping.value(f"sum({counter})") == number,
-            seconds=10,
-            shown=lambda counter=counter, number=number: (scraping.value(f"sum({counter})"), number),
-        )
+        _wait_until_counted(scraping, counter, number)
+
+
+def _wait_until_counted(scraping: PrometheusProcess, counter: str, number: int) -> None:
+    def counted() -> float:
+        return scraping.value(f"sum({counter})")
+
+    what = f"every request is in {counter}, once"
+    wait_for(what, lambda: counted() == number, seconds=10, shown=lambda: (counted(), number))
 
 
 def _rate(scene):

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes.client
-import kubernetes.config
 
 from e2e.support.waiting import wait_for
-from localcluster import binaries, karpenter, nodes
+from localcluster import binaries, karpenter, kubeconfig, nodes
 from localcluster.certificates import Certificate
 from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.reminder import Reminder
@@ -132,8 +131,8 @@ def _prepare(cluster: Cluster) -> None:
 
 
 @contextmanager
-def _client(kubeconfig: Path) -> Iterator[kubernetes.client.ApiClient]:
-    with kubernetes.config.new_client_from_config(str(kubeconfig)) as client:
+def _client(path: Path) -> Iterator[kubernetes.client.ApiClient]:
+    with kubeconfig.client(path) as client:
         yield client
         client.rest_client.pool_manager.clear()
 

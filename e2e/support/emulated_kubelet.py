@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, override
 
 from e2e.support.cluster import Cluster
 from e2e.support.feed import Feed
@@ -229,7 +229,7 @@ def envoy_sends_to(admin_port: int) -> Callable[[str, int], bool]:
     return look
 
 
-def _clusters_with(statuses: Json, address: str, port: int) -> set[str]:
+def _clusters_with(statuses: list[Json], address: str, port: int) -> set[str]:
     found = set()
     for item in statuses:
         places = [host["address"]["socket_address"] for host in item.get("host_statuses", ())]
@@ -257,6 +257,7 @@ class LoopbackFolder(Folder):
         super().__init__(path)
         self._kubelet = kubelet
 
+    @override
     def put(self, files: Mapping[str, str]) -> bool:
         """See ``Folder``."""
         ports = dict(self._kubelet.ports)

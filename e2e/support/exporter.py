@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, override
 
 from servingplan.model.names import arrivals_prefix
 
@@ -34,6 +34,7 @@ class Exporter(ThreadingHTTPServer):
                 self.end_headers()
                 self.wfile.write(body)
 
+            @override
             def log_message(self, *_: Any) -> None:
                 pass
 

@@ -206,7 +206,7 @@ class EnvoyProcess:
         """``more`` is configuration that is added to the file."""
         self.place, self.port, self.log = place, place.port, log
         start = ("-c", f"{place.folder}/{envoy.BOOTSTRAP}", "--config-yaml", more)
-        self._command = [ENVOY, *start, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]
+        self._command = [str(ENVOY), *start, "--disable-hot-restart", "--concurrency", "1", "-l", "warn"]
 
     def __enter__(self) -> Self:
         with self.log.open("w") as log:

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import kubernetes.config
 import yaml
 
 from e2e.support.gateway import EnvoyProcess, Replica, Replicas
@@ -57,7 +56,7 @@ class GatewayGround:
         self._cleanup.close()
 
     def _start(self) -> None:
-        client = kubernetes.config.new_client_from_config(str(self._cluster.kubeconfig))
+        client = self._cluster.client()
         self._cleanup.callback(client.rest_client.pool_manager.clear)
         self.api = Kube(client)
         self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})

@@ -202,9 +202,7 @@ class Scene:
             return plan["status"] if ready else None
 
         shown = lambda: self.conditions(name, namespace)  # noqa: E731
-        found = wait_for(f"plan {name} is Ready", look, seconds=seconds, shown=shown)
-        assert found is not None
-        return found
+        return wait_for(f"plan {name} is Ready", look, seconds=seconds, shown=shown)
 
     def wait_condition(
         self, kind: str, reason: str, name: str = "chat", *, seconds: float = 15, namespace: str | None = None
@@ -217,7 +215,6 @@ class Scene:
 
         shown = lambda: self.conditions(name, namespace)  # noqa: E731
         found = wait_for(f"plan {name} has {kind} with reason {reason}", look, seconds=seconds, shown=shown)
-        assert found is not None
         return str(found["message"])
 
     def routing(self, name: str = "chat") -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 _POLL_SECONDS = 0.1
 PATIENCE = 10
@@ -12,7 +13,7 @@ PATIENCE = 10
 
 def wait_for[T](
     what: str,
-    look: Callable[[], T],
+    look: Callable[[], T | Literal[False] | None],
     *,
     seconds: float,
     shown: Callable[[], object] | None = None,

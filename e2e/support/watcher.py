@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 from e2e.support.cluster import node_is_ready, pod_is_ready
 from e2e.support.feed import Feed
@@ -31,6 +31,7 @@ class Violation:
     rule: str
     detail: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.at:.2f} s: {self.rule}: {self.detail}"
 

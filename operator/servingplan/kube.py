@@ -182,12 +182,10 @@ class Kube:
         """Connect with the pod's service account, or else with the user's kubeconfig. Raises ``InputError`` without either."""
         configuration = kubernetes.client.Configuration()
         try:
-            kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration
-            )
+            kubernetes.config.load_incluster_config(client_configuration=configuration)
         except kubernetes.config.ConfigException:
             try:
-                kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                kubernetes.config.load_kube_config(client_configuration=configuration)
             except (kubernetes.config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
                 place = os.environ.get("KUBECONFIG") or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION
                 why = " ".join(str(error).split())

@@ -9,10 +9,11 @@ import yaml
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
+from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.world import PlanObject
-from servingplan.render import deployment, names
+from servingplan.render import deployment
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "render"
 RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
