@@ -1,6 +1,6 @@
 """THE TURN. observe -> publish weights -> decide -> apply the next safe step -> status, always.
 
-The one place where the pure middle meets the world. Everything that blocks runs in a thread; the event loop only waits.
+The only module where the pure packages meet the cluster. Everything that blocks runs in a thread; the event loop only waits.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ from servingplan.status.exceptional import retiring, turn_failed
 log = logging.getLogger("servingplan")
 
 WHILE_EXPLAINING_SECONDS = 2.0
-"""Between turns while an explanation is under way, so that the status shows it soon."""
+"""The time between turns while an explanation is computed, so that the status shows it soon."""
 
 
 @dataclass(frozen=True)
 class TurnReport:
-    """What a turn did, for the caller's next wait and for measurements."""
+    """The result of a turn, for the caller's next wait and for measurements."""
 
     gone: bool = False
-    """The plan is not there any more."""
+    """Whether the plan no longer exists."""
     writes: int = 0
     seconds: float = 0.0
     wake_in_seconds: float | None = None
-    """When something that was begun will be due."""
+    """The seconds until something that was begun is due; None if nothing is."""
     again: bool = False
-    """The world changed by our own hand: look again at once."""
+    """Whether our own writes changed the cluster, so that the next turn comes at once."""
     decision: Decision | None = None
     world: Observation | None = None
-    """What it saw."""
+    """The observation of the turn; None if there was none."""
 
 
 class Turns:
-    """Takes the turns of one plan. Not to be entered twice at a time."""
+    """Takes the turns of one plan. Two of its turns must never run at the same time."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class Turns:
         self._name = name
         self._seen: PlanObject | None = None
         self.solver_seconds = 0.0
-        """How long the solver may take, by the plan as it was last read."""
+        """The solver's deadline in seconds, by the plan as it was last read."""
 
     def outdated(self) -> bool:
-        """Whether the plan has been written since the turn that is under way read it."""
+        """Whether the plan was written after the running turn read it."""
         return self._seen is not None and self._reader.is_outdated(self._seen)
 
     async def take(self) -> TurnReport:
-        """One turn. What it raises has been told in the status, where that can be written."""
+        """Take one turn. The status already has the error that it raises, if the status can be written."""
         with self._explainer.turn(), self.metrics.turn():
             try:
                 report = await self._take()
@@ -113,7 +113,7 @@ class Turns:
         self.solver_seconds = float(spec.solver.deadline_seconds) if spec is not None else 0.0
         early = publish(world)
         if early:
-            # Weights first: they need no solver, and a replica that is gone must not wait for one.
+            # Weights first: they need no solver, and the loss of a replica must not wait for one.
             outcome = await asyncio.to_thread(self._write, early, world)
             if outcome.done:
                 again = await asyncio.to_thread(self._reader.observe, self._namespace, self._name)
@@ -143,7 +143,7 @@ class Turns:
         )
 
     async def retire(self) -> TurnReport:
-        """One step of the retirement of a plan that is being deleted; ``gone`` when nothing is left to do."""
+        """Take one step of a deleted plan's retirement. The report is ``gone`` when nothing is left to do."""
         with self.metrics.turn():
             try:
                 return await self._retire()
@@ -160,7 +160,7 @@ class Turns:
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
         self._tell(world, decision, outcome)
         await asyncio.to_thread(self._report_retirement, world, step, outcome)
-        # A pool that could not be released would stay claimed by a plan that is gone: try again while there is time.
+        # A pool that is not released would stay claimed by a plan that is gone: try again while there is time.
         if step.done and (not outcome.refused or step.late):
             spec, _ = effective_spec(world.plan.spec, read_record(world))
             if spec is not None and spec.deletion_policy == "Retain":
@@ -183,7 +183,7 @@ class Turns:
             self.metrics.solved(trigger(world, decision))
 
     def _is_outdated(self, world: Observation) -> bool:
-        """Whether the plan is another one by now: a search takes seconds, and nodes are not rented by a budget of before."""
+        """Whether the plan changed meanwhile: a search takes seconds, and no node may be rented by an old budget."""
         plan = world.plan
         try:
             found = self._api.get(PLANS, plan.name, namespace=plan.namespace)["metadata"]
@@ -208,7 +208,7 @@ class Turns:
     def _tell(
         self, world: Observation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
     ) -> None:
-        """Metrics are news too: what cannot be told keeps no turn from its end, and leaves nothing old behind."""
+        """Update the metrics. A failure does not stop the turn, and leaves no old values."""
         try:
             known = samples(world, decision, outcome, conditions)
         except Exception:
@@ -226,13 +226,13 @@ class Turns:
         return writes
 
     def _report_retirement(self, world: Observation, step: Retirement, outcome: Outcome) -> None:
-        """Status and Events of a step; the status holds the clock, so a step that cannot write it is taken again."""
+        """Write the status and Events of a step. The status holds the clock, so a step that cannot write it is repeated."""
         self._write_status(world.plan, retiring(world.plan, step, world.now))
         for event in retirement_events(world, step, outcome):
             self._post(event, world)
 
     def _tell_failure(self, error: Exception) -> None:
-        """That the turn failed, in the plan's status. A status that cannot be written either is only logged."""
+        """Write into the plan's status that the turn failed. If that fails too, only log it."""
         try:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
             self._write_status(plan, turn_failed(plan, error, read_clock()))
@@ -240,7 +240,7 @@ class Turns:
             log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
 
     def _write_status(self, plan: PlanObject, wanted: dict[str, Any]) -> int:
-        """Whole, and only where it differs."""
+        """Write the whole status if it differs; the number of writes."""
         if wanted == plan.status:
             return 0
         manifest = {
@@ -253,7 +253,7 @@ class Turns:
         return 1
 
     def _post(self, event: Event, world: Observation) -> int:
-        """Events are news, not state: one that cannot be posted is only logged."""
+        """Post an Event; the number of writes. An Event is not state, so one that cannot be posted is only logged."""
         plan = world.plan
         about = {
             "apiVersion": API_VERSION,
@@ -263,7 +263,7 @@ class Turns:
             "uid": plan.uid,
         }
         if event.about == "namespace":
-            # With its own namespace, though it has none: the API server wants the Event's and its object's to be equal.
+            # It has no namespace, but the API server requires that the Event's and its object's namespaces are equal.
             about = {"apiVersion": "v1", "kind": "Namespace", "name": plan.namespace, "namespace": plan.namespace}
         manifest = {
             "apiVersion": "v1",
