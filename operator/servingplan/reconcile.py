@@ -123,12 +123,10 @@ class Turns:
         try:
             decision = await asyncio.to_thread(self._decide, world)
         except Outdated:
-            log.info(
-                "%s was written while a plan was sought for it: the search is ended and begun anew", world.plan.key
-            )
+            log.info("%s was written during its search: the search is stopped and started again", world.plan.key)
             return TurnReport(writes=len(early), again=True)
         if bool(decision.actions) and await asyncio.to_thread(self._is_outdated, world):
-            log.info("%s was edited while it was planned for: nothing of that is written", world.plan.key)
+            log.info("%s was edited during its planning: nothing of that plan is written", world.plan.key)
             return TurnReport(writes=len(early), again=True)
         outcome = await asyncio.to_thread(self._carry_out, decision, world)
         writes = len(outcome.done) + len(early)
@@ -212,7 +210,7 @@ class Turns:
         try:
             known = samples(world, decision, outcome, conditions)
         except Exception:
-            log.exception("%s: its metrics cannot be told", world.plan.key)
+            log.exception("%s: its metrics cannot be updated", world.plan.key)
             known = {}
         self.metrics.tell(known, inventory_was_read=not world.failures)
 
