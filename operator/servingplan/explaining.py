@@ -36,7 +36,7 @@ Explain = Callable[[Observation, str, Callable[[], None]], ExplanationStatus | N
 """Explains the question of a world, given its digest. It calls back before each question that it asks the planner."""
 
 
-class _Superseded(Exception):  # noqa: N818 (not an error: nobody wants to know any more)
+class _Superseded(Exception):  # noqa: N818 (not an error: the answer is no longer needed)
     """The plan has another question by now."""
 
 

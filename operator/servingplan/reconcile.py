@@ -235,7 +235,7 @@ class Turns:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
             self._write_status(plan, turn_failed(plan, error, read_clock()))
         except Exception as other:
-            log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
+            log.warning("%s/%s: the status cannot say that the turn failed: %s", self._namespace, self._name, other)
 
     def _write_status(self, plan: PlanObject, wanted: dict[str, Any]) -> int:
         """Write the whole status if it differs; the number of writes."""

@@ -277,7 +277,7 @@ def _conversation(line: int, value: Mapping[str, Any]) -> Rows:
                 yield _row(line, fields)
         said += characters
     if not answers:
-        yield BadRow(line, key, "", "nobody answers in it")
+        yield BadRow(line, key, "", "it has no answer")
 
 
 def _benchmark(line: int, value: Mapping[str, Any]) -> Rows:

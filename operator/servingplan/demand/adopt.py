@@ -186,7 +186,7 @@ def _finding(
         begun = min((item.failing_since for item in seen.classes if item.failing_since), default=None)
         if begun is not None:
             parts.append(
-                f"since {begun}; the last good rates stand in for {source.last_good_for}, then the declared ones"
+                f"since {begun}; the last good rates are used for {source.last_good_for}, then the declared ones"
             )
     message = "; ".join(parts)
     if seen.refused:
@@ -205,7 +205,7 @@ def _believed(
     if any(entry[2] / entry[1] > limit for entry in newest):
         if high < LASTED * seconds_of(source.window):
             return None, (
-                f"{item.key}: more than {LARGEST_RISE:g} times {reference:g}/s, not believed unless it lasts for "
+                f"{item.key}: more than {LARGEST_RISE:g} times {reference:g}/s, which is believed only if it lasts for "
                 f"{source.window}"
             )
         good = [(end, length, min(count, limit * length)) for end, length, count in item.intervals]
