@@ -12,7 +12,7 @@ from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.scene import Scene
 from e2e.support.waiting import hold
-from localcluster.nodes import A100
+from localcluster.nodes import A100, L40S
 from servingplan.kube import CONFIG_MAPS
 
 pytestmark = pytest.mark.usefixtures("kwok")
@@ -75,6 +75,10 @@ def _pool_not_allowed(spec: Json, scene: Scene) -> None:
     spec["nodePools"].append(scene.rented(A100, price=20, name="closed", allowed=("another-namespace",)))
 
 
+def _pool_dynamic(spec: Json, scene: Scene) -> None:
+    spec["nodePools"].append(scene.dynamic((A100, L40S), price=20, name="dynamic"))
+
+
 def _name_taken(spec: Json, scene: Scene) -> None:
     spec["gateway"] = {"configMap": "somebody-elses"}
 
@@ -126,6 +130,13 @@ NEED_KARPENTER = (
         "NodePoolsReady",
         "NotAllowed",
         ("resize", "servingplan.dev/allowed-namespaces", "add the namespace"),
+    ),
+    Mistake(
+        "pool-dynamic",
+        _pool_dynamic,
+        "NodePoolsReady",
+        "NotResizable",
+        ("resize", "is dynamic, and could make nodes of several GPU types", A100.name, L40S.name, "static NodePool"),
     ),
 )
 

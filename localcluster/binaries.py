@@ -1,9 +1,9 @@
 """Builds the control plane's programs from their Go modules, once, into the user's cache folder.
 
 Each folder of ``tools/`` is a Go module, ``go.mod`` and ``go.sum``, that pins one tool and all it is made of; one of them
-has a program of its own beside these. A build is kept under a key made of its files, the packages asked for and the Go
-version, so that nothing is built twice and nothing stale is used. Only the standard library is imported here: this runs
-before the Python environment exists.
+has a program of its own beside these, and of one, Cluster API, only the definitions of its objects are read. A build is kept
+under a key made of its files, the packages asked for and the Go version, so that nothing is built twice and nothing stale is
+used. Only the standard library is imported here: this runs before the Python environment exists.
 """
 
 from __future__ import annotations
@@ -87,8 +87,12 @@ def program(name: str) -> Path:
 
 def module_folder(tool_name: str, module: str) -> Path:
     """Where Go keeps the source of ``module`` as pinned by a tool (its CRDs and example stages live there)."""
-    out = _go(["list", "-m", "-f", "{{.Dir}}", module], TOOLS_FOLDER / tool_name)
-    return Path(out.strip())
+    asked = ["list", "-m", "-f", "{{.Dir}}", module]
+    out = _go(asked, TOOLS_FOLDER / tool_name).strip()
+    if not out:  # nothing was built from it yet
+        _go(["mod", "download", module], TOOLS_FOLDER / tool_name)
+        out = _go(asked, TOOLS_FOLDER / tool_name).strip()
+    return Path(out)
 
 
 def build(tool: Tool) -> Path:

@@ -110,3 +110,12 @@ def static_node_pool(
         "metadata": {"name": name or node_type.name, "annotations": dict(annotations or {})},
         "spec": spec,
     }
+
+
+def dynamic_node_pool(node_types: Sequence[NodeType], *, name: str, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """A NodePool without a size, of several node types: it follows the pods that wait to be scheduled."""
+    made = static_node_pool(node_types[0], name=name, annotations=annotations)
+    template = made["spec"]["template"]
+    del made["spec"]["replicas"], template["metadata"]
+    template["spec"]["requirements"][0]["values"] = [node_type.name for node_type in node_types]
+    return made

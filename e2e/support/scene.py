@@ -90,16 +90,16 @@ class Scene:
             )
         )
         self._pools.append(own)
-        return {
-            "name": name,
-            "gpu": GPU_TYPES[node_type.name],
-            "gpusPerNode": node_type.gpus,
-            "dollarsPerNodeHour": f"{price:g}",
-            "minNodes": least,
-            "maxNodes": most,
-            "nodeSelector": {"karpenter.sh/nodepool": own},
-            "resize": {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": own},
-        }
+        return _rented_entry(node_type, name, own, price, least=least, most=most)
+
+    def dynamic(self, node_types: tuple[NodeType, ...], *, price: float, name: str) -> Json:
+        """A Karpenter NodePool that makes nodes of any of these types for pods that wait, as an entry of a plan's
+        ``nodePools``."""
+        own = f"{self.name}-{name}"
+        annotations = {karpenter.ALLOWED_NAMESPACES_ANNOTATION: ",".join(self.namespaces)}
+        self.cluster.apply(karpenter.dynamic_node_pool(node_types, name=own, annotations=annotations))
+        self._pools.append(own)
+        return _rented_entry(node_types[0], name, own, price, least=0, most=4)
 
     def fixed(self, node_type: NodeType, count: int, *, price: float, name: str = "fixed") -> Json:
         """Fixed nodes that KWOK keeps alive, as an entry of a plan's ``nodePools``."""
@@ -324,3 +324,17 @@ def _condition(plan: Json, kind: str) -> Json:
 
 def _object(api_version: str, kind: str, name: str) -> Json:
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}}
+
+
+def _rented_entry(node_type: NodeType, name: str, own: str, price: float, *, least: int, most: int) -> Json:
+    """An entry of a plan's ``nodePools`` for the NodePool ``own``."""
+    return {
+        "name": name,
+        "gpu": GPU_TYPES[node_type.name],
+        "gpusPerNode": node_type.gpus,
+        "dollarsPerNodeHour": f"{price:g}",
+        "minNodes": least,
+        "maxNodes": most,
+        "nodeSelector": {"karpenter.sh/nodepool": own},
+        "resize": {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": own},
+    }

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -51,6 +51,8 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool = True
+    scalable: bool = field(default=False, compare=False)
+    """It serves ``/scale``; only known of kinds that were discovered."""
 
     @property
     def base(self) -> str:
@@ -282,9 +284,11 @@ class Kube:
         if known is not None:
             return known
         base = Resource(api_version, "", kind).base
-        for item in self._request("GET", base).get("resources", ()):
+        served = self._request("GET", base).get("resources", ())
+        for item in served:
             if item["kind"] == kind and "/" not in item["name"]:
-                found = Resource(api_version, item["name"], kind, bool(item["namespaced"]))
+                scalable = any(other["name"] == f"{item['name']}/scale" for other in served)
+                found = Resource(api_version, item["name"], kind, bool(item["namespaced"]), scalable)
                 with self._lock:
                     self._resources[key] = found
                 return found

@@ -209,6 +209,7 @@ def test_status_is_applied_by_its_own_manager_and_shown_in_columns(cluster):
         "served": "75.0%",
         "plannedServed": "100%",
         "idleGPUs": "4xH100-SXM-80GB",
+        "caps": "h100=2",
         "cost": {"perHour": "23.92", "spendPerHour": "35.88", "budgetPerHour": "60.00"},
         "solver": {
             "status": "Optimal",
@@ -246,8 +247,8 @@ def test_status_is_applied_by_its_own_manager_and_shown_in_columns(cluster):
         *("shown", "True", "AsPlanned", "none", "75.0%", "1/1", "8xH100-SXM-80GB", "35.88", "60.00")
     ]
     wide, row = cluster.kubectl("-n", "llm", "get", "lsp", "-o", "wide").splitlines()
-    assert wide.split()[-7:] == ["PLAN-$/H", "PLAN-SERVED", "IDLE-GPUS", "MODE", "HASH", "GAP", "SOLVER"]
-    assert row.split()[-7:] == ["23.92", "100%", "4xH100-SXM-80GB", "Auto", "9f2c0a11", "0", "Optimal"]
+    assert wide.split()[-8:] == ["PLAN-$/H", "PLAN-SERVED", "IDLE-GPUS", "CAPS", "MODE", "HASH", "GAP", "SOLVER"]
+    assert row.split()[-8:] == ["23.92", "100%", "4xH100-SXM-80GB", "h100=2", "Auto", "9f2c0a11", "0", "Optimal"]
 
 
 def test_unknown_fields_are_pruned_where_nobody_asks_for_strictness(cluster):

@@ -416,6 +416,38 @@ def test_under_a_ceiling_that_cannot_be_read_nothing_grows_and_the_owner_is_name
     assert (finding.reason, "its annotation is odd" in finding.message) == ("CeilingUnreadable", True)
 
 
+OF_POOLS = (ClaimPool, ResizePool)
+
+
+def test_a_pool_that_another_autoscaler_sizes_is_neither_claimed_nor_sized_and_its_owner_is_named():
+    world = operator(plan()).cluster.observe()
+    decision = decide(with_pool(world, sized_by="the autoscaler of X"), exact)
+    assert not [action for action in decision.actions if isinstance(action, OF_POOLS)]
+    (finding,) = [item for item in decision.findings if item.reason == "SizedByOther"]
+    assert (finding.condition, "the autoscaler of X" in finding.message) == ("NodePoolsReady", True)
+
+
+def test_one_that_it_takes_over_keeps_its_size_while_replicas_serve_there():
+    driver = operator(plan(model(rate="20")))
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="1")))
+    seen = driver.cluster.observe()
+    decision = decide(with_pool(seen, sized_by="the autoscaler of X"), exact)
+    assert not [action for action in decision.actions if isinstance(action, OF_POOLS)]
+    assert decision.spend_dollars_per_hour == 4
+    assert "SizedByOther" in [item.reason for item in decision.findings]
+
+
+@pytest.mark.parametrize(("budget", "sizes"), [("20", [3]), ("6", [3]), ("5", [])])
+def test_a_size_that_goes_in_steps_is_asked_for_whole_and_never_beyond_the_budget(budget, sizes):
+    driver = operator(plan(budget=budget))
+    driver.turn()
+    world = driver.cluster.observe()
+    assert [pool.wanted for pool in world.pools] == [0], "nodes are asked for once their pods are there"
+    decision = decide(with_pool(world, step=3), exact)
+    assert [action.nodes for action in decision.actions if isinstance(action, ResizePool)] == sizes
+
+
 def test_a_path_that_is_not_the_objects_is_an_error_of_its_field_and_what_runs_still_counts():
     driver = operator(plan())
     driver.settle()

@@ -7,6 +7,7 @@ from servingplan.apply.writer import Writer
 from servingplan.kube import Resource
 from servingplan.model.actions import ClaimPool, ResizePool
 from tests.simulated.plans import operator, plan
+from tests.unit.pool_kinds.pool_objects import AKS_AGENT_POOL, EKS_NODEGROUP, GKE_NODE_POOL, MACHINE_DEPLOYMENT, changed
 
 NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
 CLAIM = ClaimPool(pool="l40s", claimed_by="llm/chat", why="w")
@@ -60,3 +61,51 @@ def test_the_size_is_written_at_the_owners_path_whatever_the_plan_says():
     resize = ResizePool(pool="l40s", before=1, nodes=2, why="w")
     assert written(api, resize, path=("spec", "count"), wanted=1).refused == ()
     assert api.patches[0]["spec"] == {"count": 2}
+
+
+def resized(item, *, nodes, wanted, more=None, path=None):
+    """Refusals, and patches of an object of another kind, which the plan has."""
+    kind, version = item["kind"], item["apiVersion"]
+    resource = Resource(version, f"{kind.lower()}s", kind, True)
+    item = changed(item, ("metadata", "resourceVersion"), "9")
+    annotations = {**item["metadata"].get("annotations", {}), "servingplan.dev/claimed-by": "llm/chat", **(more or {})}
+    api = Pools("llm/chat")
+    api.item = changed(item, ("metadata", "annotations"), annotations)
+    api.discover = lambda *_: resource
+    world = operator(plan()).cluster.observe()
+    seen = world.pools[0].model_copy(update={"path": path, "wanted": wanted})
+    resize = {"apiVersion": version, "kind": kind, "name": item["metadata"]["name"]}
+    spec = dict(world.plan.spec)
+    spec["nodePools"] = [{**pool, "resize": resize} if pool["name"] == "l40s" else pool for pool in spec["nodePools"]]
+    parsed, _ = parse_spec(spec)
+    action = ResizePool(pool="l40s", before=wanted, nodes=nodes, why="w")
+    outcome = Writer(api).write((action,), world=world.model_copy(update={"pools": (seen,)}), spec=parsed)
+    return [item.reason for item in outcome.refused], api.patches
+
+
+ZONES = changed(GKE_NODE_POOL, ("spec", "nodeLocations"), ["us-central1-a", "us-central1-b"])
+WRITES = [
+    (MACHINE_DEPLOYMENT, ("spec", "replicas"), 3, 5, {"spec": {"replicas": 5}}),
+    (EKS_NODEGROUP, ("spec", "scalingConfig", "desiredSize"), 2, 5, {"spec": {"scalingConfig": {"desiredSize": 5}}}),
+    (GKE_NODE_POOL, ("spec", "nodeCount"), 2, 5, {"spec": {"nodeCount": 5}}),
+    (ZONES, ("spec", "nodeCount"), 4, 6, {"spec": {"nodeCount": 3}}),
+    (AKS_AGENT_POOL, ("spec", "count"), 1, 5, {"spec": {"count": 5}}),
+]
+
+
+@pytest.mark.parametrize(("item", "path", "wanted", "nodes", "patch"), WRITES)
+def test_one_field_of_the_kind_is_written_beside_our_notes(item, path, wanted, nodes, patch):
+    refused, (written,) = resized(item, path=path, wanted=wanted, nodes=nodes)
+    assert refused == []
+    notes = {"servingplan.dev/claimed-by": "llm/chat", "servingplan.dev/asked-nodes": str(nodes)}
+    assert written == {"metadata": {"resourceVersion": "9", "annotations": notes}, **patch}
+
+
+def test_a_size_that_the_object_cannot_have_is_refused_before_it_is_sent():
+    assert resized(ZONES, path=("spec", "nodeCount"), wanted=4, nodes=5) == (["Invalid"], [])
+
+
+def test_an_autoscaler_that_came_since_the_object_was_read_keeps_its_size():
+    bound = {"cluster.x-k8s.io/cluster-api-autoscaler-node-group-max-size": "9"}
+    found = resized(MACHINE_DEPLOYMENT, path=("spec", "replicas"), wanted=3, nodes=5, more=bound)
+    assert found == (["Changed"], [])

@@ -42,6 +42,7 @@ PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Plan-$/h", "type": "string", "jsonPath": ".status.cost.perHour", "priority": 1},
     {"name": "Plan-Served", "type": "string", "jsonPath": ".status.plannedServed", "priority": 1},
     {"name": "Idle-GPUs", "type": "string", "jsonPath": ".status.idleGPUs", "priority": 1},
+    {"name": "Caps", "type": "string", "jsonPath": ".status.caps", "priority": 1},
     {"name": "Mode", "type": "string", "jsonPath": ".status.mode", "priority": 1},
     {"name": "Hash", "type": "string", "jsonPath": ".status.planHash", "priority": 1},
     {"name": "Gap", "type": "string", "jsonPath": ".status.solver.gap", "priority": 1},

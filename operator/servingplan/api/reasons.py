@@ -129,8 +129,8 @@ REASONS: dict[str, Reason] = {
         "The plan has replicas over several nodes. This version cannot apply them.", "Use larger nodes."
     ),
     "NotResizable": Reason(
-        "A pool's object has no whole number at its path.",
-        "Give it a size at the path in the annotation servingplan.dev/replicas-path.",
+        "The size of a pool's object cannot be set.",
+        "The message says why: give it a whole number at its path, or make a static pool.",
     ),
     "Optimal": Reason("The best plan was found and proved to be the best."),
     "OverBudget": Reason(
@@ -191,6 +191,10 @@ REASONS: dict[str, Reason] = {
         "The message has the engine's last lines. An edit of the plan allows the shape again.",
     ),
     "SharedObject": Reason("Two pools name one object, so neither is sized.", "Write one pool, or name two objects."),
+    "SizedByOther": Reason(
+        "Another autoscaler sizes the object of a pool.",
+        "Turn that autoscaler off for the pool, or remove resize to use its nodes as they are.",
+    ),
     "SolverError": Reason("No plan could be made.", _REPORT),
     "SpecInvalid": Reason(
         "A field is wrong. The running fleet stays.", "The message names the field and what to write."
@@ -253,6 +257,7 @@ _STALLING = frozenset(
         "RefsNotResolved",
         "ReplicaFailure",
         "SharedObject",
+        "SizedByOther",
         "SolverError",
         "SpecInvalid",
         "TimeLimit",

@@ -250,6 +250,8 @@ class PlanStatus(StatusPart):
     """The same for the plan once it is fully applied."""
     idle_gpus: Annotated[str | None, Field(alias="idleGPUs")] = None
     """GPUs of paid nodes without a ready replica, such as 8xL40S. none: all serve."""
+    caps: str | None = None
+    """The most nodes that pools are known to give now, such as h100=0,l40s=2. none: no cap is known."""
     cost: Cost | None = None
     """Money."""
     node_pools: Annotated[

@@ -28,6 +28,7 @@ from servingplan.model.actions import (
 )
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.world import Observation, PlanObject
+from servingplan.pool_kinds.table import kind_at, kind_key
 
 _KINDS: dict[str, Resource] = {
     resource.kind: resource for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, HTTP_ROUTES)
@@ -160,12 +161,14 @@ class Writer:
         current = self._api.get(resource, resize.name, namespace=namespace)
         annotations = current["metadata"].get("annotations") or {}
         holder = annotations.get(names.CLAIM_ANNOTATION)
-        path = seen.path
-        size = _at(current, path)
+        kind = kind_at(kind_key(resize.api_version, resize.kind), seen.path)
+        size = kind.wanted(current)
         if holder not in (None, "", world.plan.key, seen.orphan_of):
             raise Conflict(409, "ClaimedByOther", f"{resize.kind} {resize.name} was claimed by plan {holder} meanwhile")
         if (size or 0) != (seen.wanted or 0):
             raise Conflict(409, "Changed", f"the size of {resize.kind} {resize.name} became {size} since it was read")
+        if nodes is not None and (other := kind.sized_by(current)) is not None:
+            raise Conflict(409, "Changed", f"{resize.kind} {resize.name} is sized by {other} by now")
         asked = None if not claimed_by else str(size or 0) if nodes is None else str(nodes)
         patch: Json = {
             "metadata": {
@@ -174,7 +177,10 @@ class Writer:
             }
         }
         if nodes is not None:
-            _put(patch, path, nodes)
+            try:
+                patch |= kind.patch(current, nodes)
+            except ValueError as error:
+                raise Invalid(422, "Invalid", f"{resize.kind} {resize.name}: {error}") from error
         self._api.merge(resource, resize.name, patch, manager=names.POOL_MANAGER, namespace=namespace)
 
 
@@ -237,15 +243,3 @@ def _draining(action: DrainPod) -> Json:
 
 def _resize_of(pool: str, spec: PlanSpec | None) -> Resize | None:
     return next((item.resize for item in (spec.node_pools if spec else ()) if item.name == pool), None)
-
-
-def _at(item: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        item = item.get(key) if isinstance(item, dict) else None
-    return item
-
-
-def _put(patch: Json, path: tuple[str, ...], value: int) -> None:
-    for key in path[:-1]:
-        patch = patch.setdefault(key, {})
-    patch[path[-1]] = value

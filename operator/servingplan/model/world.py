@@ -160,6 +160,23 @@ class Refusal(Fact):
     message: str
 
 
+class NodeTemplate(Fact):
+    """What a pool's object says of all nodes that it makes, whether or not any is there."""
+
+    labels: dict[str, str] = {}
+    """Labels of every node."""
+    taints: tuple[Taint, ...] = ()
+    """Taints that stay and keep pods off."""
+    startup_taints: tuple[Taint, ...] = ()
+    """Taints that nodes bear until somebody has made them ready for pods."""
+    instance_types: tuple[str, ...] = ()
+    """Types of instances that a node may come as; empty: the object does not say."""
+    gpus_per_node: int | None = None
+    """GPUs of one node, where the object says so."""
+    capacity_type: str | None = None
+    """OnDemand, Spot or Reserved, where the object says so."""
+
+
 class PoolObject(Fact):
     """The object that sizes a node pool."""
 
@@ -183,8 +200,12 @@ class PoolObject(Fact):
     """Keys that lead to the size."""
     path_problem: str | None = None
     """What is wrong with the path that the plan gives, for people."""
+    step: int = 1
+    """Sizes are multiples of this: a size that counts nodes of each zone changes by one node in each."""
+    min_nodes: int = 0
+    """Least size that the object's own bounds allow."""
     max_nodes: int | None = None
-    """Ceiling that the pool's owner sets for every plan; None: none."""
+    """Ceiling that the pool's owner, or a bound of the object, sets for every plan; None: none."""
     max_nodes_problem: str | None = None
     """Why the ceiling cannot be read, for people; ``max_nodes`` is the size of the moment then."""
     dollars_per_node_hour: str | None = None
@@ -197,8 +218,12 @@ class PoolObject(Fact):
     """Size that this operator asked for last, as it noted on the object."""
     size_manager: str | None = None
     """Another field manager that owns the size, where one does."""
-    startup_taints: tuple[Taint, ...] = ()
-    """That its nodes bear until somebody has made them ready for pods, as the object itself says."""
+    sized_by: str | None = None
+    """Another autoscaler that the object says sizes it, for people."""
+    node_label: tuple[str, str] | None = None
+    """Label by which every node of the pool names it; None: the kind has none."""
+    template: NodeTemplate = NodeTemplate()
+    """What the object says of its nodes."""
     refusal: Refusal | None = None
     """The last one, for as long as the cluster tells of it."""
 

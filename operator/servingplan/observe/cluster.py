@@ -33,11 +33,11 @@ from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told, requests_inside
 from servingplan.observe.gateway import ask_gateway, in_time
-from servingplan.observe.sizes import ceiling, number, size_path
+from servingplan.observe.sizes import ceiling, number
 from servingplan.observe.state import ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
-from servingplan.planning.declared import KARPENTER_POOL, is_karpenter
 from servingplan.planning.record import effective_spec, record_of
+from servingplan.pool_kinds.table import kind_at, kind_key, path_of
 from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 
@@ -133,7 +133,7 @@ class Reader:
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         )
-        nodes, pods = _near(seen, plan, label, spec)
+        nodes, pods = _near(seen, plan, label, spec, pools)
         pods = self._with_requests(now, namespace, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
@@ -317,14 +317,14 @@ class Reader:
     def _pool(self, seen: Snapshot, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
         namespace = resize.namespace or plan_namespace
         reference = f"{resize.kind}/{namespace}/{resize.name}"
-        group = resize.api_version.rpartition("/")[0]
-        if self._pool_kinds is not None and f"{resize.kind}.{group}" not in self._pool_kinds:
+        key = kind_key(resize.api_version, resize.kind)
+        if self._pool_kinds is not None and key not in self._pool_kinds:
             allowed = ", ".join(sorted(self._pool_kinds)) or "none"
             return PoolObject(
                 pool=pool,
                 reference=reference,
                 problem_reason="KindNotAllowed",
-                problem=f"this installation does not size objects of kind {resize.kind}.{group} (allowed: {allowed}); "
+                problem=f"this installation does not size objects of kind {key} (allowed: {allowed}); "
                 "add it to the chart's value poolKinds",
             )
         try:
@@ -343,20 +343,19 @@ class Reader:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
         annotations = item["metadata"].get("annotations") or {}
-        path, path_problem = size_path(resize, annotations)
+        path, path_problem = path_of(
+            key, resize.name, annotations, written=resize.replicas_path, scalable=resource.scalable
+        )
         if path is None:
             return PoolObject(pool=pool, reference=reference, problem_reason="PathNotAllowed", problem=path_problem)
-        wanted = parse.at(item, path)
-        if not isinstance(wanted, int):
-            return PoolObject(
-                pool=pool,
-                reference=reference,
-                problem_reason="NotResizable",
-                problem=f"has no whole number at .{'.'.join(path)}: give it one (a Karpenter NodePool is static once "
-                "spec.replicas is set)",
-            )
-        sizes = (parse.at(item, ("status", field)) for field in parse.SIZES)
+        kind = kind_at(key, path)
+        wanted, problem = kind.wanted(item), kind.problem(item)
+        if wanted is None or problem is not None:
+            return PoolObject(pool=pool, reference=reference, problem_reason="NotResizable", problem=problem)
         max_nodes, max_nodes_problem = ceiling(annotations, wanted)
+        least, most = kind.bounds(item)
+        template = kind.template(item)
+        template = template.model_copy(update={"taints": tuple(filter(parse.may_stay, template.taints))})
         holder = annotations.get(names.CLAIM_ANNOTATION) or None
         orphaned = holder is not None and self._is_gone(seen, holder)
         allowed_text = annotations.get(names.ALLOWED_NAMESPACES_ANNOTATION, "")
@@ -364,28 +363,31 @@ class Reader:
             pool=pool,
             reference=reference,
             wanted=wanted,
-            actual=next((size for size in sizes if isinstance(size, int)), None),
+            actual=kind.actual(item),
             claimed_by=holder if not orphaned else None,
             orphan_of=holder if orphaned else None,
             path=path,
             path_problem=path_problem,
-            max_nodes=max_nodes,
+            step=kind.step(item),
+            min_nodes=least,
+            max_nodes=min((bound for bound in (max_nodes, most) if bound is not None), default=None),
             max_nodes_problem=max_nodes_problem,
             dollars_per_node_hour=annotations.get(names.PRICE_ANNOTATION),
             allowed_namespaces=tuple(part.strip() for part in allowed_text.split(",") if part.strip()),
             resource_version=item["metadata"].get("resourceVersion", ""),
             asked=number(annotations.get(names.SIZE_ANNOTATION)),
             size_manager=parse.size_manager(item, path, names.POOL_MANAGER),
-            startup_taints=parse.startup_taints_of(item),
-            refusal=_last_refusal(seen, item, resize),
+            sized_by=kind.sized_by(item),
+            node_label=kind.node_label(item),
+            template=template,
+            refusal=_last_refusal(seen, item, kind.node_label(item)),
         )
 
 
-def _last_refusal(seen: Snapshot, item: Json, resize: Resize) -> Refusal | None:
-    """The last refusal of the pool's stock: by its own object, or of a claim of a Karpenter NodePool. None: no refusal."""
+def _last_refusal(seen: Snapshot, item: Json, node_label: tuple[str, str] | None) -> Refusal | None:
+    """The last refusal of the pool's stock: by its own object, or of claims for nodes with the label. None: no refusal."""
     told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
-    if (resize.api_version.partition("/")[0], resize.kind) == ("karpenter.sh", "NodePool"):
-        told += [found.refusal for found in seen.refusals if found.pool == resize.name]
+    told += [found.refusal for found in seen.refusals if (parse.NODE_POOL_LABEL, found.pool) == node_label]
     return max(told, key=lambda refusal: refusal.at, default=None)
 
 
@@ -413,7 +415,7 @@ def _rows(name: str, rows: str | None) -> SeenProfiles:
 
 
 def _near(
-    seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None
+    seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None, objects: tuple[PoolObject, ...]
 ) -> tuple[tuple[Node, ...], tuple[Pod, ...]]:
     """The nodes of the plan's pools and of its pods, and the pods that hold GPUs on these nodes. No others matter."""
     nodes = {node.name: node for node in seen.nodes}
@@ -432,12 +434,9 @@ def _near(
         and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
     ]
     held = {pod.node for pod in own if pod.deployment is not None}
-    pools = spec.node_pools if spec else ()
-    selectors = [pool.node_selector for pool in pools]
-    # Also nodes of a Karpenter NodePool that the selector does not match: a condition reports them.
-    selectors += [
-        {KARPENTER_POOL: pool.resize.name} for pool in pools if pool.resize is not None and is_karpenter(pool)
-    ]
+    selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
+    # Also nodes that name a pool's object but do not match its selector: a condition reports them.
+    selectors += [dict((item.node_label,)) for item in objects if item.node_label is not None]
     near = {
         name: node
         for name, node in sorted(nodes.items())

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from servingplan.model import names
 from servingplan.model.world import LiveObject, Node, PlanObject, Pod, Refusal, Taint
+from servingplan.pool_kinds.protocol import taints_of
+from servingplan.pool_kinds.table import STATUS_KEYS, reads_annotation
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
@@ -36,8 +38,6 @@ AGENT_TAINT = "/agent-not-ready"
 """The suffix of taints that agents of networks and storage remove once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
 ``efs.csi.aws.com``, ``fsx.csi.aws.com``."""
 HTTP_ROUTE = "HTTPRoute"
-SIZES = ("nodes", "replicas", "count")
-"""Fields of a pool object's status with the present number of nodes."""
 OUT_OF_STOCK = (
     "insufficientcapacity",
     "insufficientinstancecapacity",
@@ -89,29 +89,14 @@ def node_of(item: Json) -> Node:
         schedulable=not spec.get("unschedulable", False),
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
-        taints=tuple(
-            taint
-            for taint in _taints_of(taints)
-            if taint.key not in DISRUPTION_TAINTS
-            and not taint.key.startswith(STATE_TAINTS)
-            and not taint.key.endswith(AGENT_TAINT)
-        ),
+        taints=tuple(filter(may_stay, taints_of(taints))),
     )
 
 
-def startup_taints_of(item: Json) -> tuple[Taint, ...]:
-    """The startup taints that a Karpenter NodePool lists; empty for other objects."""
-    found = at(item, ("spec", "template", "spec", "startupTaints"))
-    return _taints_of(taint for taint in found if isinstance(taint, dict)) if isinstance(found, list) else ()
-
-
-def _taints_of(taints: Iterable[Json]) -> tuple[Taint, ...]:
-    """The taints that keep pods off a node."""
-    return tuple(
-        Taint(key=str(taint.get("key", "")), value=str(taint.get("value") or ""), effect=str(taint["effect"]))
-        for taint in taints
-        if taint.get("effect") in ("NoSchedule", "NoExecute")
-    )
+def may_stay(taint: Taint) -> bool:
+    """Whether a taint does not change with the state of a node."""
+    passing = taint.key in DISRUPTION_TAINTS or taint.key.startswith(STATE_TAINTS) or taint.key.endswith(AGENT_TAINT)
+    return not passing
 
 
 def pod_gpus(item: Json) -> int:
@@ -444,7 +429,8 @@ def seen_pool(item: Json) -> Json:
         "metadata": {
             **kept,
             "resourceVersion": metadata.get("resourceVersion", ""),
-            "annotations": {key: annotations[key] for key in ours if key in annotations},
+            "annotations": {key: text for key, text in annotations.items() if key in ours or reads_annotation(key)},
+            "ownerReferences": metadata.get("ownerReferences") or [],
             "managedFields": [
                 {"manager": entry.get("manager"), "fieldsV1": {"f:spec": (entry.get("fieldsV1") or {})["f:spec"]}}
                 for entry in metadata.get("managedFields") or ()
@@ -452,7 +438,7 @@ def seen_pool(item: Json) -> Json:
             ],
         },
         "spec": item.get("spec") or {},
-        "status": {key: status[key] for key in SIZES if key in status},
+        "status": {key: status[key] for key in STATUS_KEYS if key in status},
         "refusal": _own_refusal(status),
     }
 
@@ -491,15 +477,6 @@ def replicas_owner(item: Json) -> tuple[str, str] | None:
         return None
     time, manager = max(others)
     return manager, time
-
-
-def at(item: Any, path: Iterable[str]) -> Any:
-    """The value at a path of keys; None if there is none."""
-    for key in path:
-        if not isinstance(item, dict):
-            return None
-        item = item.get(key)
-    return item
 
 
 def whole(value: Any) -> int:

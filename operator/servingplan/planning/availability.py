@@ -177,13 +177,16 @@ def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float
 
 
 def has_room_for_a_node(name: str, pools: tuple[Pool, ...], record: PlanRecord, *, budget: float, spend: float) -> bool:
-    """Whether one node more of a pool fits into the budget, or nothing is lost by trying: a class is served nothing."""
+    """Whether one node more of a pool (one in each zone where its size counts by zone) fits into the budget, or nothing is
+    lost by trying: a class is served nothing."""
     if record.fleet is None or any(
         item.requests_per_second > 0 and item.planned_requests_per_second <= 0 for item in record.fleet.classes
     ):
         return True
-    price = next((pool.dollars_per_node_hour for pool in pools if pool.name == name), None)
-    return price is not None and spend + price <= budget + CENT
+    pool = next((pool for pool in pools if pool.name == name), None)
+    if pool is None or pool.dollars_per_node_hour is None:
+        return False
+    return spend + pool.step * pool.dollars_per_node_hour <= budget + CENT
 
 
 def _seen(pool: Pool) -> Seen:

@@ -1,7 +1,8 @@
-"""What nodes say of themselves against what the plan says of their pool: GPU, number, selector, taints.
+"""What nodes, and the object that makes them, say against what the plan says of their pool: GPU, number, selector, taints.
 
-Nodes are compared once they are ready and show GPUs; what they do not say contradicts nothing. Labels of the vendor's feature
-discovery and types of instances name one card; names of clouds may mean several, so they contradict only another family.
+Nodes are compared once they are ready and show GPUs, the object at any time; what they do not say contradicts nothing.
+Labels of the vendor's feature discovery and types of instances name one card; names of clouds may mean several, so they
+contradict only another family.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.times import seconds_since
-from servingplan.model.world import Node, Taint
+from servingplan.model.world import Node, NodeTemplate, PoolObject, Taint
 from servingplan.planning.resources import offered_by
+from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.catalogue import Catalogue
 from servingplan.render.deployment import tolerations
 
-INSTANCE = "node.kubernetes.io/instance-type"
 FEATURE_LABELS = (
     "nvidia.com/gpu.product",
     "amd.com/gpu.product-name",
@@ -35,7 +36,6 @@ CLOUD_LABELS = (
     "cluster-api/accelerator",
 )
 COUNT_LABELS = ("nvidia.com/gpu.count", "karpenter.k8s.aws/instance-gpu-count", "karpenter.azure.com/sku-gpu-count")
-KARPENTER_POOL = "karpenter.sh/nodepool"
 
 STARTUP_TAINT_SECONDS = 600.0
 """How long a node may bear taints before they count as lasting, since it was created: agents that get it ready for pods take
@@ -43,6 +43,7 @@ theirs off once drivers and images are there, within minutes."""
 
 FALSE_DECLARATION = "FalseDeclaration"
 UNTOLERATED = "UntoleratedTaint"
+_TOLERATE = "add it to models[].engine.podTemplate.spec.tolerations, or take the pool out"
 NO_MATCH = "NoNodeMatches"
 
 
@@ -71,12 +72,12 @@ def contradictions(
     ``startup_taints`` are those that the pool's object says its nodes lose again. ``now`` is RFC 3339.
     """
     found: list[Contradiction] = []
-    tolerated = [[*tolerations(pool), *_own_tolerations(model.engine.pod_template)] for model in spec.models]
+    tolerated = _tolerated(spec, pool)
     for node in nodes:
         if not node.usable:
             continue
         where = f"nodePools[{pool.name}]"
-        if (said := _other_card(pool, gpu, node, catalogue)) is not None:
+        if (said := _other_card(pool, gpu, node.labels, catalogue)) is not None:
             text = f"{where}.gpu is {pool.gpu}, node {node.name} says {said[0]}={said[1]}"
             found.append(Contradiction(FALSE_DECLARATION, f"{text}; correct gpu or nodeSelector", node.name))
         elif node.gpus == 0 and offered_by(node):
@@ -86,20 +87,54 @@ def contradictions(
             )
         elif node.gpus > 0 and (taint := _untolerated(node, tolerated, startup_taints, now)) is not None:
             text = (
-                f"{where}: node {node.name} has the taint {taint.key}={taint.value}:{taint.effect}, which no replica "
-                "tolerates; add it to models[].engine.podTemplate.spec.tolerations, or take the pool out"
+                f"{where}: node {node.name} has the taint {_taint_text(taint)}, which no replica tolerates; {_TOLERATE}"
             )
             found.append(Contradiction(UNTOLERATED, text, node.name))
     return found + _other_count(pool, nodes)
 
 
-def unmatched(pool: NodePool, nodes: Sequence[Node], others: Sequence[Node]) -> Contradiction | None:
+def false_of_object(
+    *, spec: PlanSpec, pool: NodePool, gpu: GpuType | None, found: PoolObject, shown: bool, catalogue: Catalogue
+) -> list[Contradiction]:
+    """What the pool's object says of nodes to come that the plan says otherwise. ``shown``: nodes of the pool show their
+    GPUs, and so speak of their number themselves."""
+    if pool.resize is None:
+        return []
+    template, where = found.template, f"nodePools[{pool.name}]"
+    says = f"{pool.resize.kind} {pool.resize.name} makes nodes"
+    out: list[Contradiction] = []
+    for key, value in sorted(pool.node_selector.items()):
+        if template.labels.get(key, value) != value:
+            text = f"{where}.nodeSelector asks for {key}={value}, {says} with {key}={template.labels[key]}; correct one"
+            out.append(Contradiction(NO_MATCH, text))
+    if (said := _other_card(pool, gpu, template.labels, catalogue)) is not None:
+        text = f"{where}.gpu is {pool.gpu}, {says} with {said[0]}={said[1]}; correct gpu or resize"
+        out.append(Contradiction(FALSE_DECLARATION, text))
+    elif (several := _several_cards(template, catalogue)) is not None:
+        text = f"{where}.resize: {says} of several GPU types ({several}); leave it one"
+        out.append(Contradiction(FALSE_DECLARATION, text))
+    counts = (None, pool.gpus_per_node)
+    if not shown and pool.gpus_per_node is not None and template.gpus_per_node not in counts:
+        text = f"{where}.gpusPerNode is {pool.gpus_per_node}, {says} of {template.gpus_per_node} GPUs; correct one"
+        out.append(Contradiction(FALSE_DECLARATION, text))
+    if template.capacity_type not in (None, pool.capacity_type):
+        text = f"{where}.capacityType is {pool.capacity_type}, {says} as {template.capacity_type}; correct one"
+        out.append(Contradiction(FALSE_DECLARATION, text))
+    if (taint := _refused(template.taints, _tolerated(spec, pool))) is not None:
+        text = f"{where}: {says} with the taint {_taint_text(taint)}, which no replica tolerates; {_TOLERATE}"
+        out.append(Contradiction(UNTOLERATED, text))
+    return out
+
+
+def unmatched(
+    pool: NodePool, nodes: Sequence[Node], others: Sequence[Node], node_label: tuple[str, str] | None
+) -> Contradiction | None:
     """Nodes of the pool's own object that its selector does not match, where it matches none; ``others``: nodes of the
-    cluster that are known beside ``nodes``."""
+    cluster that are known beside ``nodes``; ``node_label``: by which they name the object."""
     resize = pool.resize
-    if nodes or resize is None or not is_karpenter(pool):
+    if nodes or resize is None or node_label is None:
         return None
-    strays = [node for node in others if node.ready and node.labels.get(KARPENTER_POOL) == resize.name]
+    strays = [node for node in others if node.ready and node.labels.get(node_label[0]) == node_label[1]]
     if not strays:
         return None
     said = ", ".join(
@@ -113,25 +148,19 @@ def unmatched(pool: NodePool, nodes: Sequence[Node], others: Sequence[Node]) -> 
     return Contradiction(NO_MATCH, f"{text}: node {strays[0].name} has {said}")
 
 
-def is_karpenter(pool: NodePool) -> bool:
-    """Whether the pool's object is a Karpenter NodePool, whose nodes carry its name."""
-    return pool.resize is not None and (pool.resize.api_version.partition("/")[0], pool.resize.kind) == (
-        "karpenter.sh",
-        "NodePool",
-    )
-
-
 def selector_text(pool: NodePool) -> str:
     """For people."""
     return "{" + ", ".join(f"{key}: {value}" for key, value in sorted(pool.node_selector.items())) + "}"
 
 
-def _other_card(pool: NodePool, gpu: GpuType | None, node: Node, catalogue: Catalogue) -> tuple[str, str] | None:
-    """Label and value by which a node names another card than the plan; None where it does not."""
+def _other_card(
+    pool: NodePool, gpu: GpuType | None, labels: Mapping[str, str], catalogue: Catalogue
+) -> tuple[str, str] | None:
+    """Label and value by which nodes name another card than the plan; None where they do not."""
     if pool.gpu is None or pool.gpu_spec is not None or gpu is None:
         return None
-    for label in (*FEATURE_LABELS, INSTANCE):
-        said = node.labels.get(label)
+    for label in (*FEATURE_LABELS, INSTANCE_TYPE):
+        said = labels.get(label)
         if said is None:
             continue
         if is_share(said):
@@ -140,10 +169,18 @@ def _other_card(pool: NodePool, gpu: GpuType | None, node: Node, catalogue: Cata
         if card is not None:
             return None if card.name == gpu.name else (label, said)
     for label in CLOUD_LABELS:
-        card = catalogue.find_gpu(node.labels[label]) if label in node.labels else None
+        card = catalogue.find_gpu(labels[label]) if label in labels else None
         if card is not None and _family(card) != _family(gpu):
-            return label, node.labels[label]
+            return label, labels[label]
     return None
+
+
+def _several_cards(template: NodeTemplate, catalogue: Catalogue) -> str | None:
+    """Types of instances of different cards, for people; None where all that are known have one."""
+    cards = {name: card.name for name in template.instance_types if (card := catalogue.find_gpu(name)) is not None}
+    if len(set(cards.values())) < 2:
+        return None
+    return ", ".join(f"{name}: {card}" for name, card in sorted(cards.items()))
 
 
 def _family(gpu: GpuType) -> str:
@@ -175,12 +212,25 @@ def _untolerated(
     if seconds_since(node.created, now) < STARTUP_TAINT_SECONDS:
         return None
     passing = {(taint.key, taint.effect) for taint in startup_taints}
-    lasting = [taint for taint in node.taints if (taint.key, taint.effect) not in passing]
+    return _refused([taint for taint in node.taints if (taint.key, taint.effect) not in passing], tolerated)
+
+
+def _tolerated(spec: PlanSpec, pool: NodePool) -> list[list[Mapping[str, Any]]]:
+    """By model, what its replicas tolerate on the pool."""
+    return [[*tolerations(pool), *_own_tolerations(model.engine.pod_template)] for model in spec.models]
+
+
+def _refused(taints: Sequence[Taint], tolerated: Sequence[Sequence[Mapping[str, Any]]]) -> Taint | None:
+    """A taint that the replicas of no model pass; None where those of some model pass all."""
     refused = [
-        next((taint for taint in lasting if not any(_tolerates(item, taint) for item in items)), None)
+        next((taint for taint in taints if not any(_tolerates(item, taint) for item in items)), None)
         for items in tolerated
     ]
     return None if None in refused else refused[0]
+
+
+def _taint_text(taint: Taint) -> str:
+    return f"{taint.key}={taint.value}:{taint.effect}"
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:

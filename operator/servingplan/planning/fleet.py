@@ -77,7 +77,8 @@ def within_budget(fleet: Fleet, pools: tuple[Pool, ...], budget: float) -> Fleet
     if cost() <= budget + CENT:
         return fleet
     for name, replicas in contents:
-        saved = _cost(by_name[name], sizes[name]) - _cost(by_name[name], sizes[name] - 1)
+        pool = by_name[name]
+        saved = _cost(pool, sizes[name]) - _cost(pool, max(0, sizes[name] - pool.step))
         if saved <= 0 or cost() <= budget + CENT:
             continue
         sizes[name] -= 1
@@ -100,7 +101,7 @@ def _cost(pool: Pool, nodes: int) -> float:
     price = pool.dollars_per_node_hour or 0.0
     if pool.spec.resize is None:
         return price * nodes
-    return price * max(nodes + pool.foreign_nodes, pool.least_nodes) if pool.sized_by_us else pool.spend
+    return price * pool.holding(max(nodes + pool.foreign_nodes, pool.least_nodes)) if pool.sized_by_us else pool.spend
 
 
 def _with_copies(item: ReplicaSet, copies: int) -> ReplicaSet:

@@ -18,9 +18,16 @@ from servingplan.errors import InputError
 from servingplan.model.fleet import LearnedCap, PoolStock
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
-from servingplan.planning.declared import INSTANCE, Contradiction, contradictions, selector_text, unmatched
+from servingplan.planning.declared import (
+    Contradiction,
+    contradictions,
+    false_of_object,
+    selector_text,
+    unmatched,
+)
 from servingplan.planning.known import known_of
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
+from servingplan.pool_kinds.protocol import INSTANCE_TYPE, ZONE
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
 
@@ -37,7 +44,7 @@ PRODUCT_LABELS = (
     "amd.com/gpu.product-name",
     "beta.amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
-    INSTANCE,
+    INSTANCE_TYPE,
     "karpenter.k8s.aws/instance-gpu-name",
     "karpenter.azure.com/sku-gpu-name",
     "k8s.amazonaws.com/accelerator",
@@ -166,7 +173,7 @@ class Pool:
         """Nodes that a plan may count on: the spec's ``maxNodes``, and no more than the pool is known to give."""
         cap = self.cap
         known = math.inf if cap is None else max(0, cap.nodes - len(self.spent_nodes))
-        return int(min(self.spec.cap, known))
+        return self._whole_steps(min(self.spec.cap, known))
 
     @property
     def least_nodes(self) -> int:
@@ -175,10 +182,24 @@ class Pool:
 
     @property
     def most_to_ask_for(self) -> int:
-        """Nodes that may be asked for now; one more than a cap that is over."""
+        """Nodes that may be asked for now; one more than a cap that is over, or one in each zone."""
         cap = self.stock.cap if self.stock is not None else None
-        known = math.inf if cap is None else cap.nodes + 1 if cap.probing else cap.nodes
-        return int(min(max(self.spec.cap, self.spec.min_nodes), known))
+        known = math.inf if cap is None else cap.nodes + self.step if cap.probing else cap.nodes
+        return self._whole_steps(min(max(self.spec.cap, self.spec.min_nodes), known))
+
+    @property
+    def step(self) -> int:
+        """Sizes of its object are multiples of this."""
+        return 1 if self.object is None else self.object.step
+
+    def holding(self, nodes: int) -> int:
+        """The least size of its object that holds so many nodes."""
+        size = nodes if self.object is None else max(nodes, self.object.min_nodes)
+        return size + -size % self.step
+
+    def _whole_steps(self, nodes: float) -> int:
+        """The largest size of its object that is no more than this."""
+        return int(nodes) - int(nodes) % self.step
 
     @property
     def foreign_nodes(self) -> int:
@@ -236,7 +257,7 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
     pools: list[Pool] = []
     errors: list[InputError] = []
     for written in sorted(spec.node_pools, key=lambda pool: pool.name):
-        item = _bounded(written, world)
+        item = _as_its_object_says(_bounded(written, world), world)
         nodes = tuple(
             PoolNode(
                 node=node,
@@ -246,7 +267,7 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
             for node in sorted(world.nodes, key=lambda node: node.name)
             if all(node.labels.get(key) == value for key, value in item.node_selector.items())
         )
-        gpu, gpu_error = _gpu_of(item, nodes, known.catalogue)
+        gpu, gpu_error = _gpu_of(item, nodes, world.pool(item.name), known.catalogue)
         if gpu_error is not None:
             errors.append(gpu_error)
         resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
@@ -262,13 +283,15 @@ def read_pools(spec: PlanSpec, world: Observation) -> tuple[tuple[Pool, ...], tu
         nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
         if (path_error := _path_error(item, world)) is not None:
             errors.append(path_error)
-        gpus_per_node = item.gpus_per_node or max((node.node.gpus for node in nodes), default=0)
+        gpus_per_node = (
+            item.gpus_per_node or max((node.node.gpus for node in nodes), default=0) or _gpus_to_come(item, world)
+        )
         if gpus_per_node == 0 and item.resize is not None:
             errors.append(
                 InputError(
                     f"spec.nodePools[{item.name}].gpusPerNode",
                     None,
-                    "is not given and no node of the pool tells; give the number of GPUs of one node",
+                    "is not given and neither a node of the pool nor its object tells; give the number of GPUs of one node",
                 )
             )
         pools.append(
@@ -307,10 +330,15 @@ def _contradictions(
         gpu=gpu,
         nodes=own,
         catalogue=catalogue,
-        startup_taints=() if sized is None else sized.startup_taints,
+        startup_taints=() if sized is None else sized.template.startup_taints,
         now=world.now,
     )
-    stray = unmatched(pool, own, [node for node in world.nodes if node.name not in matching])
+    if sized is None:
+        return found
+    shown = any(node.usable and node.gpus > 0 for node in own)
+    found += false_of_object(spec=spec, pool=pool, gpu=gpu, found=sized, shown=shown, catalogue=catalogue)
+    others = [node for node in world.nodes if node.name not in matching]
+    stray = unmatched(pool, own, others, sized.node_label)
     return found if stray is None else [*found, stray]
 
 
@@ -336,12 +364,37 @@ def no_node(pool: Pool) -> str:
 
 
 def _bounded(pool: NodePool, world: Observation) -> NodePool:
-    """The pool within what its owner lets every plan have."""
+    """The pool within what its owner lets every plan have, and the bounds and steps of its object."""
     found = world.pool(pool.name)
-    if pool.resize is None or found is None or found.max_nodes is None or found.max_nodes >= pool.cap:
+    if pool.resize is None or found is None:
         return pool
-    least = min(pool.min_nodes, found.max_nodes)
-    return pool.model_copy(update={"max_nodes": found.max_nodes, "min_nodes": least})
+    most = pool.cap if found.max_nodes is None else min(pool.cap, found.max_nodes)
+    most -= most % found.step
+    least = max(min(pool.min_nodes, most), found.min_nodes)
+    least += -least % found.step
+    most = max(most, least)
+    if (least, most) == (pool.min_nodes, pool.cap):
+        return pool
+    return pool.model_copy(update={"max_nodes": most, "min_nodes": least})
+
+
+def _as_its_object_says(pool: NodePool, world: Observation) -> NodePool:
+    """The pool with what its object states and the plan leaves open: how its nodes are rented, and their zone."""
+    found = world.pool(pool.name)
+    if pool.resize is None or found is None:
+        return pool
+    told: dict[str, str] = {}
+    if "capacity_type" not in pool.model_fields_set and found.template.capacity_type is not None:
+        told["capacity_type"] = found.template.capacity_type
+    if pool.zone is None and ZONE in found.template.labels:
+        told["zone"] = found.template.labels[ZONE]
+    return pool.model_copy(update=told) if told else pool
+
+
+def _gpus_to_come(pool: NodePool, world: Observation) -> int:
+    """GPUs of a node that is not there yet, as the pool's object says; 0 where it does not."""
+    found = world.pool(pool.name)
+    return 0 if pool.resize is None or found is None else found.template.gpus_per_node or 0
 
 
 def _path_error(pool: NodePool, world: Observation) -> InputError | None:
@@ -422,14 +475,17 @@ def _price_of(
 
 
 def _gpu_of(
-    pool: NodePool, nodes: tuple[PoolNode, ...], catalogue: Catalogue
+    pool: NodePool, nodes: tuple[PoolNode, ...], sized: PoolObject | None, catalogue: Catalogue
 ) -> tuple[GpuType | None, InputError | None]:
     field = f"spec.nodePools[{pool.name}].gpu"
     name = pool.gpu
     if name is None:
-        found = Counter(product for node in nodes if (product := _product_of(node.node, catalogue)) is not None)
+        said = [node.node.labels for node in nodes]
+        found = Counter(product for labels in said if (product := _product_of(labels, catalogue)) is not None)
+        if not found and sized is not None and (product := _product_of(sized.template.labels, catalogue)) is not None:
+            found[product] += 1
         if not found:
-            advice = "is not given and no node of the pool carries a GPU product label; give the GPU type"
+            advice = "is not given, and neither a node of the pool nor its object has a label that names one; give the GPU type"
             return None, InputError(field, None, advice)
         name = min(found, key=lambda product: (-found[product], product))
     inline: tuple[GpuType, ...] = ()
@@ -451,21 +507,24 @@ def _gpu_of(
         return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
 
 
-def _product_of(node: Node, catalogue: Catalogue) -> str | None:
-    """What a node's labels call its GPU: a share of one, else the first that the catalogue knows, else the first there is;
-    types of instances that the catalogue does not know, and vendors, name none."""
-    said = [node.labels[label] for label in PRODUCT_LABELS if label in node.labels]
-    named = [name for name in said if name != node.labels.get(INSTANCE) and name not in _VENDORS]
+def _product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:
+    """What the labels of nodes call their GPU: a share of one, else the first that the catalogue knows, else the first there
+    is; types of instances that the catalogue does not know, and vendors, name none."""
+    said = [labels[label] for label in PRODUCT_LABELS if label in labels]
+    named = [name for name in said if name != labels.get(INSTANCE_TYPE) and name not in _VENDORS]
     shares = (name for name in named if is_share(name))
     known = (name for name in said if catalogue.find_gpu(name) is not None)
     return next(shares, None) or next(known, None) or next(iter(named), None)
 
 
 def _conflict(pool: NodePool, world: Observation) -> Problem | None:
-    """Somebody changed the size since we asked for it. It is theirs then, until they give the pool back."""
+    """Somebody else sizes the pool that this plan has, or changed its size since we asked for it. It is theirs then, until
+    they give the pool back."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.claimed_by != world.plan.key:
         return None
+    if found.sized_by is not None:
+        return _sized_by_other(pool, found.sized_by)
     if found.asked is None or found.asked == found.wanted:
         return None
     return Problem(
@@ -473,6 +532,16 @@ def _conflict(pool: NodePool, world: Observation) -> Problem | None:
         f"nodePools[{pool.name}].resize: {pool.resize.kind} {pool.resize.name} was set to {found.wanted} nodes by "
         f"{found.size_manager or 'another manager'} after this plan asked for {found.asked}; it is left alone. Stop that "
         "manager from setting it, then remove the annotation servingplan.dev/claimed-by from the object",
+    )
+
+
+def _sized_by_other(pool: NodePool, who: str) -> Problem:
+    resize = pool.resize
+    what = "" if resize is None else f"{resize.kind} {resize.name}"
+    return Problem(
+        "SizedByOther",
+        f"nodePools[{pool.name}].resize: {what} is sized by {who}; it is left alone. Turn that off, or leave resize out of the "
+        "plan, which then uses the nodes that are there",
     )
 
 
@@ -520,4 +589,6 @@ def _problem(pool: NodePool, world: Observation) -> Problem | None:
             f"{where} is sized by plan {found.claimed_by}; take the pool out of one of the two plans (to clear a claim by "
             "hand, remove the annotation servingplan.dev/claimed-by from the object)",
         )
+    if found.sized_by is not None and found.claimed_by != world.plan.key:
+        return _sized_by_other(pool, found.sized_by)
     return None

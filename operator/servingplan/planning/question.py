@@ -214,12 +214,15 @@ def _parts_of(pool: Pool) -> list[Part]:
 
 
 def _sunk_dollars(pool: Pool) -> float:
+    """$/h that the plan has no say in. A pool whose size goes in steps of several nodes may cost up to a step less one more
+    than the nodes that are planned: so much is kept back."""
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
     if pool.contradiction is not None:
         return pool.spend - len(pool.usable_nodes) * pool.dollars_per_node_hour
     nodes = max(pool.foreign_nodes, pool.least_nodes) if pool.left and pool.sized_by_us else pool.foreign_nodes
-    return nodes * pool.dollars_per_node_hour
+    rounding = pool.step - 1 if pool.sized_by_us and not pool.left else 0
+    return (nodes + rounding) * pool.dollars_per_node_hour
 
 
 def _part_name(pool: Pool, gpus: int) -> str:

@@ -33,7 +33,7 @@ def planned_size(pool: Pool, fleet: Fleet) -> int:
     if pool.contradiction is not None:
         return pool.wanted
     size = fleet.nodes.get(pool.name, 0) + pool.foreign_nodes
-    size = min(max(size, pool.least_nodes), max(pool.most_nodes, pool.least_nodes))
+    size = pool.holding(min(max(size, pool.least_nodes), max(pool.most_nodes, pool.least_nodes)))
     return size if pool.withdrawn is None else min(size, pool.wanted)
 
 
@@ -151,9 +151,9 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
         for pool in ordered:
             before, size = reached[pool.name], wishes[pool.name]
             others = spend - pool.spend_at(before)
-            allowed = size = min(size, max(before, pool.most_to_ask_for))
+            allowed = size = min(pool.holding(size), max(before, pool.most_to_ask_for))
             while size > before and others + _spend_raised(pool, size) > budget + CENT:
-                size -= 1
+                size -= pool.step
             held_back = held_back or (wishes is not sizes and size < allowed)
             if size > before:
                 spend = others + _spend_raised(pool, size)
@@ -182,9 +182,9 @@ def shrink(*, pools: tuple[Pool, ...], sizes: Mapping[str, int]) -> tuple[Resize
         ResizePool(
             pool=pool.name,
             before=pool.wanted,
-            nodes=sizes[pool.name],
-            why=f"{pool.name} from {pool.wanted} to {sizes[pool.name]} nodes: the others are empty",
+            nodes=size,
+            why=f"{pool.name} from {pool.wanted} to {size} nodes: the others are empty",
         )
         for pool in pools
-        if pool.sized_by_us and sizes[pool.name] < pool.wanted
+        if pool.sized_by_us and (size := pool.holding(sizes[pool.name])) < pool.wanted
     )

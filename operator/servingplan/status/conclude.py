@@ -36,7 +36,7 @@ from servingplan.planning.record import read_record, spec_in_force
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.routing import routing_after
-from servingplan.status.summary import NONE, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
+from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 
 
 def conclude(
@@ -65,6 +65,7 @@ def conclude(
         served=carried_of(fleet, now),
         planned_served=served_of(shown) if shown else None,
         idle_gpus=idle_of(pools),
+        caps=caps_of(pools),
         cost=Cost(
             per_hour=_dollars(shown.dollars_per_hour if shown else 0.0),
             spend_per_hour="unknown"

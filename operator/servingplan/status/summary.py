@@ -29,6 +29,11 @@ def idle_of(pools: Iterable[Pool]) -> str:
     return _listed(+counts) or NONE
 
 
+def caps_of(pools: Iterable[Pool]) -> str:
+    """The most nodes that pools are known to give now, by name; `none` where nothing is known of any."""
+    return ",".join(f"{pool.name}={pool.cap.nodes}" for pool in pools if pool.cap is not None) or NONE
+
+
 def served_of(fleet: Fleet) -> str:
     """The share of the demand that the fleet serves, or under MaximizeService the multiple of the mix."""
     if fleet.scale is not None:

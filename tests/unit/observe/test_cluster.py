@@ -10,7 +10,7 @@ from servingplan.model.world import Taint
 from servingplan.observe import cluster as cluster_module
 from servingplan.observe.cluster import Reader
 from servingplan.observe.engines import MOST_MISSED
-from servingplan.observe.parse import endpoints_of, startup_taints_of
+from servingplan.observe.parse import endpoints_of
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 
@@ -284,6 +284,21 @@ def test_a_model_s_own_config_is_read_or_told():
     assert "has no key config.json" in empty.problem
 
 
+def of_pools(spec, listed, *kinds):
+    """The world of a plan whose API server also knows these kinds of pool objects."""
+    api = EmptyCluster(spec=spec, listed=listed)
+    known = {SETS.kind: SETS, HTTP_ROUTES.kind: HTTP_ROUTES, **{resource.kind: resource for resource in kinds}}
+    api.discover = lambda api_version, kind: known[kind]
+    state = ClusterState(api, clock=lambda: 100.0)
+    state.load()
+    urls = UrlPolicy(api, allowed_hosts=frozenset())
+    reader = Reader(api, state, pool_kinds=None, urls=urls, clock=lambda: "2026-01-01T00:00:00Z")
+    try:
+        return reader.observe("llm", "chat")
+    finally:
+        reader.close()
+
+
 NODE_POOL = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
 SIZED = {
     "budget": {"dollarsPerHour": 1},
@@ -338,12 +353,8 @@ def test_a_claim_of_a_plan_that_is_gone_is_no_claim():
 
 def test_startup_taints_are_those_that_the_pool_lists():
     listed = [{"key": "a", "effect": "NoExecute"}, {"key": "soft", "effect": "PreferNoSchedule"}, "odd"]
-    item = {"spec": {"template": {"spec": {"startupTaints": listed}}}}
-    assert startup_taints_of(item) == (Taint(key="a", effect="NoExecute"),)
-    assert startup_taints_of({"spec": {"template": {"spec": {"startupTaints": None}}}}) == ()
-    assert pool_claimed_by("llm/gone", startup_taints=listed[:1]).startup_taints == (
-        Taint(key="a", effect="NoExecute"),
-    )
+    found = pool_claimed_by("llm/gone", startup_taints=listed)
+    assert found.template.startup_taints == (Taint(key="a", effect="NoExecute"),)
 
 
 def test_a_claim_of_a_plan_that_is_there_holds():
@@ -351,7 +362,7 @@ def test_a_claim_of_a_plan_that_is_there_holds():
     assert (found.claimed_by, found.orphan_of) == ("llm/other", None)
 
 
-def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not():
+def test_nodes_that_name_a_pool_s_object_are_seen_whether_its_selector_matches_or_not():
     pool = {"name": "p", "nodeSelector": {"pool": "p"}, "gpu": "L40S", "gpusPerNode": 8, "dollarsPerNodeHour": 1}
     resize = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
     spec = {"budget": {"dollarsPerHour": 1}, "models": [{"name": "llama-3.1-8b"}], "nodePools": [pool]}
@@ -359,21 +370,9 @@ def test_nodes_of_a_karpenter_pool_are_seen_whether_its_selector_matches_or_not(
     nodes = [{"metadata": {"name": name, "uid": name, "labels": found}} for name, found in labels.items()]
 
     def names_of(pools):
-        api = EmptyCluster(spec={**spec, "nodePools": pools}, listed={NODES: nodes})
-        api.discovered["NodePool"] = Resource("karpenter.sh/v1", "nodepools", "NodePool", False)
-        state = ClusterState(api, clock=lambda: 100.0)
-        state.load()
-        reader = Reader(
-            api,
-            state,
-            pool_kinds=frozenset(),
-            urls=UrlPolicy(api, allowed_hosts=frozenset()),
-            clock=lambda: "2026-01-01T00:00:00Z",
-        )
-        try:
-            return [node.name for node in reader.observe("llm", "chat").nodes]
-        finally:
-            reader.close()
+        sized = {"metadata": {"name": "np", "uid": "np"}, "spec": {"replicas": 1}}
+        world = of_pools({**spec, "nodePools": pools}, {NODES: nodes, NODE_POOL: [sized]}, NODE_POOL)
+        return [node.name for node in world.nodes]
 
     assert names_of([pool]) == ["match"]
     assert names_of([{**pool, "resize": resize}]) == ["match", "stray"]

@@ -3,7 +3,7 @@
 import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject, Taint
+from servingplan.model.world import Node, NodeTemplate, Observation, PlanObject, Pod, PoolObject, Taint
 from servingplan.observe.parse import node_of
 from servingplan.planning.pools import read_pools
 from servingplan.planning.question import pose
@@ -18,7 +18,7 @@ def node(name="n", gpus=8, *, product=None, taints=(), ready=True, labels=None, 
     return Node(name=name, labels=found, gpus=gpus, ready=ready, taints=taints, created=created)
 
 
-def read(*nodes, pods=(), wanted=None, engine=None, labels=None, startup_taints=(), **pool):
+def read(*nodes, pods=(), wanted=None, engine=None, labels=None, startup_taints=(), says=None, **pool):
     written = {
         "name": "p",
         "gpu": "H100-SXM-80GB",
@@ -41,7 +41,8 @@ def read(*nodes, pods=(), wanted=None, engine=None, labels=None, startup_taints=
         wanted=wanted,
         actual=len(nodes),
         allowed_namespaces=("*",),
-        startup_taints=startup_taints,
+        template=NodeTemplate(startup_taints=startup_taints, **(says or {})),
+        node_label=("karpenter.sh/nodepool", "np"),
     )
     world = Observation(
         now="2026-01-01T00:00:00Z",
@@ -243,3 +244,62 @@ def test_a_pool_of_the_past_is_given_back_whatever_its_nodes_say():
     )
     (pool,), _ = read_pools(spec.model_copy(update={"node_pools": (left,)}), world)
     assert pool.contradiction is None
+
+
+# --- what the pool's object says of nodes that are not there yet ------------------------------------------------------
+
+FALSE_OF_OBJECT = {
+    "selector": ({"labels": {"pool": "q"}}, {}, "NoNodeMatches", ("asks for pool=p", "with pool=q")),
+    "instance type": (
+        {"labels": {"node.kubernetes.io/instance-type": "g6e.48xlarge"}},
+        {},
+        "FalseDeclaration",
+        (".gpu is H100-SXM-80GB", "g6e.48xlarge"),
+    ),
+    "a cloud's name": (
+        {"labels": {"cloud.google.com/gke-accelerator": "nvidia-l4"}},
+        {},
+        "FalseDeclaration",
+        ("gke-accelerator=nvidia-l4",),
+    ),
+    "several cards": (
+        {"instance_types": ("g6e.48xlarge", "p5.48xlarge")},
+        {},
+        "FalseDeclaration",
+        ("several GPU types", "g6e.48xlarge: L40S", "p5.48xlarge: H100-SXM-80GB"),
+    ),
+    "number": ({"gpus_per_node": 4}, {}, "FalseDeclaration", ("gpusPerNode is 8", "of 4 GPUs")),
+    "rental": (
+        {"capacity_type": "Spot"},
+        {"capacityType": "OnDemand"},
+        "FalseDeclaration",
+        ("capacityType is OnDemand", "as Spot"),
+    ),
+    "taint": ({"taints": (DEDICATED,)}, {}, "UntoleratedTaint", ("dedicated=training:NoSchedule", "no replica")),
+}
+
+
+@pytest.mark.parametrize("name", FALSE_OF_OBJECT)
+def test_nothing_is_bought_where_the_object_says_otherwise(name):
+    says, written, reason, words = FALSE_OF_OBJECT[name]
+    spec, pool = read(wanted=0, says=says, **written)
+    assert pool.contradiction.reason == reason
+    assert all(word in pool.contradiction.message for word in ("nodePools[p]", "NodePool np", *words))
+    assert parts(spec, pool) == []
+
+
+def test_what_the_object_does_not_say_contradicts_nothing():
+    labels = {"pool": "p", "node.kubernetes.io/instance-type": "p5.48xlarge", "other": "x"}
+    types = ("p5.48xlarge", "unknown.8xlarge")
+    says = {"labels": labels, "instance_types": types, "gpus_per_node": 8, "capacity_type": "OnDemand"}
+    assert read(wanted=0, says=says)[1].contradiction is None
+
+
+def test_nodes_that_show_their_gpus_speak_of_their_number_themselves():
+    assert read(node(), wanted=1, says={"gpus_per_node": 4})[1].contradiction is None
+
+
+def test_a_taint_of_the_object_that_replicas_tolerate_is_none():
+    engine = {"podTemplate": {"spec": {"tolerations": [{"key": "dedicated", "operator": "Exists"}]}}}
+    gpus = Taint(key="nvidia.com/gpu", value="present", effect="NoSchedule")
+    assert read(wanted=0, engine=engine, says={"taints": (DEDICATED, gpus)})[1].contradiction is None

@@ -171,7 +171,7 @@ def test_labels_of_nodes_tell_the_gpu(labels, name):
         ),
         (
             {"node.kubernetes.io/instance-type": "m5.large", "kubernetes.azure.com/accelerator": "nvidia"},
-            "no node of the pool",
+            "neither a node of the pool nor its object",
         ),
         ({"nvidia.com/gpu.product": "NVIDIA-X9000"}, "is not in the catalogue"),
     ],

@@ -6,9 +6,10 @@ import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, NodeGroup, ReplicaSet
-from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.model.world import Node, NodeTemplate, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import read_pools
+from servingplan.planning.question import pose
 from servingplan.rollout.growth import total_spend
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "np"}
@@ -171,3 +172,68 @@ def test_nodes_below_the_floor_save_nothing_and_are_kept():
 def test_the_owner_of_a_pool_bounds_every_plan(ceiling, least, most):
     (pool,) = read(spec(item(resize=RESIZE, minNodes=2, maxNodes=6)), pools=(sizing(max_nodes=ceiling),))
     assert (pool.spec.min_nodes, pool.spec.cap) == (least, most)
+
+
+# --- what the pool's object says --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "least", "most"),
+    [
+        ({"min_nodes": 1, "max_nodes": 5}, 1, 5),
+        ({"min_nodes": 4}, 4, 6),
+        ({"min_nodes": 8}, 8, 8),
+        ({"step": 4}, 0, 4),
+        ({"step": 4, "min_nodes": 1}, 4, 4),
+        ({"step": 3, "max_nodes": 5}, 0, 3),
+    ],
+)
+def test_bounds_and_steps_of_the_object_hold_for_the_plan(bounds, least, most):
+    (pool,) = read(spec(item(resize=RESIZE, maxNodes=6)), pools=(sizing(**bounds),))
+    assert (pool.spec.min_nodes, pool.spec.cap) == (least, most)
+
+
+def test_a_pool_that_another_autoscaler_sizes_is_not_taken():
+    (pool,) = read(spec(item(resize=RESIZE)), nodes=(node("a"),), pools=(sizing(sized_by="the autoscaler of X"),))
+    assert (pool.problem.reason, pool.spend, pool.sized_by_us) == ("SizedByOther", 0, False)
+    assert "NodePool np is sized by the autoscaler of X" in pool.problem.message
+
+
+def test_one_that_the_plan_has_is_left_alone_and_still_costs():
+    mine = sizing(wanted=3, asked=3, claimed_by="llm/chat", sized_by="the autoscaler of X")
+    (pool,) = read(spec(item(resize=RESIZE)), pools=(mine,))
+    assert pool.problem is None
+    assert (pool.conflict.reason, pool.spend, pool.sized_by_us) == ("SizedByOther", 6, False)
+
+
+def test_what_the_object_states_need_not_be_declared_again():
+    labels = {"node.kubernetes.io/instance-type": "p5.48xlarge", "topology.kubernetes.io/zone": "us-east-1a"}
+    says = NodeTemplate(labels=labels, gpus_per_node=8, capacity_type="Spot")
+    bare = {"name": "p", "nodeSelector": {"pool": "p"}, "dollarsPerNodeHour": 1, "resize": RESIZE}
+    (pool,) = read(spec(bare), pools=(sizing(template=says),))
+    assert (pool.gpu.name, pool.gpus_per_node) == ("H100-SXM-80GB", 8)
+    assert (pool.spec.capacity_type, pool.spec.zone) == ("Spot", "us-east-1a")
+
+
+def test_nodes_know_their_gpus_better_than_the_object():
+    says = NodeTemplate(labels={"nvidia.com/gpu.product": "NVIDIA-L40S"}, gpus_per_node=8)
+    bare = {"name": "p", "nodeSelector": {"pool": "p"}, "dollarsPerNodeHour": 1, "resize": RESIZE}
+    labels = (("pool", "p"), ("nvidia.com/gpu.product", "NVIDIA-L4"))
+    pools, errors = read_pools(spec(bare), world(nodes=(node("a", 4, labels),), pools=(sizing(template=says),)))
+    assert errors == ()
+    assert (pools[0].gpu.name, pools[0].gpus_per_node) == ("L4-24GB", 4)
+
+
+def test_what_rounding_up_to_a_step_may_cost_is_kept_back_from_the_budget():
+    zones = sizing(step=3)
+    pools = read(spec(item(resize=RESIZE, maxNodes=9)), pools=(zones,))
+    posed, errors = pose(spec=spec(item(resize=RESIZE, maxNodes=9)), pools=pools, incumbent=None)
+    assert errors == ()
+    assert posed.question.budget_dollars_per_hour == 100 - 2 * 2
+
+
+def test_a_budget_that_falls_takes_whole_steps():
+    pools = read(spec(item(resize=RESIZE, maxNodes=9)), pools=(sizing(step=3, wanted=6),))
+    fleet = running({"low": 1}, per_node=[(6, {"low": 1})])
+    assert within_budget(fleet, pools, 12.0).nodes == {"p": 6}
+    assert within_budget(fleet, pools, 11.0).nodes == {"p": 3}

@@ -31,7 +31,9 @@ def pod(name, on=None, *, of="d", gpus=1, ready=None, listed=None, bound=True, c
     )
 
 
-def pool(*nodes, pods=(), name="h100", gpus_per_node=8, price=10.0, wanted=None, actual=None, foreign=None, **spec):
+def pool(
+    *nodes, pods=(), name="h100", gpus_per_node=8, price=10.0, wanted=None, actual=None, foreign=None, step=1, **spec
+):
     """A pool of these nodes; with ``wanted`` its size is ours to set."""
     resize = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": name} if wanted is not None else None
     return Pool(
@@ -43,7 +45,9 @@ def pool(*nodes, pods=(), name="h100", gpus_per_node=8, price=10.0, wanted=None,
             PoolNode(item, (foreign or {}).get(item.name, 0), tuple(p for p in pods if p.node == item.name))
             for item in nodes
         ),
-        object=None if wanted is None else PoolObject(pool=name, reference=name, wanted=wanted, actual=actual),
+        object=None
+        if wanted is None
+        else PoolObject(pool=name, reference=name, wanted=wanted, actual=actual, step=step),
     )
 
 

@@ -1,6 +1,7 @@
 """Pools grow as far as the budget reaches and shrink only around what is empty."""
 
 import math
+from dataclasses import replace
 
 from servingplan.rollout.growth import grow, planned_size, shrink, total_spend, wished_size
 from servingplan.rollout.placement import Seat, Seating
@@ -88,3 +89,28 @@ def test_a_pool_shrinks_to_what_is_wished():
     assert [item.nodes for item in shrink(pools=(pool(wanted=4),), sizes={"h100": 2})] == [2]
     assert shrink(pools=(pool(wanted=2),), sizes={"h100": 2}) == ()
     assert shrink(pools=(pool(node("n1")),), sizes={"h100": 0}) == ()
+
+
+# --- sizes that go in steps: so many nodes in each zone ----------------------------------------------------------------
+
+
+def test_a_size_in_steps_holds_the_plan_and_no_more_than_it_has_to():
+    zones = pool(wanted=0, step=3, maxNodes=9)
+    assert grown((zones,), fleet(nodes={"h100": 4}), 100) == ({"h100": 6}, 60, False)
+    assert grown((zones,), fleet(nodes={"h100": 6}), 100) == ({"h100": 6}, 60, False)
+
+
+def test_a_budget_between_two_steps_buys_the_lower_one():
+    assert grown((pool(wanted=0, step=3, maxNodes=9),), fleet(nodes={"h100": 4}), 50) == ({"h100": 3}, 30, True)
+
+
+def test_a_size_in_steps_comes_down_only_by_whole_ones():
+    zones = pool(wanted=6, step=3, maxNodes=9)
+    assert shrink(pools=(zones,), sizes={"h100": 4}) == ()
+    assert [item.nodes for item in shrink(pools=(zones,), sizes={"h100": 2})] == [3]
+
+
+def test_nothing_is_asked_for_below_the_least_that_the_object_allows():
+    bound = pool(wanted=4)
+    bound = replace(bound, object=bound.object.model_copy(update={"min_nodes": 2}))
+    assert [item.nodes for item in shrink(pools=(bound,), sizes={"h100": 0})] == [2]

@@ -39,6 +39,7 @@ def test_a_pool_that_refuses_is_not_asked_again_and_the_other_serves():
     assert fleet.nodes["l40s"] == 0
     assert driver.serving_rate(LLAMA) == pytest.approx(10)
     assert status_of(driver, "l40s")["learnedCap"]["reason"] == "InsufficientCapacity"
+    assert driver.cluster.status["caps"] == "l40s=0"
     assert conditions_that_fail(driver) == {}
     assert "l40s gives at most 0 nodes" in next(
         item["message"] for item in driver.cluster.status["conditions"] if item["type"] == "NodePoolsReady"
@@ -76,6 +77,7 @@ def test_when_the_market_has_nodes_again_the_plan_comes_back():
     fleet = settled(driver)
     assert fleet.nodes == {"a100": 0, "l40s": 2}
     assert "learnedCap" not in status_of(driver, "l40s")
+    assert driver.cluster.status["caps"] == "none"
 
 
 def test_a_new_operator_knows_what_was_refused():
