@@ -1,4 +1,4 @@
-"""The solver as ``decide`` wants it: within the deadline of the spec, and the same question answered once."""
+"""Wraps the solver for ``decide``: it keeps the deadline of the spec and answers the same question once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from servingplan.model.question import Question, canonical_json
 
 
 class RememberedSolve:
-    """A solver that answers the same question once: a plan that is only shown would be solved anew on every turn."""
+    """A solver that remembers its answer; else a plan that is only shown would be solved again in every turn."""
 
     def __init__(self, solve: Solve) -> None:
         self._solve = solve
         self._known: dict[tuple[str, str], Answer] = {}
 
     def __call__(self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
-        """The answer; only one that the clock cut short is sought again."""
+        """The answer to the question. Only an answer that the clock cut short is searched again."""
         key = (canonical_json(question), spec.solver.model_dump_json())
         if key not in self._known:
             answer = self._solve(question, spec, at_most_seconds)
@@ -29,7 +29,7 @@ class RememberedSolve:
 
 
 def solve_with(default_deadline_seconds: float | None = None) -> Solve:
-    """The project's solver as ``decide`` wants it; imported late, since it takes a while to load."""
+    """The project's solver for ``decide``. It is imported late, since it loads slowly."""
 
     def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
         from servingplan.solve import solve

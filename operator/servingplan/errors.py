@@ -1,12 +1,12 @@
-"""Every error of ours, drawn once.
+"""All errors of this project, drawn once.
 
 ServingPlanError
-├── InputError          what a person gave is wrong: field, value, what to do      (exit code 2, a condition)
-├── Outdated            what was asked for is not wanted any more: the turn begins anew
+├── InputError          wrong input: field, value, what to do      (exit code 2, a condition)
+├── Outdated            the plan changed meanwhile: the turn starts again
 └── ApiError            the API server refused or could not be reached
     ├── NotFound        404
     ├── Forbidden       403: a permission that the operator lacks
-    ├── Gone            410: the version to go on from is too old: list anew
+    ├── Gone            410: the resource version is too old: list again
     ├── Conflict        409: another field manager owns the field, or the object changed meanwhile
     └── Invalid         422: the API server's schema refused the object
 """
@@ -98,15 +98,15 @@ def in_words(problem: Mapping[str, Any]) -> str:
     return message
 
 
-class Outdated(ServingPlanError):  # noqa: N818 (not an error: nobody wants to know any more)
-    """The plan is another one by now: what was sought for it is not wanted any more."""
+class Outdated(ServingPlanError):  # noqa: N818 (not an error: the answer is no longer needed)
+    """The plan changed meanwhile, so the answer for its old state is no longer needed."""
 
 
 class ApiError(ServingPlanError):
     """The API server answered with an error, or did not answer (``status`` 0)."""
 
     retry_after_seconds: float | None = None
-    """How long the API server asked to be left alone, where it did."""
+    """The pause that the API server asked for; None if it did not."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         self.status = status
@@ -116,7 +116,7 @@ class ApiError(ServingPlanError):
 
 
 class NotFound(ApiError):  # noqa: N818 (named as the API server's reason)
-    """404."""
+    """404: the object does not exist."""
 
 
 class Forbidden(ApiError):  # noqa: N818
@@ -124,7 +124,7 @@ class Forbidden(ApiError):  # noqa: N818
 
 
 class Gone(ApiError):  # noqa: N818
-    """410: the API server does not know any more what happened since a resource version."""
+    """410: the API server no longer has the changes since a resource version."""
 
 
 class Conflict(ApiError):  # noqa: N818
@@ -136,7 +136,7 @@ class Invalid(ApiError):  # noqa: N818
 
 
 def api_error(status: int, reason: str, message: str) -> ApiError:
-    """The error class that belongs to an HTTP status."""
+    """The error of the class that belongs to an HTTP status."""
     kinds: dict[int, type[ApiError]] = {
         400: Invalid,
         403: Forbidden,

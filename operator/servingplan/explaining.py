@@ -1,9 +1,9 @@
-"""Explanations beside the turns: found in a thread of their own when a plan is at rest, never while a turn is under way.
+"""Computes explanations beside the turns, in a thread of their own, when a plan is at rest and never while a turn runs.
 
-A turn that has nothing to write asks for the explanation of its question and ends; the status shows it in a later turn. The
-thread asks the planner one question at a time, each within a work limit, and waits before each one until no turn of the
-plan is under way. One explanation at a time is found in a process. Nothing is lost when the process ends: what has been
-found stands in the status.
+A turn that has nothing to write asks for the explanation of its question and ends; a later turn shows it in the status. The
+thread asks the planner one question at a time, each within a work limit, and before each one it waits until no turn of the
+plan runs. A process computes one explanation at a time. Nothing is lost when the process ends, since finished explanations are
+in the status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from servingplan.status.conclude import explained_as
 log = logging.getLogger("servingplan")
 
 LONGEST_LINE = 300
-"""Characters of a line of the status."""
+"""The most characters of a line of the status."""
 MOST_WORTH = 16
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -31,7 +31,7 @@ Explain = Callable[[Situation, str, Callable[[], None]], ExplanationStatus | Non
 
 
 class _Superseded(Exception):  # noqa: N818 (not an error: nobody wants to know any more)
-    """Another question is asked by now."""
+    """The plan has another question by now."""
 
 
 class Explainer:
@@ -46,7 +46,7 @@ class Explainer:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """While this is open, no question is begun."""
+        """While the context is open, no question is begun."""
         self._no_turn.clear()
         try:
             yield
@@ -54,11 +54,11 @@ class Explainer:
             self._no_turn.set()
 
     def of(self, decision: Decision) -> ExplanationStatus | None:
-        """The explanation of the question that a turn posed, where it is known by now."""
+        """The explanation of a turn's question; None if it is not known yet."""
         return self._found.get(decision.asked) if decision.asked else None
 
     def begin(self, situation: Situation, decision: Decision) -> bool:
-        """Explain the question of this turn, unless that is done; whether it is under way."""
+        """Start to explain the question of this turn, unless it is explained. Whether an explanation is being computed."""
         asked = decision.asked
         if asked is None or asked in self._found:
             return False

@@ -1,4 +1,4 @@
-"""EFFECT. Whether the process is alive and ready, over HTTP: ``/healthz`` and ``/readyz``."""
+"""EFFECT. Serves over HTTP whether the process is alive and ready: ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import override
 
 Check = Callable[[], str | None]
-"""None where all is well, else what is not, for people."""
+"""Returns None if all is well, else the problem as text for people."""
 
 
 @contextmanager
 def serving(address: str, *, alive: Check, ready: Check) -> Iterator[None]:
-    """Serve on ``HOST:PORT`` meanwhile; nowhere where the address is empty."""
+    """Serve on ``HOST:PORT`` while the context is open; if the address is empty, do not serve."""
     if not address:
         yield
         return
@@ -25,7 +25,7 @@ def serving(address: str, *, alive: Check, ready: Check) -> Iterator[None]:
             checks = {"/healthz": alive, "/readyz": ready}
             check = checks.get(self.path.partition("?")[0])
             if check is None:
-                self._answer(404, "there is /healthz and /readyz")
+                self._answer(404, "the paths are /healthz and /readyz")
                 return
             problem = check()
             self._answer(200 if problem is None else 503, problem or "ok")
@@ -40,7 +40,7 @@ def serving(address: str, *, alive: Check, ready: Check) -> Iterator[None]:
 
         @override
         def log_message(self, format: str, *args: object) -> None:
-            """Probes are no news."""
+            """Do not log probes."""
 
     server = ThreadingHTTPServer((host, int(port)), Handler)
     server.daemon_threads = True

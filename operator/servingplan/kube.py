@@ -1,8 +1,8 @@
-"""EFFECT. The only door to the Kubernetes API: JSON in, JSON out, every refusal a typed error.
+"""EFFECT. The only access to the Kubernetes API: JSON in, JSON out, every refusal a typed error.
 
-The generated classes of the client are not used: the operator reads a few fields of large lists and writes manifests
-that it renders itself, and server-side apply is the same request for every kind. What is used of the client is its
-configuration (kubeconfig, in-cluster token with renewal, TLS) and its connection pool.
+The client's generated classes are not used: the operator reads a few fields of large lists and writes manifests that it renders
+itself, and server-side apply is the same request for every kind. Only the client's configuration (kubeconfig, in-cluster token
+with renewal, TLS) and its connection pool are used.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
-"""A watch is begun anew this often, so that one that went silent is not relied on for long."""
+"""A watch is restarted this often, so that a silent one is not relied on for long."""
 SILENCE_SECONDS = 90.0
-"""A watch with bookmarks that says nothing for so long is given up."""
+"""A watch with bookmarks is given up if it is silent for this long."""
 FOLLOW_SECONDS = 60
-"""The same for what has nobody else to notice."""
+"""How often ``Kube.follow`` is restarted, since nothing else would notice a silent one."""
 
 MOST_CONNECTIONS = 64
-"""That are kept open: one for each watch, and those of the turns."""
+"""The most open connections: one for each watch, and those of the turns."""
 RETRY_SECONDS = 4.0
-"""How long a request is tried again within a turn when the API server is busy or away for a moment."""
+"""How long a request is retried within a turn if the API server is busy or away for a moment."""
 FIRST_RETRY_PAUSE_SECONDS = 0.1
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Resource:
-    """A kind of object as the API server names it."""
+    """A kind of object, with the API server's names."""
 
     api_version: str
     plural: str
@@ -56,11 +56,11 @@ class Resource:
 
     @property
     def base(self) -> str:
-        """Path of the group and version."""
+        """The URL path of the group and version."""
         return f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
 
     def path(self, *, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """URL path of a collection or an object."""
+        """The URL path of a collection or an object."""
         parts = [self.base]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", quote(namespace)]
@@ -85,22 +85,22 @@ PLANS = Resource("servingplan.dev/v1alpha1", "llmservingplans", "LLMServingPlan"
 
 
 class Api(Protocol):
-    """What observe and apply need of a cluster. Every method raises ``ApiError`` and blocks: call it in a thread."""
+    """The calls to the API server. Every method raises ``ApiError`` and blocks, so call it in a thread."""
 
     def list(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
     ) -> Iterator[Json]:
-        """Objects of a kind, page by page."""
+        """The objects of a kind, read page by page."""
         ...
 
     def get(
         self, resource: Resource, name: str, *, namespace: str | None = None, subresource: str | None = None
     ) -> Json:
-        """One object."""
+        """The object of this name."""
         ...
 
     def create(self, resource: Resource, manifest: Json, *, namespace: str | None = None) -> Json:
-        """Create an object."""
+        """Create an object and return it."""
         ...
 
     def apply(
@@ -112,7 +112,7 @@ class Api(Protocol):
         force: bool,
         subresource: str | None = None,
     ) -> Json:
-        """Server-side apply."""
+        """Write an object by server-side apply and return it."""
         ...
 
     def merge(
@@ -125,32 +125,32 @@ class Api(Protocol):
         namespace: str | None = None,
         subresource: str | None = None,
     ) -> Json:
-        """JSON merge patch."""
+        """Write a JSON merge patch and return the object."""
         ...
 
     def json_patch(
         self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
     ) -> Json:
-        """JSON patch (RFC 6902): all operations or, where a ``test`` fails, none. Raises ``Invalid`` then."""
+        """Write a JSON patch (RFC 6902) and return the object. If a ``test`` fails, write nothing and raise ``Invalid``."""
         ...
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
-        """Delete an object if it still has this uid; one that is gone already is no error. The object where it ends
-        gradually; None where it is gone."""
+        """Delete an object if it still has this uid; it is no error if it is already gone. Returns the object if it ends
+        gradually, None if it is gone."""
         ...
 
     def discover(self, api_version: str, kind: str) -> Resource:
-        """The resource of a kind. Raises ``NotFound`` where the API server does not know it."""
+        """The resource of a kind. Raises ``NotFound`` if the API server does not know it."""
         ...
 
     def forget(self, resource: Resource) -> None:
-        """Discover it anew next time: the API server answered that it does not know it."""
+        """Discover the resource again next time, since the API server answered that it does not know it."""
         ...
 
     def pages(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
     ) -> Iterator[Json]:
-        """Lists of objects of a kind, page by page, all of one resource version."""
+        """The lists of objects of a kind, page by page, all of one resource version."""
         ...
 
     def watch(
@@ -162,8 +162,8 @@ class Api(Protocol):
         fields: str | None = None,
         since: str | None = None,
     ) -> Iterator[tuple[str, Json]]:
-        """Event types and objects of one watch until the server ends it: what happened ``since`` a resource version, or
-        first all that is there. ``OPEN`` comes first, ``BOOKMARK`` carries a resource version only. Raises ``Gone``."""
+        """The event types and objects of one watch, until the server ends it: the changes ``since`` a resource version, or
+        all existing objects first. ``OPEN`` comes first. ``BOOKMARK`` has only a resource version. Raises ``Gone``."""
         ...
 
 
@@ -171,7 +171,7 @@ class Kube:
     """``Api`` over HTTP, through the connection pool of the Kubernetes client."""
 
     may_write: Callable[[], bool] | None = None
-    """Asked before each write, where there is somebody to ask: a process that is not the leader any more writes nothing."""
+    """If set, it is called before each write: a process that is no longer the leader writes nothing."""
 
     def __init__(self, client: kubernetes.client.ApiClient, *, timeout_seconds: float = 15.0) -> None:
         self._pool = client.rest_client.pool_manager
@@ -182,7 +182,7 @@ class Kube:
 
     @classmethod
     def connect(cls, *, timeout_seconds: float = 15.0) -> Kube:
-        """With the service account of the pod, or else with the user's kubeconfig. Raises ``InputError`` without either."""
+        """Connect with the pod's service account, or else with the user's kubeconfig. Raises ``InputError`` without either."""
         configuration = kubernetes.client.Configuration()
         try:
             kubernetes.config.load_incluster_config(client_configuration=configuration)
@@ -192,7 +192,7 @@ class Kube:
             except (kubernetes.config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
                 place = os.environ.get("KUBECONFIG") or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION
                 why = " ".join(str(error).split())
-                advice = f"is no kubeconfig that can be used ({why}); name one that is, or run in a pod of the cluster"
+                advice = f"is not a usable kubeconfig ({why}); name another one, or run in a pod of the cluster"
                 raise InputError("KUBECONFIG", place, advice) from error
         configuration.retries = False
         configuration.connection_pool_maxsize = MOST_CONNECTIONS
@@ -207,8 +207,8 @@ class Kube:
     def follow(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
     ) -> Iterator[tuple[str, Json]]:
-        """First ``LISTED`` with the list of all that is there, then what happened since, until the server ends it.
-        Unlike with ``watch``, what went between two calls is not taken for being there."""
+        """The list of all objects as ``LISTED``, then the changes since, until the server ends it. Unlike with ``watch``, an
+        object that was deleted between two calls is not kept."""
         items: list[Json] = []
         version = ""
         for page in self.pages(resource, namespace=namespace, labels=labels, fields=fields):
@@ -308,7 +308,7 @@ class Kube:
         fields: str | None = None,
         since: str | None = None,
     ) -> Iterator[tuple[str, Json]]:
-        # The API server keeps no cache of Events, and so sends no bookmarks of them: their watches may be silent for long.
+        # The API server keeps no cache of Events, so it sends no bookmarks of them: their watches may be silent for long.
         silence_seconds = SILENCE_SECONDS if resource != EVENTS else WATCH_SECONDS + 30.0
         yield from self._watch(resource, namespace, labels, fields, since, WATCH_SECONDS, silence_seconds)
 
@@ -328,8 +328,8 @@ class Kube:
         if since:
             query["resourceVersion"] = since
         url = f"{self._configuration.host}{resource.path(namespace=namespace)}?{urlencode(query)}"
-        # A silent connection is closed by the server in time; one that died without a word, by this limit. Bookmarks come
-        # each minute, so one that is silent for longer is dead.
+        # The server closes a silent connection in time. This limit closes one that died silently: bookmarks come each minute,
+        # so a connection that is silent for longer is dead.
         timeout = urllib3.Timeout(connect=10, read=silence_seconds or seconds + 30)
         try:
             response = self._pool.request(
@@ -386,7 +386,7 @@ class Kube:
 
     def _request_once(self, method: str, url: str, data: bytes | None, headers: dict[str, str], request: str) -> Json:
         if method != "GET" and self.may_write is not None and not self.may_write():
-            raise ApiError(0, "NotLeading", f"{request}: this operator does not have the lease any more")
+            raise ApiError(0, "NotLeading", f"{request}: this operator no longer has the lease")
         try:
             response = self._pool.request(
                 method, url, body=data, headers=headers, timeout=self._timeout_seconds, retries=False
@@ -402,16 +402,16 @@ class Kube:
 
 
 def _is_transient(error: ApiError, method: str) -> bool:
-    """Whether the same request may do better in a moment, and may be sent twice.
+    """Whether the same request may succeed in a moment, and may be sent twice.
 
-    429 was not begun. 500 is left out: admission and storage errors mostly stay. A POST that may have been carried out is
-    not sent again; PATCH and DELETE of ours are the same when repeated.
+    A request with 429 was not carried out. 500 is not transient, since admission and storage errors mostly stay. A POST that
+    may have been carried out is not sent again; our PATCH and DELETE have the same effect when repeated.
     """
     return error.status == 429 or (error.status in (0, 502, 503, 504) and method != "POST")
 
 
 def _seconds(header: str | None) -> float | None:
-    """The seconds that a ``Retry-After`` header asks for; None where it is absent or no number."""
+    """The seconds that a ``Retry-After`` header asks for; None if it is absent or not a number."""
     try:
         return None if header is None else max(0.0, float(header))
     except ValueError:

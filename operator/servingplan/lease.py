@@ -1,10 +1,9 @@
-"""EFFECT. One operator acts at a time: Leases of ``coordination.k8s.io``, one for each namespace that is looked after, or
-one for all.
+"""EFFECT. One operator acts at a time, by Leases of ``coordination.k8s.io``: one for each watched namespace, or one for all.
 
-A candidate that finds a Lease held waits until it has not seen it change for the whole of its duration, by its own clock,
-as client-go does. A holder that could not renew for ``RENEW_SECONDS`` does not act any more: that is shorter than the
-duration, so it ends before another begins. A Lease for all namespaces and one for a single namespace exclude each other: who
-finds such a rival does not begin, and of two that wait for each other the one with the later ``acquireTime`` gives way.
+A candidate that finds a held Lease waits until it has not changed for its whole duration, by the candidate's own clock, as in
+client-go. A holder that could not renew for ``RENEW_SECONDS`` stops acting. That is shorter than the duration, so it stops
+before another one starts. A Lease for all namespaces and one for a single namespace exclude each other: a candidate with such
+a rival does not start. If two wait for each other, the one with the later ``acquireTime`` gives way.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MANAGER = "servingplan-lease"
 ALL = "servingplan-all"
 DURATION_SECONDS = 10
 RENEW_SECONDS = 7.0
-"""A holder may act for this long after its last renewal."""
+"""How long a holder may act after its last renewal."""
 PERIOD_SECONDS = 2.0
 LABELS = {"app.kubernetes.io/managed-by": "servingplan"}
 
@@ -36,14 +35,14 @@ Json = dict[str, Any]
 
 @dataclass
 class _Seen:
-    """Another one's Lease, and since when it has not changed."""
+    """Another process's Lease, and since when it has not changed."""
 
     version: str
     at: float
 
 
 class Lease:
-    """The Leases of one process. ``step`` is called again and again by one thread; ``held`` by any."""
+    """The Leases of one process. One thread calls ``step`` repeatedly; any thread may call ``held``."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], str] = lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     ) -> None:
-        """``namespace``: where Leases are kept. ``namespaces``: those that are looked after; none means all."""
+        """``namespace``: the namespace of the Leases. ``namespaces``: the watched namespaces; empty means all."""
         self._api = api
         self._namespace = namespace
         self._names = tuple(f"servingplan-in-{name}" for name in sorted(namespaces)) or (ALL,)
@@ -66,20 +65,20 @@ class Lease:
         self._acquired: dict[str, str] = {}
         self._seen: dict[str, _Seen] = {}
         self.waiting_for: str | None = None
-        """Who has the Lease, for people, while this one waits."""
+        """The holder of the Lease, for people, while this process waits."""
 
     @property
     def held(self) -> bool:
-        """Whether this process may act at this moment."""
+        """Whether this process may act now."""
         renewed = self._renewed_at
         return renewed is not None and self._clock() - renewed < RENEW_SECONDS
 
     def step(self) -> bool:
-        """Take or renew all Leases; whether they are held now."""
+        """Take or renew all Leases. Whether they are held now."""
         begun, acting = self._clock(), self.held
         try:
             held = [self._take(name) for name in self._names]
-            # Written before the others are read: of two that begin together, one sees the other at least.
+            # Written before the others are read: if two start together, at least one sees the other.
             rival = None if acting or not all(held) else self._rival()
             taken = all(held) and rival is None
         except ApiError as error:
@@ -95,7 +94,7 @@ class Lease:
         return taken
 
     def release(self) -> None:
-        """Let another one begin at once."""
+        """Release the Leases, so that another process may start at once."""
         self._renewed_at = None
         self._give_back()
 
@@ -142,7 +141,7 @@ class Lease:
             self._api.merge(LEASES, name, patch, manager=MANAGER, namespace=self._namespace)
         except Conflict:
             self._acquired.pop(name, None)
-            return False  # somebody was faster
+            return False  # another process was faster
         self._acquired[name] = acquired or now
         return True
 
@@ -167,7 +166,7 @@ class Lease:
         return True
 
     def _is_live(self, name: str, found: Json) -> bool:
-        """Whether it was renewed within its duration, as far as this process has seen."""
+        """Whether a Lease was renewed within its duration, as far as this process has seen."""
         version, now = found["metadata"]["resourceVersion"], self._clock()
         seen = self._seen.get(name)
         if seen is None or seen.version != version:
@@ -176,8 +175,8 @@ class Lease:
         return now - seen.at < float(duration)
 
     def _rival(self) -> tuple[str, str] | None:
-        """When another installation took a Lease of another name for the same namespaces, and its name; None: there is none
-        that is live."""
+        """The time and the name of another installation's live Lease for the same namespaces under another name; None if there
+        is none."""
         label = ",".join(f"{key}={value}" for key, value in LABELS.items())
         for found in self._api.list(LEASES, namespace=self._namespace, labels=label):
             name, spec = found["metadata"]["name"], found.get("spec") or {}
@@ -185,13 +184,13 @@ class Lease:
             if name in self._names or not holder or ALL not in (name, *self._names):
                 continue
             if self._is_live(name, found):
-                self.waiting_for = f"{holder} (lease {self._namespace}/{name}), which looks after the same namespaces"
+                self.waiting_for = f"{holder} (lease {self._namespace}/{name}), which watches the same namespaces"
                 return spec.get("acquireTime") or "", name
         return None
 
 
 class Keeper:
-    """Takes the steps of a ``Lease`` in a thread; ``lost`` is called once where it was held and is not any more."""
+    """Takes the steps of a ``Lease`` in a thread. It calls ``lost`` once if the lease was held and is lost."""
 
     def __init__(self, lease: Lease, *, lost: Callable[[], None]) -> None:
         self.lease = lease
@@ -201,15 +200,15 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is won, after so many seconds at most."""
+        """Wait for the lease at most ``seconds``; whether it is held."""
         return self._won.wait(seconds)
 
     def stop(self) -> None:
-        """End, and release what is held."""
+        """Stop the thread and release the Leases."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(PERIOD_SECONDS + 5)
@@ -220,10 +219,10 @@ class Keeper:
         while not self._stopped.is_set():
             if self.lease.step():
                 if not self._won.is_set():
-                    log.info("%s has the lease and begins", self.lease.identity)
+                    log.info("%s has the lease and starts", self.lease.identity)
                 self._won.set()
             elif self._won.is_set() and not self.lease.held:
-                log.error("%s has lost the lease and ends", self.lease.identity)
+                log.error("%s has lost the lease and stops", self.lease.identity)
                 self._lost()
                 return
             elif self.lease.waiting_for != told:

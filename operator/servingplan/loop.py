@@ -1,7 +1,7 @@
-"""WHEN TURNS ARE TAKEN. Who wakes whom, how long to wait, one writer per plan, and what tells that a turn hangs.
+"""WHEN TURNS ARE TAKEN. Wake-ups, back-off, one writer per plan, and the detection of a turn that hangs.
 
-A turn reads everything that it needs from the state of the cluster; what is told of a change only ends a plan's sleep.
-Nothing here decides anything about a plan, and nothing here knows kopf.
+A turn reads everything that it needs from the state of the cluster; a notice of a change only ends a plan's sleep. This module
+decides nothing about a plan and does not use kopf.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from servingplan.reconcile import TurnReport, Turns
 log = logging.getLogger("servingplan")
 
 SHORTEST_PAUSE_SECONDS = 0.1
-"""Between two turns: a burst of events is one turn."""
+"""The shortest time between two turns, so that a burst of events is one turn."""
 AFTER_WRITES_SECONDS = 0.5
-"""After our own writes, should no event tell of them."""
+"""The pause after our own writes, in case no event reports them."""
 RETIRING_PAUSE_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 30.0
 TURN_SECONDS = 120.0
-"""How long a turn may take beside its solver's deadline, which may be spent more than once; then it counts as hanging."""
+"""The longest time of a turn beside its solver's deadline, which may be spent more than once. After it the turn hangs."""
 SOLVES_IN_A_TURN = 3
 
 Plan = tuple[str, str]
-"""Namespace and name."""
+"""The namespace and name of a plan."""
 MakeTurns = Callable[[str, str, PlanMetrics], Turns]
 
 
 class Stopped(Protocol):
-    """Whether the plan's loop is to end."""
+    """Says whether the plan's loop must end."""
 
     def __bool__(self) -> bool: ...
 
     def wait(self, timeout: float | None = None) -> Awaitable[object]:
-        """Until then, or until the time is up."""
+        """Wait until then, at most ``timeout`` seconds."""
         ...
 
 
 @dataclass(frozen=True)
 class Interest:
-    """What the turns of a plan read: a change of anything else leaves it asleep."""
+    """What the turns of a plan read. A change of anything else does not wake the plan."""
 
     namespace: str
     label: str
     selectors: tuple[dict[str, str], ...]
-    """Node selectors of the plan's pools."""
+    """The node selectors of the plan's pools."""
     nodes: frozenset[str]
-    """Those that are there, and those that hold its pods."""
+    """The nodes of its pools, and the nodes of its pods."""
     profiles: frozenset[str] = frozenset()
-    """ConfigMaps with measured rates that it names."""
+    """The ConfigMaps with measured rates that it names."""
 
     @classmethod
     def of(cls, situation: Situation) -> Interest:
@@ -74,7 +74,7 @@ class Interest:
         )
 
     def concerns(self, news: News) -> bool:
-        """Whether a turn may come out differently."""
+        """Whether the news may change the result of a turn."""
         if news.source == "nodes":
             return news.node in self.nodes or any(item.items() <= news.labels.items() for item in self.selectors)
         if (news.namespace, news.plan_label) == (self.namespace, self.label):
@@ -87,7 +87,7 @@ class Interest:
 
 
 class Alarm:
-    """Ends the sleep of plans. The plans' side belongs to the event loop, ``ring`` and ``wake`` to any thread."""
+    """Ends the sleep of plans. ``ring`` and ``wake`` are for any thread, the other methods for the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -106,12 +106,12 @@ class Alarm:
             self.wake_up(plan).set()  # for what happened while the interest was still the old one
 
     def forget(self, plan: Plan) -> None:
-        """The plan is gone."""
+        """Forget a plan that is gone."""
         self._wake_ups.pop(plan, None)
         self._interests.pop(plan, None)
 
     def ring(self, news: News) -> None:
-        """Wake the plans that the news concern."""
+        """Wake the plans that the news concerns."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ring, news)
 
@@ -133,7 +133,7 @@ class Alarm:
 
 
 class UnderWay:
-    """The turns that are being taken, and which of them hang."""
+    """Holds the running turns, and says which of them hang."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -141,7 +141,7 @@ class UnderWay:
 
     @contextmanager
     def turn(self, plan: Plan, solver_seconds: Callable[[], float]) -> Iterator[None]:
-        """While a turn is taken whose solver may take so long, which is known once the turn has read the plan."""
+        """Register a turn while it runs. ``solver_seconds`` is known once the turn has read the plan."""
         self._begun[plan] = (self._clock(), solver_seconds)
         try:
             yield
@@ -149,7 +149,7 @@ class UnderWay:
             self._begun.pop(plan, None)
 
     def hanging(self) -> list[str]:
-        """Plans whose turn should have ended; read by another thread."""
+        """The plans whose turn should have ended. Another thread reads it."""
         now = self._clock()
         return sorted(
             f"{namespace}/{name}"
@@ -159,7 +159,7 @@ class UnderWay:
 
 
 class Loop:
-    """Takes the turns of all plans. One writer per plan: turns and retirement of a plan never run at the same time."""
+    """Takes the turns of all plans. A plan has one writer: its turns and its retirement never run at the same time."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class Loop:
         settled: Callable[[float], bool],
         under_way: UnderWay,
     ) -> None:
-        """``settled`` waits, in a thread, until the state of the cluster is known, or for so many seconds."""
+        """``settled`` waits, in a thread, until the state of the cluster is known, at most the given seconds."""
         self._alarm = alarm
         self._turns = turns
         self._exporter = exporter
@@ -181,11 +181,11 @@ class Loop:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def changed(self, namespace: str, name: str) -> None:
-        """The plan itself was written."""
+        """Wake a plan whose object was written."""
         self._alarm.wake_up((namespace, name)).set()
 
     async def look_after(self, *, namespace: str, name: str, uid: str, stopped: Stopped) -> None:
-        """Turn after turn until the plan is deleted or the operator ends."""
+        """Take turns until the plan is deleted or the operator ends."""
         plan = (namespace, name)
         with self._measured(plan) as metrics:
             turns = self._turns(namespace, name, metrics)
@@ -212,7 +212,7 @@ class Loop:
                 await _sleep(wake_up, stopped, pause)
 
     async def retire(self, *, namespace: str, name: str, uid: str) -> None:
-        """Steps of retirement until nothing is left to do."""
+        """Take steps of the retirement until nothing is left to do."""
         plan = (namespace, name)
         with self._measured(plan) as metrics:
             turns = self._turns(namespace, name, metrics)
@@ -243,7 +243,7 @@ class Loop:
         return pause
 
     async def _until_settled(self, stopped: Stopped) -> None:
-        """Nothing is decided before everything was listed once."""
+        """Wait until every source was listed once; nothing is decided before."""
         settled = False
         while not (stopped or settled):
             settled = await asyncio.to_thread(self._settled, 1.0)
@@ -253,7 +253,7 @@ class Loop:
 
     @contextmanager
     def _measured(self, plan: Plan) -> Iterator[PlanMetrics]:
-        """The plan's metrics, for as long as it is looked after."""
+        """The plan's metrics, which are removed when its loop ends."""
         metrics = self._exporter.plan(*plan)
         try:
             yield metrics
@@ -262,14 +262,14 @@ class Loop:
 
 
 class Pauses:
-    """How long to wait for the next turn where nothing wakes the plan: failures back off, a turn that ends resets that."""
+    """The time until the next turn if nothing wakes the plan. Failures back off; a turn that succeeds resets the back-off."""
 
     def __init__(self, period_seconds: float) -> None:
         self._period_seconds = period_seconds
         self._retry = 1.0
 
     def after(self, report: TurnReport) -> float:
-        """Seconds after a turn that ended."""
+        """The seconds to wait after a turn that succeeded."""
         self._retry = 1.0
         pause = self._period_seconds
         if report.wake_in_seconds is not None:
@@ -277,14 +277,14 @@ class Pauses:
         return min(pause, AFTER_WRITES_SECONDS) if report.again else pause
 
     def after_failure(self, error: Exception) -> float:
-        """Seconds after one that did not, at least as long as the API server asked for."""
+        """The seconds to wait after a turn that failed, at least what the API server asked for."""
         asked = error.retry_after_seconds if isinstance(error, ApiError) else None
         pause, self._retry = max(self._retry, asked or 0.0), min(2 * self._retry, LONGEST_RETRY_SECONDS)
         return pause
 
 
 class _Never:
-    """A loop that nobody stops."""
+    """A loop that is never stopped."""
 
     def __bool__(self) -> bool:
         return False
@@ -295,7 +295,7 @@ class _Never:
 
 
 async def _sleep(wake_up: asyncio.Event, stopped: Stopped, seconds: float) -> None:
-    """Return once the plan is woken, at the end, or when the time is up; never sooner than a burst of events lasts."""
+    """Sleep until the plan is woken, the loop must end, or the time is up; at least as long as a burst of events."""
     end = time.monotonic() + seconds
     _ = await stopped.wait(min(seconds, SHORTEST_PAUSE_SECONDS))
     left = end - time.monotonic()

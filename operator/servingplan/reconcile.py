@@ -1,6 +1,6 @@
 """THE TURN. observe -> publish weights -> decide -> apply the next safe step -> status, always.
 
-The one place where the pure middle meets the world. Everything that blocks runs in a thread; the event loop only waits.
+The only module where the pure packages meet the cluster. Everything that blocks runs in a thread; the event loop only waits.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from servingplan.status.exceptional import retiring, turn_failed
 log = logging.getLogger("servingplan")
 
 WHILE_EXPLAINING_SECONDS = 2.0
-"""Between turns while an explanation is under way, so that the status shows it soon."""
+"""The time between turns while an explanation is computed, so that the status shows it soon."""
 
 
 @dataclass(frozen=True)
 class TurnReport:
-    """What a turn did, for the caller's next wait and for measurements."""
+    """The result of a turn, for the caller's next wait and for measurements."""
 
     gone: bool = False
-    """The plan is not there any more."""
+    """Whether the plan no longer exists."""
     writes: int = 0
     seconds: float = 0.0
     wake_in_seconds: float | None = None
-    """When something that was begun will be due."""
+    """The seconds until something that was begun is due; None if nothing is."""
     again: bool = False
-    """The world changed by our own hand: look again at once."""
+    """Whether our own writes changed the cluster, so that the next turn comes at once."""
     decision: Decision | None = None
     situation: Situation | None = None
     """What it knew."""
@@ -69,7 +69,7 @@ class Elsewhere(Protocol):
 
 
 class Turns:
-    """Takes the turns of one plan. Not to be entered twice at a time."""
+    """Takes the turns of one plan. Two of its turns must never run at the same time."""
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class Turns:
         self._name = name
         self._seen: PlanObject | None = None
         self.solver_seconds = 0.0
-        """How long the solver may take, by the plan as it was last read."""
+        """The solver's deadline in seconds, by the plan as it was last read."""
 
     def outdated(self) -> bool:
-        """Whether the plan has been written since the turn that is under way read it."""
+        """Whether the plan was written after the running turn read it."""
         return self._seen is not None and self._reader.is_outdated(self._seen)
 
     async def take(self) -> TurnReport:
-        """One turn. What it raises has been told in the status, where that can be written."""
+        """Take one turn. The status already has the error that it raises, if the status can be written."""
         with self._explainer.turn(), self.metrics.turn():
             try:
                 report = await self._take()
@@ -137,10 +137,10 @@ class Turns:
         try:
             decision = await self._elsewhere(self._decide, situation)
         except Outdated:
-            log.info("%s was written while a plan was sought for it: the search is ended and begun anew", plan.key)
+            log.info("%s was written during its search: the search is stopped and started again", plan.key)
             return TurnReport(writes=len(early), again=True)
         if bool(decision.actions) and await self._elsewhere(self._is_outdated, situation.world.plan):
-            log.info("%s was edited while it was planned for: nothing of that is written", plan.key)
+            log.info("%s was edited during its planning: nothing of that plan is written", plan.key)
             return TurnReport(writes=len(early), again=True)
         outcome = await self._elsewhere(self._carry_out, decision, situation)
         writes = len(outcome.done) + len(early)
@@ -155,7 +155,7 @@ class Turns:
         )
 
     async def retire(self) -> TurnReport:
-        """One step of the retirement of a plan that is being deleted; ``gone`` when nothing is left to do."""
+        """Take one step of a deleted plan's retirement. The report is ``gone`` when nothing is left to do."""
         with self.metrics.turn():
             try:
                 return await self._retire()
@@ -200,7 +200,7 @@ class Turns:
             self.metrics.solved(trigger(situation, decision))
 
     def _is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the plan is another one by now: a search takes seconds, and nodes are not rented by a budget of before."""
+        """Whether the plan changed meanwhile: a search takes seconds, and no node may be rented by an old budget."""
         try:
             found = self._api.get(PLANS, plan.name, namespace=plan.namespace)["metadata"]
         except NotFound:
@@ -226,11 +226,11 @@ class Turns:
     def _tell(
         self, situation: Situation, decision: Decision, outcome: Outcome, conditions: tuple[Condition, ...] = ()
     ) -> None:
-        """Metrics are news too: what cannot be told keeps no turn from its end, and leaves nothing old behind."""
+        """Update the metrics. A failure does not stop the turn, and leaves no old values."""
         try:
             known = samples(situation, decision, outcome, conditions)
         except Exception:
-            log.exception("%s: its metrics cannot be told", situation.world.plan.key)
+            log.exception("%s: its metrics cannot be updated", situation.world.plan.key)
             known = {}
         self.metrics.tell(known, inventory_was_read=not situation.world.failures)
 
@@ -245,21 +245,21 @@ class Turns:
         return writes
 
     def _report_retirement(self, world: Observation, step: Retirement, outcome: Outcome) -> None:
-        """Status and Events of a step; the status holds the clock, so a step that cannot write it is taken again."""
+        """Write the status and Events of a step. The status holds the clock, so a step that cannot write it is repeated."""
         self._write_status(world.plan, retiring(world.plan, step, world.now))
         for event in retirement_events(world, step, outcome):
             self._post(event, world)
 
     def _tell_failure(self, error: Exception) -> None:
-        """That the turn failed, in the plan's status. A status that cannot be written either is only logged."""
+        """Write into the plan's status that the turn failed. If that fails too, only log it."""
         try:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
             self._write_status(plan, turn_failed(plan, error, self._clock()))
         except Exception as other:
-            log.warning("%s/%s: that the turn failed cannot be told: %s", self._namespace, self._name, other)
+            log.warning("%s/%s: the status cannot say that the turn failed: %s", self._namespace, self._name, other)
 
     def _write_status(self, plan: PlanObject, wanted: dict[str, Any]) -> int:
-        """Whole, and only where it differs."""
+        """Write the whole status if it differs; the number of writes."""
         if wanted == plan.status:
             return 0
         manifest = {
@@ -272,7 +272,7 @@ class Turns:
         return 1
 
     def _post(self, event: Event, world: Observation) -> int:
-        """Events are news, not state: one that cannot be posted is only logged."""
+        """Post an Event; the number of writes. An Event is not state, so one that cannot be posted is only logged."""
         plan = world.plan
         about = {
             "apiVersion": API_VERSION,

@@ -1,4 +1,4 @@
-"""What an installation decides, read once at the start and passed down as a value."""
+"""The settings of an installation, read once at the start and passed down as a value."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class SharedPrometheus:
-    """The installation's Prometheus, for plans that name none of their own."""
+    """The installation's Prometheus, for plans without their own."""
 
     url: str = ""
-    """Base of its API; empty: there is none."""
+    """The base URL of its API; empty: there is none."""
     token_file: str = ""
-    """Holds the bearer token that is sent to this URL alone; empty: none."""
+    """The file of the bearer token, which is sent to this URL alone; empty: none."""
     ca_file: str = ""
-    """Holds the certificates that its own is checked by; empty: the system's."""
+    """The file of the certificates that verify the server; empty: the system's."""
     namespace_label: str = "namespace"
-    """Label of its time series that names the namespace of the pod that was scraped."""
+    """The label of its time series with the namespace of the scraped pod."""
     plan_queries: bool = False
-    """Whether plans may ask PromQL of their own here and at listed hosts. It can read what other namespaces measure."""
+    """Whether plans may send their own PromQL here and to allowed hosts. It can read what other namespaces measure."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one operator process."""
+    """The settings of one operator process."""
 
     namespaces: tuple[str, ...] = ()
-    """Namespaces whose plans are looked after; none means all."""
+    """The watched namespaces of plans; empty means all."""
     pool_kinds: frozenset[str] | None = frozenset({"NodePool.karpenter.sh"})
-    """Kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
+    """The kinds of objects that may be sized, as ``Kind.group``; None allows every kind."""
     namespace_budgets: Mapping[str, float] = MappingProxyType({})
-    """$/h that all plans of a namespace may spend together; ``*`` stands for the namespaces that are not listed."""
+    """The $/h that all plans of a namespace may spend together; ``*`` means the namespaces that are not listed."""
     pod_access: frozenset[str] | None = frozenset()
-    """What podTemplates may ask for, as ``render.pod_access`` names it; None allows everything."""
+    """The accesses that podTemplates may ask for, by the names of ``render.pod_access``; None allows all."""
     allowed_hosts: frozenset[str] | None = frozenset()
-    """Hosts that plans may name in URLs beside the Services of their own namespace, as ``HOST`` or ``HOST:PORT``; None
+    """The hosts that plans may use in URLs beside the Services of their own namespace, as ``HOST`` or ``HOST:PORT``; None
     allows every host."""
     prometheus: SharedPrometheus = SharedPrometheus()
     catalogue_namespace: str = ""
-    """Namespace whose ConfigMaps may add models, GPUs and prices: the operator's own; empty: none."""
+    """The namespace whose ConfigMaps may add models, GPUs and prices, which is the operator's own; empty: none."""
     period_seconds: float = 15.0
-    """Longest time between two turns of a plan."""
+    """The longest time between two turns of a plan."""
     solver_processes: int | None = None
-    """For searches that are not in a hurry; None: as many as there are cores, less one, at least one."""
+    """The processes for searches that are not urgent; None: the number of cores, less one, at least one."""
     most_solver_seconds: float = 600.0
-    """Of any plan's solver, whatever its spec says."""
+    """The upper bound of every plan's solver deadline."""
     liveness_address: str = "0.0.0.0:8080"
-    """Where ``/healthz`` and ``/readyz`` are answered; empty: nowhere."""
+    """The ``HOST:PORT`` of ``/healthz`` and ``/readyz``; empty: none."""
     lease_namespace: str = ""
-    """Where the Leases are that let one operator act at a time; empty: this one acts without."""
+    """The namespace of the Leases that let one operator act at a time; empty: this process acts without a Lease."""
     identity: str = "servingplan"
-    """Of this process among the candidates for a Lease."""
+    """The name of this process among the candidates for a Lease."""
     metrics_address: str = "127.0.0.1:8081"
-    """Where Prometheus finds the operator's metrics, which ask nobody who he is; empty: nowhere."""
+    """The ``HOST:PORT`` of the operator's metrics, which have no authentication; empty: none."""

@@ -1,9 +1,9 @@
-"""EFFECT. Solves in processes of their own, so that no turn waits for another plan's search, and a search that crashes, eats
-memory or does not end costs an answer and not the operator.
+"""EFFECT. Solves in processes of their own. So no turn waits for another plan's search, and a search that crashes, needs too
+much memory or does not end costs one answer, not the operator.
 
-One warm process is kept for answers that are in a hurry (after a loss); all other searches share the rest, in turns by
-namespace. A search whose question nobody asks any more is ended with its process. All run at a lower scheduling priority
-than the operator, and are the first that a lack of memory takes.
+One warm process is kept for urgent answers (after a loss). All other searches share the rest, in turns by namespace. An
+outdated search is ended together with its process. All processes have a lower scheduling priority than the operator, and are
+the first to be killed if memory is short.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from servingplan.model.answer import Answer
 from servingplan.model.question import Question
 
 MOST_SECONDS = 600.0
-"""Of any plan's solver, whatever its spec says; an installation may choose another."""
+"""The upper bound of every plan's solver deadline; an installation may set another."""
 GRACE_SECONDS = 30.0
-"""Beyond its deadline a search may take so long to end; then its process is ended."""
+"""How long a search may run beyond its deadline before its process is ended."""
 START_SECONDS = 120.0
 LOOK_SECONDS = 0.1
-"""Between two looks at whether a search is still wanted."""
+"""The time between two checks whether a search is outdated."""
 NICE_HURRIED, NICE_SHARED = 1, 10
 
 
@@ -45,7 +45,7 @@ class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
 
 @dataclass(frozen=True)
 class Task:
-    """One search."""
+    """The input of one search."""
 
     question: Question
     method: str
@@ -53,21 +53,21 @@ class Task:
 
 
 PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys.argv[1]), int(sys.argv[2]))")
-"""Arguments of the interpreter for the process of a search, which gets the descriptor to talk over and its niceness."""
+"""The interpreter's arguments for a search process, which also gets its socket's descriptor and its niceness."""
 
 
 class Worker:
-    """One process that answers one question at a time; started anew when it ends."""
+    """One process that answers one question at a time. It is restarted when it ends."""
 
     def __init__(self, nice: int, program: tuple[str, ...] = PROGRAM) -> None:
-        """Another ``program`` takes the place of the solver in tests."""
+        """Tests replace the solver by another ``program``."""
         self._nice = nice
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
     def start(self) -> None:
-        """Begin a process; it loads the solver before it is first asked."""
+        """Start a process, which loads the solver before the first question."""
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, *self._program, str(theirs.fileno()), str(self._nice)]
@@ -75,7 +75,7 @@ class Worker:
         self._connection = Connection(ours.detach())
 
     def stop(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process."""
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if connection is not None:
@@ -85,7 +85,7 @@ class Worker:
             process.wait()
 
     def ask(self, task: Task, outdated: Callable[[], bool]) -> Answer:
-        """The answer. Raises ``SolverCrashed``, ``Outdated``, or what the solver raised."""
+        """The answer to a task. Raises ``SolverCrashed``, ``Outdated``, or the solver's own error."""
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()
@@ -120,12 +120,12 @@ class Worker:
             return "it does not answer"
         if code < 0:
             name = signal.Signals(-code).name
-            return f"signal {name}" + (", as a lack of memory does" if name == "SIGKILL" else "")
+            return f"signal {name}" + (", as happens if memory is short" if name == "SIGKILL" else "")
         return f"exit code {code}"
 
 
 class Lane:
-    """Workers, and who waits for one: in turns by namespace, in the order of asking within each."""
+    """Workers and a queue for them: in turns by namespace, in order of arrival within each."""
 
     def __init__(self, workers: list[Worker]) -> None:
         self._free = workers
@@ -134,7 +134,7 @@ class Lane:
         self._waiting: OrderedDict[str, deque[object]] = OrderedDict()
 
     def start(self) -> None:
-        """Begin all processes."""
+        """Start all processes."""
         for worker in self._all:
             worker.start()
 
@@ -144,7 +144,7 @@ class Lane:
             worker.stop()
 
     def ask(self, namespace: str, task: Task, outdated: Callable[[], bool]) -> Answer:
-        """As ``Worker.ask``, once it is this one's turn."""
+        """Wait for a worker, then as ``Worker.ask``."""
         worker = self._take(namespace, outdated)
         try:
             return worker.ask(task, outdated)
@@ -176,7 +176,7 @@ class Lane:
 
 
 class Solvers:
-    """All processes that solve for one operator."""
+    """Holds all solver processes of one operator."""
 
     def __init__(
         self,
@@ -185,15 +185,15 @@ class Solvers:
         most_seconds: float = MOST_SECONDS,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
-        """``shared``: processes for searches that are not in a hurry; None: as many as this process may use cores, less one,
-        at least one."""
+        """``shared``: the number of processes for searches that are not urgent. None: the number of cores that this process
+        may use, less one, at least one."""
         count = max(1, _cores() - 1) if shared is None else shared
         self._most_seconds = most_seconds
         self._hurried = Lane([Worker(NICE_HURRIED, program)])
         self._shared = Lane([Worker(NICE_SHARED, program) for _ in range(count)])
 
     def start(self) -> None:
-        """Begin all processes, so that the first question finds the solver loaded."""
+        """Start all processes, so that the solver is loaded before the first question."""
         self._hurried.start()
         self._shared.start()
 
@@ -203,7 +203,7 @@ class Solvers:
         self._shared.stop()
 
     def of_plan(self, namespace: str, outdated: Callable[[], bool]) -> Solve:
-        """The solver as the turns of one plan want it."""
+        """The solver for the turns of one plan."""
 
         def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
             deadline = min(
@@ -217,13 +217,13 @@ class Solvers:
 
 
 def work(descriptor: int, nice: int) -> None:
-    """In its own process: answer questions until the operator ends."""
+    """Answer questions until the operator ends. It runs in the search process."""
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with suppress(OSError):
         os.nice(nice)
-    with suppress(OSError):  # where memory is short, this process goes before the operator
+    with suppress(OSError):  # if memory is short, this process is killed before the operator
         Path("/proc/self/oom_score_adj").write_text("800")
     from servingplan.solve import solve
 
@@ -243,14 +243,14 @@ def work(descriptor: int, nice: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A search does not outlive its operator, however that ended."""
+    """Exit when the parent process ends, however it ended."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that survives the way between processes; of others the words do."""
+    """The error if it can be pickled; else an error with its text."""
     import pickle
 
     try:
@@ -261,7 +261,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _cores() -> int:
-    """Cores that this process may use: of a pod, as many as its limit gives."""
+    """The number of cores that this process may use; in a pod, its limit."""
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":

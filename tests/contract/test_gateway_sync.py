@@ -179,7 +179,7 @@ def test_what_is_no_routing_document_changes_nothing(ground, data):
     ground.set_ready("one-0", ready=True)
     wait_for("one-0 gets requests again", lambda: "one-0" in served_by(ground), seconds=SECONDS)
     assert ground.envoy.revision() == before
-    assert "holds no routing document" in ground.sync_log
+    assert "has no routing document" in ground.sync_log
 
 
 def test_a_config_map_that_is_deleted_leaves_the_gateway_as_it_is(ground):

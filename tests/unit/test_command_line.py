@@ -83,7 +83,7 @@ def test_without_a_kubeconfig_a_command_says_so_in_one_line(tmp_path, monkeypatc
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(InputError) as failed:
         Kube.connect()
-    assert str(failed.value).startswith(f"KUBECONFIG: '{path}': is no kubeconfig that can be used")
+    assert str(failed.value).startswith(f"KUBECONFIG: '{path}': is not a usable kubeconfig")
     assert "\n" not in str(failed.value)
 
 

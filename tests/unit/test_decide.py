@@ -537,14 +537,16 @@ def test_a_namespaces_budget_bounds_a_plan_whatever_it_says_itself():
     assert float(free.cost.per_hour) > 2
     assert (status.cost.per_hour, status.cost.budget_per_hour) == ("2.00", "2.00")
     assert conditions["WithinBudget"].message.endswith(
-        "; all plans of namespace llm may spend 5.00 $/h, of which other plans take: other 3.00"
+        "; all plans of namespace llm may spend 5.00 $/h; other plans take other 3.00"
     )
 
 
 def test_where_it_leaves_nothing_a_plan_says_who_can_change_that():
     _, conditions = rows(with_budget(operator(plan()).cluster.observe(), 5.0, other=5.0))
     assert conditions["PlanSolved"].reason == "BudgetTooSmall"
-    assert "have the chart's namespaceBudgets raised for namespace llm" in conditions["PlanSolved"].message
+    assert (
+        "ask for a higher entry for namespace llm in the chart's namespaceBudgets" in conditions["PlanSolved"].message
+    )
 
 
 def test_a_budget_that_leaves_enough_changes_nothing():

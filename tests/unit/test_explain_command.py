@@ -60,7 +60,7 @@ def test_what_cannot_be_had_leaves_with_three_and_the_smallest_changes(tmp_path)
     pools[0]["minNodes"] = 2
     result = run(example(tmp_path, nodePools=pools, budget={"dollarsPerHour": "60"}))
     assert result.exit_code == 3
-    assert "There is no plan: these limits exclude it together, and no fewer do" in result.stdout
+    assert "There is no plan: these limits exclude it together, and no smaller set does" in result.stdout
     assert "the budget of 60 $/h: raise it to 98.48 $/h" in result.stdout
     assert "2 nodes of h100 at least: lower it to 1" in result.stdout
 

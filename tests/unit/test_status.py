@@ -344,7 +344,7 @@ def test_rented_nodes_that_the_selector_does_not_match_are_told_apart_from_those
         }
     )
     message = conditions(concluded(unlabelled))["NodePoolsReady"].message
-    assert "1 exist, of which 0 have the labels of nodeSelector" in message
+    assert "1 exist, 0 of them have the labels of nodeSelector" in message
     assert "nodeSelector" not in conditions(concluded(world))["NodePoolsReady"].message
 
 

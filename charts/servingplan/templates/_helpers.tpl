@@ -12,7 +12,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Cluster-scoped objects carry the release's namespace too: two releases of one name do not meet. */}}
+{{/* The names of cluster-scoped objects contain the release's namespace too, so that two releases of one name do not collide. */}}
 {{- define "servingplan.clusterName" -}}
 {{- printf "%s-%s" .Release.Namespace (include "servingplan.fullname" .) -}}
 {{- end -}}

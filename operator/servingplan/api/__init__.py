@@ -1,1 +1,1 @@
-"""The wire: what users write and read. One module per API version, the CRD's schema generated from it."""
+"""The wire formats that users write and read. Each API version has one module, and the CRD's schema is generated from it."""

@@ -1,7 +1,7 @@
-"""The CustomResourceDefinition, made from the models of the API.
+"""Makes the CustomResourceDefinition from the models of the API.
 
-pydantic emits JSON Schema with references, null alternatives and closed objects; a structural schema takes none of
-these. The conversion is pure; a real API server has the last word in the contract tests.
+pydantic emits JSON Schema with references, null alternatives and closed objects; a structural schema allows none of
+these. The conversion is pure. The contract tests check the result with a real API server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEPT = (
 )
 
 DECIMAL = 'A whole number, or a decimal in quotes ("1.5").'
-"""Ends the description of decimals, which have no type of their own in a schema."""
+"""The end of the description of decimals, which have no type of their own in a schema."""
 
 PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
@@ -96,7 +96,7 @@ def custom_resource_definition() -> dict[str, Any]:
 
 
 def crd_yaml() -> str:
-    """The CRD as committed under ``crds/``."""
+    """The text of the CRD, as committed under ``crds/``."""
     header = "# Generated from operator/servingplan/api by `servingplan crd`; do not edit.\n"
     return header + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=120)
 
@@ -114,7 +114,7 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
             converted["description"] = _one_line(node["description"])
         return converted
     if "x-kubernetes-int-or-string" in node:
-        # The API server says of a number with a point only "must be of type integer,string".
+        # For a number with a point the API server says only "must be of type integer,string".
         return {
             key: f"{_one_line(value)} {DECIMAL}" if key == "description" else value
             for key, value in node.items()

@@ -1,8 +1,8 @@
-"""Which request belongs to which class, for gateways: the order in which classes are tried, and what each asks for.
+"""Assigns requests to classes, for gateways: the order in which classes are tried, and the match of each.
 
-What a plan's ``match`` fields say holds as written. A model whose classes give none at all has its boundaries derived
-from the declared lengths. The prompt can be counted when a request arrives, so it decides; the answer cannot, so it counts
-only among classes of the same prompt length, and only by the request's ``max_tokens``. Classes of the same two lengths
+A plan's ``match`` fields hold as written. If no class of a model has one, the boundaries are derived from the declared
+lengths. The prompt's length is known when a request arrives, so it decides. The answer's length is not known, so it counts
+only among classes with the same prompt length, and only by the request's ``max_tokens``. Classes with the same two lengths
 (they differ in their limits) are told apart by the class header alone.
 """
 
@@ -15,18 +15,18 @@ from servingplan.api.v1alpha1 import Match, Model, RequestClass
 
 
 def matching_order(model: Model) -> tuple[RequestClass, ...]:
-    """The classes with the match that a gateway applies: the first that holds takes the request.
+    """The classes with the match that a gateway applies. The first class whose match holds takes the request.
 
-    Derived boundaries lie in the middle between neighbouring lengths, rounded up: 2455 and 496 are divided at 1476. The
-    longest prompts are tried first, and the last class takes what is left: the shortest prompts, among those the longest
-    answers. So a request that does not say ``max_tokens`` goes to the longest answers of its prompt length.
+    Derived boundaries are half-way between neighbouring lengths, rounded up: 2455 and 496 are divided at 1476. The longest
+    prompts are tried first. The last class takes the rest: the shortest prompts, among those the longest answers. So a
+    request without ``max_tokens`` goes to the longest answers of its prompt length.
     """
     classes = model.effective_classes
     if any(item.match != Match() for item in classes):
         return classes
     lengths = sorted({item.input_tokens for item in classes})
     least = {length: _middle(below, length) for below, length in pairwise(lengths)}
-    by_length = sorted(classes, key=lambda item: -item.input_tokens)  # stable: the plan's order among equals
+    by_length = sorted(classes, key=lambda item: -item.input_tokens)  # the sort is stable: equals keep the plan's order
     return tuple(
         found
         for length, alike in groupby(by_length, key=lambda item: item.input_tokens)
@@ -35,7 +35,7 @@ def matching_order(model: Model) -> tuple[RequestClass, ...]:
 
 
 def default_class(classes: Sequence[RequestClass]) -> str:
-    """Name of the class that takes what no match takes: the last one without a match, else the last one."""
+    """The name of the default class: the last one without a match, else the last one."""
     unmatched = [item.name for item in classes if item.match == Match()]
     return unmatched[-1] if unmatched else classes[-1].name
 
@@ -43,7 +43,7 @@ def default_class(classes: Sequence[RequestClass]) -> str:
 def class_of(
     classes: Sequence[RequestClass], *, input_tokens: int, max_tokens: int | None = None, header: str | None = None
 ) -> str:
-    """Name of the class that takes a request; ``classes`` in order of matching."""
+    """The name of the class that takes a request; ``classes`` are in order of matching."""
     for item in classes:
         match = item.match
         if (
@@ -58,7 +58,7 @@ def class_of(
 
 
 def _by_answer(alike: list[RequestClass], input_tokens_at_least: int | None) -> list[RequestClass]:
-    """Classes of one prompt length, short answers first."""
+    """The classes of one prompt length with their matches, short answers first."""
     answers = sorted({item.output_tokens for item in alike})
     most = {length: _middle(length, above) - 1 for length, above in pairwise(answers)}
     by_answer = sorted(alike, key=lambda item: item.output_tokens)

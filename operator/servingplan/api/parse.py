@@ -1,4 +1,4 @@
-"""A spec as it comes, or every mistake in it."""
+"""Parses a spec, or finds every mistake in it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from servingplan.errors import InputError, in_words
 
 
 def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
-    """The spec, or every mistake in it, each with its field, its value and what to do."""
+    """The parsed spec, or None and every mistake in it, each with its field, its value and what to do."""
     try:
         return PlanSpec.model_validate(raw), ()
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        # A list whose item is wrong is reported as too short as well: only the item helps.
+        # pydantic reports a list with a wrong item as too short as well: only the error of the item helps.
         inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
         return None, tuple(
             _input_error(problem)
@@ -25,7 +25,7 @@ def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
 
 
 def name_problem(name: str, spec: PlanSpec) -> InputError | None:
-    """What is wrong with a plan's name, alone or beside its spec."""
+    """The error in a plan's name, alone or together with its spec; None if there is none."""
     if len(name) > LONGEST_PLAN_NAME:
         return InputError("metadata.name", name, PLAN_RULES[0]["message"])
     if spec.gateway.config_map == f"{name}-plan":

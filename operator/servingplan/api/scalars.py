@@ -1,4 +1,4 @@
-"""What a single value of a spec may be: decimals, durations, names. Each says the same to the API server and to Python."""
+"""The types of single values in a spec: decimals, durations, names. API server and Python check the same."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DecimalString = Annotated[
     PlainSerializer(_write_decimal, return_type=str),
     WithJsonSchema(_decimal_schema()),
 ]
-"""Money and rates travel as decimal strings or integers: floats do not survive a round trip unchanged."""
+"""Money and rates are decimal strings or integers, since a float may change in a round trip."""
 
 # CEL sees an integer or a string.
 _POSITIVE = {
@@ -65,7 +65,7 @@ _AT_MOST_ONE = {
 
 _CONFIDENT = {
     "rule": "type(self) == string && double(self) >= 0.5 && double(self) <= 0.99",
-    "message": "must be at least 0.5, which plans on the middle of the band, and at most 0.99",
+    "message": "must be at least 0.5, which plans on the median, and at most 0.99",
 }
 
 
@@ -98,11 +98,11 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=_NAME_PA
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAMESPACE_PATTERN)]
 HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=_HOST_PATTERN)]
 VisibleName = Annotated[str, Field(min_length=1, max_length=128, pattern=_VISIBLE_PATTERN)]
-"""Travels in an HTTP header."""
+"""A name that may be the value of an HTTP header."""
 
 
 def seconds_of(duration: str) -> int:
-    """``"1h5m"`` is 3900. Raises ``ValueError`` where it is not a duration."""
+    """The seconds of a duration: ``"1h5m"`` is 3900. Raises ``ValueError`` if it is not a duration."""
     match = re.fullmatch(_DURATION_PATTERN, duration)
     if not duration or match is None:
         raise ValueError("must be a duration such as 90s, 10m or 1h")

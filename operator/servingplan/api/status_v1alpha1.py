@@ -1,7 +1,7 @@
-"""The status that users read. Written whole by server-side apply, and only when it changed.
+"""The status that users read. Server-side apply writes it whole, and only if it changed.
 
-Numbers are rounded strings and nothing carries the time of a turn: a status that changes on every turn would wake every
-watcher of the object.
+Numbers are rounded strings, and no field has the time of a turn: a status that changes at every turn would wake every watcher
+of the object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 
 class StatusPart(BaseModel):
-    """A part of the status: camelCase outside, frozen."""
+    """A part of the status: frozen, and in camelCase on the wire."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, use_attribute_docstrings=True
@@ -21,46 +21,46 @@ class StatusPart(BaseModel):
 
 
 class Condition(StatusPart):
-    """One statement about the plan; True is good for every type but Degraded, which is there only while it holds."""
+    """One condition of the plan. True is good, except for Degraded and Stalled, which are present only while they hold."""
 
     type: str
-    """What it is about."""
+    """Type of the condition."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition holds."""
     reason: str
-    """One word for programs."""
+    """Reason, one word for programs."""
     message: Annotated[str, Field(max_length=4096)]
-    """For people: numbers, names, and what to do next."""
+    """Text for people: numbers, names, and what to do next."""
     observed_generation: int
-    """Generation of the spec that it speaks of."""
+    """Generation of the spec that the condition is about."""
     last_transition_time: str
-    """When its status last changed."""
+    """When the condition's status last changed."""
 
 
 class Cost(StatusPart):
     """Money."""
 
     per_hour: str
-    """What the plan will cost once it stands, $/h."""
+    """Cost of the plan once it is fully applied, $/h."""
     spend_per_hour: str
-    """What the nodes that are there or asked for cost now, $/h."""
+    """Present cost of the nodes that exist or are asked for, $/h."""
     budget_per_hour: str
     """The budget, $/h."""
 
 
 class CapStatus(StatusPart):
-    """The most nodes that a pool was seen to give."""
+    """The most nodes that a pool has given, learned from a refusal."""
 
     nodes: int
-    """Nodes that came, where more were asked for."""
+    """Number of nodes that came when more were asked for."""
     since: str
-    """When that was learned."""
+    """When the cap was learned."""
     until: str
-    """When one node more is asked for, if a plan wants it."""
+    """When one more node is asked for, if a plan wants it."""
     reason: str
     """InsufficientCapacity, NotComing or NoGPUsVisible."""
     message: str
-    """What was said or seen."""
+    """What the provider said, or what was seen."""
 
 
 class PoolStatus(StatusPart):
@@ -73,15 +73,15 @@ class PoolStatus(StatusPart):
     planned: int
     """Nodes of the plan."""
     wanted: int
-    """Nodes that are asked for now."""
+    """Nodes that are now asked for."""
     ready: int
-    """Nodes that are usable now."""
+    """Nodes that are now usable."""
     idle_gpus: Annotated[int, Field(alias="idleGPUs")] = 0
-    """GPUs of nodes that are paid for, booting ones included, on which no replica is ready."""
+    """GPUs of paid nodes, also booting ones, without a ready replica."""
     dollars_per_node_hour: str
-    """Price that is used."""
+    """Price that the plan uses."""
     learned_cap: CapStatus | None = None
-    """The most nodes that it is known to give now; absent where nothing is known."""
+    """The most nodes that the pool is known to give now; absent if nothing is known."""
 
 
 class DeploymentStatus(StatusPart):
@@ -102,7 +102,7 @@ class DeploymentStatus(StatusPart):
     pipeline_parallel: int
     """Pipeline parallel degree."""
     engine: str = ""
-    """Settings that the engine is given."""
+    """Settings of the engine."""
     replicas: int
     """Replicas of the plan."""
     ready: int
@@ -110,22 +110,22 @@ class DeploymentStatus(StatusPart):
     requests_per_second: str
     """Rate that the plan sends here, all classes together."""
     profile: str
-    """Where its rates come from, and how far they may be off."""
+    """Source of its rates, and their possible error."""
 
 
 class FailedShapeStatus(StatusPart):
-    """A kind of replica that is left out of the plan, since it did not start."""
+    """A kind of replica that the plan leaves out because it did not start."""
 
     name: str
-    """Name of its Deployment, which stands for shape, settings and image."""
+    """Name of its Deployment, which identifies shape, settings and image."""
     pool: str
     """Pool that its replicas were on."""
     since: str
-    """When it was left out."""
+    """Since when it is left out."""
     until: str
     """When it may be planned again; an edit of the plan allows it at once."""
     message: str
-    """Last words of the engine."""
+    """Last lines of the engine."""
 
 
 class ClassStatus(StatusPart):
@@ -136,22 +136,22 @@ class ClassStatus(StatusPart):
     name: str
     """Class."""
     requests_per_second: str
-    """Rate that was asked for."""
+    """Demand of the class."""
     planned_requests_per_second: str
     """Rate that the plan serves."""
     served_requests_per_second: str = "0"
-    """Rate that ready replicas carry now. 0: the gateway answers 503."""
+    """Rate that ready replicas now carry. 0: the gateway answers 503."""
 
 
 class RoutingStatus(StatusPart):
-    """Where the weights are."""
+    """Where the weights are published."""
 
     config_map: str
-    """ConfigMap."""
+    """ConfigMap of the weights."""
     revision: int
     """Counts changes of the weights."""
     transitional: bool
-    """Whether the replicas that are ready differ from the plan's."""
+    """Whether the ready replicas differ from the plan's."""
 
 
 class SolverStatus(StatusPart):
@@ -166,92 +166,92 @@ class SolverStatus(StatusPart):
     stopped: str
     """Why the solver stopped."""
     binding_constraints: tuple[str, ...]
-    """What keeps the plan from being better."""
+    """Limits that keep the plan from being better."""
 
 
 class WorthStatus(StatusPart):
-    """What one more unit of a limit brings."""
+    """Gain from one more unit of a limit."""
 
     one_more: str
     """The limit, and how much more of it."""
     brings: str
-    """Requests, dollars or scale gained, or that it is nothing, or cannot be told from nothing."""
+    """Gain in requests, dollars or scale; or that it is nothing, or not distinguishable from nothing."""
 
 
 class AlternativeStatus(StatusPart):
-    """Another plan that could be had."""
+    """An alternative plan."""
 
     name: str
-    """What would be different."""
+    """Difference from the plan."""
     outcome: str
-    """What it would cost and serve."""
+    """Cost and service of the alternative."""
 
 
 class ExplanationStatus(StatusPart):
-    """Why the plan is as it is; found when nothing else is to be done, at most once for each question."""
+    """Explanation of the plan; computed while the plan is at rest, once for each question."""
 
     of: str
-    """Names the question that is explained."""
+    """Name of the explained question."""
     best: str
-    """The best plan for that question, whatever runs now."""
+    """The best plan for that question; another one may be in force."""
     worth: Annotated[tuple[WorthStatus, ...], Field(max_length=16)] = ()
-    """What one more unit of each limit brings."""
+    """Gain from one more unit of each limit."""
     alternatives: Annotated[tuple[AlternativeStatus, ...], Field(max_length=3)] = ()
-    """What else there is to choose."""
+    """Alternative plans."""
     clash: Annotated[tuple[str, ...], Field(max_length=10)] = ()
-    """Limits that exclude a plan, or full service, with the smallest change of each that would do."""
+    """Limits that together exclude a plan, or full service, each with the smallest change that would help."""
     pruned: str = ""
     """How many shapes were left out before the search, and why."""
     not_asked: int = 0
-    """How many questions about worth and alternatives were left out, for want of time."""
+    """Number of questions about worth and alternatives that were left out for lack of time."""
 
 
 class NoticeStatus(StatusPart):
-    """A budget that takes everything down, told before it is carried out."""
+    """Announcement of a budget that removes all replicas."""
 
     since: str
-    """When it was told."""
+    """When it was announced."""
     until: str | None = None
-    """When it is carried out. Absent: it waits for approval."""
+    """When it takes effect. Absent: it waits for approval."""
 
 
 class RetirementStatus(StatusPart):
-    """The end of a plan that is being deleted."""
+    """Retirement of a plan that is being deleted."""
 
     since: str
-    """When it began."""
+    """When the retirement began."""
     until: str
-    """When the plan is let go, whatever is left."""
+    """When the finalizer is removed at the latest."""
     left: Annotated[tuple[str, ...], Field(max_length=16)] = ()
-    """What is still there."""
+    """What is not given back yet."""
 
 
 class PlanStatus(StatusPart):
-    """What was observed and decided."""
+    """What the operator observed and decided."""
 
     observed_generation: int | None = None
-    """Generation of the spec that this status speaks of."""
+    """Generation of the spec that this status is about."""
     plan_hash: str | None = None
-    """Names the plan that is applied; changes when the plan does."""
+    """Hash of the applied plan; it changes with the plan."""
     proposed_plan_hash: str | None = None
-    """Names a plan that waits for approval: write it into the annotation servingplan.dev/approve."""
+    """Hash of a plan that waits for approval: write it into the annotation servingplan.dev/approve."""
     mode: str | None = None
     """Mode in force."""
     models: str | None = None
-    """Number of models, and how many of them are served now."""
+    """Number of models that are served now, and of all models."""
     gpus: str | None = None
     """GPUs of the plan, such as 8xH100-SXM-80GB,4xL40S."""
     unanswered: str | None = None
-    """Classes for which no replica is ready, such as llama-3.1-8b/chat,llama-3.1-8b/long,+3: the gateway answers 503. none:
-    every class is answered."""
+    """Classes without a ready replica, such as llama-3.1-8b/chat,llama-3.1-8b/long,+3: the gateway answers 503. none: every
+    class is answered."""
     served: str | None = None
-    """Share of the asked rate that ready replicas carry now; under MaximizeService the multiple of the mix."""
+    """Share of the demand that ready replicas now carry; under MaximizeService the multiple of the mix."""
     planned_served: str | None = None
-    """The same of the plan, once it stands."""
+    """The same for the plan once it is fully applied."""
     idle_gpus: Annotated[str | None, Field(alias="idleGPUs")] = None
-    """GPUs of nodes that are paid for on which no replica is ready, such as 8xL40S. none: all serve."""
+    """GPUs of paid nodes without a ready replica, such as 8xL40S. none: all serve."""
     caps: str | None = None
-    """The most nodes that pools are known to give now, such as h100=0,l40s=2. none: nothing is known of any."""
+    """The most nodes that pools are known to give now, such as h100=0,l40s=2. none: no cap is known."""
     cost: Cost | None = None
     """Money."""
     node_pools: Annotated[
@@ -265,24 +265,24 @@ class PlanStatus(StatusPart):
     ] = ()
     """Replicas."""
     failed_shapes: Annotated[tuple[FailedShapeStatus, ...], Field(max_length=32)] = ()
-    """Replicas that are left out of the plan for a while, since they did not start."""
+    """Kinds of replicas that the plan leaves out for a while because they did not start."""
     classes: Annotated[
         tuple[ClassStatus, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model", "name"]}),
     ] = ()
     """Request classes."""
     routing: RoutingStatus | None = None
-    """Where the weights are."""
+    """Where the weights are published."""
     solver: SolverStatus | None = None
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
-    """Why the plan is as it is."""
+    """Explanation of the plan."""
     notice: NoticeStatus | None = None
-    """That the budget is below the price of any node that serves, while that is so."""
+    """Present only while the budget is below the price of any node that serves."""
     retirement: RetirementStatus | None = None
-    """The end of the plan, while it is being deleted."""
+    """Retirement of the plan while it is being deleted."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = ()
-    """Statements about the plan."""
+    """Conditions of the plan."""

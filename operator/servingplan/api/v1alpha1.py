@@ -1,9 +1,8 @@
-"""``servingplan.dev/v1alpha1``, kind ``LLMServingPlan``: the spec as users write it, field by field.
+"""The spec of ``servingplan.dev/v1alpha1``, kind ``LLMServingPlan``, as users write it.
 
-The docstring under a field is what ``kubectl explain`` shows. Defaults are applied here, in code, never by the API
-server, so that what is in Git and what is in the cluster stay the same. Rules that need only the object itself are CEL
-rules in the schema; the same rules hold here, for plans that never meet an API server. Nothing that names hardware or
-a model is an enum.
+``kubectl explain`` shows the docstring under a field. Defaults are applied in this code, never by the API server, so that the
+object in Git and the object in the cluster stay equal. Rules that need only the object itself are CEL rules in the schema; the
+same rules hold here, for plans without an API server. No name of hardware or of a model is an enum.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ _VERSION_PATTERN = r"^v?[0-9]+(\.[0-9]+){1,2}([-.+]?[A-Za-z0-9]+)*$"
 _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 
 DEFAULT_MAX_NODES = 100
-"""Cap of a pool that is sized and gives none."""
+"""The maxNodes of a pool with resize and without maxNodes."""
 LONGEST_PLAN_NAME = 63
 LARGEST_TTFT_SECONDS, LARGEST_TPOT_SECONDS = 3600, 5
-"""Limits above these are refused: they are not in seconds."""
+"""Limits above these are refused, since they cannot be in seconds."""
 Method = Literal[
     "Auto", "anytime", "exact", "binary-search", "knapsack", "gh", "agh", "homogeneous", "uniform-composition",
     "uniform-deployment", "round-robin", "melange", "lpr", "dvr", "greedy-cost",
 ]  # fmt: skip
 DEFAULT_VARIANT = "bf16"
-"""Name of the variant of a model that gives none, until the catalogue tells its precision."""
+"""The name of the default variant, until the catalogue gives its precision."""
 
 
 class Budget(Wire):
@@ -64,7 +63,7 @@ class Budget(Wire):
 
 
 class Slo(Wire):
-    """Latency that a request must see."""
+    """Latency limits of requests."""
 
     ttft_seconds: PositiveDecimal | None = None
     """Time to first token, seconds. Absent: no limit."""
@@ -75,7 +74,7 @@ class Slo(Wire):
 
     @model_validator(mode="after")
     def _is_in_seconds(self) -> Self:
-        """Limits that no user would wait for are meant in milliseconds."""
+        """Refuse limits so large that they must be meant in milliseconds."""
         for name, value, most in (
             ("ttftSeconds", self.ttft_seconds, LARGEST_TTFT_SECONDS),
             ("tpotSeconds", self.tpot_seconds, LARGEST_TPOT_SECONDS),
@@ -120,11 +119,11 @@ class Card(Wire):
     dense_layers: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Layers of a mixture of experts without experts (first_k_dense_replace). Default 0."""
     attention_layers: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Layers that keep a KV cache, where others have linear attention or Mamba. Default: all."""
+    """Layers with a KV cache, if others have linear attention or Mamba. Default: all."""
     state_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Recurrent state of one running sequence over all layers, bytes, for linear attention and Mamba. Default 0."""
     sliding_window: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Tokens that layers with a sliding window look back. Absent: there are none."""
+    """Tokens in the window of layers with a sliding window. Absent: no layer has one."""
     sliding_layers: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Layers with a sliding window; given together with slidingWindow."""
     kv_lora_rank: Annotated[int, Field(strict=True, ge=1)] | None = None
@@ -136,13 +135,13 @@ class Card(Wire):
     qk_nope_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Multi-head latent attention: width of the other part of a key."""
     v_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Width of the values of one head, where it is not headDim."""
+    """Width of the values of one head, if it is not headDim."""
     index_head_dim: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Sparse attention with an indexer: width of the key that it keeps of a token. Absent: there is none."""
+    """Sparse attention with an indexer: width of the key that it keeps per token. Absent: no indexer."""
     max_context_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """Longest sequence that the model was made for (max_position_embeddings). Absent: not known, and nothing checks it."""
+    """Longest sequence of the model (max_position_embeddings). Absent: not known, and not checked."""
     quantization: Annotated[str, Field(min_length=1, max_length=32)] | None = None
-    """How the weights are quantised: fp8, awq, gptq, nvfp4, mxfp4, int4 or int8. Absent: they are not."""
+    """Quantisation of the weights: fp8, awq, gptq, nvfp4, mxfp4, int4 or int8. Absent: not quantised."""
     weight_block: (
         Annotated[tuple[Annotated[int, Field(strict=True, ge=1)], ...], Field(min_length=2, max_length=2)] | None
     ) = None
@@ -165,60 +164,60 @@ class Card(Wire):
             "kvHeads",
             "self.attentionHeads % self.kvHeads == 0",
             lambda card: card.attention_heads % card.kv_heads == 0,
-            "attentionHeads is no multiple of kvHeads: copy both from the model's configuration",
+            "attentionHeads is not a multiple of kvHeads: copy both from the model's configuration",
         ),
     )
 
 
 class ModelConfig(Wire):
-    """The config.json that a model is published with."""
+    """The published config.json of a model."""
 
     config_map: ObjectName
-    """ConfigMap of the plan's namespace, whose key config.json is the file."""
+    """ConfigMap in the plan's namespace with the file under the key config.json."""
 
 
 class Variant(Wire):
-    """One way to serve the model: a precision, or a smaller model in its place."""
+    """One way to serve the model: a precision, or a smaller model instead."""
 
     name: Name
     """Short name, such as bf16 or fp8."""
     source: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """Where the weights are: hf://organisation/model, pvc://claim/path or oci://image. Default: the repository that the
-    catalogue has for the model's name; a name that it has none for needs a source."""
+    """Source of the weights: hf://organisation/model, pvc://claim/path or oci://image. Default: the catalogue's repository for
+    the model's name. A name without a repository needs a source."""
     precision: Annotated[str, Field(min_length=1, max_length=16)] = "auto"
-    """Number format of the weights, such as bf16, fp8 or int4. Default auto: what the name of the repository, or the
-    configuration, tells."""
+    """Number format of the weights, such as bf16, fp8 or int4. Default auto: from the name of the repository, or from the
+    configuration."""
     quality_loss: DecimalString = Decimal(0)
-    """What this variant loses against the best one, on the scale of maxQualityLoss. Default 0."""
+    """Quality loss of this variant against the best one, on the scale of maxQualityLoss. Default 0."""
     kv_cache_quality_loss: DecimalString | None = None
-    """What an FP8 KV cache loses in addition, on the scale of maxQualityLoss. Absent: not known, and counted as 0 where
+    """Additional quality loss of an FP8 KV cache, on the scale of maxQualityLoss. Absent: not known, and counted as 0 if
     engine.kvCacheDtype is fp8."""
     card: Card | None = None
-    """Architecture, where this variant is not the model of the same name. Default: the model's."""
+    """Architecture of this variant, if it is another model. Default: the model's."""
 
     rules = (
         Rule(
             "source",
             f"!has(self.source) || self.source.matches('{_SOURCE_PATTERN}')",
             lambda variant: variant.source is None or re.match(_SOURCE_PATTERN, variant.source) is not None,
-            "must begin with hf://, pvc:// or oci:// and go on with a name",
+            "must begin with hf://, pvc:// or oci://, followed by a name",
         ),
     )
 
 
 class Match(Wire):
-    """Which requests belong to a class; all that is given must hold. Nothing given: every request."""
+    """The requests of a class. All given fields must hold. Without fields: every request."""
 
     input_tokens_at_least: Annotated[int, Field(strict=True, ge=0)] | None = None
-    """Prompt length, in tokens, from which on the class applies."""
+    """Least prompt length of the class, in tokens."""
     max_tokens_at_most: Annotated[int, Field(strict=True, ge=1)] | None = None
-    """The request's max_tokens, up to which the class applies."""
+    """Largest max_tokens of the class's requests."""
     header: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]([ -~]*[!-~])?$")] | None = None
     """Value of the x-servingplan-class header that a client may set."""
 
 
 class RequestClass(Wire):
-    """Requests of like length."""
+    """Requests of similar length."""
 
     name: Name
     """Name within the model."""
@@ -229,60 +228,60 @@ class RequestClass(Wire):
     requests_per_second: DecimalString
     """Arrival rate. Under MaximizeService only the proportions count."""
     match: Match = Match()
-    """Which requests belong here. The first class of the list whose match holds takes the request. Default: derived from
-    the lengths where no class of the model gives a match, else every request."""
+    """The requests that belong here. The first class of the list whose match holds takes the request. Default: derived from
+    the lengths if no class of the model has a match, else every request."""
     slo: Slo | None = None
-    """Limits of this class alone. Default: the model's."""
+    """Latency limits of this class. Default: the model's."""
 
 
 class Speculative(Wire):
-    """Speculative decoding, as you measured it."""
+    """Speculative decoding, with the values that you measured."""
 
     method: Annotated[str, Field(min_length=1, max_length=64)]
-    """Method, as the engine calls it, such as ngram, eagle3 or mtp."""
+    """The engine's name of the method, such as ngram, eagle3 or mtp."""
     model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """Draft model, for methods that have one."""
+    """Draft model, for methods with one."""
     tokens: Annotated[int, Field(strict=True, ge=1, le=32)]
     """Tokens proposed in each step."""
     acceptance: Fraction
-    """Probability that a proposed token is accepted, given that those before it were, such as "0.7"."""
+    """Probability that a proposed token is accepted if the tokens before it were, such as "0.7"."""
 
 
 class Engine(Wire):
-    """How the model server runs. Settings that are absent are chosen by the planner and given to the engine as flags."""
+    """How the model server runs. The planner chooses absent settings and gives them to the engine as flags."""
 
     name: Literal["vllm"] = "vllm"
-    """Engine. Its flags are written, and rates are those of this engine. Default vllm."""
+    """The engine, which determines flags and rates. Default vllm."""
     version: Annotated[str, Field(max_length=32, pattern=_VERSION_PATTERN)] | None = None
-    """Version of the engine, such as 0.18.0: which flags it has, and how fast it is. Default: what the tag of the image
-    says, where it is a version; else unknown, and flags that only newer versions have are left out."""
+    """Version of the engine, such as 0.18.0, which determines its flags and its speed. Default: the tag of the image, if it is
+    a version; else unknown, and flags of newer versions are not used."""
     image: Annotated[str, Field(min_length=1, max_length=512)] = "vllm/vllm-openai:v0.18.0"
     """Container image of the engine. Default vllm/vllm-openai:v0.18.0."""
     kv_cache_dtype: Literal["auto", "bf16", "fp8"] | None = None
-    """Width of the KV cache. fp8 holds twice the tokens and costs some quality. auto: the planner takes fp8 where the GPU
-    has FP8 arithmetic and the plan is the better for it; where maxQualityLoss is set, only for variants that give
-    kvCacheQualityLoss. Absent: 16 bits."""
+    """Width of the KV cache. fp8 holds twice the tokens and costs some quality. auto: the planner takes fp8 if the GPU has FP8
+    arithmetic and the plan becomes better. If maxQualityLoss is set, this holds only for variants with kvCacheQualityLoss.
+    Absent: 16 bits."""
     max_num_seqs: Annotated[int, Field(strict=True, ge=1, le=65_536)] | None = None
-    """Requests that one replica runs at the same time at most. Absent: the planner takes what the latency limits allow."""
+    """Most requests that one replica runs at the same time. Absent: the planner takes what the latency limits allow."""
     max_num_batched_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000_000)] | None = None
-    """Tokens of one iteration at most; longer prompts are read in chunks. Default 8192."""
+    """Most tokens of one iteration; longer prompts are read in chunks. Default 8192."""
     gpu_memory_utilization: Share | None = None
-    """Part of each GPU's memory that the engine may take. Default 0.9."""
+    """Share of each GPU's memory that the engine may take. Default 0.9."""
     prefix_cache_hit_share: Fraction | None = None
-    """Share of the prompts' tokens that your requests find in the prefix cache, as you measured it. Default: none is
-    counted on."""
+    """Share of the prompts' tokens that your requests find in the prefix cache, as you measured it. Default: the plan counts
+    on none."""
     speculative: Speculative | None = None
     """Speculative decoding. Absent: none."""
     expert_parallel: Annotated[bool, Field(strict=True)] | None = None
     """Spread the experts of a mixture over the GPUs of a replica instead of cutting each. Default false."""
     extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
-    """Arguments added after ours. Those that say one of the settings above are planned with; those that set the model, its
-    name, the sharding or the port, or that contradict the plan, are refused; others are passed on."""
+    """Arguments added after ours. The plan uses arguments that set one of the settings above. Arguments that set the model,
+    its name, the sharding or the port, or that contradict the plan, are refused. Others are passed on."""
     startup_seconds: Annotated[int, Field(strict=True, ge=1, le=86_400)] = 1800
-    """How long a replica may take from its node to ready. One that takes longer is replaced. Default 1800."""
+    """Longest time from a replica's node until it is ready. A replica that takes longer is replaced. Default 1800."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
-    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. The host,
-    privileges, capabilities and service accounts only as far as the installation allows them."""
+    """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. Host access,
+    privileges, capabilities and service accounts need the installation's permission."""
 
     rules = (
         Rule(
@@ -293,7 +292,7 @@ class Engine(Wire):
                 or engine.max_num_seqs is None
                 or engine.max_num_batched_tokens >= engine.max_num_seqs
             ),
-            "maxNumBatchedTokens is below maxNumSeqs: every running request needs one token an iteration; raise it, or "
+            "maxNumBatchedTokens is below maxNumSeqs: every running request needs one token per iteration; raise it, or "
             "lower maxNumSeqs",
         ),
     )
@@ -303,29 +302,28 @@ class Model(Wire):
     """A model that clients call by name."""
 
     name: VisibleName
-    """What clients put into the field "model" of a request."""
+    """The value of the field "model" in a client's request."""
     priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
-    """Higher is served first when the budget does not reach. Default 0."""
+    """Models with a higher priority are served first if the budget is too small. Default 0."""
     slo: Slo = Slo()
-    """Latency limits of all classes that give none."""
+    """Latency limits of all classes without their own."""
     max_quality_loss: DecimalString | None = None
-    """Traffic-weighted mean of the variants' qualityLoss that each class may see. Absent: no limit."""
+    """Largest traffic-weighted mean of the variants' qualityLoss for each class. Absent: no limit."""
     max_model_len: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = None
-    """Longest context, tokens; sizes the KV cache. Default: twice the longest class, at most what the model was made
-    for."""
+    """Longest context, tokens, which sizes the KV cache. Default: twice the longest class, at most the model's limit."""
     spill: Annotated[bool, Field(strict=True)] = True
-    """Whether a class whose planned replicas are all away goes to ready replicas of the model that are too slow for its
-    limits, into what they have unused. false: it gets 503 until its replicas are back. Default true."""
+    """Whether a class spills over if all its planned replicas are away: to ready replicas of the model that are too slow for
+    its limits, into their unused rate. false: it gets 503 until its replicas are back. Default true."""
     card: Card | None = None
-    """Architecture, for a model that the catalogue does not know (servingplan profile models lists those it does)."""
+    """Architecture, for a model that the catalogue does not know (servingplan profile models lists the known ones)."""
     published_config: Annotated[ModelConfig | None, Field(alias="modelConfig")] = None
-    """The model's own configuration, in place of a card."""
+    """The model's own configuration, instead of a card."""
     variants: Annotated[tuple[Variant, ...], Field(max_length=16, json_schema_extra=map_list())] = ()
-    """Ways to serve it. Default: one, as its repository publishes it."""
+    """Ways to serve the model. Default: one, as its repository publishes it."""
     classes: Annotated[tuple[RequestClass, ...], Field(max_length=32, json_schema_extra=map_list())] = ()
-    """Request classes, in order of matching; the last one takes what no other takes. Where none gives a match, they are
-    told apart half-way between their inputTokens, longest first. Default: one of 1024 prompt and 256 answer tokens at
-    1 request per second."""
+    """Request classes, in order of matching; the last one takes all other requests. If none has a match, the boundaries are
+    half-way between their inputTokens, longest first. Default: one class of 1024 prompt and 256 answer tokens at 1 request
+    per second."""
     engine: Engine = Engine()
     """How the model server runs."""
 
@@ -337,7 +335,7 @@ class Model(Wire):
             lambda model: all(
                 item.input_tokens + item.output_tokens <= (model.max_model_len or 2**63) for item in model.classes
             ),
-            "maxModelLen is below inputTokens + outputTokens of a class: raise it, or leave it out",
+            "maxModelLen is below inputTokens + outputTokens of a class: raise it, or remove it",
         ),
     )
 
@@ -349,53 +347,53 @@ class Model(Wire):
 
     @property
     def effective_variants(self) -> tuple[Variant, ...]:
-        """The variants, the default one where none is given. Sources that are left out come from the catalogue."""
+        """The variants, or the default one if none is given. Absent sources come from the catalogue."""
         return self.variants or (Variant(name=DEFAULT_VARIANT),)
 
     @property
     def effective_classes(self) -> tuple[RequestClass, ...]:
-        """The classes, the default one where none is given."""
+        """The classes, or the default one if none is given."""
         default = RequestClass(name="default", input_tokens=1024, output_tokens=256, requests_per_second=Decimal(1))
         return self.classes or (default,)
 
     @property
     def effective_max_model_len(self) -> int:
-        """Longest context in tokens: as given, else twice the longest class."""
+        """The longest context in tokens: as given, else twice the longest class."""
         longest = max(item.input_tokens + item.output_tokens for item in self.effective_classes)
         return self.max_model_len or 2 * longest
 
 
 class Prometheus(Wire):
-    """Where measured demand comes from."""
+    """The source of measured demand."""
 
     url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[!-~]+$")] | None = None
     """Base URL of the Prometheus API, such as http://prometheus.llm:9090: a Service of the plan's namespace, or a host that
-    the installation lists. It is asked without credentials. Default: the Prometheus of the installation."""
+    the installation allows. It is asked without credentials. Default: the Prometheus of the installation."""
     window: Duration = "5m"
-    """Over which rates are taken. Default 5m."""
+    """Time over which rates are taken. Default 5m."""
     quantile: Share = Decimal("0.9")
-    """Which quantile of the rates in the window is planned for; the noise of counting is taken out. Default 0.9."""
+    """Quantile of the rates in the window that the plan is made for; the noise of counting is removed. Default 0.9."""
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """PromQL that gives requests/s with the labels model and class, in place of the metrics that are known;
-    $interval in it is replaced by the length of the intervals. Asked of Services of the plan's namespace; elsewhere only
-    where the installation allows it. Default: Envoy's counters by class, else vLLM's."""
+    """PromQL that gives requests/s with the labels model and class, instead of the known metrics. $interval in it is replaced
+    by the length of the intervals. It is sent to Services of the plan's namespace, and elsewhere only if the installation
+    allows it. Default: Envoy's counters by class, else vLLM's."""
     floor: Fraction = Decimal("0.1")
-    """Part of the declared rate that is planned for at least, however few requests come. Default 0.1."""
+    """Least planned rate, as a share of the declared rate, however few requests arrive. Default 0.1."""
     last_good_for: Duration = "1h"
-    """How long the last good rates stand in when nothing can be read; then the declared ones do. Default 1h."""
+    """How long the last good rates are used if nothing can be read; then the declared rates are. Default 1h."""
 
     rules = (
         Rule(
             "window",
             "!has(self.window) || (duration(self.window) >= duration('1m') && duration(self.window) <= duration('1h'))",
             lambda prometheus: 60 <= seconds_of(prometheus.window) <= 3600,
-            "must be from 1m to 1h: shorter holds too few requests, longer too much of the past",
+            "must be from 1m to 1h: a shorter one holds too few requests, a longer one too much of the past",
         ),
     )
 
 
 class Demand(Wire):
-    """Measured rates in place of declared ones."""
+    """Use measured rates instead of the declared ones."""
 
     prometheus: Prometheus
     """The source."""
@@ -420,20 +418,20 @@ class Resize(Wire):
     """The object whose size is the number of nodes of the pool."""
 
     api_version: Annotated[str, Field(max_length=128, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[a-z0-9]+$")]
-    """Such as karpenter.sh/v1."""
+    """API version of the object, such as karpenter.sh/v1."""
     kind: Annotated[str, Field(max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
-    """Such as NodePool."""
+    """Kind of the object, such as NodePool."""
     name: ObjectName
     """Name of the object."""
     namespace: NamespaceName | None = None
-    """Namespace, for kinds that have one. Default: the plan's."""
+    """Namespace of the object, for namespaced kinds. Default: the plan's."""
     replicas_path: Annotated[str, Field(max_length=256, pattern=r"^\.spec(\.[A-Za-z0-9_-]+)+$")] | None = None
-    """Path of the size, such as .spec.count. It is that of the kind, or the one that the object's owner wrote into its
-    annotation servingplan.dev/replicas-path; another one is refused. Default: that path."""
+    """Path of the size, such as .spec.count. It must be the kind's path, or the one in the owner's annotation
+    servingplan.dev/replicas-path on the object. Default: that path."""
 
     @property
     def of_object(self) -> Resize:
-        """The same without what is not the object itself: two that are equal name one object."""
+        """The same without replicasPath: two equal values name one object."""
         return self.model_copy(update={"replicas_path": None})
 
 
@@ -445,7 +443,7 @@ class NodePool(Wire):
     gpu: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """GPU type, such as H100-SXM-80GB. Absent: read from the nodes' labels."""
     gpu_spec: GpuSpec | None = None
-    """Facts of the GPU, where the catalogue does not know it."""
+    """Facts of the GPU, if the catalogue does not know it."""
     resource_name: (
         Annotated[
             str,
@@ -457,7 +455,7 @@ class NodePool(Wire):
         | None
     ) = None
     """Extended resource that counts the GPUs, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-3g.40gb. Default: that of
-    the GPU's vendor; of a GPU that the catalogue does not know what its nodes have, where that is one alone, else
+    the GPU's vendor. For a GPU that the catalogue does not know: the resource of its nodes if they have only one, else
     nvidia.com/gpu."""
     engine_image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one, unless
@@ -471,15 +469,15 @@ class NodePool(Wire):
     zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
     """Zone of the nodes."""
     min_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0
-    """The pool is never made smaller than this. Default 0."""
+    """Least size of the pool. Default 0."""
     max_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] | None = None
-    """The pool is never made larger than this. Default 100 with resize; without, all nodes that match."""
+    """Largest size of the pool. Default: 100 with resize; without resize, all matching nodes."""
     node_selector: Annotated[
         dict[str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE_PATTERN)]], Field(max_length=16)
     ]
-    """Labels that the pool's nodes carry; pods are bound to them."""
+    """Labels of the pool's nodes. The plan's pods run only on these nodes."""
     resize: Resize | None = None
-    """The object to size. Absent: fixed nodes, observed only."""
+    """The object to size. Absent: the nodes are fixed and only observed."""
 
     rules = (
         Rule(
@@ -492,19 +490,19 @@ class NodePool(Wire):
             "minNodes",
             f"has(self.maxNodes) || !has(self.minNodes) || !has(self.resize) || self.minNodes <= {DEFAULT_MAX_NODES}",
             lambda pool: pool.max_nodes is not None or pool.resize is None or pool.min_nodes <= DEFAULT_MAX_NODES,
-            f"minNodes is above {DEFAULT_MAX_NODES}, which is maxNodes where it is left out: give maxNodes",
+            f"minNodes is above {DEFAULT_MAX_NODES}, the default of maxNodes: set maxNodes",
         ),
         Rule(
             "nodeSelector",
             "size(self.nodeSelector) > 0",
             lambda pool: len(pool.node_selector) > 0,
-            "nodeSelector needs at least one label: it tells which nodes are this pool's",
+            "nodeSelector needs at least one label: it selects the pool's nodes",
         ),
     )
 
     @property
     def cap(self) -> int:
-        """Most nodes that the pool may have."""
+        """The most nodes that the pool may have."""
         return DEFAULT_MAX_NODES if self.max_nodes is None else self.max_nodes
 
 
@@ -524,14 +522,14 @@ class HttpRoute(Wire):
     x-servingplan-class."""
 
     parent_refs: Annotated[tuple[ParentRef, ...], Field(min_length=1, max_length=8)]
-    """Gateways to attach to."""
+    """Gateways that the routes attach to."""
     hostnames: Annotated[tuple[HostName, ...], Field(max_length=16)] = ()
-    """Hosts that the routes answer for; the first label may be *. Default: all of the Gateway's listeners."""
+    """Host names of the routes; the first label may be *. Default: those of the Gateway's listeners."""
 
     @model_validator(mode="after")
     def _each_listener_once(self) -> Self:
-        """As the Gateway API wants it: one reference to a Gateway, or several that each name another listener. (As a
-        rule in the schema this would cost more than the API server allows.)"""
+        """Require what the Gateway API does: one reference to a Gateway, or several with different listeners. (As a rule in
+        the schema this would cost more than the API server allows.)"""
         for ref in self.parent_refs:
             listeners = [item for item in self.parent_refs if (item.namespace, item.name) == (ref.namespace, ref.name)]
             if len(listeners) > 1 and (ref.section_name is None or self.parent_refs.count(ref) > 1):
@@ -544,37 +542,36 @@ class Gateway(Wire):
     """Where routing weights are published."""
 
     config_map: ObjectName | None = None
-    """ConfigMap of the plan's namespace. Default: NAME-routing."""
+    """ConfigMap in the plan's namespace. Default: NAME-routing."""
     http_route: HttpRoute | None = None
-    """Publish an HTTPRoute per model too."""
+    """Publish one HTTPRoute per model too."""
     bytes_per_token: PositiveDecimal = Decimal(4)
-    """Bytes of a request's body for one token of its prompt: how a gateway, which has no tokenizer, measures
-    inputTokensAtLeast. Default 4, which fits English and code; lower it for other scripts, or fit it to your logs."""
+    """Bytes of a request's body per token of its prompt. A gateway has no tokenizer and measures inputTokensAtLeast by it.
+    Default 4, which fits English and code. Lower it for other scripts, or fit it to your logs."""
     client_headers: Literal["Trust", "Strip"] = "Trust"
     """Trust: clients may name model and class in the headers x-servingplan-model and x-servingplan-class. Strip: the
-    gateway removes both and goes by the body alone. Default Trust."""
+    gateway removes both and uses only the body. Default Trust."""
     ack_url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^http://[!-.0-~][!-~]*$")] | None = None
-    """Where the gateway tells which revision of the weights it has taken, such as
-    http://gateway.llm:8080/servingplan/revision: a Service of the plan's namespace, or a host that the installation lists.
-    Every address of the name is asked; a headless Service names all
-    replicas of the gateway. A replica's drain then begins when all of them have taken the weights without it. Absent:
-    the drain begins when the weights are written."""
+    """URL where the gateway reports its revision of the weights, such as http://gateway.llm:8080/servingplan/revision: a
+    Service of the plan's namespace, or a host that the installation allows. Every address of the name is asked, so give a
+    headless Service. A replica's drain then begins when all replicas of the gateway have the weights without it. Absent: the
+    drain begins when the weights are written."""
 
 
 class Survive(Wire):
-    """A loss after which classes are still served in full."""
+    """A loss after which classes must still be served in full."""
 
     event: Literal["AnyNode", "SpotPools"]
     """AnyNode: any one node. SpotPools: all nodes of all Spot pools."""
     min_priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
-    """Holds for models of this priority and above. Default 0."""
+    """It applies to models of this priority and above. Default 0."""
 
 
 class Resilience(Wire):
     """What the plan withstands."""
 
     survive: Annotated[tuple[Survive, ...], Field(max_length=4, json_schema_extra=map_list("event"))] = ()
-    """Losses to withstand."""
+    """The losses that the plan withstands."""
 
     @model_validator(mode="after")
     def _events_once(self) -> Self:
@@ -586,16 +583,16 @@ class Change(Wire):
     """When a better plan is worth moving for."""
 
     min_gain: DecimalString = Decimal("0.05")
-    """Least relative gain for which a running fleet is changed. Default 0.05."""
+    """Least relative gain that justifies a change of a running fleet. Default 0.05."""
     min_lifetime: Duration = "10m"
-    """A plan is kept at least this long, losses and edits apart. Default 10m."""
+    """A plan is kept at least this long, except after losses and edits. Default 10m."""
     drain_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] = 30
-    """From the end of traffic to a replica until it is removed. Default 30."""
+    """Time from the end of a replica's traffic until it is removed. Default 30."""
     drain_deadline_seconds: Annotated[int, Field(strict=True, ge=0, le=7200)] = 300
-    """A replica whose engine tells that it still has requests is kept beyond drainSeconds until it has none, at most so
-    long from the end of its traffic. Default 300."""
+    """A replica whose engine still reports requests is kept beyond drainSeconds until it has none, at most this long after
+    the end of its traffic. Default 300."""
     resolve_every: Duration = "5m"
-    """Measured rates are taken anew, and the plan solved anew, at most this often; a sudden change does not wait.
+    """Shortest time between two adoptions of measured rates, each with a new solve; a sudden change does not wait.
     Default 5m."""
 
 
@@ -603,17 +600,17 @@ class Planning(Wire):
     """How careful the plan is."""
 
     confidence: Confidence = Decimal("0.75")
-    """Nobody knows a replica's rate exactly. The plan counts on a rate that the true one reaches with this probability,
-    and on latencies that the true ones stay under with it. Higher is safer and dearer: 0.5 plans on the middle. From 0.5
-    to 0.99, default 0.75."""
+    """A replica's rate is never known exactly. The plan counts on a rate that the true rate reaches with this probability, and
+    on latencies that the true ones keep with it. Higher is safer and costs more; 0.5 plans on the median. From 0.5 to 0.99,
+    default 0.75."""
 
 
 class MeasuredProfiles(Wire):
     """Measured rates."""
 
     config_map: ObjectName
-    """ConfigMap of the plan's namespace with rows of measurements under the key rows.csv, as servingplan profile import
-    -o configmap writes them."""
+    """ConfigMap in the plan's namespace with rows of measurements under the key rows.csv, in the form of servingplan profile
+    import -o configmap."""
 
 
 class Solver(Wire):
@@ -622,7 +619,7 @@ class Solver(Wire):
     method: Method = "Auto"
     """Auto, or a method that servingplan solve --method lists. Default Auto."""
     deadline_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = 10
-    """The best plan known after this time is taken. Default 10."""
+    """Longest time of a search; then the best plan found so far is taken. Default 10."""
 
 
 class PlanSpec(Wire):
@@ -631,15 +628,15 @@ class PlanSpec(Wire):
     budget: Budget
     """What the plan may spend."""
     objective: Literal["MinimizeCost", "MaximizeService"] = "MinimizeCost"
-    """MinimizeCost: serve the declared rates, higher priorities first, as cheaply as can be. MaximizeService: serve the
-    mix of classes at the highest rate that the budget buys. Default MinimizeCost."""
+    """MinimizeCost: serve the declared rates, higher priorities first, at the lowest cost. MaximizeService: serve the mix of
+    classes at the highest rate that the budget buys. Default MinimizeCost."""
     mode: Literal["Auto", "Approve", "Preview"] = "Auto"
-    """Auto: apply. Approve: apply once the annotation servingplan.dev/approve carries the plan's hash. Preview: only
-    show. Default Auto."""
+    """Auto: apply. Approve: apply once the annotation servingplan.dev/approve has the plan's hash. Preview: only show.
+    Default Auto."""
     models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=64, json_schema_extra=map_list())]
     """The models to serve."""
     demand: Demand | None = None
-    """Measured rates in place of declared ones."""
+    """Use measured rates instead of the declared ones."""
     node_pools: Annotated[tuple[NodePool, ...], Field(min_length=1, max_length=64, json_schema_extra=map_list())]
     """The nodes that may be used."""
     gateway: Gateway = Gateway()
@@ -651,7 +648,7 @@ class PlanSpec(Wire):
     planning: Planning = Planning()
     """How careful the plan is."""
     profiles: Annotated[tuple[MeasuredProfiles, ...], Field(max_length=8, json_schema_extra=map_list("configMap"))] = ()
-    """Measured rates of your own, which rank before those that are shipped, the first ConfigMap first."""
+    """Your own measured rates. They rank before the shipped ones, and an earlier ConfigMap before a later one."""
     solver: Solver = Solver()
     """How the plan is computed."""
     deletion_policy: Literal["ScaleToFloor", "Retain"] = "ScaleToFloor"
@@ -675,7 +672,7 @@ PLAN_RULES: tuple[dict[str, str], ...] = (
     {
         "rule": "!has(self.spec.gateway) || !has(self.spec.gateway.configMap) || "
         "self.spec.gateway.configMap != self.metadata.name + '-plan'",
-        "message": "spec.gateway.configMap is the name under which the plan itself is kept: choose another",
+        "message": "spec.gateway.configMap is the name of the plan's own record: choose another",
     },
 )
-"""What name and spec must satisfy together, for the API server; ``parse.name_problem`` says the same."""
+"""The rules on name and spec together, for the API server; ``parse.name_problem`` checks the same."""

@@ -1,4 +1,4 @@
-"""What every part of a spec has in common."""
+"""The base of all parts of a spec."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pydantic_core import PydanticCustomError
 
 
 class Rule(NamedTuple):
-    """What the fields of a part must satisfy together, said twice: to the API server, and to Python for plans that
-    never meet one."""
+    """A rule on several fields of a part, written twice: for the API server, and in Python for plans without an API
+    server."""
 
     field: str
-    """The field to name in the error, as written outside."""
+    """The field that the error names, in camelCase."""
     cel: str
-    """For the API server; ``self`` is the part."""
+    """The rule in CEL for the API server; ``self`` is the part."""
     holds: Callable[[Any], bool]
-    """The same of the parsed part."""
+    """The same rule on the parsed part."""
     message: str
-    """What is wrong and what to do, the same from both."""
+    """The error and what to do, the same text from both."""
 
 
 def _with_rules(schema: dict[str, Any], part: type[Wire]) -> None:
@@ -32,7 +32,7 @@ def _with_rules(schema: dict[str, Any], part: type[Wire]) -> None:
 
 
 class Wire(BaseModel):
-    """A part of the spec: camelCase outside, frozen, unknown fields refused by name."""
+    """A part of the spec: frozen, in camelCase on the wire; unknown fields are refused by name."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -53,7 +53,7 @@ class Wire(BaseModel):
 
 
 def refuse_duplicates(field: str, key: str, values: list[str]) -> None:
-    """Raises the error of a rule where a value of the list ``field`` is there twice."""
+    """Raise the error of a rule if the list ``field`` has a value twice."""
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         message = f"the {key} {twice[0]!r} is given twice; change or remove one"
@@ -61,10 +61,10 @@ def refuse_duplicates(field: str, key: str, values: list[str]) -> None:
 
 
 def map_list(key: str = "name") -> dict[str, Any]:
-    """Of a list whose items the API server merges by ``key``."""
+    """The schema of a list whose items the API server merges by ``key``."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 def free_form() -> dict[str, Any]:
-    """Of an object that the API server keeps as it is."""
+    """The schema of an object that the API server keeps unchanged."""
     return {"x-kubernetes-preserve-unknown-fields": True}

@@ -1,1 +1,1 @@
-"""EFFECT. Carries decided actions out, one result per action; decides nothing."""
+"""EFFECT. Carries out decided actions with one result per action. It decides nothing."""

@@ -1,4 +1,4 @@
-"""The order in which a decision is carried out, whoever does the writing."""
+"""The order in which a decision is carried out, for any writer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from servingplan.model.outcome import Outcome
 
 
 def carry_out(decision: Decision, write: Callable[[tuple[AnyAction, ...]], Outcome]) -> Outcome:
-    """What became of all writes, in order.
+    """Carry out all writes in order and return their outcome.
 
-    A plan that cannot be written down is not begun. What weights still point at stays: nothing shrinks unless the weights
-    are written.
+    If the plan's record cannot be written, nothing of the plan begins. Nothing shrinks unless the weights are written, since
+    old weights may still point at it.
     """
     parts = [write(decision.first)]
     if parts[0].refused:

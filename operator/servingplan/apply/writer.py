@@ -1,8 +1,8 @@
-"""One write per action, with the guards that make a repeated or interrupted turn harmless.
+"""Makes one write per action, with guards that make a repeated or interrupted turn harmless.
 
-Whole objects go by server-side apply under one field manager, forced: they are ours alone. Pods are patched only if they
-still have the uid that was seen, and let go only if our gate is the only one. Pools are written only if they have not
-changed since they were read, never forced.
+Whole objects are written by forced server-side apply under one field manager, since they are ours alone. A pod is patched only
+if it still has the uid that was seen, and ungated only if our gate is the only one. A pool is written only if it has not
+changed since it was read, never by force.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Json = dict[str, Any]
 
 
 class NameTaken(ApiError):  # noqa: N818 (a reason, as the API server's)
-    """An object of that name is there and is not ours."""
+    """An object with this name exists and is not ours."""
 
 
 class Writer:
-    """Carries out the actions of one plan's turn. Blocks: call it in a thread."""
+    """Carries out the actions of one plan's turn. It blocks, so call it in a thread."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -59,14 +59,14 @@ class Writer:
                 if isinstance(error, NotFound) and isinstance(
                     action, PlacePod | DrainPod | NoteUnrouted | RestorePod | DeletePod
                 ):
-                    continue  # the pod went by itself
+                    continue  # the pod is already gone
                 refused.append(Refused(action=action, reason=error.reason, message=error.message))
             else:
                 done.append(action)
         return Outcome(done=tuple(done), refused=tuple(refused))
 
     def disown(self, world: Observation) -> None:
-        """Let the plan's objects outlive it: without an owner they are not collected with it."""
+        """Remove the owner from the plan's objects, so that they are not deleted with the plan."""
         for item in world.objects:
             if item.ours and item.name != names.record_name(world.plan.name):
                 self._api.merge(
@@ -122,14 +122,14 @@ class Writer:
             return
         owners = found["metadata"].get("ownerReferences") or ()
         if not any(owner.get("uid") == plan.uid for owner in owners):
-            raise NameTaken(409, "NameTaken", f"{resource.kind} {name} is there and is not this plan's")
+            raise NameTaken(409, "NameTaken", f"{resource.kind} {name} exists and is not this plan's")
 
     def _place(self, plan: PlanObject, action: PlacePod, now: str) -> None:
-        """Read anew: what is beside our annotations and our part of the affinity stays, and the gates are those that the
-        patch finds, or it changes nothing."""
+        """Place a pod by a patch on a fresh read. Everything beside our annotations and our part of the affinity stays. If the
+        gates changed since the read, the patch changes nothing."""
         pod = self._api.get(PODS, action.pod, namespace=plan.namespace)
         if pod["metadata"]["uid"] != action.uid:
-            raise NotFound(404, "NotFound", f"pod {action.pod} is another one now")
+            raise NotFound(404, "NotFound", f"pod {action.pod} was replaced by another pod")
         gates = (pod.get("spec") or {}).get("schedulingGates") or []
         if gates != [{"name": names.PLACEMENT_GATE}]:
             said = ", ".join(gate.get("name", "?") for gate in gates) or "none"
@@ -146,7 +146,7 @@ class Writer:
             # Which of the two it is for another uid depends on the kind's validation.
             if "uid" not in error.message.lower():
                 raise
-            raise NotFound(404, "NotFound", f"pod {name} is another one now: {error.message}") from error
+            raise NotFound(404, "NotFound", f"pod {name} was replaced by another pod: {error.message}") from error
 
     def _patch_pool(
         self, pool: str, world: Observation, spec: PlanSpec | None, *, claimed_by: str, nodes: int | None
@@ -157,7 +157,7 @@ class Writer:
             raise NotFound(404, "NotFound", f"pool {pool} has no object to size")
         resource = self._api.discover(resize.api_version, resize.kind)
         namespace = (resize.namespace or world.plan.namespace) if resource.namespaced else None
-        # A claim made earlier in this turn changed the version that was seen: read it anew, and look again.
+        # A claim earlier in this turn changed the version that was seen, so read the object again and check it.
         current = self._api.get(resource, resize.name, namespace=namespace)
         annotations = current["metadata"].get("annotations") or {}
         holder = annotations.get(names.CLAIM_ANNOTATION)
@@ -204,7 +204,7 @@ def _scaled(action: ScaleDeployment) -> Json:
 
 
 def _placed(pod: Json, action: PlacePod, now: str) -> list[Json]:
-    """A JSON patch of a pod as it was read, whose only gate is ours."""
+    """The JSON patch that places a pod, as it was read with our gate as its only one."""
     marks = {names.PLACED_ON_ANNOTATION: action.node, names.PLACED_SINCE_ANNOTATION: now}
     affinity = pod["spec"].get("affinity") or {}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": action.node_affinity}

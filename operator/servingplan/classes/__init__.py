@@ -1,4 +1,4 @@
-"""Request classes from a log of requests: read it, choose boundaries that a gateway can match, say what fewer cost.
+"""Proposes request classes from a log: reads it, chooses boundaries that a gateway can match, says what fewer classes cost.
 
-Pure: a log comes in as text, classes as a plan has them go out. `docs/classes.md` explains the figures.
+It is pure: the input is a log as text, the output is classes in the form of a plan. `docs/classes.md` explains the figures.
 """

@@ -1,4 +1,4 @@
-"""The table that boundaries are sought on: rows of prompt lengths, columns of declared bounds, few enough for an exact
+"""The table for the search of boundaries: rows of prompt lengths and columns of declared bounds, few enough for an exact
 search."""
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from servingplan.classes.tally import Sums, Tally, total
 
 ROWS = 64
-"""Prompt lengths to choose boundaries from, where the answer is not known at arrival."""
+"""The most prompt lengths to choose boundaries from, if the answer is not known at arrival."""
 ROWS_AND_COLUMNS = (24, 8)
-"""Prompt lengths and declared bounds, where it is."""
+"""The most prompt lengths and declared bounds, if the answer is known at arrival."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Sums by row and column; a pair that no request has is absent."""
+    """The sums of requests by row and column; a pair without requests is absent."""
 
     rows: tuple[int, ...]
-    """Least prompt length of each row, rising."""
+    """The least prompt length of each row, rising."""
     columns: tuple[int, ...]
-    """Greatest declared bound of each column, rising; the last one has no bound."""
+    """The greatest declared bound of each column, rising; the last one has no bound."""
     sums: Mapping[tuple[int, int], Sums]
 
     def part(self, rows: range, columns: range) -> Sums:
@@ -30,8 +30,8 @@ class Cells:
 
 
 def cells_of(tally: Tally, *, most_rows: int | None = None, most_columns: int | None = None) -> Cells:
-    """The tally on at most so many rows and columns of about equal weight: half of it requests, half of it tokens, so
-    that rare long prompts, which are much of the work, get rows of their own."""
+    """The tally on at most this many rows and columns of about equal weight. Half of the weight is requests, half is tokens,
+    so that rare long prompts, which are much of the work, get rows of their own."""
     bounds = {bound for _, bound in tally.cells}
     default = (ROWS, 1) if len(bounds) == 1 else ROWS_AND_COLUMNS
     rows = _edges(tally, 0, default[0] if most_rows is None else most_rows)
@@ -45,7 +45,7 @@ def cells_of(tally: Tally, *, most_rows: int | None = None, most_columns: int | 
 
 
 def _edges(tally: Tally, axis: int, most: int) -> list[tuple[int, int]]:
-    """First and last grid length of each group."""
+    """The first and last grid length of each group."""
     weights: dict[int, float] = {}
     whole = tally.sums
     tokens = whole.inputs + whole.outputs

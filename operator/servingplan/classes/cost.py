@@ -1,9 +1,9 @@
-"""What fewer classes cost on a plan's own pools: the best fleet that must treat all requests of a class alike.
+"""Computes what fewer classes cost on a plan's own pools: the best fleet that must treat all requests of a class alike.
 
-The question is posed with the finest classes that any fit needs, each with its own rates on every shape. Classes are then
-put together inside the question: a shape that serves a mix in fixed proportions serves it at the harmonic mean of the
-rates, and only if it can serve every part. That is the fleet that really carries the log; a plan made from mean lengths
-alone may promise less or more. Fewer classes only ever take choices away.
+The question has the finest classes that any fit needs, each with its own rates on every shape. Classes are then joined inside
+the question. A shape that serves a mix in fixed proportions serves it at the harmonic mean of the rates, and only if it can
+serve every part. This fleet really carries the log; a plan made from mean lengths alone may promise less or more. Fewer classes
+only remove choices.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.question import class_key, pose
 
 FINEST = 48
-"""Parts at most that classes are made of here."""
+"""The most parts that classes are made of."""
 
 
 class Fine(NamedTuple):
-    """The question in its finest classes."""
+    """The question with the finest classes."""
 
     question: q.Question
     model: str
     parts: Mapping[str, Rectangle]
-    """Where each fine class of the model lies, by its name in the question; those that nothing can serve left out."""
+    """The rectangle of each fine class of the model, by its name in the question, without those that nothing can serve."""
     fits: tuple[Fit, ...]
-    """Those that the parts can be put together to: the first ones, as many as ``FINEST`` parts allow."""
+    """The fits that can be joined from the parts: the first ones, as many as ``FINEST`` parts allow."""
     unservable: float
-    """Share of the model's requests that no shape of the pools can serve within its limits."""
+    """The share of the model's requests that no shape of the pools can serve within its limits."""
 
 
 class Price(NamedTuple):
@@ -45,14 +45,14 @@ class Price(NamedTuple):
 
     dollars_per_hour: float
     served: float
-    """Part that every class of the model gets at least; under MaximizeService the multiple of the mix. The planner
-    raises this first, and parts of a class are served alike, so finer classes never have less of it."""
+    """The smallest served part of any class of the model; under MaximizeService the multiple of the mix. The planner raises
+    this first, and all parts of a class are served alike, so finer classes never have less of it."""
     proved: bool
     """Whether nothing better exists, within the solver's tolerance."""
 
 
 def enough_for(prices: Sequence[Price], *, gain: float) -> int:
-    """Index of the first price that serves as much as any and costs as little as any that does, up to ``gain``."""
+    """The index of the first price that, up to ``gain``, serves the most and costs the least among those that do."""
     most = max(price.served for price in prices)
     serving = [price for price in prices if price.served >= most * (1 - gain)]
     least = min(price.dollars_per_hour for price in serving)
@@ -79,7 +79,7 @@ def finest(
     whole = sum(part.sums.requests for part in parts)
     classes = tuple(part.in_plan(requests_per_second * part.sums.requests / whole) for part in parts)
     models = tuple(item.model_copy(update={"classes": classes}) if item.name == model else item for item in spec.models)
-    # Posed for cost: MaximizeService must serve every class, and could not be posed where a few parts are out of reach.
+    # The objective is cost: MaximizeService must serve every class, which is impossible if no shape can serve a part.
     asked = spec.model_copy(update={"models": models, "objective": "MinimizeCost"})
     posed, errors = pose(spec=asked, pools=pools, incumbent=None)
     if errors:
@@ -103,7 +103,7 @@ def finest(
 
 
 def with_classes(fine: Fine, fit: Fit | None) -> q.Question:
-    """The question with the fine classes put together as a fit has them; None leaves them as they are."""
+    """The question with the fine classes joined to those of a fit; with None they stay as they are."""
     if fit is None:
         return fine.question
     groups = {
@@ -145,7 +145,7 @@ def with_classes(fine: Fine, fit: Fit | None) -> q.Question:
 
 
 def price_of(fine: Fine, question: q.Question, answer: Answer) -> Price:
-    """What an answer costs and how much of the model it serves."""
+    """The cost of an answer and its service of the model."""
     if answer.scale is not None:
         return Price(answer.dollars_per_hour or 0.0, answer.scale, answer.status == "Optimal")
     asked = {item.name: item.requests_per_second for item in question.classes if item.model == fine.model}
@@ -154,7 +154,7 @@ def price_of(fine: Fine, question: q.Question, answer: Answer) -> Price:
 
 
 def _parts(cells: Cells, fits: Sequence[Fit]) -> tuple[tuple[Fit, ...], list[Proposed]]:
-    """The parts that the classes of the first fits are made of, by the boundaries of all of them."""
+    """The first fits, and the parts that their classes are made of, by the boundaries of all of them."""
     used: list[Fit] = []
     parts: list[Rectangle] = []
     for item in fits:

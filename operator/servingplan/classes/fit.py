@@ -1,9 +1,10 @@
-"""k classes from a tally: the boundaries that plan the least work wrongly, as classes that a plan can hold.
+"""Finds k classes in a tally: the boundaries with the least work planned wrongly, as classes for a plan.
 
-A plan counts every request of a class with the class's mean lengths. The loss is the GPU time that this plans wrongly:
-over the cells of the table, the difference between their requests' work and what their class's mean lengths give, for
-prompts and answers apart, as a share of all work; the mean over the GPU types. What a gateway cannot see, such as answers
-that vary among prompts of one length, is no loss of the classes: cells are compared by their sums.
+A plan counts every request of a class with the class's mean lengths. The loss is the GPU time that is thereby planned
+wrongly. Over the cells of the table it is the difference between their requests' work and the work by their class's mean
+lengths, for prompts and answers separately, as a share of all work, as the mean over the GPU types. Variation that a gateway
+cannot see, such as answers that vary among prompts of one length, is not a loss of the classes: cells are compared by their
+sums.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from servingplan.classes.tally import Sums, total
 from servingplan.classes.work import Pace, Work
 
 GAIN = 0.02
-"""More classes that gain less are not worth their while."""
+"""More classes are not worth it if they gain less."""
 _RATE_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Proposed:
-    """One class: what a gateway matches, and what falls into it."""
+    """One class: its match, and the sums of its requests."""
 
     name: str
     match: Match
@@ -34,7 +35,7 @@ class Proposed:
     where: Rectangle
 
     def in_plan(self, requests_per_second: float) -> RequestClass:
-        """As a plan has it, at its share of a rate; at least one request in a million seconds."""
+        """The class in the form of a plan, at its share of a rate; at least one request in a million seconds."""
         rate = max(round(requests_per_second, _RATE_DIGITS), 10**-_RATE_DIGITS)
         return RequestClass(
             name=self.name,
@@ -47,18 +48,18 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Fit:
-    """The best classes, at most so many as were asked for."""
+    """The best classes, at most as many as were asked for."""
 
     loss: float
-    """Share of the work that is planned wrongly, for single requests: too much for some, too little for others."""
+    """The share of the work that is planned wrongly for single requests: too much for some, too little for others."""
     missing: float
-    """Share of all work that a plan made from mean lengths does not see; below 0 where it sees too much."""
+    """The share of all work that a plan from mean lengths does not see; below 0 if it sees too much."""
     classes: tuple[Proposed, ...]
-    """In order of matching."""
+    """The classes in order of matching."""
 
 
 def fit(cells: Cells, paces: Sequence[Pace], *, most: int) -> tuple[Fit, ...]:
-    """The best classes for k = 1 to ``most``; fewer where the table has fewer cells. More classes never lose more."""
+    """The best classes for k = 1 to ``most``, or fewer if the table has fewer cells. More classes never lose more."""
     loss = loss_of(cells, paces)
     most = min(most, len(cells.sums))
     return tuple(
@@ -103,7 +104,7 @@ class _Loss:
         return lost / len(self._paces)
 
     def missing(self, parts: Sequence[Rectangle]) -> float:
-        """Work that the parts' mean lengths leave out, as a share of all; the mean over the GPU types."""
+        """The work that the parts' mean lengths leave out, as a share of all work, as the mean over the GPU types."""
         sums = [
             self._cells.part(range(part.row, part.next_row), range(part.column, part.next_column)) for part in parts
         ]
@@ -115,12 +116,12 @@ class _Loss:
 
 
 def enough(losses: Sequence[float]) -> int:
-    """The fewest classes from which on more of them gain less than ``GAIN``, as an index."""
+    """The index of the fewest classes from which more classes gain less than ``GAIN``."""
     return next(index for index, loss in enumerate(losses) if loss - min(losses) < GAIN)
 
 
 def _named(cells: Cells, parts: Sequence[Rectangle]) -> tuple[Proposed, ...]:
-    """Longest prompts first, short answers before long ones: the order in which their matches hold."""
+    """The classes with names in order of matching: longest prompts first, short answers before long ones."""
     bands = sorted({(part.row, part.next_row) for part in parts})
     found = []
     for band in reversed(bands):
@@ -141,7 +142,7 @@ def _named(cells: Cells, parts: Sequence[Rectangle]) -> tuple[Proposed, ...]:
 
 
 def _band_name(cells: Cells, band: tuple[int, int]) -> str:
-    """Empty where prompts of all lengths are in it."""
+    """The name of a band of prompt lengths; empty if it has all lengths."""
     first, after = band
     if first > 0:
         return f"from-{cells.rows[first]}"

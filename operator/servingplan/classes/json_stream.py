@@ -1,4 +1,4 @@
-"""JSON values out of a text that comes in pieces: lines of JSON, one array, or one document; never all of it at once."""
+"""Reads JSON values from a text in pieces: lines of JSON, one array, or one document. It never holds the whole text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from servingplan.classes.request import BadRow
 
 LONGEST_VALUE = 1 << 26
-"""Characters of one value at most; a longer one is no record of a request."""
+"""The most characters of one value; a longer one is not the record of a request."""
 _DECODER = json.JSONDecoder()
 
 
 def lines_of(chunks: Iterable[str]) -> Iterator[str]:
-    """The lines of a text, ends included. A line above ``LONGEST_VALUE`` comes in several."""
+    """The lines of a text with their ends. A line above ``LONGEST_VALUE`` is split."""
     rest = ""
     for chunk in chunks:
         if "\n" not in chunk and len(rest) < LONGEST_VALUE:
@@ -31,7 +31,7 @@ def lines_of(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def array_items(chunks: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """Line and value of every item of a JSON array; a ``BadRow`` in place of a value ends it."""
+    """The line and value of every item of a JSON array; a ``BadRow`` instead of a value ends it."""
     pieces = iter(chunks)
     text, line, position = "", 1, 0
     opened = False
@@ -60,9 +60,9 @@ def array_items(chunks: Iterable[str]) -> Iterator[tuple[int, Any]]:
 
 
 def line_values(chunks: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """Line and value of every line of JSON; a ``BadRow`` in place of a value that is none.
+    """The line number and value of every line of JSON; a ``BadRow`` instead of a wrong value.
 
-    A text whose first line is no value by itself is taken as one document over all its lines.
+    If the first line is not a value by itself, the text is read as one document over all its lines.
     """
     lines = lines_of(chunks)
     first = ""
@@ -112,7 +112,7 @@ def _skip(text: str, position: int, line: int) -> tuple[int, int]:
 
 
 def _more(pieces: Iterator[str], *, at_least: int) -> str:
-    """As much again as there is, so that a long value is tried few times."""
+    """More text, as much as there is already, so that a long value is parsed few times."""
     found: list[str] = []
     size = 0
     while size < at_least:

@@ -1,12 +1,11 @@
-"""Logs of requests in the formats that people have: the format is told by the columns of a table or the keys of JSON.
+"""Reads logs of requests in common formats. The columns of a table or the keys of JSON tell the format.
 
 Tables (CSV, tabs or semicolons, with a header): Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``),
 BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with columns such as ``input_tokens`` and
 ``output_tokens``. JSON, an array or one value a line: ShareGPT (``conversations``), WildChat (``conversation``), vLLM's
 benchmark results (``input_lens``, ``output_lens``), and requests with token counts, a ``usage``, or texts.
 
-A conversation is one request per answer, whose prompt is all that was said before. Texts count a token per four
-characters.
+A conversation is one request per answer, whose prompt is all the text before it. Texts count a token per four characters.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "model": ("model",),
 }
-"""Names of columns and keys by what they tell, the first that is there counts; case, spaces and dashes do not matter."""
+"""The names of columns and keys by their meaning. The first existing one counts; case, spaces and dashes do not matter."""
 
 _ANSWERS = frozenset({"assistant", "gpt", "chatgpt", "model", "bot", "bing", "bard"})
 _KNOWN = "give a header or keys such as input_tokens and output_tokens, or an Azure, BurstGPT, ShareGPT, WildChat or vLLM log"
@@ -66,16 +65,16 @@ Rows = Iterator[Request | BadRow]
 
 
 class Log(NamedTuple):
-    """A log whose rows are yet to be read."""
+    """A log whose rows are not read yet."""
 
     format: str
-    """In words, as shown to people."""
+    """The name of the format for people."""
     rows: Rows
-    """In the file's order; what tells of no request is a ``BadRow``."""
+    """The rows in the file's order; a row without a request is a ``BadRow``."""
 
 
 def read_log(chunks: Iterable[str], *, name: str) -> Log:
-    """A log from the pieces of its text; rows are read as they are asked for.
+    """The log in the pieces of a text; rows are read when they are asked for.
 
     Raises:
         InputError: the text is empty, or nothing in it tells the lengths of a request.
@@ -167,7 +166,7 @@ def _request(fields: Mapping[str, tuple[str, Any]]) -> Request:
 
 
 def _bound(column: str, value: object) -> int | None:
-    """A declared bound; some clients write 0 or -1 for none."""
+    """The declared bound; None if there is none, for which some clients write 0 or -1."""
     try:
         return length(column, value)
     except FieldError:
@@ -217,7 +216,7 @@ def _json_rows(values: Iterator[tuple[int, Any]]) -> Rows:
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    """One level of keys: ``usage``, ``body``, ``request`` and ``sampling_params`` hold some of them."""
+    """The keys of a record on one level: ``usage``, ``body``, ``request`` and ``sampling_params`` contain some of them."""
     nested = [value[key] for key in ("body", "request", "sampling_params", "usage") if isinstance(value.get(key), dict)]
     found: dict[str, Any] = {}
     for part in (value, *nested):
@@ -226,13 +225,13 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(record: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """What a record tells, by role: counts where it has them, else texts counted by their characters."""
+    """The fields of a record by role: its counts, else counts from the characters of its texts."""
     by_name = {_normal(key): (key, item) for key, item in record.items() if item is not None}
     found = {
         role: by_name[name]
         for role, names in COLUMNS.items()
         for name in reversed(names)
-        if name in by_name  # the last assignment wins: the first name
+        if name in by_name  # the last assignment wins, which is that of the first name
     }
     for role, keys in (("input", ("messages", "prompt")), ("output", ("response", "completion", "output", "choices"))):
         text = next((characters for key in keys if (characters := _characters(record.get(key))) is not None), None)
@@ -242,7 +241,7 @@ def _fields(record: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 def _characters(value: object) -> int | None:
-    """Characters of a text, of the parts of a message, of messages, or of choices; None where there is no text."""
+    """The characters of a text, of a message's parts, of messages, or of choices; None if there is no text."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
@@ -278,7 +277,7 @@ def _conversation(line: int, value: Mapping[str, Any]) -> Rows:
                 yield _row(line, fields)
         said += characters
     if not answers:
-        yield BadRow(line, key, "", "nobody answers in it")
+        yield BadRow(line, key, "", "it has no answer")
 
 
 def _benchmark(line: int, value: Mapping[str, Any]) -> Rows:

@@ -1,4 +1,4 @@
-"""From a tally to a proposal: classes for every k, what each loses, which k is enough, what binds each class."""
+"""Makes a proposal from a tally: the classes for every k, their losses, the recommended k, and the bound of each class."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from servingplan.planning.pools import Pool
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to tell a person."""
+    """The proposed classes and all figures about them."""
 
     cells: Cells
     fits: tuple[Fit, ...]
-    """For k = 1, 2, ... classes."""
+    """The fits for k = 1, 2, ... classes."""
     replicas: tuple[Replica, ...]
     refused: tuple[InputError, ...]
-    """GPU types that cannot hold the model."""
+    """The GPU types that cannot hold the model."""
     requests_per_second: float
     prices: tuple[Price, ...] = ()
-    """On the plan's pools, by fit."""
+    """The price of each fit on the plan's pools."""
     finest_price: Price | None = None
-    """With one class per part: what no choice of classes can better."""
+    """The price with one class per part; no choice of classes is better."""
     unservable: float = 0.0
 
     @property
     def recommended(self) -> int:
-        """Index of the fit from which on more classes gain less than 2 %: of what is served, of the dollars, and of the
-        work that a plan must see, where a plan is given; else of the work that is planned wrongly."""
+        """The index of the fit from which more classes gain less than 2 %. With a plan, the gain is in the served part, in
+        dollars, and in work not seen; without a plan, in work planned wrongly."""
         if not self.prices:
             return enough([item.loss for item in self.fits])
         unseen = enough([abs(item.missing) for item in self.fits[: len(self.prices)]])
         return max(unseen, enough_for(self.prices, gain=GAIN))
 
     def bounds(self, chosen: Fit) -> list[tuple[str, Bound]]:
-        """What binds each class on each GPU type."""
+        """The bound of each class on each GPU type, by class name."""
         return [(item.name, bound_of(replica, item.sums)) for item in chosen.classes for replica in self.replicas]
 
 
@@ -59,7 +59,7 @@ def propose(
     most: int,
     requests_per_second: float,
 ) -> Proposal:
-    """Classes for k = 1 to ``most``.
+    """The proposal of classes for k = 1 to ``most``.
 
     Raises:
         InputError: no request was counted, or no GPU type can hold the model.
@@ -84,7 +84,7 @@ def priced(
     solve: Callable[[q.Question, PlanSpec], Answer],
     before_each: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Proposal:
-    """The proposal with what the best fleet costs under each fit. ``before_each`` hears how many of how many are done.
+    """The proposal with the cost of the best fleet for each fit. ``before_each`` gets the number done and the total.
 
     Raises:
         InputError: the spec has a mistake, or nothing can serve the model.

@@ -1,4 +1,4 @@
-"""One request of a log, and how its fields are read: lengths, times, tokens of a text."""
+"""One request of a log, and the parsers of its fields: lengths, times, tokens of a text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import NamedTuple, override
 
 CHARACTERS_PER_TOKEN = 4
-"""For logs that hold texts: the rule by which the engine emulator counts too."""
+"""The characters of a token in logs with texts; the engine emulator counts the same."""
 LONGEST_TOKENS = 10_000_000
-"""What a plan may declare at most."""
+"""The most tokens that a plan may declare."""
 _MILLISECONDS_FROM = 1e11
-"""A number above is a time in milliseconds: in seconds it would be after the year 5000."""
+"""A time above this number is in milliseconds: in seconds it would be after the year 5000."""
 
 
 class Request(NamedTuple):
@@ -20,14 +20,14 @@ class Request(NamedTuple):
     input_tokens: int
     output_tokens: int
     max_tokens: int | None = None
-    """Bound on the answer that the request declared."""
+    """The bound on the answer that the request declared; None if it declared none."""
     at_seconds: float | None = None
-    """When it arrived, from any origin."""
+    """The arrival time in seconds from any origin; None if the log has no times."""
     model: str | None = None
 
 
 class BadRow(NamedTuple):
-    """A row that tells of no request."""
+    """A row that contains no request."""
 
     line: int
     column: str
@@ -49,7 +49,7 @@ class FieldError(ValueError):
 
 
 def tokens_in(characters: int) -> int:
-    """Tokens of a text of so many characters, rounded up, at least one."""
+    """The tokens of a text with this many characters, rounded up, at least one."""
     return max(1, -(-characters // CHARACTERS_PER_TOKEN))
 
 
@@ -68,7 +68,7 @@ def length(column: str, value: object) -> int:
 
 
 def seconds(column: str, value: object) -> float:
-    """A time as seconds: a number (seconds, or milliseconds since 1970), or a date with a time of day (UTC where it
+    """A time in seconds: from a number (seconds, or milliseconds since 1970), or from a date with a time of day (UTC if it
     names no zone).
 
     Raises:

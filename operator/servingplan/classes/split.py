@@ -1,8 +1,8 @@
-"""The best boundaries: an exact dynamic programme over bands of rows, each cut into runs of columns.
+"""Finds the best boundaries by an exact dynamic programme over bands of rows, each cut into runs of columns.
 
-Bands are intervals of prompt lengths; inside a band, classes are intervals of declared bounds. That is what an ordered
-list of `match` fields can say. The cost of a rectangle is the caller's; costs of rectangles add up. Of two equal ways the
-one with the smaller boundaries is taken, so the same table always gives the same classes.
+Bands are intervals of prompt lengths. Inside a band, classes are intervals of declared bounds. An ordered list of `match`
+fields can express exactly these. The caller gives the cost of a rectangle, and costs add up. Of two equal ways the one with
+the smaller boundaries is taken, so the same table always gives the same classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Rectangle(NamedTuple):
-    """Rows and columns from the first up to, but without, the second."""
+    """A rectangle: rows and columns from the first up to, but without, the second."""
 
     row: int
     next_row: int
@@ -22,7 +22,7 @@ class Rectangle(NamedTuple):
 
 
 Cost = Callable[[Rectangle], float]
-"""Of a rectangle as one class; infinite where no request falls into it."""
+"""The cost of a rectangle as one class; infinite if it has no request."""
 
 
 class Split(NamedTuple):
@@ -30,20 +30,20 @@ class Split(NamedTuple):
 
     cost: float
     classes: tuple[Rectangle, ...]
-    """By rows, then by columns."""
+    """The classes by rows, then by columns."""
 
 
 _NONE = Split(math.inf, ())
 
 
 def best_splits(rows: int, columns: int, most: int, cost: Cost) -> tuple[Split, ...]:
-    """The cheapest split into at most 1, 2, ... ``most`` classes; where more do not help, the smaller one again."""
+    """The cheapest split into at most 1, 2, ... ``most`` classes. If more do not help, the smaller split is repeated."""
     bands = {
         (first, after): _within(first, after, columns, min(most, columns), cost)
         for first in range(rows)
         for after in range(first + 1, rows + 1)
     }
-    # exactly[k][r]: the first r rows in k classes.
+    # exactly[k][r] is for the first r rows in k classes.
     exactly = [[_NONE] * (rows + 1) for _ in range(most + 1)]
     exactly[0][0] = Split(0.0, ())
     for count in range(1, most + 1):

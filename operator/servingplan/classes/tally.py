@@ -1,8 +1,7 @@
-"""What a log amounts to, in memory that does not grow with its rows: sums by prompt length and declared bound.
+"""Sums up a log by prompt length and declared bound, in memory that does not grow with its rows.
 
-The work of requests is linear in a few sums of their lengths (`work`), so those sums are all that is kept. Lengths are
-put together on a grid that is exact up to 128 tokens and within 1 % above; the sums themselves are exact, so the order of
-the rows changes nothing.
+The work of requests is linear in a few sums of their lengths (`work`), so only those sums are kept. Lengths are put on a grid
+that is exact up to 128 tokens and within 1 % above. The sums themselves are exact, so the order of the rows changes nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from servingplan.classes.request import BadRow, Request
 EXACT_BITS = 7
 SHOWN_BAD_ROWS = 5
 _MODELS = 100
-"""Names that are counted apart."""
+"""The most model names that are counted separately."""
 OTHER_MODELS = "(others)"
 UNBOUNDED = 1 << 62
-"""Stands for the bound of a request that declares none."""
+"""The value for the bound of a request that declares none."""
 
 
 class Sums(NamedTuple):
-    """Sums over requests: how many, prompt lengths i, answer lengths o, and what their work needs of second order."""
+    """Sums over requests: their number, prompt lengths i, answer lengths o, and the second-order terms of their work."""
 
     requests: int = 0
     inputs: int = 0
@@ -35,12 +34,12 @@ class Sums(NamedTuple):
 
     @classmethod
     def of(cls, request: Request) -> Self:
-        """Of one request."""
+        """The sums of one request."""
         i, o = request.input_tokens, request.output_tokens
         return cls(1, i, o, i * i, i * o, o * o)
 
     def plus(self, other: Sums) -> Sums:
-        """Of both."""
+        """The sums of both."""
         return Sums(
             self.requests + other.requests,
             self.inputs + other.inputs,
@@ -52,12 +51,12 @@ class Sums(NamedTuple):
 
     @property
     def mean_input(self) -> float:
-        """Mean prompt length, tokens."""
+        """The mean prompt length, in tokens."""
         return self.inputs / self.requests
 
     @property
     def mean_output(self) -> float:
-        """Mean answer length, tokens."""
+        """The mean answer length, in tokens."""
         return self.outputs / self.requests
 
 
@@ -71,21 +70,21 @@ def total(parts: Iterable[Sums]) -> Sums:
 
 @dataclass
 class Tally:
-    """Sums by (least prompt length, greatest declared bound) of a cell of the grid."""
+    """The sums of a log by cell of the grid: (least prompt length, greatest declared bound)."""
 
     output_known: bool = False
     """Whether a request's answer length counts as known at its arrival, whatever bound it declares."""
     only_model: str | None = None
-    """Count requests of this model alone."""
+    """If set, only requests of this model count."""
     cells: dict[tuple[int, int], Sums] = field(default_factory=dict)
     models: Counter[str] = field(default_factory=Counter)
     declared: int = 0
-    """Requests that declare a bound on their answer."""
+    """The number of requests that declare a bound on their answer."""
     timed: int = 0
     first_seconds: float = float("inf")
     last_seconds: float = float("-inf")
     longest_tokens: int = 0
-    """Of one request, prompt and answer."""
+    """The most tokens of one request, prompt and answer together."""
     bad_rows: int = 0
     bad_examples: list[BadRow] = field(default_factory=list)
 
@@ -112,19 +111,19 @@ class Tally:
             self.last_seconds = max(self.last_seconds, row.at_seconds)
 
     def all_of(self, rows: Iterable[Request | BadRow]) -> Iterator[int]:
-        """Count rows one after the other; yields after each how many there were, for whoever shows progress."""
+        """Count rows one after the other. After each it yields the number so far, for a display of progress."""
         for number, row in enumerate(rows, start=1):
             self.add(row)
             yield number
 
     @property
     def sums(self) -> Sums:
-        """Over all requests that count."""
+        """The sums over all requests that count."""
         return total(self.cells.values())
 
     @property
     def requests_per_second(self) -> float | None:
-        """Mean rate from the first arrival to the last; None where the log does not tell times."""
+        """The mean rate from the first arrival to the last; None if the log has no times."""
         count = self.sums.requests
         span = self.last_seconds - self.first_seconds
         return count / span if self.timed == count and span > 0 else None

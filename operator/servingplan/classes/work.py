@@ -1,4 +1,4 @@
-"""What requests cost a GPU, and what binds it: the planner's roofline, applied to sums of lengths.
+"""Computes the GPU time of requests and its bound, by the planner's roofline on sums of lengths.
 
 A prompt of i tokens costs p0 + p1 i + p2 i^2 seconds (`profiles.roofline`). A token of its answer costs a share of one
 decode step of B requests, d0 + d1 (i + o/2) seconds, with B the batch that the memory holds of requests of the log's mean
@@ -19,7 +19,7 @@ from servingplan.profiles.estimate import MAX_BATCH, divisible_shapes
 from servingplan.profiles.roofline import Roofline, roofline
 
 MOST_GPUS = 8
-"""Of one replica: a node's."""
+"""The most GPUs of one replica, which are those of a node."""
 _FAR = 1024.0
 
 
@@ -31,20 +31,20 @@ class Replica(NamedTuple):
     base: Roofline
 
     def batch(self, sums: Sums) -> int:
-        """Requests of the mean lengths that its memory holds, at most the planner's limit."""
+        """The number of requests of the mean lengths that its memory holds, at most the planner's limit."""
         tokens = max(1, round(sums.mean_input + sums.mean_output))
         return max(1, min(MAX_BATCH, self.base.batch_room(tokens)))
 
 
 class Work(NamedTuple):
-    """GPU time: of prompts, and of answers."""
+    """GPU time in seconds, of prompts and of answers."""
 
     prefill_seconds: float
     decode_seconds: float
 
     @property
     def seconds(self) -> float:
-        """Of both."""
+        """The GPU time of both."""
         return self.prefill_seconds + self.decode_seconds
 
 
@@ -58,7 +58,7 @@ class Pace(NamedTuple):
     answer_token_context: float
 
     def work(self, sums: Sums) -> Work:
-        """What the requests behind the sums cost."""
+        """The work of the requests in the sums."""
         return Work(
             self.prompt * sums.requests
             + self.prompt_token * sums.inputs
@@ -68,7 +68,7 @@ class Pace(NamedTuple):
         )
 
     def planned(self, requests: int, input_tokens: float, output_tokens: float) -> Work:
-        """What so many requests cost of which each has these lengths, as a plan has it."""
+        """The work of this many requests with these lengths each, as a plan counts it."""
         prompt = self.prompt + self.prompt_token * input_tokens + self.prompt_token_squared * input_tokens**2
         token = self.answer_token + self.answer_token_context * (input_tokens + output_tokens / 2)
         return Work(requests * prompt, requests * output_tokens * token)
@@ -77,7 +77,7 @@ class Pace(NamedTuple):
 def replicas_on(
     gpus: Iterable[GpuType], *, model: ModelCard, precision: str, context_tokens: int
 ) -> tuple[tuple[Replica, ...], tuple[InputError, ...]]:
-    """The replica on each GPU type, and which types cannot hold the model.
+    """The replica on each GPU type, and errors for the types that cannot hold the model.
 
     Raises:
         UnknownPrecisionError: the precision is not known.
@@ -105,7 +105,7 @@ def replicas_on(
 
 
 def pace_of(replica: Replica, sums: Sums) -> Pace:
-    """The replica's coefficients with the batch that it holds of requests of these mean lengths."""
+    """The replica's coefficients, with its batch of requests of these mean lengths."""
     base, batch = replica.base, replica.batch(sums)
     near = base.step_seconds(batch, 0) / batch
     return Pace(
@@ -118,27 +118,27 @@ def pace_of(replica: Replica, sums: Sums) -> Pace:
 
 
 class Bound(NamedTuple):
-    """What binds a class on a replica. Ratios are arithmetic time to memory time: above 1, arithmetic binds."""
+    """The bound of a class on a replica. Ratios are arithmetic time to memory time: above 1, arithmetic is the bound."""
 
     gpu: str
     tensor_parallel: int
     batch: int
-    """Requests that decode together."""
+    """The number of requests that decode together."""
     prefill_ratio: float
     decode_ratio: float
     prefill_share: float
-    """Of the GPU time that the prompts take."""
+    """The prompts' share of the GPU time."""
     compute_share: float
-    """Of the GPU time in which arithmetic binds."""
+    """The share of the GPU time in which arithmetic is the bound."""
 
     @property
     def by(self) -> str:
-        """``compute`` or ``memory``: what binds for most of the time."""
+        """``compute`` or ``memory``: the bound for most of the time."""
         return "compute" if self.compute_share > 0.5 else "memory"
 
 
 def bound_of(replica: Replica, sums: Sums) -> Bound:
-    """Arithmetic against memory traffic of a class of requests, at its mean lengths.
+    """The bound of a class of requests at its mean lengths, from arithmetic time and memory time.
 
     Prefill reads the weights once and multiplies every token of the prompt with them; a decode step reads the weights
     and the KV cache of all running requests, and multiplies one token of each. The ratio is arithmetic intensity over

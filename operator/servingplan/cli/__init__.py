@@ -1,7 +1,7 @@
-"""The command line: the offline twin of the operator, and the operator itself.
+"""The command line: the operator, and its commands without a cluster.
 
-Every command calls the same pure functions as a live turn. Modules that are slow to load are imported by the command
-that needs them. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 4 verification failed.
+Every command calls the same pure functions as a live turn. A command imports the modules that are slow to load by itself, if
+it needs them. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 4 verification failed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     shown: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Plan and run LLM serving on Kubernetes over scarce, mixed GPUs."""
@@ -72,7 +72,7 @@ def _widen_help() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line: the entry point of the console script."""
     _widen_help()
     try:
         app()

@@ -26,7 +26,7 @@ _CHUNK = 1 << 16
 _GZIP = b"\x1f\x8b"
 _SHOW_EVERY = 5000
 REFERENCE_MODEL = "Llama-3.1-8B"
-"""Where neither a model nor a plan is named. How lengths weigh against one another differs little between models."""
+"""The model if neither a model nor a plan is named. The relative work of lengths differs little between models."""
 REFERENCE_GPUS = ("L40S", "A100-SXM4-80GB", "H100-SXM-80GB", "H200-SXM-141GB")
 
 app = typer.Typer(help="Request classes: propose them from a log of requests.", no_args_is_help=True)
@@ -54,30 +54,30 @@ def fit(
         str | None, typer.Option(metavar="NAME", help=f"Model to serve; default: the plan's, else {REFERENCE_MODEL}.")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(metavar="K", min=1, max=32, help="So many classes; default: as many as pay.")
+        int | None, typer.Option(metavar="K", min=1, max=32, help="Number of classes; default: as many as pay.")
     ] = None,
-    most: Annotated[int, typer.Option(metavar="K", min=1, max=16, help="Try up to so many classes.")] = 6,
+    most: Annotated[int, typer.Option(metavar="K", min=1, max=16, help="Largest number of classes to try.")] = 6,
     plan: Annotated[
-        str | None, typer.Option(metavar="PLAN.yaml", help="Say what each number of classes costs on its pools.")
+        str | None, typer.Option(metavar="PLAN.yaml", help="Plan on whose pools each number of classes is priced.")
     ] = None,
     gpu: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="GPU type, may be repeated; default: the plan's.")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the weights; default: the plan's, else bf16.")
+        str | None, typer.Option(metavar="NAME", help="Precision of the weights; default: the plan's, else bf16.")
     ] = None,
     log_model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Count only requests to this model of the log.")
     ] = None,
     requests_per_second: Annotated[
-        float | None, typer.Option(min=1e-6, help="Rate to share out; default: the log's, else the plan's, else 1.")
+        float | None, typer.Option(min=1e-6, help="Total rate; default: the log's, else the plan's, else 1.")
     ] = None,
     output_known: Annotated[
-        bool, typer.Option("--output-known", help="Take it that requests declare their answers' length (max_tokens).")
+        bool, typer.Option("--output-known", help="Assume that requests declare their answers' length (max_tokens).")
     ] = False,
     output: Output = Format.table,
 ) -> None:
-    """Propose classes that a gateway can tell apart, and say what fewer cost and what binds each on each GPU."""
+    """Propose classes that a gateway can tell apart. Say what fewer classes cost, and what bounds each class on each GPU."""
     from servingplan.classes.propose import priced, propose
     from servingplan.classes.tally import Tally
 
@@ -122,14 +122,14 @@ def fit(
 
 
 def print_list(value: Any) -> None:
-    """As YAML, keys in their own order."""
+    """Print a value as YAML, with its keys in their own order."""
     import yaml
 
     typer.echo(yaml.safe_dump(value, sort_keys=False, width=120), nl=False)
 
 
 class _Target(NamedTuple):
-    """What the classes are for."""
+    """The model, the GPUs and the plan that the classes are for."""
 
     model: str
     card: ModelCard
@@ -185,11 +185,11 @@ def _nothing(log: str, tally: Tally) -> str:
     if tally.only_model is not None and tally.models:
         return f"--log-model: {tally.only_model!r}: {log} has requests to {', '.join(sorted(tally.models))}; name one"
     rows = "\n       ".join(map(str, tally.bad_examples))
-    return f"{log}: no row tells of a request" + (f":\n       {rows}" if rows else "; it has a header only")
+    return f"{log}: no row contains a request" + (f":\n       {rows}" if rows else "; it has a header only")
 
 
 def _read(log: str, tally: Tally) -> str:
-    """Count the log; the name of its format."""
+    """Count the log into ``tally`` and return the name of its format."""
     from servingplan.classes.log import read_log
 
     try:
@@ -204,7 +204,7 @@ def _read(log: str, tally: Tally) -> str:
 
 
 class _Joined(io.RawIOBase):
-    """A stream of which the first bytes were read already; standard input cannot go back."""
+    """A stream whose first bytes were read already, since standard input cannot go back."""
 
     def __init__(self, start: bytes, rest: BinaryIO) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class _Joined(io.RawIOBase):
 
 @contextmanager
 def _opened(log: str) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
-    """The text of a file in pieces, unpacked where it is gzip, and what shows how far it is read."""
+    """The text of a file in pieces, unpacked if it is gzip, and a function that shows the progress."""
     import gzip
 
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as raw:
@@ -232,7 +232,7 @@ def _opened(log: str) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
         start = raw.read(len(_GZIP))
         whole = io.BufferedReader(_Joined(start, raw))
         plain = io.BufferedReader(gzip.GzipFile(fileobj=whole)) if start == _GZIP else whole
-        # A byte that is no UTF-8 spoils its own row at most.
+        # A byte that is not UTF-8 spoils at most its own row.
         text = io.TextIOWrapper(plain, encoding="utf-8", errors="replace", newline=None)
         with _progress("reading") as report:
             yield iter(lambda: text.read(_CHUNK), ""), lambda: report(raw.tell() if size else 0, size)
@@ -240,7 +240,7 @@ def _opened(log: str) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal; elsewhere none."""
     if not sys.stderr.isatty():
         yield lambda _done, _all: None
         return

@@ -1,4 +1,4 @@
-"""``servingplan run`` and ``servingplan world``: the commands that meet a cluster."""
+"""``servingplan run`` and ``servingplan world``: the commands that use a cluster."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def register(app: typer.Typer) -> None:
 
 def run(
     namespaces: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces to look after, by comma. Empty: all.")
+        str, typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces to watch, separated by commas. Empty: all.")
     ] = "",
     pool_kinds: Annotated[
         str,
         typer.Option(
             envvar="SERVINGPLAN_POOL_KINDS",
-            help="Kinds of objects that plans may size, as Kind.group, by comma.",
+            help="Kinds of objects that plans may size, as Kind.group, separated by commas.",
         ),
     ] = "NodePool.karpenter.sh",
     catalogue_namespace: Annotated[
@@ -54,25 +54,29 @@ def run(
         str,
         typer.Option(
             envvar="SERVINGPLAN_ALLOWED_HOSTS",
-            help="Hosts that plans may name in URLs beside Services of their own namespace: HOST or HOST:PORT, by comma.",
+            help="Hosts that plans may use in URLs beside their namespace's Services: HOST or HOST:PORT, separated by commas.",
         ),
     ] = "",
     prometheus_url: Annotated[
         str,
         typer.Option(
-            envvar="SERVINGPLAN_PROMETHEUS_URL", help="Prometheus of plans that name none of their own. Empty: none."
+            envvar="SERVINGPLAN_PROMETHEUS_URL", help="URL of the Prometheus for plans without their own. Empty: none."
         ),
     ] = "",
     prometheus_token_file: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_PROMETHEUS_TOKEN_FILE", help="Bearer token for that URL alone.")
+        str,
+        typer.Option(envvar="SERVINGPLAN_PROMETHEUS_TOKEN_FILE", help="File of the bearer token for that URL alone."),
     ] = "",
     prometheus_ca_file: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_PROMETHEUS_CA_FILE", help="Certificates to check that URL's by.")
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_PROMETHEUS_CA_FILE", help="File of the certificates that verify that URL's server."
+        ),
     ] = "",
     prometheus_namespace_label: Annotated[
         str,
         typer.Option(
-            envvar="SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL", help="Label that names the namespace of what was scraped."
+            envvar="SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL", help="Label with the namespace of the scraped pod."
         ),
     ] = "namespace",
     prometheus_plan_queries: Annotated[
@@ -80,11 +84,12 @@ def run(
         typer.Option(
             "--prometheus-plan-queries",
             envvar="SERVINGPLAN_PROMETHEUS_PLAN_QUERIES",
-            help="Let plans ask PromQL of their own there, which can read what other namespaces measure.",
+            help="Let plans send their own PromQL there, which can read what other namespaces measure.",
         ),
     ] = False,
     period_seconds: Annotated[
-        float, typer.Option(envvar="SERVINGPLAN_PERIOD_SECONDS", min=1, help="Longest time between two turns.")
+        float,
+        typer.Option(envvar="SERVINGPLAN_PERIOD_SECONDS", min=1, help="Longest time between two turns of a plan."),
     ] = 15.0,
     liveness_address: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_LIVENESS_ADDRESS", help="HOST:PORT of the health endpoint. Empty: none.")
@@ -96,7 +101,7 @@ def run(
         str,
         typer.Option(
             envvar="SERVINGPLAN_LEASE_NAMESPACE",
-            help="Namespace of the Leases that let one operator act at a time. Empty: act without.",
+            help="Namespace of the Leases that let one operator act at a time. Empty: no lease.",
         ),
     ] = "",
     solver_processes: Annotated[
@@ -104,16 +109,16 @@ def run(
         typer.Option(
             envvar="SERVINGPLAN_SOLVER_PROCESSES",
             min=0,
-            help="Processes for searches that are not in a hurry. 0: as many as there are cores, less one.",
+            help="Processes for searches that are not urgent. 0: the number of cores, less one.",
         ),
     ] = 0,
     most_solver_seconds: Annotated[
         float,
         typer.Option(
-            envvar="SERVINGPLAN_MOST_SOLVER_SECONDS", min=1, help="Ceiling of every plan's solver.deadlineSeconds."
+            envvar="SERVINGPLAN_MOST_SOLVER_SECONDS", min=1, help="Upper bound of every plan's solver.deadlineSeconds."
         ),
     ] = 600.0,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and what kopf does too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and kopf's messages too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
     import logging
@@ -179,14 +184,14 @@ def world(
         str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
     ] = "",
     namespace_budgets: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="As the operator has them. Empty: none.")
+        str, typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="The operator's value. Empty: none.")
     ] = "",
     pod_access: Annotated[
         str | None,
-        typer.Option(envvar="SERVINGPLAN_POD_ACCESS", help="As the operator has it. Left out: everything is allowed."),
+        typer.Option(envvar="SERVINGPLAN_POD_ACCESS", help="The operator's value. Without it, everything is allowed."),
     ] = None,
 ) -> None:
-    """Print what a turn of a live plan sees, its plan in force included, for `servingplan plan --world`."""
+    """Print what a turn of a live plan sees, including its plan in force, for `servingplan plan --world`."""
     seen = observed(namespace, name, catalogue_namespace, namespace_budgets=namespace_budgets, pod_access=pod_access)
     typer.echo(seen.model_dump_json(indent=1))
 
@@ -199,7 +204,7 @@ def observed(
     namespace_budgets: str = "",
     pod_access: str | None = None,
 ) -> Observation:
-    """What a turn of a live plan would see now, under these limits of the installation. Ends the command where it cannot be
+    """What a turn of a live plan would see now, under these limits of the installation. Ends the command if it cannot be
     read."""
     from servingplan.errors import ApiError
     from servingplan.kube import Kube
@@ -213,7 +218,7 @@ def observed(
     api = Kube.connect()
     state = ClusterState(api, namespaces=(namespace,), catalogue_namespace=catalogue_namespace or None)
     state.load()
-    urls = UrlPolicy(api, allowed_hosts=None)  # they are asked from here, with the rights of whoever calls
+    urls = UrlPolicy(api, allowed_hosts=None)  # URLs are asked from here, with the caller's rights
     demand = DemandReader(urls=urls, shared=SharedPrometheus(plan_queries=True))
     reader = Reader(
         api,

@@ -1,4 +1,4 @@
-"""``servingplan emulate``: a replica without its GPU."""
+"""``servingplan emulate``: a replica without a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         context_settings={
             "ignore_unknown_options": True,
             "allow_extra_args": True,
-            # vLLM takes underscores for dashes.
+            # vLLM accepts underscores for dashes.
             "token_normalize_func": lambda name: name.replace("_", "-"),
         },
     )(emulate)
@@ -55,7 +55,7 @@ def emulate(
         typer.Option(
             "--enable-expert-parallel/--no-enable-expert-parallel",
             "-ep",
-            help="Experts are spread over the GPUs.",
+            help="Spread the experts over the GPUs.",
             rich_help_panel=_ENGINE,
         ),
     ] = False,
@@ -75,19 +75,17 @@ def emulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.", rich_help_panel=_ENGINE)] = 8000,
     gpu: Annotated[
         str,
-        typer.Option(
-            envvar=ENVIRONMENT + "GPU", help="GPU, or POOL=GPU,POOL=GPU to pick from.", rich_help_panel=_REPLICA
-        ),
+        typer.Option(envvar=ENVIRONMENT + "GPU", help="GPU, or POOL=GPU,POOL=GPU.", rich_help_panel=_REPLICA),
     ] = "H100-SXM-80GB",
     pool: Annotated[
         str | None,
-        typer.Option(envvar=ENVIRONMENT + "POOL", help="Pool that picks the GPU.", rich_help_panel=_REPLICA),
+        typer.Option(envvar=ENVIRONMENT + "POOL", help="Pool that selects the GPU.", rich_help_panel=_REPLICA),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
             envvar=ENVIRONMENT + "PRECISION",
-            help="Of the weights. Default: what the model's name says, or bf16.",
+            help="Precision of the weights. Default: what the model's name says, or bf16.",
             rich_help_panel=_REPLICA,
         ),
     ] = None,
@@ -95,7 +93,7 @@ def emulate(
         str | None,
         typer.Option(
             envvar=ENVIRONMENT + "CARD",
-            help="Model in the catalogue, where --model names a path.",
+            help="Model in the catalogue, if --model is a path.",
             rich_help_panel=_REPLICA,
         ),
     ] = None,
@@ -105,7 +103,7 @@ def emulate(
             envvar=ENVIRONMENT + "PREFIX_CACHE_HIT_SHARE",
             min=0,
             max=1,
-            help="Part of each prompt that is found in the prefix cache.",
+            help="Share of each prompt that is found in the prefix cache.",
             rich_help_panel=_REPLICA,
         ),
     ] = 0.0,
@@ -133,7 +131,7 @@ def emulate(
         typer.Option(
             envvar=ENVIRONMENT + "OUTPUT_TOKENS",
             min=1,
-            help="Length of an answer whose request does not say.",
+            help="Tokens of an answer without max_tokens.",
             rich_help_panel=_EMULATOR,
         ),
     ] = 128,
@@ -147,13 +145,13 @@ def emulate(
         str, typer.Option(help="hang, crash, error, slow or unready.", rich_help_panel=_EMULATOR)
     ] = "crash",
     fail_after: Annotated[
-        float | None, typer.Option(min=0, help="Fail after so many seconds.", rich_help_panel=_EMULATOR)
+        float | None, typer.Option(min=0, help="Seconds after which it fails.", rich_help_panel=_EMULATOR)
     ] = None,
 ) -> None:
     """Serve as a replica would, without a GPU: OpenAI's API, vLLM's metrics, times by the profile.
 
-    vLLM's command line is taken as it is (`servingplan emulate serve MODEL --max-model-len 8192 ...`); options of vLLM
-    that change nothing here are named in a warning and ignored. All seconds are engine seconds.
+    vLLM's command line works unchanged (`servingplan emulate serve MODEL --max-model-len 8192 ...`). Options of vLLM that
+    change nothing here are ignored with a warning. All seconds are engine seconds.
     """
     import asyncio
     import logging
@@ -218,7 +216,7 @@ def emulate(
 
 
 def split_extra(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """vLLM's positional model, and the options that are not known here with their values."""
+    """vLLM's positional model, and the options unknown here with their values."""
     words = [word for word in arguments if word != "--"]
     if words and words[0] == "serve":
         words = words[1:]

@@ -1,4 +1,4 @@
-"""``servingplan explain``: why this plan, what one more unit of each limit is worth, what else there is to choose."""
+"""``servingplan explain``: what limits a plan, what one more unit of each limit is worth, and the alternatives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def explain(
     plan_file: Annotated[
         str | None, typer.Argument(metavar="[PLAN.yaml]", help="File with one LLMServingPlan; - is standard input.")
     ] = None,
-    live: Annotated[str | None, typer.Option("--live", metavar="NAME", help="A plan of the cluster instead.")] = None,
+    live: Annotated[
+        str | None, typer.Option("--live", metavar="NAME", help="The name of a plan in the cluster, instead of a file.")
+    ] = None,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
     world: WorldFile = None,
     profiles: ProfileFiles = None,
@@ -32,7 +34,7 @@ def explain(
     ] = None,
     output: Output = Format.table,
 ) -> None:
-    """Why this plan: what limits it and what one more unit of each limit is worth, alternatives, what was left out."""
+    """Explain a plan: its limits, what one more unit of each is worth, alternatives, what was left out."""
     from servingplan.cli.imagine import with_profiles
 
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
@@ -74,7 +76,7 @@ def explain(
 
 def _world(plan_file: str | None, live: str | None, namespace: str, world_file: str | None) -> Observation:
     if (plan_file is None) == (live is None) or (live is not None and world_file is not None):
-        fail("give either PLAN.yaml, with --world if need be, or --live NAME")
+        fail("give either PLAN.yaml, if needed with --world, or --live NAME")
     if live is not None:
         return observed(namespace, live)
     manifest = read_plan(plan_file or "-")

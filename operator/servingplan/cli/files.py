@@ -1,4 +1,4 @@
-"""Plans and worlds from files, with errors that name the file, the field and what to do."""
+"""Reads plans and worlds from files. Errors name the file, the field and what to do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Json = dict[str, Any]
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """End with a message on standard error."""
+    """Print a message on standard error and exit with ``code``."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
 
 
 def read_text(path: str) -> str:
-    """A file's text; ``-`` is standard input."""
+    """The text of a file; ``-`` is standard input."""
     if path == "-":
         return sys.stdin.read()
     try:
@@ -94,18 +94,18 @@ def _refuse_double_keys(node: Any, where: str) -> None:
 
 
 def world_of_plan(path: str, manifest: Json) -> Observation:
-    """A world that ``servingplan world`` wrote, with the spec of the manifest in place of its own. Ends the command where it
-    is of another plan: its replicas and nodes would be taken for this plan's."""
+    """A world that ``servingplan world`` wrote, with the manifest's spec instead of its own. Ends the command if the world
+    is of another plan, since its replicas and nodes would count as this plan's."""
     seen = read_world(path)
     metadata = manifest["metadata"]
     key = f"{metadata.get('namespace', seen.plan.namespace)}/{metadata['name']}"
     if seen.plan.key != key:
-        fail(f"{path}: plan: {seen.plan.key!r}: is the world of another plan than {key}; give that of this plan")
+        fail(f"{path}: plan: {seen.plan.key!r}: is the world of another plan than {key}; give the world of this plan")
     return seen.model_copy(update={"plan": seen.plan.model_copy(update={"spec": manifest.get("spec")})})
 
 
 def read_world(path: str) -> Observation:
-    """A world that ``servingplan world`` wrote."""
+    """The world in a file that ``servingplan world`` wrote."""
     from pydantic import ValidationError
 
     from servingplan.errors import in_words

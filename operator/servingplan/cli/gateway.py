@@ -14,7 +14,7 @@ from servingplan.cli.files import fail, read_text
 
 
 class Gateway(StrEnum):
-    """What the files are for."""
+    """The gateway that the files are for."""
 
     envoy = "envoy"
     nginx = "nginx"
@@ -35,13 +35,13 @@ def gateway_sync(
     directory: Annotated[Path, typer.Option(help="Folder to keep, at the same path in Envoy's container.")] = Path(
         "/etc/envoy/routing"
     ),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where Envoy listens.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on which Envoy listens.")] = 8080,
     admin_port: Annotated[int, typer.Option(min=1, max=65535, help="Envoy's admin endpoint, on loopback.")] = 9901,
     stats_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where Prometheus finds Envoy's counters; 0: nowhere.")
+        int, typer.Option(min=0, max=65535, help="Port where Prometheus finds Envoy's counters; 0: none.")
     ] = 9902,
 ) -> None:
-    """Keep Envoy's files by the routing ConfigMap and the replicas that are ready, within milliseconds of a change."""
+    """Keep Envoy's files up to date with the routing ConfigMap and the ready replicas, within milliseconds of a change."""
     import logging
 
     from servingplan.gateway_sync.folder import Folder
@@ -64,13 +64,13 @@ def gateway_sync(
 
 def gateway_files(
     routing: Annotated[str, typer.Argument(metavar="ROUTING.json", help="A routing document; - is standard input.")],
-    gateway: Annotated[Gateway, typer.Option(help="What the files are for.")],
+    gateway: Annotated[Gateway, typer.Option(help="The gateway that the files are for.")],
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="Of the plan's Services. Default: the plan's.")
+        str, typer.Option("--namespace", "-n", help="Namespace of the plan's Services. Default: the plan's.")
     ] = "",
-    directory: Annotated[Path | None, typer.Option(help="Folder to write to. Absent: print.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="Folder to write to. Without it, print.")] = None,
 ) -> None:
-    """The files of a gateway from a routing document (key routing.json of the routing ConfigMap)."""
+    """Write or print a gateway's files, from a routing document (key routing.json of the routing ConfigMap)."""
     document = _document(routing)
     where = namespace or document["plan"].partition("/")[0]
     files = _files(document, gateway, where)
@@ -82,7 +82,7 @@ def gateway_files(
                 (directory / name).write_text(text)
             except OSError as error:
                 fail(
-                    f"--directory: {str(directory)!r}: cannot be written to: {error.strerror}; name a folder that is there"
+                    f"--directory: {str(directory)!r}: cannot be written to: {error.strerror}; name an existing folder"
                 )
             typer.echo(str(directory / name), err=True)
 

@@ -1,7 +1,6 @@
-"""The world that a plan file alone tells of: no cluster, every pool as the plan describes it.
+"""Makes the world of a plan file without a cluster: every pool is as the plan describes it.
 
-Pools that can be sized stand at zero nodes and may be claimed; fixed pools have the nodes that ``maxNodes`` says, all of
-them free.
+Pools that can be sized have no nodes and may be claimed. Fixed pools have ``maxNodes`` nodes, all of them free.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from servingplan.profiles.catalogue import packaged_text
 from servingplan.profiles.rows import ROWS_KEY
 
 MIDNIGHT = "2000-01-01T00:00:00Z"
-"""No clock offline: the same file gives the same bytes."""
+"""The time of an offline turn, which has no clock: the same file gives the same bytes."""
 
 
 def imagined_world(manifest: dict[str, Any]) -> Observation:
-    """The observation that a plan manifest describes. Ends the command where the spec is wrong."""
+    """The observation that a plan manifest describes. Ends the command if the spec is wrong."""
     metadata = manifest["metadata"]
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:
@@ -58,8 +57,8 @@ def imagined_world(manifest: dict[str, Any]) -> Observation:
 
 
 def with_profiles(world: Observation, files: list[str] | None) -> Observation:
-    """The world with the measured rates of these files before those that it holds; a ConfigMap of a name that it holds
-    takes that one's place."""
+    """The world with the measured rates of these files before its own. A ConfigMap with a name that the world has replaces
+    that one."""
     found = [_profiles(path) for path in files or ()]
     names = {item.config_map for item in found}
     kept = [item for item in world.profiles if item.config_map not in names]
@@ -82,7 +81,7 @@ def _profiles(path: str) -> SeenProfiles:
 def _nodes(pool: NodePool) -> list[Node]:
     if pool.max_nodes is None or pool.gpus_per_node is None or pool.gpu is None:
         fail(
-            f"spec.nodePools[{pool.name}]: fixed nodes are read from the cluster; to plan without one give gpu, "
+            f"spec.nodePools[{pool.name}]: fixed nodes are read from the cluster; to plan without a cluster give gpu, "
             "gpusPerNode and maxNodes, or a world with --world"
         )
     return [

@@ -1,4 +1,4 @@
-"""``servingplan plan`` and ``servingplan render``: one turn without a cluster, by the operator's own code."""
+"""``servingplan plan`` and ``servingplan render``: one turn without a cluster, with the operator's own code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servingplan.cli.files import fail, read_plan, world_of_plan
 
 
 class Format(StrEnum):
-    """How to print."""
+    """The form of the output."""
 
     table = "table"
     json = "json"
@@ -56,10 +56,12 @@ def plan(
     output: Output = Format.table,
     with_leader_worker_sets: WithLeaderWorkerSets = False,
 ) -> None:
-    """What the operator would decide for a plan: from the plan alone, or for a world that it saw."""
+    """Print what the operator would decide for a plan, from the plan alone or from a world that a turn saw."""
     decision, spec = _decide(plan_file, world, profiles, with_leader_worker_sets=with_leader_worker_sets)
     if with_leader_worker_sets and decision.waiting is not None:
-        decision = decision.model_copy(update={"fleet": decision.waiting})  # the answer to "what if", not what runs
+        decision = decision.model_copy(
+            update={"fleet": decision.waiting}
+        )  # the answer to "what if", not the plan in force
     if output is Format.table:
         from servingplan.cli.show import console, decision_view
 
@@ -76,13 +78,13 @@ def plan(
     shown = decision.fleet or decision.waiting
     if shown is not None and not any(item.planned_requests_per_second > 0 for item in shown.classes):
         why = f"; what limits it: {', '.join(shown.binding)}" if shown.binding else ""
-        fail(f"the plan serves nothing{why}; `servingplan explain {plan_file}` tells which change would do", 3)
+        fail(f"the plan serves nothing{why}; `servingplan explain {plan_file}` says which change would help", 3)
 
 
 def render(
     plan_file: PlanFile, world: WorldFile = None, profiles: ProfileFiles = None, output: Output = Format.yaml
 ) -> None:
-    """The manifests that the operator would apply for a plan."""
+    """Print the manifests that the operator would apply for a plan."""
     from servingplan.model.actions import ApplyObject
 
     decision, _ = _decide(plan_file, world, profiles)
@@ -116,7 +118,7 @@ def _decide(
 
 
 def print_value(value: Any, output: Format) -> None:
-    """As JSON or YAML."""
+    """Print a value as JSON or YAML."""
     if output is Format.json:
         typer.echo(json.dumps(value, indent=1, sort_keys=True))
         return

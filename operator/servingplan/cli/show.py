@@ -1,4 +1,4 @@
-"""A decision as tables that people read."""
+"""Shows a decision as tables for people."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> RenderableType:
-    """The plan, and what keeps it from more."""
+    """The view of a decision: its plan and its findings."""
     parts: list[RenderableType] = []
     fleet = decision.fleet or decision.waiting
     if fleet is not None:
@@ -56,7 +56,7 @@ def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> Rend
 def fleet_view(
     fleet: Fleet, *, budget_dollars_per_hour: float, ready: Mapping[str, int] | None = None
 ) -> RenderableType:
-    """Replicas, nodes and classes of a plan; with ``ready`` also how many are."""
+    """The view of a plan: replicas, nodes and classes; with ``ready`` also the number of ready replicas."""
     replicas = Table(box=SIMPLE_HEAD, title_justify="left", title="Replicas")
     for name in ("model", "variant", "pool", "GPU", "TP", "PP", "copies", "requests/s", "rates from"):
         replicas.add_column(name, justify="right" if name in ("TP", "PP", "copies", "requests/s") else "left")
@@ -107,7 +107,7 @@ def fleet_view(
 
 
 def _stages(item: ReplicaSet, word: Callable[[PipelineStage], str]) -> str:
-    """A word for each run of like stages of a replica that spans nodes, such as ``a100 x 2, l40s``."""
+    """One word per run of equal stages of a replica that spans nodes, for example ``a100 x 2, l40s``."""
     runs = ((text, len(list(run))) for text, run in groupby(map(word, item.stages)))
     return ", ".join(f"{text} x {count}" if count > 1 else text for text, count in runs)
 
@@ -123,7 +123,7 @@ def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
 
 
 def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: str | None) -> RenderableType:
-    """What limits the best plan of the moment, what else there is to choose, what was left out."""
+    """The view of an explanation: the limits of the best plan now, the alternatives, what was left out."""
     parts: list[RenderableType] = [Text(problem, style="yellow") for problem in problems]
     answer = found.answer
     if answer is not None:
@@ -158,5 +158,5 @@ def reasons_view(explanation: Explanation, answer: Answer | None, shapes: int) -
     if explanation.pruned:
         parts.append(Text(words.pruned(explanation.pruned, shapes)))
     if explanation.not_asked:
-        parts.append(Text(f"{explanation.not_asked} more questions were left out, for want of time"))
+        parts.append(Text(f"{explanation.not_asked} more questions were left out for lack of time"))
     return Group(*parts)

@@ -1,4 +1,4 @@
-"""Proposed classes as tables that people read, as JSON, and as a plan has them."""
+"""Shows proposed classes as tables for people, as JSON, and in the form of a plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from servingplan.classes.work import Bound
 
 
 def in_plan(found: Proposal, chosen: int) -> list[dict[str, Any]]:
-    """The classes as they stand under ``models[].classes`` of a plan."""
+    """The classes in the form of ``models[].classes`` of a plan."""
     return [
         item.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         for item in _declared(found, found.fits[chosen])
@@ -31,7 +31,7 @@ def _declared(found: Proposal, chosen: Fit) -> list[Any]:
 
 
 def as_data(kind: str, tally: Tally, found: Proposal, chosen: int, *, rate_known: bool) -> dict[str, Any]:
-    """All figures."""
+    """All figures as data for JSON."""
     sums = tally.sums
     fits = []
     for index, item in enumerate(found.fits):
@@ -105,11 +105,11 @@ def as_view(kind: str, tally: Tally, found: Proposal, chosen: int, *, rate_known
 def _notes(tally: Tally, found: Proposal, *, rate_known: bool) -> list[str]:
     notes = []
     if tally.bad_rows:
-        notes.append(f"{tally.bad_rows} rows tell of no request, such as:")
+        notes.append(f"{tally.bad_rows} rows contain no request, for example:")
         notes += [f"  {row}" for row in tally.bad_examples]
     if len(tally.models) > 1 and tally.only_model is None:
         listed = ", ".join(f"{name} ({count})" for name, count in sorted(tally.models.items()))
-        notes.append(f"requests to several models are put together: {listed}; --log-model takes one of them")
+        notes.append(f"requests to several models are put together: {listed}; --log-model selects one of them")
     if tally.output_known:
         notes.append("answer lengths are taken as declared at arrival, in max_tokens, because --output-known says so")
     elif tally.declared:
@@ -121,7 +121,7 @@ def _notes(tally: Tally, found: Proposal, *, rate_known: bool) -> list[str]:
             "boundaries are on prompts alone: the log declares no max_tokens, and answers are unknown at arrival"
         )
     if not rate_known:
-        notes.append("the log has no times: rates are shares of 1 request/s; --requests-per-second gives the whole")
+        notes.append("the log has no times: rates are shares of 1 request/s; --requests-per-second sets the total")
     notes += [f"left out: {error}" for error in found.refused]
     if found.unservable:
         notes.append(f"{found.unservable:.2%} of the requests fit no replica of the plan within its limits: not priced")
@@ -167,7 +167,7 @@ def _fits(found: Proposal, chosen: int) -> Table:
     seen = 0
     for index, item in enumerate(found.fits):
         if len(item.classes) == seen:
-            continue  # one class more gains nothing
+            continue  # one more class gains nothing
         seen = len(item.classes)
         row = [f"{seen}{' *' if index == chosen else ''}", f"{item.loss:.1%}", f"{item.missing:.1%}"]
         if found.prices:
@@ -195,7 +195,7 @@ def _bounds(found: Proposal, chosen: Fit) -> Table:
     table = Table(
         box=SIMPLE_HEAD,
         title_justify="left",
-        title="What binds (arithmetic time to memory time, of prompts and of answers)",
+        title="What bounds each class (arithmetic time to memory time, of prompts and of answers)",
     )
     for name in ("class", "GPU"):
         table.add_column(name)

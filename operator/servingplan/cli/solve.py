@@ -1,7 +1,7 @@
 """`servingplan solve` and `servingplan verify`: the pure core from the shell.
 
-Place in the flow: observe -> model -> solve -> render -> apply -> status; this module stands beside `handlers` and calls
-the same solver and verifier. Exit codes: 0 an answer, 2 wrong usage or input, 3 infeasible, 4 verification failed.
+These commands call the same solver and verifier as the operator. Exit codes: 0 an answer, 2 wrong usage or input,
+3 infeasible, 4 verification failed.
 """
 
 import json
@@ -22,7 +22,7 @@ VERIFICATION_FAILED = 4
 
 
 class Output(StrEnum):
-    """How to print."""
+    """The form of the output."""
 
     TABLE = "table"
     JSON = "json"
@@ -44,9 +44,9 @@ def solve_command(
     output: OutputOption = Output.TABLE,
     deadline: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Stop after so long and admit it; default: work limits only."),
+        typer.Option(metavar="SECONDS", help="Stop after this time and say so; default: only work limits."),
     ] = None,
-    gap: Annotated[float, typer.Option(metavar="FRACTION", help="Gap within which a level counts as proved.")] = 1e-4,
+    gap: Annotated[float, typer.Option(metavar="FRACTION", help="Gap at which a level counts as proved.")] = 1e-4,
     method: Annotated[
         str,
         typer.Option(
@@ -58,11 +58,11 @@ def solve_command(
         bool,
         typer.Option(
             "--explain",
-            help="Add what one more unit of each limit is worth, and alternatives; takes up to --deadline again.",
+            help="Add the worth of one more unit of each limit, and alternatives; takes up to --deadline again.",
         ),
     ] = False,
 ) -> None:
-    """Answer a planning question: which nodes, which replicas, who serves what."""
+    """Answer a planning question: which nodes, which replicas, and which replica serves which class."""
     question = _question(question_file)
     from servingplan.solve import explain as why
     from servingplan.solve import solve
@@ -82,7 +82,7 @@ def solve_command(
 
 
 def verify_command(question_file: QuestionFile, answer_file: AnswerFile, output: OutputOption = Output.TABLE) -> None:
-    """Check an answer against its question with code that the solver does not share."""
+    """Check an answer against its question, with code that is independent of the solver."""
     if question_file == answer_file == "-":
         _refuse("QUESTION.json and ANSWER.json are both -; read at most one from stdin")
     question = _question(question_file)
@@ -123,7 +123,7 @@ def _read(file: str) -> bytes:
 
 
 def _refuse(message: str, *, where: str | None = None) -> NoReturn:
-    """Print every line of a complaint and leave with the code for wrong input."""
+    """Print every line of an error message and exit with the code for wrong input."""
     prefix = f"{'stdin' if where == '-' else where}: " if where else ""
     _complain((prefix + line for line in message.splitlines()), code=WRONG_INPUT)
 

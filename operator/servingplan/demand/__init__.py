@@ -1,1 +1,1 @@
-"""PURE. Measured demand: samples of Prometheus -> requests by interval -> rates to plan for."""
+"""PURE. Measured demand: from Prometheus samples to requests by interval, and from these to rates to plan for."""

@@ -1,7 +1,7 @@
-"""Which rates the plan is made for: measured ones that were adopted, the last good ones, or those that are declared.
+"""Chooses the rates that the plan is made for: adopted measured rates, the last good ones, or the declared ones.
 
-Adopted rates stand until others differ by more than they are sure of, and then until the next window; a sudden change
-does not wait. So equal demand, however it flickers, is one question and one plan.
+Adopted rates stay until others differ by more than their error, and then until the next window; a sudden change does not wait.
+So steady demand with noise gives one question and one plan.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from servingplan.model.world import Arrivals, Observation, SeenDemand
 
 TELLING_RISE = 0.05
 TELLING_FALL = 0.1
-"""Relative differences from the adopted rate below which nothing is adopted anew. To plan for too little costs more."""
+"""Smaller relative differences from the adopted rate are ignored. Planning for too little costs more."""
 TELLING_ERRORS = 4.0
-"""The same in standard errors of the estimate; the adopted rate has an error of its own, and looks are many."""
+"""The same in standard errors of the estimate: the adopted rate has its own error, and there are many checks."""
 LARGEST_RISE = 10.0
-"""Intervals above this multiple of the adopted or declared rate, the larger, are not believed before they have lasted the
-window; then the rate rises by this multiple at a time."""
+"""Intervals above this multiple of the larger of the adopted and declared rate are not believed before they fill the window.
+Then the rate rises by this multiple at a time."""
 HARD_CEILING = 1000.0
 """Intervals above this multiple of the declared rate are never believed."""
 LEAST_REFERENCE = 1.0
-"""Requests/s; stands in for a declared rate below it."""
+"""Requests/s, used instead of a declared rate below it."""
 LASTED = 0.8
-"""Part of the window that unbelievable intervals must fill, and that the first counts of a class must."""
+"""The share of the window that unbelievable intervals must fill, and also the first counts of a class."""
 FIRST_ERROR = 0.05
-"""Relative standard error at which the first counts of a class need not fill the window."""
+"""The relative standard error below which the first counts of a class need not fill the window."""
 AT_LIMIT = 0.9
-"""Part of the admitted rate from which on a class counts as limited by it: what was turned away may not be counted."""
+"""From this share of the admitted rate a class counts as limited by it, since refused requests may not be counted."""
 
 Source = Literal["Measured", "LastGood", "Declared"]
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What to plan for."""
+    """The rates to plan for."""
 
     rates: Mapping[str, float]
-    """Requests/s by ``model/class``, every class of the spec."""
+    """Requests/s by ``model/class``, for every class of the spec."""
     adopted: AdoptedDemand | None
-    """To be remembered."""
+    """The adopted rates, for the plan record."""
     finding: Finding
     sources: Mapping[str, Source]
-    """Where each rate comes from, by ``model/class``."""
+    """The source of each rate, by ``model/class``."""
 
 
 def declared_rates(spec: PlanSpec) -> dict[str, float]:
-    """Requests/s by ``model/class``."""
+    """The declared rates in requests/s, by ``model/class``."""
     return {
         f"{model.name}/{item.name}": float(item.requests_per_second)
         for model in spec.models
@@ -66,12 +66,12 @@ def declared_rates(spec: PlanSpec) -> dict[str, float]:
 
 
 def most_believable(declared: float) -> float:
-    """Requests/s that nothing could exceed, by the declared rate."""
+    """The largest believable requests/s, by the declared rate."""
     return HARD_CEILING * max(declared, LEAST_REFERENCE)
 
 
 def at_rates(spec: PlanSpec, rates: Mapping[str, float]) -> PlanSpec:
-    """The spec with these rates in place of the declared ones."""
+    """The spec with these rates instead of the declared ones."""
     models = tuple(
         model.model_copy(
             update={
@@ -89,9 +89,9 @@ def at_rates(spec: PlanSpec, rates: Mapping[str, float]) -> PlanSpec:
 def choose(
     spec: PlanSpec, world: Observation, before: AdoptedDemand | None, admitted: Mapping[str, float] | None = None
 ) -> Demand | None:
-    """The rates to plan for; None where the spec does not ask for measured ones.
+    """The rates to plan for; None if the spec does not ask for measured ones.
 
-    ``admitted``: requests/s by ``model/class``, where a gateway was told to turn away what is above.
+    ``admitted``: the requests/s by ``model/class`` above which a gateway turns requests away.
     """
     if spec.demand is None:
         return None
@@ -113,7 +113,7 @@ def choose(
             doubted += [doubt] if doubt else []
             continue
         if key in known and key in capped and AT_LIMIT * capped[key] <= found.mean < known[key]:
-            found = replace(found, requests_per_second=known[key])  # what is above the limit was not counted
+            found = replace(found, requests_per_second=known[key])  # requests above the limit were not counted
         elif key in known:
             urgent = urgent or (found.changed_at is not None and _refutes(found, item, known[key]))
         elif not _tells(found, item, source, declared[key]):
@@ -168,7 +168,7 @@ def _finding(
     doubted: list[str],
     source: Prometheus,
 ) -> Finding:
-    """For the condition. It speaks of what was adopted, not of what flickers."""
+    """The finding for the condition. It reports the adopted rates, which do not change with noise."""
     order = ("Declared", "LastGood", "Measured")
     reason = next(item for item in order if item in by_source.values())
     parts = [seen.refused] if seen.refused else []
@@ -188,7 +188,7 @@ def _finding(
         begun = min((item.failing_since for item in seen.classes if item.failing_since), default=None)
         if begun is not None:
             parts.append(
-                f"since {begun}; the last good rates stand in for {source.last_good_for}, then the declared ones"
+                f"since {begun}; the last good rates are used for {source.last_good_for}, then the declared ones"
             )
     message = "; ".join(parts)
     if seen.refused:
@@ -199,7 +199,7 @@ def _finding(
 def _believed(
     item: Arrivals, source: Prometheus, spec: PlanSpec, reference: float
 ) -> tuple[Estimate | None, str | None]:
-    """The estimate from what can be believed, or why nothing can."""
+    """The estimate from the believable intervals, or the reason why there is none."""
     limit = LARGEST_RISE * reference
     good = [entry for entry in item.intervals if entry[2] / entry[1] <= limit]
     high = sum(entry[1] for entry in item.intervals) - sum(entry[1] for entry in good)
@@ -207,7 +207,7 @@ def _believed(
     if any(entry[2] / entry[1] > limit for entry in newest):
         if high < LASTED * seconds_of(source.window):
             return None, (
-                f"{item.key}: more than {LARGEST_RISE:g} times {reference:g}/s, not believed unless it lasts for "
+                f"{item.key}: more than {LARGEST_RISE:g} times {reference:g}/s, which is believed only if it lasts for "
                 f"{source.window}"
             )
         good = [(end, length, min(count, limit * length)) for end, length, count in item.intervals]
@@ -221,7 +221,7 @@ def _believed(
 
 
 def _tells(found: Estimate, item: Arrivals, source: Prometheus, declared: float) -> bool:
-    """Whether a first rate rests on enough requests to take the place of the declared one until the next window."""
+    """Whether a first rate has enough requests to replace the declared one until the next window."""
     return (
         sum(length for _, length, _ in item.intervals) >= LASTED * seconds_of(source.window)
         or found.standard_error <= FIRST_ERROR * found.mean
@@ -241,5 +241,5 @@ def _differs(rate: float, adopted: float, standard_error: float) -> bool:
 
 
 def _rounded(rate: float) -> float:
-    """Four digits: more would only look exact."""
+    """The rate with four digits, since more are not significant."""
     return round(float(f"{rate:.4g}"), 9)

@@ -1,4 +1,4 @@
-"""Where the rate of arrivals changed: a likelihood-ratio test on counts.
+"""Finds where the rate of arrivals changed, by a likelihood-ratio test on counts.
 
 Given the requests x, y that came in s and t seconds, are they of one rate? The generalised likelihood ratio of two rates
 against one is
@@ -23,23 +23,23 @@ from statistics import median
 from servingplan.demand.counts import Interval
 
 FALSE_ALARMS_PER_DAY = 1e-3
-"""Accepted per class, under Poisson arrivals of a steady rate; a bound, not an estimate."""
+"""The accepted rate per class, under Poisson arrivals of a steady rate. It is a bound, not an estimate."""
 FEWEST_AFTER = 2
-"""Intervals after a change before it is believed. It must show without the one that speaks most for it, too: a single
-one may be a burst, or a lie."""
+"""The intervals after a change before it is believed. It must also show without its strongest interval, since a single one may
+be a burst or a wrong value."""
 SHORTEST_FALL_SECONDS = 60.0
-"""A rate that falls is believed after this long. A lull between bursts is no reason to plan for less, and nothing is
-lost by waiting: a fleet that could be smaller still serves."""
+"""A falling rate is believed after this time. A pause between bursts is no reason to plan for less, and waiting loses nothing,
+since a fleet that could be smaller still serves."""
 _FEWEST_PAIRS = 6
 _NO_REQUEST = 1e-9
-"""Shares of requests below this are none: their squares would vanish."""
+"""Smaller shares of requests count as none, since their squares would vanish."""
 _CHI_SQUARE_MEDIAN = 0.4549
-"""Of one degree of freedom."""
+"""The median for one degree of freedom."""
 _DAY = 86_400.0
 
 
 def likelihood_gain(x: float, s: float, y: float, t: float) -> float:
-    """G of the module's docstring, natural logarithm; 0 where the rates are equal."""
+    """G of the module's docstring, with the natural logarithm; 0 if the rates are equal."""
     return max(0.0, _term(x, s) + _term(y, t) - _term(x + y, s + t))
 
 
@@ -50,15 +50,15 @@ def gain_over(rate: float, requests: float, seconds: float) -> float:
 
 
 def threshold(intervals: Sequence[Interval]) -> float:
-    """h for this many splits and this spacing of looks."""
+    """The threshold h for this many splits and this time between checks."""
     spacing = median(item[1] for item in intervals)
     return math.log(2.0 * len(intervals) * _DAY / spacing / FALSE_ALARMS_PER_DAY)
 
 
 def dispersion(intervals: Sequence[Interval]) -> float:
-    """Variance of the counts in units of Poisson's, at least 1.
+    """The variance of the counts in units of Poisson's, at least 1.
 
-    From differences of neighbours, by their median: one step in the rate does not raise it.
+    It comes from the median of the differences of neighbours, so that one step in the rate does not raise it.
     """
     ratios = []
     for (_, s, x), (_, t, y) in pairwise(intervals):
@@ -68,9 +68,9 @@ def dispersion(intervals: Sequence[Interval]) -> float:
 
 
 def latest_change(intervals: Sequence[Interval]) -> int:
-    """Index of the first interval of the present rate; 0 where the rate did not change.
+    """The index of the first interval of the present rate; 0 if the rate did not change.
 
-    That interval may hold the moment of the change, and so be a mix of both rates.
+    That interval may contain the moment of the change, and then be a mix of both rates.
     """
     if len(intervals) <= FEWEST_AFTER:
         return 0
@@ -83,7 +83,7 @@ def latest_change(intervals: Sequence[Interval]) -> int:
 
 
 def _best_split(intervals: Sequence[Interval], needed: float) -> int:
-    """Where two rates gain most over one, if that is enough; else 0."""
+    """The index where two rates gain most over one, if that is enough; else 0."""
     counts = list(accumulate(item[2] for item in intervals))
     seconds = list(accumulate(item[1] for item in intervals))
     gains = []
@@ -97,7 +97,7 @@ def _best_split(intervals: Sequence[Interval], needed: float) -> int:
         if _shows_without_the_strongest(intervals[split:], x, s, needed):
             rises = (counts[-1] - x) / (seconds[-1] - s) > x / s
             lasts = seconds[-1] - seconds[split] >= SHORTEST_FALL_SECONDS
-            # A fall that is too young counts to what was before it.
+            # A fall that is too recent counts with the intervals before it.
             return split if rises or lasts else _best_split(intervals[:split], needed)
     return 0
 

@@ -1,7 +1,7 @@
-"""From samples of counters to requests by interval, whatever the exporter or Prometheus made of them.
+"""Turns samples of counters into requests by interval, whatever the exporter or Prometheus did to them.
 
-Raw samples are used in place of ``rate()``: it extrapolates, which makes single intervals up to half too noisy, and it
-hides resets and gaps that matter here.
+Raw samples are used instead of ``rate()``. It extrapolates, which makes single intervals up to half too noisy, and it hides
+resets and gaps that matter here.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from itertools import pairwise
 from statistics import median
 
 Point = tuple[float, float]
-"""Unix seconds, value."""
+"""A sample: Unix seconds, value."""
 Interval = tuple[float, float, float]
-"""End (Unix seconds), length (seconds), requests."""
+"""An interval: its end (Unix seconds), length (seconds), requests."""
 Step = tuple[float, float, float]
-"""Start, end (Unix seconds), and what came between."""
+"""A step: its start and end (Unix seconds), and the count between them."""
 
 ALIVE_INTERVALS = 2.5
-"""A series whose last sample is older than this many intervals has ended: its pod is gone."""
+"""A series has ended, since its pod is gone, if its last sample is older than this many intervals."""
 _JITTER = 0.05
-"""Part of an interval by which scrapes come early or late."""
+"""The share of an interval by which scrapes may be early or late."""
 
 
 def cleaned(points: Iterable[Sequence[object]]) -> list[Point]:
-    """The samples that are numbers, not negative, in order of time."""
+    """The samples that are numbers and not negative, in order of time."""
     good: list[Point] = []
     for point in points:
         try:
@@ -39,23 +39,23 @@ def cleaned(points: Iterable[Sequence[object]]) -> list[Point]:
 
 
 def counter_steps(points: Sequence[Point]) -> list[Step]:
-    """What was counted between samples. A counter that falls has begun anew from zero."""
+    """The counts between samples. A counter that falls has restarted from zero."""
     return [
         (start, end, value - before if value >= before else value) for (start, before), (end, value) in pairwise(points)
     ]
 
 
 def gauge_steps(points: Sequence[Point]) -> list[Step]:
-    """By how much a gauge rose or fell between samples."""
+    """The changes of a gauge between samples."""
     return [(start, end, value - before) for (start, before), (end, value) in pairwise(points)]
 
 
 def merged(series: Sequence[Sequence[Step]]) -> tuple[Interval, ...]:
     """The sum over series that were not sampled at the same moments, on one grid.
 
-    The grid is as wide as the series are sampled. It ends where the series that are alive all have a sample, and begins
-    where those that were there from the start all have one, so that no interval lacks a part. A step that spans several
-    intervals is shared out in proportion.
+    The grid has the spacing of the samples. It ends where all live series have a sample, and begins where all series that
+    existed from the start have one, so that no interval lacks a part. A step over several intervals is divided in
+    proportion.
     """
     series = [steps for steps in series if steps]
     if not series:
@@ -82,5 +82,5 @@ def merged(series: Sequence[Sequence[Step]]) -> tuple[Interval, ...]:
 
 
 def believable(intervals: Iterable[Interval], most_per_second: float) -> tuple[Interval, ...]:
-    """The intervals without those whose rate nothing could have caused."""
+    """The intervals with a rate of at most ``most_per_second``."""
     return tuple(item for item in intervals if item[1] > 0 and item[2] / item[1] <= most_per_second)

@@ -1,7 +1,7 @@
-"""The rate to plan for, from the requests that were counted.
+"""Estimates the rate to plan for from counted requests.
 
-The quantile of the rates in the window, cut to the time since the last change; raised by a trend that is beyond doubt
-and by what the same hour brought on earlier days. Docs: ``docs/demand.md``.
+It is the quantile of the rates in the window, cut to the time since the last change. A significant trend raises it, and so does
+the rate of the same hour on earlier days. Docs: ``docs/demand.md``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from servingplan.demand.change import dispersion, latest_change
 from servingplan.demand.counts import Interval, Point
 
 MOST_BINS = 40
-"""For the trend; neighbours are merged until there are no more."""
+"""The most intervals for the trend; neighbours are merged until there are no more."""
 FEWEST_BINS_OF_A_TREND = 8
 TREND_SIGNIFICANCE = 4.0
 """Standard deviations of Kendall's S from 0: one steady window in 30,000."""
 SPREAD_SIGNIFICANCE = 3.0
 """Standard errors by which a variance must exceed that of counting: one steady window in 100."""
 LARGEST_TREND = 0.5
-"""A trend adds at most this part of the rate."""
+"""A trend adds at most this share of the rate."""
 LARGEST_PATTERN = 3.0
-"""Earlier days raise the rate to at most this multiple of what is seen now."""
+"""Earlier days raise the rate to at most this multiple of the present rate."""
 FEWEST_DAYS = 2
 MOST_DAYS = 7
 _DAY, _HOUR = 86_400.0, 3_600.0
@@ -33,21 +33,21 @@ _DAY, _HOUR = 86_400.0, 3_600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What to plan for, and how it was made."""
+    """The rate to plan for, and how it was estimated."""
 
     requests_per_second: float
     standard_error: float
-    """Of the mean, requests/s."""
+    """The standard error of the mean, requests/s."""
     mean: float
-    """Since the last change, requests/s."""
+    """The mean since the last change, requests/s."""
     seconds: float
-    """Counted for the mean."""
+    """The seconds in the mean."""
     dispersion: float
-    """Variance of the counts in units of Poisson's."""
+    """The variance of the counts in units of Poisson's."""
     changed_at: float | None
-    """Unix seconds; where a change cut the window."""
+    """When a change cut the window, in Unix seconds; None if none did."""
     how: str
-    """For people."""
+    """How the rate was estimated, for people."""
 
 
 def estimate(
@@ -57,7 +57,7 @@ def estimate(
     quantile: float,
     horizon_seconds: float,
 ) -> Estimate | None:
-    """The rate to plan for over the next ``horizon_seconds``; None where nothing was counted."""
+    """The rate to plan for over the next ``horizon_seconds``; None if nothing was counted."""
     intervals = [item for item in intervals if item[1] > 0]
     if not intervals:
         return None
@@ -91,10 +91,10 @@ def estimate(
 
 
 def _quantile_without_noise(intervals: Sequence[Interval], mean: float, quantile: float) -> float:
-    """The quantile of the intervals' rates, shrunk to the mean by the part of the spread that is the noise of counting.
+    """The quantile of the intervals' rates, moved to the mean by the share of the spread that is the noise of counting.
 
-    A steady Poisson stream has no spread but that, and the queueing model already pays for it (``profiles.queueing``).
-    The spread must exceed the noise by ``SPREAD_SIGNIFICANCE`` standard errors before any of it is taken for real.
+    A steady Poisson stream has only this noise, and the queueing model already pays for it (``profiles.queueing``). The
+    spread must exceed the noise by ``SPREAD_SIGNIFICANCE`` standard errors before any of it counts as real.
     """
     number = len(intervals)
     if number < 2 or mean <= 0:
@@ -113,8 +113,8 @@ def _quantile_without_noise(intervals: Sequence[Interval], mean: float, quantile
 
 
 def _trend(intervals: Sequence[Interval], horizon_seconds: float) -> float | None:
-    """The rate at the end of the horizon by Theil and Sen's slope, where Kendall's test finds a rise; else None. It is
-    carried no further ahead than it was seen.
+    """The rate at the end of the horizon by the Theil-Sen slope if Kendall's test finds a rise; else None. The slope is
+    carried ahead at most as long as it was seen.
 
     Sen, JASA 63 (1968): slope = median over pairs. Kendall: S = sum of signs, variance n (n - 1) (2n + 5) / 18.
     """
@@ -135,7 +135,7 @@ def _trend(intervals: Sequence[Interval], horizon_seconds: float) -> float | Non
 
 
 def _usual(history: Sequence[Point], now: float) -> float | None:
-    """What the coming hour brought on earlier days: the median over the days, each with its busiest hour that overlaps."""
+    """The rate of the coming hour on earlier days: the median over the days, each with its busiest overlapping hour."""
     days = []
     for day in range(1, MOST_DAYS + 1):
         then = now - day * _DAY

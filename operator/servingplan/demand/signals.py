@@ -1,10 +1,10 @@
-"""How arrivals are counted: which queries to ask, and what their answers mean. The first signal that matches is used.
+"""The signals that count arrivals: their queries, and the meaning of the answers. The first matching signal is used.
 
-1. The plan's own query, where it gives one; then no other.
+1. The plan's own query, if it has one; then no other signal.
 2. Envoy's counters by class. The local rate limit of every route counts each request under ``arrivals_prefix`` before it
-   decides, so those that are turned away count too. Where it is not there, what the routes passed on.
-3. vLLM: requests that finished, plus the growth of those that run and wait, shared out by length (``split``). What the
-   gateway turned away is missing here.
+   decides, so refused requests count too. Without this counter, the requests that the routes passed on.
+3. vLLM: finished requests, plus the growth of the running and waiting ones, assigned to classes by length (``split``).
+   Requests that the gateway refused are missing here.
 
 Metrics of exporters change their names: each signal lists the new name first.
 """
@@ -25,15 +25,15 @@ from servingplan.demand.split import shares
 from servingplan.model.names import arrivals_prefix
 
 QUERY_INTERVAL_SECONDS = 30
-"""Spacing of the samples of a plan's own query; at least two scrapes must fall into it."""
+"""The time between samples of a plan's own query; it must contain at least two scrapes."""
 ENVOY = (
     ("envoy_http_local_rate_limit_enabled", "envoy_local_http_ratelimit_prefix"),
     ("envoy_vhost_route_upstream_rq_completed", "envoy_route"),
 )
-"""Counter, and the label that names plan, model and class."""
+"""The counters, each with the label that names plan, model and class."""
 OWN_QUERY = "spec.demand.prometheus.query"
 COUNTS_REFUSED = frozenset({ENVOY[0][0], OWN_QUERY})
-"""What counts requests that are turned away, too; a query of the plan is taken to."""
+"""The signals that also count refused requests; a plan's own query is assumed to."""
 VLLM_FINISHED = ("vllm:request_success_total", "vllm_request_success_total")
 VLLM_INSIDE = (
     "vllm:num_requests_running",
@@ -45,18 +45,18 @@ VLLM_PROMPTS = ("vllm:request_prompt_tokens_bucket", "vllm_request_prompt_tokens
 VLLM_ANSWERS = ("vllm:request_generation_tokens_bucket", "vllm_request_generation_tokens_bucket")
 
 Row = Mapping[str, Any]
-"""One time series of an answer: ``metric`` (labels), ``values`` or ``value``."""
+"""One time series of an answer, with ``metric`` (labels) and ``values`` or ``value``."""
 Counted = dict[str, tuple[Interval, ...]]
-"""Intervals by ``model/class``."""
+"""The counted intervals by ``model/class``."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A question to Prometheus."""
+    """A query to Prometheus."""
 
     text: str
     step_seconds: int | None = None
-    """Of a range query over the window; absent: asked at one moment."""
+    """The step of a range query over the window; None: a query at one moment."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ class Signal:
 
     name: str
     looks_for: tuple[str, ...]
-    """Names of its metrics, for people."""
+    """The names of its metrics, for people."""
     queries: tuple[Query, ...]
     read: Callable[[Sequence[Sequence[Row]]], tuple[Counted, frozenset[str]]]
-    """From one answer per query: what was counted, and by which metrics."""
+    """Returns the counts and the metrics that counted them, from one answer per query."""
     history: Callable[[int], str]
-    """PromQL of requests/s by class or model, as mean over this many seconds."""
+    """Returns PromQL of requests/s by class or model, as the mean over this many seconds."""
     keys_of: Callable[[Row], tuple[str, ...]]
-    """Classes of a row of the history; one that names only a model stands for none."""
+    """Returns the classes of a row of the history; none for a row that names only a model."""
 
 
 def signals(spec: PlanSpec, plan: str, namespace_label: str | None = None) -> tuple[Signal, ...]:
     """The ways of counting that may match, best first; ``plan`` is ``namespace/name``.
 
-    ``namespace_label``: of a Prometheus that others use too, the label that names the namespace of what was scraped. Engines
-    are counted in the plan's namespace only then. Envoy's counters name the plan; the gateway may be anywhere.
+    ``namespace_label`` is set for a shared Prometheus: its label with the namespace of the scraped pod. Then engines count
+    only in the plan's namespace. Envoy's counters name the plan, so the gateway may be anywhere.
     """
     assert spec.demand is not None
     source = spec.demand.prometheus
@@ -187,7 +187,7 @@ def _vllm(spec: PlanSpec, window: int, plan: str, namespace_label: str | None) -
         return f"sum by (model_name) (rate({{__name__=~{_any_of(VLLM_FINISHED)},{of_models}}}[{seconds}s]))"
 
     def keys_of(row: Row) -> tuple[str, ...]:
-        """Finishes tell the daily pattern of a model with one class only."""
+        """The class of a row if its model has only one class, whose finished requests then show the daily pattern."""
         model = models.get(_labels(row).get("model_name", ""))
         alone = model is not None and len(model.effective_classes) == 1
         return (f"{model.name}/{model.effective_classes[0].name}",) if model is not None and alone else ()
@@ -196,7 +196,7 @@ def _vllm(spec: PlanSpec, window: int, plan: str, namespace_label: str | None) -
 
 
 def _reach(window: int) -> int:
-    """A little more than the window: the first interval in it begins before it."""
+    """A time slightly above the window, since the first interval in it begins before it."""
     return window + 60
 
 
@@ -225,5 +225,5 @@ def _number(text: str) -> float | None:
 
 
 def _any_of(texts: Iterable[str]) -> str:
-    """A PromQL string with a regular expression that matches these and nothing else."""
+    """A PromQL string with a regular expression that matches only these texts."""
     return json.dumps("|".join(sorted(re.escape(text) for text in texts)), ensure_ascii=False)

@@ -1,10 +1,9 @@
-"""Requests of a model shared out to its classes by their lengths, where only vLLM's histograms tell of lengths.
+"""Assigns the requests of a model to its classes by length, if only vLLM's histograms tell the lengths.
 
-vLLM counts prompt lengths and answer lengths apart (``request_prompt_tokens``, ``request_generation_tokens``), not
-together. They are taken to be independent: a request falls into each pair of buckets with the product of their shares,
-and belongs to the class whose typical lengths are nearest to the middles of both, on a logarithmic scale. Where long
-prompts bring short answers, as in retrieval, this puts too many requests into the classes between; a gateway that counts
-by class is exact.
+vLLM counts prompt lengths and answer lengths separately (``request_prompt_tokens``, ``request_generation_tokens``). They are
+taken as independent: a request falls into each pair of buckets with the product of their shares. It belongs to the class
+whose typical lengths are nearest to the middles of both, on a logarithmic scale. If long prompts bring short answers, as in
+retrieval, this assigns too many requests to the classes between. A gateway that counts by class is exact.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from servingplan.api.v1alpha1 import RequestClass
 def shares(
     classes: Sequence[RequestClass], prompts: Mapping[float, float], answers: Mapping[float, float]
 ) -> dict[str, float] | None:
-    """Part of the requests that each class gets; by upper bounds of the buckets, how many requests were at most that
-    long (cumulative, as Prometheus has it). None where a histogram is empty."""
+    """The share of the requests that each class gets; None if a histogram is empty. The arguments map the upper bound of a
+    bucket to the number of requests that were at most that long (cumulative, as in Prometheus)."""
     if len(classes) == 1:
         return {classes[0].name: 1.0}
     by_prompt, by_answer = _masses(prompts), _masses(answers)
@@ -40,7 +39,7 @@ def shares(
 
 
 def _masses(cumulative: Mapping[float, float]) -> list[tuple[float, float]]:
-    """Middle (geometric) and share of every bucket that holds something; the last one is taken at its lower bound."""
+    """The geometric middle and the share of every bucket with requests; the last bucket is taken at its lower bound."""
     masses, below, low = [], 0.0, 0.5
     for bound in sorted(cumulative):
         count = max(0.0, cumulative[bound] - below)

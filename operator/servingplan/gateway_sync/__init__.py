@@ -1,1 +1,1 @@
-"""Beside a gateway: follows routing and replicas in the cluster and keeps the gateway's files."""
+"""The process beside a gateway: it watches routing and replicas in the cluster and keeps the gateway's files."""

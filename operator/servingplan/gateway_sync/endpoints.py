@@ -1,4 +1,4 @@
-"""PURE. Where the replicas of each Service are, from its EndpointSlices."""
+"""PURE. Finds the addresses of each Service's replicas in its EndpointSlices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Json = dict[str, Any]
 PORT_NAME = "http"
 
 Addresses = dict[str, tuple[tuple[str, int], ...]]
-"""Address and port of every replica, by Service."""
+"""The address and port of every replica, by Service."""
 
 
 def addresses_of(slices: Iterable[Json]) -> Addresses:
-    """The ready replicas of each Service. Where none is ready, those that still serve while they end: an answer from
-    them is better than none. Replicas that have failed their probe are in neither."""
+    """The ready replicas of each Service. If none is ready, the replicas that still serve while they terminate, since an
+    answer from them is better than none. Replicas that failed their probe are in neither."""
     ready: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
     ending: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
     for item in slices:
@@ -28,7 +28,7 @@ def addresses_of(slices: Iterable[Json]) -> Addresses:
         for endpoint in item.get("endpoints") or ():
             conditions = endpoint.get("conditions") or {}
             places = {(address, port) for address in endpoint.get("addresses") or ()}
-            if conditions.get("ready", True):  # absent means ready
+            if conditions.get("ready", True):  # an absent field means ready
                 ready[service] |= places
             elif conditions.get("serving") and conditions.get("terminating"):
                 ending[service] |= places

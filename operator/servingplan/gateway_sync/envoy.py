@@ -1,4 +1,4 @@
-"""EFFECT. What the Envoy of this pod has taken of its files, asked at its admin endpoint."""
+"""EFFECT. Asks the admin endpoint of this pod's Envoy what it has read of its files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _STATS = "/stats?format=json&filter=%5C.membership_healthy$"
 
 
 def services_with_replicas(admin_port: int, services: Collection[str]) -> set[str] | None:
-    """Those of the Services of which Envoy knows a replica, in both of their clusters; None where nobody listens.
+    """The Services of which Envoy knows a replica, in both of their clusters; None if no Envoy listens.
 
-    An Envoy that does not answer in time knows none: while it stands still it takes no request either.
+    The set is empty if Envoy does not answer in time: while it stands still it takes no request either.
     """
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", admin_port, timeout=DEADLINE_SECONDS)) as connection:

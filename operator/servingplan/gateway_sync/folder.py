@@ -1,4 +1,4 @@
-"""EFFECT. A folder of files that change all at once, as the kubelet keeps a mounted ConfigMap."""
+"""EFFECT. Keeps a folder of files that change all at once, in the way of the kubelet with a mounted ConfigMap."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _PREFIX = "..version_"
 
 
 class Folder:
-    """Each file is a link through ``..data``, and ``..data`` is a link to the present version. Exchanging that one link
-    is the moment at which a reader sees all the new files and none of the old."""
+    """A folder in which each file is a link through ``..data``, and ``..data`` is a link to the present version. When that
+    one link is exchanged, a reader sees all the new files and none of the old."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,7 +21,7 @@ class Folder:
         self._number = 0
 
     def put(self, files: Mapping[str, str]) -> bool:
-        """The files in place of all that were there. False where they are there already."""
+        """Replace all files by these. False if they are already there."""
         current = self.path / _DATA
         if current.is_dir() and _content(current) == dict(files):
             return False
@@ -29,7 +29,7 @@ class Folder:
         fresh.mkdir()
         for name, text in files.items():
             (fresh / name).write_text(text)
-        for name in files:  # before the exchange, so that nothing of the new version is missing at that moment
+        for name in files:  # before the exchange, so that the new version is complete at that moment
             link = self.path / name
             if not link.is_symlink():
                 link.symlink_to(f"{_DATA}/{name}")

@@ -1,7 +1,7 @@
-"""PURE. New weights wait for the replicas they name; no request goes to a Service without a replica while another has one.
+"""PURE. Holds new weights until their replicas are known. No Service without a replica gets requests while another has one.
 
 The operator learns that a pod is ready a moment before its EndpointSlice says so, and Envoy reads routes and addresses one
-after the other. A request between the two would find a cluster with nobody in it, which Envoy refuses without a retry.
+after the other. A request between the two would find an empty cluster, which Envoy refuses without a retry.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ Json = dict[str, Any]
 
 
 def services_with_weight(document: Json) -> set[str]:
-    """Of any class."""
+    """The Services with weight for any class."""
     return {target["service"] for entry in _classes(document) for target in entry["targets"]}
 
 
 def with_routes_of(shown: Json, document: Json) -> Json:
-    """The routes of the document that is shown, with the Services of both: what the next one will need is made known."""
+    """The routes of the shown document with the Services of both, so that Envoy knows those of the next document."""
     services = {item["service"]: item for item in (*shown["services"], *document["services"])}
     return {**shown, "services": [services[name] for name in sorted(services)]}
 
 
 def without_the_empty(document: Json, replicas: Collection[str]) -> Json:
-    """No weight on Services that have no replica, in classes where another has. ``replicas``: Services that have some."""
+    """The document without weight on empty Services, in classes with another one. ``replicas``: Services with replicas."""
 
     def kept(entry: Json) -> Json:
         reached = [target for target in entry["targets"] if target["service"] in replicas]

@@ -1,8 +1,8 @@
-"""EFFECT. Follows one routing ConfigMap and the EndpointSlices of its plans' Services, and writes Envoy's files.
+"""EFFECT. Watches one routing ConfigMap and the EndpointSlices of its plans' Services, and writes Envoy's files.
 
-What the kubelet does for a mounted ConfigMap, within milliseconds in place of a minute, and with each replica's own
-address: one that is no longer ready gets no more requests as soon as the API server knows. Whatever cannot be read
-leaves the files as they were.
+It does what the kubelet does for a mounted ConfigMap, but within milliseconds instead of a minute, and with each replica's own
+address. A replica that is no longer ready gets no more requests as soon as the API server knows. If something cannot be read,
+the files stay as they are.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ log = logging.getLogger("servingplan.gateway")
 
 Json = dict[str, Any]
 SHORTEST_PAUSE_SECONDS = 0.02
-"""Between two versions of the files: a burst of changes is one version."""
+"""The shortest time between two versions of the files, so that a burst of changes is one version."""
 LONGEST_RETRY_SECONDS = 5.0
 HOLDING_PAUSE_SECONDS = 0.05
-"""Between two looks whether weights that are held may be written."""
+"""The time between two checks whether held weights may be written."""
 SETTLING_SECONDS = 0.1
-"""Where no Envoy can be asked: from a Service's first replica in the files to the first weight on it."""
+"""If no Envoy can be asked: the time from a Service's first replica in the files to the first weight on it."""
 LONGEST_HOLD_SECONDS = 10.0
-"""That new weights wait until Envoy knows the replicas of a Service that they name; then they are taken as they are."""
+"""The longest time that new weights wait for Envoy to know the replicas of their Services."""
 LEAVING_SECONDS = 60.0
-"""That a Service which is named no more stays in the files: Envoy may still have the routes to it."""
+"""How long a removed Service stays in the files, since Envoy may still have routes to it."""
 
 
 class Sync:
@@ -55,16 +55,16 @@ class Sync:
         self._document: Json | None = None
         self._slices: dict[str, Json] | None = None
         self._shown: Json | None = None
-        """What the files say, before Services without a replica were left out."""
+        """The document of the files, before Services without a replica were left out."""
         self._named: dict[str, tuple[Json, float]] = {}
-        """Services of documents that were written, and until when (``time.monotonic``) they were named."""
+        """The Services of written documents, and until when (``time.monotonic``) they were named."""
         self._known: dict[str, float] = {}
-        """Since when (``time.monotonic``) the files have had replicas of a Service without a break."""
+        """Since when (``time.monotonic``) the files have had replicas of a Service without interruption."""
         self._awaited: dict[str, float] = {}
         """Since when new weights have waited for replicas of a Service."""
 
     def run(self) -> None:
-        """Until ``stop``."""
+        """Keep the files until ``stop``."""
         watches = (
             (CONFIG_MAPS, {"fields": f"metadata.name={self._config_map}"}, self._routing_seen),
             (ENDPOINT_SLICES, {"labels": names.PLAN_LABEL}, self._slice_seen),
@@ -91,12 +91,12 @@ class Sync:
             self._stopped.wait(pause)
 
     def stop(self) -> None:
-        """End ``run``. The watches end with the process."""
+        """Stop ``run``. The watches end with the process."""
         self._stopped.set()
         self._changed.set()
 
     def _write(self) -> bool:
-        """False where new weights are held, and this has to be called again."""
+        """Write the files. False if new weights are held, so that it must be called again."""
         with self._lock:
             latest, slices = self._document, self._slices
             if latest is None or slices is None:
@@ -129,8 +129,8 @@ class Sync:
         return {**document, "services": [self._named[name][0] for name in sorted(self._named)]}
 
     def _is_held(self, latest: Json, now: float) -> bool:
-        """Whether Envoy does not know replicas yet that are to get their first weight: it reads routes and addresses in
-        no order."""
+        """Whether Envoy does not yet know some replicas that would get their first weight. It reads routes and addresses in
+        no fixed order."""
         if self._shown is None:
             return False
         awaited = services_with_weight(latest) - services_with_weight(self._shown)
@@ -139,7 +139,7 @@ class Sync:
         return any(now - since < LONGEST_HOLD_SECONDS for since in self._awaited.values())
 
     def _taken(self, written: set[str], now: float) -> set[str]:
-        """Those Services, of some whose replicas are in the files, of which Envoy has them from there."""
+        """Of the Services with replicas in the files, those whose replicas Envoy has read."""
         found = services_with_replicas(self._place.admin_port, written) if written else set()
         if found is None:
             return {name for name in written if now - self._known[name] >= SETTLING_SECONDS}
@@ -158,14 +158,14 @@ class Sync:
                     retry = 0.1
             except ApiError as error:
                 hint = "; grant get, list and watch on it" if isinstance(error, Forbidden) else ""
-                log.warning("%s cannot be followed: %s%s; next try in %.1f s", resource.plural, error, hint, retry)
+                log.warning("%s cannot be watched: %s%s; next try in %.1f s", resource.plural, error, hint, retry)
             except Exception:
-                log.exception("following %s failed; next try in %.1f s", resource.plural, retry)
+                log.exception("watching %s failed; next try in %.1f s", resource.plural, retry)
             self._stopped.wait(retry)
             retry = min(2 * retry, LONGEST_RETRY_SECONDS)
 
     def _routing_seen(self, kind: str, item: Json) -> None:
-        """A ConfigMap that is gone, or holds no routing document, changes nothing."""
+        """Keep the routing of a ConfigMap. One that is gone, or has no routing document, changes nothing."""
         found = item["items"] if kind == "LISTED" else [item] if kind in ("ADDED", "MODIFIED") else []
         for config_map in found:
             try:
@@ -173,7 +173,7 @@ class Sync:
                 route_configuration(document)
                 clusters(document, namespace=self._namespace)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                log.warning("ConfigMap %s holds no routing document (%r); the last one stays", self._config_map, error)
+                log.warning("ConfigMap %s has no routing document (%r); the last one stays", self._config_map, error)
                 continue
             self._document = document
 

@@ -1,1 +1,1 @@
-"""KOPF. The only importer of kopf: plans come and go here, everything else is a turn of ``reconcile``."""
+"""KOPF. The only importer of kopf. It registers the handlers of plans; everything else is a turn of ``reconcile``."""

@@ -1,4 +1,4 @@
-"""Plans come and go: one daemon per plan takes its turns, one handler retires it. Everything else is in ``loop``."""
+"""Handlers of plans: one daemon per plan takes its turns, one handler retires it. Everything else is in ``loop``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TurnsOf = Callable[[Api, Reader, Solvers], MakeTurns]
 
 
 class Operator:
-    """What the handlers share: connected at once, at work from ``open`` to ``close``."""
+    """The state that the handlers share. It is connected at once, and takes turns from ``open`` to ``close``."""
 
     def __init__(self, settings: Settings, turns_of: TurnsOf, exporter: Exporter, api: Kube) -> None:
         self.settings = settings
@@ -52,7 +52,7 @@ class Operator:
         self.under_way = UnderWay()
 
     def open(self) -> None:
-        """Begin to take turns; in the event loop."""
+        """Start taking turns; call it in the event loop."""
         loop = asyncio.get_running_loop()
         # A turn that waits for its solve holds a thread; the weights of the other plans must not wait for one.
         loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="turn"))
@@ -82,7 +82,7 @@ class Operator:
         )
 
     def close(self) -> None:
-        """End what ``open`` began."""
+        """Stop what ``open`` started."""
         self._demand.close()
         self._solvers.stop()
         self._reader.close()
@@ -94,17 +94,17 @@ class Operator:
     # --- for probes; in their threads ---
 
     def not_alive(self) -> str | None:
-        """A turn that hangs keeps its plan from ever being looked after again: only a new process helps."""
+        """The reason why the process is not alive, or None. A turn that hangs blocks its plan until the process restarts."""
         hanging = self.under_way.hanging()
         return f"the turn of {', '.join(hanging)} does not end" if hanging else None
 
     def not_ready(self) -> str | None:
-        """Leader or standby, it must know the cluster."""
+        """The reason why the process is not ready, or None. Leader and standby both must have read the cluster."""
         return None if self.state.settled else "the cluster was not read yet"
 
 
 class KeepsNothing(kopf.DiffBaseStorage):
-    """kopf would write each plan's spec into an annotation to compare it later; turns compare with the cluster."""
+    """A store that keeps nothing. kopf would write each plan's spec into an annotation; turns compare with the cluster."""
 
     @override
     def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
@@ -117,9 +117,9 @@ class KeepsNothing(kopf.DiffBaseStorage):
 
 
 def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
-    """Hang the operator into kopf."""
+    """Register the operator's handlers with kopf."""
 
-    @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)  # whoever runs us starts us again
+    @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)  # the kubelet restarts the process
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.persistence.finalizer = f"{GROUP}/retire"
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
@@ -158,7 +158,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
 
 def run(settings: Settings, turns_of: TurnsOf) -> None:
-    """The operator until a signal ends it. With a Lease it only watches until it has it; kopf would write finalizers."""
+    """Run the operator until a signal. A standby only watches, and starts kopf after the Lease, as kopf writes finalizers."""
     exporter = Exporter()
     api = Kube.connect()
     operator = Operator(settings, turns_of, exporter, api)
@@ -198,18 +198,18 @@ def _keeper(settings: Settings, api: Kube) -> Keeper | None:
         identity=settings.identity,
     )
     api.may_write = lambda: lease.held
-    # What is under way is ended with the process: another one may act from now on.
+    # End running turns together with the process, since another operator may act from now on.
     keeper = Keeper(lease, lost=lambda: os._exit(1))
     keeper.start()
     return keeper
 
 
 LEASE_TIMEOUT_SECONDS = 3.0
-"""Time limit of one request for the Lease. A renewal that takes longer is tried again while the Lease still holds."""
+"""Time limit of one request for the Lease. A renewal that takes longer is tried again while the Lease is still held."""
 
 
 def _won(keeper: Keeper) -> bool:
-    """Wait for the Lease; False where a signal comes first."""
+    """Wait for the Lease. True once it is held, False if a signal comes first."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,7 +1,7 @@
-"""PURE. Samples to rates and times with their confidence intervals.
+"""PURE. Turns samples into rates and times with confidence intervals.
 
-Rates and means come with 95 % intervals by the method of batch means (Law and Kelton, Simulation Modeling and Analysis):
-requests wait for one another, so single ones are not independent, but means over tenths of the run nearly are.
+Rates and means have 95 % intervals by the method of batch means (Law and Kelton, Simulation Modeling and Analysis). Requests
+wait for one another, so single ones are not independent, but means over tenths of the run nearly are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 BATCHES = 10
 T_QUANTILE = 2.262
-"""Student's t, 97.5 %, 9 degrees of freedom."""
+"""Student's t for 97.5 % and 9 degrees of freedom."""
 PERCENTILES = (50, 90, 95, 99)
 _SLICES = 50
 
@@ -27,12 +27,12 @@ class Interval(NamedTuple):
 
     @property
     def half_width(self) -> float:
-        """Half of the interval over the figure."""
+        """Half of the interval, divided by the figure."""
         return (self.high - self.low) / 2 / self.value if self.value > 0 else math.inf
 
 
 def rate(ends: Sequence[float], start: float, stop: float) -> Interval:
-    """Events per second in a window, at least ``BATCHES`` of them for an interval."""
+    """The events per second in a window; an interval needs at least ``BATCHES`` events."""
     length = stop - start
     inside = [end for end in ends if start <= end < stop]
     if length <= 0 or not inside:
@@ -45,20 +45,20 @@ def rate(ends: Sequence[float], start: float, stop: float) -> Interval:
 
 
 def rate_between(ends: Sequence[float]) -> Interval:
-    """Events per second from the first of these to the last: nothing of a gap before or after them is counted."""
+    """The events per second from the first of these to the last, without gaps before or after them."""
     if len(ends) < 2 or ends[-1] <= ends[0]:
         return Interval(0.0, 0.0, math.inf)
     value = (len(ends) - 1) / (ends[-1] - ends[0])
     found = rate(ends[1:], ends[0], math.nextafter(ends[-1], math.inf))
-    half = max((found.high - found.low) / 2, value / len(ends))  # one event more or less is always possible
+    half = max((found.high - found.low) / 2, value / len(ends))  # an error of one event is always possible
     return Interval(value, max(0.0, value - half), value + half)
 
 
 def steady(ends: Sequence[float]) -> list[float]:
-    """The events of a full server without its filling, cut in the largest gap near either edge.
+    """The events of a full server without the time until it was full, cut in the largest gap near either edge.
 
     Requests of one length that started together end together: a batch leaves in waves, and a cut through a wave would count
-    a part of it as if it were all.
+    a part of it as a whole one.
     """
     if len(ends) < 2 or ends[-1] <= ends[0]:
         return list(ends)
@@ -78,7 +78,7 @@ def steady(ends: Sequence[float]) -> list[float]:
 
 
 def mean(values: Sequence[float]) -> Interval:
-    """Mean of values in their order, by batch means."""
+    """The mean of values in their order, with its interval by batch means."""
     if not values:
         return Interval(math.nan, 0.0, math.inf)
     whole = math.fsum(values) / len(values)
@@ -92,16 +92,16 @@ def mean(values: Sequence[float]) -> Interval:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that so many per cent do not exceed: the smallest such sample."""
+    """The percentile: the smallest sample that ``share`` per cent do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)]
 
 
 def settled(counts: Sequence[float]) -> int:
-    """How many of the first counts to leave out, so that the rest shows the steady state.
+    """The number of first counts to leave out, so that the rest shows the steady state.
 
-    The cut d that makes ``variance of the rest / (n - d)`` least: MSER, White, "An Effective Truncation Heuristic for Bias
-    Reduction in Simulation Output", Simulation 69 (1997). At most half is left out.
+    It is the cut d with the least ``variance of the rest / (n - d)``: MSER, White, "An Effective Truncation Heuristic for
+    Bias Reduction in Simulation Output", Simulation 69 (1997). At most half is left out.
     """
     best, cut = math.inf, 0
     for skipped in range(len(counts) // 2 + 1):

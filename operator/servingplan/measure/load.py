@@ -1,4 +1,4 @@
-"""Poisson arrivals at one rate: who waits, who fails, when to stop."""
+"""Sends Poisson arrivals at one rate: which requests wait or fail, and when to stop."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass, field
 from servingplan.measure.request import Endpoint, Sample, Trouble
 
 FAILED_IN_A_ROW = 5
-"""So many failures one after the other, and the endpoint is taken for broken."""
+"""After this many failures in a row the endpoint counts as broken."""
 FAILED_SHARE = 0.1
-"""Or this part of all requests, of twenty or more."""
+"""After this share of failures in twenty requests or more it counts as broken too."""
 
 
 @dataclass
 class Spent:
-    """What a run may spend, and has spent. ``None`` of time: no end."""
+    """The limits of a run, and what it has used."""
 
     requests: int
     tokens: int
     until: float
-    """Time of the loop."""
+    """The end, in the event loop's time."""
     used_requests: int = 0
     used_tokens: int = 0
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by the user (Ctrl-C)."""
+    """It is set by the user (Ctrl-C)."""
 
     def exhausted(self) -> str | None:
-        """Which limit is reached, in words."""
+        """The text of the limit that is reached; None if none is."""
         if self.stopped.is_set():
             return "ended by the user"
         if self.used_requests >= self.requests:
@@ -43,21 +43,21 @@ class Spent:
 
 @dataclass
 class Outcome:
-    """What one load brought."""
+    """The result of one load."""
 
     started: float
-    """When its first request was due."""
+    """When the first request was due."""
     arrivals_end: float = 0.0
-    """When the last one was sent."""
+    """When the last request was sent."""
     samples: list[Sample] = field(default_factory=list)
-    """Those that ended, in the order of their ends."""
+    """The requests that ended, in the order of their ends."""
     sent: int = 0
     left: int = 0
-    """In flight when it was ended."""
+    """The requests in flight when the load was ended."""
     broken: str | None = None
-    """Why the endpoint was given up, in words."""
+    """The text of why the endpoint was given up; None if it was not."""
     ended: str | None = None
-    """Which limit ended it, in words."""
+    """The text of the limit that ended the load; None if none did."""
 
     @property
     def served(self) -> list[Sample]:
@@ -66,13 +66,13 @@ class Outcome:
 
     @property
     def failed(self) -> int:
-        """The others that ended."""
+        """The number of requests that ended without a full answer."""
         return len(self.samples) - len(self.served)
 
 
 @dataclass
 class Load:
-    """Open arrivals: requests are sent when they are due, whatever became of those before.
+    """Open arrivals: a request is sent when it is due, independent of earlier requests.
 
     Args:
         prompts: the text of each request, by its number.
@@ -96,7 +96,7 @@ class Load:
         enough: Callable[[Outcome], bool] = lambda _outcome: False,
         drain: bool = True,
     ) -> Outcome:
-        """Send so many requests, or until it is enough; then wait for the answers, or cut them off."""
+        """Send this many requests, or until it is enough. Then wait for the answers, or cut them off."""
         loop = asyncio.get_running_loop()
         outcome = Outcome(started=loop.time())
         due = outcome.started
@@ -148,7 +148,7 @@ class Load:
         return outcome
 
     async def _sleep(self, seconds: float) -> None:
-        """Until the next request is due, or the user has had enough."""
+        """Sleep until the next request is due, or the user stops the run."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -160,11 +160,11 @@ class Load:
 
 
 def _broken(outcome: Outcome, sample: Sample, row: int) -> str | None:
-    """Why to give the endpoint up after this answer."""
+    """The reason to give the endpoint up after this answer; None if there is none."""
     if sample.trouble is None:
         return None
     told = f"{sample.trouble.value}: {sample.message}" if sample.message else sample.trouble.value
     if sample.trouble in (Trouble.LIMITED, Trouble.OTHER_MODEL, Trouble.STALLED):
-        return told  # none of these gets better by asking again
+        return told  # another request does not help against these
     many = len(outcome.samples) >= 20 and outcome.failed > FAILED_SHARE * len(outcome.samples)
     return told if row >= FAILED_IN_A_ROW or many else None

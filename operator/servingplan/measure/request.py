@@ -1,6 +1,6 @@
-"""One streamed request, and everything that can go wrong with it.
+"""Sends one streamed request, and handles everything that can go wrong with it.
 
-Tokens are counted by the server's ``usage``. Times are those of the event loop.
+The server's ``usage`` counts the tokens. Times are those of the event loop.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Trouble(StrEnum):
 
 @dataclass(slots=True)
 class Sample:
-    """What became of one request. Times in seconds of the event loop."""
+    """The result of one request. Times are in seconds of the event loop."""
 
     due: float
-    """When it was to be sent."""
+    """When it was due."""
     sent: float = 0.0
     first: float | None = None
-    """First token."""
+    """When the first token came; None if none did."""
     end: float | None = None
-    """Last token."""
+    """When the last token came; None if the answer did not end."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     model: str = ""
@@ -74,15 +74,15 @@ class Endpoint:
     chat: bool = False
     stall_seconds: float = 60.0
     options: dict[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
-    """Beyond OpenAI's API; dropped where the server refuses them."""
+    """Options beyond OpenAI's API; they are dropped if the server refuses them."""
     answers_as: str | None = None
-    """The model's name in the first answer; another one later is trouble."""
+    """The model's name in the first answer; another name later is an error."""
     heard: float = 0.0
     """When the server last sent anything on any connection."""
 
     @property
     def base(self) -> str:
-        """URL that ends with ``/v1``."""
+        """The URL with ``/v1`` at its end."""
         root = self.url.rstrip("/")
         return root if root.endswith("/v1") else f"{root}/v1"
 
@@ -109,7 +109,7 @@ class Endpoint:
             ) from None
 
     async def ask_alone(self, prompt: str, answer_tokens: int) -> Sample:
-        """``ask`` while nothing else is asked: silence is then the server's."""
+        """``ask`` while no other request runs, so that silence is the server's."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         try:
@@ -120,7 +120,7 @@ class Endpoint:
             )
 
     async def ask(self, prompt: str, answer_tokens: int, due: float) -> Sample:
-        """Send one request and read its answer. Raises nothing but cancellation: what went wrong is in the sample."""
+        """Send one request and read its answer. It raises only cancellation; an error is in the sample."""
         loop = asyncio.get_running_loop()
         sample = Sample(due=due, sent=loop.time())
         path = "chat/completions" if self.chat else "completions"
@@ -215,7 +215,7 @@ async def _refused(answer: aiohttp.ClientResponse, sample: Sample) -> None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds; a date is not read, since the loop's clock knows none."""
+    """The seconds of Retry-After; a date is not read, since the loop's clock has no dates."""
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:
@@ -223,7 +223,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _content(item: dict[str, Any]) -> bool:
-    """Whether an event brings a token."""
+    """Whether an event contains a token."""
     choices = item.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return False

@@ -1,10 +1,10 @@
-"""Which rate comes next, where the knee is, and what may be spent on finding it.
+"""Chooses the rates of a measurement and finds the knee, within limits.
 
-1. Warm-up: single requests, which also tell how many words make the wanted prompt.
+1. Warm-up: single requests, which also show how many words make the wanted prompt.
 2. Rates are doubled, or multiplied by four, until the server does not keep up.
-3. Twice the rate that it kept up with fills it. The rate at which it then completes requests is the knee: beyond, open
+3. Twice the sustained rate fills the server. The rate at which it then completes requests is the knee: beyond it, open
    arrivals wait without end.
-4. Parts of the knee show the times that go with them.
+4. Rates below the knee show the times at these loads.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from servingplan.measure.load import Load, Outcome, Spent
 from servingplan.measure.request import Endpoint, Sample, Trouble
 
 KEEPS_UP = 0.8
-"""While rates are doubled, a server that completes this part of what arrives is taken to keep up."""
+"""While rates are doubled, a server keeps up if it completes this share of the arrivals."""
 UNMOVED = 1.2
-"""While requests take less than this times as long as one alone, rates are multiplied by four."""
+"""Rates are multiplied by four while requests take less than this multiple of the time of one alone."""
 OVERLOAD = 2.0
-"""What fills a server, as a multiple of the rate that it is guessed to have."""
+"""The rate that fills a server, as a multiple of its estimated rate."""
 FULL = 0.9
-"""It was full if it completed less than this part of what arrived."""
+"""The server was full if it completed less than this share of the arrivals."""
 PARTS_OF_KNEE = (0.25, 0.5, 0.7, 0.8, 0.9)
 HALF_WIDTH = 0.02
 """The rate of a full server is measured until its 95 % interval is this narrow, to each side."""
 FEWEST = 20
-"""Requests without which a load tells nothing."""
+"""The fewest requests of a load that counts."""
 MOST_WAITS = 3
 LONGEST_WAIT_SECONDS = 60.0
 WARM_UP_SHARE = 0.2
-"""Of the requests of a load, the first that are not counted."""
+"""The share of a load's first requests that are not counted."""
 
 
 class Lengths(NamedTuple):
@@ -51,25 +51,25 @@ class Lengths(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be spent on one class."""
+    """The limits for one class."""
 
     requests: int = 4000
     seconds: float = 1800.0
     tokens: int = 20_000_000
     requests_a_load: int = 300
-    """At each part of the knee."""
+    """The requests at each rate below the knee."""
     most_in_flight: int = 2048
 
 
 class Point(NamedTuple):
-    """What was measured under one load."""
+    """The measurement of one load."""
 
     offered: Interval | None
-    """Arrivals per second as they came; None: more than the server could take."""
+    """The arrivals per second; None: more than the server could take."""
     completed: Interval
     ttft: tuple[float, ...]
     tpot: tuple[float, ...]
-    """Of each request, in the order of arrival; no times to the first token from a server that was full."""
+    """The times of each request in order of arrival. A full server has no times to the first token."""
     prompt_tokens: float
     answer_tokens: float
     requests: int
@@ -83,21 +83,21 @@ class Point(NamedTuple):
 
 @dataclass
 class Sweep:
-    """What is known of one class so far; what was measured stays when the rest fails."""
+    """The results for one class so far. They stay if the rest fails."""
 
     lengths: Lengths
     points: list[Point] = field(default_factory=list)
     stopped: str | None = None
-    """Why it ended before its time, in words."""
+    """The text of why the sweep ended early; None if it did not."""
 
     @property
     def knee(self) -> Point | None:
-        """The rate of the full server, where it was found."""
+        """The point of the full server; None if it was not found."""
         return next((point for point in self.points if point.saturated), None)
 
 
 Report = Callable[[str, int, int], None]
-"""Called with what is done, how many requests of it, and of how many."""
+"""A callback for progress: the step, its requests so far, and their total."""
 
 
 async def sweep(
@@ -106,7 +106,7 @@ async def sweep(
     """Measure one class.
 
     Raises:
-        InputError: the very first request is not answered as it should be.
+        InputError: the first request is not answered correctly.
     """
     found = Sweep(lengths)
     loop = asyncio.get_running_loop()
@@ -142,16 +142,16 @@ async def _measure(
     alone_seconds: float,
     report: Report,
 ) -> None:
-    """One load after the other; what each brought is noted before the next one begins.
+    """Run one load after the other. The result of each is kept before the next one begins.
 
     Args:
-        low: gets what was measured on the way to the knee, for when none is found.
+        low: gets the results below the knee, in case no knee is found.
 
     Raises:
-        _Ended: the sweep is over before its time.
+        _Ended: the sweep ends early.
     """
     rate, seconds = 1.0 / alone_seconds, alone_seconds
-    kept_up_rate = rate / 2  # one at a time is what any server does
+    kept_up_rate = rate / 2  # every server can serve one request at a time
     while found.knee is None:
         kept = 1.0
         while True:
@@ -168,7 +168,7 @@ async def _measure(
             kept_up_rate = rate
             seconds = _seconds_per_request(outcome) or seconds
             rate *= 2.0 if seconds > UNMOVED * alone_seconds else 4.0
-        # A guess that was too low does not fill the server: then the doubling goes on from there.
+        # If the estimate was too low, it does not fill the server, and the doubling continues from there.
         offered = max(OVERLOAD * rate * kept, 1.5 * kept_up_rate)
         load.report = _named(report, f"full, {offered:.3g} requests/s")
         kept_back = len(PARTS_OF_KNEE) * limits.requests_a_load + FEWEST
@@ -201,7 +201,7 @@ def _named(report: Report, what: str) -> Callable[[int, int], None]:
 
 
 async def _warm_up(endpoint: Endpoint, lengths: Lengths, spent: Spent, words: _Words, report: Report) -> float | None:
-    """Seconds of a request that is alone, once the prompts have the right length; None where a limit came first."""
+    """The seconds of a single request, once the prompts have the right length; None if a limit came first."""
     alone = 0.0
     words.count = lengths.input_tokens
     waits = 0
@@ -232,7 +232,7 @@ async def _warm_up(endpoint: Endpoint, lengths: Lengths, spent: Spent, words: _W
 
 
 def _simpler(endpoint: Endpoint, sample: Sample) -> bool:
-    """Whether to ask again in simpler words: without options beyond OpenAI's API, then as a chat."""
+    """Whether to ask again more simply: first without options beyond OpenAI's API, then as a chat."""
     if sample.trouble is not Trouble.STATUS or not sample.message.startswith("4"):
         return False
     if endpoint.options:
@@ -245,7 +245,7 @@ def _simpler(endpoint: Endpoint, sample: Sample) -> bool:
 
 
 async def _calm(load: Load, *, seconds_alone: float) -> None:
-    """Wait until a request is as fast as one alone: what was cut off has left the server."""
+    """Wait until a request is as fast as one alone, which shows that cancelled requests have left the server."""
     loop = asyncio.get_running_loop()
     until = loop.time() + 60 * seconds_alone + 5.0
     while loop.time() < until and load.spent.exhausted() is None:
@@ -265,7 +265,7 @@ def _seconds_per_request(outcome: Outcome) -> float | None:
 
 
 def _last_half(outcome: Outcome) -> float:
-    """Completed over arrived requests, in the second half of the arrivals."""
+    """The ratio of completed to arrived requests, in the second half of the arrivals."""
     middle = outcome.started + _arrival_seconds(outcome) / 2
     ended = sum(1 for item in outcome.served if item.end is not None and middle <= item.end < outcome.arrivals_end)
     came = sum(1 for item in outcome.samples if middle <= item.due < outcome.arrivals_end)
@@ -273,13 +273,13 @@ def _last_half(outcome: Outcome) -> float:
 
 
 def _full_window(outcome: Outcome) -> list[float]:
-    """Ends of requests in the steady state of a full server, in order."""
+    """The ends of requests in the steady state of a full server, in order."""
     ends = sorted(sample.end for sample in outcome.served if sample.end is not None)
     return figures.steady([end for end in ends if end < outcome.arrivals_end])
 
 
 def _narrow(outcome: Outcome) -> bool:
-    """Whether a full server's rate is known well enough, or it does not fill. Looked at now and then: looking costs time."""
+    """Whether a full server's rate is known well enough, or it does not fill. It is checked rarely, since it costs time."""
     if outcome.sent < 6 * FEWEST or outcome.sent % (2 * FEWEST):
         return False
     if outcome.sent - len(outcome.samples) < (1 - FULL) * outcome.sent:
@@ -331,12 +331,12 @@ def _point(offered: Interval | None, completed: Interval, inside: list[Sample], 
 
 
 class _Words:
-    """Prompts of random words: none begins like another, so that no prefix cache helps."""
+    """Prompts of random words with different beginnings, so that no prefix cache helps."""
 
     def __init__(self, random_numbers: random.Random) -> None:
         self._random = random_numbers
         self.count = 1
-        """Words of a prompt."""
+        """The number of words of a prompt."""
 
     def prompt(self) -> str:
         return " ".join(self._one() for _ in range(max(1, self.count)))

@@ -1,1 +1,1 @@
-"""METRICS. What the operator tells of itself: `samples` is pure, `exporter` keeps and serves. Table: `docs/metrics.md`."""
+"""METRICS. The operator's own metrics: `samples` is pure, `exporter` keeps and serves them. Table: `docs/metrics.md`."""

@@ -1,6 +1,6 @@
-"""EFFECT. Keeps the last samples of every plan, counts what happens, and serves both to Prometheus.
+"""EFFECT. Keeps the last samples of every plan, counts turns, solves and writes, and serves both to Prometheus.
 
-A scrape reads what the turns left; it waits for none and makes none wait. The series of a plan end with the plan.
+A scrape reads the results of past turns. It waits for no turn, and no turn waits for it. A plan's series end with the plan.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECONDS_BOUNDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 class PlanMetrics:
-    """Of one plan, for as long as one ``Turns`` looks after it. Thread-safe."""
+    """The metrics of one plan while one ``Turns`` has it. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -50,7 +50,7 @@ class PlanMetrics:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """One turn, from its beginning to its end."""
+        """Count and time one turn, which is the body of the context."""
         started, result = self._clock(), "error"
         try:
             yield
@@ -65,13 +65,13 @@ class PlanMetrics:
                 self._seconds[families.TURN_SECONDS].observe(self._clock() - started)
 
     def tell(self, samples: Samples, *, inventory_was_read: bool) -> None:
-        """What a turn made known, in place of what was known before."""
+        """Replace the samples by those of a turn."""
         self._samples = samples
         if inventory_was_read:
             self._inventory_at = self._clock()
 
     def timed(self, solve: Solve) -> Solve:
-        """The same solver; what it takes and finds is counted, under the trigger that ``solved`` gives."""
+        """The same solver with its times and results counted, under the trigger that ``solved`` gives."""
 
         def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
             started, result = self._clock(), "error"
@@ -87,14 +87,14 @@ class PlanMetrics:
         return answer
 
     def solved(self, trigger: Trigger) -> None:
-        """Why the questions since the last call were asked."""
+        """Count the questions since the last call under this trigger."""
         with self._lock:
             for result in self._solved:
                 self._counts[families.SOLVES, (result, trigger)] += 1
             self._solved.clear()
 
     def wrote(self, outcome: Outcome) -> None:
-        """Writes, done or refused."""
+        """Count writes, done or refused."""
         with self._lock:
             for result, actions in (("done", outcome.done), ("refused", [item.action for item in outcome.refused])):
                 self._count_writes(actions, result)
@@ -107,12 +107,12 @@ class PlanMetrics:
                 self._counts[families.POOL_ACTIONS, (action.pool, kind, result)] += 1
 
     def posted(self, kind: str, reason: str) -> None:
-        """An Event of this type and reason."""
+        """Count an Event of this type and reason."""
         with self._lock:
             self._counts[families.EVENTS, (kind, reason)] += 1
 
     def values(self) -> dict[Key, float]:
-        """Gauges and counters as they stand, ages as of now."""
+        """The present gauges and counters, with ages as of now."""
         now = self._clock()
         found: dict[Key, float] = {**self._samples, (families.TURN_AGE, ()): max(0.0, now - self._turn_at)}
         if self._inventory_at is not None:
@@ -122,7 +122,7 @@ class PlanMetrics:
         return found
 
     def buckets(self, family: Family) -> tuple[list[tuple[str, float]], float]:
-        """Of a histogram: counts up to each bound, and the sum."""
+        """The counts of a histogram up to each bound, and the sum."""
         with self._lock:
             histogram = self._seconds[family]
             below, found = 0.0, []
@@ -133,7 +133,7 @@ class PlanMetrics:
 
 
 class Exporter(Collector):
-    """All plans of an operator."""
+    """The metrics of all plans of an operator."""
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, str], PlanMetrics] = {}
@@ -144,14 +144,14 @@ class Exporter(Collector):
         self.registry.register(GC_COLLECTOR)
 
     def plan(self, namespace: str, name: str) -> PlanMetrics:
-        """Of a plan that is taken up, in place of those of whoever had it before."""
+        """New metrics of a plan that is taken up, which replace earlier ones of this name."""
         found = PlanMetrics()
         with self._lock:
             self._plans[namespace, name] = found
         return found
 
     def forget(self, namespace: str, name: str, metrics: PlanMetrics) -> None:
-        """The plan is gone; unless somebody else took up one of that name, its series end."""
+        """End the series of a plan that is gone, unless a plan of that name was taken up again."""
         with self._lock:
             if self._plans.get((namespace, name)) is metrics:
                 del self._plans[namespace, name]
@@ -184,9 +184,9 @@ class Exporter(Collector):
 
     @contextmanager
     def serving(self, address: str) -> Iterator[None]:
-        """``/metrics`` at HOST:PORT, in threads of its own; nowhere where the address is empty.
+        """Serve ``/metrics`` at HOST:PORT in threads of its own while the context is open. If the address is empty, do not.
 
-        Raises ``InputError`` where the address is none or cannot be had.
+        Raises ``InputError`` if the address is wrong or cannot be used.
         """
         if not address:
             yield

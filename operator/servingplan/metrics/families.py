@@ -1,4 +1,4 @@
-"""PURE. Every metric of the operator: its name, its labels, what it means. The table in `docs/metrics.md` says the same.
+"""PURE. Every metric of the operator: its name, its labels, its meaning. The table in `docs/metrics.md` says the same.
 
 All carry `plan_namespace` and `plan`. A label `namespace` would be the operator's own after a scrape in a cluster, where
 Prometheus names the scraped pod so.
@@ -21,7 +21,7 @@ class Family:
     name: str
     kind: Literal["gauge", "counter", "histogram"]
     labels: tuple[str, ...]
-    """Beside those that name the plan."""
+    """The labels beside those that name the plan."""
     help: str
 
 
@@ -40,24 +40,24 @@ def _histogram(name: str, labels: tuple[str, ...], text: str) -> Family:
 PLAN_INFO = _gauge(
     "plan_info",
     ("plan_hash", "state", "mode", "method"),
-    "1 for the plan that is applied (state applied) and for one that waits or is only shown (state waiting).",
+    "1 for the applied plan (state applied) and for a plan that waits or is only shown (state waiting).",
 )
 PLAN_ADOPTED = _gauge(
     "plan_adopted_timestamp_seconds", (), "When the applied plan took over, in Unix seconds. It changes with each move."
 )
 BUDGET = _gauge("budget_dollars_per_hour", (), "The budget, $/h.")
-SPEND = _gauge("spend_dollars_per_hour", (), "What the nodes that are there or asked for cost now, $/h.")
+SPEND = _gauge("spend_dollars_per_hour", (), "What the nodes that exist or are asked for cost now, $/h.")
 PLANNED_COST = _gauge("planned_dollars_per_hour", (), "What the applied plan costs, $/h.")
 POOL_SPEND = _gauge("pool_spend_dollars_per_hour", _POOL, "What the nodes of a pool cost now, $/h.")
 NODES = _gauge(
     "nodes",
     (*_POOL, "state"),
     "Nodes of a pool: planned, wanted (asked for), ready (usable by the plan), cap (maxNodes), "
-    "learned_cap (the most that it is known to give; absent where nothing is known).",
+    "learned_cap (the most that the pool is known to give; absent if nothing is known).",
 )
 GPUS = _gauge("gpus", (*_POOL, "state"), "GPUs of these nodes.")
 SHAPES_LEFT_OUT = _gauge(
-    "shape_left_out", ("pool", "deployment"), "1 for replicas that are left out of the plan, since they did not start."
+    "shape_left_out", ("pool", "deployment"), "1 for replicas that the plan leaves out because they did not start."
 )
 REPLICAS = _gauge(
     "replicas", ("model", "pool", "deployment", "state"), "Replicas of a Deployment: planned, ready (and not draining)."
@@ -72,18 +72,18 @@ ROUTE_REVISION = _gauge("routing_revision", (), "Counts changes of the published
 DEMAND = _gauge(
     "demand_requests_per_second",
     (*_CLASS, "source"),
-    "Rate that is planned for, requests/s; source: declared, measured, last_good.",
+    "Rate that the plan is made for, requests/s; source: declared, measured, last_good.",
 )
 OBSERVED_DEMAND = _gauge(
     "observed_requests_per_second",
     _CLASS,
-    "Arrivals that were counted over the last minute, requests/s. Absent while nothing fresh can be read.",
+    "Arrivals counted over the last minute, requests/s. Absent while no fresh count can be read.",
 )
 PLANNED_RATE = _gauge("planned_requests_per_second", _CLASS, "Rate that the applied plan serves, requests/s.")
 PREDICTED_SLO = _gauge(
     "predicted_slo_ratio",
     ("model",),
-    "Share of the requests that the applied plan was made for that it serves within their limits, by the profiles.",
+    "Share of the planned requests that the applied plan serves within their limits, by the profiles.",
 )
 SLO_LIMIT = _gauge("slo_limit_seconds", (*_CLASS, "latency"), "Latency limit of a class, s; latency: ttft, tpot.")
 SLO_OBJECTIVE = _gauge(
@@ -93,23 +93,25 @@ SLO_OBJECTIVE = _gauge(
     "at_least) and above it (bound at_most).",
 )
 GAP = _gauge("optimality_gap_ratio", (), "Relative distance of the applied plan to the proved bound.")
-CONDITION = _gauge("condition", ("type", "status"), "1 for the status that a condition has, 0 for the two others.")
-CONDITION_REASON = _gauge("condition_reason", ("type", "reason"), "1 for the reason that a condition has.")
-TURN_AGE = _gauge("turn_age_seconds", (), "Since a turn of the plan last ended well, or the operator took it up, s.")
-INVENTORY_AGE = _gauge("inventory_age_seconds", (), "Since nodes, pods and pools were last read, s.")
+CONDITION = _gauge("condition", ("type", "status"), "1 for the present status of a condition, 0 for the two others.")
+CONDITION_REASON = _gauge("condition_reason", ("type", "reason"), "1 for the present reason of a condition.")
+TURN_AGE = _gauge(
+    "turn_age_seconds", (), "Time since a turn of the plan last succeeded, or since the operator took the plan up, s."
+)
+INVENTORY_AGE = _gauge("inventory_age_seconds", (), "Time since nodes, pods and pools were last read, s.")
 
 TURNS = _counter("turns_total", ("result",), "Turns; result: done, api_error, error.")
 TURN_SECONDS = _histogram("turn_seconds", (), "How long a turn took, the solver included, s.")
 SOLVES = _counter(
     "solve_total",
     ("result", "trigger"),
-    "Questions that were solved; result: optimal, feasible, infeasible, none_found, error; trigger: first, edit, demand, "
+    "Solved questions; result: optimal, feasible, infeasible, none_found, error; trigger: first, edit, demand, "
     "cluster.",
 )
 SOLVE_SECONDS = _histogram("solve_seconds", (), "How long the solver took for one question, s.")
 WRITES = _counter("writes_total", ("action", "result"), "Writes to the cluster; result: done, refused.")
 POOL_ACTIONS = _counter("pool_actions_total", ("pool", "action", "result"), "Writes to pool objects: resize, claim.")
-EVENTS = _counter("events_total", ("type", "reason"), "Events that were posted on the plan.")
+EVENTS = _counter("events_total", ("type", "reason"), "Events posted on the plan.")
 
 FAMILIES = (
     *(PLAN_INFO, PLAN_ADOPTED, BUDGET, SPEND, PLANNED_COST, POOL_SPEND, NODES, GPUS, SHAPES_LEFT_OUT, REPLICAS),
@@ -117,4 +119,4 @@ FAMILIES = (
     *(PREDICTED_SLO, SLO_LIMIT, SLO_OBJECTIVE, GAP, CONDITION, CONDITION_REASON, TURN_AGE, INVENTORY_AGE),
     *(TURNS, TURN_SECONDS, SOLVES, SOLVE_SECONDS, WRITES, POOL_ACTIONS, EVENTS),
 )
-"""All, in the order of the page."""
+"""All families, in the order of the page."""

@@ -1,4 +1,4 @@
-"""PURE. What a turn makes known, as samples. What the turn could not know has no sample: a gap in a graph, not a lie."""
+"""PURE. Makes the samples of a turn. An unknown value has no sample, which is a gap in a graph instead of a wrong value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
 from servingplan.status.routing import routing_after
 
 Key = tuple[Family, tuple[str, ...]]
-"""Metric, and values of its labels in their order."""
+"""A metric, and the values of its labels in their order."""
 Samples = Mapping[Key, float]
 Trigger = Literal["first", "edit", "demand", "cluster"]
 
@@ -53,8 +53,8 @@ def samples(
 
 
 def trigger(situation: Situation, decision: Decision | None) -> Trigger:
-    """Why a turn asked the solver: there was no plan yet, the spec was edited, measured rates were adopted, or the
-    cluster (nodes, prices, room) is another."""
+    """The reason why a turn asked the solver: there was no plan yet, the spec was edited, measured rates were adopted, or
+    the cluster (nodes, prices, free GPUs) changed."""
     record = situation.record
     if record.fleet is None and record.waiting is None:
         return "first"
@@ -68,7 +68,7 @@ def trigger(situation: Situation, decision: Decision | None) -> Trigger:
 
 
 def solve_result(answer: Answer) -> str:
-    """One word for what the solver found."""
+    """The word for what the solver found."""
     if answer.status == "Infeasible" and answer.stopped != "proved":
         return "none_found"
     return answer.status.lower()
@@ -118,7 +118,7 @@ def _plan(situation: Situation, decision: Decision, outcome: Outcome) -> Iterato
 
 
 def _record_after(situation: Situation, outcome: Outcome) -> PlanRecord:
-    """The plan record as it stands after the turn."""
+    """The plan record after the turn."""
     for action in outcome.done:
         if isinstance(action, ApplyObject) and RECORD_KEY in action.manifest.get("data", {}):
             return PlanRecord.model_validate_json(action.manifest["data"][RECORD_KEY])
@@ -161,7 +161,7 @@ def _pool(pool: Pool, fleet: Fleet | None) -> Iterator[tuple[Key, float]]:
 
 
 def _replicas(world: Observation, fleet: Fleet | None) -> Iterator[tuple[Key, float]]:
-    """Of the plan, and of Deployments that are on their way out."""
+    """The samples of replicas: of the plan, and of Deployments that are being removed."""
     ready = ready_replicas(world)
     planned = {item.deployment: item for item in fleet.replica_sets} if fleet is not None else {}
     for item in planned.values():
@@ -218,7 +218,7 @@ def _limits(spec: PlanSpec) -> Iterator[tuple[Key, float]]:
 
 
 def _around(limit: float, bounds: tuple[float, ...]) -> Iterator[tuple[str, float]]:
-    """The bounds of a histogram next to a limit; the same one twice where the limit is a bound."""
+    """The bounds of a histogram next to a limit; twice the same one if the limit is a bound."""
     below, above = bisect_right(bounds, limit), bisect_left(bounds, limit)
     if below > 0:
         yield "at_least", bounds[below - 1]

@@ -1,1 +1,1 @@
-"""EFFECT, read only. One reading of the cluster becomes one ``Observation``; nothing is decided here."""
+"""EFFECT, read only. Turns one reading of the cluster into one ``Observation``. It decides nothing."""

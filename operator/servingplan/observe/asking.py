@@ -1,7 +1,6 @@
-"""Asks servers that authors of plans choose: each answer ends in time, and no namespace takes all threads.
+"""Asks servers that authors of plans choose. Each answer ends in time, and no namespace takes all threads.
 
-A timeout of a socket holds for each piece that arrives, so a server that drips its answer would hold a thread for as long
-as it likes.
+A socket's timeout holds for each piece that arrives, so a server that answers slowly could block a thread without end.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from typing import Any, override
 
 @contextlib.contextmanager
 def ends_within(connected: socket.socket, seconds: float) -> Iterator[None]:
-    """Shuts the connection down from outside once ``seconds`` have passed; whoever reads it then reads its end."""
-    # Still the same connection when the socket is TLS's, which has no dup, or its file is closed.
+    """Shut the connection down after ``seconds``; its reader then reads the end of the stream."""
+    # The copy stays the same connection also with TLS, whose socket has no dup, and after the file is closed.
     twin = socket.socket(fileno=os.dup(connected.fileno()))
     timer = threading.Timer(max(0.0, seconds), _shut, [twin])
     timer.daemon = True
@@ -43,9 +42,9 @@ def _shut(connected: socket.socket) -> None:
 def get(
     address: str, port: int, path: str, *, seconds: float, most_bytes: int, headers: Mapping[str, str] | None = None
 ) -> tuple[int, bytes]:
-    """Status and body of an answer to ``GET``, at most ``most_bytes`` of it, all within ``seconds``.
+    """Status and body of the answer to a ``GET``: at most ``most_bytes`` of the body, all within ``seconds``.
 
-    Raises ``OSError``, ``http.client.HTTPException`` or ``ValueError`` where there is none.
+    Raises ``OSError``, ``http.client.HTTPException`` or ``ValueError`` if there is no answer.
     """
     end = time.monotonic() + seconds
     with closing(http.client.HTTPConnection(address, port, timeout=seconds)) as connection:
@@ -60,7 +59,7 @@ def get(
 
 
 class SharedThreads:
-    """Threads of which one namespace holds at most a share; the rest of its calls wait for that share alone."""
+    """A thread pool that gives each namespace at most a share; further calls of the namespace wait for its share."""
 
     def __init__(self, threads: int, *, share: int, name: str) -> None:
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
@@ -69,12 +68,12 @@ class SharedThreads:
         self._shares: dict[str, _Share] = {}
 
     def of(self, namespace: str) -> Executor:
-        """The namespace's share."""
+        """The executor of the namespace, which uses at most its share."""
         with self._lock:
             return self._shares.setdefault(namespace, _Share(self._threads, self._most))
 
     def shutdown(self) -> None:
-        """Let the threads go; calls that have not begun are cancelled."""
+        """Stop the threads; calls that have not begun are cancelled."""
         with self._lock:
             for share in self._shares.values():
                 share.shutdown()
@@ -105,10 +104,10 @@ class _Share(Executor):
             waiting, self._waiting = self._waiting, deque()
         for asked, _ in waiting:
             asked.cancel()
-            asked.set_running_or_notify_cancel()  # whoever waits for it hears of it
+            asked.set_running_or_notify_cancel()  # wakes those that wait for the result
 
     def _work(self) -> None:
-        """One call; the next one comes after those of others that wait already."""
+        """Run one call; the next call of this namespace queues behind the waiting calls of others."""
         with self._lock:
             if not self._waiting:
                 self._idle += 1
@@ -121,5 +120,5 @@ class _Share(Executor):
                 asked.set_exception(error)
             else:
                 asked.set_result(result)
-        with contextlib.suppress(RuntimeError):  # the threads are gone, and what waits is cancelled
+        with contextlib.suppress(RuntimeError):  # the threads are stopped, and waiting calls are cancelled
             self._threads.submit(self._work)

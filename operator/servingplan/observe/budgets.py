@@ -1,7 +1,7 @@
-"""What plans of one namespace may spend together, and what the others of them take of it.
+"""The budget of a namespace, and how much of it the other plans take.
 
-The oldest plan comes first: each may have its own budget as far as those before it leave it. What younger plans still spend is
-left to them until they have given it back, so that no edit lets two plans have one dollar.
+The oldest plan comes first: each plan gets its own budget as far as older plans leave it. A younger plan keeps its present
+spend until it has given it back, so that no edit lets two plans have the same dollar.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from servingplan.errors import InputError
 from servingplan.model.world import NamespaceBudget, PlanObject
 
 EVERY_OTHER = "*"
-"""Stands for the namespaces that are not listed."""
+"""Means the namespaces that are not listed."""
 _DOLLARS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _ENTRY = re.compile(r"(?P<namespace>\*|[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)=(?P<dollars>[^,]*)")
 
 
 def parse_budgets(text: str) -> dict[str, float]:
-    """Dollars per hour by namespace from ``NAMESPACE=DOLLARS``, by comma. Raises ``InputError``."""
+    """Dollars per hour by namespace, from ``NAMESPACE=DOLLARS`` separated by commas. Raises ``InputError``."""
     found: dict[str, float] = {}
     for part in (item.strip() for item in text.split(",") if item.strip()):
         entry = _ENTRY.fullmatch(part)
@@ -35,7 +35,7 @@ def parse_budgets(text: str) -> dict[str, float]:
 def namespace_budget(
     plan: PlanObject, plans: Iterable[PlanObject], budgets: Mapping[str, float]
 ) -> NamespaceBudget | None:
-    """The budget of a plan's namespace and what its other plans take; None where it has none."""
+    """The budget of a plan's namespace and what its other plans take; None if it has no budget."""
     limit = budgets.get(plan.namespace, budgets.get(EVERY_OTHER))
     if limit is None:
         return None
@@ -51,7 +51,7 @@ def namespace_budget(
 
 
 def _may_spend(plan: PlanObject) -> float:
-    """By its own budget, of the spec that stands or the one that is in force; a plan that is only shown spends nothing."""
+    """The larger budget of the present spec and of the spec in force, $/h; 0 for a plan in mode Preview."""
     if plan.deleting_since is not None or _at(plan.spec, "mode") == "Preview":
         return 0.0
     return max(
@@ -60,10 +60,10 @@ def _may_spend(plan: PlanObject) -> float:
 
 
 def _spends(plan: PlanObject) -> float:
-    """What its status says that it spends, and its plan in force will; where that is not known, all that it may."""
+    """The larger of its present spend and the cost of its plan in force, $/h; its budget if these are unknown."""
     told = _at(plan.status, "cost", "spendPerHour")
     if told is None:
-        return 0.0  # no turn has been taken for it
+        return 0.0  # it has had no turn yet
     in_force = _at(plan.status, "cost", "perHour") if plan.status.get("planHash") else "0"
     spend, planned = _dollars(told, unreadable=math.inf), _dollars(in_force, unreadable=math.inf)
     found = max(spend, planned)

@@ -1,4 +1,4 @@
-"""All that one turn may know, from the state of the cluster as it is at that moment, each source with its own failure."""
+"""Makes the observation of one turn from the present state of the cluster, with each source's own failure."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
-"""API version and kind that replicas over several nodes need."""
+"""The API version and kind that replicas over several nodes need."""
 _WRITTEN = (*OWN_KINDS, HTTP_ROUTES, PODS, PLANS)
 """What a turn writes in its plan's namespace."""
 
 
 def read_clock() -> str:
-    """Now, RFC 3339, UTC, whole seconds: the only clock of a turn."""
+    """The present time, RFC 3339, UTC, whole seconds: the only clock of a turn."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Reader:
-    """Makes observations of one plan at a time from the state of the cluster. Blocks: call it in a thread."""
+    """Makes observations of one plan at a time from the state of the cluster. It blocks, so call it in a thread."""
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class Reader:
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._silent: dict[str, datetime] = {}
-        """Pods whose engines did not answer, and until when they are not asked again."""
+        """For pods whose engines did not answer: until when they are not asked again."""
         self._told: dict[str, Told] = {}
-        """What engines last told, by pod."""
+        """The last answers of engines, by pod."""
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         self._outside.close()
 
     def observe(self, namespace: str, name: str) -> Observation | None:
-        """The world of a plan, or None where the plan is gone. Raises ``ApiError`` where it cannot be read itself."""
+        """The observation of a plan; None if the plan is gone. Raises ``ApiError`` if the plan itself cannot be read."""
         now = self._clock()
         unsure = self._state.make_sure(lambda resource, where, _: where == namespace and resource in _WRITTEN)
         found = self._look(namespace, name)
@@ -159,9 +159,9 @@ class Reader:
         )
 
     def _with_requests(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
-        """Those whose drain would be over, with the requests that their engines still have. A turn waits for the answers, so
-        one that was silent is left alone for a while; one that told of requests is believed until it is silent several
-        times in a row."""
+        """The pods; those whose drain would be over have the requests that their engines still have. A turn waits for the
+        answers, so a silent engine is not asked for a while. An engine that reported requests is believed until it is silent
+        several times in a row."""
         moment = datetime.fromisoformat(now)
         kept = moment - timedelta(seconds=KEPT_SECONDS)
         self._silent = {uid: until for uid, until in list(self._silent.items()) if until > moment}
@@ -198,12 +198,12 @@ class Reader:
         )
 
     def is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the plan is known to be another one than this by now."""
+        """Whether the cluster is known to have a newer version of the plan."""
         now = self._state.plan(plan.uid)
         return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
-        """Whether a plan that has a claim is not there, or never could be. One that is not known is asked for: it may
+        """Whether the plan of a claim does not exist, or never could. A plan that is not in the state is read, since it may
         be new."""
         if any(plan.key == key for plan in seen.plans):
             return False
@@ -219,7 +219,7 @@ class Reader:
         return False
 
     def _look(self, namespace: str, name: str) -> tuple[Snapshot, PlanObject] | None:
-        """The state and the plan in it. A plan that is not in it is asked for: somebody may have seen it before we did."""
+        """The state and the plan in it. A plan that is not in it is read, since the watch may be late."""
         for _ in range(2):
             seen = self._state.snapshot()
             plan = next((plan for plan in seen.plans if (plan.namespace, plan.name) == (namespace, name)), None)
@@ -232,7 +232,7 @@ class Reader:
         return None
 
     def _since(self, now: str, state: SourceState) -> str | None:
-        """When a source was last heard of, RFC 3339."""
+        """When the source was last heard of, RFC 3339; None if never."""
         if state.age_seconds is None:
             return None
         return later(now, -round(state.age_seconds))
@@ -245,7 +245,7 @@ class Reader:
             return False
 
     def _routes_unread(self, now: str, seen: Snapshot, spec: PlanSpec | None, failures: list[Failure]) -> str | None:
-        """Why there are no HTTPRoutes. Only a plan that asks for them minds."""
+        """Text of why there are no HTTPRoutes; None if they were read, or if the plan does not ask for them."""
         state = seen.sources["HTTPRoutes"]
         if state.absent:
             return (
@@ -263,7 +263,7 @@ class Reader:
     def _named_config_maps(
         self, plan: PlanObject, objects: list[LiveObject], wanted: tuple[str, ...], failures: list[Failure]
     ) -> list[LiveObject]:
-        """ConfigMaps of our names that lack our label: somebody else's, or ours with the label taken off."""
+        """ConfigMaps with our names but without our label: somebody else's, or ours with the label removed."""
         known = {item.name for item in objects if item.kind == "ConfigMap"}
         found = []
         for name in sorted(set(wanted) - known):
@@ -278,8 +278,8 @@ class Reader:
         return found
 
     def _profiles(self, seen: Snapshot, namespace: str, name: str) -> SeenProfiles:
-        """Rows of measurements. That they cannot be had is a fact, not a failure: the plan goes on without them. A ConfigMap
-        without the label for measured rates is not watched and is asked for."""
+        """The rows of measurements. A missing ConfigMap is a fact, not a failure: the plan goes on without it. A ConfigMap
+        without the label for measured rates is not watched, so it is read."""
         known = next((item for item in seen.profiles if (item.namespace, item.name) == (namespace, name)), None)
         if known is not None:
             return _rows(name, known.rows)
@@ -289,7 +289,7 @@ class Reader:
             return SeenProfiles(
                 config_map=name,
                 problem_reason="ProfilesMissing",
-                problem="is not there; create it (servingplan profile import -o configmap), or take it out",
+                problem="does not exist; create it (servingplan profile import -o configmap), or remove it from the plan",
             )
         except ApiError as error:
             failure = _failure(f"the ConfigMap {name}", error)
@@ -297,11 +297,11 @@ class Reader:
         return _rows(name, parse.seen_rates(raw).rows)
 
     def _model_config(self, namespace: str, name: str) -> SeenModelConfig:
-        """A model's own configuration. That it cannot be had is a fact: the spec is then wrong by that field."""
+        """A model's own configuration. A missing one is a fact: the spec then has an error in that field."""
         try:
             raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
         except NotFound:
-            return SeenModelConfig(config_map=name, problem=f"is not there; create it with the key {CONFIG_KEY}")
+            return SeenModelConfig(config_map=name, problem=f"does not exist; create it with the key {CONFIG_KEY}")
         except ApiError as error:
             return SeenModelConfig(config_map=name, problem=_failure(f"the ConfigMap {name}", error).message)
         text = (raw.get("data") or {}).get(CONFIG_KEY)
@@ -332,7 +332,7 @@ class Reader:
                 pool=pool,
                 reference=reference,
                 problem_reason="PoolMissing",
-                problem=f"is not there ({error.message}); create it or correct the name",
+                problem=f"does not exist ({error.message}); create it or correct the name",
             )
         except ApiError as error:
             failure = _failure(reference, error)
@@ -343,7 +343,7 @@ class Reader:
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
-    """What the installation adds to the catalogue. That it cannot be had is a fact, not a failure."""
+    """The installation's additions to the catalogue. That they cannot be read is a fact, not a failure."""
     state = seen.sources.get("catalogues")
     if state is not None and state.trouble is not None:
         where = f"ConfigMaps with the label {names.CATALOGUE_LABEL}"
@@ -368,7 +368,7 @@ def _rows(name: str, rows: str | None) -> SeenProfiles:
 def _near(
     seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None, objects: tuple[PoolObject, ...]
 ) -> tuple[tuple[Node, ...], tuple[Pod, ...]]:
-    """Nodes of the plan's pools, nodes that hold its pods, and whoever else holds GPUs on these: no others matter."""
+    """The nodes of the plan's pools and of its pods, and the pods that hold GPUs on these nodes. No others matter."""
     nodes = {node.name: node for node in seen.nodes}
     # Nodes that have not been heard of for long say nothing about a pod's end: then its own word counts.
     known = nodes if seen.sources["nodes"].trouble is None else None
@@ -405,7 +405,7 @@ def _near(
 
 
 def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, ...]:
-    """What all other plans of the cluster say pool objects cost."""
+    """All other plans of the cluster, with their prices of pool objects."""
     found = []
     for other in plans:
         if other.uid == plan.uid:
@@ -417,7 +417,7 @@ def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, 
 
 
 def _prices(plan: PlanObject) -> dict[str, str]:
-    """Read once for each generation of a plan: the specs of all plans are parsed for each of them otherwise."""
+    """The prices in a plan's spec, parsed once for each generation; else every turn would parse the specs of all plans."""
     key = (plan.uid, plan.generation)
     if key not in _PRICES:
         while len(_PRICES) >= _MOST_PRICES:
@@ -436,7 +436,7 @@ _MOST_PRICES = 2000
 
 
 def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:
-    """The spec that the turn will act by, from what is read so far."""
+    """The spec by which the turn will act, from the objects read so far; None if there is none."""
     name = names.record_name(plan.name)
     live = next((item for item in objects if item.kind == "ConfigMap" and item.name == name), None)
     return effective_spec(plan.spec, record_of(live))[0]

@@ -1,7 +1,7 @@
 """Reads arrivals beside the turns: a slow Prometheus delays no turn, and a turn never sees half a reading.
 
-A reading that fails is tried again later and later. What is kept here is only what can be read again, and since when
-nothing could be: an operator that starts anew counts that time from its own start.
+A failed reading is retried with back-off. Everything kept here can be read again, except since when nothing could be read: a
+restarted operator counts that time from its own start.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ POLL_SECONDS = 10.0
 POLLS_AT_ONCE = 4
 LONGEST_PAUSE_SECONDS = 120.0
 LEAST_STALE_SECONDS = 120.0
-"""Samples that are older than this, and than a few intervals, are not fresh."""
+"""Samples older than this and than a few intervals are not fresh."""
 MOST_SKEW_SECONDS = 30.0
-"""By which the clock of Prometheus may be ahead; samples of a later time are of no time."""
+"""How far the clock of Prometheus may be ahead; later samples are ignored."""
 HISTORY_DAYS = 7
 HISTORY_STEP_SECONDS = 3600
 HISTORY_EVERY_SECONDS = 1800.0
 FORGOTTEN_AFTER_SECONDS = 600.0
-"""A plan whose turns have not asked for this long is gone."""
+"""A plan is forgotten if no turn has asked for it for this long."""
 
 URL = "spec.demand.prometheus.url"
 NO_ANSWER = "gave no answer that can be used"
-"""The same whatever the cause, which only the log tells: a status is no way to find out what listens where."""
+"""The same text for every cause, which only the log has: a status must not reveal open ports."""
 
 Plan = tuple[str, str]
 """Namespace and name."""
 
 
 class NoSamples(NoAnswer):
-    """Prometheus answered, and counts nothing of this plan. The text is for people."""
+    """Prometheus answered, but has no samples of this plan. The text is for people."""
 
 
-class NotAsked(Exception):  # noqa: N818 (a decision, told by a condition)
-    """Nothing is asked; the reason is that of the condition."""
+class NotAsked(Exception):  # noqa: N818 (a decision, reported by a condition)
+    """Prometheus is not asked; ``reason`` is the condition's reason."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
@@ -64,21 +64,21 @@ class NotAsked(Exception):  # noqa: N818 (a decision, told by a condition)
 
 @dataclass
 class _Watched:
-    """What is known of one plan."""
+    """The state of one plan's readings."""
 
     spec: PlanSpec
     asked_at: float
-    """When a turn last wanted it; monotonic seconds."""
+    """When a turn last asked for it, in monotonic seconds."""
     seen: SeenDemand | None = None
     told: tuple[object, ...] = ()
-    """What the log was told last."""
+    """What was last written to the log."""
     signal: Signal | None = None
-    """The one that matched last."""
+    """The signal that matched last."""
     pause: float = POLL_SECONDS
     next_poll: float = 0.0
     failing_since: dict[str, str] = field(default_factory=dict)
     changes: dict[str, float] = field(default_factory=dict)
-    """Where the rate of a class last changed, Unix seconds."""
+    """When the rate of a class last changed, in Unix seconds."""
     history: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     history_at: float = -1e18
     first: threading.Lock = field(default_factory=threading.Lock)
@@ -93,7 +93,7 @@ class Demand(Protocol):
 
 
 class DemandReader:
-    """Polls Prometheus for the plans whose turns ask. Thread-safe; ``seen`` blocks on a plan's first reading only."""
+    """Polls Prometheus for the plans whose turns ask. Thread-safe. ``seen`` blocks only for a plan's first reading."""
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class DemandReader:
         ring: Callable[[str, str], None] = lambda _namespace, _name: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``urls``: what plans may have asked. ``shared``: what is asked for plans that give no URL. ``ring`` wakes a plan
-        whose demand changed suddenly; ``clock`` tells Unix seconds."""
+        """``urls`` decides which URLs of plans may be asked. ``shared`` is the Prometheus of plans without a URL. ``ring``
+        wakes a plan whose demand changed suddenly. ``clock`` returns Unix seconds."""
         self._urls = urls
         self._shared = shared
         self._ring = ring
@@ -115,7 +115,7 @@ class DemandReader:
         self._thread = threading.Thread(target=self._poll_on, name="demand", daemon=True)
 
     def start(self) -> None:
-        """Begin to poll."""
+        """Start polling."""
         self._thread.start()
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class DemandReader:
         self._stopped.set()
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
-        """The last reading for a plan; None where its spec asks for none. Raises nothing."""
+        """The last reading for a plan; None if its spec asks for none. Raises nothing."""
         plan = (namespace, name)
         if spec is None or spec.demand is None:
             with self._lock:
@@ -132,7 +132,7 @@ class DemandReader:
         with self._lock:
             watched = self._plans.get(plan)
             if watched is None or _asks(watched.spec) != _asks(spec):
-                # What could not be read before an edit is still missing after it.
+                # A failure from before an edit still counts after it.
                 failing = watched.failing_since if watched else {}
                 watched = _Watched(spec=spec, asked_at=time.monotonic(), failing_since=failing)
                 self._plans[plan] = watched
@@ -143,7 +143,7 @@ class DemandReader:
         return watched.seen
 
     def poll(self, plan: Plan) -> None:
-        """One reading, whatever becomes of it."""
+        """Read once, and keep the result or the failure."""
         with self._lock:
             watched = self._plans.get(plan)
         if watched is None:
@@ -177,9 +177,9 @@ class DemandReader:
             self._ring(*plan)
 
     def _source(self, spec: PlanSpec, plan: Plan) -> tuple[Source, str | None]:
-        """Whom to ask, and the label by which the plan's namespace is told there; None where all of it is the plan's own.
+        """The Prometheus to ask, and its label for namespaces; None if that Prometheus is in the plan's own namespace.
 
-        Raises ``NotAsked``, or ``NoAnswer`` where the URL leads nowhere.
+        Raises ``NotAsked``, or ``NoAnswer`` if the URL has no address.
         """
         assert spec.demand is not None
         wanted, shared = spec.demand.prometheus, self._shared
@@ -196,14 +196,14 @@ class DemandReader:
         else:
             raise NotAsked(
                 "PrometheusMissing",
-                f"{URL} is not given, and this installation has no Prometheus of its own; give the URL of one in namespace "
-                f"{plan[0]}, or have the chart's prometheus.url set",
+                f"{URL} is not set, and this installation has no Prometheus of its own; set the URL of one in namespace "
+                f"{plan[0]}, or ask for the chart's prometheus.url to be set",
             )
         if wanted.query is not None and not own and not shared.plan_queries:
             raise NotAsked(
                 "QueryNotAllowed",
-                "spec.demand.prometheus.query is not asked: it could read what others measure; ask it of a Prometheus whose "
-                f"Service is in namespace {plan[0]}, take it out, or have the chart's prometheus.planQueries set",
+                "spec.demand.prometheus.query is not sent: it could read what others measure; use a Prometheus whose "
+                f"Service is in namespace {plan[0]}, remove the query, or ask for the chart's prometheus.planQueries to be set",
             )
         return source, None if own else shared.namespace_label
 
@@ -246,7 +246,7 @@ class DemandReader:
         )
 
     def _changed(self, watched: _Watched) -> bool:
-        """Whether the rate of a class changed since the last reading."""
+        """Whether the rate of some class changed since the last reading."""
         assert watched.seen is not None
         rang = False
         for item in watched.seen.classes:
@@ -258,7 +258,7 @@ class DemandReader:
         return rang
 
     def _read_history(self, watched: _Watched, source: Source, signal: Signal) -> None:
-        """The last days by the hour. It is worth having, not worth failing for."""
+        """Read the last days by the hour. A failure is only logged, since the history is optional."""
         if time.monotonic() - watched.history_at < HISTORY_EVERY_SECONDS:
             return
         watched.history_at = time.monotonic()
@@ -272,7 +272,7 @@ class DemandReader:
             log.info("no history of demand: %s", error)
 
     def _poll_on(self) -> None:
-        """Several at a time: a Prometheus that hangs must not make the others wait."""
+        """Poll the plans that are due, several at a time, so that a Prometheus that hangs does not delay the others."""
         with ThreadPoolExecutor(max_workers=POLLS_AT_ONCE, thread_name_prefix="demand") as threads:
             while not self._stopped.wait(1.0):
                 now = time.monotonic()
@@ -284,7 +284,7 @@ class DemandReader:
                         plan for plan, item in self._plans.items() if item.seen is not None and now >= item.next_poll
                     ]
                     for plan in due:
-                        self._plans[plan].next_poll = math.inf  # until this one has ended
+                        self._plans[plan].next_poll = math.inf  # until this poll has ended
                 for plan in due:
                     threads.submit(self._poll_safely, plan)
 
@@ -301,7 +301,7 @@ class DemandReader:
 def _read(
     watched: _Watched, plan: Plan, source: Source, now: float, namespace_label: str | None
 ) -> tuple[Signal, Counted, frozenset[str]]:
-    """The first signal that matches; the one of the last reading is tried first."""
+    """The first signal with samples, its counts and its metrics. The signal of the last reading is tried first."""
     known = signals(watched.spec, "/".join(plan), namespace_label)
     if watched.signal is not None:
         known = tuple(sorted(known, key=lambda item: item.looks_for != watched.signal.looks_for))  # type: ignore[union-attr]
@@ -320,7 +320,7 @@ def _read(
 
 
 def _asks(spec: PlanSpec) -> Any:
-    """What of a spec a reading depends on."""
+    """The parts of a spec that a reading depends on."""
     assert spec.demand is not None
     lengths = [
         (model.name, item.name, item.input_tokens, item.output_tokens, item.requests_per_second)

@@ -1,7 +1,7 @@
-"""Asks the engines of replicas that drain how many requests they still have.
+"""Asks the engines of draining replicas how many requests they still have.
 
-Straight at the pod's address, as a gateway reaches it, so no right is needed for it. What cannot be reached or read is not
-known, which is no error: the drain then lasts as long as it says.
+The engine is asked directly at the pod's address, as a gateway does, so this needs no right of the API server. A failure is not
+an error: the number is then unknown, and the drain lasts its full time.
 """
 
 from __future__ import annotations
@@ -18,54 +18,54 @@ from servingplan.observe.asking import get
 from servingplan.render.deployment import PORT
 
 DEADLINE_SECONDS = 0.5
-"""How long one answer, and all answers of a turn together, may take."""
+"""The longest time for one answer, and for all answers of a turn together."""
 SILENT_SECONDS = 30
-"""How long an engine that did not answer is not asked again."""
+"""The time for which an engine that did not answer is not asked again."""
 MOST_MISSED = 5
-"""Times in a row that an engine that told of requests may not answer before it counts as one that does not: a busy one may
-miss a few."""
+"""How often in a row an engine that reported requests may miss a poll before it counts as silent. A busy engine may miss a
+few."""
 KEPT_SECONDS = 600
-"""How long what an engine told is remembered after it was asked last."""
+"""How long an engine's answer is kept after it was last asked."""
 LONGEST_ANSWER_BYTES = 2**22
 MOST_ENGINES = 64
-"""Asked in one turn."""
+"""The most engines that one turn asks."""
 INSIDE = ("num_requests_running", "num_requests_waiting")
-"""Gauges of vLLM, both of which must be there; ``vllm:`` before them, in some exporters ``vllm_``."""
+"""Gauges of vLLM, which must both be present, with the prefix ``vllm:`` or, in some exporters, ``vllm_``."""
 _SAMPLE = re.compile(r"^vllm[:_](\w+?)(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Told:
-    """What an engine told when it last answered."""
+    """The last answer of an engine."""
 
     requests: int
     at: datetime
-    """When it was last asked."""
+    """When the engine was last asked."""
     missed: int = 0
-    """Times that it has not answered since."""
+    """How often it has not answered since."""
 
     def silent(self, at: datetime) -> Told | None:
-        """The same after one more time without an answer; None where it is not believed any more."""
+        """The same after one more missed poll; None if the answer is no longer believed."""
         more = Told(self.requests, at, self.missed + 1)
         return more if self.requests and more.missed < MOST_MISSED else None
 
 
 def requests_inside(addresses: Mapping[str, str], threads: Executor, *, port: int = PORT) -> dict[str, int | None]:
-    """Requests that run or wait, by the keys of ``addresses`` (IP addresses of pods), asked in their order. None where the
-    engine does not tell; absent where there was no time to ask it. Never raises, never waits for long."""
+    """The running and waiting requests by the keys of ``addresses`` (IP addresses of pods), asked in their order. None if the
+    engine does not answer; absent if there was no time to ask it. Never raises, and waits at most ``DEADLINE_SECONDS``."""
     asked = {key: threads.submit(_ask, address, port) for key, address in islice(addresses.items(), MOST_ENGINES)}
     wait(asked.values(), DEADLINE_SECONDS)
     found: dict[str, int | None] = {}
     for key, answer in asked.items():
         if answer.done():
             found[key] = answer.result()
-        elif not answer.cancel():  # it has begun to ask
+        elif not answer.cancel():  # it was being asked
             found[key] = None
     return found
 
 
 def requests_in(text: str) -> int | None:
-    """Requests that run or wait by a page of metrics, all engines of the replica together; None where it does not tell."""
+    """The running and waiting requests in a page of metrics, over all engines of the replica; None if it has none."""
     found: dict[str, float] = {}
     for name, value in _SAMPLE.findall(text):
         if name in INSIDE:

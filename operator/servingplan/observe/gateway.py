@@ -16,17 +16,17 @@ from servingplan.observe.urls import NoAnswer, Target, UrlPolicy, UrlRefused
 log = logging.getLogger("servingplan.gateway")
 
 FIELD = "spec.gateway.ackUrl"
-NO_ANSWER = f"nobody at {FIELD} tells a revision of this plan"
-"""The same whatever the cause: a status is no way to find out what listens where."""
+NO_ANSWER = f"no answer at {FIELD} has a revision of this plan"
+"""The same text for every cause: a status must not reveal open ports."""
 
 DEADLINE_SECONDS = 1.0
-"""How long each of three steps may take: to find the Service, to resolve a name, and to hear all answers."""
+"""The longest time of each of three steps: find the Service, resolve a name, get all answers."""
 _LONGEST_ANSWER_BYTES = 4096
 _MOST_REPLICAS = 64
 
 
 def ask_gateway(url: str, plan: str, threads: Executor, policy: UrlPolicy) -> GatewayFacts:
-    """What every address of the URL's host says of a plan (``namespace/name``). Never raises, never waits for long."""
+    """The answers of all addresses of the URL's host for a plan (``namespace/name``). Never raises; bounded in time."""
     try:
         looked_up = threads.submit(policy.target, url, field=FIELD, namespace=plan.partition("/")[0])
         target = looked_up.result(DEADLINE_SECONDS)
@@ -46,7 +46,7 @@ def ask_gateway(url: str, plan: str, threads: Executor, policy: UrlPolicy) -> Ga
 
 
 def in_time(asked: Future[GatewayFacts]) -> GatewayFacts:
-    """What ``ask_gateway`` found, in the time that it may take; nothing where its turn did not come."""
+    """The result of ``ask_gateway`` if it comes in time; else facts that say NO_ANSWER."""
     try:
         return asked.result(3 * DEADLINE_SECONDS)
     except (TimeoutError, CancelledError):
@@ -55,7 +55,7 @@ def in_time(asked: Future[GatewayFacts]) -> GatewayFacts:
 
 
 def _found(target: Target, threads: Executor) -> Sequence[str]:
-    """Raises ``OSError`` where a name is not resolved in time, or not at all."""
+    """The addresses of the target. Raises ``OSError`` if a name is not resolved, or not in time."""
     if target.addresses is not None:
         return target.addresses
     return threads.submit(_addresses, target.host, target.port).result(DEADLINE_SECONDS)
@@ -74,7 +74,7 @@ def _answer(asked: Future[int | None]) -> int | None:
 
 
 def _revision(address: str, port: int, path: str, host: str, plan: str) -> int | None:
-    """None where there is no such answer. Nothing else of what it says is kept."""
+    """The revision that one address reports for the plan; None if it reports none. Nothing else of the answer is kept."""
     try:
         status, body = get(
             address,

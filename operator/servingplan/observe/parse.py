@@ -19,7 +19,7 @@ DISRUPTION_TAINTS = (
     "cloud.google.com/impending-node-termination",
     "aws-node-termination-handler/spot-itn",
 )
-"""Taints by which autoscalers and clouds announce that a node is about to go."""
+"""Taints by which autoscalers and clouds announce that they will remove a node."""
 STATE_TAINTS = (
     "node.kubernetes.io/",
     "node.cloudprovider.kubernetes.io/",
@@ -29,9 +29,9 @@ STATE_TAINTS = (
     "status-taint.cluster-autoscaler.kubernetes.io/",
     "ignore-taint.cluster-autoscaler.kubernetes.io/",
 )
-"""Prefixes of taints that come and go with the state of a node."""
+"""Prefixes of taints that change with the state of a node."""
 AGENT_TAINT = "/agent-not-ready"
-"""End of taints that agents of networks and storage take off once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
+"""The suffix of taints that agents of networks and storage remove once they run: ``node.cilium.io``, ``ebs.csi.aws.com``,
 ``efs.csi.aws.com``, ``fsx.csi.aws.com``."""
 HTTP_ROUTE = "HTTPRoute"
 
@@ -46,7 +46,7 @@ _KEPT_ANNOTATIONS = (
 
 
 def node_of(item: Json) -> Node:
-    """A Node."""
+    """The facts of a Node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     taints = spec.get("taints") or ()
     gpus = {
@@ -68,23 +68,23 @@ def node_of(item: Json) -> Node:
 
 
 def may_stay(taint: Taint) -> bool:
-    """Whether a taint is none of those that come and go with the state of a node."""
+    """Whether a taint does not change with the state of a node."""
     passing = taint.key in DISRUPTION_TAINTS or taint.key.startswith(STATE_TAINTS) or taint.key.endswith(AGENT_TAINT)
     return not passing
 
 
 class SeenObject(NamedTuple):
-    """A Deployment, Service, ConfigMap or HTTPRoute, whoever's it is."""
+    """A Deployment, Service, ConfigMap or HTTPRoute of any owner."""
 
     namespace: str
     plan_label: str | None
     controller: str | None
-    """Uid of its controller."""
+    """The uid of its controller; None if it has none."""
     live: LiveObject
-    """As its own plan sees it."""
+    """The object for its own plan."""
 
     def for_plan(self, uid: str) -> LiveObject:
-        """As a plan sees it: of what is not its own only whose it is."""
+        """The object for a plan. If the object is not the plan's own, only its owner is kept."""
         if self.controller == uid:
             return self.live
         metadata = self.live.manifest["metadata"]
@@ -93,15 +93,15 @@ class SeenObject(NamedTuple):
 
 
 def seen_object(item: Json, kind: str) -> SeenObject:
-    """A Deployment, Service, ConfigMap or HTTPRoute with what we render of it, what keeps a Deployment's pods from being
-    made, and what gateways say of a route."""
+    """The facts of a Deployment, Service, ConfigMap or HTTPRoute: the fields that we render, why a Deployment's pods are not
+    created, and what gateways report of a route."""
     metadata = item["metadata"]
     controller = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
     if controller is not None:
         owner = f"{controller.get('kind')} {controller.get('name')}"
     else:
         managers = sorted({entry.get("manager", "?") for entry in metadata.get("managedFields") or ()})
-        owner = f"whoever made it ({', '.join(managers) or 'unknown'})"
+        owner = f"its creator ({', '.join(managers) or 'unknown'})"
     annotations = metadata.get("annotations") or {}
     manifest: Json = {
         "metadata": {
@@ -132,7 +132,7 @@ def seen_object(item: Json, kind: str) -> SeenObject:
 
 
 def object_of(item: Json, *, kind: str, plan_uid: str) -> LiveObject:
-    """A Deployment, Service, ConfigMap or HTTPRoute as a plan sees it."""
+    """The facts of a Deployment, Service, ConfigMap or HTTPRoute for a plan."""
     return seen_object(item, kind).for_plan(plan_uid)
 
 
@@ -159,11 +159,11 @@ class SeenRates(NamedTuple):
     namespace: str
     name: str
     rows: str | None
-    """CSV; None where its key is missing."""
+    """The rows as CSV; None if the key is missing."""
 
 
 def seen_rates(item: Json) -> SeenRates:
-    """The rows of a ConfigMap."""
+    """The facts of a ConfigMap with measured rates."""
     rows = (item.get("data") or {}).get(ROWS_KEY)
     metadata = item.get("metadata") or {}
     return SeenRates(metadata.get("namespace", ""), metadata.get("name", ""), rows if isinstance(rows, str) else None)
@@ -174,7 +174,7 @@ class SeenAdditions(NamedTuple):
 
     name: str
     kind: str
-    """As its label says."""
+    """The kind of addition, from the label."""
     data: tuple[tuple[str, str], ...]
 
 
@@ -186,7 +186,7 @@ def seen_additions(item: Json) -> SeenAdditions:
 
 
 def _replica_failure(status: Json) -> str | None:
-    """Why the API server does not take the Deployment's pods; its controller copies it from the ReplicaSet."""
+    """Why the API server refuses the Deployment's pods (its controller copies this from the ReplicaSet); None: it does not."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             return f"{condition.get('reason', '')}: {condition.get('message', '')}"[:300]
@@ -194,8 +194,8 @@ def _replica_failure(status: Json) -> str | None:
 
 
 def replicas_owner(item: Json) -> tuple[str, str] | None:
-    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote; the last of
-    several."""
+    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote. Of several, the
+    last; None if there is none."""
     others = [
         (str(entry.get("time", "")), str(entry.get("manager", "unknown")))
         for entry in item["metadata"].get("managedFields") or ()
@@ -208,7 +208,7 @@ def replicas_owner(item: Json) -> tuple[str, str] | None:
 
 
 def whole(value: Any) -> int:
-    """A whole number from a quantity, 0 where it is none."""
+    """The whole number in a quantity; 0 if it is not one."""
     try:
         return int(str(value))
     except ValueError:

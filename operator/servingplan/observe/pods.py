@@ -10,26 +10,26 @@ from servingplan.model.world import Node, Pod
 from servingplan.observe.parse import Json, condition_of, whole
 
 Endpoint = tuple[str, str]
-"""Name of a Service, and uid of a pod behind it."""
+"""The name of a Service, and the uid of a pod behind it."""
 
 
 class SeenPod(NamedTuple):
-    """A pod that bears a plan's label or holds GPUs of a node, without what other objects say of it."""
+    """A pod with a plan's label or with GPUs of a node, without facts from other objects."""
 
     plan_label: str | None
-    """Of the plan that it belongs to, in its own namespace."""
+    """The label of its plan, which is in the pod's namespace; None if it has no plan."""
     deployment: str | None
     own: Pod
-    """As its plan sees it; ``ready`` by its own word, ``listed`` never."""
+    """The pod for its own plan; ``ready`` is from the pod's status, ``listed`` is False."""
     holds_gpus: bool
-    """Of a node: what counts for all other plans."""
+    """Whether it holds GPUs of a node, which is all that counts for other plans."""
 
     def for_plan(
         self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
     ) -> Pod | None:
-        """As one plan sees it; None where it does not matter to that plan.
+        """The pod for one plan; None if it does not matter to that plan.
 
-        ``nodes`` are those that are there (None: they could not be read, and the pod's word counts), ``endpoints`` those of
+        ``nodes``: the existing nodes (None: they could not be read, and the pod's own status counts). ``endpoints``: those of
         the plan's Services.
         """
         if self.deployment is None or (self.plan_label, self.own.namespace) != (plan_label, namespace):
@@ -57,7 +57,7 @@ def _foreign(pod: Pod) -> Pod:
 
 
 def seen_pod(item: Json) -> SeenPod | None:
-    """A Pod, if it is a plan's or holds GPUs of a node; else None."""
+    """The facts of a Pod; None if it is no plan's and holds no GPUs of a node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     labels = metadata.get("labels") or {}
     annotations = metadata.get("annotations") or {}
@@ -111,7 +111,7 @@ def seen_pod(item: Json) -> SeenPod | None:
 def pod_of(
     item: Json, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
 ) -> Pod | None:
-    """A Pod as one plan sees it."""
+    """The facts of a Pod for one plan; None if it does not matter to that plan."""
     seen = seen_pod(item)
     if seen is None:
         return None
@@ -119,7 +119,7 @@ def pod_of(
 
 
 def pod_gpus(item: Json) -> int:
-    """GPUs that the scheduler counts for a pod: the sum of its containers, or one init container if that is more."""
+    """The GPUs that the scheduler counts for a pod: the sum of its containers, or one init container if that is more."""
     spec = item.get("spec") or {}
 
     def of(containers: Iterable[Json]) -> list[int]:
@@ -179,7 +179,7 @@ def _trouble(status: Json) -> str | None:
 
 
 class SeenSlice(NamedTuple):
-    """An EndpointSlice of a Service of a plan; it carries the labels of the Service."""
+    """An EndpointSlice of a plan's Service; it has the labels of the Service."""
 
     namespace: str
     plan_label: str | None
@@ -194,7 +194,7 @@ def seen_slice(item: Json) -> SeenSlice:
 
 
 def endpoints_of(item: Json) -> set[Endpoint]:
-    """The pods that an EndpointSlice lists as ready for requests."""
+    """The endpoints that an EndpointSlice lists as ready for requests."""
     service = (item["metadata"].get("labels") or {}).get(names.SERVICE_LABEL)
     found = set()
     for endpoint in item.get("endpoints") or ():

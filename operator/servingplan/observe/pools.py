@@ -15,8 +15,8 @@ from servingplan.pool_kinds.table import STATUS_KEYS, kind_at, kind_key, path_of
 
 
 def seen_pool(item: Json) -> Json:
-    """An object that sizes a pool, without what a turn does not read. The path of the size may be its owner's choice, so the
-    spec is kept whole; such objects are few."""
+    """The parts of a pool's object that a turn reads. The owner may choose the path of the size, so the spec is kept whole;
+    such objects are few."""
     metadata, status = item["metadata"], item.get("status") or {}
     annotations = metadata.get("annotations") or {}
     ours = (
@@ -104,17 +104,17 @@ def pool_object(
 
 
 def _last_refusal(item: Json, node_label: tuple[str, str] | None, refusals: Iterable[SeenRefusal]) -> Refusal | None:
-    """What was last said of the pool's stock: by its own object, or of claims whose nodes would carry the label."""
+    """The last refusal of the pool's stock: by its own object, or of claims for nodes with the label. None: no refusal."""
     told: list[Refusal] = [item["refusal"]] if item.get("refusal") is not None else []
     told += [found.refusal for found in refusals if (NODE_POOL_LABEL, found.pool) == node_label]
     return max(told, key=lambda refusal: refusal.at, default=None)
 
 
 def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
-    """Another manager that owns the field at ``path``; for messages only.
+    """Another manager that owns the field at ``path``, for messages only; None if there is none.
 
-    ``managedFields`` cannot prove who set a size: a write of 0 through ``/scale`` leaves nobody owning it (seen with
-    Kubernetes 1.36). What we asked for is noted on the object instead.
+    ``managedFields`` cannot prove who set a size: a write of 0 through ``/scale`` leaves the field without an owner (seen with
+    Kubernetes 1.36). So an annotation on the object notes the size that we asked for.
     """
     owners = {
         entry.get("manager", "unknown")
@@ -125,11 +125,11 @@ def size_manager(item: Json, path: tuple[str, ...], ours: str) -> str | None:
 
 
 def pool_reference(resource: Resource, resize: Resize, plan_namespace: str) -> str:
-    """``kind/namespace/name``; the namespace is empty for kinds without one."""
+    """The reference ``kind/namespace/name``; the namespace is empty for kinds without one."""
     namespace = (resize.namespace or plan_namespace) if resource.namespaced else ""
     return f"{resize.kind}/{namespace}/{resize.name}"
 
 
 def reference_text(resize: Resize) -> str:
-    """As ``pool_reference`` has it for kinds without a namespace, which node pools mostly are."""
+    """The same as ``pool_reference`` for kinds without a namespace; most node pools are of such kinds."""
     return f"{resize.kind}/{resize.namespace or ''}/{resize.name}"

@@ -1,7 +1,7 @@
 """The one adapter to Prometheus, the only importer of ``prometheus_api_client``.
 
-Every query ends within ``DEADLINE_SECONDS`` and ``LARGEST_ANSWER_BYTES``, follows no redirect, uses no proxy and no
-credentials but the source's, and gives rows or raises ``NoAnswer``. Its text is for the log and never quotes an answer.
+Every query ends within ``DEADLINE_SECONDS`` and ``LARGEST_ANSWER_BYTES``. It follows no redirect, uses no proxy, and sends only
+the source's credentials. It returns rows or raises ``NoAnswer``, whose text is for the log and never quotes an answer.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from servingplan.observe.asking import ends_within
 from servingplan.observe.urls import NoAnswer
 
 DEADLINE_SECONDS = 5.0
-"""Of one query, from the first byte sent to the last one read."""
+"""The longest time of one query, from the first byte sent to the last byte read."""
 LARGEST_ANSWER_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class Source:
-    """A Prometheus."""
+    """A Prometheus and how to ask it."""
 
     url: str
-    """Base of its API."""
+    """The base URL of its API."""
     host: str | None = None
-    """What the header ``Host`` says where the URL has an address in its place."""
+    """The value of the header ``Host`` if the URL has an address instead of the name."""
     token_file: str = ""
-    """Holds the bearer token, which is read anew each time; empty: none is sent."""
+    """The file of the bearer token, which is read for each query. Empty: no token is sent."""
     ca_file: str = ""
-    """Holds the certificates that its own is checked by; empty: the system's."""
+    """The file of the certificates that verify the server. Empty: the system's certificates."""
 
     def headers(self) -> dict[str, str]:
-        """Raises ``NoAnswer`` where the token cannot be read."""
+        """The headers of a query. Raises ``NoAnswer`` if the token cannot be read."""
         found = {} if self.host is None else {"host": self.host}
         if self.token_file:
             try:
@@ -56,7 +56,7 @@ class Source:
 
 
 class _Http(urllib3.connection.HTTPConnection):
-    """Its headers end in time as well."""
+    """An HTTP connection that also bounds the time of the answer's headers."""
 
     @override
     def getresponse(self) -> Any:
@@ -65,7 +65,7 @@ class _Http(urllib3.connection.HTTPConnection):
 
 
 class _Https(urllib3.connection.HTTPSConnection):
-    """Likewise."""
+    """The same with TLS."""
 
     @override
     def getresponse(self) -> Any:
@@ -82,7 +82,7 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 class BoundedSession(requests.Session):
-    """HTTP with an end: in time, in size, and without following redirects."""
+    """An HTTP session with bounds on time and size, without redirects."""
 
     @override
     def get_adapter(self, url: str) -> BaseAdapter:
@@ -98,7 +98,7 @@ class BoundedSession(requests.Session):
         answer = super().request(*args, **more)
         body = bytearray()
         try:
-            # read1 returns what is there: a server that drips is not waited for to fill a buffer.
+            # read1 returns what has arrived: it does not wait for a slow server to fill a buffer.
             while chunk := answer.raw.read1(65536, decode_content=True):
                 body += chunk
                 if len(body) > LARGEST_ANSWER_BYTES:
@@ -112,12 +112,12 @@ class BoundedSession(requests.Session):
 
 
 def ask(source: Source, query: Query, now: float, *, reach: int) -> Sequence[dict[str, Any]]:
-    """The rows of an answer; a range query covers ``reach`` seconds until ``now``. Raises ``NoAnswer``."""
+    """The rows of the answer. A range query covers ``reach`` seconds until ``now``. Raises ``NoAnswer``."""
     headers = source.headers()
     session = BoundedSession()
     session.verify = source.ca_file or True
-    session.trust_env = False  # no proxy and no netrc file of the operator's environment
-    # Without read=False a late answer would be told as a server that cannot be reached.
+    session.trust_env = False  # use no proxy and no netrc file of the operator's environment
+    # Without read=False a late answer would be reported as an unreachable server.
     client = PrometheusConnect(url=source.url.rstrip("/"), headers=headers, session=session, retry=Retry(0, read=False))
     try:
         if query.step_seconds is None:
@@ -128,11 +128,11 @@ def ask(source: Source, query: Query, now: float, *, reach: int) -> Sequence[dic
             begin = datetime.fromtimestamp(now - now % step - reach, UTC)
             rows = client.custom_query_range(query.text, begin, end, str(step))
     except PrometheusApiClientException as error:
-        # "HTTP Status Code 400 (b'...')": only the code is told, the rest may be of any origin.
+        # "HTTP Status Code 400 (b'...')": only the code is reported, since the rest is the server's text.
         raise NoAnswer(f"it answered with HTTP status {str(error).split()[3:4][0]}") from error
     except (requests.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise NoAnswer("its answer is not what the API of Prometheus promises") from error
-    except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:  # before its answer, and within it
+    except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:  # before or during its answer
         raise NoAnswer(f"it did not answer within {DEADLINE_SECONDS:g} s") from error
     except requests.RequestException as error:
         raise NoAnswer("it cannot be reached") from error

@@ -10,7 +10,7 @@ from servingplan.observe.parse import Json
 
 NODE_POOL_LABEL = "karpenter.sh/nodepool"
 CLAIM_REFUSED = "InsufficientCapacityError"
-"""Karpenter's reason of an Event on a NodeClaim, which it then deletes."""
+"""The reason of Karpenter's Event on a refused NodeClaim, which Karpenter then deletes."""
 OUT_OF_STOCK = (
     "insufficientcapacity",
     "insufficientinstancecapacity",
@@ -28,20 +28,20 @@ OUT_OF_STOCK = (
     "vcpulimitexceeded",
     "instancelimitexceeded",
 )
-"""Words, without spaces and in small letters, by which providers say that a machine cannot be had: of Karpenter, EC2 and its
-Auto Scaling groups, GCE, Azure, and of quotas, which are limits of stock to us."""
+"""Words, without spaces and in small letters, by which providers refuse a machine: Karpenter, EC2 and its Auto Scaling groups,
+GCE, Azure, and quotas, which count as limits of stock."""
 
 
 class SeenRefusal(NamedTuple):
-    """A NodeClaim that got no node."""
+    """The refusal of a NodeClaim, which got no node."""
 
     pool: str
-    """Name of its Karpenter NodePool."""
+    """The name of its Karpenter NodePool."""
     refusal: Refusal
 
 
 def seen_claim(item: Json) -> SeenRefusal | None:
-    """A NodeClaim whose launch was refused for want of capacity; else None."""
+    """The refusal of a NodeClaim for lack of capacity; None if it was not refused."""
     pool = (item["metadata"].get("labels") or {}).get(NODE_POOL_LABEL)
     for condition in (item.get("status") or {}).get("conditions") or ():
         refused = condition.get("type") == "Launched" and condition.get("status") in ("False", "Unknown")
@@ -51,7 +51,7 @@ def seen_claim(item: Json) -> SeenRefusal | None:
 
 
 def seen_claim_event(item: Json) -> SeenRefusal | None:
-    """An Event on a NodeClaim that was refused. The claim is gone by then; its name is that of its pool with a suffix."""
+    """The refusal in an Event on a NodeClaim; else None. The claim is gone by then. Its name is the pool's with a suffix."""
     about = item.get("involvedObject") or {}
     pool, _, suffix = str(about.get("name", "")).rpartition("-")
     if item.get("reason") != CLAIM_REFUSED or about.get("kind") != "NodeClaim" or not (pool and suffix):
@@ -62,7 +62,7 @@ def seen_claim_event(item: Json) -> SeenRefusal | None:
 
 
 def own_refusal(status: Json) -> Refusal | None:
-    """What a pool object's own conditions, or its provider's health issues, say of capacity."""
+    """The refusal in a pool object's own conditions or in its provider's health issues; None if there is none."""
     for condition in status.get("conditions") or ():
         texts = (condition.get("reason"), condition.get("message"))
         if condition.get("lastTransitionTime") and any(map(_says_out_of_stock, texts)):

@@ -1,7 +1,7 @@
-"""The state of the cluster as the operator keeps it: which sources there are, and one snapshot of all of them.
+"""Holds the state of the cluster: its sources, and one snapshot of all of them.
 
-Every kind has one informer for the whole operator (one for each namespace where it may only read some). All share one
-lock, so that a snapshot is of one moment. Kinds that size pools are watched when a plan first names them, in the version
+Every kind has one informer for the whole operator, or one for each namespace if the operator may only read some. All share one
+lock, so that a snapshot is of one moment. Kinds that size pools are watched from when a plan first names them, in the version
 that the plan names.
 """
 
@@ -40,11 +40,11 @@ from servingplan.watch.informer import Health, Informer, Source, Trouble
 Json = dict[str, Any]
 
 PATIENCE_SECONDS = 30.0
-"""A source that cannot be read for longer is told, and nothing is decided by it; until then what was last seen counts."""
+"""If a source cannot be read for longer, it is reported and no decision uses it. Until then its last facts count."""
 PRESENCE_SECONDS = 60.0
-"""How long it is believed whether the API server knows a kind."""
+"""How long the answer is kept whether the API server serves a kind."""
 EVENTS_OF_CLUSTER = "default"
-"""Where Events lie that are about objects without a namespace."""
+"""The namespace of Events about objects without a namespace."""
 OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
 """Of the objects that the operator writes for a plan, beside HTTPRoutes."""
 NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
@@ -53,40 +53,40 @@ _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 @dataclass(frozen=True)
 class News:
-    """An object came, went, or changed in what a turn reads of it. What a kind does not have is None or empty."""
+    """An object was added, removed, or changed in a field that a turn reads. Fields that its kind lacks are None or empty."""
 
     source: str
-    """As ``Snapshot`` names it; pools: ``pools``."""
+    """The source's name in ``Snapshot``; ``pools`` for objects of pools."""
     namespace: str = ""
     plan_label: str | None = None
     node: str | None = None
-    """Of a pod, or the name of the node itself."""
+    """The node of a pod, or the name of the node itself."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Of a node."""
+    """The labels of a node."""
     name: str = ""
-    """Of a ConfigMap with measured rates."""
+    """The name of a ConfigMap with measured rates."""
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """How a source is doing."""
+    """The health of a source."""
 
     absent: bool
     trouble: Trouble | None
-    """Only where it lasts for longer than ``PATIENCE_SECONDS``, or nothing was ever read."""
+    """The trouble, if it lasts longer than ``PATIENCE_SECONDS`` or if nothing was ever read; else None."""
     age_seconds: float | None
-    """Since the API server last told of it."""
+    """The time since the API server was last heard of; None if never."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that is known at one moment."""
+    """All facts at one moment."""
 
     plans: list[PlanObject]
     nodes: list[Node]
     pods: list[SeenPod]
     objects: dict[str, list[SeenObject]]
-    """By kind."""
+    """The objects by kind."""
     slices: list[SeenSlice]
     profiles: list[SeenRates]
     catalogues: list[SeenAdditions]
@@ -95,7 +95,7 @@ class Snapshot:
 
 
 class ClusterState:
-    """All informers of a process."""
+    """Holds all informers of a process."""
 
     def __init__(
         self,
@@ -106,8 +106,8 @@ class ClusterState:
         changed: Callable[[News], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``namespaces``: where plans are looked after; none means all. ``catalogue_namespace``: where
-        ConfigMaps may add to the catalogue; None: nowhere. ``changed`` is called in an informer's thread."""
+        """``namespaces``: the watched namespaces of plans; empty means all. ``catalogue_namespace``: the namespace of
+        ConfigMaps that add to the catalogue; None: none. ``changed`` is called in an informer's thread."""
         self._api = api
         self._changed = changed
         self._clock = clock
@@ -161,7 +161,7 @@ class ClusterState:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to follow the cluster."""
+        """Start watching the cluster."""
         with self.lock:
             self._following = True
             informers = [*self.informers()]
@@ -169,7 +169,7 @@ class ClusterState:
             informer.start()
 
     def stop(self) -> None:
-        """End; the threads do not keep the process alive."""
+        """Stop watching. The threads do not keep the process alive."""
         with self.lock:
             self._stopped = True
             informers = [*self.informers()]
@@ -183,18 +183,18 @@ class ClusterState:
             informer.attempt()
 
     def load(self) -> None:
-        """Read everything once, without following it: for one look."""
+        """Read everything once, without watching it."""
         for informer in [*self.informers()]:
             informer.load()
 
     @property
     def settled(self) -> bool:
-        """Whether all that is there was listed once, or it is known why it cannot be."""
+        """Whether every source was listed once, or has a known reason why it cannot be."""
         with self.lock:
             return all(informer.settled for informer in self.informers())
 
     def wait_settled(self, seconds: float) -> bool:
-        """Until ``settled``, but no longer."""
+        """Wait until ``settled``, at most ``seconds``; whether it is."""
         with self.lock:
             return bool(self.lock.wait_for(lambda: self.settled or self._stopped, seconds)) and not self._stopped
 
@@ -207,7 +207,7 @@ class ClusterState:
     # --- reading -------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Of one moment."""
+        """The snapshot of this moment."""
         with self.lock:
             return Snapshot(
                 plans=self._facts("plans"),
@@ -222,14 +222,14 @@ class ClusterState:
             )
 
     def plan(self, uid: str) -> PlanObject | None:
-        """The plan of this uid, where it is known."""
+        """The plan with this uid; None if it is not known."""
         with self.lock:
             return next((plan for plan in self._facts("plans") if plan.uid == uid), None)
 
     def pool(self, api_version: str, kind: str, namespace: str | None, name: str) -> tuple[Resource, Json | None]:
-        """The resource of a kind that sizes pools, and the object of that name, if it is there.
+        """The resource of a kind that sizes pools, and the object of that name (None: it does not exist).
 
-        The kind is watched from the first call on, which waits for its list. Raises ``ApiError`` where it cannot be read.
+        The kind is watched from the first call on, which waits for its list. Raises ``ApiError`` if it cannot be read.
         """
         resource = self._api.discover(api_version, kind)
         key = (api_version, kind)
@@ -257,7 +257,7 @@ class ClusterState:
             return resource, next((item for item in found if item["metadata"]["namespace"] == where), None)
 
     def serves(self, api_version: str, kind: str) -> bool:
-        """Whether the API server knows a kind; asked again after a minute. Raises ``ApiError`` where it does not tell."""
+        """Whether the API server serves a kind; asked again after a minute. Raises ``ApiError`` if it does not answer."""
         key, now = (api_version, kind), self._clock()
         with self.lock:
             known = self._presence.get(key)
@@ -289,12 +289,12 @@ class ClusterState:
     # --- our own writes --------------------------------------------------------------------------------------------------
 
     def wrote(self, resource: Resource, item: Json) -> None:
-        """An object as a write of ours left it: the next snapshot has it."""
+        """Take over an object that our write returned, so that the next snapshot has it."""
         for informer in self._informers_of(resource, item["metadata"]):
             informer.wrote(item)
 
     def deleted(self, resource: Resource, uid: str) -> None:
-        """An object that a deletion of ours has taken away."""
+        """Take over that our deletion removed an object."""
         for informer in self._informers_of(resource, None):
             informer.deleted(uid)
 
@@ -362,7 +362,7 @@ class Overlaid:
         return getattr(self._api, name)
 
     def apply(self, resource: Resource, manifest: Json, **more: Any) -> Json:
-        """As ``Api.apply``."""
+        """See ``Api.apply``."""
         metadata = manifest["metadata"]
         with self._sure_of(resource, metadata.get("namespace"), metadata["name"]):
             found: Json = self._api.apply(resource, manifest, **more)
@@ -370,21 +370,21 @@ class Overlaid:
         return found
 
     def merge(self, resource: Resource, name: str, patch: Json, **more: Any) -> Json:
-        """As ``Api.merge``."""
+        """See ``Api.merge``."""
         with self._sure_of(resource, more.get("namespace"), name):
             found: Json = self._api.merge(resource, name, patch, **more)
         self._state.wrote(resource, found)
         return found
 
     def json_patch(self, resource: Resource, name: str, operations: Sequence[Json], **more: Any) -> Json:
-        """As ``Api.json_patch``."""
+        """See ``Api.json_patch``."""
         with self._sure_of(resource, more.get("namespace"), name):
             found: Json = self._api.json_patch(resource, name, operations, **more)
         self._state.wrote(resource, found)
         return found
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
-        """As ``Api.delete``."""
+        """See ``Api.delete``."""
         with self._sure_of(resource, namespace, name, uid):
             left = self._api.delete(resource, name, uid=uid, namespace=namespace)
         if left is None or "deletionTimestamp" not in left["metadata"]:
@@ -404,7 +404,7 @@ class Overlaid:
 
 
 def _counts(health: Health, now: float) -> bool:
-    """Whether a trouble is to be told: at once where nothing was ever read, else after a while."""
+    """Whether a trouble is reported: at once if nothing was ever read, else after ``PATIENCE_SECONDS``."""
     trouble = health.trouble
     return trouble is not None and (not health.synced or now - trouble.since > PATIENCE_SECONDS)
 

@@ -1,8 +1,8 @@
-"""Which URLs of a plan the operator asks, and at which addresses.
+"""Decides which URLs of a plan the operator asks, and at which addresses.
 
-Whoever may edit plans of a namespace chooses these URLs, and the operator's pod may reach more than they may. So a URL must
-name a Service of the plan's own namespace, or a host that the installation lists. A Service is found by the API server, not
-by DNS: no name of anywhere else can be meant.
+The editors of a namespace's plans choose these URLs, and the operator's pod may reach more than they may. So a URL must name a
+Service of the plan's own namespace, or a host that the installation lists. The API server looks the Service up, not DNS, so the
+URL cannot mean a name elsewhere.
 """
 
 from __future__ import annotations
@@ -20,56 +20,56 @@ _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?(\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?)"
 )
-"""Scheme, host, port, path and query of RFC 3986. User names, fragments and all that readers of URLs may read in two ways
-are left out."""
+"""Scheme, host, port, path and query of RFC 3986. User names, fragments and everything ambiguous in URLs are not
+allowed."""
 _SERVICE = re.compile(
     r"(?P<name>[a-z]([-a-z0-9]{0,61}[a-z0-9])?)\.(?P<namespace>[-a-z0-9]{1,63})(\.svc(\.cluster\.local)?)?"
 )
 _PORTS = {"http": 80, "https": 443}
 
 
-class UrlRefused(ServingPlanError):  # noqa: N818 (a decision about a URL, told by a condition)
-    """The installation does not let the operator ask this URL. The message says what to do."""
+class UrlRefused(ServingPlanError):  # noqa: N818 (a decision about a URL, reported by a condition)
+    """The installation does not allow the operator to ask this URL. The message says what to do."""
 
 
-class NoAnswer(ServingPlanError):  # noqa: N818 (whatever the cause: it is for the log, never for a status)
-    """A URL that may be asked gave nothing that can be used."""
+class NoAnswer(ServingPlanError):  # noqa: N818 (for the log, never for a status)
+    """An allowed URL gave no usable answer."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What to ask."""
+    """A URL that may be asked."""
 
     scheme: str
     host: str
-    """Without brackets."""
+    """The host without brackets."""
     port: int
     path: str
-    """With the query; empty where the URL has none."""
+    """The path with the query; empty if the URL has none."""
     addresses: tuple[str, ...] | None
-    """Where it is: of a Service of the plan's namespace. None: wherever the name leads, which the installation trusts."""
+    """The addresses of a Service of the plan's namespace. None: the installation allows the host, and DNS resolves it."""
 
     @property
     def authority(self) -> str:
-        """Host and port, as a URL and the header ``Host`` write them."""
+        """Host and port, in the form of a URL and of the header ``Host``."""
         return _authority(self.host, self.port)
 
     @property
     def url(self) -> str:
-        """To ask by name."""
+        """The URL with the host's name."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def url_at_address(self) -> str:
-        """To ask at the first address, whatever the name means by then; by name where there are no addresses, and with TLS,
-        whose certificate answers for the name."""
+        """The URL with the first address, so that a changed name has no effect. Without addresses, and with TLS, whose
+        certificate is for the name, the URL has the name."""
         if not self.addresses or self.scheme == "https":
             return self.url
         return f"{self.scheme}://{_authority(self.addresses[0], self.port)}{self.path}"
 
 
 class UrlPolicy:
-    """Says where a plan's URL leads, or that it may not be asked."""
+    """Returns the target of a plan's URL, or refuses the URL."""
 
     def __init__(self, api: Api, *, allowed_hosts: frozenset[str] | None) -> None:
         """``allowed_hosts``: ``HOST`` (any port) or ``HOST:PORT``; None allows every host."""
@@ -77,9 +77,9 @@ class UrlPolicy:
         self._allowed = None if allowed_hosts is None else frozenset(item.lower() for item in allowed_hosts)
 
     def target(self, url: str, *, field: str, namespace: str) -> Target:
-        """Where a URL leads that the ``field`` of a plan of ``namespace`` has.
+        """The target of a URL in the ``field`` of a plan of ``namespace``.
 
-        Raises ``UrlRefused`` where it may not be asked, ``NoAnswer`` where the Service is not there or cannot be read.
+        Raises ``UrlRefused`` if it may not be asked, ``NoAnswer`` if the Service does not exist or cannot be read.
         """
         found = _URL.fullmatch(url)
         port = int(found["port"] or _PORTS[found["scheme"]]) if found else 0
@@ -95,7 +95,7 @@ class UrlPolicy:
         if service is None or service["namespace"] != namespace:
             raise UrlRefused(
                 f"{field}: {url!r}: is not asked, since it names no Service of namespace {namespace} and no host that this "
-                f"installation allows; write NAME.{namespace} as its host, or have the host added to the chart's allowedHosts"
+                f"installation allows; write NAME.{namespace} as its host, or ask for the host in the chart's allowedHosts"
             )
         return Target(scheme, host, port, path, tuple(self._addresses(service["name"], namespace, field)))
 
@@ -105,7 +105,7 @@ class UrlPolicy:
             if spec.get("type") == "ExternalName":
                 raise UrlRefused(
                     f"{field}: Service {name} of namespace {namespace} leads elsewhere (ExternalName) and is not asked; name "
-                    "a Service with replicas, or have the host added to the chart's allowedHosts"
+                    "a Service with replicas, or ask for the host in the chart's allowedHosts"
                 )
             address = spec.get("clusterIP")
             found = list(self._behind(name, namespace)) if address == "None" else [address]
@@ -117,7 +117,7 @@ class UrlPolicy:
         yield from usable
 
     def _behind(self, name: str, namespace: str) -> Iterator[str]:
-        """Addresses of the ready replicas of a headless Service, each once, in order."""
+        """The addresses of the ready endpoints of a headless Service, each once, in order."""
         label = f"{names.SERVICE_LABEL}={name}"
         found = {
             str(address)
@@ -134,7 +134,7 @@ def _authority(host: str, port: int) -> str:
 
 
 def _is_elsewhere(text: str) -> bool:
-    """Whether it is the address of something else than the operator's own pod, its node, or many at a time."""
+    """Whether the address is not loopback, link-local, multicast or unspecified: not the operator's own pod or node."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""An explanation in words that a person understands: limits, gains, alternatives, what excludes what."""
+"""The texts of an explanation: limits, gains, alternatives, conflicting limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servingplan.model.llm import WIDE_BYTES
 
 NOTHING = "nothing"
 MOST_LINES = 8
-"""About a clash."""
+"""The most lines about one clash."""
 
 _ONE_MORE = {
     "budget": "1 $/h more of budget",
@@ -32,17 +32,17 @@ _FIELDS = {
     "class": "{now:.6g} requests/s of {item}",
 }
 _PRUNED = {
-    "BlocksNotDivisible": "for blocks of quantised weights that do not divide",
-    "ContextAboveModel": "for contexts that the model was not made for",
-    "ContextTooShort": "for requests longer than the context",
-    "Dominated": "because another does the same or more in the same place",
-    "HeadsNotDivisible": "for heads that do not divide",
-    "LayersNotDivisible": "for too few layers",
+    "BlocksNotDivisible": "because blocks of quantised weights do not divide",
+    "ContextAboveModel": "because the context is above the model's limit",
+    "ContextTooShort": "because requests are longer than the context",
+    "Dominated": "because another shape in the same pool serves the same or more",
+    "HeadsNotDivisible": "because heads do not divide",
+    "LayersNotDivisible": "because the model has too few layers",
     "Memory": "for lack of memory",
-    "NoLeaderWorkerSet": "for spanning nodes without LeaderWorkerSets",
-    "NoNode": "for want of a node",
-    "NotConnected": "for nodes that are not known to be in one zone",
-    "SloUnreachable": "for latency limits out of reach",
+    "NoLeaderWorkerSet": "because they span nodes without LeaderWorkerSets",
+    "NoNode": "because no node is large enough",
+    "NotConnected": "because their nodes are not known to be in one zone",
+    "SloUnreachable": "because they cannot reach the latency limits",
 }
 _CHANGES = {
     "budget": "raise it to {needed} $/h",
@@ -56,19 +56,19 @@ _CHANGES = {
 
 
 def one_more(what_if: WhatIf) -> str:
-    """The limit of which one more unit is asked."""
+    """The text of the limit that is raised by one unit."""
     kind, _, item = what_if.name.partition(":")
     return _ONE_MORE[kind].format(item)
 
 
 def gain(what_if: WhatIf, before: Answer) -> str:
-    """What it brings over the answer before, and how sure that is."""
+    """The text of the gain over the answer before, and of its certainty."""
     if what_if.level is None:
         return NOTHING
     goal = Goal.named(what_if.level)
     if not what_if.distinguishable:
         most = _amount(goal, what_if.at_most)
-        return f"not distinguishable from nothing: {most} at most, which is within the gaps of the two plans"
+        return f"not distinguishable from nothing: at most {most}, which is within the gaps of the two plans"
     more = math.fsum(_served(what_if.answer)) - math.fsum(_served(before))
     text = {
         Kind.SCALE: f"serves {what_if.gain:.4g} more of the mix",
@@ -78,11 +78,11 @@ def gain(what_if: WhatIf, before: Answer) -> str:
         Kind.DOLLARS: f"saves {_dollars(what_if.gain)} $/h",
     }[goal.kind]
     sure = what_if.at_most <= what_if.gain * (1 + 1e-3)
-    return text if sure else f"{text} ({_amount(goal, what_if.at_most)} at most)"
+    return text if sure else f"{text} (at most {_amount(goal, what_if.at_most)})"
 
 
 def outcome(answer: Answer) -> str:
-    """What an answer costs and serves."""
+    """The text of what an answer costs and serves."""
     if answer.status == "Infeasible":
         return "no plan" if answer.stopped == "proved" else "no plan was found"
     price = f"{_dollars(answer.dollars_per_hour or 0.0)} $/h"
@@ -91,7 +91,7 @@ def outcome(answer: Answer) -> str:
 
 
 def share(answer: Answer) -> str:
-    """What part of the asked rate an answer serves; under MaximizeService the multiple of the mix."""
+    """The share of the asked rate that an answer serves; under MaximizeService the multiple of the mix."""
     if answer.scale is not None:
         return f"{answer.scale:.4g} times the mix"
     served, unserved = math.fsum(_served(answer)), math.fsum(answer.unserved.values())
@@ -101,7 +101,7 @@ def share(answer: Answer) -> str:
 
 
 def clash_lines(clash: Clash) -> tuple[str, ...]:
-    """One line per limit that has to do with it; of very many the first, those with a known change before others."""
+    """One line per limit of the clash. If there are many, the first ones; limits with a known change come first."""
     told = (
         sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
     )
@@ -111,35 +111,35 @@ def clash_lines(clash: Clash) -> tuple[str, ...]:
 
 
 def clash_title(clash: Clash) -> str:
-    """What the lines are about."""
+    """The title of the lines about a clash."""
     what = "There is no plan" if clash.goal == "any plan" else "Not every class is served in full"
     kind = {
-        "smallest": "these limits exclude it together, and no fewer do",
-        "irreducible": "these limits exclude it together, and none of them could be missing",
-        "clash": "these limits exclude it together; the search for fewer was cut short",
+        "smallest": "these limits exclude it together, and no smaller set does",
+        "irreducible": "these limits exclude it together, and each of them is needed for that",
+        "clash": "these limits exclude it together; the search for a smaller set was cut short",
     }[clash.guarantee]
     return f"{what}: {kind}"
 
 
 def pruned(counts: Mapping[str, int], asked: int) -> str:
-    """How many shapes were dropped, and why."""
+    """The text of how many shapes were left out, and why."""
     known = [f"{count} {_PRUNED.get(reason, reason)}" for reason, count in sorted(counts.items()) if count]
     kept = asked - counts.get("Dominated", 0)
-    return f"{kept} shapes were weighed; left out before: {', '.join(known) or 'none'}"
+    return f"{kept} shapes were compared; left out before: {', '.join(known) or 'none'}"
 
 
 def _clash_line(ease: Ease) -> str:
     kind, _, item = ease.limit.partition(":")
     text = _FIELDS[kind].format(now=ease.now, item=item)
     if ease.needed is None:
-        return f"{text}: " + ("no change of it alone does" if ease.known else "what change would do is not known")
+        return f"{text}: " + ("no change of it alone helps" if ease.known else "no change that helps is known")
     if kind == "class" and ease.needed == 0:
-        return f"{text}: leave the class out"
-    return f"{text}: {_CHANGES[kind].format(needed=_nearest(ease))}" + ("" if ease.known else " (less may do)")
+        return f"{text}: remove the class"
+    return f"{text}: {_CHANGES[kind].format(needed=_nearest(ease))}" + ("" if ease.known else " (less may suffice)")
 
 
 def _nearest(ease: Ease) -> str:
-    """Six digits, rounded to the side on which there is a plan."""
+    """The needed value with six digits, rounded to the side on which a plan exists."""
     assert ease.needed is not None
     if ease.needed == round(ease.needed) or not ease.needed:
         return f"{ease.needed:.10g}"
@@ -162,12 +162,12 @@ def _amount(goal: Goal, size: float) -> str:
 
 
 def _dollars(amount: float) -> str:
-    """Two decimals; more where they would show nothing."""
+    """The amount with two decimals, or with more if two would show 0."""
     return f"{amount:.2f}" if amount == 0 or amount >= 0.005 else f"{amount:.2g}"
 
 
 def engine(settings: EngineSettings | None) -> str:
-    """The settings of an engine in a few words."""
+    """The text of an engine's settings."""
     if settings is None:
         return "by the engine's own defaults"
     kv = "16-bit" if settings.kv_bytes_per_element == WIDE_BYTES else settings.kv_cache_dtype.upper()

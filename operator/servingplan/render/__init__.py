@@ -1,4 +1,4 @@
-"""PURE. A decided fleet as Kubernetes objects and gateway documents: same plan, same bytes.
+"""PURE. Renders a decided fleet as Kubernetes objects and gateway documents. The same plan gives the same bytes.
 
-Nothing here reads a cluster or decides anything; nobody but this room builds a manifest.
+It reads no cluster and decides nothing. No other package builds a manifest.
 """

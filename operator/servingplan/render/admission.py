@@ -1,7 +1,7 @@
-"""What of each class is admitted while fewer replicas are ready than its plan counts on.
+"""Computes the admitted share of each class while fewer replicas are ready than its plan counts on.
 
-The planner's own order, largest smallest served part first, within the weights that are published. Replicas serve one
-model, so one model's shortage is never another's, whatever their priorities.
+The order is max-min fairness, as in the planner, within the published weights. A replica serves one model, so a shortage of one
+model is never another's, whatever their priorities.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from servingplan.model.fleet import ReplicaFacts
 
 WHOLE = 1 - 1e-4
-"""From this part on a class counts as admitted whole: weights are whole numbers that sum to 10,000."""
+"""From this share a class counts as fully admitted, since weights are whole numbers that sum to 10,000."""
 
 _SAME = 1 + 1e-9
-"""Deployments that fill up within rounding of each other are full together."""
+"""Deployments that fill up within this ratio of each other count as full together, because of rounding."""
 
 
 def admitted_parts(
@@ -24,12 +24,12 @@ def admitted_parts(
     facts: Mapping[str, ReplicaFacts],
     ready: Mapping[str, int],
 ) -> dict[str, float]:
-    """Part of its planned rate, 0 to 1, that each class of a model is admitted at.
+    """The admitted share, 0 to 1, of the planned rate of each class of a model.
 
-    ``planned``: requests/s by class. ``shares``: by class and Deployment, what its weights are in proportion to; a class
-    that has none, or no planned rate, is left as planned (1). The parts of all classes rise together until the ready
-    replicas of a Deployment are at the utilisation up to which they keep their SLO; the classes that go there stay at that
-    part, the others rise on, at most to 1.
+    ``planned``: requests/s by class. ``shares``: by class and Deployment, proportional to the weights. A class without
+    shares or without a planned rate stays as planned (1). The shares of all classes rise together until the ready replicas
+    of a Deployment reach the utilisation up to which they keep their SLO. The classes that use this Deployment stay at that
+    share; the others rise further, at most to 1.
     """
     rising = sorted(name for name, rate in planned.items() if rate > 0 and shares.get(name))
     brought: dict[str, dict[str, float]] = {}
@@ -61,7 +61,7 @@ def loads(
     facts: Mapping[str, ReplicaFacts],
     ready: Mapping[str, int],
 ) -> dict[str, float]:
-    """Utilisation that a class brings to each Deployment when all of its planned rate comes."""
+    """The utilisation of each Deployment by a class if all of its planned rate arrives."""
     whole = sum(shares.values())
     return {
         deployment: rate * share / whole / (_capacity(facts[deployment], name) * ready[deployment])
@@ -70,17 +70,17 @@ def loads(
 
 
 def _capacity(replica: ReplicaFacts, name: str) -> float:
-    """Requests/s of one replica; one of which it is not known can do what was planned for it."""
+    """The requests/s of one replica; if unknown, the rate that was planned for it."""
     return replica.capacity.get(name) or replica.planned[name]
 
 
 def utilization_limit(replica: ReplicaFacts, copies: int) -> float:
-    """Utilisation up to which so many copies keep their SLO."""
+    """The utilisation up to which this many copies keep their SLO."""
     table = replica.max_utilization or (1.0,)
     return table[min(copies, len(table)) - 1]
 
 
 def _full_at(limit: float, load: Mapping[str, float], rising: list[str], parts: Mapping[str, float]) -> float:
-    """Part of the classes that still rise at which a Deployment reaches its limit."""
+    """The share of the rising classes at which a Deployment reaches its limit."""
     taken = sum(load[name] * parts[name] for name in load if name not in rising)
     return max(0.0, limit - taken) / sum(load[name] for name in load if name in rising)

@@ -1,4 +1,4 @@
-"""What ready replicas carry of each class now: by the published weights, and by the rates at which replicas keep their SLO."""
+"""Computes the rate of each class that ready replicas carry, by published weights and rates at which they keep their SLO."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from servingplan.render.routing import shares_of, spilled_of
 
 
 class Carried(NamedTuple):
-    """Of one class."""
+    """The carried rate of one class."""
 
     model: str
     name: str
     asked_requests_per_second: float
     planned_requests_per_second: float
-    """Under the plan in force."""
+    """The planned rate of the plan in force."""
     requests_per_second: float
-    """Of the ready replicas, at most the planned rate: gateways turn more away."""
+    """The rate of the ready replicas, at most the planned rate, since gateways turn more away."""
     answered: bool
-    """Some ready replica takes it; else the gateway answers 503."""
+    """Whether some ready replica takes the class; else the gateway answers 503."""
     in_time: bool
-    """Within its limits; a class that spills is answered late."""
+    """Whether it is answered within its limits; a class that spills over is answered late."""
 
     @property
     def part(self) -> float:
-        """Of what is asked for, 0 to 1, or more under a plan for more; 1 of a class that asks for nothing."""
+        """The carried share of the demand, 0 to 1, or more if the plan serves more; 1 for a class without demand."""
         return self.requests_per_second / self.asked_requests_per_second if self.asked_requests_per_second > 0 else 1.0
 
 
@@ -40,7 +40,7 @@ def carried(
     ready: Mapping[str, int],
     contexts: Mapping[str, int] | None = None,
 ) -> tuple[Carried, ...]:
-    """Every class of the plan in force. Arguments as of ``routing_document``, whose weights it goes by."""
+    """The carried rate of every class of the plan in force. The arguments are those of ``routing_document``."""
     return tuple(
         item
         for model in spec.models

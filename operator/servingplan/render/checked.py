@@ -1,6 +1,6 @@
-"""PURE. A routing document that may be rendered into a gateway's configuration: nothing in it can end a line or a word.
+"""PURE. Checks a routing document before it is rendered for a gateway: no part of it may end a line or a word.
 
-Plans keep to this by their schema. But a document also comes from a file or from a ConfigMap, which others may write.
+The schema of plans ensures this. But a document also comes from a file or from a ConfigMap, which others may write.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from servingplan.errors import InputError
 
 Json = dict[str, Any]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What a reader of a configuration may take for the end of a line, and what has no encoding."""
+"""Characters that a configuration may read as the end of a line, and those without an encoding."""
 _SERVICE = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PLAN = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 def checked(document: Json, *, namespace: str) -> Json:
-    """The document as it is. Raises ``InputError``, which names the place, where a part of it must not be rendered."""
+    """The unchanged document. Raises ``InputError`` with the place if a part of it must not be rendered."""
     for place, text in _strings(document):
         if found := _CONTROL.search(text):
             raise InputError(place, text, f"has the control character U+{ord(found[0]):04X}; remove it")
@@ -30,13 +30,13 @@ def checked(document: Json, *, namespace: str) -> Json:
                 raise InputError(place, value, f"must be {what}")
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(
-            "routing.json", error, "is no routing document; give the key routing.json of the ConfigMap"
+            "routing.json", error, "is not a routing document; give the key routing.json of the ConfigMap"
         ) from error
     return document
 
 
 def _parts(document: Json, namespace: str) -> Iterator[tuple[str, Any, bool, str]]:
-    """Place, value, whether it is right, and what it must be, of all that is written without quotes."""
+    """The parts that are rendered without quotes: place, value, whether it is right, and what it must be."""
     yield "namespace", namespace, _is(namespace, _NAMESPACE), "the name of a namespace"
     yield "plan", document["plan"], _is(document["plan"], _PLAN), "NAMESPACE/NAME"
     yield "revision", document["revision"], _is_whole(document["revision"]), "a whole number"

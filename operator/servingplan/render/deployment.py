@@ -1,8 +1,8 @@
-"""A kind of replica as a Deployment and a Service.
+"""Renders a kind of replica as a Deployment and a Service.
 
-The pod template of a name never changes: its digest is part of the name. Every pod is created with a scheduling gate;
-the operator ties it to the node that the plan has for it and takes the gate away, so that the scheduler follows the
-planned packing and still has the last word on resources and taints.
+The pod template of a name never changes: its digest is part of the name. Every pod is created with a scheduling gate. The
+operator binds it to its planned node and removes the gate, so that the scheduler follows the planned packing and still decides
+on resources and taints.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from servingplan.render import flags, quantities
 
 PORT = 8000
 DRAIN_SLEEP_SECONDS = 15
-"""preStop sleep: longer than it takes endpoints to leave kube-proxy and gateways, so that no request meets a closed
-port (KServe's engine template sleeps for the same reason)."""
+"""The preStop sleep. It is longer than endpoints need to leave kube-proxy and gateways, so that no request meets a closed port
+(KServe's engine template sleeps for the same reason)."""
 UNTOLD_SHUTDOWN_SECONDS = 300
-"""Time to stop after SIGTERM for an engine that was not told how long its requests may take."""
+"""The time to stop after SIGTERM for an engine without a flag for the time of its requests."""
 SHUTDOWN_MARGIN_SECONDS = 10
-"""From the end of the last request to the end of the process: vLLM#43208 wants the grace period above the sum of both."""
+"""The time from the last request to the end of the process: the grace period must exceed the sum of both (vLLM#43208)."""
 
 Json = dict[str, Any]
 
@@ -41,12 +41,12 @@ def replica_template(
     settings: EngineSettings | None,
     queue: str | None = None,
 ) -> Json:
-    """Pod template of one replica, without the labels that depend on the Deployment's name.
+    """The pod template of one replica, without the labels that depend on the Deployment's name.
 
-    ``settings`` are written as flags, but for those that ``extraArgs`` say. None: a replica of a record from before
-    settings were written, rendered as it was then, to the byte. ``queue``: Kueue's, for the pods to wait in.
+    ``settings`` are rendered as flags, except those in ``extraArgs``. None: a replica of a record from before settings were
+    recorded, rendered as it was then, to the byte. ``queue``: Kueue's queue for the pods.
 
-    Raises ``InputError`` where ``extraArgs`` cannot be read, or ``podTemplate`` takes over what the plan decides.
+    Raises ``InputError`` if ``extraArgs`` cannot be parsed, or if ``podTemplate`` sets what the plan decides.
     """
     gpus = tensor_parallel * pipeline_parallel
     engine = model.engine
@@ -121,7 +121,7 @@ def replica_template(
 
 
 def tolerations(pool: NodePool) -> list[Json]:
-    """Taints of the pool's nodes that replicas tolerate, whatever podTemplate adds."""
+    """The tolerations of replicas on the pool's nodes, before those of podTemplate."""
     resource = pool.resource_name or names.GPU_RESOURCE
     keys = dict.fromkeys(
         (resource, f"{resource.partition('/')[0]}/gpu")
@@ -132,9 +132,9 @@ def tolerations(pool: NodePool) -> list[Json]:
 
 
 def replica_name(*, plan: str, model: str, variant: str, where: str, template: Mapping[str, Any]) -> str:
-    """Name of the Deployment, which holds the digest of everything that a replica is.
+    """The name of the Deployment, which contains the digest of the replica's whole description.
 
-    ``where``: the pool, or of a replica that spans nodes its layout.
+    ``where``: the pool, or the layout of a replica that spans nodes.
     """
     return names.deployment_name(plan, model, digest([plan, model, variant, where, template]))
 
@@ -189,7 +189,7 @@ def deployment(
 
 
 def service(*, plan: PlanObject, replica_set: ReplicaSet) -> Json:
-    """The Service in front of the Deployment's copies that serve."""
+    """The Service of the Deployment's serving copies."""
     labels = model_server_labels(plan, replica_set)
     return {
         "apiVersion": "v1",
@@ -213,7 +213,7 @@ def service(*, plan: PlanObject, replica_set: ReplicaSet) -> Json:
 
 
 def owner_reference(plan: PlanObject) -> Json:
-    """Makes the plan the controller of an object, which goes with it."""
+    """The owner reference that makes the plan an object's controller, so that the object is deleted with the plan."""
     return {
         "apiVersion": "servingplan.dev/v1alpha1",
         "kind": "LLMServingPlan",
@@ -229,15 +229,15 @@ _MERGE_KEYS: dict[str, tuple[str, ...]] = {
     "volumeDevices": ("devicePath",),
     "ports": ("containerPort", "protocol"),
 }
-"""Fields that tell the items of a list apart where it is not ``name``: ``x-kubernetes-patch-merge-key`` and
+"""The key fields of list items by list, if they are not ``name``: ``x-kubernetes-patch-merge-key`` and
 ``x-kubernetes-list-map-keys`` of the API's types (kubernetes/api core/v1/types.go)."""
 _DEFAULTS = {"protocol": "TCP"}
-"""Of key fields that may be left out."""
+"""The defaults of key fields that may be absent."""
 
 
 def merge(base: Any, over: Any, field: str = "") -> Any:
-    """``over`` merged into ``base``: maps by key, lists of items by the key that Kubernetes merges ``field`` by, other
-    lists appended."""
+    """``over`` merged into ``base``: maps by key, lists of items by Kubernetes' merge key of ``field``; other lists are
+    appended."""
     if isinstance(base, dict) and isinstance(over, dict):
         merged_map = {**base}
         for key, value in over.items():
@@ -275,9 +275,9 @@ def model_server_labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, 
 
 
 def _check_nulls(value: Any, where: str) -> None:
-    """A null would take away what the plan renders, such as the gate that the budget is kept by."""
+    """Refuse a null, which would remove what the plan renders, such as the gate that keeps the budget."""
     if value is None:
-        raise InputError(where, None, "null is not taken; remove it, or give a value")
+        raise InputError(where, None, "null is not allowed; remove it, or give a value")
     if isinstance(value, dict):
         for key, item in value.items():
             _check_nulls(item, f"{where}.{key}")
@@ -327,8 +327,7 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, res
 
 
 def _check_volumes(model: Model, volumes: list[Json], mounts: list[Json], template: Json) -> None:
-    """The plan's volumes are still there; that of the weights, and where the engine finds it, stay as the plan renders
-    them."""
+    """Check that the plan's volumes are still there, and that the volume of the weights and its mount are as rendered."""
     pod = template["spec"]
     engine = next(item for item in pod["containers"] if item["name"] == "engine")
     field = f"spec.models[{model.name}].engine.podTemplate.spec"
@@ -351,7 +350,7 @@ def _check_volumes(model: Model, volumes: list[Json], mounts: list[Json], templa
 
 
 def _within(value: Any, *keys: str) -> Any:
-    """What lies below these keys, or None."""
+    """The value below these keys; None if there is none."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

@@ -1,8 +1,8 @@
-"""The engine's settings as vLLM's flags, written and read back.
+"""Writes the engine's settings as vLLM's flags, and reads them back.
 
-``flags_of`` writes what the plan decided. ``read`` understands a command line as vLLM's parser does (``--a=b``, ``--a b``,
-underscores, unambiguous beginnings of names, short names, ``--no-`` switches, dotted keys of JSON, ``16k``), so that what
-a user adds in ``extraArgs`` is planned with, and the emulator runs as it is told.
+``flags_of`` writes the plan's decisions. ``read`` parses a command line as vLLM does (``--a=b``, ``--a b``, underscores,
+unambiguous beginnings of names, short names, ``--no-`` switches, dotted keys of JSON, ``16k``). So the plan uses the settings
+in a user's ``extraArgs``, and the emulator runs with the given flags.
 
 Sources: vLLM's ``EngineArgs.add_cli_args`` and ``FlexibleArgumentParser``, documented as "Engine Arguments".
 """
@@ -26,9 +26,9 @@ class Flag(NamedTuple):
     """One option of the engine."""
 
     name: str
-    """Its long name, with dashes."""
+    """The long name, with dashes."""
     kind: Kind = "text"
-    """``any``: known by name only, with or without a value."""
+    """The kind of value. ``any``: only the name is known; it may have a value."""
     short: str | None = None
 
 
@@ -59,7 +59,7 @@ SETTINGS = (
     CHUNKED_PREFILL,
     SHUTDOWN_TIMEOUT,
 )
-"""Flags that say a setting."""
+"""The flags that set a setting."""
 
 IDENTITY = (
     Flag("--model"),
@@ -70,7 +70,7 @@ IDENTITY = (
     Flag("--port", "any"),
     Flag("--host", "any"),
 )
-"""Flags that say what a replica is, which the plan alone decides."""
+"""The flags that describe the replica, which only the plan decides."""
 
 UNPLANNED: dict[Flag, str] = {
     Flag("--enforce-eager", "any"): "every step takes longer without CUDA graphs, and no rate is known for that",
@@ -82,7 +82,7 @@ UNPLANNED: dict[Flag, str] = {
     Flag("--decode-context-parallel-size", "any", "-dcp"): "no rate is known for it",
     Flag("--prefill-context-parallel-size", "any", "-pcp"): "no rate is known for it",
 }
-"""Flags under which no rate of the plan would hold, and why."""
+"""The flags under which no rate of the plan would hold, with the reason."""
 
 _ALL = (*SETTINGS, *IDENTITY, *UNPLANNED)
 _NAMES: dict[str, tuple[Flag, bool]] = {
@@ -90,15 +90,15 @@ _NAMES: dict[str, tuple[Flag, bool]] = {
     **{f"--no-{flag.name.removeprefix('--')}": (flag, False) for flag in _ALL if flag.kind == "switch"},
 }
 _KV_NAMES = {"bfloat16": "bf16", "float16": "fp16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_inc": "fp8"}
-"""What vLLM calls the widths of ``KV_BYTES`` that have another name here."""
+"""Our names of the widths in ``KV_BYTES``, by vLLM's names that differ."""
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def flags_of(settings: EngineSettings, *, leave_out: Iterable[str] = ()) -> list[str]:
-    """The flags of vLLM that make an engine run with these settings.
+    """The vLLM flags of these settings.
 
-    ``leave_out`` are names of flags that somebody else gives. The share of prefix hits and the acceptance of speculation
-    are facts about requests: no flag says them.
+    ``leave_out``: the names of flags that are given elsewhere. The share of prefix hits and the acceptance of speculation are
+    facts about requests, which no flag sets.
     """
     speculation = settings.speculation
     flags = {
@@ -130,27 +130,27 @@ def _speculative_config(speculation: Speculation) -> str:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command line says of an engine; what it does not say is absent."""
+    """The parsed command line of an engine; flags that it does not have are absent."""
 
     values: Mapping[str, Any]
-    """By long name of a flag: its value, the last one where it is given twice."""
+    """The value by long name of a flag; the last one if the flag is given twice."""
     words: Mapping[str, str]
-    """By long name of a flag: the word that names it, as written."""
+    """The word as written, by long name of the flag."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of ``EngineSettings`` that it sets, but ``speculation``."""
+    """The fields of ``EngineSettings`` that it sets, except ``speculation``."""
     speculative: Mapping[str, Any] | None = None
-    """``--speculative-config``."""
+    """The value of ``--speculative-config``; None if it is not given."""
 
     def value(self, flag: Flag) -> Any:
-        """The value of a flag; None where it is not given."""
+        """The value of a flag; None if it is not given."""
         return self.values.get(flag.name)
 
 
 def read(arguments: Sequence[str]) -> CommandLine:
-    """What these arguments say. Those that are not known here are passed over.
+    """The parsed arguments. Unknown arguments are ignored.
 
     Raises:
-        InputError: an argument that is known has no value, or one that the engine would refuse. ``field`` is the flag.
+        InputError: a known argument has no value, or a value that the engine would refuse. ``field`` is the flag.
     """
     values: dict[str, Any] = {}
     words: dict[str, str] = {}
@@ -164,7 +164,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
 
 
 def _walk(arguments: Sequence[str]) -> Iterator[tuple[Flag, str, tuple[str, ...], str | bool | None]]:
-    """Known flags in order: the flag, the word that names it, the keys after its dots, its value."""
+    """The known flags in order: the flag, its word, the keys after its dots, its value."""
     position = 0
     while position < len(arguments):
         word = arguments[position]
@@ -188,7 +188,7 @@ def _walk(arguments: Sequence[str]) -> Iterator[tuple[Flag, str, tuple[str, ...]
 
 
 def _flag(name: str, word: str) -> tuple[Flag, tuple[str, ...], bool, str | None] | None:
-    """The flag of a name, the keys after its dots, whether it means on, and a value that is written without a space."""
+    """The flag of a name, the keys after its dots, whether it means on, and a value written without a space."""
     if not name.startswith("-") or name in ("-", "--"):
         return None
     first = re.split(r"\s", name, maxsplit=1)[0]
@@ -267,7 +267,7 @@ def _integer(flag: Flag, given: str) -> int:
 
 
 def _merged(before: Any, flag: Flag, path: tuple[str, ...], given: str | bool | None) -> dict[str, Any]:
-    """A JSON object, or one key of it, over what was given before."""
+    """The JSON object of a flag, or one key of it, merged over the earlier value."""
     if not isinstance(given, str):
         raise InputError(flag.name, given, f"needs a value; write {flag.name}=VALUE")
     merged: dict[str, Any] = dict(before or {})
@@ -290,7 +290,7 @@ def _merged(before: Any, flag: Flag, path: tuple[str, ...], given: str | bool | 
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of ``EngineSettings`` by the values of flags."""
+    """The fields of ``EngineSettings`` from the values of flags."""
     fields = {
         "max_num_seqs": MAX_NUM_SEQS,
         "max_num_batched_tokens": MAX_NUM_BATCHED_TOKENS,

@@ -1,8 +1,8 @@
-"""PURE. HAProxy's configuration from the routing document: a frontend, and a backend for each class.
+"""PURE. Renders HAProxy's configuration from the routing document: a frontend, and a backend for each class.
 
-HAProxy reads model and ``max_tokens`` from a body that fits its buffer (``tune.bufsize``); for longer ones clients name the
-model in ``x-servingplan-model``. Weights of servers are whole numbers up to 256, so shares are kept to a part in 256. A
-reload follows each change.
+HAProxy reads model and ``max_tokens`` from a body that fits its buffer (``tune.bufsize``); for longer bodies clients name the
+model in ``x-servingplan-model``. Weights of servers are whole numbers up to 256, so shares are exact to 1/256. Each change
+needs a reload.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHT_TOTAL = 256
 
 
 def haproxy_file(document: Json, *, namespace: str) -> str:
-    """The file, to be given after one with ``global`` and ``resolvers`` if these are wanted. Raises ``InputError`` where a
+    """The text of the file. A file with ``global`` and ``resolvers``, if wanted, must precede it. Raises ``InputError`` if a
     part of the document must not be rendered."""
     checked(document, namespace=namespace)
     named = [
@@ -73,7 +73,7 @@ _LEARN = (
 
 
 def _classes(document: Json, named: list[tuple[str, str, Json]]) -> Iterator[str]:
-    """By name, then by the first match that holds, then the default."""
+    """The rules that choose the class: by name, then by the first match that holds, then the default."""
     bytes_per_token = float(document.get("bytesPerToken", BYTES_PER_TOKEN))
     for name, model, entry in named:
         yield _choose(name, model, f"{{ req.hdr(x-servingplan-class) -m str -- {_quoted(entry['name'])} }}")
@@ -102,7 +102,7 @@ def _choose(name: str, model: str, *conditions: str) -> str:
 def _backend(name: str, model: str, entry: Json, namespace: str) -> Iterator[str]:
     admitted, targets = entry["admitRequestsPerSecond"], entry["targets"]
     if targets and admitted:
-        # A window that holds at least ten requests; those that are refused do not count.
+        # The window holds at least ten requests; refused requests do not count.
         seconds = max(1, math.ceil(10 / admitted))
         yield f"backend admitted-{name} from servingplan"
         yield f"    stick-table type string len 8 size 1 expire {2 * seconds}s store http_req_rate({seconds}s)"
@@ -129,7 +129,7 @@ def _backend(name: str, model: str, entry: Json, namespace: str) -> Iterator[str
 
 
 def _in_parts(weights: Mapping[str, int]) -> dict[str, int]:
-    """Parts of 256: floors, and what is left to the largest remainders, ties by name."""
+    """The weights as parts of 256, by largest remainder; ties go by name."""
     whole = sum(weights.values())
     floors = {name: weight * WEIGHT_TOTAL // whole for name, weight in weights.items()}
     left = WEIGHT_TOTAL - sum(floors.values())
@@ -144,7 +144,7 @@ def _quoted(text: str) -> str:
 
 
 def _return(answer: Json) -> str:
-    """The answer of a route; its body is one that no quote ends early."""
+    """The answer of a route, with a body that no quote ends early."""
     response = answer["direct_response"]
     body = _quoted(response["body"]["inline_string"])
     again = " hdr retry-after 1" if answers.AGAIN in answer["response_headers_to_add"] else ""

@@ -1,21 +1,21 @@
-"""HTTPRoutes of the Gateway API from the routing document: one per model, one rule per class.
+"""Renders HTTPRoutes of the Gateway API from the routing document: one per model, one rule per class.
 
-A gateway of this kind cannot read a request's body: model and class come in the headers ``x-servingplan-model`` and
-``x-servingplan-class``, set by the client or by a filter before it. A request of a known model without a known class
-takes the rule of the default class, which also matches by the model alone: a match of more headers goes first, wherever
-it stands. One of an unknown model meets no rule and answers 404.
+Such a gateway cannot read a request's body. Model and class are in the headers ``x-servingplan-model`` and
+``x-servingplan-class``, which the client or an earlier filter sets. A request of a known model without a known class takes the
+rule of the default class, which also matches the model alone: the match with the most headers wins, independent of the order.
+A request of an unknown model matches no rule and is answered with 404.
 
-The order of the rules has no meaning, and gateways may know a rule by its number (Envoy Gateway names clusters so). So a
-class keeps the number of its rule for as long as it lives; what becomes free by a class that goes waits for a new one.
+The order of the rules has no meaning, and a gateway may identify a rule by its number (Envoy Gateway names clusters so). So a
+class keeps the number of its rule. The number of a removed class stays free until a new class takes it.
 
-A rule is a cluster of a gateway's, which is empty for a moment when it is new. So a class that is added first gets its
-rule with its backends under a value that no request has, while its requests go by the default class's rule, as those of an
-unknown class do; what has no class stays where it is, if the new class is the default one. The rule gets its real matches
-when the gateways have taken the route. Which rules are still coming is read from the HTTPRoutes that stand.
+A rule is a cluster in the gateway, and a new one is empty for a moment. So a new class first gets its rule with its backends
+under a value that no request has. Meanwhile its requests use the default class's rule, like those of an unknown class. If the
+new class is the default class, requests without a class keep their old target. The rule gets its real matches when the gateways
+have taken the route. The present HTTPRoutes tell which rules still wait.
 
-What the standard cannot say (sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, HTTPRouteRule.BackendRefs): a class
-without a target is a rule without a backend, which answers 500 and not 503; a rate above which requests are turned
-away has no field. A class that is admitted at rate 0 has no backend either: its requests would take room from others.
+The standard cannot express two things (sigs.k8s.io/gateway-api, apis/v1/httproute_types.go, HTTPRouteRule.BackendRefs). A class
+without a target is a rule without a backend, which answers 500 and not 503. There is no field for a rate limit. A class that is
+admitted at rate 0 has no backend either, since its requests would take capacity from others.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from servingplan.render.routing import WEIGHT_TOTAL, largest_remainder
 API_VERSION = "gateway.networking.k8s.io/v1"
 KIND = "HTTPRoute"
 MOST_RULES = 16
-"""Of one HTTPRoute. The rules of a model with more classes go on in another one; which of them takes a request depends
-on the number of its matching headers alone."""
+"""The most rules of one HTTPRoute. A model with more classes has further HTTPRoutes. Which rule takes a request depends only on
+the number of its matching headers."""
 _FREE = "(free)"
-"""Stands for a class in the rule of a number that is free; no class can have this name."""
+"""The class name in a rule whose number is free; no class can have this name."""
 _COMING = "(coming) "
-"""Stands before the name of a class whose rule takes no request yet."""
+"""The prefix of the name of a class whose rule takes no request yet."""
 MOST_BACKENDS = 16
-"""Of one rule."""
+"""The most backends of one rule."""
 NEGLIGIBLE_SHARE = 0.01
-"""Backends beyond the sixteenth may hold this much of a class's weight before that is a problem: no more than weights are
-off while replicas come and go."""
+"""Backends beyond the sixteenth may have this share of a class's weight before it is a problem. Weights are off by as much
+while replicas start and end."""
 
 Json = dict[str, Any]
 
@@ -61,11 +61,11 @@ def http_routes(
     untaken: Collection[str] = (),
     now: str = "",
 ) -> list[Json]:
-    """The HTTPRoutes of a routing document, in the order in which they are to be written: of a model's that first which
-    takes what has no class, or nothing would while that moves to it from another.
+    """The HTTPRoutes of a routing document, in the order of their writes. Of a model's HTTPRoutes, the one that takes
+    requests without a class is first; else no route would take them while that rule moves to another HTTPRoute.
 
-    ``standing`` are the plan's present ones by their names; ``untaken`` those of them whose rules gateways may not have yet.
-    ``now``: RFC 3339, written down as the time from which on new rules wait for the gateways.
+    ``standing``: the plan's present HTTPRoutes by name. ``untaken``: those whose rules gateways may not have yet. ``now``:
+    RFC 3339, recorded as the time since when new rules wait for the gateways.
     """
     out = []
     for model, item in sorted(document["models"].items()):
@@ -85,13 +85,13 @@ def _takes_rest(rule: Json) -> bool:
 
 
 def coming_since(route: Json | None) -> str | None:
-    """Since when (RFC 3339) rules of a standing HTTPRoute have waited for the gateways to take them."""
+    """Since when (RFC 3339) rules of a present HTTPRoute have waited for the gateways; None if none waits."""
     since = ((route or {}).get("metadata", {}).get("annotations") or {}).get(names.COMING_SINCE_ANNOTATION)
     return None if since is None else str(since)
 
 
 def cut_shares(document: Json) -> dict[str, float]:
-    """Share of the weight that backends beyond the limit would have had, by ``model/class``, where it is worth a word."""
+    """The share of the weight of the backends beyond the limit, by ``model/class``, if it is above NEGLIGIBLE_SHARE."""
     shares = {
         f"{model}/{entry['name']}": sum(target["weight"] for target in entry["targets"][MOST_BACKENDS:]) / WEIGHT_TOTAL
         for model, item in sorted(document["models"].items())
@@ -101,7 +101,7 @@ def cut_shares(document: Json) -> dict[str, float]:
 
 
 def not_shed(document: Json) -> list[str]:
-    """Classes, as ``model/class``, of which a part is to be turned away, which an HTTPRoute does not do."""
+    """The classes, as ``model/class``, of which a part must be turned away, which an HTTPRoute cannot do."""
     return [
         f"{model}/{entry['name']}"
         for model, item in sorted(document["models"].items())
@@ -111,16 +111,16 @@ def not_shed(document: Json) -> list[str]:
 
 
 class _Standing(NamedTuple):
-    """A rule as it stands."""
+    """A rule of a present HTTPRoute."""
 
     name: str | None
-    """Of the class that it is for. None: all the rest, which had a rule of its own in earlier versions."""
+    """The name of its class. None: it takes all other requests, as a separate rule of earlier versions did."""
     comes: bool
-    """It takes no request yet, and must not before the gateways have it."""
+    """Whether it takes no request yet, and must not before the gateways have it."""
     takes_rest: bool
-    """It matches by the model alone."""
+    """Whether it matches by the model alone."""
     idle: bool
-    """It is free, and the gateways know: no request goes by it."""
+    """Whether it is free and the gateways know it, so that no request uses it."""
 
 
 def _standing_rules(
@@ -142,16 +142,16 @@ def _standing_rules(
 
 
 def _class_of(rule: Json) -> str | None:
-    """The class header's value in the first match that has one."""
+    """The class header's value in the first match with one; None if there is none."""
     headers = [header for match in rule.get("matches") or () for header in match.get("headers") or ()]
     return next((str(header["value"]) for header in headers if header["name"] == CLASS_HEADER), None)
 
 
 def _slots(item: Json, standing: Sequence[_Standing]) -> list[str]:
-    """Which class each rule is for, by number: the standing ones as they are, then the new ones.
+    """The class of each rule by number: the present ones unchanged, then the new ones.
 
-    A new class takes a number that is free, but not that of a class that goes now: requests may be on their way to it.
-    Free numbers stay, except at the end of another HTTPRoute than the first, once no request goes by them.
+    A new class takes a free number, but not that of a class that is removed now, since requests may still use it. Free
+    numbers stay, except at the end of HTTPRoutes after the first, once no request uses them.
     """
     slots: list[str] = []
     for name in (rule.name or item["defaultClass"] for rule in standing):
@@ -168,7 +168,7 @@ def _slots(item: Json, standing: Sequence[_Standing]) -> list[str]:
 
 
 def _rules(model: str, item: Json, standing: Sequence[_Standing]) -> list[Json]:
-    """By number. One without a class answers as that which takes what has no class: there may be requests on their way."""
+    """The rules by number. A rule without a class has the default class's targets, since requests may still use it."""
     slots, default = _slots(item, standing), item["defaultClass"]
     entries = {entry["name"]: entry for entry in item["classes"]}
     here = {rule.name or default for rule in standing if not rule.comes}
@@ -190,8 +190,8 @@ def _rules(model: str, item: Json, standing: Sequence[_Standing]) -> list[Json]:
 
 
 def _values(classes: Iterable[Json]) -> dict[str, list[str]]:
-    """Values of the class header by class: its name, and another that it may match by. Lengths, which may belong to the
-    same match, cannot be seen."""
+    """The values of the class header by class: its name, and the value in its match. A match that also has lengths is left
+    out, since an HTTPRoute cannot see lengths."""
     values = {entry["name"]: [entry["name"]] for entry in classes}
     taken = {_FREE, *values}
     for entry in classes:
@@ -210,15 +210,15 @@ def _rule(entry: Json, matches: list[list[tuple[str, str]]]) -> Json:
             }
             for headers in matches
         ],
-        # Answers stream for minutes; what a gateway allows by itself may be seconds.
+        # Answers stream for minutes; a gateway's own limit may be seconds.
         "timeouts": {"request": "0s"},
         "backendRefs": _backends(entry),
     }
 
 
 def _backends(entry: Json) -> list[Json]:
-    """Weights over at most sixteen Services, the largest share last: implementations that round give the last one what
-    is left."""
+    """The weights over at most sixteen Services. The largest is last, since implementations that round give the last one the
+    rest."""
     if entry["admitRequestsPerSecond"] == 0:
         return []
     kept = entry["targets"][:MOST_BACKENDS]
@@ -259,7 +259,7 @@ def _route(
                 names.MODEL_LABEL: names.label_value(model),
                 "app.kubernetes.io/managed-by": "servingplan",
             },
-            # Fields that we no longer give are seen by it; an object that was read has defaults of the API server.
+            # This shows fields that we no longer set; an object that was read has defaults of the API server.
             "annotations": {
                 names.SPEC_HASH_ANNOTATION: _digest(spec),
                 **({} if coming_since is None else {names.COMING_SINCE_ANNOTATION: coming_since}),

@@ -1,7 +1,7 @@
-"""PURE. NGINX's configuration from the routing document: one file for the ``http`` block.
+"""PURE. Renders NGINX's configuration from the routing document: one file for the ``http`` block.
 
-Stock NGINX reads no bodies: the model is in the header ``x-servingplan-model``, the class in ``x-servingplan-class`` or, by
-``Content-Length``, among those that ask for nothing but a prompt's length. A reload follows each change.
+Stock NGINX reads no bodies. The model is in the header ``x-servingplan-model``. The class is in ``x-servingplan-class``, or
+``Content-Length`` selects it among the classes that match only by prompt length. Each change needs a reload.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PORT = 8080
 
 
 def nginx_file(document: Json, *, namespace: str) -> str:
-    """The file. Percentages are weights to a hundredth of a per cent, so none is rounded. Raises ``InputError`` where a part of
-    the document must not be rendered."""
+    """The text of the file. Weights are hundredths of a per cent, so the percentages are exact. Raises ``InputError`` if a part
+    of the document must not be rendered."""
     checked(document, namespace=namespace)
     named = [
         (f"m{number}c{place}", model, entry)
@@ -58,7 +58,7 @@ def nginx_file(document: Json, *, namespace: str) -> str:
 
 
 def number_at_least(least: int) -> str:
-    """A regular expression of the decimal numbers from ``least`` on, as NGINX compares no numbers."""
+    """A regular expression for the decimal numbers from ``least`` on, since NGINX cannot compare numbers."""
     digits = str(least)
     parts = [f"[0-9]{{{len(digits) + 1},}}", digits]
     parts += [
@@ -70,7 +70,7 @@ def number_at_least(least: int) -> str:
 
 
 def _patterns(document: Json, named: list[tuple[str, str, Json]]) -> list[tuple[str, str]]:
-    """Classes by name first, then in order those that a header value and a length tell."""
+    """The patterns of classes: first by name, then in order by header value and length."""
     bytes_per_token = float(document.get("bytesPerToken", BYTES_PER_TOKEN))
     found = [(_quoted(f"{_literal(model)}\\|{_literal(entry['name'])}\\|"), name) for name, model, entry in named]
     taken: set[str] = set()

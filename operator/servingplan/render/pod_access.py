@@ -1,8 +1,8 @@
-"""What a plan's ``podTemplate`` asks for beyond a container of its own: the host, privileges, another account.
+"""Finds the accesses that a plan's ``podTemplate`` asks for beyond its own container: the host, privileges, another account.
 
-Whoever may edit plans need not be allowed to make pods, and the operator makes them for all. So what the Pod Security
-Standard "baseline" refuses (kubernetes.io/docs/concepts/security/pod-security-standards), and service accounts, are
-refused here unless the installation allows them by name.
+An editor of plans may have no right to create pods, and the operator creates them for all. So this module refuses service
+accounts and everything that the Pod Security Standard "baseline" refuses
+(kubernetes.io/docs/concepts/security/pod-security-standards), unless the installation allows it by name.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ KINDS = (
     "serviceAccountName",
     "sysctls",
 )
-"""What an installation may allow: ``KIND``, or ``KIND=VALUE`` for one value alone, such as ``hostPath=/dev/infiniband``."""
+"""The accesses that an installation may allow: ``KIND``, or ``KIND=VALUE`` for one value, as ``hostPath=/dev/infiniband``."""
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 Asked = tuple[str, str, Any]
-"""Kind, where it stands below ``podTemplate``, and its value."""
+"""An access: its kind, its path below ``podTemplate``, and its value."""
 
 
 def refused_access(model: Model, allowed: Iterable[str] | None) -> tuple[InputError, ...]:
-    """Errors for what the model's ``podTemplate`` asks for and the installation does not allow; None allows all."""
+    """The errors for accesses in the model's ``podTemplate`` that the installation does not allow; None allows all."""
     if allowed is None:
         return ()
     known = frozenset(allowed)
@@ -56,12 +56,12 @@ def refused_access(model: Model, allowed: Iterable[str] | None) -> tuple[InputEr
 
 
 def unknown_kinds(allowed: Iterable[str]) -> list[str]:
-    """Entries of an installation's list that allow nothing, since they name no kind."""
+    """The entries of an installation's list without effect, since they name no kind."""
     return sorted(item for item in allowed if item.partition("=")[0] not in KINDS)
 
 
 def _asked(template: Any) -> Iterator[Asked]:
-    """All that is asked for; a template of any form, which the API server may refuse, is read."""
+    """All accesses in a template, which may have any form, also one that the API server refuses."""
     pod = _map(_map(template).get("spec"))
     for kind in ("hostIPC", "hostNetwork", "hostPID"):
         if pod.get(kind) not in _NOTHING:
@@ -88,7 +88,7 @@ def _asked(template: Any) -> Iterator[Asked]:
 
 
 def _of_hooks(container: dict[Any, Any], where: str) -> Iterator[Asked]:
-    """Hosts that the kubelet would ask from the node, whatever the pod itself may reach (KEP-4940)."""
+    """The hosts that the kubelet would ask from the node, which the pod itself may not reach (KEP-4940)."""
     for hook in ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"):
         handler: Any = container
         for key in hook.split("."):
@@ -100,7 +100,7 @@ def _of_hooks(container: dict[Any, Any], where: str) -> Iterator[Asked]:
 
 
 def _of_context(context: dict[Any, Any], where: str) -> Iterator[Asked]:
-    """Of a pod or a container."""
+    """The accesses in the security context of a pod or a container."""
     if context.get("privileged") not in _NOTHING:
         yield "privileged", f"{where}.privileged", context["privileged"]
     added = _map(context.get("capabilities")).get("add")

@@ -1,7 +1,7 @@
-"""Quantities spelled as the API server spells them, so that what we render equals what comes back.
+"""Writes quantities in the API server's form, so that a rendered manifest equals the stored one.
 
-Kubernetes stores ``cpu: 1000m`` as ``1`` and ``memory: 1024Mi`` as ``1Gi``; a manifest that keeps the user's spelling
-would look changed on every turn.
+Kubernetes stores ``cpu: 1000m`` as ``1`` and ``memory: 1024Mi`` as ``1Gi``. A manifest in the user's form would look changed in
+every turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FINEST = _DECIMAL["m"]
 
 
 def canonical(value: Any) -> Any:
-    """A manifest with every quantity below ``limits``, ``requests`` and ``sizeLimit`` in canonical form."""
+    """The manifest with every quantity below ``limits``, ``requests`` and ``sizeLimit`` in canonical form."""
     if isinstance(value, list):
         return [canonical(item) for item in value]
     if not isinstance(value, dict):
@@ -36,7 +36,7 @@ def canonical(value: Any) -> Any:
 
 
 def canonical_quantity(value: Any) -> Any:
-    """One quantity: the largest suffix of its family that leaves a whole number; what is no quantity stays."""
+    """The quantity with the largest suffix of its family that leaves a whole number; another value stays unchanged."""
     match = _QUANTITY.fullmatch(str(value))
     if match is None:
         return value

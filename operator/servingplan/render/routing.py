@@ -1,6 +1,6 @@
-"""The routing document: which share of each class goes to which Service. Weights cover ready replicas only.
+"""Makes the routing document: the share of each class for each Service. Weights cover only ready replicas.
 
-``routing.json`` is the contract (JSON Schema in ``routing.schema.json``); the gateway's own files are renderings of it.
+``routing.json`` is the contract (JSON Schema in ``routing.schema.json``); the gateways' own files are rendered from it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from servingplan.render.spill import Spill, spills
 WEIGHT_TOTAL = 10_000
 KEY = "routing.json"
 LARGEST_BYTES = 2**20
-"""Of a ConfigMap's data, by the API server's validation (kubernetes/api core/v1, MaxSecretSize)."""
+"""The most bytes of a ConfigMap's data, by the API server's validation (kubernetes/api core/v1, MaxSecretSize)."""
 
 Json = dict[str, Any]
 
@@ -40,18 +40,18 @@ def routing_document(
     measured: Collection[str] = (),
     contexts: Mapping[str, int] | None = None,
 ) -> Json:
-    """The document over what is ready.
+    """The routing document over the ready replicas.
 
-    ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are in proportion
-    to planned rate per replica x ready replicas. Where nothing that was planned for a class is ready, replicas of its
-    model that could serve it take it, in proportion to what they can; where there are none that meet its limits, others
-    take it late, into what they have unused (``spills``; such a class says ``degraded``). Where there is nobody, or the
-    model's ``spill`` is false, its list is empty and the gateway answers 503. ``contexts``: longest sequence by Deployment,
-    tokens.
+    ``facts`` and ``ready`` are by Deployment, of every revision that still has pods. A class's weights are proportional to
+    planned rate per replica x ready replicas. If no replica planned for a class is ready, replicas of its model that could
+    serve it take it, in proportion to their rates. If none meets its limits, others take it late, into their unused rate
+    (``spills``; such a class has ``degraded``). If there is no replica, or the model's ``spill`` is false, the list is empty
+    and the gateway answers 503. ``contexts``: the longest sequence by Deployment, tokens.
 
-    What is admitted of a class is what the plan serves of it; of models whose rates were all measured (``measured``, by
-    ``model/class``) less while what is ready keeps its SLO with less only (``admitted_parts``). ``services`` names all that
-    may get weight, so that a gateway knows them beforehand. ``revision`` counts changes against ``previous``.
+    The admitted rate of a class is the rate that the plan serves. For models whose rates were all measured (``measured``, by
+    ``model/class``) it is lower while the ready replicas keep their SLO only with less (``admitted_parts``). ``services``
+    names all Services that may get weight, so that a gateway knows them beforehand. ``revision`` counts changes against
+    ``previous``.
     """
     models: Json = {}
     for model in spec.models:
@@ -120,7 +120,7 @@ def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json
 
 
 def _data(document: Json, namespace: str) -> dict[str, str]:
-    """The document and its renderings; of a plan for which a ConfigMap has no room for both, the document alone."""
+    """The document and its renderings; only the document if a ConfigMap has no room for both."""
     text = json.dumps(document, indent=1) + "\n"
     data = {KEY: text, **_renderings(text, namespace)}
     if bytes_of(data) <= LARGEST_BYTES:
@@ -129,27 +129,27 @@ def _data(document: Json, namespace: str) -> dict[str, str]:
 
 
 def bytes_of(data: Mapping[str, str]) -> int:
-    """What the data of a ConfigMap count for its limit: names and contents, in UTF-8."""
+    """The size of a ConfigMap's data for its limit: names and contents, in UTF-8 bytes."""
     return sum(len(key.encode()) + len(value.encode()) for key, value in data.items())
 
 
 @lru_cache(maxsize=16)
 def _renderings(text: str, namespace: str) -> dict[str, str]:
-    """Every turn renders the document twice, and it seldom changes."""
+    """The renderings of the document's text. They are cached, since every turn renders it twice and it seldom changes."""
     return envoy_files(json.loads(text), namespace=namespace)
 
 
 def schema() -> Json:
-    """JSON Schema of the routing document."""
+    """The JSON Schema of the routing document."""
     text = resources.files("servingplan.render").joinpath("routing.schema.json").read_text()
     loaded: Json = json.loads(text)
     return loaded
 
 
 def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers that sum to ``total``, as near to ``shares`` as can be; ties go to the name that sorts first.
+    """Whole numbers that sum to ``total``, as near to ``shares`` as possible; ties go to the name that sorts first.
 
-    Hamilton's method: each gets the floor of its quota, what is left goes to the largest remainders.
+    Hamilton's method: each gets the floor of its quota, and the rest goes to the largest remainders.
     """
     whole = sum(shares.values())
     if whole <= 0:
@@ -172,9 +172,9 @@ def spilled_of(
     ready: Mapping[str, int],
     contexts: Mapping[str, int],
 ) -> dict[str, Spill]:
-    """By class, where those go whose planned replicas are all away; empty where the model's ``spill`` is false.
+    """The spill of each class whose planned replicas are all away; empty if the model's ``spill`` is false.
 
-    ``planned`` and ``admitted``: requests/s by class; ``shares``: by class and Deployment, as ``shares_of`` has them.
+    ``planned`` and ``admitted``: requests/s by class. ``shares``: by class and Deployment, from ``shares_of``.
     """
     if not model.spill:
         return {}
@@ -192,7 +192,7 @@ def spilled_of(
 def shares_of(
     model: Model, class_name: str, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
 ) -> dict[str, float]:
-    """By Deployment, what the weights of a class are in proportion to; empty where nothing ready takes it in time."""
+    """Numbers by Deployment that the weights of a class are proportional to; empty if no ready replica takes it in time."""
     candidates = {
         name: facts[name] for name in sorted(facts) if facts[name].model == model.name and ready.get(name, 0) > 0
     }
@@ -212,7 +212,7 @@ def _targets(shares: Mapping[str, float]) -> list[Json]:
 
 
 def _admitted(service: ClassService | None, part: float) -> float | None:
-    """Requests/s, of which no class that has any is rounded to nothing; None: all that come."""
+    """The admitted requests/s, rounded so that no positive rate becomes 0; None: all requests are admitted."""
     if service is None:
         return None
     rate = service.planned_requests_per_second

@@ -1,7 +1,7 @@
-"""Where a class goes whose planned replicas are all away: to ready replicas of its model, late rather than not at all.
+"""Sends a class whose planned replicas are all away to ready replicas of its model: late rather than not at all.
 
-Such replicas do not meet the class's limits, or the plan would know a rate for it. They take it only into what the classes
-that are planned there leave unused; the gateway turns the rest away.
+Such replicas do not meet the class's limits, else the plan would know a rate for it. They take it only into the rate that the
+classes planned there leave unused; the gateway turns the rest away.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from servingplan.render.admission import loads, utilization_limit
 
 @dataclass(frozen=True)
 class Spill:
-    """Of one class."""
+    """The spill of one class."""
 
     shares: Mapping[str, float]
-    """By Deployment, what its weights are in proportion to."""
+    """Numbers by Deployment that its weights are proportional to."""
     requests_per_second: float
-    """Admitted in all."""
+    """The admitted rate in total."""
 
 
 def spills(
@@ -34,11 +34,11 @@ def spills(
     ready: Mapping[str, int],
     contexts: Mapping[str, int],
 ) -> dict[str, Spill]:
-    """By class of one model, those in ``away`` that ready replicas can take.
+    """The spills of one model by class: those classes in ``away`` that ready replicas can take.
 
-    ``classes``: all of the model by name. ``planned``: requests/s that are admitted of the others; ``shares``: by class
-    and Deployment, as their weights are. ``facts``, ``ready``: of the model's Deployments. ``contexts``: the longest
-    sequence that a Deployment's replicas admit, tokens; absent where it is not known.
+    ``classes``: all classes of the model by name. ``planned``: the admitted requests/s of the other classes. ``shares``: by
+    class and Deployment, proportional to their weights. ``facts``, ``ready``: of the model's Deployments. ``contexts``: the
+    longest sequence that a Deployment's replicas admit, tokens; absent if it is not known.
     """
     if not away:
         return {}
@@ -68,10 +68,10 @@ def spills(
 
 
 def rate_of(item: RequestClass, classes: Mapping[str, RequestClass], replica: ReplicaFacts) -> float:
-    """Requests/s of a class on a replica of which only the rates of other classes are known; 0 where none is.
+    """The requests/s of a class on a replica with known rates only of other classes; 0 if it has none.
 
-    From below: work per token grows with the context, and so does memory per request. So a known rate is divided by how
-    many times longer prompt or answer are, whichever is more, and again by how many times longer the whole sequence is.
+    It is a lower estimate, since work per token and memory per request grow with the context. A known rate is divided by the
+    larger ratio of the prompt lengths or answer lengths, and again by the ratio of the whole sequences.
     """
     known = []
     for name, rate in replica.capacity.items():

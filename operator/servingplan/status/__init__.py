@@ -1,1 +1,1 @@
-"""PURE. What a plan's status says: from what was seen, what was decided, and what became of it."""
+"""PURE. Makes a plan's status from the observation, the decision and its outcome."""

@@ -1,4 +1,4 @@
-"""Conditions of what the plan runs on: its pools and its replicas."""
+"""The conditions of the plan's pools and replicas."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TROUBLES = {
     "ImagePullBackOff": "ImagePullFailed",
     "Unschedulable": "Unschedulable",
 }
-"""Reasons of the condition by what the kubelet or the scheduler says of a pod."""
+"""The condition's reason by the word of the kubelet or the scheduler about a pod."""
 
 
 def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ...]) -> Row:
-    """Whether every rented pool has the nodes of the plan, usable and no others."""
+    """The condition: whether every rented pool has exactly the nodes of the plan, all of them usable."""
     kind = "NodePoolsReady"
     if failed := failure(decision, kind):
         return failed
@@ -40,7 +40,7 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
     caps = "".join(f"; {line}" for line in cap_lines(pools))
     if waiting:
         unmatched = "".join(
-            f"; {pool.existing} nodes of {pool.name} exist, and none matches {selector_text(pool.spec)} yet"
+            f"; {pool.existing} nodes of {pool.name} exist, but none matches {selector_text(pool.spec)} yet"
             for pool in waiting
             if pool.existing and not pool.nodes
         )
@@ -49,7 +49,7 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
             f"{pool.wanted} asked for{_unlabelled(pool)}{_nodes_out_of_use(pool)}"
             for pool in waiting
         )
-        held = "; the budget holds growth back until other nodes are gone" if decision.held_back else ""
+        held = "; the budget stops growth until other nodes are gone" if decision.held_back else ""
         return Row(kind, "False", _why(waiting, decision.fleet), text + unmatched + held + caps)
     blind = "".join(f"; {pool.name}{_nodes_out_of_use(pool)}" for pool in pools if not pool.rented and pool.blind_nodes)
     told = [item.message for item in decision.findings if item.condition == kind]
@@ -58,14 +58,14 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
 
 
 def _why(waiting: list[Pool], fleet: Fleet) -> str:
-    """The plan counts on nodes that cannot be had, nodes show no GPUs, or nodes are on their way."""
+    """The reason: the pool refuses nodes of the plan, nodes show no GPUs, or nodes are being added or removed."""
     refused = (pool.cap.reason for pool in waiting if pool.cap and _refused(pool, fleet))
     blind = "NoGPUsVisible" if any(pool.blind_nodes for pool in waiting) else "Scaling"
     return next(refused, blind)
 
 
 def _nodes_out_of_use(pool: Pool) -> str:
-    """The nodes that are there and take no replica, each with the reason."""
+    """Text with the existing nodes that take no replica, each with its reason; empty if there are none."""
     lines = []
     for item in pool.nodes:
         node = item.node
@@ -81,11 +81,11 @@ def _nodes_out_of_use(pool: Pool) -> str:
 
 
 def _unlabelled(pool: Pool) -> str:
-    """Nodes that the pool's object counts and the selector does not find: they boot, or the selector is wrong."""
+    """Text about nodes that the pool's object counts and the selector does not match: they boot, or the selector is wrong."""
     reported = pool.object.actual if pool.object is not None else None
     if reported is None or reported <= len(pool.nodes):
         return ""
-    return f" ({reported} exist, of which {len(pool.nodes)} have the labels of nodeSelector)"
+    return f" ({reported} exist, {len(pool.nodes)} of them have the labels of nodeSelector)"
 
 
 def _changing(pool: Pool, fleet: Fleet) -> bool:
@@ -94,17 +94,17 @@ def _changing(pool: Pool, fleet: Fleet) -> bool:
 
 
 def _refused(pool: Pool, fleet: Fleet) -> bool:
-    """Whether the plan in force counts on nodes that the pool does not give: another one is not there yet."""
+    """Whether the plan in force counts on nodes that the pool refuses, since no other plan is in force yet."""
     return pool.cap is not None and fleet.nodes.get(pool.name, 0) > pool.most_nodes
 
 
 def _usable(pool: Pool) -> int:
-    """Nodes that could take a replica, were they empty."""
+    """The number of nodes that could take a replica if they were empty."""
     return sum(item.node.usable and item.node.gpus > 0 for item in pool.nodes)
 
 
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
-    """Whether every replica of the plan is ready."""
+    """The condition: whether every replica of the plan is ready."""
     kind = "WorkloadsReady"
     if failed := failure(decision, kind):
         return failed
@@ -128,12 +128,12 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         text += f"; {unlisted} not yet in the EndpointSlices of their Services"
     failures = [(live.manifest.get("status") or {}).get("replicaFailure") for live in world.deployments()]
     if refused := sorted({failure for failure in failures if failure}):
-        advice = "no nodes are asked for them; change what refuses them (quota, pod security), or engine.podTemplate"
+        advice = "no nodes are asked for them; change the quota, the pod security or engine.podTemplate"
         return Row(kind, "False", "ReplicaFailure", f"{text}; pods are not created: {'; '.join(refused)}; {advice}")
     held = [pod for pod in world.pods if pod.deployment in planned and pod.gated and pod.other_gates]
     if held:
         gates = ", ".join(sorted({gate for pod in held for gate in pod.other_gates}))
-        advice = "no nodes are asked for them; whoever set the gate (Kueue: the queue's quota) lets them go"
+        advice = "no nodes are asked for them; the owner of the gate must admit them (Kueue: raise the queue's quota)"
         return Row(
             kind, "False", "GatedByOther", f"{text}; {len(held)} pods wait for the scheduling gate {gates}: {advice}"
         )

@@ -1,4 +1,4 @@
-"""The whole status after a turn."""
+"""Builds the whole status after a turn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_
 def conclude(
     situation: Situation, decision: Decision, outcome: Outcome, explanation: ExplanationStatus | None = None
 ) -> PlanStatus:
-    """The status after a turn; `explanation` is of the question that the turn posed, where it is known by now."""
+    """The status after a turn. `explanation` belongs to the question of this turn, if it is known by now."""
     world, spec = situation.world, situation.acting
     if spec is None:
         return PlanStatus(
@@ -99,7 +99,7 @@ def conclude(
 
 
 def carried_now(situation: Situation, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:
-    """What ready replicas carry of each class of the plan in force; empty where none is."""
+    """The rate of each class that ready replicas carry; empty if no plan is in force."""
     if decision.fleet is None:
         return ()
     held = decision.notice is not None and decision.notice.pending
@@ -115,7 +115,7 @@ def carried_now(situation: Situation, pools: tuple[Pool, ...], decision: Decisio
 
 
 def _explained_before(world: Observation, decision: Decision) -> ExplanationStatus | None:
-    """The explanation that the status has, unless the turn posed another question."""
+    """The explanation in the present status; None if this turn asked another question."""
     try:
         found = ExplanationStatus.model_validate(world.plan.status.get("explanation"))
     except ValidationError:
@@ -124,7 +124,7 @@ def _explained_before(world: Observation, decision: Decision) -> ExplanationStat
 
 
 def explained_as(asked: str) -> str:
-    """How the status names a question, by its digest."""
+    """The name of a question in the status: the first digits of its digest."""
     return asked[:8]
 
 

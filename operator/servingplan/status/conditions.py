@@ -1,4 +1,4 @@
-"""The conditions of a plan, in their order, with their dates."""
+"""Builds the conditions of a plan, in their order, with their dates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CAUSES = (
     ("WithinBudget", {"PriceUnknown", "PriceDisagreement"}),
     ("PlanSolved", {"RecordUnreadable"}),
 )
-"""What a person has to put right, and what keeps other conditions from holding: told by Ready before these."""
+"""Reasons that a person has to mend and that make other conditions False. Ready reports them before those."""
 LONGEST_MESSAGE = 1000
 
 
@@ -78,7 +78,7 @@ def conditions(
 
 
 def with_ready(rows: Sequence[Row], silent: Sequence[str] = ()) -> list[Row]:
-    """The rows, then Stalled, only while a person has to act, then Ready. ``silent``: classes that are answered with 503."""
+    """The rows, then Stalled (only while a person has to act), then Ready. ``silent``: classes that get 503."""
     ready = _ready(rows, silent)
     stalled = []
     if ready.status == "False" and needs_a_person(ready.reason):
@@ -87,7 +87,7 @@ def with_ready(rows: Sequence[Row], silent: Sequence[str] = ()) -> list[Row]:
 
 
 def _ready(rows: Iterable[Row], silent: Sequence[str]) -> Row:
-    """That requests are answered with 503 comes before why."""
+    """The row of Ready. Its message names the classes that get 503 first, then the cause."""
     failing = [row for row in rows if row.type in COUNT_IN_READY and row.status != "True"]
     if not failing:
         return Row("Ready", "True", "Ready", "the plan is applied and serves")
@@ -97,7 +97,7 @@ def _ready(rows: Iterable[Row], silent: Sequence[str]) -> Row:
 
 
 def _rank(row: Row) -> tuple[int, int, int]:
-    """False before Unknown; what is wrong with the spec or cannot be read, then the causes, then the order of conditions."""
+    """The sort key of a row: False before Unknown, then spec and inventory, then CAUSES, then the order of conditions."""
     at = COUNT_IN_READY.index(row.type)
     causes = [number for number, (kind, reasons) in enumerate(CAUSES) if kind == row.type and row.reason in reasons]
     first = row.type in ("SpecValid", "InventoryAvailable")

@@ -23,7 +23,7 @@ _QUIET = (
     "NotPlanned",
     "PreviewOnly",
 )
-"""What every change passes through is no news."""
+"""Reasons that every change passes through; they make no Event."""
 
 
 class Event(Part):
@@ -33,11 +33,11 @@ class Event(Part):
     reason: str
     message: str
     about: Literal["plan", "namespace"] = "plan"
-    """What it is posted on: the plan's namespace where the plan will be gone when somebody looks."""
+    """The object that it is posted on: the namespace if the plan will soon be gone."""
 
 
 def events(world: Observation, decision: Decision, outcome: Outcome, status: PlanStatus) -> tuple[Event, ...]:
-    """What happened in this turn that a person would want to know."""
+    """Events about what happened in this turn."""
     out: list[Event] = []
     before = {item.get("type"): item for item in world.plan.status.get("conditions") or ()}
     if decision.fleet is not None and decision.fleet.hash != world.plan.status.get("planHash"):
@@ -53,7 +53,7 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
         if (old.get("status"), old.get("reason")) == (condition.status, condition.reason):
             continue
         if condition.type == "Ready" and condition.status == "False":
-            continue  # its cause is told by its own condition
+            continue  # the cause has its own condition and its own Event
         if condition.status == "False" and condition.reason not in _QUIET:
             out.append(Event(type="Warning", reason=condition.reason, message=f"{condition.type}: {condition.message}"))
         elif condition.status == "True" and old.get("status") == "False" and condition.type == "Ready":
@@ -62,7 +62,7 @@ def events(world: Observation, decision: Decision, outcome: Outcome, status: Pla
 
 
 def _of_caps(world: Observation, status: PlanStatus) -> list[Event]:
-    """Pools that were found to give fewer nodes than were asked for."""
+    """Events about pools that newly give fewer nodes than asked for."""
     before = {item.get("name"): item.get("learnedCap") or {} for item in world.plan.status.get("nodePools") or ()}
     out = []
     for pool in status.node_pools:
@@ -74,7 +74,7 @@ def _of_caps(world: Observation, status: PlanStatus) -> list[Event]:
 
 
 def _of_failed_shapes(world: Observation, status: PlanStatus) -> list[Event]:
-    """Replicas that did not start and are left out from now on."""
+    """Events about shapes that failed to start and are newly left out."""
     before = {item.get("name"): item.get("since") for item in world.plan.status.get("failedShapes") or ()}
     return [
         Event(
@@ -88,20 +88,20 @@ def _of_failed_shapes(world: Observation, status: PlanStatus) -> list[Event]:
 
 
 def retirement_events(world: Observation, step: Retirement, outcome: Outcome) -> tuple[Event, ...]:
-    """What a person would want to know of the end of a plan."""
+    """Events about the retirement of a plan."""
     key = world.plan.key
     out: list[Event] = []
     if not world.plan.status.get("retirement"):
-        text = f"the plan is being deleted: it is let go by {step.until}"
+        text = f"the plan is being deleted; its finalizer is removed by {step.until} at the latest"
         out.append(Event(type="Normal", reason="Retiring", message=text))
     out += _of_actions(outcome)
     refused = [f"{item.action.why}: {item.message}" for item in outcome.refused]
     left = (*step.left, *refused) if step.late else ()
     if step.done and left:
-        text = f"plan {key} was deleted and could not take back all that it had: {'; '.join(left)}"
+        text = f"plan {key} was deleted and could not give everything back: {'; '.join(left)}"
         out.append(Event(type="Warning", reason="LeftBehind", message=text, about="namespace"))
     elif step.done and not refused:
-        out.append(Event(type="Normal", reason="Retired", message=f"plan {key} has given back all that it had"))
+        out.append(Event(type="Normal", reason="Retired", message=f"plan {key} has given everything back"))
     return tuple(out)
 
 

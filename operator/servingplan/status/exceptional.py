@@ -1,5 +1,5 @@
-"""The status where a turn has no decision to tell: it failed, or the plan is on its way out. What stood there before
-stays, but for Ready."""
+"""Builds the status of a turn without a decision: the turn failed, or the plan is being deleted. All but Ready stays as it
+was."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ Json = dict[str, Any]
 
 
 def turn_failed(plan: PlanObject, error: BaseException, now: str) -> Json:
-    """Ready is False since the turn could not be taken to its end; the reason is ``TurnFailed``."""
+    """The status with Ready=False, reason ``TurnFailed``, since the turn could not be finished."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     message = (
-        f"the operator could not finish its look at the plan, and tries again: {text}. What is said elsewhere here is as "
-        "it was before"
+        f"the operator could not finish this turn of the plan, and tries again: {text}. The rest of the status is from an "
+        "earlier turn"
     )
     return _with_ready(plan, "TurnFailed", message, now)
 
 
 def retiring(plan: PlanObject, step: Retirement, now: str) -> Json:
-    """Ready is False since the plan is being deleted; ``retirement`` says what is left."""
+    """The status with Ready=False, reason ``Retiring``; ``retirement`` says what is left."""
     told = ", ".join(step.left[:MOST_TOLD]) + (
         f" and {len(step.left) - MOST_TOLD} more" if step.left[MOST_TOLD:] else ""
     )
-    message = f"the plan is being deleted; left: {told or 'nothing'}; at {step.until} it is let go whatever is left"
+    message = (
+        f"the plan is being deleted; left: {told or 'nothing'}; its finalizer is removed at {step.until} at the latest"
+    )
     return {**_with_ready(plan, "Retiring", message, now), "retirement": retirement_status(step)}
 
 

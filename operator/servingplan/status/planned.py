@@ -1,4 +1,4 @@
-"""Conditions of the plan itself: what it asks for, what was found best, and what that promises."""
+"""The conditions of the plan itself: its spec, its demand, its solution, its spend and its promise."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
 _WATCHED = frozenset({"measured", "interpolated", "learned"})
-"""Sources of rates that somebody saw a replica reach."""
+"""Sources of rates that rest on measurements of replicas."""
 
 
 def spec_valid(decision: Decision) -> Row:
-    """Whether every field is understood and every model can be served by some pool."""
+    """The condition: whether every field is understood and some pool can serve every model."""
     return failure(decision, "SpecValid") or Row("SpecValid", "True", "Valid", "the spec is understood")
 
 
 def inventory_available(decision: Decision) -> Row:
-    """Whether nodes, pods and pools could be read."""
+    """The condition: whether nodes, pods and pools could be read."""
     kind = "InventoryAvailable"
     if failed := failure(decision, kind):
         return failed
@@ -33,7 +33,7 @@ def inventory_available(decision: Decision) -> Row:
 
 
 def profiles_available(decision: Decision) -> Row:
-    """How far the rates that the plan rests on may be off, and whether its own measurements were read."""
+    """The condition: the possible error of the plan's rates, and whether its own measurements were read."""
     kind = "ProfilesAvailable"
     if failed := failure(decision, kind):
         return failed
@@ -42,9 +42,9 @@ def profiles_available(decision: Decision) -> Row:
         return Row(kind, "Unknown", "NotPlanned", "no plan yet")
     weakest = max(shown.replica_sets, key=lambda item: (item.error_band, item.deployment))
     derived = sorted(item.deployment for item in shown.replica_sets if not _WATCHED.issuperset(item.source.split("+")))
-    text = f"nine in ten true rates are at most {weakest.error_band:.0%} below the middle of their band, or less"
+    text = f"nine in ten true rates are at most {weakest.error_band:.0%} below the middle of their band"
     if derived:
-        text += f"; those of {', '.join(derived)} are computed, not measured: measure them before relying on them"
+        text += f"; the rates of {', '.join(derived)} are computed, not measured: measure them before you rely on them"
     told = [item for item in decision.findings if item.condition == kind]
     if told:
         return Row(kind, "True", told[0].reason, "; ".join((*(item.message for item in told), text)))
@@ -52,7 +52,7 @@ def profiles_available(decision: Decision) -> Row:
 
 
 def demand_known(situation: Situation, decision: Decision) -> list[Row]:
-    """Only of a plan that asks for measured rates: the others' are known by being written."""
+    """The condition of a plan that asks for measured rates; empty for other plans, whose rates are in the spec."""
     if situation.acting is None or situation.acting.demand is None:
         return []
     found = next((item for item in decision.findings if item.condition == "DemandKnown"), None)
@@ -62,7 +62,7 @@ def demand_known(situation: Situation, decision: Decision) -> list[Row]:
 
 
 def plan_solved(situation: Situation, decision: Decision, pools: tuple[Pool, ...]) -> Row:
-    """Whether there is a plan that gives every class something, and how good it is known to be."""
+    """The condition: whether a plan serves some part of every class, and its distance from the best plan."""
     kind = "PlanSolved"
     if failed := failure(decision, kind):
         return failed
@@ -72,24 +72,26 @@ def plan_solved(situation: Situation, decision: Decision, pools: tuple[Pool, ...
     nothing = [item for item in shown.classes if item.requests_per_second > 0 and item.planned_requests_per_second <= 0]
     if nothing and (left_out := lines(decision.failed_shapes)):
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
-        advice = "correct what keeps them from starting, or wait"
-        return Row(kind, "False", "ShapeFailed", f"{listed} would be served nothing; {'; '.join(left_out)}; {advice}")
+        advice = "correct the cause of the failed starts, or wait"
+        return Row(kind, "False", "ShapeFailed", f"{listed} would not be served; {'; '.join(left_out)}; {advice}")
     if nothing:
         budget = "budget" in shown.binding
         listed = ", ".join(f"{item.model}/{item.name}" for item in nothing)
         raise_budget = "raise spec.budget.dollarsPerHour"
         if situation.acting is not None and situation.binding_allowance is not None:
-            raise_budget = f"have the chart's namespaceBudgets raised for namespace {situation.world.plan.namespace}"
+            raise_budget = (
+                f"ask for a higher entry for namespace {situation.world.plan.namespace} in the chart's namespaceBudgets"
+            )
         advice = raise_budget if budget else more_nodes(pools)
         reason = "BudgetTooSmall" if budget else "NoCapacity"
-        return Row(kind, "False", reason, f"{listed} would be served nothing; {advice}")
-    gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best that is possible"
+        return Row(kind, "False", reason, f"{listed} would not be served; {advice}")
+    gap = "" if shown.gap is None else f", within {shown.gap:.2%} of the best possible plan"
     text = f"plan {shown.hash}: {gpus_of(shown) or 'no GPUs'} for {shown.dollars_per_hour:.2f} $/h{gap}"
     return Row(kind, "True", shown.status, text)
 
 
 def within_budget(situation: Situation, decision: Decision) -> Row:
-    """Whether what runs by now costs no more than the budget."""
+    """The condition: whether the present spend is within the budget."""
     kind = "WithinBudget"
     if failed := failure(decision, kind):
         return failed
@@ -99,18 +101,18 @@ def within_budget(situation: Situation, decision: Decision) -> Row:
     budget, spend = float(spec.budget.dollars_per_hour), decision.spend_dollars_per_hour
     if notice := decision.notice:
         when = (
-            f"this waits until the annotation servingplan.dev/approve carries {notice.approve}"
+            f"this waits until the annotation servingplan.dev/approve has the value {notice.approve}"
             if notice.until is None
-            else f"this is carried out from {notice.until} on"
+            else f"this takes effect at {notice.until}"
         )
         text = (
             f"the budget of {budget:.2f} $/h is below the price of any node that serves ({notice.least_dollars_per_hour:.2f} "
-            f"$/h): all replicas are taken down and the gateway answers 503; {when}; raise spec.budget.dollarsPerHour to keep "
+            f"$/h): all replicas are removed and the gateway answers 503; {when}; raise spec.budget.dollarsPerHour to keep "
             "them"
         )
         return Row(kind, "False", "BudgetBelowOneNode", text)
     if spend > budget + 1e-6:
-        text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until it fits"
+        text = f"spend is {spend:.2f} $/h, the budget {budget:.2f} $/h: replicas drain, lowest priority first, until spend fits"
         return Row(kind, "False", "OverBudget", text + _shared(situation))
     text = f"spend is {spend:.2f} $/h of {budget:.2f} $/h" + _shared(situation)
     return Row(kind, "True", "WithinBudget", text)
@@ -122,14 +124,14 @@ def _shared(situation: Situation) -> str:
     if found is None:
         return ""
     others = ", ".join(f"{name} {dollars:.2f}" for name, dollars in found.taken.items())
-    taken = f", of which other plans take: {others}" if others else ""
+    taken = f"; other plans take {others}" if others else ""
     return (
         f"; all plans of namespace {situation.world.plan.namespace} may spend {found.dollars_per_hour:.2f} $/h{taken}"
     )
 
 
 def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
-    """Whether ready replicas carry all of the demand within its limits now."""
+    """The condition: whether ready replicas now carry all of the demand within its limits."""
     kind = "SLOAttainable"
     fleet = decision.fleet
     if fleet is None:
@@ -146,24 +148,24 @@ def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
         if item.planned_requests_per_second > 0
         and not (item.in_time and item.requests_per_second >= item.planned_requests_per_second * WHOLE)
     ]
-    told = f"ready replicas carry now, of what is planned: {', '.join(behind)}"
+    told = f"of the planned rates, ready replicas now carry: {', '.join(behind)}"
     if below:
         text = f"admitted: {', '.join(below)}; the gateway sheds the rest"
         return Row(kind, "False", "BelowTarget", f"{text}; {told}" if behind else text)
     if behind:
-        return Row(kind, "False", "Transitional", f"{told}; the plan, once it stands, carries all")
+        return Row(kind, "False", "Transitional", f"{told}; the plan carries all once its replicas are ready")
     return Row(
         kind, "True", "Predicted", "by the profiles, ready replicas carry every class within its limits; not measured"
     )
 
 
 def approved(situation: Situation, decision: Decision) -> Row:
-    """Whether a plan waits for a person."""
+    """The condition: whether no plan waits for approval."""
     spec = situation.acting
     if spec is None or spec.mode == "Auto":
-        return Row("Approved", "True", "Auto", "plans are applied without asking")
+        return Row("Approved", "True", "Auto", "plans are applied without approval")
     if decision.waiting is None:
-        return Row("Approved", "True", "Approved", "nothing waits")
+        return Row("Approved", "True", "Approved", "no plan waits")
     if spec.mode == "Preview":
         return Row("Approved", "False", "PreviewOnly", "mode is Preview: plans are shown, never applied")
     text = f"write {decision.waiting.hash} into the annotation servingplan.dev/approve to apply the waiting plan"

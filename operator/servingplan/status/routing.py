@@ -1,4 +1,4 @@
-"""The condition of the weights that the gateway has."""
+"""The conditions of the published weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from servingplan.status.row import Row, failure, refusal
 
 
 def routing_published(situation: Situation, decision: Decision, outcome: Outcome) -> Row:
-    """Whether the weights are those of the plan, cover every class, and are taken by the gateways that can tell."""
+    """The condition: whether the weights are the plan's and cover every class, and the gateways report that they took them."""
     kind = "RoutingPublished"
     if failed := failure(decision, kind):
         return failed
@@ -40,7 +40,7 @@ def routing_published(situation: Situation, decision: Decision, outcome: Outcome
         return Row(kind, "False", "NoReadyBackend", f"no ready replica for {', '.join(empty)}: the gateway answers 503")
     if document["transitional"]:
         return Row(
-            kind, "False", "Transitional", f"weights cover what is ready, which is not yet the plan{_shed(document)}"
+            kind, "False", "Transitional", f"weights cover the ready replicas, not yet the whole plan{_shed(document)}"
         )
     asked = world.gateway if spec is not None and spec.gateway.ack_url is not None else None
     if asked is not None and asked.refused is not None:
@@ -64,14 +64,14 @@ def degraded(situation: Situation, outcome: Outcome) -> list[Row]:
     if not late:
         return []
     text = (
-        f"no replica that is planned for {', '.join(late)} is ready: other replicas of the model take its requests into what "
-        "they have unused, and may answer later than its limits; spec.models[].spill: false gives 503 instead"
+        f"no replica planned for {', '.join(late)} is ready: other replicas of the model take its requests with their unused "
+        "rate, and may answer later than its limits; spec.models[].spill: false gives 503 instead"
     )
     return [Row("Degraded", "True", "Spilled", text)]
 
 
 def _shed(document: dict[str, Any]) -> str:
-    """What the gateway admits of classes of which it may not admit all."""
+    """Text with the admitted rates of the classes that are not admitted in full."""
     rates = [
         f"{model}/{entry['name']} {entry['admitRequestsPerSecond']:g}"
         for model, item in sorted(document["models"].items())
@@ -88,19 +88,19 @@ def _published(world: Observation, document: dict[str, Any], spec: PlanSpec | No
     above = not_shed(document) if gateway is not None and gateway.http_route is not None else []
     if above:
         text += (
-            f"; an HTTPRoute turns nothing away: limit {', '.join(above)} by a policy of the gateway (routing.json has the "
+            f"; an HTTPRoute cannot limit a rate: limit {', '.join(above)} by a policy of the gateway (routing.json has the "
             "rates)"
         )
     return text
 
 
 def _routes_pending(world: Observation, outcome: Outcome, spec: PlanSpec | None) -> str | None:
-    """Which HTTPRoute a gateway has not answered for; those that were just written, none has."""
+    """Text about an HTTPRoute that a gateway has not acknowledged; one that was just written is one. None: all are."""
     if spec is None or spec.gateway.http_route is None:
         return None
     for action in outcome.done:
         if isinstance(action, ApplyObject) and action.manifest["kind"] == HTTP_ROUTE:
-            return f"HTTPRoute {action.manifest['metadata']['name']} has just been written"
+            return f"HTTPRoute {action.manifest['metadata']['name']} was just written"
     routes = [live for live in world.objects if live.kind == HTTP_ROUTE and live.ours]
     return next((item.message for live in routes for item in complaints(live)), None)
 
@@ -112,7 +112,7 @@ def _not_acknowledged(gateway: GatewayFacts, revision: int) -> str:
 
 
 def routing_after(situation: Situation, outcome: Outcome) -> dict[str, Any] | None:
-    """The routing document as it stands after the turn."""
+    """The routing document after the turn; None if there is none."""
     for action in outcome.done:
         if isinstance(action, ApplyObject) and KEY in action.manifest.get("data", {}):
             document: dict[str, Any] = json.loads(action.manifest["data"][KEY])
@@ -121,7 +121,7 @@ def routing_after(situation: Situation, outcome: Outcome) -> dict[str, Any] | No
 
 
 def is_routing(item: Refused) -> bool:
-    """Whether the write that was refused is of routes."""
+    """Whether the refused write is one of routing."""
     action = item.action
     if isinstance(action, DeleteObject):
         return action.object_kind == HTTP_ROUTE

@@ -1,4 +1,4 @@
-"""What every condition is made of, and the two ways in which any of them fails."""
+"""The parts of a condition, and the two ways in which every condition can fail."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Row(NamedTuple):
 
 
 def failure(decision: Decision, condition: str) -> Row | None:
-    """What the turn found against the condition: the first reason, every message."""
+    """The condition as False if the turn found problems, with the first reason and all messages; else None."""
     found = [item for item in decision.findings if item.condition == condition and not item.holds]
     return Row(condition, "False", found[0].reason, "; ".join(item.message for item in found)) if found else None
 
 
 def refusal(condition: str, item: Refused) -> Row:
-    """The condition fails since the API server did not take a write."""
+    """The condition as False, since the API server did not accept a write."""
     advice = (
         "; grant the verb to the operator's account (the chart's roles list all it needs)"
         if item.reason == "Forbidden"
@@ -40,5 +40,5 @@ def _reason(item: Refused) -> str:
     if item.reason in ("NameTaken", "ClaimedByOther"):
         return item.reason
     if isinstance(item.action, ResizePool | ClaimPool) and item.reason in ("Conflict", "Changed"):
-        return "Scaling"  # somebody was faster: the next turn looks again
+        return "Scaling"  # somebody else wrote first: the next turn reads again
     return "WriteFailed"

@@ -1,4 +1,4 @@
-"""A fleet, and what of it serves, in a word or two."""
+"""Short texts about a fleet and its service, for columns of the status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NONE = "none"
 
 
 def gpus_of(fleet: Fleet) -> str:
-    """Its GPUs by name, such as `2xA100-80GB,8xL4`; empty where it has none."""
+    """The fleet's GPUs by name, for example `2xA100-80GB,8xL4`; empty if it has none."""
     counts: Counter[str] = Counter()
     for item in fleet.replica_sets:
         counts[item.gpu] += item.replicas * item.gpus
@@ -22,7 +22,7 @@ def gpus_of(fleet: Fleet) -> str:
 
 
 def idle_of(pools: Iterable[Pool]) -> str:
-    """GPUs by name of nodes that are paid for and on which no replica is ready; `none` where all serve."""
+    """The GPUs by name on paid nodes without a ready replica; `none` if all serve."""
     counts: Counter[str] = Counter()
     for pool in pools:
         counts[pool.gpu.name if pool.gpu is not None else "unknown"] += pool.idle_gpus
@@ -35,7 +35,7 @@ def caps_of(pools: Iterable[Pool]) -> str:
 
 
 def served_of(fleet: Fleet) -> str:
-    """The part of the demand that it serves, or under MaximizeService the multiple of the mix."""
+    """The share of the demand that the fleet serves, or under MaximizeService the multiple of the mix."""
     if fleet.scale is not None:
         return f"{fleet.scale:.3g}x"
     asked = sum(item.requests_per_second for item in fleet.classes)
@@ -44,12 +44,12 @@ def served_of(fleet: Fleet) -> str:
 
 
 def carried_of(fleet: Fleet | None, carried: Iterable[Carried]) -> str:
-    """The same of what ready replicas carry now; of a multiple of a mix, that of the class that is served least."""
+    """The same for what ready replicas carry now. Under MaximizeService it is the multiple of the least served class."""
     found = tuple(carried)
     if fleet is None:
         return "0%"
     if fleet.scale is not None:
-        # Rates are fractions of a mix: the least one is the multiple that is carried whole.
+        # Rates are fractions of a mix: the least one is the multiple of the whole mix that is carried.
         return f"{min((item.part for item in found if item.asked_requests_per_second > 0), default=0.0):.3g}x"
     return _share(
         sum(item.requests_per_second for item in found), sum(item.asked_requests_per_second for item in found), WHOLE
@@ -57,12 +57,12 @@ def carried_of(fleet: Fleet | None, carried: Iterable[Carried]) -> str:
 
 
 def unanswered(carried: Iterable[Carried]) -> list[str]:
-    """Classes, as `model/class`, for which no replica is ready: the gateway answers 503."""
+    """The classes without a ready replica, as `model/class`: the gateway answers them with 503."""
     return [f"{item.model}/{item.name}" for item in carried if not item.answered]
 
 
 def shortened(names: list[str]) -> str:
-    """For a column: two of them, and how many more."""
+    """Text for a column: the first two names, and how many more there are."""
     return ",".join((*names[:2], *([f"+{len(names) - 2}"] if len(names) > 2 else [])))
 
 

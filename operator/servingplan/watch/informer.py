@@ -1,11 +1,11 @@
-"""One kind of object, kept in memory as facts: listed once by pages, then watched from that version on.
+"""Keeps one kind of object in memory as facts: lists it once by pages, then watches it from that version on.
 
-A watch that ends is resumed from the last version that was seen; a version that is too old (410) is listed anew, and what
-the list has not is told as gone. Everything backs off. What is held is what ``parse`` makes of an object, never the object.
+A watch that ends is resumed from the last version that was seen. If that version is too old (410), the kind is listed again,
+and objects that the list lacks are reported as gone. Every failure backs off. The informer holds the facts that ``parse``
+returns, never the object.
 
-Objects that we wrote ourselves are put in at once with the version that the API server gave them, so that nothing is
-decided on what was there before; an event or a list that is older than that changes nothing. An answer of the API server
-that is older than what the watch has told brings nothing back.
+Objects that we wrote ourselves are taken over at once, with the version that the API server gave them, so that no decision uses
+the older state. An older event or list changes nothing. An answer to a write that is older than the watch brings nothing back.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ log = logging.getLogger("servingplan.watch")
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 10.0
-"""A watch that lasted this long was a good one: the next pause is the first again."""
+"""A watch that lasted this long resets the back-off."""
 TOMBSTONE_SECONDS = 600.0
-"""How long a deletion of ours is remembered against lists and events of before."""
+"""How long our own deletion is remembered, so that older lists and events do not undo it."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Source[F]:
-    """What an informer keeps."""
+    """What an informer lists and watches."""
 
     name: str
-    """For people: pods, nodes."""
+    """Its name for people, such as pods or nodes."""
     resource: Callable[[Api], Resource]
-    """Finds the resource; raises ``NotFound`` where the API server does not know the kind."""
+    """Finds the resource. It raises ``NotFound`` if the API server does not know the kind."""
     parse: Callable[[Json], F | None]
-    """Facts of an object; None: it is not held."""
+    """Returns the facts of an object, or None if the object is not held."""
     namespace: str | None = None
     labels: str | None = None
     fields: str | None = None
     optional: bool = False
-    """The kind may be absent: then there are none, and that is no failure."""
+    """Whether the kind may be absent. Then it has no objects, which is not a failure."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Trouble:
     """Why a source is not up to date."""
 
     since: float
-    """Clock of the informer."""
+    """The time on the informer's clock."""
     error: ApiError
 
 
 @dataclass
 class Entry[F]:
-    """One object."""
+    """One object that is held."""
 
     version: int
     facts: F
@@ -68,19 +68,19 @@ class Entry[F]:
 
 @dataclass
 class Health:
-    """How an informer is doing; replaced, never changed, under the lock."""
+    """The health of an informer. Under the lock it is replaced, never changed."""
 
     synced: bool = False
-    """All that is there was listed once."""
+    """Whether all objects were listed once."""
     absent: bool = False
-    """The API server does not know the kind."""
+    """Whether the API server does not know the kind."""
     contact: float | None = None
-    """Clock; when the API server last told of it."""
+    """When the API server was last heard of, on the informer's clock."""
     trouble: Trouble | None = None
 
 
 class Informer[F]:
-    """Keeps one source. ``changed(before, after)`` is called in the informer's thread, outside the lock."""
+    """Keeps the facts of one source. It calls ``changed(before, after)`` in its thread, outside the lock."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Informer[F]:
 
     @property
     def facts(self) -> list[F]:
-        """Of all objects that are held, in no order."""
+        """The facts of all held objects, in no order."""
         with self._lock:
             return [entry.facts for entry in self._entries.values()]
 
@@ -118,13 +118,13 @@ class Informer[F]:
 
     @property
     def health(self) -> Health:
-        """How it is doing."""
+        """The present health."""
         with self._lock:
             return self._health
 
     @property
     def settled(self) -> bool:
-        """Listed once, or known why it cannot be."""
+        """Whether the source was listed once, or has a known reason why it cannot be."""
         health = self.health
         refused = health.trouble is not None and isinstance(health.trouble.error, Forbidden)
         return health.synced or health.absent or refused
@@ -132,15 +132,15 @@ class Informer[F]:
     # --- our own writes --------------------------------------------------------------------------------------------
 
     def wrote(self, item: Json) -> None:
-        """Take over an object as the API server returned it from a write of ours.
+        """Take over an object that the API server returned from our write.
 
-        The object may be gone by now, and its end told, before the answer was read. So an object that is not held is taken
-        over only where it is newer than all that was told.
+        The object may be gone by now, and the watch may have reported its end before the answer was read. So an object that
+        is not held is taken over only if it is newer than everything that was reported.
         """
         self._put(item, answer=True)
 
     def deleted(self, uid: str) -> None:
-        """A deletion of ours that the API server has carried out."""
+        """Take over our deletion that the API server has carried out."""
         with self._lock:
             before = self._entries.pop(uid, None)
             self._tombstones[uid] = self._clock()
@@ -150,16 +150,16 @@ class Informer[F]:
     # --- keeping up ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin, in a thread that does not keep the process alive."""
+        """Start a thread, which does not keep the process alive."""
         self._thread = threading.Thread(target=self.run, name=f"informer-{self.source.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End at the next event or pause."""
+        """Stop at the next event or pause."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Until ``stop``."""
+        """List and watch until ``stop``."""
         pause = FIRST_PAUSE_SECONDS
         while not self._stopped.is_set():
             started = self._clock()
@@ -168,7 +168,7 @@ class Informer[F]:
                 return
             pause = FIRST_PAUSE_SECONDS if self._clock() - started > STEADY_SECONDS else pause
             asked = getattr(error, "retry_after_seconds", None) or 0.0
-            # A watch that ended in order is resumed soon; everything else backs off.
+            # A watch that ended normally is resumed soon; everything else backs off.
             self._stopped.wait(max(asked, pause))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -184,7 +184,7 @@ class Informer[F]:
         return error
 
     def once(self) -> None:
-        """List, unless a version is known to go on from, and watch until the API server ends it."""
+        """List, unless a version is known to resume from, then watch until the API server ends the watch."""
         resource = self.source.resource(self._api)
         try:
             if self._version is None:
@@ -199,7 +199,7 @@ class Informer[F]:
             raise
 
     def load(self) -> None:
-        """List once, without watching: for one look."""
+        """List once, without watching."""
         try:
             self._list(self.source.resource(self._api))
         except Exception as error:
@@ -223,7 +223,7 @@ class Informer[F]:
             for uid in self._tombstones:
                 found.pop(uid, None)
             for uid, entry in self._entries.items():
-                # What we wrote while the list was under way is not in it.
+                # Our writes during the list are not in it.
                 if entry.version > (found[uid].version if uid in found else at):
                     found[uid] = entry
             for uid in self._entries.keys() | found.keys():
@@ -281,7 +281,7 @@ class Informer[F]:
 
     @property
     def _told_until(self) -> int:
-        """The version up to which lists and watches have told everything; 0 where it is not known."""
+        """The version up to which lists and watches have reported everything; 0 if it is not known."""
         return int(self._version) if self._version is not None and self._version.isdigit() else 0
 
     def _parsed(self, item: Json) -> F | None:
@@ -289,17 +289,17 @@ class Informer[F]:
             return self.source.parse(item)
         except Exception:
             name = (item.get("metadata") or {}).get("name")
-            log.exception("%s: %s cannot be understood, and is left out", self.source.name, name)
+            log.exception("%s: %s cannot be parsed, and is left out", self.source.name, name)
             return None
 
     def _note(self, error: Exception | None) -> None:
-        """How the last attempt ended."""
+        """Keep how the last attempt ended."""
         with self._lock:
             health = self._health
             if error is None:
                 self._health = Health(synced=True, contact=self._clock())
             elif isinstance(error, Gone):
-                log.info("%s: the version to go on from is too old: listing anew", self.source.name)
+                log.info("%s: the resource version is too old: listing again", self.source.name)
             elif isinstance(error, NotFound) and self.source.optional:
                 self._entries = {}
                 self._health = Health(absent=True, contact=self._clock())
@@ -311,13 +311,13 @@ class Informer[F]:
                 self._health = Health(health.synced, False, health.contact, Trouble(since, told))
             self._lock.notify_all()
         if error is not None and not isinstance(error, ApiError):
-            log.error("the watch of %s failed; it is begun again", self.source.name, exc_info=error)
+            log.error("the watch of %s failed; it is restarted", self.source.name, exc_info=error)
         elif error is not None and not isinstance(error, Gone | NotFound):
-            log.warning("the watch of %s ended: %s; it is begun again", self.source.name, error)
+            log.warning("the watch of %s ended: %s; it is restarted", self.source.name, error)
 
 
 def _number(item: Json) -> int:
-    """Resource versions are whole numbers that grow, one count for all objects of a kind (kubernetes.io, API concepts,
-    since 1.35); 0 where one is not."""
+    """The resource version as a number; 0 if it is not one. Resource versions are whole numbers that grow, one count for all
+    objects of a kind (kubernetes.io, API concepts, since 1.35)."""
     text = item["metadata"].get("resourceVersion", "")
     return int(text) if text.isdigit() else 0

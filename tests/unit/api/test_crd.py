@@ -80,7 +80,7 @@ def test_each_rule_stands_in_the_schema_with_the_message_that_python_gives():
     of_scalars = {
         "must be greater than 0",
         "must be at most 1",
-        "must be at least 0.5, which plans on the middle of the band, and at most 0.99",
+        "must be at least 0.5, which plans on the median, and at most 0.99",
     }
     assert written == in_python | on_whole_plan | of_scalars
 

@@ -84,9 +84,9 @@ HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
         (("objective",), "Fast", "spec.objective", "Fast", "'MinimizeCost' or 'MaximizeService'"),
         ((*MODEL, "slo", "ttftSeconds"), 0, "spec.models[0].slo.ttftSeconds", 0, "must be greater than 0"),
         ((*MODEL, "slo", "percentile"), 100, "spec.models[0].slo.percentile", 100, "must be at most 99"),
-        ((*MODEL, "maxModelLen"), 2000, "spec.models[0].maxModelLen", 2000, "raise it, or leave it out"),
+        ((*MODEL, "maxModelLen"), 2000, "spec.models[0].maxModelLen", 2000, "raise it, or remove it"),
         ((*MODEL, "name"), "two words", "spec.models[0].name", "two words", "match the pattern"),
-        ((*MODEL, "card"), {**CARD, "kvHeads": 3}, "spec.models[0].card.kvHeads", 3, "no multiple of kvHeads"),
+        ((*MODEL, "card"), {**CARD, "kvHeads": 3}, "spec.models[0].card.kvHeads", 3, "not a multiple of kvHeads"),
         (
             (*MODEL, "card"),
             {**CARD, "activeParameters": 11},
@@ -102,7 +102,13 @@ HALF = [{"name": "public"}, {"name": "public", "sectionName": "https"}]
             "s3://bucket",
             "must begin with hf://, pvc:// or oci://",
         ),
-        ((*MODEL, "variants", 0, "source"), "hf:///x", "spec.models[0].variants[0].source", "hf:///x", "with a name"),
+        (
+            (*MODEL, "variants", 0, "source"),
+            "hf:///x",
+            "spec.models[0].variants[0].source",
+            "hf:///x",
+            "followed by a name",
+        ),
         ((*POOL, "minNodes"), 9, "spec.nodePools[0].minNodes", 9, "minNodes is above maxNodes"),
         ((*POOL, "nodeSelector"), {}, "spec.nodePools[0].nodeSelector", {}, "at least one label"),
         ((*POOL, "dollarsPerNodeHour"), "-1", "spec.nodePools[0].dollarsPerNodeHour", "-1", "not negative"),
@@ -164,7 +170,7 @@ def test_nothing_is_given_twice(path, field, key):
 def test_a_floor_above_the_default_cap_needs_a_cap():
     spec = with_value((*POOL, "minNodes"), 101)
     del spec["nodePools"][0]["maxNodes"]
-    assert only_error(spec).advice.endswith("give maxNodes")
+    assert only_error(spec).advice.endswith("set maxNodes")
     del spec["nodePools"][0]["resize"]
     assert parse_spec(spec)[1] == ()
 

@@ -135,7 +135,7 @@ def test_wrong_arguments_are_named(log, arguments, named):
         (gzip.compress(b"input_tokens,output_tokens\n" * 9)[:-9], "cannot be read"),
         (b"input_tokens,output_tokens\n", "has a header only"),
         (b"input_tokens,output_tokens\n0,0\n", "line 2: input_tokens: '0'"),
-        (b"[" * 100_000, "no row tells of a request"),
+        (b"[" * 100_000, "no row contains a request"),
     ],
     ids=["nothing", "bytes", "no gzip", "half of a gzip", "only a header", "zeros", "deep"],
 )

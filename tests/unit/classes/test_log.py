@@ -96,7 +96,7 @@ def test_burstgpt_counts_failures_apart():
 def test_a_conversation_is_a_request_per_answer_with_all_that_was_said_before():
     found = rows(json.dumps(SHAREGPT))
     assert found[:2] == [Request(10, 3), Request(13, 100)]
-    assert [row.why for row in found[2:]] == ["an answer without a prompt", "nobody answers in it"]
+    assert [row.why for row in found[2:]] == ["an answer without a prompt", "it has no answer"]
 
 
 def test_wildchat_has_models_and_times():

@@ -221,7 +221,7 @@ def test_without_a_prometheus_of_the_installation_a_plan_is_told_to_name_one(pro
     spec = spec_of(url=None)
     found = finding(reader_of(prometheus).seen(*PLAN, spec), spec)
     assert (found.reason, prometheus.asked) == ("PrometheusMissing", [])
-    assert found.message.startswith("spec.demand.prometheus.url is not given")
+    assert found.message.startswith("spec.demand.prometheus.url is not set")
 
 
 @pytest.mark.parametrize("url", [None, "http://listed:9090"])

@@ -141,7 +141,7 @@ async def test_metrics_that_cannot_be_told_keep_no_turn_from_its_end(monkeypatch
     await turns.take()
     monkeypatch.setattr(reconcile, "samples", broken)
     await turns.take()
-    assert "its metrics cannot be told" in caplog.text
+    assert "its metrics cannot be updated" in caplog.text
     assert value(exporter, "servingplan_turns_total", result="done") == 2
     assert value(exporter, "servingplan_budget_dollars_per_hour") is None
 

@@ -279,7 +279,7 @@ def test_a_model_s_own_config_is_read_or_told():
     world = observed(spec=spec, config_maps={"own": {"metadata": {"name": "own"}, "data": {"config.json": "{}"}}})
     assert [(item.config_map, item.text, item.problem) for item in world.model_configs] == [("own", "{}", None)]
     (missing,) = observed(spec=spec).model_configs
-    assert "is not there" in missing.problem
+    assert "does not exist" in missing.problem
     (empty,) = observed(spec=spec, config_maps={"own": {"metadata": {"name": "own"}}}).model_configs
     assert "has no key config.json" in empty.problem
 

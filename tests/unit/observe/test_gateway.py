@@ -131,7 +131,7 @@ def test_what_the_installation_does_not_allow_is_not_asked_and_says_what_to_do(h
     found = asked(port, host=host, allowed=frozenset())
     assert (found.revisions, found.problem) == ((), None)
     assert found.refused.startswith("spec.gateway.ackUrl: ")
-    assert "write NAME.llm as its host, or have the host added to the chart's allowedHosts" in found.refused
+    assert "write NAME.llm as its host, or ask for the host in the chart's allowedHosts" in found.refused
 
 
 def test_a_host_that_the_installation_lists_is_asked():

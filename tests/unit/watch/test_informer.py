@@ -217,7 +217,7 @@ def test_an_object_that_cannot_be_understood_does_not_hide_the_others(caplog):
     made = Informer(server, source)
     step(made)
     assert made.facts == [1]
-    assert "a cannot be understood" in caplog.text
+    assert "a cannot be parsed" in caplog.text
 
 
 NAMES = st.sampled_from("abcd")

@@ -1,13 +1,13 @@
-"""``servingplan profile``: what one replica does, and how that is known.
+"""``servingplan profile``: the rate of one replica, and its source.
 
-One module a command, each with a ``register`` that adds it to the group:
+Each command has a module with a ``register``, which adds it to the group:
 
     lookup.py      rate, band, latencies of one replica; or of every row of a file
     table.py       rate per dollar and latency times price over cards, classes and shapes
-    catalogue.py   the models and GPUs that are known; a config.json as a row
+    catalogue.py   the known models and GPUs; a config.json as a row
     measure.py     a running server's rates and times, as rows
-    importing.py   results of other programs' benchmarks as rows that plans count on
-    check.py       how far such answers are from measurements
+    importing.py   results of other programs' benchmarks as rows for plans
+    check.py       the errors of such answers against measurements
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import typer
 
 from servingplan.cli.profile import catalogue, check, importing, lookup, measure, table
 
-app = typer.Typer(help="What one replica does, and how that is known.", no_args_is_help=True)
+app = typer.Typer(help="The rate of one replica, and its source.", no_args_is_help=True)
 
 
 @app.callback()
 def _profile() -> None:
-    """What one replica does, and how that is known."""
+    """The rate of one replica, and its source."""
 
 
 lookup.register(app)
@@ -33,5 +33,5 @@ check.register(app)
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the group."""
+    """Add the command group."""
     parent.add_typer(app, name="profile")

@@ -1,4 +1,4 @@
-"""``servingplan profile models``, ``gpus``, ``add-model``: what is known, where from, and how to make more known."""
+"""``servingplan profile models``, ``gpus``, ``add-model``: the catalogue, its sources, and how to add to it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from servingplan.errors import InputError
 from servingplan.model.hardware import normalise_product
 
 MODELS_KEY = "models.json"
-"""Key of the ConfigMap that holds rows of models."""
+"""The key of the rows of models in a ConfigMap."""
 
 
 class Format(StrEnum):
-    """How to print a list."""
+    """The form of a list."""
 
     table = "table"
     json = "json"
 
 
 class RowFormat(StrEnum):
-    """How to print a row."""
+    """The form of a row."""
 
     row = "row"
     configmap = "configmap"
 
 
-Words = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Only names with this in them.")]
+Words = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Only names that contain this text.")]
 Output = Annotated[Format, typer.Option("-o", help="table or json.")]
 
 
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 
 def models(text: Words = None, output: Output = Format.table) -> None:
-    """The models that are known, and where their figures are from. Any repository of a model is its name too."""
+    """Print the known models and the sources of their figures. Any repository of a model is also its name."""
     from servingplan.profiles.catalogue import shipped
 
     catalogue = shipped()
@@ -75,12 +75,12 @@ def models(text: Words = None, output: Output = Format.table) -> None:
             str(item.get("max_context_tokens", "")),
             next(iter(item["repositories"]), ""),
         ),
-        "a model that is not here: servingplan profile add-model CONFIG.JSON",
+        "to add another model: servingplan profile add-model CONFIG.JSON",
     )
 
 
 def gpus(text: Words = None, output: Output = Format.table) -> None:
-    """The GPUs that are known, and where their figures are from. Labels of nodes and clouds' names lead to them."""
+    """Print the known GPUs and the sources of their figures. Node labels and clouds' names find them too."""
     from servingplan.profiles.catalogue import packaged_gpus, read_rows
 
     sources = {row["name"]: (row["source"], row["link"]) for row in read_rows("gpus.csv")}
@@ -107,28 +107,28 @@ def gpus(text: Words = None, output: Output = Format.table) -> None:
             f"{item['fp4_dense_tflops']:g}" if item.get("fp4_dense_tflops") else "",
             item["link"],
         ),
-        "a GPU that is not here: give its figures in the plan (nodePools[].gpuSpec)",
+        "to add another GPU: give its figures in the plan (nodePools[].gpuSpec)",
     )
 
 
 def add_model(
-    path: Annotated[str, typer.Argument(metavar="CONFIG.JSON", help="The model's own file; - is standard input.")],
+    path: Annotated[str, typer.Argument(metavar="CONFIG.JSON", help="The model's config.json; - is standard input.")],
     name: Annotated[
         str | None, typer.Option(help="Name in the catalogue; default: the repository's last part, else the folder's.")
     ] = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="ORGANISATION/NAME", help="Where the weights are published.")
+        str | None, typer.Option(metavar="ORGANISATION/NAME", help="Repository of the weights.")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Where the file is from; default: its path.")] = None,
+    source: Annotated[str | None, typer.Option(help="Source of the file; default: its path.")] = None,
     assume_plain: Annotated[
         bool,
-        typer.Option("--assume-plain", help="Take an architecture that is not understood for a plain decoder."),
+        typer.Option("--assume-plain", help="Assume that an unknown architecture is a plain decoder."),
     ] = False,
     config_map: Annotated[str, typer.Option(metavar="NAME", help="Name of the ConfigMap.")] = "servingplan-models",
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Its namespace: the operator's.")] = None,
     output: Annotated[RowFormat, typer.Option("-o", help="row or configmap.")] = RowFormat.row,
 ) -> None:
-    """A model's config.json as a row of the catalogue, printed; what was read of it is told on standard error."""
+    """Print a model's config.json as a row of the catalogue; a summary is on standard error."""
     from servingplan.profiles.catalogue import Catalogue, ModelRow
     from servingplan.profiles.config_json import parse_config
 

@@ -1,4 +1,4 @@
-"""``servingplan profile check``: predictions against measurements that they may not look at."""
+"""``servingplan profile check``: predictions against measurements that they must not use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How to print."""
+    """The form of the output."""
 
     table = "table"
     markdown = "markdown"
@@ -42,10 +42,10 @@ def check(
     ] = None,
     output: Annotated[Format, typer.Option("-o", help="table, markdown or json.")] = Format.table,
 ) -> None:
-    """How far predictions are from measurements that they may not look at, by what was known, and by card.
+    """Print the errors of predictions against measurements that they must not use, by what was known, and by card.
 
     Two groups of measurements in five (card, model, precision, tensor-parallel size) were set aside before anything was
-    fitted: the judge part tells what to expect, the fit part what the formulas can do.
+    fitted. The judge part shows the expected errors, the fit part what the formulas can reach.
     """
     from servingplan.profiles.check import report
     from servingplan.profiles.measured import SHIPPED
@@ -62,7 +62,7 @@ def check(
 
 
 def markdown(lines: Iterable[Line]) -> str:
-    """The report as tables of a page: figures of the fit part, then those of the judge part."""
+    """The report as Markdown tables: the figures of the fit part, then those of the judge part."""
     text = []
     for table, names in _by_table(lines):
         text += [f"| {table} | fit | error | p90 | bias | inside | judge | error | p90 | bias | inside | score |"]
@@ -89,12 +89,12 @@ def _cells(line: Line | None) -> list[str]:
 
 
 def _by_table(lines: Iterable[Line]) -> Iterator[tuple[str, list[tuple[str, dict[str, Line]]]]]:
-    """Tables in their order, each with its lines by name and part."""
+    """The tables in their order, each with its lines by name and part."""
     order: dict[str, dict[str, dict[str, Line]]] = {}
     for line in lines:
         order.setdefault(line.table, {}).setdefault(line.name, {})[line.part] = line
     for table, names in order.items():
-        # A digit before a name is its place in the order.
+        # A digit before a name is its position in the order.
         yield table, [(name.lstrip("12345 "), parts) for name, parts in sorted(names.items())]
 
 
@@ -120,7 +120,7 @@ def _print_tables(lines: Iterable[Line]) -> None:
 
 
 def _rows(table: str) -> tuple[MeasuredRow, ...]:
-    """The measurements of a file; those that are refused are told and left out."""
+    """The measurements of a file. Refused rows are reported and left out."""
     from servingplan.profiles.rows import measured, read_csv
 
     try:
@@ -136,7 +136,7 @@ def _rows(table: str) -> tuple[MeasuredRow, ...]:
 
 
 def _predicted(rows: Sequence[MeasuredRow], known: MeasuredRows) -> list[Predicted]:
-    """Every row under every condition, with a bar on a terminal."""
+    """The predictions of every row under every condition, with a progress bar on a terminal."""
     from servingplan.profiles.check import CONDITIONS, predictions
 
     conditions: Iterable[Condition] = CONDITIONS

@@ -1,4 +1,4 @@
-"""``servingplan profile import``: results of benchmarks as rows that plans count on."""
+"""``servingplan profile import``: results of benchmarks as rows for plans."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from servingplan.profiles.rows import Row
 
-_FILL = "What the file does not tell"
+_FILL = "What the file does not say"
 
 
 class Format(StrEnum):
-    """How to print rows."""
+    """The form of rows."""
 
     csv = "csv"
     json = "json"
@@ -37,10 +37,10 @@ def import_(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Results of benchmarks; - is standard input.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Catalogue name or repository, in place of the file's name for it.", rich_help_panel=_FILL),
+        typer.Option(help="Catalogue name or repository, instead of the file's name.", rich_help_panel=_FILL),
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="GPU type.", rich_help_panel=_FILL)] = None,
-    precision: Annotated[str | None, typer.Option(help="Of the weights.", rich_help_panel=_FILL)] = None,
+    precision: Annotated[str | None, typer.Option(help="Precision of the weights.", rich_help_panel=_FILL)] = None,
     tp: Annotated[int | None, typer.Option(min=1, help="Tensor parallel size.", rich_help_panel=_FILL)] = None,
     pp: Annotated[int | None, typer.Option(min=1, help="Pipeline parallel size.", rich_help_panel=_FILL)] = None,
     engine: Annotated[
@@ -58,7 +58,7 @@ def import_(
 ) -> None:
     """Read results of vLLM's benchmark, GuideLLM, aiperf, genai-perf, aiconfigurator, or rows of our own.
 
-    Rows that cannot be are refused by number and reason, and the rest is printed: the exit code is then 2. Apply the
+    Impossible rows are refused by number and reason, and the rest is printed; the exit code is then 2. Apply the
     ConfigMap (-o configmap) in a plan's namespace and name it in the plan's spec.profiles.
     """
     from servingplan.profiles.formats import read_results
@@ -101,7 +101,7 @@ def import_(
 
 
 def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str | None) -> None:
-    """Rows on standard output."""
+    """Print rows on standard output."""
     from servingplan.model.names import PROFILES_LABEL
     from servingplan.profiles.rows import ROWS_KEY, write_csv
 
@@ -126,7 +126,7 @@ def print_rows(rows: Iterable[Row], output: Format, *, name: str, namespace: str
 
 
 def lines_dumper() -> Any:
-    """YAML that shows a file as lines, and not as one string with escapes."""
+    """A YAML dumper that writes a file as lines, not as one string with escapes."""
     import yaml
 
     class Lines(yaml.SafeDumper):

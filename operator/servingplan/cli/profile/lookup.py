@@ -1,4 +1,4 @@
-"""``servingplan profile lookup``: what one replica does for requests of one length."""
+"""``servingplan profile lookup``: the rate of one replica for requests of one length."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOLD = 10
 
 
 class Format(StrEnum):
-    """How to print."""
+    """The form of the output."""
 
     table = "table"
     json = "json"
@@ -46,7 +46,8 @@ def lookup(
         str | None, typer.Option(metavar="NAME", help="Catalogue name or node label.", rich_help_panel=_REPLICA)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the weights; auto: what the model's name says.", rich_help_panel=_REPLICA)
+        str | None,
+        typer.Option(help="Precision of the weights; auto: what the model's name says.", rich_help_panel=_REPLICA),
     ] = None,
     tp: Annotated[int | None, typer.Option(help="Tensor parallel size; default 1.", rich_help_panel=_REPLICA)] = None,
     pp: Annotated[int | None, typer.Option(help="Pipeline parallel size; default 1.", rich_help_panel=_REPLICA)] = None,
@@ -66,7 +67,7 @@ def lookup(
         float | None, typer.Option(help="Per cent of requests that keep the limits.", rich_help_panel=_REQUESTS)
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="So many requests always run (closed loop).", rich_help_panel=_REQUESTS)
+        int | None, typer.Option(help="Number of requests that always run (closed loop).", rich_help_panel=_REQUESTS)
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="vllm, sglang or tensorrt-llm; default vllm.", rich_help_panel=_ENGINE)
@@ -90,7 +91,7 @@ def lookup(
     ] = None,
     output: Annotated[Format | None, typer.Option("-o", help="table, json or csv.")] = None,
 ) -> None:
-    """Rate, band and latencies of one replica, where they come from, and the settings they hold for.
+    """Print rate, band and latencies of one replica, their source, and the settings that they hold for.
 
     Without a limit: the saturated rate. With --ttft or --tpot: the rate of open arrivals at which the percentile keeps
     them. With --concurrency: the closed-loop rate.
@@ -176,7 +177,7 @@ def _answer_row(row: dict[str, str], stated: dict[str, Any]) -> Answer | str:
 
 
 def _counted(questions: list[dict[str, str]]) -> Any:
-    """The rows, with a bar on a terminal."""
+    """The rows, with a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield from questions
         return
@@ -188,7 +189,7 @@ def _counted(questions: list[dict[str, str]]) -> Any:
 
 
 def _write_csv(answers: list[tuple[dict[str, str], Answer | str]], columns: list[str]) -> None:
-    """The columns of the question, then the answer's fields. A field whose name is taken is called ``answer_NAME``."""
+    """Print the columns of the question, then the answer's fields. A field whose name is taken is ``answer_NAME``."""
     from servingplan.profiles.lookup import Answer
 
     named = {field: f"answer_{field}" if field in columns else field for field in (*Answer.model_fields, "error")}

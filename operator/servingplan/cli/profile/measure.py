@@ -1,4 +1,4 @@
-"""``servingplan profile measure``: what a running server does, as rows that plans count on."""
+"""``servingplan profile measure``: the rates of a running server, as rows for plans."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from servingplan.measure.sweep import Lengths, Limits, Point, Sweep
     from servingplan.profiles.rows import Row
 
-_REPLICA = "Replica, as it stands in the rows"
+_REPLICA = "Replica, as in the rows"
 _LIMITS = "Limits, for each class"
 
 NO_KNEE = 3
-"""Exit code where the knee of some class was not found; what was measured is printed all the same."""
+"""The exit code if the knee of some class was not found; the measured rows are printed anyway."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def measure(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to ask for; default: the only model that the server has.")
+        str | None, typer.Option(metavar="NAME", help="Model to ask for; default: the server's only model.")
     ] = None,
     card: Annotated[
         str | None,
@@ -56,7 +56,7 @@ def measure(
         str | None, typer.Option(metavar="NAME", help="GPU type. Required.", rich_help_panel=_REPLICA)
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the weights; auto: what the model's name says.", rich_help_panel=_REPLICA)
+        str, typer.Option(help="Precision of the weights; auto: what the model's name says.", rich_help_panel=_REPLICA)
     ] = "auto",
     tp: Annotated[int, typer.Option(min=1, help="Tensor parallel size.", rich_help_panel=_REPLICA)] = 1,
     pp: Annotated[int, typer.Option(min=1, help="Pipeline parallel size.", rich_help_panel=_REPLICA)] = 1,
@@ -70,21 +70,21 @@ def measure(
     max_requests: Annotated[int, typer.Option(min=50, rich_help_panel=_LIMITS)] = 4000,
     max_seconds: Annotated[float, typer.Option(min=1, rich_help_panel=_LIMITS)] = 1800.0,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Of prompts and answers together.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="Most tokens of prompts and answers together.", rich_help_panel=_LIMITS)
     ] = 20_000_000,
     requests_per_load: Annotated[
-        int, typer.Option(min=30, help="At each rate below the knee.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=30, help="Requests at each rate below the knee.", rich_help_panel=_LIMITS)
     ] = 300,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="Requests at the same time at most.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="Most requests at the same time.", rich_help_panel=_LIMITS)
     ] = 2048,
     stall_seconds: Annotated[
         float, typer.Option(min=0.1, help="Silence after which the server is given up.", rich_help_panel=_LIMITS)
     ] = 60.0,
-    seed: Annotated[int, typer.Option(help="Of arrivals and prompts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask /v1/chat/completions, not /v1/completions.")] = False,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="Sent as a bearer token.")
+        str | None, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True, help="Key that is sent as a bearer token.")
     ] = None,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write the plot too: .svg, .html or .txt.")] = None,
     name: Annotated[str, typer.Option(help="Name of the ConfigMap (-o configmap).")] = "measured-rates",
@@ -93,7 +93,7 @@ def measure(
 ) -> None:
     """Find the rate at which a server is full, and its times below, with Poisson arrivals at rising rates.
 
-    Prints rows as `servingplan profile import` reads them. Ctrl-C ends the measuring and keeps what was measured.
+    Prints rows in the form that `servingplan profile import` reads. Ctrl-C ends the measuring and keeps the rows so far.
     """
     from servingplan.measure.sweep import Limits
     from servingplan.profiles.rows import Row
@@ -115,7 +115,9 @@ def measure(
     limits = Limits(max_requests, max_seconds, max_tokens, requests_per_load, max_in_flight)
     if gpu is None:
         raise InputError(
-            "--gpu", None, "is required: rows of an unknown GPU are of no use; servingplan profile gpus lists them"
+            "--gpu",
+            None,
+            "is required, since rows of an unknown GPU cannot be used; servingplan profile gpus lists the names",
         )
 
     def row_of(asked: str, fields: dict[str, Any]) -> Row:
@@ -169,7 +171,7 @@ _TRIAL_RATE = 1e-6
 
 
 def parse_classes(texts: list[str]) -> list[Lengths]:
-    """Classes as people write them, or those of a plan's file.
+    """The classes in these texts, or those of a plan's file.
 
     Raises:
         InputError: a class is not INPUT:OUTPUT in tokens.
@@ -221,7 +223,7 @@ async def _measure_all(
     stall_seconds: float,
     check: Callable[[str, dict[str, Any]], Row],
 ) -> tuple[str, list[Sweep]]:
-    """The model's name, and what was found for each class until the server failed or the user had enough."""
+    """The model's name, and the results of each class until the server failed or the user stopped."""
     import asyncio
 
     import aiohttp
@@ -261,7 +263,7 @@ async def _measure_all(
 
 @contextmanager
 def _interruptible(stopped: asyncio.Event) -> Iterator[None]:
-    """Ctrl-C ends the measuring, not the command."""
+    """Let Ctrl-C end the measuring, not the command."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -279,7 +281,7 @@ def _interruptible(stopped: asyncio.Event) -> Iterator[None]:
 
 @contextmanager
 def _progress(classes: int) -> Iterator[Callable[[int, str], Callable[[str, int, int], None]]]:
-    """A bar on a terminal; elsewhere one line for each load."""
+    """A progress bar on a terminal; elsewhere one line for each load."""
     if not sys.stderr.isatty():
         told: set[tuple[int, str]] = set()
 
@@ -311,7 +313,7 @@ def _progress(classes: int) -> Iterator[Callable[[int, str], Callable[[str, int,
 
 
 def _figures(point: Point) -> dict[str, Any]:
-    """A point as fields of a row."""
+    """The fields of a row for a point."""
     from servingplan.measure.figures import PERCENTILES, mean, percentile
 
     fields: dict[str, Any] = {
@@ -333,7 +335,7 @@ def _figures(point: Point) -> dict[str, Any]:
 
 
 def sweeps_view(sweeps: list[Sweep]) -> RenderableType:
-    """What was measured, one table and one bar chart a class."""
+    """The view of the results: one table and one bar chart per class."""
     from rich.console import Group
 
     from servingplan.cli.profile.plot import bars

@@ -1,4 +1,4 @@
-"""Bars in the terminal, and the same in a file."""
+"""Draws bars in the terminal, and the same in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE_WIDTH = 130
 
 
 def bars(title: str, columns: Iterable[str], rows: Iterable[tuple[Iterable[str], float]]) -> RenderableType:
-    """Rows of words with a bar each, all to one scale from 0; ``nan`` has none."""
+    """The view of rows of words with a bar each, all on one scale from 0; ``nan`` has no bar."""
     rows = [(tuple(words), value) for words, value in rows]
     most = max((value for _, value in rows if math.isfinite(value)), default=0.0) or 1.0
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
@@ -33,7 +33,7 @@ def bars(title: str, columns: Iterable[str], rows: Iterable[tuple[Iterable[str],
 
 
 def save(view: RenderableType, path: str) -> None:
-    """Write a view to a file, by its ending ``.svg``, ``.html`` or ``.txt``. Ends the command where that cannot be."""
+    """Write a view to a file, in the form of its ending ``.svg``, ``.html`` or ``.txt``. Ends the command if it cannot."""
     kinds = (".svg", ".html", ".txt")
     ending = Path(path).suffix.lower()
     if ending not in kinds:

@@ -1,4 +1,4 @@
-"""Rows of measurements as tables that people read."""
+"""Shows rows of measurements as tables for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def rows_view(rows: Iterable[Row]) -> RenderableType:
-    """One line a measurement."""
+    """The view of rows, with one line per measurement."""
     table = Table(box=SIMPLE_HEAD)
     for name in ("model", "GPU", "precision", "shape", "input:output", "load"):
         table.add_column(name, no_wrap=True)

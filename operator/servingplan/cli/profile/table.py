@@ -31,7 +31,7 @@ Cell = dict[str, Any]
 
 
 class Format(StrEnum):
-    """How to print."""
+    """The form of the output."""
 
     table = "table"
     json = "json"
@@ -46,13 +46,14 @@ def register(app: typer.Typer) -> None:
 def table(
     model: Annotated[str, typer.Option(metavar="NAME", help="Catalogue name or repository.")],
     gpu: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="May be repeated, or by comma; default: all with a price.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="GPU types, repeated or separated by commas; default: all with a price."),
     ] = None,
     price: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GPU=DOLLARS",
-            help="Of one GPU and hour, in place of the shipped one. May be repeated, or by comma.",
+            help="Price of one GPU hour, instead of the shipped one. Repeated or separated by commas.",
         ),
     ] = None,
     classes: Annotated[
@@ -60,25 +61,29 @@ def table(
         typer.Option(metavar="INPUT:OUTPUT", help="As in measure; default: the nine types of the paper."),
     ] = None,
     shapes: Annotated[
-        str | None, typer.Option(metavar="TPxPP,...", help="Default: all that the model's heads allow.")
+        str | None, typer.Option(metavar="TPxPP,...", help="Shapes; default: all that the model's heads allow.")
     ] = None,
-    gpus_per_replica: Annotated[int, typer.Option(min=1, max=64, help="Of the largest shape.")] = 8,
-    precision: Annotated[str, typer.Option(help="Of the weights; auto: what the model's name says.")] = "auto",
+    gpus_per_replica: Annotated[int, typer.Option(min=1, max=64, help="Most GPUs of a replica.")] = 8,
+    precision: Annotated[
+        str, typer.Option(help="Precision of the weights; auto: what the model's name says.")
+    ] = "auto",
     ttft: Annotated[float | None, typer.Option(help="Limit, seconds to the first token.")] = None,
     tpot: Annotated[float | None, typer.Option(help="Limit, seconds per further token.")] = None,
     percentile: Annotated[float, typer.Option(help="Per cent of requests that keep the limits.")] = 95.0,
     engine: Annotated[str, typer.Option(help="vllm, sglang or tensorrt-llm.")] = "vllm",
     every_shape: Annotated[
         bool,
-        typer.Option("--every-shape", help="A line for each shape (Figure 4), not for each GPU's best (Figure 3)."),
+        typer.Option(
+            "--every-shape", help="Print a line for each shape (Figure 4), not only for each GPU's best one (Figure 3)."
+        ),
     ] = False,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write bars too: .svg, .html or .txt.")] = None,
     output: Annotated[Format, typer.Option("-o", help="table, json or csv.")] = Format.table,
 ) -> None:
-    """Requests per dollar, and latency times price, of every shape on every GPU for every class.
+    """Print requests per dollar, and latency times price, of every shape on every GPU for every class.
 
-    A replica costs its GPUs' price; without --price the newest published one that is shipped, named with its date. Latency
-    is the mean time from arrival to the last token at that rate.
+    A replica costs its GPUs' price. Without --price this is the newest shipped price, named with its date. Latency is the
+    mean time from arrival to the last token at that rate.
     """
     from servingplan.profiles.catalogue import find_gpu, find_model
 
@@ -155,7 +160,7 @@ COLUMNS = (
 
 
 def _prices(texts: list[str]) -> dict[str, float]:
-    """Dollars per GPU and hour by the catalogue's name of the GPU, in the order given."""
+    """The dollars per GPU hour by the catalogue's name of the GPU, in the given order."""
     from servingplan.profiles.catalogue import find_gpu
 
     found: dict[str, float] = {}
@@ -172,7 +177,7 @@ def _prices(texts: list[str]) -> dict[str, float]:
 
 
 def _shipped_prices() -> tuple[dict[str, float], dict[str, str]]:
-    """Dollars per GPU and hour by GPU, as published, and what is to be said of each."""
+    """The published dollars per GPU hour by GPU, and a note with date and source for each."""
     from servingplan.profiles.additions import price_of, shipped_prices
     from servingplan.profiles.catalogue import packaged_gpus
 
@@ -209,7 +214,7 @@ def _cells(
     shapes: list[tuple[int, int]],
     options: dict[str, Any],
 ) -> list[Cell]:
-    """One for each GPU, class and shape."""
+    """The cells: one for each GPU, class and shape."""
     from servingplan.profiles.lookup import answer, parse_lookup
 
     cells: list[Cell] = []
@@ -252,7 +257,7 @@ def _cells(
 
 
 def _lines(cells: list[Cell], *, every_shape: bool, by: str, lower: bool) -> dict[str, dict[str, Cell]]:
-    """Cells by line (a GPU's best shape, or each shape) and class."""
+    """The cells by line (a GPU's best shape, or each shape) and class."""
     lines: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         shape = f"TP{cell['tp']}" + (f"xPP{cell['pp']}" if cell["pp"] > 1 else "")
@@ -303,7 +308,7 @@ def _word(cell: Cell | None, by: str, best: float | None, *, every_shape: bool) 
 
 
 def _bars(cells: list[Cell], *, every_shape: bool) -> RenderableType:
-    """Both figures as bars, a group a class."""
+    """The view of both figures as bars, with one group per class."""
     from rich.console import Group
 
     from servingplan.cli.profile.plot import bars

@@ -1,12 +1,12 @@
-"""Envoy's discovery files from the routing document: listener, routes, clusters.
+"""Renders Envoy's discovery files from the routing document: listener, routes, clusters.
 
 Stock Envoy reads them from the mounted ConfigMap, or from a folder that ``servingplan gateway-sync`` keeps. Only the
 routes change with the weights; the listener never does.
 
-A request's model is in its body or in the header ``x-servingplan-model``; its class is in the header
-``x-servingplan-class``, or follows from the body: its length, and ``max_tokens``. A model that is not served answers 404,
-a class with nothing ready 503, and what is above the rate that a class is admitted at 429, all in the form of an OpenAI
-error. Each Envoy admits that rate by itself: of several, each needs its part of it.
+A request's model is in its body or in the header ``x-servingplan-model``. Its class is in the header ``x-servingplan-class``,
+or follows from the body's length and ``max_tokens``. A model that is not served is answered with 404, a class without a ready
+replica with 503, and a request above the admitted rate with 429, all in the form of an OpenAI error. Each Envoy admits that
+rate by itself; of several, each needs its part of it.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ __all__ = [
 
 BOOTSTRAP = "envoy-bootstrap.yaml"
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""libyaml where it is there: the same text, twenty times as fast, on every turn."""
+"""libyaml if it is installed: the same text, twenty times as fast, in every turn."""
 
 
 def envoy_files(document: Json, *, namespace: str, by_pod: bool = False, place: Place = USUAL) -> dict[str, str]:
-    """Files by name: ``envoy-bootstrap.yaml`` to start with, ``envoy-lds.yaml``, ``envoy-rds.yaml``, ``envoy-cds.yaml``.
+    """The files by name: ``envoy-bootstrap.yaml`` for the start, ``envoy-lds.yaml``, ``envoy-rds.yaml``, ``envoy-cds.yaml``.
 
-    ``by_pod``: replicas are reached at their own addresses, which ``endpoint_files`` gives, not through the Service.
-    Raises ``InputError`` where a part of the document must not be rendered.
+    ``by_pod``: replicas are reached at their own addresses (see ``endpoint_files``), not through the Service. Raises
+    ``InputError`` if a part of the document must not be rendered.
     """
     checked(document, namespace=namespace)
     strip = document.get("clientHeaders") == "Strip"
@@ -73,8 +73,8 @@ def envoy_files(document: Json, *, namespace: str, by_pod: bool = False, place: 
 
 
 def endpoint_files(document: Json, addresses: Mapping[str, Sequence[tuple[str, int]]]) -> dict[str, str]:
-    """``envoy-eds-SERVICE.yaml`` of every Service: where its ready replicas are, address and port by
-    Service."""
+    """The files ``envoy-eds-SERVICE.yaml`` with the addresses and ports of each Service's ready replicas, from ``addresses``
+    by Service."""
     kind = f"{TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
     return {
         eds(service): _text({"resources": [{"@type": kind, **load_assignment(service, addresses.get(service, ()))}]})
@@ -83,7 +83,7 @@ def endpoint_files(document: Json, addresses: Mapping[str, Sequence[tuple[str, i
 
 
 def bootstrap(place: Place = USUAL) -> Json:
-    """What an Envoy is started with that follows the files. Its admin endpoint is for its own pod alone."""
+    """The bootstrap of an Envoy that follows the files. Only its own pod reaches its admin endpoint."""
     shown = {} if place.stats_port is None else stats_resources(place.stats_port, place.admin_port)
     return {
         "node": {"id": "servingplan", "cluster": "servingplan"},
@@ -97,5 +97,5 @@ def bootstrap(place: Place = USUAL) -> Json:
 
 
 def _text(content: Json) -> str:
-    # What several routes share is written once, as an alias.
+    # Parts that several routes share are written once, as an alias.
     return yaml.dump(content, Dumper=_DUMPER, sort_keys=False, width=120)

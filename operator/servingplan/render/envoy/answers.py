@@ -1,4 +1,4 @@
-"""What the gateway answers by itself, in the form of an OpenAI error."""
+"""The gateway's own answers, in the form of an OpenAI error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from servingplan.render.envoy.terms import Json
 
 _JSON = {"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 AGAIN: Json = {"header": {"key": "retry-after", "value": "1"}}
-"""A hint to come back."""
+"""The header that asks the client to retry."""
 
 
 def answer(status: int, body: Json, *headers: Json) -> Json:
@@ -18,7 +18,7 @@ def answer(status: int, body: Json, *headers: Json) -> Json:
 
 
 def error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> Json:
-    """A body as OpenAI's API writes it."""
+    """The body of an error in the form of OpenAI's API."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -36,13 +36,13 @@ TOO_MANY = answer(429, TOO_MANY_BODY, AGAIN)
 
 
 def nothing_ready(model: str, class_name: str) -> Json:
-    """503 of a class without a target."""
+    """The body of the 503 for a class without a target."""
     message = f"No replica of {model} is ready for class {class_name}; try again."
     return answer(503, error(message, "server_error", code="unavailable"), AGAIN)
 
 
 def local_replies(body_limit_bytes: int) -> Json:
-    """Envoy's own refusals: over the rate, over the size, no replica that could be reached."""
+    """The bodies of Envoy's own refusals: above the rate, above the size, no reachable replica."""
     too_large = error(
         f"The body is longer than {body_limit_bytes} bytes. Name the model in the header x-servingplan-model to send it.",
         "invalid_request_error",

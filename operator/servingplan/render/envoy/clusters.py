@@ -1,4 +1,4 @@
-"""The clusters: every Service of the document, twice, for requests without and with a session."""
+"""Renders the clusters: two for every Service of the document, for requests without and with a session."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MANY = 65536
 
 
 def clusters(document: Json, *, namespace: str, by_pod: bool = False, place: Place = USUAL) -> list[Json]:
-    """Clusters of the Services, those that have no weight yet included: Envoy reads routes and clusters one after the
-    other, and a route must never meet a cluster that is not there.
+    """The clusters of all Services, also of those without weight yet: Envoy reads routes and clusters one after the other,
+    and a route must never name a missing cluster.
 
-    ``by_pod``: the replicas' addresses come from ``envoy-eds-SERVICE.yaml``. Else the Service's own address takes all,
-    and the node's proxy spreads them.
+    ``by_pod``: the replicas' addresses are in ``envoy-eds-SERVICE.yaml``. Else the Service's own address takes all requests,
+    and the node's proxy distributes them.
     """
     made = []
     for service, port in services(document):
@@ -38,17 +38,17 @@ def clusters(document: Json, *, namespace: str, by_pod: bool = False, place: Pla
 
 
 def services(document: Json) -> list[tuple[str, int]]:
-    """Names and ports."""
+    """The names and ports of the document's Services."""
     return sorted((item["service"], item["port"]) for item in document["services"])
 
 
 def eds(service: str) -> str:
-    """Name of the file with a Service's replicas."""
+    """The name of the file with a Service's replicas."""
     return f"envoy-eds-{service}.yaml"
 
 
 def load_assignment(service: str, addresses: Sequence[tuple[str, int]]) -> Json:
-    """The replicas of a Service."""
+    """Envoy's load assignment with the replicas of a Service."""
     return {
         "cluster_name": service,
         "endpoints": [
@@ -63,9 +63,9 @@ def load_assignment(service: str, addresses: Sequence[tuple[str, int]]) -> Json:
 
 
 _AT_ONCE: Json = {"update_merge_window": "0s"}
-"""Ejections count when they happen; Envoy would else gather those of a second."""
+"""Ejections take effect at once; by default Envoy gathers those of a second."""
 _LEAST_REQUEST: Json = {
-    # Of all replicas, where Envoy would by default look at two: model servers are few and each request is long, so the
+    # Choose among all replicas, not between two as by default: model servers are few and each request is long, so the
     # better of two is often far from the best (docs/fleet.md has figures).
     "load_balancing_policy": {
         "policies": [
@@ -100,8 +100,8 @@ _LIMITS: Json = {
     ]
 }
 _EJECTIONS: Json = {
-    # A replica that refuses or resets is left alone for a while, at most half of them at a time. Errors of the engine
-    # itself (500) say nothing of the replica: the next one would answer the same.
+    # A replica that refuses or resets is ejected for a while, at most half of them at a time. The engine's own errors (500)
+    # do not eject a replica, since the next one would answer the same.
     "consecutive_gateway_failure": 5,
     "enforcing_consecutive_gateway_failure": 100,
     "enforcing_consecutive_5xx": 0,
@@ -117,7 +117,7 @@ _EJECTIONS: Json = {
 _PROTOCOL: Json = {
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": f"{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        # Sooner than the engine, so that no request meets a connection that is being closed.
+        # Shorter than the engine's limit, so that no request meets a connection that is being closed.
         "common_http_protocol_options": {"idle_timeout": f"{_ENGINE_KEEPS_IDLE_SECONDS - 1}s"},
         "explicit_http_config": {"http_protocol_options": {}},
     }

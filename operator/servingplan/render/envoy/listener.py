@@ -1,4 +1,4 @@
-"""The listener: one port, and the filters that learn what a request asks for. It does not change with the weights."""
+"""Renders the listener: one port, and the filters that read a request's model and limits. It is independent of weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def listener(*, strip_client_headers: bool = False, place: Place = USUAL) -> Jso
     manager = {
         "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "servingplan",
-        # Answers stream for minutes: only silence ends a request, never its length.
+        # Answers stream for minutes, so only silence ends a request, never its length.
         "stream_idle_timeout": _LONGEST_SILENCE,
         "rds": {"route_config_name": ROUTES, "config_source": place.followed("envoy-rds.yaml")},
         "local_reply_config": local_replies(BODY_LIMIT_BYTES),
@@ -44,7 +44,7 @@ def listener(*, strip_client_headers: bool = False, place: Place = USUAL) -> Jso
         "@type": f"{TYPE}envoy.config.listener.v3.Listener",
         "name": "servingplan",
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": place.port}},
-        # Of what waits for a slow reader. Bodies that are read whole have a limit of their own, the buffer filter's.
+        # The buffer for a slow reader. Bodies that are read whole have the buffer filter's own limit.
         "per_connection_buffer_limit_bytes": 2**20,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
@@ -63,16 +63,16 @@ def _model_of_the_header() -> Json:
 
 
 def _buffer() -> Json:
-    """Waits for the whole body, and states its length where the client did not."""
+    """The filter that waits for the whole body, and states its length if the client did not."""
     config = {"@type": f"{_FILTERS}.buffer.v3.Buffer", "max_request_bytes": BODY_LIMIT_BYTES}
     return {"name": BUFFER_FILTER, "typed_config": config}
 
 
 def _body() -> Json:
-    """Reads the model, unless a header named it, and the bound on the answer's length. The newer of its two names comes
-    last and wins.
+    """The filter that reads the model, unless a header named it, and the bound on the answer's length. The newer of the
+    bound's two names comes last and wins.
 
-    The route is chosen anew only if something was learnt, which the first rule always does.
+    The route is chosen again only if the filter read something, which its first rule always does.
     """
     always = _learnt("body", value="read")
     rules = [
@@ -98,7 +98,7 @@ def _body() -> Json:
 
 
 def _learnt(key: str, *, value: str | None = None) -> Json:
-    """A pair for the metadata; without a value, the one that was found, with its type."""
+    """A key and value for the metadata; without a value, the one that was found, with its type."""
     pair = {"metadata_namespace": METADATA, "key": key}
     return {**pair, "type": "PROTOBUF_VALUE"} if value is None else {**pair, "value": value}
 
@@ -116,7 +116,7 @@ def _router() -> Json:
 
 
 def _without_client_headers() -> Json:
-    """For clients that may not choose their class: what they say of it is gone before anything reads it."""
+    """The filter for clients that may not choose their class: it removes their headers before anything reads them."""
     config = {
         "@type": f"{TYPE}envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
         "mutations": [{"remove": MODEL_HEADER}, {"remove": CLASS_HEADER}],

@@ -1,7 +1,7 @@
-"""The routes: a request's class, by its headers or by what its body told, and the weights of that class.
+"""Renders the routes: a request's class, from its headers or its body, and the weights of that class.
 
-A class named by its header takes the request. Else the classes of the model are tried in the document's order, and the
-first whose match holds takes it; where none does, the default class. The prompt is counted in bytes of the body.
+A class named in the header takes the request. Else the classes of the model are tried in the document's order, and the first
+whose match holds takes it. If none matches, the default class does. The prompt is measured in bytes of the body.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from servingplan.render.envoy.terms import (
 )
 
 BYTES_PER_TOKEN = 4.0
-"""English text and code with common tokenizers; what the document says goes before it."""
+"""The default, for English text and code with common tokenizers; the document's value replaces it."""
 STICKY = "~sticky"
-"""Ends the name of a Service's cluster that keeps sessions."""
+"""The suffix of the name of a Service's cluster that keeps sessions."""
 _ALL = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 _LARGEST = 2**63 - 1
 _UNREAD = {
     name: {"@type": f"{TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
     for name in (BUFFER_FILTER, BODY_FILTER)
 }
-"""Of routes that need nothing of the body: it streams through, however long it is."""
+"""The configuration of routes that need nothing of the body, which streams through at any length."""
 _RETRIES = {
-    # All of these precede the first byte of an answer; a request that may have begun is never sent twice.
+    # All of these come before the first byte of an answer; a request that may have begun is never sent twice.
     "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-status-codes",
     "retriable_status_codes": [503],
     "num_retries": 2,
@@ -69,7 +69,7 @@ _RETRIES = {
 
 
 def route_configuration(document: Json) -> Json:
-    """Revision and models, the routes of every model, then what is wrong with a request that none of them took."""
+    """The route configuration: revision and models, the routes of every model, then the errors of other requests."""
     models = sorted(document["models"].items())
     bytes_per_token = float(document.get("bytesPerToken", BYTES_PER_TOKEN))
     routes = [_revision(document), _list_of_models([name for name, _ in models])]
@@ -99,7 +99,7 @@ def route_configuration(document: Json) -> Json:
 
 
 def _revision(document: Json) -> Json:
-    """Which document these routes are of: whoever waits for a revision asks here."""
+    """The route that answers with the plan and revision of these routes."""
     revision = {"header": {"key": REVISION_HEADER, "value": str(document["revision"])}}
     body = {"plan": document["plan"], "revision": document["revision"]}
     return {"match": {"path": REVISION_PATH}, **answer(200, body, revision)}
@@ -122,7 +122,7 @@ def _of_model(plan: str, model: str, item: Json, bytes_per_token: float) -> Iter
         named = _header(CLASS_HEADER, name)
         yield from _routes(actions[name], by_header, named, unread=True)
         yield from _routes(actions[name], learnt, named)
-    # Too long to be read: the bound on the answer stays unknown.
+    # The body is too long to be read, so the bound on the answer stays unknown.
     for name, conditions in _cascade(item, bytes_per_token, shortest_bytes=BODY_LIMIT_BYTES + 1):
         yield from _routes(actions[name], by_header, *conditions, unread=True)
     for name, conditions in _cascade(item, bytes_per_token):
@@ -130,8 +130,8 @@ def _of_model(plan: str, model: str, item: Json, bytes_per_token: float) -> Iter
 
 
 def _cascade(item: Json, bytes_per_token: float, shortest_bytes: int = 0) -> Iterator[tuple[str, tuple[Json, ...]]]:
-    """Classes in order with what must hold for each, up to the one that takes the rest. With ``shortest_bytes``, only
-    for bodies of that length and more, of which nothing but the length is known."""
+    """The classes in order with the conditions of each, up to the class that takes the rest. With ``shortest_bytes``, only for
+    bodies of at least that length, of which only the length is known."""
     for entry in item["classes"]:
         match = entry["match"]
         conditions = []
@@ -151,7 +151,7 @@ def _cascade(item: Json, bytes_per_token: float, shortest_bytes: int = 0) -> Ite
 
 
 def _routes(actions: tuple[Json, Json | None], *conditions: Json, unread: bool = False) -> Iterator[Json]:
-    """One route, and one before it for requests of a session."""
+    """One route, preceded by one for requests of a session."""
     plain, sticky = actions
     for action, session in ((sticky, (_present(SESSION_HEADER),)), (plain, ())):
         if action is not None:
@@ -160,7 +160,7 @@ def _routes(actions: tuple[Json, Json | None], *conditions: Json, unread: bool =
 
 
 def _actions(plan: str, model: str, entry: Json) -> tuple[Json, Json | None]:
-    """What is done with a request of the class, without and with a session. It is counted in any case."""
+    """The actions for requests of the class, without and with a session. Every request is counted."""
     counted = {"typed_per_filter_config": {ARRIVALS_FILTER: _count(arrivals_prefix(plan, model, entry["name"]))}}
     if not entry["targets"]:
         return {**nothing_ready(model, entry["name"]), **counted}, None
@@ -178,7 +178,7 @@ def _count(prefix: str) -> Json:
 
 
 def _weighted(targets: list[Json], *, sticky: bool = False) -> Json:
-    """In the order of names, so that a new weight moves few sessions."""
+    """The weighted clusters in order of names, so that a new weight moves few sessions."""
     end = STICKY if sticky else ""
     chosen = sorted((target["service"], target["weight"]) for target in targets)
     weighted: Json = {"clusters": [{"name": f"{service}{end}", "weight": weight} for service, weight in chosen]}
@@ -194,7 +194,7 @@ def _full_name(model: str, entry: Json) -> str:
 
 
 def _admission(admitted: dict[str, float]) -> Json:
-    """One bucket per class, however many routes lead to it."""
+    """The token bucket of a class, which all of its routes share."""
     return {
         "@type": LIMIT_TYPE,
         "stat_prefix": "admission",
@@ -217,11 +217,11 @@ _CLASS_OF_ROUTE: Json = {
     "skip_if_absent": True,
 }
 _UNBOUNDED: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
-"""The filter wants one for requests that are not limited."""
+"""The bucket of requests without a limit, since the filter needs one."""
 
 
 def _bucket(per_second: float) -> Json:
-    """A second's worth of requests at a time, at least one."""
+    """The bucket of a rate: the requests of one second at a time, at least one."""
     burst = max(1, math.ceil(per_second))
     return {"max_tokens": burst, "tokens_per_fill": burst, "fill_interval": f"{burst / per_second:.6f}s"}
 
@@ -230,7 +230,7 @@ def _bucket(per_second: float) -> Json:
 
 
 def _match(*conditions: Json) -> Json:
-    """All of the conditions."""
+    """The match of all given conditions."""
     match: Json = {"prefix": "/"}
     for condition in conditions:
         match.setdefault("headers" if "name" in condition else "dynamic_metadata", []).append(condition)
@@ -258,7 +258,7 @@ def _learnt(key: str, value: str) -> Json:
 
 
 def _at_most(key: str, value: float) -> Json:
-    """The end of a range is not part of it."""
+    """The condition that a number is at most ``value``; the end of Envoy's range is exclusive."""
     return _metadata(key, {"double_match": {"range": {"start": -1e300, "end": math.nextafter(value, math.inf)}}})
 
 

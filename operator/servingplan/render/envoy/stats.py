@@ -1,4 +1,4 @@
-"""A listener that shows Prometheus the counters, and nothing else of the admin endpoint, which stops and reconfigures Envoy."""
+"""Renders a listener that shows only the counters to Prometheus: the admin endpoint could stop and reconfigure Envoy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ADMIN = "admin"
 
 
 def stats_resources(port: int, admin_port: int) -> Json:
-    """Static resources of the bootstrap: ``GET /stats/prometheus`` on ``port``."""
+    """The static resources of the bootstrap for ``GET /stats/prometheus`` on ``port``."""
     wanted = {"path": STATS_PATH, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]}
     router = {"@type": f"{TYPE}envoy.extensions.filters.http.router.v3.Router"}
     manager = {
