@@ -38,18 +38,19 @@ def remove(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collec
     covered: list[Pod] = []
     for group in (unbound, unready, draining):
         doomed = [pod for pod in group if pod.uid in victims]
-        if group is unbound:
-            # They are alike: whichever goes, one of ours fewer is left.
-            covered += doomed
-            lower += len(doomed)
-            if len(doomed) < len(group):
-                break
-        elif len(doomed) == len(group):
+        if group is unbound and len(doomed) < len(group):
+            # Those that wait for a node are alike: whichever goes, one of ours fewer is left. One that was placed where it
+            # cannot start is not: the controller takes the youngest of both, which is its successor.
+            alike = [pod for pod in doomed if pod.node is None]
+            covered += alike
+            lower += len(alike)
+            break
+        if len(doomed) == len(group):
             covered += doomed
             lower += len(doomed)
         else:
             break
     lower = min(lower, room)
     sure = {pod.uid for pod in covered[: max(0, lower - missing)]}
-    by_name = tuple(pod for pod in pods if pod.uid in victims and pod.uid not in sure and pod.bound)
+    by_name = tuple(pod for pod in pods if pod.uid in victims and pod.uid not in sure and pod.node is not None)
     return Removal(replicas=replicas - lower, delete=by_name)

@@ -30,6 +30,15 @@ def test_a_drained_pod_goes_by_name_where_the_count_would_take_a_starting_one():
     assert (found.replicas, found.delete) == (2, (drained,))
 
 
+def test_a_pod_that_was_placed_and_never_came_to_its_node_goes_by_name_where_the_count_would_take_its_successor():
+    """Somebody else took its place on the node. By count the ReplicaSet controller takes the youngest, so never this one."""
+    stranded, successor = pod("a", "n", bound=False), pod("b")
+    found = remove(pods=(stranded, successor), replicas=2, target=1, victims=doomed(stranded))
+    assert (found.replicas, found.delete) == (2, (stranded,))
+    alone = remove(pods=(stranded,), replicas=1, target=0, victims=doomed(stranded))
+    assert (alone.replicas, alone.delete) == (0, ())
+
+
 def test_copies_that_have_no_pod_yet_are_given_up_first():
     found = remove(pods=(pod("a", "n"),), replicas=3, target=1, victims=set())
     assert (found.replicas, found.delete) == (1, ())
