@@ -15,11 +15,13 @@ class RememberedSolve:
         self._solve = solve
         self._known: dict[tuple[str, str], Answer] = {}
 
-    def __call__(self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
+    def __call__(
+        self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+    ) -> Answer:
         """The answer to the question. Only an answer that the clock cut short is searched again."""
         key = (canonical_json(question), spec.solver.model_dump_json())
         if key not in self._known:
-            answer = self._solve(question, spec, at_most_seconds)
+            answer = self._solve(question, spec, at_most_seconds, first=first)
             if answer.stopped == "deadline":
                 return answer
             while len(self._known) > 3:
@@ -31,9 +33,12 @@ class RememberedSolve:
 def solve_with(default_deadline_seconds: float | None = None) -> Solve:
     """The project's solver for ``decide``. It is imported late, since it loads slowly."""
 
-    def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
+    def answer(
+        question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+    ) -> Answer:
         from servingplan.solve import solve
 
+        del first  # nobody else asks
         deadline = default_deadline_seconds or float(spec.solver.deadline_seconds)
         deadline = min(deadline, at_most_seconds or deadline)
         method = "anytime" if spec.solver.method == "Auto" else spec.solver.method

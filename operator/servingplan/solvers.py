@@ -1,8 +1,9 @@
 """EFFECT. Solves in processes of their own. So no turn waits for another plan's search, and a search that crashes, needs too
 much memory or does not end costs one answer, not the operator.
 
-One warm process is kept for urgent answers (after a loss). All other searches share the rest, in turns by namespace. An
-outdated search is ended together with its process. All processes have a lower scheduling priority than the operator, and are
+Two warm processes are kept for answers that somebody waits for: one after a loss, one for new and edited plans. Improvements
+share the rest, in turns by namespace; these processes start with the first improvement. An outdated search is ended together
+with its process. All processes have a lower scheduling priority than the operator, and are
 the first to be killed if memory is short.
 """
 
@@ -190,27 +191,31 @@ class Solvers:
         count = max(1, _cores() - 1) if shared is None else shared
         self._most_seconds = most_seconds
         self._hurried = Lane([Worker(NICE_HURRIED, program)])
+        self._first = Lane([Worker(NICE_HURRIED, program)])
         self._shared = Lane([Worker(NICE_SHARED, program) for _ in range(count)])
 
     def start(self) -> None:
-        """Start all processes, so that the solver is loaded before the first question."""
+        """Start the processes that somebody waits for, so that the solver is loaded before the first question."""
         self._hurried.start()
-        self._shared.start()
+        self._first.start()
 
     def stop(self) -> None:
         """End all processes."""
         self._hurried.stop()
+        self._first.stop()
         self._shared.stop()
 
     def of_plan(self, namespace: str, outdated: Callable[[], bool]) -> Solve:
         """The solver for the turns of one plan."""
 
-        def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
+        def answer(
+            question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+        ) -> Answer:
             deadline = min(
                 float(spec.solver.deadline_seconds), self._most_seconds, at_most_seconds or self._most_seconds
             )
             method = "anytime" if spec.solver.method == "Auto" else spec.solver.method
-            lane = self._shared if at_most_seconds is None else self._hurried
+            lane = self._hurried if at_most_seconds is not None else self._first if first else self._shared
             return lane.ask(namespace, Task(question, method, deadline), outdated)
 
         return answer

@@ -51,7 +51,7 @@ def exporter():
     driver = operator(plan(**MEASURED))
     questions = []
 
-    def solve(question, spec, at_most_seconds=None):
+    def solve(question, spec, at_most_seconds=None, **_):
         questions.append((question, spec))
         return exact(question, spec)
 

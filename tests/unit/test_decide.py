@@ -153,7 +153,7 @@ def test_a_plan_is_kept_for_its_least_lifetime_and_then_gives_way_to_a_better_on
 def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_the_next_turn():
     asked = []
 
-    def slow(question, spec, at_most_seconds=None):
+    def slow(question, spec, at_most_seconds=None, **_):
         """A solver that proves nothing in a hurry."""
         asked.append(at_most_seconds)
         answer = exact(question, spec)

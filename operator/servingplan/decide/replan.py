@@ -75,10 +75,12 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         return _adopt(turn, spec, answer, record.waiting, asked), False
     hurried = must_hurry(turn, spec, posed.question)
     try:
-        in_time = partial(solve, at_most_seconds=HURRIED_SECONDS) if hurried else solve
+        # Neither a new plan nor an edit waits behind other plans' improvements.
+        thorough = partial(solve, first=record.fleet is None or record.generation != world.plan.generation)
+        in_time = partial(solve, at_most_seconds=HURRIED_SECONDS) if hurried else thorough
         answer = solved(turn, spec, posed.question, in_time)
         if hurried and answer.status == "Infeasible" and answer.stopped == "deadline":
-            hurried, answer = False, solved(turn, spec, posed.question, solve)
+            hurried, answer = False, solved(turn, spec, posed.question, thorough)
     except QuestionError as error:
         turn.find("PlanSolved", "SolverError", str(error))
         return record, True

@@ -20,7 +20,11 @@ from servingplan.rollout.next import ready_replicas
 class Solve(Protocol):
     """Answers a question within the deadline of the spec, or within so many seconds where that is less."""
 
-    def __call__(self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer: ...
+    def __call__(
+        self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+    ) -> Answer:
+        """The answer. ``first``: no plan for this spec is in force yet, so improvements of other plans may wait for it."""
+        ...
 
 
 @dataclass

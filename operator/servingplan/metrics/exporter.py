@@ -73,10 +73,12 @@ class PlanMetrics:
     def timed(self, solve: Solve) -> Solve:
         """The same solver with its times and results counted, under the trigger that ``solved`` gives."""
 
-        def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None) -> Answer:
+        def answer(
+            question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+        ) -> Answer:
             started, result = self._clock(), "error"
             try:
-                found = solve(question, spec, at_most_seconds)
+                found = solve(question, spec, at_most_seconds, first=first)
                 result = solve_result(found)
                 return found
             finally:

@@ -107,7 +107,7 @@ async def test_the_remembered_answer_is_no_second_solve():
 
 
 async def test_a_solver_that_breaks_is_counted_and_what_was_known_stays():
-    def broken(question, spec, at_most_seconds=None):
+    def broken(question, spec, at_most_seconds=None, **_):
         raise RuntimeError("no")
 
     exporter = Exporter()
