@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -137,12 +138,15 @@ class UnderWay:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._begun: dict[Plan, tuple[float, Callable[[], float]]] = {}
+        self._begun: dict[Plan, tuple[float, Callable[[], float], Callable[[], float]]] = {}
 
     @contextmanager
-    def turn(self, plan: Plan, solver_seconds: Callable[[], float]) -> Iterator[None]:
-        """Register a turn while it runs. ``solver_seconds`` is known once the turn has read the plan."""
-        self._begun[plan] = (self._clock(), solver_seconds)
+    def turn(
+        self, plan: Plan, solver_seconds: Callable[[], float], seen_waiting_at: Callable[[], float] = lambda: -math.inf
+    ) -> Iterator[None]:
+        """Register a turn while it runs. ``solver_seconds`` is known once the turn has read the plan. ``seen_waiting_at``: when
+        it was last seen waiting for the solvers, which end their searches themselves, however many wait before it."""
+        self._begun[plan] = (self._clock(), solver_seconds, seen_waiting_at)
         try:
             yield
         finally:
@@ -153,8 +157,8 @@ class UnderWay:
         now = self._clock()
         return sorted(
             f"{namespace}/{name}"
-            for (namespace, name), (begun, solver_seconds) in list(self._begun.items())
-            if now - begun > TURN_SECONDS + SOLVES_IN_A_TURN * solver_seconds()
+            for (namespace, name), (begun, solver_seconds, seen_waiting_at) in list(self._begun.items())
+            if now - max(begun, seen_waiting_at()) > TURN_SECONDS + SOLVES_IN_A_TURN * solver_seconds()
         )
 
 
@@ -179,6 +183,8 @@ class Loop:
         self._settled = settled
         self._under_way = under_way
         self._locks: dict[str, asyncio.Lock] = {}
+        self._looked_after: dict[Plan, str] = {}
+        """The uid of the plan that last had the name."""
 
     def changed(self, namespace: str, name: str) -> None:
         """Wake a plan whose object was written."""
@@ -187,6 +193,7 @@ class Loop:
     async def look_after(self, *, namespace: str, name: str, uid: str, stopped: Stopped) -> None:
         """Take turns until the plan is deleted or the operator ends."""
         plan = (namespace, name)
+        self._looked_after[plan] = uid
         with self._measured(plan) as metrics:
             turns = self._turns(namespace, name, metrics)
             pauses = Pauses(self._period_seconds)
@@ -199,7 +206,7 @@ class Loop:
                     async with self._lock(uid):
                         if stopped:
                             return
-                        with self._under_way.turn(plan, lambda: turns.solver_seconds):
+                        with self._under_way.turn(plan, lambda: turns.solver_seconds, lambda: turns.seen_waiting_at):
                             report = await turns.take()
                     if report.gone:
                         return
@@ -224,14 +231,16 @@ class Loop:
                 try:
                     async with self._lock(uid):
                         with self._under_way.turn(plan, lambda: 0.0):
-                            report = await turns.retire()
+                            report = await turns.retire(uid)
                     if report.gone:
                         break
                     pause = pauses.after(report)
                 except Exception as error:
                     pause = self._failed(plan, pauses, error)
                 await _sleep(wake_up, _Never(), pause)
-        self._alarm.forget(plan)
+        if self._looked_after.get(plan) in (None, uid):
+            self._looked_after.pop(plan, None)
+            self._alarm.forget(plan)  # not that of a new plan of the same name
         self._locks.pop(uid, None)
 
     def _failed(self, plan: Plan, pauses: Pauses, error: Exception) -> float:

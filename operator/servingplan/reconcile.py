@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -97,9 +98,12 @@ class Turns:
         self._seen: PlanObject | None = None
         self.solver_seconds = 0.0
         """The solver's deadline in seconds, by the plan as it was last read."""
+        self.seen_waiting_at = -math.inf
+        """When the solvers last asked whether the answer is still wanted (``time.monotonic``): they are not hanging."""
 
     def outdated(self) -> bool:
         """Whether the plan was written after the running turn read it."""
+        self.seen_waiting_at = time.monotonic()
         return self._seen is not None and self._reader.is_outdated(self._seen)
 
     async def take(self) -> TurnReport:
@@ -154,18 +158,19 @@ class Turns:
             situation=situation,
         )
 
-    async def retire(self) -> TurnReport:
+    async def retire(self, uid: str) -> TurnReport:
         """Take one step of a deleted plan's retirement. The report is ``gone`` when nothing is left to do."""
         with self.metrics.turn():
             try:
-                return await self._retire()
+                return await self._retire(uid)
             except Exception as error:
                 await self._elsewhere(self._tell_failure, error)
                 raise
 
-    async def _retire(self) -> TurnReport:
+    async def _retire(self, uid: str) -> TurnReport:
         situation = await self._elsewhere(self._look)
-        if situation is None:
+        # A finalizer that somebody took away lets a new plan have the name while this one is still retired.
+        if situation is None or situation.world.plan.uid != uid:
             return TurnReport(gone=True)
         world, spec = situation.world, situation.acting
         step = retire(situation)

@@ -31,6 +31,7 @@ from servingplan.solve import solve
 from tests.simulated.api import SimulatedApi
 from tests.simulated.api_server import Key
 from tests.simulated.cluster import NAMESPACE, PLAN, SimulatedCluster, SimulatedPod
+from tests.simulated.objects import PLAN_UID
 
 Json = dict[str, Any]
 MOST_TURNS_AT_ONCE = 40
@@ -194,7 +195,7 @@ class Driver:
 
     def retire(self) -> bool:
         """One step of the retirement; whether it is over."""
-        self._take(self.operator.turns.retire())
+        self._take(self.operator.turns.retire(PLAN_UID))
         return self.gone
 
     def _take(self, turn: Coroutine[Any, Any, TurnReport]) -> int:

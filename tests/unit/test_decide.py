@@ -195,6 +195,28 @@ def test_a_deletion_that_is_seen_late_still_takes_everything_back():
     assert (pool.wanted, pool.claimed_by, driver.cluster.our_pods()) == (0, None, [])
 
 
+def test_a_pool_whose_nodes_contradict_the_plan_is_given_back_all_the_same():
+    driver = operator(plan())
+    driver.settle()
+    for node in driver.cluster.nodes_of("l40s"):
+        node.labels["nvidia.com/gpu.product"] = "NVIDIA-H100-80GB-HBM3"
+    driver.cluster.deleting_since = driver.cluster.time
+    assert retired(driver).late is False
+    pool = driver.cluster.pools["l40s"]
+    assert (pool.wanted, pool.claimed_by) == (0, None)
+
+
+def test_a_deletion_waits_for_a_pool_that_cannot_be_read_and_names_it():
+    driver = operator(plan())
+    driver.settle()
+    world = driver.cluster.observe()
+    unread = tuple(pool.model_copy(update={"problem_reason": "ReadFailed", "problem": "away"}) for pool in world.pools)
+    asked = world.plan.model_copy(update={"deleting_since": world.now})
+    step = retire(Situation(world.model_copy(update={"pools": unread, "plan": asked, "pods": ()})))
+    assert not step.done
+    assert any("size cannot be read" in line for line in step.left), step.left
+
+
 def test_a_drain_as_long_as_is_allowed_is_waited_for():
     driver = operator(plan(change={"drainSeconds": 3600}))
     driver.settle()

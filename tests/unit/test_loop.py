@@ -1,6 +1,7 @@
 """When turns are taken: what wakes a plan, how long failures wait, and what tells a turn that hangs."""
 
 import asyncio
+import math
 
 import pytest
 
@@ -83,6 +84,17 @@ def test_a_turn_that_takes_longer_than_its_solver_and_all_else_may_is_hanging():
     assert under_way.hanging() == []
 
 
+def test_a_turn_that_waits_for_the_solvers_is_not_hanging_however_many_wait_before_it():
+    now, asked = [0.0], [0.0]
+    under_way = UnderWay(lambda: now[0])
+    with under_way.turn(("llm", "chat"), lambda: 10.0, lambda: asked[0]):
+        now[0] = 10 * TURN_SECONDS
+        asked[0] = now[0] - 1
+        assert under_way.hanging() == []
+        now[0] += TURN_SECONDS + 31
+        assert under_way.hanging() == ["llm/chat"]
+
+
 class Stopped:
     """A daemon's end, as kopf tells it."""
 
@@ -122,7 +134,10 @@ class Turns:
             raise step
         return step
 
-    retire = take
+    seen_waiting_at = -math.inf
+
+    async def retire(self, uid):
+        return await self.take()
 
 
 def loop_of(turns, settled=lambda seconds: True):

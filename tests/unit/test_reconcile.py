@@ -119,13 +119,23 @@ async def test_a_status_that_cannot_be_written_either_hides_nothing_of_the_first
         await turns_of(cluster).take()
 
 
+async def test_a_retirement_leaves_a_new_plan_of_the_same_name_alone():
+    """Somebody took the finalizer away, and applied the plan again."""
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster()
+    cluster.world = driver.cluster.observe()
+    assert (await turns_of(cluster).retire("uid-of-before")).gone
+    assert cluster.written == []
+
+
 async def test_a_retirement_writes_its_clock_and_says_what_is_left():
     driver = operator(plan())
     driver.settle()
     cluster = Cluster()
     seen = driver.cluster.observe()
     cluster.world = seen.model_copy(update={"plan": seen.plan.model_copy(update={"deleting_since": seen.now})})
-    report = await turns_of(cluster).retire()
+    report = await turns_of(cluster).retire(seen.plan.uid)
     assert not report.gone
     assert cluster.status["retirement"]["since"] == seen.now
     assert (ready_of(cluster.status)["reason"], "Event" in cluster.written) == ("Retiring", True)

@@ -6,7 +6,7 @@ from servingplan.decide.turn import Turn
 from servingplan.model import names
 from servingplan.planning.declared import NO_MATCH
 from servingplan.planning.ownership import lets
-from servingplan.planning.pools import LEFT, LOST, Pool, no_node
+from servingplan.planning.pools import LEFT, LOST, UNREAD, Pool, no_node
 from servingplan.planning.situation import Situation
 
 
@@ -33,7 +33,7 @@ def pool_findings(turn: Turn) -> None:
     for pool in turn.pools:
         for problem in (pool.problem, pool.conflict, pool.ceiling, pool.withdrawn, pool.contradiction):
             if problem is not None:
-                unread = problem.reason in ("ReadForbidden", "ReadFailed")
+                unread = problem.reason in UNREAD
                 turn.find("InventoryAvailable" if unread else "NodePoolsReady", problem.reason, problem.message)
         if pool.spec.resize is None and not pool.nodes:
             turn.find("NodePoolsReady", NO_MATCH, no_node(pool), holds=True)
@@ -74,7 +74,7 @@ def must_wait(turn: Turn) -> bool:
             )
             wait = True
         reason = pool.problem.reason if pool.problem is not None else None
-        if reason in ("ReadForbidden", "ReadFailed") or (reason in LOST and _stands_on(turn, pool)):
+        if reason in UNREAD or (reason in LOST and _stands_on(turn, pool)):
             wait = True
     return wait
 

@@ -18,7 +18,7 @@ from servingplan.model.fleet import Fleet
 from servingplan.model.times import later, seconds_between
 from servingplan.model.world import Observation
 from servingplan.planning.ownership import SHARED_OBJECT
-from servingplan.planning.pools import Pool
+from servingplan.planning.pools import UNREAD, Pool
 from servingplan.planning.situation import Situation
 from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_SECONDS
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
@@ -122,9 +122,10 @@ def _longest_end(world: Observation) -> float:
 
 
 def _as_own(pool: Pool) -> Pool:
-    """Pools of one object all go to their floors: here their sizes do not contradict each other."""
+    """The pool as a retirement sees it. Pools of one object all go to their floors, so their sizes do not contradict each
+    other. Nodes that contradict the plan are given back like others."""
     shared = pool.conflict is not None and pool.conflict.reason == SHARED_OBJECT
-    return replace(pool, conflict=None) if shared else pool
+    return replace(pool, conflict=None if shared else pool.conflict, contradiction=None)
 
 
 def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[str, ...]:
@@ -138,6 +139,8 @@ def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[
     for pool in pools:
         if pool.sized_by_us and pool.object is not None and pool.wanted > (size := planned_size(pool, nothing)):
             out.append(f"{pool.wanted} nodes asked of {pool.object.reference}, which goes to {size}")
+        elif pool.problem is not None and pool.problem.reason in UNREAD:
+            out.append(f"pool {pool.name}, whose size cannot be read: {pool.problem.message}")
     return tuple(out)
 
 

@@ -57,8 +57,10 @@ def _foreign(pod: Pod) -> Pod:
 
 
 def seen_pod(item: Json) -> SeenPod | None:
-    """The facts of a Pod; None if it is no plan's and holds no GPUs of a node."""
+    """The facts of a Pod; None if it is no plan's and holds no GPUs of a node, or has ended."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return None  # the watch leaves these out, but the answer to a write of ours may be one
     labels = metadata.get("labels") or {}
     annotations = metadata.get("annotations") or {}
     plan_label = labels.get(names.PLAN_LABEL)

@@ -191,7 +191,8 @@ class ClusterState:
     def settled(self) -> bool:
         """Whether every source was listed once, or has a known reason why it cannot be."""
         with self.lock:
-            return all(informer.settled for informer in self.informers())
+            # Kinds of pools are waited for by the plans that name them.
+            return all(informer.settled for sources in self._informers.values() for informer in sources)
 
     def wait_settled(self, seconds: float) -> bool:
         """Wait until ``settled``, at most ``seconds``; whether it is."""

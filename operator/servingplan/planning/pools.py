@@ -21,6 +21,8 @@ CENT = 1e-6
 """Dollars per hour below which two amounts are the same."""
 LEFT = "~left"
 """Ends the name of a pool that the spec no longer has; no user's pool can be named so."""
+UNREAD = frozenset({"ReadForbidden", "ReadFailed"})
+"""Reasons for which the object of a pool could not be read."""
 LOST = frozenset({"KindNotAllowed", "PoolMissing", "NotResizable", "PathNotAllowed", "ReadForbidden", "ReadFailed"})
 """Reasons for which the size of a pool is not seen: what stands there may be ours all the same."""
 

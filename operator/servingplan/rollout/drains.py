@@ -264,8 +264,10 @@ def _nodes_are_coming(pools: tuple[Pool, ...]) -> bool:
 
 def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
     """Whether something that was begun may still free or bring capacity by itself."""
+    # On a node that has fallen silent nobody ends a pod: it may be on its way out for ever.
+    silent = {node.name for node in rollout.world.nodes if not node.ready}
     going = (
-        pod.terminating or pod.draining_since is not None
+        (pod.terminating and pod.node not in silent) or pod.draining_since is not None
         for pod in rollout.world.pods
         if pod.deployment in rollout.facts
     )

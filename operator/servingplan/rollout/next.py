@@ -21,6 +21,7 @@ from servingplan.model.actions import (
 )
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.pools import CENT, Pool
+from servingplan.render.disruption_budget import KIND as DISRUPTION_BUDGET
 from servingplan.rollout.drains import Coming, Departures, departures
 from servingplan.rollout.growth import (
     given_back_first,
@@ -246,7 +247,7 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
     return actions
 
 
-_BESIDE_DEPLOYMENTS = frozenset({"Service", "PodDisruptionBudget"})
+_BESIDE_DEPLOYMENTS = frozenset({"Service", DISRUPTION_BUDGET})
 """Kinds of objects that a Deployment of ours has under its own name."""
 
 
@@ -324,11 +325,16 @@ def _counts(
                 DeleteObject(object_kind="Deployment", name=live.name, uid=live.uid, why=f"{live.name} has no replica")
             )
     deployments = {live.name for live in world.deployments()}
+    spent = {node.name for pool in rollout.pools for node in pool.spent_nodes}
     for live in world.objects:
         if live.kind not in _BESIDE_DEPLOYMENTS or not live.ours or fleet.replica_set(live.name) is not None:
             continue
         if live.name not in deployments:
             why = f"no Deployment is behind {live.kind} {live.name}"
+            deleted.append(DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=why))
+        elif live.kind == DISRUPTION_BUDGET and any(pod.node in spent for pod in world.pods_of(live.name)):
+            # The plan does without these replicas, and their successors may never come: a drain must not wait for them.
+            why = f"replicas of {live.name}, which the plan does without, are on a node that is drained"
             deleted.append(DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=why))
     return Counts(raised, lowered, deleted, tuple(contests))
 

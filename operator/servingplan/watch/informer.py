@@ -26,6 +26,8 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 10.0
 """A watch that lasted this long resets the back-off."""
+UNLISTED_SECONDS = 10.0
+"""How long a source that could never be listed is waited for."""
 TOMBSTONE_SECONDS = 600.0
 """How long our own deletion is remembered, so that older lists and events do not undo it."""
 
@@ -124,10 +126,14 @@ class Informer[F]:
 
     @property
     def settled(self) -> bool:
-        """Whether the source was listed once, or has a known reason why it cannot be."""
+        """Whether the source was listed once, or has a known reason why it cannot be: who cannot list it for a while does not
+        wait for ever, and tells."""
         health = self.health
-        refused = health.trouble is not None and isinstance(health.trouble.error, Forbidden)
-        return health.synced or health.absent or refused
+        trouble = health.trouble
+        known = trouble is not None and (
+            isinstance(trouble.error, Forbidden) or self._clock() - trouble.since > UNLISTED_SECONDS
+        )
+        return health.synced or health.absent or known
 
     # --- our own writes --------------------------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ async def test_the_steps_of_a_retirement_are_turns_that_tell_what_is_still_paid(
     cluster.world = cluster.world.model_copy(update={"plan": asked})
     metrics = exporter.plan("llm", "chat")
     turns = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat", metrics=metrics)
-    assert not (await turns.retire()).gone
+    assert not (await turns.retire(asked.uid)).gone
     assert value(exporter, "servingplan_turns_total", result="done") == 1
     assert value(exporter, "servingplan_spend_dollars_per_hour") == pytest.approx(4.0)
     assert value(exporter, "servingplan_planned_dollars_per_hour") is None

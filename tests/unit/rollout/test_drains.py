@@ -19,7 +19,7 @@ def leave(*pods, surplus=(), the_fleet=None, the_facts=None, pools=None, strays=
         gateway_follows=more.pop("gateway_follows", None),
     )
     rollout = Rollout(
-        world=world(*pods),
+        world=world(*pods, nodes=more.pop("seen_nodes", ())),
         pools=pools or (),
         fleet=the_fleet or fleet(),
         facts=the_facts or {"d": facts(), "old": facts(), "new": facts()},
@@ -224,3 +224,22 @@ def test_the_last_replica_that_can_take_a_class_stays_also_where_it_was_planned_
         "long": facts_by_class({"long": 2.0}),
     }
     assert drained(leave(old, chat, surplus=[old], the_fleet=plan, the_facts=known)) == []
+
+
+@pytest.mark.parametrize(("silent", "makes_room"), [(False, False), (True, True)])
+def test_a_replica_that_ends_on_a_silent_node_is_not_waited_for(silent, makes_room):
+    """Nobody ends it while its node is silent, so a rollout that must make room would wait for ever."""
+    old, new = pod("old", "n1", of="old", gpus=8), pod("new", of="new", gpus=8)
+    dead = pod("dead", "n3", of="old", gpus=8, terminating=True, ready=False)
+    nodes = (node("n1"), node("n3").model_copy(update={"ready": not silent}))
+    found = leave(
+        old,
+        new,
+        dead,
+        seen_nodes=nodes,
+        surplus=[old],
+        assigned=(Assignment(new, "n1", free_now=False),),
+        the_fleet=fleet(replica_set("new", gpus=8)),
+        pools=(pool(*nodes, pods=[old, dead]),),
+    )
+    assert (drained(found) == ["old"]) is makes_room

@@ -10,7 +10,7 @@ from servingplan.status.conclude import conclude
 from servingplan.status.events import events
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.plans import fixed, model, operator, plan, sized
-from tests.unit.simulation.test_stories import LLAMA, conditions_that_fail, serves_at_least, settled
+from tests.unit.simulation.test_stories import LLAMA, NEW_IMAGE, conditions_that_fail, serves_at_least, settled
 
 CHEAP, OTHER = sized(), sized("a100", price="5")
 
@@ -177,6 +177,19 @@ def test_a_cordoned_node_without_room_for_a_successor_serves_on():
     driver.settle()
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-1"]
     assert replicas_that_evictions_leave(driver) == 0, "or a drain of the node would never end"
+
+
+def test_a_drain_does_not_wait_for_replicas_that_the_plan_does_without_and_whose_successors_may_never_come():
+    driver = operator(plan(model(rate="4"), pools=[CHEAP]))
+    (old,) = settled(driver).replica_sets
+    driver.cluster.pools["l40s"].provider_has = 1
+    driver.cluster.edit(plan(model(rate="4", engine=NEW_IMAGE), pools=[CHEAP]))
+    driver.act()
+    assert ("PodDisruptionBudget", old.deployment) in driver.cluster.objects
+    driver.cluster.nodes["l40s-1"].schedulable = False
+    driver.act()
+    assert ("PodDisruptionBudget", old.deployment) not in driver.cluster.objects
+    assert driver.serving_rate(LLAMA) == pytest.approx(4), "it serves until somebody drains its node"
 
 
 def test_a_drained_node_whose_successor_is_refused_is_made_up_for_elsewhere():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from servingplan.errors import ApiError, Forbidden, Gone, NotFound
 from servingplan.kube import CONFIG_MAPS
-from servingplan.watch.informer import Informer, Source
+from servingplan.watch.informer import UNLISTED_SECONDS, Informer, Source
 from tests.simulated.api_server import ApiServer
 
 AWAY = ApiError(0, "Unreachable", "connection reset")
@@ -190,6 +190,18 @@ def test_what_may_not_be_read_is_known_not_to_be_readable():
     step(made)
     assert made.settled
     assert made.health.synced is False
+
+
+def test_what_cannot_be_listed_is_not_waited_for_for_ever():
+    server, now = ApiServer(), [0.0]
+    server.faults = [AWAY, AWAY]
+    made = informer_of(server, clock=lambda: now[0])
+    step(made)
+    assert not made.settled
+    now[0] = UNLISTED_SECONDS + 1
+    step(made)
+    assert made.settled
+    assert (made.health.synced, made.health.trouble.error) == (False, AWAY)
 
 
 def test_a_kind_that_was_removed_is_not_asked_for_without_pause(monkeypatch):
