@@ -33,8 +33,9 @@ from servingplan.model.question import Question
 MOST_SECONDS = 600.0
 """The upper bound of every plan's solver deadline; an installation may set another."""
 GRACE_SECONDS = 30.0
-"""How long a search may run beyond its deadline before its process is ended."""
+"""How long a search may run beyond its deadline and ``START_SECONDS`` before its process is ended."""
 START_SECONDS = 120.0
+"""How long a process may take to load the solver."""
 LOOK_SECONDS = 0.1
 """The time between two checks whether a search is outdated."""
 NICE_HURRIED, NICE_SHARED = 1, 10
