@@ -3,6 +3,7 @@ plan comes back."""
 
 import json
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -10,6 +11,7 @@ from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
 from localcluster.nodes import A100, L40S
+from servingplan.errors import Conflict
 from servingplan.kube import CONFIG_MAPS, EVENTS
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
@@ -28,14 +30,34 @@ def cap_of(scene, pool) -> plans.Json:
 
 
 def let_the_cap_end(scene) -> None:
-    """The clock is not ours to move, so the end of what was learned is: it stands in the plan's record."""
+    """The clock is not ours to move, so the end of what was learned is: it stands in the plan's record.
+
+    The operator may be about to write the record as it read it before, so this is done until it has had its effect.
+    """
     name = "chat-plan"
-    record = json.loads(scene.api.get(CONFIG_MAPS, name, namespace=scene.namespace)["data"]["plan.json"])
-    for stock in record["stock"].values():
-        if stock["cap"] is not None:
-            stock["cap"]["until"] = stock["cap"]["since"]
-    text = json.dumps(record, sort_keys=True, indent=1) + "\n"
-    scene.api.merge(CONFIG_MAPS, name, {"data": {"plan.json": text}}, manager="story", namespace=scene.namespace)
+
+    def written() -> tuple[plans.Json, plans.Json]:
+        found = scene.api.get(CONFIG_MAPS, name, namespace=scene.namespace)
+        return found, json.loads(found["data"]["plan.json"])
+
+    def caps(record: plans.Json) -> dict[str, plans.Json]:
+        return {pool: stock["cap"] for pool, stock in record["stock"].items() if stock["cap"] is not None}
+
+    known = {pool: cap["since"] for pool, cap in caps(written()[1]).items()}
+
+    def is_over() -> bool:
+        found, record = written()
+        left = [cap for pool, cap in caps(record).items() if cap["since"] == known.get(pool) and not cap["probing"]]
+        for cap in left:
+            cap["until"] = cap["since"]
+        if left:
+            text = json.dumps(record, sort_keys=True, indent=1) + "\n"
+            patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "data": {"plan.json": text}}
+            with suppress(Conflict):
+                scene.api.merge(CONFIG_MAPS, name, patch, manager="story", namespace=scene.namespace)
+        return not left
+
+    wait_for("the cap is over", is_over, seconds=60, shown=scene.conditions)
 
 
 def test_another_type_serves_while_one_is_sold_out_and_the_plan_comes_back(scene, sell_out, witness):
