@@ -82,7 +82,7 @@ class Case:
 
 
 def ttft_seconds(served: Sequence) -> float:
-    """From its arrival to its first token, which has come."""
+    """The time from a request's arrival to its first token, in seconds. The token must have come."""
     assert served.first_token is not None
     return served.first_token - served.arrived
 

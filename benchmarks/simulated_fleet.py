@@ -215,7 +215,7 @@ class Outcome:
 
     @property
     def ttft_seconds(self) -> float | None:
-        """From its arrival to its first token; None where there is none."""
+        """The time from the request's arrival to its first token, in seconds; None if no token came."""
         if self.served is None or self.served.first_token is None:
             return None
         return self.served.first_token - self.request.at

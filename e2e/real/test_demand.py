@@ -16,9 +16,9 @@ from servingplan.kube import PODS
 from servingplan.render.envoy import STATS_PATH
 
 OFFERED = 0.45
-"""Of what is planned for one replica: a step of three needs another one."""
+"""The offered share of the rate planned for one replica. Three times as much needs another replica."""
 DECLARED_TOKENS = 1000
-"""Of prompts: longer than users send them, so that few requests a second fill a replica by the plan."""
+"""The declared length of prompts. Users send shorter ones, so a few requests a second fill a replica by the plan."""
 COUNTERS = (
     "vllm:request_success_total",
     'envoy_http_local_rate_limit_enabled{envoy_local_http_ratelimit_prefix!="admission"}',

@@ -38,7 +38,7 @@ LASTED = 0.8
 FIRST_ERROR = 0.05
 """The relative standard error below which the first counts of a class need not fill the window."""
 AT_LIMIT = 0.9
-"""From this share of the admitted rate a class counts as limited by it, since refused requests may not be counted."""
+"""A class counts as limited by its admitted rate from this share of it on, since refused requests may not be counted."""
 
 Source = Literal["Measured", "LastGood", "Declared"]
 

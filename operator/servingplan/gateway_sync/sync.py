@@ -139,7 +139,7 @@ class Sync:
         return any(now - since < LONGEST_HOLD_SECONDS for since in self._awaited.values())
 
     def _taken(self, written: set[str], now: float) -> set[str]:
-        """Of the Services with replicas in the files, those whose replicas Envoy has read."""
+        """The Services with replicas in the files whose replicas Envoy has read."""
         found = services_with_replicas(self._place.admin_port, written) if written else set()
         if found is None:
             return {name for name in written if now - self._known[name] >= SETTLING_SECONDS}

@@ -80,7 +80,7 @@ class Reader:
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._silent: dict[str, datetime] = {}
-        """For pods whose engines did not answer: until when they are not asked again."""
+        """Until when the engines of pods that did not answer are not asked again, by pod."""
         self._told: dict[str, Told] = {}
         """The last answers of engines, by pod."""
 
@@ -447,7 +447,7 @@ def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:
 
 
 def _unsure(resource: Resource, name: str, error: ApiError) -> Failure:
-    """Of a write without an answer. Its source is the whole kind: who needs that kind must not rely on it."""
+    """The failure of a write without an answer. Its source is the whole kind, so nothing that needs this kind relies on it."""
     source = {PODS: "pods", PLANS: "plans"}.get(resource, f"{resource.kind}s")
     message = f"whether {resource.kind} {name} was written could not be read: {error}"
     return Failure(source=source, reason="ReadFailed", message=message)
