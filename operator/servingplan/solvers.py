@@ -2,8 +2,8 @@
 much memory or does not end costs one answer, not the operator.
 
 Two warm processes are kept for answers that somebody waits for: one after a loss, one for new and edited plans. Improvements
-share the rest, in turns by namespace; these processes start with the first improvement. An outdated search is ended together
-with its process. All processes have a lower scheduling priority than the operator, and are
+share the rest, in turns by namespace; these processes start with the first improvement. A search that is not wanted any more
+is ended together with its process. All processes have a lower scheduling priority than the operator, and are
 the first to be killed if memory is short.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.turn import Solve
+from servingplan.decide.turn import Search, never
 from servingplan.errors import Outdated, ServingPlanError
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question
@@ -37,7 +37,7 @@ GRACE_SECONDS = 30.0
 START_SECONDS = 120.0
 """How long a process may take to load the solver."""
 LOOK_SECONDS = 0.1
-"""The time between two checks whether a search is outdated."""
+"""The time between two checks whether a search is still wanted."""
 NICE_HURRIED, NICE_SHARED = 1, 10
 
 
@@ -86,7 +86,7 @@ class Worker:
             process.kill()
             process.wait()
 
-    def ask(self, task: Task, outdated: Callable[[], bool]) -> Answer:
+    def ask(self, task: Task, unwanted: Callable[[], bool]) -> Answer:
         """The answer to a task. Raises ``SolverCrashed``, ``Outdated``, or the solver's own error."""
         if self._process is None or self._process.poll() is not None:
             self.stop()
@@ -97,9 +97,9 @@ class Worker:
         try:
             connection.send(task)
             while not connection.poll(LOOK_SECONDS):
-                if outdated():
+                if unwanted():
                     self.stop()
-                    raise Outdated("the plan was written meanwhile")
+                    raise Outdated("another question took its place")
                 if time.monotonic() > end:
                     self.stop()
                     raise SolverCrashed(f"the search did not end within {task.deadline_seconds:g} s and was ended")
@@ -145,25 +145,25 @@ class Lane:
         for worker in self._all:
             worker.stop()
 
-    def ask(self, namespace: str, task: Task, outdated: Callable[[], bool]) -> Answer:
+    def ask(self, namespace: str, task: Task, unwanted: Callable[[], bool]) -> Answer:
         """Wait for a worker, then as ``Worker.ask``."""
-        worker = self._take(namespace, outdated)
+        worker = self._take(namespace, unwanted)
         try:
-            return worker.ask(task, outdated)
+            return worker.ask(task, unwanted)
         finally:
             with self._turn:
                 self._free.append(worker)
                 self._turn.notify_all()
 
-    def _take(self, namespace: str, outdated: Callable[[], bool]) -> Worker:
+    def _take(self, namespace: str, unwanted: Callable[[], bool]) -> Worker:
         ticket = object()
         with self._turn:
             self._waiting.setdefault(namespace, deque()).append(ticket)
             try:
                 while not (self._free and self._is_next(ticket)):
                     self._turn.wait(LOOK_SECONDS)
-                    if outdated():
-                        raise Outdated("the plan was written meanwhile")
+                    if unwanted():
+                        raise Outdated("another question took its place")
                 self._waiting.move_to_end(namespace)
                 return self._free.pop()
             finally:
@@ -206,18 +206,23 @@ class Solvers:
         self._first.stop()
         self._shared.stop()
 
-    def of_plan(self, namespace: str, outdated: Callable[[], bool]) -> Solve:
+    def of_plan(self, namespace: str) -> Search:
         """The solver for the turns of one plan."""
 
         def answer(
-            question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+            question: Question,
+            spec: PlanSpec,
+            at_most_seconds: float | None = None,
+            *,
+            first: bool = False,
+            unwanted: Callable[[], bool] = never,
         ) -> Answer:
             deadline = min(
                 float(spec.solver.deadline_seconds), self._most_seconds, at_most_seconds or self._most_seconds
             )
             method = "anytime" if spec.solver.method == "Auto" else spec.solver.method
             lane = self._hurried if at_most_seconds is not None else self._first if first else self._shared
-            return lane.ask(namespace, Task(question, method, deadline), outdated)
+            return lane.ask(namespace, Task(question, method, deadline), unwanted)
 
         return answer
 

@@ -105,7 +105,7 @@ TURN_SECONDS = _histogram("turn_seconds", (), "How long a turn took, the solver 
 SOLVES = _counter(
     "solve_total",
     ("result", "trigger"),
-    "Solved questions; result: optimal, feasible, infeasible, none_found, error; trigger: first, edit, demand, "
+    "Solved questions; result: optimal, feasible, infeasible, none_found, outdated, error; trigger: first, edit, demand, "
     "cluster.",
 )
 SOLVE_SECONDS = _histogram("solve_seconds", (), "How long the solver took for one question, s.")

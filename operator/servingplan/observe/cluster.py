@@ -197,11 +197,6 @@ class Reader:
             for pod in pods
         )
 
-    def is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the cluster is known to have a newer version of the plan."""
-        now = self._state.plan(plan.uid)
-        return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
-
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
         """Whether the plan of a claim does not exist, or never could. A plan that is not in the state is read, since it may
         be new."""
