@@ -98,12 +98,13 @@ class Turns:
         self._name = name
 
     def stop(self) -> None:
-        """End the search that is under way. No turn follows."""
+        """End what is computed beside the turns. No turn follows."""
         self._answers.stop()
+        self._explainer.stop()
 
     async def take(self) -> TurnReport:
         """Take one turn. The status already has the error that it raises, if the status can be written."""
-        with self._explainer.turn(), self.metrics.turn():
+        with self.metrics.turn():
             try:
                 report = await self._take()
             except Exception as error:
@@ -153,7 +154,7 @@ class Turns:
             try:
                 return await self._retire(uid)
             except Exception as error:
-                await self._elsewhere(self._tell_failure, error)
+                await self._elsewhere(self._tell_failure, error, uid)
                 raise
 
     async def _retire(self, uid: str) -> TurnReport:
@@ -245,11 +246,13 @@ class Turns:
         for event in retirement_events(world, step, outcome):
             self._post(event, world)
 
-    def _tell_failure(self, error: Exception) -> None:
-        """Write into the plan's status that the turn failed. If that fails too, only log it."""
+    def _tell_failure(self, error: Exception, uid: str | None = None) -> None:
+        """Write into the plan's status that the turn failed; with ``uid`` only if that plan still has the name. If that fails
+        too, only log it."""
         try:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
-            self._write_status(plan, turn_failed(plan, error, self._clock()))
+            if uid in (None, plan.uid):
+                self._write_status(plan, turn_failed(plan, error, self._clock()))
         except Exception as other:
             log.warning("%s/%s: the status cannot say that the turn failed: %s", self._namespace, self._name, other)
 

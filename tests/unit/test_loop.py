@@ -180,3 +180,17 @@ async def test_a_plan_that_is_written_is_looked_at_at_once():
     loop.changed("llm", "chat")
     await asyncio.wait_for(task, 60)
     assert turns.taken == 2
+
+
+async def test_one_answer_that_the_plan_is_gone_is_not_believed():
+    """A plan that nobody looks after any more would be lost: kopf starts its daemon once."""
+    stopped = Stopped()
+    turns = Turns([TurnReport(gone=True), TurnReport(), TurnReport()], stopped)
+    await loop_of(turns).look_after(namespace="llm", name="chat", uid="u", stopped=stopped)
+    assert (turns.taken, turns.ended) == (3, True)
+
+
+async def test_a_plan_that_is_gone_is_not_looked_after():
+    turns = Turns([TurnReport(gone=True), TurnReport(gone=True), TurnReport()], Stopped())
+    await loop_of(turns).look_after(namespace="llm", name="chat", uid="u", stopped=Stopped())
+    assert (turns.taken, turns.ended) == (2, True)

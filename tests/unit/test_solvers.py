@@ -10,7 +10,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import Outdated
 from servingplan.model.question import QuestionError
 from servingplan.solve import solve
-from servingplan.solvers import Lane, SolverCrashed, Solvers
+from servingplan.solvers import LEAST_BYTES, OPERATOR_BYTES, Lane, SolverCrashed, Solvers, memory_of_a_search
 from tests.simulated.plans import plan
 from tests.unit.solve.questions import worked_example
 
@@ -122,6 +122,37 @@ def test_who_is_in_a_hurry_does_not_wait_for_the_searches_of_others(solvers, has
 @pytest.mark.slow
 def test_an_installation_bounds_what_a_plan_may_ask_for(solvers):
     assert ask(solvers, "fine", seconds=3600)[2] == 60
+
+
+GREEDY = """
+import sys
+from servingplan import solvers
+solvers._memory_of_the_container = lambda: 0
+class Greedy:
+    deadline_seconds = 10.0
+    def run(self):
+        return len(bytearray(2 * solvers.LEAST_BYTES))
+solvers.Searched.run = Greedy.run
+solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of a search that takes more memory than it may."""
+
+
+@pytest.mark.slow
+def test_a_search_that_needs_too_much_memory_is_an_error_and_its_process_answers_on():
+    made = Solvers(shared=1, program=("-c", GREEDY))
+    try:
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                made.of_plan("llm")(worked_example(), SPEC)
+    finally:
+        made.stop()
+
+
+def test_what_a_search_may_take_leaves_the_operator_its_memory():
+    assert memory_of_a_search(None) is None
+    assert memory_of_a_search(2 * 2**30) == (2 * 2**30 - OPERATOR_BYTES) // 2
+    assert memory_of_a_search(2**29) == LEAST_BYTES
 
 
 class Slow:

@@ -128,6 +128,7 @@ def run(
     import uuid
 
     from servingplan.answering import in_a_thread
+    from servingplan.explaining import Explainer
     from servingplan.handlers.plan import run as run_operator
     from servingplan.kube import Api
     from servingplan.loop import MakeTurns
@@ -150,6 +151,7 @@ def run(
                 reader=reader,
                 solve=solvers.of_plan(namespace),
                 beside=in_a_thread(lambda: wake(namespace, name)),
+                explainer=Explainer(solvers.explain),
                 namespace=namespace,
                 name=name,
                 metrics=metrics,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.keep_or_move import (
     HURRIED,
@@ -81,9 +83,9 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
     if record.fleet is not None and record.question == asked:
         kept = {"spec": world.plan.spec, "generation": world.plan.generation}
         return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
-    if record.waiting is not None and record.waiting_question == asked:
-        answer = Answer.model_validate(record.waiting_answer)
-        return _adopt(turn, spec, answer, record.waiting, asked), False
+    waiting = _answer_of(record.waiting_answer) if record.waiting_question == asked else None
+    if record.waiting is not None and waiting is not None:
+        return _adopt(turn, spec, waiting, record.waiting, asked), False
     try:
         return _planned(turn, spec, posed, solve, names_of)
     except QuestionError as error:
@@ -251,6 +253,14 @@ def _fall_back(
         return record.model_copy(update=waiting), True
     update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
     return record.model_copy(update=update), True
+
+
+def _answer_of(data: Mapping[str, Any] | None) -> Answer | None:
+    """The answer behind a waiting plan; None where another version of the operator wrote what this one cannot read."""
+    try:
+        return Answer.model_validate(data)
+    except ValidationError:
+        return None
 
 
 def answer_data(answer: Answer) -> dict[str, Any]:
