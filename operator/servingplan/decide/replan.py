@@ -97,12 +97,15 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
 
 def _waits_for_the_answer(turn: Turn, question: Question) -> bool:
     """Whether only weights may be written until the answer is there, since the plan in force is no answer to this question. If
-    the question comes from a new or edited spec, a finding says that it is being searched."""
+    the question comes from a new or edited spec, a finding says that it is being searched.
+
+    Where plans need approval, no answer changes what is in force: it is kept up, and shrinks with its budget, at once.
+    """
     turn.searching = True
-    if _is_first(turn):
+    first = _is_first(turn)
+    if first:
         turn.find("PlanSolved", "Searching", "the plan for this spec is being searched; what runs goes on as it is")
-        return True
-    return running_answer(turn.record, question) is None
+    return turn.spec.mode == "Auto" and (first or running_answer(turn.record, question) is None)
 
 
 def _is_first(turn: Turn) -> bool:
