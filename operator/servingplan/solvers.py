@@ -99,6 +99,11 @@ PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys
 """The interpreter's arguments for a search process, which also gets its socket's descriptor and its niceness."""
 
 
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's linear algebra, which the solver loads and does not use, would start a thread for each core of the node and take
+40 MB for each: on 20 cores all that the search may have."""
+
+
 class Worker:
     """One process that answers one question at a time. It is restarted when it ends."""
 
@@ -115,7 +120,9 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, *self._program, str(theirs.fileno()), str(self._nice)]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=os.environ | ENVIRONMENT
+            )
         self._connection = Connection(ours.detach())
 
     def stop(self) -> None:

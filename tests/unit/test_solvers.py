@@ -149,6 +149,28 @@ def test_a_search_that_needs_too_much_memory_is_an_error_and_its_process_answers
         made.stop()
 
 
+COUNTING = """
+import os, sys
+from servingplan import solvers
+def threads(self):
+    import highspy, numpy
+    return len(os.listdir("/proc/self/task"))
+solvers.Searched.run = threads
+solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of a search that tells its number of threads."""
+
+
+@pytest.mark.slow
+def test_a_search_has_no_thread_for_each_core_of_its_node():
+    """The linear algebra behind the solver takes 40 MB of the search's memory for each of its threads."""
+    made = Solvers(shared=1, program=("-c", COUNTING))
+    try:
+        assert made.of_plan("llm")(worked_example(), SPEC) == 2, "itself, and the one that ends it with the operator"
+    finally:
+        made.stop()
+
+
 def test_what_a_search_may_take_leaves_the_operator_its_memory():
     assert memory_of_a_search(None) is None
     assert memory_of_a_search(2 * 2**30) == (2 * 2**30 - OPERATOR_BYTES) // 2
