@@ -98,7 +98,8 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
     so_far = so_far.model_copy(update={"first": record_actions(world, record) if keep else ()})
     if turn.searching and frozen:
         # The answer may need what the plan in force would take away now, so all but the weights waits for it.
-        return so_far.model_copy(update={"fleet": record.fleet, "ready": ready_replicas(world)})
+        told = {"fleet": record.fleet, "ready": ready_replicas(world), "notice": notice_of(turn)}
+        return so_far.model_copy(update=told)
     fleet, may_spend = to_carry_out(turn)
     if fleet is not None:
         return _towards(fleet, turn, so_far, may_spend=may_spend, may_grow=not frozen)

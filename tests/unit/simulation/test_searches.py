@@ -120,3 +120,26 @@ def test_a_loss_is_answered_in_haste_while_a_cheaper_plan_waits_for_the_age_of_t
     driver.cluster.lose_node("l40s-0")
     driver.act()
     assert driver.decision.fleet.nodes["a100"] == 1
+
+
+def test_a_budget_that_takes_everything_down_is_told_once_and_not_again_while_its_plan_is_searched():
+    driver = operator(plan(model(rate="5")), slow=True)
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="5"), budget="1"))
+    driver.act()
+    since = driver.cluster.status["notice"]["since"]
+    driver.tick(5)
+    driver.searches_end = False
+    driver.tick(3)
+    assert driver.decision.searching
+    assert driver.cluster.status["notice"]["since"] == since
+    driver.searches_end = True
+    driver.tick(12)
+    assert driver.cluster.pools["l40s"].wanted == 0
+
+
+def test_a_search_is_no_event_that_a_person_needs():
+    driver = operator(plan(), slow=True)
+    driver.settle()
+    assert driver.cluster.api.events
+    assert "Searching" not in [item["reason"] for item in driver.cluster.api.events]
