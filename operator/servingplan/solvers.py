@@ -157,7 +157,7 @@ class Worker:
             told = self._last_words()
             self.stop()
             raise SolverCrashed(f"the process of the search ended: {told}") from error
-        if not self._keep:
+        if not self._keep or isinstance(found, MemoryError):  # what it still holds may be all that it may have
             self.stop()
         if isinstance(found, Exception):
             raise found

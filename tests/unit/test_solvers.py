@@ -149,6 +149,33 @@ def test_a_search_that_needs_too_much_memory_is_an_error_and_its_process_answers
         made.stop()
 
 
+HOARDING = """
+import sys
+from servingplan import solvers
+solvers._memory_of_the_container = lambda: 0
+kept = []
+def hoard(self):
+    kept.append(bytearray(solvers.LEAST_BYTES * 6 // 10))
+    return len(kept)
+solvers.Searched.run = hoard
+solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of searches that each leave memory behind."""
+
+
+@pytest.mark.slow
+def test_a_process_whose_memory_is_spent_is_followed_by_another_one():
+    made = Solvers(shared=1, program=("-c", HOARDING))
+    try:
+        ask_it = made.of_plan("llm")
+        assert ask_it(worked_example(), SPEC) == 1
+        with pytest.raises(MemoryError):
+            ask_it(worked_example(), SPEC)
+        assert ask_it(worked_example(), SPEC) == 1
+    finally:
+        made.stop()
+
+
 COUNTING = """
 import os, sys
 from servingplan import solvers
