@@ -242,7 +242,7 @@ def _fall_back(
     if record.fleet is None or record.fleet.dollars_per_hour <= dollars + CENT:
         return record, True
     relaxed = question.model_copy(update={"survive": (), "budget_dollars_per_hour": dollars})
-    answer = solve(relaxed, spec)
+    answer = solve(relaxed, spec, first=_is_first(turn))
     if answer.status == "Infeasible" or verify(relaxed, answer):
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])

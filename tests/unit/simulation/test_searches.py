@@ -7,7 +7,7 @@ import pytest
 from servingplan.model.answer import Answer
 from servingplan.solvers import SolverCrashed
 from tests.simulated.driver import Driver, exact
-from tests.simulated.plans import fixed, model, operator, plan
+from tests.simulated.plans import fixed, model, operator, plan, sized
 from tests.unit.simulation.test_demand import LLAMA, MEASURED, Traffic
 
 Json = dict[str, Any]
@@ -143,3 +143,22 @@ def test_a_search_is_no_event_that_a_person_needs():
     driver.settle()
     assert driver.cluster.api.events
     assert "Searching" not in [item["reason"] for item in driver.cluster.api.events]
+
+
+def test_a_smaller_fleet_for_a_smaller_budget_is_not_sought_behind_improvements_of_other_plans():
+    asked = []
+
+    def noted(question, spec, at_most_seconds=None, *, first=False, **_):
+        asked.append(first)
+        return exact(question, spec)
+
+    def floor(budget: str) -> Json:
+        return plan(model(rate="10"), pools=[sized(price="10", minNodes=1)], budget=budget)
+
+    driver = operator(floor("40"), solve=noted, slow=True)
+    driver.settle()
+    asked.clear()
+    driver.cluster.edit(floor("5"))
+    driver.tick(20)
+    assert driver.spend == 10
+    assert set(asked) == {True}
