@@ -48,6 +48,8 @@ OPERATOR_BYTES = 600 * 2**20
 """The memory that is left to the operator itself, by its goal at 1,000 nodes and 15,000 pods (docs/benchmarks.md)."""
 LEAST_BYTES = 256 * 2**20
 """A process has as much in any case: it needs a third of that to start."""
+USUAL_BYTES = 128 * 2**20
+"""What the process of a usual search takes: 60 MB once the solver is loaded, the rest for its question."""
 
 
 class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
@@ -238,9 +240,8 @@ class Solvers:
         most_seconds: float = MOST_SECONDS,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
-        """``shared``: the number of processes for searches that are not urgent. None: the number of cores that this process
-        may use, less one, at least one."""
-        count = max(1, _cores() - 1) if shared is None else shared
+        """``shared``: the number of processes for searches that are not urgent. None: as ``shared_processes``."""
+        count = shared_processes(_cores(), _memory_of_the_container()) if shared is None else shared
         self._most_seconds = most_seconds
         self._hurried = Lane([Worker(NICE_HURRIED, program)])
         self._first = Lane([Worker(NICE_HURRIED, program)])
@@ -337,6 +338,14 @@ def memory_of_a_search(container_bytes: int | None) -> int | None:
     """The bytes that the process of a search may take; None where the container has no limit. Half of what the operator leaves:
     two large searches at a time are rare, three more so."""
     return None if container_bytes is None else max(LEAST_BYTES, (container_bytes - OPERATOR_BYTES) // 2)
+
+
+def shared_processes(cores: int, container_bytes: int | None) -> int:
+    """The number of processes for searches that are not urgent: one for each core but one, at least one, and no more than have
+    the memory for usual searches beside the operator and the three other processes."""
+    if container_bytes is not None:
+        cores = min(cores, (container_bytes - OPERATOR_BYTES) // USUAL_BYTES - 2)
+    return max(1, cores - 1)
 
 
 def _memory_of_the_container() -> int | None:

@@ -10,7 +10,16 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import Outdated
 from servingplan.model.question import QuestionError
 from servingplan.solve import solve
-from servingplan.solvers import LEAST_BYTES, OPERATOR_BYTES, Lane, SolverCrashed, Solvers, memory_of_a_search
+from servingplan.solvers import (
+    LEAST_BYTES,
+    OPERATOR_BYTES,
+    USUAL_BYTES,
+    Lane,
+    SolverCrashed,
+    Solvers,
+    memory_of_a_search,
+    shared_processes,
+)
 from tests.simulated.plans import plan
 from tests.unit.solve.questions import worked_example
 
@@ -202,6 +211,16 @@ def test_what_a_search_may_take_leaves_the_operator_its_memory():
     assert memory_of_a_search(None) is None
     assert memory_of_a_search(2 * 2**30) == (2 * 2**30 - OPERATOR_BYTES) // 2
     assert memory_of_a_search(2**29) == LEAST_BYTES
+
+
+def test_there_are_no_more_processes_than_the_container_has_cores_and_memory_for():
+    assert shared_processes(cores=8, container_bytes=None) == 7
+    assert shared_processes(cores=4, container_bytes=2 * 2**30) == 3
+    assert shared_processes(cores=1, container_bytes=2 * 2**30) == 1
+    many = shared_processes(cores=128, container_bytes=2 * 2**30)
+    assert OPERATOR_BYTES + (many + 3) * USUAL_BYTES <= 2 * 2**30
+    assert many > 3
+    assert shared_processes(cores=128, container_bytes=2**29) == 1
 
 
 class Slow:
