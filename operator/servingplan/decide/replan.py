@@ -140,6 +140,7 @@ def _planned(
     assert posed.question is not None
     assert asked is not None
     answer, hurried = _answer(turn, spec, posed.question, solve)
+    answered = HURRIED + asked if hurried else asked  # the next turn takes all the time that the spec allows
     if answer.status == "Infeasible" and answer.stopped != "proved":
         # A search that ended early, or a heuristic that found nothing, proves nothing: what runs stays.
         turn.find(
@@ -163,19 +164,17 @@ def _planned(
         return PlanRecord(
             fleet=fleet,
             answer=answer_data(answer),
-            question=asked if turn.plan_is_due_in is None else None,
+            question=answered if turn.plan_is_due_in is None else None,
             generation=world.plan.generation,
             since=record.since,
             spec=world.plan.spec,
         ), False
     if keep_incumbent(turn, spec, posed.question, answer):
         # While the incumbent is only too young to go, the question stays open.
-        answered = {} if turn.plan_is_due_in is not None else {"question": asked}
-        return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
+        closed = {} if turn.plan_is_due_in is not None else {"question": answered}
+        return record.model_copy(update={**closed, **_NOTHING_WAITS}), False
     adopted = _adopt(turn, spec, answer, fleet, asked)
-    if hurried:  # the next turn takes all the time that the spec allows
-        adopted = adopted.model_copy(update={"question": HURRIED + asked})
-    return adopted, False
+    return (adopted.model_copy(update={"question": answered}) if hurried else adopted), False
 
 
 def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from servingplan.model.answer import Answer
+from servingplan.model.question import Change
 from servingplan.solvers import SolverCrashed
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
@@ -162,3 +163,21 @@ def test_a_smaller_fleet_for_a_smaller_budget_is_not_sought_behind_improvements_
     driver.tick(20)
     assert driver.spend == 10
     assert set(asked) == {True}
+
+
+def test_a_fleet_that_was_kept_in_haste_is_searched_again_with_all_the_time():
+    def hasty(question, spec, at_most_seconds=None, **_):
+        """A solver that finds nothing better than what runs in a hurry."""
+        if at_most_seconds is None:
+            return exact(question, spec)
+        stay = exact(question.model_copy(update={"change": Change(min_gain=1e9)}), spec)
+        return stay.model_copy(update={"stopped": "deadline", "status": "Feasible"})
+
+    driver = operator(plan(model(rate="10"), **MEASURED), solve=hasty, slow=True)
+    traffic = Traffic(10)
+    driver.cluster.demand = traffic.seen
+    driver.settle()
+    before = driver.decision.fleet.nodes["l40s"]
+    traffic.rate = 20
+    driver.tick(60)
+    assert driver.decision.fleet.nodes["l40s"] > before
