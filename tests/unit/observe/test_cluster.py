@@ -79,7 +79,7 @@ def test_the_leader_worker_set_api_is_there_or_not(discovered, there):
 
 def test_a_server_that_does_not_tell_is_a_failure_and_not_a_no():
     world = observed(ApiError(0, "Unreachable", "connection refused"))
-    assert [(item.source, item.reason) for item in world.failures] == [("the LeaderWorkerSet API", "ReadFailed")]
+    assert [(item.source, item.reason) for item in world.failures] == [("LeaderWorkerSets", "ReadFailed")]
 
 
 ROUTED = {

@@ -78,7 +78,7 @@ def test_successors_of_replicas_that_serve_get_nodes_of_their_own():
 def test_a_node_on_which_a_replica_was_just_given_a_seat_is_kept():
     old, new = pod("old", "n1"), pod("new")
     two = pool(node("n1"), node("n2"), pods=[old], wanted=2)
-    size = wished_size(two, fleet(nodes={"h100": 1}), placement(assigned=(Assignment(new, "n2", True),)))
+    size = wished_size(two, fleet(nodes={"h100": 1}), placement(assigned=(Assignment(new, ("n2",), True),)))
     assert size == 2
 
 

@@ -27,7 +27,7 @@ def test_replicas_that_sit_where_they_may_stay_stay():
 def test_a_new_replica_gets_the_tightest_place():
     pods = [pod("a", "n1", of="half", gpus=4), pod("new", of="half", gpus=4)]
     found = placed(pool(node("n1"), node("n2"), pods=pods), pods, {"half": 2})
-    assert [(item.pod.name, item.node, item.free_now) for item in found.assigned] == [("new", "n1", True)]
+    assert [(item.pod.name, item.nodes, item.free_now) for item in found.assigned] == [("new", ("n1",), True)]
 
 
 def test_the_surplus_of_a_kind_is_what_serves_least():
@@ -46,7 +46,7 @@ def test_a_replica_on_a_cordoned_node_stays_and_nobody_joins_it():
     pods = [pod("a", "n1"), pod("new")]
     found = placed(pool(node("n1", schedulable=False), node("n2"), pods=pods), pods, {"d": 2})
     assert names(found.stay) == ["a"]
-    assert [item.node for item in found.assigned] == ["n2"]
+    assert [item.nodes for item in found.assigned] == [("n2",)]
 
 
 def test_scattered_small_replicas_move_together_for_one_that_needs_a_whole_node():
@@ -58,7 +58,7 @@ def test_scattered_small_replicas_move_together_for_one_that_needs_a_whole_node(
         groups=((1, {"big": 1}), (1, {"half": 2})),
     )
     assert len(found.stay) == len(found.movers) == 1
-    assert [(item.pod.name, item.node) for item in found.assigned] == [("big", found.movers[0].node)]
+    assert [(item.pod.name, item.nodes) for item in found.assigned] == [("big", (found.movers[0].node,))]
 
 
 def test_a_place_that_serving_replicas_hold_is_blocked_and_one_that_is_being_left_is_not():
@@ -73,13 +73,13 @@ def test_a_place_that_serving_replicas_hold_is_blocked_and_one_that_is_being_lef
 def test_successors_take_unused_nodes_before_nodes_that_must_be_cleared():
     old, new = pod("old", "n1", of="old", gpus=8), pod("new", of="big", gpus=8)
     found = placed(pool(node("n1"), node("n2"), pods=[old]), [old, new], {"big": 1}, gpus={"old": 8, "big": 8}, size=1)
-    assert [(item.node, item.free_now) for item in found.assigned] == [("n2", True)]
+    assert [(item.nodes, item.free_now) for item in found.assigned] == [(("n2",), True)]
 
 
 def test_gpus_of_foreign_pods_take_nobody():
     pods = [pod("new", of="half", gpus=4)]
     found = placed(pool(node("n1"), node("n2"), pods=pods, foreign={"n1": 6}), pods, {"half": 1}, size=2)
-    assert [item.node for item in found.assigned] == ["n2"]
+    assert [item.nodes for item in found.assigned] == [("n2",)]
 
 
 def test_replicas_wait_for_nodes_that_are_still_to_come():
