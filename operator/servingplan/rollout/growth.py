@@ -58,7 +58,7 @@ def wished_size(pool: Pool, fleet: Fleet, placement: Placement) -> int:
     as long as replicas serve on them.
     """
     held = {node.name for node in pool.nodes if node.our_pods}
-    held |= {node for item in placement.assigned if item.free_now for node in item.nodes}
+    held |= {node for item in placement.assigned if item.free_now for node in item.nodes} | placement.kept
     planned = planned_size(pool, fleet)
     if pool.contradiction is not None:
         return planned

@@ -65,6 +65,8 @@ class Placement:
     """Nodes that the plan does without."""
     unplaced: int
     """Wanted replicas whose node is not there yet."""
+    kept: frozenset[str] = frozenset()
+    """Nodes with free GPUs that wait for the other nodes of one replica."""
     blocked: tuple[int, ...] = ()
     """GPUs of each replica, there or to be made, whose place is held by others that serve and are not on their way out."""
 
@@ -87,7 +89,7 @@ def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset
 
     ``pods``: ours of this pool, not being deleted. ``to_leave``: cordoned nodes whose replicas move to others.
     """
-    nodes = _chosen_nodes(pool, pods, wanted)
+    nodes = _chosen_nodes(pool, pods, wanted, to_leave)
     return _by_tightest_fit(pool, pods, wanted, nodes, to_leave) or _by_groups(pool, pods, wanted)
 
 
@@ -106,12 +108,25 @@ def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
     )
 
 
-def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted) -> list[PoolNode]:
-    """The nodes that the plan stays on: those that hold most of what it wants."""
+def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
+    """Cordoned nodes on which replicas stay: they take nobody new, but who runs there serves on until there is room for a
+    successor."""
+    return {
+        node.name
+        for node in pool.nodes
+        if node.node.ready and not node.node.disrupted and not node.node.schedulable and node.name not in to_leave
+    }
+
+
+def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> list[PoolNode]:
+    """The nodes that the plan stays on: those that hold most of what it wants. A group that has to leave one of its nodes keeps
+    none."""
+    may_hold = {node.name for node in pool.usable_nodes} | _cordoned(pool, to_leave)
     held: dict[str, int] = defaultdict(int)
     serving: dict[str, int] = defaultdict(int)
     for pod in pods:
-        for node in pod.nodes if wanted.replicas.get(pod.deployment or "", 0) > 0 else ():
+        wants = wanted.replicas.get(pod.deployment or "", 0) > 0
+        for node in pod.nodes if wants and may_hold.issuperset(pod.nodes) else ():
             held[node] += pod.gpus
             serving[node] += pod.gpus if pod.ready else 0
     usable = sorted(
@@ -133,12 +148,7 @@ def _by_tightest_fit(
 ) -> Placement | None:
     """The placement that moves nobody who may stay; None where it leaves a replica over."""
     here = {node.name for node in nodes}
-    # A cordoned node takes nobody new, but who runs there serves on until there is room for a successor.
-    tolerated = here | {
-        node.name
-        for node in pool.nodes
-        if node.node.ready and not node.node.disrupted and not node.node.schedulable and node.name not in to_leave
-    }
+    tolerated = here | _cordoned(pool, to_leave)
     room = {node.name: node.free_gpus for node in nodes}
     zones = {node.name: node.node.labels.get(ZONE_LABEL, pool.spec.zone) for node in nodes}
     stay: list[Pod] = []
@@ -295,12 +305,22 @@ def _placement(
         for node in pool.nodes
     }
     assigned: list[Assignment] = []
+    kept: set[str] = set()
     blocked: list[int] = []
     for gpus, pod, nodes, to_come in placed:
-        new = [node for node in nodes if pod is None or node not in pod.nodes]
         # Nothing makes room for a pod that somebody else keeps from coming.
         held = pod is not None and pod.kept_back
-        free_now = not held and _take(new, gpus, unused, soon, blocked)
+        new = [node for node in nodes if not held and (pod is None or node not in pod.nodes)]
+        free = [node for node in new if unused[node] >= gpus]
+        for node in free:
+            unused[node] -= gpus
+        for node in set(new) - set(free):
+            if unused[node] + soon[node] >= gpus:
+                soon[node] -= gpus
+            else:
+                blocked.append(gpus)
+        free_now = not held and len(free) == len(new)
+        kept.update(free if to_come or not free_now else ())
         if pod is not None and not to_come:
             assigned.append(Assignment(pod, nodes, free_now))
     return Placement(
@@ -310,20 +330,6 @@ def _placement(
         surplus=tuple(surplus),
         leaving=tuple(node.name for node in pool.nodes if node.name not in here),
         unplaced=sum(item.to_come for item in placed),
+        kept=frozenset(kept),
         blocked=tuple(blocked),
     )
-
-
-def _take(nodes: list[str], gpus: int, unused: dict[str, int], soon: dict[str, int], blocked: list[int]) -> bool:
-    """Keep the GPUs of each node for a replica, now or once others have left; whether all are free now."""
-    free_now = True
-    for node in nodes:
-        if unused[node] >= gpus:
-            unused[node] -= gpus
-            continue
-        free_now = False
-        if unused[node] + soon[node] >= gpus:
-            soon[node] -= gpus
-        else:
-            blocked.append(gpus)
-    return free_now
