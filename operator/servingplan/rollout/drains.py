@@ -81,6 +81,8 @@ def departures(
         key=lambda pod: (_importance(pod, rollout), pod.name),
     )
     victims, waiting, deadlines = _drains_under_way(surplus, rollout.world.now, limits)
+    # A group that holds no node may be there for good, since those above it serve: nothing waits for its end.
+    spare = {pod.uid for pod in surplus if not pod.nodes and (pod.workers or pod.workers_to_come)}
     drain, remaining, waiting = _not_missed(rollout, waiting)
     if limits.exceeded_by(rollout.spend):
         going = {pod.uid for pod, _ in drain} | victims
@@ -92,7 +94,7 @@ def departures(
         drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
     elif waiting and rollout.age_seconds < PATIENCE_SECONDS and (coming.nodes or _nodes_are_coming(rollout.pools)):
         deadlines.append(PATIENCE_SECONDS - rollout.age_seconds)
-    elif waiting and not (drain or victims or coming.replicas or _in_flight(rollout, placements)):
+    elif waiting and not (drain or victims - spare or coming.replicas or _in_flight(rollout, placements)):
         drain += _make_room(rollout, placements, waiting, coming.held_back)
     stuck, starting = _starts(rollout, limits, placements)
     return Departures(

@@ -87,7 +87,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     coming = Coming(
         nodes=bool(growth.resize),
         replicas=bool(placed),
-        held_back=limits.may_grow and (growth.held_back or held_back),
+        held_back=limits.may_grow and (growth.held_back or held_back or _lack_nodes(pools, placements)),
     )
     leave = departures(rollout, limits, placements, strays, coming)
     ready = ready_replicas(world, frozenset(pod.uid for pod, _ in leave.drain) | leave.victims)
@@ -121,6 +121,15 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
         wake_in_seconds=min(wakes, default=None),
         must_stay=_must_stay(pools, placements),
         contests=counts.contests,
+    )
+
+
+def _lack_nodes(pools: tuple[Pool, ...], placements: Mapping[str, Placement]) -> bool:
+    """Whether replicas wait for nodes in the place of which others hold nodes that take nobody any more. What may be asked for
+    beside these has been asked for by now."""
+    return any(
+        pool.sized_by_us and placements[pool.name].unplaced and any(node.our_pods for node in pool.spent_nodes)
+        for pool in pools
     )
 
 

@@ -172,6 +172,17 @@ def test_a_group_in_a_queue_is_placed_once_all_of_it_is_admitted():
     driver.check_settled()
 
 
+def test_a_number_of_groups_that_somebody_else_sets_is_told_and_set_again():
+    driver = running(over_nodes(maxNodes=4, budget="200"))
+    (name,) = driver.deployments()
+    driver.cluster.scale(name, 2, "hpa")
+    driver.tick()
+    assert driver.conditions()["WorkloadsReady"] == "ReplicasSetByOther"
+    driver.settle()
+    driver.check_settled()
+    assert driver.cluster.objects["LeaderWorkerSet", name]["spec"]["replicas"] == 1
+
+
 def test_a_plan_that_is_deleted_takes_its_groups_with_it():
     driver = running()
     driver.cluster.deleting_since = driver.cluster.time
@@ -201,3 +212,17 @@ def test_a_budget_below_two_nodes_takes_the_whole_group():
     driver.settle()
     assert groups(driver) == {}
     assert driver.cluster.pools["a100"].wanted == 0
+
+
+def test_a_group_below_others_that_waits_for_nothing_holds_up_no_successor():
+    """Of two groups the first has gone; then a new image comes where the budget has no room for both kinds."""
+    driver = running(over_nodes(large("5"), maxNodes=8, budget="240"))
+    first = min(groups(driver))
+    driver.cluster.nodes[groups(driver)[first][0]].schedulable = False
+    driver.settle()
+    assert first not in groups(driver)
+    newer = {"engine": {"image": "vllm/vllm-openai:v0.19.0"}}
+    driver.cluster.edit(over_nodes(large("5", **newer), maxNodes=8, budget="120"))
+    driver.settle()
+    driver.check_settled()
+    assert len(groups(driver)) == 2
