@@ -114,10 +114,6 @@ def replica_template(
     }
     if group is not None:
         container["env"] = [{"name": LAYERS_VARIABLE, "value": ",".join(map(str, group.layers))}]
-    if worker:
-        # Requests and questions about health go to the leader alone: a worker that runs is all that can be known of it.
-        for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
-            del container[key]
     if settings is not None:
         container["terminationMessagePolicy"] = (
             "FallbackToLogsOnError"  # the last lines say why an engine does not start
@@ -137,9 +133,19 @@ def replica_template(
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
     template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus, resource)
+    if worker:
+        _take_no_requests(template)
     _check_volumes(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)
     return canonical
+
+
+def _take_no_requests(template: Json) -> None:
+    """Make the engine of a template a worker's: requests and questions about health go to its leader alone, whatever the
+    user's template adds to them; that it runs is all that can be known of it."""
+    engine = next(item for item in template["spec"]["containers"] if item["name"] == "engine")
+    for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
+        engine.pop(key, None)
 
 
 def tolerations(pool: NodePool) -> list[Json]:

@@ -83,7 +83,7 @@ def leader_worker_set(
     templates = {
         **template,
         "leaderTemplate": merge(template["leaderTemplate"], leader),
-        "workerTemplate": merge(template["workerTemplate"], {"metadata": {"labels": labels}}),
+        "workerTemplate": merge(template["workerTemplate"], {"metadata": {"labels": {**labels}}}),
     }
     return {
         "apiVersion": API_VERSION,
