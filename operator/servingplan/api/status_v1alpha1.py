@@ -206,6 +206,21 @@ class ExplanationStatus(StatusPart):
     """Number of questions about worth and alternatives that were left out for lack of time."""
 
 
+class PastDecision(StatusPart):
+    """A plan that was taken into force."""
+
+    time: str
+    """When it took over."""
+    hash: str
+    """Hash of the plan."""
+    reason: str
+    """FirstPlan, SpecChanged, Approved, DemandChanged, NoLongerHeld, Improvement, FloorsExcludePlan or Unknown."""
+    dollars_per_hour: str
+    """Cost of the plan once it is fully applied, $/h."""
+    served: str
+    """Share of the demand that it serves; under MaximizeService the multiple of the mix."""
+
+
 class NoticeStatus(StatusPart):
     """Announcement of a budget that removes all replicas."""
 
@@ -277,6 +292,8 @@ class PlanStatus(StatusPart):
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
     """Explanation of the plan."""
+    history: Annotated[tuple[PastDecision, ...], Field(max_length=10)] = ()
+    """The last ten plans that were taken into force, newest first."""
     notice: NoticeStatus | None = None
     """Present only while the budget is below the price of any node that serves."""
     retirement: RetirementStatus | None = None

@@ -80,6 +80,9 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         turn.record, frozen = _replanned(turn, solve)
     record = turn.record
     so_far = Decision(
+        moved=turn.moved,
+        in_force_since=record.since,
+        in_force_generation=record.generation,
         waiting=record.waiting,
         findings=tuple(turn.findings),
         asked=turn.asked,
@@ -225,6 +228,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
     return so_far.model_copy(
         update={
             "fleet": record.fleet,
+            "may_grow": may_grow,
             "first": record_actions(world, record),
             "grow": (*objects, *step.before_routing),
             "routing": routing_actions(situation, in_force, fleet, step.ready),

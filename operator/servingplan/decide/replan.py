@@ -9,12 +9,19 @@ from functools import partial
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.keep_or_move import keep_incumbent, must_hurry, same_replicas, serves_less, solved
+from servingplan.decide.keep_or_move import (
+    keep_incumbent,
+    must_hurry,
+    same_replicas,
+    serves_less,
+    solved,
+    why_moved,
+)
 from servingplan.decide.turn import Solve, Turn
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer
 from servingplan.model.fleet import Fleet, PlanRecord, digest
-from servingplan.model.question import QuestionError, canonical_json
+from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.pools import CENT, more_nodes
@@ -72,7 +79,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
     if record.waiting is not None and record.waiting_question == asked:
         answer = Answer.model_validate(record.waiting_answer)
-        return _adopt(turn, spec, answer, record.waiting, asked), False
+        return _adopt(turn, spec, posed.question, answer, record.waiting, asked), False
     hurried = must_hurry(turn, spec, posed.question)
     try:
         # Neither a new plan nor an edit waits behind other plans' improvements.
@@ -104,6 +111,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
     if answer.reasons and record.fleet and same_replicas(record.fleet, fleet) and spec.mode != "Preview":
         # What runs carries the new rates: only weights follow, which needs no approval, and the plan keeps its age.
+        _take_over(turn, spec, posed.question, fleet)
         return PlanRecord(
             fleet=fleet,
             answer=answer_data(answer),
@@ -116,7 +124,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
         return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
-    record = _adopt(turn, spec, answer, fleet, asked)
+    record = _adopt(turn, spec, posed.question, answer, fleet, asked)
     if hurried and answer.stopped == "deadline":
         record = record.model_copy(update={"question": None})  # the next turn takes all the time that the spec allows
     return record, False
@@ -137,7 +145,7 @@ def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]
     return without(posed, {name for name in failed if posed.shapes[name].model.name not in spared})
 
 
-def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
+def _adopt(turn: Turn, spec: PlanSpec, question: Question, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
     """The new plan in force, or waiting where the mode asks for consent."""
     world, record = turn.world, turn.record
     if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
@@ -154,6 +162,7 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
+    _take_over(turn, spec, question, fleet)
     return PlanRecord(
         fleet=fleet,
         answer=answer_data(answer),
@@ -162,6 +171,12 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
         since=world.now,
         spec=world.plan.spec,
     )
+
+
+def _take_over(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> None:
+    """Note why this fleet takes over, where it is another than the one in force."""
+    if turn.record.fleet is None or turn.record.fleet.hash != fleet.hash:
+        turn.moved = why_moved(turn, spec, question, fleet)
 
 
 def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
@@ -198,6 +213,7 @@ def _fall_back(
     waiting = {"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": None}
     if _waits(turn, spec, fleet):
         return record.model_copy(update=waiting), True
+    turn.moved = "FloorsExcludePlan" if fleet.hash != record.fleet.hash else None
     update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
     return record.model_copy(update=update), True
 

@@ -32,6 +32,7 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
+from servingplan.status.history import history_after
 from servingplan.status.routing import routing_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 
@@ -44,6 +45,7 @@ def conclude(
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,
+            history=history_after(world.plan.status, decision, world.now),
             conditions=conditions(situation, (), decision, outcome, ()),
         )
     pools = with_stock(situation.pools, decision.stock)
@@ -90,6 +92,7 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        history=history_after(world.plan.status, decision, world.now),
         notice=None
         if decision.notice is None
         else NoticeStatus(since=decision.notice.since, until=decision.notice.until),
