@@ -206,6 +206,23 @@ class ExplanationStatus(StatusPart):
     """Number of questions about worth and alternatives that were left out for lack of time."""
 
 
+class TransitionStatus(StatusPart):
+    """The step that is under way, from the live fleet to the plan in force."""
+
+    step: int
+    """Number of the step, from 1."""
+    of: int
+    """Number of steps; it grows if something comes in between."""
+    waiting_for: str
+    """What the step waits for, each with its number."""
+    since: str
+    """Since when it waits for these."""
+    dollars_per_hour: str
+    """Spend once the step is over, $/h."""
+    seconds: int | None = None
+    """How long the step is expected to take, s; absent if it is not known."""
+
+
 class PastDecision(StatusPart):
     """A plan that was taken into force."""
 
@@ -292,6 +309,8 @@ class PlanStatus(StatusPart):
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
     """Explanation of the plan."""
+    transition: TransitionStatus | None = None
+    """Present only while the fleet is on its way to the plan in force."""
     history: Annotated[tuple[PastDecision, ...], Field(max_length=10)] = ()
     """The last ten plans that were taken into force, newest first."""
     notice: NoticeStatus | None = None

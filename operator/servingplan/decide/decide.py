@@ -12,7 +12,7 @@ import math
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
-from servingplan.decide.objects import BUDGETS_UNREAD, missing_replicas, object_actions, record_actions
+from servingplan.decide.objects import BUDGETS_UNREAD, object_actions, record_actions
 from servingplan.decide.publishing import (
     gateway_follows,
     gateway_is_due_in,
@@ -36,7 +36,7 @@ from servingplan.planning.starts import look_at_starts
 from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
-from servingplan.rollout.state import Limits, Rollout
+from servingplan.rollout.state import Limits, Rollout, missing_replicas
 
 log = logging.getLogger("servingplan")
 

@@ -86,18 +86,6 @@ def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, An
     )
 
 
-def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
-    """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
-    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
-    somebody else's gate counts as not there: a queue may hold it for as long as it likes."""
-    there = {
-        item.deployment: sum(not pod.other_gates for pod in world.pods_of(item.deployment))
-        for item in fleet.replica_sets
-    }
-    missing = {item.deployment: item.replicas - there[item.deployment] for item in fleet.replica_sets}
-    return {name: count for name, count in missing.items() if count > 0}
-
-
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
     """The write of the plan record; none where it stands so already."""
     name = names.record_name(world.plan.name)

@@ -34,6 +34,7 @@ from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.history import history_after
 from servingplan.status.routing import routing_after
+from servingplan.status.steps import step_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 
 
@@ -92,6 +93,7 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        transition=step_after(situation, decision, outcome),
         history=history_after(world.plan.status, decision, world.now),
         notice=None
         if decision.notice is None
