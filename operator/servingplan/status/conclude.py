@@ -30,9 +30,11 @@ from servingplan.planning.availability import with_stock
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
+from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.history import history_after
+from servingplan.status.proposed import proposed
 from servingplan.status.routing import routing_after
 from servingplan.status.steps import step_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
@@ -76,7 +78,7 @@ def conclude(
         node_pools=tuple(_pool(pool, shown) for pool in pools),
         deployments=tuple(_deployments(shown, decision)) if shown else (),
         failed_shapes=tuple(_failed_shapes(decision)),
-        classes=tuple(_classes(shown, now)) if shown else (),
+        classes=tuple(_classes(shown, now, decision)) if shown else (),
         routing=None
         if document is None
         else RoutingStatus(
@@ -93,6 +95,7 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        proposed=proposed(situation, decision),
         transition=step_after(situation, decision, outcome),
         history=history_after(world.plan.status, decision, world.now),
         notice=None
@@ -191,8 +194,14 @@ def _failed_shapes(decision: Decision) -> list[FailedShapeStatus]:
     ]
 
 
-def _classes(fleet: Fleet, now: tuple[Carried, ...]) -> list[ClassStatus]:
-    served = {(item.model, item.name): item.requests_per_second for item in now}
+def _classes(fleet: Fleet, now: tuple[Carried, ...], decision: Decision) -> list[ClassStatus]:
+    carried = {(item.model, item.name): item for item in now}
+    served = {key: item.requests_per_second for key, item in carried.items()}
+    measured = {
+        (item.model, item.name): f"{item.requests_per_second:.4g}"
+        for item in decision.demand
+        if item.source == "Measured"
+    }
     return [
         ClassStatus(
             model=item.model,
@@ -200,6 +209,14 @@ def _classes(fleet: Fleet, now: tuple[Carried, ...]) -> list[ClassStatus]:
             requests_per_second=f"{item.requests_per_second:.4g}",
             planned_requests_per_second=f"{item.planned_requests_per_second:.4g}",
             served_requests_per_second=f"{served.get((item.model, item.name), 0.0):.4g}",
+            observed_requests_per_second=measured.get((item.model, item.name)),
+            in_time=_in_time(carried.get((item.model, item.name))),
         )
         for item in fleet.classes
     ]
+
+
+def _in_time(now: Carried | None) -> bool | None:
+    if now is None or now.planned_requests_per_second <= 0:
+        return None
+    return now.in_time and now.requests_per_second >= now.planned_requests_per_second * WHOLE

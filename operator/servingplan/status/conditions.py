@@ -47,6 +47,20 @@ CAUSES = (
     ("PlanSolved", {"RecordUnreadable"}),
 )
 """Reasons that a person has to mend and that make other conditions False. Ready reports them before those."""
+OF_THE_PLAN_IN_FORCE = frozenset(
+    {
+        "ProfilesAvailable",
+        "PlanSolved",
+        "NodePoolsReady",
+        "WorkloadsReady",
+        "RoutingPublished",
+        "Degraded",
+        "SLOAttainable",
+        "Stalled",
+        "Ready",
+    }
+)
+"""Conditions that tell of the plan in force, not of the spec as it was last written."""
 LONGEST_MESSAGE = 1000
 
 
@@ -74,7 +88,10 @@ def conditions(
         planned.slo_attainable(decision, now),
         planned.approved(situation, decision),
     ]
-    return _dated(world, with_ready(rows, unanswered(now)))
+    # While a plan for a newer spec waits, what is said of the plan in force is said of the spec that it was made for.
+    unsolved = any(item.condition == "PlanSolved" and not item.holds for item in decision.findings)
+    older = decision.fleet is not None and decision.waiting is not None and not unsolved
+    return _dated(world, with_ready(rows, unanswered(now)), decision.in_force_generation if older else None)
 
 
 def with_ready(rows: Sequence[Row], silent: Sequence[str] = ()) -> list[Row]:
@@ -104,7 +121,7 @@ def _rank(row: Row) -> tuple[int, int, int]:
     return (row.status != "False", 0 if first else 1 if causes else 2, causes[0] if causes and not first else at)
 
 
-def _dated(world: Observation, rows: Iterable[Row]) -> tuple[Condition, ...]:
+def _dated(world: Observation, rows: Iterable[Row], in_force_generation: int | None) -> tuple[Condition, ...]:
     before = {item.get("type"): item for item in world.plan.status.get("conditions") or ()}
     out = []
     for kind, state, reason, message in rows:
@@ -117,7 +134,9 @@ def _dated(world: Observation, rows: Iterable[Row]) -> tuple[Condition, ...]:
                 status=state,
                 reason=reason,
                 message=text,
-                observed_generation=world.plan.generation,
+                observed_generation=in_force_generation
+                if in_force_generation is not None and kind in OF_THE_PLAN_IN_FORCE
+                else world.plan.generation,
                 last_transition_time=since or world.now,
             )
         )
