@@ -11,6 +11,7 @@ import yaml
 from servingplan.cli import app
 from servingplan.errors import ApiError, InputError
 from servingplan.kube import Kube
+from servingplan.observe.cluster import Reader
 from tests.simulated.plans import model, operator, plan, sized
 from tests.simulated.rates import steady_rates  # noqa: F401 (a fixture)
 
@@ -25,6 +26,7 @@ def live(monkeypatch):
         driver = operator(spec or plan(), **more)
         driver.settle()
         monkeypatch.setattr(Kube, "connect", classmethod(lambda cls, **_: driver.cluster.api))
+        monkeypatch.setitem(Reader.__init__.__kwdefaults__, "clock", lambda: driver.cluster.time)
         return driver
 
     return make
@@ -235,6 +237,7 @@ def test_explain_live_has_the_steps_and_what_waits(waiting):
     waiting.act()
     text = run("explain", "--live", "chat").stdout
     assert "1. l40s grows from 1 to 2 nodes" in text
+    assert "1. l40s grows from 1 to 4 nodes" in text
     assert "4.00 to 8.00 $/h" in text
 
 
