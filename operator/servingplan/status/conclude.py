@@ -33,6 +33,7 @@ from servingplan.planning.situation import Situation
 from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
+from servingplan.status.explained import explained_as
 from servingplan.status.history import history_after
 from servingplan.status.proposed import proposed
 from servingplan.status.routing import routing_after
@@ -129,11 +130,6 @@ def _explained_before(world: Observation, decision: Decision) -> ExplanationStat
     except ValidationError:
         return None
     return found if decision.asked is None or found.of == explained_as(decision.asked) else None
-
-
-def explained_as(asked: str) -> str:
-    """The name of a question in the status: the first digits of its digest."""
-    return asked[:8]
 
 
 def _models(spec: PlanSpec, decision: Decision) -> str:

@@ -19,8 +19,8 @@ MOST_NAMES, MOST_CLASSES, MOST_LINES = 16, 256, 20
 
 
 def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
-    """What the waiting plan would change; None where none waits."""
-    if situation.acting is None or decision.waiting is None:
+    """What the waiting plan would change; None where none waits, and while another one is sought."""
+    if situation.acting is None or decision.waiting is None or decision.searching:
         return None
     found = proposal(situation, decision, decision.fleet, decision.waiting, MOST_WORK)
     lines = [] if found.transition is None else step_lines(found.transition)
