@@ -43,7 +43,7 @@ REASONS: dict[str, Reason] = {
     "Auto": Reason("Plans are applied without approval."),
     "AwaitingApproval": Reason(
         "A plan waits for approval.",
-        "Look at status.proposed, then `servingplan approve NAME`, or write its hash into the annotation servingplan.dev/approve.",
+        "Look at status.proposed, then run `servingplan approve NAME` or write its hash into servingplan.dev/approve.",
     ),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
     "BudgetBelowOneNode": Reason(
