@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -39,6 +41,10 @@ from servingplan.status.proposed import proposed
 from servingplan.status.routing import routing_after
 from servingplan.status.steps import step_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
+
+log = logging.getLogger("servingplan")
+
+CANNOT_BE_FORETOLD = "the turns to come cannot be foretold"
 
 
 def conclude(
@@ -96,8 +102,8 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
-        proposed=proposed(situation, decision),
-        transition=step_after(situation, decision, outcome),
+        proposed=_foretold(situation, lambda: proposed(situation, decision)),
+        transition=_foretold(situation, lambda: step_after(situation, decision, outcome)),
         history=history_after(world.plan.status, decision, world.now),
         notice=None
         if decision.notice is None
@@ -105,6 +111,15 @@ def conclude(
         explanation=explanation or _explained_before(world, decision),
         conditions=conditions(situation, pools, decision, outcome, now),
     )
+
+
+def _foretold[T](situation: Situation, tell: Callable[[], T | None]) -> T | None:
+    """What is told of turns to come; None, and a line in the log, where that raises: no turn fails for a look ahead."""
+    try:
+        return tell()
+    except Exception:
+        log.exception("%s: %s", situation.world.plan.key, CANNOT_BE_FORETOLD)
+        return None
 
 
 def carried_now(situation: Situation, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:

@@ -199,6 +199,17 @@ def test_a_pool_that_gives_nothing_leaves_the_step_where_it_is_and_says_since_wh
     assert first["since"] < driver.cluster.time
 
 
+def test_a_look_ahead_that_raises_fails_no_turn(monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError("a corner")
+
+    monkeypatch.setattr("servingplan.status.steps.step_in_force", broken)
+    driver = operator(plan())
+    driver.settle()
+    assert next(item for item in driver.cluster.status["conditions"] if item["type"] == "Ready")["status"] == "True"
+    assert "cannot be foretold" in caplog.text
+
+
 def test_steps_are_told_in_lines():
     _, situation, decision = at_the_change(*CHANGES["from nothing"])
     (replica_set,) = decision.fleet.replica_sets
