@@ -108,6 +108,20 @@ def test_a_node_that_stops_reporting_for_a_moment_changes_nothing_in_the_end():
     settled(driver)
 
 
+def test_two_models_on_one_node_change_their_images_on_a_second_one_where_the_budget_has_room_for_it():
+    """The plan wants one node. The second one is rented for the successors, so nobody has to make room for them."""
+
+    def both(**more):
+        models = (model(priority=100, **more), model("llama-3.1-70b", "1", priority=1, **more))
+        return plan(*models, pools=[sized("h100", gpus=4, price="9")], budget="30")
+
+    driver = operator(both())
+    assert settled(driver).nodes == {"h100": 1}
+    driver.serving_floor = {name: driver.serving_rate(name) for name in (LLAMA, "llama-3.1-70b")}
+    driver.cluster.edit(both(engine=NEW_IMAGE))
+    assert settled(driver).nodes == {"h100": 1}
+
+
 def test_more_demand_adds_replicas_and_keeps_those_that_serve():
     driver = operator(plan())
     settled(driver)
