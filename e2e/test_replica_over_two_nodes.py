@@ -9,6 +9,7 @@ from e2e.support.cluster import pod_is_ready
 from e2e.support.waiting import wait_for
 from localcluster.leader_worker_sets import API, LeaderWorkerSets
 from localcluster.nodes import A100, ZONE
+from localcluster.proxy import WriteProxy
 from servingplan.model import names
 
 LARGE = "large"
@@ -39,9 +40,20 @@ def rank(pod):
     return pod["metadata"]["labels"][names.WORKER_LABEL]
 
 
-def test_a_group_over_two_nodes_serves_loses_a_worker_and_serves_again(
-    leader_worker_sets, karpenter, scene, operator, witness
-):
+@pytest.fixture
+def writes(scene):
+    """What an operator writes."""
+    with WriteProxy(scene.cluster.kubeconfig, certificate=scene.cluster.certificate) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def operator(scene, leader_worker_sets, writes):
+    with scene.operator(server=writes.url) as running:
+        yield running
+
+
+def test_a_group_over_two_nodes_serves_loses_a_worker_and_serves_again(karpenter, scene, operator, writes, witness):
     pool = {**scene.rented(A100, price=20), "zone": ZONE}
     made = plans.model_at(LARGE, requests_per_second=0.01, card=CARD)
     scene.apply(plans.plan(scene.namespace, [made], [pool], budget=50))
@@ -59,6 +71,11 @@ def test_a_group_over_two_nodes_serves_loses_a_worker_and_serves_again(
     assert variables["LWS_LEADER_ADDRESS"].startswith(f"{service}-0.{service}-0.{scene.namespace}")
     assert endpoints(scene, service) == [leader["metadata"]["uid"]]
 
+    # What the controller's webhooks and the API server add is no reason to write again.
+    ended = turns(scene, operator)
+    wait_for("some more turns", lambda: turns(scene, operator) >= ended + 2, seconds=30)
+    assert [write.method for write in writes.writes if "/leaderworkersets/" in write.path] == ["PATCH"]
+
     # A worker is evicted: its controller makes the group anew.
     documents = len(witness.documents())
     scene.cluster.kubectl("delete", "pod", worker["metadata"]["name"], "-n", scene.namespace, "--wait=false")
@@ -72,6 +89,11 @@ def test_a_group_over_two_nodes_serves_loses_a_worker_and_serves_again(
     serving = [pod for pod in scene.ready_pods() if pod["spec"]["nodeName"] in scene.nodes_of(pool)]
     assert sorted(rank(pod) for pod in serving) == ["0", "1"]
     assert max(witness.sizes(pool)) <= 2
+
+
+def turns(scene, operator):
+    series = operator.metrics(scene.namespace)
+    return sum(value for name, value in series.items() if name.startswith("servingplan_turns_total{"))
 
 
 def endpoints(scene, service):

@@ -36,7 +36,7 @@ requests ends at once."""
 SHUTDOWN_TIMEOUT_SINCE = (0, 18)
 """First version of vLLM with ``--shutdown-timeout`` (pull request 36666)."""
 
-SPANS_NODES_SINCE = (0, 12)
+SPANS_NODES_SINCE = (0, 11, 1)
 """First version of vLLM with ``--nnodes``, by which one engine spans nodes without Ray (pull request 23691)."""
 
 _FIELDS = {
@@ -252,9 +252,9 @@ def spans_nodes(engine: Engine) -> bool:
     return _is_since(version_of(engine), SPANS_NODES_SINCE)
 
 
-def _is_since(version: str | None, first: tuple[int, int]) -> bool:
-    numbers = re.findall(r"\d+", version or "")[:2]
-    return len(numbers) == 2 and (int(numbers[0]), int(numbers[1])) >= first
+def _is_since(version: str | None, first: tuple[int, ...]) -> bool:
+    numbers = tuple(map(int, re.findall(r"\d+", version or "")[:3]))
+    return len(numbers) >= 2 and numbers >= first
 
 
 def _fields(engine: Engine) -> dict[str, Any]:

@@ -114,6 +114,9 @@ def replica_template(
     }
     if group is not None:
         container["env"] = [{"name": LAYERS_VARIABLE, "value": ",".join(map(str, group.layers))}]
+    if group is not None and not worker:
+        own_address = {"fieldRef": {"fieldPath": "status.podIP"}}
+        container["env"].append({"name": flags.OWN_ADDRESS_VARIABLE, "valueFrom": own_address})
     if settings is not None:
         container["terminationMessagePolicy"] = (
             "FallbackToLogsOnError"  # the last lines say why an engine does not start

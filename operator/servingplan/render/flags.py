@@ -125,14 +125,21 @@ def flags_of(settings: EngineSettings, *, leave_out: Iterable[str] = ()) -> list
     ]
 
 
+OWN_ADDRESS_VARIABLE = "POD_IP"
+"""Variable of a leader with the IP address of its pod."""
+
+
 def flags_of_a_group(nodes: int, *, headless: bool) -> list[str]:
     """The vLLM flags of an engine that is one of ``nodes`` under one replica, without Ray (pull request 23691). Which one it is
-    and who leads them stands in variables of the LeaderWorkerSet. ``headless``: it takes no requests."""
-    rank, leader = "$(LWS_WORKER_INDEX)", "$(LWS_LEADER_ADDRESS)"
+    and who leads them stands in variables of the LeaderWorkerSet. ``headless``: it takes no requests.
+
+    The leader listens on its own address: vLLM 0.12.0 binds a socket to what it is told, which must not be a name.
+    """
+    leader = "LWS_LEADER_ADDRESS" if headless else OWN_ADDRESS_VARIABLE
     return [
         f"--nnodes={nodes}",
-        f"--node-rank={rank}",
-        f"--master-addr={leader}",
+        "--node-rank=$(LWS_WORKER_INDEX)",
+        f"--master-addr=$({leader})",
         *(["--headless"] if headless else []),
     ]
 

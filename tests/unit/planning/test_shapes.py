@@ -182,7 +182,9 @@ def test_without_the_api_nothing_spans_nodes():
     [
         ({}, True),
         ({"image": "vllm/vllm-openai:v0.12.0"}, True),
-        ({"image": "vllm/vllm-openai:v0.11.2"}, False),
+        ({"image": "vllm/vllm-openai:v0.11.1"}, True),
+        ({"image": "vllm/vllm-openai:v0.11.0"}, False),
+        ({"image": "vllm/vllm-openai:v0.11"}, False),
         ({"image": "mirror/engine:7", "version": "0.12.1"}, True),
         ({"image": "mirror/engine:7"}, False),
     ],
@@ -241,7 +243,7 @@ def test_a_model_too_large_for_any_node_is_told_what_it_would_take():
     assert "LeaderWorkerSets" not in line
     old = {"image": "vllm/vllm-openai:v0.9.1"}
     (line,) = posed(plan(pool("a"), model="llama-3.1-405b", engine=old), across_nodes=True).unfit
-    assert "with vLLM 0.12 or newer, which spans nodes without Ray; the engine's version is 0.9.1" in line
+    assert "with vLLM 0.11.1 or newer, which spans nodes without Ray; the engine's version is 0.9.1" in line
     (line,) = posed(plan(pool("a"), slo={"tpotSeconds": "0.000001"}), across_nodes=False).unfit
     assert "would fit" not in line
 

@@ -85,13 +85,17 @@ def test_only_the_leader_takes_requests_and_is_asked_how_it_is():
     assert "--headless" in worker["args"]
     assert {"ports", "startupProbe", "readinessProbe", "livenessProbe"} <= leader.keys()
     assert {"ports", "startupProbe", "readinessProbe", "livenessProbe"}.isdisjoint(worker)
-    assert [argument for argument in worker["args"] if argument != "--headless"] == leader["args"]
+    others = [argument for argument in worker["args"] if argument not in leader["args"]]
+    assert others == ["--master-addr=$(LWS_LEADER_ADDRESS)", "--headless"]
 
 
 def test_who_leads_and_who_is_which_stands_in_variables_of_the_group():
-    for engine in engines(template()):
+    leader, worker = engines(template())
+    for engine in (leader, worker):
         assert "--node-rank=$(LWS_WORKER_INDEX)" in engine["args"]
-        assert "--master-addr=$(LWS_LEADER_ADDRESS)" in engine["args"]
+    assert "--master-addr=$(LWS_LEADER_ADDRESS)" in worker["args"]
+    assert "--master-addr=$(POD_IP)" in leader["args"]
+    assert {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}} in leader["env"]
 
 
 @given(settings=ANY_SETTINGS)
