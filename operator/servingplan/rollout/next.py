@@ -292,6 +292,7 @@ def _counts(
     deleted: list[AnyAction] = []
     contests: list[Contest] = []
     stuck = {pod.uid for pod in leave.stuck}
+    begin = {pod.uid for pod, _ in leave.drain}
     for live in world.deployments():
         item = fleet.replica_set(live.name)
         target = item.replicas if item is not None else 0
@@ -312,7 +313,7 @@ def _counts(
             why = f"{live.name} from {replicas} to {wish} replicas"
             raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, set_by=set_by, why=why))
         elif replicas > wish or any(pod.uid in leave.victims for pod in pods):
-            removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
+            removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims, begin=begin)
             lowered += [_delete(pod, "is beyond the plan") for pod in removal.delete]
             if removal.replicas < replicas:
                 why = f"{live.name} from {replicas} to {removal.replicas} replicas"
