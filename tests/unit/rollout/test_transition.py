@@ -1,5 +1,6 @@
 """The steps from the live fleet to a plan: checked by a bookkeeping of this file's own, and against what is then done."""
 
+import random
 import re
 from collections import Counter
 
@@ -69,8 +70,10 @@ def follow(cluster, decision, found, before, after):
     budget = float(after["budget"]["dollarsPerHour"])
     price = {pool["name"]: float(pool["dollarsPerNodeHour"]) for pool in (before or after)["nodePools"]}
     price |= {pool["name"]: float(pool["dollarsPerNodeHour"]) for pool in after["nodePools"]}
-    priority = {item["name"]: item.get("priority", 0) for item in after["models"]}
+    models = {item["name"]: item for item in (*(before or after)["models"], *after["models"])}
+    priority = {name: item.get("priority", 0) for name, item in models.items()}
     model_of = {name: next(key for key in priority if key.replace(".", "-") in name) for name in deployments(cluster)}
+    wanted = {item.model for item in decision.fleet.replica_sets}
     nodes = Counter({name: len(cluster.nodes_of(name)) for name in cluster.pools})
     ready = Counter(pod.deployment for pod in cluster.our_pods() if cluster.is_ready(pod) and not pod.draining_since)
     draining = Counter(pod.deployment for pod in cluster.our_pods() if cluster.is_ready(pod) and pod.draining_since)
@@ -88,11 +91,6 @@ def follow(cluster, decision, found, before, after):
         if cluster.pools:
             assert step.dollars_per_hour == pytest.approx(spend)
         served_before = {model_of[name] for name, count in ready.items() if count}
-        for deployment, count in step.drain.items():
-            new = count - draining[deployment]
-            assert ready[deployment] >= new, f"{deployment} drains more than it has ready: {step}"
-            ready[deployment] -= new
-            draining[deployment] = count
         for deployment, count in step.go.items():
             drained = min(count - removed[deployment], draining[deployment])
             undrained = count - removed[deployment] - drained
@@ -101,7 +99,12 @@ def follow(cluster, decision, found, before, after):
             ready[deployment] -= undrained
             draining[deployment] -= drained
             removed[deployment] = 0
-        for name in served_before - {model_of[key] for key, count in ready.items() if count > 0}:
+        for deployment, count in step.drain.items():
+            new = count - draining[deployment]
+            assert ready[deployment] >= new, f"{deployment} drains more than it has ready: {step}"
+            ready[deployment] -= new
+            draining[deployment] = count
+        for name in (served_before & wanted) - {model_of[key] for key, count in ready.items() if count > 0}:
             lower = [item for item in served_before if priority[item] < priority[name]]
             assert not lower, f"{name} has no replica left, and {lower} of lower priority have: {step}"
             assert budget - spend < min(price.values()) or not cluster.pools, f"{name} is down, and has room: {step}"
@@ -141,6 +144,33 @@ def test_what_is_then_done_is_what_the_steps_say(name):
         assert kinds(text) <= set().union(*told[:step])
     assert [step for step, _, _ in seen] == sorted(step for step, _, _ in seen)
     assert driver.cluster.status["history"][0]["hash"] == decision.fleet.hash
+
+
+def drawn(seed):
+    """Two specs, of which the second one is an edit of the first."""
+    draw = random.Random(seed)
+
+    def spec():
+        more = draw.choice([{}, {"engine": NEW}, {"engine": {"image": "vllm/vllm-openai:v0.20.0"}}])
+        models = [model(BIG, draw.choice(["5", "10", "20", "30"]), priority=100, **more)]
+        if draw.random() < 0.4:
+            models.append(model("llama-3.1-70b", "1", priority=draw.choice([1, 200]), **more))
+        pools = draw.choice([[sized("l40s")], on_both(), [sized("h100", gpus=4, price="9")]])
+        return plan(*models, pools=pools, budget=draw.choice(["4", "9", "14", "20", "30", "45"]))
+
+    return spec(), spec()
+
+
+@pytest.mark.parametrize(
+    "seed", [seed if seed < 4 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(40)]
+)
+def test_every_step_of_a_random_edit_is_safe(seed):
+    before, after = drawn(seed)
+    driver, situation, decision = at_the_change(before, after)
+    found = transition_in_force(situation, decision)
+    if found is not None:
+        assert found.reaches
+        follow(driver.cluster, decision, found, before, after)
 
 
 def kinds(text):
