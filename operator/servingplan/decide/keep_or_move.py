@@ -11,6 +11,7 @@ from servingplan.api.scalars import seconds_of
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.turn import Solve, Turn
 from servingplan.model.answer import Answer
+from servingplan.model.decision import Reason
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.question import Change, Question
 from servingplan.model.times import seconds_since
@@ -55,6 +56,22 @@ def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answ
     return stay
 
 
+def why_moved(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> Reason:
+    """Why a new plan takes over from the one in force."""
+    record, demand = turn.record, turn.situation.demand
+    if spec.mode == "Approve" and fleet.hash == turn.world.plan.approved_hash:
+        return "Approved"
+    if record.fleet is None:
+        return "FirstPlan"
+    if record.generation != turn.world.plan.generation:
+        return "SpecChanged"
+    before = record.demand.rates if record.demand is not None else {}
+    adopted = demand.adopted if demand is not None else None
+    if before != (adopted.rates if adopted is not None else {}):
+        return "DemandChanged"
+    return "NoLongerHeld" if running_answer(record, question) is None else "Improvement"
+
+
 def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
     """Seconds until the plan in force has had its least lifetime; 0 or less once it has."""
     return seconds_of(spec.change.min_lifetime) - seconds_since(turn.record.since, turn.world.now)
@@ -64,9 +81,8 @@ def same_replicas(left: Fleet, right: Fleet) -> bool:
     """Whether two fleets have the same nodes and the same replicas of the same Deployments."""
 
     def content(fleet: Fleet) -> Any:
-        used = {
-            pool: nodes for pool, nodes in fleet.nodes.items() if nodes
-        }  # a pool that came is not in the older fleet
+        # A pool that came since is not in the older fleet.
+        used = {pool: nodes for pool, nodes in fleet.nodes.items() if nodes}
         return used, [(item.deployment, item.replicas) for item in fleet.replica_sets]
 
     return bool(content(left) == content(right))
@@ -110,11 +126,12 @@ def running_answer(record: PlanRecord, question: Question) -> Answer | None:
         running = Answer.model_validate(record.answer)
     except ValidationError:
         return None
-    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
+    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best: what kept
+    # it from being better may have gone.
     nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
     running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
     broken = verify(question.model_copy(update={"running": None}), running)
-    return None if any(item.promise != "proof" for item in broken) else running
+    return None if any(item.promise not in ("proof", "binding") for item in broken) else running
 
 
 def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:
