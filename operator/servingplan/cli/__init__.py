@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, gateway, plan, profile, solve
+from servingplan.cli import classes, cluster, emulate, explain, frontier, gateway, plan, profile, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 plan.register(app)
 explain.register(app)
+frontier.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)

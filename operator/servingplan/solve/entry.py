@@ -1,6 +1,6 @@
 """The entry of the solver: a question in, an answer out, by the method that is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.answer import DEFAULT_GAP, Answer, Explanation
@@ -36,13 +36,15 @@ def solve(
     relative_gap: float = DEFAULT_GAP,
     node_limit: int = NODE_LIMIT,
     why_infeasible: bool = True,
+    start: Mapping[str, int] | None = None,
 ) -> Answer:
     """Answer a planning question by one of `METHODS`.
 
     `deadline_seconds` is a backstop on the wall clock, `node_limit` the deterministic work limit of each level,
     `relative_gap` the tolerance within which a level counts as proved. Equal questions give equal answers, but for
     `seconds`, unless the clock stopped the search, which the answer admits. `why_infeasible` seeks the clash where there is
-    no plan, which takes longer than to know that there is none.
+    no plan, which takes longer than to know that there is none. `start` is copies by shape of a plan to begin with, such as
+    that of a like question; as many of them as stock and budget allow. What `anytime` gives is no worse than these.
 
     Raises `QuestionError` for an unknown method, for limits that make no sense, for a mix of nothing, where `survive` cannot
     be guarded, and where the method cannot guard any loss.
@@ -65,8 +67,9 @@ def solve(
         )
     load()
     stopwatch = Stopwatch(deadline_seconds)
+    effort = Effort(relative_gap, node_limit, stopwatch, start=dict(start or {}))
     with collector_waits(deadline_seconds):
-        answer = _answered(question, method, Effort(relative_gap, node_limit, stopwatch), why_infeasible=why_infeasible)
+        answer = _answered(question, method, effort, why_infeasible=why_infeasible)
     return answer.model_copy(update={"seconds": stopwatch.elapsed_seconds()})
 
 

@@ -14,10 +14,12 @@ from servingplan.solve.solver.effort import Effort
 
 
 def first_plan(instance: Instance, effort: Effort) -> Plan | None:
-    """The best of the empty plan, the running fleet or what is left of it, and two greedy covers; None where none keeps
-    every promise."""
+    """The best of the empty plan, the running fleet or what is left of it, what is left of the plan to begin with, and two
+    greedy covers; None where none keeps every promise."""
     targets = instance.reachable_targets
-    best = best_of([empty_plan(instance), running_plan(instance, targets) or _left_of_running(instance, targets)])
+    begun = [effort.start.get(shape.name, 0) for shape in instance.shapes]
+    running = running_plan(instance, targets) or _left_of(instance, instance.running_copies(), targets)
+    best = best_of([empty_plan(instance), running, _left_of(instance, begun, targets)])
     for whole_price in (False, True):
         if best is not None and effort.stop():
             break
@@ -40,7 +42,6 @@ def _covered(
     return most_served(instance, cover, steps=effort.params.cover_steps, targets=targets)
 
 
-def _left_of_running(instance: Instance, targets: Sequence[float]) -> Plan | None:
-    """As many of the running copies as stock and budget still allow: after a loss, what goes on serving."""
-    running = instance.running_copies()
-    return judge(instance, Draft.of(instance, running).copies, targets) if any(running) else None
+def _left_of(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Plan | None:
+    """As many of these copies as stock and budget allow: of those that run, after a loss, what goes on serving."""
+    return judge(instance, Draft.of(instance, copies).copies, targets) if any(copies) else None

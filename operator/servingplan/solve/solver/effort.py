@@ -1,6 +1,7 @@
 """How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -43,6 +44,8 @@ class Effort:
     """A good plan is known: searches are for the bound."""
     trial_branchings: int = TRIAL_BRANCHINGS
     """See `program.Limits`."""
+    start: Mapping[str, int] = field(default_factory=dict)
+    """Copies by shape of a plan to begin with; empty: none."""
     params: AnytimeParams = field(default_factory=lambda: params.ANYTIME)
     """Of the method `anytime`."""
 
