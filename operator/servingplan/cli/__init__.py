@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, frontier, gateway, plan, profile, solve
+from servingplan.cli import classes, cluster, emulate, explain, frontier, gateway, plan, profile, replay, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 plan.register(app)
 explain.register(app)
 frontier.register(app)
+replay.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)

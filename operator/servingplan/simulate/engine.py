@@ -192,12 +192,15 @@ class Engine:
         """Give the decoding sequences the blocks of their next tokens; whether some had to go for it."""
         preempted = False
         self._step_tokens = self._tokens_of_next_step() if self._decoders else 0
-        while self._step_tokens > 1 and self._blocks_needed() > self.free_blocks:
+        needed = self._blocks_needed()
+        while self._step_tokens > 1 and needed > self.free_blocks:
             self._step_tokens -= 1
-        while self._blocks_needed() > self.free_blocks:
+            needed = self._blocks_needed()
+        while needed > self.free_blocks:
             self._preempt(next(reversed(self._running)), now)
             preempted = True
-        self.free_blocks -= self._blocks_needed()
+            needed = self._blocks_needed()
+        self.free_blocks -= needed
         return preempted
 
     def _tokens_of_next_step(self) -> int:
@@ -207,6 +210,8 @@ class Engine:
         return whole
 
     def _blocks_needed(self) -> int:
+        if self._step_tokens == 1:
+            return self._need_by_round[self._round % BLOCK_TOKENS]
         rounds = range(self._round, self._round + self._step_tokens)
         return sum(self._need_by_round[number % BLOCK_TOKENS] for number in rounds)
 
