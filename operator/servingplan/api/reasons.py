@@ -191,6 +191,7 @@ REASONS: dict[str, Reason] = {
         "The message has the engine's last lines. An edit of the plan allows the shape again.",
     ),
     "SharedObject": Reason("Two pools name one object, so neither is sized.", "Write one pool, or name two objects."),
+    "Searching": Reason("The plan for a new or edited spec is being searched. What runs goes on as it is.", _WAIT),
     "SizedByOther": Reason(
         "Another autoscaler sizes the object of a pool.",
         "Turn that autoscaler off for the pool, or remove resize to use its nodes as they are.",

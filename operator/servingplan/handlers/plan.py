@@ -29,9 +29,10 @@ from servingplan.solvers import Solvers
 log = logging.getLogger("servingplan")
 
 MOST_THREADS = 256
-"""Largest number of threads for turns. A turn holds one thread while it reads, waits for a solve, or writes."""
+"""Largest number of threads for turns. A turn holds one thread while it reads, waits for an answer in haste, or writes."""
 
-TurnsOf = Callable[[Api, Reader, Solvers], MakeTurns]
+TurnsOf = Callable[[Api, Reader, Solvers, Callable[[str, str], None]], MakeTurns]
+"""Makes the turns of plans. The last argument wakes a plan; any thread may call it."""
 
 
 class Operator:
@@ -54,7 +55,7 @@ class Operator:
     def open(self) -> None:
         """Start taking turns; call it in the event loop."""
         loop = asyncio.get_running_loop()
-        # A turn that waits for its solve holds a thread; the weights of the other plans must not wait for one.
+        # A turn that waits for the API server holds a thread; the weights of the other plans must not wait for one.
         loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="turn"))
         self._alarm = alarm = Alarm(loop)
         self._solvers = Solvers(shared=self.settings.solver_processes, most_seconds=self.settings.most_solver_seconds)
@@ -74,7 +75,7 @@ class Operator:
         )
         self.loop = Loop(
             alarm=alarm,
-            turns=self._turns_of(api, self._reader, self._solvers),
+            turns=self._turns_of(api, self._reader, self._solvers, alarm.wake),
             exporter=self._exporter,
             period_seconds=self.settings.period_seconds,
             settled=self.state.wait_settled,

@@ -148,6 +148,8 @@ class LiveObject(Fact):
     manifest: dict[str, Any]
     """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
     API server refuses ``status.replicaFailure``."""
+    rewritten: tuple[str, str] | None = None
+    """What admission made of our last write of it, where that is something else (``manifests.rewriting``)."""
     replicas_owner: tuple[str, str] | None = None
     """The field manager that set ``spec.replicas`` of a Deployment, where that is not ours, and when it did (RFC 3339)."""
 

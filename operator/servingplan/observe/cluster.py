@@ -102,23 +102,14 @@ class Reader:
             for source, state in seen.sources.items()
             if state.trouble is not None and source not in ("HTTPRoutes", "catalogues", "refusals")
         ]
-        objects = [
-            item.for_plan(plan.uid)
-            for resource in OWN_KINDS
-            for item in seen.objects[resource.kind]
-            if (item.namespace, item.plan_label) == (namespace, label)
-        ]
+        objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
         sizing = {(pool.resize.kind, pool.resize.name) for pool in (spec.node_pools if spec else ()) if pool.resize}
         unsure += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
         failures += [_unsure(*item) for item in unsure]
         routes_unread = self._routes_unread(now, seen, spec, failures)
         if routes_unread is None:
-            objects += [
-                item.for_plan(plan.uid)
-                for item in seen.objects[HTTP_ROUTES.kind]
-                if (item.namespace, item.plan_label) == (namespace, label)
-            ]
+            objects += _objects_of(seen, plan, HTTP_ROUTES)
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
@@ -196,11 +187,6 @@ class Reader:
             )
             for pod in pods
         )
-
-    def is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the cluster is known to have a newer version of the plan."""
-        now = self._state.plan(plan.uid)
-        return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
         """Whether the plan of a claim does not exist, or never could. A plan that is not in the state is read, since it may
@@ -451,6 +437,17 @@ def _unsure(resource: Resource, name: str, error: ApiError) -> Failure:
     source = {PODS: "pods", PLANS: "plans"}.get(resource, f"{resource.kind}s")
     message = f"whether {resource.kind} {name} was written could not be read: {error}"
     return Failure(source=source, reason="ReadFailed", message=message)
+
+
+def _objects_of(seen: Snapshot, plan: PlanObject, resource: Resource) -> list[LiveObject]:
+    """The objects of a kind that carry the plan's label."""
+    label = names.label_value(plan.name)
+    found = [
+        item.for_plan(plan.uid)
+        for item in seen.objects[resource.kind]
+        if (item.namespace, item.plan_label) == (plan.namespace, label)
+    ]
+    return [item.model_copy(update={"rewritten": seen.rewritten.get(item.uid)}) for item in found]
 
 
 def _failure(source: str, error: ApiError, since: str | None = None) -> Failure:
