@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, frontier, gateway, plan, profile, replay, solve
+from servingplan.cli import classes, cluster, emulate, explain, frontier, gateway, plan, profile, replay, report, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ plan.register(app)
 explain.register(app)
 frontier.register(app)
 replay.register(app)
+report.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)

@@ -130,6 +130,7 @@ def replay(
 
     of = of_trace(told, name=source.name)
     result: Json = {"version": 1, "plan": situation.world.plan.key, "trace": of, "seed": seed, "fleets": fleets}
+    result["world"] = situation.world.model_dump(mode="json", exclude_defaults=True)
     for line in remarks(of):
         typer.echo(f"note: {line}", err=True)
     if output is Output.JSON:
@@ -244,7 +245,7 @@ def _played(
     from servingplan.replay.fleet import Shapes
     from servingplan.replay.run import Replay
 
-    fleet = _fleet(situation, "anytime" if name == LEAST_REQUEST else name)
+    fleet = _fleet(situation, PLAN if name == LEAST_REQUEST else name)
     balancing: Balancing = "weights"
     if name in (LEAST_REQUEST, ROUND_ROBIN):
         balancing = "least-request" if name == LEAST_REQUEST else "round-robin"

@@ -1,0 +1,136 @@
+"""``servingplan report``: one page about a plan, as a file by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from servingplan.cli.files import fail, read_plan, world_of_plan
+from servingplan.cli.plan import ProfileFiles, WorldFile
+from servingplan.cli.replay import read_result
+
+if TYPE_CHECKING:
+    from servingplan.frontier.frontier import Frontier
+    from servingplan.frontier.sweep import Sweep
+    from servingplan.model.world import Observation
+    from servingplan.planning.situation import Situation
+
+POINTS = 24
+"""Of the curve, where no range is given."""
+BEYOND = 1.5
+"""The curve ends at so many times the budget."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)
+
+
+def report(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE.html", help="The page; - is standard output.")],
+    plan_file: Annotated[
+        str | None, typer.Argument(metavar="[PLAN.yaml]", help="File with one LLMServingPlan; - is standard input.")
+    ] = None,
+    live: Annotated[
+        str | None, typer.Option("--live", metavar="NAME", help="The name of a plan in the cluster, instead of a file.")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    replay: Annotated[
+        str | None,
+        typer.Option(metavar="R.json", help="What servingplan replay -o json printed; alone, its plan is shown."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="FROM:TO:POINTS", help="Range of the curve in $/h; default: up to 1.5 times the budget."),
+    ] = None,
+    world: WorldFile = None,
+    profiles: ProfileFiles = None,
+) -> None:
+    """Write a page about a plan: its fleet, who serves what, dollars, limits, the budget curve, latency."""
+    result = None if replay is None else read_result(replay)
+    from servingplan.cli.imagine import with_profiles
+    from servingplan.planning.situation import Situation
+
+    situation = Situation(with_profiles(_seen(plan_file, live, namespace, world, result), profiles))
+    if situation.acting is None:
+        fail("\n       ".join(map(str, situation.spec_errors)))
+    if result is not None and result["plan"] != situation.world.plan.key:
+        fail(f"--replay: {result['plan']!r}: is of another plan than {situation.world.plan.key}; replay this one")
+    text = page_of(situation, _sweep(budget, situation), result)
+    if output == "-":
+        typer.echo(text, nl=False)
+        return
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"--output: {output}: cannot be written: {error.strerror}; give a file in a folder that exists")
+
+
+def page_of(situation: Situation, sweep: Sweep | None, result: Mapping[str, Any] | None) -> str:
+    """The page of a situation. Ends the command where there is no plan to show."""
+    from servingplan.answering import solve_with
+    from servingplan.decide.decide import decide
+    from servingplan.planning.explain import explain_plan
+    from servingplan.report.content import content
+    from servingplan.report.page import page_html
+
+    decision = decide(situation, solve_with())
+    fleet = decision.fleet or decision.waiting
+    if fleet is None:
+        wrong = "; ".join(f"{found.reason}: {found.message}" for found in decision.findings if not found.holds)
+        fail(f"there is no plan to show: {wrong}", 3)
+    explained = explain_plan(situation)
+    return page_html(content(situation, fleet, decision.findings, explained, _curve(situation, sweep), result))
+
+
+def _seen(
+    plan_file: str | None, live: str | None, namespace: str, world: str | None, result: Mapping[str, Any] | None
+) -> Observation:
+    from servingplan.cli.imagine import imagined_world
+    from servingplan.model.world import Observation
+
+    if plan_file is not None and live is not None:
+        fail("give either PLAN.yaml or --live NAME")
+    if live is not None:
+        from servingplan.cli.cluster import observed
+
+        return observed(namespace, live)
+    if plan_file is not None:
+        manifest = read_plan(plan_file)
+        return imagined_world(manifest) if world is None else world_of_plan(world, manifest)
+    if result is None:
+        fail("give PLAN.yaml, --live NAME or --replay R.json")
+    from pydantic import ValidationError
+
+    try:
+        return Observation.model_validate(result.get("world"))
+    except ValidationError:
+        fail("--replay: holds no world that this version understands; give PLAN.yaml beside it")
+
+
+def _sweep(text: str | None, situation: Situation) -> Sweep | None:
+    from servingplan.frontier.sweep import Sweep, budget_sweep
+
+    if text is not None:
+        return budget_sweep(text)
+    most = BEYOND * float(situation.spec.budget.dollars_per_hour)
+    if most <= 0:
+        return None
+    return Sweep("budget", tuple(round(most * index / POINTS, 6) for index in range(POINTS + 1)))
+
+
+def _curve(situation: Situation, sweep: Sweep | None) -> Frontier | None:
+    """The curve; None where the question cannot be asked, of which the page's findings tell."""
+    from servingplan.errors import InputError
+    from servingplan.frontier.frontier import frontier
+
+    if sweep is None:
+        return None
+    try:
+        return frontier(situation, sweep)
+    except InputError as error:
+        typer.echo(f"warning: the page has no curve: {error}", err=True)
+        return None
