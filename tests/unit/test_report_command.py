@@ -198,6 +198,15 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def over(colour, ground, *, part):
+    """A colour that lets so much of the ground through."""
+    mixed = (
+        round(part * int(colour[place : place + 2], 16) + (1 - part) * int(ground[place : place + 2], 16))
+        for place in (1, 3, 5)
+    )
+    return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
 def contrast(one, other):
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
@@ -210,7 +219,11 @@ def test_texts_and_drawings_stand_out_in_light_dark_and_print(html):
         for name in ("ink", "quiet", "accent", "warn"):
             assert contrast(scheme[name], scheme["ground"]) >= 4.5, name
         for number in range(8):
-            assert contrast(scheme[f"m{number}"], scheme["ground"]) >= 3.0, number
+            colour = scheme[f"m{number}"]
+            assert contrast(colour, scheme["ground"]) >= 3.0, number
+            assert contrast(scheme["ink"], over(colour, scheme["ground"], part=0.45)) >= 4.5, (
+                number
+            )  # a label on a flow
 
 
 def small(tmp_path, **spec):

@@ -3,7 +3,7 @@
 Tables (CSV, tabs or semicolons, with a header): Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``),
 BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with columns such as ``input_tokens`` and
 ``output_tokens``. JSON, an array or one value a line: ShareGPT (``conversations``), WildChat (``conversation``), vLLM's
-benchmark results (``input_lens``, ``output_lens``), and requests with token counts, a ``usage``, or texts.
+benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), and requests with token counts, a ``usage``, or texts.
 
 A conversation is one request per answer, whose prompt is all the text before it. Texts count a token per four characters.
 """
@@ -29,6 +29,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "request_tokens",
         "prompt_len",
         "input_len",
+        "input_length",
         "num_prompt_tokens",
         "num_prefill_tokens",
     ),
@@ -39,6 +40,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "generated_tokens",
         "response_tokens",
         "output_len",
+        "output_length",
         "expected_output_len",
         "num_generation_tokens",
         "num_decode_tokens",
@@ -194,6 +196,8 @@ def _kind(value: object) -> str | None:
         return "WildChat"
     if "input_lens" in value:
         return "vLLM benchmark result"
+    if "hash_ids" in value:
+        return "Mooncake trace"
     record = _flat(value)
     known = {_normal(key) for key in record}
     if known & {"prompt", "messages"}:
@@ -212,7 +216,10 @@ def _json_rows(values: Iterator[tuple[int, Any]]) -> Rows:
         elif "conversations" in value or "conversation" in value:
             yield from _conversation(line, value)
         else:
-            yield _row(line, _fields(_flat(value)))
+            fields = _fields(_flat(value))
+            if "hash_ids" in value and isinstance(value.get("timestamp"), int | float):
+                fields["time"] = ("timestamp", value["timestamp"] / 1000)  # milliseconds from its start
+            yield _row(line, fields)
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:

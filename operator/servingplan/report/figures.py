@@ -139,7 +139,7 @@ def flows(page: Content) -> Figure:
         figure.boxes.append(Box(x1, centre[name], bar, size * scale, colour(page, item["model"]), f"{size:.4g}/s"))
         text = f"{item['copies']} x {item['model']} {item['shape']}"
         figure.labels.append(Label(x1 + bar + 5, centre[name] + size * scale / 2, short(text, 32)))
-        figure.labels.append(Label(x1 + bar + 5, centre[name] + size * scale / 2 + 13, f"{size:.4g}/s", kind="quiet"))
+        figure.labels.append(Label(x1 + bar + 5, centre[name] + size * scale / 2 + 13, f"{size:.4g}/s"))
         path = band(x1 + bar, centre[name], x2, end[item["pool"]], size * scale)
         figure.strokes.append(Stroke(path, f"flow {colour(page, item['model'])}", f"{size:.4g}/s on {item['pool']}"))
         end[item["pool"]] += size * scale
