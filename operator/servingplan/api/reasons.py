@@ -124,6 +124,10 @@ REASONS: dict[str, Reason] = {
         "Requested nodes did not come in time. The plan does without them for a while.",
         "Check the pool's object and its provider.",
     ),
+    "NotOffered": Reason(
+        "Karpenter's metrics say that its cloud has no nodes of a pool at this moment. The plan does without more of them.",
+        "Wait, or give the plan another pool.",
+    ),
     "NotPlanned": Reason("There is no plan yet.", "Look at the other conditions."),
     "NotRenderable": Reason(
         "The plan has replicas over several nodes. This version cannot apply them.", "Use larger nodes."

@@ -30,6 +30,7 @@ from servingplan.observe import parse
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import Demand
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
+from servingplan.observe.offerings import Offerings
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
 from servingplan.observe.state import OWN_KINDS, ClusterState, Snapshot, SourceState
@@ -40,6 +41,7 @@ from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
+KARPENTER = "NodePool.karpenter.sh"
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """The API version and kind that replicas over several nodes need."""
 _WRITTEN = (*OWN_KINDS, HTTP_ROUTES, PODS, PLANS)
@@ -64,12 +66,14 @@ class Reader:
         pod_access: frozenset[str] | None = None,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
+        offerings: Offerings | None = None,
         outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
         every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured.
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured,
+        without ``offerings`` nobody says what can be had.
         ``outside``: who asks gateways and engines; None: over HTTP what ``urls`` allows."""
         self._api = api
         self._state = state
@@ -77,6 +81,7 @@ class Reader:
         self._budgets = namespace_budgets
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
+        self._offerings = offerings
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._silent: dict[str, datetime] = {}
@@ -323,9 +328,11 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
-        return pool_object(
+        found = pool_object(
             pool, resize, resource, reference, item, seen.refusals, lambda plan: self._is_gone(seen, plan)
         )
+        offered = self._offerings.of(found.template) if self._offerings is not None and key == KARPENTER else None
+        return found if offered is None else found.model_copy(update={"offered": offered})
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:

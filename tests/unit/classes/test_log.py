@@ -52,6 +52,7 @@ WILDCHAT = {
 def rows(written, size=1 << 16):
     return list(read_log([written[at : at + size] for at in range(0, len(written), size)], name="log").rows)
 
+
 MOONCAKE = {"timestamp": 27482, "input_length": 6755, "output_length": 500, "hash_ids": [46, 47, 2353]}
 
 
