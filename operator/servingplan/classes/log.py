@@ -3,7 +3,8 @@
 Tables (CSV, tabs or semicolons, with a header): Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``),
 BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with columns such as ``input_tokens`` and
 ``output_tokens``. JSON, an array or one value a line: ShareGPT (``conversations``), WildChat (``conversation``), vLLM's
-benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), and requests with token counts, a ``usage``, or texts.
+benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), and requests with token counts, a
+``usage``, or texts.
 
 A conversation is one request per answer, whose prompt is all the text before it. Texts count a token per four characters.
 """

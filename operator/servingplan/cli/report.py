@@ -10,10 +10,11 @@ import typer
 
 from servingplan.cli.files import fail, read_plan, world_of_plan
 from servingplan.cli.plan import ProfileFiles, WorldFile
+from servingplan.cli.reading import progress_bar
 from servingplan.cli.replay import read_result
 
 if TYPE_CHECKING:
-    from servingplan.frontier.frontier import Frontier
+    from servingplan.frontier.frontier import Frontier, Point
     from servingplan.frontier.sweep import Sweep
     from servingplan.model.world import Observation
     from servingplan.planning.situation import Situation
@@ -46,6 +47,9 @@ def report(
         str | None,
         typer.Option(metavar="FROM:TO:POINTS", help="Range of the curve in $/h; default: up to 1.5 times the budget."),
     ] = None,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Longest time of the explanation and of the curve, each.")
+    ] = 60.0,
     world: WorldFile = None,
     profiles: ProfileFiles = None,
 ) -> None:
@@ -59,7 +63,7 @@ def report(
         fail("\n       ".join(map(str, situation.spec_errors)))
     if result is not None and result["plan"] != situation.world.plan.key:
         fail(f"--replay: {result['plan']!r}: is of another plan than {situation.world.plan.key}; replay this one")
-    text = page_of(situation, _sweep(budget, situation), result)
+    text = page_of(situation, _sweep(budget, situation), result, deadline_seconds=deadline)
     if output == "-":
         typer.echo(text, nl=False)
         return
@@ -69,7 +73,9 @@ def report(
         fail(f"--output: {output}: cannot be written: {error.strerror}; give a file in a folder that exists")
 
 
-def page_of(situation: Situation, sweep: Sweep | None, result: Mapping[str, Any] | None) -> str:
+def page_of(
+    situation: Situation, sweep: Sweep | None, result: Mapping[str, Any] | None, *, deadline_seconds: float
+) -> str:
     """The page of a situation. Ends the command where there is no plan to show."""
     from servingplan.answering import solve_with
     from servingplan.decide.decide import decide
@@ -82,8 +88,10 @@ def page_of(situation: Situation, sweep: Sweep | None, result: Mapping[str, Any]
     if fleet is None:
         wrong = "; ".join(f"{found.reason}: {found.message}" for found in decision.findings if not found.holds)
         fail(f"there is no plan to show: {wrong}", 3)
-    explained = explain_plan(situation)
-    return page_html(content(situation, fleet, decision.findings, explained, _curve(situation, sweep), result))
+    with progress_bar("explaining"):
+        explained = explain_plan(situation, deadline_seconds=deadline_seconds)
+    curve = _curve(situation, sweep, deadline_seconds)
+    return page_html(content(situation, fleet, decision.findings, explained, curve, result))
 
 
 def _seen(
@@ -122,15 +130,23 @@ def _sweep(text: str | None, situation: Situation) -> Sweep | None:
     return Sweep("budget", tuple(round(most * index / POINTS, 6) for index in range(POINTS + 1)))
 
 
-def _curve(situation: Situation, sweep: Sweep | None) -> Frontier | None:
+def _curve(situation: Situation, sweep: Sweep | None, deadline_seconds: float) -> Frontier | None:
     """The curve; None where the question cannot be asked, of which the page's findings tell."""
     from servingplan.errors import InputError
     from servingplan.frontier.frontier import frontier
 
     if sweep is None:
         return None
+    whole, done = len(sweep.values) * (1 + len(situation.spec.node_pools)), 0
     try:
-        return frontier(situation, sweep)
+        with progress_bar("curve") as report:
+
+            def count(_pool: str | None, _point: Point) -> None:
+                nonlocal done
+                done += 1
+                report(done, whole)
+
+            return frontier(situation, sweep, deadline_seconds=deadline_seconds, on_point=count)
     except InputError as error:
         typer.echo(f"warning: the page has no curve: {error}", err=True)
         return None
