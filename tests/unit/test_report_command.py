@@ -53,7 +53,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.open:
             return
-        if self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self._table[-1][-1] += data
         elif self.open[-1] == "text":
             self.drawn.append(data)

@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, frontier, gateway, plan, profile, replay, report, solve
+from servingplan.cli import (
+    classes,
+    cluster,
+    emulate,
+    explain,
+    frontier,
+    gateway,
+    plan,
+    profile,
+    replay,
+    report,
+    solve,
+    ui,
+)
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ explain.register(app)
 frontier.register(app)
 replay.register(app)
 report.register(app)
+ui.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)

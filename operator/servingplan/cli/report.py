@@ -14,15 +14,7 @@ from servingplan.cli.reading import progress_bar
 from servingplan.cli.replay import read_result
 
 if TYPE_CHECKING:
-    from servingplan.frontier.frontier import Frontier, Point
-    from servingplan.frontier.sweep import Sweep
     from servingplan.model.world import Observation
-    from servingplan.planning.situation import Situation
-
-POINTS = 24
-"""Of the curve, where no range is given."""
-BEYOND = 1.5
-"""The curve ends at so many times the budget."""
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +55,14 @@ def report(
         fail("\n       ".join(map(str, situation.spec_errors)))
     if result is not None and result["plan"] != situation.world.plan.key:
         fail(f"--replay: {result['plan']!r}: is of another plan than {situation.world.plan.key}; replay this one")
-    text = page_of(situation, _sweep(budget, situation), result, deadline_seconds=deadline)
+    from servingplan.frontier.sweep import budget_sweep
+    from servingplan.ui.pages import NoPlanError, page_of
+
+    sweep = None if budget is None else budget_sweep(budget)
+    try:
+        text = page_of(situation, sweep=sweep, replay=result, deadline_seconds=deadline, bar=progress_bar)
+    except NoPlanError as error:
+        fail(error.advice, 3)
     if output == "-":
         typer.echo(text, nl=False)
         return
@@ -71,27 +70,6 @@ def report(
         Path(output).write_text(text, encoding="utf-8")
     except OSError as error:
         fail(f"--output: {output}: cannot be written: {error.strerror}; give a file in a folder that exists")
-
-
-def page_of(
-    situation: Situation, sweep: Sweep | None, result: Mapping[str, Any] | None, *, deadline_seconds: float
-) -> str:
-    """The page of a situation. Ends the command where there is no plan to show."""
-    from servingplan.answering import solve_with
-    from servingplan.decide.decide import decide
-    from servingplan.planning.explain import explain_plan
-    from servingplan.report.content import content
-    from servingplan.report.page import page_html
-
-    decision = decide(situation, solve_with())
-    fleet = decision.fleet or decision.waiting
-    if fleet is None:
-        wrong = "; ".join(f"{found.reason}: {found.message}" for found in decision.findings if not found.holds)
-        fail(f"there is no plan to show: {wrong}", 3)
-    with progress_bar("explaining"):
-        explained = explain_plan(situation, deadline_seconds=deadline_seconds)
-    curve = _curve(situation, sweep, deadline_seconds)
-    return page_html(content(situation, fleet, decision.findings, explained, curve, result))
 
 
 def _seen(
@@ -117,36 +95,3 @@ def _seen(
         return Observation.model_validate(result.get("world"))
     except ValidationError:
         fail("--replay: holds no world that this version understands; give PLAN.yaml beside it")
-
-
-def _sweep(text: str | None, situation: Situation) -> Sweep | None:
-    from servingplan.frontier.sweep import Sweep, budget_sweep
-
-    if text is not None:
-        return budget_sweep(text)
-    most = BEYOND * float(situation.spec.budget.dollars_per_hour)
-    if most <= 0:
-        return None
-    return Sweep("budget", tuple(round(most * index / POINTS, 6) for index in range(POINTS + 1)))
-
-
-def _curve(situation: Situation, sweep: Sweep | None, deadline_seconds: float) -> Frontier | None:
-    """The curve; None where the question cannot be asked, of which the page's findings tell."""
-    from servingplan.errors import InputError
-    from servingplan.frontier.frontier import frontier
-
-    if sweep is None:
-        return None
-    whole, done = len(sweep.values) * (1 + len(situation.spec.node_pools)), 0
-    try:
-        with progress_bar("curve") as report:
-
-            def count(_pool: str | None, _point: Point) -> None:
-                nonlocal done
-                done += 1
-                report(done, whole)
-
-            return frontier(situation, sweep, deadline_seconds=deadline_seconds, on_point=count)
-    except InputError as error:
-        typer.echo(f"warning: the page has no curve: {error}", err=True)
-        return None

@@ -79,8 +79,26 @@ def content(
         ],
         "clash": [] if explained.explanation.clash is None else list(words.clash_lines(explained.explanation.clash)),
         "curve": _curve(frontier),
+        "history": _history(situation.world.plan.status.get("history")),
+        "transition": _transition(situation.world.plan.status.get("transition")),
         "replay": None if replay is None else {key: replay[key] for key in ("trace", "fleets", "seed") if key in replay},
     }  # fmt: skip
+
+
+def _history(entries: Any) -> list[Json]:
+    """Decisions that the status keeps; empty where it keeps none."""
+    fields = ("time", "hash", "reason", "dollarsPerHour", "served")
+    found = [item for item in entries if isinstance(item, dict)] if isinstance(entries, list) else []
+    return [{field: _text(item.get(field)) for field in fields} for item in found]
+
+
+def _transition(step: Any) -> Json:
+    """The step that the rollout is at, as the status has it; empty where it is done."""
+    return {str(name): _text(value) for name, value in step.items()} if isinstance(step, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _pool(situation: Situation, fleet: Fleet, name: str, nodes: int) -> Json:
