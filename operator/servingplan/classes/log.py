@@ -3,8 +3,8 @@
 Tables (CSV, tabs or semicolons, with a header): Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``),
 BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with columns such as ``input_tokens`` and
 ``output_tokens``. JSON, an array or one value a line: ShareGPT (``conversations``), WildChat (``conversation``), vLLM's
-benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), and requests with token counts, a
-``usage``, or texts.
+benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), JSON access logs of Envoy AI Gateway
+(``gen_ai.usage.input_tokens``), and requests with token counts, a ``usage``, or texts.
 
 A conversation is one request per answer, whose prompt is all the text before it. Texts count a token per four characters.
 """
@@ -33,6 +33,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "input_length",
         "num_prompt_tokens",
         "num_prefill_tokens",
+        "gen_ai_usage_input_tokens",
     ),
     "output": (
         "output_tokens",
@@ -45,6 +46,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "expected_output_len",
         "num_generation_tokens",
         "num_decode_tokens",
+        "gen_ai_usage_output_tokens",
     ),
     "max": ("max_tokens", "max_completion_tokens", "max_new_tokens"),
     "time": (
@@ -57,7 +59,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "start_time",
         "created",
     ),
-    "model": ("model",),
+    "model": ("model", "gen_ai_request_model"),
 }
 """The names of columns and keys by their meaning. The first existing one counts; case, spaces and dashes do not matter."""
 
@@ -201,6 +203,8 @@ def _kind(value: object) -> str | None:
         return "Mooncake trace"
     record = _flat(value)
     known = {_normal(key) for key in record}
+    if "gen_ai_usage_input_tokens" in known:
+        return "Envoy AI Gateway access log"
     if known & {"prompt", "messages"}:
         return "requests with texts (vLLM, OpenAI)"
     return "requests with token counts" if known & set(COLUMNS["input"]) else None
