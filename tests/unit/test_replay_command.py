@@ -8,6 +8,8 @@ import typer.testing
 import yaml
 
 from servingplan.cli import app
+from tests.simulated.plans import operator, sized
+from tests.simulated.plans import plan as live_plan
 from tests.unit.replay.test_run import MANIFEST
 
 LINES = """
@@ -99,6 +101,32 @@ def test_other_fleets_and_balancings_stand_beside_the_plan(plan, trace):
     assert len({fleet["arrived"] for fleet in fleets}) == 1
     assert fleets[3]["plan_hash"] == fleets[0]["plan_hash"]
     assert fleets[3]["dollars_per_hour"] == fleets[0]["dollars_per_hour"]
+
+
+def test_other_fleets_are_found_from_scratch_also_where_a_plan_is_in_force(tmp_path):
+    spec = live_plan(pools=[sized(gpus=2)])
+    driver = operator(spec)
+    driver.settle()
+    world, file = tmp_path / "world.json", tmp_path / "plan.yaml"
+    world.write_text(driver.cluster.observe().model_dump_json())
+    manifest = {"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", "metadata": {"name": "chat"}}
+    file.write_text(yaml.safe_dump({**manifest, "spec": spec}))
+    result = run(file, "--world", world, "--generate", "20", "--against", "uniform-deployment", "-o", "json")
+    own, other = json.loads(result.stdout)["fleets"]
+    assert own["plan_hash"] == driver.decision.fleet.hash
+    assert {item["gpus"] for item in own["replicas"]} == {1}
+    assert {item["gpus"] for item in other["replicas"]} == {2}
+
+
+def test_a_method_that_cannot_answer_says_so(tmp_path):
+    path = tmp_path / "plan.yaml"
+    spec = {**MANIFEST["spec"], "resilience": {"survive": [{"event": "AnyNode"}]}}
+    path.write_text(
+        yaml.safe_dump({"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", **MANIFEST, "spec": spec})
+    )
+    result = run(path, "--generate", "5", "--against", "melange")
+    assert result.exit_code == 3
+    assert "--against: melange: method 'melange' cannot guard against losses" in result.stderr
 
 
 def test_requests_are_generated_where_there_is_no_trace(plan):

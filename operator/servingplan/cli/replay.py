@@ -262,31 +262,21 @@ def _played(
 
 def _fleet(situation: Situation, name: str) -> Fleet:
     """The plan's fleet, or the one that a method finds for the same question. Ends the command where there is none."""
+    if name != PLAN:
+        from servingplan.replay.rivals import fleet_by
+
+        try:
+            return fleet_by(situation, name)
+        except InputError as error:
+            fail(f"--against: {error}", 3)
     from servingplan.answering import solve_with
-    from servingplan.api.v1alpha1 import PlanSpec
     from servingplan.decide.decide import decide
-    from servingplan.model.answer import Answer
-    from servingplan.model.question import Question, QuestionError
 
-    own = solve_with()
-
-    def by_method(
-        question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
-    ) -> Answer:
-        if name == PLAN:
-            return own(question, spec, at_most_seconds, first=first)
-        from servingplan.solve import solve
-
-        return solve(question, method=name, deadline_seconds=float(spec.solver.deadline_seconds))
-
-    try:
-        decision = decide(situation, by_method)
-    except QuestionError as error:
-        fail(f"--against: {name}: {error}")
+    decision = decide(situation, solve_with())
     fleet = decision.fleet or decision.waiting
     if fleet is None or not fleet.replica_sets:
         wrong = "; ".join(f"{found.reason}: {found.message}" for found in decision.findings if not found.holds)
-        fail(f"{name}: there is no plan to replay{f': {wrong}' if wrong else ', it serves nothing'}", 3)
+        fail(f"there is no plan to replay{f': {wrong}' if wrong else ', it serves nothing'}", 3)
     return fleet
 
 
