@@ -47,7 +47,7 @@ def ui(
         state.stop()
         fail(f"the cluster was not read within {SETTLE_SECONDS:g} s; look whether it is reached: kubectl get lsp -A")
     urls = UrlPolicy(api, allowed_hosts=frozenset())  # whatever a plan names, this asks Services of its namespace alone
-    demand = DemandReader(urls=urls, shared=SharedPrometheus(plan_queries=True))
+    demand = DemandReader(urls=urls, shared=SharedPrometheus())
     reader = Reader(api, state, pool_kinds=None, urls=urls, demand=demand)
     pages = Ui(lambda: state.snapshot().plans, reader.observe, what_if=what_if, loopback=is_loopback(host))
     typer.echo(f"http://{host}:{port}/", err=True)
