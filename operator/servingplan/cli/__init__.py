@@ -18,6 +18,7 @@ from servingplan.cli import (
     explain,
     frontier,
     gateway,
+    live,
     plan,
     profile,
     replay,
@@ -41,6 +42,7 @@ report.register(app)
 ui.register(app)
 solve.register(app)
 cluster.register(app)
+live.register(app)
 emulate.register(app)
 gateway.register(app)
 classes.register(app)
