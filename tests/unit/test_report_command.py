@@ -312,6 +312,18 @@ def test_a_mix_is_shown_by_its_multiple(tmp_path):
     assert f"{content['scale']:.4g} times the mix" in html.read_text()
 
 
+def test_a_replica_over_two_nodes_holds_the_gpus_of_both(content):
+    content = json.loads(json.dumps(content))
+    (item, *_), (pool, *_) = content["replicas"], [pool for pool in content["pools"] if pool["name"] == "l40s"]
+    item |= {"gpus": 16, "copies": 1, "pool": "l40s"}
+    pool["groups"] = [{"nodes": 2, "replicas": {item["deployment"]: 1}}]
+    for other in content["pools"]:
+        other["groups"] = other["groups"] if other is pool else []
+    page = Page(page_html(content))
+    gpus = [found for tag, found in page.elements if tag == "rect" and found["class"].startswith("gpu m")]
+    assert len(gpus) == 16
+
+
 def test_many_like_nodes_are_drawn_once(content):
     content = json.loads(json.dumps(content))
     pool = next(pool for pool in content["pools"] if pool["nodes"] == 1)

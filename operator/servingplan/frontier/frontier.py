@@ -94,6 +94,7 @@ def _posed(situation: Situation, sweep: Sweep) -> Posed:
         spec=situation.spec,
         pools=situation.pools,
         incumbent=None,
+        across_nodes=situation.world.leader_worker_sets,
         rows=situation.rows,
         catalogue=situation.known.catalogue,
     )

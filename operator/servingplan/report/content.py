@@ -38,7 +38,12 @@ def content(
     """
     spec = situation.spec
     posed, _ = pose(
-        spec=spec, pools=situation.pools, incumbent=fleet, rows=situation.rows, catalogue=situation.known.catalogue
+        spec=spec,
+        pools=situation.pools,
+        incumbent=fleet,
+        across_nodes=situation.world.leader_worker_sets or fleet.spans_nodes,
+        rows=situation.rows,
+        catalogue=situation.known.catalogue,
     )
     facts = {item.deployment: _facts_of(posed, item) for item in fleet.replica_sets}
     asked = math.fsum(item.requests_per_second for item in fleet.classes)
@@ -187,9 +192,13 @@ def _latencies(item: ReplicaSet, facts: ShapeFacts | None) -> list[Json]:
 def _facts_of(posed: Posed, item: ReplicaSet) -> ShapeFacts | None:
     """The facts of the shape that a replica set is of; None where it is not offered any more."""
     for facts in posed.shapes.values():
-        same = (facts.model.name, facts.variant.name, facts.pool.name) == (item.model, item.variant, item.pool)
-        cut = (facts.tensor_parallel, facts.pipeline_parallel) == (item.tensor_parallel, item.pipeline_parallel)
-        if same and cut and facts.written_settings == item.settings:
+        same = (facts.model.name, facts.variant.name, facts.tensor_parallel) == (
+            item.model,
+            item.variant,
+            item.tensor_parallel,
+        )
+        legs = [(leg.pool.name, leg.stages) for leg in facts.layout.legs]
+        if same and legs == item.legs and facts.written_settings == item.settings:
             return facts
     return None
 

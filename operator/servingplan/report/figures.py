@@ -34,7 +34,7 @@ def racks(page: Content) -> Figure:
         y += 26
         x, row = 0.0, 1
         for group in pool["groups"]:
-            cells = _cells(group, shapes)
+            cells = _cells(group, shapes, pool["gpus_per_node"])
             drawn = group["nodes"] if group["nodes"] <= MOST_NODES else 1
             size = max(1, pool["gpus_per_node"])
             columns = min(size, 8)
@@ -71,13 +71,13 @@ def racks(page: Content) -> Figure:
     return figure
 
 
-def _cells(group: Content, shapes: Mapping[str, Content]) -> list[Content]:
-    """The shape that holds each GPU of a node."""
+def _cells(group: Content, shapes: Mapping[str, Content], size: int) -> list[Content]:
+    """The shape that holds each of a node's ``size`` GPUs. Of a replica that spans nodes, each of them is whole its own."""
     found = []
     for deployment, copies in group["replicas"].items():
         item = shapes.get(deployment)
         if item is not None:
-            found += [item] * (item["gpus"] * copies)
+            found += [item] * (min(item["gpus"], size) * copies)
     return found
 
 

@@ -139,13 +139,14 @@ class Ui:
 def _row(plan: PlanObject) -> dict[str, Any]:
     """One plan of the list, as its status has it."""
     status = plan.status
+    cost = status.get("cost") if isinstance(status.get("cost"), dict) else {}
     conditions = {item.get("type"): item for item in status.get("conditions") or () if isinstance(item, dict)}
     ready = conditions.get("Ready", {})
     return {
         "namespace": plan.namespace,
         "name": plan.name,
         "served": str(status.get("served") or ""),
-        "dollars": str(status.get("dollarsPerHour") or ""),
+        "dollars": str((cost or {}).get("spendPerHour") or ""),
         "ready": str(ready.get("status") or ""),
         "why": str(ready.get("message") or ""),
     }

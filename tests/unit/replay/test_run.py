@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
+from servingplan.errors import InputError
+from servingplan.model.fleet import PipelineStage
 from servingplan.planning.situation import Situation
 from servingplan.replay.events import Event
 from servingplan.replay.fleet import Shapes
@@ -176,6 +178,14 @@ def test_without_any_replica_everything_is_turned_away(start, situation, fleet):
     assert outcome.events[-1] == "10 s: no node of l40s with a replica is left to lose"
     for item in outcome.classes:
         assert item.turned_away / item.arrived == pytest.approx(50 / 60, abs=0.1)
+
+
+def test_a_replica_over_several_nodes_is_refused(start, fleet):
+    stages = [PipelineStage(pool="l40s", gpu="L40S", layers=16)] * 2
+    (item, *_) = fleet.replica_sets
+    spanning = item.model_copy(update={"stages": tuple(stages), "pipeline_parallel": 2})
+    with pytest.raises(InputError, match="spans nodes; a replay knows only replicas inside one node"):
+        start(fleet=fleet.model_copy(update={"replica_sets": (spanning,)}))
 
 
 def test_a_slow_pool_is_slow_as_long_as_it_is_told(start, situation):

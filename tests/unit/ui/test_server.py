@@ -46,12 +46,24 @@ def content_of(html):
 
 async def test_the_list_leads_to_each_plan(world, serve):
     conditions = [{"type": "Ready", "status": "False", "message": HOSTILE}]
-    client = await serve(with_status(world, served="80%", dollarsPerHour="12.50", conditions=conditions))
+    client = await serve(with_status(world, served="80%", cost={"spendPerHour": "12.50"}, conditions=conditions))
     answer = await client.get("/")
     page = Page(await answer.text())
     assert page.tables["plans"][1] == ["llm/chat", "80%", "12.50", "False", HOSTILE]
     assert [found["href"] for tag, found in page.elements if tag == "a"] == ["/plans/llm/chat"]
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "img"})
+
+
+async def test_the_list_and_the_page_have_what_the_operator_publishes(world, serve):
+    client = await serve(world)
+    row = Page(await (await client.get("/")).text()).tables["plans"][1]
+    assert row[:4] == ["llm/chat", world.plan.status["served"], world.plan.status["cost"]["spendPerHour"], "True"]
+    html = await (await client.get("/plans/llm/chat")).text()
+    past = world.plan.status["history"][0]
+    assert Page(html).tables["history"][1] == [
+        past[name] for name in ("time", "hash", "reason", "dollarsPerHour", "served")
+    ]
+    assert content_of(html)["hash"] == past["hash"]
 
 
 async def test_a_page_shows_the_plan_in_force_with_its_past_and_its_next_step(world, serve):
