@@ -37,9 +37,7 @@ def remove(
     lower = missing
     unbound = [pod for pod in pods if not pod.bound]
     unready = [pod for pod in pods if pod.bound and not pod.ready]
-    draining = [
-        pod for pod in pods if pod.bound and pod.ready and (pod.draining_since is not None or pod.uid in begin)
-    ]
+    draining = [pod for pod in pods if pod.bound and pod.ready and (pod.draining_since is not None or pod.uid in begin)]
     covered: list[Pod] = []
     for group in (unbound, unready, draining):
         doomed = [pod for pod in group if pod.uid in victims]

@@ -34,7 +34,7 @@ def step_after(situation: Situation, decision: Decision, outcome: Outcome) -> Tr
         return None
     status, now = situation.world.plan.status, situation.world.now
     before = _read(status) if status.get("planHash") == decision.fleet.hash else None
-    if outcome.done:
+    if outcome.done or unread(decision):
         return before
     first = step_in_force(situation, decision)
     if first is None:
@@ -50,6 +50,11 @@ def step_after(situation: Situation, decision: Decision, outcome: Outcome) -> Tr
         dollars_per_hour=dollars(first),
         seconds=None if first.seconds is None else round(first.seconds),
     )
+
+
+def unread(decision: Decision) -> bool:
+    """Whether the turn could not read all that it needs: what it would tell of turns to come would be of half a world."""
+    return any(item.condition == "InventoryAvailable" and not item.holds for item in decision.findings)
 
 
 def _counted(situation: Situation, decision: Decision, before: TransitionStatus | None) -> tuple[int, int]:
