@@ -131,7 +131,8 @@ REASONS: dict[str, Reason] = {
     ),
     "NotPlanned": Reason("There is no plan yet.", "Look at the other conditions."),
     "NotRenderable": Reason(
-        "The plan has replicas over several nodes. This version cannot apply them.", "Use larger nodes."
+        "The plan has replicas over several nodes that cannot run here. It is only shown.",
+        "The message says why: install the controller of LeaderWorkerSets, or use one GPU type.",
     ),
     "NotResizable": Reason(
         "The size of a pool's object cannot be set.",

@@ -32,8 +32,8 @@ from servingplan.planning.pools import CENT, more_nodes
 from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.shapes import ShapeFacts
 from servingplan.planning.starts import left_out
-from servingplan.render.deployment import replica_name, replica_template
-from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.render.deployment import Group, replica_name
+from servingplan.render.leader_worker_set import template_of
 from servingplan.rollout.next import ready_replicas
 from servingplan.verify import verify
 
@@ -57,6 +57,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         incumbent=record.fleet,
         in_force=situation.in_force,
         across_nodes=turn.may_span_nodes,
+        across_types=turn.may_mix_types,
         rows=situation.rows,
         catalogue=situation.known.catalogue,
     )
@@ -195,13 +196,8 @@ def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]
 def _adopt(turn: Turn, spec: PlanSpec, question: Question, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
     """The new plan in force, or waiting where the mode asks for consent."""
     world, record = turn.world, turn.record
-    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
-        turn.find(
-            "PlanSolved",
-            "NotRenderable",
-            "the plan has replicas over several nodes, which need LeaderWorkerSets: this version cannot write them, so the "
-            "plan is only shown",
-        )
+    if (why := _not_renderable(turn, fleet)) is not None:
+        turn.find("PlanSolved", "NotRenderable", f"{why}, so the plan is only shown")
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
@@ -218,6 +214,18 @@ def _adopt(turn: Turn, spec: PlanSpec, question: Question, answer: Answer, fleet
         since=world.now,
         spec=world.plan.spec,
     )
+
+
+def _not_renderable(turn: Turn, fleet: Fleet) -> str | None:
+    """Why a plan cannot be applied; None: it can."""
+    if fleet.spans_types:
+        return (
+            "the plan has replicas with stages on two GPU types; the engine would need other layers on each (vLLM's "
+            "VLLM_PP_LAYER_PARTITION) in one group over two pools, which this version cannot write"
+        )
+    if fleet.spans_nodes and not turn.world.leader_worker_sets:
+        return "the plan has replicas over several nodes, which need LeaderWorkerSets, and the cluster serves none"
+    return None
 
 
 def _take_over(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> None:
@@ -252,7 +260,7 @@ def _fall_back(
     if answer.status == "Infeasible" or verify(relaxed, answer):
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
-    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
+    if _not_renderable(turn, fleet) is not None:
         return record, True
     left = within_budget(record.fleet, pools, turn.budget_dollars_per_hour)
     if any(fleet.nodes.get(pool.name, 0) > len(pool.nodes) for pool in pools) or serves_less(fleet, left):
@@ -300,19 +308,20 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
             plan=plan.name,
             model=shape.model.name,
             variant=shape.variant.name,
-            where=shape.pool.name if shape.layout.inside_a_node else f"{shape.layout.name}/{shape.layers}",
+            where=shape.pool.name if shape.layout.inside_a_node else shape.layout.name,
             template=template,
         )
     return found, tuple(errors[text] for text in sorted(errors))
 
 
 def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
-    return replica_template(
-        model=shape.model,
-        variant=shape.variant,
-        pool=shape.pool.spec,
+    return template_of(
+        plan,
+        shape.model,
+        shape.variant,
+        shape.pool.spec,
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
         settings=shape.written_settings,
-        queue=plan.queue,
+        group=None if shape.layout.inside_a_node else Group(shape.layout.nodes_of_a_replica, shape.layers),
     )

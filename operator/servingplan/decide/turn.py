@@ -58,6 +58,8 @@ class Turn:
     situation: Situation
     may_span_nodes: bool = False
     """Whether replicas over several nodes are asked about."""
+    may_mix_types: bool = False
+    """Whether such with two GPU types are, which can only be shown."""
     record: PlanRecord = field(init=False)
     """As it was read, and then as it is to be written."""
     findings: list[Finding] = field(default_factory=list)

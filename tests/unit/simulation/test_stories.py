@@ -41,6 +41,19 @@ def test_a_first_plan_grows_from_nothing_to_ready():
     assert driver.serving_rate(LLAMA) == pytest.approx(10)
 
 
+def test_a_new_image_comes_where_the_only_node_that_the_budget_allows_is_cordoned():
+    driver = operator(plan(model(rate="4"), budget="3"))
+    settled(driver)
+    (node,) = driver.cluster.nodes
+    driver.cluster.nodes[node].schedulable = False
+    driver.settle()
+    assert list(driver.cluster.nodes) == [node]
+    driver.cluster.edit(plan(model(rate="4", engine=NEW_IMAGE), budget="3"))
+    settled(driver)
+    assert node not in driver.cluster.nodes
+    assert driver.serving_rate(LLAMA) == pytest.approx(4)
+
+
 def test_a_lost_node_of_a_sized_pool_is_replaced_and_its_replica_with_it():
     driver = operator(plan())
     settled(driver)
