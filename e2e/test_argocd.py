@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from e2e.support import plans
-from e2e.support.cluster import NODE_POOLS, own_cluster
+from e2e.support.cluster import NODE_POOLS, get_or_none, own_cluster
 from e2e.support.operator import CHART
 from e2e.support.scene import GPU_TYPES
 from e2e.support.waiting import hold, wait_for
@@ -128,6 +128,16 @@ class Application:
 
         wait_for(f"the Application is Synced and {wanted}", look, seconds=20, shown=self.shown)
 
+    def wait_compared(self, ignored):
+        """Wait until Argo CD compares with these exceptions and no sync is under way."""
+
+        def look():
+            status = self.status()
+            compared = status.get("sync", {}).get("comparedTo", {}).get("ignoreDifferences") == ignored
+            return compared and status.get("operationState", {}).get("phase") == "Succeeded"
+
+        wait_for("Argo CD compares with other exceptions", look, seconds=20, shown=self.shown)
+
     def head(self):
         return (self.repository.folder / ".git" / "refs" / "heads" / "main").read_text().strip()
 
@@ -176,6 +186,15 @@ class Watched:
 def made(cluster, resource, name, namespace=None):
     """When an object was made."""
     return cluster.api.get(resource, name, namespace=namespace)["metadata"]["creationTimestamp"]
+
+
+def pool_is_gone_after_the_plan(cluster, scene, pool):
+    """Whether both are gone. While the plan is there, nobody deletes the pool."""
+    found = get_or_none(cluster.api, NODE_POOLS, pool)
+    leaving = found is None or "deletionTimestamp" in found["metadata"]
+    plan = get_or_none(cluster.api, PLANS, "chat", scene.namespace) if leaving else None
+    assert plan is None, "the plan could not give its pool back"
+    return found is None
 
 
 @pytest.mark.usefixtures("karpenter")
@@ -270,6 +289,7 @@ def test_an_application_follows_its_plan(cluster, scene, argo):
         message = scene.wait_condition("NodePoolsReady", "FieldOwnershipConflict", seconds=30)
         assert "argocd-controller" in message
         argo.apply(WRITTEN_BY_US)
+        argo.wait_compared(WRITTEN_BY_US)
         argo.wait_health("Degraded")
         cluster.kubectl("annotate", "nodepool", own, "servingplan.dev/claimed-by-")
         argo.wait_synced()
@@ -277,9 +297,10 @@ def test_an_application_follows_its_plan(cluster, scene, argo):
 
         # What leaves Git leaves the cluster: the plan first, which gives its pool back, then the pool.
         argo.commit(plan=None, pool=None)
+        wait_for(
+            "the pool is gone", lambda: pool_is_gone_after_the_plan(cluster, scene, own), seconds=30, shown=argo.shown
+        )
         argo.wait_synced()
-        assert not list(cluster.api.list(PLANS, namespace=scene.namespace))
-        assert not list(cluster.api.list(NODE_POOLS))
         wait_for(
             "nothing of the plan is left",
             lambda: not scene.deployments() and not list(cluster.api.list(SERVICES, namespace=scene.namespace)),

@@ -106,6 +106,7 @@ class ArgoCd:
             "ARGOCD_GPG_ENABLED": "false",
             "ARGOCD_RECONCILIATION_TIMEOUT": f"{_RESYNC_SECONDS}s",
             "ARGOCD_RECONCILIATION_JITTER": "0s",
+            "ARGOCD_SYNC_WAVE_DELAY": "0",  # a wave waits until the one before is healthy, and no longer
             "HOSTNAME": "argocd-application-controller-0",
         }
         for variable, name in _FOLDERS.items():
@@ -139,6 +140,8 @@ class ArgoCd:
                 f"--metrics-port={self._metrics[1]}",
                 f"--app-resync={_RESYNC_SECONDS}",
                 "--persist-resource-health",
+                "--self-heal-backoff-timeout-seconds=1",
+                "--self-heal-backoff-factor=1",
                 "--logformat=text",
             )
             self._wait("application-controller", self._metrics[1])

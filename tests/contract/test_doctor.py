@@ -110,6 +110,7 @@ def test_the_chart_grants_nothing_that_the_doctor_does_not_ask_for(cluster):
         namespace="llm",
         pools=[PoolResource("karpenter.sh", "nodepools")],
         routes=True,
+        worker_sets=True,
         lease_namespace="kube-system",
         catalogue_namespace="servingplan-system",
     )
@@ -123,7 +124,7 @@ def test_the_chart_grants_nothing_that_the_doctor_does_not_ask_for(cluster):
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert granted == known
+    assert granted <= known, f"add to servingplan/doctor/rights.py: {sorted(granted - known)}"
 
 
 def test_an_older_definition_is_told(cluster):

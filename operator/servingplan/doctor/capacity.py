@@ -142,7 +142,7 @@ def _verdict(item: SizedObject, facts: Facts) -> tuple[Severity, str, str | None
     said += f", sized by plan {holder}" if holder else f", may be sized by plans of {facts.namespace}"
     git = [owner for owner in item.size_owners if owner in GITOPS_MANAGERS]
     if git:
-        message = f"{said}; {', '.join(git)} owns {field} too, and may set it again"
+        message = f"{said}; {', '.join(git)} owns {field} too, and sets it again unless it is told to ignore it"
         return NOTE, message, f"leave {field} out of what is in Git, or have it ignored: docs/gitops.md"
     owners = f"; {field} was last set by {', '.join(item.size_owners)}" if item.size_owners else ""
     return OK, f"{said}{owners}", None

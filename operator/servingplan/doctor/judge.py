@@ -10,6 +10,7 @@ from servingplan.api.crd import custom_resource_definition
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.doctor.capacity import gpus, pools
 from servingplan.doctor.facts import Facts, Finding, Operator, Right, Severity, Unread, words
+from servingplan.doctor.rights import OPTIONAL
 
 CHART = "charts/servingplan"
 OWN_NAMESPACE = "servingplan-system"
@@ -150,16 +151,19 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
             "run this with an account that may create subjectaccessreviews.authorization.k8s.io",
         )
         return
+    if facts.account is None and mine is not None:
+        # A person who runs this need not have the rights of the operator, whose account can be asked about.
+        lacks = f"lacks {len(facts.refused)} of" if facts.refused else "has all"
+        message = (
+            f"{who} {lacks} {facts.rights} rights that the operator needs, and is not the operator: that is {mine.user}"
+        )
+        yield Finding("permissions", NOTE, message, f"servingplan doctor -n {facts.namespace} --as {mine.user}")
+        return
     if not facts.refused:
         yield Finding("permissions", OK, f"{who} has all {facts.rights} rights that the operator needs")
     for purpose, found in groupby(sorted(facts.refused, key=lambda right: right.purpose), lambda right: right.purpose):
-        lacking = list(found)
-        # A person who runs this need not have the operator's rights, where the operator's account can be asked about.
-        severity = NOTE if facts.account is None and mine is not None else PROBLEM
-        yield Finding("permissions", severity, f"{who} cannot {purpose}: lacks {_listed(lacking)}", _upgrade(mine))
-    if facts.account is None and mine is not None:
-        message = f"these are the rights of {who}; the operator runs as {mine.user}"
-        yield Finding("permissions", NOTE, message, f"servingplan doctor -n {facts.namespace} --as {mine.user}")
+        message = f"{who} cannot {purpose}: lacks {_listed(list(found))}"
+        yield Finding("permissions", NOTE if purpose in OPTIONAL else PROBLEM, message, _upgrade(mine))
 
 
 def _listed(rights: list[Right]) -> str:
@@ -220,13 +224,19 @@ def _prometheus(facts: Facts) -> Iterator[Finding]:
     elif found.service is None:
         yield Finding("prometheus", NOTE, f"{found.url} names no Service of this cluster, so it was not looked for")
     elif found.ready:
-        yield Finding("prometheus", OK, f"{found.url}: the Service {found.service} has {found.ready} ready addresses")
+        yield Finding(
+            "prometheus", OK, f"{found.url}: the Service {found.service} is ready at {_count(found.ready, 'address')}"
+        )
     else:
         namespace, _, name = found.service.partition("/")
         message = f"{found.url}: the Service {found.service} does not exist or has no ready address"
         yield Finding(
             "prometheus", PROBLEM, message, f"kubectl get service,endpointslices -n {namespace} | grep {name}"
         )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}es"
 
 
 def _multi_node(facts: Facts) -> Iterator[Finding]:

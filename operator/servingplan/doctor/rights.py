@@ -13,10 +13,13 @@ CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
 OBSERVE = "read nodes, pods and plans"
 WRITE = "write the objects of plans"
 ROUTE = "write HTTPRoutes"
+SPAN = "write replicas over several nodes"
 SIZE = "size node pools"
 REFUSALS = "read which nodes a provider refused"
 LEAD = "hold the lease"
 CATALOGUES = "read the catalogues of the installation"
+OPTIONAL = (SPAN,)
+"""Purposes that an installation may leave out."""
 
 
 class PoolResource(NamedTuple):
@@ -31,15 +34,16 @@ def needed(
     namespace: str,
     pools: Iterable[PoolResource],
     routes: bool,
+    worker_sets: bool,
     lease_namespace: str,
     catalogue_namespace: str,
 ) -> tuple[Right, ...]:
-    """All rights for plans of a namespace, with these kinds of pools. ``routes``: the Gateway API is there. Without a
-    namespace of leases or of catalogues nothing is needed for them."""
+    """All rights for plans of a namespace, with these kinds of pools. ``routes``: the Gateway API is there, and
+    ``worker_sets``: LeaderWorkerSet is. Without a namespace of leases or of catalogues nothing is needed for them."""
     return tuple(
         Right(group, resource, verb, where, purpose)
         for purpose, where, group, resource, verbs in _rows(
-            namespace, tuple(pools), routes, lease_namespace, catalogue_namespace
+            namespace, tuple(pools), routes, worker_sets, lease_namespace, catalogue_namespace
         )
         for verb in verbs
     )
@@ -49,7 +53,12 @@ _Row = tuple[str, str | None, str, str, tuple[str, ...]]
 
 
 def _rows(
-    namespace: str, pools: tuple[PoolResource, ...], routes: bool, lease_namespace: str, catalogue_namespace: str
+    namespace: str,
+    pools: tuple[PoolResource, ...],
+    routes: bool,
+    worker_sets: bool,
+    lease_namespace: str,
+    catalogue_namespace: str,
 ) -> Iterator[_Row]:
     yield from ((OBSERVE, None, group, name, READ) for group, name in (("", "nodes"), ("", "pods"), (GROUP, PLURAL)))
     yield WRITE, namespace, GROUP, PLURAL, ("patch",)
@@ -63,6 +72,8 @@ def _rows(
     yield WRITE, namespace, "discovery.k8s.io", "endpointslices", READ
     if routes:
         yield ROUTE, namespace, "gateway.networking.k8s.io", "httproutes", CREATE_TO_DELETE
+    if worker_sets:
+        yield SPAN, namespace, "leaderworkerset.x-k8s.io", "leaderworkersets", CREATE_TO_DELETE
     for group, plural in pools:
         yield SIZE, None, group, plural, (*READ, "patch")
         if group == "karpenter.sh":

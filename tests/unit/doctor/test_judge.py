@@ -17,6 +17,7 @@ from servingplan.doctor.facts import (
     Unread,
 )
 from servingplan.doctor.judge import judge, worst
+from servingplan.doctor.rights import SPAN
 from servingplan.model.world import Node, SeenCatalogue
 
 GROUPS = {"servingplan.dev": ("v1alpha1",), "resource.k8s.io": ("v1",), "karpenter.sh": ("v1",)}
@@ -162,10 +163,16 @@ def test_a_namespace_that_no_operator_manages_is_added_to_its_list():
 
 def test_the_rights_of_a_person_are_a_note_beside_an_operator():
     """The person may be no operator; the operator's account is named."""
-    said = of("permissions", facts(account=None, refused=(REFUSED,)))
-    assert all(severity is Severity.note for severity, *_ in said)
-    assert any(f"--as {OPERATOR.user}" in fix for *_, fix in said)
-    assert of("permissions", facts(account=None, refused=(REFUSED,), operators=()))[0][0] is Severity.problem
+    severity, message, fix = only("permissions", facts(account=None, refused=(REFUSED,)))
+    assert (severity, "lacks 1 of 70 rights" in message) == (Severity.note, True)
+    assert fix == f"servingplan doctor -n llm --as {OPERATOR.user}"
+    assert "has all 70 rights" in only("permissions", facts(account=None))[1]
+    assert only("permissions", facts(account=None, refused=(REFUSED,), operators=()))[0] is Severity.problem
+
+
+def test_what_an_installation_may_leave_out_is_a_note():
+    right = Right("leaderworkerset.x-k8s.io", "leaderworkersets", "create", "llm", SPAN)
+    assert only("permissions", facts(refused=(right,)))[0] is Severity.note
 
 
 def test_verbs_of_one_resource_are_told_together():
