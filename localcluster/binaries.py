@@ -67,7 +67,7 @@ ON_DEMAND = (
     Tool("argocd", {"servingplan.dev/tools/argocd": "argocd"}),
     Tool("kstatus", {"servingplan.dev/tools/kstatus": "kstatus"}),
 )
-"""Built by the test that first asks for it. Argo CD takes five minutes of a core, kstatus a quarter of a minute."""
+"""Built by the test that first asks for it. Argo CD takes five minutes of a core."""
 NODE = Tool(
     "kubelet",
     {f"k8s.io/kubernetes/cmd/{program}": program for program in ("kubelet", "kube-proxy")},
