@@ -64,6 +64,7 @@ TOOLS = (
 """The control plane, and what the demo needs."""
 ON_DEMAND = (
     Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),
+    Tool("lws", {"sigs.k8s.io/lws/cmd": "lws"}),
     Tool("argocd", {"servingplan.dev/tools/argocd": "argocd"}),
     Tool("kstatus", {"servingplan.dev/tools/kstatus": "kstatus"}),
 )

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, doctor, emulate, explain, gateway, plan, profile, solve
+from servingplan.cli import classes, cluster, doctor, emulate, explain, gateway, live, plan, profile, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ explain.register(app)
 solve.register(app)
 cluster.register(app)
 doctor.register(app)
+live.register(app)
 emulate.register(app)
 gateway.register(app)
 classes.register(app)
