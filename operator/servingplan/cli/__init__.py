@@ -14,6 +14,7 @@ import typer
 from servingplan.cli import (
     classes,
     cluster,
+    doctor,
     emulate,
     explain,
     frontier,
@@ -42,6 +43,7 @@ report.register(app)
 ui.register(app)
 solve.register(app)
 cluster.register(app)
+doctor.register(app)
 live.register(app)
 emulate.register(app)
 gateway.register(app)
