@@ -1,7 +1,7 @@
-"""How good a known plan can be proved to be without a search: its levels with bounds from linear programs.
+"""Bounds the levels of a known plan without a search, by linear programs.
 
-Every method that is not exact ends here, so that each of them tells a true gap to the best plan of the whole question, not to
-the best of its kind.
+Every method that is not exact ends here. So each of them reports a true gap to the best plan of the whole question, not to the
+best plan that this method can find.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 def certified(
     instance: Instance, effort: Effort, plan: Plan | None, *, known: Mapping[Goal, float] | None = None
 ) -> Found:
-    """The plan with the bound of every level, given its values on the levels before.
+    """The plan with a bound on every level, given the plan's values on the earlier levels.
 
-    The bound of a level is the best of the linear relaxation in which the levels before are held at the plan's values:
-    every plan that is as good on those levels satisfies it, so no such plan has a better value; or what is `known` (by level;
-    dollars for full service), where that is tighter. Where the deadline has passed, the bound is that, or else what can be
-    imagined: all classes served as if alone, and nodes for the floors only.
+    The bound of a level is the optimum of the linear relaxation in which the earlier levels are held at the plan's values.
+    Every plan that is as good on those levels satisfies it, so no such plan has a better value. If `known` (by level; dollars
+    for full service) is tighter, it is the bound. After the deadline the bound is `known` or a trivial one: every class
+    served as if it were alone, and the dollars of the minimum nodes.
     """
     if plan is None:
         return Found(stopped=_ended(effort))
@@ -58,7 +58,7 @@ def _ended(effort: Effort) -> Stopped:
 
 
 def _imagined(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Found:
-    """The plan with bounds that need no solver, when time is up."""
+    """The plan with bounds that need no solver, for the case that the time is up."""
     found = Found(plan)
     for goal, value in plan.values.items():
         bound = _imaginable(instance, goal)
