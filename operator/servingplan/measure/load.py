@@ -77,7 +77,7 @@ class Load:
     Args:
         prompts: the text of each request, by its number.
         answer_tokens: the length of each answer to ask for.
-        most_in_flight: with so many requests in flight, the next waits until one ends, so that no side runs out of memory.
+        most_in_flight: with this number of requests in flight, the next one waits, so that no side runs out of memory.
     """
 
     endpoint: Endpoint

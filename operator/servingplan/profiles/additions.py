@@ -25,7 +25,7 @@ from servingplan.profiles.catalogue import Catalogue, ModelRow, gpu_of_row, read
 
 CAPACITY_TYPES = ("OnDemand", "Spot", "Reserved")
 DEAREST = 1000.0
-"""A price above so many dollars/hour of one GPU counts as a mistake: the price of a whole machine, or in another unit."""
+"""A higher price of one GPU, in dollars/hour, counts as a mistake: the price of a whole machine, or in another unit."""
 
 
 class Price(NamedTuple):

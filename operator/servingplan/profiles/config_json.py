@@ -446,7 +446,7 @@ def _nemotron_kinds(part: _Part) -> str:
     letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
     kinds = part.get("layers_block_type", "layer_types")
     if not isinstance(kinds, list) or any(kind not in letters for kind in kinds):
-        raise ConfigError(part.prefix + "hybrid_override_pattern", pattern, "is missing; it tells what each layer is")
+        raise ConfigError(part.prefix + "hybrid_override_pattern", pattern, "is missing; it says what each layer is")
     return "".join(letters[kind] for kind in kinds)
 
 
@@ -456,7 +456,7 @@ def _nemotron_nas(part: _Part) -> dict[str, Any]:
     width, heads = part.integer("hidden_size"), part.integer("num_attention_heads")
     blocks, head_dim = part.get("block_configs"), width // heads
     if not isinstance(blocks, list) or not blocks:
-        raise ConfigError(part.prefix + "block_configs", blocks, "is missing; it tells what each layer is")
+        raise ConfigError(part.prefix + "block_configs", blocks, "is missing; it says what each layer is")
     vocabulary = part.integer("vocab_size")
     total = vocabulary * width * (1 if part.tied else 2) + width
     groups: list[int] = []

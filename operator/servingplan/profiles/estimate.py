@@ -48,8 +48,8 @@ class Estimate(BaseModel):
     batch: int
     """The mean number of running requests at that rate."""
     most_running: int
-    """The number of running requests at that rate that is exceeded only a thousandth of the time. ``max_num_seqs`` should allow
-    so many."""
+    """The number of running requests at that rate that is exceeded only a thousandth of the time. ``max_num_seqs`` should be at
+    least this."""
     ttft_seconds: float
     """The mean time to the first token. With limits it is that of open arrivals on one copy that is as slow and as full as
     planned; without limits it is that of ``batch`` clients."""

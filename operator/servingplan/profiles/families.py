@@ -51,7 +51,7 @@ class Family(NamedTuple):
     output_gate: bool = False
     """Whether the projection of queries also gives a gate of the same width."""
     window_pattern: int = 1
-    """One of so many layers has full attention and the others have the window. With 1, all have the window, if one is given."""
+    """One of this number of layers has full attention, the others have the window. With 1, all have the window, if any."""
     defaults: Mapping[str, Any] = _NONE
     """Fields that the configuration class fills in."""
 

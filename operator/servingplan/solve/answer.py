@@ -26,7 +26,7 @@ def answer_of(
     assert plan is not None, "callers ask first"
     served = _served(instance, plan)
     levels = [
-        _level(goal, plan.values[goal], bound, _telling(instance, bound, goal), relative_gap)
+        _level(goal, plan.values[goal], bound, _negligible(instance, bound, goal), relative_gap)
         for goal, bound in found.bounds.items()
     ]
     scale, dollars = plan.values.get(SCALE), plan.values[DOLLARS]
@@ -101,7 +101,7 @@ def _unserved(instance: Instance, served: Sequence[float]) -> dict[str, float]:
     return missing
 
 
-def _telling(instance: Instance, bound: Bound, goal: Goal) -> float:
+def _negligible(instance: Instance, bound: Bound, goal: Goal) -> float:
     """The difference between a bound and a value that means nothing, in the level's unit.
 
     It is the solver's rounding. For service it is also what the same small part of all copies of the quickest shape could
@@ -121,10 +121,10 @@ def _telling(instance: Instance, bound: Bound, goal: Goal) -> float:
     return max(rounding, *(rate / instance.classes[k].requests_per_second for k, rate in let_through.items()))
 
 
-def _level(goal: Goal, value: float, bound: Bound, telling: float, relative_gap: float) -> Level:
-    """The level with its gap. A bound within `telling` of the value counts as the value."""
+def _level(goal: Goal, value: float, bound: Bound, negligible: float, relative_gap: float) -> Level:
+    """The level with its gap. A bound within `negligible` of the value counts as the value."""
     beyond = goal.no_worse(bound.value, value)
-    beyond = value if abs(beyond - value) <= telling else beyond
+    beyond = value if abs(beyond - value) <= negligible else beyond
     gap = gap_of(value, beyond)
     proved = bound.proved and gap <= max(relative_gap, TOLD)
     return Level(name=goal.name, value=value, bound=beyond, gap=gap, proved=proved)

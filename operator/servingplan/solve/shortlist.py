@@ -82,7 +82,7 @@ def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
     if plan is None:
         return found
     for goal, bound in found.bounds.items():
-        wide = _imaginable(thin.question, goal)
+        wide = _trivial_bound(thin.question, goal)
         if goal in thin.bounds and (plan.in_full or goal != DOLLARS):
             wide = goal.tighter(wide, thin.bounds[goal])
         tolerance = TOLD if goal.is_promise else relative_gap
@@ -91,7 +91,7 @@ def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
     return found
 
 
-def _imaginable(question: Question, goal: Goal) -> float:
+def _trivial_bound(question: Question, goal: Goal) -> float:
     """The best value that a level could have with unlimited supply."""
     match goal.kind:
         case Kind.SCALE:

@@ -29,7 +29,7 @@ def certified(
     if plan is None:
         return Found(stopped=_ended(effort))
     if not effort.affords(instance):
-        return _imagined(instance, plan, known or {})
+        return _with_trivial_bounds(instance, plan, known or {})
     relaxation = Relaxation(instance)
     found = Found(plan)
     reached: dict[Goal, float] = {}
@@ -57,11 +57,11 @@ def _ended(effort: Effort) -> Stopped:
     return "deadline" if effort.stop() else "work-limit"
 
 
-def _imagined(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Found:
+def _with_trivial_bounds(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Found:
     """The plan with bounds that need no solver, for the case that the time is up."""
     found = Found(plan)
     for goal, value in plan.values.items():
-        bound = _imaginable(instance, goal)
+        bound = _trivial_bound(instance, goal)
         if goal in known and (plan.in_full or goal != DOLLARS):
             bound = goal.tighter(bound, known[goal])
         found.record(goal, bound, value=value, unit=max(value, bound), tolerance=TOLD)
@@ -69,7 +69,7 @@ def _imagined(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Fo
     return found
 
 
-def _imaginable(instance: Instance, goal: Goal) -> float:
+def _trivial_bound(instance: Instance, goal: Goal) -> float:
     """The best value that a level could have if every class had all GPUs to itself."""
     targets = instance.reachable_targets
     members = [k for k, cls in enumerate(instance.classes) if goal.priority in (None, cls.priority)]

@@ -67,8 +67,8 @@ def is_better(left: Mapping[Goal, float], right: Mapping[Goal, float], *, tolera
     """
     for goal, ours in left.items():
         theirs = right[goal]
-        telling = TOLD if goal.is_promise else max(tolerance, TOLD)
-        if abs(ours - theirs) > telling * max(abs(ours), abs(theirs)):
+        negligible = TOLD if goal.is_promise else max(tolerance, TOLD)
+        if abs(ours - theirs) > negligible * max(abs(ours), abs(theirs)):
             return goal.is_better(ours, theirs)
     return False
 

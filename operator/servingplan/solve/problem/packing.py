@@ -2,7 +2,7 @@
 
 `constraints` makes rows from this, `placement` makes node groups.
 
-Sizes. The *size* of a shape on a pool is its GPUs there if one node has so many; a larger shape takes whole nodes.
+Sizes. The *size* of a shape on a pool is its number of GPUs there if one node has as many; a larger shape takes whole nodes.
 
 Chains. If every size divides the next larger one, counts Y[d] of pieces of size d fit on n nodes of G GPUs together with
 W whole nodes if and only if, for each size d,

@@ -7,8 +7,8 @@ MinimizeCost in full service: each model is served at its least price. This give
 MaximizeService, in three steps. (1) Scales are tried by price alone. If the price exceeds what GPUs and budget are worth, no
 plan reaches the scale; otherwise the copies that the models chose are nearly a plan. (2) A search over the chosen shapes finds
 the best plan. (3) A search over all shapes looks for a plan that is better than the tolerance allows, with the least cost of
-each model as rows (cuts). If there is none, the plan is proved. (In a search for the least dollars, measurements showed that
-the same cuts make the solver slower.)
+each model as rows (cuts). If there is none, the plan is proved. The search for fewer dollars at this scale has the cuts too.
+(In a search for the least dollars, the same cuts were measured to make the solver slower, so MinimizeCost has none.)
 """
 
 import math

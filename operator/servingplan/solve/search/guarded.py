@@ -13,7 +13,7 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import HELD
 
 GUARDED_AT_ONCE = 100
-"""Up to so many node contents, all get rows from the start; with more, only those whose loss a plan does not survive."""
+"""Up to this number of node contents, all get rows from the start; with more, only those whose loss a plan does not survive."""
 
 
 def guarded_search(

@@ -14,7 +14,7 @@ from servingplan.solve.solver.stop import NearEnough, OutOfTime, OutOfWork, Stop
 SECONDS_PER_PAIR = 5e-5
 """The approximate time to build a program and solve its relaxation once, per pair of shape and class."""
 LARGE_PAIRS = 10_000
-"""At so many pairs that time per pair doubles, because the relaxation's iterations grow with its size."""
+"""With this number of pairs that time per pair doubles, because the relaxation's iterations grow with its size."""
 NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
 """The time to number a question, on the machine on which these constants were measured."""
 ENDING_PART = 0.6

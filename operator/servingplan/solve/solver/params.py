@@ -20,11 +20,11 @@ class AnytimeParams:
     searched_pairs: int = 20_000
     """The most pairs of shape and class for which the program over all shapes is searched; with more, a node takes seconds."""
     joint_pairs: int = 200
-    """Up to so many pairs of shape and class, one program over all models is quick enough by itself."""
+    """Up to this number of pairs of shape and class, one program over all models is quick enough by itself."""
     apart_models: int = 3
     apart_gap: float = 5e-3
-    """The decomposition by model is used from so many models on, and with two models if the asked gap is at least this: its
-    bound is seldom closer than half a per cent."""
+    """The decomposition by model is used from `apart_models` models on, and with two models if the asked gap is at least
+    `apart_gap`: its bound is seldom closer than half a per cent."""
     cheapest_shapes: int = 8
     """Shapes per class of the kernel of a question that is too large to be searched whole."""
 
@@ -64,7 +64,7 @@ class AnytimeParams:
 
     # Plans with a reserve against the loss of any node.
     many_contents: int = 400
-    """From so many contents of a node on, over all pools, the program that guards against each of them is not searched."""
+    """With more contents of a node, over all pools, the program that guards against each of them is not searched."""
     kernel_contents: int = 60
     """The same limit for the few shapes of a kernel; it is lower, because each content adds a routing to every relaxation."""
     spare: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 3.0)

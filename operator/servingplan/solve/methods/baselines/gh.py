@@ -32,7 +32,7 @@ PHASE_ONE_PART = 0.8
 SHUFFLES = ((500, 20), (2_000, 10), (5_000, 5))
 """(largest size of the instance, number of shuffled orders); the size is classes x models x pools; larger ones get 3 orders."""
 PATIENCE = 5
-"""AGH stops after so many orders in a row without a better result."""
+"""AGH stops after this number of orders in a row without a better result."""
 RELOCATIONS = 3
 """The most passes of relocation."""
 Pair = tuple[str, tuple[str, ...]]
