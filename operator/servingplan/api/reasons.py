@@ -42,7 +42,8 @@ REASONS: dict[str, Reason] = {
     "Approved": Reason("No plan waits for approval."),
     "Auto": Reason("Plans are applied without approval."),
     "AwaitingApproval": Reason(
-        "A plan waits for approval.", "Write its hash into the annotation servingplan.dev/approve."
+        "A plan waits for approval.",
+        "Look at status.proposed, then run `servingplan approve NAME` or write its hash into servingplan.dev/approve.",
     ),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
     "BudgetBelowOneNode": Reason(
@@ -124,9 +125,14 @@ REASONS: dict[str, Reason] = {
         "Requested nodes did not come in time. The plan does without them for a while.",
         "Check the pool's object and its provider.",
     ),
+    "NotOffered": Reason(
+        "Karpenter's metrics say that its cloud has no nodes of a pool at this moment. The plan does without more of them.",
+        "Wait, or give the plan another pool.",
+    ),
     "NotPlanned": Reason("There is no plan yet.", "Look at the other conditions."),
     "NotRenderable": Reason(
-        "The plan has replicas over several nodes. This version cannot apply them.", "Use larger nodes."
+        "The plan has replicas over several nodes that cannot run here. It is only shown.",
+        "The message says why: install the controller of LeaderWorkerSets, or use one GPU type.",
     ),
     "NotResizable": Reason(
         "The size of a pool's object cannot be set.",

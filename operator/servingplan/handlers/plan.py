@@ -21,6 +21,7 @@ from servingplan.loop import Alarm, Loop, MakeTurns, UnderWay
 from servingplan.metrics.exporter import Exporter
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.offerings import Offerings
 from servingplan.observe.state import ClusterState, News, Overlaid
 from servingplan.observe.urls import UrlPolicy
 from servingplan.settings import Settings
@@ -63,6 +64,8 @@ class Operator:
         urls = UrlPolicy(self._api, allowed_hosts=self.settings.allowed_hosts)
         self._demand = DemandReader(urls=urls, shared=self.settings.prometheus, ring=alarm.wake)
         self._demand.start()
+        self._offerings = Offerings(self.settings.prometheus)
+        self._offerings.start()
         api = Overlaid(self._api, self.state)
         self._reader = Reader(
             api,
@@ -72,6 +75,7 @@ class Operator:
             pod_access=self.settings.pod_access,
             namespace_budgets=self.settings.namespace_budgets,
             demand=self._demand,
+            offerings=self._offerings,
         )
         self.loop = Loop(
             alarm=alarm,
@@ -85,6 +89,7 @@ class Operator:
     def close(self) -> None:
         """Stop what ``open`` started."""
         self._demand.close()
+        self._offerings.close()
         self._solvers.stop()
         self._reader.close()
 
