@@ -1,4 +1,4 @@
-"""Reads logs of requests in common formats. The columns of a table or the keys of JSON tell the format.
+"""Reads logs of requests in common formats. The format is recognised by the columns of a table or the keys of JSON.
 
 Tables (CSV, tabs or semicolons, with a header): Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``),
 BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with columns such as ``input_tokens`` and
@@ -6,7 +6,8 @@ BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with 
 benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), JSON access logs of Envoy AI Gateway
 (``gen_ai.usage.input_tokens``), and requests with token counts, a ``usage``, or texts.
 
-A conversation is one request per answer, whose prompt is all the text before it. Texts count a token per four characters.
+A conversation gives one request per answer; its prompt is all the text before the answer. Texts count as one token per four
+characters.
 """
 
 from __future__ import annotations

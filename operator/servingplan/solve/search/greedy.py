@@ -1,4 +1,4 @@
-"""A first plan in milliseconds, without a solver but for its routing.
+"""Finds a first plan in milliseconds; only its routing needs the solver.
 
 `exact` and `anytime` start from it.
 """
@@ -14,8 +14,8 @@ from servingplan.solve.solver.effort import Effort
 
 
 def first_plan(instance: Instance, effort: Effort) -> Plan | None:
-    """The best of the empty plan, the running fleet or what is left of it, what is left of the plan to begin with, and two
-    greedy covers; None where none keeps every promise."""
+    """The best of the empty plan, the running fleet (or as much of it as is still allowed), as much of the plan to begin with
+    as is allowed, and two greedy covers; None if none of them keeps every promise."""
     targets = instance.reachable_targets
     begun = [effort.start.get(shape.name, 0) for shape in instance.shapes]
     running = running_plan(instance, targets) or _left_of(instance, instance.running_copies(), targets)
@@ -31,7 +31,7 @@ def first_plan(instance: Instance, effort: Effort) -> Plan | None:
 def _covered(
     instance: Instance, effort: Effort, targets: Sequence[float], *, whole_price: bool, anyhow: bool
 ) -> Draft | None:
-    """As much as a greedy cover serves; what it has when the time is up, unless it must find something `anyhow`."""
+    """The greedy cover with the most service. It stops when the time is up, unless a plan must be found `anyhow`."""
     order = dearest_first(instance)
 
     def cover(rates: Sequence[float]) -> Draft | None:
@@ -43,5 +43,6 @@ def _covered(
 
 
 def _left_of(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Plan | None:
-    """As many of these copies as stock and budget allow: of those that run, after a loss, what goes on serving."""
+    """The plan of as many of these copies as stock and budget allow. After a loss, of the running ones, these are the
+    copies that still serve."""
     return judge(instance, Draft.of(instance, copies).copies, targets) if any(copies) else None
