@@ -27,7 +27,7 @@ def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
     if unread(decision):
         return _as_before(situation, decision.waiting.hash)
     found = proposal(situation, decision, decision.fleet, decision.waiting, MOST_WORK)
-    lines = [] if found.transition is None else step_lines(found.transition)
+    lines = step_lines(found.transition)
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} steps more"]
     return ProposedStatus(
