@@ -323,6 +323,8 @@ class SimulatedCluster:
         match kind:
             case "Pod":
                 self._take_pod(self.pods[name], item)
+            case "LLMServingPlan":
+                self.approved = item["metadata"]["annotations"].get(names.APPROVE_ANNOTATION)
             case "NodePool":
                 self._take_pool(self.pools[name], item, patch, manager)
             case _:

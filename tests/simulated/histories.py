@@ -105,6 +105,7 @@ class History:
         # Where some replicas serve and others of their kind crash, those are started again for ever: no rest.
         self.cluster.crashes = lambda pod: None
         self.cluster.run_controllers()
+        self.driver.attempt()  # an informer whose version was forgotten lists at its next try
         before = self.cluster.now
         self.driver.settle(most_ticks=MOST_TICKS_TO_REST)
         # What was let go by a late view has its time until then to be put right.

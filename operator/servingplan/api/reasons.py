@@ -42,7 +42,8 @@ REASONS: dict[str, Reason] = {
     "Approved": Reason("No plan waits for approval."),
     "Auto": Reason("Plans are applied without approval."),
     "AwaitingApproval": Reason(
-        "A plan waits for approval.", "Write its hash into the annotation servingplan.dev/approve."
+        "A plan waits for approval.",
+        "Look at status.proposed, then run `servingplan approve NAME` or write its hash into servingplan.dev/approve.",
     ),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
     "BudgetBelowOneNode": Reason(

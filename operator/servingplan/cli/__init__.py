@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, gateway, plan, profile, solve
+from servingplan.cli import classes, cluster, emulate, explain, gateway, live, plan, profile, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ plan.register(app)
 explain.register(app)
 solve.register(app)
 cluster.register(app)
+live.register(app)
 emulate.register(app)
 gateway.register(app)
 classes.register(app)

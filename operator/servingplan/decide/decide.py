@@ -12,7 +12,7 @@ import math
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
-from servingplan.decide.objects import BUDGETS_UNREAD, missing_replicas, object_actions, record_actions
+from servingplan.decide.objects import BUDGETS_UNREAD, object_actions, record_actions
 from servingplan.decide.publishing import (
     gateway_follows,
     gateway_is_due_in,
@@ -35,7 +35,7 @@ from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
-from servingplan.rollout.state import Limits, Rollout
+from servingplan.rollout.state import Limits, Rollout, missing_replicas
 
 log = logging.getLogger("servingplan")
 
@@ -85,6 +85,9 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         turn.record, frozen = _replanned(turn, solve)
     record = turn.record
     so_far = Decision(
+        moved=turn.moved,
+        in_force_since=record.since,
+        in_force_generation=record.generation,
         waiting=record.waiting,
         findings=tuple(turn.findings),
         asked=turn.asked,
@@ -237,6 +240,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
     return so_far.model_copy(
         update={
             "fleet": record.fleet,
+            "may_grow": may_grow,
             "first": record_actions(world, record),
             "grow": (*objects, *step.before_routing),
             "routing": routing_actions(situation, in_force, fleet, step.ready),

@@ -19,6 +19,7 @@ from servingplan.decide.keep_or_move import (
     same_replicas,
     serves_less,
     solved,
+    why_moved,
 )
 from servingplan.decide.turn import Solve, Turn
 from servingplan.errors import InputError, Searching
@@ -86,7 +87,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
     waiting = _answer_of(record.waiting_answer) if record.waiting_question == asked else None
     if record.waiting is not None and waiting is not None:
-        return _adopt(turn, spec, waiting, record.waiting, asked), False
+        return _adopt(turn, spec, posed.question, waiting, record.waiting, asked), False
     try:
         return _planned(turn, spec, posed, solve, names_of)
     except QuestionError as error:
@@ -158,6 +159,7 @@ def _planned(
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
     if answer.reasons and record.fleet and same_replicas(record.fleet, fleet) and spec.mode != "Preview":
         # What runs carries the new rates: only weights follow, which needs no approval, and the plan keeps its age.
+        _take_over(turn, spec, posed.question, fleet)
         return PlanRecord(
             fleet=fleet,
             answer=answer_data(answer),
@@ -170,7 +172,7 @@ def _planned(
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
         return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
-    adopted = _adopt(turn, spec, answer, fleet, asked)
+    adopted = _adopt(turn, spec, posed.question, answer, fleet, asked)
     if hurried:  # the next turn takes all the time that the spec allows
         adopted = adopted.model_copy(update={"question": HURRIED + asked})
     return adopted, False
@@ -191,7 +193,7 @@ def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]
     return without(posed, {name for name in failed if posed.shapes[name].model.name not in spared})
 
 
-def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
+def _adopt(turn: Turn, spec: PlanSpec, question: Question, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
     """The new plan in force, or waiting where the mode asks for consent."""
     world, record = turn.world, turn.record
     if (why := _not_renderable(turn, fleet)) is not None:
@@ -203,6 +205,7 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
+    _take_over(turn, spec, question, fleet)
     return PlanRecord(
         fleet=fleet,
         answer=answer_data(answer),
@@ -223,6 +226,12 @@ def _not_renderable(turn: Turn, fleet: Fleet) -> str | None:
     if fleet.spans_nodes and not turn.world.leader_worker_sets:
         return "the plan has replicas over several nodes, which need LeaderWorkerSets, and the cluster serves none"
     return None
+
+
+def _take_over(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> None:
+    """Note why this fleet takes over, where it is another than the one in force."""
+    if turn.record.fleet is None or turn.record.fleet.hash != fleet.hash:
+        turn.moved = why_moved(turn, spec, question, fleet)
 
 
 def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
@@ -259,6 +268,7 @@ def _fall_back(
     waiting = {"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": None}
     if _waits(turn, spec, fleet):
         return record.model_copy(update=waiting), True
+    turn.moved = "FloorsExcludePlan" if fleet.hash != record.fleet.hash else None
     update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
     return record.model_copy(update=update), True
 

@@ -8,7 +8,7 @@ from typing import Protocol, override
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer
-from servingplan.model.decision import Decision, Finding
+from servingplan.model.decision import Decision, Finding, Reason
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.question import Question
 from servingplan.model.world import Observation
@@ -67,6 +67,8 @@ class Turn:
     """Seconds until a better plan that is known may take over."""
     asked: str | None = None
     """Digest of the question that was posed."""
+    moved: Reason | None = None
+    """Why another plan took over; absent while none did."""
     searching: bool = False
     """Whether its answer is still sought."""
 
@@ -101,6 +103,8 @@ class Turn:
         """The decision to write nothing in this turn."""
         return Decision(
             fleet=self.record.fleet,
+            in_force_since=self.record.since,
+            in_force_generation=self.record.generation,
             waiting=self.record.waiting,
             findings=tuple(self.findings),
             ready=ready_replicas(self.world),

@@ -313,6 +313,7 @@ def _counts(
     deleted: list[AnyAction] = []
     contests: list[Contest] = []
     stuck = {pod.uid for pod in leave.stuck}
+    begin = {pod.uid for pod, _ in leave.drain}
     for live in world.deployments():
         item = fleet.replica_set(live.name)
         target = item.replicas if item is not None else 0
@@ -337,8 +338,10 @@ def _counts(
                 )
             )
         elif replicas > wish or any(pod.uid in leave.victims for pod in pods):
-            removes = remove_groups if live.kind == names.LEADER_WORKER_SET else remove
-            removal = removes(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
+            if live.kind == names.LEADER_WORKER_SET:
+                removal = remove_groups(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
+            else:
+                removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims, begin=begin)
             lowered += [_delete(pod, "is beyond the plan") for pod in removal.delete]
             if removal.replicas < replicas:
                 why = f"{live.name} from {replicas} to {removal.replicas} replicas"

@@ -90,7 +90,15 @@ def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset
     ``pods``: ours of this pool, not being deleted. ``to_leave``: cordoned nodes whose replicas move to others.
     """
     nodes = _chosen_nodes(pool, pods, wanted, to_leave)
-    return _by_tightest_fit(pool, pods, wanted, nodes, to_leave) or _by_groups(pool, pods, wanted)
+    found = _by_tightest_fit(pool, pods, wanted, nodes, to_leave)
+    if found is not None and found.blocked and len(pool.usable_nodes) > len(nodes):
+        # There are more nodes than the plan stays on: where these have room for all of it at once, nobody who serves has to
+        # make room first.
+        roomy = sorted(pool.usable_nodes, key=lambda node: (-node.unused_gpus, node.name))[: wanted.nodes]
+        other = _by_tightest_fit(pool, pods, wanted, roomy, to_leave)
+        if other is not None and not other.blocked:
+            return other
+    return found or _by_groups(pool, pods, wanted)
 
 
 def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:

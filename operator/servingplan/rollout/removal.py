@@ -28,17 +28,20 @@ class Removal:
     """Pods to delete by name."""
 
 
-def remove(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str]) -> Removal:
+def remove(
+    *, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str], begin: Collection[str] = ()
+) -> Removal:
     """The next writes from ``replicas`` towards ``target`` that only ``victims`` (uids that may go now) fall to.
 
-    ``pods``: all of the Deployment that are not being deleted.
+    ``pods``: all of the Deployment that are not being deleted. ``begin``: uids of those whose drain begins in the same turn;
+    by the time that the controller looks, their deletion cost is that of the drained ones.
     """
     room = max(0, replicas - target)
     missing = max(0, replicas - len(pods))
     lower = missing
     unbound = [pod for pod in pods if not pod.bound]
     unready = [pod for pod in pods if pod.bound and not pod.ready]
-    draining = [pod for pod in pods if pod.bound and pod.ready and pod.draining_since is not None]
+    draining = [pod for pod in pods if pod.bound and pod.ready and (pod.draining_since is not None or pod.uid in begin)]
     covered: list[Pod] = []
     for group in (unbound, unready, draining):
         doomed = [pod for pod in group if pod.uid in victims]

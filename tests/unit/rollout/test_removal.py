@@ -39,6 +39,13 @@ def test_a_pod_that_was_placed_and_never_came_to_its_node_goes_by_name_where_the
     assert (alone.replicas, alone.delete) == (0, ())
 
 
+def test_a_drained_pod_goes_by_name_where_the_count_could_take_one_whose_drain_begins():
+    """Both have the same deletion cost once this turn is written, so the ReplicaSet controller takes the youngest."""
+    drained, begins = pod("a", "n", draining_since=SINCE), pod("b", "n")
+    found = remove(pods=(drained, begins), replicas=2, target=0, victims=doomed(drained), begin=doomed(begins))
+    assert (found.replicas, found.delete) == (2, (drained,))
+
+
 def test_copies_that_have_no_pod_yet_are_given_up_first():
     found = remove(pods=(pod("a", "n"),), replicas=3, target=1, victims=set())
     assert (found.replicas, found.delete) == (1, ())
