@@ -54,7 +54,8 @@ def doctor(
     try:
         facts = read(api, namespace=namespace, account=account, prometheus_url=prometheus_url)
     except ApiError as error:
-        fail(f"the API server does not answer: {error.message}; check the cluster and the kubeconfig")
+        what = "does not say what it serves" if error.status else "does not answer"
+        fail(f"the API server {what}: {error.message}; check the cluster and the kubeconfig")
     findings = judge(facts)
     level = worst(findings)
     if output == "json":

@@ -244,7 +244,9 @@ def _multi_node(facts: Facts) -> Iterator[Finding]:
         yield Finding("multi-node", OK, f"LeaderWorkerSet is served as {versions[0]}")
     else:
         message = "LeaderWorkerSet is not installed; only replicas over several nodes need it"
-        yield Finding("multi-node", NOTE, message, "install LeaderWorkerSet, if a model does not fit on one node")
+        yield Finding(
+            "multi-node", NOTE, message, "install LeaderWorkerSet, if a model does not fit on one node: docs/groups.md"
+        )
 
 
 def _dra(facts: Facts) -> Iterator[Finding]:

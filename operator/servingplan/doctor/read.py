@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -70,8 +71,8 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         operators = _tried(lambda: _operators(api))
         settings = _settings(operators, namespace)
         kinds = sorted({*KINDS, *words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))})
-        looked_up = {key: _resource(api, key, groups) for key in kinds}
-        served = {key: resource for key, resource in looked_up.items() if resource is not None}
+        looked_up = {key: _tried(partial(_resource, api, key, groups)) for key in kinds}
+        served = {key: found for key, found in looked_up.items() if isinstance(found, Resource)}
         allowed = words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))
         rights = needed(
             namespace=namespace,
@@ -84,7 +85,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         url = prometheus_url or settings.get("SERVINGPLAN_PROMETHEUS_URL", "")
         catalogue_namespace = settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", "")
         reviews = [threads.submit(_is_refused, api, right, account) for right in rights]
-        pools = {key: threads.submit(_tried, lambda key=key: _sized(api, key, served[key])) for key in served}
+        pools = {key: threads.submit(_tried, partial(_sized, api, key, served[key])) for key in served}
         exists = threads.submit(_tried, lambda: _exists(api, namespace))
         definition = threads.submit(_tried, lambda: _definition(api))
         nodes = threads.submit(_tried, lambda: tuple(map(node_of, api.list(NODES))))
@@ -107,7 +108,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
             definition=definition.result(),
             nodes=nodes.result(),
             pools=tuple(item for items in found.values() if not isinstance(items, Unread) for item in items),
-            unread_pools={key: items.why for key, items in found.items() if isinstance(items, Unread)},
+            unread_pools={key: it.why for key, it in (looked_up | found).items() if isinstance(it, Unread)},
             plans=plans.result(),
             routing_readers=readers.result(),
             gateways=gateways.result(),

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from localcluster.ports import free_port
 from servingplan.cli import app, main
 from servingplan.doctor.read import read
-from servingplan.errors import Forbidden, NotFound
+from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import DEPLOYMENTS, ENDPOINT_SLICES, PLANS, PODS, Kube, Resource
 
 OPERATOR = {
@@ -149,6 +149,30 @@ def test_findings_are_told_as_text_and_as_json_with_the_exit_code_of_a_problem(m
     assert (answer["version"], answer["namespace"], answer["severity"]) == (1, "llm", "problem")
     assert all(set(item) == {"check", "severity", "message", "fix"} for item in answer["findings"])
     assert all(item["message"] in told.stdout for item in answer["findings"])
+
+
+def test_a_caller_whom_the_api_server_tells_nothing_gets_one_line(monkeypatch):
+    def refuse():
+        raise Forbidden(403, "Forbidden", "may not get /apis")
+
+    cluster = Cluster()
+    cluster.groups = refuse
+    monkeypatch.setattr(Kube, "connect", lambda **how: cluster)
+    told = run()
+    assert told.exit_code == 2
+    assert "does not say what it serves: may not get /apis" in told.stderr
+
+
+def test_a_kind_that_cannot_be_asked_for_is_kept_as_unread():
+    cluster = Cluster()
+
+    def fail(api_version, kind):
+        raise ApiError(503, "ServiceUnavailable", "no endpoints")
+
+    cluster.discover = fail
+    facts = read(cluster, namespace="llm", account=None, prometheus_url="")
+    assert facts.unread_pools["MachineSet.cluster.x-k8s.io"] == "no endpoints"
+    assert not facts.pools
 
 
 def test_an_unknown_form_is_wrong_usage():
