@@ -81,7 +81,7 @@ def test_csv_has_a_row_for_each_fleet_and_point(curve):
 
 def test_points_are_told_as_they_are_found_and_the_answer_alone_is_on_standard_output(curve):
     result = run(EXAMPLE, "--stock", "h100=0:1", "-o", "json")
-    assert result.stderr.splitlines()[0] == "1/8 1 nodes: 77.40 $/h, 94 requests/s, gap 0.00%"
+    assert result.stderr.splitlines()[0] == "1/8 1 of h100: 77.40 $/h, 94 requests/s, gap 0.00%"
     data = json.loads(result.stdout)
     assert data["pool"] == "h100"
     assert [point["nodes"]["h100"] for point in data["points"]] == [0, 1]
@@ -98,7 +98,7 @@ def test_stock_may_go_beyond_what_the_plan_allows(tmp_path):
 @pytest.mark.slow
 def test_demand_is_served_up_to_a_factor():
     result = run(EXAMPLE, "--demand", "0.5:2:4")
-    assert "All demand up to 1 times the asked demand is served, there for 77.40 $/h" in result.stdout
+    assert "All demand up to 1 x the asked demand is served, there for 77.40 $/h" in result.stdout
     assert "times demand" in result.stdout
 
 

@@ -73,11 +73,12 @@ def test_what_was_repaired_is_told_on_standard_error(plan, trace):
     result = run(plan, "--trace", trace, "-o", "json")
     told = result.stderr
     assert (
-        "note: 3 rows hold no request and were left out, such as: line 7: GeneratedTokens: '0': must be from 1" in told
+        "note: 3 rows were left out for want of a request, such as: line 7: GeneratedTokens: '0': must be from 1"
+        in told
     )
     assert "line 8: ContextTokens: '99999999999': must be from 1 to 10000000 tokens" in told
     assert "line 9: TIMESTAMP: 'yesterday': is neither seconds nor a date" in told
-    assert "note: 1 rows were out of order by time and were sorted" in told
+    assert "note: 1 row was out of order by time and sorted" in told
     assert json.loads(result.stdout)["trace"]["bad_rows"] == 3
 
 

@@ -139,7 +139,7 @@ def _progress(points: int, sweep: Sweep) -> Iterator[Callable[[str | None, Point
     def line(pool: str | None, point: Point) -> str:
         nonlocal done
         done += 1
-        value = f"{point.x:g} nodes" if sweep.kind == "stock" else f"{sweep.kind} {point.x:.6g}"
+        value = f"{point.x:g} of {sweep.pool}" if sweep.kind == "stock" else f"{sweep.kind} {point.x:.6g}"
         what = "no plan"
         if point.dollars_per_hour is not None:
             what = f"{point.dollars_per_hour:.2f} $/h, {point.served:.4g} requests/s, {_gap(point)}"

@@ -142,11 +142,13 @@ def replay(
 def remarks(trace: Json) -> Iterator[str]:
     """What was repaired in a trace, and what no class covers."""
     if trace["bad_rows"]:
-        yield f"{trace['bad_rows']} rows hold no request and were left out, such as: {'; '.join(trace['bad_examples'])}"
+        told = "; ".join(trace["bad_examples"])
+        yield f"{_rows(trace['bad_rows'], 'was', 'were')} left out for want of a request, such as: {told}"
     if trace["sorted_rows"]:
-        yield f"{trace['sorted_rows']} rows were out of order by time and were sorted"
+        yield f"{_rows(trace['sorted_rows'], 'was', 'were')} out of order by time and sorted"
     if trace["late_rows"]:
-        yield f"{trace['late_rows']} rows were too far out of order to be sorted; they arrived with the row before them"
+        late = _rows(trace["late_rows"], "was", "were")
+        yield f"{late} too far out of order to be sorted, and arrived with the row before"
     for model, count in trace["uncovered"].items():
         share = count / trace["requests"]
         yield f"{count} requests ({share:.1%}) match no class of {model} and went to its default class"
@@ -155,6 +157,10 @@ def remarks(trace: Json) -> Iterator[str]:
         names = ", ".join(f"{count} to {name!r}" for name, count in list(foreign.items())[:5])
         more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         yield f"requests to models that the plan does not have went to the one that stands in: {names}{more}"
+
+
+def _rows(count: int, one: str, more: str) -> str:
+    return f"1 row {one}" if count == 1 else f"{count} rows {more}"
 
 
 @dataclass(frozen=True)

@@ -121,4 +121,4 @@ def _value(found: Frontier, x: float) -> str:
         return f"{x:.2f} $/h"
     if found.sweep.kind == "stock":
         return f"{x:.0f} nodes of {found.sweep.pool}" if x != 1 else f"1 node of {found.sweep.pool}"
-    return f"{x:.4g} times the asked demand"
+    return f"{x:.4g} x the asked demand"
