@@ -28,6 +28,7 @@ from servingplan.model.times import later
 from servingplan.model.transition import PoolChange
 from servingplan.model.world import LiveObject, Node, Observation, Pod
 from servingplan.planning.pools import Pool, PoolNode
+from servingplan.rollout.removal import group_index
 
 
 class UnderWay(NamedTuple):
@@ -49,7 +50,7 @@ class UnderWay(NamedTuple):
 def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
     """What is under way in a world of these pools."""
     silent = {node.name for node in world.nodes if not node.ready}
-    ours = [pod for pod in world.pods if _is_ours(pod, world) and pod.node not in silent]
+    ours = [pod for pod in world.pods if _is_ours(pod, world) and silent.isdisjoint(pod.nodes)]
     alive = [pod for pod in ours if not pod.terminating]
     changes = [
         PoolChange(
@@ -62,7 +63,7 @@ def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
     ]
     return UnderWay(
         coming=tuple(item for item in changes if item.before < item.nodes),
-        starting=_counted(pod for pod in alive if pod.node is not None and _starts(pod)),
+        starting=_counted(pod for pod in alive if pod.placed and _starts(pod)),
         draining=_counted(pod for pod in alive if pod.ready and pod.draining_since is not None),
         removing=_counted(pod for pod in ours if pod.terminating),
         leaving=tuple(item for item in changes if item.before > item.nodes),
@@ -73,19 +74,19 @@ def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
 def written(
     world: Observation, actions: Iterable[AnyAction], *, fleet: Fleet, facts: Mapping[str, ReplicaFacts]
 ) -> Observation:
-    """The world right after these writes: the Deployments of the fleet are there, and each has its pods."""
+    """The world right after these writes: the Deployments and LeaderWorkerSets of the fleet are there, each with its pods."""
     pods = {pod.uid: pod for pod in world.pods}
     objects = {(item.kind, item.name): item for item in world.objects}
     pools = {item.pool: item for item in world.pools}
     for item in fleet.replica_sets:
-        if ("Deployment", item.deployment) not in objects:
-            objects["Deployment", item.deployment] = _deployment(item.deployment, item.replicas)
+        if (item.kind, item.deployment) not in objects:
+            objects[item.kind, item.deployment] = _workload(item.kind, item.deployment, item.replicas)
     for action in actions:
         match action:
-            case ScaleDeployment(name=name, replicas=replicas):
-                live = objects["Deployment", name]
+            case ScaleDeployment(object_kind=kind, name=name, replicas=replicas):
+                live = objects[kind, name]
                 manifest = {**live.manifest, "spec": {**live.manifest.get("spec", {}), "replicas": replicas}}
-                objects["Deployment", name] = live.model_copy(update={"manifest": manifest, "replicas_owner": None})
+                objects[kind, name] = live.model_copy(update={"manifest": manifest, "replicas_owner": None})
             case DeleteObject(object_kind=kind, name=name):
                 objects.pop((kind, name), None)
             case ClaimPool(pool=name, claimed_by=key):
@@ -101,9 +102,14 @@ def written(
 def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
     match action:
         case PlacePod(uid=uid, node=node):
-            change: dict[str, Any] = {"node": node, "bound": True, "gated": False, "placed_since": now}
+            _place(pods, uid, node, now)
+            return
         case DrainPod(uid=uid, leave_service=leaves):
-            change = {"draining_since": now, "serving": not leaves, "listed": pods[uid].listed and not leaves}
+            change: dict[str, Any] = {
+                "draining_since": now,
+                "serving": not leaves,
+                "listed": pods[uid].listed and not leaves,
+            }
         case NoteUnrouted(uid=uid):
             change = {"unrouted_since": now}
         case RestorePod(uid=uid):
@@ -116,9 +122,20 @@ def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
     pods[uid] = pods[uid].model_copy(update=change)
 
 
+def _place(pods: dict[str, Pod], uid: str, node: str, now: str) -> None:
+    """Give a pod, or a worker of a group, its node."""
+    placed = {"node": node, "bound": True, "gated": False, "placed_since": now}
+    pod = pods.get(uid) or next(pod for pod in pods.values() if any(part.uid == uid for part in pod.workers))
+    workers = tuple(part.model_copy(update=placed) if part.uid == uid else part for part in pod.workers)
+    own = placed if pod.uid == uid else {}
+    whole = (own or pod.node is not None) and all(part.node is not None for part in workers)
+    state = {} if whole else {"bound": False, "gated": True}
+    pods[pod.uid] = pod.model_copy(update={**own, "workers": workers, "bound": True, "gated": False, **state})
+
+
 def _end(pods: dict[str, Pod], pod: Pod) -> None:
-    """A pod that never had a node is gone at once, another one takes its time."""
-    if pod.node is None:
+    """A replica that never had a node is gone at once, another one takes its time."""
+    if not pod.nodes:
         del pods[pod.uid]
     else:
         pods[pod.uid] = pod.model_copy(update={"terminating": True, "ready": False, "listed": False})
@@ -132,6 +149,9 @@ def _as_controllers_leave(
         if live.name not in facts or (live.manifest.get("status") or {}).get("replicaFailure"):
             continue
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
+        if live.kind == names.LEADER_WORKER_SET:
+            _as_groups(pods, world, live.name, replicas, facts[live.name])
+            continue
         active = [pod for pod in pods.values() if pod.deployment == live.name and not pod.terminating]
         number = 0
         for _ in range(replicas - len(active)):
@@ -153,6 +173,32 @@ def _as_controllers_leave(
     return tuple(pods.values())
 
 
+def _as_groups(pods: dict[str, Pod], world: Observation, name: str, replicas: int, facts: ReplicaFacts) -> None:
+    """The groups of a LeaderWorkerSet: those from its number on end, and what is not there below it is made."""
+    own = {group_index(pod): pod for pod in pods.values() if pod.deployment == name}
+    for index, pod in own.items():
+        if index >= replicas and not pod.terminating:
+            _end(pods, pod)
+    for index in set(range(replicas)) - own.keys():
+        made = _gated(world, name, f"{name}-{index}", facts)
+        parts = range(1, facts.nodes)
+        workers = tuple(_gated(world, name, f"{made.name}-{rank}", facts) for rank in parts)
+        pods[made.uid] = made.model_copy(update={"workers": workers})
+
+
+def _gated(world: Observation, deployment: str, name: str, facts: ReplicaFacts) -> Pod:
+    """A pod that waits for its placement."""
+    return Pod(
+        namespace=world.plan.namespace,
+        name=name,
+        uid=f"{name}~",
+        gpus=facts.gpus // facts.nodes,
+        created=world.now,
+        deployment=deployment,
+        gated=True,
+    )
+
+
 def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, follows: bool) -> Observation:
     """The world some seconds later, when all that was under way is over. ``follows``: the gateway can be asked, and has taken
     the weights of before."""
@@ -165,13 +211,14 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
                 objects[pool.name] = objects[pool.name].model_copy(update={"actual": count})
     pods = []
     for pod in world.pods:
-        node = nodes.get(pod.node or "")
+        there = [nodes[name] for name in pod.nodes if name in nodes]
         if not _is_ours(pod, world):
             pods.append(pod)
-        elif (node is None or node.ready) if pod.terminating else (pod.node is not None and node is None):
+        elif all(node.ready for node in there) if pod.terminating else len(there) < len(pod.nodes):
             continue
         else:
-            pods.append(_over(pod, node, world.now, follows=follows))
+            runs = pod.placed and all(node.ready for node in there)
+            pods.append(_over(pod, world.now, runs=runs, follows=follows))
     return world.model_copy(
         update={
             "now": later(world.now, seconds),
@@ -182,12 +229,12 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
     )
 
 
-def _over(pod: Pod, node: Node | None, now: str, *, follows: bool) -> Pod:
-    """A pod of ours when what it was doing is over."""
+def _over(pod: Pod, now: str, *, runs: bool, follows: bool) -> Pod:
+    """A replica of ours when what it was doing is over. ``runs``: it has its nodes, and they are ready."""
     change: dict[str, Any] = {"other_gates": (), "requests_inside": None, "unasked": False}
     if pod.draining_since is not None:
         change["unrouted_since"] = pod.unrouted_since or (now if follows else None)
-    elif node is not None and node.ready:
+    elif runs:
         change |= {"bound": True, "ready": True, "listed": True, "started": True, "trouble": None}
     return pod.model_copy(update=change)
 
@@ -253,6 +300,6 @@ def _counted(pods: Iterable[Pod]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _deployment(name: str, replicas: int) -> LiveObject:
+def _workload(kind: str, name: str, replicas: int) -> LiveObject:
     manifest = {"metadata": {"name": name}, "spec": {"replicas": replicas}}
-    return LiveObject(kind="Deployment", name=name, uid=name, ours=True, owner="this plan", manifest=manifest)
+    return LiveObject(kind=kind, name=name, uid=name, ours=True, owner="this plan", manifest=manifest)

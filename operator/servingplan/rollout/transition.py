@@ -136,6 +136,8 @@ def _is_there(world: Observation, pools: tuple[Pool, ...], fleet: Fleet) -> bool
     for pod in world.pods:
         if pod.deployment is None or pod.namespace != world.plan.namespace:
             continue
+        if pod.workers and not pod.nodes:
+            continue  # a group that waits for nothing; one that is planned is missed below
         if pod.deployment not in there or not pod.reachable or pod.draining_since is not None:
             return False
         there[pod.deployment] += 1
