@@ -9,7 +9,7 @@ from servingplan.decide.objects import object_actions
 from servingplan.decide.publishing import routing_actions
 from servingplan.decide.transition import transition_proposed
 from servingplan.model import names
-from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
+from servingplan.model.actions import ApplyObject, DeleteObject
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.proposal import ClassChange, Proposal
@@ -44,14 +44,12 @@ def proposal(
 def _objects(
     situation: Situation, decision: Decision, after: Fleet
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names of what is created, changed and removed. A Deployment counts as changed where its number of replicas is another
+    """Names of what is created, changed and removed. A workload counts as changed where its number of replicas is another
     one, a pool's object where its size is."""
     world, spec = situation.world, situation.spec
     wanted = {item.deployment: item.replicas for item in after.replica_sets}
-    actions: tuple[AnyAction, ...] = ()
-    if not after.spans_types:  # which cannot be written
-        # With all its replicas ready, as it is to be in the end.
-        actions = (*object_actions(situation, spec, after, {})[0], *routing_actions(situation, spec, after, wanted))
+    # With all its replicas ready, as it is to be in the end.
+    actions = (*object_actions(situation, spec, after, {})[0], *routing_actions(situation, spec, after, wanted))
     created, changed, removed = set[str](), set[str](), set[str]()
     for action in actions:
         if isinstance(action, ApplyObject):

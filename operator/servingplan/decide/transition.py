@@ -60,10 +60,8 @@ def _course_in_force(situation: Situation, decision: Decision) -> Course | None:
 
 def transition_proposed(
     situation: Situation, decision: Decision, fleet: Fleet, most_work: float = math.inf
-) -> Transition | None:
-    """The steps to a plan that is not in force, once it is approved; None where this version cannot tell."""
-    if fleet.spans_types:
-        return None  # it cannot be written
+) -> Transition:
+    """The steps to a plan that is not in force, once it is approved."""
     spec = situation.spec
     budget = float(spec.budget.dollars_per_hour)
     limits = Limits.of(spec, budget_dollars_per_hour=budget, may_grow=True, gateway_follows=gateway_follows(situation))

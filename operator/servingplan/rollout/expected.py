@@ -74,13 +74,14 @@ def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
 def written(
     world: Observation, actions: Iterable[AnyAction], *, fleet: Fleet, facts: Mapping[str, ReplicaFacts]
 ) -> Observation:
-    """The world right after these writes: the Deployments and LeaderWorkerSets of the fleet are there, each with its pods."""
+    """The world right after these writes: the Deployments of the fleet are there, and each has its pods."""
     pods = {pod.uid: pod for pod in world.pods}
     objects = {(item.kind, item.name): item for item in world.objects}
     pools = {item.pool: item for item in world.pools}
     for item in fleet.replica_sets:
-        if (item.kind, item.deployment) not in objects:
-            objects[item.kind, item.deployment] = _workload(item.kind, item.deployment, item.replicas)
+        kind = names.LEADER_WORKER_SET if item.stages else names.DEPLOYMENT
+        if (kind, item.deployment) not in objects:
+            objects[kind, item.deployment] = _workload(kind, item.deployment, item.replicas)
     for action in actions:
         match action:
             case ScaleDeployment(object_kind=kind, name=name, replicas=replicas):
@@ -101,15 +102,11 @@ def written(
 
 def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
     match action:
-        case PlacePod(uid=uid, node=node):
-            _place(pods, uid, node, now)
-            return
+        case PlacePod(uid=part, node=node):
+            uid = next(key for key, pod in pods.items() if part in [item.uid for item in pod.parts])
+            change = _placed(pods[uid], part, node, now)
         case DrainPod(uid=uid, leave_service=leaves):
-            change: dict[str, Any] = {
-                "draining_since": now,
-                "serving": not leaves,
-                "listed": pods[uid].listed and not leaves,
-            }
+            change = {"draining_since": now, "serving": not leaves, "listed": pods[uid].listed and not leaves}
         case NoteUnrouted(uid=uid):
             change = {"unrouted_since": now}
         case RestorePod(uid=uid):
@@ -122,19 +119,19 @@ def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
     pods[uid] = pods[uid].model_copy(update=change)
 
 
-def _place(pods: dict[str, Pod], uid: str, node: str, now: str) -> None:
-    """Give a pod, or a worker of a group, its node."""
-    placed = {"node": node, "bound": True, "gated": False, "placed_since": now}
-    pod = pods.get(uid) or next(pod for pod in pods.values() if any(part.uid == uid for part in pod.workers))
-    workers = tuple(part.model_copy(update=placed) if part.uid == uid else part for part in pod.workers)
-    own = placed if pod.uid == uid else {}
-    whole = (own or pod.node is not None) and all(part.node is not None for part in workers)
-    state = {} if whole else {"bound": False, "gated": True}
-    pods[pod.uid] = pod.model_copy(update={**own, "workers": workers, "bound": True, "gated": False, **state})
+def _placed(replica: Pod, part: str, node: str, now: str) -> dict[str, Any]:
+    """What is new of a replica of which this part, the leader or a worker, is bound to a node."""
+    if part == replica.uid:
+        return {"node": node, "bound": True, "gated": False, "placed_since": now}
+    workers = [
+        worker.model_copy(update={"node": node, "bound": True}) if worker.uid == part else worker
+        for worker in replica.workers
+    ]
+    return {"workers": tuple(workers)}
 
 
 def _end(pods: dict[str, Pod], pod: Pod) -> None:
-    """A replica that never had a node is gone at once, another one takes its time."""
+    """A pod that never had a node is gone at once, another one takes its time."""
     if not pod.nodes:
         del pods[pod.uid]
     else:
@@ -150,22 +147,14 @@ def _as_controllers_leave(
             continue
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
         if live.kind == names.LEADER_WORKER_SET:
-            _as_groups(pods, world, live.name, replicas, facts[live.name])
+            _as_many_groups(pods, live.name, replicas, facts[live.name], world)
             continue
         active = [pod for pod in pods.values() if pod.deployment == live.name and not pod.terminating]
         number = 0
         for _ in range(replicas - len(active)):
             while (name := f"{live.name}~{number}") in pods:
                 number += 1
-            pods[name] = Pod(
-                namespace=world.plan.namespace,
-                name=name,
-                uid=name,
-                gpus=facts[live.name].gpus,
-                created=world.now,
-                deployment=live.name,
-                gated=True,
-            )
+            pods[name] = _pod(world, live.name, name, facts[live.name])
         active.sort(key=lambda pod: (pod.created, pod.name), reverse=True)
         active.sort(key=lambda pod: (pod.bound, pod.ready, pod.draining_since is None))
         for pod in active[: max(0, len(active) - replicas)]:
@@ -173,25 +162,27 @@ def _as_controllers_leave(
     return tuple(pods.values())
 
 
-def _as_groups(pods: dict[str, Pod], world: Observation, name: str, replicas: int, facts: ReplicaFacts) -> None:
-    """The groups of a LeaderWorkerSet: those from its number on end, and what is not there below it is made."""
-    own = {group_index(pod): pod for pod in pods.values() if pod.deployment == name}
-    for index, pod in own.items():
+def _as_many_groups(pods: dict[str, Pod], name: str, replicas: int, facts: ReplicaFacts, world: Observation) -> None:
+    """Ends the groups of a LeaderWorkerSet from ``replicas`` on, and makes those below that are not there; one whose end is not
+    over keeps its place."""
+    groups = {group_index(pod): pod for pod in pods.values() if pod.deployment == name}
+    for index, pod in groups.items():
         if index >= replicas and not pod.terminating:
             _end(pods, pod)
-    for index in set(range(replicas)) - own.keys():
-        made = _gated(world, name, f"{name}-{index}", facts)
-        parts = range(1, facts.nodes)
-        workers = tuple(_gated(world, name, f"{made.name}-{rank}", facts) for rank in parts)
-        pods[made.uid] = made.model_copy(update={"workers": workers})
+    for index in range(replicas):
+        if index not in groups:
+            leader = f"{name}-{index}"
+            uid = f"{leader}~{world.now}"
+            workers = [_pod(world, name, f"{leader}-{rank}", facts) for rank in range(1, facts.nodes)]
+            pods[uid] = _pod(world, name, leader, facts).model_copy(update={"uid": uid, "workers": tuple(workers)})
 
 
-def _gated(world: Observation, deployment: str, name: str, facts: ReplicaFacts) -> Pod:
-    """A pod that waits for its placement."""
+def _pod(world: Observation, deployment: str, name: str, facts: ReplicaFacts) -> Pod:
+    """A pod that was just made."""
     return Pod(
         namespace=world.plan.namespace,
         name=name,
-        uid=f"{name}~",
+        uid=name,
         gpus=facts.gpus // facts.nodes,
         created=world.now,
         deployment=deployment,
@@ -212,13 +203,11 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
     pods = []
     for pod in world.pods:
         there = [nodes[name] for name in pod.nodes if name in nodes]
+        gone, ready = len(there) < len(pod.nodes), all(node.ready for node in there)
         if not _is_ours(pod, world):
             pods.append(pod)
-        elif all(node.ready for node in there) if pod.terminating else len(there) < len(pod.nodes):
-            continue
-        else:
-            runs = pod.placed and all(node.ready for node in there)
-            pods.append(_over(pod, world.now, runs=runs, follows=follows))
+        elif not gone and not (pod.terminating and ready):
+            pods.append(_over(pod, world.now, ready=pod.placed and ready, follows=follows))
     return world.model_copy(
         update={
             "now": later(world.now, seconds),
@@ -229,12 +218,12 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
     )
 
 
-def _over(pod: Pod, now: str, *, runs: bool, follows: bool) -> Pod:
-    """A replica of ours when what it was doing is over. ``runs``: it has its nodes, and they are ready."""
-    change: dict[str, Any] = {"other_gates": (), "requests_inside": None, "unasked": False}
+def _over(pod: Pod, now: str, *, ready: bool, follows: bool) -> Pod:
+    """A replica of ours when what it was doing is over. ``ready``: it has its nodes, and these are."""
+    change: dict[str, Any] = {"other_gates": (), "workers_to_come": 0, "requests_inside": None, "unasked": False}
     if pod.draining_since is not None:
         change["unrouted_since"] = pod.unrouted_since or (now if follows else None)
-    elif runs:
+    elif ready:
         change |= {"bound": True, "ready": True, "listed": True, "started": True, "trouble": None}
     return pod.model_copy(update=change)
 

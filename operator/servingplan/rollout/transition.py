@@ -61,7 +61,7 @@ def transition(world: Observation, course: Course, most_work: float = math.inf) 
         step, world = _over(world, pools, begun, course)
         steps.append(step)
         work += len(world.pods) ** 2
-    return Transition(steps=tuple(steps), reaches=False)
+    return Transition(steps=tuple(steps), reaches=False, more=True)
 
 
 def step_under_way(world: Observation, course: Course) -> TransitionStep | None:
@@ -136,8 +136,6 @@ def _is_there(world: Observation, pools: tuple[Pool, ...], fleet: Fleet) -> bool
     for pod in world.pods:
         if pod.deployment is None or pod.namespace != world.plan.namespace:
             continue
-        if pod.workers and not pod.nodes:
-            continue  # a group that waits for nothing; one that is planned is missed below
         if pod.deployment not in there or not pod.reachable or pod.draining_since is not None:
             return False
         there[pod.deployment] += 1
