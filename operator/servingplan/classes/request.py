@@ -68,8 +68,8 @@ def length(column: str, value: object) -> int:
 
 
 def seconds(column: str, value: object) -> float:
-    """A time in seconds: from a number (seconds, or milli-, micro- or nanoseconds since 1970), or from a date with a time of day
-    (UTC if it names no zone).
+    """A time in seconds: from a number (seconds, or milli-, micro- or nanoseconds since 1970), or from a date with a time of
+    day (UTC if it names no zone).
 
     Raises:
         FieldError: it is neither.
