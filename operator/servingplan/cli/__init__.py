@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, gateway, live, plan, profile, solve
+from servingplan.cli import (
+    classes,
+    cluster,
+    doctor,
+    emulate,
+    explain,
+    frontier,
+    gateway,
+    live,
+    plan,
+    profile,
+    replay,
+    report,
+    solve,
+    ui,
+)
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -22,8 +37,13 @@ app = typer.Typer(
 )
 plan.register(app)
 explain.register(app)
+frontier.register(app)
+replay.register(app)
+report.register(app)
+ui.register(app)
 solve.register(app)
 cluster.register(app)
+doctor.register(app)
 live.register(app)
 emulate.register(app)
 gateway.register(app)
