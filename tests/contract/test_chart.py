@@ -11,7 +11,7 @@ from kubernetes import client
 
 from e2e.support.waiting import wait_for
 from localcluster import binaries
-from localcluster.control_plane import ControlPlane, StartError
+from localcluster.control_plane import ControlPlane, StartError, wait_until_established
 from localcluster.rights import wait_until_granted
 from servingplan.model.names import PLAN_LABEL
 from servingplan.observe.budgets import parse_budgets
@@ -143,6 +143,96 @@ def installed(cluster):
     return {"everywhere": "everywhere-servingplan", "confined": "confined-planner"}
 
 
+GUARDED = f"system:serviceaccount:{RELEASE}:guarded-servingplan"
+HTTP_ROUTES = yaml.safe_load("""
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: httproutes.gateway.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: unapproved}
+spec:
+  group: gateway.networking.k8s.io
+  names: {kind: HTTPRoute, plural: httproutes}
+  scope: Namespaced
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+""")
+
+
+@pytest.fixture(scope="module")
+def guarded(cluster):
+    """An installation with the guard, in force; it writes as the operator's ServiceAccount and returns the API server's
+    refusal, or nothing."""
+    objects = rendered("guarded", {"namespaces": ["llm"], "writeGuard": {"enabled": True}})
+    cluster.apply(HTTP_ROUTES, *objects, field_manager="helm")
+    wait_until_established(cluster.kubectl, HTTP_ROUTES["metadata"]["name"])
+    with cluster.client() as api:
+        wait_until_granted(api, objects)
+
+    def write(*arguments, stdin="", user=GUARDED):
+        try:
+            cluster.kubectl("-n", "llm", f"--as={user}", *arguments, stdin=stdin)
+        except StartError as error:
+            return str(error)
+        return ""
+
+    def refused():
+        return "servingplan.dev/plan" in write("create", "configmap", "foreign", "--dry-run=server")
+
+    wait_for("the guard is in force", refused, seconds=60)
+    return write
+
+
+def test_the_guard_bounds_the_operator_to_objects_of_plans(cluster, guarded):
+    def applied(**labels):
+        metadata = {"name": "settings", "labels": labels}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"by": str(labels)}}
+
+    apply = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+    ours, foreign = {"servingplan.dev/plan": "chat"}, {"app": "else"}
+    assert guarded(*apply, stdin=json.dumps(applied(**ours))) == ""
+    assert guarded("patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}') == ""
+    assert "label" in guarded("label", "configmap", "settings", "servingplan.dev/plan-")
+    assert guarded("delete", "configmap", "settings") == ""
+    assert "servingplan.dev/plan" in guarded(*apply, stdin=json.dumps(applied(**foreign)))
+
+    cluster.kubectl("-n", "llm", *apply, stdin=json.dumps(applied(**foreign)))
+    for write in (
+        ("patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}'),
+        ("label", "configmap", "settings", "servingplan.dev/plan=chat"),
+        ("delete", "configmap", "settings"),
+    ):
+        assert "may write only objects" in guarded(*write), write
+    assert guarded("patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}', user="system:admin") != ""  # RBAC
+    cluster.kubectl("-n", "llm", "patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}')  # others are free
+
+
+@pytest.mark.parametrize("kind", ["deployment", "service", "pod", "poddisruptionbudget", "httproute"])
+def test_the_guard_covers_every_kind_that_the_operator_writes(cluster, guarded, kind):
+    pod = {"containers": [{"name": "main", "image": "x"}]}
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": pod}
+    manifests = {
+        "deployment": ("apps/v1", "Deployment", {"selector": {"matchLabels": {"app": "x"}}, "template": template}),
+        "service": ("v1", "Service", {"ports": [{"port": 80}]}),
+        "pod": ("v1", "Pod", pod),
+        "poddisruptionbudget": ("policy/v1", "PodDisruptionBudget", {"maxUnavailable": 1}),
+        "httproute": ("gateway.networking.k8s.io/v1", "HTTPRoute", {}),
+    }
+    version, name, spec = manifests[kind]
+    labels = {"servingplan.dev/plan": "chat"}
+    for told, item in (("may write only objects", {}), ("", labels)):
+        manifest = {"apiVersion": version, "kind": name, "metadata": {"name": "guarded", "labels": item}, "spec": spec}
+        cluster.apply({**manifest, "metadata": {**manifest["metadata"], "namespace": "llm"}})
+        annotate = ("patch", kind, "guarded", "--type=merge", "-p", '{"metadata": {"annotations": {"a": "b"}}}')
+        for write in (annotate, ("delete", kind, "guarded", "--wait=false")):
+            answer = guarded(*write)
+            assert told in answer if told else answer == "", (write, answer)
+        cluster.kubectl("-n", "llm", "delete", kind, "guarded", "--ignore-not-found", "--force", "--grace-period=0")
+
+
 @pytest.fixture(scope="module")
 def may(cluster, installed):
     """Asks the API server what an installation's ServiceAccount may do."""
@@ -227,6 +317,35 @@ def test_the_operator_is_probed_and_confined():
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def test_the_image_is_named_by_tag_or_by_digest():
+    def image(**values):
+        (container,) = operator_of(rendered("x", {"image": values}))["spec"]["template"]["spec"]["containers"]
+        return container["image"]
+
+    digest = f"sha256:{'0123' * 16}"
+    assert image(tag="0.2.0") == "servingplan:0.2.0"
+    assert image(repository="example.com/servingplan", digest=digest) == f"example.com/servingplan@{digest}"
+    assert image(tag="0.2.0", digest=digest) == f"servingplan:0.2.0@{digest}"
+
+
+def test_two_operators_are_on_two_nodes_and_a_drained_node_takes_one():
+    objects = rendered("x", {"replicas": 2})
+    (budget,) = [item for item in objects if item["kind"] == "PodDisruptionBudget"]
+    labels = operator_of(objects)["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (spread,) = operator_of(objects)["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+    # One operator alone: a budget would only keep its node from being drained.
+    assert not [item for item in rendered("x", {}) if item["kind"] == "PodDisruptionBudget"]
+
+
+def test_a_cluster_may_choose_the_user_of_the_operator():
+    security = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    pod = operator_of(rendered("x", {"podSecurityContext": security}))["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_settings_reach_the_operator_through_its_environment():
@@ -485,6 +604,10 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"periodSeconds": 0}, "periodSeconds"),
         ({"periodSeconds": "15"}, "periodSeconds"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"image": {"digest": "sha256:abc"}}, "digest"),
+        ({"replica": 2}, "replica"),
+        ({"metrics": {"enable": False}}, "enable"),
+        ({"writeGuard": True}, "writeGuard"),
         ({"poolKinds": [{"kind": "NodePool", "group": "karpenter.sh", "namespaced": False}]}, "resource"),
         ({"poolKinds": ["NodePool.karpenter.sh"]}, "poolKinds"),
         ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "namespaces": ["a"]}]}, "namespaces"),
