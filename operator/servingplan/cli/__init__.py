@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, explain, gateway, plan, profile, solve
+from servingplan.cli import classes, cluster, emulate, emulated_gpus, explain, gateway, plan, profile, solve
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ explain.register(app)
 solve.register(app)
 cluster.register(app)
 emulate.register(app)
+emulated_gpus.register(app)
 gateway.register(app)
 classes.register(app)
 profile.register(app)
