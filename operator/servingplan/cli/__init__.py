@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, emulated_gpus, explain, gateway, plan, profile, solve
+from servingplan.cli import classes, cluster, emulate, emulated_gpus, explain, gateway, plan, profile, solve, uninstall
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ emulated_gpus.register(app)
 gateway.register(app)
 classes.register(app)
 profile.register(app)
+uninstall.register(app)
 
 
 def _print_version(asked: bool) -> None:

@@ -19,6 +19,7 @@ from servingplan.kube import Api, Kube
 from servingplan.lease import Keeper, Lease
 from servingplan.loop import Alarm, Loop, MakeTurns, UnderWay
 from servingplan.metrics.exporter import Exporter
+from servingplan.model.names import FINALIZER
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.state import ClusterState, News, Overlaid
@@ -121,7 +122,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)  # the kubelet restarts the process
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.persistence.finalizer = f"{GROUP}/retire"
+        settings.persistence.finalizer = FINALIZER
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
         settings.persistence.diffbase_storage = KeepsNothing()
         settings.posting.enabled = False
