@@ -210,6 +210,22 @@ def test_the_guard_bounds_the_operator_to_objects_of_plans(cluster, guarded):
     cluster.kubectl("-n", "llm", "patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}')  # others are free
 
 
+def test_the_guard_names_every_kind_that_the_operator_may_write_beside_plans():
+    objects = rendered("x", {"namespaces": ["llm"], "writeGuard": {"enabled": True}})
+    guard = next(item for item in objects if item["kind"] == "ValidatingAdmissionPolicy")
+    rules = guard["spec"]["matchConstraints"]["resourceRules"]
+    guarded = {(rule["apiGroups"][0], resource) for rule in rules for resource in rule["resources"]}
+    role = next(item for item in objects if item["kind"] == "Role" and item["metadata"]["namespace"] == "llm")
+    written = {
+        (group, resource)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        if {"patch", "delete"} & set(rule["verbs"]) and group != "servingplan.dev"
+    }
+    assert written <= guarded
+
+
 @pytest.mark.parametrize("kind", ["deployment", "service", "pod", "poddisruptionbudget", "httproute"])
 def test_the_guard_covers_every_kind_that_the_operator_writes(cluster, guarded, kind):
     pod = {"containers": [{"name": "main", "image": "x"}]}
@@ -579,6 +595,34 @@ def test_without_pool_kinds_there_are_no_rights_on_pools():
     assert not [item for item in objects if item["metadata"]["name"].endswith(("-pools", "-refusals"))]
     (container,) = operator_of(objects)["spec"]["template"]["spec"]["containers"]
     assert {"name": "SERVINGPLAN_POOL_KINDS", "value": ""} in container["env"]
+
+
+def test_the_chart_of_the_crd_takes_over_upgrades_and_leaves_it_with_its_plans(cluster, installed):
+    """By Helm itself, over a CRD that the chart of the operator has installed, with a plan stored."""
+    crd, chart = "llmservingplans.servingplan.dev", CHART.with_name("servingplan-crds")
+
+    def run(*arguments):
+        command = [str(binaries.program("helm")), *arguments, f"--namespace={RELEASE}"]
+        done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))
+
+    manifest = yaml.safe_load((CHART.parents[1] / "examples" / "chat.yaml").read_text())
+    cluster.apply(manifest)
+    before = json.loads(cluster.kubectl("get", "lsp", "-n", "llm", "chat", "-o", "json"))
+    original = json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))
+    # A CRD of an earlier version, as Helm's folder crds/ leaves it behind.
+    cluster.kubectl("patch", "crd", crd, "--type=json", "-p", '[{"op": "remove", "path": "/spec/names/categories"}]')
+    taken = run("install", "crds", str(chart), "--take-ownership", "--force-conflicts")
+    assert taken["spec"]["versions"] == original["spec"]["versions"]
+    assert taken["spec"]["names"] == {**original["spec"]["names"]}
+    assert taken["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    run("upgrade", "crds", str(chart))
+    left = run("uninstall", "crds")
+    assert left["metadata"]["uid"] == original["metadata"]["uid"]
+    after = json.loads(cluster.kubectl("get", "lsp", "-n", "llm", "chat", "-o", "json"))
+    assert (after["metadata"]["uid"], after["spec"]) == (before["metadata"]["uid"], before["spec"])
+    cluster.kubectl("delete", "lsp", "-n", "llm", "chat")
 
 
 def test_users_of_a_namespace_may_write_plans(cluster, installed):

@@ -68,6 +68,24 @@ def refusal(cluster, manifest):
     return str(refused.value)
 
 
+RELEASED = sorted((ROOT / "tests" / "golden" / "released").glob("*/*.yaml"))
+"""Plans as users of each release have them stored."""
+
+
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_plans_of_every_release_are_taken_and_nothing_of_them_is_lost(cluster, path):
+    manifest = yaml.safe_load(path.read_text())
+    manifest["metadata"] = {"name": path.stem, "namespace": "llm"}
+    arguments = ("create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-")
+    assert json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)))["spec"] == manifest["spec"]
+    assert parse_spec(manifest["spec"])[0] is not None
+
+
+def test_there_are_plans_of_this_release():
+    version = yaml.safe_load((ROOT / "charts/servingplan/Chart.yaml").read_text())["appVersion"]
+    assert version in {path.parent.name for path in RELEASED}
+
+
 def test_the_crd_is_established_and_structural(cluster):
     conditions = json.loads(cluster.kubectl("get", "crd", CRD, "-o", "json"))["status"]["conditions"]
     by_type = {item["type"]: item["status"] for item in conditions}
