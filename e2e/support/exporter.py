@@ -40,6 +40,8 @@ class Exporter(ThreadingHTTPServer):
 
         super().__init__(("127.0.0.1", 0), Handler)
         self.lie: str | None = None
+        self.other_lines: list[str] = []
+        """Samples of other metrics."""
         self._plan, self._model = plan, model
         self._rates = dict.fromkeys(classes, 0.0)
         self._counts = dict.fromkeys(classes, 0.0)
@@ -78,7 +80,7 @@ class Exporter(ThreadingHTTPServer):
                 lines.append(
                     f'{COUNTER}{{{LABEL}="{arrivals_prefix(self._plan, self._model, name)}"}} {value} {now * 1000:.0f}'
                 )
-            return "\n".join(lines) + "\n"
+            return "\n".join([*lines, *self.other_lines]) + "\n"
 
     def _count(self, now: float) -> None:
         for name, rate in self._rates.items():

@@ -2,7 +2,8 @@
 
 ServingPlanError
 ├── InputError          wrong input: field, value, what to do      (exit code 2, a condition)
-├── Outdated            the plan changed meanwhile: the turn starts again
+├── Outdated            the answer is no longer needed
+├── Searching           the answer is not there yet: the plan is woken when it is
 └── ApiError            the API server refused or could not be reached
     ├── NotFound        404
     ├── Forbidden       403: a permission that the operator lacks
@@ -99,7 +100,16 @@ def in_words(problem: Mapping[str, Any]) -> str:
 
 
 class Outdated(ServingPlanError):  # noqa: N818 (not an error: the answer is no longer needed)
-    """The plan changed meanwhile, so the answer for its old state is no longer needed."""
+    """The plan asks another question by now, so the answer is no longer needed."""
+
+
+class Searching(ServingPlanError):  # noqa: N818 (not an error: the plan is woken when the answer is there)
+    """A search is under way and goes on beside the turns."""
+
+    def __init__(self, overtaken: bool = False) -> None:
+        self.overtaken = overtaken
+        """Whether it took the place of a search for the same spec: the cluster changed before that one had ended."""
+        super().__init__("a search is under way")
 
 
 class ApiError(ServingPlanError):

@@ -1,57 +1,47 @@
-"""Computes explanations beside the turns, in a thread of their own, when a plan is at rest and never while a turn runs.
+"""Explanations of plans at rest, found beside the turns.
 
-A turn that has nothing to write asks for the explanation of its question and ends; a later turn shows it in the status. The
-thread asks the planner one question at a time, each within a work limit, and before each one it waits until no turn of the
-plan runs. A process computes one explanation at a time. Nothing is lost when the process ends, since finished explanations are
-in the status.
+A turn that has nothing to write asks for the explanation of its question and ends. A later turn shows it in the status. The
+operator has it computed in a process of its own (``solvers``). Nothing is lost when the operator ends, since finished
+explanations are in the status.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Protocol
 
-from servingplan.api.status_v1alpha1 import AlternativeStatus, ExplanationStatus, WorthStatus
+from servingplan.api.status_v1alpha1 import ExplanationStatus
+from servingplan.decide.turn import never
+from servingplan.errors import Outdated
 from servingplan.model.decision import Decision
-from servingplan.planning import words
+from servingplan.model.world import Observation
 from servingplan.planning.situation import Situation
-from servingplan.status.conclude import explained_as
+from servingplan.status.explained import explain, explained_as
 
 log = logging.getLogger("servingplan")
 
-LONGEST_LINE = 300
-"""The most characters of a line of the status."""
-MOST_WORTH = 16
-_ONE_AT_A_TIME = threading.Lock()
 
-Explain = Callable[[Situation, str, Callable[[], None]], ExplanationStatus | None]
-"""Explains the question (its digest is given) that a situation poses; calls back before each question that it asks."""
+class Explain(Protocol):
+    """Explains the question that an observation poses."""
 
-
-class _Superseded(Exception):  # noqa: N818 (not an error: nobody wants to know any more)
-    """The plan has another question by now."""
+    def __call__(
+        self, world: Observation, asked: str, deadline_seconds: float, unwanted: Callable[[], bool] = never
+    ) -> ExplanationStatus | None:
+        """The explanation of the question with the digest ``asked``; None where there is nothing to explain. Raises
+        ``Outdated`` once it is ``unwanted``."""
+        ...
 
 
 class Explainer:
     """Explains the questions of one plan."""
 
     def __init__(self, explain: Explain | None = None) -> None:
-        self._explain = explain or explain_situation
-        self._no_turn = threading.Event()
-        self._no_turn.set()
+        """Without ``explain`` it is computed in this process."""
+        self._explain = explain or _explain_here
         self._wanted: str | None = None
         self._found: dict[str, ExplanationStatus | None] = {}
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """While the context is open, no question is begun."""
-        self._no_turn.clear()
-        try:
-            yield
-        finally:
-            self._no_turn.set()
 
     def of(self, decision: Decision) -> ExplanationStatus | None:
         """The explanation of a turn's question; None if it is not known yet."""
@@ -72,54 +62,24 @@ class Explainer:
             ).start()
         return True
 
-    def _work(self, situation: Situation, asked: str) -> None:
-        def wait() -> None:
-            self._no_turn.wait()
-            if self._wanted != asked:
-                raise _Superseded
+    def stop(self) -> None:
+        """Give up the explanation that is being computed."""
+        self._wanted = None
 
-        found = None
+    def _work(self, situation: Situation, asked: str) -> None:
+        found, seconds = None, float(situation.spec.solver.deadline_seconds)
         try:
-            with _ONE_AT_A_TIME:
-                wait()
-                found = self._explain(situation, asked, wait)
-        except _Superseded:
+            found = self._explain(situation.world, asked, seconds, lambda: self._wanted != asked)
+        except Outdated:
             return
         except Exception:
             log.exception("%s: the plan could not be explained", situation.world.plan.key)
-        self._found = {asked: found}
+        if self._wanted == asked:
+            self._found = {asked: found}
 
 
-def explain_situation(situation: Situation, asked: str, before_each: Callable[[], None]) -> ExplanationStatus | None:
-    """What the status says of the question that a situation poses; None where it poses none."""
-    from servingplan.planning.explain import explain_plan  # loads the solver
-
-    if situation.acting is None:
-        return None
-    seconds = float(situation.spec.solver.deadline_seconds)
-    found = explain_plan(situation, deadline_seconds=seconds, before_each=before_each)
-    answer, explanation = found.answer, found.explanation
-    if answer is None or found.question is None:
-        return None
-    clash: tuple[str, ...] = ()
-    if explanation.clash is not None:
-        clash = (words.clash_title(explanation.clash), *words.clash_lines(explanation.clash))
-    return ExplanationStatus(
-        of=explained_as(asked),
-        best=words.outcome(answer),
-        worth=tuple(
-            WorthStatus(one_more=_cut(words.one_more(item)), brings=_cut(words.gain(item, answer)))
-            for item in explanation.worth[:MOST_WORTH]
-        ),
-        alternatives=tuple(
-            AlternativeStatus(name=_cut(item.name), outcome=_cut(words.outcome(item.answer)))
-            for item in explanation.alternatives
-        ),
-        clash=tuple(map(_cut, clash)),
-        pruned=_cut(words.pruned(explanation.pruned, len(found.question.shapes))),
-        not_asked=explanation.not_asked,
-    )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 4] + " ..."
+def _explain_here(
+    world: Observation, asked: str, deadline_seconds: float, unwanted: Callable[[], bool] = never
+) -> ExplanationStatus | None:
+    del unwanted  # it cannot be stopped
+    return explain(world, asked, deadline_seconds)

@@ -337,7 +337,7 @@ class Kube:
             )
             try:
                 if response.status >= 300:
-                    raise _error_of(response.status, response.data, f"watch {resource.plural}")
+                    raise _error_of(response, f"watch {resource.plural}")
                 if silence_seconds is not None:
                     yield "OPEN", {"metadata": {}}
                 for line in _lines(response.stream(65536)):
@@ -394,9 +394,7 @@ class Kube:
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(0, "Unreachable", f"{request}: {error}") from error
         if response.status >= 300:
-            refusal = _error_of(response.status, response.data, request)
-            refusal.retry_after_seconds = _seconds(response.headers.get("Retry-After"))
-            raise refusal
+            raise _error_of(response, request)
         parsed: Json = json.loads(response.data) if response.data else {}
         return parsed
 
@@ -430,7 +428,9 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield from (line for line in whole if line)
 
 
-def _error_of(status: int, data: bytes, request: str) -> ApiError:
+def _error_of(response: urllib3.BaseHTTPResponse, request: str) -> ApiError:
+    """The error that an answer tells, with the pause that it asks for."""
+    data = response.data
     try:
         answer = json.loads(data)
     except ValueError:
@@ -438,4 +438,6 @@ def _error_of(status: int, data: bytes, request: str) -> ApiError:
     if not isinstance(answer, dict):
         answer = {}
     message = answer.get("message") or data[:200].decode(errors="replace") or request
-    return api_error(status, answer.get("reason") or f"HTTP{status}", message)
+    error = api_error(response.status, answer.get("reason") or f"HTTP{response.status}", message)
+    error.retry_after_seconds = _seconds(response.headers.get("Retry-After"))
+    return error

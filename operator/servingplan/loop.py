@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -30,9 +29,9 @@ AFTER_WRITES_SECONDS = 0.5
 """The pause after our own writes, in case no event reports them."""
 RETIRING_PAUSE_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 30.0
-TURN_SECONDS = 120.0
-"""The longest time of a turn beside its solver's deadline, which may be spent more than once. After it the turn hangs."""
-SOLVES_IN_A_TURN = 3
+TURN_SECONDS = 240.0
+"""The longest time of a turn. After it the turn hangs. A turn waits only for searches in haste, whose process is ended
+after three minutes at most (``solvers.GRACE_SECONDS``, ``solvers.START_SECONDS``)."""
 
 Plan = tuple[str, str]
 """The namespace and name of a plan."""
@@ -138,15 +137,12 @@ class UnderWay:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._begun: dict[Plan, tuple[float, Callable[[], float], Callable[[], float]]] = {}
+        self._begun: dict[Plan, float] = {}
 
     @contextmanager
-    def turn(
-        self, plan: Plan, solver_seconds: Callable[[], float], seen_waiting_at: Callable[[], float] = lambda: -math.inf
-    ) -> Iterator[None]:
-        """Register a turn while it runs. ``solver_seconds`` is known once the turn has read the plan. ``seen_waiting_at``: when
-        it was last seen waiting for the solvers, which end their searches themselves, however many wait before it."""
-        self._begun[plan] = (self._clock(), solver_seconds, seen_waiting_at)
+    def turn(self, plan: Plan) -> Iterator[None]:
+        """Register a turn while it runs."""
+        self._begun[plan] = self._clock()
         try:
             yield
         finally:
@@ -157,8 +153,8 @@ class UnderWay:
         now = self._clock()
         return sorted(
             f"{namespace}/{name}"
-            for (namespace, name), (begun, solver_seconds, seen_waiting_at) in list(self._begun.items())
-            if now - max(begun, seen_waiting_at()) > TURN_SECONDS + SOLVES_IN_A_TURN * solver_seconds()
+            for (namespace, name), begun in list(self._begun.items())
+            if now - begun > TURN_SECONDS
         )
 
 
@@ -194,22 +190,24 @@ class Loop:
         """Take turns until the plan is deleted or the operator ends."""
         plan = (namespace, name)
         self._looked_after[plan] = uid
-        with self._measured(plan) as metrics:
-            turns = self._turns(namespace, name, metrics)
+        with self._measured(plan) as metrics, self._turns_of(plan, metrics) as turns:
             pauses = Pauses(self._period_seconds)
             wake_up = self._alarm.wake_up(plan)
+            was_gone = False
             await self._until_settled(stopped)
             while not stopped:
                 wake_up.clear()
-                report = None
                 try:
                     async with self._lock(uid):
                         if stopped:
                             return
-                        with self._under_way.turn(plan, lambda: turns.solver_seconds, lambda: turns.seen_waiting_at):
+                        with self._under_way.turn(plan):
                             report = await turns.take()
-                    if report.gone:
+                    if report.gone and was_gone:
                         return
+                    was_gone = (
+                        report.gone
+                    )  # one answer alone may be wrong, and nobody would look after the plan any more
                     log.debug("%s/%s: turn of %.3f s, %d writes", namespace, name, report.seconds, report.writes)
                     if report.situation is not None:
                         self._alarm.care(plan, Interest.of(report.situation))
@@ -230,7 +228,7 @@ class Loop:
                 wake_up.clear()
                 try:
                     async with self._lock(uid):
-                        with self._under_way.turn(plan, lambda: 0.0):
+                        with self._under_way.turn(plan):
                             report = await turns.retire(uid)
                     if report.gone:
                         break
@@ -259,6 +257,15 @@ class Loop:
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
+
+    @contextmanager
+    def _turns_of(self, plan: Plan, metrics: PlanMetrics) -> Iterator[Turns]:
+        """The turns of a plan. Its search ends with them."""
+        turns = self._turns(*plan, metrics)
+        try:
+            yield turns
+        finally:
+            turns.stop()
 
     @contextmanager
     def _measured(self, plan: Plan) -> Iterator[PlanMetrics]:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from servingplan.answering import RememberedSolve
+from servingplan.answering import Answers, Beside
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.order import carry_out
 from servingplan.apply.writer import Writer
 from servingplan.decide.decide import decide, publish
 from servingplan.decide.retirement import Retirement, retire
-from servingplan.decide.turn import Solve
-from servingplan.errors import ApiError, NotFound, Outdated
+from servingplan.decide.turn import Search
+from servingplan.errors import ApiError, NotFound
 from servingplan.explaining import Explainer
 from servingplan.kube import EVENTS, PLANS, Api
 from servingplan.metrics.exporter import PlanMetrics
@@ -77,44 +76,41 @@ class Turns:
         *,
         api: Api,
         reader: Reader,
-        solve: Solve,
+        solve: Search,
         namespace: str,
         name: str,
         metrics: PlanMetrics | None = None,
         explainer: Explainer | None = None,
         elsewhere: Elsewhere = asyncio.to_thread,
+        beside: Beside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
+        """``beside`` runs the searches that a turn does not wait for; without it turns wait for every search."""
         self._api = api
         self._reader = reader
         self._writer = Writer(api)
         self.metrics = metrics or PlanMetrics()
-        self._solve = RememberedSolve(self.metrics.timed(solve))
+        self._answers = Answers(self.metrics.timed(solve), beside)
         self._explainer = explainer or Explainer()
         self._elsewhere = elsewhere
         self._clock = clock
         self._namespace = namespace
         self._name = name
-        self._seen: PlanObject | None = None
-        self.solver_seconds = 0.0
-        """The solver's deadline in seconds, by the plan as it was last read."""
-        self.seen_waiting_at = -math.inf
-        """When the solvers last asked whether the answer is still wanted (``time.monotonic``): they are not hanging."""
 
-    def outdated(self) -> bool:
-        """Whether the plan was written after the running turn read it."""
-        self.seen_waiting_at = time.monotonic()
-        return self._seen is not None and self._reader.is_outdated(self._seen)
+    def stop(self) -> None:
+        """End what is computed beside the turns. No turn follows."""
+        self._answers.stop()
+        self._explainer.stop()
 
     async def take(self) -> TurnReport:
         """Take one turn. The status already has the error that it raises, if the status can be written."""
-        with self._explainer.turn(), self.metrics.turn():
+        with self.metrics.turn():
             try:
                 report = await self._take()
             except Exception as error:
                 await self._elsewhere(self._tell_failure, error)
                 raise
-        if report.situation is None or report.decision is None or report.writes:
+        if report.situation is None or report.decision is None or report.decision.searching or report.writes:
             return report
         if not self._explainer.begin(report.situation, report.decision):
             return report
@@ -126,9 +122,7 @@ class Turns:
         situation = await self._elsewhere(self._look)
         if situation is None:
             return TurnReport(gone=True)
-        plan, spec = situation.world.plan, situation.acting
-        self._seen = plan
-        self.solver_seconds = float(spec.solver.deadline_seconds) if spec is not None else 0.0
+        plan = situation.world.plan
         early = publish(situation)
         if early:
             # Weights first: they need no solver, and a replica that is gone must not wait for one.
@@ -138,11 +132,7 @@ class Turns:
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 situation = again
-        try:
-            decision = await self._elsewhere(self._decide, situation)
-        except Outdated:
-            log.info("%s was written during its search: the search is stopped and started again", plan.key)
-            return TurnReport(writes=len(early), again=True)
+        decision = await self._elsewhere(self._decide, situation)
         if bool(decision.actions) and await self._elsewhere(self._is_outdated, situation.world.plan):
             log.info("%s was edited during its planning: nothing of that plan is written", plan.key)
             return TurnReport(writes=len(early), again=True)
@@ -164,7 +154,7 @@ class Turns:
             try:
                 return await self._retire(uid)
             except Exception as error:
-                await self._elsewhere(self._tell_failure, error)
+                await self._elsewhere(self._tell_failure, error, uid)
                 raise
 
     async def _retire(self, uid: str) -> TurnReport:
@@ -199,13 +189,14 @@ class Turns:
     def _decide(self, situation: Situation) -> Decision:
         decision = None
         try:
-            decision = decide(situation, self._solve)
+            with self._answers.turn():
+                decision = decide(situation, self._answers)
             return decision
         finally:
             self.metrics.solved(trigger(situation, decision))
 
     def _is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the plan changed meanwhile: a search takes seconds, and no node may be rented by an old budget."""
+        """Whether the plan changed meanwhile: what was read of it may be late, and no node may be rented by an old budget."""
         try:
             found = self._api.get(PLANS, plan.name, namespace=plan.namespace)["metadata"]
         except NotFound:
@@ -255,11 +246,13 @@ class Turns:
         for event in retirement_events(world, step, outcome):
             self._post(event, world)
 
-    def _tell_failure(self, error: Exception) -> None:
-        """Write into the plan's status that the turn failed. If that fails too, only log it."""
+    def _tell_failure(self, error: Exception, uid: str | None = None) -> None:
+        """Write into the plan's status that the turn failed; with ``uid`` only if that plan still has the name. If that fails
+        too, only log it."""
         try:
             plan = plan_of(self._api.get(PLANS, self._name, namespace=self._namespace))
-            self._write_status(plan, turn_failed(plan, error, self._clock()))
+            if uid in (None, plan.uid):
+                self._write_status(plan, turn_failed(plan, error, self._clock()))
         except Exception as other:
             log.warning("%s/%s: the status cannot say that the turn failed: %s", self._namespace, self._name, other)
 

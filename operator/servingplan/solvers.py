@@ -2,14 +2,16 @@
 much memory or does not end costs one answer, not the operator.
 
 Two warm processes are kept for answers that somebody waits for: one after a loss, one for new and edited plans. Improvements
-share the rest, in turns by namespace; these processes start with the first improvement. An outdated search is ended together
-with its process. All processes have a lower scheduling priority than the operator, and are
-the first to be killed if memory is short.
+share the rest, in turns by namespace; these processes start with the first improvement. Each explanation has a process that
+ends with it. A search that is not wanted any more is ended together with its process. All processes have a lower scheduling
+priority than the operator. Their memory is limited, since the kubelet has all processes of a container killed together
+(``memory.oom.group``) once the container reaches its own limit.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,13 +24,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from servingplan.api.status_v1alpha1 import ExplanationStatus
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.turn import Solve
+from servingplan.decide.turn import Search, never
 from servingplan.errors import Outdated, ServingPlanError
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question
+from servingplan.model.world import Observation
+from servingplan.status.explained import explain
 
 MOST_SECONDS = 600.0
 """The upper bound of every plan's solver deadline; an installation may set another."""
@@ -37,21 +42,57 @@ GRACE_SECONDS = 30.0
 START_SECONDS = 120.0
 """How long a process may take to load the solver."""
 LOOK_SECONDS = 0.1
-"""The time between two checks whether a search is outdated."""
+"""The time between two checks whether a search is still wanted."""
 NICE_HURRIED, NICE_SHARED = 1, 10
+OPERATOR_BYTES = 600 * 2**20
+"""The memory that is left to the operator itself, by its goal at 1,000 nodes and 15,000 pods (docs/benchmarks.md)."""
+LEAST_BYTES = 256 * 2**20
+"""A process has as much in any case: it needs a third of that to start."""
 
 
 class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
     """The process of a search ended, or did not end in time; the message says how."""
 
 
+class Task[T](Protocol):
+    """Work for a process. It can be pickled, and so can its result."""
+
+    @property
+    def deadline_seconds(self) -> float:
+        """The time that it takes at most."""
+        ...
+
+    def run(self) -> T:
+        """The result. It is called in the process."""
+        ...
+
+
 @dataclass(frozen=True)
-class Task:
-    """The input of one search."""
+class Searched:
+    """One search."""
 
     question: Question
     method: str
     deadline_seconds: float
+
+    def run(self) -> Answer:
+        """The answer of the solver."""
+        from servingplan.solve import solve
+
+        return solve(self.question, method=self.method, deadline_seconds=self.deadline_seconds)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One explanation."""
+
+    world: Observation
+    asked: str
+    deadline_seconds: float
+
+    def run(self) -> ExplanationStatus | None:
+        """As ``explaining.Explain``."""
+        return explain(self.world, self.asked, self.deadline_seconds)
 
 
 PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys.argv[1]), int(sys.argv[2]))")
@@ -61,9 +102,10 @@ PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys
 class Worker:
     """One process that answers one question at a time. It is restarted when it ends."""
 
-    def __init__(self, nice: int, program: tuple[str, ...] = PROGRAM) -> None:
-        """Tests replace the solver by another ``program``."""
+    def __init__(self, nice: int, program: tuple[str, ...] = PROGRAM, *, keep: bool = True) -> None:
+        """``keep``: whether the process waits for the next task. Tests replace the solver by another ``program``."""
         self._nice = nice
+        self._keep = keep
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -86,8 +128,8 @@ class Worker:
             process.kill()
             process.wait()
 
-    def ask(self, task: Task, outdated: Callable[[], bool]) -> Answer:
-        """The answer to a task. Raises ``SolverCrashed``, ``Outdated``, or the solver's own error."""
+    def ask[T](self, task: Task[T], unwanted: Callable[[], bool]) -> T:
+        """The result of a task. Raises ``SolverCrashed``, ``Outdated``, or the task's own error."""
         if self._process is None or self._process.poll() is not None:
             self.stop()
             self.start()
@@ -97,17 +139,19 @@ class Worker:
         try:
             connection.send(task)
             while not connection.poll(LOOK_SECONDS):
-                if outdated():
+                if unwanted():
                     self.stop()
-                    raise Outdated("the plan was written meanwhile")
+                    raise Outdated("another question took its place")
                 if time.monotonic() > end:
                     self.stop()
                     raise SolverCrashed(f"the search did not end within {task.deadline_seconds:g} s and was ended")
-            found: Answer | Exception = connection.recv()
+            found: T | Exception = connection.recv()
         except (EOFError, OSError) as error:
             told = self._last_words()
             self.stop()
             raise SolverCrashed(f"the process of the search ended: {told}") from error
+        if not self._keep:
+            self.stop()
         if isinstance(found, Exception):
             raise found
         return found
@@ -145,25 +189,25 @@ class Lane:
         for worker in self._all:
             worker.stop()
 
-    def ask(self, namespace: str, task: Task, outdated: Callable[[], bool]) -> Answer:
+    def ask[T](self, namespace: str, task: Task[T], unwanted: Callable[[], bool]) -> T:
         """Wait for a worker, then as ``Worker.ask``."""
-        worker = self._take(namespace, outdated)
+        worker = self._take(namespace, unwanted)
         try:
-            return worker.ask(task, outdated)
+            return worker.ask(task, unwanted)
         finally:
             with self._turn:
                 self._free.append(worker)
                 self._turn.notify_all()
 
-    def _take(self, namespace: str, outdated: Callable[[], bool]) -> Worker:
+    def _take(self, namespace: str, unwanted: Callable[[], bool]) -> Worker:
         ticket = object()
         with self._turn:
             self._waiting.setdefault(namespace, deque()).append(ticket)
             try:
                 while not (self._free and self._is_next(ticket)):
                     self._turn.wait(LOOK_SECONDS)
-                    if outdated():
-                        raise Outdated("the plan was written meanwhile")
+                    if unwanted():
+                        raise Outdated("another question took its place")
                 self._waiting.move_to_end(namespace)
                 return self._free.pop()
             finally:
@@ -194,6 +238,7 @@ class Solvers:
         self._hurried = Lane([Worker(NICE_HURRIED, program)])
         self._first = Lane([Worker(NICE_HURRIED, program)])
         self._shared = Lane([Worker(NICE_SHARED, program) for _ in range(count)])
+        self._explaining = Lane([Worker(NICE_SHARED, program, keep=False)])
 
     def start(self) -> None:
         """Start the processes that somebody waits for, so that the solver is loaded before the first question."""
@@ -205,21 +250,34 @@ class Solvers:
         self._hurried.stop()
         self._first.stop()
         self._shared.stop()
+        self._explaining.stop()
 
-    def of_plan(self, namespace: str, outdated: Callable[[], bool]) -> Solve:
+    def of_plan(self, namespace: str) -> Search:
         """The solver for the turns of one plan."""
 
         def answer(
-            question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
+            question: Question,
+            spec: PlanSpec,
+            at_most_seconds: float | None = None,
+            *,
+            first: bool = False,
+            unwanted: Callable[[], bool] = never,
         ) -> Answer:
             deadline = min(
                 float(spec.solver.deadline_seconds), self._most_seconds, at_most_seconds or self._most_seconds
             )
             method = "anytime" if spec.solver.method == "Auto" else spec.solver.method
             lane = self._hurried if at_most_seconds is not None else self._first if first else self._shared
-            return lane.ask(namespace, Task(question, method, deadline), outdated)
+            return lane.ask(namespace, Searched(question, method, deadline), unwanted)
 
         return answer
+
+    def explain(
+        self, world: Observation, asked: str, deadline_seconds: float, unwanted: Callable[[], bool] = never
+    ) -> ExplanationStatus | None:
+        """As ``explaining.Explain``, one explanation of the operator at a time."""
+        task = Explained(world, asked, min(deadline_seconds, self._most_seconds))
+        return self._explaining.ask(world.plan.namespace, task, unwanted)
 
 
 def work(descriptor: int, nice: int) -> None:
@@ -231,15 +289,17 @@ def work(descriptor: int, nice: int) -> None:
         os.nice(nice)
     with suppress(OSError):  # if memory is short, this process is killed before the operator
         Path("/proc/self/oom_score_adj").write_text("800")
-    from servingplan.solve import solve
+    if (most := memory_of_a_search(_memory_of_the_container())) is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    import servingplan.solve  # noqa: F401 (loads slowly, so before the first question)
 
     while True:
         try:
-            task: Any = connection.recv()
+            task: Task[Any] = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            found: Answer | Exception = solve(task.question, method=task.method, deadline_seconds=task.deadline_seconds)
+            found: Any = task.run()
         except Exception as error:
             found = _portable(error)
         try:
@@ -264,6 +324,19 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         return SolverCrashed(f"{type(error).__name__}: {error}")
     return error
+
+
+def memory_of_a_search(container_bytes: int | None) -> int | None:
+    """The bytes that the process of a search may take; None where the container has no limit. Half of what the operator leaves:
+    two large searches at a time are rare, three more so."""
+    return None if container_bytes is None else max(LEAST_BYTES, (container_bytes - OPERATOR_BYTES) // 2)
+
+
+def _memory_of_the_container() -> int | None:
+    """The memory limit of this process's control group in bytes."""
+    with suppress(OSError, ValueError):
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    return None
 
 
 def _cores() -> int:

@@ -13,9 +13,10 @@ from localcluster import prometheus
 from servingplan.api.parse import parse_spec
 from servingplan.demand.adopt import choose
 from servingplan.model.names import arrivals_prefix
-from servingplan.model.world import Observation, PlanObject
+from servingplan.model.world import NodeTemplate, Observation, Offered, PlanObject
 from servingplan.observe import prometheus as client
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.offerings import AVAILABLE, PRICE, Offerings
 from servingplan.observe.urls import UrlPolicy
 from servingplan.settings import SharedPrometheus
 
@@ -164,6 +165,26 @@ def test_a_query_of_the_plan_is_used_in_place_of_the_known_metrics(server, monke
 
     wait_for("the query's rates are read", lambda: found() == pytest.approx(30, rel=0.15), seconds=60)
     assert demand.seen(*PLAN, spec).signal == "query"
+
+
+def test_karpenters_offerings_are_read(server):
+    running, exporter = server
+    labels = 'instance_type="p5.48xlarge",capacity_type="on-demand",zone="us-east-1a"'
+
+    def tells(available):
+        exporter.other_lines = [f"{AVAILABLE}{{{labels}}} {available}", f"{PRICE}{{{labels}}} 98.32"]
+
+    known = Offerings(SharedPrometheus(url=running.url))
+    pool = NodeTemplate(instance_types=("p5.48xlarge",), capacity_type="OnDemand", zones=("us-east-1a",))
+
+    def offered():
+        known.read()
+        return known.of(pool)
+
+    for available in (1, 0):
+        tells(available)
+        wanted = Offered(available=bool(available), dollars_per_node_hour=98.32)
+        wait_for("the offering is read", lambda wanted=wanted: offered() == wanted, seconds=40)
 
 
 class Liar(ThreadingHTTPServer):

@@ -23,11 +23,12 @@ from typing import Any
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.world import GatewayFacts, Observation, SeenDemand
+from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand
 from servingplan.observe.cluster import Reader
 from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
+from servingplan.pool_kinds.karpenter import POOL_LABEL
 from tests.simulated.api import SimulatedApi
 from tests.simulated.objects import NAMESPACE, PLAN, text
 
@@ -116,6 +117,8 @@ class SimulatedPool:
     refused_at: datetime | None = None
     refusals: int = 0
     """Times that more nodes were asked for than it gives, and ticks for which that went on."""
+    offered: Offered | None = None
+    """What whoever makes its nodes says of the market."""
     blind: bool = False
     """Its next nodes come up without visible GPUs."""
 
@@ -251,6 +254,7 @@ class SimulatedCluster:
             pool_kinds=None,
             urls=UrlPolicy(None, allowed_hosts=frozenset()),
             demand=_Prometheus(self),
+            offerings=_Market(self),
             outside=_Outside(self),
             clock=lambda: self.time,
         )
@@ -542,6 +546,17 @@ class SimulatedCluster:
             del self.pods[pod.name]
         else:
             pod.gone_at = self.now + self._ticks(self.stop_ticks)
+
+
+class _Market:
+    """``observe.offerings.Offerings``."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    def of(self, template: NodeTemplate) -> Offered | None:
+        pool = self._cluster.pools.get(template.labels[POOL_LABEL])
+        return None if pool is None else pool.offered
 
 
 class _Prometheus:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from servingplan.answering import Beside
 from servingplan.api.v1alpha1 import KIND
 from servingplan.errors import ApiError
 from servingplan.explaining import Explainer
@@ -23,7 +24,7 @@ from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.question import Question, canonical_json
 from servingplan.model.times import seconds_between
-from servingplan.model.world import Observation, PlanObject
+from servingplan.model.world import Observation
 from servingplan.observe.state import ClusterState, Overlaid
 from servingplan.planning.situation import Situation
 from servingplan.reconcile import TurnReport, Turns
@@ -121,6 +122,7 @@ class Operator:
         solve: Callable[..., Any],
         *,
         saw: Callable[[Observation], None],
+        beside: Beside | None,
         metrics: PlanMetrics | None = None,
     ) -> None:
         self.state = ClusterState(cluster.api, clock=cluster.seconds)
@@ -136,6 +138,7 @@ class Operator:
             metrics=metrics,
             explainer=_Unexplained(),
             elsewhere=_at_once,
+            beside=beside,
             clock=lambda: cluster.time,
         )
 
@@ -146,17 +149,19 @@ class Operator:
             self._saw(world)
         return world
 
-    def is_outdated(self, plan: PlanObject) -> bool:
-        """As ``Reader.is_outdated``."""
-        return self._reader.is_outdated(plan)
-
 
 class Driver:
     """An operator at work in a simulated cluster. A new one remembers nothing but what is in the cluster."""
 
     def __init__(
-        self, cluster: SimulatedCluster, *, solve: Callable[..., Any] = exact, metrics: PlanMetrics | None = None
+        self,
+        cluster: SimulatedCluster,
+        *,
+        solve: Callable[..., Any] = exact,
+        metrics: PlanMetrics | None = None,
+        slow: bool = False,
     ) -> None:
+        """Searches of a ``slow`` solver end with the tick, beside the turns; else each turn waits for its answers."""
         self.cluster = cluster
         self.decision = Decision()
         self.serving_floor: dict[str, float] = {}
@@ -175,7 +180,9 @@ class Driver:
         self.dies_in: int | None = None
         """Writes until the operator's process ends."""
         self._own_writes = OwnWrites(cluster.api)
-        self._begin = lambda: Operator(cluster, solve, saw=self._note, metrics=metrics)
+        self._searches: list[Callable[[], None]] = []
+        beside = Beside(self._searches.append, patience_seconds=0.0) if slow else None
+        self._begin = lambda: Operator(cluster, solve, saw=self._note, beside=beside, metrics=metrics)
         self.operator = self._begin()
         cluster.api.around = self._watched
 
@@ -191,6 +198,7 @@ class Driver:
             self.history.append(f"the turn fails: {error}")
         except Died:
             self.history.append("the operator dies")
+            self._searches.clear()
             self.dies_in, self.operator = None, self._begin()
 
     def retire(self) -> bool:
@@ -222,10 +230,16 @@ class Driver:
     def tick(self, count: int = 1) -> None:
         """Time passes and the operator looks on."""
         for _ in range(count):
-            self.cluster.tick()
-            self.history.append(f"-- {self.cluster.time}")
-            self.check()
+            self.pass_time()
             self.act()
+
+    def pass_time(self) -> None:
+        """One tick, in which searches end."""
+        self.cluster.tick()
+        while self._searches:
+            self._searches.pop(0)()
+        self.history.append(f"-- {self.cluster.time}")
+        self.check()
 
     def settle(self, most_ticks: int = TICKS_OF_PATIENCE) -> Fleet:
         """Until nothing is under way, in the cluster or in the plan."""
@@ -246,7 +260,7 @@ class Driver:
 
     def _waits(self) -> bool:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
-        if any(stock.short_since is not None for stock in self.decision.stock.values()):
+        if self.decision.searching or any(item.short_since is not None for item in self.decision.stock.values()):
             return True
         caps = [stock.cap for stock in self.decision.stock.values() if stock.cap is not None and not stock.cap.probing]
         ends = [seconds_between(self.cluster.time, cap.until) for cap in caps]

@@ -52,7 +52,7 @@ class History:
             "slice_ticks": chance.randint(0, 2),
             "controllers_keep_up": chance.random() < 0.5,
         }
-        self.driver: Driver = operator(self.spec(), nodes=2, **times)
+        self.driver: Driver = operator(self.spec(), nodes=2, slow=seed % 3 == 0, **times)
         self.cluster, self.api = self.driver.cluster, self.driver.cluster.api
         self.foreign: list[str] = []
         self.ticks_to_rest = 0
@@ -75,9 +75,7 @@ class History:
                 self._trouble()
                 for _ in range(self.chance.randint(0, 5)):
                     self._turns()
-                    self.cluster.tick()
-                    self.driver.history.append(f"-- {self.cluster.time}")
-                    self.driver.check()
+                    self.driver.pass_time()
             self._hold_still()
         except Exception as error:
             told = "\n".join(self.driver.history[-60:])

@@ -47,7 +47,9 @@ def plan(*models: Json, pools: list[Json] | None = None, budget: str = "20", **m
     }
 
 
-def operator(spec: Json, *, nodes: int = 0, solve: Callable[..., Any] = exact, **cluster: Any) -> Driver:
+def operator(
+    spec: Json, *, nodes: int = 0, solve: Callable[..., Any] = exact, slow: bool = False, **cluster: Any
+) -> Driver:
     """An operator and a cluster that has the spec's pools: those to be sized empty, of fixed ones ``nodes`` each."""
     made = SimulatedCluster(spec, **cluster)
     for pool in spec["nodePools"]:
@@ -56,4 +58,4 @@ def operator(spec: Json, *, nodes: int = 0, solve: Callable[..., Any] = exact, *
         else:
             for index in range(nodes):
                 made.add_node(f"{pool['name']}-{index}", pool["nodeSelector"], pool["gpusPerNode"])
-    return Driver(made, solve=solve)
+    return Driver(made, solve=solve, slow=slow)

@@ -614,3 +614,90 @@ def test_a_price_of_the_owner_that_cannot_be_read_is_unknown_and_nothing_grows(t
     assert finding.reason == "PriceUnknown"
     assert "annotation servingplan.dev/dollars-per-node-hour" in finding.message
     assert not [action for action in decided(world).actions if isinstance(action, ResizePool)]
+
+
+# --- searches that take longer than a turn ----------------------------------------------------------------------------
+
+
+def settled_with_a_slow_solver(*models, **more):
+    driver = operator(plan(*models, **more), slow=True)
+    driver.settle()
+    driver.check_settled()
+    return driver
+
+
+def test_a_new_plan_says_that_it_is_being_searched():
+    driver = operator(plan(), slow=True)
+    driver.act()
+    assert (driver.conditions()["PlanSolved"], driver.conditions()["Ready"]) == ("Searching", "Searching")
+    assert driver.cluster.pools["l40s"].wanted == 0
+    driver.settle()
+    assert driver.conditions()["Ready"] == "Ready"
+
+
+def test_weights_leave_a_lost_replica_while_the_plan_s_own_search_goes_on():
+    pools = [fixed("a100"), fixed("l40s")]
+    driver = operator(plan(model(rate="20"), pools=pools), nodes=1, slow=True)
+    driver.settle()
+    assert len(driver.cluster.targets_of_gateway()) == 2
+    driver.cluster.edit(plan(model(rate="10"), pools=pools))
+    driver.act()
+    assert driver.decision.searching
+    lost = driver.cluster.our_pods()[0]
+    driver.cluster.delete_pod(lost)
+    driver.cluster.run_controllers()
+    driver.act()
+    assert driver.decision.searching, "it is still the search for the edited spec"
+    assert driver.conditions()["Ready"] == "Searching"
+    assert lost.deployment not in driver.cluster.targets_of_gateway()
+    driver.settle()
+    driver.check_settled()
+
+
+def test_while_an_edit_is_searched_nothing_is_rented_and_nothing_given_back():
+    driver = settled_with_a_slow_solver(model(rate="20"))
+    before = driver.cluster.pools["l40s"].wanted
+    driver.cluster.edit(plan(model(rate="5")))
+    driver.act()
+    assert (driver.decision.searching, driver.cluster.pools["l40s"].wanted) == (True, before)
+    driver.settle()
+    assert driver.cluster.pools["l40s"].wanted < before
+
+
+def test_a_second_loss_is_answered_in_haste_while_the_search_after_the_first_goes_on():
+    asked = []
+
+    def cut(question, spec, at_most_seconds=None, **_):
+        """A solver that proves nothing in a hurry."""
+        asked.append(at_most_seconds)
+        answer = exact(question, spec)
+        levels = tuple(level.model_copy(update={"proved": level.name != "dollars"}) for level in answer.levels)
+        shorter = {"stopped": "deadline", "status": "Feasible", "levels": levels}
+        return answer.model_copy(update=shorter) if at_most_seconds else answer
+
+    pools = [fixed("a100", price="1"), fixed("l40s", price="2"), fixed("h100", price="3")]
+    driver = operator(plan(model(rate="5"), pools=pools), solve=cut, slow=True)
+    for pool in ("a100", "l40s", "h100"):
+        driver.cluster.add_node(f"{pool}-0", {"pool": pool}, 1)
+    driver.settle()
+    asked.clear()
+    for lost, left in (("a100-0", "l40s"), ("l40s-0", "h100")):
+        driver.cluster.lose_node(lost)
+        driver.act()
+        assert driver.decision.searching
+        assert driver.decision.fleet.nodes[left] == 1
+    assert asked == [HURRIED_SECONDS, HURRIED_SECONDS]
+    driver.settle()
+    driver.check_settled()
+    assert driver.decision.searching is False
+
+
+def test_a_first_plan_is_found_in_haste_where_the_cluster_does_not_hold_still():
+    pools = [fixed("a100", price="1")]
+    driver = operator(plan(model(rate="5"), pools=pools), slow=True)
+    driver.cluster.add_node("a100-0", {"pool": "a100"}, 1)
+    driver.act()
+    assert (driver.decision.searching, driver.decision.fleet) == (True, None)
+    driver.cluster.add_node("a100-1", {"pool": "a100"}, 1)
+    driver.act()
+    assert driver.decision.fleet is not None

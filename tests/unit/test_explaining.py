@@ -7,12 +7,15 @@ import pytest
 
 from servingplan import explaining
 from servingplan.decide.decide import decide
-from servingplan.explaining import Explainer, explain_situation
+from servingplan.errors import Outdated
+from servingplan.explaining import Explainer
 from servingplan.model.outcome import Outcome
 from servingplan.planning.explain import explain_plan
 from servingplan.planning.situation import Situation
 from servingplan.reconcile import Turns
-from servingplan.status.conclude import conclude, explained_as
+from servingplan.solvers import Solvers
+from servingplan.status.conclude import conclude
+from servingplan.status.explained import explain, explained_as
 from servingplan.verify import verify
 from tests.simulated.driver import exact
 from tests.simulated.plans import model, operator, plan
@@ -30,7 +33,7 @@ def rest():
 
 @pytest.fixture(scope="module")
 def explanation(rest):
-    return explain_situation(Situation(rest), decide(Situation(rest), exact).asked, lambda: None)
+    return explain(rest, decide(Situation(rest), exact).asked, 10.0)
 
 
 def wait_for(look):
@@ -73,51 +76,64 @@ def test_an_explanation_without_time_says_how_much_it_left_out(rest):
     assert verify(found.question, found.answer) == ()
 
 
-def test_no_question_is_begun_while_a_turn_is_under_way(rest, explanation):
-    asked, begun = [], threading.Event()
+def test_an_explanation_is_computed_once(rest, explanation):
+    asked, let = [], threading.Event()
 
-    def explain(world, digest, before_each):
-        begun.set()
-        before_each()
-        asked.append(digest)
+    def explaining_it(world, digest, deadline_seconds, unwanted):
+        assert let.wait(PATIENCE_SECONDS)
+        asked.append((digest, deadline_seconds))
         return explanation
 
-    explainer = Explainer(explain)
+    explainer = Explainer(explaining_it)
     decision = decide(Situation(rest), exact)
-    with explainer.turn():
-        assert explainer.begin(Situation(rest), decision)
-        assert explainer.begin(Situation(rest), decision)  # the same one, still under way
-        assert not begun.wait(0.05)
-        assert explainer.of(decision) is None
+    assert explainer.begin(Situation(rest), decision)
+    assert explainer.begin(Situation(rest), decision)  # the same one, still under way
+    assert explainer.of(decision) is None
+    let.set()
     wait_for(lambda: explainer.of(decision) is explanation)
-    assert asked == [decision.asked]
+    assert asked == [(decision.asked, 10.0)]
     assert not explainer.begin(Situation(rest), decision)
 
 
-def test_an_explanation_that_nobody_wants_any_more_is_given_up(rest, explanation):
-    answers = []
+@pytest.mark.parametrize("another", [True, False], ids=["another question", "the plan is gone"])
+def test_an_explanation_that_nobody_wants_any_more_is_given_up(rest, explanation, another):
+    given_up = threading.Event()
 
-    def explain(world, digest, before_each):
-        before_each()
-        answers.append(digest)
-        return explanation
+    def explaining_it(world, digest, deadline_seconds, unwanted):
+        if digest == "new":
+            return explanation
+        wait_for(unwanted)
+        given_up.set()
+        raise Outdated("nobody wants it")
 
-    explainer = Explainer(explain)
+    explainer = Explainer(explaining_it)
     old = decide(Situation(rest), exact).model_copy(update={"asked": "old"})
     new = old.model_copy(update={"asked": "new"})
-    with explainer.turn():
-        explainer.begin(Situation(rest), old)
+    explainer.begin(Situation(rest), old)
+    if another:
         explainer.begin(Situation(rest), new)
-    wait_for(lambda: explainer.of(new) is explanation)
-    assert answers == ["new"]
+        wait_for(lambda: explainer.of(new) is explanation)
+    else:
+        explainer.stop()
+    assert given_up.wait(PATIENCE_SECONDS)
     assert explainer.of(old) is None
 
 
+@pytest.mark.slow
+def test_a_process_explains_as_this_one_does_and_is_gone_afterwards(rest, explanation):
+    solvers = Solvers(shared=1)
+    try:
+        assert solvers.explain(rest, decide(Situation(rest), exact).asked, 10.0) == explanation
+        assert all(worker._process is None for worker in solvers._explaining._all)
+    finally:
+        solvers.stop()
+
+
 def test_an_explanation_that_fails_is_logged_and_not_tried_again(rest, caplog):
-    def explain(world, digest, before_each):
+    def explaining_it(world, digest, deadline_seconds, unwanted):
         raise RuntimeError("broken")
 
-    explainer = Explainer(explain)
+    explainer = Explainer(explaining_it)
     decision = decide(Situation(rest), exact)
     explainer.begin(Situation(rest), decision)
     wait_for(lambda: not explainer.begin(Situation(rest), decision))
@@ -152,7 +168,7 @@ async def test_a_turn_that_has_nothing_to_write_is_followed_by_an_explanation_in
     assert again.writes == 1
     (status,) = cluster.statuses
     assert status["explanation"]["of"] == explained_as(report.decision.asked)
-    monkeypatch.setattr(explaining, "explain_situation", None)  # whoever starts now finds it in the status
+    monkeypatch.setattr(explaining, "explain", None)  # whoever starts now finds it in the status
     restarted = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat")
     assert (await restarted.take()).writes == 0
     assert len(cluster.statuses) == 1

@@ -23,7 +23,7 @@ class Pool:
         if isinstance(answer, Exception):
             raise answer
         status, headers = answer if isinstance(answer, tuple) else (answer, {})
-        return types.SimpleNamespace(status=status, headers=headers, data=b"{}")
+        return types.SimpleNamespace(status=status, headers=headers, data=b"{}", close=lambda: None)
 
 
 AWAY = urllib3.exceptions.ProtocolError("connection reset")
@@ -85,6 +85,12 @@ def test_a_server_that_asks_for_more_than_a_turn_has_is_told_with_its_wish(slept
     with pytest.raises(ApiError) as caught:
         adapter(Pool((429, {"Retry-After": "30"}))).get(CONFIG_MAPS, "x", namespace="n")
     assert (caught.value.retry_after_seconds, slept) == (30.0, [])
+
+
+def test_a_watch_that_is_refused_tells_how_long_the_server_wants_to_be_left_alone():
+    with pytest.raises(ApiError) as caught:
+        next(adapter(Pool((429, {"Retry-After": "5"}))).watch(CONFIG_MAPS))
+    assert caught.value.retry_after_seconds == 5.0
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,22 @@ async def test_a_retirement_leaves_a_new_plan_of_the_same_name_alone():
     assert cluster.written == []
 
 
+@pytest.mark.parametrize("uid", ["uid-of-before", None], ids=["another plan", "this plan"])
+async def test_a_retirement_that_fails_tells_it_only_to_its_own_plan(uid):
+    driver = operator(plan())
+    driver.settle()
+    cluster = Cluster()
+    cluster.world = driver.cluster.observe()
+
+    def observe(namespace, name):
+        raise KeyError("pools")
+
+    cluster.observe = observe
+    with pytest.raises(KeyError):
+        await turns_of(cluster).retire(uid or cluster.found["uid"])
+    assert (cluster.status is None) == (uid is not None)
+
+
 async def test_a_retirement_writes_its_clock_and_says_what_is_left():
     driver = operator(plan())
     driver.settle()

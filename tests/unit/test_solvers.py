@@ -10,7 +10,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import Outdated
 from servingplan.model.question import QuestionError
 from servingplan.solve import solve
-from servingplan.solvers import Lane, SolverCrashed, Solvers
+from servingplan.solvers import LEAST_BYTES, OPERATOR_BYTES, Lane, SolverCrashed, Solvers, memory_of_a_search
 from tests.simulated.plans import plan
 from tests.unit.solve.questions import worked_example
 
@@ -52,8 +52,8 @@ def solvers():
     made.stop()
 
 
-def ask(solvers, method, *, outdated=lambda: False, seconds=10, **more):
-    return solvers.of_plan("llm", outdated)(None, spec(method, seconds), **more)
+def ask(solvers, method, *, seconds=10, **more):
+    return solvers.of_plan("llm")(None, spec(method, seconds), **more)
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_process_answers_as_the_solver_does():
     made = Solvers(shared=1)
     try:
         question = worked_example()
-        found = made.of_plan("llm", lambda: False)(question, SPEC)
+        found = made.of_plan("llm")(question, SPEC)
         there = solve(question, method="anytime", deadline_seconds=10)
         assert found.model_dump(exclude={"seconds"}) == there.model_dump(exclude={"seconds"})
     finally:
@@ -84,10 +84,10 @@ def test_what_a_solver_raises_comes_as_it_is(solvers):
 
 @pytest.mark.slow
 def test_a_search_that_nobody_wants_any_more_is_ended_and_the_next_one_is_answered(solvers):
-    outdated = threading.Event()
-    outdated.set()
+    unwanted = threading.Event()
+    unwanted.set()
     with pytest.raises(Outdated):
-        ask(solvers, "hang", outdated=outdated.is_set)
+        ask(solvers, "hang", unwanted=unwanted.is_set)
     assert ask(solvers, "fine")[0] == "fine"
 
 
@@ -103,11 +103,11 @@ def test_a_search_that_does_not_end_is_ended(solvers, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("haste", [{"at_most_seconds": 0.08}, {"first": True}], ids=["after a loss", "a new plan"])
 def test_who_is_in_a_hurry_does_not_wait_for_the_searches_of_others(solvers, haste):
-    wanted = threading.Event()
+    unwanted = threading.Event()
 
     def hang():
         with pytest.raises(Outdated):
-            ask(solvers, "hang", outdated=wanted.is_set)
+            ask(solvers, "hang", unwanted=unwanted.is_set)
 
     thread = threading.Thread(target=hang, daemon=True)
     thread.start()
@@ -115,7 +115,7 @@ def test_who_is_in_a_hurry_does_not_wait_for_the_searches_of_others(solvers, has
         assert ask(solvers, "fine", **haste)[0] == "fine"
         assert ask(solvers, "fine", at_most_seconds=0.08)[2] == 0.08
     finally:
-        wanted.set()
+        unwanted.set()
         thread.join(60)
 
 
@@ -124,13 +124,44 @@ def test_an_installation_bounds_what_a_plan_may_ask_for(solvers):
     assert ask(solvers, "fine", seconds=3600)[2] == 60
 
 
+GREEDY = """
+import sys
+from servingplan import solvers
+solvers._memory_of_the_container = lambda: 0
+class Greedy:
+    deadline_seconds = 10.0
+    def run(self):
+        return len(bytearray(2 * solvers.LEAST_BYTES))
+solvers.Searched.run = Greedy.run
+solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of a search that takes more memory than it may."""
+
+
+@pytest.mark.slow
+def test_a_search_that_needs_too_much_memory_is_an_error_and_its_process_answers_on():
+    made = Solvers(shared=1, program=("-c", GREEDY))
+    try:
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                made.of_plan("llm")(worked_example(), SPEC)
+    finally:
+        made.stop()
+
+
+def test_what_a_search_may_take_leaves_the_operator_its_memory():
+    assert memory_of_a_search(None) is None
+    assert memory_of_a_search(2 * 2**30) == (2 * 2**30 - OPERATOR_BYTES) // 2
+    assert memory_of_a_search(2**29) == LEAST_BYTES
+
+
 class Slow:
     """A worker that answers when it is let."""
 
     def __init__(self):
         self.order, self.go = [], threading.Semaphore(0)
 
-    def ask(self, task, outdated):
+    def ask(self, task, unwanted):
         self.go.acquire(timeout=60)
         self.order.append(task)
         return task

@@ -124,6 +124,10 @@ REASONS: dict[str, Reason] = {
         "Requested nodes did not come in time. The plan does without them for a while.",
         "Check the pool's object and its provider.",
     ),
+    "NotOffered": Reason(
+        "Karpenter's metrics say that its cloud has no nodes of a pool at this moment. The plan does without more of them.",
+        "Wait, or give the plan another pool.",
+    ),
     "NotPlanned": Reason("There is no plan yet.", "Look at the other conditions."),
     "NotRenderable": Reason(
         "The plan has replicas over several nodes. This version cannot apply them.", "Use larger nodes."
@@ -191,6 +195,7 @@ REASONS: dict[str, Reason] = {
         "The message has the engine's last lines. An edit of the plan allows the shape again.",
     ),
     "SharedObject": Reason("Two pools name one object, so neither is sized.", "Write one pool, or name two objects."),
+    "Searching": Reason("The plan for a new or edited spec is being searched. What runs goes on as it is.", _WAIT),
     "SizedByOther": Reason(
         "Another autoscaler sizes the object of a pool.",
         "Turn that autoscaler off for the pool, or remove resize to use its nodes as they are.",

@@ -58,7 +58,7 @@ class CapStatus(StatusPart):
     until: str
     """When one more node is asked for, if a plan wants it."""
     reason: str
-    """InsufficientCapacity, NotComing or NoGPUsVisible."""
+    """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible."""
     message: str
     """What the provider said, or what was seen."""
 

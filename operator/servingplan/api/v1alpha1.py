@@ -466,6 +466,9 @@ class NodePool(Wire):
     """Price of a node. 0 is a price. Absent: unknown, and nothing grows."""
     capacity_type: Literal["OnDemand", "Spot", "Reserved"] = "OnDemand"
     """How the nodes are rented. Default OnDemand."""
+    interruptions_per_node_hour: DecimalString = Decimal(0)
+    """How often in an hour the provider takes a node away, as Spot nodes are. Each time its replicas are counted as away for
+    startupSeconds and a boot of five minutes, so the plan counts on less of their rate. Default 0."""
     zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
     """Zone of the nodes."""
     min_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -126,6 +127,8 @@ def run(
     import socket
     import uuid
 
+    from servingplan.answering import in_a_thread
+    from servingplan.explaining import Explainer
     from servingplan.handlers.plan import run as run_operator
     from servingplan.kube import Api
     from servingplan.loop import MakeTurns
@@ -141,12 +144,18 @@ def run(
     logging.getLogger("servingplan").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("kopf").setLevel(logging.INFO if verbose else logging.WARNING)
 
-    def turns_of(api: Api, reader: Reader, solvers: Solvers) -> MakeTurns:
+    def turns_of(api: Api, reader: Reader, solvers: Solvers, wake: Callable[[str, str], None]) -> MakeTurns:
         def make(namespace: str, name: str, metrics: PlanMetrics) -> Turns:
-            made: list[Turns] = []
-            solve = solvers.of_plan(namespace, lambda: any(turns.outdated() for turns in made))
-            made.append(Turns(api=api, reader=reader, solve=solve, namespace=namespace, name=name, metrics=metrics))
-            return made[0]
+            return Turns(
+                api=api,
+                reader=reader,
+                solve=solvers.of_plan(namespace),
+                beside=in_a_thread(lambda: wake(namespace, name)),
+                explainer=Explainer(solvers.explain),
+                namespace=namespace,
+                name=name,
+                metrics=metrics,
+            )
 
         return make
 

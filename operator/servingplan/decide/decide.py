@@ -23,7 +23,6 @@ from servingplan.decide.publishing import (
 from servingplan.decide.replan import replan
 from servingplan.decide.turn import Solve, Turn
 from servingplan.demand.adopt import Demand, at_rates
-from servingplan.errors import Outdated
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import Fleet, PlanRecord
@@ -83,11 +82,15 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         waiting=record.waiting,
         findings=tuple(turn.findings),
         asked=turn.asked,
+        searching=turn.searching,
         demand=_in_use(situation.spec, situation.demand),
         spend_dollars_per_hour=None if math.isnan(situation.spend) else round(situation.spend, 6),
         stock=record.stock,
         failed_shapes=record.failed_shapes,
     )
+    if turn.searching and frozen:
+        # The answer may need what the plan in force would take away now, so all but the weights waits for it.
+        return so_far.model_copy(update={"fleet": record.fleet, "ready": ready_replicas(world)})
     fleet, may_spend = to_carry_out(turn)
     if fleet is not None:
         return _towards(fleet, turn, so_far, may_spend=may_spend, may_grow=not frozen)
@@ -164,8 +167,6 @@ def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
     spec = turn.spec if demand is None else at_rates(turn.spec, demand.rates)
     try:
         planned, frozen = replan(turn, spec, solve)
-    except Outdated:
-        raise
     except Exception as error:
         log.exception("%s could not be planned", turn.world.plan.key)
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

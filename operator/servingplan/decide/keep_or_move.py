@@ -22,13 +22,18 @@ _NEVER = 1e9
 """A gain that no plan has."""
 
 
+HURRIED = "in haste: "
+"""Stands before the question in the record where its answer was found in haste: a better one is sought."""
+
+
 def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
-    """Whether the plan in force, which was the answer to a question, cannot be had any more."""
+    """Whether the plan in force, which was the answer to a question, cannot be had any more. The same question is not answered
+    in haste twice."""
     record = turn.record
     edited = record.generation != turn.world.plan.generation
-    if spec.mode != "Auto" or edited or record.fleet is None or record.question is None:
+    if spec.mode != "Auto" or edited or record.fleet is None or record.question in (None, f"{HURRIED}{turn.asked}"):
         return False
-    return _running_answer(record, question) is None
+    return running_answer(record, question) is None
 
 
 def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
@@ -82,7 +87,7 @@ def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answe
     record = turn.record
     if record.fleet is None or record.generation != turn.world.plan.generation:
         return False
-    running = _running_answer(record, question)
+    running = running_answer(record, question)
     if running is None:
         return False
     if _serves_another_class(question, running, answer):
@@ -97,7 +102,7 @@ def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answe
     return left > 0
 
 
-def _running_answer(record: PlanRecord, question: Question) -> Answer | None:
+def running_answer(record: PlanRecord, question: Question) -> Answer | None:
     """The answer in force as one to this question; None where it does not keep its promises any more."""
     try:
         running = Answer.model_validate(record.answer)

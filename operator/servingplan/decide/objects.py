@@ -11,6 +11,7 @@ from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaSet
+from servingplan.model.manifests import asked_of, covers, is_rewritten
 from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.situation import Situation
@@ -124,23 +125,8 @@ def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, .
 
 
 def in_place(live: LiveObject | None, manifest: Mapping[str, Any]) -> bool:
-    """Whether an object is there, ours, and as we render it; what others or the API server added to it is theirs."""
+    """Whether an object is there, ours, and as we render it, or as admission rewrites that. What others or the API server added
+    to it is theirs."""
     if live is None or not live.ours:
         return False
-    metadata = manifest["metadata"]
-    wanted: dict[str, Any] = {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}}
-    wanted.update({key: manifest[key] for key in ("spec", "data") if key in manifest})
-    return covers(live.manifest, wanted)
-
-
-def covers(live: Any, wanted: Any) -> bool:
-    """Whether all of ``wanted`` stands so in ``live``: maps may have more keys, lists are as long."""
-    if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(key in live and covers(live[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list):
-        return (
-            isinstance(live, list)
-            and len(live) == len(wanted)
-            and all(covers(have, want) for have, want in zip(live, wanted, strict=True))
-        )
-    return bool(live == wanted)
+    return covers(live.manifest, asked_of(manifest)) or is_rewritten(live.rewritten, live.manifest, manifest)

@@ -8,13 +8,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.keep_or_move import keep_incumbent, must_hurry, same_replicas, serves_less, solved
+from servingplan.decide.keep_or_move import (
+    HURRIED,
+    keep_incumbent,
+    must_hurry,
+    running_answer,
+    same_replicas,
+    serves_less,
+    solved,
+)
 from servingplan.decide.turn import Solve, Turn
-from servingplan.errors import InputError
+from servingplan.errors import InputError, Searching
 from servingplan.model.answer import Answer
 from servingplan.model.fleet import Fleet, PlanRecord, digest
-from servingplan.model.question import QuestionError, canonical_json
+from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.pools import CENT, more_nodes
@@ -26,6 +36,9 @@ from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.rollout.next import ready_replicas
 from servingplan.verify import verify
 
+OVERTAKEN_SECONDS = 0.3
+"""For the first plan of a spec, if the cluster changed before its search had ended. Else a cluster that never holds still would
+never get a plan. A better one comes in a later turn."""
 HURRIED_SECONDS = 0.08
 """For the first plan after a loss, which is to be there, verified, after 0.2 s, also where other processes take most of the
 cores. A better one comes in the next turn."""
@@ -70,20 +83,60 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
     if record.fleet is not None and record.question == asked:
         kept = {"spec": world.plan.spec, "generation": world.plan.generation}
         return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
-    if record.waiting is not None and record.waiting_question == asked:
-        answer = Answer.model_validate(record.waiting_answer)
-        return _adopt(turn, spec, answer, record.waiting, asked), False
-    hurried = must_hurry(turn, spec, posed.question)
+    waiting = _answer_of(record.waiting_answer) if record.waiting_question == asked else None
+    if record.waiting is not None and waiting is not None:
+        return _adopt(turn, spec, waiting, record.waiting, asked), False
     try:
-        # Neither a new plan nor an edit waits behind other plans' improvements.
-        thorough = partial(solve, first=record.fleet is None or record.generation != world.plan.generation)
-        in_time = partial(solve, at_most_seconds=HURRIED_SECONDS) if hurried else thorough
-        answer = solved(turn, spec, posed.question, in_time)
-        if hurried and answer.status == "Infeasible" and answer.stopped == "deadline":
-            hurried, answer = False, solved(turn, spec, posed.question, thorough)
+        return _planned(turn, spec, posed, solve, names_of)
     except QuestionError as error:
         turn.find("PlanSolved", "SolverError", str(error))
         return record, True
+    except Searching:
+        return record, _waits_for_the_answer(turn, posed.question)
+
+
+def _waits_for_the_answer(turn: Turn, question: Question) -> bool:
+    """Whether only weights may be written until the answer is there, since the plan in force is no answer to this question. If
+    the question comes from a new or edited spec, a finding says that it is being searched."""
+    turn.searching = True
+    if _is_first(turn):
+        turn.find("PlanSolved", "Searching", "the plan for this spec is being searched; what runs goes on as it is")
+        return True
+    return running_answer(turn.record, question) is None
+
+
+def _is_first(turn: Turn) -> bool:
+    """Whether no plan was made for this spec yet."""
+    return turn.record.fleet is None or turn.record.generation != turn.world.plan.generation
+
+
+def _answer(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> tuple[Answer, bool]:
+    """The answer to the question, and whether it was found in haste, so that a better one is to be sought."""
+    first = _is_first(turn)  # neither a new plan nor an edit waits behind other plans' improvements
+    seconds = HURRIED_SECONDS if must_hurry(turn, spec, question) else None
+    if seconds is None:
+        try:
+            return solved(turn, spec, question, partial(solve, first=first)), False
+        except Searching as searching:
+            if not (first and searching.overtaken and spec.mode == "Auto"):
+                raise
+            seconds = OVERTAKEN_SECONDS
+    answer = solved(turn, spec, question, partial(solve, at_most_seconds=seconds))
+    if answer.stopped != "deadline":
+        return answer, False
+    if answer.status == "Infeasible":
+        return solved(turn, spec, question, partial(solve, first=first)), False
+    return answer, True
+
+
+def _planned(
+    turn: Turn, spec: PlanSpec, posed: Posed, solve: Solve, names_of: Mapping[str, str]
+) -> tuple[PlanRecord, bool]:
+    """As ``replan``, for a question that was not answered yet."""
+    world, record, asked = turn.world, turn.record, turn.asked
+    assert posed.question is not None
+    assert asked is not None
+    answer, hurried = _answer(turn, spec, posed.question, solve)
     if answer.status == "Infeasible" and answer.stopped != "proved":
         # A search that ended early, or a heuristic that found nothing, proves nothing: what runs stays.
         turn.find(
@@ -116,10 +169,10 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
         return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
-    record = _adopt(turn, spec, answer, fleet, asked)
-    if hurried and answer.stopped == "deadline":
-        record = record.model_copy(update={"question": None})  # the next turn takes all the time that the spec allows
-    return record, False
+    adopted = _adopt(turn, spec, answer, fleet, asked)
+    if hurried:  # the next turn takes all the time that the spec allows
+        adopted = adopted.model_copy(update={"question": HURRIED + asked})
+    return adopted, False
 
 
 def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:
@@ -200,6 +253,14 @@ def _fall_back(
         return record.model_copy(update=waiting), True
     update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
     return record.model_copy(update=update), True
+
+
+def _answer_of(data: Mapping[str, Any] | None) -> Answer | None:
+    """The answer behind a waiting plan; None where another version of the operator wrote what this one cannot read."""
+    try:
+        return Answer.model_validate(data)
+    except ValidationError:
+        return None
 
 
 def answer_data(answer: Answer) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, override
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer
@@ -23,7 +24,30 @@ class Solve(Protocol):
     def __call__(
         self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
     ) -> Answer:
-        """The answer. ``first``: no plan for this spec is in force yet, so improvements of other plans may wait for it."""
+        """The answer. ``first``: no plan for this spec is in force yet, so improvements of other plans may wait for it. Raises
+        ``Searching`` while the answer is sought beside the turns."""
+        ...
+
+
+def never() -> bool:
+    """The answer is wanted."""
+    return False
+
+
+class Search(Solve, Protocol):
+    """A solver that can be stopped."""
+
+    @override
+    def __call__(
+        self,
+        question: Question,
+        spec: PlanSpec,
+        at_most_seconds: float | None = None,
+        *,
+        first: bool = False,
+        unwanted: Callable[[], bool] = never,
+    ) -> Answer:
+        """As ``Solve``. Raises ``Outdated`` once the answer is ``unwanted``."""
         ...
 
 
@@ -41,6 +65,8 @@ class Turn:
     """Seconds until a better plan that is known may take over."""
     asked: str | None = None
     """Digest of the question that was posed."""
+    searching: bool = False
+    """Whether its answer is still sought."""
 
     def __post_init__(self) -> None:
         self.record = self.situation.record

@@ -23,6 +23,7 @@ from servingplan.metrics.exporter import Exporter
 from servingplan.model.names import FINALIZER
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.offerings import Offerings
 from servingplan.observe.state import ClusterState, News, Overlaid
 from servingplan.observe.urls import UrlPolicy
 from servingplan.settings import Settings
@@ -31,9 +32,10 @@ from servingplan.solvers import Solvers
 log = logging.getLogger("servingplan")
 
 MOST_THREADS = 256
-"""Largest number of threads for turns. A turn holds one thread while it reads, waits for a solve, or writes."""
+"""Largest number of threads for turns. A turn holds one thread while it reads, waits for an answer in haste, or writes."""
 
-TurnsOf = Callable[[Api, Reader, Solvers], MakeTurns]
+TurnsOf = Callable[[Api, Reader, Solvers, Callable[[str, str], None]], MakeTurns]
+"""Makes the turns of plans. The last argument wakes a plan; any thread may call it."""
 
 
 class Operator:
@@ -56,7 +58,7 @@ class Operator:
     def open(self) -> None:
         """Start taking turns; call it in the event loop."""
         loop = asyncio.get_running_loop()
-        # A turn that waits for its solve holds a thread; the weights of the other plans must not wait for one.
+        # A turn that waits for the API server holds a thread; the weights of the other plans must not wait for one.
         loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="turn"))
         self._alarm = alarm = Alarm(loop)
         self._solvers = Solvers(shared=self.settings.solver_processes, most_seconds=self.settings.most_solver_seconds)
@@ -64,6 +66,8 @@ class Operator:
         urls = UrlPolicy(self._api, allowed_hosts=self.settings.allowed_hosts)
         self._demand = DemandReader(urls=urls, shared=self.settings.prometheus, ring=alarm.wake)
         self._demand.start()
+        self._offerings = Offerings(self.settings.prometheus)
+        self._offerings.start()
         api = Overlaid(self._api, self.state)
         self._reader = Reader(
             api,
@@ -73,10 +77,11 @@ class Operator:
             pod_access=self.settings.pod_access,
             namespace_budgets=self.settings.namespace_budgets,
             demand=self._demand,
+            offerings=self._offerings,
         )
         self.loop = Loop(
             alarm=alarm,
-            turns=self._turns_of(api, self._reader, self._solvers),
+            turns=self._turns_of(api, self._reader, self._solvers, alarm.wake),
             exporter=self._exporter,
             period_seconds=self.settings.period_seconds,
             settled=self.state.wait_settled,
@@ -86,6 +91,7 @@ class Operator:
     def close(self) -> None:
         """Stop what ``open`` started."""
         self._demand.close()
+        self._offerings.close()
         self._solvers.stop()
         self._reader.close()
 

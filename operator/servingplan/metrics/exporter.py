@@ -12,15 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Final, override
+from typing import Any, Final, override
 
 from prometheus_client import GC_COLLECTOR, CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.turn import Solve
-from servingplan.errors import ApiError, InputError
+from servingplan.decide.turn import Search
+from servingplan.errors import ApiError, InputError, Outdated
 from servingplan.metrics import families
 from servingplan.metrics.families import FAMILIES, PLAN_LABELS, Family
 from servingplan.metrics.samples import Key, Samples, Trigger, solve_result
@@ -70,17 +70,18 @@ class PlanMetrics:
         if inventory_was_read:
             self._inventory_at = self._clock()
 
-    def timed(self, solve: Solve) -> Solve:
+    def timed(self, solve: Search) -> Search:
         """The same solver with its times and results counted, under the trigger that ``solved`` gives."""
 
-        def answer(
-            question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
-        ) -> Answer:
+        def answer(question: Question, spec: PlanSpec, at_most_seconds: float | None = None, **more: Any) -> Answer:
             started, result = self._clock(), "error"
             try:
-                found = solve(question, spec, at_most_seconds, first=first)
+                found = solve(question, spec, at_most_seconds, **more)
                 result = solve_result(found)
                 return found
+            except Outdated:
+                result = "outdated"
+                raise
             finally:
                 with self._lock:
                     self._solved.append(result)

@@ -101,11 +101,11 @@ TURN_AGE = _gauge(
 INVENTORY_AGE = _gauge("inventory_age_seconds", (), "Time since nodes, pods and pools were last read, s.")
 
 TURNS = _counter("turns_total", ("result",), "Turns; result: done, api_error, error.")
-TURN_SECONDS = _histogram("turn_seconds", (), "How long a turn took, the solver included, s.")
+TURN_SECONDS = _histogram("turn_seconds", (), "How long a turn took, s.")
 SOLVES = _counter(
     "solve_total",
     ("result", "trigger"),
-    "Solved questions; result: optimal, feasible, infeasible, none_found, error; trigger: first, edit, demand, "
+    "Solved questions; result: optimal, feasible, infeasible, none_found, outdated, error; trigger: first, edit, demand, "
     "cluster.",
 )
 SOLVE_SECONDS = _histogram("solve_seconds", (), "How long the solver took for one question, s.")

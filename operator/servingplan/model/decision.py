@@ -65,6 +65,8 @@ class Decision(Part):
     findings: tuple[Finding, ...] = ()
     asked: str | None = None
     """Digest of the question that this turn posed; absent where it posed none."""
+    searching: bool = False
+    """Whether the answer to that question is still sought, beside the turns."""
     demand: tuple[ClassDemand, ...] = ()
     """What is planned for; empty where the turn could not tell."""
     spend_dollars_per_hour: float | None = None

@@ -195,7 +195,7 @@ class LearnedCap(Part):
     until: str
     """RFC 3339; when one node more may be asked for."""
     reason: str
-    """InsufficientCapacity, NotComing or NoGPUsVisible."""
+    """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible."""
     message: str
     """The same for people."""
     back_off_seconds: float

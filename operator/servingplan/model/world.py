@@ -148,6 +148,8 @@ class LiveObject(Fact):
     manifest: dict[str, Any]
     """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
     API server refuses ``status.replicaFailure``."""
+    rewritten: tuple[str, str] | None = None
+    """What admission made of our last write of it, where that is something else (``manifests.rewriting``)."""
     replicas_owner: tuple[str, str] | None = None
     """The field manager that set ``spec.replicas`` of a Deployment, where that is not ours, and when it did (RFC 3339)."""
 
@@ -171,10 +173,21 @@ class NodeTemplate(Fact):
     """Taints that nodes bear until somebody has made them ready for pods."""
     instance_types: tuple[str, ...] = ()
     """Types of instances that a node may come as; empty: the object does not say."""
+    zones: tuple[str, ...] = ()
+    """Zones that a node may be in; empty: the object does not say."""
     gpus_per_node: int | None = None
     """GPUs of one node, where the object says so."""
     capacity_type: str | None = None
     """OnDemand, Spot or Reserved, where the object says so."""
+
+
+class Offered(Fact):
+    """What whoever makes the nodes of a pool says that its cloud sells now."""
+
+    available: bool
+    """Whether one can be had, in any zone of the pool."""
+    dollars_per_node_hour: float | None = None
+    """Its estimate of the price; the dearest where zones or types differ."""
 
 
 class PoolObject(Fact):
@@ -226,6 +239,8 @@ class PoolObject(Fact):
     """What the object says of its nodes."""
     refusal: Refusal | None = None
     """The last one, for as long as the cluster tells of it."""
+    offered: Offered | None = None
+    """None: nobody says."""
 
 
 class Failure(Fact):

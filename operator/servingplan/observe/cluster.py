@@ -30,6 +30,7 @@ from servingplan.observe import parse
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import Demand
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
+from servingplan.observe.offerings import Offerings
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
 from servingplan.observe.state import OWN_KINDS, ClusterState, Snapshot, SourceState
@@ -40,6 +41,7 @@ from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
+KARPENTER = "NodePool.karpenter.sh"
 LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
 """The API version and kind that replicas over several nodes need."""
 _WRITTEN = (*OWN_KINDS, HTTP_ROUTES, PODS, PLANS)
@@ -64,12 +66,14 @@ class Reader:
         pod_access: frozenset[str] | None = None,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
+        offerings: Offerings | None = None,
         outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
         every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured.
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured,
+        without ``offerings`` nobody says what can be had.
         ``outside``: who asks gateways and engines; None: over HTTP what ``urls`` allows."""
         self._api = api
         self._state = state
@@ -77,6 +81,7 @@ class Reader:
         self._budgets = namespace_budgets
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
+        self._offerings = offerings
         self._pool_kinds = pool_kinds
         self._clock = clock
         self._silent: dict[str, datetime] = {}
@@ -102,23 +107,14 @@ class Reader:
             for source, state in seen.sources.items()
             if state.trouble is not None and source not in ("HTTPRoutes", "catalogues", "refusals")
         ]
-        objects = [
-            item.for_plan(plan.uid)
-            for resource in OWN_KINDS
-            for item in seen.objects[resource.kind]
-            if (item.namespace, item.plan_label) == (namespace, label)
-        ]
+        objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
         sizing = {(pool.resize.kind, pool.resize.name) for pool in (spec.node_pools if spec else ()) if pool.resize}
         unsure += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
         failures += [_unsure(*item) for item in unsure]
         routes_unread = self._routes_unread(now, seen, spec, failures)
         if routes_unread is None:
-            objects += [
-                item.for_plan(plan.uid)
-                for item in seen.objects[HTTP_ROUTES.kind]
-                if (item.namespace, item.plan_label) == (namespace, label)
-            ]
+            objects += _objects_of(seen, plan, HTTP_ROUTES)
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
@@ -196,11 +192,6 @@ class Reader:
             )
             for pod in pods
         )
-
-    def is_outdated(self, plan: PlanObject) -> bool:
-        """Whether the cluster is known to have a newer version of the plan."""
-        now = self._state.plan(plan.uid)
-        return now is not None and (now.generation, now.deleting_since) != (plan.generation, plan.deleting_since)
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
         """Whether the plan of a claim does not exist, or never could. A plan that is not in the state is read, since it may
@@ -337,9 +328,11 @@ class Reader:
         except ApiError as error:
             failure = _failure(reference, error)
             return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
-        return pool_object(
+        found = pool_object(
             pool, resize, resource, reference, item, seen.refusals, lambda plan: self._is_gone(seen, plan)
         )
+        offered = self._offerings.of(found.template) if self._offerings is not None and key == KARPENTER else None
+        return found if offered is None else found.model_copy(update={"offered": offered})
 
 
 def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
@@ -451,6 +444,17 @@ def _unsure(resource: Resource, name: str, error: ApiError) -> Failure:
     source = {PODS: "pods", PLANS: "plans"}.get(resource, f"{resource.kind}s")
     message = f"whether {resource.kind} {name} was written could not be read: {error}"
     return Failure(source=source, reason="ReadFailed", message=message)
+
+
+def _objects_of(seen: Snapshot, plan: PlanObject, resource: Resource) -> list[LiveObject]:
+    """The objects of a kind that carry the plan's label."""
+    label = names.label_value(plan.name)
+    found = [
+        item.for_plan(plan.uid)
+        for item in seen.objects[resource.kind]
+        if (item.namespace, item.plan_label) == (plan.namespace, label)
+    ]
+    return [item.model_copy(update={"rewritten": seen.rewritten.get(item.uid)}) for item in found]
 
 
 def _failure(source: str, error: ApiError, since: str | None = None) -> Failure:

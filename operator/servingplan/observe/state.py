@@ -7,6 +7,7 @@ that the plan names.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from servingplan.kube import (
     Resource,
 )
 from servingplan.model import names
+from servingplan.model.manifests import rewriting
 from servingplan.model.world import Node, PlanObject
 from servingplan.observe import parse, pods, pools, refusals
 from servingplan.observe.parse import SeenAdditions, SeenObject, SeenRates
@@ -38,6 +40,7 @@ from servingplan.observe.refusals import SeenRefusal
 from servingplan.watch.informer import Health, Informer, Source, Trouble
 
 Json = dict[str, Any]
+log = logging.getLogger("servingplan")
 
 PATIENCE_SECONDS = 30.0
 """If a source cannot be read for longer, it is reported and no decision uses it. Until then its last facts count."""
@@ -87,6 +90,8 @@ class Snapshot:
     pods: list[SeenPod]
     objects: dict[str, list[SeenObject]]
     """The objects by kind."""
+    rewritten: dict[str, tuple[str, str]]
+    """What admission made of our last writes of objects, by uid (``manifests.rewriting``)."""
     slices: list[SeenSlice]
     profiles: list[SeenRates]
     catalogues: list[SeenAdditions]
@@ -117,6 +122,8 @@ class ClusterState:
         self._presence: dict[tuple[str, str], tuple[float, bool]] = {}
         self._unanswered: dict[tuple[Resource, str | None, str], str | None] = {}
         """Objects that a write of ours may have changed, with their uids where these are known."""
+        self._rewritten: dict[str, tuple[str, str]] = {}
+        """What admission made of our last writes, by uid of the object."""
         self._following = False
         self._stopped = False
         self._add(Source("plans", _known(PLANS), _plan, optional=True))
@@ -215,6 +222,7 @@ class ClusterState:
                 nodes=self._facts("nodes"),
                 pods=self._facts("pods"),
                 objects={resource.kind: self._facts(f"{resource.kind}s") for resource in (*OWN_KINDS, HTTP_ROUTES)},
+                rewritten=dict(self._rewritten),
                 slices=self._facts("EndpointSlices"),
                 profiles=self._facts("profiles"),
                 catalogues=self._facts("catalogues"),
@@ -294,8 +302,22 @@ class ClusterState:
         for informer in self._informers_of(resource, item["metadata"]):
             informer.wrote(item)
 
+    def applied(self, manifest: Json, answer: Json) -> None:
+        """Keep what admission (a mutating webhook) made of a manifest, or the next turn would write it again, for ever."""
+        uid, found = answer["metadata"]["uid"], rewriting(manifest, answer)
+        with self.lock:
+            if found is None:
+                self._rewritten.pop(uid, None)
+                return
+            news, self._rewritten[uid] = self._rewritten.get(uid) != found, found
+        if news:
+            what = f"{manifest['kind']} {answer['metadata'].get('namespace')}/{answer['metadata']['name']}"
+            log.warning("%s: the cluster's admission changes what is written; it is left as it is then", what)
+
     def deleted(self, resource: Resource, uid: str) -> None:
         """Take over that our deletion removed an object."""
+        with self.lock:
+            self._rewritten.pop(uid, None)
         for informer in self._informers_of(resource, None):
             informer.deleted(uid)
 
@@ -368,6 +390,8 @@ class Overlaid:
         with self._sure_of(resource, metadata.get("namespace"), metadata["name"]):
             found: Json = self._api.apply(resource, manifest, **more)
         self._state.wrote(resource, found)
+        if "subresource" not in more:
+            self._state.applied(manifest, found)
         return found
 
     def merge(self, resource: Resource, name: str, patch: Json, **more: Any) -> Json:

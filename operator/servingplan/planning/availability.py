@@ -32,6 +32,7 @@ UNSEEN_SECONDS = 60.0
 INSUFFICIENT = "InsufficientCapacity"
 NOT_COMING = "NotComing"
 NO_GPUS = "NoGPUsVisible"
+NOT_OFFERED = "NotOffered"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Seen:
     """Names of nodes that are Ready and show no GPUs."""
     refusal: Refusal | None = None
     """The last one that is told of."""
+    offered: bool | None = None
+    """Whether whoever makes its nodes says that one can be had; None: nobody says."""
 
 
 def patience_seconds(stock: PoolStock) -> float:
@@ -71,6 +74,10 @@ def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> Pool
     refusal = seen.refusal if _is_new(seen.refusal, before, now) else None
     if refusal is not None:
         stock = stock.model_copy(update={"refused_at": refusal.at})
+    if seen.offered is False:
+        cap = _not_offered(cap, seen, now)
+    elif cap is not None and cap.reason == NOT_OFFERED and seen.offered:
+        cap = None
     if refusal is not None and seen.existing < seen.asked:
         cap = _lowered(cap, seen.existing, INSUFFICIENT, refusal.message, now)
     elif stock.short_since is not None and seconds_between(stock.short_since, now) >= patience_seconds(stock):
@@ -80,6 +87,14 @@ def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> Pool
         else:
             cap = _lowered(cap, seen.came, NOT_COMING, waited, now)
     return stock.model_copy(update={"cap": cap})
+
+
+def _not_offered(cap: LearnedCap | None, seen: Seen, now: str) -> LearnedCap:
+    """The cap of a pool whose nodes are not sold now. It is made anew as long as this is said, and ends when it is not."""
+    if cap is not None and not cap.probing and not now_is(now, cap.until):
+        return cap.model_copy(update={"nodes": min(cap.nodes, seen.existing)})
+    message = "whoever makes its nodes says that its cloud has none at this moment"
+    return _lowered(None, seen.existing, NOT_OFFERED, message, now)
 
 
 def due_in_seconds(stock: PoolStock, now: str) -> float | None:
@@ -196,6 +211,7 @@ def _seen(pool: Pool) -> Seen:
         existing=pool.existing,
         blind=tuple(node.name for node in pool.blind_nodes),
         refusal=None if pool.object is None else pool.object.refusal,
+        offered=None if pool.object is None or pool.object.offered is None else pool.object.offered.available,
     )
 
 

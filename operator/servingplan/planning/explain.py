@@ -6,7 +6,6 @@ The latency limits are in the rates of the question's shapes, so looser ones are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -46,15 +45,10 @@ class Explained:
         return (self.answer.explanation if self.answer else None) or Explanation()
 
 
-def explain_plan(
-    situation: Situation,
-    *,
-    deadline_seconds: float | None = None,
-    before_each: Callable[[], None] = lambda: None,
-) -> Explained:
+def explain_plan(situation: Situation, *, deadline_seconds: float | None = None) -> Explained:
     """The best plan for the spec and the pools of the moment, whatever runs now, with its explanation.
 
-    Deterministic unless the deadline ends it early. `before_each` is called before each question: it may wait, or raise.
+    Deterministic unless the deadline ends it early.
     """
     stopwatch = Stopwatch(deadline_seconds)
     posed, errors = _posed(situation, situation.spec)
@@ -62,7 +56,6 @@ def explain_plan(
     if posed.question is None or errors:
         no_room = tuple(f"{name}: no node of the pools can take a replica for it" for name in posed.no_room)
         return Explained(None, None, problems + no_room)
-    before_each()
     question = posed.question
     left = stopwatch.remaining_seconds()
     try:
@@ -70,9 +63,9 @@ def explain_plan(
         answer = solve(question, method="anytime", deadline_seconds=share)
     except QuestionError as error:
         return Explained(None, None, (*problems, str(error)))
-    asker = Asker(stopwatch, before_each)
+    asker = Asker(stopwatch)
     looser = _with_looser_slo(situation, answer, asker) if answer.status != "Infeasible" else None
-    found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds(), before_each=before_each)
+    found = explain(question, answer, deadline_seconds=stopwatch.remaining_seconds())
     found = found.model_copy(
         update={
             "worth": (*found.worth, *((looser,) if looser else ())),

@@ -176,14 +176,18 @@ def _price_of(
     pool: NodePool, found: PoolObject | None, gpu: GpuType | None, gpus_per_node: int, prices: tuple[Price, ...]
 ) -> float | None:
     """$/h of a node: as the owner of the pool's object wrote it, else as the plan has it, else as the installation's prices
-    have it for all of its GPUs; None where nobody said, or the owner's cannot be read."""
+    have it for all of its GPUs, else as whoever makes the nodes estimates it; None where nobody said, or the owner's cannot be
+    read."""
     if pool.resize is not None and found is not None and found.dollars_per_node_hour is not None:
         text = found.dollars_per_node_hour.strip()
         return float(text) if _DOLLARS.fullmatch(text) else None
     if pool.dollars_per_node_hour is not None:
         return float(pool.dollars_per_node_hour)
     price = None if gpu is None else price_of(prices, gpu, pool.capacity_type)
-    return None if price is None or not gpus_per_node else round(price.dollars_per_gpu_hour * gpus_per_node, 6)
+    if price is not None:
+        return round(price.dollars_per_gpu_hour * gpus_per_node, 6) if gpus_per_node else None
+    offered = found.offered if pool.resize is not None and found is not None else None
+    return None if offered is None else offered.dollars_per_node_hour
 
 
 def _gpu_of(

@@ -34,6 +34,10 @@ from servingplan.profiles.catalogue import Catalogue
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
 
+BOOT_SECONDS = 300.0
+"""The boot of a node that takes the place of a lost one, where a plan counts with losses. A machine with eight GPUs takes some
+minutes; the clouds state no time."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -269,14 +273,29 @@ def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
     if facts.settings.kv_bytes_per_element < WIDE_BYTES:
         loss += float(facts.variant.kv_cache_quality_loss or 0)
     keys = {class_key(facts.model.name, name): found for name, found in facts.estimates.items()}
+    up = up_share(facts)
     return q.Shape(
         name=name,
         model=facts.model.name,
         gpus=gpus,
-        requests_per_second={key: found.planned_requests_per_second for key, found in keys.items()},
+        requests_per_second={key: found.planned_requests_per_second * up for key, found in keys.items()},
         quality_loss=dict.fromkeys(keys, loss) if loss else {},
         max_utilization=utilization(facts),
     )
+
+
+def up_share(facts: ShapeFacts) -> float:
+    """The part of the time in which a replica serves, if the provider takes nodes of its pools away now and then.
+
+    It is up for 1 / (losses an hour) hours in the mean, then down for a boot and a start-up: the availability of an alternating
+    renewal process, up / (up + down), whatever the distributions (Ross, Introduction to Probability Models, section 7.5.1). A
+    replica over several nodes is lost with any of them.
+    """
+    losses_per_hour = math.fsum(
+        facts.layout.nodes(leg) * float(leg.pool.spec.interruptions_per_node_hour) for leg in facts.layout.legs
+    )
+    hours_down = (BOOT_SECONDS + facts.model.engine.startup_seconds) / 3600.0
+    return 1.0 / (1.0 + losses_per_hour * hours_down)
 
 
 def utilization(facts: ShapeFacts) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from servingplan.model.world import NodeTemplate
 from servingplan.pool_kinds.any_path import AnyPath
 from servingplan.pool_kinds.protocol import (
     INSTANCE_TYPE,
+    ZONE,
     Json,
     at,
     object_name,
@@ -83,6 +84,7 @@ class KarpenterNodePool(AnyPath):
             taints=taints_of(at(item, (*_TEMPLATE, "spec", "taints"))),
             startup_taints=taints_of(at(item, (*_TEMPLATE, "spec", "startupTaints"))),
             instance_types=allowed.get(INSTANCE_TYPE, ()),
+            zones=allowed.get(ZONE, ()),
             gpus_per_node=next((count for count in counts if count), None),
             capacity_type=None if capacity is None else _CAPACITY_TYPES.get(capacity),
         )

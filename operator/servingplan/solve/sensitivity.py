@@ -5,7 +5,7 @@ can promise what no plan keeps. Both answers carry bounds, so the difference doe
 nothing is said to be so.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from servingplan.model.answer import Answer, Explanation, WhatIf
@@ -32,14 +32,12 @@ MORE_BUDGET = 1.1
 
 @dataclass(frozen=True)
 class Asker:
-    """Answers changed questions while there is time. `before_each` may wait, or raise to give up."""
+    """Answers changed questions while there is time."""
 
     stopwatch: Stopwatch
-    before_each: Callable[[], None]
 
     def answer(self, question: Question) -> Answer | None:
         """The answer, found from scratch; None where time is up, or a loss cannot be guarded against in this question."""
-        self.before_each()
         left = self.stopwatch.remaining_seconds()
         if left is not None and left <= 0.0:
             return None
@@ -52,17 +50,11 @@ class Asker:
             return None
 
 
-def explain(
-    question: Question,
-    answer: Answer,
-    *,
-    deadline_seconds: float | None = None,
-    before_each: Callable[[], None] = lambda: None,
-) -> Explanation:
+def explain(question: Question, answer: Answer, *, deadline_seconds: float | None = None) -> Explanation:
     """The explanation of an answer to a question. Deterministic unless `deadline_seconds` ends it early."""
     if answer.status == "Infeasible":
         return answer.explanation or Explanation()
-    asker = Asker(Stopwatch(deadline_seconds), before_each)
+    asker = Asker(Stopwatch(deadline_seconds))
     units = list(one_more(question, answer))
     worth = [found for name, value in units[:MOST_UNITS] if (found := _worth(asker, question, answer, name, value))]
     wishes = list(_alternatives(question, answer))
@@ -73,7 +65,6 @@ def explain(
     ]
     clash = None
     if answer.unserved:
-        before_each()
         clock = asker.stopwatch if asker.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
         clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock), full_service=True))
     return Explanation(

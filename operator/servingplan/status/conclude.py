@@ -32,6 +32,7 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
+from servingplan.status.explained import explained_as
 from servingplan.status.routing import routing_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
 
@@ -121,11 +122,6 @@ def _explained_before(world: Observation, decision: Decision) -> ExplanationStat
     except ValidationError:
         return None
     return found if decision.asked is None or found.of == explained_as(decision.asked) else None
-
-
-def explained_as(asked: str) -> str:
-    """The name of a question in the status: the first digits of its digest."""
-    return asked[:8]
 
 
 def _models(spec: PlanSpec, decision: Decision) -> str:

@@ -243,3 +243,39 @@ def test_whatever_happens_a_cap_is_no_less_than_what_is_there_and_ends(looks):
             assert cap.nodes >= came
             assert 300 <= cap.back_off_seconds <= 3600
             assert cap.probing or due_in_seconds(market.stock, at(now)) is not None or not may_probe
+
+
+def test_nodes_that_are_not_sold_now_are_not_asked_for_and_nothing_is_learned_of_them_once_they_are():
+    market = Market()
+    assert market.look(0, 0, 0, offered=True) is None
+    cap = market.look(10, 0, 0, offered=False)
+    assert (cap.nodes, cap.reason) == (0, "NotOffered")
+    assert market.look(20, 0, 0, offered=False) == cap, "the same word is written down once"
+    assert market.look(40, 0, 0, offered=True) is None
+
+
+def test_a_pool_whose_nodes_are_not_sold_keeps_those_that_it_has():
+    cap = Market().look(0, 3, 1, existing=2, offered=False)
+    assert cap.nodes == 2
+
+
+def test_nodes_that_are_not_sold_for_long_are_not_probed_and_their_time_does_not_double():
+    market = Market()
+    for after in (0, 300, 600):
+        cap = market.look(after, 0, 0, offered=False)
+        assert not cap.probing
+        assert (cap.since, seconds_between(cap.since, cap.until)) == (at(after), 300)
+
+
+def test_where_nobody_says_any_more_what_is_sold_the_cap_ends_by_time():
+    market = Market()
+    market.look(0, 0, 0, offered=False)
+    assert market.look(299, 0, 0).reason == "NotOffered"
+    assert market.look(300, 0, 0).probing
+
+
+def test_what_was_refused_stays_capped_though_it_is_said_to_be_sold():
+    market = Market()
+    market.look(0, 2, 0, offered=True)
+    cap = market.look(2, 2, 0, refusal=refused(1), offered=True)
+    assert market.look(3, 0, 0, offered=True) == cap

@@ -11,6 +11,7 @@ from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObje
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
 from servingplan.planning.question import pose
+from servingplan.solve import solve
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"}
 
@@ -168,3 +169,40 @@ def test_a_more_careful_plan_counts_on_lower_rates_and_says_so():
     assert usual == rates(confidence=str(PlanSpec.model_validate(spec()).planning.confidence))
     for name in usual:
         assert careful[name] < usual[name] < bold[name]
+
+
+def chat_rates(pool=None, model=None):
+    question = posed(spec(model, pool), nodes=[node("a")])[0].question
+    return {shape.name: shape.requests_per_second["llama-3.1-8b/chat"] for shape in question.shapes}
+
+
+def test_nodes_that_are_taken_away_carry_their_rate_for_the_rest_of_the_time_only():
+    """A loss each four hours, of 300 s of boot and 1,500 s of start-up: up for 4 of 4.5 hours."""
+    quick = {"engine": {"startupSeconds": 1500}}
+    steady, spot = chat_rates(model=quick), chat_rates({"interruptionsPerNodeHour": "0.25"}, quick)
+    assert spot == pytest.approx({name: rate * 8 / 9 for name, rate in steady.items()})
+
+
+def test_a_loss_costs_less_where_replicas_start_sooner():
+    pool = {"interruptionsPerNodeHour": "0.25"}
+    slow, quick = chat_rates(pool), chat_rates(pool, {"engine": {"startupSeconds": 60}})
+    assert all(slow[name] < quick[name] for name in slow)
+
+
+@pytest.mark.parametrize(("losses", "chosen"), [("0", "spot"), ("0.05", "spot"), ("6", "h100")])
+def test_cheap_nodes_that_are_lost_too_often_are_not_the_cheapest(losses, chosen):
+    raw = spec()
+    (pool,) = raw["nodePools"]
+    raw["nodePools"] = [
+        {**pool, "name": "h100", "nodeSelector": {"pool": "h100"}},
+        {**pool, "name": "spot", "nodeSelector": {"pool": "spot"}, "dollarsPerNodeHour": "3", "capacityType": "Spot"}
+        | {"interruptionsPerNodeHour": losses},
+    ]
+    raw["models"][0]["classes"][0]["requestsPerSecond"] = "130"
+    nodes = [
+        Node(name=f"{name}-{index}", labels={"pool": name}, gpus=4, ready=True)
+        for name in ("h100", "spot")
+        for index in range(3)
+    ]
+    answer = solve(posed(raw, nodes=nodes)[0].question, method="exact")
+    assert [name for name, count in answer.nodes.items() if count] == [chosen]

@@ -62,6 +62,7 @@ CASES = {
             taints=(DEDICATED,),
             startup_taints=(Taint(key="node.cilium.io/agent-not-ready", effect="NoExecute"),),
             instance_types=("p5.48xlarge",),
+            zones=("us-east-1a", "us-east-1b"),
             gpus_per_node=8,
             capacity_type="Spot",
         ),

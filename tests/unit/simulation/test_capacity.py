@@ -5,6 +5,7 @@ import pytest
 from servingplan.metrics import families
 from servingplan.metrics.samples import samples
 from servingplan.model.outcome import Outcome
+from servingplan.model.world import Offered
 from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.events import events
@@ -276,3 +277,38 @@ def test_an_empty_cordoned_node_is_not_given_back_while_the_provider_could_take_
     driver.cluster.nodes["l40s-2"].schedulable = False
     driver.act()
     assert driver.cluster.pools["l40s"].wanted == 3
+
+
+# --- what Karpenter's metrics say of the market -----------------------------------------------------------------------
+
+
+def test_a_pool_that_the_market_has_none_of_is_never_asked_and_comes_back_with_the_market():
+    driver = refusing([CHEAP, OTHER], offered=Offered(available=False), provider_has=0)
+    fleet = settled(driver)
+    assert fleet.nodes["l40s"] == 0
+    assert driver.cluster.pools["l40s"].refusals == 0
+    assert driver.cluster.pools["a100"].wanted > 0
+    assert status_of(driver, "l40s")["learnedCap"]["reason"] == "NotOffered"
+    driver.cluster.pools["l40s"].provider_has = 1000
+    driver.cluster.pools["l40s"].offered = Offered(available=True)
+    wait_seconds(driver, 700)
+    assert settled(driver).nodes["l40s"] > 0
+    assert driver.cluster.status["caps"] == "none"
+
+
+def test_a_pool_that_sells_no_more_keeps_what_serves():
+    driver = operator(plan(pools=[CHEAP]))
+    before = settled(driver)
+    serves_at_least(driver)
+    driver.cluster.pools["l40s"].offered = Offered(available=False)
+    assert settled(driver).nodes == before.nodes
+    writes = driver.writes
+    driver.tick(12)
+    assert driver.writes == writes, "nothing changes while the market stays as it is"
+
+
+def test_a_price_that_nobody_states_is_the_market_s():
+    driver = refusing([sized(price=None)], offered=Offered(available=True, dollars_per_node_hour=2.5))
+    fleet = settled(driver)
+    assert fleet.dollars_per_hour == pytest.approx(2.5 * fleet.nodes["l40s"])
+    assert fleet.nodes["l40s"] > 0
