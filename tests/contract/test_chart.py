@@ -382,6 +382,8 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL": "namespace",
         "SERVINGPLAN_PROMETHEUS_PLAN_QUERIES": "false",
         "SERVINGPLAN_LEASE_NAMESPACE": "kube-system",
+        "SERVINGPLAN_SOLVER_PROCESSES": "0",
+        "SERVINGPLAN_MOST_SOLVER_SECONDS": "600",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
