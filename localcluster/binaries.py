@@ -62,7 +62,10 @@ TOOLS = (
     Tool("helm", {"helm.sh/helm/v4/cmd/helm": "helm"}),
 )
 """The control plane, and what the demo needs."""
-ON_DEMAND = (Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),)
+ON_DEMAND = (
+    Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),
+    Tool("lws", {"sigs.k8s.io/lws/cmd": "lws"}),
+)
 """Built by the test that first asks for it."""
 NODE = Tool(
     "kubelet",

@@ -60,6 +60,8 @@ class _Pod:
     ready: bool
     draining: bool
     gpus: int
+    group: str | None = None
+    """Of a LeaderWorkerSet, one of whose pods it is."""
 
 
 @dataclass
@@ -91,7 +93,12 @@ class Witness:
         """By Service: when an EndpointSlice was last seen to list a ready pod."""
         self._budgets: dict[str, dict[int, float]] = defaultdict(dict)
         """By plan and generation."""
-        self._useless_targets, self._pending, self._crowded = self._for_a_while = _Since(), _Since(), _Since()
+        self._useless_targets, self._pending, self._crowded, self._in_part = self._for_a_while = (
+            _Since(),
+            _Since(),
+            _Since(),
+            _Since(),
+        )
         self._told: set[Any] = set()
         self.violations: list[Violation] = []
         self._routings: dict[str, list[Routing]] = defaultdict(list)
@@ -187,10 +194,13 @@ class Witness:
             self._most_pods[name] = max(self._most_pods[name], count)
         self._judge_weights(now, ready)
         self._judge_pending(now)
+        grouped = {pod.deployment for pod in self._pods.values() if pod.group is not None}
+        self._judge_groups(now)
         crowded = {
             name
             for name, count in live.items()
-            if count > (self._deployments[name]["spec"]["replicas"] if name in self._deployments else 0)
+            if name not in grouped
+            and count > (self._deployments[name]["spec"]["replicas"] if name in self._deployments else 0)
         }
         for name, seconds in self._crowded.look(now, crowded).items():
             if seconds > LONGEST_SECONDS:
@@ -236,6 +246,16 @@ class Witness:
                 pod = self._pods[uid]
                 text = f"a pod of {pod.deployment} with {pod.gpus} GPUs waits for node {pod.tied} for {seconds:.1f} s"
                 self._tell(now, "planned pod Pending", uid, text)
+
+    def _judge_groups(self, now: float) -> None:
+        """The pods of a group are let go together."""
+        gated: dict[str, set[bool]] = defaultdict(set)
+        for pod in self._pods.values():
+            if pod.group is not None and not pod.terminating:
+                gated[pod.group].add(pod.gated)
+        for name, seconds in self._in_part.look(now, {name for name, found in gated.items() if len(found) > 1}).items():
+            if seconds > LONGEST_SECONDS:
+                self._tell(now, "group let go in part", name, f"{name}: some of its pods for {seconds:.1f} s")
 
     def _see_size(self, at: float, before: Json | None, item: Json) -> None:
         name, size = item["metadata"]["name"], item["spec"].get("replicas") or 0
@@ -339,8 +359,10 @@ def _put(store: dict[str, Any], key: str, value: Any, there: bool) -> None:
 def _pod(item: Json, deployment: str) -> _Pod:
     metadata, spec = item["metadata"], item["spec"]
     annotations = metadata.get("annotations") or {}
+    index = (metadata.get("labels") or {}).get("leaderworkerset.sigs.k8s.io/group-index")
     return _Pod(
         deployment=deployment,
+        group=None if index is None else f"{deployment}-{index}",
         node=spec.get("nodeName"),
         tied=annotations.get(f"{_PREFIX}placed-on"),
         gated=bool(spec.get("schedulingGates")),

@@ -80,6 +80,7 @@ CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 EVENTS = Resource("v1", "events", "Event")
 ENDPOINT_SLICES = Resource("discovery.k8s.io/v1", "endpointslices", "EndpointSlice")
 DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
+LEADER_WORKER_SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute")
 PLANS = Resource("servingplan.dev/v1alpha1", "llmservingplans", "LLMServingPlan")
 

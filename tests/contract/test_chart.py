@@ -61,6 +61,7 @@ WRITTEN_WITH_PLANS = {
     ("discovery.k8s.io", "endpointslices"): READ,
     ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
+    ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
 }
@@ -98,6 +99,8 @@ NEVER = [
     ("gateway.networking.k8s.io", "httproutes", "deletecollection"),
     ("gateway.networking.k8s.io", "httproutes/status", "patch"),
     ("gateway.networking.k8s.io", "gateways", "get"),
+    ("leaderworkerset.x-k8s.io", "leaderworkersets/status", "patch"),
+    ("leaderworkerset.x-k8s.io", "leaderworkersets/scale", "patch"),
     ("servingplan.dev", "llmservingplans", "create"),
     ("servingplan.dev", "llmservingplans", "delete"),
     ("karpenter.sh", "nodepools", "create"),
@@ -590,6 +593,16 @@ def test_the_roles_hold_exactly_these_rights():
     assert rights(confined, "ClusterRole") == {*each(READ_EVERYWHERE), *each(POOLS_CONFINED)}
     machines = ("cluster.x-k8s.io", "machinedeployments", "patch")
     assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines, *leases, *refusals}
+
+
+def test_without_replicas_over_several_nodes_there_are_no_rights_on_their_objects():
+    def groups(values):
+        objects = [item for item in rendered("x", values) if item["kind"] in ("Role", "ClusterRole")]
+        return {group for item in objects for rule in item["rules"] for group in rule["apiGroups"]}
+
+    for values in (EVERYWHERE, CONFINED):
+        without = groups({**values, "leaderWorkerSets": {"enabled": False}})
+        assert groups(values) - without == {"leaderworkerset.x-k8s.io"}
 
 
 def test_without_pool_kinds_there_are_no_rights_on_pools():

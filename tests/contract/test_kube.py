@@ -14,13 +14,13 @@ from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    LEADER_WORKER_SETS,
     NODES,
     PODS,
     SERVICES,
     Kube,
     Resource,
 )
-from servingplan.observe.cluster import LEADER_WORKER_SET
 from servingplan.observe.urls import NoAnswer, UrlPolicy, UrlRefused
 
 pytestmark = pytest.mark.cluster
@@ -179,8 +179,8 @@ def test_discovery_finds_a_kind_and_says_which_it_does_not_know(kube):
 
 def test_a_kind_that_is_installed_while_we_run_is_found(kube):
     with pytest.raises(NotFound):
-        kube.discover(*LEADER_WORKER_SET)
-    group, version = LEADER_WORKER_SET[0].split("/")
+        kube.discover(LEADER_WORKER_SETS.api_version, LEADER_WORKER_SETS.kind)
+    group, version = LEADER_WORKER_SETS.api_version.split("/")
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     definition = {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -193,7 +193,7 @@ def test_a_kind_that_is_installed_while_we_run_is_found(kube):
         "spec": {
             "group": group,
             "scope": "Namespaced",
-            "names": {"kind": LEADER_WORKER_SET[1], "plural": "leaderworkersets", "singular": "leaderworkerset"},
+            "names": {"kind": LEADER_WORKER_SETS.kind, "plural": "leaderworkersets", "singular": "leaderworkerset"},
             "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
         },
     }
@@ -202,12 +202,11 @@ def test_a_kind_that_is_installed_while_we_run_is_found(kube):
 
     def found():
         try:
-            return kube.discover(*LEADER_WORKER_SET)
+            return kube.discover(LEADER_WORKER_SETS.api_version, LEADER_WORKER_SETS.kind)
         except NotFound:
             return None
 
-    resource = Resource(LEADER_WORKER_SET[0], "leaderworkersets", LEADER_WORKER_SET[1], True)
-    assert wait_for("the kind is found", found, seconds=20) == resource
+    assert wait_for("the kind is found", found, seconds=20) == LEADER_WORKER_SETS
 
 
 def test_what_is_followed_begins_with_a_list_and_goes_on_from_it(kube):

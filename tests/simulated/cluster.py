@@ -4,6 +4,7 @@ It knows nothing of how plans are made: the operator reads and writes it through
 Kubernetes documents it, each in one place:
 
 * ReplicaSets   kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks
+* groups        kubernetes-sigs/lws pkg/controllers/pod_controller.go, with restart policy RecreateGroupOnPodRestart
 * scheduling    gates, required node affinity on ``metadata.name``, node selectors, whole GPUs
 * pod GC        pods of a node that is gone stay Ready in the API until the collector removes them
 * EndpointSlices list a Service's ready pods some time after these are ready
@@ -29,10 +30,12 @@ from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.pool_kinds.karpenter import POOL_LABEL
+from servingplan.render.leader_worker_set import template_in
 from tests.simulated.api import SimulatedApi
 from tests.simulated.objects import NAMESPACE, PLAN, text
 
 TICK_SECONDS = 10
+WORKLOADS = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
 QUEUE_GATE = "kueue.x-k8s.io/admission"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -85,6 +88,14 @@ class SimulatedPod:
     """Since when it has belonged into its Service's EndpointSlices, or not."""
     gone_at: datetime | None = None
     unschedulable: bool = False
+    group: int | None = None
+    """Index of its group, of a pod of a LeaderWorkerSet."""
+    rank: int = 0
+    """Its place in the group; 0 leads it."""
+    size: int = 1
+    """Pods of the whole group."""
+    leader: str | None = None
+    """Uid of the leader that a worker was made for."""
 
     @property
     def terminating(self) -> bool:
@@ -139,9 +150,11 @@ class SimulatedCluster:
         gateway_ticks: int | None = None,
         route_ticks: int = 0,
         slice_ticks: int = 0,
+        leader_worker_sets: bool = False,
     ) -> None:
-        """``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked. ``route_ticks``: how long that of
-        the HTTPRoutes takes. ``slice_ticks``: how long EndpointSlices take to follow pods."""
+        """``leader_worker_sets``: their controller is installed. ``gateway_ticks``: how long the gateway takes to follow; None:
+        it cannot be asked. ``route_ticks``: how long that of the HTTPRoutes takes. ``slice_ticks``: how long EndpointSlices
+        take to follow pods."""
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
@@ -170,7 +183,7 @@ class SimulatedCluster:
         self.uids: dict[tuple[str, str], str] = {}
         self.other_plans: dict[str, Json] = {}
         """Specs of other plans of the namespace, by name."""
-        self.absent_kinds: set[str] = set()
+        self.absent_kinds: set[str] = set() if leader_worker_sets else {names.LEADER_WORKER_SET}
         """Kinds whose CRDs are not installed."""
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
@@ -214,9 +227,10 @@ class SimulatedCluster:
             pod.other_gates = ()
 
     def scale(self, name: str, replicas: int, manager: str) -> None:
-        """Somebody else sets the number of replicas of a Deployment."""
-        before = self.objects["Deployment", name]
-        self.objects["Deployment", name] = {**before, "spec": {**before["spec"], "replicas": replicas}}
+        """Somebody else sets the number of replicas of a Deployment or LeaderWorkerSet."""
+        kind = next(kind for kind in WORKLOADS if (kind, name) in self.objects)
+        before = self.objects[kind, name]
+        self.objects[kind, name] = {**before, "spec": {**before["spec"], "replicas": replicas}}
         self.scalers[name] = (manager, self.time)
         self.run_controllers()
 
@@ -294,8 +308,8 @@ class SimulatedCluster:
         """An object of ours, as it is from now on."""
         kind, name = key = (manifest["kind"], manifest["metadata"]["name"])
         before = self.objects.get(key)
-        if before is not None and kind == "Deployment":
-            assert before["spec"]["template"] == manifest["spec"]["template"], f"{name} would roll its pods over"
+        if before is not None and kind in WORKLOADS:
+            assert template_in(before) == template_in(manifest), f"{name} would roll its pods over"
             if before["spec"]["replicas"] != manifest["spec"]["replicas"]:
                 self.scalers.pop(name, None)
         self.objects[key] = manifest
@@ -309,6 +323,8 @@ class SimulatedCluster:
         match kind:
             case "Pod":
                 self._take_pod(self.pods[name], item)
+            case "LLMServingPlan":
+                self.approved = item["metadata"]["annotations"].get(names.APPROVE_ANNOTATION)
             case "NodePool":
                 self._take_pool(self.pools[name], item, patch, manager)
             case _:
@@ -316,7 +332,7 @@ class SimulatedCluster:
                 metadata = {key: item["metadata"][key] for key in before["metadata"] if key in item["metadata"]}
                 kept = {key: item[key] for key in before if key in item}
                 self.objects[kind, name] = {**kept, "metadata": metadata}
-                if kind == "Deployment" and "replicas" in patch.get("spec", {}) and manager == names.FIELD_MANAGER:
+                if kind in WORKLOADS and "replicas" in patch.get("spec", {}) and manager == names.FIELD_MANAGER:
                     self.scalers.pop(name, None)
 
     def _take_pod(self, pod: SimulatedPod, item: Json) -> None:
@@ -334,7 +350,7 @@ class SimulatedCluster:
         pod.draining_since = marks.get(names.DRAINING_SINCE_ANNOTATION)
         pod.unrouted_since = marks.get(names.UNROUTED_SINCE_ANNOTATION)
         pod.deletion_cost = int(marks.get(names.DELETION_COST_ANNOTATION, 0))
-        pod.serving = labels[names.SERVING_LABEL] == "true"
+        pod.serving = labels.get(names.SERVING_LABEL) == "true"
 
     def _take_pool(self, pool: SimulatedPool, item: Json, patch: Json, manager: str) -> None:
         marks = item["metadata"]["annotations"]
@@ -351,8 +367,8 @@ class SimulatedCluster:
         if kind == "Pod":
             self.delete_pod(self.pods[name])
             return
-        if kind == "Deployment":
-            for pod in self.pods_of(name):
+        if kind in WORKLOADS:
+            for pod in [pod for pod in self.our_pods() if pod.deployment == name]:
                 self.delete_pod(pod)
         del self.objects[kind, name]
         self.uids.pop((kind, name), None)
@@ -379,7 +395,10 @@ class SimulatedCluster:
             elif pod.bound_at is not None and not pod.terminating and self._alive(pod.node):
                 started = pod.bound_at + self._ticks(self.start_ticks) <= self.now
                 pod.reports_ready = pod.reports_ready or (
-                    started and not self.never_ready(pod.serial) and self.crashes(pod) is None
+                    started
+                    and not self.never_ready(pod.serial)
+                    and self.crashes(pod) is None
+                    and self._workers_run(pod)
                 )
                 pod.started = pod.started or pod.reports_ready
         self.run_controllers()
@@ -387,8 +406,10 @@ class SimulatedCluster:
     def run_controllers(self) -> None:
         """All that reacts at once: ReplicaSets, the scheduler, the providers of pools."""
         for kind, name in sorted(self.objects):
-            if kind == "Deployment" and (kind, name) not in self.foreign_objects:
+            if kind == names.DEPLOYMENT and (kind, name) not in self.foreign_objects:
                 self._reconcile_replicas(name)
+            if kind == names.LEADER_WORKER_SET and (kind, name) not in self.foreign_objects:
+                self._reconcile_groups(name)
         self._schedule()
         for pool in self.pools.values():
             self._reconcile_pool(pool)
@@ -410,13 +431,7 @@ class SimulatedCluster:
         for _ in range(spec["replicas"] - len(active)):
             if self.most_pods is not None and len(self.our_pods()) >= self.most_pods:
                 break
-            template = spec["template"]["spec"]
-            limits = template["containers"][0]["resources"]["limits"]
-            pod = self._new_pod(f"{name}-{self._serial:04d}", sum(map(int, limits.values())))
-            pod.deployment, pod.selector = name, template["nodeSelector"]
-            pod.gated = bool(template["schedulingGates"])
-            queue = spec["template"]["metadata"]["labels"].get(names.QUEUE_LABEL)
-            pod.other_gates = (QUEUE_GATE,) if queue else ()
+            self._pod_from(spec["template"], f"{name}-{self._serial:04d}", name)
         on_node = {pod.node: sum(other.node == pod.node for other in active) for pod in active}
         active.sort(
             key=lambda pod: (
@@ -431,6 +446,60 @@ class SimulatedCluster:
         )
         for pod in active[: max(0, len(active) - spec["replicas"])]:
             self.delete_pod(pod)
+
+    def _pod_from(self, template: Json, name: str, workload: str) -> SimulatedPod:
+        limits = template["spec"]["containers"][0]["resources"]["limits"]
+        pod = self._new_pod(name, sum(map(int, limits.values())))
+        pod.deployment, pod.selector = workload, template["spec"]["nodeSelector"]
+        pod.gated = bool(template["spec"]["schedulingGates"])
+        labels = template["metadata"]["labels"]
+        pod.other_gates = (QUEUE_GATE,) if labels.get(names.QUEUE_LABEL) else ()
+        pod.serving = labels.get(names.SERVING_LABEL) == "true"
+        return pod
+
+    def _reconcile_groups(self, name: str) -> None:
+        """Leaders are pods of a StatefulSet, and the workers of each of another one, which goes with its leader."""
+        spec = self.objects[names.LEADER_WORKER_SET, name]["spec"]
+        template, size = spec["leaderWorkerTemplate"], spec["leaderWorkerTemplate"]["size"]
+        for pod in [pod for pod in self.our_pods() if pod.deployment == name]:
+            leader = self.pods.get(f"{name}-{pod.group}")
+            if pod.rank and (leader is None or leader.uid != pod.leader):
+                self.delete_pod(pod)
+            elif leader is not None and ((pod.rank and pod.terminating) or self._restarted(pod)):
+                for part in self._group_of(leader):
+                    self.delete_pod(part)
+            elif not pod.rank and (pod.group or 0) >= spec["replicas"]:
+                self.delete_pod(pod)
+        for group in range(spec["replicas"]):
+            leader = self._member(name, group, 0, template["leaderTemplate"], size)
+            for rank in range(1, size if leader is not None and not leader.terminating else 1):
+                self._member(name, group, rank, template["workerTemplate"], size, leader)
+
+    def _member(
+        self, name: str, group: int, rank: int, template: Json, size: int, leader: SimulatedPod | None = None
+    ) -> SimulatedPod | None:
+        """A pod of a group, made where none of its name is there; None where a quota lets no more come."""
+        pod_name = f"{name}-{group}-{rank}" if rank else f"{name}-{group}"
+        if pod_name not in self.pods and (self.most_pods is None or len(self.our_pods()) < self.most_pods):
+            pod = self._pod_from(template, pod_name, name)
+            pod.group, pod.rank, pod.size = group, rank, size
+            pod.leader = None if leader is None else leader.uid
+        return self.pods.get(pod_name)
+
+    def _group_of(self, leader: SimulatedPod) -> list[SimulatedPod]:
+        """A leader and the workers that were made for it."""
+        return [leader, *(pod for pod in self.pods.values() if pod.leader == leader.uid)]
+
+    def _workers_run(self, pod: SimulatedPod) -> bool:
+        """Whether a leader has all of its workers; true of any other pod."""
+        workers = self._group_of(pod)[1:] if pod.size > 1 and not pod.rank else []
+        whole = pod.size == 1 or pod.rank > 0 or len(workers) == pod.size - 1
+        return whole and all(self.is_ready(worker) for worker in workers)
+
+    def _restarted(self, pod: SimulatedPod) -> bool:
+        """Whether a container of it has begun anew."""
+        crashed = self.crashes(pod) is not None and pod.bound_at is not None and not pod.reports_ready
+        return crashed and self.ticks_since(pod.bound_at) >= 2
 
     def _schedule(self) -> None:
         for pod in sorted(self.pods.values(), key=lambda pod: pod.serial):
@@ -486,14 +555,15 @@ class SimulatedCluster:
         return [node for node in self.nodes.values() if node.pool == pool]
 
     def pods_of(self, deployment: str) -> list[SimulatedPod]:
-        return [pod for pod in self.pods.values() if pod.deployment == deployment]
+        """Its replicas, of groups the leaders."""
+        return [pod for pod in self.pods.values() if pod.deployment == deployment and not pod.rank]
 
     def our_pods(self) -> list[SimulatedPod]:
         return [pod for pod in self.pods.values() if pod.deployment is not None]
 
     def is_ready(self, pod: SimulatedPod) -> bool:
         """Really: not only in the API."""
-        return pod.reports_ready and not pod.terminating and self._alive(pod.node)
+        return pod.reports_ready and not pod.terminating and self._alive(pod.node) and self._workers_run(pod)
 
     def is_listed(self, pod: SimulatedPod) -> bool:
         """Whether its Service's EndpointSlices have it as ready by now."""
@@ -540,7 +610,12 @@ class SimulatedCluster:
         """Ask for its end: at once where it never started, after its grace period otherwise."""
         if pod.terminating:
             return
-        if self.is_ready(pod) and pod.deployment in self.targets_of_gateway() and not self._others_serve(pod):
+        if (
+            not pod.rank
+            and self.is_ready(pod)
+            and pod.deployment in self.targets_of_gateway()
+            and not self._others_serve(pod)
+        ):
             self.removed_early.append(pod.name)
         if pod.node is None:
             del self.pods[pod.name]

@@ -7,8 +7,9 @@ be what is planned within ``MOST_TICKS_TO_REST``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 from servingplan.errors import ApiError, api_error
 from tests.simulated.api_server import LOST, Key
@@ -31,7 +32,8 @@ ERRORS = (
     (503, "ServiceUnavailable", "apiserver is shutting down"),
     (LOST.status, LOST.reason, LOST.message),
 )
-WATCHED = ("Node", "Pod", "NodePool", "EndpointSlice", "Deployment", "ConfigMap", "LLMServingPlan")
+WATCHED = ("Node", "Pod", "NodePool", "EndpointSlice", "Deployment", "LeaderWorkerSet", "ConfigMap", "LLMServingPlan")
+LARGE = "llama-3.1-405b"
 
 Json = dict[str, Any]
 
@@ -39,10 +41,14 @@ Json = dict[str, Any]
 class History:
     """One life of a fleet."""
 
+    rates_asked: ClassVar[Mapping[str, tuple[str, ...]]] = {"llama-3.1-8b": RATES, "qwen3-8b": RATES}
+    """By model, what people may ask for."""
+    leader_worker_sets = False
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.chance = chance = random.Random(seed)
-        self.rates = {"llama-3.1-8b": "10", "qwen3-8b": "4"}
+        self.rates = self.first_rates()
         self.image, self.budget, self.price = "v1", "30", "2"
         self.fixed = chance.random() < 0.4
         times = {
@@ -52,10 +58,15 @@ class History:
             "slice_ticks": chance.randint(0, 2),
             "controllers_keep_up": chance.random() < 0.5,
         }
-        self.driver: Driver = operator(self.spec(), nodes=2, slow=seed % 3 == 0, **times)
+        sets = self.leader_worker_sets
+        self.driver: Driver = operator(self.spec(), nodes=2, slow=seed % 3 == 0, leader_worker_sets=sets, **times)
         self.cluster, self.api = self.driver.cluster, self.driver.cluster.api
         self.foreign: list[str] = []
         self.ticks_to_rest = 0
+
+    def first_rates(self) -> dict[str, str]:
+        """By model, at the start."""
+        return {"llama-3.1-8b": "10", "qwen3-8b": "4"}
 
     def spec(self) -> Json:
         """The plan as people want it now."""
@@ -79,7 +90,9 @@ class History:
             self._hold_still()
         except Exception as error:
             told = "\n".join(self.driver.history[-60:])
-            again = f"seed {self.seed}; again: HISTORIES=1 FIRST_HISTORY={self.seed} make histories"
+            again = (
+                f"{type(self).__name__}, seed {self.seed}; again: HISTORIES=1 FIRST_HISTORY={self.seed} make histories"
+            )
             raise AssertionError(f"{again}\n{type(error).__name__}: {error}\n{told}") from error
         return self
 
@@ -92,6 +105,7 @@ class History:
         # Where some replicas serve and others of their kind crash, those are started again for ever: no rest.
         self.cluster.crashes = lambda pod: None
         self.cluster.run_controllers()
+        self.driver.attempt()  # an informer whose version was forgotten lists at its next try
         before = self.cluster.now
         self.driver.settle(most_ticks=MOST_TICKS_TO_REST)
         # What was let go by a late view has its time until then to be put right.
@@ -126,7 +140,8 @@ class History:
         return self.chance.choice(sorted(self.cluster.nodes)) if self.cluster.nodes else None
 
     def _rate(self) -> None:
-        self.rates[self.chance.choice(sorted(self.rates))] = self.chance.choice(RATES)
+        name = self.chance.choice(sorted(self.rates))
+        self.rates[name] = self.chance.choice(self.rates_asked[name])
 
     def _budget(self) -> None:
         self.budget = self.chance.choice(BUDGETS)
@@ -239,3 +254,26 @@ class History:
         if self._slow:
             late = {kind: self.chance.choice((0, 0, 1, 3, 100)) for kind in WATCHED}
             self.api.withheld = lambda kind: late.get(kind, 0)
+
+
+class GroupHistory(History):
+    """One life of a fleet with a model that needs two nodes for each replica."""
+
+    rates_asked: ClassVar[Mapping[str, tuple[str, ...]]] = {"llama-3.1-8b": RATES, LARGE: ("0", "1", "3", "5")}
+    leader_worker_sets = True
+
+    def first_rates(self) -> dict[str, str]:
+        """By model, at the start."""
+        return {"llama-3.1-8b": "4", LARGE: "1"}
+
+    def spec(self) -> Json:
+        """The plan as people want it now."""
+        engine = {"version": "0.18.0", "image": self.image, "startupSeconds": 120}
+        slow = {"ttftSeconds": "10", "tpotSeconds": "0.3"}
+        models = [
+            {**model(name, rate, priority=index, engine=engine), **({"slo": slow} if name == LARGE else {})}
+            for index, (name, rate) in enumerate(self.rates.items())
+        ]
+        make = fixed if self.fixed else partial(sized, maxNodes=5)
+        second = make("a100", gpus=8, price="6", zone="z1")
+        return plan(*models, pools=[sized(price=self.price), second], budget=self.budget)

@@ -15,6 +15,7 @@ from servingplan.kube import (
     ENDPOINT_SLICES,
     EVENTS,
     HTTP_ROUTES,
+    LEADER_WORKER_SETS,
     NODES,
     PLANS,
     PODS,
@@ -32,7 +33,7 @@ NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=Fal
 NODE_CLAIMS = Resource("karpenter.sh/v1", "nodeclaims", "NodeClaim", namespaced=False)
 RESOURCES = (
     *(PLANS, NODES, PODS, SERVICES, CONFIG_MAPS, DEPLOYMENTS),
-    *(DISRUPTION_BUDGETS, ENDPOINT_SLICES, HTTP_ROUTES, EVENTS, NODE_POOLS, NODE_CLAIMS),
+    *(DISRUPTION_BUDGETS, ENDPOINT_SLICES, HTTP_ROUTES, LEADER_WORKER_SETS, EVENTS, NODE_POOLS, NODE_CLAIMS),
 )
 NAMESPACE = "llm"
 PLAN = "chat"
@@ -117,6 +118,10 @@ def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
             names.DEPLOYMENT_LABEL: pod.deployment,
             names.SERVING_LABEL: str(pod.serving).lower(),
         }
+        if pod.group is not None:
+            metadata["labels"] |= {names.GROUP_LABEL: str(pod.group), names.WORKER_LABEL: str(pod.rank)}
+        if pod.rank:
+            del metadata["labels"][names.SERVING_LABEL]
         marks = {
             names.PLACED_ON_ANNOTATION: pod.placed_on,
             names.PLACED_SINCE_ANNOTATION: None if pod.placed_since is None else text(pod.placed_since),
@@ -124,6 +129,7 @@ def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
             names.UNROUTED_SINCE_ANNOTATION: pod.unrouted_since,
             names.DELETION_COST_ANNOTATION: str(pod.deletion_cost) if pod.deletion_cost else None,
         }
+        marks[names.GROUP_SIZE_ANNOTATION] = None if pod.group is None else str(pod.size)
         metadata["annotations"] = {key: value for key, value in marks.items() if value is not None}
     if pod.gone_at is not None:
         metadata["deletionTimestamp"] = text(pod.gone_at)
@@ -202,7 +208,7 @@ def _object(cluster: SimulatedCluster, kind: str, name: str) -> Json:
     if (kind, name) in cluster.foreign_objects:
         metadata.update(ownerReferences=[], labels={})
         managers = [{"manager": "somebody", "operation": "Update"}]
-    elif kind == "Deployment" and name in cluster.scalers:
+    elif kind in (names.DEPLOYMENT, names.LEADER_WORKER_SET) and name in cluster.scalers:
         manager, time = cluster.scalers[name]
         managers.append({"manager": manager, "time": time, "fieldsV1": {"f:spec": {"f:replicas": {}}}})
     item = {**manifest, "metadata": {**metadata, "managedFields": managers}}

@@ -13,7 +13,7 @@ from servingplan.decide.retirement import retire
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.outcome import Outcome
 from servingplan.model.times import seconds_between
-from servingplan.model.world import Failure, NamespaceBudget, Observation, OtherPlan, PoolObject
+from servingplan.model.world import Failure, LiveObject, NamespaceBudget, Observation, OtherPlan, PoolObject
 from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
 from servingplan.status.events import retirement_events
@@ -91,7 +91,7 @@ def test_a_source_that_could_not_be_read_keeps_everything_as_it_is():
     assert decision.fleet is not None
 
 
-@pytest.mark.parametrize("source", ["other plans", "the LeaderWorkerSet API", "Services", "nodes"])
+@pytest.mark.parametrize("source", ["other plans", "LeaderWorkerSets", "Services", "nodes"])
 def test_weights_need_pods_slices_and_the_record_and_nothing_else(source):
     driver = operator(plan())
     driver.settle()
@@ -323,13 +323,33 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("served", [False, True])
-def test_the_operator_plans_nothing_that_it_cannot_render(served):
-    world = imagined_world(LARGE).model_copy(update={"leader_worker_sets": served})
-    decision = decided(world)
+def test_without_leader_worker_sets_the_operator_plans_nothing_over_several_nodes():
+    decision = decided(imagined_world(LARGE))
     assert (decision.fleet, decision.waiting, decision.actions) == (None, None, ())
     assert [item.reason for item in decision.findings] == ["NoFittingShape"]
     assert "it would fit over 2 nodes of pool a100 (TP8, PP2)" in decision.findings[0].message
+
+
+def test_with_leader_worker_sets_a_replica_over_two_nodes_is_planned_and_applied():
+    decision = decided(imagined_world(LARGE).model_copy(update={"leader_worker_sets": True}))
+    (item,) = decision.fleet.replica_sets
+    assert (item.nodes, item.gpus, decision.fleet.nodes) == (2, 16, {"a100": 2})
+    made = [action.manifest for action in decision.grow if isinstance(action, ApplyObject)]
+    assert [manifest["kind"] for manifest in made] == ["Service", "PodDisruptionBudget", "LeaderWorkerSet"]
+    assert made[1]["spec"]["minAvailable"] == 2
+    assert [action.manifest for action in decision.shrink if isinstance(action, ApplyObject)] == []
+
+
+def test_leader_worker_sets_that_cannot_be_read_hold_up_only_a_plan_that_has_them():
+    served = imagined_world(LARGE).model_copy(update={"leader_worker_sets": True})
+    (record,) = decided(served).first
+    live = LiveObject(kind="ConfigMap", name="large-plan", uid="r", ours=True, owner="", manifest=record.manifest)
+    unread = (Failure(source="LeaderWorkerSets", reason="ReadFailed", message="away"),)
+    has_them = served.model_copy(update={"leader_worker_sets": False, "objects": (live,), "failures": unread})
+    decision = decided(has_them)
+    assert (decision.fleet.spans_nodes, decision.actions) == (True, ())
+    assert [(item.reason, item.holds) for item in decision.findings] == [("ReadFailed", False)]
+    assert publish(Situation(has_them)) == ()
 
 
 def test_what_if_replicas_could_span_nodes_is_only_shown():

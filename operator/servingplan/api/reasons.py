@@ -42,7 +42,8 @@ REASONS: dict[str, Reason] = {
     "Approved": Reason("No plan waits for approval."),
     "Auto": Reason("Plans are applied without approval."),
     "AwaitingApproval": Reason(
-        "A plan waits for approval.", "Write its hash into the annotation servingplan.dev/approve."
+        "A plan waits for approval.",
+        "Look at status.proposed, then run `servingplan approve NAME` or write its hash into servingplan.dev/approve.",
     ),
     "BelowTarget": Reason("The plan serves some class only in part.", "Raise the budget or add nodes, or accept it."),
     "BudgetBelowOneNode": Reason(
@@ -130,7 +131,8 @@ REASONS: dict[str, Reason] = {
     ),
     "NotPlanned": Reason("There is no plan yet.", "Look at the other conditions."),
     "NotRenderable": Reason(
-        "The plan has replicas over several nodes. This version cannot apply them.", "Use larger nodes."
+        "The plan has replicas over several nodes that cannot run here. It is only shown.",
+        "The message says why: install the controller of LeaderWorkerSets, or use one GPU type.",
     ),
     "NotResizable": Reason(
         "The size of a pool's object cannot be set.",

@@ -141,6 +141,11 @@ class ClassStatus(StatusPart):
     """Rate that the plan serves."""
     served_requests_per_second: str = "0"
     """Rate that ready replicas now carry. 0: the gateway answers 503."""
+    observed_requests_per_second: str | None = None
+    """Measured rate that the plan is made for; absent where the declared one counts."""
+    in_time: bool | None = None
+    """Whether ready replicas carry all of the planned rate within the limits of the class, by the profiles; absent where
+    nothing is planned for it."""
 
 
 class RoutingStatus(StatusPart):
@@ -204,6 +209,95 @@ class ExplanationStatus(StatusPart):
     """How many shapes were left out before the search, and why."""
     not_asked: int = 0
     """Number of questions about worth and alternatives that were left out for lack of time."""
+
+
+class TransitionStatus(StatusPart):
+    """The step that is under way, from the live fleet to the plan in force."""
+
+    step: int
+    """Number of the step, from 1."""
+    of: int
+    """Number of steps; it grows if something comes in between."""
+    waiting_for: str
+    """What the step waits for, each with its number."""
+    since: str
+    """Since when it waits for these."""
+    dollars_per_hour: str
+    """Spend once the step is over, $/h."""
+    seconds: int | None = None
+    """How long the step is expected to take, s; absent if it is not known."""
+
+
+class NamesStatus(StatusPart):
+    """Objects by number and name."""
+
+    count: int
+    """Number of objects."""
+    names: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    """The first of them, as Kind/name."""
+
+
+class ObjectsStatus(StatusPart):
+    """Objects that the proposed plan would change."""
+
+    created: NamesStatus
+    """New objects."""
+    changed: NamesStatus
+    """Objects with another content, other replicas or another size."""
+    removed: NamesStatus
+    """Objects that nothing would use any more."""
+
+
+class BeforeAfter(StatusPart):
+    """A value of the plan in force and of the proposed one."""
+
+    before: str
+    """Of the plan in force; 0.00 without one."""
+    after: str
+    """Of the proposed plan."""
+
+
+class ProposedClassStatus(StatusPart):
+    """What a class gets, requests/s."""
+
+    model: str
+    """Model."""
+    name: str
+    """Class."""
+    before: str
+    """Served by the plan in force."""
+    after: str
+    """Served by the proposed plan."""
+
+
+class ProposedStatus(StatusPart):
+    """A plan that waits for approval, or is only shown, and what it would change."""
+
+    hash: str
+    """Its hash: write it into the annotation servingplan.dev/approve."""
+    objects: ObjectsStatus
+    """Objects."""
+    dollars_per_hour: BeforeAfter
+    """Cost once it is fully applied, $/h."""
+    classes: Annotated[tuple[ProposedClassStatus, ...], Field(max_length=256)] = ()
+    """Request classes."""
+    steps: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    """Steps from the live fleet, in order."""
+
+
+class PastDecision(StatusPart):
+    """A plan that was taken into force."""
+
+    time: str
+    """When it took over."""
+    hash: str
+    """Hash of the plan."""
+    reason: str
+    """FirstPlan, SpecChanged, Approved, DemandChanged, NoLongerHeld, Improvement, FloorsExcludePlan or Unknown."""
+    dollars_per_hour: str
+    """Cost of the plan once it is fully applied, $/h."""
+    served: str
+    """Share of the demand that it serves; under MaximizeService the multiple of the mix."""
 
 
 class NoticeStatus(StatusPart):
@@ -277,6 +371,12 @@ class PlanStatus(StatusPart):
     """How the plan was found."""
     explanation: ExplanationStatus | None = None
     """Explanation of the plan."""
+    proposed: ProposedStatus | None = None
+    """Present only while a plan waits for approval or is only shown."""
+    transition: TransitionStatus | None = None
+    """Present only while the fleet is on its way to the plan in force."""
+    history: Annotated[tuple[PastDecision, ...], Field(max_length=10)] = ()
+    """The last ten plans that were taken into force, newest first."""
     notice: NoticeStatus | None = None
     """Present only while the budget is below the price of any node that serves."""
     retirement: RetirementStatus | None = None

@@ -11,7 +11,17 @@ from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Conflict, Invalid, NotFound
-from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, HTTP_ROUTES, PODS, SERVICES, Api, Resource
+from servingplan.kube import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    HTTP_ROUTES,
+    LEADER_WORKER_SETS,
+    PODS,
+    SERVICES,
+    Api,
+    Resource,
+)
 from servingplan.model import names
 from servingplan.model.actions import (
     AnyAction,
@@ -31,7 +41,8 @@ from servingplan.model.world import Observation, PlanObject
 from servingplan.pool_kinds.table import kind_at, kind_key
 
 _KINDS: dict[str, Resource] = {
-    resource.kind: resource for resource in (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS, HTTP_ROUTES)
+    resource.kind: resource
+    for resource in (DEPLOYMENTS, LEADER_WORKER_SETS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS, HTTP_ROUTES)
 }
 _DELETION_COST_LEAVING = "-1000"
 
@@ -84,7 +95,7 @@ class Writer:
                 self._apply(action.manifest, world)
             case ScaleDeployment():
                 self._api.merge(
-                    DEPLOYMENTS,
+                    _KINDS[action.object_kind],
                     action.name,
                     _scaled(action),
                     manager=names.FIELD_MANAGER,

@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from servingplan.cli import classes, cluster, emulate, emulated_gpus, explain, gateway, plan, profile, solve, uninstall
+from servingplan.cli import (
+    classes,
+    cluster,
+    emulate,
+    emulated_gpus,
+    explain,
+    gateway,
+    live,
+    plan,
+    profile,
+    solve,
+    uninstall,
+)
 from servingplan.errors import ServingPlanError
 
 app = typer.Typer(
@@ -24,6 +36,7 @@ plan.register(app)
 explain.register(app)
 solve.register(app)
 cluster.register(app)
+live.register(app)
 emulate.register(app)
 emulated_gpus.register(app)
 gateway.register(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -212,11 +212,12 @@ def observed(
     *,
     namespace_budgets: str = "",
     pod_access: str | None = None,
+    edited: dict[str, Any] | None = None,
 ) -> Observation:
-    """What a turn of a live plan would see now, under these limits of the installation. Ends the command if it cannot be
-    read."""
-    from servingplan.errors import ApiError
-    from servingplan.kube import Kube
+    """What a turn of a live plan would see now, under these limits of the installation; with ``edited``, once this manifest
+    of the plan is applied. Ends the command if it cannot be read."""
+    from servingplan.errors import ApiError, NotFound
+    from servingplan.kube import PLANS, Kube
     from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
@@ -239,7 +240,11 @@ def observed(
         demand=demand,
     )
     try:
+        if edited is not None:
+            state.wrote(PLANS, _applied(api.get(PLANS, name, namespace=namespace), edited))
         seen = reader.observe(namespace, name)
+    except NotFound:
+        seen = None
     except ApiError as error:
         fail(f"the plan {namespace}/{name} cannot be read: {error}")
     finally:
@@ -247,6 +252,17 @@ def observed(
     if seen is None:
         fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
     return seen
+
+
+def _applied(found: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:
+    """The plan as the API server would have it after the manifest is applied: the next version, and the next generation
+    where the spec differs."""
+    metadata, spec = found["metadata"], edited.get("spec")
+    generation = metadata.get("generation", 0) + (spec != found.get("spec"))
+    version = str(int(metadata["resourceVersion"]) + 1)
+    labels = {**(metadata.get("labels") or {}), **(edited["metadata"].get("labels") or {})}
+    changed = {**metadata, "generation": generation, "resourceVersion": version, "labels": labels}
+    return {**found, "metadata": changed, "spec": spec}
 
 
 def _words(text: str) -> list[str]:

@@ -71,6 +71,14 @@ def emulate(
             rich_help_panel=_ENGINE,
         ),
     ] = 0.0,
+    headless: Annotated[
+        bool,
+        typer.Option(
+            "--headless",
+            help="A worker of an engine over several nodes: it takes no requests.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = False,
     host: Annotated[str, typer.Option(envvar=ENVIRONMENT + "HOST", rich_help_panel=_ENGINE)] = "0.0.0.0",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.", rich_help_panel=_ENGINE)] = 8000,
     gpu: Annotated[
@@ -195,6 +203,9 @@ def emulate(
         speculative_config=speculative_config,
         acceptance=acceptance,
     )
+    if headless:
+        _work_for_a_leader(one.told)
+        raise typer.Exit(0)
     options = Options(
         host=host,
         speed=speed,
@@ -213,6 +224,19 @@ def emulate(
         )
     )
     raise typer.Exit(status)
+
+
+def _work_for_a_leader(told: str) -> None:
+    """Until SIGTERM. The leader answers by the times of all workers, so there is nothing to do here."""
+    import logging
+    import signal
+    import threading
+
+    told_to_end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told_to_end.set())
+    logging.info("a worker of %s: it takes no requests, and ends with SIGTERM", told)
+    told_to_end.wait()
 
 
 def split_extra(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -51,21 +51,41 @@ def explain(
     for finding in situation.row_findings:
         typer.echo(f"warning: {finding.message}", err=True)
     found = explain_plan(situation, deadline_seconds=deadline)
+    steps = proposed = None
+    if live is not None:
+        from servingplan.answering import solve_with
+        from servingplan.decide.decide import decide
+        from servingplan.decide.proposal import proposal
+        from servingplan.decide.transition import transition_in_force
+
+        decision = decide(situation, solve_with())
+        steps = transition_in_force(situation, decision)
+        if decision.waiting is not None:
+            proposed = proposal(situation, decision, decision.fleet, decision.waiting)
     problems = (*map(str, (*situation.spec_errors, *situation.pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
         if known := (*cap_lines(pools), *lines(record.failed_shapes)):
             data["learned"] = known
+        if live is not None:
+            data["transition"] = None if steps is None else steps.model_dump(mode="json")
+            data["proposal"] = None if proposed is None else proposed.model_dump(mode="json")
         if found.question is not None and found.answer is not None:
             data["question"] = found.question.model_dump(mode="json", exclude_defaults=True)
             data["answer"] = json.loads(answer_json(found.answer.model_copy(update={"seconds": 0.0})))
         print_value(data, output)
     else:
-        from servingplan.cli.show import console, explanation_view
+        from servingplan.cli.show import console, explanation_view, steps_view
 
         fleet = record.fleet
         in_force = None if fleet is None else f"in force: plan {fleet.hash}, {fleet.dollars_per_hour:.2f} $/h"
         console().print(explanation_view(found, problems=problems, in_force=in_force))
+        if steps is not None:
+            console().print(steps_view(steps))
+        if proposed is not None:
+            from servingplan.cli.show_live import proposal_view
+
+            console().print(proposal_view(proposed))
         for line in (*cap_lines(pools), *lines(record.failed_shapes)):
             console().print(line, markup=False)
     if problems or found.answer is None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from servingplan.cli.files import fail, read_plan, world_of_plan
+
+if TYPE_CHECKING:
+    from servingplan.model.decision import Decision
+    from servingplan.planning.situation import Situation
 
 
 class Format(StrEnum):
@@ -57,7 +61,10 @@ def plan(
     with_leader_worker_sets: WithLeaderWorkerSets = False,
 ) -> None:
     """Print what the operator would decide for a plan, from the plan alone or from a world that a turn saw."""
-    decision, spec = _decide(plan_file, world, profiles, with_leader_worker_sets=with_leader_worker_sets)
+    from servingplan.status.steps import steps_of
+
+    situation, decision = _decide(plan_file, world, profiles, with_leader_worker_sets=with_leader_worker_sets)
+    steps = steps_of(situation, decision)
     if with_leader_worker_sets and decision.waiting is not None:
         decision = decision.model_copy(
             update={"fleet": decision.waiting}
@@ -65,10 +72,11 @@ def plan(
     if output is Format.table:
         from servingplan.cli.show import console, decision_view
 
-        budget = float(spec.budget.dollars_per_hour)
-        console().print(decision_view(decision, budget_dollars_per_hour=budget))
+        budget = float(situation.spec.budget.dollars_per_hour)
+        console().print(decision_view(decision, budget_dollars_per_hour=budget, steps=steps))
     else:
-        print_value(json.loads(decision.model_dump_json()), output)
+        data = json.loads(decision.model_dump_json())
+        print_value({**data, "transition": None if steps is None else steps.model_dump(mode="json")}, output)
     bad = [finding for finding in decision.findings if not finding.holds]
     if decision.fleet is None and decision.waiting is None:
         if output is not Format.table:
@@ -87,7 +95,7 @@ def render(
     """Print the manifests that the operator would apply for a plan."""
     from servingplan.model.actions import ApplyObject
 
-    decision, _ = _decide(plan_file, world, profiles)
+    _, decision = _decide(plan_file, world, profiles)
     manifests = [action.manifest for action in decision.actions if isinstance(action, ApplyObject)]
     if not manifests:
         fail("nothing to render: " + "; ".join(finding.message for finding in decision.findings), 3)
@@ -101,7 +109,7 @@ def render(
 
 def _decide(
     plan_file: str, world_file: str | None, profiles: list[str] | None, *, with_leader_worker_sets: bool = False
-) -> tuple[Any, Any]:
+) -> tuple[Situation, Decision]:
     from servingplan.answering import solve_with
     from servingplan.api.parse import parse_spec
     from servingplan.cli.imagine import imagined_world, with_profiles
@@ -114,7 +122,8 @@ def _decide(
     spec, errors = parse_spec(manifest.get("spec"))
     if spec is None:
         fail("\n       ".join(str(error) for error in errors))
-    return decide(Situation(world), solve_with(), what_if_leader_worker_sets=with_leader_worker_sets), spec
+    situation = Situation(world)
+    return situation, decide(situation, solve_with(), what_if_leader_worker_sets=with_leader_worker_sets)
 
 
 def print_value(value: Any, output: Format) -> None:

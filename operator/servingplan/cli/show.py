@@ -14,7 +14,9 @@ from rich.text import Text
 
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, PipelineStage, ReplicaSet
+from servingplan.model.transition import Transition
 from servingplan.planning import words
+from servingplan.status.steps import step_lines
 
 if TYPE_CHECKING:
     from servingplan.model.answer import Answer, Explanation
@@ -42,15 +44,24 @@ def console(*, stderr: bool = False) -> Console:
     return found if found.is_terminal else _Piped(stderr=stderr, highlight=False)
 
 
-def decision_view(decision: Decision, *, budget_dollars_per_hour: float) -> RenderableType:
-    """The view of a decision: its plan and its findings."""
+def decision_view(
+    decision: Decision, *, budget_dollars_per_hour: float, steps: Transition | None = None
+) -> RenderableType:
+    """The view of a decision: its plan, the steps that lead to it, and its findings."""
     parts: list[RenderableType] = []
     fleet = decision.fleet or decision.waiting
     if fleet is not None:
         parts.append(fleet_view(fleet, budget_dollars_per_hour=budget_dollars_per_hour))
+    if steps is not None:
+        parts.append(steps_view(steps))
     for finding in decision.findings:
         parts.append(Text(f"{finding.condition}: {finding.reason}: {finding.message}", style="yellow"))
     return Group(*parts)
+
+
+def steps_view(steps: Transition) -> RenderableType:
+    """The steps of a transition, one line each."""
+    return Text("\n".join(["Steps from the live fleet", *(f"  {line}" for line in step_lines(steps)), ""]))
 
 
 def fleet_view(

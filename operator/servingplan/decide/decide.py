@@ -12,7 +12,7 @@ import math
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
-from servingplan.decide.objects import BUDGETS_UNREAD, missing_replicas, object_actions, record_actions
+from servingplan.decide.objects import BUDGETS_UNREAD, object_actions, record_actions
 from servingplan.decide.publishing import (
     gateway_follows,
     gateway_is_due_in,
@@ -26,30 +26,33 @@ from servingplan.demand.adopt import Demand, at_rates
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
 from servingplan.model.fleet import Fleet, PlanRecord
+from servingplan.model.names import LEADER_WORKER_SET
 from servingplan.model.times import seconds_between, seconds_since
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
 from servingplan.planning.known import findings_of
 from servingplan.planning.record import record_problem, with_left_pools
 from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
-from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
-from servingplan.rollout.state import Limits, Rollout
+from servingplan.rollout.state import Limits, Rollout, missing_replicas
 
 log = logging.getLogger("servingplan")
 
+GROUPS = f"{LEADER_WORKER_SET}s"
+"""The source of LeaderWorkerSets."""
 NEEDED_FOR_WEIGHTS = frozenset({"pods", "EndpointSlices", "ConfigMaps", "Deployments", "HTTPRoutes"})
-"""Sources without which weights stay as they are; without nodes a pod's own word counts."""
-SPARED = frozenset({"other plans", "profiles", "the LeaderWorkerSet API", BUDGETS_UNREAD})
-"""Sources without which a turn goes on: prices that disagree, measured rates (asked for one by one then), what this version
-cannot use, and what evictions wait for."""
+"""Sources without which weights stay as they are, beside LeaderWorkerSets where the plan in force has any; without nodes a
+pod's own word counts."""
+SPARED = frozenset({"other plans", "profiles", GROUPS, BUDGETS_UNREAD})
+"""Sources without which a turn goes on: prices that disagree, measured rates (asked for one by one then), LeaderWorkerSets
+where the plan in force has none, and what evictions wait for."""
 
 
 def publish(situation: Situation) -> tuple[AnyAction, ...]:
     """Writes of weights over what is ready now, by the plan in force. Needs no solver."""
     world = situation.world
-    unread = any(item.source in NEEDED_FOR_WEIGHTS for item in world.failures)
+    unread = any(item.source in _needed(NEEDED_FOR_WEIGHTS, situation.record) for item in world.failures)
     fleet = None if situation.acting is None or unread else to_carry_out(Turn(situation))[0]
     return () if fleet is None else routing_actions(situation, situation.in_force, fleet, ready_replicas(world))
 
@@ -57,12 +60,15 @@ def publish(situation: Situation) -> tuple[AnyAction, ...]:
 def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bool = False) -> Decision:
     """Everything that this turn is to do. Pure but for the solver's clock.
 
-    ``what_if_leader_worker_sets`` plans with replicas over several nodes even though they cannot be applied: such a plan
-    is only shown, as one that waits.
+    ``what_if_leader_worker_sets`` plans with replicas over several nodes, and with two GPU types, whether or not they can be
+    applied: a plan that cannot is only shown, as one that waits.
     """
     world = situation.world
-    may_span = what_if_leader_worker_sets or (world.leader_worker_sets and RENDERS_LEADER_WORKER_SETS)
-    turn = Turn(situation, may_span_nodes=may_span)
+    turn = Turn(
+        situation,
+        may_span_nodes=what_if_leader_worker_sets or world.leader_worker_sets,
+        may_mix_types=what_if_leader_worker_sets,
+    )
     if not _can_decide(turn):
         return turn.standstill()
     if situation.acting is None:
@@ -79,6 +85,9 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         turn.record, frozen = _replanned(turn, solve)
     record = turn.record
     so_far = Decision(
+        moved=turn.moved,
+        in_force_since=record.since,
+        in_force_generation=record.generation,
         waiting=record.waiting,
         findings=tuple(turn.findings),
         asked=turn.asked,
@@ -111,14 +120,19 @@ def _can_decide(turn: Turn) -> bool:
     for failure in world.failures:
         # What other plans spend counts where the namespace has a budget.
         counts = failure.source == "other plans" and world.namespace_budget is not None
-        spared = failure.source in SPARED and not counts
-        turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared)
-    if any(failure.source not in SPARED for failure in world.failures):
+        spared = failure.source in SPARED - _needed(frozenset(), turn.record)
+        turn.find("InventoryAvailable", failure.reason, failure.message, holds=spared and not counts)
+    if any(failure.source not in SPARED - _needed(frozenset(), turn.record) for failure in world.failures):
         return False
     problem = record_problem(world)
     if problem is not None:
         turn.find("PlanSolved", "RecordUnreadable", problem)
     return problem is None
+
+
+def _needed(sources: frozenset[str], record: PlanRecord) -> frozenset[str]:
+    """The sources, and LeaderWorkerSets where the plan in force has any."""
+    return sources | {GROUPS} if record.fleet is not None and record.fleet.spans_nodes else sources
 
 
 def _what_is_wrong(turn: Turn) -> bool:
@@ -226,6 +240,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
     return so_far.model_copy(
         update={
             "fleet": record.fleet,
+            "may_grow": may_grow,
             "first": record_actions(world, record),
             "grow": (*objects, *step.before_routing),
             "routing": routing_actions(situation, in_force, fleet, step.ready),

@@ -11,6 +11,7 @@ from servingplan.api.scalars import seconds_of
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.turn import Solve, Turn
 from servingplan.model.answer import Answer
+from servingplan.model.decision import Reason
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.question import Change, Question
 from servingplan.model.times import seconds_since
@@ -54,6 +55,22 @@ def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answ
         return best
     turn.plan_is_due_in = left
     return stay
+
+
+def why_moved(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> Reason:
+    """Why a new plan takes over from the one in force."""
+    record, demand = turn.record, turn.situation.demand
+    if spec.mode == "Approve" and fleet.hash == turn.world.plan.approved_hash:
+        return "Approved"
+    if record.fleet is None:
+        return "FirstPlan"
+    if record.generation != turn.world.plan.generation:
+        return "SpecChanged"
+    before = record.demand.rates if record.demand is not None else {}
+    adopted = demand.adopted if demand is not None else None
+    if before != (adopted.rates if adopted is not None else {}):
+        return "DemandChanged"
+    return "NoLongerHeld" if running_answer(record, question) is None else "Improvement"
 
 
 def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
@@ -108,11 +125,12 @@ def running_answer(record: PlanRecord, question: Question) -> Answer | None:
         running = Answer.model_validate(record.answer)
     except ValidationError:
         return None
-    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best.
+    # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best: what kept
+    # it from being better may have gone.
     nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
     running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
     broken = verify(question.model_copy(update={"running": None}), running)
-    return None if any(item.promise != "proof" for item in broken) else running
+    return None if any(item.promise not in ("proof", "binding") for item in broken) else running
 
 
 def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:

@@ -13,10 +13,12 @@ from servingplan.model.actions import AnyAction, ApplyObject
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaSet
 from servingplan.model.manifests import asked_of, covers, is_rewritten
 from servingplan.model.world import LiveObject, Observation
+from servingplan.planning.layouts import layout_name
 from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.situation import Situation
-from servingplan.render.deployment import deployment, owner_reference, replica_name, replica_template, service
+from servingplan.render.deployment import Group, deployment, owner_reference, replica_name, service
 from servingplan.render.disruption_budget import disruption_budget
+from servingplan.render.leader_worker_set import leader_worker_set, template_in, template_of
 from servingplan.render.pod_access import refused_access
 
 BUDGETS_UNREAD = "PodDisruptionBudgets"
@@ -26,9 +28,9 @@ BUDGETS_UNREAD = "PodDisruptionBudgets"
 def object_actions(
     situation: Situation, in_force: PlanSpec, fleet: Fleet, must_stay: Mapping[str, int]
 ) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
-    """Writes of the fleet's Deployments, their Services and their PodDisruptionBudgets that are missing or were changed by
-    somebody else, and what is wrong with the spec behind the plan in force. ``must_stay``: ready replicas by Deployment that
-    evictions must leave, where these are fewer than planned."""
+    """Writes of the fleet's Deployments and LeaderWorkerSets, their Services and their PodDisruptionBudgets that are missing or
+    were changed by somebody else, and what is wrong with the spec behind the plan in force. ``must_stay``: ready replicas by
+    Deployment that evictions must leave, where these are fewer than planned."""
     world = situation.world
     models = {model.name: model for model in in_force.models}
     by_pool = {pool.name: pool for pool in situation.pools_of(in_force)}
@@ -37,7 +39,7 @@ def object_actions(
     for item in fleet.replica_sets:
         model, pool = models.get(item.model), by_pool.get(item.pool)
         variant = next((v for v in model.effective_variants if v.name == item.variant), None) if model else None
-        live = world.live("Deployment", item.deployment)
+        live = world.live(item.kind, item.deployment)
         manifests = [service(plan=world.plan, replica_set=item)]
         if not any(failure.source == BUDGETS_UNREAD for failure in world.failures):
             least = must_stay.get(item.deployment, item.replicas)
@@ -46,32 +48,40 @@ def object_actions(
             if refused_access(model, world.pod_access):
                 continue  # of a time when more was allowed: what stands is left, and is not made anew
             try:
-                template = replica_template(
-                    model=model,
-                    variant=variant,
-                    pool=pool.spec,
+                template = template_of(
+                    world.plan,
+                    model,
+                    variant,
+                    pool.spec,
                     tensor_parallel=item.tensor_parallel,
                     pipeline_parallel=item.pipeline_parallel,
                     settings=item.settings,
-                    queue=world.plan.queue,
+                    group=Group(item.nodes, tuple(stage.layers for stage in item.stages)) if item.stages else None,
                 )
             except InputError as error:
                 errors.append(error)
                 continue
             if live is not None and not _is_its_name(world, item, template):
                 # Another version of the operator rendered it. Its pods are not restarted for that.
-                template = live.manifest.get("spec", {}).get("template", template)
+                template = template_in(live.manifest) or template
             replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
-            manifests.append(
-                deployment(
-                    plan=world.plan,
-                    replica_set=item,
-                    template=template,
-                    replicas=replicas,
-                    startup_seconds=model.engine.startup_seconds,
-                    fleet=fleet,
+            if item.stages:
+                manifests.append(
+                    leader_worker_set(
+                        plan=world.plan, replica_set=item, template=template, replicas=replicas, fleet=fleet
+                    )
                 )
-            )
+            else:
+                manifests.append(
+                    deployment(
+                        plan=world.plan,
+                        replica_set=item,
+                        template=template,
+                        replicas=replicas,
+                        startup_seconds=model.engine.startup_seconds,
+                        fleet=fleet,
+                    )
+                )
         for manifest in manifests:
             found = world.live(manifest["kind"], manifest["metadata"]["name"])
             if not in_place(found, manifest):
@@ -83,20 +93,13 @@ def object_actions(
 def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, Any]) -> bool:
     """Whether the template is the one that the Deployment was made from: its name says so."""
     return item.deployment == replica_name(
-        plan=world.plan.name, model=item.model, variant=item.variant, where=item.pool, template=template
+        plan=world.plan.name, model=item.model, variant=item.variant, where=_where(item), template=template
     )
 
 
-def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
-    """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
-    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
-    somebody else's gate counts as not there: a queue may hold it for as long as it likes."""
-    there = {
-        item.deployment: sum(not pod.other_gates for pod in world.pods_of(item.deployment))
-        for item in fleet.replica_sets
-    }
-    missing = {item.deployment: item.replicas - there[item.deployment] for item in fleet.replica_sets}
-    return {name: count for name, count in missing.items() if count > 0}
+def _where(item: ReplicaSet) -> str:
+    """The pool of a replica, or the layout of one that spans nodes."""
+    return layout_name(item.legs, tensor_parallel=item.tensor_parallel) if item.stages else item.pool
 
 
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:

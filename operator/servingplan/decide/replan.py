@@ -19,6 +19,7 @@ from servingplan.decide.keep_or_move import (
     same_replicas,
     serves_less,
     solved,
+    why_moved,
 )
 from servingplan.decide.turn import Solve, Turn
 from servingplan.errors import InputError, Searching
@@ -31,8 +32,8 @@ from servingplan.planning.pools import CENT, more_nodes
 from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.shapes import ShapeFacts
 from servingplan.planning.starts import left_out
-from servingplan.render.deployment import replica_name, replica_template
-from servingplan.render.leader_worker_set import RENDERS_LEADER_WORKER_SETS
+from servingplan.render.deployment import Group, replica_name
+from servingplan.render.leader_worker_set import template_of
 from servingplan.rollout.next import ready_replicas
 from servingplan.verify import verify
 
@@ -56,6 +57,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         incumbent=record.fleet,
         in_force=situation.in_force,
         across_nodes=turn.may_span_nodes,
+        across_types=turn.may_mix_types,
         rows=situation.rows,
         catalogue=situation.known.catalogue,
     )
@@ -85,7 +87,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         return record.model_copy(update={**kept, **_NOTHING_WAITS}), False
     waiting = _answer_of(record.waiting_answer) if record.waiting_question == asked else None
     if record.waiting is not None and waiting is not None:
-        return _adopt(turn, spec, waiting, record.waiting, asked), False
+        return _adopt(turn, spec, posed.question, waiting, record.waiting, asked), False
     try:
         return _planned(turn, spec, posed, solve, names_of)
     except QuestionError as error:
@@ -157,6 +159,7 @@ def _planned(
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
     if answer.reasons and record.fleet and same_replicas(record.fleet, fleet) and spec.mode != "Preview":
         # What runs carries the new rates: only weights follow, which needs no approval, and the plan keeps its age.
+        _take_over(turn, spec, posed.question, fleet)
         return PlanRecord(
             fleet=fleet,
             answer=answer_data(answer),
@@ -169,7 +172,7 @@ def _planned(
         # While the incumbent is only too young to go, the question stays open.
         answered = {} if turn.plan_is_due_in is not None else {"question": asked}
         return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
-    adopted = _adopt(turn, spec, answer, fleet, asked)
+    adopted = _adopt(turn, spec, posed.question, answer, fleet, asked)
     if hurried:  # the next turn takes all the time that the spec allows
         adopted = adopted.model_copy(update={"question": HURRIED + asked})
     return adopted, False
@@ -190,16 +193,11 @@ def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]
     return without(posed, {name for name in failed if posed.shapes[name].model.name not in spared})
 
 
-def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
+def _adopt(turn: Turn, spec: PlanSpec, question: Question, answer: Answer, fleet: Fleet, asked: str) -> PlanRecord:
     """The new plan in force, or waiting where the mode asks for consent."""
     world, record = turn.world, turn.record
-    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
-        turn.find(
-            "PlanSolved",
-            "NotRenderable",
-            "the plan has replicas over several nodes, which need LeaderWorkerSets: this version cannot write them, so the "
-            "plan is only shown",
-        )
+    if (why := _not_renderable(turn, fleet)) is not None:
+        turn.find("PlanSolved", "NotRenderable", f"{why}, so the plan is only shown")
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
@@ -207,6 +205,7 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
         return record.model_copy(
             update={"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": asked}
         )
+    _take_over(turn, spec, question, fleet)
     return PlanRecord(
         fleet=fleet,
         answer=answer_data(answer),
@@ -215,6 +214,24 @@ def _adopt(turn: Turn, spec: PlanSpec, answer: Answer, fleet: Fleet, asked: str)
         since=world.now,
         spec=world.plan.spec,
     )
+
+
+def _not_renderable(turn: Turn, fleet: Fleet) -> str | None:
+    """Why a plan cannot be applied; None: it can."""
+    if fleet.spans_types:
+        return (
+            "the plan has replicas with stages on two GPU types; the engine would need other layers on each (vLLM's "
+            "VLLM_PP_LAYER_PARTITION) in one group over two pools, which this version cannot write"
+        )
+    if fleet.spans_nodes and not turn.world.leader_worker_sets:
+        return "the plan has replicas over several nodes, which need LeaderWorkerSets, and the cluster serves none"
+    return None
+
+
+def _take_over(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> None:
+    """Note why this fleet takes over, where it is another than the one in force."""
+    if turn.record.fleet is None or turn.record.fleet.hash != fleet.hash:
+        turn.moved = why_moved(turn, spec, question, fleet)
 
 
 def _waits(turn: Turn, spec: PlanSpec, fleet: Fleet) -> bool:
@@ -243,7 +260,7 @@ def _fall_back(
     if answer.status == "Infeasible" or verify(relaxed, answer):
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])
-    if fleet.spans_nodes and not RENDERS_LEADER_WORKER_SETS:
+    if _not_renderable(turn, fleet) is not None:
         return record, True
     left = within_budget(record.fleet, pools, turn.budget_dollars_per_hour)
     if any(fleet.nodes.get(pool.name, 0) > len(pool.nodes) for pool in pools) or serves_less(fleet, left):
@@ -251,6 +268,7 @@ def _fall_back(
     waiting = {"waiting": fleet, "waiting_answer": answer_data(answer), "waiting_question": None}
     if _waits(turn, spec, fleet):
         return record.model_copy(update=waiting), True
+    turn.moved = "FloorsExcludePlan" if fleet.hash != record.fleet.hash else None
     update = {"fleet": fleet, "answer": answer_data(answer), "question": None, **_NOTHING_WAITS}
     return record.model_copy(update=update), True
 
@@ -290,19 +308,20 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
             plan=plan.name,
             model=shape.model.name,
             variant=shape.variant.name,
-            where=shape.pool.name if shape.layout.inside_a_node else f"{shape.layout.name}/{shape.layers}",
+            where=shape.pool.name if shape.layout.inside_a_node else shape.layout.name,
             template=template,
         )
     return found, tuple(errors[text] for text in sorted(errors))
 
 
 def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
-    return replica_template(
-        model=shape.model,
-        variant=shape.variant,
-        pool=shape.pool.spec,
+    return template_of(
+        plan,
+        shape.model,
+        shape.variant,
+        shape.pool.spec,
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
         settings=shape.written_settings,
-        queue=plan.queue,
+        group=None if shape.layout.inside_a_node else Group(shape.layout.nodes_of_a_replica, shape.layers),
     )

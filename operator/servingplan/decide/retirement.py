@@ -21,6 +21,7 @@ from servingplan.planning.ownership import SHARED_OBJECT
 from servingplan.planning.pools import UNREAD, Pool
 from servingplan.planning.situation import Situation
 from servingplan.render.deployment import DRAIN_SLEEP_SECONDS, UNTOLD_SHUTDOWN_SECONDS
+from servingplan.render.leader_worker_set import serving_pod
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from servingplan.rollout.growth import planned_size
 from servingplan.rollout.next import next_step
@@ -112,11 +113,7 @@ def _seconds_allowed(world: Observation, spec: PlanSpec | None) -> float:
 
 def _longest_end(world: Observation) -> float:
     """Seconds that the slowest replica may take to end, by its Deployment's template, at most a day."""
-    ends = [
-        template.get("terminationGracePeriodSeconds")
-        for live in world.deployments()
-        for template in [((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}]
-    ]
+    ends = [serving_pod(live.manifest).get("terminationGracePeriodSeconds") for live in world.deployments()]
     known = [float(end) for end in ends if isinstance(end, int)]
     return min(max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known]), LONGEST_END_SECONDS)
 
@@ -135,7 +132,7 @@ def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[
         if pod.deployment is not None and pod.namespace == world.plan.namespace:
             pods[pod.deployment] = pods.get(pod.deployment, 0) + 1
     out = [f"{count} replicas of {name}" for name, count in sorted(pods.items())]
-    out += [f"Deployment {live.name}" for live in world.deployments() if live.name not in pods]
+    out += [f"{live.kind} {live.name}" for live in world.deployments() if live.name not in pods]
     for pool in pools:
         if pool.sized_by_us and pool.object is not None and pool.wanted > (size := planned_size(pool, nothing)):
             out.append(f"{pool.wanted} nodes asked of {pool.object.reference}, which goes to {size}")

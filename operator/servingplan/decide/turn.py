@@ -8,7 +8,7 @@ from typing import Protocol, override
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer
-from servingplan.model.decision import Decision, Finding
+from servingplan.model.decision import Decision, Finding, Reason
 from servingplan.model.fleet import PlanRecord
 from servingplan.model.question import Question
 from servingplan.model.world import Observation
@@ -58,6 +58,8 @@ class Turn:
     situation: Situation
     may_span_nodes: bool = False
     """Whether replicas over several nodes are asked about."""
+    may_mix_types: bool = False
+    """Whether such with two GPU types are, which can only be shown."""
     record: PlanRecord = field(init=False)
     """As it was read, and then as it is to be written."""
     findings: list[Finding] = field(default_factory=list)
@@ -65,6 +67,8 @@ class Turn:
     """Seconds until a better plan that is known may take over."""
     asked: str | None = None
     """Digest of the question that was posed."""
+    moved: Reason | None = None
+    """Why another plan took over; absent while none did."""
     searching: bool = False
     """Whether its answer is still sought."""
 
@@ -99,6 +103,8 @@ class Turn:
         """The decision to write nothing in this turn."""
         return Decision(
             fleet=self.record.fleet,
+            in_force_since=self.record.since,
+            in_force_generation=self.record.generation,
             waiting=self.record.waiting,
             findings=tuple(self.findings),
             ready=ready_replicas(self.world),

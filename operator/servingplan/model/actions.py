@@ -6,6 +6,8 @@ from typing import Any, override
 
 from pydantic import BaseModel, ConfigDict
 
+from servingplan.model import names
+
 
 class Action(BaseModel):
     """One write. ``why`` is for people."""
@@ -26,8 +28,9 @@ class ApplyObject(Action):
 
 
 class ScaleDeployment(Action):
-    """Set the number of copies of a Deployment of ours, and nothing else of it."""
+    """Set the number of copies of a Deployment or LeaderWorkerSet of ours, and nothing else of it."""
 
+    object_kind: str = names.DEPLOYMENT
     name: str
     before: int
     replicas: int
@@ -96,7 +99,8 @@ class RestorePod(Action):
 
 
 class DeletePod(Action):
-    """Remove one replica's pod; its Deployment makes a new one if it still wants it."""
+    """Remove one replica's pod, of a group its leader, with which the others go; whoever made it makes a new one if it is still
+    wanted."""
 
     pod: str
     uid: str

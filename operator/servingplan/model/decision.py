@@ -49,11 +49,32 @@ class Notice(Part):
         return self.seconds_left is None or self.seconds_left > 0
 
 
+Reason = Literal[
+    "FirstPlan",
+    "SpecChanged",
+    "Approved",
+    "DemandChanged",
+    "NoLongerHeld",
+    "Improvement",
+    "FloorsExcludePlan",
+    "Unknown",
+]
+"""Why a plan took over; ``docs/operator.md`` says what each means."""
+
+
 class Decision(Part):
     """All that a turn decided, and why."""
 
     fleet: Fleet | None = None
     """The plan in force."""
+    moved: Reason | None = None
+    """Why this turn took another plan into force; absent where it did not."""
+    in_force_since: str | None = None
+    """RFC 3339; since when the plan has been in force."""
+    in_force_generation: int = 0
+    """Generation of the spec that the plan in force was made for."""
+    may_grow: bool = False
+    """Whether this turn may add nodes or replicas."""
     waiting: Fleet | None = None
     """A plan that waits for approval or is only shown."""
     first: tuple[AnyAction, ...] = ()

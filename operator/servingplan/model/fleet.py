@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 
 
@@ -29,6 +30,8 @@ class ReplicaFacts(Part):
     model: str
     pool: str
     gpus: int
+    nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
+    """That one replica takes, each with a pod of its own."""
     priority: int
     planned: dict[str, float] = {}
     """Requests/s by class that the plan sends to one replica."""
@@ -48,7 +51,7 @@ class PipelineStage(Part):
 
 
 class ReplicaSet(Part):
-    """All copies of one shape: one Deployment."""
+    """All copies of one shape: one Deployment, or one LeaderWorkerSet where a copy spans nodes."""
 
     deployment: str
     """Name of the Deployment and of its Service; holds the hash of what a replica is."""
@@ -64,6 +67,8 @@ class ReplicaSet(Part):
     stages: tuple[PipelineStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
     """Of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans without
     such replicas stay as they are."""
+    nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
+    """That one copy takes, each with a pod of its own; left out where it is one, as ``stages``."""
     settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
     """Of the engine, as given to it in flags. None, and left out: of a record from before that was done, whose replicas run
     by the engine's own defaults and by ``extraArgs``."""
@@ -83,6 +88,11 @@ class ReplicaSet(Part):
     source: str
     """Where the rates come from: one or more of measured, interpolated, kernels, fitted, datasheet, learned; joined by
     ``+``."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the object that makes the copies."""
+        return names.LEADER_WORKER_SET if self.stages else names.DEPLOYMENT
 
     @property
     def gpus(self) -> int:
@@ -110,6 +120,7 @@ class ReplicaSet(Part):
             model=self.model,
             pool=self.pool,
             gpus=self.gpus,
+            nodes=self.nodes,
             priority=self.priority,
             planned={name: rate / self.replicas for name, rate in sorted(self.planned.items())},
             capacity=dict(sorted(self.capacity.items())),
@@ -169,6 +180,11 @@ class Fleet(Part):
     def spans_nodes(self) -> bool:
         """Whether some replica needs more than one pod."""
         return any(item.stages for item in self.replica_sets)
+
+    @property
+    def spans_types(self) -> bool:
+        """Whether some replica has stages on more than one pool."""
+        return any(len(item.legs) > 1 for item in self.replica_sets)
 
     def replica_set(self, deployment: str) -> ReplicaSet | None:
         """The copies behind a Deployment, where the plan has any."""

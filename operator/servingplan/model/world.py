@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from servingplan.model import names
+
 
 class Fact(BaseModel):
     """Frozen, closed; the base of everything observed."""
@@ -78,7 +80,7 @@ class Node(Fact):
 
 
 class Pod(Fact):
-    """A pod that holds or wants GPUs, or is ours."""
+    """A pod that holds or wants GPUs, or a replica of ours: one pod, or a group of pods over several nodes."""
 
     namespace: str
     name: str
@@ -91,7 +93,7 @@ class Pod(Fact):
     bound: bool = False
     """The scheduler has put it there."""
     deployment: str | None = None
-    """Our Deployment that it belongs to; absent for foreign pods."""
+    """Our Deployment or LeaderWorkerSet that it belongs to; absent for foreign pods."""
     gated: bool = False
     """Waits for our placement."""
     other_gates: tuple[str, ...] = ()
@@ -129,6 +131,32 @@ class Pod(Fact):
     last_words: str | None = None
     """What the last of these ended with: the reason, the exit code, and the termination message."""
 
+    workers: tuple[Pod, ...] = ()
+    """The other pods of its group: of a replica over several nodes, this is the leader. What is said of it is then said of the
+    whole group, but for its name, uid, node, GPUs and affinity."""
+    workers_to_come: int = 0
+    """Pods that its group still lacks."""
+
+    @property
+    def parts(self) -> tuple[Pod, ...]:
+        """All pods of the replica, the leader first."""
+        return (self, *self.workers)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Where its pods are bound, or were tied to."""
+        return tuple(part.node for part in self.parts if part.node is not None)
+
+    @property
+    def placed(self) -> bool:
+        """Whether each of its pods has a node."""
+        return all(part.node is not None for part in self.parts)
+
+    @property
+    def kept_back(self) -> bool:
+        """Whether it cannot be placed yet: somebody else's gate holds a pod of it, or a pod of its group is not there."""
+        return bool(self.other_gates or self.workers_to_come)
+
     @property
     def reachable(self) -> bool:
         """Whether gateways can send it requests now: it is ready, and they can know so."""
@@ -136,7 +164,7 @@ class Pod(Fact):
 
 
 class LiveObject(Fact):
-    """A Deployment, Service, ConfigMap or HTTPRoute that is ours or bears a name that we use."""
+    """A Deployment, LeaderWorkerSet, Service, ConfigMap or HTTPRoute that is ours or bears a name that we use."""
 
     kind: str
     name: str
@@ -151,7 +179,8 @@ class LiveObject(Fact):
     rewritten: tuple[str, str] | None = None
     """What admission made of our last write of it, where that is something else (``manifests.rewriting``)."""
     replicas_owner: tuple[str, str] | None = None
-    """The field manager that set ``spec.replicas`` of a Deployment, where that is not ours, and when it did (RFC 3339)."""
+    """The field manager that set ``spec.replicas`` of a Deployment or LeaderWorkerSet, where that is not ours, and when it did
+    (RFC 3339)."""
 
 
 class Refusal(Fact):
@@ -392,7 +421,7 @@ class Observation(Fact):
     ages: dict[str, float] = {}
     """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
     leader_worker_sets: bool = False
-    """The API server knows ``LeaderWorkerSet`` in ``leaderworkerset.x-k8s.io/v1``, without which a replica is one pod."""
+    """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
@@ -413,9 +442,10 @@ class Observation(Fact):
         return next((item for item in self.objects if item.kind == kind and item.name == name), None)
 
     def deployments(self) -> tuple[LiveObject, ...]:
-        """Our Deployments."""
-        return tuple(item for item in self.objects if item.kind == "Deployment" and item.ours)
+        """Our Deployments and LeaderWorkerSets."""
+        kinds = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
+        return tuple(item for item in self.objects if item.kind in kinds and item.ours)
 
     def pods_of(self, deployment: str) -> tuple[Pod, ...]:
-        """Pods of one of our Deployments that are not being deleted."""
+        """Replicas of one of our Deployments or LeaderWorkerSets that are not being deleted."""
         return tuple(pod for pod in self.pods if pod.deployment == deployment and not pod.terminating)

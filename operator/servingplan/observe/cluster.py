@@ -10,7 +10,7 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, HTTP_ROUTES, PLANS, PODS, Api, Resource
+from servingplan.kube import CONFIG_MAPS, HTTP_ROUTES, LEADER_WORKER_SETS, PLANS, PODS, Api, Resource
 from servingplan.model import names
 from servingplan.model.times import later, seconds_since
 from servingplan.model.world import (
@@ -32,8 +32,9 @@ from servingplan.observe.demand import Demand
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
 from servingplan.observe.offerings import Offerings
 from servingplan.observe.outside import Outside, OverHttp
+from servingplan.observe.pods import replicas_of
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
-from servingplan.observe.state import OWN_KINDS, ClusterState, Snapshot, SourceState
+from servingplan.observe.state import OPTIONAL_KINDS, OWN_KINDS, ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.pool_kinds.table import kind_key
@@ -41,10 +42,10 @@ from servingplan.profiles.config_json import CONFIG_KEY
 from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
+GROUPS = f"{LEADER_WORKER_SETS.kind}s"
+"""The source of LeaderWorkerSets."""
 KARPENTER = "NodePool.karpenter.sh"
-LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
-"""The API version and kind that replicas over several nodes need."""
-_WRITTEN = (*OWN_KINDS, HTTP_ROUTES, PODS, PLANS)
+_WRITTEN = (*OWN_KINDS, *OPTIONAL_KINDS, PODS, PLANS)
 """What a turn writes in its plan's namespace."""
 
 
@@ -105,7 +106,7 @@ class Reader:
         failures = [
             _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
             for source, state in seen.sources.items()
-            if state.trouble is not None and source not in ("HTTPRoutes", "catalogues", "refusals")
+            if state.trouble is not None and source not in ("HTTPRoutes", GROUPS, "catalogues", "refusals")
         ]
         objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
@@ -113,8 +114,11 @@ class Reader:
         unsure += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
         failures += [_unsure(*item) for item in unsure]
         routes_unread = self._routes_unread(now, seen, spec, failures)
+        groups_served = self._groups_served(now, seen, label, namespace, failures)
         if routes_unread is None:
             objects += _objects_of(seen, plan, HTTP_ROUTES)
+        if groups_served:
+            objects += _objects_of(seen, plan, LEADER_WORKER_SETS)
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
@@ -136,7 +140,7 @@ class Reader:
             pools=pools,
             other_plans=_other_plans(seen.plans, plan),
             namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
-            leader_worker_sets=self._multi_node_api(failures),
+            leader_worker_sets=groups_served,
             http_routes_unread=routes_unread,
             gateway=None if gateway is None else gateway(),
             failures=tuple(failures),
@@ -228,12 +232,15 @@ class Reader:
             return None
         return later(now, -round(state.age_seconds))
 
-    def _multi_node_api(self, failures: list[Failure]) -> bool:
-        try:
-            return self._state.serves(*LEADER_WORKER_SET)
-        except ApiError as error:
-            failures.append(_failure("the LeaderWorkerSet API", error))
-            return False
+    def _groups_served(self, now: str, seen: Snapshot, label: str, namespace: str, failures: list[Failure]) -> bool:
+        """Whether LeaderWorkerSets are served and may be read. That they may not is a failure only where the plan has any."""
+        state = seen.sources[GROUPS]
+        if state.trouble is None:
+            return not state.absent
+        own = (item for item in seen.pods if (item.plan_label, item.own.namespace) == (label, namespace))
+        if not isinstance(state.trouble.error, Forbidden) or any(item.member is not None for item in own):
+            failures.append(_failure(GROUPS, state.trouble.error, self._since(now, state)))
+        return False
 
     def _routes_unread(self, now: str, seen: Snapshot, spec: PlanSpec | None, failures: list[Failure]) -> str | None:
         """Text of why there are no HTTPRoutes; None if they were read, or if the plan does not ask for them."""
@@ -371,13 +378,13 @@ def _near(
         if (item.namespace, item.plan_label) == (plan.namespace, label)
         for endpoint in item.endpoints
     )
-    own = [
-        pod
+    own = replicas_of(
+        (item.member, pod)
         for item in seen.pods
         if (item.plan_label, item.own.namespace) == (label, plan.namespace)
         and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
-    ]
-    held = {pod.node for pod in own if pod.deployment is not None}
+    )
+    held = {node for pod in own if pod.deployment is not None for node in pod.nodes}
     selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
     # Nodes that name a pool's object, and that its selector does not match: it is told.
     selectors += [dict((item.node_label,)) for item in objects if item.node_label is not None]

@@ -74,7 +74,7 @@ def may_stay(taint: Taint) -> bool:
 
 
 class SeenObject(NamedTuple):
-    """A Deployment, Service, ConfigMap or HTTPRoute of any owner."""
+    """A Deployment, LeaderWorkerSet, Service, ConfigMap or HTTPRoute of any owner."""
 
     namespace: str
     plan_label: str | None
@@ -124,7 +124,7 @@ def seen_object(item: Json, kind: str) -> SeenObject:
         ours=True,
         owner=owner,
         manifest=manifest,
-        replicas_owner=replicas_owner(item) if kind == "Deployment" else None,
+        replicas_owner=replicas_owner(item) if kind in (names.DEPLOYMENT, names.LEADER_WORKER_SET) else None,
     )
     labels = metadata.get("labels") or {}
     uid = controller.get("uid") if controller is not None else None
@@ -194,7 +194,7 @@ def _replica_failure(status: Json) -> str | None:
 
 
 def replicas_owner(item: Json) -> tuple[str, str] | None:
-    """The manager that owns ``spec.replicas`` of a Deployment beside or instead of us, and when it wrote. Of several, the
+    """The manager that owns ``spec.replicas`` of an object beside or instead of us, and when it wrote. Of several, the
     last; None if there is none."""
     others = [
         (str(entry.get("time", "")), str(entry.get("manager", "unknown")))

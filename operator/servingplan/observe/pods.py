@@ -13,6 +13,16 @@ Endpoint = tuple[str, str]
 """The name of a Service, and the uid of a pod behind it."""
 
 
+class Member(NamedTuple):
+    """The place of a pod in a group of a LeaderWorkerSet."""
+
+    group: str
+    rank: int
+    """0: it leads the group."""
+    size: int
+    """Pods of a whole group."""
+
+
 class SeenPod(NamedTuple):
     """A pod with a plan's label or with GPUs of a node, without facts from other objects."""
 
@@ -23,6 +33,8 @@ class SeenPod(NamedTuple):
     """The pod for its own plan; ``ready`` is from the pod's status, ``listed`` is False."""
     holds_gpus: bool
     """Whether it holds GPUs of a node, which is all that counts for other plans."""
+    member: Member | None = None
+    """Of which group it is a part; None: it is a replica by itself."""
 
     def for_plan(
         self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]
@@ -107,7 +119,59 @@ def seen_pod(item: Json) -> SeenPod | None:
         trouble=_trouble(status) if not gated else None,
         **_crashes(status),
     )
-    return SeenPod(plan_label, deployment, own, holds_gpus)
+    return SeenPod(plan_label, deployment, own, holds_gpus, _member(labels, annotations))
+
+
+def _member(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Member | None:
+    if names.GROUP_LABEL not in labels:
+        return None
+    rank, size = whole(labels.get(names.WORKER_LABEL)), whole(annotations.get(names.GROUP_SIZE_ANNOTATION))
+    return Member(labels[names.GROUP_LABEL], rank, size)
+
+
+def replicas_of(pods: Iterable[tuple[Member | None, Pod]]) -> list[Pod]:
+    """The replicas that a plan's pods are: each by itself, or a group as one.
+
+    A worker without a leader, or older than the leader, is left over from a group that ended: its controller deletes it, and
+    until then it holds its node.
+    """
+    found: list[Pod] = []
+    groups: dict[tuple[str | None, str], list[tuple[Member, Pod]]] = {}
+    for member, pod in pods:
+        if member is None or pod.deployment is None:
+            found.append(pod)
+        else:
+            groups.setdefault((pod.deployment, member.group), []).append((member, pod))
+    for parts in groups.values():
+        parts.sort(key=lambda part: (part[0].rank, part[1].name))
+        leads = parts[0][0].rank == 0
+        began = parts[0][1].created if leads else None
+        own = [part for part in parts if began is not None and part[1].created >= began]
+        left_over = (pod for part, pod in parts if (part, pod) not in own)
+        found += [pod.model_copy(update={"terminating": True, "ready": False}) for pod in left_over]
+        if own:
+            found.append(_group([pod for _, pod in own], own[0][0].size))
+    return found
+
+
+def _group(parts: list[Pod], size: int) -> Pod:
+    """The replica that a leader and its workers are."""
+    leader, *workers = parts
+    worst = max(parts, key=lambda part: part.crashes)
+    return leader.model_copy(
+        update={
+            "workers": tuple(workers),
+            "workers_to_come": max(0, size - len(parts)),
+            "bound": all(part.bound for part in parts),
+            "gated": any(part.gated for part in parts),
+            "other_gates": tuple(dict.fromkeys(gate for part in parts for gate in part.other_gates)),
+            "ready": len(parts) >= size and all(part.ready for part in parts),
+            "terminating": any(part.terminating for part in parts),
+            "trouble": next((part.trouble for part in parts if part.trouble is not None), None),
+            "crashes": worst.crashes,
+            "last_words": worst.last_words,
+        }
+    )
 
 
 def pod_of(

@@ -23,6 +23,7 @@ from servingplan.kube import (
     ENDPOINT_SLICES,
     EVENTS,
     HTTP_ROUTES,
+    LEADER_WORKER_SETS,
     NODES,
     PLANS,
     PODS,
@@ -44,12 +45,12 @@ log = logging.getLogger("servingplan")
 
 PATIENCE_SECONDS = 30.0
 """If a source cannot be read for longer, it is reported and no decision uses it. Until then its last facts count."""
-PRESENCE_SECONDS = 60.0
-"""How long the answer is kept whether the API server serves a kind."""
 EVENTS_OF_CLUSTER = "default"
 """The namespace of Events about objects without a namespace."""
 OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
-"""Of the objects that the operator writes for a plan, beside HTTPRoutes."""
+"""Of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
+OPTIONAL_KINDS = (LEADER_WORKER_SETS, HTTP_ROUTES)
+"""The others."""
 NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -119,7 +120,6 @@ class ClusterState:
         self.lock = threading.Condition(threading.RLock())
         self._informers: dict[str, list[Informer[Any]]] = {}
         self._pools: dict[tuple[str, str], Informer[Json]] = {}
-        self._presence: dict[tuple[str, str], tuple[float, bool]] = {}
         self._unanswered: dict[tuple[Resource, str | None, str], str | None] = {}
         """Objects that a write of ours may have changed, with their uids where these are known."""
         self._rewritten: dict[str, tuple[str, str]] = {}
@@ -150,16 +150,10 @@ class ClusterState:
             rates = Source("profiles", _known(CONFIG_MAPS), parse.seen_rates, namespace, names.PROFILES_LABEL)
             self._add(rates)
             self._add(Source("EndpointSlices", _known(ENDPOINT_SLICES), pods.seen_slice, namespace, names.PLAN_LABEL))
-            self._add(
-                Source(
-                    "HTTPRoutes",
-                    _discovered(HTTP_ROUTES.api_version, HTTP_ROUTES.kind),
-                    _object(HTTP_ROUTES.kind),
-                    namespace,
-                    names.PLAN_LABEL,
-                    optional=True,
-                )
-            )
+            for resource in OPTIONAL_KINDS:
+                known = _discovered(resource.api_version, resource.kind)
+                label = names.PLAN_LABEL
+                self._add(Source(f"{resource.kind}s", known, _object(resource.kind), namespace, label, optional=True))
 
     def _add(self, source: Source[Any]) -> None:
         informer = Informer(self._api, source, lock=self.lock, changed=self._tell, clock=self._clock)
@@ -221,7 +215,7 @@ class ClusterState:
                 plans=self._facts("plans"),
                 nodes=self._facts("nodes"),
                 pods=self._facts("pods"),
-                objects={resource.kind: self._facts(f"{resource.kind}s") for resource in (*OWN_KINDS, HTTP_ROUTES)},
+                objects={resource.kind: self._facts(f"{resource.kind}s") for resource in (*OWN_KINDS, *OPTIONAL_KINDS)},
                 rewritten=dict(self._rewritten),
                 slices=self._facts("EndpointSlices"),
                 profiles=self._facts("profiles"),
@@ -264,22 +258,6 @@ class ClusterState:
             where = namespace if resource.namespaced else None
             found = (item for item in informer.facts if item["metadata"]["name"] == name)
             return resource, next((item for item in found if item["metadata"]["namespace"] == where), None)
-
-    def serves(self, api_version: str, kind: str) -> bool:
-        """Whether the API server serves a kind; asked again after a minute. Raises ``ApiError`` if it does not answer."""
-        key, now = (api_version, kind), self._clock()
-        with self.lock:
-            known = self._presence.get(key)
-        if known is not None and now - known[0] < PRESENCE_SECONDS:
-            return known[1]
-        try:
-            self._api.discover(api_version, kind)
-            there = True
-        except NotFound:
-            there = False
-        with self.lock:
-            self._presence[key] = (now, there)
-        return there
 
     def _facts(self, name: str) -> list[Any]:
         return [facts for informer in self._informers.get(name, ()) for facts in informer.facts]

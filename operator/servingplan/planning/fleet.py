@@ -64,24 +64,27 @@ def within_budget(fleet: Fleet, pools: tuple[Pool, ...], budget: float) -> Fleet
     sizes = {name: count for name, count in fleet.nodes.items() if name in by_name}
     priorities = {item.deployment: item.priority for item in fleet.replica_sets}
     copies = {item.deployment: item.replicas for item in fleet.replica_sets}
-    contents: list[tuple[str, dict[str, int]]] = [
-        (group.pool, group.replicas) for group in fleet.groups for _ in range(group.nodes) if group.pool in sizes
-    ]
+    spans = {item.deployment: item.nodes for item in fleet.replica_sets}
+    contents: list[tuple[str, dict[str, int], int]] = []
+    for group in fleet.groups:
+        # The nodes of one replica go together.
+        nodes = max((spans.get(name, 1) for name in group.replicas), default=1)
+        contents += [(group.pool, group.replicas, nodes)] * (group.nodes // nodes if group.pool in sizes else 0)
     for name, count in sizes.items():
-        contents += [(name, {})] * (count - sum(pool == name for pool, _ in contents))
-    contents.sort(key=lambda node: (max((priorities.get(key, 0) for key in node[1]), default=-(2**31)), node[0]))
+        contents += [(name, {}, 1)] * (count - sum(nodes for pool, _, nodes in contents if pool == name))
+    contents.sort(key=lambda item: (max((priorities.get(key, 0) for key in item[1]), default=-(2**31)), item[0]))
 
     def cost() -> float:
         return math.fsum(_cost(by_name[name], count) for name, count in sizes.items())
 
     if cost() <= budget + CENT:
         return fleet
-    for name, replicas in contents:
+    for name, replicas, nodes in contents:
         pool = by_name[name]
-        saved = _cost(pool, sizes[name]) - _cost(pool, max(0, sizes[name] - pool.step))
+        saved = _cost(pool, sizes[name]) - _cost(pool, max(0, sizes[name] - max(nodes, pool.step)))
         if saved <= 0 or cost() <= budget + CENT:
             continue
-        sizes[name] -= 1
+        sizes[name] -= nodes
         for deployment, count in replicas.items():
             copies[deployment] = copies.get(deployment, 0) - count
     return fleet.model_copy(
@@ -122,6 +125,7 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         tensor_parallel=facts.tensor_parallel,
         pipeline_parallel=facts.pipeline_parallel,
         stages=_stages(facts),
+        nodes=facts.layout.nodes_of_a_replica,
         settings=facts.written_settings,
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},

@@ -163,8 +163,9 @@ def _each_node_once(pools: list[Pool]) -> list[Pool]:
 def _pods_by_node(world: Observation) -> Mapping[str, list[Pod]]:
     found: dict[str, list[Pod]] = defaultdict(list)
     for pod in world.pods:
-        if pod.node is not None:
-            found[pod.node].append(pod)
+        for node in pod.nodes:
+            # Of a replica over several nodes each node holds its part.
+            found[node].append(pod if not pod.workers else pod.model_copy(update={"node": node, "workers": ()}))
     return found
 
 

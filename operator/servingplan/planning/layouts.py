@@ -57,6 +57,11 @@ class Layout:
         """Pools and sizes, such as ``h100/tp4pp2`` or ``a100:2+l40s:1/tp8pp3``."""
         return layout_name([(leg.pool.name, leg.stages) for leg in self.legs], tensor_parallel=self.tensor_parallel)
 
+    @property
+    def nodes_of_a_replica(self) -> int:
+        """Nodes that one replica takes, or takes a part of."""
+        return sum(self.nodes(leg) for leg in self.legs)
+
     def gpus(self, leg: Leg) -> int:
         """GPUs of one leg: within a node, or whole nodes."""
         return leg.stages * self.tensor_parallel

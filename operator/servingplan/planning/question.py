@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Slo, Variant
+from servingplan.api.v1alpha1 import Engine, Model, PlanSpec, RequestClass, Slo, Variant
 from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.fleet import Fleet, ReplicaSet
@@ -19,7 +19,7 @@ from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.planning.cards import cards_of
 from servingplan.planning.layouts import Layout, connected, layout_name
 from servingplan.planning.pools import Pool
-from servingplan.planning.settings import Wish, wished
+from servingplan.planning.settings import SPANS_NODES_SINCE, Wish, spans_nodes, version_of, wished
 from servingplan.planning.shapes import (
     Pruning,
     ShapeFacts,
@@ -80,20 +80,22 @@ def pose(
     incumbent: Fleet | None,
     in_force: PlanSpec | None = None,
     across_nodes: bool = False,
+    across_types: bool = False,
     rows: MeasuredRows = SHIPPED,
     catalogue: Catalogue | None = None,
 ) -> tuple[Posed, tuple[InputError, ...]]:
     """The question that the spec and the pools pose, and what is wrong with the spec's models.
 
     ``in_force`` is the spec behind ``incumbent``; None: the same. ``across_nodes`` allows replicas over several nodes,
-    which need the LeaderWorkerSet API. ``rows`` are the measurements that rates are estimated with, ``catalogue`` the
-    models that are known (None: the shipped ones). Raises nothing; a price that is unknown must have been refused before:
-    such a pool is left out.
+    which need the LeaderWorkerSet API, and ``across_types`` such with stages on two GPU types. ``rows`` are the measurements
+    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones). Raises nothing; a price
+    that is unknown must have been refused before: such a pool is left out.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _parts_of(pool)}
     cards, errors = _wishes(spec, catalogue)
-    layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes)
+    layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes, across_types=across_types)
+    inside = [layout for layout in layouts if layout.inside_a_node]
     shapes: dict[str, ShapeFacts] = {}
     question_shapes: list[q.Shape] = []
     pruning = Pruning()
@@ -101,6 +103,8 @@ def pose(
     for model, variant, card, wish in cards:
         for step, count in unbuilt.items():
             pruning.drop(step, count)
+        able = layouts if spans_nodes(model.engine) else inside
+        pruning.drop("EngineTooOld", len(layouts) - len(able))
         standing = standing_replicas(
             fleet=incumbent,
             in_force=in_force,
@@ -115,7 +119,7 @@ def pose(
             variant=variant,
             card=card,
             wish=wish,
-            layouts=layouts,
+            layouts=able,
             standing=standing,
             min_gain=float(spec.change.min_gain),
             pruning=pruning,
@@ -354,12 +358,12 @@ def _unfit_lines(
                     across = smallest_across_nodes(
                         model, variants, pools, name=item.name, confidence=float(spec.planning.confidence)
                     )
-                hint = "" if across is None else f"; {_across_advice(across, across_nodes=across_nodes)}"
+                hint = "" if across is None else f"; {_across_advice(across, model.engine, across_nodes=across_nodes)}"
                 lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}{hint}")
     return lines
 
 
-def _across_advice(layout: Layout, *, across_nodes: bool) -> str:
+def _across_advice(layout: Layout, engine: Engine, *, across_nodes: bool) -> str:
     """What it takes that a replica over several nodes is planned."""
     leg = layout.legs[0]
     pool = leg.pool
@@ -368,8 +372,14 @@ def _across_advice(layout: Layout, *, across_nodes: bool) -> str:
         lacks.append(f"spec.nodePools[{pool.name}].zone, since a replica stays in one zone")
     if not across_nodes:
         lacks.append(
-            "LeaderWorkerSets (leaderworkerset.x-k8s.io/v1), which so far only `servingplan plan --with-leader-worker-sets` "
-            "plans with"
+            "LeaderWorkerSets: install their controller (leaderworkerset.x-k8s.io/v1), and let the operator write them (the "
+            "chart's value leaderWorkerSets)"
+        )
+    if not spans_nodes(engine):
+        first = ".".join(map(str, SPANS_NODES_SINCE))
+        lacks.append(
+            f"vLLM {first} or newer, which spans nodes without Ray; the engine's version is {version_of(engine) or 'unknown'} "
+            "(engine.version, else the tag of engine.image)"
         )
     return (
         f"it would fit over {layout.nodes(leg)} nodes of pool {pool.name} (TP{layout.tensor_parallel}, "

@@ -36,6 +36,9 @@ requests ends at once."""
 SHUTDOWN_TIMEOUT_SINCE = (0, 18)
 """First version of vLLM with ``--shutdown-timeout`` (pull request 36666)."""
 
+SPANS_NODES_SINCE = (0, 11, 1)
+"""First version of vLLM with ``--nnodes``, by which one engine spans nodes without Ray (pull request 23691)."""
+
 _FIELDS = {
     "max_num_seqs": ("maxNumSeqs", flags.MAX_NUM_SEQS),
     "max_num_batched_tokens": ("maxNumBatchedTokens", flags.MAX_NUM_BATCHED_TOKENS),
@@ -241,8 +244,17 @@ def version_of(engine: Engine) -> str | None:
 
 def knows_shutdown_timeout(version: str | None) -> bool:
     """Whether this version of vLLM has ``--shutdown-timeout``; one that is not known does not count as having it."""
-    numbers = re.findall(r"\d+", version or "")[:2]
-    return len(numbers) == 2 and (int(numbers[0]), int(numbers[1])) >= SHUTDOWN_TIMEOUT_SINCE
+    return _is_since(version, SHUTDOWN_TIMEOUT_SINCE)
+
+
+def spans_nodes(engine: Engine) -> bool:
+    """Whether this engine can be one over several nodes without Ray; one whose version is not known does not count so."""
+    return _is_since(version_of(engine), SPANS_NODES_SINCE)
+
+
+def _is_since(version: str | None, first: tuple[int, ...]) -> bool:
+    numbers = tuple(map(int, re.findall(r"\d+", version or "")[:3]))
+    return len(numbers) >= 2 and numbers >= first
 
 
 def _fields(engine: Engine) -> dict[str, Any]:

@@ -40,8 +40,10 @@ from servingplan.profiles.replicas import Replica, rates_of
 from servingplan.profiles.roofline import roofline
 
 STEPS: dict[str, str] = {
-    "NoLeaderWorkerSet": "spans nodes, and the LeaderWorkerSet API is not to be used",
+    "NoLeaderWorkerSet": "spans nodes, and the cluster serves no LeaderWorkerSets",
+    "MixedTypes": "has stages on two GPU types, which no version can apply yet",
     "NotConnected": "spans nodes that are not known to be in one zone",
+    "EngineTooOld": "spans nodes, which this version of the engine cannot do without Ray",
     "Memory": "weights and the KV cache of one longest sequence do not fit",
     "ContextAboveModel": "maxModelLen, or every class, is longer than the model was made for",
     "HeadsNotDivisible": "the tensor-parallel size does not divide the heads",
@@ -51,7 +53,7 @@ STEPS: dict[str, str] = {
     "SloUnreachable": "too slow for every class, even with one request alone",
     "NoNode": "no node is there, or may be rented, to hold it",
 }
-"""Steps of pruning in their order, and why a shape falls at each. The first two look at pools only, so what they prune is
+"""Steps of pruning in their order, and why a shape falls at each. The first three look at pools only, so what they prune is
 counted without being built. ``solve.prune.count_dominated`` counts one more, dominance, on the finished question."""
 
 
@@ -134,8 +136,11 @@ class Pruning:
             self.refusals.setdefault(f"{model.name}/{name}", []).append(refusal)
 
 
-def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layout], Counter[str]]:
-    """The layouts that the pools allow for any model, and how many others fall at the steps that look at pools only."""
+def layouts_of(
+    pools: Iterable[Pool], *, across_nodes: bool, across_types: bool = False
+) -> tuple[list[Layout], Counter[str]]:
+    """The layouts that the pools allow for any model, and how many others fall at the steps that look at pools only.
+    ``across_types``: also those with stages on two GPU types, which are only imagined."""
     known = [pool for pool in pools if pool.gpu is not None]
     found = [layout for pool in known for layout in inside_a_node(pool)]
     pruned: Counter[str] = Counter()
@@ -149,6 +154,8 @@ def layouts_of(pools: Iterable[Pool], *, across_nodes: bool) -> tuple[list[Layou
     for first, second in pairs_of_types(known):
         if not across_nodes:
             pruned["NoLeaderWorkerSet"] += count_over_types(first, second)
+        elif not across_types:
+            pruned["MixedTypes"] += count_over_types(first, second)
         elif not connected(first, second):
             pruned["NotConnected"] += count_over_types(first, second)
         else:

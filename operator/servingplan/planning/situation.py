@@ -23,6 +23,7 @@ from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import CENT, Pool, total_spend
 from servingplan.planning.record import effective_spec, read_record, routing_as_published, spec_behind
 from servingplan.profiles.measured import MeasuredRows
+from servingplan.render.leader_worker_set import serving_pod
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,8 @@ class Situation:
         """The longest sequence that the replicas of each Deployment of ours admit, tokens, as their arguments say."""
         found = {}
         for live in self.world.deployments():
-            pod = ((live.manifest.get("spec") or {}).get("template") or {}).get("spec") or {}
-            engines = [item for item in pod.get("containers") or () if item.get("name") == "engine"]
+            containers = serving_pod(live.manifest).get("containers") or ()
+            engines = [item for item in containers if item.get("name") == "engine"]
             for argument in (text for item in engines for text in item.get("args") or ()):
                 name, _, value = str(argument).partition("=")
                 if name == "--max-model-len" and value.isdigit():

@@ -87,7 +87,8 @@ def _counted(before: FailedShape, world: Observation, pods: tuple[Pod, ...], sta
     starts, message = list(before.starts), before.message
     usable = {node.name for node in world.nodes if node.usable}
     for pod in pods:
-        told = _failed_start(pod, world.now, startup_seconds) if pod.node in usable else None
+        there = pod.placed and usable.issuperset(pod.nodes)
+        told = _failed_start(pod, world.now, startup_seconds) if there else None
         if told is None or told[0] in starts:
             continue
         starts.append(told[0])

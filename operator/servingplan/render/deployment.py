@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingplan.api.v1alpha1 import Model, NodePool, Variant
 from servingplan.errors import InputError
@@ -43,8 +43,19 @@ RESTRICTED_ENVIRONMENT = {
     "XDG_CACHE_HOME": f"{CACHE}/xdg",
 }
 """Where the engine writes: the image's own folders are root's."""
+LAYERS_VARIABLE = "VLLM_PP_LAYER_PARTITION"
+"""vLLM's variable for the layers of each pipeline stage, without which it splits them evenly."""
 
 Json = dict[str, Any]
+
+
+class Group(NamedTuple):
+    """How a replica over several nodes is split."""
+
+    nodes: int
+    """One pod takes each of them."""
+    layers: tuple[int, ...]
+    """Of the model, by stage."""
 
 
 def replica_template(
@@ -56,15 +67,18 @@ def replica_template(
     pipeline_parallel: int,
     settings: EngineSettings | None,
     queue: str | None = None,
+    group: Group | None = None,
+    worker: bool = False,
 ) -> Json:
     """The pod template of one replica, without the labels that depend on the Deployment's name.
 
     ``settings`` are rendered as flags, except those in ``extraArgs``. None: a replica of a record from before settings were
-    recorded, rendered as it was then, to the byte. ``queue``: Kueue's queue for the pods.
+    recorded, rendered as it was then, to the byte. ``queue``: Kueue's queue for the pods. ``group``: of a replica over several
+    nodes, whose template is the leader's, or that of its workers.
 
     Raises ``InputError`` if ``extraArgs`` cannot be parsed, or if ``podTemplate`` sets what the plan decides.
     """
-    gpus = tensor_parallel * pipeline_parallel
+    gpus = tensor_parallel * pipeline_parallel // (1 if group is None else group.nodes)
     engine = model.engine
     resource = pool.resource_name or names.GPU_RESOURCE
     scheme, _, location = (variant.source or "").partition("://")
@@ -90,6 +104,7 @@ def replica_template(
         f"--port={PORT}",
         f"--tensor-parallel-size={tensor_parallel}",
         f"--pipeline-parallel-size={pipeline_parallel}",
+        *([] if group is None else flags.flags_of_a_group(group.nodes, headless=worker)),
         *_settings(model, settings),
         *engine.extra_args,
     ]
@@ -116,12 +131,18 @@ def replica_template(
         "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SLEEP_SECONDS}}},
     }
+    if group is not None:
+        container["env"] = [{"name": LAYERS_VARIABLE, "value": ",".join(map(str, group.layers))}]
+    if group is not None and not worker:
+        own_address = {"fieldRef": {"fieldPath": "status.podIP"}}
+        container["env"].append({"name": flags.OWN_ADDRESS_VARIABLE, "valueFrom": own_address})
     if settings is not None:
         container["terminationMessagePolicy"] = (
             "FallbackToLogsOnError"  # the last lines say why an engine does not start
         )
     if restricted:
-        container["env"] = [{"name": name, "value": value} for name, value in RESTRICTED_ENVIRONMENT.items()]
+        own = [{"name": name, "value": value} for name, value in RESTRICTED_ENVIRONMENT.items()]
+        container["env"] = [*container.get("env", ()), *own]
         container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     if mounts:
         container["volumeMounts"] = mounts
@@ -147,9 +168,19 @@ def replica_template(
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
     template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus, resource)
+    if worker:
+        _take_no_requests(template)
     _check_volumes(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)
     return canonical
+
+
+def _take_no_requests(template: Json) -> None:
+    """Make the engine of a template a worker's: requests and questions about health go to its leader alone, whatever the
+    user's template adds to them; that it runs is all that can be known of it."""
+    engine = next(item for item in template["spec"]["containers"] if item["name"] == "engine")
+    for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
+        engine.pop(key, None)
 
 
 def tolerations(pool: NodePool) -> list[Json]:
@@ -164,7 +195,7 @@ def tolerations(pool: NodePool) -> list[Json]:
 
 
 def replica_name(*, plan: str, model: str, variant: str, where: str, template: Mapping[str, Any]) -> str:
-    """The name of the Deployment, which contains the digest of the replica's whole description.
+    """The name of the Deployment or LeaderWorkerSet, which contains the digest of the replica's whole description.
 
     ``where``: the pool, or the layout of a replica that spans nodes.
     """

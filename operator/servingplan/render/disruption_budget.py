@@ -13,7 +13,7 @@ KIND = "PodDisruptionBudget"
 
 
 def disruption_budget(*, plan: PlanObject, replica_set: ReplicaSet, must_stay: int) -> dict[str, Any]:
-    """The budget of a Deployment: ``must_stay`` ready replicas are left by evictions.
+    """The budget of a Deployment or LeaderWorkerSet: evictions leave ``must_stay`` ready replicas with all of their pods.
 
     These are all that are planned, but for replicas on cordoned nodes for which no successor can come: were they kept, a
     drain of their node would never end. Replicas that are not ready may always be evicted.
@@ -30,7 +30,7 @@ def disruption_budget(*, plan: PlanObject, replica_set: ReplicaSet, must_stay: i
             "ownerReferences": [owner_reference(plan)],
         },
         "spec": {
-            "minAvailable": must_stay,
+            "minAvailable": must_stay * replica_set.nodes,
             "selector": {"matchLabels": selector},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

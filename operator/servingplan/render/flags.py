@@ -69,6 +69,10 @@ IDENTITY = (
     Flag("--data-parallel-size", "any", "-dp"),
     Flag("--port", "any"),
     Flag("--host", "any"),
+    Flag("--nnodes", "any"),
+    Flag("--node-rank", "any"),
+    Flag("--master-addr", "any"),
+    Flag("--headless", "any"),
 )
 """The flags that describe the replica, which only the plan decides."""
 
@@ -118,6 +122,25 @@ def flags_of(settings: EngineSettings, *, leave_out: Iterable[str] = ()) -> list
         flag.name if flag.kind == "switch" else f"{flag.name}={value}"
         for flag, value in flags.items()
         if flag.name not in unsaid and value is not None and value is not False
+    ]
+
+
+OWN_ADDRESS_VARIABLE = "POD_IP"
+"""Variable of a leader with the IP address of its pod."""
+
+
+def flags_of_a_group(nodes: int, *, headless: bool) -> list[str]:
+    """The vLLM flags of an engine that is one of ``nodes`` under one replica, without Ray (pull request 23691). Which one it is
+    and who leads them stands in variables of the LeaderWorkerSet. ``headless``: it takes no requests.
+
+    The leader listens on its own address: vLLM 0.12.0 binds a socket to what it is told, which must not be a name.
+    """
+    leader = "LWS_LEADER_ADDRESS" if headless else OWN_ADDRESS_VARIABLE
+    return [
+        f"--nnodes={nodes}",
+        "--node-rank=$(LWS_WORKER_INDEX)",
+        f"--master-addr=$({leader})",
+        *(["--headless"] if headless else []),
     ]
 
 

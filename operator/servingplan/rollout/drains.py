@@ -81,6 +81,8 @@ def departures(
         key=lambda pod: (_importance(pod, rollout), pod.name),
     )
     victims, waiting, deadlines = _drains_under_way(surplus, rollout.world.now, limits)
+    # A group that holds no node may be there for good, since those above it serve: nothing waits for its end.
+    spare = {pod.uid for pod in surplus if not pod.nodes and (pod.workers or pod.workers_to_come)}
     drain, remaining, waiting = _not_missed(rollout, waiting)
     if limits.exceeded_by(rollout.spend):
         going = {pod.uid for pod, _ in drain} | victims
@@ -92,7 +94,7 @@ def departures(
         drain = [(pod, reason) for pod, reason in drain if pod.uid not in at_once]
     elif waiting and rollout.age_seconds < PATIENCE_SECONDS and (coming.nodes or _nodes_are_coming(rollout.pools)):
         deadlines.append(PATIENCE_SECONDS - rollout.age_seconds)
-    elif waiting and not (drain or victims or coming.replicas or _in_flight(rollout, placements)):
+    elif waiting and not (drain or victims - spare or coming.replicas or _in_flight(rollout, placements)):
         drain += _make_room(rollout, placements, waiting, coming.held_back)
     stuck, starting = _starts(rollout, limits, placements)
     return Departures(
@@ -267,7 +269,7 @@ def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
     # On a node that has fallen silent nobody ends a pod: it may be on its way out for ever.
     silent = {node.name for node in rollout.world.nodes if not node.ready}
     going = (
-        (pod.terminating and pod.node not in silent) or pod.draining_since is not None
+        (pod.terminating and not (pod.nodes and silent.issuperset(pod.nodes))) or pod.draining_since is not None
         for pod in rollout.world.pods
         if pod.deployment in rollout.facts
     )
@@ -279,25 +281,28 @@ def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
 def _make_room(
     rollout: Rollout, placements: Mapping[str, Placement], waiting: list[Pod], held_back: bool
 ) -> list[Drain]:
-    """The fewest replicas whose leaving lets the plan go on: those on one node."""
+    """The fewest replicas whose leaving lets the plan go on: those on one node, or on the nodes of one replica."""
     unused = {node.name: node.unused_gpus for pool in rollout.pools for node in pool.nodes}
     blocked = [
         item
         for placement in placements.values()
         for item in placement.assigned
-        if not (item.free_now or item.pod.other_gates)
+        if not (item.free_now or item.pod.kept_back)
     ]
-    for item in sorted(blocked, key=lambda item: (-rollout.facts_of(item.pod).priority, item.node, item.pod.name)):
-        chosen: list[Drain] = []
-        free = unused[item.node]
-        for pod in waiting:
-            if free >= item.pod.gpus:
-                break
-            if pod.node == item.node:
-                free += pod.gpus
-                chosen.append((pod, f"planned replicas belong on node {item.node}"))
-        if free >= item.pod.gpus:
-            return chosen
+    for item in sorted(blocked, key=lambda item: (-rollout.facts_of(item.pod).priority, item.nodes, item.pod.name)):
+        chosen: dict[str, Drain] = {}
+        short = 0
+        for node in sorted(set(item.nodes) - set(item.pod.nodes)):
+            free = unused[node]
+            for pod in waiting:
+                if free >= item.pod.gpus:
+                    break
+                if node in pod.nodes:
+                    free += pod.gpus
+                    chosen.setdefault(pod.uid, (pod, f"planned replicas belong on node {node}"))
+            short += free < item.pod.gpus
+        if not short:
+            return list(chosen.values())
     leaving = {name for placement in placements.values() for name in placement.leaving}
     return _clear_a_node(rollout, waiting, leaving) if held_back else []
 
@@ -306,8 +311,8 @@ def _clear_a_node(rollout: Rollout, waiting: list[Pod], leaving: set[str]) -> li
     """The replicas on the node that is missed least, one that the plan does without (``leaving``) if there is any."""
     by_node: dict[str, list[Pod]] = defaultdict(list)
     for pod in waiting:
-        if pod.node is not None:
-            by_node[pod.node].append(pod)
+        for name in pod.nodes:
+            by_node[name].append(pod)
     if not by_node:
         return []
 

@@ -36,7 +36,9 @@ def that_can_exist(fleet: Fleet, missing: Mapping[str, int]) -> Fleet:
     """The fleet without the nodes that only replicas without a pod would use (``missing``, by Deployment)."""
     if not missing:
         return fleet
-    left = {item.deployment: item.replicas - missing.get(item.deployment, 0) for item in fleet.replica_sets}
+    left = {
+        item.deployment: (item.replicas - missing.get(item.deployment, 0)) * item.nodes for item in fleet.replica_sets
+    }
     nodes = dict(fleet.nodes)
     for group in fleet.groups:
         needed = 0
@@ -56,7 +58,7 @@ def wished_size(pool: Pool, fleet: Fleet, placement: Placement) -> int:
     as long as replicas serve on them.
     """
     held = {node.name for node in pool.nodes if node.our_pods}
-    held |= {item.node for item in placement.assigned if item.free_now}
+    held |= {node for item in placement.assigned if item.free_now for node in item.nodes} | placement.kept
     planned = planned_size(pool, fleet)
     if pool.contradiction is not None:
         return planned

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from servingplan.model import names
 from servingplan.model.actions import (
     AnyAction,
     ClaimPool,
@@ -19,7 +20,7 @@ from servingplan.model.actions import (
     RestorePod,
     ScaleDeployment,
 )
-from servingplan.model.world import Observation, Pod
+from servingplan.model.world import LiveObject, Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.render.disruption_budget import KIND as DISRUPTION_BUDGET
 from servingplan.rollout.drains import Coming, Departures, departures
@@ -34,7 +35,7 @@ from servingplan.rollout.growth import (
 )
 from servingplan.rollout.owners import Contest, contest_of
 from servingplan.rollout.placement import Assignment, Placement, Wanted, place
-from servingplan.rollout.removal import remove
+from servingplan.rollout.removal import group_index, remove, remove_groups
 from servingplan.rollout.state import Limits, Rollout
 
 
@@ -86,7 +87,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     coming = Coming(
         nodes=bool(growth.resize),
         replicas=bool(placed),
-        held_back=limits.may_grow and (growth.held_back or held_back),
+        held_back=limits.may_grow and (growth.held_back or held_back or _lack_nodes(pools, placements)),
     )
     leave = departures(rollout, limits, placements, strays, coming)
     ready = ready_replicas(world, frozenset(pod.uid for pod, _ in leave.drain) | leave.victims)
@@ -123,6 +124,15 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     )
 
 
+def _lack_nodes(pools: tuple[Pool, ...], placements: Mapping[str, Placement]) -> bool:
+    """Whether replicas wait for nodes in the place of which others hold nodes that take nobody any more. What may be asked for
+    beside these has been asked for by now."""
+    return any(
+        pool.sized_by_us and placements[pool.name].unplaced and any(node.our_pods for node in pool.spent_nodes)
+        for pool in pools
+    )
+
+
 def _claims(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
     return [
         ClaimPool(pool=pool.name, claimed_by=world.plan.key, why=f"{pool.name} is sized by plan {world.plan.key}")
@@ -147,7 +157,7 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
 def lost_pods(world: Observation) -> frozenset[str]:
     """Uids of our pods that run on, or are tied to, a node that is gone, and of those that are tied to one on which the
     scheduler puts nobody any more. The cluster takes a minute or more to collect them, or never does; until then they would
-    hold the place of their successors."""
+    hold the place of their successors. A group is lost with any of its pods."""
     nodes = {node.name: node for node in world.nodes}
     return frozenset(
         pod.uid
@@ -155,8 +165,10 @@ def lost_pods(world: Observation) -> frozenset[str]:
         if pod.deployment is not None
         and pod.namespace == world.plan.namespace
         and not pod.terminating
-        and pod.node is not None
-        and (pod.node not in nodes or not (pod.bound or nodes[pod.node].usable))
+        and any(
+            part.node is not None and (part.node not in nodes or not (part.bound or nodes[part.node].usable))
+            for part in pod.parts
+        )
     )
 
 
@@ -175,7 +187,8 @@ def _kept_pods(rollout: Rollout, lost: frozenset[str]) -> tuple[Pod, ...]:
 def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]) -> dict[str, Placement]:
     """The placement of our pods, by pool."""
     fleet, kept = rollout.fleet, _kept_pods(rollout, lost)
-    gpus = {name: item.gpus for name, item in rollout.facts.items()}
+    gpus = {name: item.gpus // item.nodes for name, item in rollout.facts.items()}
+    pods_of_a_replica = {name: item.nodes for name, item in rollout.facts.items()}
     out = {}
     for pool in rollout.pools:
         wanted = Wanted(
@@ -183,6 +196,7 @@ def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]
             gpus=gpus,
             nodes=fleet.nodes.get(pool.name, 0),
             groups=fleet.groups,
+            pods=pods_of_a_replica,
         )
         pods = tuple(pod for pod in kept if rollout.facts_of(pod).pool == pool.name)
         out[pool.name] = place(pool, pods, wanted, to_leave)
@@ -192,33 +206,40 @@ def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]
 def _places(
     rollout: Rollout, placements: Mapping[str, Placement], spend: float, budget: float
 ) -> tuple[list[AnyAction], bool]:
-    """Gated pods to let go, and whether the budget holds some of them back. A replica on a fixed node that held none of ours
-    adds the node's price to spend."""
+    """Gated pods to let go, those of a group all or none, and whether the budget holds some of them back. A replica on a fixed
+    node that held none of ours adds the node's price to spend."""
     out: list[AnyAction] = []
     held_back = False
     for pool in rollout.pools:
         occupied = {node.name for node in pool.nodes if node.our_pods}
         free = [item for item in placements[pool.name].assigned if item.free_now]
         for item in sorted(free, key=lambda item: (-rollout.facts_of(item.pod).priority, item.pod.name)):
-            if pool.spec.resize is None and item.node not in occupied:
-                price = math.nan if pool.dollars_per_node_hour is None else pool.dollars_per_node_hour
+            more = set(item.nodes) - occupied
+            if pool.spec.resize is None and more:
+                price = math.nan if pool.dollars_per_node_hour is None else len(more) * pool.dollars_per_node_hour
                 if not spend + price <= budget + CENT:
                     held_back = True
                     continue
                 spend += price
-                occupied.add(item.node)
-            out.append(_place(item))
+                occupied |= more
+            out += _place(item)
     return out, held_back
 
 
-def _place(item: Assignment) -> PlacePod:
-    return PlacePod(
-        pod=item.pod.name,
-        uid=item.pod.uid,
-        node=item.node,
-        node_affinity=_narrowed(item.pod.node_affinity, item.node),
-        why=f"{item.pod.name} belongs on node {item.node}",
-    )
+def _place(item: Assignment) -> list[PlacePod]:
+    """The writes that place a replica: one for each of its pods that has no node yet."""
+    gated = [part for part in item.pod.parts if part.node is None]
+    free = [node for node in item.nodes if node not in item.pod.nodes]
+    return [
+        PlacePod(
+            pod=part.name,
+            uid=part.uid,
+            node=node,
+            node_affinity=_narrowed(part.node_affinity, node),
+            why=f"{part.name} belongs on node {node}",
+        )
+        for part, node in zip(gated, free, strict=True)
+    ]
 
 
 def _narrowed(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
@@ -269,8 +290,8 @@ def _must_stay(pools: tuple[Pool, ...], placements: Mapping[str, Placement]) -> 
     for pool in pools:
         spent = {node.name for node in pool.spent_nodes}
         stay = [pod for pod in placements[pool.name].stay if pod.deployment is not None]
-        for name in {pod.deployment for pod in stay if pod.node in spent}:
-            elsewhere = [pod for pod in stay if pod.deployment == name and pod.node not in spent]
+        for name in {pod.deployment for pod in stay if not spent.isdisjoint(pod.nodes)}:
+            elsewhere = [pod for pod in stay if pod.deployment == name and spent.isdisjoint(pod.nodes)]
             found[name or ""] = sum(pod.ready for pod in elsewhere)
     return dict(sorted(found.items()))
 
@@ -292,10 +313,11 @@ def _counts(
     deleted: list[AnyAction] = []
     contests: list[Contest] = []
     stuck = {pod.uid for pod in leave.stuck}
+    begin = {pod.uid for pod, _ in leave.drain}
     for live in world.deployments():
         item = fleet.replica_set(live.name)
         target = item.replicas if item is not None else 0
-        wish = target + movers[live.name]
+        wish = target + movers[live.name] + _ending_nowhere(live, world)
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
         pods = tuple(pod for pod in world.pods_of(live.name) if pod.uid not in lost)
         lowered += [
@@ -310,19 +332,33 @@ def _counts(
             pass
         elif replicas < wish:
             why = f"{live.name} from {replicas} to {wish} replicas"
-            raised.append(ScaleDeployment(name=live.name, before=replicas, replicas=wish, set_by=set_by, why=why))
+            raised.append(
+                ScaleDeployment(
+                    object_kind=live.kind, name=live.name, before=replicas, replicas=wish, set_by=set_by, why=why
+                )
+            )
         elif replicas > wish or any(pod.uid in leave.victims for pod in pods):
-            removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
+            if live.kind == names.LEADER_WORKER_SET:
+                removal = remove_groups(pods=pods, replicas=replicas, target=wish, victims=leave.victims)
+            else:
+                removal = remove(pods=pods, replicas=replicas, target=wish, victims=leave.victims, begin=begin)
             lowered += [_delete(pod, "is beyond the plan") for pod in removal.delete]
             if removal.replicas < replicas:
                 why = f"{live.name} from {replicas} to {removal.replicas} replicas"
                 lowered.append(
-                    ScaleDeployment(name=live.name, before=replicas, replicas=removal.replicas, set_by=set_by, why=why)
+                    ScaleDeployment(
+                        object_kind=live.kind,
+                        name=live.name,
+                        before=replicas,
+                        replicas=removal.replicas,
+                        set_by=set_by,
+                        why=why,
+                    )
                 )
         lowered += [_delete(pod, "was not ready within its start-up time") for pod in pods if pod.uid in stuck]
         if item is None and replicas == 0 and not any(pod.deployment == live.name for pod in world.pods):
             deleted.append(
-                DeleteObject(object_kind="Deployment", name=live.name, uid=live.uid, why=f"{live.name} has no replica")
+                DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=f"{live.name} has no replica")
             )
     deployments = {live.name for live in world.deployments()}
     spent = {node.name for pool in rollout.pools for node in pool.spent_nodes}
@@ -330,13 +366,25 @@ def _counts(
         if live.kind not in _BESIDE_DEPLOYMENTS or not live.ours or fleet.replica_set(live.name) is not None:
             continue
         if live.name not in deployments:
-            why = f"no Deployment is behind {live.kind} {live.name}"
+            why = f"nothing is behind {live.kind} {live.name}"
             deleted.append(DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=why))
-        elif live.kind == DISRUPTION_BUDGET and any(pod.node in spent for pod in world.pods_of(live.name)):
+        elif live.kind == DISRUPTION_BUDGET and any(
+            not spent.isdisjoint(pod.nodes) for pod in world.pods_of(live.name)
+        ):
             # The plan does without these replicas, and their successors may never come: a drain must not wait for them.
             why = f"replicas of {live.name}, which the plan does without, are on a node that is drained"
             deleted.append(DeleteObject(object_kind=live.kind, name=live.name, uid=live.uid, why=why))
     return Counts(raised, lowered, deleted, tuple(contests))
+
+
+def _ending_nowhere(live: LiveObject, world: Observation) -> int:
+    """Groups of a LeaderWorkerSet whose end nobody carries out, since a node of theirs is gone or silent. Until it is over none
+    takes the place of such a group: one more has to be made."""
+    if live.kind != names.LEADER_WORKER_SET:
+        return 0
+    there = {node.name for node in world.nodes if node.ready}
+    own = (pod for pod in world.pods if pod.deployment == live.name and pod.terminating)
+    return len({group_index(pod) for pod in own if not there.issuperset(pod.nodes)})
 
 
 def _delete(pod: Pod, reason: str) -> DeletePod:

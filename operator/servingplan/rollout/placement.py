@@ -1,19 +1,21 @@
 """Placement: which node each replica of a pool belongs on, so that the packing the plan counts on comes true.
 
 Replicas that run where they may stay keep their node. The others are placed largest first into the tightest fit, over
-the nodes that are there and those that are still to come. Only where that leaves one over (fragmentation) the plan's own
+the nodes that are there and those that are still to come. A replica over several nodes has all of them, in one zone, or none:
+those that are free are kept for it until the last one is. Only where that leaves one over (fragmentation) the plan's own
 node contents are laid over the nodes, wherever they overlap most, and replicas that do not fit these become movers.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from servingplan.model.fleet import NodeGroup
 from servingplan.model.world import Pod
+from servingplan.planning.layouts import ZONE_LABEL
 from servingplan.planning.pools import Pool, PoolNode
 
 
@@ -24,20 +26,27 @@ class Wanted:
     replicas: Mapping[str, int]
     """By Deployment."""
     gpus: Mapping[str, int]
-    """Of one replica, for all Deployments that have pods or are wanted."""
+    """Of one pod, for all Deployments that have pods or are wanted."""
     nodes: int
     groups: tuple[NodeGroup, ...]
     """What the plan packs on its nodes; those of other pools may be among them."""
+    pods: Mapping[str, int] = field(default_factory=dict)
+    """Of one replica, each on a node of its own; 1 where it is not told."""
+
+    def pods_of(self, deployment: str) -> int:
+        """Pods of one replica, which are as many nodes."""
+        return self.pods.get(deployment, 1)
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A gated pod and the node that it belongs on."""
+    """A gated replica and the nodes that it belongs on."""
 
     pod: Pod
-    node: str
+    nodes: tuple[str, ...]
+    """One for each of its pods."""
     free_now: bool
-    """The node has the GPUs unused at this moment, and nobody else's gate holds the pod."""
+    """All of them have the GPUs unused at this moment, and nobody else keeps the replica back."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class Placement:
     """Nodes that the plan does without."""
     unplaced: int
     """Wanted replicas whose node is not there yet."""
+    kept: frozenset[str] = frozenset()
+    """Nodes with free GPUs that wait for the other nodes of one replica."""
     blocked: tuple[int, ...] = ()
     """GPUs of each replica, there or to be made, whose place is held by others that serve and are not on their way out."""
 
@@ -64,10 +75,13 @@ class _Placed(NamedTuple):
     """A replica, there or to be made, and its node."""
 
     gpus: int
+    """Of each of its pods."""
     pod: Pod | None
     """None: it is still to be made."""
-    node: str | None
-    """None: it is still to come."""
+    nodes: tuple[str, ...]
+    """Those that are there."""
+    to_come: bool = False
+    """Some of its nodes are still to come."""
 
 
 def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str] = frozenset()) -> Placement:
@@ -75,8 +89,16 @@ def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset
 
     ``pods``: ours of this pool, not being deleted. ``to_leave``: cordoned nodes whose replicas move to others.
     """
-    nodes = _chosen_nodes(pool, pods, wanted)
-    return _by_tightest_fit(pool, pods, wanted, nodes, to_leave) or _by_groups(pool, pods, wanted)
+    nodes = _chosen_nodes(pool, pods, wanted, to_leave)
+    found = _by_tightest_fit(pool, pods, wanted, nodes, to_leave)
+    if found is not None and found.blocked and len(pool.usable_nodes) > len(nodes):
+        # There are more nodes than the plan stays on: where these have room for all of it at once, nobody who serves has to
+        # make room first.
+        roomy = sorted(pool.usable_nodes, key=lambda node: (-node.unused_gpus, node.name))[: wanted.nodes]
+        other = _by_tightest_fit(pool, pods, wanted, roomy, to_leave)
+        if other is not None and not other.blocked:
+            return other
+    return found or _by_groups(pool, pods, wanted)
 
 
 def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
@@ -86,22 +108,35 @@ def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
     """
     return (
         0 if pod.ready and pod.draining_since is None and here else 1,
-        0 if here or pod.node is None else 1,
+        0 if here or not pod.placed else 1,
         0 if pod.ready else 1,
-        0 if pod.node is not None else 1,
+        0 if pod.placed else 2 if pod.kept_back else 1,
         pod.created,
         pod.name,
     )
 
 
-def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted) -> list[PoolNode]:
-    """The nodes that the plan stays on: those that hold most of what it wants."""
+def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
+    """Cordoned nodes on which replicas stay: they take nobody new, but who runs there serves on until there is room for a
+    successor."""
+    return {
+        node.name
+        for node in pool.nodes
+        if node.node.ready and not node.node.disrupted and not node.node.schedulable and node.name not in to_leave
+    }
+
+
+def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> list[PoolNode]:
+    """The nodes that the plan stays on: those that hold most of what it wants. A group that has to leave one of its nodes keeps
+    none."""
+    may_hold = {node.name for node in pool.usable_nodes} | _cordoned(pool, to_leave)
     held: dict[str, int] = defaultdict(int)
     serving: dict[str, int] = defaultdict(int)
     for pod in pods:
-        if pod.node is not None and wanted.replicas.get(pod.deployment or "", 0) > 0:
-            held[pod.node] += pod.gpus
-            serving[pod.node] += pod.gpus if pod.ready else 0
+        wants = wanted.replicas.get(pod.deployment or "", 0) > 0
+        for node in pod.nodes if wants and may_hold.issuperset(pod.nodes) else ():
+            held[node] += pod.gpus
+            serving[node] += pod.gpus if pod.ready else 0
     usable = sorted(
         pool.usable_nodes,
         key=lambda node: (
@@ -121,13 +156,9 @@ def _by_tightest_fit(
 ) -> Placement | None:
     """The placement that moves nobody who may stay; None where it leaves a replica over."""
     here = {node.name for node in nodes}
-    # A cordoned node takes nobody new, but who runs there serves on until there is room for a successor.
-    tolerated = here | {
-        node.name
-        for node in pool.nodes
-        if node.node.ready and not node.node.disrupted and not node.node.schedulable and node.name not in to_leave
-    }
+    tolerated = here | _cordoned(pool, to_leave)
     room = {node.name: node.free_gpus for node in nodes}
+    zones = {node.name: node.node.labels.get(ZONE_LABEL, pool.spec.zone) for node in nodes}
     stay: list[Pod] = []
     movers: list[Pod] = []
     surplus: list[Pod] = []
@@ -135,31 +166,56 @@ def _by_tightest_fit(
     for deployment in _deployments(pods, wanted):
         own = sorted(
             (pod for pod in pods if pod.deployment == deployment),
-            key=lambda pod: (*_rank(pod, pod.node in tolerated)[:4], pod.node not in here, pod.created, pod.name),
+            key=lambda pod: (
+                *_rank(pod, pod.placed and tolerated.issuperset(pod.nodes))[:4],
+                not (pod.placed and here.issuperset(pod.nodes)),
+                pod.created,
+                pod.name,
+            ),
         )
         gpus, count = wanted.gpus[deployment], wanted.replicas.get(deployment, 0)
         surplus += own[count:]
         for pod in own[:count]:
-            if pod.node is None:
-                waiting.append((gpus, deployment, pod))
-            elif pod.node in tolerated and room.get(pod.node, pod.gpus) >= pod.gpus:
-                stay.append(pod)
-                if pod.node in room:
-                    room[pod.node] -= pod.gpus
-            else:
+            if not _may_stay(pod, tolerated if pod.placed else here, room):
                 movers.append(pod)
                 waiting.append((gpus, deployment, None))
+                continue
+            for node in here.intersection(pod.nodes):
+                room[node] -= pod.gpus
+            if pod.placed:
+                stay.append(pod)
+            else:
+                waiting.append((gpus, deployment, pod))
         waiting += [(gpus, deployment, None)] * (count - len(own))
     to_come = {f"\uffff{index}": pool.gpus_per_node for index in range(max(0, wanted.nodes - len(nodes)))}
     placed: list[_Placed] = []
-    order = sorted(waiting, key=lambda item: (-item[0], item[1], item[2] is None, item[2].name if item[2] else ""))
-    for gpus, _, candidate in order:
-        node = _tightest(room, gpus) or _tightest(to_come, gpus)
-        if node is None:
+    order = sorted(
+        waiting,
+        key=lambda item: (
+            -item[0] * wanted.pods_of(item[1]),
+            item[1],
+            item[2] is None,
+            item[2].name if item[2] else "",
+        ),
+    )
+    for gpus, deployment, candidate in order:
+        begun = () if candidate is None else candidate.nodes
+        lacks = wanted.pods_of(deployment) - len(begun)
+        found = _tightest(room, gpus, lacks, zones, begun)
+        coming = _tightest(to_come, gpus, lacks - len(found), {}, ())
+        if len(found) + len(coming) < lacks:
             return None
-        (room if node in room else to_come)[node] -= gpus
-        placed.append(_Placed(gpus, candidate, node if node in room else None))
+        for node in found:
+            room[node] -= gpus
+        for node in coming:
+            to_come[node] -= gpus
+        placed.append(_Placed(gpus, candidate, (*begun, *found), bool(coming)))
     return _placement(pool, stay, movers, surplus, placed, here)
+
+
+def _may_stay(pod: Pod, where: Collection[str], room: Mapping[str, int]) -> bool:
+    """Whether a replica may stay on the nodes that it has; one without any may."""
+    return all(node in where and room.get(node, pod.gpus) >= pod.gpus for node in pod.nodes)
 
 
 def _by_groups(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted) -> Placement:
@@ -167,37 +223,40 @@ def _by_groups(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted) -> Placement:
     slots = [dict(group.replicas) for group in wanted.groups if group.pool == pool.name for _ in range(group.nodes)]
     present: dict[str, Counter[str]] = {node.name: Counter() for node in pool.usable_nodes}
     for pod in pods:
-        if pod.node in present and pod.deployment is not None:
-            present[pod.node][pod.deployment] += 1
+        for node in pod.nodes:
+            if node in present and pod.deployment is not None:
+                present[node][pod.deployment] += 1
     content = _lay_over(slots, pool.usable_nodes, present, wanted.gpus)
     stay: list[Pod] = []
     movers: list[Pod] = []
     surplus: list[Pod] = []
     placed: list[_Placed] = []
     for deployment in _deployments(pods, wanted):
-        gpus = wanted.gpus[deployment]
+        gpus, each = wanted.gpus[deployment], wanted.pods_of(deployment)
         own = sorted(
-            (pod for pod in pods if pod.deployment == deployment), key=lambda pod: _rank(pod, pod.node in content)
+            (pod for pod in pods if pod.deployment == deployment),
+            key=lambda pod: _rank(pod, pod.placed and content.keys() >= set(pod.nodes)),
         )
         places = {name: slot.get(deployment, 0) for name, slot in content.items()}
         elsewhere: list[Pod] = []
         for pod in own:
-            if pod.node is not None and places.get(pod.node, 0) > 0:
-                places[pod.node] -= 1
+            if pod.placed and all(places.get(node, 0) > 0 for node in pod.nodes):
+                for node in pod.nodes:
+                    places[node] -= 1
                 stay.append(pod)
             else:
                 elsewhere.append(pod)
         left = max(0, wanted.replicas.get(deployment, 0) - (len(own) - len(elsewhere)))
         free = [name for name in sorted(places) for _ in range(places[name])]
-        elsewhere.sort(key=lambda pod: pod.node is not None)  # gated ones first
+        elsewhere.sort(key=lambda pod: bool(pod.nodes))  # gated ones first
         surplus += elsewhere[left:]
-        for pod in elsewhere[:left]:
-            node = free.pop(0) if free else None
-            if pod.node is not None:
-                movers.append(pod)
-            placed.append(_Placed(gpus, pod if pod.node is None else None, node))
-        to_make = max(0, left - len(elsewhere))
-        placed += [_Placed(gpus, None, free.pop(0) if free else None) for _ in range(to_make)]
+        to_place = [*elsewhere[:left], *[None] * max(0, left - len(elsewhere))]
+        for candidate in to_place:
+            nodes, free = tuple(free[:each]), free[each:]
+            moves = candidate is not None and candidate.nodes
+            if candidate is not None and candidate.nodes:
+                movers.append(candidate)
+            placed.append(_Placed(gpus, None if moves else candidate, nodes, len(nodes) < each))
     return _placement(pool, stay, movers, surplus, placed, set(content))
 
 
@@ -228,9 +287,21 @@ def _lay_over(
     return content
 
 
-def _tightest(room: Mapping[str, int], need: int) -> str | None:
-    fitting = [name for name in room if room[name] >= need]
-    return min(fitting, key=lambda name: (room[name], name)) if fitting else None
+def _tightest(
+    room: Mapping[str, int], need: int, count: int, zones: Mapping[str, str | None], begun: tuple[str, ...]
+) -> tuple[str, ...]:
+    """So many nodes with this much room each, the fullest first; fewer where there are not so many. Several are all in one
+    zone, that of the nodes that the replica has begun on."""
+    fitting = sorted(
+        (name for name in room if room[name] >= need and name not in begun), key=lambda name: (room[name], name)
+    )
+    if count > 1 or begun:
+        by_zone: dict[str, list[str]] = defaultdict(list)
+        for name in fitting:
+            by_zone[zones.get(name) or ""].append(name)
+        asked = {zones.get(name) or "" for name in begun} or set(by_zone)
+        fitting = max((by_zone[zone] for zone in sorted(asked)), key=lambda names: min(len(names), count), default=[])
+    return tuple(fitting[:count])
 
 
 def _placement(
@@ -241,29 +312,32 @@ def _placement(
         node.name: sum(pod.gpus for pod in node.our_pods if not pod.ready or pod.draining_since is not None)
         for node in pool.nodes
     }
-    assigned = []
-    blocked = []
-    for gpus, pod, node in placed:
-        if node is None:
-            continue
-        held = pod is not None and bool(pod.other_gates)
-        free_now = unused[node] >= gpus and not held
-        if held:
-            pass  # nothing makes room for a pod that somebody else keeps from coming
-        elif free_now:
+    assigned: list[Assignment] = []
+    kept: set[str] = set()
+    blocked: list[int] = []
+    for gpus, pod, nodes, to_come in placed:
+        # Nothing makes room for a pod that somebody else keeps from coming.
+        held = pod is not None and pod.kept_back
+        new = [node for node in nodes if not held and (pod is None or node not in pod.nodes)]
+        free = [node for node in new if unused[node] >= gpus]
+        for node in free:
             unused[node] -= gpus
-        elif unused[node] + soon[node] >= gpus:
-            soon[node] -= gpus
-        else:
-            blocked.append(gpus)
-        if pod is not None:
-            assigned.append(Assignment(pod, node, free_now))
+        for node in set(new) - set(free):
+            if unused[node] + soon[node] >= gpus:
+                soon[node] -= gpus
+            else:
+                blocked.append(gpus)
+        free_now = not held and len(free) == len(new)
+        kept.update(free if to_come or not free_now else ())
+        if pod is not None and not to_come:
+            assigned.append(Assignment(pod, nodes, free_now))
     return Placement(
         stay=tuple(stay),
         assigned=tuple(assigned),
         movers=tuple(movers),
         surplus=tuple(surplus),
         leaving=tuple(node.name for node in pool.nodes if node.name not in here),
-        unplaced=sum(1 for item in placed if item.node is None),
+        unplaced=sum(item.to_come for item in placed),
+        kept=frozenset(kept),
         blocked=tuple(blocked),
     )

@@ -1,9 +1,13 @@
-"""How to make a Deployment lose exactly the pods that we mean.
+"""How to make a Deployment or LeaderWorkerSet lose exactly the replicas that we mean.
 
 Lowering ``replicas`` lets the ReplicaSet controller choose: pods without a node go first, then those that are not
 ready, then by deletion cost (kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks). Where that
 order would take another pod than ours, ours is deleted by name; its successor waits behind our gate, costs nothing, and
 is the first to go when ``replicas`` is lowered on the next turn.
+
+The groups of a LeaderWorkerSet go from the highest index down (the leaders are pods of a StatefulSet). One below the top is
+deleted by name; its successor waits behind our gate under the same index, costs nothing, and is the next to be placed when
+another is wanted. So ``replicas`` may stay above what is planned.
 """
 
 from __future__ import annotations
@@ -24,17 +28,20 @@ class Removal:
     """Pods to delete by name."""
 
 
-def remove(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str]) -> Removal:
+def remove(
+    *, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str], begin: Collection[str] = ()
+) -> Removal:
     """The next writes from ``replicas`` towards ``target`` that only ``victims`` (uids that may go now) fall to.
 
-    ``pods``: all of the Deployment that are not being deleted.
+    ``pods``: all of the Deployment that are not being deleted. ``begin``: uids of those whose drain begins in the same turn;
+    by the time that the controller looks, their deletion cost is that of the drained ones.
     """
     room = max(0, replicas - target)
     missing = max(0, replicas - len(pods))
     lower = missing
     unbound = [pod for pod in pods if not pod.bound]
     unready = [pod for pod in pods if pod.bound and not pod.ready]
-    draining = [pod for pod in pods if pod.bound and pod.ready and pod.draining_since is not None]
+    draining = [pod for pod in pods if pod.bound and pod.ready and (pod.draining_since is not None or pod.uid in begin)]
     covered: list[Pod] = []
     for group in (unbound, unready, draining):
         doomed = [pod for pod in group if pod.uid in victims]
@@ -54,3 +61,29 @@ def remove(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collec
     sure = {pod.uid for pod in covered[: max(0, lower - missing)]}
     by_name = tuple(pod for pod in pods if pod.uid in victims and pod.uid not in sure and pod.node is not None)
     return Removal(replicas=replicas - lower, delete=by_name)
+
+
+def remove_groups(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str]) -> Removal:
+    """As ``remove``, of a LeaderWorkerSet. ``pods`` are its groups, as their leaders."""
+    by_index = {group_index(pod): pod for pod in pods}
+    # Those that wait for nodes are alike: whichever goes, one of ours fewer is left.
+    alike = sum(pod.uid in victims for pod in pods if not pod.nodes)
+    lower, sure = replicas, set()
+    while lower > target:
+        top = by_index.get(lower - 1)
+        if top is not None and top.nodes:
+            if top.uid not in victims:
+                break
+            sure.add(top.uid)
+        elif top is not None:
+            if not alike:
+                break
+            alike -= 1
+        lower -= 1
+    by_name = tuple(pod for pod in pods if pod.uid in victims and pod.uid not in sure and pod.nodes)
+    return Removal(replicas=lower, delete=by_name)
+
+
+def group_index(pod: Pod) -> int:
+    """The index of a group, from the name of a pod of it: ``SET-GROUP``, or ``SET-GROUP-WORKER``."""
+    return int(pod.name.removeprefix(f"{pod.deployment}-").partition("-")[0])

@@ -40,6 +40,18 @@ class Rollout:
         return self.facts[pod.deployment or ""]
 
 
+def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
+    """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
+    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
+    somebody else's gate counts as not there: a queue may hold it for as long as it likes. So does a group without all of its
+    pods."""
+    there = {
+        item.deployment: sum(not pod.kept_back for pod in world.pods_of(item.deployment)) for item in fleet.replica_sets
+    }
+    missing = {item.deployment: item.replicas - there[item.deployment] for item in fleet.replica_sets}
+    return {name: count for name, count in missing.items() if count > 0}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What bounds a step."""

@@ -6,7 +6,7 @@ from servingplan.model.actions import ClaimPool, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Observation
+from servingplan.model.world import Observation, Pod
 from servingplan.planning.availability import cap_lines
 from servingplan.planning.declared import selector_text
 from servingplan.planning.pools import Pool
@@ -103,6 +103,10 @@ def _usable(pool: Pool) -> int:
     return sum(item.node.usable and item.node.gpus > 0 for item in pool.nodes)
 
 
+def _is_whole(pod: Pod) -> bool:
+    return not pod.workers_to_come
+
+
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
     """The condition: whether every replica of the plan is ready."""
     kind = "WorkloadsReady"
@@ -126,6 +130,10 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
     planned = {item.deployment for item in fleet.replica_sets}
     if unlisted := sum(pod.ready and not pod.listed for pod in world.pods if pod.deployment in planned):
         text += f"; {unlisted} not yet in the EndpointSlices of their Services"
+    lacking = [item for item, _ in short if item.nodes > 1 and not any(map(_is_whole, world.pods_of(item.deployment)))]
+    if lacking:
+        text += f"; no group of {', '.join(item.deployment for item in lacking)} has all of its pods"
+        text += ", which the controller of LeaderWorkerSets makes"
     failures = [(live.manifest.get("status") or {}).get("replicaFailure") for live in world.deployments()]
     if refused := sorted({failure for failure in failures if failure}):
         advice = "no nodes are asked for them; change the quota, the pod security or engine.podTemplate"

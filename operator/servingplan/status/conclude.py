@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -30,11 +32,19 @@ from servingplan.planning.availability import with_stock
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
+from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.explained import explained_as
+from servingplan.status.history import history_after
+from servingplan.status.proposed import proposed
 from servingplan.status.routing import routing_after
+from servingplan.status.steps import step_after
 from servingplan.status.summary import NONE, caps_of, carried_of, gpus_of, idle_of, served_of, shortened, unanswered
+
+log = logging.getLogger("servingplan")
+
+CANNOT_BE_FORETOLD = "the turns to come cannot be foretold"
 
 
 def conclude(
@@ -45,6 +55,7 @@ def conclude(
     if spec is None:
         return PlanStatus(
             observed_generation=world.plan.generation,
+            history=history_after(world.plan.status, decision, world.now),
             conditions=conditions(situation, (), decision, outcome, ()),
         )
     pools = with_stock(situation.pools, decision.stock)
@@ -74,7 +85,7 @@ def conclude(
         node_pools=tuple(_pool(pool, shown) for pool in pools),
         deployments=tuple(_deployments(shown, decision)) if shown else (),
         failed_shapes=tuple(_failed_shapes(decision)),
-        classes=tuple(_classes(shown, now)) if shown else (),
+        classes=tuple(_classes(shown, now, decision)) if shown else (),
         routing=None
         if document is None
         else RoutingStatus(
@@ -91,12 +102,24 @@ def conclude(
             stopped=shown.stopped,
             binding_constraints=shown.binding,
         ),
+        proposed=_foretold(situation, lambda: proposed(situation, decision)),
+        transition=_foretold(situation, lambda: step_after(situation, decision, outcome)),
+        history=history_after(world.plan.status, decision, world.now),
         notice=None
         if decision.notice is None
         else NoticeStatus(since=decision.notice.since, until=decision.notice.until),
         explanation=explanation or _explained_before(world, decision),
         conditions=conditions(situation, pools, decision, outcome, now),
     )
+
+
+def _foretold[T](situation: Situation, tell: Callable[[], T | None]) -> T | None:
+    """What is told of turns to come; None, and a line in the log, where that raises: no turn fails for a look ahead."""
+    try:
+        return tell()
+    except Exception:
+        log.exception("%s: %s", situation.world.plan.key, CANNOT_BE_FORETOLD)
+        return None
 
 
 def carried_now(situation: Situation, pools: tuple[Pool, ...], decision: Decision) -> tuple[Carried, ...]:
@@ -182,8 +205,14 @@ def _failed_shapes(decision: Decision) -> list[FailedShapeStatus]:
     ]
 
 
-def _classes(fleet: Fleet, now: tuple[Carried, ...]) -> list[ClassStatus]:
-    served = {(item.model, item.name): item.requests_per_second for item in now}
+def _classes(fleet: Fleet, now: tuple[Carried, ...], decision: Decision) -> list[ClassStatus]:
+    carried = {(item.model, item.name): item for item in now}
+    served = {key: item.requests_per_second for key, item in carried.items()}
+    measured = {
+        (item.model, item.name): f"{item.requests_per_second:.4g}"
+        for item in decision.demand
+        if item.source == "Measured"
+    }
     return [
         ClassStatus(
             model=item.model,
@@ -191,6 +220,14 @@ def _classes(fleet: Fleet, now: tuple[Carried, ...]) -> list[ClassStatus]:
             requests_per_second=f"{item.requests_per_second:.4g}",
             planned_requests_per_second=f"{item.planned_requests_per_second:.4g}",
             served_requests_per_second=f"{served.get((item.model, item.name), 0.0):.4g}",
+            observed_requests_per_second=measured.get((item.model, item.name)),
+            in_time=_in_time(carried.get((item.model, item.name))),
         )
         for item in fleet.classes
     ]
+
+
+def _in_time(now: Carried | None) -> bool | None:
+    if now is None or now.planned_requests_per_second <= 0:
+        return None
+    return now.in_time and now.requests_per_second >= now.planned_requests_per_second * WHOLE

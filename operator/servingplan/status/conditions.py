@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from servingplan.api.reasons import needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
@@ -47,6 +47,22 @@ CAUSES = (
     ("PlanSolved", {"RecordUnreadable"}),
 )
 """Reasons that a person has to mend and that make other conditions False. Ready reports them before those."""
+OF_THE_PLAN_IN_FORCE = frozenset(
+    {
+        "ProfilesAvailable",
+        "PlanSolved",
+        "NodePoolsReady",
+        "WorkloadsReady",
+        "RoutingPublished",
+        "Degraded",
+        "SLOAttainable",
+        "Stalled",
+        "Ready",
+    }
+)
+"""Conditions that tell of the plan in force, not of the spec as it was last written."""
+OF_WHAT_WAS_ASKED = frozenset({"PlanSolved", "Stalled", "Ready"})
+"""Those of them that tell of the spec as it was last written where that could not be answered."""
 LONGEST_MESSAGE = 1000
 
 
@@ -74,7 +90,19 @@ def conditions(
         planned.slo_attainable(decision, now),
         planned.approved(situation, decision),
     ]
-    return _dated(world, with_ready(rows, unanswered(now)))
+    return _dated(world, with_ready(rows, unanswered(now)), _generations(decision))
+
+
+def _generations(decision: Decision) -> dict[str, int]:
+    """Generations of the spec that conditions are about, where this is not the last one: while a plan for that waits, is
+    sought or cannot be had, what is said of the plan in force is said of the spec that it was made for."""
+    if decision.fleet is None:
+        return {}
+    told = {finding.condition for finding in decision.findings if not finding.holds}
+    kinds = OF_THE_PLAN_IN_FORCE - told
+    if told & {"SpecValid", "InventoryAvailable", "PlanSolved"}:
+        kinds -= OF_WHAT_WAS_ASKED
+    return dict.fromkeys(kinds, decision.in_force_generation)
 
 
 def with_ready(rows: Sequence[Row], silent: Sequence[str] = ()) -> list[Row]:
@@ -104,7 +132,7 @@ def _rank(row: Row) -> tuple[int, int, int]:
     return (row.status != "False", 0 if first else 1 if causes else 2, causes[0] if causes and not first else at)
 
 
-def _dated(world: Observation, rows: Iterable[Row]) -> tuple[Condition, ...]:
+def _dated(world: Observation, rows: Iterable[Row], generations: Mapping[str, int]) -> tuple[Condition, ...]:
     before = {item.get("type"): item for item in world.plan.status.get("conditions") or ()}
     out = []
     for kind, state, reason, message in rows:
@@ -117,7 +145,7 @@ def _dated(world: Observation, rows: Iterable[Row]) -> tuple[Condition, ...]:
                 status=state,
                 reason=reason,
                 message=text,
-                observed_generation=world.plan.generation,
+                observed_generation=generations.get(kind, world.plan.generation),
                 last_transition_time=since or world.now,
             )
         )

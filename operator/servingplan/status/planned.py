@@ -168,5 +168,14 @@ def approved(situation: Situation, decision: Decision) -> Row:
         return Row("Approved", "True", "Approved", "no plan waits")
     if spec.mode == "Preview":
         return Row("Approved", "False", "PreviewOnly", "mode is Preview: plans are shown, never applied")
-    text = f"write {decision.waiting.hash} into the annotation servingplan.dev/approve to apply the waiting plan"
+    plan, waiting = situation.world.plan, decision.waiting.hash
+    command = f"kubectl annotate lsp {plan.name} -n {plan.namespace} servingplan.dev/approve={waiting} --overwrite"
+    text = f"plan {waiting} waits; status.proposed says what it would change; approve it by: {command}"
+    past = {decision.fleet.hash if decision.fleet is not None else None}
+    past |= {item.get("hash") for item in plan.status.get("history") or () if isinstance(item, dict)}
+    if plan.approved_hash is not None and plan.approved_hash not in past:
+        text = (
+            f"the annotation servingplan.dev/approve has the value {plan.approved_hash[:64]!r}, which is not the hash of the "
+            f"waiting plan and approves nothing: it is mistyped, or of an earlier proposal; {text}"
+        )
     return Row("Approved", "False", "AwaitingApproval", text)

@@ -77,6 +77,18 @@ def rendered_arguments():
 
 
 @pytest.mark.slow
+def test_a_worker_of_a_replica_over_several_nodes_takes_no_requests_and_ends_when_it_is_told(rendered_arguments):
+    of_a_group = ["--nnodes=2", "--node-rank=1", "--master-addr=leader", "--headless"]
+    command = [sys.executable, "-m", "servingplan", "emulate", *rendered_arguments, *of_a_group, "--gpu=L40S"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "it takes no requests" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.slow
 def test_a_rendered_replica_runs_and_its_stream_survives_sigterm(tmp_path, rendered_arguments):
     with emulator(tmp_path, *rendered_arguments, "--gpu=h100=H100-SXM-80GB,l40s=L40S", "--pool=l40s") as (
         process,

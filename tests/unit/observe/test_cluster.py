@@ -79,7 +79,35 @@ def test_the_leader_worker_set_api_is_there_or_not(discovered, there):
 
 def test_a_server_that_does_not_tell_is_a_failure_and_not_a_no():
     world = observed(ApiError(0, "Unreachable", "connection refused"))
-    assert [(item.source, item.reason) for item in world.failures] == [("the LeaderWorkerSet API", "ReadFailed")]
+    assert [(item.source, item.reason) for item in world.failures] == [("LeaderWorkerSets", "ReadFailed")]
+
+
+def test_without_the_right_to_read_groups_there_are_none_to_plan_with():
+    refused = Forbidden(403, "Forbidden", "cannot list leaderworkersets")
+    world = observed(refused)
+    assert (world.leader_worker_sets, world.failures) == (False, ())
+    pod = our_pod("a")
+    pod["metadata"]["labels"]["leaderworkerset.sigs.k8s.io/group-index"] = "0"
+    world = observed(refused, listed={NODES: [NODE], PODS: [pod]})
+    assert [(item.source, item.reason) for item in world.failures] == [("LeaderWorkerSets", "ReadForbidden")]
+
+
+def test_our_groups_are_read_with_who_else_sets_their_number():
+    entry = {"manager": "hpa", "time": "2026-01-01T00:00:00Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    found = {
+        "metadata": {
+            "name": "chat-m",
+            "namespace": "llm",
+            "uid": "s",
+            "labels": {"servingplan.dev/plan": "chat"},
+            "ownerReferences": [{"controller": True, "uid": "u", "kind": "LLMServingPlan", "name": "chat"}],
+            "managedFields": [entry],
+        },
+        "spec": {"replicas": 2},
+    }
+    (live,) = observed(listed={SETS: [found]}).deployments()
+    assert (live.kind, live.ours, live.manifest["spec"]) == ("LeaderWorkerSet", True, {"replicas": 2})
+    assert live.replicas_owner == ("hpa", "2026-01-01T00:00:00Z")
 
 
 ROUTED = {

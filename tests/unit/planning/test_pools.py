@@ -165,6 +165,17 @@ def test_a_plan_that_costs_more_than_the_budget_loses_its_least_important_nodes(
     assert within_budget(fleet, pools, 0.0).replica_sets == ()
 
 
+def test_a_replica_over_several_nodes_goes_with_all_of_them():
+    pools = read(spec(item(resize=RESIZE)), pools=(sizing(),))
+    fleet = running({"wide": 1}, per_node=[(4, {"wide": 1})])
+    (wide,) = fleet.replica_sets
+    fleet = fleet.model_copy(update={"replica_sets": (wide.model_copy(update={"nodes": 2}),)})
+    for budget in (6.0, 4.0):
+        left = within_budget(fleet, pools, budget)
+        assert ([one.replicas for one in left.replica_sets], left.nodes) == ([1], {"p": 2})
+    assert within_budget(fleet, pools, 2.0).replica_sets == ()
+
+
 def test_nodes_below_the_floor_save_nothing_and_are_kept():
     pools = read(spec(item(resize=RESIZE, minNodes=2)), pools=(sizing(),))
     fleet = running({"low": 1}, per_node=[(2, {"low": 1})])

@@ -73,9 +73,11 @@ def pools_of(manifest, nodes=()):
     return situation.spec, situation.pools
 
 
-def posed(manifest, *, across_nodes):
+def posed(manifest, *, across_nodes, across_types=None):
+    """Across nodes, also across types, unless said otherwise."""
     spec, pools = pools_of(manifest)
-    found, errors = pose(spec=spec, pools=pools, incumbent=None, across_nodes=across_nodes)
+    across_types = across_nodes if across_types is None else across_types
+    found, errors = pose(spec=spec, pools=pools, incumbent=None, across_nodes=across_nodes, across_types=across_types)
     assert errors == ()
     return found
 
@@ -154,8 +156,10 @@ def test_dominated_shapes_are_those_that_the_solver_drops():
 
 def test_every_step_happens():
     seen = set()
+    seen |= set(posed(plan(pool("a"), pool("l", "L40S")), across_nodes=True, across_types=False).pruned)
     for manifest, across_nodes in (
         (plan(pool("a"), pool("b", zone=None)), False),
+        (plan(pool("a"), engine={"image": "vllm/vllm-openai:v0.11.0"}), True),
         (plan(pool("a"), pool("l", "L40S", zone=None, most=0)), True),
         (plan(pool("a"), slo={"tpotSeconds": "0.000001"}), True),
         (plan(pool("a"), model="flat", card=FLAT, variants=[SOMEWHERE]), True),
@@ -171,6 +175,30 @@ def test_every_step_happens():
 def test_without_the_api_nothing_spans_nodes():
     found = posed(plan(pool("a"), pool("l", "L40S")), across_nodes=False)
     assert all(layout.inside_a_node for layout in layouts(found).values())
+
+
+@pytest.mark.parametrize(
+    ("engine", "spans"),
+    [
+        ({}, True),
+        ({"image": "vllm/vllm-openai:v0.12.0"}, True),
+        ({"image": "vllm/vllm-openai:v0.11.1"}, True),
+        ({"image": "vllm/vllm-openai:v0.11.0"}, False),
+        ({"image": "vllm/vllm-openai:v0.11"}, False),
+        ({"image": "mirror/engine:7", "version": "0.12.1"}, True),
+        ({"image": "mirror/engine:7"}, False),
+    ],
+)
+def test_an_engine_that_cannot_span_nodes_by_itself_has_no_such_shapes(engine, spans):
+    found = posed(plan(pool("a"), engine=engine), across_nodes=True)
+    assert any(not layout.inside_a_node for layout in layouts(found).values()) == spans
+    assert ("EngineTooOld" in found.pruned) != spans
+
+
+def test_a_plan_that_is_to_be_applied_has_no_replicas_over_two_types():
+    found = posed(plan(pool("a"), pool("l", "L40S")), across_nodes=True, across_types=False)
+    assert all(len(layout.legs) == 1 for layout in layouts(found).values())
+    assert any(not layout.inside_a_node for layout in layouts(found).values())
 
 
 def test_replicas_span_nodes_of_one_zone_only():
@@ -213,6 +241,9 @@ def test_a_model_too_large_for_any_node_is_told_what_it_would_take():
     (line,) = posed(plan(pool("a", zone=None), model="llama-3.1-405b"), across_nodes=True).unfit
     assert "it would fit over 2 nodes of pool a (TP8, PP2) with spec.nodePools[a].zone, since" in line
     assert "LeaderWorkerSets" not in line
+    old = {"image": "vllm/vllm-openai:v0.9.1"}
+    (line,) = posed(plan(pool("a"), model="llama-3.1-405b", engine=old), across_nodes=True).unfit
+    assert "with vLLM 0.11.1 or newer, which spans nodes without Ray; the engine's version is 0.9.1" in line
     (line,) = posed(plan(pool("a"), slo={"tpotSeconds": "0.000001"}), across_nodes=False).unfit
     assert "would fit" not in line
 

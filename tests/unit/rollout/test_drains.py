@@ -160,7 +160,7 @@ def blocked_by_old(**more):
         old,
         new,
         surplus=[old],
-        assigned=(Assignment(new, "n1", free_now=False),),
+        assigned=(Assignment(new, ("n1",), free_now=False),),
         the_fleet=fleet(replica_set("new", gpus=8), nodes={"h100": 1}),
         pools=pools,
         **more,
@@ -238,7 +238,7 @@ def test_a_replica_that_ends_on_a_silent_node_is_not_waited_for(silent, makes_ro
         dead,
         seen_nodes=nodes,
         surplus=[old],
-        assigned=(Assignment(new, "n1", free_now=False),),
+        assigned=(Assignment(new, ("n1",), free_now=False),),
         the_fleet=fleet(replica_set("new", gpus=8)),
         pools=(pool(*nodes, pods=[old, dead]),),
     )

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from servingplan.planning.pools import total_spend
-from servingplan.rollout.growth import grow, planned_size, shrink, wished_size
+from servingplan.rollout.growth import grow, planned_size, shrink, that_can_exist, wished_size
 from servingplan.rollout.placement import Assignment
 from tests.unit.rollout.builders import fleet, node, placement, pod, pool, replica_set
 
@@ -78,7 +78,7 @@ def test_successors_of_replicas_that_serve_get_nodes_of_their_own():
 def test_a_node_on_which_a_replica_was_just_given_a_seat_is_kept():
     old, new = pod("old", "n1"), pod("new")
     two = pool(node("n1"), node("n2"), pods=[old], wanted=2)
-    size = wished_size(two, fleet(nodes={"h100": 1}), placement(assigned=(Assignment(new, "n2", True),)))
+    size = wished_size(two, fleet(nodes={"h100": 1}), placement(assigned=(Assignment(new, ("n2",), True),)))
     assert size == 2
 
 
@@ -86,6 +86,19 @@ def test_a_pool_shrinks_to_what_is_wished():
     assert [item.nodes for item in shrink(pools=(pool(wanted=4),), sizes={"h100": 2})] == [2]
     assert shrink(pools=(pool(wanted=2),), sizes={"h100": 2}) == ()
     assert shrink(pools=(pool(node("n1")),), sizes={"h100": 0}) == ()
+
+
+def test_nodes_that_are_kept_for_a_group_until_its_last_one_comes_are_not_given_back():
+    """The successor of a group that serves has one node of its two so far."""
+    old = pod("old", "n1", gpus=8)
+    three = pool(node("n1"), node("n2"), node("n3"), pods=[old], wanted=3)
+    assert wished_size(three, fleet(nodes={"h100": 2}), placement(kept=frozenset({"n2"}), blocked=(8,))) == 3
+
+
+def test_a_group_that_does_not_exist_needs_none_of_its_nodes():
+    wide = replica_set("wide", 2, gpus=16).model_copy(update={"nodes": 2})
+    plan = fleet(wide, nodes={"h100": 4}, groups=[(4, {"wide": 1})])
+    assert [that_can_exist(plan, {"wide": missing}).nodes["h100"] for missing in (0, 1, 2)] == [4, 2, 0]
 
 
 # --- sizes that go in steps: so many nodes in each zone ----------------------------------------------------------------

@@ -27,7 +27,7 @@ def test_replicas_that_sit_where_they_may_stay_stay():
 def test_a_new_replica_gets_the_tightest_place():
     pods = [pod("a", "n1", of="half", gpus=4), pod("new", of="half", gpus=4)]
     found = placed(pool(node("n1"), node("n2"), pods=pods), pods, {"half": 2})
-    assert [(item.pod.name, item.node, item.free_now) for item in found.assigned] == [("new", "n1", True)]
+    assert [(item.pod.name, item.nodes, item.free_now) for item in found.assigned] == [("new", ("n1",), True)]
 
 
 def test_the_surplus_of_a_kind_is_what_serves_least():
@@ -46,7 +46,7 @@ def test_a_replica_on_a_cordoned_node_stays_and_nobody_joins_it():
     pods = [pod("a", "n1"), pod("new")]
     found = placed(pool(node("n1", schedulable=False), node("n2"), pods=pods), pods, {"d": 2})
     assert names(found.stay) == ["a"]
-    assert [item.node for item in found.assigned] == ["n2"]
+    assert [item.nodes for item in found.assigned] == [("n2",)]
 
 
 def test_scattered_small_replicas_move_together_for_one_that_needs_a_whole_node():
@@ -58,7 +58,7 @@ def test_scattered_small_replicas_move_together_for_one_that_needs_a_whole_node(
         groups=((1, {"big": 1}), (1, {"half": 2})),
     )
     assert len(found.stay) == len(found.movers) == 1
-    assert [(item.pod.name, item.node) for item in found.assigned] == [("big", found.movers[0].node)]
+    assert [(item.pod.name, item.nodes) for item in found.assigned] == [("big", (found.movers[0].node,))]
 
 
 def test_a_place_that_serving_replicas_hold_is_blocked_and_one_that_is_being_left_is_not():
@@ -73,16 +73,133 @@ def test_a_place_that_serving_replicas_hold_is_blocked_and_one_that_is_being_lef
 def test_successors_take_unused_nodes_before_nodes_that_must_be_cleared():
     old, new = pod("old", "n1", of="old", gpus=8), pod("new", of="big", gpus=8)
     found = placed(pool(node("n1"), node("n2"), pods=[old]), [old, new], {"big": 1}, gpus={"old": 8, "big": 8}, size=1)
-    assert [(item.node, item.free_now) for item in found.assigned] == [("n2", True)]
+    assert [(item.nodes, item.free_now) for item in found.assigned] == [(("n2",), True)]
 
 
 def test_gpus_of_foreign_pods_take_nobody():
     pods = [pod("new", of="half", gpus=4)]
     found = placed(pool(node("n1"), node("n2"), pods=pods, foreign={"n1": 6}), pods, {"half": 1}, size=2)
-    assert [item.node for item in found.assigned] == ["n2"]
+    assert [item.nodes for item in found.assigned] == [("n2",)]
 
 
 def test_replicas_wait_for_nodes_that_are_still_to_come():
     pods = [pod("a"), pod("b")]
     found = placed(pool(wanted=2, gpus_per_node=1), pods, {"d": 2}, size=2)
     assert (found.assigned, found.unplaced) == ((), 2)
+
+
+# --- replicas over several nodes -----------------------------------------------------------------------------------------
+
+
+def group(name, *on, of="wide", gpus=8, **more):
+    """A replica with a pod on each of these nodes; None: that pod is gated."""
+    parts = [pod(f"{name}-{index}", place, of=of, gpus=gpus, **more) for index, place in enumerate(on)]
+    leader = parts[0].model_copy(update={"name": name, "uid": f"uid-{name}", "workers": tuple(parts[1:])})
+    whole = all(place is not None for place in on)
+    return leader.model_copy(update={"gated": not whole, "ready": whole and leader.ready, "bound": whole})
+
+
+def pool_with(*nodes, groups=(), **more):
+    """A pool whose nodes hold the parts of groups, and single pods."""
+    parts = [
+        item.model_copy(update={"node": place, "workers": ()})
+        for item in (*groups, *more.pop("pods", ()))
+        for place in item.nodes
+    ]
+    return pool(*nodes, pods=parts, **more)
+
+
+def placed_wide(the_pool, pods, replicas, *, size=None, groups=(), each=2):
+    wanted = Wanted(
+        replicas=replicas,
+        gpus={"wide": 8, "d": 1},
+        nodes=len(the_pool.nodes) if size is None else size,
+        groups=fleet(groups=groups).groups,
+        pods={"wide": each},
+    )
+    return place(the_pool, tuple(pods), wanted)
+
+
+def zoned(name, zone):
+    return node(name).model_copy(update={"labels": {"pool": "h100", "topology.kubernetes.io/zone": zone}})
+
+
+def test_a_group_gets_all_of_its_nodes_in_one_step():
+    found = placed_wide(pool_with(node("n1"), node("n2")), [group("new", None, None)], {"wide": 1})
+    assert [(item.pod.name, item.nodes, item.free_now) for item in found.assigned] == [("new", ("n1", "n2"), True)]
+
+
+def test_or_none_while_one_of_them_is_still_to_come():
+    found = placed_wide(pool_with(node("n1")), [group("new", None, None)], {"wide": 1}, size=2)
+    assert (found.assigned, found.unplaced, found.kept) == ((), 1, {"n1"})
+
+
+def test_a_node_that_is_kept_for_a_group_takes_nobody_else():
+    pods = [group("new", None, None), pod("small")]
+    found = placed_wide(pool_with(node("n1"), node("n2")), pods, {"wide": 1, "d": 1}, size=3)
+    assert [(item.pod.name, item.nodes) for item in found.assigned] == [("new", ("n1", "n2"))]
+    assert found.unplaced == 1
+
+
+def test_or_none_while_somebody_holds_a_part_of_one():
+    small = pod("a", "n2")
+    found = placed_wide(
+        pool_with(node("n1"), node("n2"), pods=[small]), [group("new", None, None), small], {"wide": 1}, size=2
+    )
+    assert [(item.nodes, item.free_now) for item in found.assigned] == [(("n1", "n2"), False)]
+    assert (found.kept, names(found.surplus)) == ({"n1"}, ["a"])
+
+
+def test_all_nodes_of_a_group_are_in_one_zone():
+    nodes = [zoned("n1", "a"), zoned("n2", "b"), zoned("n3", "b")]
+    found = placed_wide(pool_with(*nodes), [group("new", None, None)], {"wide": 1})
+    assert [item.nodes for item in found.assigned] == [("n2", "n3")]
+    nowhere = placed_wide(pool_with(*nodes[:2]), [group("new", None, None)], {"wide": 1})
+    assert not any(item.free_now for item in nowhere.assigned)
+
+
+def test_a_group_of_which_some_pods_were_let_go_gets_the_rest():
+    begun = group("new", "n2", None)
+    nodes = [node("n1"), node("n2"), node("n3")]
+    found = placed_wide(pool_with(*nodes, groups=[begun]), [begun], {"wide": 1})
+    assert [(item.nodes, item.free_now) for item in found.assigned] == [(("n2", "n1"), True)]
+
+
+def test_a_group_that_began_on_a_node_that_takes_nobody_any_more_begins_anew():
+    begun = group("new", "gone", None)
+    found = placed_wide(pool_with(node("n1"), node("n2"), groups=[begun]), [begun], {"wide": 1})
+    assert (names(found.movers), found.assigned) == (["new"], ())
+
+
+def test_a_group_that_has_to_leave_one_node_moves_as_a_whole_and_others_take_no_part_of_it():
+    old, nodes = group("old", "n1", "n2"), [node("n1", schedulable=False), node("n2"), node("n3"), node("n4")]
+    new = group("new", None, None, created="2026-01-01T00:30:00Z")
+    found = place(
+        pool_with(*nodes, groups=[old]),
+        (old, new),
+        Wanted({"wide": 1}, {"wide": 8}, 2, (), {"wide": 2}),
+        frozenset({"n1"}),
+    )
+    assert [(item.pod.name, item.nodes, item.free_now) for item in found.assigned] == [("new", ("n3", "n4"), True)]
+    assert names(found.surplus) == ["old"]
+
+
+def test_a_whole_group_is_preferred_to_one_that_lacks_pods():
+    lacking = group("a", None).model_copy(update={"workers_to_come": 1})
+    whole = group("b", None, None, created="2026-01-01T00:30:00Z")
+    found = placed_wide(pool_with(node("n1"), node("n2")), [lacking, whole], {"wide": 1})
+    assert ([item.pod.name for item in found.assigned], names(found.surplus)) == (["b"], ["a"])
+
+
+def test_by_the_plans_contents_a_group_takes_nodes_of_its_own():
+    scattered = [pod(f"a{index}", f"n{index}") for index in (1, 2, 3)]
+    pods = [*scattered, group("new", None, None)]
+    found = placed_wide(
+        pool_with(node("n1"), node("n2"), node("n3"), pods=scattered),
+        pods,
+        {"wide": 1, "d": 3},
+        groups=[(2, {"wide": 1}), (1, {"d": 3})],
+    )
+    (item,) = found.assigned
+    assert (item.pod.name, len(item.nodes), item.free_now) == ("new", 2, False)
+    assert len(found.movers) == 2

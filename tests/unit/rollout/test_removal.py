@@ -2,7 +2,7 @@
 
 import itertools
 
-from servingplan.rollout.removal import remove
+from servingplan.rollout.removal import group_index, remove, remove_groups
 from tests.unit.rollout.builders import pod
 
 SINCE = "2026-01-01T00:59:00Z"
@@ -37,6 +37,13 @@ def test_a_pod_that_was_placed_and_never_came_to_its_node_goes_by_name_where_the
     assert (found.replicas, found.delete) == (2, (stranded,))
     alone = remove(pods=(stranded,), replicas=1, target=0, victims=doomed(stranded))
     assert (alone.replicas, alone.delete) == (0, ())
+
+
+def test_a_drained_pod_goes_by_name_where_the_count_could_take_one_whose_drain_begins():
+    """Both have the same deletion cost once this turn is written, so the ReplicaSet controller takes the youngest."""
+    drained, begins = pod("a", "n", draining_since=SINCE), pod("b", "n")
+    found = remove(pods=(drained, begins), replicas=2, target=0, victims=doomed(drained), begin=doomed(begins))
+    assert (found.replicas, found.delete) == (2, (drained,))
 
 
 def test_copies_that_have_no_pod_yet_are_given_up_first():
@@ -79,3 +86,63 @@ def test_the_count_never_takes_a_pod_that_may_not_go_and_no_pod_is_taken_twice()
             assert not set(taken) & set(found.delete)
             assert found.replicas >= min(3, target)
             assert {item.uid for item in found.delete} <= victims
+
+
+# --- groups: the controller takes them from the highest index down --------------------------------------------------------
+
+
+def group(index, on=None, **more):
+    return pod(f"d-{index}", on, **more)
+
+
+def test_the_last_group_goes_by_count():
+    first, last = group(0, "n1"), group(1, "n2", draining_since=SINCE)
+    found = remove_groups(pods=(first, last), replicas=2, target=1, victims=doomed(last))
+    assert (found.replicas, found.delete) == (1, ())
+
+
+def test_one_below_it_goes_by_name_and_its_place_stays():
+    first, last = group(0, "n1", draining_since=SINCE), group(1, "n2")
+    found = remove_groups(pods=(first, last), replicas=2, target=1, victims=doomed(first))
+    assert (found.replicas, found.delete) == (2, (first,))
+
+
+def test_its_successor_waits_for_no_node_and_is_left_alone():
+    spare, serving = group(0), group(1, "n2")
+    found = remove_groups(pods=(spare, serving), replicas=2, target=1, victims=doomed(spare))
+    assert (found.replicas, found.delete) == (2, ())
+
+
+def test_spare_groups_at_the_top_go_by_count():
+    serving, spare, another = group(0, "n1"), group(1), group(2)
+    found = remove_groups(pods=(serving, spare, another), replicas=3, target=1, victims=doomed(spare, another))
+    assert (found.replicas, found.delete) == (1, ())
+
+
+def test_of_groups_that_wait_whichever_is_on_top_goes():
+    wanted, spare = group(0), group(1)
+    found = remove_groups(pods=(wanted, spare), replicas=2, target=1, victims=doomed(wanted))
+    assert (found.replicas, found.delete) == (1, ())
+
+
+def test_groups_that_are_not_there_go_by_count_and_never_below_the_target():
+    assert remove_groups(pods=(group(0, "n1"),), replicas=4, target=2, victims=()).replicas == 2
+    assert remove_groups(pods=(), replicas=2, target=0, victims=()).replicas == 0
+
+
+def test_no_group_that_may_not_go_falls_to_any_removal_of_groups():
+    for states in itertools.product(("serves", "doomed", "spare", "lost"), repeat=3):
+        pods = {
+            index: group(index, None if state == "spare" else f"n{index}")
+            for index, state in enumerate(states)
+            if state != "lost"
+        }
+        victims = doomed(*(pods[index] for index, state in enumerate(states) if state in ("doomed", "spare")))
+        found = remove_groups(pods=tuple(pods.values()), replicas=3, target=0, victims=victims)
+        gone = {item.uid for index, item in pods.items() if index >= found.replicas} | doomed(*found.delete)
+        assert gone <= victims, states
+        assert victims - gone <= {item.uid for item in pods.values() if item.node is None}, states
+
+
+def test_the_index_stands_in_the_name_of_every_pod_of_a_group():
+    assert [group_index(pod(name)) for name in ("d-0", "d-12", "d-12-3")] == [0, 12, 12]

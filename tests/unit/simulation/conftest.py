@@ -5,6 +5,7 @@ import json
 import pytest
 
 from servingplan.render import routing
+from servingplan.status.conclude import CANNOT_BE_FORETOLD
 from tests.simulated.rates import steady_rates  # noqa: F401 (a fixture for all tests here)
 
 _RENDERED = {}
@@ -21,3 +22,11 @@ def _gateway_files_rendered_once(monkeypatch):
         return _RENDERED[key]
 
     monkeypatch.setattr(routing, "envoy_files", remembered)
+
+
+@pytest.fixture(autouse=True)
+def _every_look_ahead_succeeds(caplog):
+    yield
+    assert not [
+        record.getMessage() for record in caplog.get_records("call") if CANNOT_BE_FORETOLD in record.getMessage()
+    ]

@@ -10,7 +10,7 @@ import os
 import pytest
 
 from tests.simulated.driver import Driver
-from tests.simulated.histories import History
+from tests.simulated.histories import GroupHistory, History
 from tests.simulated.plans import operator, plan
 
 FEW, MORE = 3, 75
@@ -29,6 +29,11 @@ def seeds():
 @pytest.mark.parametrize("seed", seeds())
 def test_a_history_keeps_every_rule_and_comes_to_rest(seed):
     History(seed).live()
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_a_history_with_replicas_over_several_nodes_does_too(seed):
+    GroupHistory(seed).live()
 
 
 def test_a_history_that_breaks_a_rule_names_its_seed(monkeypatch):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from servingplan.model.times import seconds_between
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
@@ -38,6 +39,19 @@ def test_a_first_plan_grows_from_nothing_to_ready():
     assert (fleet.nodes, replicas(fleet)) == ({"l40s": 2}, {1: 2})
     assert conditions_that_fail(driver) == {}
     assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_new_image_comes_where_the_only_node_that_the_budget_allows_is_cordoned():
+    driver = operator(plan(model(rate="4"), budget="3"))
+    settled(driver)
+    (node,) = driver.cluster.nodes
+    driver.cluster.nodes[node].schedulable = False
+    driver.settle()
+    assert list(driver.cluster.nodes) == [node]
+    driver.cluster.edit(plan(model(rate="4", engine=NEW_IMAGE), budget="3"))
+    settled(driver)
+    assert node not in driver.cluster.nodes
+    assert driver.serving_rate(LLAMA) == pytest.approx(4)
 
 
 def test_a_lost_node_of_a_sized_pool_is_replaced_and_its_replica_with_it():
@@ -93,6 +107,40 @@ def test_a_node_that_stops_reporting_for_a_moment_changes_nothing_in_the_end():
     driver.tick()
     driver.cluster.nodes["l40s-1"].ready = True
     settled(driver)
+
+
+def test_two_models_on_one_node_change_their_images_on_a_second_one_where_the_budget_has_room_for_it():
+    """The plan wants one node. The second one is rented for the successors, so nobody has to make room for them."""
+
+    def both(**more):
+        models = (model(priority=100, **more), model("llama-3.1-70b", "1", priority=1, **more))
+        return plan(*models, pools=[sized("h100", gpus=4, price="9")], budget="30")
+
+    driver = operator(both())
+    assert settled(driver).nodes == {"h100": 1}
+    driver.serving_floor = {name: driver.serving_rate(name) for name in (LLAMA, "llama-3.1-70b")}
+    driver.cluster.edit(both(engine=NEW_IMAGE))
+    assert settled(driver).nodes == {"h100": 1}
+
+
+def test_no_replica_is_removed_by_count_in_the_turn_in_which_its_drain_begins():
+    """Two replicas of before share a node with two successors: one drains when the first successor serves, the other one when
+    the first is gone."""
+    h100 = sized("h100", gpus=4, price="9")
+    driver = operator(plan(model(rate="30"), pools=[h100]))
+    settled(driver)
+    removed, delete = [], driver.cluster.delete_pod
+
+    def noted(pod):
+        if not pod.terminating and driver.cluster.is_ready(pod):
+            removed.append((pod.name, pod.draining_since, driver.cluster.time))
+        delete(pod)
+
+    driver.cluster.delete_pod = noted
+    driver.cluster.edit(plan(model(rate="10", engine=NEW_IMAGE), pools=[h100]))
+    settled(driver)
+    assert len(removed) == 2
+    assert [name for name, since, at in removed if since is None or seconds_between(since, at) < 30] == []
 
 
 def test_more_demand_adds_replicas_and_keeps_those_that_serve():

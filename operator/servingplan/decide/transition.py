@@ -1,0 +1,86 @@
+"""The steps from the live fleet to the plan in force, and to one that waits."""
+
+from __future__ import annotations
+
+import math
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.publishing import gateway_follows
+from servingplan.model.decision import Decision
+from servingplan.model.fleet import Fleet
+from servingplan.model.names import LEADER_WORKER_SET
+from servingplan.model.transition import Transition, TransitionStep
+from servingplan.model.world import Observation
+from servingplan.planning.availability import with_stock
+from servingplan.planning.fleet import within_budget
+from servingplan.planning.inventory import read_pools
+from servingplan.planning.pools import Pool
+from servingplan.planning.situation import Situation
+from servingplan.rollout.expected import under_way
+from servingplan.rollout.state import Limits
+from servingplan.rollout.transition import Course, step_under_way, transition
+
+MOST_WORK = 500_000.0
+"""Of a look ahead inside a turn, in squares of pods: some tenths of a second (100 pods: 50 steps; 400 pods: 3)."""
+
+
+def transition_in_force(situation: Situation, decision: Decision, most_work: float = math.inf) -> Transition | None:
+    """The steps to the plan in force, those that this turn takes among them; None at rest, and where no plan is in force."""
+    course = _course_in_force(situation, decision)
+    if course is None or not (
+        decision.grow or decision.shrink or under_way(situation.world, with_stock(situation.pools, decision.stock))
+    ):
+        return None
+    found = transition(situation.world, course, most_work)
+    return found if found.steps else None
+
+
+def step_in_force(situation: Situation, decision: Decision) -> TransitionStep | None:
+    """What a turn waits for that has nothing to write; None at rest, and where no plan is in force."""
+    course = _course_in_force(situation, decision)
+    return None if course is None else step_under_way(situation.world, course)
+
+
+def _course_in_force(situation: Situation, decision: Decision) -> Course | None:
+    if situation.acting is None or decision.fleet is None or _has_groups(situation, decision.fleet):
+        return None
+    spec = situation.spec
+    budget = float(spec.budget.dollars_per_hour)
+    fleet, may_spend = within_budget(decision.fleet, with_stock(situation.pools, decision.stock), budget), budget
+    if decision.notice is not None and decision.notice.pending:
+        spend = decision.spend_dollars_per_hour
+        fleet, may_spend = decision.fleet, budget if spend is None else max(budget, spend)
+    limits = Limits.of(
+        spec,
+        budget_dollars_per_hour=may_spend,
+        may_grow=decision.may_grow,
+        gateway_follows=gateway_follows(situation),
+    )
+    return _course(situation, decision, spec, fleet, limits, decision.in_force_since)
+
+
+def transition_proposed(
+    situation: Situation, decision: Decision, fleet: Fleet, most_work: float = math.inf
+) -> Transition | None:
+    """The steps to a plan that is not in force, once it is approved; None where this version cannot tell."""
+    if _has_groups(situation, fleet):
+        return None
+    spec = situation.spec
+    budget = float(spec.budget.dollars_per_hour)
+    limits = Limits.of(spec, budget_dollars_per_hour=budget, may_grow=True, gateway_follows=gateway_follows(situation))
+    course = _course(situation, decision, spec, fleet, limits, situation.world.now)
+    return transition(situation.world, course, most_work)
+
+
+def _has_groups(situation: Situation, fleet: Fleet) -> bool:
+    """Whether the fleet, or what runs, has replicas over several nodes: what their controller does is not looked ahead at."""
+    return fleet.spans_nodes or any(item.kind == LEADER_WORKER_SET and item.ours for item in situation.world.objects)
+
+
+def _course(
+    situation: Situation, decision: Decision, spec: PlanSpec, fleet: Fleet, limits: Limits, since: str | None
+) -> Course:
+    def read(world: Observation) -> tuple[Pool, ...]:
+        return with_stock(read_pools(spec, world, situation.known)[0], decision.stock)
+
+    return Course(fleet=fleet, facts=situation.facts(fleet), limits=limits, since=since, read=read)

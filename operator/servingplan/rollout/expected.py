@@ -1,0 +1,258 @@
+"""The world as it is expected to be: after writes of ours at once, and once everything that was begun is over.
+
+Nodes that are asked for come, replicas with a node get ready, drains and removals end, other gates open. Nothing fails here:
+where something does, the next turn begins from what is there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from servingplan.model import names
+from servingplan.model.actions import (
+    AnyAction,
+    ClaimPool,
+    DeleteObject,
+    DeletePod,
+    DrainPod,
+    NoteUnrouted,
+    PlacePod,
+    ResizePool,
+    RestorePod,
+    ScaleDeployment,
+)
+from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.times import later
+from servingplan.model.transition import PoolChange
+from servingplan.model.world import LiveObject, Node, Observation, Pod
+from servingplan.planning.pools import Pool, PoolNode
+
+
+class UnderWay(NamedTuple):
+    """What was begun and is not over."""
+
+    coming: tuple[PoolChange, ...]
+    starting: dict[str, int]
+    draining: dict[str, int]
+    removing: dict[str, int]
+    leaving: tuple[PoolChange, ...]
+    held: int
+    """Replicas behind somebody else's gate."""
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return any(self)
+
+
+def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
+    """What is under way in a world of these pools."""
+    silent = {node.name for node in world.nodes if not node.ready}
+    ours = [pod for pod in world.pods if _is_ours(pod, world) and pod.node not in silent]
+    alive = [pod for pod in ours if not pod.terminating]
+    changes = [
+        PoolChange(
+            pool=pool.name,
+            before=sum(not (_boots(item) or item.node.disrupted) for item in pool.nodes),
+            nodes=pool.wanted,
+        )
+        for pool in pools
+        if pool.sized_by_us
+    ]
+    return UnderWay(
+        coming=tuple(item for item in changes if item.before < item.nodes),
+        starting=_counted(pod for pod in alive if pod.node is not None and _starts(pod)),
+        draining=_counted(pod for pod in alive if pod.ready and pod.draining_since is not None),
+        removing=_counted(pod for pod in ours if pod.terminating),
+        leaving=tuple(item for item in changes if item.before > item.nodes),
+        held=sum(bool(pod.other_gates) for pod in alive),
+    )
+
+
+def written(
+    world: Observation, actions: Iterable[AnyAction], *, fleet: Fleet, facts: Mapping[str, ReplicaFacts]
+) -> Observation:
+    """The world right after these writes: the Deployments of the fleet are there, and each has its pods."""
+    pods = {pod.uid: pod for pod in world.pods}
+    objects = {(item.kind, item.name): item for item in world.objects}
+    pools = {item.pool: item for item in world.pools}
+    for item in fleet.replica_sets:
+        if ("Deployment", item.deployment) not in objects:
+            objects["Deployment", item.deployment] = _deployment(item.deployment, item.replicas)
+    for action in actions:
+        match action:
+            case ScaleDeployment(name=name, replicas=replicas):
+                live = objects["Deployment", name]
+                manifest = {**live.manifest, "spec": {**live.manifest.get("spec", {}), "replicas": replicas}}
+                objects["Deployment", name] = live.model_copy(update={"manifest": manifest, "replicas_owner": None})
+            case DeleteObject(object_kind=kind, name=name):
+                objects.pop((kind, name), None)
+            case ClaimPool(pool=name, claimed_by=key):
+                pools[name] = pools[name].model_copy(update={"claimed_by": key or None})
+            case ResizePool(pool=name, nodes=nodes):
+                pools[name] = pools[name].model_copy(update={"wanted": nodes, "asked": nodes})
+            case _:
+                _write_pod(pods, action, world.now)
+    seen = world.model_copy(update={"objects": tuple(objects.values()), "pools": tuple(pools.values())})
+    return seen.model_copy(update={"pods": _as_controllers_leave(pods, seen, facts)})
+
+
+def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
+    match action:
+        case PlacePod(uid=uid, node=node):
+            change: dict[str, Any] = {"node": node, "bound": True, "gated": False, "placed_since": now}
+        case DrainPod(uid=uid, leave_service=leaves):
+            change = {"draining_since": now, "serving": not leaves, "listed": pods[uid].listed and not leaves}
+        case NoteUnrouted(uid=uid):
+            change = {"unrouted_since": now}
+        case RestorePod(uid=uid):
+            change = {"draining_since": None, "unrouted_since": None, "serving": True}
+        case DeletePod(uid=uid):
+            _end(pods, pods[uid])
+            return
+        case _:
+            return
+    pods[uid] = pods[uid].model_copy(update=change)
+
+
+def _end(pods: dict[str, Pod], pod: Pod) -> None:
+    """A pod that never had a node is gone at once, another one takes its time."""
+    if pod.node is None:
+        del pods[pod.uid]
+    else:
+        pods[pod.uid] = pod.model_copy(update={"terminating": True, "ready": False, "listed": False})
+
+
+def _as_controllers_leave(
+    pods: dict[str, Pod], world: Observation, facts: Mapping[str, ReplicaFacts]
+) -> tuple[Pod, ...]:
+    """The pods once each Deployment has as many as it asks for. Those that go first are as in ``rollout.removal``."""
+    for live in world.deployments():
+        if live.name not in facts or (live.manifest.get("status") or {}).get("replicaFailure"):
+            continue
+        replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
+        active = [pod for pod in pods.values() if pod.deployment == live.name and not pod.terminating]
+        number = 0
+        for _ in range(replicas - len(active)):
+            while (name := f"{live.name}~{number}") in pods:
+                number += 1
+            pods[name] = Pod(
+                namespace=world.plan.namespace,
+                name=name,
+                uid=name,
+                gpus=facts[live.name].gpus,
+                created=world.now,
+                deployment=live.name,
+                gated=True,
+            )
+        active.sort(key=lambda pod: (pod.created, pod.name), reverse=True)
+        active.sort(key=lambda pod: (pod.bound, pod.ready, pod.draining_since is None))
+        for pod in active[: max(0, len(active) - replicas)]:
+            _end(pods, pod)
+    return tuple(pods.values())
+
+
+def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, follows: bool) -> Observation:
+    """The world some seconds later, when all that was under way is over. ``follows``: the gateway can be asked, and has taken
+    the weights of before."""
+    nodes = {node.name: node for node in world.nodes}
+    objects = {item.pool: item for item in world.pools}
+    for pool in pools:
+        if pool.sized_by_us:
+            count = _provide(nodes, pool, world.now)
+            if objects[pool.name].actual is not None:
+                objects[pool.name] = objects[pool.name].model_copy(update={"actual": count})
+    pods = []
+    for pod in world.pods:
+        node = nodes.get(pod.node or "")
+        if not _is_ours(pod, world):
+            pods.append(pod)
+        elif (node is None or node.ready) if pod.terminating else (pod.node is not None and node is None):
+            continue
+        else:
+            pods.append(_over(pod, node, world.now, follows=follows))
+    return world.model_copy(
+        update={
+            "now": later(world.now, seconds),
+            "nodes": tuple(nodes.values()),
+            "pods": tuple(pods),
+            "pools": tuple(objects.values()),
+        }
+    )
+
+
+def _over(pod: Pod, node: Node | None, now: str, *, follows: bool) -> Pod:
+    """A pod of ours when what it was doing is over."""
+    change: dict[str, Any] = {"other_gates": (), "requests_inside": None, "unasked": False}
+    if pod.draining_since is not None:
+        change["unrouted_since"] = pod.unrouted_since or (now if follows else None)
+    elif node is not None and node.ready:
+        change |= {"bound": True, "ready": True, "listed": True, "started": True, "trouble": None}
+    return pod.model_copy(update=change)
+
+
+def _provide(nodes: dict[str, Node], pool: Pool, now: str) -> int:
+    """What whoever sells the nodes of a pool does: nodes that boot are there, others come or go until there are as many as
+    wanted; empty ones go first. The number of nodes then."""
+    for item in pool.nodes:
+        if item.node.disrupted:
+            del nodes[item.name]
+        elif _boots(item):
+            nodes[item.name] = _like(pool, item.node, item.name, now)
+    there = [item for item in pool.nodes if item.name in nodes]
+    empty = [item for item in there if not item.our_pods]
+    empty.sort(key=lambda item: (item.node.schedulable, item.foreign_gpus > 0, item.name))
+    given_back = empty[: max(0, len(there) - pool.wanted)]
+    for item in given_back:
+        del nodes[item.name]
+    number = 0
+    for _ in range(pool.wanted - len(there)):
+        while (name := f"{pool.name}~{number}") in nodes:
+            number += 1
+        sample = next((item.node for item in there if item.node.usable and not item.contradicts), None)
+        nodes[name] = _like(pool, sample, name, now)
+    return max(len(there) - len(given_back), pool.wanted)
+
+
+def _like(pool: Pool, sample: Node | None, name: str, now: str) -> Node:
+    """A node of a pool that is ready and shows its GPUs."""
+    labels: dict[str, str] = {}
+    if sample is not None:
+        labels = dict(sample.labels)
+    elif pool.object is not None:
+        named = pool.object.node_label
+        labels = {**pool.object.template.labels, **({named[0]: named[1]} if named is not None else {})}
+    resource = pool.spec.resource_name or names.GPU_RESOURCE
+    return Node(
+        name=name,
+        labels={**labels, **pool.spec.node_selector},
+        gpus=pool.gpus_per_node if resource == names.GPU_RESOURCE else 0,
+        gpu_resources={} if resource == names.GPU_RESOURCE else {resource: pool.gpus_per_node},
+        ready=True,
+        created=now,
+    )
+
+
+def _boots(item: PoolNode) -> bool:
+    """Whether a node is on its way: it holds nobody, and is not Ready or shows no GPUs yet."""
+    node = item.node
+    return not item.our_pods and not node.disrupted and node.schedulable and (not node.ready or node.gpus == 0)
+
+
+def _starts(pod: Pod) -> bool:
+    return not pod.reachable and pod.draining_since is None
+
+
+def _is_ours(pod: Pod, world: Observation) -> bool:
+    return pod.deployment is not None and pod.namespace == world.plan.namespace
+
+
+def _counted(pods: Iterable[Pod]) -> dict[str, int]:
+    counts = Counter(pod.deployment or "" for pod in pods)
+    return dict(sorted(counts.items()))
+
+
+def _deployment(name: str, replicas: int) -> LiveObject:
+    manifest = {"metadata": {"name": name}, "spec": {"replicas": replicas}}
+    return LiveObject(kind="Deployment", name=name, uid=name, ours=True, owner="this plan", manifest=manifest)

@@ -1,0 +1,48 @@
+"""What a plan that waits, or is only shown, would change, for the status."""
+
+from __future__ import annotations
+
+from servingplan.api.status_v1alpha1 import (
+    BeforeAfter,
+    NamesStatus,
+    ObjectsStatus,
+    ProposedClassStatus,
+    ProposedStatus,
+)
+from servingplan.decide.proposal import proposal
+from servingplan.decide.transition import MOST_WORK
+from servingplan.model.decision import Decision
+from servingplan.planning.situation import Situation
+from servingplan.status.steps import LONGEST_LINE, step_lines
+
+MOST_NAMES, MOST_CLASSES, MOST_LINES = 16, 256, 20
+
+
+def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
+    """What the waiting plan would change; None where none waits, and while another one is sought."""
+    if situation.acting is None or decision.waiting is None or decision.searching:
+        return None
+    found = proposal(situation, decision, decision.fleet, decision.waiting, MOST_WORK)
+    lines = [] if found.transition is None else step_lines(found.transition)
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} steps more"]
+    return ProposedStatus(
+        hash=found.hash,
+        objects=ObjectsStatus(
+            created=_names(found.created), changed=_names(found.changed), removed=_names(found.removed)
+        ),
+        dollars_per_hour=BeforeAfter(
+            before=f"{found.dollars_per_hour_before:.2f}", after=f"{found.dollars_per_hour_after:.2f}"
+        ),
+        classes=tuple(
+            ProposedClassStatus(
+                model=item.model, name=item.name, before=f"{item.before:.4g}", after=f"{item.after:.4g}"
+            )
+            for item in found.classes[:MOST_CLASSES]
+        ),
+        steps=tuple(line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 4] + " ..." for line in lines),
+    )
+
+
+def _names(found: tuple[str, ...]) -> NamesStatus:
+    return NamesStatus(count=len(found), names=found[:MOST_NAMES])

@@ -1,0 +1,263 @@
+"""The steps from the live fleet to a plan: checked by a bookkeeping of this file's own, and against what is then done."""
+
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from servingplan.decide.decide import decide
+from servingplan.decide.transition import transition_in_force, transition_proposed
+from servingplan.planning.situation import Situation
+from servingplan.status.steps import step_lines, waiting_for
+from tests.simulated.driver import exact
+from tests.simulated.plans import fixed, model, operator, plan, sized
+from tests.simulated.rates import steady_rates  # noqa: F401 (a fixture)
+
+NEW = {"image": "vllm/vllm-openai:v0.19.0"}
+BIG, SMALL = "llama-3.1-8b", "qwen2.5-7b"
+
+
+def two(**more):
+    return (model(BIG, "10", priority=100, **more), model("llama-3.1-70b", "1", priority=1, **more))
+
+
+def on_both(**more):
+    return [sized("l40s", price="2", **more), sized("h100", gpus=4, price="9", **more)]
+
+
+CHANGES = {
+    "from nothing": (None, plan()),
+    "more demand": (plan(), plan(model(rate="30"))),
+    "less demand": (plan(model(rate="30")), plan(model(rate="5"))),
+    "a new image, and room for all": (plan(), plan(model(engine=NEW), budget="40")),
+    "a new image, and room for one node": (plan(model(rate="30")), plan(model(rate="30", engine=NEW), budget="14")),
+    "a new image, and no room": (plan(budget="4"), plan(model(engine=NEW), budget="4")),
+    "another pool": (plan(pools=on_both()), plan(pools=[sized("h100", gpus=4, price="9")])),
+    "a smaller budget": (plan(model(rate="30")), plan(model(rate="30"), budget="5")),
+    "two models": (None, plan(*two(), pools=on_both(), budget="40")),
+    "two models, and new images": (
+        plan(*two(), pools=on_both(), budget="30"),
+        plan(*two(engine=NEW), pools=on_both(), budget="30"),
+    ),
+    "fixed nodes": (plan(pools=[fixed()]), plan(model(engine=NEW), pools=[fixed()])),
+}
+
+
+def at_the_change(before, after):
+    """An operator that has the plan of ``before``, and the world and decision of its second turn with ``after``: in the first
+    one the pools that the plan has left are not read yet."""
+    driver = operator(before or after, nodes=4, boot_ticks=3, start_ticks=3)
+    if before is not None:
+        driver.settle()
+        driver.cluster.edit(after)
+    driver.turn()
+    situation = Situation(driver.cluster.observe())
+    return driver, situation, decide(situation, exact)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_step_is_safe_and_the_last_one_ends_at_the_plan(name):
+    driver, situation, decision = at_the_change(*CHANGES[name])
+    found = transition_in_force(situation, decision)
+    assert found is not None
+    assert found.reaches
+    follow(driver.cluster, decision, found, *CHANGES[name])
+
+
+def follow(cluster, decision, found, before, after):
+    """The steps, by a bookkeeping of nodes and replicas that knows nothing of how they were made."""
+    budget = float(after["budget"]["dollarsPerHour"])
+    price = {pool["name"]: float(pool["dollarsPerNodeHour"]) for pool in (before or after)["nodePools"]}
+    price |= {pool["name"]: float(pool["dollarsPerNodeHour"]) for pool in after["nodePools"]}
+    models = {item["name"]: item for item in (*(before or after)["models"], *after["models"])}
+    priority = {name: item.get("priority", 0) for name, item in models.items()}
+    model_of = {name: next(key for key in priority if key.replace(".", "-") in name) for name in deployments(cluster)}
+    wanted = {item.model for item in decision.fleet.replica_sets}
+    nodes = Counter({name: len(cluster.nodes_of(name)) for name in cluster.pools})
+    ready = Counter(pod.deployment for pod in cluster.our_pods() if cluster.is_ready(pod) and not pod.draining_since)
+    draining = Counter(pod.deployment for pod in cluster.our_pods() if cluster.is_ready(pod) and pod.draining_since)
+    removed = Counter(pod.deployment for pod in cluster.our_pods() if pod.terminating)
+    spend = at_start = cost(nodes, price)
+    for step in found.steps:
+        most = Counter(nodes)
+        for change in (*step.grow, *step.shrink):
+            name = change.pool.removesuffix("~left")
+            assert nodes[name] == change.before
+            most[name], nodes[name] = max(change.before, change.nodes), change.nodes
+        during = cost(most, price)
+        assert during <= max(budget, spend) + 1e-6, f"{during} $/h during {step}"
+        spend = cost(nodes, price)
+        if cluster.pools:
+            assert step.dollars_per_hour == pytest.approx(spend)
+        served_before = {model_of[name] for name, count in ready.items() if count}
+        for deployment, count in step.go.items():
+            drained = min(count - removed[deployment], draining[deployment])
+            undrained = count - removed[deployment] - drained
+            # Only over the budget does somebody leave whose requests nobody takes over, and then without a drain.
+            assert not undrained or at_start > budget, f"{deployment} is removed and was not drained: {step}"
+            ready[deployment] -= undrained
+            draining[deployment] -= drained
+            removed[deployment] = 0
+        for deployment, count in step.drain.items():
+            new = count - draining[deployment]
+            assert ready[deployment] >= new, f"{deployment} drains more than it has ready: {step}"
+            ready[deployment] -= new
+            draining[deployment] = count
+        for name in (served_before & wanted) - {model_of[key] for key, count in ready.items() if count > 0}:
+            lower = [item for item in served_before if priority[item] < priority[name]]
+            assert not lower, f"{name} has no replica left, and {lower} of lower priority have: {step}"
+            assert budget - spend < min(price.values()) or not cluster.pools, f"{name} is down, and has room: {step}"
+        for deployment, count in step.come.items():
+            ready[deployment] += count
+    assert +ready == Counter({item.deployment: item.replicas for item in decision.fleet.replica_sets})
+    assert not +draining
+    assert +nodes == +Counter({name: decision.fleet.nodes[name] for name in nodes if name in decision.fleet.nodes})
+
+
+def cost(nodes, price):
+    return sum(count * price[name] for name, count in nodes.items())
+
+
+def deployments(cluster):
+    return [name for kind, name in cluster.objects if kind == "Deployment"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_then_done_is_what_the_steps_say(name):
+    driver, situation, decision = at_the_change(*CHANGES[name])
+    foretold = transition_in_force(situation, decision)
+    seen = []
+    for _ in range(400):
+        driver.act()
+        now = driver.cluster.status.get("transition")
+        if now is None:
+            break
+        if not seen or seen[-1][:2] != (now["step"], now["waitingFor"]):
+            seen.append((now["step"], now["waitingFor"], now["of"]))
+        driver.tick()
+    told = [kinds(waiting_for(step)) for step in foretold.steps]
+    assert {of for _, _, of in seen} == {len(told)}
+    # A look every ten seconds may miss a step that is over sooner, and a part of a step that is over sooner lets the next
+    # begin; but nothing is seen that was not foretold by then.
+    for step, text, _ in seen:
+        assert kinds(text) <= set().union(*told[:step])
+    assert [step for step, _, _ in seen] == sorted(step for step, _, _ in seen)
+    assert driver.cluster.status["history"][0]["hash"] == decision.fleet.hash
+
+
+def drawn(seed):
+    """Two specs, of which the second one is an edit of the first."""
+    draw = random.Random(seed)
+
+    def spec():
+        more = draw.choice([{}, {"engine": NEW}, {"engine": {"image": "vllm/vllm-openai:v0.20.0"}}])
+        models = [model(BIG, draw.choice(["5", "10", "20", "30"]), priority=100, **more)]
+        if draw.random() < 0.4:
+            models.append(model("llama-3.1-70b", "1", priority=draw.choice([1, 200]), **more))
+        pools = draw.choice([[sized("l40s")], on_both(), [sized("h100", gpus=4, price="9")]])
+        return plan(*models, pools=pools, budget=draw.choice(["4", "9", "14", "20", "30", "45"]))
+
+    return spec(), spec()
+
+
+@pytest.mark.parametrize(
+    "seed", [seed if seed < 4 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(40)]
+)
+def test_every_step_of_a_random_edit_is_safe(seed):
+    before, after = drawn(seed)
+    driver, situation, decision = at_the_change(before, after)
+    found = transition_in_force(situation, decision)
+    if found is not None:
+        assert found.reaches
+        follow(driver.cluster, decision, found, before, after)
+
+
+def kinds(text):
+    return set(re.sub(r": \d+", "", text).split("; "))
+
+
+def test_a_turn_at_rest_has_no_steps_and_writes_nothing():
+    driver = operator(plan())
+    driver.settle()
+    status = driver.cluster.status
+    assert "transition" not in status
+    driver.tick(30)
+    assert driver.cluster.status == status
+    situation = Situation(driver.cluster.observe())
+    assert transition_in_force(situation, decide(situation, exact)) is None
+
+
+def test_the_same_world_gives_the_same_steps_whoever_asks():
+    _, situation, decision = at_the_change(*CHANGES["two models, and new images"])
+    again = Situation(situation.world)
+    assert transition_in_force(situation, decision) == transition_in_force(again, decide(again, exact))
+
+
+def test_nodes_take_as_long_as_the_longest_of_the_last_boots_and_what_is_not_known_is_left_out():
+    driver = operator(plan(), boot_ticks=7)
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="30")))
+    situation = Situation(driver.cluster.observe())
+    first, second = transition_in_force(situation, decide(situation, exact)).steps
+    assert (first.seconds, second.seconds) == (70, None)
+
+
+def test_a_lost_node_makes_the_number_of_steps_grow_and_never_goes_back():
+    driver = operator(plan(model(rate="30")), boot_ticks=3, start_ticks=4)
+    driver.act()
+    steps = []
+    for tick in range(40):
+        driver.tick()
+        if tick == 4:
+            driver.cluster.lose_node(next(iter(driver.cluster.nodes)))
+        if now := driver.cluster.status.get("transition"):
+            steps.append((now["step"], now["of"]))
+    assert steps == sorted(steps)
+    assert all(step <= of for step, of in steps)
+    assert steps[-1][1] > steps[0][1]
+
+
+def test_a_pool_that_gives_nothing_leaves_the_step_where_it_is_and_says_since_when():
+    driver = operator(plan())
+    driver.cluster.pools["l40s"].provider_has, driver.cluster.pools["l40s"].tells = 0, False
+    driver.act()
+    first = driver.cluster.status["transition"]
+    driver.tick(10)
+    assert driver.cluster.status["transition"] == first
+    assert (first["step"], first["of"], first["waitingFor"]) == (1, 2, "nodes of l40s: 2")
+    assert first["since"] < driver.cluster.time
+
+
+def test_a_look_ahead_that_raises_fails_no_turn(monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError("a corner")
+
+    monkeypatch.setattr("servingplan.status.steps.step_in_force", broken)
+    driver = operator(plan())
+    driver.settle()
+    assert next(item for item in driver.cluster.status["conditions"] if item["type"] == "Ready")["status"] == "True"
+    assert "cannot be foretold" in caplog.text
+
+
+def test_steps_are_told_in_lines():
+    _, situation, decision = at_the_change(*CHANGES["from nothing"])
+    (replica_set,) = decision.fleet.replica_sets
+    assert step_lines(transition_in_force(situation, decision)) == [
+        "1. l40s grows from 0 to 2 nodes: then 4.00 $/h",
+        f"2. 2 of {replica_set.deployment} start: then 4.00 $/h",
+    ]
+
+
+def test_a_plan_that_waits_has_its_steps_from_where_the_fleet_is():
+    driver = operator(plan(mode="Approve"))
+    driver.settle()
+    driver.cluster.approved = driver.cluster.status["proposedPlanHash"]
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="20"), mode="Approve"))
+    situation = Situation(driver.cluster.observe())
+    decision = decide(situation, exact)
+    assert transition_in_force(situation, decision) is None
+    proposed = transition_proposed(situation, decision, decision.waiting)
+    assert waiting_for(proposed.steps[0]).startswith("nodes of l40s")
+    assert proposed.reaches
