@@ -20,6 +20,7 @@ from servingplan.api.v1alpha1 import Model, PlanSpec
 from servingplan.model.engine import EngineSettings, vllm_limits
 from servingplan.model.fleet import Fleet
 from servingplan.profiles.catalogue import find_gpu, find_model
+from servingplan.replay.gateway import Bucket
 from servingplan.simulate.engine import Engine
 from servingplan.simulate.pace import Pace
 from servingplan.simulate.sequence import Sequence as Served
@@ -182,25 +183,6 @@ def _by_model(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:
     for replica in replicas:
         own[replica.model].append(replica)
     return own
-
-
-class Bucket:
-    """Envoy's local rate limit as ``render.envoy`` sets it: a second's worth of requests at a time, at least one."""
-
-    def __init__(self, per_second: float) -> None:
-        self._burst = max(1, math.ceil(per_second)) if per_second > 0 else 0
-        self._period = self._burst / per_second if per_second > 0 else math.inf
-        self._left, self._filled = self._burst, 0.0
-
-    def takes(self, now: float) -> bool:
-        """Whether a request at this time is admitted."""
-        fills = (now - self._filled) // self._period
-        if fills >= 1:
-            self._filled += fills * self._period
-            self._left = self._burst
-        taken = self._left > 0
-        self._left -= taken
-        return taken
 
 
 # --- what became of them --------------------------------------------------------------------------------------------

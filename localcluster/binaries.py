@@ -1,7 +1,7 @@
 """Builds the control plane's programs from their Go modules, once, into the user's cache folder.
 
-Each folder of ``tools/`` is a Go module, ``go.mod`` and ``go.sum``, that pins one tool and all it is made of; one of them
-has a program of its own beside these, and of one, Cluster API, only the definitions of its objects are read. A build is kept
+Each folder of ``tools/`` is a Go module, ``go.mod`` and ``go.sum``, that pins one tool and all it is made of; some of them
+have a program of their own beside these, and of one, Cluster API, only the definitions of its objects are read. A build is kept
 under a key made of its files, the packages asked for and the Go version, so that nothing is built twice and nothing stale is
 used. Only the standard library is imported here: this runs before the Python environment exists.
 """
@@ -65,8 +65,10 @@ TOOLS = (
 ON_DEMAND = (
     Tool("envoy-gateway", {"github.com/envoyproxy/gateway/cmd/envoy-gateway": "envoy-gateway"}),
     Tool("lws", {"sigs.k8s.io/lws/cmd": "lws"}),
+    Tool("argocd", {"servingplan.dev/tools/argocd": "argocd"}),
+    Tool("kstatus", {"servingplan.dev/tools/kstatus": "kstatus"}),
 )
-"""Built by the test that first asks for it."""
+"""Built by the test that first asks for it. Argo CD takes five minutes of a core."""
 NODE = Tool(
     "kubelet",
     {f"k8s.io/kubernetes/cmd/{program}": program for program in ("kubelet", "kube-proxy")},

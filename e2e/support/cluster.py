@@ -73,12 +73,12 @@ class Cluster:
 
 
 @contextmanager
-def own_cluster() -> Iterator[Cluster]:
-    """A control plane of the session's own, with Karpenter, all pools empty."""
+def own_cluster(*, with_crd: bool = True) -> Iterator[Cluster]:
+    """A control plane of the session's own, with Karpenter, all pools empty; ``with_crd`` with the plans' definition."""
     with (
         ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
         Reminder(plane.kubeconfig) as reminder,
-        cluster_of(plane, has_karpenter=True, has_kwok=True) as cluster,
+        cluster_of(plane, has_karpenter=True, has_kwok=True, with_crd=with_crd) as cluster,
     ):
         cluster.reminder = reminder
         cluster.sell_out = plane.sell_out
@@ -86,11 +86,13 @@ def own_cluster() -> Iterator[Cluster]:
 
 
 @contextmanager
-def cluster_of(plane: ControlPlane, *, has_karpenter: bool = False, has_kwok: bool = False) -> Iterator[Cluster]:
-    """A control plane with the CRD in it."""
+def cluster_of(
+    plane: ControlPlane, *, has_karpenter: bool = False, has_kwok: bool = False, with_crd: bool = True
+) -> Iterator[Cluster]:
+    """A control plane, with the CRD in it unless a story installs it itself."""
     with _client(plane.kubeconfig) as client:
         cluster = Cluster(plane.kubeconfig, client, plane.serving_certificate, has_karpenter, has_kwok)
-        _prepare(cluster)
+        _prepare(cluster, with_crd=with_crd)
         yield cluster
 
 
@@ -123,9 +125,10 @@ def looks_like_a_test(context: str) -> bool:
     return _LOOKS_LIKE_A_TEST.search(context.lower()) is not None
 
 
-def _prepare(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=cluster-admin", "-f", str(_CRD))
-    wait_until_established(cluster.kubectl, _CRD.stem)
+def _prepare(cluster: Cluster, *, with_crd: bool = True) -> None:
+    if with_crd:
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=cluster-admin", "-f", str(_CRD))
+        wait_until_established(cluster.kubectl, _CRD.stem)
     if cluster.has_karpenter:
         cluster.apply(karpenter.node_class(registration_delay_seconds=BOOT_SECONDS, name=NODE_CLASS))
 

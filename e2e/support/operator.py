@@ -91,6 +91,33 @@ def running(
     cluster.apply(*manifests)
     wait_until_granted(cluster.client, manifests)
     account = next(item["metadata"]["name"] for item in manifests if item["kind"] == "ServiceAccount")
+    try:
+        with acting_as(
+            cluster,
+            account,
+            namespace=namespace,
+            watched=watched,
+            log=log,
+            server=server,
+            period_seconds=period_seconds,
+        ) as operator:
+            yield operator
+    finally:
+        _take_back(cluster, manifests)
+
+
+@contextmanager
+def acting_as(
+    cluster: Cluster,
+    account: str,
+    *,
+    namespace: str,
+    watched: tuple[str, ...],
+    log: Path,
+    server: str | None = None,
+    period_seconds: float = PERIOD_SECONDS,
+) -> Iterator[Operator]:
+    """An operator with the rights that a ServiceAccount of ``namespace`` has."""
     own = log.with_suffix(".kubeconfig")
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
     command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
@@ -109,7 +136,6 @@ def running(
         yield operator
     finally:
         operator.stop()
-        _take_back(cluster, manifests)
 
 
 def _take_back(cluster: Cluster, manifests: list[Json]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from e2e.support.cluster import NODE_CLASS, NODE_POOLS, Cluster, get_or_none, node_is_ready, pod_is_ready
 from e2e.support.feed import Feed
-from e2e.support.operator import PERIOD_SECONDS, Operator, running
+from e2e.support.operator import PERIOD_SECONDS, Operator, acting_as, running
 from e2e.support.waiting import wait_for
 from e2e.support.watcher import Witness
 from localcluster import karpenter, nodes
@@ -150,6 +150,17 @@ class Scene:
             edit=edit,
             period_seconds=period_seconds,
         ) as operator:
+            self.operators.append(operator)
+            try:
+                yield operator
+            finally:
+                self.let_plans_go()
+
+    @contextmanager
+    def operator_of(self, account: str, *, namespace: str) -> Iterator[Operator]:
+        """The operator with the rights of a ServiceAccount that the story has installed, for this scene's namespace."""
+        log = self._folder / f"operator-{len(self.operators)}.log"
+        with acting_as(self.cluster, account, namespace=namespace, watched=(self.namespace,), log=log) as operator:
             self.operators.append(operator)
             try:
                 yield operator

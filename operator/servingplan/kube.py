@@ -174,15 +174,22 @@ class Kube:
     may_write: Callable[[], bool] | None = None
     """If set, it is called before each write: a process that is no longer the leader writes nothing."""
 
-    def __init__(self, client: kubernetes.client.ApiClient, *, timeout_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        client: kubernetes.client.ApiClient,
+        *,
+        timeout_seconds: float = 15.0,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         self._pool = client.rest_client.pool_manager
         self._configuration = client.configuration
         self._timeout_seconds = timeout_seconds
+        self._retry_seconds = retry_seconds
         self._resources: dict[tuple[str, str], Resource] = {}
         self._lock = threading.Lock()
 
     @classmethod
-    def connect(cls, *, timeout_seconds: float = 15.0) -> Kube:
+    def connect(cls, *, timeout_seconds: float = 15.0, retry_seconds: float = RETRY_SECONDS) -> Kube:
         """Connect with the pod's service account, or else with the user's kubeconfig. Raises ``InputError`` without either."""
         configuration = kubernetes.client.Configuration()
         try:
@@ -197,7 +204,8 @@ class Kube:
                 raise InputError("KUBECONFIG", place, advice) from error
         configuration.retries = False
         configuration.connection_pool_maxsize = MOST_CONNECTIONS
-        return cls(kubernetes.client.ApiClient(configuration), timeout_seconds=timeout_seconds)
+        client = kubernetes.client.ApiClient(configuration)
+        return cls(client, timeout_seconds=timeout_seconds, retry_seconds=retry_seconds)
 
     def list(
         self, resource: Resource, *, namespace: str | None = None, labels: str | None = None, fields: str | None = None
@@ -296,6 +304,15 @@ class Kube:
                 return found
         raise NotFound(404, "NotFound", f"the API server knows no kind {kind} in {api_version}")
 
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The served versions of each API group, the preferred one first; the group without a name is not among them."""
+        found = {}
+        for group in self._request("GET", "/apis").get("groups") or ():
+            preferred = group["preferredVersion"]["version"]
+            others = (item["version"] for item in group["versions"] if item["version"] != preferred)
+            found[group["name"]] = (preferred, *others)
+        return found
+
     def forget(self, resource: Resource) -> None:
         with self._lock:
             self._resources.pop((resource.api_version, resource.kind), None)
@@ -373,7 +390,7 @@ class Kube:
             headers["Content-Type"] = content_type
             data = json.dumps(body).encode()
         url = f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        end = time.monotonic() + RETRY_SECONDS
+        end = time.monotonic() + self._retry_seconds
         pause = FIRST_RETRY_PAUSE_SECONDS
         while True:
             try:

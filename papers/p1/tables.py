@@ -172,9 +172,10 @@ def _gains(rows: list[Row]) -> Iterator[str]:
     yield "### Gain over the best homogeneous fleet"
     yield ""
     yield (
-        "Equal stock: the best fleet on one GPU type out of the same snapshot. Unlimited: the paper's baseline, the best of"
-        " 4090, A6000 and H100 with as many GPUs as the budget pays, in brackets the best of all six where it is another."
-        " Paper: figure 5, 15 and 10, against the best of its three; it does not say which snapshot is meant."
+        '"Equal stock" is the best fleet on one GPU type from the same snapshot. "Unlimited" is the paper\'s baseline: the'
+        " best of 4090, A6000 and H100 with as many GPUs as the budget pays; if the best of all six types differs, it is in"
+        ' brackets. "Paper" is figures 5, 15 and 10, against the best of its three; the paper does not say which snapshot it'
+        " means."
     )
     for models in dict.fromkeys(r.cell.models for r in rows):
         yield ""
@@ -265,9 +266,10 @@ def _figure_9(sizes: Sequence[int], direct_seconds: float) -> list[str]:
     lines = [
         "### Binary search and the direct form (figure 9), T1",
         "",
-        "Makespan as a multiple of the least known, CPU seconds. The stock is fours of a GPU type, the types in turn from the"
-        f" dearest, the budget {BUDGET_SHARE:.0%} of renting it all: the paper prints neither. Paper: binary search about 4"
-        f" times faster and within 1 %. The direct form stops at {GAP:.1%} or after {direct_seconds:g} s.",
+        "The table has the makespan as a multiple of the least known one, and CPU seconds. The stock has groups of four GPUs of"
+        f" one type, the types in turn from the dearest; the budget is {BUDGET_SHARE:.0%} of the price of all of it. The paper"
+        " prints neither. By the paper, binary search is about 4 times faster and within 1 %. The direct form stops at"
+        f" {GAP:.1%} or after {direct_seconds:g} s.",
         "",
         *header(["models", "GPUs", "ours", "CPU s", "binary search", "CPU s", "direct", "CPU s", "its gap at the end"]),
     ]
@@ -321,38 +323,38 @@ def _percent(value: float | None, form: str = "{:.1%}") -> str:
 _INTRODUCTION = """\
 ## P1: Jiang et al., ICML 2025, arXiv 2502.00722
 
-Prices, stock, budgets and mixes are the paper's. Its rates are in figures only, so ours come from the project's profiles
-(`papers/p1/instance.py`): compare ratios, not requests per second. The paper offers pipelines over mixed GPU types too; here
-a replica has one type.
+Prices, stock, budgets and mixes are the paper's. The paper shows its rates only in figures, so our rates come from the
+project's profiles (`papers/p1/instance.py`): compare ratios, not requests per second. The paper also has pipelines over mixed
+GPU types; here a replica has one type.
 """
 
 _REMARKS = """\
-### What the figures say, and where the printed ones contradict themselves
+### What the figures show, and where the printed ones contradict themselves
 
-* **The binary search is not needed.** With x' = x / T and z = 1 / T the program is an ordinary MILP, without the product
-  y T, and it is proved faster than the search ends. What figure 9 calls direct must keep the product; made linear, its bound is
-  weak.
+* **The binary search is not needed.** With x' = x / T and z = 1 / T the program is an ordinary MILP, without the product y T,
+  and its proof takes less time than the search. The program that figure 9 calls direct must keep the product; if it is made
+  linear, its bound is weak.
 * **Row (3) is not linear as printed**, since y and T are both variables. The load row of appendix F lacks f and y.
-* **28.67 s of the worked example is a rounded split** (15 % instead of 5/34); the optimum of the same instance is 28.43 s. The
-  printed 20, 14 and 8 % mix time saved (the first) with speed-up (the others).
+* **28.67 s in the worked example come from a rounded split** (15 % instead of 5/34); the optimum of the same instance is 28.43
+  s. The first of the printed 20, 14 and 8 % is time saved, the others are speed-up.
 * **"20 % on average"** (introduction) and **"25 % on average"** (section 5.2) are the same figure; its annotations give 24.8 %.
   Against the best of the three baselines of each cell they give 16.3 %.
-* **Equal stock is the fair comparison.** The baselines rent what the snapshot does not have; where one type without limit is
-  best, a plan from a limited snapshot must lose.
-* **By the project's profiles the H100 is the best buy for nearly every workload type** at these prices (of 8B with 510 answer
-  tokens after 496 or 824, the 4090 by 3 to 7 %); by the paper's figures it is not. So a mixed plan gains much once the H100 of
-  the snapshot are used up, and beats a baseline that rents H100 without limit only in small fleets, where whole replicas of
-  several types fill a budget or fit a mix better, and at 60 $/h by less than 1 %.
-* **Which snapshot** the gains refer to is not said, although each panel has all four.
-* **T1, 30 $/h**: the annotations make the A6000 the better baseline (17 %) than the H100 (21 %), against the text, "H100 is
+* **Equal stock is the fair comparison.** The baselines rent GPUs that the snapshot does not have. If one type without limit is
+  best, a plan from a limited snapshot must be worse.
+* **By the project's profiles the H100 is the best choice for nearly every workload type** at these prices (for 8B with 510
+  answer tokens after 496 or 824, the 4090 is better by 3 to 7 %); by the paper's figures it is not. So a mixed plan gains much
+  as soon as the H100 of the snapshot are all in use. It is better than a baseline that rents H100 without limit only in small
+  fleets, where whole replicas of several types fill a budget or fit a mix better, and at 60 $/h by less than 1 %.
+* The paper does not say **to which snapshot** the gains refer, although each panel has all four.
+* **T1, 30 $/h**: by the annotations the A6000 is a better baseline (17 %) than the H100 (21 %), but the text says "H100 is
   best in T1 and T2".
-* **Table 7** has 26.89 requests/s at 30 $/h on T2, where figure 5's axis ends at 16: that fits 60 $/h. Its "13 % and 29 % down"
-  are before / after - 1; as losses they are 11.9 % and 22.6 %.
+* **Table 7** has 26.89 requests/s at 30 $/h on T2, but figure 5's axis ends at 16; the number fits 60 $/h. Its "13 % and 29 %
+  down" are before / after - 1; as losses they are 11.9 % and 22.6 %.
 * **Table 6** claims errors of 4 to 7 %; its printed entries give 4.8 to 9.5 %, all too fast. 0.56 requests/s on eight H100 is a
   seventeenth of figure 3, so it cannot be the throughput of a full batch.
-* **Table 1** has the sparse peak of the H100 (1979) beside dense ones, and an A100 with 80 GB and the bandwidth of the 40 GB
-  part.
+* **Table 1** has the sparse peak of the H100 (1979) together with dense ones of other GPUs, and an A100 with 80 GB but the
+  bandwidth of the 40 GB version.
 * **The memory check** (sum of memory >= 140 GB) leaves no room for the KV cache.
-* **Not printed**: rates by configuration, how many configurations there are, numbers of requests, the solver, the machine, and
+* **Not printed** are rates by configuration, the number of configurations, numbers of requests, the solver, the machine, and
   the knapsack approximation.
 """

@@ -42,11 +42,11 @@ def report(runs: list[Run], options: argparse.Namespace) -> str:
         "",
         *runtime_table(runs, options.exact_seconds),
         "",
-        "Theirs: Python 3.13 and Gurobi 11 with a limit of 600 s, on a machine that is not named; ours has HiGHS and"
-        f" {options.exact_seconds:g} s, so the exact columns do not compare. Where it says not run, it was left"
-        " out: the two largest sizes have 27,000 and 96,000 products x w in the printed form. To 2 %:"
-        " certified to 2 % within the deadline, which is of wall clock; where the CPU seconds are well below the wall seconds,"
-        " other work on the machine took part of it.",
+        "The paper used Python 3.13 and Gurobi 11 with a limit of 600 s, on an unnamed machine; here it is HiGHS with"
+        f' {options.exact_seconds:g} s, so the exact columns cannot be compared. "Not run" means that it was left out: the two'
+        ' largest sizes have 27,000 and 96,000 products x w in the printed form. "To 2 %" counts plans certified to 2 % within'
+        " the deadline, in wall-clock time; if the CPU seconds are well below the wall seconds, other work on the machine took"
+        " part of it.",
         "",
         "### Costs and gaps",
         "",
@@ -85,9 +85,9 @@ def report(runs: list[Run], options: argparse.Namespace) -> str:
 
 
 _ROLLING = """\
-Costs as multiples of AGH once. The paper's are of its printed means over 30 trials; ours are medians over trials with an
-instance and a walk each. Ours, planned to 2 %, stands in for the paper's exact method. Each window, each 4 hours: plans anew
-and takes the new plan where it is cheaper."""
+Costs are multiples of those of AGH once. The paper's are computed from its printed means over 30 trials; ours are medians over
+trials, each with its own instance and random walk. Ours, planned to 2 %, replaces the paper's exact method. "Each window" and
+"each 4 hours" mean that the method plans again at these times and takes the new plan if it is cheaper."""
 
 _INTRODUCTION = """\
 ## P2: Cheng and Nguyen, arXiv 2604.07472 v1
@@ -98,52 +98,55 @@ authors' earlier code, or reconstructed. Costs are therefore not the paper's: co
 """
 
 _REMARKS = """\
-### What the figures say, and where the printed ones contradict themselves
+### What the figures show, and where the printed ones contradict themselves
 
 * **AGH's distance from the optimum has two parts.** M1 and M3 demand the delay limit on every route, while (5i) and (5j) bound
-  means over routes: that is the difference between the columns "AGH / ours" with and without M1's limit. The rest is search.
-  In its worst cases AGH leaves 13 % to all of one query type unserved although several pairs could serve it alone within M1's
-  and the error limit. As we read the printed steps, a candidate whose share does not fit is skipped, not cut, and no later
-  step returns to what was left; another reading would do better there.
-* **What is credited to a weaker search, a margin in the question does.** The paper finds the exact plan worst under stress, and
-  in the median ours, nominally the cheapest, fares worse than AGH here too: AGH keeps M1's limit on every route and pays for
-  it. Neither was asked to stand the stress. The last row of each block was, and costs least as soon as delays and errors move.
-* **The printed form is weak.** Its McCormick rows let the relaxation set every delay to zero. The same set as facility
-  location (`v <= cap w`, one column per size) plus cover rows is what lets ours prove its plans. Both forms agree on small
+  means over routes. This makes the difference between the columns "AGH / ours" with and without M1's limit. The other part
+  comes from the search. In its worst cases AGH leaves 13 % to all of one query type unserved, although several pairs could
+  serve it alone within M1's and the error limit. As we read the printed steps, a candidate whose share does not fit is
+  skipped, not cut, and no later step returns to the rest; another reading would give better plans there.
+* **The paper credits the heuristic's search with an effect that a margin in the question has too.** The paper finds that the
+  exact plan is worst under stress. Here too, in the median, ours is nominally the cheapest but worse than AGH under stress,
+  because AGH keeps M1's limit on every route and pays for it. Neither plan was asked to survive the stress. The last row of
+  each block was, and it costs least as soon as delays and errors change.
+* **The printed form is weak.** Its McCormick rows let the relaxation set every delay to zero. Ours can prove its plans because
+  it describes the same set as facility location (`v <= cap w`, one column per size) plus cover rows. Both forms agree on small
   instances (`tests/unit/papers`).
-* **Ours is limited by the bound at the large sizes**: its plans come in time, the proof within 2 s often does not. Its
-  Lagrangian reaches the value of the whole linear relaxation in some tenths of a second to two seconds by the prices of a small
-  one; what is left lies between that relaxation and whole facilities, and takes branching. The worst gaps are instances whose
-  storage cap (5h) binds: each placement of a query type stores the weights once more, a knapsack that no row of ours tightens.
-* **">260x" is a time-out.** It is the 600 s limit over 2.3 s, a lower bound that depends on the limit, not a measured ratio.
+* **Ours is limited by the bound at the large sizes**: its plans are found in time, but often not the proof within 2 s. Its
+  Lagrangian bound reaches the value of the whole linear relaxation in some tenths of a second to two seconds, with the prices
+  of a small one. The remaining gap is between that relaxation and whole facilities, and needs branching. The worst gaps are
+  instances whose storage cap (5h) binds: each placement of a query type stores the weights once more, a knapsack that no row
+  of ours tightens.
+* **">260x" is a time-out.** It is the limit of 600 s divided by 2.3 s, a lower bound that depends on the limit, not a measured
+  ratio.
 * **"Under one second"** (abstract) does not hold for AGH at the two largest sizes of Table 5 (1.09 and 2.3 s); the body says
   under 10 s.
-* **No optimality gap is printed.** "Matches or closely approaches" has no table behind it.
-* **The A6000 is printed with 24 GB**; the card has 48, and so has the authors' earlier code. We use 48.
+* **No optimality gap is printed.** No table supports "matches or closely approaches".
+* **The A6000 is printed with 24 GB**; the card has 48, as in the authors' earlier code. We use 48.
 * **(5f) is weights only.** With T_res = r beta / BW its KV term is 1e-5 to 1e-3 GB, and it lacks the arrival rate.
 * **B_j is not scaled by precision** in (5f) and M1, although the delay is.
 * **(5g) has no utilisation of peak FLOPS** but eta = 0.9, while d^comp charges prompt tokens at decode speed: throughput is
   far too optimistic and delay far too pessimistic. Plans open one to three pairs for that reason.
 * **rho D and phi u carry no arrival rate** as printed, against the stated units ($ per ms and query, $ per dropped query).
-* **Table 2 has no column for the exact method**, and "Pay." is not defined; rent and storage stand beside it. GH pays 63.1 $
-  at delta 75 and at 72, so the lower budget changes nothing it rents, yet 1.5 % violated become 14.2 %, where stage 2 no longer
-  asks the budget. AGH's C^a falls from 145.8 to 136.6 $ when the budget is cut from 100 to 75. Five-fold phi changes no
-  "Pay.": the plans do not react to it. Here the cuts bind on few instances, so most rows repeat the first.
+* **Table 2 has no column for the exact method**, and "Pay." is not defined; we print rent and storage next to it. GH pays 63.1
+  $ at delta 75 and at 72, so the lower budget does not change its rent. Yet 1.5 % violated become 14.2 %, although stage 2 no
+  longer has the budget. AGH's C^a falls from 145.8 to 136.6 $ when the budget is cut from 100 to 75. Five-fold phi changes no
+  "Pay.", so the plans do not react to it. Here the cuts bind on few instances, so most rows repeat the first.
 * **Table 3's "infeasible" needs a search that drops its checks with the mechanism.** The printed steps check memory, compute
-  and storage of every candidate, and the coverage keeps the mean delay: with them AGH without M1 or M3 always ends feasible and
-  leaves queries unserved instead. Without them, and without M1, it breaks (5i) and at times (5f), as printed. M3 makes next to
-  no difference: Phase 1 opens a pair at the largest size that its query types ask for, and little is left to upgrade.
-* **Table 3's x 1.50 without M2** (printed as "> 50 %", 49.7 % by its own figures) depends on what takes M2's place, which is
-  not said: candidates by index cost many times as much, by marginal cost alone often little more.
+  and storage of every candidate, and the coverage keeps the mean delay. With these checks AGH without M1 or M3 always ends
+  feasible and leaves queries unserved instead. Without them, and without M1, it breaks (5i) and at times (5f), as printed. M3
+  makes almost no difference: Phase 1 opens a pair at the largest size that its query types need, so little is left to upgrade.
+* **Table 3's x 1.50 without M2** (printed as "> 50 %", 49.7 % by its own figures) depends on the replacement of M2, which is
+  not printed: candidates by index cost many times as much, candidates by marginal cost alone often little more.
 * **Table 4 cannot be the base case.** Its cheapest day is 381 $ at sigma 0.01, where AGH costs 89.88 $ in Table 3. With
   delta = 100, (5c) holds rent and storage to 100 $, so at least 281 $ of that day are penalties.
-* **Table 4 lacks the exact method re-solved**, though 4.2 s would allow it every 5 minutes. The row of ours stands in for it,
-  with its full search each 4 hours only. A change of plan costs nothing, and a plan that is kept is not asked for budget and
-  storage again; the second table says how often it passes them.
-* **Volatility alone makes few days dearer here.** Arrivals enter the model by compute (5g), storage and budget, never by delay,
-  and the printed throughput leaves most pairs half idle or more: a static plan goes on serving while rates multiply. What
-  planning again gains is mostly not what volatility breaks, but a plan that the storage cap or the search did not let through
-  at the first rates: at other rates AGH finds what it missed.
+* **Table 4 lacks the exact method re-solved**, though 4.2 s would allow it every 5 minutes. The row of ours replaces it, with
+  a full search only each 4 hours. A change of plan costs nothing, and budget and storage are not checked again for a plan that
+  is kept; the second table says how often it exceeds them.
+* **Volatility alone makes few days dearer here.** Arrivals enter the model by compute (5g), storage and budget, never by
+  delay, and with the printed throughput most pairs are at least half idle. So a static plan still serves while rates multiply.
+  The gain of planning again mostly does not come from volatility: at the first rates, the storage cap or the search excluded a
+  plan that AGH finds at other rates.
 * **Tighter error limits cost more than tighter delay limits**, against the paper's words, by our split of the limits over the
   query types, which is not printed. AGH does not go to larger GPUs as prices rise: the 24 GB cards stay the cheapest.
 * **Not run again**: figure 2's values are bars without numbers, so the stress table stands alone. The second version's tables

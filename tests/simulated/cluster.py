@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from servingplan.api.crd import UNSEEN
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
@@ -168,7 +169,7 @@ class SimulatedCluster:
         self.approved: str | None = None
         self.queue: str | None = None
         self.deleting_since: str | None = None
-        self.status: Json = {}
+        self.status: Json = dict(UNSEEN)
         self.nodes: dict[str, SimulatedNode] = {}
         self.pods: dict[str, SimulatedPod] = {}
         self.pools: dict[str, SimulatedPool] = {}

@@ -248,7 +248,7 @@ class Driver:
             if not self.cluster.busy and not self._waits():
                 before = self._seen()
                 self.tick()
-                if self._seen() == before:
+                if self._seen() == before and not self._waits():  # what is due later was hidden by the end of a cap
                     return self.decision.fleet or Fleet()
             else:
                 self.tick()
@@ -269,7 +269,9 @@ class Driver:
             for item in self.decision.failed_shapes.values()
             if item.until
         ]
-        return (self.decision.wake_in_seconds or math.inf) < min(ends, default=math.inf)
+        # One that is over and has no room in the budget to be tried again stays as it is.
+        to_come = (seconds for seconds in ends if seconds > 0)
+        return (self.decision.wake_in_seconds or math.inf) < min(to_come, default=math.inf)
 
     @contextmanager
     def _watched(self, verb: str, key: Key) -> Iterator[None]:

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.closed_loop import desired, peak_rates
 from benchmarks.simulated_fleet import (
-    Bucket,
     Request,
     by_class,
     faster,
@@ -18,6 +17,7 @@ from benchmarks.simulated_fleet import (
     share_in_time,
 )
 from servingplan.api.v1alpha1 import Model
+from servingplan.replay.gateway import Bucket
 
 MODEL = Model.model_validate(
     {

@@ -49,6 +49,10 @@ PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Solver", "type": "string", "jsonPath": ".status.solver.status", "priority": 1},
 )
 
+UNSEEN = {"observedGeneration": -1}
+"""The status of a plan that no operator has seen: no generation of its spec. kstatus (Flux, Helm) and Argo CD take an object
+without a status for one that is as it should be."""
+
 
 def custom_resource_definition() -> dict[str, Any]:
     """The CRD of ``LLMServingPlan`` as an object for the API server."""
@@ -83,9 +87,14 @@ def custom_resource_definition() -> dict[str, Any]:
                             "x-kubernetes-validations": list(v1alpha1.PLAN_RULES),
                             "properties": {
                                 "spec": structural_schema(v1alpha1.PlanSpec.model_json_schema(by_alias=True)),
-                                "status": structural_schema(
-                                    status_v1alpha1.PlanStatus.model_json_schema(by_alias=True, mode="serialization")
-                                ),
+                                "status": {
+                                    **structural_schema(
+                                        status_v1alpha1.PlanStatus.model_json_schema(
+                                            by_alias=True, mode="serialization"
+                                        )
+                                    ),
+                                    "default": UNSEEN,
+                                },
                             },
                         }
                     },

@@ -44,6 +44,14 @@ def class_of(
     classes: Sequence[RequestClass], *, input_tokens: int, max_tokens: int | None = None, header: str | None = None
 ) -> str:
     """The name of the class that takes a request; ``classes`` are in order of matching."""
+    found = class_that_matches(classes, input_tokens=input_tokens, max_tokens=max_tokens, header=header)
+    return default_class(classes) if found is None else found
+
+
+def class_that_matches(
+    classes: Sequence[RequestClass], *, input_tokens: int, max_tokens: int | None = None, header: str | None = None
+) -> str | None:
+    """The name of the first class whose match holds; None where none does."""
     for item in classes:
         match = item.match
         if (
@@ -54,7 +62,7 @@ def class_of(
             and (match.header is None or header == match.header)
         ):
             return item.name
-    return default_class(classes)
+    return None
 
 
 def _by_answer(alike: list[RequestClass], input_tokens_at_least: int | None) -> list[RequestClass]:

@@ -30,8 +30,10 @@ class Cells:
 
 
 def cells_of(tally: Tally, *, most_rows: int | None = None, most_columns: int | None = None) -> Cells:
-    """The tally on at most this many rows and columns of about equal weight. Half of the weight is requests, half is tokens,
-    so that rare long prompts, which are much of the work, get rows of their own."""
+    """The tally on at most ``most_rows`` rows and ``most_columns`` columns of about equal weight.
+
+    Half of the weight is requests and half is tokens, so that rare long prompts, which are much of the work, get own rows.
+    """
     bounds = {bound for _, bound in tally.cells}
     default = (ROWS, 1) if len(bounds) == 1 else ROWS_AND_COLUMNS
     rows = _edges(tally, 0, default[0] if most_rows is None else most_rows)

@@ -59,7 +59,7 @@ class Fit:
 
 
 def fit(cells: Cells, paces: Sequence[Pace], *, most: int) -> tuple[Fit, ...]:
-    """The best classes for k = 1 to ``most``, or fewer if the table has fewer cells. More classes never lose more."""
+    """The best classes for k = 1 to ``most``, or for fewer k if the table has fewer cells. The loss never rises with k."""
     loss = loss_of(cells, paces)
     most = min(most, len(cells.sums))
     return tuple(

@@ -112,7 +112,7 @@ def _skip(text: str, position: int, line: int) -> tuple[int, int]:
 
 
 def _more(pieces: Iterator[str], *, at_least: int) -> str:
-    """More text, as much as there is already, so that a long value is parsed few times."""
+    """More text, at least ``at_least`` characters if there are so many. A long value is then parsed few times."""
     found: list[str] = []
     size = 0
     while size < at_least:

@@ -1,11 +1,13 @@
-"""Reads logs of requests in common formats. The columns of a table or the keys of JSON tell the format.
+"""Reads logs of requests in common formats. The format is recognised by the columns of a table or the keys of JSON.
 
 Tables (CSV, tabs or semicolons, with a header): Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``),
 BurstGPT (``Timestamp,Model,Request tokens,Response tokens,...``), and any with columns such as ``input_tokens`` and
 ``output_tokens``. JSON, an array or one value a line: ShareGPT (``conversations``), WildChat (``conversation``), vLLM's
-benchmark results (``input_lens``, ``output_lens``), and requests with token counts, a ``usage``, or texts.
+benchmark results (``input_lens``, ``output_lens``), Mooncake traces (``hash_ids``), JSON access logs of Envoy AI Gateway
+(``gen_ai.usage.input_tokens``), and requests with token counts, a ``usage``, or texts.
 
-A conversation is one request per answer, whose prompt is all the text before it. Texts count a token per four characters.
+A conversation gives one request per answer; its prompt is all the text before the answer. Texts count as one token per four
+characters.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "request_tokens",
         "prompt_len",
         "input_len",
+        "input_length",
         "num_prompt_tokens",
         "num_prefill_tokens",
+        "gen_ai_usage_input_tokens",
     ),
     "output": (
         "output_tokens",
@@ -39,9 +43,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "generated_tokens",
         "response_tokens",
         "output_len",
+        "output_length",
         "expected_output_len",
         "num_generation_tokens",
         "num_decode_tokens",
+        "gen_ai_usage_output_tokens",
     ),
     "max": ("max_tokens", "max_completion_tokens", "max_new_tokens"),
     "time": (
@@ -54,7 +60,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "start_time",
         "created",
     ),
-    "model": ("model",),
+    "model": ("model", "gen_ai_request_model"),
 }
 """The names of columns and keys by their meaning. The first existing one counts; case, spaces and dashes do not matter."""
 
@@ -194,8 +200,12 @@ def _kind(value: object) -> str | None:
         return "WildChat"
     if "input_lens" in value:
         return "vLLM benchmark result"
+    if "hash_ids" in value:
+        return "Mooncake trace"
     record = _flat(value)
     known = {_normal(key) for key in record}
+    if "gen_ai_usage_input_tokens" in known:
+        return "Envoy AI Gateway access log"
     if known & {"prompt", "messages"}:
         return "requests with texts (vLLM, OpenAI)"
     return "requests with token counts" if known & set(COLUMNS["input"]) else None
@@ -212,7 +222,10 @@ def _json_rows(values: Iterator[tuple[int, Any]]) -> Rows:
         elif "conversations" in value or "conversation" in value:
             yield from _conversation(line, value)
         else:
-            yield _row(line, _fields(_flat(value)))
+            fields = _fields(_flat(value))
+            if "hash_ids" in value and isinstance(value.get("timestamp"), int | float):
+                fields["time"] = ("timestamp", value["timestamp"] / 1000)  # milliseconds from its start
+            yield _row(line, fields)
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,19 @@ import typer
 from servingplan.cli import (
     classes,
     cluster,
+    doctor,
     emulate,
     emulated_gpus,
     explain,
+    frontier,
     gateway,
     live,
     plan,
     profile,
+    replay,
+    report,
     solve,
+    ui,
     uninstall,
 )
 from servingplan.errors import ServingPlanError
@@ -34,8 +39,13 @@ app = typer.Typer(
 )
 plan.register(app)
 explain.register(app)
+frontier.register(app)
+replay.register(app)
+report.register(app)
+ui.register(app)
 solve.register(app)
 cluster.register(app)
+doctor.register(app)
 live.register(app)
 emulate.register(app)
 emulated_gpus.register(app)

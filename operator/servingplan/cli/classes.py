@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from decimal import Decimal
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple, override
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from servingplan.cli.files import fail, read_plan
 from servingplan.cli.plan import Format, Output, print_value
+from servingplan.cli.reading import SHOW_EVERY, opened, progress_bar
 
 if TYPE_CHECKING:
     from servingplan.api.v1alpha1 import PlanSpec
@@ -22,9 +18,6 @@ if TYPE_CHECKING:
     from servingplan.model.llm import ModelCard
     from servingplan.planning.pools import Pool
 
-_CHUNK = 1 << 16
-_GZIP = b"\x1f\x8b"
-_SHOW_EVERY = 5000
 REFERENCE_MODEL = "Llama-3.1-8B"
 """The model if neither a model nor a plan is named. The relative work of lengths differs little between models."""
 REFERENCE_GPUS = ("L40S", "A100-SXM4-80GB", "H100-SXM-80GB", "H200-SXM-141GB")
@@ -98,7 +91,7 @@ def fit(
     if target.spec is not None:
         from servingplan.answering import solve_with
 
-        with _progress("planning") as report:
+        with progress_bar("planning") as report:
             found = priced(
                 found,
                 spec=target.spec,
@@ -193,61 +186,11 @@ def _read(log: str, tally: Tally) -> str:
     from servingplan.classes.log import read_log
 
     try:
-        with _opened(log) as (chunks, progress):
+        with opened(log) as (chunks, progress):
             found = read_log(chunks, name=log)
             for number in tally.all_of(found.rows):
-                if number % _SHOW_EVERY == 0:
+                if number % SHOW_EVERY == 0:
                     progress()
     except (OSError, EOFError) as error:
         fail(f"{log}: cannot be read: {error}; name a readable file, or - for standard input")
     return found.format
-
-
-class _Joined(io.RawIOBase):
-    """A stream whose first bytes were read already, since standard input cannot go back."""
-
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        super().__init__()
-        self._start, self._rest = start, rest
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def readinto(self, buffer: Any, /) -> int:
-        data = self._start[: len(buffer)] or self._rest.read(len(buffer))
-        self._start = self._start[len(buffer) :]
-        buffer[: len(data)] = data
-        return len(data)
-
-
-@contextmanager
-def _opened(log: str) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
-    """The text of a file in pieces, unpacked if it is gzip, and a function that shows the progress."""
-    import gzip
-
-    with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as raw:
-        size = 0 if log == "-" else Path(log).stat().st_size
-        start = raw.read(len(_GZIP))
-        whole = io.BufferedReader(_Joined(start, raw))
-        plain = io.BufferedReader(gzip.GzipFile(fileobj=whole)) if start == _GZIP else whole
-        # A byte that is not UTF-8 spoils at most its own row.
-        text = io.TextIOWrapper(plain, encoding="utf-8", errors="replace", newline=None)
-        with _progress("reading") as report:
-            yield iter(lambda: text.read(_CHUNK), ""), lambda: report(raw.tell() if size else 0, size)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal; elsewhere none."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _all: None
-        return
-    from rich.progress import Progress
-
-    from servingplan.cli.show import console
-
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, all_of: bar.update(task, completed=done, total=all_of or None)

@@ -167,7 +167,7 @@ def proposal_view(found: Proposal) -> RenderableType:
             for word, names in (("created", found.created), ("changed", found.changed), ("removed", found.removed))
         ],
         classes=[(item.model, item.name, f"{item.before:.4g}", f"{item.after:.4g}") for item in found.classes],
-        steps=[] if found.transition is None else step_lines(found.transition),
+        steps=step_lines(found.transition),
     )
 
 

@@ -8,7 +8,8 @@ from servingplan.api.v1alpha1 import NodePool
 from servingplan.decide.objects import object_actions
 from servingplan.decide.publishing import routing_actions
 from servingplan.decide.transition import transition_proposed
-from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
+from servingplan.model import names
+from servingplan.model.actions import ApplyObject, DeleteObject
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.proposal import ClassChange, Proposal
@@ -17,7 +18,8 @@ from servingplan.planning.situation import Situation
 from servingplan.render.disruption_budget import KIND as DISRUPTION_BUDGET
 from servingplan.rollout.growth import planned_size
 
-OWN_KINDS = ("Deployment", "Service", DISRUPTION_BUDGET)
+WORKLOADS = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
+OWN_KINDS = (*WORKLOADS, "Service", DISRUPTION_BUDGET)
 """Kinds of objects that a kind of replica has."""
 
 
@@ -42,21 +44,19 @@ def proposal(
 def _objects(
     situation: Situation, decision: Decision, after: Fleet
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names of what is created, changed and removed. A Deployment counts as changed where its number of replicas is another
+    """Names of what is created, changed and removed. A workload counts as changed where its number of replicas is another
     one, a pool's object where its size is."""
     world, spec = situation.world, situation.spec
     wanted = {item.deployment: item.replicas for item in after.replica_sets}
-    actions: tuple[AnyAction, ...] = ()
-    if not after.spans_nodes:
-        # With all its replicas ready, as it is to be in the end.
-        actions = (*object_actions(situation, spec, after, {})[0], *routing_actions(situation, spec, after, wanted))
+    # With all its replicas ready, as it is to be in the end.
+    actions = (*object_actions(situation, spec, after, {})[0], *routing_actions(situation, spec, after, wanted))
     created, changed, removed = set[str](), set[str](), set[str]()
     for action in actions:
         if isinstance(action, ApplyObject):
             kind, name = action.manifest["kind"], action.manifest["metadata"]["name"]
             if world.live(kind, name) is None:
                 created.add(f"{kind}/{name}")
-            elif kind != "Deployment":
+            elif kind not in WORKLOADS:
                 changed.add(f"{kind}/{name}")
         elif isinstance(action, DeleteObject):
             removed.add(f"{action.object_kind}/{action.name}")
@@ -65,7 +65,7 @@ def _objects(
             continue
         if live.name not in wanted:
             removed.add(f"{live.kind}/{live.name}")
-        elif live.kind == "Deployment" and int(live.manifest.get("spec", {}).get("replicas", 1)) != wanted[live.name]:
+        elif live.kind in WORKLOADS and int(live.manifest.get("spec", {}).get("replicas", 1)) != wanted[live.name]:
             changed.add(f"{live.kind}/{live.name}")
     for pool in with_stock(situation.pools, decision.stock):
         if pool.sized_by_us and not pool.left and planned_size(pool, after) != pool.wanted and pool.object is not None:

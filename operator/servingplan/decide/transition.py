@@ -8,7 +8,6 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.publishing import gateway_follows
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
-from servingplan.model.names import LEADER_WORKER_SET
 from servingplan.model.transition import Transition, TransitionStep
 from servingplan.model.world import Observation
 from servingplan.planning.availability import with_stock
@@ -42,7 +41,7 @@ def step_in_force(situation: Situation, decision: Decision) -> TransitionStep | 
 
 
 def _course_in_force(situation: Situation, decision: Decision) -> Course | None:
-    if situation.acting is None or decision.fleet is None or _has_groups(situation, decision.fleet):
+    if situation.acting is None or decision.fleet is None:
         return None
     spec = situation.spec
     budget = float(spec.budget.dollars_per_hour)
@@ -61,20 +60,13 @@ def _course_in_force(situation: Situation, decision: Decision) -> Course | None:
 
 def transition_proposed(
     situation: Situation, decision: Decision, fleet: Fleet, most_work: float = math.inf
-) -> Transition | None:
-    """The steps to a plan that is not in force, once it is approved; None where this version cannot tell."""
-    if _has_groups(situation, fleet):
-        return None
+) -> Transition:
+    """The steps to a plan that is not in force, once it is approved."""
     spec = situation.spec
     budget = float(spec.budget.dollars_per_hour)
     limits = Limits.of(spec, budget_dollars_per_hour=budget, may_grow=True, gateway_follows=gateway_follows(situation))
     course = _course(situation, decision, spec, fleet, limits, situation.world.now)
     return transition(situation.world, course, most_work)
-
-
-def _has_groups(situation: Situation, fleet: Fleet) -> bool:
-    """Whether the fleet, or what runs, has replicas over several nodes: what their controller does is not looked ahead at."""
-    return fleet.spans_nodes or any(item.kind == LEADER_WORKER_SET and item.ours for item in situation.world.objects)
 
 
 def _course(

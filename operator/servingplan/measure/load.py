@@ -76,8 +76,8 @@ class Load:
 
     Args:
         prompts: the text of each request, by its number.
-        answer_tokens: length to ask for.
-        most_in_flight: beyond, arrivals wait for one to end, so that neither side runs out of memory.
+        answer_tokens: the length of each answer to ask for.
+        most_in_flight: with this number of requests in flight, the next one waits, so that no side runs out of memory.
     """
 
     endpoint: Endpoint
@@ -96,7 +96,8 @@ class Load:
         enough: Callable[[Outcome], bool] = lambda _outcome: False,
         drain: bool = True,
     ) -> Outcome:
-        """Send this many requests, or until it is enough. Then wait for the answers, or cut them off."""
+        """The outcome of ``requests`` requests, or of fewer if it is ``enough``. At the end it waits for the answers; without
+        ``drain`` it cancels them."""
         loop = asyncio.get_running_loop()
         outcome = Outcome(started=loop.time())
         due = outcome.started

@@ -60,11 +60,11 @@ class Endpoint:
     """A server with OpenAI's API.
 
     Args:
-        url: with or without ``/v1`` at its end.
-        model: what to ask for.
-        key: sent as a bearer token.
-        chat: ``/chat/completions`` instead of ``/completions``.
-        stall_seconds: longest silence of the whole server; one request may wait longer, in a queue.
+        url: the server's URL, with or without ``/v1`` at its end.
+        model: the model to ask for.
+        key: the bearer token to send.
+        chat: whether to use ``/chat/completions`` instead of ``/completions``.
+        stall_seconds: the longest silence of the whole server; one request may wait longer, in a queue.
     """
 
     url: str

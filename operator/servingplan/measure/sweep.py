@@ -65,7 +65,7 @@ class Point(NamedTuple):
     """The measurement of one load."""
 
     offered: Interval | None
-    """The arrivals per second; None: more than the server could take."""
+    """The arrivals per second; None if they were more than the server could take."""
     completed: Interval
     ttft: tuple[float, ...]
     tpot: tuple[float, ...]

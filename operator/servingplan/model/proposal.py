@@ -31,5 +31,5 @@ class Proposal(Part):
     """Cost of the plan in force, $/h; 0 where there is none."""
     dollars_per_hour_after: float
     classes: tuple[ClassChange, ...] = ()
-    transition: Transition | None = None
-    """The steps from the live fleet; None where this version cannot tell."""
+    transition: Transition
+    """The steps from the live fleet."""

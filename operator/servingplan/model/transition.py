@@ -41,5 +41,7 @@ class Transition(Part):
 
     steps: tuple[TransitionStep, ...] = ()
     reaches: bool
-    """Whether the plan is there after the last step. Else something keeps it from coming, as the conditions say, or there are
-    more steps than were looked at."""
+    """Whether the plan is there after the last step. Else there are more steps (``more``), or something keeps it from coming,
+    as the conditions say."""
+    more: bool = False
+    """There are more steps than were looked at."""

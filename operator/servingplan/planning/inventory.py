@@ -198,8 +198,8 @@ def _gpu_of(
     name = pool.gpu
     if name is None:
         said = [node.node.labels for node in nodes]
-        found = Counter(product for labels in said if (product := _product_of(labels, catalogue)) is not None)
-        if not found and sized is not None and (product := _product_of(sized.template.labels, catalogue)) is not None:
+        found = Counter(product for labels in said if (product := product_of(labels, catalogue)) is not None)
+        if not found and sized is not None and (product := product_of(sized.template.labels, catalogue)) is not None:
             found[product] += 1
         if not found:
             advice = "is not given, and neither a node of the pool nor its object has a label that names one; give the GPU type"
@@ -224,7 +224,7 @@ def _gpu_of(
         return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
 
 
-def _product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:
+def product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:
     """What the labels of nodes call their GPU: a share of one, else the first that the catalogue knows, else the first there
     is; types of instances that the catalogue does not know, and vendors, name none."""
     said = [labels[label] for label in PRODUCT_LABELS if label in labels]

@@ -31,6 +31,11 @@ def known_of(world: Observation) -> Known:
     return _known(world.catalogues, world.model_configs)
 
 
+def known_with(catalogues: tuple[SeenCatalogue, ...]) -> Known:
+    """The same for an installation, without a plan."""
+    return _known(catalogues, ())
+
+
 def findings_of(known: Known) -> tuple[Finding, ...]:
     """What a condition says of additions that were left out; the plan goes on with the rest."""
     if not known.problems:

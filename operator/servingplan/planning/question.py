@@ -66,6 +66,8 @@ class Posed:
     """Why models fit nowhere, one line per model and class that no GPU of the pools can serve."""
     no_room: tuple[str, ...] = ()
     """Classes that fit a pool's GPUs, but no node is there to take them."""
+    sunk_dollars_per_hour: float = 0.0
+    """Part of the spec's budget that the question leaves out: the plan has no say in it."""
 
 
 def class_key(model: str, name: str) -> str:
@@ -158,7 +160,7 @@ def pose(
             q.SurviveRule(event=rule.event, min_priority=rule.min_priority) for rule in spec.resilience.survive
         ),
     )
-    return replace(posed, question=question), ()
+    return replace(posed, question=question, sunk_dollars_per_hour=sunk), ()
 
 
 def without(posed: Posed, shapes: Collection[str]) -> Posed:

@@ -1,4 +1,4 @@
-"""What a replica can do: rates, latencies, and how far to trust them.
+"""Estimates what a replica can do: rates and latencies, with their error bands.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The planner asks one question many times,
 ``estimate.estimate``: at what rate does one replica (model, precision, GPU, tensor and pipeline parallel size) serve
@@ -6,9 +6,9 @@ one class of requests within its SLO? The answer names its source and its error 
 
     catalogue.py   GPUs and model shapes by name, from ``data/`` or given inline
     roofline.py    the planning formulas and their fitted constants
-    measured.py    measurements, and the correction that they put on the roofline
-    estimate.py    fit in memory, walk the batch up to the SLO, say where the number comes from
-    queueing.py    the utilisation at which a percentile holds, by number of copies
+    measured.py    measurements, and the correction of the prediction that they give
+    estimate.py    checks the fit in memory, raises the batch up to the SLO, and names the source of the number
+    latency.py     the utilisation at which a percentile of requests keeps the limits, by number of copies
 
 Everything here is pure; the packaged data are read once.
 """

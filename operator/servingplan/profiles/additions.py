@@ -1,7 +1,7 @@
-"""What an installation adds to the catalogue: rows of models, GPUs and prices as text, read row by row.
+"""Reads the additions of an installation to the catalogue: rows of models, GPUs and prices as text.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A row that is wrong is told by its number and
-left out; the others count.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A wrong row is reported by its number and left
+out; the others count.
 
     models   JSON: one row of ``catalogue.ModelRow``, or a list of them, as ``servingplan profile add-model`` prints it
     gpus     CSV with the columns of ``data/gpus.csv``
@@ -25,31 +25,31 @@ from servingplan.profiles.catalogue import Catalogue, ModelRow, gpu_of_row, read
 
 CAPACITY_TYPES = ("OnDemand", "Spot", "Reserved")
 DEAREST = 1000.0
-"""$/h of one GPU above which a price is taken for a mistake: a whole machine's, or of another unit."""
+"""A higher price of one GPU, in dollars/hour, counts as a mistake: the price of a whole machine, or in another unit."""
 
 
 class Price(NamedTuple):
-    """What one GPU costs, machine included, as somebody stated it."""
+    """The published price of one GPU with its part of the machine."""
 
     gpu: str
-    """Name in the catalogue."""
+    """The GPU's name in the catalogue."""
     dollars_per_gpu_hour: float
     capacity_type: str
     """``OnDemand``, ``Spot`` or ``Reserved``."""
     as_of: str
-    """Day, ISO 8601; of some only the month is known."""
+    """The day in ISO 8601, or only the month."""
     source: str
 
 
 class Read[Row](NamedTuple):
-    """Rows of one text, and what is wrong with the others."""
+    """The rows of one text, and the faults of the others."""
 
     rows: tuple[Row, ...]
     problems: tuple[str, ...]
 
 
 def read_models(text: str) -> Read[ModelRow]:
-    """Rows of models."""
+    """The rows of models in a JSON text."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -58,26 +58,26 @@ def read_models(text: str) -> Read[ModelRow]:
 
 
 def read_gpus(text: str) -> Read[GpuType]:
-    """Rows of GPUs."""
+    """The rows of GPUs in a CSV text."""
     return _read(_csv(text), gpu_of_row, "line", first=2)
 
 
 def read_prices(text: str, gpus: Catalogue) -> Read[Price]:
-    """Prices of GPUs that ``gpus`` knows."""
+    """The prices in a CSV text, for GPUs in the catalogue ``gpus``."""
     return _read(_csv(text), lambda row: _price_of(row, gpus), "line", first=2)
 
 
 @cache
 def shipped_prices() -> tuple[Price, ...]:
-    """Prices that somebody published, with their dates. They serve questions asked offline; a cluster's are its own."""
+    """Published prices with their dates. They are for offline plans; a cluster has its own prices."""
     from servingplan.profiles.catalogue import shipped
 
     return tuple(_price_of(row, shipped()) for row in read_rows("prices.csv"))
 
 
 def price_of(prices: Iterable[Price], gpu: GpuType, capacity_type: str) -> Price | None:
-    """The price to count with: of the newest date; of several of that date the middle one, the lower of two; None
-    without one."""
+    """The price to use: the median of the prices with the newest date, the lower one of the middle two; None if there is
+    none."""
     found = [item for item in prices if (item.gpu, item.capacity_type) == (gpu.name, capacity_type)]
     newest = max((item.as_of for item in found), default="")
     last = sorted(

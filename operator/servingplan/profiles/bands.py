@@ -1,21 +1,20 @@
-"""How far a prediction may be from the truth: quantiles of true over predicted, by what the prediction rests on.
+"""The errors of predictions: quantiles of true / predicted, by the basis of the prediction.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` asks here once for the rate and
-for each latency. The quantiles are not assumed: ``python -m benchmarks.calibrate`` predicts measurements that were hidden
-from the estimator, and writes what it finds to ``data/bands.csv``.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` asks once for the rate and for each
+latency. The quantiles are not assumed: ``python -m benchmarks.calibrate`` predicts measurements that were hidden from the
+estimator, and writes the quantiles to ``data/bands.csv``.
 
-How one class of predictions gets its quantiles (``calibrated``). Its residuals are r = ln(true / predicted). Residuals
-of one group (card, model, precision, tensor-parallel size) resemble each other, so the groups, not the rows, are taken as
-exchangeable. G groups and the one that is still to come share the probability: each of the G holds 1/(G+1), spread over
-its rows, and the one to come holds 1/(G+1) that is put at minus infinity for lower quantiles and at plus infinity for
-upper ones. The quantiles of that distribution cover a new row of a new group with at least the probability that they
-name [Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for two-layer hierarchical models", J. Am. Stat.
-Assoc. 118 (2023), section 3.1, pooling CDFs]. Lower and upper quantiles are found apart, so a band need not be
-symmetric. Where 1/(G+1) exceeds the probability asked for, no finite quantile has that guarantee: such a class inherits
-from a wider one.
+How one class of predictions gets its quantiles (``calibrated``): its residuals are r = ln(true / predicted). Residuals of one
+group (card, model, precision, tensor-parallel size) resemble each other, so the groups, not the rows, are taken as
+exchangeable. The probability is divided among the G groups and one future group: each of the G has 1/(G+1), spread over its
+rows, and the future group has 1/(G+1), at minus infinity for lower quantiles and at plus infinity for upper ones. The quantiles
+of that distribution cover a new row of a new group with at least their probability [Dunn, Wasserman and Ramdas,
+"Distribution-free prediction sets for two-layer hierarchical models", J. Am. Stat. Assoc. 118 (2023), section 3.1, pooling
+CDFs]. Lower and upper quantiles are found separately, so a band may be asymmetric. If 1/(G+1) exceeds the asked probability, no
+finite quantile has that guarantee; such a class takes the band of a wider class.
 
-Between the probabilities of the file, and beyond them, ln(true / predicted) is linear in the normal score of the
-probability: beyond 5 and 95 % that is an extrapolation with a normal tail, without a guarantee.
+Between the probabilities of the file, and outside them, ln(true / predicted) is linear in the normal score of the probability.
+Below 5 % and above 95 % this is an extrapolation with a normal tail, without a guarantee.
 """
 
 import csv
@@ -32,50 +31,50 @@ from servingplan.model.llm import ModelCard
 Quantity = Literal["rate", "ttft", "tpot"]
 Kind = Literal["dense", "mixture"]
 Load = Literal["saturated", "concurrency"]
-"""How an engine is driven: with as many requests as its memory holds, or with fewer."""
+"""The load of an engine: as many requests as its memory holds, or fewer."""
 
 PROBABILITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-"""At which quantiles are kept."""
+"""The probabilities of the quantiles in the file."""
 LEAST_GROUPS = 12
-"""A class with fewer groups inherits from a wider one. With 9, the 10 % quantile would be the lowest residual of all, which
-costs more than it must: on average 19 of 20 truths are above it instead of 9 in 10."""
+"""A class with fewer groups takes the band of a wider class. With 9 groups, the 10 % quantile would be the lowest residual of
+all. That is too cautious: on average 19 of 20 true values are above it instead of 9 of 10."""
 
 PIPELINE_WIDENING = 2.0
-"""Replicas with several stages have the widest band so many times over: a rule, not a measurement. Without it a plan
-prefers them as soon as their formula is optimistic."""
+"""The band of replicas with several stages is this many times as wide as the widest one. This is a rule, not a measurement.
+Without it a plan prefers such replicas as soon as their formula is optimistic."""
 
 _SCORES = tuple(NormalDist().inv_cdf(probability) for probability in PROBABILITIES)
 _ANY = "any"
 
 
 class Basis(NamedTuple):
-    """What a prediction is of and what it rests on, as far as its error depends on it."""
+    """The properties of a prediction on which its error depends."""
 
     load: str
-    """A ``Load``. Latency is measured by concurrency alone, so its bands are the same for both."""
+    """A ``Load``. Latency is only measured by concurrency, so its bands are the same for both loads."""
     source: str
-    """As in ``Estimate.source``."""
+    """The source, as in ``Estimate.source``."""
     engine: Literal["same", "other"] = "same"
-    """Whether what was measured, was measured on the engine that is asked about."""
+    """Whether the measurements behind it are of the same engine or of another one."""
     kind: Kind = "dense"
-    """Whether the model is a mixture of experts."""
+    """Whether the model is dense or a mixture of experts."""
     reach: Literal["inside", "beyond", "pipeline"] = "inside"
-    """Whether lengths, batch or tensor-parallel size lie beyond those that the prediction rests on; or whether the replica
-    has several stages, which nobody has published measurements of."""
+    """``beyond`` if lengths or batch lie outside those of the measurements; ``pipeline`` if the replica has several stages, for
+    which no measurements are published."""
 
 
 class Band(NamedTuple):
-    """Quantiles of true over predicted."""
+    """Quantiles of true / predicted."""
 
     logs: tuple[float, ...]
     """ln(true / predicted) at ``PROBABILITIES``, ascending."""
     groups: int = 0
-    """Groups of measurements behind it."""
+    """The number of groups of measurements behind it."""
     basis: str = ""
-    """The class that was calibrated: the one asked for, or the wider one that it inherits from."""
+    """The class that was calibrated: the asked class, or the wider one whose band it takes."""
 
     def ratio(self, probability: float) -> float:
-        """True over predicted is at most this with the given probability, which lies between 0 and 1."""
+        """The quantile of true / predicted at this probability, which lies between 0 and 1."""
         score = NormalDist().inv_cdf(probability)
         spans = list(zip(pairwise(_SCORES), pairwise(self.logs), strict=True))
         (left, right), (low, high) = next((span for span in spans if score <= span[0][1]), spans[-1])
@@ -92,22 +91,22 @@ class Band(NamedTuple):
         return math.exp(self.logs[PROBABILITIES.index(0.9)])
 
     def mixed(self, other: "Band", share: float) -> "Band":
-        """Quantiles that are ``share``, in [0, 1], of the way from these to others: for predictions between two kinds."""
+        """A band between this one (``share`` 0) and the other one (``share`` 1), for predictions between two kinds."""
         logs = tuple(own + share * (theirs - own) for own, theirs in zip(self.logs, other.logs, strict=True))
         nearer = self if share <= 0.5 else other
         return nearer._replace(logs=logs)
 
 
 def kind_of(model: ModelCard) -> Kind:
-    """The kind of a model, as ``Basis`` has it."""
+    """The kind of a model for ``Basis``."""
     return "dense" if model.active_parameters is None else "mixture"
 
 
 @lru_cache(maxsize=1024)
 def band(quantity: Quantity, basis: Basis) -> Band:
-    """The quantiles that were calibrated for predictions of this kind, or for the nearest wider kind that has any.
+    """The band of predictions with this basis, or of the nearest wider class that was calibrated.
 
-    Every quantity has at least the widest class.
+    Every quantity has at least a band of the widest class.
     """
     if basis.reach == "pipeline":
         widest = band(quantity, Basis("any", "any"))
@@ -120,30 +119,30 @@ def band(quantity: Quantity, basis: Basis) -> Band:
 
 
 def planned_ratio(basis: Basis, confidence: float) -> float:
-    """True over predicted rate that a plan may count on: the truth is at least that with probability ``confidence``.
+    """The ratio that a plan may count on: true / predicted rate is at least this with probability ``confidence``.
 
-    Below saturation never more than at saturation: a limit on latency makes no plan bolder.
+    Below saturation it is at most the ratio at saturation, so that a limit on latency makes no plan less cautious.
     """
     loads = {basis.load, "saturated"}
     return min(band("rate", basis._replace(load=load)).ratio(1 - confidence) for load in loads)
 
 
 def wider_classes(basis: Basis) -> Iterable[tuple[str, ...]]:
-    """The class of a basis, then ever wider ones: any reach, any kind, any engine, any source, any load."""
+    """The class of a basis, then wider and wider classes: any reach, any kind, any engine, any source, any load."""
     full = tuple(basis)
     for kept in range(len(full), -1, -1):
         yield (*full[:kept], *[_ANY] * (len(full) - kept))
 
 
 def calibrated(residuals: Mapping[object, Sequence[float]]) -> tuple[float, ...]:
-    """Quantiles at ``PROBABILITIES`` that cover a new row of a new group, by the rule in the docstring above.
+    """The quantiles at ``PROBABILITIES`` that cover a new row of a new group, by the rule in the module's docstring.
 
     Args:
         residuals: ln(true / predicted) by group; no group is empty.
 
     Returns:
-        The quantiles, ascending. With G groups, those below 1/(G+1) and above G/(G+1) are not finite by the rule; in
-        their place the outermost residuals are taken for the quantiles at those two and pushed out with a normal tail.
+        The quantiles, ascending. With G groups, the rule gives no finite quantiles below 1/(G+1) and above G/(G+1).
+        There, the outermost residuals count as the quantiles at these two probabilities, extended with a normal tail.
     """
     groups = len(residuals)
     weighted = sorted((value, 1 / ((groups + 1) * len(rows))) for rows in residuals.values() for value in rows)
@@ -151,7 +150,7 @@ def calibrated(residuals: Mapping[object, Sequence[float]]) -> tuple[float, ...]
     logs.append(_median(weighted))
     mirrored = [(-value, weight) for value, weight in reversed(weighted)]
     logs += [-_lower(mirrored, 1 - probability, groups) for probability in PROBABILITIES if probability > 0.5]
-    # Where few groups push a quantile inwards past the median, the median stands.
+    # With few groups, a quantile may lie on the wrong side of the median; the median then replaces it.
     middle = PROBABILITIES.index(0.5)
     for index in range(middle - 1, -1, -1):
         logs[index] = min(logs[index], logs[index + 1])
@@ -161,7 +160,7 @@ def calibrated(residuals: Mapping[object, Sequence[float]]) -> tuple[float, ...]
 
 
 def _lower(weighted: Sequence[tuple[float, float]], probability: float, groups: int) -> float:
-    """The largest value that at most ``probability`` lies below, the group to come counted as below."""
+    """The largest value such that at most ``probability`` lies below it, if the future group counts as below."""
     least = 1 / (groups + 1)
     if probability < least:
         edge, middle = weighted[0][0], _median(weighted)

@@ -1,10 +1,10 @@
-"""GPUs and models by name: the shipped catalogue, what an installation adds to it, and what a caller declares inline.
+"""GPUs and models by name: the shipped catalogue, the additions of an installation, and inline declarations.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Names come from node labels and from a plan;
-figures come from ``data/gpus.csv`` and ``data/models.json``, each row with its source. A model's row is its ``config.json``,
-cut down to the fields that count, and the repositories that publish that shape, each with what its own file has otherwise:
-context, quantisation. What is declared wins over what an installation adds, and that over what is shipped, so that a new
-card or model needs no release.
+figures come from ``data/gpus.csv`` and ``data/models.json``, each row with its source. A model's row has the needed fields of
+its ``config.json`` and the repositories that publish this shape. Each repository has the fields in which its own file differs:
+context, quantisation. Inline declarations rank before additions, and additions before the shipped catalogue, so a new card or
+model needs no release.
 """
 
 import csv
@@ -36,26 +36,27 @@ class UnknownModelError(InputError, LookupError):
 
 
 class ModelRow(BaseModel):
-    """One shape of model, and who publishes it."""
+    """One shape of model, and the repositories that publish it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
-    """Name in the catalogue; all repositories of the row share it, and their measurements."""
+    """The name in the catalogue. All repositories of the row share it and its measurements."""
     source: str = Field(min_length=1)
-    """Where the facts are from."""
+    """Where the facts come from."""
     config: dict[str, Any]
-    """Fields of the ``config.json`` that count weights, caches and context."""
+    """The fields of the ``config.json`` that determine weights, caches and context."""
     repositories: dict[str, dict[str, Any]] = {}
-    """By ``organisation/name``, the fields in which its ``config.json`` differs. The first one stands for the name."""
+    """The fields in which the ``config.json`` of a repository differs, by ``organisation/name``. The name of the row means the
+    first repository."""
     aliases: tuple[str, ...] = ()
     """Further names."""
     assume_plain: bool = False
-    """The architecture is not understood, and taken for a plain decoder."""
+    """Whether the architecture is unknown and treated as a plain decoder."""
 
 
 class Config(Protocol):
-    """Text of a ``config.json``, or why it could not be had."""
+    """The text of a ``config.json``, or why it could not be read."""
 
     @property
     def text(self) -> str: ...
@@ -65,7 +66,7 @@ class Config(Protocol):
 
 
 class Catalogue:
-    """Rows of models and of GPUs; of two that answer to one name, the earlier one counts."""
+    """Rows of models and of GPUs. If two rows have one name, the earlier one counts."""
 
     def __init__(
         self,
@@ -75,9 +76,9 @@ class Catalogue:
     ) -> None:
         self.models = tuple(models)
         self.gpus = tuple(gpus)
-        self._found_gpus: dict[str, GpuType | None] = {}  # names are asked for by the thousand, and are few
+        self._found_gpus: dict[str, GpuType | None] = {}  # few names are looked up thousands of times
         self.configs = dict(configs or {})
-        """Configurations of models that plans name, by name."""
+        """The configurations of models that plans name, by name."""
         self._cards: dict[tuple[int, str | None], ModelCard] = {}
         self._index: dict[str, tuple[int, str | None]] = {}
         for number, row in enumerate(self.models):
@@ -100,23 +101,23 @@ class Catalogue:
         gpus: Iterable[GpuType] = (),
         configs: Mapping[str, "Config"] | None = None,
     ) -> "Catalogue":
-        """A catalogue in which these rows come first."""
+        """A catalogue with these rows before its own."""
         return Catalogue((*models, *self.models), (*gpus, *self.gpus), {**self.configs, **(configs or {})})
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """One card for each row of models, in their order, with the names of its repositories as aliases."""
+        """One card for each row of models, in order, with the names of its repositories as aliases."""
         return tuple(self._card(*self._index[row.name.lower()]) for row in self.models)
 
     def find_gpu(self, product: str) -> GpuType | None:
-        """The GPU that a name means; None where none does."""
+        """The GPU with this name; None if there is none."""
         if product not in self._found_gpus:
             self._found_gpus[product] = next((gpu for gpu in self.gpus if gpu.answers_to(product)), None)
         return self._found_gpus[product]
 
     def find_model(self, identifier: str) -> ModelCard | None:
-        """The model that a name means, with what the name tells of its quantisation; None where none does.
+        """The model with this name, and with the quantisation that the name says; None if there is none.
 
-        Tried are the repository, its last part, and that part without quantisation, tuning and publisher.
+        It looks up the repository, then its last part, then that part without quantisation, tuning and publisher.
         """
         name = take_apart(identifier)
         if name.repository is not None and (found := self._index.get(name.repository.lower())):
@@ -151,19 +152,19 @@ def find_gpu(product: str, *, inline: Iterable[GpuType] = (), catalogue: Catalog
     """The GPU that ``product`` names: a catalogue name, a node-label product string, a cloud's name or instance type.
 
     Args:
-        product: any spelling; case, spaces and dashes do not matter.
-        inline: the caller's definitions, which win over the catalogue.
-        catalogue: default is the shipped one.
+        product: the name in any spelling; case, spaces and dashes do not matter.
+        inline: the caller's definitions, which rank before the catalogue.
+        catalogue: the catalogue; the default is the shipped one.
 
     Raises:
-        UnknownGpuError: nothing matches (the message lists close names), or the string names a MIG slice or a
+        UnknownGpuError: no GPU matches (the message lists close names), or the name is that of a MIG slice or a
             time-shared card, which is not the whole card.
     """
     declared = tuple(inline)
     known = catalogue or shipped()
     found = next((own for own in declared if own.answers_to(product)), None) or known.find_gpu(product)
     if found is not None:
-        # A declaration under the catalogue's name also stands for that card's other names.
+        # A declaration under the catalogue's name also applies to that card's other names.
         return next((own for own in declared if own.answers_to(found.name)), found)
     if is_share(product):
         raise UnknownGpuError(
@@ -184,11 +185,12 @@ def find_model(identifier: str, *, inline: Iterable[ModelCard] = (), catalogue: 
     """The model that ``identifier`` names: a catalogue name, a repository or its last part, with any quantisation.
 
     ``hf://meta-llama/Llama-3.1-70B-Instruct``, ``RedHatAI/Llama-3.1-70B-Instruct-FP8-dynamic`` and ``llama-3.1-70b`` are
-    one shape, ``name``. ``precision`` and ``quantization`` are those of the published weights, ``repository`` is where
-    they are: the one that was written, else the known one of that name, else None. A revision (``@...``) is ignored.
+    one shape, ``name``. ``precision`` and ``quantization`` are those of the published weights. ``repository`` is where they
+    are published: the repository in ``identifier``, else the known one of that name, else None. A revision (``@...``) is
+    ignored.
 
     Raises:
-        UnknownModelError: nothing matches; the message lists close names.
+        UnknownModelError: no model matches; the message lists close names.
     """
     declared = tuple(inline)
     name = take_apart(identifier)
@@ -207,7 +209,7 @@ def find_model(identifier: str, *, inline: Iterable[ModelCard] = (), catalogue: 
 
 @cache
 def shipped() -> Catalogue:
-    """What the package brings."""
+    """The shipped catalogue."""
     with (resources.files("servingplan.profiles") / "data" / "models.json").open(encoding="utf-8") as file:
         models = [ModelRow.model_validate(row) for row in json.load(file)]
     return Catalogue(models, (gpu_of_row(row) for row in read_rows("gpus.csv")))
@@ -225,17 +227,17 @@ def packaged_models() -> tuple[ModelCard, ...]:
 
 
 def stored_otherwise(card: ModelCard, precision: str) -> str | None:
-    """Why weights cannot have a precision, since they are published in a narrower one; None: they may."""
+    """The reason why weights cannot have a precision, because they are published in a narrower one; None if they can."""
     if card.quantization is None or precision.lower() not in ("bf16", "fp16"):
         return None
     return f"contradicts the weights, which are {card.precision} ({card.quantization}): set {card.precision}, or leave it out"
 
 
 def known_shape(facts: Mapping[str, Any], catalogue: Catalogue | None = None) -> ModelCard | None:
-    """The catalogued card of which ``facts`` says nothing else, for those who know only a part of a model; None: none.
+    """The shape in the catalogue with these facts, for callers that know only some facts of a model; None if there is none.
 
-    Every fact must be the card's, the numbers of parameters but for rounding; what is not said of the
-    shape (vocabulary, widths) is then the card's. Names, context and quantisation are no part of a shape.
+    Every fact must agree with the card, numbers of parameters within rounding. The other facts of the shape (vocabulary,
+    widths) are then the card's. Names, context and quantisation are not part of a shape.
     """
     for card in (catalogue or shipped()).cards():
         shape = card.shape
@@ -245,9 +247,9 @@ def known_shape(facts: Mapping[str, Any], catalogue: Catalogue | None = None) ->
 
 
 NO_SHAPE = frozenset({"max_context_tokens", "quantization", "weight_block"})
-"""Facts of a card that are no part of its shape: they stay unknown unless they are said."""
+"""Facts of a card that are not part of its shape; they are unknown unless they are stated."""
 _ROUNDED = {"parameters": 0.01, "active_parameters": 0.05}
-"""By how much people round them, the active ones with or without the tables of the vocabulary."""
+"""The relative rounding of published numbers; active parameters are stated with or without the tables of the vocabulary."""
 
 
 def _same(said: Any, known: Any, key: str) -> bool:
@@ -258,10 +260,10 @@ def _same(said: Any, known: Any, key: str) -> bool:
 
 @cache
 def measured_name(shape: ModelCard) -> str | None:
-    """The catalogued model of that shape (``ModelCard.shape``), under whose name it was measured; None: there is none.
+    """The catalogued model with this shape (``ModelCard.shape``), under whose name it was measured; None if there is none.
 
-    A measurement belongs to a shape, not to a name: a model declared with other figures under a catalogued name has none,
-    and one declared with the same figures under another name has them.
+    A measurement belongs to a shape, not to a name. A model that is declared with other figures under a catalogued name has no
+    measurements, and one that is declared with the same figures under another name has them.
     """
     return _measured_names().get(shape)
 
@@ -275,10 +277,10 @@ def _measured_names() -> dict[ModelCard, str]:
 
 
 def gpu_of_row(row: Mapping[str, str]) -> GpuType:
-    """The GPU of one row of a table with the columns of ``data/gpus.csv``; empty cells are absent.
+    """The GPU of one row of a table with the columns of ``data/gpus.csv``; empty cells count as absent.
 
     Raises:
-        InputError: a column is unknown or missing, or a figure is wrong; it names the column.
+        InputError: a column is unknown or missing, or a figure is wrong; the error names the column.
     """
     facts: dict[str, Any] = {key: value for key, value in row.items() if value and key not in _GPU_WORDS}
     link = row.get("link") or ""
@@ -291,13 +293,13 @@ def gpu_of_row(row: Mapping[str, str]) -> GpuType:
 
 
 def read_rows(name: str) -> Iterator[dict[str, str]]:
-    """Rows of one packaged CSV file."""
+    """The rows of one packaged CSV file."""
     with (resources.files("servingplan.profiles") / "data" / name).open(encoding="utf-8") as lines:
         yield from csv.DictReader(lines)
 
 
 def packaged_text(name: str) -> str:
-    """One packaged file."""
+    """The text of one packaged file."""
     return (resources.files("servingplan.profiles") / "data" / name).read_text(encoding="utf-8")
 
 
@@ -309,7 +311,7 @@ def _tail(repository: str) -> str:
 
 
 def as_named(card: ModelCard, name: ModelName) -> ModelCard:
-    """A card that was found under another name: of the repository that was written, quantised as the name says."""
+    """A card that was found under another name, with the repository and the quantisation of that name."""
     if name.repository is not None or name.quantization is not None:
         card = card.model_copy(update={"repository": name.repository})
     return _quantised(card, name.quantization)
@@ -322,7 +324,7 @@ def _quantised(card: ModelCard, quantization: Quantization | None) -> ModelCard:
         update={
             "precision": quantization.precision,
             "quantization": quantization.method,
-            # Four-bit checkpoints of a model whose experts alone were quantised keep the rest as it was published.
+            # Four-bit checkpoints of a model with only its experts quantised keep the other weights as published.
             "quantized_part": card.quantized_part if quantization.method is not None else "linear",
             "weight_block": quantization.block,
         }
@@ -330,7 +332,7 @@ def _quantised(card: ModelCard, quantization: Quantization | None) -> ModelCard:
 
 
 def _close(wanted: str, names: Mapping[str, str]) -> str:
-    """The nearest spellings, each shown as the name that it stands for."""
+    """A list of the nearest names for a message; empty if there are none."""
     by_spelling = {normalise_product(name): shown for name, shown in reversed(list(names.items()))}
     needle = normalise_product(wanted)
     near = sorted((spelling for spelling in by_spelling if needle and needle in spelling), key=lambda s: (len(s), s))

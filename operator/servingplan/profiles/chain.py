@@ -1,7 +1,7 @@
-"""The rate of one replica over several nodes: how its layers are split, and what it then does for each class.
+"""The rates of one replica over several nodes: the split of its layers, and the rate of each class.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``pipeline`` has the formulas, ``layers`` the
-split for one batch; here splits are compared by what the whole replica serves.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``pipeline`` has the formulas, ``layers`` finds
+the split for one batch; this module compares splits by the rates of the whole replica.
 """
 
 import math
@@ -33,15 +33,15 @@ from servingplan.profiles.pipeline import (
 from servingplan.profiles.promise import Requests, limited
 
 SPLIT_BATCHES = (1, 4, 16, 64, 256, 1024)
-"""Running requests for which a split of the layers is sought: a larger batch wants more room for KV cache on each stage,
-which shifts layers to where memory is."""
+"""Numbers of running requests for which a split of the layers is searched. A larger batch needs more room for KV cache on each
+stage, which moves layers to stages with more memory."""
 
 
 class Chain(NamedTuple):
-    """What a replica over several nodes does."""
+    """A replica over several nodes: its split, and the estimate of each class."""
 
     layers: tuple[int, ...]
-    """By stage; empty where no split fits."""
+    """Layers by stage; empty if no split fits."""
     by_class: Mapping[str, Estimate | Unfit]
 
 
@@ -56,17 +56,17 @@ def estimate_chain(
     classes: tuple[Requests, ...],
     confidence: float = 0.9,
 ) -> Chain:
-    """The rates of one replica, with its layers split for all of its classes together.
+    """The rates of one replica, with one split of its layers for all its classes.
 
-    Candidates are the splits that ``split_layers`` finds for ``SPLIT_BATCHES``, and the even one; taken is the one that
-    serves most classes, then the one with the highest rate of an equal mix. Equal, because rates of arrival move all the
-    time, and a split that followed them would restart the replica.
+    Candidates are the splits that ``split_layers`` finds for ``SPLIT_BATCHES``, and the even split. The split that serves the
+    most classes is taken; of several, the one with the highest rate of an equal mix. The mix is equal because arrival rates
+    always change, and a split that follows them would restart the replica.
 
     Args:
-        tensor_parallel: GPUs of each stage, on one node. Engines have one number for all stages.
-        settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights of each
-            stage.
-        confidence: probability that the true rate is at least the planned one.
+        tensor_parallel: the GPUs of each stage, on one node. Engines have one number for all stages.
+        settings: the engine's settings. The KV cache of one sequence of ``max_model_len`` must fit beside the weights of
+            each stage.
+        confidence: the probability that the true rate is at least the planned one.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
@@ -110,7 +110,7 @@ def _splits(
     classes: tuple[Requests, ...],
     context_tokens: int,
 ) -> list[tuple[int, ...]]:
-    """Splits worth a look, each once; empty where the stages cannot hold the model and one longest sequence."""
+    """The candidate splits, each once; empty if the stages cannot hold the model and one longest sequence."""
     mean_tokens = sum(item.input_tokens + item.output_tokens for item in classes) / len(classes)
     longest, mean = (float(it) for it in stages[0].whole.held_tokens(np.array([context_tokens, mean_tokens])))
     found: list[tuple[int, ...]] = []
@@ -134,7 +134,8 @@ def _splits(
 def _seconds(
     stages: tuple[StageSteps, ...], most: tuple[int, ...], layers: int, tokens: float, classes: tuple[Requests, ...]
 ) -> list[list[float]]:
-    """Mean time that one request keeps each stage busy, by number of layers: its prefill and its part of each step."""
+    """The mean seconds for which one request keeps each stage busy, by number of layers: its prefill and its part of each
+    step."""
     inputs, outputs = (np.array(it, dtype=float) for it in zip(*(item[1:3] for item in classes), strict=True))
     # Linear in the layers, so two points give all of them.
     parts = [(stage, part) for part in (0.0, 1 / layers) for stage in stages]

@@ -1,24 +1,25 @@
-"""How wrong predictions are: measurements predicted by an estimator that may not look at them.
+"""Measures the error of predictions: the estimator predicts measurements that are hidden from it.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The judge of ``estimate``, used by
-``servingplan profile check``, by the calibration of the bands and by the tests.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. It evaluates ``estimate`` for
+``servingplan profile check``, for the calibration of the bands and for the tests.
 
-What an estimator has seen decides how well it predicts, so every measurement is predicted under several conditions, each
-of which hides something from it:
+An estimator predicts better the more similar measurements it knows. So every measurement is predicted under several
+conditions; each hides some measurements:
 
-    version      its engine's version; another version of that engine is known at the same lengths
-    lengths      the same pair of lengths; other lengths of the group stay known
-    engine       its engine; the group is known on another one
-    group        the whole group (card, model, precision, tensor-parallel size): a configuration without a measurement
-    card         the card itself, of which only the data sheet is left
+    version      those of its engine's version; another version of that engine is known at the same lengths
+    lengths      those of the same pair of lengths; other lengths of the group are known
+    engine       those of its engine; the group is known on another engine
+    group        those of the whole group (card, model, precision, tensor-parallel size)
+    card         those of the card; only its data sheet is known
 
 Errors are |predicted / measured - 1|. The bias is the median of predicted / measured - 1. The interval score of a band
 [l, u] at a truth y, in logarithms, is  u - l + 2/a max(l - y, 0) + 2/a max(y - u, 0)  with a = 0.2 for a central 80 %
-[Gneiting and Raftery, J. Am. Stat. Assoc. 102 (2007), equation 43]: smaller is better, in mean it is least for the true
-10 and 90 % quantiles. The best constant band has one low and one high end for all rows alike, the ones with the least mean
-score on these very rows: a rival that has seen the answers.
+[Gneiting and Raftery, J. Am. Stat. Assoc. 102 (2007), equation 43]. A smaller score is better; the mean score is least for the
+true 10 and 90 % quantiles. The best constant band has one low and one high end for all rows, chosen for the least mean score on
+these same rows. It is a strong competitor, because it knows the measurements.
 
-Groups differ in size by a hundred times; medians, shares and means therefore weigh groups equally, and rows within one.
+Groups differ in size by a factor of a hundred. So medians, shares and means weigh all groups equally, and all rows within a
+group.
 """
 
 import math
@@ -38,13 +39,13 @@ Condition = Literal["version", "lengths", "engine", "group", "card"]
 CONDITIONS: tuple[Condition, ...] = ("version", "lengths", "engine", "group", "card")
 
 INSIDE = 0.8
-"""Share of truths that a band promises to hold."""
+"""The share of true values that a band promises to contain."""
 
 Group = tuple[str, str, str, int]
 
 
 class Predicted(NamedTuple):
-    """One measured quantity, and what was predicted without looking."""
+    """One measured quantity, and its prediction without the hidden measurements."""
 
     row: MeasuredRow
     condition: Condition
@@ -53,24 +54,24 @@ class Predicted(NamedTuple):
     log_error: float
     """ln(predicted / measured)."""
     log_low: float
-    """ln(low / predicted), of the 80 % band; not above 0."""
+    """ln(low / predicted) for the low end of the 80 % band; not above 0."""
     log_high: float
-    """ln(high / predicted); not below 0."""
+    """ln(high / predicted) for the high end; not below 0."""
 
     @property
     def group(self) -> Group:
-        """What was measured: rows of one group resemble each other."""
+        """The group of the row."""
         return group_of(self.row)
 
     @property
     def part(self) -> Part:
-        """Whether the group may be fitted on, or judges."""
+        """Whether the group is for fitting or for judging."""
         gpu, model, precision, size = self.group
         return part_of(gpu=gpu, model=model, precision=precision, tensor_parallel=size)
 
     @property
     def load(self) -> Load:
-        """How the engine was driven."""
+        """The kind of load in the measurement."""
         return "saturated" if self.row.concurrency is None else "concurrency"
 
     @property
@@ -88,15 +89,15 @@ class Summary(NamedTuple):
     p90_error: float
     bias: float
     inside: float
-    """Share of truths inside the 80 % band."""
+    """The share of true values inside the 80 % band."""
     score: float
-    """Mean interval score of the bands."""
+    """The mean interval score of the bands."""
     constant_score: float
-    """Of the best constant band of its table."""
+    """The mean interval score of the best constant band of the table."""
 
 
 class Line(NamedTuple):
-    """A line of the report and where it stands."""
+    """A line of the report with its part, table and name."""
 
     part: Part
     table: str
@@ -110,7 +111,7 @@ QUANTITIES: dict[str, tuple[Quantity, Load | None]] = {
     "mean TTFT": ("ttft", None),
     "mean TPOT": ("tpot", None),
 }
-"""Tables of the report."""
+"""The tables of the report: the quantity, and the kind of load if only one counts."""
 
 
 def group_of(row: MeasuredRow) -> Group:
@@ -121,11 +122,11 @@ def group_of(row: MeasuredRow) -> Group:
 def predictions(
     rows: Sequence[MeasuredRow], known: MeasuredRows, conditions: Iterable[Condition] = CONDITIONS
 ) -> Iterator[Predicted]:
-    """Every measurement, predicted under each condition that applies to it.
+    """The predictions of every measurement under each condition that applies to it.
 
     Args:
-        rows: the truth.
-        known: what the estimator may see, less what the condition hides.
+        rows: the measurements to predict.
+        known: the measurements that the estimator knows, apart from those that the condition hides.
     """
     visible = defaultdict(list)
     for row in known.rows:
@@ -145,7 +146,7 @@ def predictions(
 
 
 def _hiding_key(row: MeasuredRow, condition: Condition) -> object:
-    """Rows with the same key are predicted from the same measurements."""
+    """The key of a row; rows with the same key are predicted from the same measurements."""
     match condition:
         case "version":
             return (*group_of(row), row.settings.engine, row.settings.version)
@@ -158,7 +159,7 @@ def _hiding_key(row: MeasuredRow, condition: Condition) -> object:
 
 
 def _is_hidden(row: MeasuredRow, asked: MeasuredRow, condition: Condition) -> bool:
-    """Whether a row of the same group is hidden where ``asked`` is predicted."""
+    """Whether a row of the same group is hidden for the prediction of ``asked``."""
     return condition in ("group", "card") or _hiding_key(row, condition) == _hiding_key(asked, condition)
 
 
@@ -182,7 +183,7 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
     except (UnknownModelError, UnknownGpuError):
         return
     if condition == "card":
-        # Under another name nothing is known of it but its figures.
+        # Under another name only its figures are known.
         gpu = gpu.model_copy(update={"name": f"{gpu.name}, by its data sheet", "aliases": ()})
     found = predict(row, model=model, gpu=gpu, rows=seen)
     if found is None:
@@ -201,8 +202,8 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
 
 
 def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredRows) -> Estimate | None:
-    """What ``estimate`` says of a measured point, with the settings that it states and the load that it was under, given
-    other measurements; None where it says that it cannot be."""
+    """The estimate of a measured point from other measurements, with the point's settings and load; None if ``estimate``
+    says that the replica does not fit."""
     settings = row.settings.model_copy(
         update={"max_model_len": max(row.settings.max_model_len, row.input_tokens + row.output_tokens)}
     )
@@ -225,7 +226,7 @@ def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredR
 
 
 def report(found: Iterable[Predicted]) -> tuple[Line, ...]:
-    """The error report: what was known against dense models and mixtures of experts, and unmeasured rates by card."""
+    """The lines of the error report, by what was known and by the kind of model; unmeasured rates also by load and by card."""
     everything = list(found)
     lines: list[Line] = []
     for part in ("fit", "judge"):
@@ -240,7 +241,7 @@ def report(found: Iterable[Predicted]) -> tuple[Line, ...]:
 
 
 def load_words(item: Predicted) -> str:
-    """How the engine was driven, and the kind of model, in words."""
+    """The kind of load and the kind of model, in words."""
     load = "saturated" if item.load == "saturated" else "by concurrency"
     return f"{load}; {_kind_words(item)}"
 
@@ -250,7 +251,7 @@ def _kind_words(item: Predicted) -> str:
 
 
 def known_words(item: Predicted) -> str:
-    """What was known of a prediction, in words; the order of the alphabet is that of the report."""
+    """What was known for a prediction, in words. The report sorts its lines by these words."""
     words = {
         "version": "1 measured, another version",
         "lengths": "2 measured, other lengths",
@@ -276,7 +277,7 @@ def _card(item: Predicted) -> str:
 
 
 def summarised(found: Sequence[Predicted], by: Callable[[Predicted], str]) -> dict[str, Summary]:
-    """A summary for each name that ``by`` gives, all of one quantity; the constant band is that of all together."""
+    """The summary of the predictions of each name that ``by`` returns, by name. They have one constant band together."""
     if not found:
         return {}
     constant = best_constant([(item.residual, weight) for item, weight in weighted(found)])
@@ -302,7 +303,7 @@ def _summary(items: Sequence[Predicted], constant: tuple[float, float]) -> Summa
 
 
 def weighted(items: Sequence[Predicted]) -> list[tuple[Predicted, float]]:
-    """Each item with its weight: groups weigh the same, and so do the items within one; 1 in all."""
+    """Each item with its weight. All groups have equal weights, and so have the items within a group; the sum is 1."""
     sizes: dict[Group, int] = defaultdict(int)
     for item in items:
         sizes[item.group] += 1
@@ -310,7 +311,7 @@ def weighted(items: Sequence[Predicted]) -> list[tuple[Predicted, float]]:
 
 
 def quantile(values: Iterable[tuple[float, float]], probability: float) -> float:
-    """The smallest of the weighted values up to which at least ``probability`` of the weight lies."""
+    """The smallest value such that values up to it have at least ``probability`` of the weight."""
     ordered = sorted(values)
     total = math.fsum(weight for _, weight in ordered)
     reached = 0.0
@@ -322,7 +323,7 @@ def quantile(values: Iterable[tuple[float, float]], probability: float) -> float
 
 
 def interval_score(low: float, high: float, truth: float) -> float:
-    """Width of the interval, and ten times what the truth misses it by."""
+    """The width of the interval plus ten times the distance of the truth from it."""
     penalty = 2 / (1 - INSIDE)
     return high - low + penalty * (max(0.0, low - truth) + max(0.0, truth - high))
 

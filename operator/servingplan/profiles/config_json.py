@@ -1,9 +1,9 @@
-"""A model is its ``config.json``: the file that every published model carries, read into a ``ModelCard``.
+"""Reads the ``config.json`` of a published model into a ``ModelCard``.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; called by ``catalogue``, whose rows are such
-files cut down to the fields that count. Weights are counted from the architecture, exactly for the families of
-``families``; an unknown one is refused, or on demand taken for a plain decoder. Of a model that also sees or hears the
-text part is read. Layers for speculation (multi-token prediction) are left out: engines load them only on demand.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``catalogue`` calls it, and its rows are such
+files with only the needed fields. Weights are counted from the architecture, exactly for the families of ``families``. An
+unknown family is refused, or treated as a plain decoder on request. For models of images or sound, only the text part is read.
+Layers for speculation (multi-token prediction) are left out, because engines load them only on request.
 
     attention        (heads + 2 kv_heads) head_dim h + heads head_dim h              h: hidden size
     latent (MLA)     h r_q + r_q heads (nope + rope) + h (r_kv + rope) + r_kv heads (nope + v) + heads v h
@@ -25,9 +25,9 @@ from servingplan.profiles.families import FAMILIES, Family
 from servingplan.profiles.quantization import ConfigError, read_quantization, text_part
 
 CONFIG_KEY = "config.json"
-"""Key of a ConfigMap that holds such a file."""
+"""The key of such a file in a ConfigMap."""
 PLAIN = "a decoder with grouped-query attention, gated feed-forward networks or experts, and no biases"
-"""What an architecture is taken for that is not understood, where somebody insists."""
+"""The architecture that is assumed for an unknown family on request."""
 
 _EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k")
@@ -41,7 +41,7 @@ _CONTEXT = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "se
 _UNSCALED_ROPES = {"default", "llama3", "longrope", "su", "mrope", "proportional"}
 """Kinds of rope scaling whose ``max_position_embeddings`` is the scaled length already (vLLM's rule)."""
 _MOST = 1_000_000
-"""Of layers, heads and the hidden size: a thousand times what is published, and little enough to count through."""
+"""The largest number of layers, of heads and of the hidden size: a thousand times the published ones, but still countable."""
 _CONVOLUTION_BYTES = 2
 _STATE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -50,7 +50,7 @@ def parse_config(text: str, *, where: str = "config.json") -> dict[str, Any]:
     """The JSON object of a ``config.json``.
 
     Raises:
-        ConfigError: the text is no JSON object.
+        ConfigError: the text is not a JSON object.
     """
     try:
         config = json.loads(text)
@@ -73,13 +73,13 @@ def read_config(
 
     Args:
         config: the parsed file.
-        name: name of the card.
+        name: the name of the card.
         repository: where the weights are published, ``organisation/name``.
         aliases: other names of the card.
-        assume_plain: take an architecture that is not understood for ``PLAIN``, in place of refusing it.
+        assume_plain: whether to treat an unknown architecture as ``PLAIN`` instead of refusing it.
 
     Raises:
-        ConfigError: a field is missing or wrong, or the architecture is not understood. ``field`` is the field.
+        ConfigError: a field is missing or wrong, or the architecture is unknown. Its ``field`` is the name of the field.
     """
     text, prefix = text_part(config)
     part = _Part(text, config, prefix, Family())
@@ -111,7 +111,7 @@ def read_config(
         field = ".".join(map(str, problem["loc"])) or "config.json"
         raise ConfigError(field, problem.get("input"), in_words(problem)) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # A field of another type than published files have, somewhere inside.
+        # Some inner field has another type than in published files.
         advice = (
             f"has a field of an unexpected form ({type(error).__name__}: {error}); give the file as it is published"
         )
@@ -131,7 +131,7 @@ class _Part:
         return _Part(self.config, self.around, self.prefix, family)
 
     def get(self, *keys: str) -> Any:
-        """The first of the fields that is given, else the family's default."""
+        """The first of the fields that is present, else the family's default."""
         for key in keys:
             if self.config.get(key) is not None:
                 return self.config[key]
@@ -158,10 +158,10 @@ class _Part:
 
     @property
     def context(self) -> int | None:
-        """Longest sequence, tokens; None where nothing is said.
+        """The tokens of the longest sequence; None if the configuration does not say it.
 
-        vLLM's rule: YaRN multiplies the original length by its factor, linear and dynamic scaling multiply
-        ``max_position_embeddings``, the others have it scaled already.
+        The rule is vLLM's: YaRN multiplies the original length by its factor, linear and dynamic scaling multiply
+        ``max_position_embeddings``, and for the others it is scaled already.
         """
         length = self.integer(*_CONTEXT, default=0)
         rope = self.get("rope_scaling", "rope_parameters")
@@ -192,7 +192,7 @@ def _family(kind: object, assume_plain: bool) -> Family:
 
 
 def _decoder(part: _Part) -> dict[str, Any]:
-    """Facts of a decoder whose layers are all of one make, but for windows, linear attention and experts."""
+    """The facts of a decoder whose layers are equal except for windows, linear attention and experts."""
     family, width, layers = part.family, part.integer("hidden_size"), part.integer("num_hidden_layers", "num_layers")
     heads = part.integer("num_attention_heads")
     for field, value in (("hidden_size", width), ("num_hidden_layers", layers), ("num_attention_heads", heads)):
@@ -230,13 +230,13 @@ def _decoder(part: _Part) -> dict[str, Any]:
 
 
 def _active(facts: Mapping[str, Any], expert: int) -> int:
-    """Weights that a token uses: all but the experts that it leaves out."""
+    """The number of weights that a token uses: all except the experts that are not chosen."""
     idle = facts["experts"] - facts["experts_per_token"]
     return int(facts["parameters"] - (facts["layers"] - facts["dense_layers"]) * idle * expert)
 
 
 def _network(width: int, inner: int, *, matrices: int, bias: bool = False) -> int:
-    """Weights of one feed-forward network, or of one expert."""
+    """The number of weights of one feed-forward network, or of one expert."""
     biases = (matrices - 1) * inner + width if bias else 0
     return matrices * width * inner + biases
 
@@ -254,7 +254,7 @@ def _latent(part: _Part) -> dict[str, int | None]:
 
 
 def _attention_weights(part: _Part, facts: Mapping[str, Any]) -> int:
-    """Weights of one layer of softmax attention."""
+    """The number of weights of one layer of softmax attention."""
     family, width = part.family, facts["hidden_size"]
     heads, kv_heads, head_dim = facts["attention_heads"], facts["kv_heads"], facts["head_dim"]
     if "kv_lora_rank" in facts:
@@ -288,7 +288,7 @@ def _latent_weights(facts: Mapping[str, Any]) -> int:
 
 
 def _indexer_weights(part: _Part, facts: Mapping[str, Any]) -> int:
-    """Weights of the indexers of sparse attention; where layers share one (GLM-5.2), it is counted once."""
+    """The number of weights of the indexers of sparse attention. An indexer that layers share (GLM-5.2) is counted once."""
     index = facts.get("index_head_dim", 0)
     if not index:
         return 0
@@ -300,7 +300,7 @@ def _indexer_weights(part: _Part, facts: Mapping[str, Any]) -> int:
 
 
 def _windows(part: _Part, layers: int, context: int | None) -> dict[str, Any]:
-    """Layers whose attention looks back only so far."""
+    """The window in tokens and the number of layers with it; empty if there is none."""
     window = part.integer("sliding_window", "attention_chunk_size", default=0)
     if part.get("use_sliding_window") is False or not window or (context is not None and window >= context):
         return {}
@@ -329,7 +329,7 @@ def _linear_layers(part: _Part, layers: int) -> int:
 
 
 def _linear_attention(part: _Part, facts: Mapping[str, Any], layers: int) -> tuple[int, int]:
-    """Weights of one layer of linear attention, and the state of all of them for one sequence, bytes."""
+    """The number of weights of one layer of linear attention, and the bytes of state of all such layers for one sequence."""
     width, heads, head_dim = facts["hidden_size"], facts["attention_heads"], facts["head_dim"]
     element = _STATE_BYTES.get(str(part.get("mamba_ssm_dtype")), 2)
     if part.family.linear == "lightning":
@@ -347,7 +347,7 @@ def _linear_attention(part: _Part, facts: Mapping[str, Any], layers: int) -> tup
 
 
 def _feed_forward(part: _Part, width: int, layers: int) -> tuple[int, dict[str, Any]]:
-    """Weights of the feed-forward networks of all layers, and the facts that go into the card."""
+    """The number of weights of the feed-forward networks of all layers, and the facts for the card."""
     family = part.family
     matrices = 3 if family.gated else 2
     experts = part.integer(*_EXPERTS, default=0)
@@ -378,7 +378,7 @@ def _feed_forward(part: _Part, width: int, layers: int) -> tuple[int, dict[str, 
 
 
 def _expert_layers(part: _Part, layers: int) -> int:
-    """Layers whose feed-forward network is a mixture of experts."""
+    """The number of layers whose feed-forward network is a mixture of experts."""
     kinds = part.get("mlp_layer_types")
     if isinstance(kinds, list):
         return kinds.count("sparse")
@@ -393,7 +393,7 @@ def _expert_layers(part: _Part, layers: int) -> int:
 
 
 def _nemotron_h(part: _Part) -> dict[str, Any]:
-    """Nemotron-H and Nemotron 3: each layer is one of Mamba-2 (M), attention (*), feed-forward (-) or experts (E)."""
+    """The facts of Nemotron-H and Nemotron 3. Each layer is Mamba-2 (M), attention (*), feed-forward (-) or experts (E)."""
     width, heads = part.integer("hidden_size"), part.integer("num_attention_heads")
     kinds = _nemotron_kinds(part)
     head_dim = part.integer("head_dim", "attention_head_dim")
@@ -446,16 +446,17 @@ def _nemotron_kinds(part: _Part) -> str:
     letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
     kinds = part.get("layers_block_type", "layer_types")
     if not isinstance(kinds, list) or any(kind not in letters for kind in kinds):
-        raise ConfigError(part.prefix + "hybrid_override_pattern", pattern, "is missing; it tells what each layer is")
+        raise ConfigError(part.prefix + "hybrid_override_pattern", pattern, "is missing; it says what each layer is")
     return "".join(letters[kind] for kind in kinds)
 
 
 def _nemotron_nas(part: _Part) -> dict[str, Any]:
-    """Nemotron by architecture search (Llama-Nemotron Super, Ultra): layers without attention, networks of any width."""
+    """The facts of Nemotron by architecture search (Llama-Nemotron Super, Ultra). Layers may lack attention, and feed-forward
+    networks have different widths."""
     width, heads = part.integer("hidden_size"), part.integer("num_attention_heads")
     blocks, head_dim = part.get("block_configs"), width // heads
     if not isinstance(blocks, list) or not blocks:
-        raise ConfigError(part.prefix + "block_configs", blocks, "is missing; it tells what each layer is")
+        raise ConfigError(part.prefix + "block_configs", blocks, "is missing; it says what each layer is")
     vocabulary = part.integer("vocab_size")
     total = vocabulary * width * (1 if part.tied else 2) + width
     groups: list[int] = []
@@ -469,7 +470,7 @@ def _nemotron_nas(part: _Part) -> dict[str, Any]:
         elif attention.get("replace_with_linear"):
             total += width * width + width
         if network.get("ffn_mult"):
-            # As the model's code rounds it: two thirds of four widths, times the factor, up to a multiple of 256.
+            # The model's code rounds in this way: two thirds of the width times the factor, up to a multiple of 256.
             inner = int(2 * network["ffn_mult"] * width / 3)
             widths.append(-(-inner // 256) * 256)
             total += 3 * width * widths[-1] + width

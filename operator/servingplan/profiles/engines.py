@@ -1,25 +1,25 @@
-"""How engines differ: factors on the kernels' times, fitted on end-to-end measurements.
+"""Constants of engines: factors on the kernels' times, fitted on end-to-end measurements.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Kernel tables are taken kernel by kernel, so
-what an engine adds (launches, scheduling, sampling) and how kinds of kernels fare in a running engine are left to a fit:
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Kernel tables measure single kernels. The work
+that an engine adds (launches, scheduling, sampling), and how much slower or faster kernels are in a running engine, are fitted:
 
     iteration = pace x (sum over kinds of factor x kernels) x bubbles + launch x layers + step + sequence x requests
 
-The factors by kind are one set for all engines; ``pace``, ``launch``, ``step`` and ``sequence`` belong to an engine.
+All engines have the same factors by kind; ``pace``, ``launch``, ``step`` and ``sequence`` differ by engine.
 ``python -m benchmarks.fit_rates`` fits them on the measurements of the fitting part (``profiles.split``) and prints the errors
-on groups left out. The constants below are what it gave on the shipped measurements, rounded.
+on groups that it left out. The constants below are its rounded results on the shipped measurements.
 """
 
 from typing import NamedTuple
 
 
 class Factors(NamedTuple):
-    """By kind of kernel, see ``forward``; numbers without a unit."""
+    """Factors by kind of kernel, see ``forward``. They have no unit."""
 
     products: float
     experts: float
     experts_of_many: float
-    """Where an expert gets many tokens, as in reading prompts: engines have better kernels for it than the tables."""
+    """For experts with many tokens, as while prompts are read; engines have faster kernels for this than the tables."""
     small: float
     sums: float
     sums_over_pcie: float
@@ -27,23 +27,23 @@ class Factors(NamedTuple):
     generation: float
     context: float
     bubble: float
-    """Part of an iteration that each further pipeline stage loses to stages that are not equally long."""
+    """The part of an iteration that each further pipeline stage loses because stages are not equally long."""
     borrowed_over_pcie: float
-    """Cards that run a table of an SXM module within the power of a PCIe card, as the A100 does."""
+    """For PCIe cards that use the table of an SXM module although they have less power, such as the A100 PCIe."""
 
 
 class Engine(NamedTuple):
-    """What belongs to one engine."""
+    """The constants of one engine."""
 
     pace: float
     launch_seconds: float
-    """A layer."""
+    """Seconds per layer and iteration."""
     step_seconds: float
     sequence_seconds: float
-    """A running request."""
+    """Seconds per running request and iteration."""
     reserved_share_of_output: float
-    """Part of a request's answer for which KV cache is held on average. TensorRT-LLM's usual policy reserves all of it
-    ("guaranteed no evict"); paged engines hold half of it on average, and a little more so as not to preempt."""
+    """The part of a request's answer for which KV cache is held on average. TensorRT-LLM's usual policy reserves all of it
+    ("guaranteed no evict"). Paged engines hold half of it on average, and a little more to avoid preemption."""
 
 
 FACTORS = Factors(0.952, 1.12, 0.623, 1.23, 1.28, 1.26, 0.95, 0.989, 1.28, 0.116, 1.27)
@@ -56,5 +56,5 @@ ENGINES: dict[str, Engine] = {
 
 
 def engine_of(name: str) -> Engine:
-    """The engine's constants; of an unknown one those of vLLM."""
+    """The constants of an engine; for an unknown engine those of vLLM."""
     return ENGINES.get(name.lower(), ENGINES["vllm"])

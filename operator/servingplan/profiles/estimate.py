@@ -1,8 +1,8 @@
-"""What one replica does for one class of requests: the question that the planner asks some hundred times.
+"""Estimates the rate and the latencies of one replica for one class of requests.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` checks that the replica can
-exist, limits the batch by KV memory and takes the best rate; with limits on TTFT or TPOT, the part of it at which a percentile
-of requests keeps them (``promise``).
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` checks that the model fits the GPUs,
+limits the batch by KV memory and takes the best rate. With limits on TTFT or TPOT, it takes the part of that rate at which a
+percentile of requests keeps them (``promise``).
 """
 
 import math
@@ -26,55 +26,55 @@ from servingplan.profiles.steady import Point, Steady, steady
 from servingplan.profiles.steps import KernelSteps, step_times
 
 MAX_BATCH = 1024
-"""Running requests of one replica at most where nothing else is said; vLLM's own default on large cards. The planned
-``batch`` is what the engine must be started with (``--max-num-seqs``)."""
+"""The most running requests of one replica by default; this is vLLM's default on large cards."""
 
 Source = Literal["measured", "interpolated", "kernels", "fitted", "datasheet", "learned"]
-"""Where a rate comes from, best first: this configuration and these lengths were measured; between its measurements;
-summed from measured kernels; a roofline fitted to this card and precision; the data sheet alone; watched in service."""
+"""Where a rate comes from: this configuration was measured at these lengths; it lies between its measurements; it is a sum of
+kernels that were measured on this card, on a card with the same chip, or on a similar card; it was observed in service."""
 
 
 class Estimate(BaseModel):
-    """What one replica serves when it serves this class only."""
+    """What one replica serves if it serves only this class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_second: float
-    """Median of the true rate at ``batch`` running requests."""
+    """The median of the true rate at ``batch`` running requests."""
     low: float
     high: float
     """The true rate lies between these with probability 0.8."""
     planned_requests_per_second: float
-    """The rate to plan with: the true one is at least this with the probability that was asked for (``confidence``)."""
+    """The rate to plan with: the true rate is at least this with the asked probability (``confidence``)."""
     batch: int
-    """Running requests at that rate, in the mean."""
+    """The mean number of running requests at that rate."""
     most_running: int
-    """Requests that run together at that rate, all but a thousandth of the time: what ``max_num_seqs`` should let run."""
+    """The number of running requests at that rate that is exceeded only a thousandth of the time. ``max_num_seqs`` should be at
+    least this."""
     ttft_seconds: float
-    """Mean time to the first token. With limits: of open arrivals, on one copy that is as slow and as full as planned;
-    without: of as many clients as ``batch``."""
+    """The mean time to the first token. With limits it is that of open arrivals on one copy that is as slow and as full as
+    planned; without limits it is that of ``batch`` clients."""
     tpot_seconds: float
-    """Mean time per further token, likewise."""
+    """The mean time per further token under the same load."""
     ttft_percentile_seconds: float | None
-    """What the percentile of requests keeps, on one copy that is as slow and as full as planned; None without limits."""
+    """The value at the percentile, on one copy that is as slow and as full as planned; None without limits."""
     tpot_percentile_seconds: float | None
     utilization: tuple[float, ...]
-    """Part of the rate at which the percentile keeps the limits, by number of copies from 1; the last holds for more."""
+    """The part of the rate at which the percentile keeps the limits, by number of copies from 1; the last holds for more."""
     ttft_band: tuple[float, float]
-    """The true mean TTFT over ``ttft_seconds`` lies between these with probability 0.8."""
+    """The true mean TTFT divided by ``ttft_seconds`` lies between these with probability 0.8."""
     tpot_band: tuple[float, float]
-    """The same of the time per further token."""
+    """The same for the time per further token."""
     slot_seconds: float
-    """Mean time from arrival to the last token."""
+    """The mean time from arrival to the last token."""
     source: Source
     basis: Basis
-    """What the band was chosen by."""
+    """The properties that decide the band."""
     evidence: tuple[str, ...]
-    """Data sets and versions, or formula and constants, that the rate rests on."""
+    """The data sets and versions, or the formula and constants, on which the rate is based."""
 
     @property
     def error_band(self) -> float:
-        """How far the low end of the band lies below the median, as a fraction of it."""
+        """The distance of the low end of the band from the median, as a fraction of the median."""
         return 1.0 - self.low / self.requests_per_second
 
 
@@ -97,29 +97,32 @@ def estimate(
     load: Load | None = None,
     rows: MeasuredRows = SHIPPED,
 ) -> Estimate | Unfit:
-    """The rate of one replica that serves only this class: its highest, the one of many copies that keep the limits, or
-    that of a closed loop.
+    """The estimate of one replica that serves only this class: at its highest rate, at the rate with which many copies keep
+    the limits, or at the rate of a closed loop.
 
     Args:
-        precision: of the weights, a key of ``model.llm.PRECISIONS``.
-        tensor_parallel: GPUs that share every layer.
-        pipeline_parallel: stages that share the layers.
-        settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
-        input_tokens: mean prompt length, at least 1.
-        output_tokens: mean answer length, at least 1.
-        ttft_seconds: limit on the time to the first token, which the percentile of requests must keep; None: none.
-        tpot_seconds: limit on a request's mean time per further token, likewise.
-        percentile: of the requests that are to meet the limits, above 0 and below 100.
-        confidence: probability that the true rate is at least ``planned_requests_per_second``, between 0 and 1.
-        clients: of a closed loop, requests that always run, or wait where they do not fit; above 0, and below 1 where one
-            runs for that part of the time. The limits do not count then. None: open arrivals.
-        requests_per_client: of a closed loop whose clients start together; infinite: only the steady state counts.
-        load: what the bands are of; None: saturated, or by concurrency where there are clients or limits, since copies
-            that keep limits run fewer requests than their memory holds.
-        rows: measurements that correct the formulas.
+        precision: the precision of the weights, a key of ``model.llm.PRECISIONS``.
+        tensor_parallel: the number of GPUs that share every layer.
+        pipeline_parallel: the number of stages that share the layers.
+        settings: the engine's settings. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
+        input_tokens: the mean prompt length, at least 1.
+        output_tokens: the mean answer length, at least 1.
+        ttft_seconds: the limit on the time to the first token, which the percentile of requests must keep; None if there
+            is none.
+        tpot_seconds: the limit on a request's mean time per further token, likewise.
+        percentile: the percentage of requests that must keep the limits, above 0 and below 100.
+        confidence: the probability that the true rate is at least ``planned_requests_per_second``, between 0 and 1.
+        clients: for a closed loop, the number of requests that always run, or wait if they do not fit; above 0. Below 1,
+            one request runs for that part of the time. The limits then do not count. None means open arrivals.
+        requests_per_client: for a closed loop whose clients start together, the requests of each; if it is infinite, only
+            the steady state counts.
+        load: the kind of load of the bands. None means saturated, or by concurrency if there are clients or limits, since
+            copies that keep limits run fewer requests than their memory holds.
+        rows: the measurements that correct the formulas.
 
     Returns:
-        An ``Estimate``, or ``Unfit`` where the replica cannot exist or cannot keep the limits even when almost idle.
+        An ``Estimate``, or ``Unfit`` if the model does not fit the GPUs or if even an almost idle replica cannot keep the
+        limits.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.
@@ -162,7 +165,7 @@ def estimate(
 
 
 class Made(NamedTuple):
-    """What a replica is made of."""
+    """The model, the GPUs and the settings of a replica."""
 
     model: ModelCard
     precision: str
@@ -179,17 +182,17 @@ class Made(NamedTuple):
 def unlimited(
     replica: Made, classes: Sequence[Requests], *, confidence: float, rows: MeasuredRows
 ) -> dict[str, Estimate | Unfit]:
-    """The highest rates of a replica inside a node, by name of the class, each class served alone and without its limits.
+    """The estimates of a replica inside a node at its highest rates, by name of the class, each class alone and without limits.
 
-    They are those of ``estimate``, computed together: an operation on the batches of all classes takes hardly longer than
-    one on those of a single class. Where a class has limits, the bands are those of rates by concurrency.
+    They equal those of ``estimate``. They are computed together, because an operation on the batches of all classes takes
+    hardly longer than one on the batches of a single class. If a class has limits, the bands are those of rates by concurrency.
     """
     asked: list[tuple[Requests, Load]] = [(item, "concurrency" if item.limits else "saturated") for item in classes]
     return _unlimited(replica, asked, confidence=confidence, rows=rows)
 
 
 class _Points(NamedTuple):
-    """The batches of one class that are looked at."""
+    """The candidate batches of one class."""
 
     requests: Requests
     load: Load
@@ -283,16 +286,16 @@ def _context_refusal(item: Requests, settings: EngineSettings) -> Unfit | None:
 
 
 def _with_waiting(found: Estimate, clients: float) -> Estimate:
-    """Clients beyond those that run wait for a slot, and their clocks run: Little's law over all of them."""
+    """The estimate with the time that clients wait for a slot, by Little's law over all clients."""
     slot_seconds = clients / found.requests_per_second
     waiting = max(0.0, slot_seconds - found.slot_seconds)
     return found.model_copy(update={"ttft_seconds": found.ttft_seconds + waiting, "slot_seconds": slot_seconds})
 
 
 def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float) -> Estimate:
-    """A point as an estimate, with the bands that were calibrated for what it rests on (``bands``).
+    """The estimate of a point, with the bands that were calibrated for its basis (``bands``).
 
-    A band whose 80 % lie on one side of the point reaches to the point.
+    If a band lies on one side of the point, it is extended to the point.
     """
     rate, ttft, tpot = (band(quantity, basis) for quantity in ("rate", "ttft", "tpot"))
     return Estimate(
@@ -319,8 +322,8 @@ def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ..
 def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, int]]:
     """Every (tensor parallel, pipeline parallel) size that divides the model and fits in one node, smallest first.
 
-    vLLM's rules: the tensor-parallel size divides the attention heads, and divides the KV heads or is a multiple of
-    them (heads are then held twice); stages may hold unequal numbers of layers, but at least one each.
+    The rules are vLLM's: the tensor-parallel size divides the attention heads, and it divides the KV heads or is a multiple of
+    them (KV heads then have several copies). Stages may hold unequal numbers of layers, but each at least one.
     """
     return [
         (tensor_parallel, pipeline_parallel)
@@ -331,13 +334,13 @@ def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, in
 
 
 def fastest(points: Steady) -> Point:
-    """The point with the highest rate; the smallest batch of equals."""
+    """The point with the highest rate; of equal rates, the one with the smallest batch."""
     return points.at(int(np.argmax(points.requests_per_second)))
 
 
 @lru_cache(maxsize=256)
 def batches_up_to(room: int) -> tuple[float, ...]:
-    """Batches up to ``room``: one by one up to ten, then in steps of a tenth; ``room`` itself is one."""
+    """Batches up to and with ``room``, in steps of 1 and, above 20, in steps of a tenth."""
     batches = [1]
     while batches[-1] < room:
         batches.append(min(room, batches[-1] + max(1, batches[-1] // 10)))
@@ -345,7 +348,7 @@ def batches_up_to(room: int) -> tuple[float, ...]:
 
 
 def _candidates(corrected: Correction, room: int) -> list[float]:
-    """The grid, and the measured batches of these very lengths."""
+    """The batches of the grid, and the measured batches at exactly these lengths."""
     measured = {
         node.batch
         for node in corrected.nodes

@@ -1,9 +1,9 @@
-"""How the families of models differ from a plain decoder, as far as weights and caches show it.
+"""The differences of model families from a plain decoder that matter for weights and caches.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; used by ``config_json``. A plain decoder has in
-each layer two norms, grouped-query attention and a gated feed-forward network, none of them with biases, then a last norm
-and an output head (Llama). Source of every row: the family's modelling code in Hugging Face transformers, and for the
-defaults its configuration class, which a ``config.json`` may leave to it.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``config_json`` uses it. Each layer of a plain
+decoder (Llama) has two norms, grouped-query attention and a gated feed-forward network, all without biases; a last norm and an
+output head follow. The source of every row is the family's modelling code in Hugging Face transformers. The defaults come from
+its configuration class, since a ``config.json`` may omit them.
 """
 
 from collections.abc import Mapping
@@ -15,43 +15,43 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Family(NamedTuple):
-    """What a ``model_type`` has that a plain decoder has not."""
+    """The differences of a ``model_type`` from a plain decoder."""
 
     norms: int = 2
-    """Vectors of the hidden size that the norms of one layer hold (a layer norm with bias holds two)."""
+    """Vectors of the hidden size in the norms of one layer (a layer norm with bias has two)."""
     last_norms: int = 1
-    """The same of the norm before the output head."""
+    """The same for the norm before the output head."""
     qk_norm: Literal["", "head", "width"] = ""
     """Norms of queries and keys: over each head, or over the width of all heads."""
     biases: Biases = ""
-    """Projections of the attention that have a bias whatever the configuration says."""
+    """Projections of the attention that always have a bias."""
     optional_biases: Biases = "qkvo"
-    """Projections that have one where ``attention_bias`` is true."""
+    """Projections that have a bias if ``attention_bias`` is true."""
     gated: bool = True
-    """Three matrices in the feed-forward network; otherwise two."""
+    """Whether the feed-forward network has three matrices instead of two."""
     feed_forward_bias: bool = False
     activation: int = 0
     """Learned numbers in the activation of one layer."""
     head_bias: bool = False
-    """The output head has a bias."""
+    """Whether the output head has a bias."""
     tied: bool = False
-    """Input and output share one table, where ``tie_word_embeddings`` is absent."""
+    """Whether input and output share one table if ``tie_word_embeddings`` is absent."""
     sinks: bool = False
-    """One learned number for each head of each layer."""
+    """Whether each head of each layer has one learned number."""
     router_bias: bool = False
-    """One number for each expert beside the router."""
+    """Whether the router has one further number for each expert."""
     expert_bias: bool = False
-    """Experts have biases."""
+    """Whether experts have biases."""
     shared_experts: int = 0
-    """Shared experts, each as wide as a routed one, where the configuration says nothing of them."""
+    """The number of shared experts, each as wide as a routed one, if the configuration does not say it."""
     shared_gate: bool = False
-    """The shared expert has a gate of its own."""
+    """Whether the shared expert has its own gate."""
     linear: Literal["", "delta", "lightning"] = ""
     """Layers of linear attention: gated delta net (Qwen3-Next), lightning attention (MiniMax-Text-01)."""
     output_gate: bool = False
-    """Queries come with a gate of the same width."""
+    """Whether the projection of queries also gives a gate of the same width."""
     window_pattern: int = 1
-    """Every so many layers one sees everything and the others have the window; 1: all have it, where one is given."""
+    """One of this number of layers has full attention, the others have the window. With 1, all have the window, if any."""
     defaults: Mapping[str, Any] = _NONE
     """Fields that the configuration class fills in."""
 
@@ -129,4 +129,5 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "qwen3_5_moe_text": Family(qk_norm="head", linear="delta", output_gate=True, shared_gate=True),
     }
 )
-"""By ``model_type``, those that are read as a decoder; ``nemotron_h`` and ``nemotron-nas``, whose layers differ, are apart."""
+"""The families that are read as a decoder, by ``model_type``. ``nemotron_h`` and ``nemotron-nas`` are read by other code,
+because their layers differ from one another."""

@@ -1,6 +1,6 @@
-"""Whether a model fits GPUs at all, and why not.
+"""Checks whether a model fits GPUs at all, and says why not.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; called by ``estimate`` and ``chain``.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``estimate`` and ``chain`` call it.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -17,11 +17,11 @@ class Unfit(BaseModel):
     """One of ``HeadsNotDivisible``, ``BlocksNotDivisible``, ``LayersNotDivisible``, ``ContextAboveModel``,
     ``ContextTooShort``, ``Memory``, ``SloUnreachable``."""
     message: str
-    """What is missing, in numbers, and what would do."""
+    """What is missing, in numbers, and what would help."""
     least_ttft_seconds: float | None = None
-    """SloUnreachable: the smallest TTFT limit that would do with the TPOT limit as it is, seconds; absent: none would."""
+    """For SloUnreachable: the smallest sufficient TTFT limit with the present TPOT limit, in seconds; None if there is none."""
     least_tpot_seconds: float | None = None
-    """SloUnreachable: the smallest TPOT limit that would do with the TTFT limit as it is, seconds; absent: none would."""
+    """For SloUnreachable: the smallest sufficient TPOT limit with the present TTFT limit, in seconds; None if there is none."""
 
 
 def shape_refusal(
@@ -32,11 +32,13 @@ def shape_refusal(
     precision: str | None = None,
     expert_parallel: bool = False,
 ) -> Unfit | None:
-    """Why the heads, layers or quantised weights of a model cannot be shared like this; see ``divisible_shapes``.
+    """The reason why the heads, layers or quantised weights of a model cannot be divided like this; None if they can.
+
+    See ``divisible_shapes``.
 
     Args:
-        precision: of the weights; None or the card's own: as published, with the blocks of the card.
-        expert_parallel: experts are spread over the GPUs, and none is cut.
+        precision: the precision of the weights. If it is None or the card's own, the weights have the blocks of the card.
+        expert_parallel: whether whole experts are spread over the GPUs instead of being cut.
     """
     wide, narrow = max(tensor_parallel, model.kv_heads), min(tensor_parallel, model.kv_heads)
     if model.attention_heads % tensor_parallel or wide % narrow:
@@ -61,10 +63,10 @@ def shape_refusal(
 
 
 def _block_refusal(model: ModelCard, tensor_parallel: int, *, expert_parallel: bool) -> Unfit | None:
-    """Whether each GPU gets whole blocks of weights that share a scale.
+    """The refusal if some GPU would not get whole blocks of weights that share a scale; else None.
 
-    A feed-forward network is cut along its width: its first weights by rows, its last by columns. vLLM does not start where
-    a part is no multiple of the block (vLLM#25292: Qwen3-30B-A3B-FP8, experts of width 768, blocks of 128, four GPUs).
+    A feed-forward network is cut along its width: its first weights by rows, its last by columns. vLLM does not start if a
+    part is not a multiple of the block (vLLM#25292: Qwen3-30B-A3B-FP8, experts of width 768, blocks of 128, four GPUs).
     """
     if model.weight_block is None or tensor_parallel == 1:
         return None
@@ -95,11 +97,11 @@ def memory_refusal(
     context_tokens: int,
     gpus: str,
 ) -> Unfit | None:
-    """Whether the KV cache and the state of one longest sequence fit beside the weights.
+    """The refusal if the KV cache and the state of one longest sequence do not fit beside the weights; else None.
 
     Args:
         kv_bytes_per_element: 2 for 16-bit KV cache, 1 for FP8.
-        kv_room_bytes: what the weights leave, over all GPUs; below 0 where they do not fit.
+        kv_room_bytes: the bytes that the weights leave, over all GPUs; below 0 if the weights do not fit.
         gpus: the GPUs in words.
     """
     copies = model.kv_copies(tensor_parallel)

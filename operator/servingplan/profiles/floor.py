@@ -1,11 +1,12 @@
-"""What the first token takes beside all iterations: the request's way through the server before and after them.
+"""The time to the first token that is not part of any iteration: the request's way through the server.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. HTTP, tokenizer, scheduling, the transfer to the
-workers, and the launches of a prompt's kernels, which run without captured graphs: a constant, and a part for each layer.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. It includes HTTP, the tokenizer, scheduling, the
+transfer to the workers, and the launches of a prompt's kernels, which run without captured graphs. It has a constant part, and
+a part for each layer.
 
-Source: mean TTFT by concurrency of aiconfigurator-core 0.12.0, groups of the fitting part (``split``), at most 8 GPUs: what is
-left of the measured time over the formulas of ``latency_model`` at the measured rate. vLLM: 295 points of 23 groups, median
-error 16 % with this floor, 61 % without it. Of TensorRT-LLM 0.14 behind Triton there is one group, the 70B model on 4 H100.
+Source: mean TTFT by concurrency of aiconfigurator-core 0.12.0, groups of the fitting part (``split``), at most 8 GPUs. The
+floor is the measured time less that of the formulas of ``latency_model`` at the measured rate. vLLM: 295 points of 23 groups,
+median error 16 % with this floor, 61 % without it. TensorRT-LLM 0.14 behind Triton has one group, the 70B model on 4 H100.
 """
 
 from typing import NamedTuple
@@ -18,7 +19,7 @@ class _Floor(NamedTuple):
     seconds: float
     seconds_per_layer: float
     latent_seconds_per_layer: float
-    """On top, for multi-head latent attention."""
+    """Further seconds per layer for multi-head latent attention."""
 
 
 _FLOORS = {
@@ -27,11 +28,11 @@ _FLOORS = {
     "tensorrt-llm": _Floor(0.040, 0.0004, 0.0020),
 }
 _TRITON = _Floor(0.003, 0.0001, 0.0)
-"""TensorRT-LLM before 1.0, whose server was Triton's in C++."""
+"""The floor of TensorRT-LLM before 1.0, whose server was Triton's, in C++."""
 
 
 def first_token_seconds(settings: EngineSettings, model: ModelCard) -> float:
-    """Seconds of the first token beside all iterations; of an unknown engine, those of vLLM."""
+    """The seconds to the first token outside all iterations; for an unknown engine those of vLLM."""
     floor = _FLOORS.get(settings.engine.lower(), _FLOORS["vllm"])
     if settings.engine.lower() == "tensorrt-llm" and (settings.version or "").startswith("0."):
         floor = _TRITON

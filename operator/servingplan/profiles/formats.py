@@ -1,16 +1,16 @@
-"""Results of other programs as fields of ``profiles.rows``: read, not depended on.
+"""Reads result files of other programs into fields of ``profiles.rows``. It does not need the programs.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status.
 
-    vLLM             ``vllm bench serve --save-result``: one JSON object, or one a line (``--append-result``)
+    vLLM             ``vllm bench serve --save-result``: one JSON object, or one per line (``--append-result``)
     GuideLLM         ``benchmarks.json``: a list ``benchmarks``, one for each rate
-    aiperf           ``profile_export_aiperf.json``, and ``profile_export_genai_perf.json`` of its elder genai-perf
-    aiconfigurator   CSV of aggregated configurations; its figures are predictions, and the source says so
+    aiperf           ``profile_export_aiperf.json``, and ``profile_export_genai_perf.json`` of its predecessor genai-perf
+    aiconfigurator   CSV of aggregated configurations; its figures are predictions, and the rows' source says so
     ours             CSV of ``profiles.rows``
 
 Field names were taken from the programs' own sources: vllm/benchmarks/serve.py; guidellm/benchmark/schemas;
-aiperf/common/models/export_models.py; aiconfigurator/sdk/common.py (``ColumnsAgg``). No program states the GPU, so the
-caller's options fill what a file leaves open.
+aiperf/common/models/export_models.py; aiconfigurator/sdk/common.py (``ColumnsAgg``). Most programs do not state the GPU, so the
+caller's options give the fields that a file lacks.
 """
 
 import csv
@@ -25,17 +25,17 @@ Fields = dict[str, Any]
 
 
 class Import(NamedTuple):
-    """What a file was taken for, and its rows as fields, not yet checked."""
+    """The format of a file, and its rows as fields that are not checked yet."""
 
     format: str
     fields: list[Fields]
 
 
 def read_results(text: str) -> Import:
-    """Find out the format and read it.
+    """The format and the rows of a file.
 
     Raises:
-        InputError: it is none of the known formats.
+        InputError: the file has none of the known formats.
     """
     stripped = text.lstrip("\ufeff \t\r\n")
     if not stripped:
@@ -56,7 +56,7 @@ def read_results(text: str) -> Import:
 
 
 def _documents(text: str) -> list[Fields]:
-    """One JSON value, a list of objects, or one object a line."""
+    """The objects of a text that is one JSON object, a list of objects, or one object per line."""
     try:
         whole = json.loads(text)
     except json.JSONDecodeError as error:
@@ -93,7 +93,7 @@ def _vllm(document: Fields) -> Iterator[Fields]:
         fields[f"{metric}_p50_seconds"] = _milliseconds(document.get(f"median_{metric}_ms"))
         for percentile in (90, 95, 99):
             fields[f"{metric}_p{percentile}_seconds"] = _milliseconds(document.get(f"p{percentile}_{metric}_ms"))
-    # ``--metadata gpu=... tp=...`` stands beside the results.
+    # The values of ``--metadata gpu=... tp=...`` are in the same object as the results.
     yield fields | {name: document[name] for name in _METADATA if document.get(name) not in (None, "")}
 
 
@@ -138,7 +138,7 @@ def _guidellm(document: Fields) -> Iterator[Fields]:
                 fields["concurrency"] = 1
             case "concurrent":
                 fields["concurrency"] = strategy.get("streams")
-            case _:  # throughput: as many as the engine takes
+            case _:  # "throughput" sends as many requests as the engine accepts
                 fields["concurrency"] = strategy.get("max_concurrency")
         for metric, name in (("ttft", "time_to_first_token_ms"), ("tpot", "inter_token_latency_ms")):
             fields[f"{metric}_seconds"] = _milliseconds(_successful(metrics, name, "mean"))
@@ -194,7 +194,7 @@ def _aiconfigurator(row: Mapping[str, Any]) -> Fields:
         "source": "aiconfigurator, a prediction",
     }
     if data_parallel > 1:
-        # Attention in parallel copies: no setting of ours, so the row must not pass for the plain one.
+        # We have no setting for data-parallel attention, so the row gets an engine name that the check refuses.
         fields["engine"] = f"{fields['engine']} with attention data parallel {data_parallel:g}"
     return fields
 
@@ -215,7 +215,7 @@ _SYSTEMS = {
     "l4": "L4-24GB",
     "rtx_pro_6000_server": "RTX-PRO-6000-96GB",
 }
-"""Systems of aiconfigurator, by our names."""
+"""Our names of GPUs, by the system's name in aiconfigurator."""
 
 _QUANTISATIONS = {
     "float16": "bf16",
@@ -228,14 +228,14 @@ _QUANTISATIONS = {
     "int4_wo": "int4",
     "nvfp4": "fp4",
 }
-"""``gemm`` of aiconfigurator, by our precisions."""
+"""Our precisions, by the value of ``gemm`` in aiconfigurator."""
 
 _ENGINES = {"trtllm": "tensorrt-llm", "tensorrt_llm": "tensorrt-llm", "openai": None, "openai-chat": None}
-"""Names of engines, by ours. ``openai`` is an API, which many engines serve."""
+"""Our names of engines, by other names. ``openai`` is an API that many engines serve, so it names none."""
 
 
 _SERVERS = {"tensorrtllm": "tensorrt-llm", "vllm": "vllm"}
-"""Backends of Triton that genai-perf names, by our engines."""
+"""Our names of engines, by the name of Triton's backend in genai-perf."""
 
 
 def _engine(name: Any) -> str | None:
@@ -257,7 +257,7 @@ _KNOWN = "vllm bench serve, GuideLLM, aiperf, genai-perf, aiconfigurator, or row
 
 
 def _milliseconds(value: Any, unit: str = "ms") -> float | None:
-    """Seconds; what is no number is left for the check of the row to refuse."""
+    """The value in seconds. A text that is not a number is returned as it is, so that the check of the row refuses it."""
     if not isinstance(value, int | float | str) or isinstance(value, bool) or value == "":
         return None
     try:
@@ -305,7 +305,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _deep(config: Any, name: str) -> Any:
-    """The first value of that name anywhere in a configuration, outer ones first."""
+    """The first value of that name in a configuration, at any depth; in each object, its own value comes first."""
     if isinstance(config, dict):
         if config.get(name) not in (None, "", []):
             return config[name]

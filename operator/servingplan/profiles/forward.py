@@ -1,19 +1,19 @@
-"""What one forward pass of a model costs on one tensor-parallel group: its kernels, added up by kind.
+"""The time of one forward pass of a model on one tensor-parallel group: the sum of its kernels by kind.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``steps`` makes iterations of an engine of it.
-With n GPUs in the group, each holds 1/n of the heads and of the width of the feed-forward networks:
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``steps`` computes iterations of an engine from
+it. With n GPUs in the group, each holds 1/n of the heads and of the width of the feed-forward networks:
 
-    products    a layer: queries, keys and values; output of attention; gate and up; down. Multi-head latent attention:
+    products    per layer: queries, keys and values; output of attention; gate and up; down. Multi-head latent attention:
                 down- and up-projections, absorbed products with the latent (DeepSeek-V2 technical report, section 2.1)
-    experts     a mixture's routed experts; whole experts a GPU where they are spread (expert parallel)
+    experts     a mixture's routed experts; each GPU has whole experts with expert parallelism
     small       norms, positions, activations: their activations pass through memory once each
-    sums        two all-reduces a layer of tokens x hidden size
+    sums        two all-reduces of tokens x hidden size per layer
     head        output head and sampling, for tokens that are sampled
     generation  attention of new tokens, by requests and mean context
     context     attention of a prompt's tokens to those before them
 
-Everything but attention depends on the tokens of the iteration alone, whosever they are. Times are kept on grids and
-interpolated over logarithms, and made never to fall with the size: a larger problem can be cut like a smaller one.
+Everything except attention depends only on the number of tokens in the iteration. Times are stored on grids and interpolated
+over logarithms. They are made never to fall with the size.
 """
 
 from dataclasses import dataclass
@@ -31,18 +31,18 @@ TOKENS: Array = np.log(
         *(1024.0, 1536.0, 2048.0, 3072.0, 4096.0, 6144.0, 8192.0, 12288.0, 16384.0, 32768.0),
     ]
 )
-"""Grid of the tokens of an iteration."""
+"""The grid of the tokens of an iteration, as logarithms."""
 REQUESTS: Array = np.log(2.0 ** np.arange(13))
 CONTEXT: Array = np.log(2.0 ** np.array([0, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20]))
 
 SPARSE_CONTEXT_TOKENS = 2048.0
-"""Tokens that an indexer picks for attention (DeepSeek V3.2, GLM-5)."""
+"""The number of tokens that an indexer selects for attention (DeepSeek V3.2, GLM-5)."""
 _INDEX_BYTES = 132.0
-"""That its key of one token takes in one layer: 128 of 8 bits and a scale."""
+"""The bytes of the indexer's key of one token in one layer: 128 of 8 bits and a scale."""
 _SIDE_BY_SIDE = 4.0
-"""Prompts that an iteration reads together, where short ones would not fill the card alone."""
+"""The assumed number of prompts that an iteration reads together; a single short prompt would not use the whole GPU."""
 _VOCABULARY = 32000
-"""Assumed where a card does not state one."""
+"""The assumed vocabulary if the model's card does not state one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,25 +55,25 @@ class Forward:
     sums: Array
     head: Array
     generation: Array
-    """Over ``REQUESTS`` and ``CONTEXT``."""
+    """By ``REQUESTS`` and ``CONTEXT``."""
     context: Array
-    """Over ``CONTEXT``: a whole prompt."""
+    """The attention of a whole prompt, by ``CONTEXT``."""
     layers: int
 
 
 def over_tokens(line: Array, tokens: Array) -> Array:
-    """A line of the grid ``TOKENS``, interpolated over logarithms; proportional to the tokens beyond its end."""
+    """Seconds from a line on the grid ``TOKENS``, interpolated over logarithms; beyond its end proportional to the tokens."""
     return _over(TOKENS, line, tokens)
 
 
 def over_context(line: Array, tokens: Array) -> Array:
-    """A line of the grid ``CONTEXT``, interpolated over logarithms; 0 for no tokens."""
+    """Seconds from a line on the grid ``CONTEXT``, interpolated over logarithms; 0 for no tokens."""
     seconds: Array = np.where(tokens > 0, _over(CONTEXT, line, tokens), 0.0)
     return seconds
 
 
 def over_requests(table: Array, requests: Array, context: Array) -> Array:
-    """A table over ``REQUESTS`` and ``CONTEXT``, interpolated over logarithms; proportional beyond its ends."""
+    """Seconds from a table over ``REQUESTS`` and ``CONTEXT``, interpolated over logarithms; proportional beyond its ends."""
     beyond = np.maximum(requests / np.exp(REQUESTS[-1]), 1.0) * np.maximum(context / np.exp(CONTEXT[-1]), 1.0)
     points = (np.log(np.maximum(requests, 1.0)), np.log(np.maximum(context, 1.0)))
     seconds: Array = beyond * np.exp(interpolated(table, (REQUESTS, CONTEXT), points))
@@ -90,7 +90,7 @@ def _over(axis: Array, line: Array, sizes: Array) -> Array:
 def forward(
     *, model: ModelCard, precision: str, gpu: GpuType, tensor_parallel: int, kv_name: str, expert_parallel: bool
 ) -> Forward:
-    """Add up the kernels. ``kv_name``: format of the KV cache, ``bf16`` or ``fp8``."""
+    """The times of a forward pass. ``kv_name`` is the format of the KV cache, ``bf16`` or ``fp8``."""
     kernels = kernels_of(gpu)
     tokens = np.exp(TOKENS)
     sizes = _Sizes(model, tensor_parallel)
@@ -136,7 +136,7 @@ def forward(
 
 
 class _Sizes:
-    """What one GPU of a group holds of the heads; where GPUs outnumber the KV heads, heads are held by several."""
+    """The heads on one GPU of a group. If there are more GPUs than KV heads, several GPUs hold copies of a head."""
 
     def __init__(self, model: ModelCard, tensor_parallel: int) -> None:
         self.heads = max(1.0, model.attention_heads / tensor_parallel)
@@ -145,7 +145,7 @@ class _Sizes:
 
 
 def _formats(model: ModelCard, precision: str) -> tuple[str, str]:
-    """Kernel formats of ordinary matrices and of routed experts."""
+    """The kernel formats of ordinary matrices and of routed experts."""
     name = "bf16" if precision.lower() == "fp16" else precision.lower()
     if name == "fp8" and model.weight_block == (128, 128):
         name = "fp8_block"
@@ -175,12 +175,12 @@ def _feed_forward(kernels: Kernels, name: str, model: ModelCard, width: float, t
 
 
 def _attention(kernels: Kernels, kv_name: str, model: ModelCard, sizes: _Sizes) -> tuple[Array, Array]:
-    """Of new tokens, over (requests, context), and of whole prompts."""
+    """Seconds of the attention of new tokens, by (requests, context), and of whole prompts, by length."""
     requests, context = np.exp(REQUESTS)[:, None], np.exp(CONTEXT)[None, :]
     prompt = np.exp(CONTEXT)
     full = model.kv_layers - model.sliding_layers
     if model.kv_lora_rank is not None:
-        # One latent for all heads, which serves as key and as value.
+        # All heads use one latent vector as key and as value.
         half = (model.kv_lora_rank + model.qk_rope_head_dim) / 2.0
         seen = np.minimum(context, SPARSE_CONTEXT_TOKENS) if model.index_head_dim else context
         of_new = full * kernels.generation(kv_name, requests, seen, kv_heads=1.0, group=sizes.heads, width=half)
@@ -196,7 +196,7 @@ def _attention(kernels: Kernels, kv_name: str, model: ModelCard, sizes: _Sizes) 
         window, layers = float(model.sliding_window), model.sliding_layers
         of_new = of_new + layers * kernels.generation(kv_name, requests, np.minimum(context, window), **shape)
         seen = np.minimum(prompt, window)
-        # Beyond the window each token attends to a full window, twice the mean within it.
+        # Beyond the window each token attends to a full window, which is twice the mean of the tokens inside it.
         times = np.maximum(1.0, 2.0 * prompt / window - 1.0)
         within = _prompt_attention(kernels, seen, heads=sizes.heads, width=model.head_dim)
         of_prompt = of_prompt + layers * times * within
@@ -204,9 +204,9 @@ def _attention(kernels: Kernels, kv_name: str, model: ModelCard, sizes: _Sizes) 
 
 
 def _prompt_attention(kernels: Kernels, tokens: Array, *, heads: float, width: float) -> Array:
-    """Of one prompt of each length among others: what it adds to a kernel that reads several side by side.
+    """Seconds that one prompt of each length adds to a kernel that reads several prompts together.
 
-    A token of a longer prompt never takes less than one of a shorter prompt, which has less before it to attend to.
+    A token of a longer prompt never takes less time than one of a shorter prompt, because it attends to more tokens.
     """
     a_token = kernels.context(tokens, 0.0, heads=_SIDE_BY_SIDE * heads, width=width) / _SIDE_BY_SIDE / tokens
     never_less: Array = np.minimum.accumulate(a_token[::-1])[::-1]
@@ -214,7 +214,8 @@ def _prompt_attention(kernels: Kernels, tokens: Array, *, heads: float, width: f
 
 
 def _feed_forward_width(model: ModelCard) -> float:
-    """Of a dense layer; where a card does not state it, what its parameters leave beside attention and embeddings."""
+    """The width of a dense layer. If the card does not state it, it follows from the parameters without attention and
+    embeddings."""
     if model.intermediate_size is not None:
         return float(model.intermediate_size)
     if model.experts > 1:
@@ -229,6 +230,6 @@ def _expert_width(model: ModelCard, layers: int) -> float:
 
 
 def _rising(values: Array, axis: int = 0, *, log: bool = True) -> Array:
-    """Never falling along an axis; as logarithms, of which 0 becomes a vanishing time."""
+    """The running maximum along an axis; with ``log`` as logarithms, where a time of 0 becomes 1e-15 s."""
     found: Array = np.maximum.accumulate(values, axis=axis)
     return np.log(np.maximum(found, 1e-15)) if log else found

@@ -2,12 +2,12 @@
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A kernel's time is
 
-    time = (roofline + 2 us) x exp(r)        roofline = max(operations / peak, bytes / bandwidth)
+    time = (roofline + 2 us) x exp(max(r, 0))        roofline = max(operations / peak, bytes / bandwidth)
 
 with r interpolated in a table of measured kernels over the logarithms of the sizes (``data/kernels.npz``, made by
-``benchmarks/reduce_kernels.py`` from aiconfigurator-core 0.12.0). The roofline is at the card's own peaks, so a faster card
-is never slower. A card without a table takes r from its nearest relative (``teacher_of``): what a kernel of its
-architecture reaches of the peaks.
+``benchmarks/reduce_kernels.py`` from aiconfigurator-core 0.12.0). The roofline uses the card's own peaks, so with one table a
+faster card is never slower. A card without a table uses that of the most similar card (``teacher_of``), which says what part of
+the peaks a kernel reaches on that architecture.
 """
 
 import math
@@ -25,23 +25,24 @@ type Numbers = Array | float
 """Numbers, or arrays of them that are broadcast against each other."""
 
 FLOOR_SECONDS = 2e-6
-"""Shortest kernel: start and end of any work on a GPU. Part of every prediction, so that r stays finite for tiny sizes."""
+"""The time of the shortest kernel: the start and end of any work on a GPU. It is in every prediction, so that r stays finite
+for tiny sizes."""
 WIDE_BYTES = 2.0
-"""Activations are 16 bits wide in memory."""
+"""Bytes of one activation in memory (16 bits)."""
 
 
 class Peaks(NamedTuple):
-    """What a card can do at most, per second."""
+    """The peaks of a card: bytes/s of memory and of its link, and operations/s by compute family."""
 
     bandwidth: float
     bf16: float
     fp8: float
     fp4: float
     link: float
-    """Bytes to its peers, one direction."""
+    """Bytes/s to its peers, in one direction."""
 
     def operations(self, family: str) -> float:
-        """Peak of a compute family: bf16, fp8 or fp4."""
+        """The peak of a compute family (bf16, fp8 or fp4), in operations/s."""
         return {"bf16": self.bf16, "fp8": self.fp8, "fp4": self.fp4}[family]
 
 
@@ -49,9 +50,9 @@ class Format(NamedTuple):
     """How weights are stored and multiplied."""
 
     weight_bytes: float
-    """Scales included."""
+    """Bytes per weight, with its share of the scales."""
     compute: str
-    """Peak that applies: a field of ``Peaks``."""
+    """The compute family, which is a field of ``Peaks``."""
 
 
 FORMATS: dict[str, Format] = {
@@ -77,8 +78,8 @@ TAUGHT: dict[str, Peaks] = {
     "gb300": Peaks(8e12, 2500e12, 5000e12, 15000e12, 900e9),
     "rtx_pro_6000_server": Peaks(1.792e12, 467.8e12, 935.6e12, 1871.2e12, 64e9),
 }
-"""Peaks for which the tables were made, from the same package's ``systems/*.yaml``; a family that a card has no units for
-runs at the peak of 16 bits."""
+"""The peaks with which the tables were made, from the same package's ``systems/*.yaml``. A family for which a card has no units
+has the peak of 16 bits."""
 
 _OF_CARD = {
     "a100-sxm4-80gb": "a100_sxm",
@@ -110,7 +111,7 @@ _RELATIVES = {
 }
 """Cards of the catalogue whose chip was measured on another card."""
 _PCIE_AT_MOST = 100e9
-"""Bytes/s of one direction: faster links are NVLink."""
+"""A link with more bytes/s in one direction counts as NVLink."""
 
 
 def _ladder(*sizes: int) -> Array:
@@ -139,7 +140,7 @@ ALL_REDUCE_AXES = (_ladder(2, 4, 8), _ladder(*(4**power for power in range(4, 16
 
 
 def gemm_roof(peaks: Peaks, name: str, tokens: Numbers, columns: Numbers, rows: Numbers) -> Array:
-    """Seconds of (tokens x rows) times (rows x columns): operations or bytes, whichever takes longer."""
+    """Seconds of (tokens x rows) times (rows x columns): the time of the operations or of the bytes, whichever is longer."""
     kind = FORMATS[name]
     operations = 2.0 * tokens * columns * rows / peaks.operations(kind.compute)
     moved = columns * rows * kind.weight_bytes + tokens * rows * min(WIDE_BYTES, 1.0 + (kind.compute == "bf16"))
@@ -150,7 +151,7 @@ def gemm_roof(peaks: Peaks, name: str, tokens: Numbers, columns: Numbers, rows: 
 def generation_roof(
     peaks: Peaks, kv_name: str, batch: Numbers, context: Numbers, kv_heads: Numbers, group: Numbers, width: Numbers
 ) -> Array:
-    """Seconds to attend from one token of each request to its context: keys and values are read once a KV head."""
+    """Seconds to attend from one token of each request to its context. Keys and values are read once per KV head."""
     values = 2.0 * batch * context * kv_heads * width
     seconds: Array = np.maximum(
         values * FORMATS[kv_name].weight_bytes / peaks.bandwidth, 2.0 * values * group / peaks.bf16
@@ -159,7 +160,7 @@ def generation_roof(
 
 
 def context_roof(peaks: Peaks, batch: Numbers, tokens: Numbers, past: Numbers, heads: Numbers, width: Numbers) -> Array:
-    """Seconds to attend from each token of a prompt to those before it, ``past`` ones of which were read earlier."""
+    """Seconds to attend from each token of a prompt to those before it; ``past`` tokens were read in earlier iterations."""
     operations = 4.0 * batch * heads * width * tokens * (past + tokens / 2.0)
     moved = WIDE_BYTES * batch * heads * width * (2.0 * tokens + past)
     seconds: Array = np.maximum(operations / peaks.bf16, moved / peaks.bandwidth)
@@ -176,10 +177,10 @@ def experts_roof(
     hidden: Numbers,
     width: Numbers,
 ) -> Array:
-    """Seconds of the experts of one layer on one GPU: three matrices of (hidden x width) an expert.
+    """Seconds of the experts of one layer on one GPU, with three matrices of (hidden x width) per expert.
 
-    With E experts of which a token takes k, each equally likely, an expert gets no token with probability
-    ``(1 - k/E) ** tokens``; only the others are read. ``spread_over`` GPUs hold whole experts (expert parallel).
+    If a token takes k of E experts, each equally likely, an expert gets no token with probability ``(1 - k/E) ** tokens``; only
+    the other experts are read. The experts are divided among ``spread_over`` GPUs (expert parallel).
     """
     kind = FORMATS[name]
     read = experts / spread_over * -np.expm1(tokens * np.log1p(-np.minimum(chosen / experts, 1.0 - 1e-9)))
@@ -192,7 +193,7 @@ def experts_roof(
 
 
 def all_reduce_roof(peaks: Peaks, gpus: Numbers, size: Numbers) -> Numbers:
-    """Seconds for the sum of a message over GPUs around a ring, ``2 (n-1)/n`` of its bytes through every link."""
+    """Seconds of the all-reduce of ``size`` bytes over GPUs in a ring: ``2 (n-1)/n`` of the bytes pass every link."""
     return 2.0 * (gpus - 1.0) / gpus * size / peaks.link
 
 
@@ -201,12 +202,12 @@ class Kernels(NamedTuple):
 
     peaks: Peaks
     teacher: str
-    """System whose table is read."""
+    """The system whose tables are used."""
     link_teacher: str
-    """System whose sums over GPUs are taken."""
+    """The system whose table of all-reduce is used."""
 
     def gemm(self, name: str, tokens: Array, columns: float, rows: float) -> Array:
-        """(tokens x rows) times (rows x columns) with weights of a format."""
+        """Seconds of (tokens x rows) times (rows x columns) with weights of a format."""
         table = self._table(f"gemm/{name}")
         points = (np.log(tokens), math.log(columns), math.log(rows))
         return self._time(gemm_roof(self.peaks, name, tokens, columns, rows), table, GEMM_AXES, points)
@@ -214,13 +215,13 @@ class Kernels(NamedTuple):
     def generation(
         self, kv_name: str, batch: Array, context: Array, *, kv_heads: float, group: float, width: float
     ) -> Array:
-        """Attention of one new token of each request."""
+        """Seconds of the attention of one new token of each request."""
         roof = generation_roof(self.peaks, kv_name, batch, context, kv_heads, group, width)
         points = (np.log(batch * kv_heads), np.log(context), math.log(group), math.log(width))
         return self._time(roof, self._table(f"generation/{kv_name}"), GENERATION_AXES, points)
 
     def context(self, tokens: Array, past: Array | float, *, heads: float, width: float) -> Array:
-        """Attention of a prompt's tokens to those before them."""
+        """Seconds of the attention of a prompt's tokens to those before them."""
         roof = context_roof(self.peaks, 1.0, tokens, past, heads, width)
         points = (math.log(heads), np.log(tokens + past), math.log(width))
         return self._time(roof, self._table("context/bf16"), CONTEXT_AXES, points)
@@ -236,13 +237,14 @@ class Kernels(NamedTuple):
         hidden: float,
         width: float,
     ) -> Array:
-        """The routed experts of one layer on one GPU, as skewed as a power law of exponent 1.2 makes them."""
+        """Seconds of the routed experts of one layer on one GPU. The tables have experts that are chosen by a power law of
+        exponent 1.2."""
         roof = experts_roof(self.peaks, name, tokens, chosen, experts, spread_over, hidden, width)
         points = (np.log(tokens * chosen / experts), math.log(hidden * width), math.log(experts / spread_over))
         return self._time(roof, self._table(f"experts/{name}"), EXPERTS_AXES, points)
 
     def all_reduce(self, gpus: int, size: Array) -> Array:
-        """The sum of a message of so many bytes over the GPUs of a group."""
+        """Seconds of the all-reduce of ``size`` bytes over the GPUs of a group."""
         if gpus == 1:
             return np.zeros_like(size)
         table = _table(f"{self.link_teacher}/all_reduce")
@@ -283,20 +285,20 @@ def is_related(gpu: GpuType) -> bool:
 
 
 def has_fast_link(gpu: GpuType) -> bool:
-    """Whether a card's link to its peers is NVLink or as fast as that, not PCIe."""
+    """Whether a card's link to its peers is faster than PCIe, as NVLink is."""
     return gpu.link_bytes_per_second > _PCIE_AT_MOST
 
 
 def borrows_over_pcie(gpu: GpuType) -> bool:
-    """Whether a PCIe card runs the table of an SXM module."""
+    """Whether a PCIe card uses the table of an SXM module."""
     return not is_measured(gpu) and not has_fast_link(gpu) and TAUGHT[teacher_of(gpu)].link > _PCIE_AT_MOST
 
 
 def teacher_of(gpu: GpuType) -> str:
-    """The system whose table applies: the card's own, that of a card with the same chip, or of the same architecture.
+    """The system whose table applies: the card's own, that of a card with the same chip, or one of the same architecture.
 
-    The architecture is told by the units that a card has: FP4 (Blackwell), FP8 (Hopper, or Ada where there is only PCIe),
-    neither (Ampere).
+    The compute units of a card show its architecture: FP4 (Blackwell), FP8 (Hopper, or Ada if it has only PCIe), neither
+    (Ampere).
     """
     name = gpu.name.lower()
     known = _OF_CARD.get(name) or _RELATIVES.get(name)
@@ -315,7 +317,7 @@ _LENDERS = ("b200_sxm", "h100_sxm", "a100_sxm")
 
 @cache
 def _first_table(teacher: str, name: str) -> Array | None:
-    """The table of a kernel on a system; else another system's, else that of the nearest format."""
+    """The table of a kernel on a system, else on another system, else for the nearest format; None if there is none."""
     operation, _, form = name.partition("/")
     while True:
         for system in (teacher, *_LENDERS):
@@ -340,7 +342,7 @@ def _table(name: str) -> Array | None:
 
 
 def interpolated(table: Array, axes: tuple[Array, ...], points: tuple[Array | float, ...]) -> Array:
-    """Multilinear interpolation on a rectangular grid; beyond it the nearest value of the border."""
+    """The multilinear interpolation on a rectangular grid; outside the grid, the nearest value on its border."""
     corners: list[tuple[tuple[npt.NDArray[np.intp], ...], Array | float]] = [((), 1.0)]
     for axis, point in zip(axes, points, strict=True):
         clipped = np.minimum(np.maximum(point, axis[0]), axis[-1])

@@ -1,8 +1,8 @@
-"""Time to first token, time per token and end-to-end time as distributions, under open-loop load and with fixed clients.
+"""Distributions of time to first token, time per token and end-to-end time, under open-loop load and with fixed clients.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Built on ``steps.StepTimes``: ``tabulate`` looks
-them up for pairs of replica and class, and everything here takes such a table. The planner takes from ``capacity`` how full
-copies may run. The formulas are in ``latency_model``; ``docs/latency.md`` has their measured errors.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``tabulate`` makes a table of ``steps.StepTimes``
+for pairs of a replica and a class, and all functions here take such a table. The planner gets from ``capacity`` the load that
+copies may have. The formulas are in ``latency_model``; ``docs/latency.md`` has their measured errors.
 """
 
 import math
@@ -33,17 +33,17 @@ __all__ = [
 
 
 class OpenLoop(NamedTuple):
-    """What requests see that arrive at a rate, whatever happened to those before. Arrays of the shape of the rates."""
+    """The latencies of requests that arrive at a rate, independent of earlier requests. Arrays have the shape of the rates."""
 
     utilization: Array
-    """Rate over the highest rate that is sustained."""
+    """The rate divided by the highest sustained rate."""
     running: Array
-    """Mean requests in the batch of one copy."""
+    """The mean number of requests in the batch of one copy."""
     running_most: Array
-    """Requests in the batch that are exceeded a thousandth of the time."""
+    """The number of requests in the batch that is exceeded a thousandth of the time."""
     ttft_seconds: Array
     tpot_seconds: Array
-    """Mean over requests of the mean time per further token; 0 for answers of one token."""
+    """The mean over requests of their mean time per further token; 0 for answers of one token."""
     e2e_seconds: Array
     ttft_percentile_seconds: Array
     tpot_percentile_seconds: Array
@@ -51,49 +51,49 @@ class OpenLoop(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """How full copies may run, by pair and number of copies 1, 2, ...; the last holds for more."""
+    """The load that copies may have, by pair and number of copies 1, 2, ...; the last holds for more."""
 
     requests_per_second: Array
-    """(pairs, copies), of each copy."""
+    """(pairs, copies): the rate of each copy."""
     utilization: Array
-    """(pairs, copies), of ``highest_rate``; 0 where the limits cannot be met even by a copy that is almost idle."""
+    """(pairs, copies): that rate divided by ``highest_rate``; 0 if even an almost idle copy cannot keep the limits."""
     highest_rate: Array
-    """(pairs,): the rate that one copy sustains without limits on latency."""
+    """(pairs,): the requests/s that one copy sustains without limits on latency."""
 
 
 class ClosedLoop(NamedTuple):
-    """What a fixed number of clients see that each send the next request when an answer is complete."""
+    """Rate and latencies of a fixed number of clients. Each sends its next request when its answer is complete."""
 
     requests_per_second: Array
     ttft_seconds: Array
     tpot_seconds: Array
-    """Means."""
+    """Mean times."""
     running: Array
-    """Requests that decode, mean over iterations."""
+    """The number of requests that decode, as the mean over iterations."""
 
 
 def highest_rate(table: Table) -> Array:
-    """The rate that one copy sustains, in requests per second, by pair: slots, KV room and budget all in use."""
+    """The highest rate that one copy sustains within its slots, KV room and token budget, in requests/s, by pair."""
     return table.top_rate
 
 
 _THOUSANDTH = 3.09
-"""Standard deviations above the mean that a normal variable exceeds with probability 0.001."""
+"""A normal variable exceeds its mean by this many standard deviations with probability 0.001."""
 
 
 def open_loop(
     table: Table, requests_per_second: Numbers, *, copies: Numbers = 1, percentile: Numbers = 95.0
 ) -> OpenLoop:
-    """Latency under Poisson arrivals.
+    """The latencies under Poisson arrivals.
 
     Args:
-        requests_per_second: of one copy, shape (pairs,) or (pairs, points).
-        copies: copies that share the queue, a number or an array that is broadcast against the rates: each request goes to
-            the least loaded copy.
-        percentile: of requests, in (0, 100), likewise.
+        requests_per_second: the rate of one copy, shape (pairs,) or (pairs, points).
+        copies: the number of copies that share the queue, a number or an array that is broadcast against the rates. Each
+            request goes to the least loaded copy.
+        percentile: the percentile of requests, in (0, 100), likewise.
 
     Returns:
-        Arrays of the shape of the rates; times are infinite where the rate is not sustained.
+        Arrays of the shape of the rates, in seconds and requests; times are infinite if the rate is not sustained.
 
     Raises:
         ValueError: a rate is not above 0, copies are below 1, or the percentile is outside (0, 100).
@@ -123,8 +123,8 @@ def open_loop(
 
 
 _LOADS = np.array([0.0, 0.001, 0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 0.93, 0.97, 0.995])
-"""Utilisations at which ``capacity`` looks first. Between the last that meets the limits and the next it looks again, twice;
-a copy that could run only at less than the second is of no use: the limits count as not met."""
+"""The utilisations that ``capacity`` tries first. It then refines twice the interval after the last one that keeps the limits.
+If only utilisations below the second one keep them, the copy is useless, and the limits count as not kept."""
 _PARTS = np.linspace(0.0, 1.0, 10)
 _TINY_LOAD = 1e-6
 
@@ -137,13 +137,13 @@ def capacity(
     percentile: Numbers = 95.0,
     max_copies: int = 16,
 ) -> Capacity:
-    """The largest rate a copy at which the percentile of TTFT and of TPOT meet their limits, by number of copies.
+    """The largest rate per copy with which the percentiles of TTFT and TPOT keep their limits, by number of copies.
 
     Args:
-        ttft_seconds: limits by pair, or one for all; infinite or None: no limit.
+        ttft_seconds: the limits by pair, or one for all; infinite or None means no limit.
         tpot_seconds: likewise.
-        percentile: of requests that must meet each limit, in (0, 100), by pair or one for all.
-        max_copies: copies to tabulate; the last entry holds for more.
+        percentile: the percentage of requests that must keep each limit, in (0, 100), by pair or one for all.
+        max_copies: the largest number of copies; its entry holds for more.
 
     Raises:
         ValueError: the percentile is outside (0, 100), or ``max_copies`` is below 1.
@@ -164,7 +164,7 @@ def capacity(
     used = np.zeros((pairs, max_copies))
     loads = np.broadcast_to(_LOADS, (pairs, max_copies, len(_LOADS)))
     for _ in range(3):
-        # The first of each row met the limits already; the last is looked at for the next round.
+        # The first load of each row is known to keep the limits, so only the others are computed.
         asked = np.maximum(loads[..., 1:], _TINY_LOAD).reshape(pairs, -1)
         rates = asked * top[:, None]
         state = states(table, rates, batch_at(table, rates), np.repeat(copies, loads.shape[-1] - 1)[None, :])
@@ -173,17 +173,18 @@ def capacity(
         used = np.take_along_axis(loads, reached, axis=-1)[..., 0]
         after = np.take_along_axis(loads, np.minimum(reached + 1, loads.shape[-1] - 1), axis=-1)[..., 0]
         loads = used[..., None] + (after - used)[..., None] * _PARTS
-    used = np.maximum.accumulate(np.where(used >= _LOADS[1], used, 0.0), axis=1)  # pools share their slack
+    used = np.maximum.accumulate(np.where(used >= _LOADS[1], used, 0.0), axis=1)  # more copies share one queue
     return Capacity(used * top[:, None], used, top)
 
 
 def closed_loop(table: Table, clients: Numbers, *, requests_per_client: float = math.inf) -> ClosedLoop:
-    """Rate and mean times with a fixed number of clients.
+    """The rate (requests/s) and the mean times (seconds) with a fixed number of clients.
 
     Args:
-        clients: requests in flight, shape (pairs,) or (pairs, points), at least 1.
-        requests_per_client: of the run, whose clients start together: the first prompts of all of them then wait for one
-            another, half of them on average. Published curves have 10; infinite: only the steady state counts.
+        clients: the number of requests in flight, shape (pairs,) or (pairs, points), at least 1.
+        requests_per_client: the requests of each client in the run. All clients start together, so the first prompt of each
+            waits for half of the others on average. Published curves have 10; if it is infinite, only the steady state
+            counts.
 
     Raises:
         ValueError: clients are below 1.
@@ -197,7 +198,7 @@ def closed_loop(table: Table, clients: Numbers, *, requests_per_client: float = 
     decodes = table.further_iterations[:, None] > 0
 
     def at(part: Array) -> tuple[Array, Array, Array, Array]:
-        """Clients that keep this part of the largest batch (of the highest rate, where nothing decodes) going."""
+        """The clients, rate and times with this part of the largest batch (of the highest rate if nothing decodes)."""
         batch = np.where(decodes, part * most[:, None], 0.0)
         rate = np.where(decodes, rate_of(table, batch), part * top[:, None])
         return clients_of(table, rate, batch, count, 1.0 / requests_per_client)
@@ -208,14 +209,14 @@ def closed_loop(table: Table, clients: Numbers, *, requests_per_client: float = 
         more = at(middle)[0] < count
         low, high = np.where(more, middle, low), np.where(more, high, middle)
     _, rate, ttft, tpot = at(high)
-    # Beyond the slots the rest waits: Little's law over all clients.
+    # Clients beyond the slots wait; their time is by Little's law over all clients.
     ttft = np.maximum(ttft, count / rate - table.further_iterations[:, None] * tpot)
     answers = rate, ttft, tpot / table.tokens_per_iteration[:, None], high * most[:, None]
     return ClosedLoop(*(it[:, 0] if flat else it for it in answers))
 
 
 def _at_percentile(part: Part, late: Array) -> Array:
-    """The value that this share of requests exceeds: within three parts in 10^5, between a fiftieth and 100 times the mean."""
+    """The value that this share of requests exceeds, to 3 parts in 10^5, between 0.02 and 100 times the mean."""
     return quantile(part.tail, late, part.mean * 0.02 + TINY, (part.mean + TINY) * 100.0)
 
 

@@ -1,31 +1,33 @@
-"""The formulas behind ``latency``: iterations, waiting and times per token at given rates.
+"""The formulas of ``latency``: iterations, waiting and times per token at given rates.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status.
 
-An engine with continuous batching works in iterations: each gives a token to the n running requests and reads the prompts
-that came during the one before. With requests at rate x a copy, each further token of a class of o tokens, and
+An engine with continuous batching works in iterations. Each iteration gives a token to the n running requests and reads the
+prompts that arrived during the previous one. Let x be the rate of requests per copy, o the tokens of an answer, and
 
     s(n)      seconds of an iteration that only decodes n requests
     b, b2, b3 moments of the seconds that reading one prompt adds to the iterations that read it
-    r = x b   share of time that goes to prompts
+    r = x b   share of the time that is spent on prompts
 
-the steps are these. ``_states`` has them in this order.
+The steps are as follows; ``states`` refers to their numbers.
 
-1. Mean iteration T = s/(1 - r), and n = x (o - 1) T since a request decodes o - 1 iterations: so x = n/((o-1) s(n) + n b),
-   in closed form by n. This is also the closed-loop rate, and at most n the saturated one.
-2. n varies: with T linear in n near its mean the number of running requests of c pooled copies is negative binomial, the
-   stationary law of a processor-sharing queue with that speed, whatever the lengths (Cohen, "The multiple phase service
+1. The mean iteration is T = s/(1 - r), and n = x (o - 1) T, since a request decodes o - 1 iterations. So
+   x = n/((o-1) s(n) + n b), in closed form by n. This is also the closed-loop rate, and at the largest n the saturated rate.
+2. n varies. If T is linear in n near its mean, the number of running requests of c pooled copies is negative binomial. This is
+   the stationary distribution of a processor-sharing queue with that speed, for any lengths (Cohen, "The multiple phase service
    network with generalized processor sharing", Acta Informatica 12, 1979).
-3. Iterations vary: T' = s + prompts of a Poisson number x T of arrivals, which is the gated queue of Takagi, Queueing
-   Analysis 1, 1991, ch. 2; cumulants follow by recursion. An arrival sees T by length.
-4. First token = rest of the running iteration + the next one (own prompt and all that arrive before it begins).
-5. The budget of tokens per iteration bounds T by Tmax; what does not fit waits like work in an M/G/1 queue.
-6. Slots (``max_num_seqs`` and KV room): probability of waiting by Halfin and Whitt, Operations Research 29, 1981, with the
-   variance of step 2; the wait is exponential, its mean by Allen and Cunneen, (1 + cv^2)/2 of the M/M/c queue's.
-7. Time per token of a request = T over its life: n averaged over it, prompts that arrive in it (a delay busy period), and
-   the prompts that stood in line behind its own, which weigh the more the shorter the answer.
+3. Iterations vary: T' = s + the prompts of a Poisson number of arrivals with mean x T. This is the gated queue of Takagi,
+   Queueing Analysis 1, 1991, ch. 2; cumulants follow by recursion. An arrival meets an iteration with probability
+   proportional to its length.
+4. Time to the first token = the rest of the running iteration + the next iteration (its own prompt and all prompts that arrive
+   before it begins).
+5. The budget of tokens per iteration bounds T by Tmax. Prompts that do not fit wait like work in an M/G/1 queue.
+6. Slots (``max_num_seqs`` and KV room): the probability of waiting is by Halfin and Whitt, Operations Research 29, 1981, with
+   the variance of step 2. The wait is exponential; its mean is by Allen and Cunneen, (1 + cv^2)/2 of that of the M/M/c queue.
+7. Time per token of a request = the mean T over its life. It depends on the mean n, on the prompts that arrive in that time (a
+   delay busy period), and on the prompts that waited behind its own, which matter more for shorter answers.
 
-Percentiles come from the sum of these parts by three moments (``tails.Shifted``), the waits for a slot as a mixture.
+Percentiles come from the sum of these parts by three moments (``tails.Shifted``), with the waits for a slot as a mixture.
 """
 
 from typing import NamedTuple
@@ -37,20 +39,20 @@ from servingplan.profiles.tails import Array, Shifted, normal_density, normal_ta
 
 _FEW_NODES, _FEW_WEIGHTS = np.polynomial.hermite_e.hermegauss(3)
 _FEW_WEIGHTS = _FEW_WEIGHTS / _FEW_WEIGHTS.sum()
-"""Gauss-Hermite quadrature over a normal distribution: lengths of answers."""
+"""Gauss-Hermite quadrature over a normal distribution, for the lengths of answers."""
 
 
 class Part(NamedTuple):
-    """A latency: its mean and its distribution, as mixtures of ``Shifted``."""
+    """A latency in seconds: its mean, and its distribution as a mixture of ``Shifted``."""
 
     mean: Array
     shares: tuple[Array | float, ...]
     parts: tuple[Shifted, ...]
     most: Array | None = None
-    """What it never exceeds."""
+    """The largest possible value; None if there is none."""
 
     def tail(self, value: Array) -> Array:
-        """Probability of more than ``value``."""
+        """The probability of more than ``value``."""
         total: Array = np.zeros(np.shape(self.mean))
         for share, part in zip(self.shares, self.parts, strict=True):
             total = total + share * part.tail(value)
@@ -61,7 +63,7 @@ class State(NamedTuple):
     rate: Array
     running: Array
     running_variance: Array
-    """Of one copy, all copies being equally full."""
+    """The variance of the running requests of one copy, if all copies are equally full."""
     ttft: Part
     tpot: Part
     e2e: Part
@@ -78,7 +80,7 @@ class Looked(NamedTuple):
 
 
 def _at(table: Table, batch: Array) -> Looked:
-    """The columns at these batches, between grid points linearly."""
+    """The columns at these batches, interpolated linearly between grid points."""
     top = np.log(table.batch[:, -1:])
     place = np.log(np.maximum(batch, 1.0)) / np.maximum(top, TINY) * (GRID - 1)
     index = np.clip(place.astype(int), 0, GRID - 2)
@@ -96,16 +98,16 @@ def _at(table: Table, batch: Array) -> Looked:
 
 
 def rate_of(table: Table, batch: Array) -> Array:
-    """Step 1: the rate that keeps ``batch`` requests decoding on average over iterations."""
+    """Step 1: the rate in requests/s with which ``batch`` requests decode on average over iterations."""
     at = _at(table, batch)
     further, share = table.further_iterations[:, None], at.read[..., 0] / table.stages[:, None]
     return batch / np.maximum(further * at.step + batch * share, TINY)
 
 
 def batch_at(table: Table, rates: Array) -> Array:
-    """Step 1 the other way: the batch that decodes at these rates, which must be below ``highest_rate``.
+    """The inverse of step 1: the batch that decodes at these rates, which must be below ``highest_rate``.
 
-    Between two grid points step and read are linear in n, so x ((o - 1) s(n) + n b(n)) = n is quadratic.
+    Between two grid points, step and read are linear in n, so x ((o - 1) s(n) + n b(n)) = n is quadratic.
     """
     row = np.arange(len(table))[:, None]
     index = np.clip((table.rate[:, None, :] <= rates[..., None]).sum(axis=-1) - 1, 0, GRID - 2)
@@ -127,29 +129,29 @@ def batch_at(table: Table, rates: Array) -> Array:
 
 
 class Iteration(NamedTuple):
-    """Steps 1, 3 and 5: the iterations of one copy at a rate, and what a request meets of them."""
+    """Steps 1, 3 and 5: the iterations of one copy at a rate, and those that an arriving request meets."""
 
     step: Array
     step_slope: Array
     share: Array
-    """r: of time that goes to prompts."""
+    """r, the share of the time that is spent on prompts."""
     square: Array
-    """b2, b3 of the time that a prompt takes from everybody else: of a pipeline's, that of one stage."""
+    """b2 and b3 of the time by which a prompt delays all others; in a pipeline this is the time of one stage."""
     cube: Array
     own: Array
-    """Moments of the seconds that a prompt takes to read, and what is to be taken from their mean."""
+    """Moments of the seconds that a prompt takes to read, and the saving to subtract from their mean."""
     unshared: Array
     mean: Array
     """T"""
     slope: Array
-    """Of T over n."""
+    """The slope of T over n."""
     most: Array
     """Tmax"""
     seen: Array
     """Mean and second moment of the iteration that an arrival meets."""
     seen_square: Array
     line: Array
-    """Probability to wait for longer than the next iteration, and the mean of what comes on top."""
+    """The probability to wait for longer than the next iteration, and the mean of the further wait."""
     line_seconds: Array
 
 
@@ -165,7 +167,7 @@ def iterations_at(table: Table, rate: Array, batch: Array) -> Iteration:
     third = (mean * rate * cube + 3 * variance * share * rate * square) / (1 - share**3)
     seen = (variance + mean**2) / mean
     seen_square = (third + 3 * variance * mean + mean**3) / mean
-    # The budget bounds an iteration; a line of work beyond it is served at full iterations.
+    # The budget bounds an iteration. Prompts beyond it wait in a queue that full iterations serve.
     prompts = table.budget_prompts[:, None]
     most = step + prompts * read
     room, excess = np.maximum(most - mean, TINY), np.maximum(seen - mean, TINY)
@@ -193,7 +195,7 @@ def iterations_at(table: Table, rate: Array, batch: Array) -> Iteration:
 
 
 def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
-    """Latencies at these rates a copy, with the batch that step 1 gives."""
+    """The latencies at these rates per copy, with the batch of step 1."""
     it = iterations_at(table, rate, batch)
     further, chunks = table.further_iterations[:, None], table.chunks[:, None]
     yielded = table.tokens_per_iteration[:, None]
@@ -234,19 +236,19 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     )
     idle = nobody * busy
     raw = [idle * table.alone[:, None, power] for power in range(3)]
-    first = raw[0] + (1 - idle) * met  # without the floor, which shifts all times alike
+    first = raw[0] + (1 - idle) * met  # without the floor, which shifts all times by the same amount
     second = raw[1] + (1 - idle) * (met_variance + met**2)
     third = raw[2] + (1 - idle) * (met_third + 3 * met_variance * met + met**3)
     ttft_variance, ttft_third = second - first**2, third - 3 * first * second + 2 * first**3
 
-    # Step 7: what stood in line behind the own prompt is read while this request decodes.
+    # Step 7: the prompts that waited behind the own one are read while this request decodes.
     reading = chunks * it.step + own - it.unshared + it.share * it.seen
     behind = it.share * np.maximum(reading + waited - it.mean, 0.0) / busy
     room = np.maximum(it.most - it.mean, TINY)
     usual = it.mean + it.slope * (mean_batch - batch + 1.0)
 
     def per_token(tokens: Array) -> Array:
-        """Mean seconds of each of so many further tokens of one request."""
+        """The mean seconds of each of ``tokens`` further tokens of one request."""
         extra = behind * (1 - it.share**tokens) / np.maximum(tokens, TINY)
         return np.where(tokens > 0, usual - room * np.expm1(-extra / room), 0.0)
 
@@ -266,7 +268,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
         )
     wait = (1 + table.answer_spread[:, None] ** 2) / (2 * copies * top * slack)
 
-    # Step 7, the distribution, by length of answer.
+    # Step 7: the distribution, by length of the answer.
     width = np.sqrt(np.log1p(table.answer_spread[:, None] ** 2))
     shares, means, parts = [], [], []
     batch_part = batch_variance * it.slope**2 * (1 - waits)
@@ -313,10 +315,10 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
 
 
 def wait_probability(slots: Array, mean: Array, variance: Array, slack: Array) -> Array:
-    """Step 6: probability that all slots are taken.
+    """Step 6: the probability that all slots are taken.
 
-    Below ``slots`` the number of requests is gamma distributed with this mean and variance (score by Wilson and Hilferty,
-    PNAS 17, 1931), above it falls by a factor of 1 - slack a request.
+    Below ``slots``, the number of requests has a gamma distribution with this mean and variance (score by Wilson and Hilferty,
+    PNAS 17, 1931). Above, the probability falls by a factor of 1 - slack per request.
     """
     shape = mean**2 / variance
     root = np.sqrt(9 * shape)
@@ -331,8 +333,9 @@ def wait_probability(slots: Array, mean: Array, variance: Array, slack: Array) -
 def clients_of(
     table: Table, rate: Array, batch: Array, clients: Array, started_together: float
 ) -> tuple[Array, Array, Array, Array]:
-    """Clients that keep up this rate and batch, with the rate and mean times; ``clients`` is a first guess of them."""
-    # A client does not meet itself: the others come at a rate lower by its share.
+    """The number of closed-loop clients that give this rate and batch, the rate (requests/s), and the mean TTFT and TPOT in
+    seconds; ``clients`` is a first estimate of their number."""
+    # A client does not meet its own requests, so the rate of the others is lower by its share.
     it = iterations_at(table, rate * (clients - 1) / clients, batch)
     chunks = table.chunks[:, None]
     others = np.minimum(batch, clients - 1) / np.maximum(clients - 1, 1.0)

@@ -1,4 +1,4 @@
-"""Step times of replicas for classes of requests, looked up once: what ``latency`` computes with.
+"""Tables of the step times of replicas for classes of requests; ``latency`` computes with them.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status.
 """
@@ -15,24 +15,24 @@ from servingplan.profiles.tails import Array
 
 PROMPT_SPREAD = 0.6
 ANSWER_SPREAD = 0.8
-"""Coefficients of variation of the lengths inside one class, where nothing else is known; lognormal. From the Azure traces
-of 2023 cut into classes by prompt length: prompts 0.96 (one class), 0.54 to 0.72 (two), 0.27 to 0.76 (three); answers of
-the conversation trace 0.77, 0.66 to 0.79, 0.49 to 0.84. Answers of the code trace (mean 28 tokens) have 2.0 to 2.2."""
+"""Default coefficients of variation of the lengths inside one class; lengths are lognormal. From the Azure traces of 2023, cut
+into classes by prompt length: prompts 0.96 (one class), 0.54 to 0.72 (two), 0.27 to 0.76 (three); answers of the conversation
+trace 0.77, 0.66 to 0.79, 0.49 to 0.84. Answers of the code trace (mean 28 tokens) have 2.0 to 2.2."""
 
 GRID = 13
-"""Batches at which step times are looked up, in equal ratios from 1 to the largest."""
+"""The number of batches at which step times are looked up, in equal ratios from 1 to the largest."""
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-"""Gauss-Hermite quadrature: lengths that stand for a lognormal distribution."""
+"""Gauss-Hermite quadrature: lengths and weights that represent a lognormal distribution."""
 
 _BLOCK_TOKENS = 16
 TINY = 1e-12
-"""Where something must not be zero."""
+"""The least value of quantities that must not be zero."""
 
 
 class Spread(NamedTuple):
-    """Coefficients of variation of the lengths of one class of requests; 0: all alike."""
+    """Coefficients of variation of the lengths of one class of requests; with 0 all lengths are equal."""
 
     prompt: float = PROMPT_SPREAD
     answer: float = ANSWER_SPREAD
@@ -40,49 +40,49 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Replicas, each with one class of requests: step times by batch, and what the lengths make of them.
+    """Pairs of a replica and a class of requests: step times by batch, and quantities that follow from the lengths.
 
-    Arrays have one entry, or one row over the grid of batches, for each pair of replica and class. Made by ``tabulate``.
+    Arrays have one entry, or one row over the grid of batches, for each pair. ``tabulate`` makes them.
     """
 
     further_iterations: Array
-    """Mean iterations of an answer after the one that reads the prompt: a token each, more with speculation."""
+    """Mean iterations of an answer after the one that reads the prompt; each gives a token, or more with speculation."""
     tokens_per_iteration: Array
     answer_spread: Array
     sequences: Array
-    """Requests that run at the same time at most."""
+    """The most requests that run at the same time."""
     kv_requests: Array
-    """Requests of mean size whose KV cache fits, when a prompt is to be admitted beside them."""
+    """Requests of mean size whose KV cache fits, with room to admit a prompt beside them."""
     kv_spread: Array
     """Coefficient of variation of the KV tokens of one running request."""
     budget_prompts: Array
     """Prompts of mean length that one iteration can read."""
     length_square: Array
-    """Mean square of the prompts' lengths over the square of their mean."""
+    """The mean square of the prompts' lengths divided by the square of their mean."""
     chunks: Array
     """Mean number of iterations that read one prompt."""
     stages: Array
     floor: Array
-    """Seconds to the first token beside all iterations."""
+    """Seconds to the first token that are not part of any iteration."""
     alone: Array
     """(pairs, 3): raw moments of the seconds to the first token on an idle engine, without the floor."""
     batch: Array
-    """(pairs, GRID)"""
+    """(pairs, GRID): the batches of the grid."""
     step: Array
-    """(pairs, GRID): seconds of an iteration without its prompts; less than one that only decodes takes, by what the first
-    prompt of an iteration saves."""
+    """(pairs, GRID): seconds of an iteration without its prompts. It is less than the time of an iteration that only decodes,
+    by the mean saving of the first prompt in an iteration."""
     read: Array
-    """(pairs, GRID, 3): raw moments of the seconds that one prompt adds to an iteration that reads another already."""
+    """(pairs, GRID, 3): raw moments of the seconds that one prompt adds to an iteration that already reads another."""
     step_slope: Array
     read_slope: Array
-    """(pairs, GRID): of the step and of the mean of ``read``, by batch."""
+    """(pairs, GRID): slopes of the step and of the mean of ``read``, by batch."""
     rate: Array
-    """(pairs, GRID): requests per second that keep the batch going, never falling from one batch to the next."""
+    """(pairs, GRID): requests/s that keep the batch at this size; it never falls from one batch to the next."""
     top_batch: Array
     top_rate: Array
-    """Where the rate is highest."""
+    """The batch with the highest rate, and that rate in requests/s."""
     unshared: Array
-    """(pairs, GRID): seconds less that a prompt's own reading takes, since it may be the only one of its iteration."""
+    """(pairs, GRID): mean seconds that a prompt saves if it is the only one of its iteration."""
 
     def __len__(self) -> int:
         return len(self.further_iterations)
@@ -96,16 +96,16 @@ def tabulate(
     *,
     floor_seconds: float = 0.0,
 ) -> Table:
-    """Look up the step times of one replica for classes of requests.
+    """The table of one replica for classes of requests.
 
     Args:
         input_tokens: mean prompt lengths, an array of one dimension or a number, at least 1.
         output_tokens: mean answer lengths, likewise.
-        spread: of the lengths, default ``Spread()``.
-        floor_seconds: what the first token takes beside all iterations, see ``floor.first_token_seconds``.
+        spread: the spread of the lengths; the default is ``Spread()``.
+        floor_seconds: the time to the first token outside all iterations, see ``floor.first_token_seconds``.
 
     Raises:
-        ValueError: a length is below 1, or not even one request has room.
+        ValueError: a length is below 1, or the KV room does not hold one request.
     """
     spread = Spread() if spread is None else spread
     prompts, answers = np.broadcast_arrays(
@@ -118,14 +118,14 @@ def tabulate(
     longest = float(settings.max_model_len)
     found = settings.prefix_cache_hit_share
 
-    # A running request holds its prompt and, seen at a random moment of its life, g tokens of its answer: of the answers
-    # that run at a moment, long ones are more frequent in proportion to their length.
+    # At a random moment, a running request holds its prompt and g tokens of its answer. Among the answers that run at a
+    # moment, long ones are more frequent, in proportion to their length.
     ratio = 1.0 + spread.answer**2
     generated, generated_square = answers * ratio / 2.0, answers**2 * ratio**3 / 3.0
     held = prompts + generated + _BLOCK_TOKENS / 2
     held_variance = (spread.prompt * prompts) ** 2 + generated_square - generated**2
     longer = steps.held_tokens(held + prompts * spread.prompt**2)
-    # Beyond a window a token takes less room: so does a prompt that is longer than the mean, and so do lengths vary less.
+    # Beyond a window a token takes less room. So longer prompts take less than proportional room, and the room varies less.
     taken = steps.held_tokens(held)
     slope = (steps.held_tokens(1.1 * held) - steps.held_tokens(0.9 * held)) / (0.2 * held)
     kv_requests = (steps.kv_room_tokens - (longer - taken)) / taken
@@ -156,15 +156,15 @@ def tabulate(
     chunk = fresh[:, None, :] / chunks
     behind = past[:, None, :] + (fresh[:, None, :] - chunk) / 2
 
-    # An iteration that reads nothing else pays for the weights; beside it a prompt adds more. A request decodes o - 1
-    # iterations, so n/(o - 1) prompts come in each, a Poisson number: the first one's saving is taken from the step.
+    # The first prompt of an iteration adds less than the next ones. A request decodes o - 1 iterations, so each iteration
+    # has a Poisson number of prompts with mean n/(o - 1). The saving of the first one is subtracted from the step.
     def mixed(tokens: Array, past: Array) -> Array:
         return np.asarray(steps.mixed_seconds(tokens, past, batch[:, :, None], context[:, :, None]))
 
     other = np.clip(room[:, :, None] - chunk, 0.0, prompts_read[:, None, None])
     alone_in_it = mixed(chunk, behind)
     together = mixed(chunk + other, behind) - mixed(other, np.zeros_like(other))
-    # Prompts do not attend to each other: that part of one long chunk is taken out.
+    # Prompts do not attend to each other, so the attention between them is subtracted.
     together = together - (mixed(chunk, behind + other) - alone_in_it)
     added = np.maximum(chunks * together, TINY)
     read = np.stack([(added**power) @ _WEIGHTS for power in (1, 2, 3)], axis=-1)
@@ -178,7 +178,7 @@ def tabulate(
     alone = np.stack([(alone_by_length**power) @ _WEIGHTS for power in (1, 2, 3)], axis=-1)
     one_token = further == 0
     if one_token.any():
-        # Nothing decodes: an iteration costs what a prompt costs less what a second prompt in it would add.
+        # Nothing decodes. An iteration without its prompts takes the time of one prompt less what a second one would add.
         piece = fresh / pieces
         second = np.asarray(steps.prefill_seconds(2 * piece, past)) - np.asarray(steps.prefill_seconds(piece, past))
         second = np.clip(pieces * second, TINY, alone_by_length)
@@ -189,7 +189,7 @@ def tabulate(
         saving = np.where(one_token[:, None], 0.0, saving)
     share = read[..., 0] / stages
     rates = batch / np.maximum(further[:, None] * step + batch * share, TINY)
-    best = np.argmax(rates, axis=1)  # should a larger batch be slower
+    best = np.argmax(rates, axis=1)  # a larger batch may be slower
     row = np.arange(len(prompts))
     prompts_at_most = np.maximum(budget - top, 1.0) / prompts_read
     together = np.minimum(prompts_at_most, np.minimum(sequences, kv_requests))
@@ -220,7 +220,7 @@ def tabulate(
 
 
 def _slopes(batch: Array, values: Array) -> Array:
-    """Slopes at the grid points, each over both of its neighbours; 0 where the grid is one point."""
+    """The slopes at the grid points, each between its two neighbours; 0 if all batches are equal."""
     left, right = np.maximum(np.arange(GRID) - 1, 0), np.minimum(np.arange(GRID) + 1, GRID - 1)
     width = batch[:, right] - batch[:, left]
     rise = values[:, right] - values[:, left]
@@ -228,7 +228,8 @@ def _slopes(batch: Array, values: Array) -> Array:
 
 
 def at_pace(table: Table, factor: Array) -> Table:
-    """The table with all times multiplied by a factor for each pair: of an engine that is that much slower."""
+    """The table with all times multiplied by a factor for each pair, for an engine that is slower by this factor. The floor
+    stays as it is."""
     row = factor[:, None]
     times = {name: getattr(table, name) * row for name in ("step", "unshared", "step_slope", "read_slope")}
     powers = np.stack([factor, factor**2, factor**3], axis=-1)
@@ -243,11 +244,11 @@ def at_pace(table: Table, factor: Array) -> Table:
 
 
 def stack(tables: Iterable[Table]) -> Table:
-    """Tables of several replicas as one, in their order."""
+    """One table from the tables of several replicas, in their order."""
     listed = list(tables)
     return Table(**{it.name: np.concatenate([getattr(table, it.name) for table in listed]) for it in fields(Table)})
 
 
 def part_of(table: Table, rows: slice) -> Table:
-    """Some rows of a table."""
+    """The table of some pairs of a table."""
     return Table(**{it.name: getattr(table, it.name)[rows] for it in fields(Table)})

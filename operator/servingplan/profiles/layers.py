@@ -1,8 +1,7 @@
-"""How many layers of a model each stage of a pipeline holds.
+"""Splits the layers of a model over the stages of a pipeline.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; called by ``pipeline``. Jiang et al. split
-layers in proportion to the stages' memory (ICML 2025, section 4.3). A card with much memory need not be a fast one, so
-here memory only limits a stage, and the time of the slowest stage decides.
+``pipeline`` calls it. Jiang et al. split layers in proportion to the stages' memory (ICML 2025, section 4.3). A card with much
+memory need not be fast, so here memory only limits a stage, and the time of the slowest stage decides.
 """
 
 import math
@@ -11,19 +10,19 @@ from collections.abc import Sequence
 
 
 def split_layers(layers: int, seconds: Sequence[Sequence[float]]) -> tuple[int, ...] | None:
-    """Layers by stage: the slowest stage as fast as can be, and among such splits the least time over all stages.
+    """The split with the least time of the slowest stage, and among such splits with the least time over all stages.
 
-    Times rise with the layers, so the slowest stage's time is found by bisection: so much time is enough if all stages
-    together hold all layers within it. A dynamic program over (stages, layers held so far) then finds the least sum
-    within that time. Of equal splits, the one whose last stage holds most, then the one before it, and so on.
+    Times rise with the layers, so the slowest stage's time is found by bisection: a time is enough if all stages together
+    hold all layers within it. A dynamic program over (stages, layers held so far) then finds the least sum within that time.
+    Of equal splits, the one is taken whose last stage holds the most layers, then the stage before it, and so on.
 
     Args:
-        layers: of the model.
+        layers: the number of layers of the model.
         seconds: by stage, the time with 1, 2, ... layers, never falling; the length of a row is the most layers that
             its memory holds.
 
     Returns:
-        Layers by stage, each at least 1; None where the stages cannot hold all layers.
+        Layers by stage, each at least 1; None if the stages cannot hold all layers.
     """
 
     def enough(limit: float) -> bool:
@@ -38,7 +37,7 @@ def split_layers(layers: int, seconds: Sequence[Sequence[float]]) -> tuple[int, 
 
 
 def _least_total(layers: int, seconds: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """The split with the least sum of stage times; there is one."""
+    """The split with the least sum of stage times; the caller knows that there is a split."""
     best = [0.0] + [math.inf] * layers
     choices: list[list[int]] = []
     left = sum(map(len, seconds))
@@ -49,7 +48,7 @@ def _least_total(layers: int, seconds: Sequence[Sequence[float]]) -> tuple[int, 
         for before, total in enumerate(best):
             if total == math.inf:
                 continue
-            # Fewer layers than this would leave more than the later stages can hold.
+            # With fewer layers in this stage, the later stages could not hold the rest.
             fewest = max(1, layers - before - left)
             for held in range(fewest, min(len(row), layers - before) + 1):
                 if total + row[held - 1] < following[before + held]:

@@ -1,7 +1,7 @@
-"""What one replica does for requests of one length: the question of ``servingplan profile lookup``, and its answer.
+"""Answers ``servingplan profile lookup``: the rate and latencies of one replica for requests of one length.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The planner asks ``estimate`` about cards and
-models that it has resolved; people ask by name, leave settings open, and want the rate at their percentile in one number.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The planner calls ``estimate`` with cards and
+models. People give names, omit settings, and need the rate at their percentile as one number.
 """
 
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ class Lookup(BaseModel):
     model: str = Field(min_length=1)
     gpu: str = Field(min_length=1)
     precision: str = "auto"
-    """``auto``: what the model's name or card says, else bf16."""
+    """``auto`` means the precision in the model's name or card, else bf16."""
     tp: _Count = 1
     pp: _Count = 1
     input: _Count
@@ -37,26 +37,26 @@ class Lookup(BaseModel):
     output: _Count
     """Answer tokens."""
     ttft: _Seconds | None = None
-    """Limit on the time to the first token, seconds; None: no limit."""
+    """The limit on the time to the first token, in seconds; None means no limit."""
     tpot: _Seconds | None = None
-    """Limit on the time per further token, seconds; None: no limit."""
+    """The limit on the time per further token, in seconds; None means no limit."""
     percentile: float = Field(default=95.0, ge=50, lt=100, allow_inf_nan=False)
-    """Share of requests, in per cent, that keep the limits."""
+    """The share of requests that must keep the limits, in per cent."""
     engine: str = "vllm"
     engine_version: str | None = None
     kv_cache_dtype: str = "auto"
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
     max_num_seqs: _Count | None = None
-    """None: what the planner may choose up to, and as many as ``concurrency`` asks."""
+    """None means the planner's largest batch, or ``concurrency`` if that is larger."""
     max_num_batched_tokens: _Count | None = None
     max_model_len: _Count | None = None
-    """None: input and output together."""
+    """None means input and output together."""
     expert_parallel: bool = False
     concurrency: _Count | None = None
-    """Requests that always run, as in a closed loop; None: open arrivals at the best rate."""
+    """The number of requests that always run, in a closed loop; None means open arrivals at the best rate."""
 
     def settings(self) -> EngineSettings:
-        """The engine's settings, those that were left open chosen."""
+        """The engine's settings, with values for those that were omitted."""
         chosen = {
             "max_num_seqs": self.max_num_seqs or max(MAX_BATCH, self.concurrency or 1),
             "max_num_batched_tokens": self.max_num_batched_tokens,
@@ -73,7 +73,7 @@ class Lookup(BaseModel):
 
 
 class Answer(BaseModel):
-    """What the replica does."""
+    """The rate and latencies of the replica."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,16 +82,16 @@ class Answer(BaseModel):
     which the percentile keeps the limits."""
     low: float
     high: float
-    """Bounds of the central 80 % of the true rate, for one replica on that engine."""
+    """The bounds of the central 80 % of the true rate, for one replica on that engine."""
     ttft_seconds: float
-    """Mean at that rate."""
+    """The mean at that rate."""
     tpot_seconds: float
-    """Mean at that rate."""
+    """The mean at that rate."""
     ttft_percentile_seconds: float | None
-    """At the asked percentile; None where arrivals have no rate of their own (saturated or closed loop)."""
+    """The value at the asked percentile; None if arrivals have no rate of their own (saturated or closed loop)."""
     tpot_percentile_seconds: float | None
     concurrency: float
-    """Requests that run on average."""
+    """The mean number of running requests."""
     source: str
     evidence: tuple[str, ...]
     engine: dict[str, Any]
@@ -99,14 +99,14 @@ class Answer(BaseModel):
 
 
 class CannotServeError(InputError):
-    """The replica cannot exist, or cannot keep the limits even alone; the message says what is missing."""
+    """The replica does not fit its GPUs, or it cannot keep the limits even for one request at a time."""
 
 
 def parse_lookup(fields: dict[str, Any]) -> Lookup:
-    """The question that these fields state; values may be text.
+    """The question with these fields; values may be text.
 
     Raises:
-        InputError: a field is missing or wrong; it names the field as an option of the command.
+        InputError: a field is missing or wrong. It names the field as an option of the command.
     """
     try:
         return Lookup.model_validate(fields)
@@ -119,11 +119,11 @@ def parse_lookup(fields: dict[str, Any]) -> Lookup:
 
 
 def answer(question: Lookup) -> Answer:
-    """Answer one question.
+    """The answer to one question.
 
     Raises:
-        InputError: a name is not known; the message has near ones.
-        CannotServeError: the replica cannot exist, or cannot keep the limits.
+        InputError: a name or a value is not known; for a card or a model the message has similar names.
+        CannotServeError: the replica does not fit its GPUs, or cannot keep the limits.
     """
     model, gpu = find_model(question.model), find_gpu(question.gpu)
     if question.engine not in ENGINES:
@@ -158,7 +158,7 @@ def answer(question: Lookup) -> Answer:
         return _answer(found, settings, found.requests_per_second, float(question.concurrency))
     if question.ttft is None and question.tpot is None:
         return _answer(found, settings, found.requests_per_second, float(found.batch))
-    # Open arrivals at the rate at which the percentile keeps the limits, one copy.
+    # Open arrivals at one copy, at the rate at which the percentile keeps the limits.
     used = found.utilization[0]
     return _answer(found, settings, found.requests_per_second * used, found.batch * used)
 

@@ -1,22 +1,22 @@
-"""Measurements, and the correction that they put on computed rates.
+"""Measurements, and the corrections of computed rates that they give.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A measurement says what one replica did
-at one point (input length, output length, running requests). ``steady`` computes the same point, with the settings and the
-engine of the measurement; the ratio of the two is a correction that varies much more slowly over lengths and batch than
-the rate itself. So corrections are interpolated, not rates:
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. A measurement has the results of one replica at
+one point (input length, output length, running requests). ``steady`` computes the same point, with the settings and the engine
+of the measurement. The ratio of the two is a correction that varies much more slowly over lengths and batch than the rate
+itself. So corrections are interpolated, not rates:
 
     at a measured point    the correction restores the measurement exactly
     between points         their logarithms, by inverse distance over (ln input, ln output, ln batch)   [Shepard, ACM 1968]
     beyond the points      the nearest corrections hold, and ``Coverage`` says so
 
-A measurement on another engine counts as one that is ``OTHER_ENGINE`` away. Tensor-parallel sizes, precisions and cards
-are never interpolated: what relatives of a replica were wrong by says next to nothing about it (tried: median error of
-saturated rates without a measurement 7.9 %, with their corrections shared 7.5 to 7.7 %).
+A measurement on another engine gets the further distance ``OTHER_ENGINE``. Tensor-parallel sizes, precisions and cards are
+never interpolated, because the errors of similar replicas say almost nothing about a replica (in a trial, the median error of
+saturated rates without a measurement was 7.9 %, and with shared corrections 7.5 to 7.7 %).
 
-Two corrections: of the time that a request holds its slot, which fixes the rate (Little's law), and of TTFT. The time
-per output token is what is left. Two packaged data sets (``data/README.md``): saturated rates know only the first, at
-the batch that fills the memory of the run; (TTFT, TPOT) by concurrency knows both. Where nobody measured TTFT, it is
-corrected like the slot.
+There are two corrections: of the time that a request holds its slot, which determines the rate (Little's law), and of TTFT. The
+time per output token follows from both. There are two packaged data sets (``data/README.md``). Saturated rates give only the
+first correction, at the batch that fills the memory of the run; (TTFT, TPOT) by concurrency gives both. Without a measured
+TTFT, TTFT has the correction of the slot time.
 """
 
 from __future__ import annotations
@@ -42,34 +42,35 @@ from servingplan.profiles.steps import KernelSteps, step_times
 
 SATURATED_MEMORY_FRACTION = 0.95
 SATURATED_MAX_BATCH = 2048
-"""How the saturated rates were taken: 0.90 to 0.95 of the memory, at most 2048 running requests. Of the four pairs
-(0.90 or 0.95, 1024 or 2048) this one leaves the smallest error."""
+"""The settings of the saturated rates: 0.90 to 0.95 of the memory, and at most 2048 running requests. Of the four pairs (0.90
+or 0.95, 1024 or 2048) this one gives the smallest error."""
 
 PUBLISHED_REQUESTS_PER_CLIENT = 10.0
-"""Of the published closed loops, which start all clients at once: InferenceX's client sends ten times as many prompts as it
-keeps in flight, at no rate of its own. Assumed of the others of that data set."""
+"""Requests per client in the published closed loops, which start all clients at once. InferenceX's client sends ten times as
+many prompts as it keeps in flight, without a rate. The others of that data set are assumed to do the same."""
 _STARTED_TOGETHER = ("aiconfigurator-core 0.12.0",)
-"""Data sets of which that holds. Online serving, the other one, has open arrivals."""
+"""The data sets for which that holds. The other one has open arrivals."""
 
 REACH = math.log(4.0)
 """A correction is called interpolated within a factor of four of a measured point, in each direction."""
 
 SAME_BATCH = math.log(1.1)
-"""At measured lengths, a batch within a tenth of a measured one counts as measured: the rate differs by less."""
+"""At measured lengths, a batch within a tenth of a measured one counts as measured, because the rate differs by less."""
 
 OTHER_ENGINE = math.log(3.0)
-"""Distance that another engine adds to a measurement, where some are of the engine asked about: as far as a threefold
+"""The distance that is added for another engine if there are measurements of the asked engine. It equals a factor of three in
 length or batch."""
 
 SAME_PLATEAU = math.log(2.0)
-"""A saturated rate is that of any batch within a factor of two: the batch is inferred, and the rate hardly grows there."""
+"""A saturated rate counts for any batch within a factor of two, because its batch is inferred and the rate hardly grows
+there."""
 
 _EXACT = 1e-9
 _DISTANCE_POWER = 3
 
 
 class Coverage(IntEnum):
-    """How a point lies to the measurements behind its correction."""
+    """Whether a point is measured, between measurements, or beyond them."""
 
     MEASURED = 0
     INTERPOLATED = 1
@@ -77,7 +78,7 @@ class Coverage(IntEnum):
 
 
 class Node(NamedTuple):
-    """One measurement as a correction of the roofline: measured time over predicted time."""
+    """One measurement as a correction: measured time divided by predicted time."""
 
     input_tokens: int
     output_tokens: int
@@ -88,14 +89,14 @@ class Node(NamedTuple):
     slot_stretch: float
     ttft_stretch: float | None
     saturated: bool
-    """Whether the batch is inferred: as many as the memory of the run holds."""
+    """Whether the batch is inferred, as the number of requests that the memory of the run holds."""
     engine: str
     dataset: str
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The corrections of one (model, precision, GPU, tensor parallel size), seen from one pair of lengths."""
+    """The corrections of one replica (model, precision, GPU, parallel sizes) at one pair of lengths."""
 
     input_tokens: int
     output_tokens: int
@@ -103,7 +104,7 @@ class Correction:
     inside: bool
     """Whether both lengths lie between the smallest and the largest measured ones."""
     distances: tuple[float, ...]
-    """Squared distance over lengths and engine, by node."""
+    """The squared distance over lengths and engine, by node."""
 
     def apply(self, point: Steady) -> Steady:
         """The points with their times corrected."""
@@ -111,7 +112,7 @@ class Correction:
             return point
         batches = np.array([node.ln_batch for node in self.nodes])
         distance = np.array(self.distances) + (batches - np.log(point.batch)[..., None]) ** 2
-        # A measured point outweighs all others by so much that it stands alone.
+        # The weight of a measured point is so large that the others do not matter.
         weight = np.maximum(distance, _EXACT) ** (-_DISTANCE_POWER / 2)
         slot_stretch = np.exp((weight * np.log([node.slot_stretch for node in self.nodes])).sum(-1) / weight.sum(-1))
         ttft_stretch: Array = slot_stretch
@@ -127,7 +128,7 @@ class Correction:
         return Steady(point.batch, point.batch / slot_seconds, ttft_seconds, tpot_seconds)
 
     def coverage(self, batch: float) -> Coverage:
-        """How a batch at these lengths lies to the measurements."""
+        """The coverage of a batch at these lengths."""
         ln_batch = math.log(batch)
         near = False
         for node in self.nodes:
@@ -153,7 +154,7 @@ class Correction:
 def correction(
     nodes: tuple[Node, ...], *, input_tokens: int, output_tokens: int, engine: str | None = None
 ) -> Correction:
-    """See ``nodes`` from one pair of lengths, and from one engine (None: all engines alike)."""
+    """The correction of ``nodes`` at one pair of lengths and for one engine; with None all engines count equally."""
     ln_input, ln_output = math.log(input_tokens), math.log(output_tokens)
     same = any(node.engine == engine for node in nodes)
     return Correction(
@@ -176,38 +177,38 @@ type _Key = tuple[str, str, str, int, int]
 
 
 class MeasuredRow(NamedTuple):
-    """What somebody measured of one replica at one point."""
+    """The measurement of one replica at one point."""
 
     model: str
-    """A name that the catalogue knows."""
+    """The model's name in the catalogue."""
     gpu: str
     precision: str
     tensor_parallel: int
     pipeline_parallel: int
     settings: EngineSettings
-    """As far as stated; what is not stated keeps its default."""
+    """The stated settings; others have their default."""
     input_tokens: int
     output_tokens: int
     concurrency: float | None
-    """Requests that always run, of a closed loop; None: as many as the memory holds, of a saturated engine."""
+    """The requests that always run, in a closed loop; None for a saturated engine, with as many as its memory holds."""
     requests_per_second: float
     ttft_seconds: float | None
-    """Mean; None: not measured."""
+    """The mean; None if it was not measured."""
     tpot_seconds: float | None
     dataset: str
-    """Where the row comes from, for evidence."""
+    """The source of the row, for evidence."""
     requests_per_client: float = math.inf
-    """Of a closed loop whose clients start together, so that their first prompts wait for one another; infinite: they do
+    """For a closed loop whose clients start together, so that their first prompts wait for one another; infinite if they do
     not."""
 
 
 class MeasuredRows:
-    """A set of measurements, read when first asked for.
+    """A set of measurements that is read at its first use.
 
     Args:
-        read: gives the rows, the first of equal configurations and points ranking first.
-        own: so many of them, the first, are the user's. Within ``REACH`` of their lengths they stand alone: what somebody
-            measured of his own replica is not averaged with what others measured of theirs.
+        read: returns the rows. Of equal configurations and points, the first row counts.
+        own: the number of rows at the beginning that are the user's. Within ``REACH`` of their lengths only they count, because
+            measurements of the user's own replica must not be averaged with those of others.
     """
 
     def __init__(self, read: Callable[[], Iterable[MeasuredRow]], own: int = 0) -> None:
@@ -217,17 +218,17 @@ class MeasuredRows:
 
     @cached_property
     def rows(self) -> tuple[MeasuredRow, ...]:
-        """Every row, best rank first."""
+        """All rows, the first rank first."""
         return tuple(self._read())
 
     def after(self, first: Iterable[MeasuredRow]) -> MeasuredRows:
-        """These rows behind others, which rank before them."""
+        """The set of these rows after ``first``, the user's rows, which rank before them."""
         leading = tuple(first)
         return MeasuredRows(lambda: (*leading, *self.rows), own=self._own + len(leading)) if leading else self
 
     @cached_property
     def _ranked(self) -> dict[_Key, list[MeasuredRow]]:
-        """By replica, the row that stands for each point."""
+        """The row that counts for each point, by replica."""
         found: dict[_Key, dict[tuple[int, int, float, str], MeasuredRow]] = {}
         own: dict[_Key, set[tuple[int, int]]] = {}
         for number, row in enumerate(self.rows):
@@ -236,7 +237,7 @@ class MeasuredRows:
                 own.setdefault(key, set()).add((row.input_tokens, row.output_tokens))
             elif any(_near(row, lengths) for lengths in own.get(key, ())):
                 continue
-            # Keyed by -1 where saturated: that batch is inferred, and two versions of one cell must not both stand.
+            # The batch of a saturated rate is inferred, so it is -1 here; only one version of such a point may count.
             point = row.input_tokens, row.output_tokens, row.concurrency or -1.0, row.settings.engine
             found.setdefault(key, {}).setdefault(point, row)
         return {key: list(by_point.values()) for key, by_point in found.items()}
@@ -255,10 +256,10 @@ class MeasuredRows:
     def nodes_for(
         self, *, model: ModelCard, precision: str, gpu: GpuType, tensor_parallel: int, pipeline_parallel: int
     ) -> tuple[Node, ...]:
-        """The measurements of this replica; empty where nobody measured it.
+        """The measurements of this replica as corrections; empty if there are none.
 
-        A measurement belongs to a shape and to speeds, not to a name: a model or a GPU declared inline under a
-        catalogued name but with other figures has none. Memory may differ, since it limits the batch and not the speed.
+        A measurement belongs to a shape and to speeds, not to a name. A model or a GPU that is declared inline under a
+        catalogued name but with other figures has none. Memory may differ, since it limits the batch but not the speed.
         """
         name = catalogue.measured_name(model.shape)
         if name is None or _speeds(gpu) not in _all_speeds():
@@ -267,13 +268,13 @@ class MeasuredRows:
 
 
 def _near(row: MeasuredRow, lengths: tuple[int, int]) -> bool:
-    """Whether a measurement at these lengths reaches those of the row."""
+    """Whether the row's lengths are within ``REACH`` of these."""
     inputs, outputs = lengths
     return abs(math.log(row.input_tokens / inputs)) <= REACH and abs(math.log(row.output_tokens / outputs)) <= REACH
 
 
 def _packaged() -> Iterator[MeasuredRow]:
-    """Both packaged data sets, the newest version of an engine first."""
+    """The rows of both packaged data sets, the newest version of an engine first."""
     found = [*catalogue.read_rows("measured_latency.csv"), *catalogue.read_rows("measured_throughput.csv")]
     for row in sorted(found, key=lambda row: _age(row["engine_version"]), reverse=True):
         input_tokens, output_tokens = int(row["input_tokens"]), int(row["output_tokens"])
@@ -301,8 +302,8 @@ def _packaged() -> Iterator[MeasuredRow]:
 
 @cache
 def _settings(engine: str, version: str, saturated: str | None, expert_parallel: bool) -> EngineSettings:
-    """How a packaged measurement was taken, as far as stated. ``saturated``: precision of a saturated rate; None: one by
-    concurrency, of which neither memory nor KV cache is stated."""
+    """The stated settings of a packaged measurement. ``saturated`` is the precision of a saturated rate; it is None for a rate
+    by concurrency, for which neither memory nor KV cache is stated."""
     settings = EngineSettings(
         engine=engine,
         version=version,
@@ -321,16 +322,16 @@ def _settings(engine: str, version: str, saturated: str | None, expert_parallel:
 
 
 def _age(version: str) -> tuple[int, ...]:
-    """Key by which newer versions come later; what tells no number comes first."""
+    """A sort key by which newer versions come later; versions without a number come first."""
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("rc")[0])) if version[:1].isdigit() else ()
 
 
 SHIPPED = MeasuredRows(_packaged)
-"""Every packaged measurement (``data/README.md``)."""
+"""All packaged measurements (``data/README.md``)."""
 
 
 def _nodes_of(rows: Iterable[MeasuredRow], key: _Key) -> tuple[Node, ...]:
-    """Measurements of one replica as corrections; those that were taken alike are computed together."""
+    """The measurements of one replica as corrections. Those with equal settings are computed together."""
     alike: dict[EngineSettings, list[MeasuredRow]] = {}
     for row in rows:
         alike.setdefault(row.settings, []).append(row)
@@ -341,7 +342,7 @@ def _nodes_of(rows: Iterable[MeasuredRow], key: _Key) -> tuple[Node, ...]:
         outputs = np.array([row.output_tokens for row in members], dtype=float)
         room = np.maximum(1.0, np.floor([base.batch_room(row.input_tokens, row.output_tokens) for row in members]))
         asked = np.array([math.inf if row.concurrency is None else row.concurrency for row in members])
-        # Requests that do not fit wait outside the batch, and their clients' clocks run.
+        # Requests that do not fit wait outside the batch, and this wait counts in their clients' times.
         batch = np.minimum(room, asked)
         points = steady(
             base,
@@ -385,8 +386,8 @@ def _replica(key: _Key, settings: EngineSettings) -> KernelSteps:
 
 
 def _family(precision: str) -> str:
-    """fp16 and bf16 run on the same units at the same speed, and so do the two formats of four bits: one family of
-    measurements."""
+    """The precision under which measurements are found. fp16 and bf16 run at the same speed and share their measurements, and
+    so do both formats of four bits."""
     name = precision.lower()
     precision_of(name)
     return {"fp16": "bf16", "mxfp4": "fp4"}.get(name, name)

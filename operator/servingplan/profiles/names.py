@@ -1,8 +1,8 @@
-"""What the name of a model tells: which repository and revision, how its weights are quantised, what it was tuned for.
+"""Parses the names of models: the repository, the quantisation of the weights, and what the model was tuned for.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; used by ``catalogue``. Publishers write the
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``catalogue`` uses it. Publishers write the
 quantisation at the end of a repository's name (``-FP8-dynamic``, ``-NVFP4``, ``-AWQ``, ``-GPTQ-Int4``,
-``-quantized.w4a16``). A name without one means the weights as their author first published them: mostly 16 bits.
+``-quantized.w4a16``). A name without one means the weights as their author first published them, mostly in 16 bits.
 """
 
 import re
@@ -26,28 +26,28 @@ _QUANTIZED: tuple[tuple[str, Quantization], ...] = (
     (r"int8", Quantization("int8", "int8")),
     (r"(bf16|bfloat16|fp16|f16)", Quantization()),
 )
-"""Ends of names, and what they mean. The block of 128 rows and columns is DeepSeek's, the groups of 128 are the usual ones
-of AWQ and GPTQ, those of 16 are NVFP4's own."""
+"""Ends of names with their meanings. The block of 128 rows and columns is DeepSeek's, groups of 128 are usual for AWQ and GPTQ,
+and groups of 16 belong to NVFP4."""
 _ENDS = tuple((re.compile(rf"[-_.]{pattern}$", re.IGNORECASE), meaning) for pattern, meaning in _QUANTIZED)
 _TUNING = re.compile(r"[-_.](instruct|it|chat|base|pt|hf|thinking|reasoning|preview)$", re.IGNORECASE)
 _PUBLISHER = re.compile(r"^(meta|nvidia|mistralai|deepseek-ai|qwen|google|openai|microsoft)[-_](?=.)", re.IGNORECASE)
 
 
 class ModelName(NamedTuple):
-    """A name, taken apart."""
+    """The parts of a model's name."""
 
     repository: str | None
-    """``organisation/name`` as it was written, without scheme and revision; None where there is no organisation."""
+    """``organisation/name`` as it was written, without scheme and revision; None if there is no organisation."""
     tail: str
-    """Last part."""
+    """The last part."""
     quantization: Quantization | None
-    """What the end of the name says; None: nothing."""
+    """The quantisation that the end of the name says; None if it says none."""
     plain: str
     """The tail without that end."""
 
 
 def take_apart(identifier: str) -> ModelName:
-    """A name as people write it: ``hf://org/name@revision``, ``org/name``, ``name``; spaces stand for dashes."""
+    """The parts of a name as people write it: ``hf://org/name@revision``, ``org/name``, ``name``. Spaces count as dashes."""
     whole = re.sub(r"^[a-z0-9+]+://", "", identifier.strip(), flags=re.IGNORECASE).rstrip("/")
     whole = re.sub(r"\s+", "-", whole.partition("@")[0])
     parts = [part for part in whole.split("/") if part]
@@ -57,14 +57,14 @@ def take_apart(identifier: str) -> ModelName:
         found = next(((end, what) for pattern, what in _ENDS if (end := pattern.search(plain))), None)
         if found is None:
             break
-        # The first found is the last of the name: in -FP8-KV or -AWQ-INT4 the outer one only refines it.
+        # The last end of the name is found first. An end before it replaces it: in -AWQ-INT4 the last end only refines AWQ.
         plain = plain[: found[0].start()]
         quantization = found[1] if quantization is None or found[1].method is not None else quantization
     return ModelName("/".join(parts) if len(parts) == 2 else None, tail, quantization, plain)
 
 
 def looser(plain: str) -> list[str]:
-    """Other spellings under which a model may be known, closest first: without what it was tuned for, without publisher."""
+    """Other spellings under which a model may be known, closest first: without the tuning, and without the publisher."""
     found = [plain]
     shorter = plain
     while (match := _TUNING.search(shorter)) is not None:

@@ -1,20 +1,20 @@
-"""One replica as a chain of stages over several nodes, whose stages may have GPUs of several types.
+"""One replica as a chain of stages over several nodes. Its stages may have GPUs of different types.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Nobody publishes measurements of such
-replicas, so every rate here is computed: the iterations of each stage's own GPUs (``steps``), with the wide error band.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. No measurements of such replicas are published, so
+every rate is computed from the iterations of each stage's GPUs (``steps``), with a wide error band.
 
 Stage j has n GPUs of its type and l[j] of the L layers, S stages hold B running requests of i prompt and o answer tokens in
 micro-batches of m = max(1, B/S); t0 is the part of an iteration that does not grow with the layers.
 
-    prefill[j] = l[j]/L (prefill of the whole model on n GPUs of j, less t0) + t0/S + hand-over of i tokens
-    step[j]    = l[j]/L (step of m requests of the whole model on n GPUs of j, less t0) + t0/S + hand-over of m tokens
+    prefill[j] = l[j]/L (prefill of the whole model on n GPUs of j, less t0) + t0/S + transfer of i tokens
+    step[j]    = l[j]/L (step of m requests of the whole model on n GPUs of j, less t0) + t0/S + transfer of m tokens
     prefill    = sum of prefill[j]                      a prompt passes through all stages
-    share      = max of prefill[j]                      the slowest stage limits the stream of prompts
-    step       = max(sum of step[j], min(B, S) max of step[j])       a token's way, or the turn of all micro-batches
+    share      = max of prefill[j]                      the slowest stage limits the rate of prompts
+    step       = max(sum of step[j], min(B, S) max of step[j])       one token, or one step of all micro-batches
     slot       = prefill + (B - 1) share + o step                    rate = B / slot (Little's law)
 
-Every other running request is prefilled once while one runs. The first token waits for the running step, its own prefill,
-and for other prefills as in an M/D/1 queue of utilisation u = rate x share, at most for half of the batch.
+While one request runs, every other running request is prefilled once. The first token waits for the running step, for its own
+prefill, and for other prefills as in an M/D/1 queue of utilisation u = rate x share, at most for half of the batch.
 """
 
 import math
@@ -32,12 +32,12 @@ from servingplan.profiles.steady import Steady
 from servingplan.profiles.steps import KernelSteps, step_times
 
 NETWORK_BYTES_PER_SECOND = 25e9 / 8
-"""Assumed between nodes: 25 Gbit/s, below what AWS states for machines with several GPUs (40 for a g5.12xlarge to 3200
-for a p5.48xlarge). Hardware data has no network; hand-over is a small part of a stage's time at this rate too."""
+"""The assumed network between nodes: 25 Gbit/s, less than AWS states for machines with several GPUs (40 for a g5.12xlarge to
+3200 for a p5.48xlarge). Hardware data has no network. Even at this rate, the transfer is a small part of a stage's time."""
 _LINK_SHARE = 0.4
-"""Of a link's nominal rate that a hand-over inside a node reaches, assumed."""
+"""The assumed part of a link's nominal rate that a transfer inside a node reaches."""
 NETWORK_LATENCY_SECONDS = 100e-6
-"""Assumed for one hand-over between nodes over TCP."""
+"""The assumed latency of one transfer between nodes over TCP."""
 
 
 class Stage(NamedTuple):
@@ -45,25 +45,25 @@ class Stage(NamedTuple):
 
     gpu: GpuType
     node: int
-    """Number of its node within the replica; neighbours with one number hand over inside that node."""
+    """The number of its node within the replica. Neighbours with the same number transfer inside that node."""
 
 
 class StageSteps(NamedTuple):
-    """One stage before layers are given to it."""
+    """One stage before layers are assigned to it."""
 
     whole: KernelSteps
-    """The whole model on this stage's GPUs."""
+    """The times of the whole model on this stage's GPUs."""
     usable_bytes: float
-    """Memory for weights and KV over its GPUs."""
+    """The memory for weights and KV over its GPUs."""
     table_bytes: float
-    """Embedding table (first stage), output head (last stage)."""
+    """The bytes of the embedding table (first stage) and of the output head (last stage)."""
     hand_over_seconds_per_token: float
     hand_over_seconds: float
     overhead_seconds: float
-    """Its part of what an iteration takes whatever the layers."""
+    """Its part of the time of an iteration that does not depend on the layers."""
 
     def beside_layers(self, tokens: Array) -> Array:
-        """Seconds of an iteration for so many tokens, whatever the layers."""
+        """The seconds of an iteration with ``tokens`` tokens that do not depend on the layers."""
         return self.overhead_seconds + self._hand_over(tokens)
 
     def _hand_over(self, tokens: Array) -> Array:
@@ -71,17 +71,17 @@ class StageSteps(NamedTuple):
 
 
 type Parts = Sequence[tuple[StageSteps, float]]
-"""Stages, each with its part of the layers."""
+"""Stages, each with its part of the layers, as a fraction."""
 
 
 def prefill_seconds(parts: Parts, tokens: Numbers) -> list[Array]:
-    """Seconds for prompts of so many tokens, by stage. Stages on equal GPUs are looked up once."""
+    """Seconds for prompts of ``tokens`` tokens, by stage. Stages on equal GPUs are computed once."""
     tokens = np.asarray(tokens)
     return _by_stage(parts, lambda whole: whole.prefill_seconds(tokens), tokens)
 
 
 def step_seconds(parts: Parts, tokens: Array, context_tokens: Numbers) -> list[Array]:
-    """Seconds of one decode step of a micro-batch of so many requests, likewise."""
+    """Seconds of one decode step of a micro-batch of ``tokens`` requests, by stage."""
     return _by_stage(parts, lambda whole: whole.decode_seconds(tokens, context_tokens), tokens)
 
 
@@ -93,12 +93,12 @@ def _by_stage(parts: Parts, seconds: Callable[[KernelSteps], Numbers], tokens: A
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Stages with their layers."""
+    """Stages with the layers that are assigned to them."""
 
     stages: tuple[StageSteps, ...]
     layers: tuple[int, ...]
     body_bytes: float
-    """Weights of all layers, without embedding table and output head."""
+    """The bytes of the weights of all layers, without embedding table and output head."""
 
     def parts(self) -> list[tuple[StageSteps, float]]:
         """The stages, each with its part of the layers."""
@@ -106,7 +106,7 @@ class Pipeline:
         return [(stage, held / total) for stage, held in zip(self.stages, self.layers, strict=True)]
 
     def kv_room_tokens(self) -> float:
-        """Tokens of KV cache that fit, each in all layers: the tightest stage decides, since each keeps its layers' part of
+        """The tokens whose KV cache fits. The stage with the least room decides, since each stage keeps its layers' part of
         every token."""
         total = sum(self.layers)
         return min(
@@ -116,7 +116,7 @@ class Pipeline:
         )
 
     def at(self, batch: Array, input_tokens: int, output_tokens: int) -> Steady:
-        """The steady state with each of these numbers of requests of one class always running."""
+        """The steady state for each of these batches, if that many requests of one class always run."""
         count, parts = len(self.stages), self.parts()
         tokens = np.maximum(1.0, batch / count)
         context = input_tokens + output_tokens / 2
@@ -135,33 +135,34 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class PipelineSteps:
-    """``StepTimes`` of a pipeline: an iteration takes the way through all stages, or the turn of all micro-batches."""
+    """``StepTimes`` of a pipeline. An iteration takes the time of one token through all stages, or of one step of all
+    micro-batches, whichever is longer."""
 
     pipeline: Pipeline
     settings: EngineSettings
 
     @property
     def stages(self) -> int:
-        """Pipeline stages."""
+        """The number of pipeline stages."""
         return len(self.pipeline.stages)
 
     @property
     def kv_room_tokens(self) -> float:
-        """Tokens of KV cache that fit in the tightest stage."""
+        """The tokens whose KV cache fits in the stage with the least room."""
         return self.pipeline.kv_room_tokens()
 
     def held_tokens(self, tokens: Numbers) -> Array:
-        """What one sequence takes of them. Windows and state are taken to be in equal parts of all layers."""
+        """The part of them that one sequence takes. Layers with windows and state count as evenly distributed over stages."""
         return self.pipeline.stages[0].whole.held_tokens(tokens)
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
-        """A prompt's way through all stages."""
+        """The time of a prompt through all stages."""
         tokens, past = np.asarray(tokens, dtype=float), np.asarray(past, dtype=float)
         before = np.where(past > 0, self._up_to(past), 0.0)
         return np.where(tokens > 0, self._up_to(past + tokens) - before, 0.0)
 
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
-        """A token's way, or the turn of all micro-batches."""
+        """The time of one token through all stages, or of one step of all micro-batches, whichever is longer."""
         batch = np.asarray(batch, dtype=float)
         tokens = np.maximum(1.0, batch / self.stages)
         steps = step_seconds(self.pipeline.parts(), tokens, context_tokens)
@@ -176,12 +177,12 @@ class PipelineSteps:
         context_tokens: Numbers,
         prompts: Numbers = 1.0,
     ) -> Numbers:
-        """Both, one after the other."""
+        """The time of both, one after the other."""
         each = np.asarray(prefill_tokens, dtype=float) / prompts
         return self.decode_seconds(batch, context_tokens) + prompts * self.prefill_seconds(each, prefill_past)
 
     def _up_to(self, count: Array) -> Array:
-        """Seconds for the first so many tokens of prompts."""
+        """The seconds for the first ``count`` tokens of a prompt."""
         seconds: Array = np.sum(prefill_seconds(self.pipeline.parts(), np.round(count)), axis=0)
         return seconds
 
@@ -189,7 +190,7 @@ class PipelineSteps:
 def stage_steps(
     *, model: ModelCard, precision: str, stages: Sequence[Stage], tensor_parallel: int, settings: EngineSettings
 ) -> tuple[StageSteps, ...]:
-    """The stages before layers are given to them."""
+    """The stages before layers are assigned to them."""
     table_bytes = model.vocabulary_size * model.hidden_size * WIDE_BYTES
     out = []
     for number, stage in enumerate(stages):
@@ -222,7 +223,7 @@ def stage_steps(
 
 
 def most_layers(layers: int, stages: Sequence[StageSteps], body_bytes: float, *, kv_tokens: float) -> tuple[int, ...]:
-    """By stage, the layers whose weights fit together with their part of the KV cache of so many tokens."""
+    """The most layers of each stage whose weights fit together with their part of the KV cache of ``kv_tokens`` tokens."""
     return tuple(
         max(
             0,
@@ -240,5 +241,5 @@ def most_layers(layers: int, stages: Sequence[StageSteps], body_bytes: float, *,
 
 
 def body_bytes_of(model: ModelCard, precision: str) -> float:
-    """Weights of all layers, without embedding table and output head."""
+    """The bytes of the weights of all layers, without embedding table and output head."""
     return model.weight_bytes(precision) - model.embedding_parameters * WIDE_BYTES

@@ -1,7 +1,8 @@
-"""What may be promised of a replica: how far copies may be loaded so that a percentile of requests keeps the limits.
+"""Computes the load of copies at which a percentile of requests keeps the limits.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` says how many requests a replica
-sustains; here its step times, slowed or hastened to that very rate, say how many of them keep the limits (``latency``).
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` gives the rate that a replica
+sustains. Here its step times are scaled so that they give exactly that rate, and ``latency`` computes with them how many
+requests keep the limits.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ if TYPE_CHECKING:
     from servingplan.profiles.estimate import Estimate
 
 COPIES = 4
-"""Utilisation is told for 1 to 4 copies and held from there: the table's slope falls as 1/sqrt(copies), and each further row
-costs the solver a binary per shape."""
+"""The utilisation is given for 1 to 4 copies, and the last value holds for more. The slope of the table falls as
+1/sqrt(copies), and each further row adds a binary per shape to the solver's program."""
 HIGHEST_UTILIZATION = 0.95
-"""Also without limits: a queue at full load grows without bound."""
+"""The largest utilisation, also without limits, because a queue at full load grows without bound."""
 AT_ONCE = 64
-"""Pairs of replica and class that are looked at together: enough to hide what each operation on arrays costs by itself, few
-enough that the arrays stay in a core's cache."""
+"""The number of pairs of a replica and a class that are computed together. It is large, because each operation on arrays has a
+fixed cost, but the arrays must fit in a core's cache."""
 LEAST_UTILIZATION = 1e-3
-"""What stands for a number of copies that keep the limits only when almost idle, where more copies keep them at some load."""
+"""The utilisation of numbers of copies that keep the limits only if almost idle, while more copies keep them at some load."""
 
 
 MOST_PACE = 3.0
-"""Step times are never slowed or hastened by more than this to meet a rate: beyond, the two are not of one replica, as where
-answers have one token and a rate counts no batches of prompts."""
+"""The largest factor on step times to match a rate. A larger one means that times and rate do not belong together, as for
+answers of one token, if the rate does not count batches of prompts."""
 
 
 class Limits(NamedTuple):
-    """What a percentile of requests must keep, in seconds; None: no limit."""
+    """The limits that a percentile of requests must keep, in seconds; None means no limit."""
 
     ttft_seconds: float | None
     tpot_seconds: float | None
@@ -48,7 +49,7 @@ class Limits(NamedTuple):
 
 
 class Requests(NamedTuple):
-    """One class, as far as a replica's speed for it is concerned."""
+    """The properties of a class on which a replica's rate depends."""
 
     name: str
     input_tokens: int
@@ -57,7 +58,7 @@ class Requests(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One class of requests, the rate that a replica has for it, and its limits."""
+    """One class of requests, the rate of a replica for it, and its limits."""
 
     input_tokens: int
     output_tokens: int
@@ -67,17 +68,17 @@ class Asked(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """What one copy, and several, may be loaded with."""
+    """The load that copies may have, and the latencies at that load."""
 
     utilization: tuple[float, ...]
-    """Of the rate without limits, by number of copies 1, 2, ..., the last holding for more; 0 where the percentile does not
-    keep the limits even on a copy that is almost idle."""
+    """The part of the rate without limits, by number of copies 1, 2, ...; the last holds for more. It is 0 if the percentile
+    does not keep the limits even on an almost idle copy."""
     batch: int
-    """Mean requests that run together on one of many copies."""
+    """The mean number of running requests on one of many copies."""
     most_running: int
-    """Requests that do so all but a thousandth of the time."""
+    """The number of running requests that is exceeded only a thousandth of the time."""
     ttft_seconds: float
-    """Mean at the utilisation of one copy, or of an idle one where that is 0."""
+    """The mean at the utilisation of one copy, or on an almost idle copy if that is 0."""
     tpot_seconds: float
     ttft_percentile_seconds: float
     tpot_percentile_seconds: float
@@ -91,13 +92,13 @@ def promises(
     spread: Spread | None = None,
     copies: int = COPIES,
 ) -> tuple[Promise, ...]:
-    """What may be promised to each class that one replica serves alone.
+    """The promise for each class if one replica serves it alone.
 
     Args:
-        steps: times of the replica's iterations; only their proportions count, the pace is set by the rates asked with.
-        floor_seconds: what a first token takes beside all iterations.
-        spread: of the lengths within a class, default ``Spread()``.
-        copies: numbers of copies to tell, from 1.
+        steps: the times of the replica's iterations. Only their proportions count; they are scaled to the given rates.
+        floor_seconds: the time to the first token outside all iterations.
+        spread: the spread of the lengths within a class; the default is ``Spread()``.
+        copies: the largest number of copies.
 
     Raises:
         ValueError: a length is below 1, a rate not above 0, or a percentile outside (0, 100).
@@ -115,7 +116,7 @@ def _tabulated(
 
 
 def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tuple[Promise, ...]:
-    """What may be promised to each pair of replica and class; ``asked`` by row of the table."""
+    """The promise for each pair of a replica and a class; ``asked`` has one entry per row of the table."""
     rates = np.array([it.requests_per_second for it in asked])
     if not (rates > 0).all():
         raise ValueError(f"requests_per_second {rates} must be above 0")
@@ -129,7 +130,7 @@ def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tupl
         max_copies=copies,
     )
     used = np.minimum(found.utilization, HIGHEST_UTILIZATION)
-    # One copy as full as may be, and one of many copies.
+    # The load of a single copy, and that of one of many copies.
     loads = np.maximum(used[:, [0, -1]], LEAST_UTILIZATION)
     at = latency.open_loop(
         table,
@@ -152,15 +153,15 @@ def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tupl
 
 
 class Unlimited(NamedTuple):
-    """What one replica does for classes of requests without their limits."""
+    """The estimates of one replica for classes of requests without their limits."""
 
     found: Mapping[str, Estimate | Unfit]
-    """By name of the class."""
+    """The estimates, by name of the class."""
     classes: Sequence[Requests]
     steps: Callable[[], StepTimes]
-    """The replica's; called where a class has limits."""
+    """Returns the replica's step times; it is called if a class has limits."""
     floor_seconds: float
-    """What a first token takes beside all iterations."""
+    """The time to the first token outside all iterations."""
 
 
 def limited(
@@ -170,7 +171,7 @@ def limited(
     *,
     floor_seconds: float,
 ) -> dict[str, Estimate | Unfit]:
-    """Estimates without limits, and where a class has limits, at the load that keeps them; ``Unfit`` where none does.
+    """The estimates by name of the class: with limits at the load that keeps them, or ``Unfit`` if none does; else unchanged.
 
     The arguments are the fields of ``Unlimited``.
     """
@@ -178,7 +179,7 @@ def limited(
 
 
 def all_limited(replicas: Sequence[Unlimited]) -> list[dict[str, Estimate | Unfit]]:
-    """The same for each of several replicas, whose classes are looked at together, which is much faster than one by one."""
+    """The same for each of several replicas. All their classes are computed together, which is much faster."""
     kept = [dict(replica.found) for replica in replicas]
     pairs: list[tuple[dict[str, Estimate | Unfit], Requests, Estimate]] = []
     asked: list[Asked] = []
@@ -230,7 +231,8 @@ def _at_the_load(found: Estimate, promise: Promise, item: Requests) -> Estimate 
 
 
 def limits_refusal(promise: Promise, limits: Limits) -> Unfit:
-    """Why limits cannot be kept even when almost idle, and the smallest change of one of them that would do."""
+    """The refusal of limits that even an almost idle replica cannot keep, with the smallest sufficient change of one of
+    them."""
     share = f"{limits.percentile:g} % of requests"
     early = limits.ttft_seconds is None or promise.ttft_percentile_seconds <= limits.ttft_seconds
     steady = limits.tpot_seconds is None or promise.tpot_percentile_seconds <= limits.tpot_seconds

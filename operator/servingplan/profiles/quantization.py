@@ -1,7 +1,7 @@
-"""How published weights are stored: ``quantization_config`` of a ``config.json``, read.
+"""Reads how published weights are stored, from ``quantization_config`` of a ``config.json``.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; used by ``config_json`` and ``names``. The forms
-are those that vLLM reads: its own names of methods, compressed-tensors (LLM Compressor), ModelOpt (NVIDIA), MXFP4.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status; ``config_json`` and ``names`` use it. It reads the
+forms that vLLM reads: vLLM's own names of methods, compressed-tensors (LLM Compressor), ModelOpt (NVIDIA) and MXFP4.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Quantization(NamedTuple):
     precision: str = "bf16"
     """A key of ``model.llm.PRECISIONS``."""
     method: str | None = None
-    """As ``ModelCard.quantization`` has it; None: not quantised."""
+    """The value of ``ModelCard.quantization``; None if the weights are not quantised."""
     experts_only: bool = False
-    """The attention of all layers keeps 16 bits."""
+    """Whether the attention of all layers keeps 16 bits."""
     block: tuple[int, int] | None = None
     """Rows and columns that share one scale."""
 
 
 def text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The part that describes the language model, and the path to it, which ends with a dot where it is not empty."""
+    """The part that describes the language model, and the path to it, which is empty or ends with a dot."""
     part, prefix = config, ""
     while (key := next((key for key in _TEXT_PARTS if isinstance(part.get(key), dict)), None)) is not None:
         part, prefix = part[key], f"{prefix}{key}."
@@ -41,7 +41,7 @@ def text_part(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def read_quantization(config: Mapping[str, Any], *, layers: int) -> Quantization:
-    """How the weights are stored, from ``quantization_config``; its absence means 16 bits.
+    """How the weights are stored, by ``quantization_config``; without it, in 16 bits.
 
     Raises:
         ConfigError: the method, or its number of bits, is not known.
@@ -121,7 +121,7 @@ def _integer_precision(bits: object, field: str) -> str:
 
 
 def _leaves_attention_out(ignored: Sequence[str], layers: int) -> bool:
-    """Whether the modules that are not quantised take in the attention of all layers, by a pattern or one by one."""
+    """Whether the modules that are not quantised include the attention of all layers, by a pattern or one by one."""
     whole = sum(re.search(r"self_attn(\.o_proj)?[.*$\\]*$", item) is not None for item in ignored)
     pattern = any(re.search(r"self_attn[.*$\\]*$", item) and re.search(r"re:|\*\.", item) for item in ignored)
     return pattern or whole >= layers

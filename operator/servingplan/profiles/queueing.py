@@ -1,24 +1,24 @@
-"""How full copies may run so that a percentile of requests still starts in time.
+"""The utilisation at which a percentile of requests starts in time, by a simple queue.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` gives the rate without
-queueing; the planner loads copies only up to the fraction that this module returns. Nothing else pays for queueing.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The planner takes utilisations from
+``latency.capacity``; the tests compare its waiting with this model.
 
-Model: an M/M/c queue. A copy is a number of slots (its running batch); a request holds one slot for its service time;
-the y copies of a replica form one pool of ``c = y x slots`` servers at utilisation rho. Then
+Model: an M/M/c queue. A copy has a number of slots (its running batch), and a request holds one slot for its service time S.
+The y copies of a replica form one pool of ``c = y x slots`` servers at utilisation rho. Then
 
     P(wait > w) = P(wait > 0) exp(-c (1 - rho) w / S)                     exact for M/M/c
     P(wait > 0) = Erlang's C formula                                      up to 256 slots
-                = 1 / (1 + b Phi(b) / phi(b)),  b = (1 - rho) sqrt(c)     beyond
+                = 1 / (1 + b Phi(b) / phi(b)),  b = (1 - rho) sqrt(c)     for more slots
 
-The last line is the heavy-traffic limit of Halfin and Whitt, "Heavy-traffic limits for queues with many exponential
-servers", Operations Research 29 (1981), with Phi and phi of the normal distribution. Beyond 256 slots its utilisation
-is up to 0.02 below that of Erlang C for percentiles up to 99.9, never noticeably above (the tests check both), and it
-needs no sum over slots.
+The last line is the heavy-traffic limit of Halfin and Whitt, "Heavy-traffic limits for queues with many exponential servers",
+Operations Research 29 (1981), with Phi and phi of the normal distribution. It needs no sum over slots. With more than 256 slots
+its utilisation is up to 0.02 below that of Erlang C for percentiles up to 99.9, and never noticeably above (the tests check
+both).
 
-Limits. Arrivals are Poisson: bursts need more room. Service times are taken as exponential; answers of one class vary
-less, which errs on the safe side, and so does a slot that runs faster while others are idle. One pooled queue stands
-for a gateway that sends each request to the least loaded copy; random splitting queues more. The percentile of TTFT is
-taken as the mean plus the wait for a slot; the spread of the prefill itself is not in it.
+Limits: arrivals are Poisson; bursts need more room. Service times are exponential; those of one class vary less, so the model
+is on the safe side, also because a slot runs faster while others are idle. One pooled queue represents a gateway that sends
+each request to the least loaded copy; with random splitting requests wait longer. The percentile of TTFT is the mean plus the
+wait for a slot; the spread of the prefill is not included.
 """
 
 import math
@@ -26,19 +26,19 @@ from functools import lru_cache
 from itertools import accumulate
 
 EXACT_SLOTS = 256
-"""Largest pool for which Erlang's formula is summed."""
+"""The largest number of slots for which Erlang's formula is summed."""
 
 _BISECTIONS = 40
 
 
 def wait_probability(*, utilization: float, slots: int, service_seconds: float, wait_seconds: float) -> float:
-    """Probability that a request waits longer than ``wait_seconds`` for a slot, by the formulas above.
+    """The probability that a request waits longer than ``wait_seconds`` for a slot, by the formulas above.
 
     Args:
-        utilization: busy share of all slots, in (0, 1).
-        slots: of all copies together.
-        service_seconds: mean time that a request holds a slot.
-        wait_seconds: at least 0.
+        utilization: the busy share of all slots, in (0, 1).
+        slots: the number of slots of all copies.
+        service_seconds: the mean time for which a request holds a slot.
+        wait_seconds: the wait, at least 0.
     """
     if slots <= EXACT_SLOTS:
         offered = utilization * slots
@@ -62,17 +62,17 @@ def max_utilization(
     wait_budget_seconds: float,
     max_copies: int = 16,
 ) -> tuple[float, ...]:
-    """The utilisation at which the percentile still holds, by number of copies; the last one holds for more.
+    """The largest utilisation at which the percentile starts in time, by number of copies; the last one holds for more.
 
     Args:
-        percentile: share of requests that must start in time, in per cent, in (0, 100), as in a plan's ``slo``.
-        slots_per_copy: running requests of one copy, ``Estimate.batch``.
-        service_seconds: mean time that a request holds a slot, ``Estimate.slot_seconds``.
-        wait_budget_seconds: what the SLO leaves for waiting, the TTFT bound less ``Estimate.ttft_seconds``; 0 asks
-            that the share does not wait at all.
+        percentile: the percentage of requests that must start in time, in (0, 100), as in a plan's ``slo``.
+        slots_per_copy: the running requests of one copy, ``Estimate.batch``.
+        service_seconds: the mean time for which a request holds a slot, ``Estimate.slot_seconds``.
+        wait_budget_seconds: the longest wait, which is the TTFT limit less ``Estimate.ttft_seconds``; with 0 that percentage
+            must not wait at all.
 
     Returns:
-        ``max_copies`` fractions in (0, 1), which never fall from one to the next: pools share their slack.
+        ``max_copies`` fractions in (0, 1), which never fall from one to the next, because copies share one queue.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -101,5 +101,5 @@ def max_utilization(
             low, high = (middle, high) if probability <= late else (low, middle)
         return low
 
-    # The running maximum bridges the step between the two formulas; by itself the limit never falls.
+    # Each formula gives limits that never fall. The running maximum removes the step between the two formulas.
     return tuple(accumulate((limit(copies) for copies in range(1, max_copies + 1)), max))

@@ -1,7 +1,7 @@
-"""Rates of many replicas at once: what the planner asks for every layout of every variant.
+"""Estimates of many replicas at once: the planner needs them for every layout of every variant.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``estimate`` answers for one replica and one
-class; here the limits of all of them are looked at together (``promise.all_limited``), and answers are remembered.
+class. Here the limits of all replicas are computed together (``promise.all_limited``), and estimates are cached.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,13 +14,14 @@ from servingplan.profiles.measured import MeasuredRows
 from servingplan.profiles.promise import Requests, Unlimited, all_limited
 
 type Answers = Mapping[str, Estimate | Unfit]
-"""By name of the class."""
+"""Estimates by name of the class."""
 
 MOST_REMEMBERED = 16384
+"""The most replicas in the cache."""
 
 
 class Replica(NamedTuple):
-    """A replica inside a node, and the classes of requests that it is asked about."""
+    """A replica inside a node, and the classes of requests to estimate."""
 
     made: Made
     classes: tuple[Requests, ...]
@@ -32,19 +33,19 @@ _remembered: dict[_Key, Answers] = {}
 
 
 def forget() -> None:
-    """Answer anew from now on."""
+    """Empty the cache."""
     _remembered.clear()
 
 
 def rates_of(replicas: Iterable[Replica], *, confidence: float, rows: MeasuredRows) -> dict[Replica, Answers]:
-    """What each replica does for each of its classes, each served alone.
+    """The estimates of each replica for each of its classes, each served alone.
 
-    Every turn poses its question again, to see whether it changed, and mostly with the same replicas: so answers are
-    remembered. A turn of the example at rest took 0.8 s of processor time without that, and takes 0.03 s with it.
+    They are cached, because every turn rebuilds its question to see whether it changed, mostly with the same replicas. A turn
+    of the example at rest took 0.8 s of processor time without the cache, and takes 0.03 s with it.
 
     Args:
-        confidence: probability that a true rate is at least the planned one.
-        rows: measurements that correct the formulas.
+        confidence: the probability that a true rate is at least the planned one.
+        rows: the measurements that correct the formulas.
     """
     found: dict[Replica, Answers] = {}
     fresh: dict[Replica, None] = {}

@@ -1,13 +1,13 @@
-"""Rows of measurements as people write them: one CSV for ``measure``, ``import``, ``spec.profiles`` and ``lookup --rows``.
+"""Reads and writes rows of measurements: one CSV for ``measure``, ``import``, ``spec.profiles`` and ``lookup --rows``.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Columns are named as the options of
-``servingplan profile lookup``, then what was measured. A row is one replica under one load:
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The first columns are named as the options of
+``servingplan profile lookup``, the others are results. A row is one replica under one load:
 
-    ``concurrency``                     so many requests always ran (closed loop)
-    ``offered_requests_per_second``     requests arrived at that mean rate, whatever ran (open arrivals)
+    ``concurrency``                     this number of requests always ran (closed loop)
+    ``offered_requests_per_second``     requests arrived at that mean rate, independent of what ran (open arrivals)
     neither                             the engine was saturated
 
-Wrong rows are told by number and reason; the others count. ``docs/measuring.md`` is the page for users.
+Wrong rows are reported by number and reason; the others count. ``docs/measuring.md`` is the page for users.
 """
 
 import csv
@@ -30,23 +30,23 @@ from servingplan.profiles.lookup import ENGINES
 from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
 
 ROWS_KEY = "rows.csv"
-"""Key of a ConfigMap that holds rows."""
+"""The key of rows in a ConfigMap."""
 
 ALLOWANCE = 0.10
-"""A row may lie above the physical limit by so much: boost clocks, and the rounding of datasheets."""
+"""A row may exceed the physical limit by this fraction, because of boost clocks and the rounding of datasheets."""
 
 LITTLE = (0.25, 1.25)
-"""In a closed loop, rate x time per request over running requests, which Little's law puts at 1. A run that ramps up and
-drains has less on average; more is impossible."""
+"""The range of rate x time per request / running requests in a closed loop. By Little's law it is 1. It is less if the run has
+a long start and end; much more is impossible."""
 
 _MILLISECONDS = (200.0, 5000.0)
-"""Where that ratio is between these, times are most likely milliseconds in a column of seconds."""
+"""If that ratio lies between these, times are most likely milliseconds in a column of seconds."""
 SLOWEST_TPOT_SECONDS = 5.0
 SLOWEST_TTFT_SECONDS = 3600.0
-"""Times beyond these are taken for milliseconds: no engine that serves people gives less than a token in five seconds."""
+"""Longer times count as milliseconds by mistake: no engine that serves people takes more than five seconds per token."""
 
 KEPT_UP = 0.95
-"""A replica that completes at least this part of the requests that arrive keeps up with them; the rest is counting noise."""
+"""A replica keeps up if it completes at least this part of the requests that arrive; the rest is counting noise."""
 
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -61,7 +61,7 @@ class Row(BaseModel):
     model: str = Field(min_length=1)
     gpu: str = Field(min_length=1)
     precision: str = "auto"
-    """Of the weights; ``auto``: what the model's name says, else bf16."""
+    """The precision of the weights; ``auto`` means the one in the model's name, else bf16."""
     tp: _Count = 1
     pp: _Count = 1
     input: _Positive
@@ -80,10 +80,10 @@ class Row(BaseModel):
     concurrency: _Positive | None = None
     offered_requests_per_second: _Positive | None = None
     requests_per_second: _Positive
-    """Requests that were completed, per second; reckoned from concurrency and times where only those are given."""
+    """Completed requests per second; computed from concurrency and times if only these are given."""
     requests_per_second_low: _Positive | None = None
     requests_per_second_high: _Positive | None = None
-    """95 % confidence interval of the rate."""
+    """The 95 % confidence interval of the rate."""
     ttft_seconds: _Seconds | None = None
     """Mean time to the first token."""
     ttft_p50_seconds: _Seconds | None = None
@@ -97,11 +97,11 @@ class Row(BaseModel):
     tpot_p95_seconds: _Seconds | None = None
     tpot_p99_seconds: _Seconds | None = None
     requests: _Count | None = None
-    """How many requests the figures come from."""
+    """The number of requests behind the figures."""
     source: str = ""
-    """Who measured, or which file; shown as evidence."""
+    """Who measured, or in which file; it is shown as evidence."""
     note: str = ""
-    """What was unusual: an endpoint that failed, a limit that ended the run."""
+    """What was unusual, for example an endpoint that failed or a limit that ended the run."""
 
     @field_validator("engine")
     @classmethod
@@ -134,7 +134,7 @@ class Row(BaseModel):
 
     @property
     def seconds_per_request(self) -> float | None:
-        """Mean time from arrival to the last token; None where no times were measured."""
+        """The mean time from arrival to the last token; None if times were not measured."""
         if self.ttft_seconds is None or (self.tpot_seconds is None and self.output > 1):
             return None
         return self.ttft_seconds + (self.output - 1) * (self.tpot_seconds or 0.0)
@@ -150,12 +150,12 @@ class Row(BaseModel):
 
     @property
     def configuration(self) -> tuple[Any, ...]:
-        """What was measured, without the result."""
+        """The columns before the results: the replica, the lengths, the settings and the load."""
         return tuple(getattr(self, name) for name in _CONFIGURATION)
 
     @property
     def result(self) -> tuple[float | None, ...]:
-        """What came out."""
+        """The rate, the mean TTFT and the mean TPOT."""
         return self.requests_per_second, self.ttft_seconds, self.tpot_seconds
 
 
@@ -167,7 +167,7 @@ class Refusal(NamedTuple):
     """A row that does not count."""
 
     number: int
-    """From 1, the header not counted."""
+    """The row's number from 1, without the header."""
     reason: str
 
     @override
@@ -176,10 +176,10 @@ class Refusal(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a file of rows holds."""
+    """The rows of a file, and the refused ones."""
 
     rows: tuple[Row, ...]
-    """With catalogue names, in the file's order."""
+    """The rows with catalogue names, in the file's order."""
     refused: tuple[Refusal, ...]
 
 
@@ -187,8 +187,8 @@ def read_csv(text: str) -> Reading:
     """The rows of a CSV file.
 
     Raises:
-        InputError: it has no header, or a column that is not known: a misspelt ``concurrency`` would make another load of
-            every row.
+        InputError: it has no header or an unknown column. A misspelt ``concurrency`` would change the load of every row, so
+            unknown columns are not ignored.
     """
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
     columns = [name.strip() for name in reader.fieldnames or ()]
@@ -204,7 +204,7 @@ def read_csv(text: str) -> Reading:
 
 
 def read_fields(found: Iterable[Mapping[Any, Any]]) -> Reading:
-    """The rows that these fields state, and those that are refused."""
+    """The rows with these fields, and the refused ones."""
     rows: list[Row] = []
     refused: list[Refusal] = []
     seen: dict[tuple[Any, ...], tuple[int, Row]] = {}
@@ -233,14 +233,14 @@ def read_fields(found: Iterable[Mapping[Any, Any]]) -> Reading:
 
 
 def measured_rows(texts: tuple[tuple[str, str], ...]) -> tuple[MeasuredRows, tuple[tuple[str, str], ...]]:
-    """The rows of these files before the shipped ones, and what is wrong with them.
+    """The rows of these files before the shipped ones, and the faults in the files.
 
     Args:
-        texts: name and CSV of each file, the first ranking first.
+        texts: the name and the CSV of each file; earlier files rank first.
 
     Returns:
-        The rows to estimate with, and (name of the file, what is wrong in it). The same texts give the same object, so
-        that what was prepared for it is not prepared again in the next turn.
+        The rows to estimate with, and pairs of (name of the file, fault). Equal texts give the same object, so that its
+        prepared data need not be computed again in the next turn.
     """
     if not texts:
         return SHIPPED, ()
@@ -263,11 +263,11 @@ def _measured_rows(texts: tuple[tuple[str, str], ...]) -> tuple[MeasuredRows, tu
 
 
 def measured(row: Row, name: str) -> MeasuredRow | None:
-    """The row as the estimator takes it; None where nothing follows from it about a load that the estimator knows.
+    """The row in the estimator's form; None if the estimator cannot use it.
 
-    Arrivals at a rate that the replica keeps up with hold so many requests in it as Little's law says, and cost the same
-    time per request as that many that always run; their time to the first token is another, with the waiting in it, and
-    is left out. Where it did not keep up it was saturated.
+    If the replica keeps up with open arrivals, Little's law gives the mean number of running requests, and the time per
+    request is the same as with a closed loop of that many. Their TTFT is not used, because it includes waiting. If the replica
+    did not keep up, it was saturated.
     """
     concurrency, ttft, tpot = row.concurrency, row.ttft_seconds, row.tpot_seconds
     if row.offered_requests_per_second is not None:
@@ -309,7 +309,7 @@ def measured(row: Row, name: str) -> MeasuredRow | None:
 
 
 def write_csv(rows: Iterable[Row]) -> str:
-    """Rows as CSV, without the columns that none of them fills."""
+    """The rows as CSV, without columns that have only default values."""
     data = [row.model_dump() for row in rows]
     needed = {"model", "gpu", "precision", "tp", "input", "output", "engine", "requests_per_second"}
     default = {name: field.default for name, field in Row.model_fields.items()}
@@ -323,12 +323,12 @@ def write_csv(rows: Iterable[Row]) -> str:
 
 
 def impossible(row: Row) -> str | None:
-    """Why no such replica can have done what the row says; None where it can.
+    """The reason why no such replica can have the row's results; None if it can.
 
-    Limits are those of the datasheet, ``ALLOWANCE`` beyond. Every token costs 2 operations for each weight of the layers
-    that it uses, every answer token also for each weight of the output head; attention is left out. Every step of the
-    engine reads the weights of one token at least. Kernels reach 0.4 to 0.9 of both. Tokens found in a prefix cache cost
-    no operations.
+    The limits are those of the datasheet plus ``ALLOWANCE``. Every token needs 2 operations for each weight of the layers that
+    it uses, and every answer token also for each weight of the output head; attention is left out. Every step of the engine
+    reads at least the weights of one token. Kernels reach 0.4 to 0.9 of both limits. Tokens in a prefix cache need no
+    operations.
     """
     model, gpu = find_model(row.model), find_gpu(row.gpu)
     gpus = row.tp * row.pp
@@ -347,7 +347,7 @@ def impossible(row: Row) -> str | None:
         least = body * precision_of(row.precision).bytes_per_weight / bandwidth
         if row.tpot_seconds > SLOWEST_TPOT_SECONDS:
             return f"tpot_seconds: {row.tpot_seconds:g}: is above {SLOWEST_TPOT_SECONDS:g} s; give seconds, not milliseconds"
-        # Speculation gives several tokens a step, so only times that no acceptance explains are refused.
+        # Speculation gives several tokens per step, so only times that no acceptance rate explains are refused.
         if row.tpot_seconds * (1.0 + ALLOWANCE) < least / _MOST_TOKENS_A_STEP:
             return (
                 f"tpot_seconds: {row.tpot_seconds:g}: is below {least / _MOST_TOKENS_A_STEP:.2g} s, the least time to read "
@@ -366,7 +366,7 @@ def impossible(row: Row) -> str | None:
 
 
 _MOST_TOKENS_A_STEP = 8.0
-"""With speculative decoding; more is not reported."""
+"""The most tokens per step with speculative decoding that were ever reported."""
 
 
 def _against_little(row: Row) -> str | None:
@@ -386,7 +386,7 @@ def _against_little(row: Row) -> str | None:
 
 
 def fastest_flops(gpu: GpuType, precision: str) -> float:
-    """Highest dense peak at which any part of a model in this precision may be computed, FLOP/s."""
+    """The highest dense peak of any part of a model in this precision, in FLOP/s."""
     peaks = {
         "fp8": (gpu.fp8_dense_tflops,),
         "int8": (gpu.int8_dense_tops,),
@@ -421,7 +421,7 @@ def _read(fields: Mapping[Any, Any]) -> Row:
 
 
 def _reckoned_rate(given: Mapping[str, Any]) -> dict[str, float]:
-    """Rate of a closed loop by Little's law, where its parts are there."""
+    """The rate of a closed loop by Little's law, as a field; empty if concurrency or times are missing."""
     try:
         concurrency, ttft, output = (float(given[name]) for name in ("concurrency", "ttft_seconds", "output"))
         held = ttft + (output - 1) * float(given.get("tpot_seconds", "nan" if output > 1 else "0"))

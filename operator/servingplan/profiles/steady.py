@@ -1,20 +1,20 @@
-"""What requests of one class do that always run together: the steady state of an engine with continuous batching.
+"""The steady state of an engine with continuous batching in which requests of one class always run.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. With B running requests of i prompt and o
-answer tokens (m = B/s of them in each of the micro-batches of s stages), every request is given o tokens while, in step,
-all B are replaced once. So during o iterations m prompts are read in each micro-batch, spread over
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. There are B running requests of i prompt and o
+answer tokens (m = B/s of them in each of the micro-batches of s stages). While every request gets its o tokens, all B are
+replaced once. So during o iterations m prompts are read in each micro-batch, spread over
 
     N = max(min(m, o), m i / T)      iterations with a chunk of m i / N tokens (T: the most tokens of one iteration)
     cycle = N mixed(chunk) + (o - N)+ decode
     rate  = B / cycle
 
-A request holds its slot for one cycle (Little's law). Its first token takes the reading of its own prompt and, unless it is
-alone, half of the running iteration and a wait for other prompts as in an M/D/1 queue of the share of time that reading
-prompts takes, and a floor beside all iterations; all the rest stretches the time per further token. Speculation divides o by
-the tokens that one iteration yields; a prefix cache shortens i.
+A request holds its slot for one cycle (Little's law). Its time to the first token has these parts: the reading of its own
+prompt; a floor outside all iterations; and, unless it is alone, half of the running iteration and a wait for other prompts.
+That wait is as in an M/D/1 queue whose utilisation is the share of time in which prompts are read. The rest of the cycle is
+the time of the further tokens. Speculation divides o by the tokens that one iteration gives; a prefix cache shortens i.
 
-Published closed loops start all clients at once: of the k requests of each client, the first waits for half of the other
-prompts, which are read one after the other, so the mean time to the first token is longer by (B - 1) / (2 k) of them.
+Published closed loops start all clients at once. Of the k requests of each client, the first waits for half of the other
+prompts, which are read one after the other. So the mean time to the first token is longer by (B - 1) / (2 k) prompts.
 """
 
 import math
@@ -27,7 +27,7 @@ from servingplan.profiles.steps import StepTimes
 
 
 class Point(NamedTuple):
-    """What one running batch does, on average."""
+    """The mean rate and times of one running batch."""
 
     batch: float
     requests_per_second: float
@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 class Steady(NamedTuple):
-    """What running batches do on average, by batch."""
+    """The mean rates and times of running batches, by batch."""
 
     batch: Array
     requests_per_second: Array
@@ -44,11 +44,11 @@ class Steady(NamedTuple):
     tpot_seconds: Array
 
     def at(self, number: int) -> Point:
-        """One of the batches."""
+        """The point of one of the batches."""
         return Point(*(float(values[number]) for values in self))
 
     def part(self, which: slice) -> "Steady":
-        """Some of the batches."""
+        """The steady state of some of the batches."""
         return Steady(*(values[which] for values in self))
 
 
@@ -61,11 +61,12 @@ def steady(
     floor_seconds: float = 0.0,
     requests_per_client: Numbers = math.inf,
 ) -> Steady:
-    """The steady state with ``batch`` requests of one class always running. Arguments may be arrays and are broadcast.
+    """The steady state in which ``batch`` requests of one class always run. Arguments may be arrays and are broadcast.
 
     Args:
-        floor_seconds: what a first token takes beside all iterations (``floor.first_token_seconds``).
-        requests_per_client: of a run whose clients start together; infinite: only the steady state counts.
+        floor_seconds: the time to the first token outside all iterations (``floor.first_token_seconds``).
+        requests_per_client: the requests of each client in a run whose clients start together; if it is infinite, only the
+            steady state counts.
     """
     settings = steps.settings
     batch, prompt, answer = (np.asarray(it, dtype=float) for it in (batch, input_tokens, output_tokens))
@@ -78,10 +79,10 @@ def steady(
     reading = np.maximum(np.minimum(requests, turns), requests * fresh / most)
     chunk = requests * fresh / reading
     context = prompt + answer / 2.0
-    # A chunk is a part of one prompt, or several whole ones side by side.
+    # A chunk is a part of one prompt, or several whole prompts.
     prompts = np.maximum(1.0, chunk / fresh)
     past = cached + (fresh - chunk / prompts) / 2.0
-    # Where reading the prompts takes more iterations than the answers, the others of the batch wait to be read.
+    # If reading the prompts takes more iterations than the answers, the other requests of the batch wait to be read.
     decoding = batch * turns / np.maximum(turns, reading)
     alone = np.asarray(steps.mixed_seconds(chunk, past, decoding, context, prompts))
     step = np.asarray(steps.decode_seconds(decoding, context))

@@ -1,8 +1,8 @@
-"""How long one iteration of an engine takes: what rates, latency, the simulated engine and the emulator build on.
+"""The time of one iteration of an engine; rates, latencies, the simulated engine and the emulator use it.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. An engine with continuous batching works in
-iterations. Each gives one token to every running request, and may read a chunk of a prompt beside that. Its time is that of
-its kernels (``forward``) and what the engine adds (``engines``).
+iterations. Each iteration gives one token to every running request, and it may also read a chunk of a prompt. Its time is the
+time of its kernels (``forward``) plus the time that the engine adds (``engines``).
 """
 
 import math
@@ -21,45 +21,46 @@ from servingplan.profiles.forward import TOKENS, Forward, forward, over_context,
 from servingplan.profiles.kernels import Array, Numbers, borrows_over_pcie, has_fast_link
 
 RESERVED_BYTES_PER_GPU = 1.5e9
-"""Kept by the engine on every GPU (context, graphs, activations): 1 to 1.5 GB is usual; the upper end is taken."""
+"""The memory that the engine needs on every GPU for context, graphs and activations. 1 to 1.5 GB is usual; this is the upper
+end."""
 
 _FEW_AN_EXPERT, _MANY_AN_EXPERT = 8.0, 256.0
-"""Tokens an expert between which its factor goes from that of few to that of many."""
+"""Between these numbers of tokens per expert, its factor changes from that of few tokens to that of many."""
 
 
 class StepTimes(Protocol):
     """Times of the iterations of one replica, in seconds. Arguments may be arrays and are broadcast.
 
     A replica with several stages works on as many micro-batches at once. The times are those of one micro-batch through
-    all stages; ``batch`` counts the requests of all of them.
+    all stages; ``batch`` counts the requests of all micro-batches.
     """
 
     @property
     def settings(self) -> EngineSettings:
-        """How the engine runs."""
+        """The engine's settings."""
         ...
 
     @property
     def stages(self) -> int:
-        """Pipeline stages."""
+        """The number of pipeline stages."""
         ...
 
     @property
     def kv_room_tokens(self) -> float:
-        """Tokens whose KV cache fits beside the weights, over the whole replica, each in all layers."""
+        """The tokens whose KV cache of all layers fits beside the weights, over the whole replica."""
         ...
 
     def held_tokens(self, tokens: Numbers) -> Array:
-        """What one sequence of so many tokens takes of ``kv_room_tokens``: less than its tokens where layers have a window,
-        more where it has a recurrent state."""
+        """The part of ``kv_room_tokens`` that one sequence of ``tokens`` tokens takes. It is less than ``tokens`` if layers
+        have a window, and more with a recurrent state."""
         ...
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
-        """One iteration that reads ``tokens`` tokens of a prompt after ``past`` ones, and does nothing else."""
+        """The time of an iteration that only reads ``tokens`` tokens of a prompt after ``past`` earlier ones."""
         ...
 
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
-        """One iteration that gives one token to each of ``batch`` requests, with so many tokens behind each on average."""
+        """The time of an iteration that only gives a token to each of ``batch`` requests with this mean context."""
         ...
 
     def mixed_seconds(
@@ -70,7 +71,7 @@ class StepTimes(Protocol):
         context_tokens: Numbers,
         prompts: Numbers = 1.0,
     ) -> Numbers:
-        """One iteration that does both. ``prompts``: how many equal prompts the tokens are of."""
+        """The time of an iteration that does both. The prefill tokens belong to ``prompts`` equal prompts."""
         ...
 
 
@@ -89,43 +90,43 @@ class KernelSteps:
     model: ModelCard
     weight_bytes: float
     kv_room_bytes: float
-    """Memory left for KV over the whole replica; negative where the weights alone do not fit."""
+    """Memory for KV over the whole replica; negative if the weights alone do not fit."""
     imbalance: float
-    """Largest stage over the mean stage, at least 1."""
+    """The layers of the largest stage divided by the mean, at least 1."""
     link_bytes_per_second: float
 
     @cached_property
     def kv_bytes_per_token(self) -> float:
-        """Over the whole replica: where the group is wider than the KV heads, heads are held more than once."""
+        """Bytes over the whole replica. If the group has more GPUs than the model KV heads, heads have several copies."""
         return self.model.kv_bytes_per_token(self.settings.kv_bytes_per_element) * self.model.kv_copies(self.group)
 
     @property
     def kv_room_tokens(self) -> float:
-        """Tokens of KV cache that fit; not above zero where the weights do not."""
+        """The tokens of KV cache that fit; at most 0 if the weights do not fit."""
         return self.kv_room_bytes / self.kv_bytes_per_token
 
     def held_tokens(self, tokens: Numbers) -> Array:
-        """What one sequence takes of them (``ModelCard.held_tokens``)."""
+        """The part of them that one sequence takes (``ModelCard.held_tokens``)."""
         held: Callable[..., Any] = self.model.held_tokens
-        if self.model.sliding_window is not None:  # linear otherwise, so that it takes arrays as they are
+        if self.model.sliding_window is not None:  # otherwise it is linear and accepts arrays
             held = np.vectorize(held, otypes=[float])
         found = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
         return np.asarray(found, dtype=float)
 
     @cached_property
     def overhead_seconds(self) -> float:
-        """What the engine adds to every iteration, however few its tokens."""
+        """The seconds that the engine adds to every iteration, for any number of tokens."""
         return self.engine.step_seconds + self.engine.launch_seconds * self.pass_.layers
 
     @cached_property
     def _scale(self) -> float:
-        """On all kernels: the engine's pace, stages that are not equally long, and a PCIe card's power."""
+        """The factor on all kernels: the engine's pace, stages that are not equally long, and a PCIe card's power."""
         stages = self.imbalance * (1.0 + self.factors.bubble * (self.stages - 1))
         return self.engine.pace * stages * (self.factors.borrowed_over_pcie if self.borrowed else 1.0)
 
     @cached_property
     def token_line(self) -> Array:
-        """Logarithm of the seconds of everything but attention and the output head, on the grid ``forward.TOKENS``."""
+        """The logarithm of the seconds of all kernels except attention and the output head, on the grid ``forward.TOKENS``."""
         kinds, fold, tokens = self.pass_, self.factors, np.exp(TOKENS)
         found = fold.products * np.exp(kinds.products) + fold.small * np.exp(kinds.small)
         if self.model.experts > 1:
@@ -141,13 +142,13 @@ class KernelSteps:
 
     @cached_property
     def head_line(self) -> Array:
-        """The same of the output head and sampling."""
+        """The same for the output head and sampling."""
         line: Array = self.pass_.head + math.log(self._scale * self.factors.head)
         return line
 
     @cached_property
     def context_line(self) -> Array:
-        """The same of the attention of a whole prompt, on the grid ``forward.CONTEXT``."""
+        """The same for the attention of a whole prompt, on the grid ``forward.CONTEXT``."""
         line: Array = self.pass_.context + math.log(self._scale * self.factors.context)
         return line
 
@@ -157,19 +158,18 @@ class KernelSteps:
         return table
 
     def batch_room(self, input_tokens: float, output_tokens: float) -> float:
-        """Requests of these lengths that run together with what KV cache they hold on average, at most
-        ``max_num_seqs``."""
+        """The number of requests of these lengths that fit with their mean KV cache, at most ``max_num_seqs``."""
         tokens = input_tokens + self.engine.reserved_share_of_output * output_tokens
         return min(float(self.settings.max_num_seqs), max(0.0, self.kv_room_tokens / float(self.held_tokens(tokens))))
 
     def prefill_seconds(self, tokens: Numbers, past: Numbers = 0.0) -> Numbers:
-        """One iteration that reads a chunk of a prompt."""
+        """The time of an iteration that reads a chunk of a prompt."""
         tokens, past = np.asarray(tokens, dtype=float), np.asarray(past, dtype=float)
         busy = over_tokens(self.token_line, tokens) + self._prompt_attention(tokens, past)
         return busy + over_tokens(self.head_line, np.ones_like(tokens)) + self.overhead_seconds
 
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
-        """One iteration that gives a token to each request."""
+        """The time of an iteration that gives a token to each request."""
         requests = self._micro_batch(batch)
         return self._with_requests(
             over_tokens(self.token_line, self.settings.positions_per_step * requests), requests, context_tokens
@@ -183,7 +183,7 @@ class KernelSteps:
         context_tokens: Numbers,
         prompts: Numbers = 1.0,
     ) -> Numbers:
-        """The chunk rides on the step: weights are read once for both."""
+        """The time of an iteration that does both; weights are read once for both."""
         tokens, past = np.asarray(prefill_tokens, dtype=float), np.asarray(prefill_past, dtype=float)
         number = np.asarray(prompts, dtype=float)
         requests = self._micro_batch(batch)
@@ -216,7 +216,7 @@ def step_times(
     pipeline_parallel: int,
     settings: EngineSettings,
 ) -> KernelSteps:
-    """The times of one replica, uncorrected by measurements.
+    """The times of one replica, without corrections by measurements.
 
     Raises:
         UnknownPrecisionError: the precision is not in the table.

@@ -1,6 +1,6 @@
-"""Distributions known by three moments, and their tails: the arithmetic that ``latency`` stands on.
+"""Tails of distributions that are known by three moments, for ``latency``.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. Everything takes and returns arrays.
+Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. All functions take and return arrays.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ import numpy.typing as npt
 type Array = npt.NDArray[np.float64]
 
 _LEAST_SKEWNESS = 0.02
-"""A lognormal distribution this little skewed is normal for every purpose here; below, its formulas lose digits."""
+"""With this skewness a lognormal distribution is practically normal. With less, its formulas lose precision."""
 
 _BISECTIONS = 18
 
 
 def normal_density(score: Array) -> Array:
-    """Density of the standard normal distribution."""
+    """The density of the standard normal distribution."""
     density: Array = np.exp(-0.5 * score * score) * 0.3989422804014327
     return density
 
 
 def normal_tail(score: Array) -> Array:
-    """Probability that a standard normal variable exceeds ``score``; absolute error below 7.5e-8.
+    """The probability that a standard normal variable exceeds ``score``; the absolute error is below 7.5e-8.
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17.
     """
@@ -38,10 +38,10 @@ def normal_tail(score: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Shifted:
-    """Lognormal distributions with a shift, ``shift + scale exp(sigma Z)``, that have given first three cumulants.
+    """Shifted lognormal distributions, ``shift + scale exp(sigma Z)``, with given first three cumulants.
 
-    Times of this kind are a fixed part and a skewed one; where the skewed one is the time to read a lognormal prompt, the
-    form is exact. Source of the moment equations: Johnson, Kotz, Balakrishnan, Continuous Univariate Distributions 1, ch. 14.
+    The times here have a fixed part and a skewed one. If the skewed part is the time to read a lognormal prompt, the form is
+    exact. Source of the moment equations: Johnson, Kotz, Balakrishnan, Continuous Univariate Distributions 1, ch. 14.
     """
 
     shift: Array
@@ -50,7 +50,7 @@ class Shifted:
 
     @classmethod
     def of(cls, mean: Array, variance: Array, third: Array) -> "Shifted":
-        """The distribution with this mean, variance and third central moment (not below about normal)."""
+        """The distributions with these means, variances and third central moments; the skewness is at least about 0."""
         deviation = np.sqrt(np.maximum(variance, 1e-24))
         skewness = np.maximum(third / deviation**3, _LEAST_SKEWNESS)
         root = np.cbrt(1.0 + 0.5 * skewness * skewness + skewness * np.sqrt(1.0 + 0.25 * skewness * skewness))
@@ -59,7 +59,7 @@ class Shifted:
         return cls(mean - scale * np.sqrt(omega), scale, np.sqrt(np.log(omega)))
 
     def tail(self, value: Array) -> Array:
-        """Probability of more than ``value``."""
+        """The probability of more than ``value``."""
         above = (value - self.shift) / self.scale
         with np.errstate(divide="ignore"):
             score = np.log(np.maximum(above, 0.0)) / self.sigma
@@ -67,9 +67,10 @@ class Shifted:
 
 
 def quantile(tail: Callable[[Array], Array], beyond: Array | float, low: Array, high: Array) -> Array:
-    """The value that a share ``beyond`` exceeds, by bisection between two positive bounds, on a logarithmic scale.
+    """The value that is exceeded with probability ``beyond``, by bisection between two positive bounds on a logarithmic scale.
 
-    What is returned is exceeded by no more than that share. Where the bounds do not enclose it, the nearer one is returned.
+    The probability of more than the returned value is at most ``beyond``. If the bounds do not enclose the value, the nearer
+    bound is returned.
     """
     low, high = np.log(low), np.log(high)
     for _ in range(_BISECTIONS):

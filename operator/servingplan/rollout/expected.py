@@ -28,6 +28,7 @@ from servingplan.model.times import later
 from servingplan.model.transition import PoolChange
 from servingplan.model.world import LiveObject, Node, Observation, Pod
 from servingplan.planning.pools import Pool, PoolNode
+from servingplan.rollout.removal import group_index
 
 
 class UnderWay(NamedTuple):
@@ -49,7 +50,7 @@ class UnderWay(NamedTuple):
 def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
     """What is under way in a world of these pools."""
     silent = {node.name for node in world.nodes if not node.ready}
-    ours = [pod for pod in world.pods if _is_ours(pod, world) and pod.node not in silent]
+    ours = [pod for pod in world.pods if _is_ours(pod, world) and silent.isdisjoint(pod.nodes)]
     alive = [pod for pod in ours if not pod.terminating]
     changes = [
         PoolChange(
@@ -62,7 +63,7 @@ def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
     ]
     return UnderWay(
         coming=tuple(item for item in changes if item.before < item.nodes),
-        starting=_counted(pod for pod in alive if pod.node is not None and _starts(pod)),
+        starting=_counted(pod for pod in alive if pod.placed and _starts(pod)),
         draining=_counted(pod for pod in alive if pod.ready and pod.draining_since is not None),
         removing=_counted(pod for pod in ours if pod.terminating),
         leaving=tuple(item for item in changes if item.before > item.nodes),
@@ -78,14 +79,15 @@ def written(
     objects = {(item.kind, item.name): item for item in world.objects}
     pools = {item.pool: item for item in world.pools}
     for item in fleet.replica_sets:
-        if ("Deployment", item.deployment) not in objects:
-            objects["Deployment", item.deployment] = _deployment(item.deployment, item.replicas)
+        kind = names.LEADER_WORKER_SET if item.stages else names.DEPLOYMENT
+        if (kind, item.deployment) not in objects:
+            objects[kind, item.deployment] = _workload(kind, item.deployment, item.replicas)
     for action in actions:
         match action:
-            case ScaleDeployment(name=name, replicas=replicas):
-                live = objects["Deployment", name]
+            case ScaleDeployment(object_kind=kind, name=name, replicas=replicas):
+                live = objects[kind, name]
                 manifest = {**live.manifest, "spec": {**live.manifest.get("spec", {}), "replicas": replicas}}
-                objects["Deployment", name] = live.model_copy(update={"manifest": manifest, "replicas_owner": None})
+                objects[kind, name] = live.model_copy(update={"manifest": manifest, "replicas_owner": None})
             case DeleteObject(object_kind=kind, name=name):
                 objects.pop((kind, name), None)
             case ClaimPool(pool=name, claimed_by=key):
@@ -100,8 +102,9 @@ def written(
 
 def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
     match action:
-        case PlacePod(uid=uid, node=node):
-            change: dict[str, Any] = {"node": node, "bound": True, "gated": False, "placed_since": now}
+        case PlacePod(uid=part, node=node):
+            uid = next(key for key, pod in pods.items() if part in [item.uid for item in pod.parts])
+            change = _placed(pods[uid], part, node, now)
         case DrainPod(uid=uid, leave_service=leaves):
             change = {"draining_since": now, "serving": not leaves, "listed": pods[uid].listed and not leaves}
         case NoteUnrouted(uid=uid):
@@ -116,9 +119,20 @@ def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
     pods[uid] = pods[uid].model_copy(update=change)
 
 
+def _placed(replica: Pod, part: str, node: str, now: str) -> dict[str, Any]:
+    """What is new of a replica of which this part, the leader or a worker, is bound to a node."""
+    if part == replica.uid:
+        return {"node": node, "bound": True, "gated": False, "placed_since": now}
+    workers = [
+        worker.model_copy(update={"node": node, "bound": True}) if worker.uid == part else worker
+        for worker in replica.workers
+    ]
+    return {"workers": tuple(workers)}
+
+
 def _end(pods: dict[str, Pod], pod: Pod) -> None:
     """A pod that never had a node is gone at once, another one takes its time."""
-    if pod.node is None:
+    if not pod.nodes:
         del pods[pod.uid]
     else:
         pods[pod.uid] = pod.model_copy(update={"terminating": True, "ready": False, "listed": False})
@@ -132,25 +146,48 @@ def _as_controllers_leave(
         if live.name not in facts or (live.manifest.get("status") or {}).get("replicaFailure"):
             continue
         replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
+        if live.kind == names.LEADER_WORKER_SET:
+            _as_many_groups(pods, live.name, replicas, facts[live.name], world)
+            continue
         active = [pod for pod in pods.values() if pod.deployment == live.name and not pod.terminating]
         number = 0
         for _ in range(replicas - len(active)):
             while (name := f"{live.name}~{number}") in pods:
                 number += 1
-            pods[name] = Pod(
-                namespace=world.plan.namespace,
-                name=name,
-                uid=name,
-                gpus=facts[live.name].gpus,
-                created=world.now,
-                deployment=live.name,
-                gated=True,
-            )
+            pods[name] = _pod(world, live.name, name, facts[live.name])
         active.sort(key=lambda pod: (pod.created, pod.name), reverse=True)
         active.sort(key=lambda pod: (pod.bound, pod.ready, pod.draining_since is None))
         for pod in active[: max(0, len(active) - replicas)]:
             _end(pods, pod)
     return tuple(pods.values())
+
+
+def _as_many_groups(pods: dict[str, Pod], name: str, replicas: int, facts: ReplicaFacts, world: Observation) -> None:
+    """Ends the groups of a LeaderWorkerSet from ``replicas`` on, and makes those below that are not there; one whose end is not
+    over keeps its place."""
+    groups = {group_index(pod): pod for pod in pods.values() if pod.deployment == name}
+    for index, pod in groups.items():
+        if index >= replicas and not pod.terminating:
+            _end(pods, pod)
+    for index in range(replicas):
+        if index not in groups:
+            leader = f"{name}-{index}"
+            uid = f"{leader}~{world.now}"
+            workers = [_pod(world, name, f"{leader}-{rank}", facts) for rank in range(1, facts.nodes)]
+            pods[uid] = _pod(world, name, leader, facts).model_copy(update={"uid": uid, "workers": tuple(workers)})
+
+
+def _pod(world: Observation, deployment: str, name: str, facts: ReplicaFacts) -> Pod:
+    """A pod that was just made."""
+    return Pod(
+        namespace=world.plan.namespace,
+        name=name,
+        uid=name,
+        gpus=facts.gpus // facts.nodes,
+        created=world.now,
+        deployment=deployment,
+        gated=True,
+    )
 
 
 def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, follows: bool) -> Observation:
@@ -165,13 +202,12 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
                 objects[pool.name] = objects[pool.name].model_copy(update={"actual": count})
     pods = []
     for pod in world.pods:
-        node = nodes.get(pod.node or "")
+        there = [nodes[name] for name in pod.nodes if name in nodes]
+        gone, ready = len(there) < len(pod.nodes), all(node.ready for node in there)
         if not _is_ours(pod, world):
             pods.append(pod)
-        elif (node is None or node.ready) if pod.terminating else (pod.node is not None and node is None):
-            continue
-        else:
-            pods.append(_over(pod, node, world.now, follows=follows))
+        elif not gone and not (pod.terminating and ready):
+            pods.append(_over(pod, world.now, ready=pod.placed and ready, follows=follows))
     return world.model_copy(
         update={
             "now": later(world.now, seconds),
@@ -182,12 +218,12 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
     )
 
 
-def _over(pod: Pod, node: Node | None, now: str, *, follows: bool) -> Pod:
-    """A pod of ours when what it was doing is over."""
-    change: dict[str, Any] = {"other_gates": (), "requests_inside": None, "unasked": False}
+def _over(pod: Pod, now: str, *, ready: bool, follows: bool) -> Pod:
+    """A replica of ours when what it was doing is over. ``ready``: it has its nodes, and these are."""
+    change: dict[str, Any] = {"other_gates": (), "workers_to_come": 0, "requests_inside": None, "unasked": False}
     if pod.draining_since is not None:
         change["unrouted_since"] = pod.unrouted_since or (now if follows else None)
-    elif node is not None and node.ready:
+    elif ready:
         change |= {"bound": True, "ready": True, "listed": True, "started": True, "trouble": None}
     return pod.model_copy(update=change)
 
@@ -253,6 +289,6 @@ def _counted(pods: Iterable[Pod]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _deployment(name: str, replicas: int) -> LiveObject:
+def _workload(kind: str, name: str, replicas: int) -> LiveObject:
     manifest = {"metadata": {"name": name}, "spec": {"replicas": replicas}}
-    return LiveObject(kind="Deployment", name=name, uid=name, ours=True, owner="this plan", manifest=manifest)
+    return LiveObject(kind=kind, name=name, uid=name, ours=True, owner="this plan", manifest=manifest)

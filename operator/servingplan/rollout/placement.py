@@ -292,16 +292,19 @@ def _tightest(
 ) -> tuple[str, ...]:
     """So many nodes with this much room each, the fullest first; fewer where there are not so many. Several are all in one
     zone, that of the nodes that the replica has begun on."""
-    fitting = sorted(
-        (name for name in room if room[name] >= need and name not in begun), key=lambda name: (room[name], name)
-    )
-    if count > 1 or begun:
-        by_zone: dict[str, list[str]] = defaultdict(list)
-        for name in fitting:
-            by_zone[zones.get(name) or ""].append(name)
-        asked = {zones.get(name) or "" for name in begun} or set(by_zone)
-        fitting = max((by_zone[zone] for zone in sorted(asked)), key=lambda names: min(len(names), count), default=[])
-    return tuple(fitting[:count])
+
+    def fullness(name: str) -> tuple[int, str]:
+        return room[name], name
+
+    fitting = [name for name in room if room[name] >= need] if count else []
+    if count == 1 and not begun:
+        return (min(fitting, key=fullness),) if fitting else ()
+    by_zone: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(fitting) - set(begun), key=fullness):
+        by_zone[zones.get(name) or ""].append(name)
+    asked = {zones.get(name) or "" for name in begun} or set(by_zone)
+    most = max((by_zone[zone] for zone in sorted(asked)), key=lambda names: min(len(names), count), default=[])
+    return tuple(most[:count])
 
 
 def _placement(

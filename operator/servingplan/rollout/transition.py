@@ -61,7 +61,7 @@ def transition(world: Observation, course: Course, most_work: float = math.inf) 
         step, world = _over(world, pools, begun, course)
         steps.append(step)
         work += len(world.pods) ** 2
-    return Transition(steps=tuple(steps), reaches=False)
+    return Transition(steps=tuple(steps), reaches=False, more=True)
 
 
 def step_under_way(world: Observation, course: Course) -> TransitionStep | None:

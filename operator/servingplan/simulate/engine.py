@@ -2,24 +2,24 @@
 
 Flow: profiles -> **simulate** -> emulate. The rules are those of vLLM's V1 scheduler:
 
-* Work is done in iterations. Each gives every decoding sequence one token, and spends what is left of
-  ``max_num_batched_tokens`` on prompts, in the order of arrival; a prompt that does not fit is read in chunks.
-* At most ``max_num_seqs`` sequences run. A prompt is admitted when blocks for all of it are free.
-* When a decoding sequence needs a block and none is free, the sequence that was admitted last gives up all of its blocks,
-  goes to the front of the queue, and is computed again, its generated tokens included.
-* Layers with a window hold no more of a prompt than the window, and a recurrent state counts as blocks. Tokens that are
-  generated take their blocks in all layers: a little too much, until the sequence is computed again.
-* A sequence leaves at the end of the iteration that makes its last token.
+* Work is done in iterations. Each iteration gives every decoding sequence one token and spends the rest of
+  ``max_num_batched_tokens`` on prompts, in the order of arrival. A prompt that does not fit is read in chunks.
+* At most ``max_num_seqs`` sequences run. A prompt is admitted if there are free blocks for all of it.
+* If a decoding sequence needs a block and none is free, the sequence that was admitted last is preempted: it releases all its
+  blocks, returns to the front of the queue, and is computed again with its generated tokens.
+* Layers with a window hold no more of a prompt than the window, and a recurrent state counts as blocks. Generated tokens take
+  blocks in all layers. This is a little too much, until the sequence is computed again.
+* A sequence leaves at the end of the iteration that generates its last token.
 
-* With speculation an iteration gives every decoding sequence several tokens: on average as many as the estimator counts on
-  (``EngineSettings.tokens_per_step``), the same number to all of them, spread evenly over iterations. Memory for all of them
-  must be free: where it is short, fewer are proposed. The last ones of an answer may be more than it needs.
-* A declared share of every prompt is found in the prefix cache: it is not read, and takes its blocks all the same.
+* With speculation an iteration gives every decoding sequence several tokens. The mean number is the one that the estimator
+  assumes (``EngineSettings.tokens_per_step``); all sequences get the same number, spread evenly over iterations. Memory for all
+  of these tokens must be free; if it is not, fewer are proposed. The last iteration of an answer may generate unused tokens.
+* A declared share of every prompt is found in the prefix cache. It is not read, but it takes its blocks.
 
-Not modelled: which prompts share what, priorities.
+It is not modelled which prompts share a prefix, and there are no priorities.
 
-An iteration costs time of order one, whatever the batch: all decoding sequences advance together, so a count of rounds
-stands for their progress, a heap of rounds for their ends, and a table by remainder for the blocks that they need next.
+The simulation of an iteration takes constant time for any batch, because all decoding sequences advance together. Their
+progress is one count of rounds, their ends are a heap of rounds, and the blocks that they need next are a table by remainder.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class _Chunk:
 class Engine:
     """The scheduler of one replica.
 
-    ``admit``, ``advance`` and ``abort`` take the time; it must not fall from call to call. A sequence that is admitted
+    ``admit``, ``advance`` and ``abort`` take the present time, which must not decrease from call to call. An admitted sequence
     takes part from the first iteration that begins at its arrival or later.
 
     Args:
-        max_num_seqs: most sequences that run together.
-        max_num_batched_tokens: tokens of one iteration at most; at least ``max_num_seqs``.
-        prefix_cache_hit_share: part of each prompt, below 1, that is found in the prefix cache.
+        max_num_seqs: the most sequences that run together.
+        max_num_batched_tokens: the most tokens of one iteration; at least ``max_num_seqs``.
+        prefix_cache_hit_share: the part of each prompt, below 1, that is found in the prefix cache.
     """
 
     def __init__(
@@ -67,21 +67,21 @@ class Engine:
         self.prefix_cache_hit_share = prefix_cache_hit_share
         self.tally = Tally(pace.max_model_len)
         self.slowdown = 1.0
-        """Factor on the time of iterations that begin from now on."""
+        """A factor on the time of iterations that begin from now on."""
         self.free_blocks = pace.kv_blocks
         self.next_time: float | None = None
-        """End of the running iteration; None while there is none."""
+        """The end of the running iteration; None if none runs."""
         self._waiting: deque[Sequence] = deque()
         self._running: dict[Sequence, None] = {}  # in the order of admission
         self._chunks: list[_Chunk] = []
         self._partial: Sequence | None = None
-        self._maturing: dict[Sequence, float] = {}  # prompts in later pipeline stages, and when they are through
+        self._maturing: dict[Sequence, float] = {}  # prompts in later pipeline stages, and when these end
         self._aborted: list[Sequence] = []
-        # The decode phase: rounds done, sequences in it, and their KV tokens together.
+        # The decode phase: rounds done, sequences in it, and the sum of their KV tokens.
         self._round = 0
         self._decoders = 0
         self._step_tokens = 0
-        """That the running iteration gives each decoding sequence."""
+        """The tokens that the running iteration gives each decoding sequence."""
         self._owed_tokens = 0.0
         self._context_tokens = 0
         self._joined = 0
@@ -94,12 +94,12 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Sequences in the batch."""
+        """The number of sequences in the batch."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Sequences in the queue, preempted ones included."""
+        """The number of sequences in the queue, with preempted ones."""
         return len(self._waiting)
 
     @property
@@ -109,7 +109,7 @@ class Engine:
 
     @property
     def kv_usage(self) -> float:
-        """Share of the KV blocks in use."""
+        """The share of the KV blocks that is in use."""
         return 1.0 - self.free_blocks / self.pace.kv_blocks
 
     def fits(self, prompt_tokens: int, output_tokens: int) -> bool:
@@ -117,7 +117,7 @@ class Engine:
         return prompt_tokens + output_tokens <= self.pace.max_model_len
 
     def admit(self, prompt_tokens: int, output_tokens: int, now: float, reason: FinishReason = "length") -> Sequence:
-        """Put a request at the end of the queue.
+        """Put a request at the end of the queue. Returns its sequence.
 
         Raises:
             ValueError: a length is below 1, or both exceed ``max_model_len``.
@@ -134,9 +134,9 @@ class Engine:
         return sequence
 
     def abort(self, sequence: Sequence, now: float) -> None:
-        """Forget a request: at once where it waits, at the end of the running iteration where it runs.
+        """Remove a request: at once if it waits, at the end of the running iteration if it runs.
 
-        A request that this iteration finishes counts as finished.
+        If that iteration finishes the request, it counts as finished.
         """
         if sequence.finished is not None or sequence in self._aborted:
             return
@@ -147,7 +147,7 @@ class Engine:
             self._close(sequence, now, "abort")
 
     def advance(self, now: float) -> list[Sequence]:
-        """Let time pass. Returns the sequences that finished, in the order of their ends."""
+        """Advance the time. Returns the sequences that finished, in the order of their ends."""
         finished: list[Sequence] = []
         while True:
             if self.next_time is None:
@@ -162,7 +162,7 @@ class Engine:
                 return finished
 
     def generated(self, sequence: Sequence) -> int:
-        """Tokens that the sequence has."""
+        """The number of tokens that the sequence has generated."""
         if sequence.last_round is None:
             return sequence.kept_tokens
         return sequence.output_tokens - (sequence.last_round - self._round)
@@ -170,9 +170,9 @@ class Engine:
     # --- the beginning of an iteration
 
     def _begin(self, now: float) -> None:
-        """Choose the work of the next iteration and when it ends."""
+        """Choose the work of the next iteration and set its end."""
         preempted = self._make_room(now)
-        # Proposed tokens take of the budget too; prompts always get on, however small it is.
+        # Proposed tokens count against the budget too. At least one token remains for prompts, so that they always advance.
         budget = max(1, self.max_num_batched_tokens - self._decoders * self.pace.positions_per_step)
         self._chunks = []
         if self._partial is not None:
@@ -189,15 +189,18 @@ class Engine:
         self.next_time = self._end_of_iteration(now)
 
     def _make_room(self, now: float) -> bool:
-        """Give the decoding sequences the blocks of their next tokens; whether some had to go for it."""
+        """Give the decoding sequences the blocks of their next tokens. Returns whether sequences were preempted for them."""
         preempted = False
         self._step_tokens = self._tokens_of_next_step() if self._decoders else 0
-        while self._step_tokens > 1 and self._blocks_needed() > self.free_blocks:
+        needed = self._blocks_needed()
+        while self._step_tokens > 1 and needed > self.free_blocks:
             self._step_tokens -= 1
-        while self._blocks_needed() > self.free_blocks:
+            needed = self._blocks_needed()
+        while needed > self.free_blocks:
             self._preempt(next(reversed(self._running)), now)
             preempted = True
-        self.free_blocks -= self._blocks_needed()
+            needed = self._blocks_needed()
+        self.free_blocks -= needed
         return preempted
 
     def _tokens_of_next_step(self) -> int:
@@ -207,6 +210,8 @@ class Engine:
         return whole
 
     def _blocks_needed(self) -> int:
+        if self._step_tokens == 1:
+            return self._need_by_round[self._round % BLOCK_TOKENS]
         rounds = range(self._round, self._round + self._step_tokens)
         return sum(self._need_by_round[number % BLOCK_TOKENS] for number in rounds)
 
@@ -233,7 +238,7 @@ class Engine:
         self._outputs += sequence.output_tokens
 
     def _read(self, sequence: Sequence, budget: int) -> int:
-        """Read as much of the prompt as the budget lets; returns what is left of it."""
+        """Read as much of the prompt as the budget allows. Returns the rest of the budget, in tokens."""
         whole = sequence.prompt_tokens + sequence.kept_tokens
         stop = min(whole, sequence.read_tokens + budget)
         self._chunks.append(_Chunk(sequence, stop))
@@ -256,10 +261,10 @@ class Engine:
             chunk.sequence.delay_seconds += (pace.stages - 1) * share * stretch
         return now + seconds * stretch
 
-    # --- its end
+    # --- the end of an iteration
 
     def _complete(self, now: float, finished: list[Sequence]) -> None:
-        """Hand out the tokens of the iteration that ends now."""
+        """Assign the tokens of the iteration that ends now."""
         tally = self.tally
         tally.iterations += 1
         tally.busy_seconds += now - self._began
@@ -287,7 +292,7 @@ class Engine:
         self._aborted.clear()
 
     def _prefilled(self, sequence: Sequence, now: float, finished: list[Sequence]) -> None:
-        """The prompt is read: the next token, and on to the decode phase."""
+        """Note the first token after a prompt was read, and start the decode phase of the sequence."""
         del self._maturing[sequence]
         self.tally.generation_tokens += 1
         if sequence.first_token is None:
@@ -309,7 +314,7 @@ class Engine:
         heapq.heappush(self._ends, (sequence.last_round, self._joined, sequence))
 
     def _leave(self, sequence: Sequence) -> None:
-        """Take a sequence out of the batch, with all of its blocks. Only between two iterations."""
+        """Remove a sequence from the batch and free all its blocks. Only between two iterations."""
         if sequence.last_round is None:
             self.free_blocks += sequence.reserved_blocks
         else:
@@ -350,9 +355,9 @@ class Engine:
 
 
 def run(engine: Engine, requests: Iterable[tuple[float, int, int]]) -> list[Sequence]:
-    """Serve requests (arrival in seconds, prompt tokens, output tokens), given by arrival, to the last one.
+    """The sequences of all requests after the last one is served, in the order of arrival, with their times.
 
-    Returns them in the order of arrival, with their times.
+    `requests` are (arrival in seconds, prompt tokens, output tokens), in the order of arrival.
     """
     served = []
     for arrival, prompt_tokens, output_tokens in requests:
@@ -363,7 +368,7 @@ def run(engine: Engine, requests: Iterable[tuple[float, int, int]]) -> list[Sequ
 
 
 def cached_tokens(prompt_tokens: int, share: float) -> int:
-    """Tokens of a prompt that need not be read; the last one always is, since the first answer comes of it."""
+    """The number of prompt tokens that need not be read. The last token is always read, to compute the first answer token."""
     return min(int(share * prompt_tokens), prompt_tokens - 1)
 
 

@@ -1,14 +1,14 @@
 """How long one iteration of an engine takes.
 
-Flow: profiles -> **simulate** -> emulate. The times are those of ``profiles.steps``, corrected by the
-measurements of ``profiles.measured``, so that what is emulated is what was planned. One iteration costs
+Flow: profiles -> **simulate** -> emulate. The times are those of ``profiles.steps``, corrected by the measurements of
+``profiles.measured``, so that the emulation has the same times as the plan. One iteration takes
 
-    step(n sequences that get a token, their context) + what every chunk of a prompt that is read in it adds
+    (step(n sequences that get a token, their context) + the time that each chunk of a prompt adds) x correction
 
-both times the correction of the time per request at the mean lengths of the running batch.
+where the correction is that of the time per request at the mean lengths of the running batch.
 
-The measured correction of TTFT is left out. It was taken with a fixed number of clients, whose prompts arrive in bursts
-and wait for one another; here such waiting arises by itself.
+The measured correction of TTFT is not used. It was measured with a fixed number of clients, whose prompts arrive in bursts and
+wait for one another; here the simulation itself produces such waiting.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from servingplan.profiles.steady import steady
 from servingplan.profiles.steps import step_times
 
 BLOCK_TOKENS: Final = 16
-"""Tokens of a KV block, vLLM's default on GPUs."""
+"""Tokens of a KV block; this is vLLM's default on GPUs."""
 
 _GRID = math.log(1.05)
-"""Lengths and batch are rounded to steps of 5 % before a correction is looked up; it varies far more slowly."""
+"""Lengths and batch are rounded to steps of 5 % before a correction is looked up, because it varies far more slowly."""
 
 _TOKENS = [float(it) for it in TOKENS]
 _CONTEXT = [float(it) for it in CONTEXT]
@@ -45,10 +45,10 @@ class Pace:
     """Iteration times and KV room of one replica (model, precision, GPU, tensor and pipeline parallel size).
 
     Args:
-        settings: of the engine. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
+        settings: the engine's settings. The KV cache of one sequence of ``max_model_len`` must fit beside the weights.
 
     Raises:
-        InputError: the replica cannot exist.
+        InputError: the replica does not fit its GPUs, or ``max_model_len`` does not fit beside the weights.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class Pace:
         self.max_model_len = settings.max_model_len
         self.stages = pipeline_parallel
         self.tokens_per_step = settings.tokens_per_step
-        """Mean tokens that an iteration gives a sequence: more than one with speculation."""
+        """The mean tokens that an iteration gives a sequence; more than one with speculation."""
         self.positions_per_step = settings.positions_per_step
-        """Tokens that an iteration works on for a sequence that gets some."""
+        """The tokens that an iteration computes for each decoding sequence."""
         self.kv_blocks = int(self._base.kv_room_tokens) // BLOCK_TOKENS
         copies = model.kv_copies(tensor_parallel)
         self._held_tokens = partial(
@@ -113,11 +113,11 @@ class Pace:
         self._prompts = [float(it) for it in self._base.context_line]
 
     def blocks(self, tokens: int) -> int:
-        """KV blocks that one sequence of so many tokens takes; fewer where layers have a window, more with a state."""
+        """The KV blocks of one sequence of ``tokens`` tokens; fewer if layers have a window, more with a recurrent state."""
         return math.ceil(self._held_tokens(tokens) / BLOCK_TOKENS)
 
     def step_seconds(self, sequences: int, context_tokens: int) -> float:
-        """Uncorrected time of one token for each of ``sequences``, with ``context_tokens`` behind all of them together."""
+        """The uncorrected seconds of one token for each of ``sequences`` with a total context of ``context_tokens``."""
         line = self._step.get(sequences)
         if line is None:
             seconds = np.asarray(self._base.decode_seconds(float(sequences), np.exp(CONTEXT)))
@@ -125,8 +125,8 @@ class Pace:
         return _on_grid(_CONTEXT, line, context_tokens / sequences)
 
     def prefill_seconds(self, start: int, stop: int, before: int) -> float:
-        """Uncorrected time that all stages take longer because they also read the tokens ``start`` to ``stop`` of a
-        prompt, in an iteration that works on ``before`` other tokens."""
+        """The uncorrected seconds, summed over stages, that the tokens ``start`` to ``stop`` of a prompt add to an iteration
+        with ``before`` other tokens."""
         beside = before / self.stages
         more = _on_grid(_TOKENS, self._tokens, beside + stop - start)
         more += _on_grid(_CONTEXT, self._prompts, stop)
@@ -135,7 +135,7 @@ class Pace:
         return more - _on_grid(_TOKENS, self._tokens, beside) if beside else more
 
     def stretch(self, sequences: int, mean_input: float, mean_output: float) -> float:
-        """Measured over predicted time of a request in such a batch; 1 where nobody measured."""
+        """The ratio of measured to predicted time of a request in such a batch; 1 without measurements."""
         if not self._nodes:
             return 1.0
         return self._stretch_at(*(round(math.log(max(1.0, it)) / _GRID) for it in (sequences, mean_input, mean_output)))
@@ -149,7 +149,7 @@ class Pace:
 
 
 def _on_grid(axis: list[float], line: list[float], size: float) -> float:
-    """A line over a ladder of logarithms, interpolated; proportional to the size beyond its end."""
+    """exp of a line that is interpolated over an axis of logarithms; beyond the end it is proportional to the size."""
     at = math.log(max(size, 1.0))
     low = min(max(bisect_right(axis, at) - 1, 0), len(axis) - 2)
     part = min((at - axis[low]) / (axis[low + 1] - axis[low]), 1.0)

@@ -1,4 +1,4 @@
-"""One request in an engine, and what became of it."""
+"""One request in an engine, with its times."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ FinishReason = Literal["stop", "length", "abort"]
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One request. Times in seconds of the engine's clock, None until they come."""
+    """One request. Times are in seconds of the engine's clock, and None until they are known."""
 
     prompt_tokens: int
     output_tokens: int
     arrived: float
     reason: FinishReason
-    """How it ends when it has all of its tokens."""
+    """The reason with which it ends when it has all its tokens."""
     started: float | None = None
     first_token: float | None = None
     finished: float | None = None
     kept_tokens: int = 0
-    """Tokens generated before the present decode phase; the engine knows those since."""
+    """Tokens that were generated before the present decode phase; the engine counts those in it."""
     last_round: int | None = None
-    """Round that makes its last token; None outside the decode phase."""
+    """The round that generates its last token; None outside the decode phase."""
     read_tokens: int = 0
-    """Of the prompt, and after a preemption of what was generated, how much is in the KV cache."""
+    """The tokens of the prompt, and after a preemption also of the answer, that are in the KV cache during prefill."""
     reserved_blocks: int = 0
-    """Blocks held while it is prefilled."""
+    """The blocks that it holds during prefill."""
     spared_blocks: int = 0
-    """Blocks that its prompt would take beyond those, had no layer a window; below 0 for a recurrent state."""
+    """The further blocks that its prompt would take if no layer had a window; below 0 with a recurrent state."""
     delay_seconds: float = 0.0
-    """Time that its prefill spends in later pipeline stages, while the first goes on."""
+    """The time of its prefill in later pipeline stages, while the first stage works on the next iteration."""
     stopped_at: float = 0.0
-    """Time of the last token before a preemption."""
+    """The time of the last token before a preemption."""
 
     @property
     def time_per_output_token(self) -> float | None:
-        """Mean time per further token of a finished sequence; None for a single token."""
+        """The mean seconds per token after the first of a finished sequence; None for a single token."""
         if self.finished is None or self.first_token is None or self.output_tokens < 2:
             return None
         return (self.finished - self.first_token) / (self.output_tokens - 1)

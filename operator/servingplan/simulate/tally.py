@@ -1,4 +1,4 @@
-"""What an engine counted since it started. Times in seconds of its own clock."""
+"""The counters of an engine since its start. Times are in seconds of its own clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bisect import bisect_left
 
 
 class Histogram:
-    """Counts by upper bound, the last without one."""
+    """Counts by upper bound; the last count has no bound."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -16,22 +16,22 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:
-        """Count ``value`` ``count`` times; a value equal to a bound lies below it."""
+        """Count ``value`` ``count`` times; a value equal to a bound is counted under that bound."""
         self.counts[bisect_left(self.bounds, value)] += count
         self.total += value * count
 
     @property
     def count(self) -> int:
-        """Observations in all."""
+        """The number of observations."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float:
-        """Mean of the observations; 0 without any."""
+        """The mean of the observations; 0 if there are none."""
         return self.total / self.count if self.count else 0.0
 
 
-# The bounds are vLLM's, so that queries written for it work: vllm/v1/metrics/loggers.py, 2026.
+# These are vLLM's bounds (vllm/v1/metrics/loggers.py, 2026), so that queries for vLLM's metrics work here.
 FIRST_TOKEN_BOUNDS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     *(20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
@@ -47,7 +47,7 @@ REQUEST_BOUNDS = (
 
 
 def length_bounds(longest: int) -> tuple[float, ...]:
-    """1, 2, 5, 10, ... up to ``longest``: the bounds of histograms of token counts."""
+    """The bounds of histograms of token counts: 1, 2, 5, 10, ... up to ``longest``."""
     bounds = [float(digit * 10**power) for power in range(len(str(longest))) for digit in (1, 2, 5)]
     return tuple(bound for bound in bounds if bound <= longest)
 
@@ -59,8 +59,9 @@ class Tally:
         self.prompt_tokens = 0
         self.generation_tokens = 0
         self.prefix_queries = 0
-        """Tokens that were looked up in the prefix cache, and found there."""
+        """Tokens that were looked up in the prefix cache."""
         self.prefix_hits = 0
+        """Tokens that were found there."""
         self.preemptions = 0
         self.iterations = 0
         self.busy_seconds = 0.0
@@ -68,7 +69,7 @@ class Tally:
         self.first_token = Histogram(FIRST_TOKEN_BOUNDS)
         self.inter_token = Histogram(TOKEN_BOUNDS)
         self.per_output_token = Histogram(TOKEN_BOUNDS)
-        """Mean time per further token, one value a request."""
+        """The mean time per token after the first; one value per request."""
         self.end_to_end = Histogram(REQUEST_BOUNDS)
         self.queue = Histogram(REQUEST_BOUNDS)
         self.inference = Histogram(REQUEST_BOUNDS)

@@ -1,6 +1,6 @@
-"""From what a search found to the answer: rates, node groups, dollars, what binds.
+"""Writes the answer from what a search found: rates, node groups, dollars, and the limits that bind.
 
-Last step of `solve`.
+This is the last step of `solve`.
 """
 
 import math
@@ -18,15 +18,15 @@ from servingplan.solve.solver.tolerance import HELD, TOLD, gap_of, is_within
 def answer_of(
     instance: Instance, found: Found, *, method: str, relative_gap: float, whole: Question | None = None
 ) -> Answer:
-    """The answer for a plan that was found; every number is computed from the integers, not read from the solver.
+    """The answer for a plan that was found. Every number is computed from the plan's integers, not read from the solver.
 
-    `whole` is the question that was asked where the instance has some of its shapes only.
+    `whole` is the question that was asked, if the instance has only some of its shapes.
     """
     question, plan = whole or instance.question, found.plan
     assert plan is not None, "callers ask first"
     served = _served(instance, plan)
     levels = [
-        _level(goal, plan.values[goal], bound, _telling(instance, bound, goal), relative_gap)
+        _level(goal, plan.values[goal], bound, _negligible(instance, bound, goal), relative_gap)
         for goal, bound in found.bounds.items()
     ]
     scale, dollars = plan.values.get(SCALE), plan.values[DOLLARS]
@@ -56,10 +56,11 @@ def answer_of(
 
 
 def tidied(instance: Instance, found: Found) -> Plan | None:
-    """The plan without what a search that was cut short left behind: idle copies and nodes that nothing needs.
+    """The plan without the idle copies and the unused nodes that a search leaves if it is cut short.
 
-    Complete searches have none of it, by their dollars level and tie-break. Plans that start from a running fleet, where
-    idle copies may save moves, and plans that must survive losses, where they may be reserve, are left alone.
+    A complete search leaves none, because of its dollars level and its tie-break. Two kinds of plans are not changed: plans
+    that start from a running fleet, where idle copies may save moves, and plans that must survive losses, where idle copies
+    may be the reserve.
     """
     plan = found.plan
     if plan is None or found.stopped == "proved" or instance.question.running or instance.question.survive:
@@ -74,14 +75,14 @@ def tidied(instance: Instance, found: Found) -> Plan | None:
 
 
 def startup_dollars(instance: Instance, copies: Sequence[int]) -> float:
-    """Start-up hours of every added replica x the price share of its GPUs (GPUs / GPUs per node x node price)."""
+    """Dollars: start-up hours of every added replica x the price share of its GPUs (GPUs / GPUs per node x node price)."""
     added = [max(0, then - now) for now, then in zip(instance.running_copies(), copies, strict=True)]
     hours = [shape.startup_seconds / 3600.0 for shape in instance.shapes]
     return math.fsum(count * hours[c] * instance.share_price(c) for c, count in enumerate(added))
 
 
 def _served(instance: Instance, plan: Plan) -> list[float]:
-    """Requests/s by class."""
+    """Requests/s that are served, by class."""
     return [math.fsum(rate for (_, j), rate in plan.rates.items() if j == k) for k in range(len(instance.classes))]
 
 
@@ -100,12 +101,12 @@ def _unserved(instance: Instance, served: Sequence[float]) -> dict[str, float]:
     return missing
 
 
-def _telling(instance: Instance, bound: Bound, goal: Goal) -> float:
-    """Difference of a level below which a bound and a value tell nothing apart, in the level's unit.
+def _negligible(instance: Instance, bound: Bound, goal: Goal) -> float:
+    """The difference between a bound and a value that means nothing, in the level's unit.
 
-    The solver's rounding; and for service, as much of a class as that part of all copies of its quickest shape could serve.
-    With that slack the levels before were held: where a copy serves a class at such a rate that its load hardly shows, the
-    slack alone lets it in.
+    It is the solver's rounding. For service it is also what the same small part of all copies of the quickest shape could
+    serve of a class. The earlier levels were held with that slack: if a copy serves a class so quickly that its load hardly
+    counts, the slack alone admits such a rate.
     """
     rounding = TOLD * bound.unit
     if not goal.is_promise:
@@ -120,20 +121,21 @@ def _telling(instance: Instance, bound: Bound, goal: Goal) -> float:
     return max(rounding, *(rate / instance.classes[k].requests_per_second for k, rate in let_through.items()))
 
 
-def _level(goal: Goal, value: float, bound: Bound, telling: float, relative_gap: float) -> Level:
-    """The level with its gap; a bound that is no telling distance from the value is the value."""
+def _level(goal: Goal, value: float, bound: Bound, negligible: float, relative_gap: float) -> Level:
+    """The level with its gap. A bound within `negligible` of the value counts as the value."""
     beyond = goal.no_worse(bound.value, value)
-    beyond = value if abs(beyond - value) <= telling else beyond
+    beyond = value if abs(beyond - value) <= negligible else beyond
     gap = gap_of(value, beyond)
     proved = bound.proved and gap <= max(relative_gap, TOLD)
     return Level(name=goal.name, value=value, bound=beyond, gap=gap, proved=proved)
 
 
 def _binding(instance: Instance, question: Question, plan: Plan, served: Sequence[float]) -> tuple[str, ...]:
-    """What stops one more node or copy, where something is not served as fully as could be wished.
+    """The limits that stop one more node or copy; none if the question is MinimizeCost and every class is served in full.
 
-    `budget` when the next node of some pool with room cannot be paid; `pool:NAME` when a pool is at its cap although the
-    budget would pay one more of its nodes; `max_copies:SHAPE`; `quality:CLASS` when the mean loss is at its limit.
+    `budget`: the budget cannot pay one more node of some pool that the shapes use. `pool:NAME`: the pool is at its cap,
+    although the budget would pay one more of its nodes. `max_copies:SHAPE`: the shape is at its cap. `quality:CLASS`: the
+    mean quality loss of the class is at its limit.
     """
     if question.objective == "MinimizeCost" and not _unserved(instance, served):
         return ()

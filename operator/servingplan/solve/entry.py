@@ -1,6 +1,6 @@
-"""The entry of the solver: a question in, an answer out, by the method that is asked for."""
+"""The entry of the solver: it answers a question by the method that is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servingplan.model.answer import DEFAULT_GAP, Answer, Explanation
@@ -25,7 +25,7 @@ NODE_LIMIT = 20_000
 CLASH_NODES = 500
 """Work limit of each search for a clash and for the smallest changes that end it, in branch-and-bound nodes."""
 CLASH_SECONDS = 30.0
-"""Backstop on that search where there is no deadline."""
+"""Time limit of that search if there is no deadline, in seconds."""
 
 
 def solve(
@@ -36,16 +36,19 @@ def solve(
     relative_gap: float = DEFAULT_GAP,
     node_limit: int = NODE_LIMIT,
     why_infeasible: bool = True,
+    start: Mapping[str, int] | None = None,
 ) -> Answer:
-    """Answer a planning question by one of `METHODS`.
+    """The answer to a planning question, found by one of `METHODS`.
 
-    `deadline_seconds` is a backstop on the wall clock, `node_limit` the deterministic work limit of each level,
-    `relative_gap` the tolerance within which a level counts as proved. Equal questions give equal answers, but for
-    `seconds`, unless the clock stopped the search, which the answer admits. `why_infeasible` seeks the clash where there is
-    no plan, which takes longer than to know that there is none.
+    `deadline_seconds` limits the time on the wall clock, `node_limit` the work of each level (deterministic), and
+    `relative_gap` is the gap within which a level counts as proved. Equal questions give equal answers except for
+    `seconds`, unless the clock stopped the search; then `stopped` of the answer is "deadline". With `why_infeasible`, the
+    limits that exclude each other are searched if there is no plan; this takes longer than the proof that there is none.
+    `start` gives the copies by shape of a plan to begin with, such as that of a similar question; as many of them are used as
+    stock and budget allow. The answer of `anytime` is no worse than that plan.
 
-    Raises `QuestionError` for an unknown method, for limits that make no sense, for a mix of nothing, where `survive` cannot
-    be guarded, and where the method cannot guard any loss.
+    Raises `QuestionError` for an unknown method, for a wrong deadline, gap or node limit, for MaximizeService with no rate
+    above 0, for losses in `survive` that cannot be guarded against, and for a method that cannot guard against any loss.
     """
     if method not in METHODS:
         raise QuestionError(f"method {method!r} is unknown; choose one of: {', '.join(METHODS)}")
@@ -65,13 +68,14 @@ def solve(
         )
     load()
     stopwatch = Stopwatch(deadline_seconds)
+    effort = Effort(relative_gap, node_limit, stopwatch, start=dict(start or {}))
     with collector_waits(deadline_seconds):
-        answer = _answered(question, method, Effort(relative_gap, node_limit, stopwatch), why_infeasible=why_infeasible)
+        answer = _answered(question, method, effort, why_infeasible=why_infeasible)
     return answer.model_copy(update={"seconds": stopwatch.elapsed_seconds()})
 
 
 def _answered(question: Question, method: str, effort: Effort, *, why_infeasible: bool) -> Answer:
-    """The answer to a question that makes sense, by a method that is known."""
+    """The answer to a question that was checked, by a method that exists."""
     chosen, stopwatch = METHODS[method], effort.stopwatch
     if not floors_fit(question):
         return _impossible(question, method, effort, why=why_infeasible)
@@ -94,7 +98,7 @@ def _answered(question: Question, method: str, effort: Effort, *, why_infeasible
 
 
 def _impossible(question: Question, method: str, effort: Effort, *, why: bool) -> Answer:
-    """There is no plan; which limits exclude each other is sought in the time that is left."""
+    """The answer that there is no plan, with the limits that exclude each other if `why` asks and the time suffices."""
     if not why:
         return _infeasible(("the limits exclude each other",), method)
     clock = effort.stopwatch if effort.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
@@ -108,7 +112,7 @@ def _infeasible(why: Sequence[str], method: str) -> Answer:
 
 
 def _without_plan(method: str, *, late: bool) -> Answer:
-    """No plan was found and none is proved not to exist."""
+    """The answer if no plan was found although one may exist."""
     if late:
         slow = "no plan was found before the deadline, and none is proved not to exist; allow more seconds"
         return _infeasible((slow,), method).model_copy(update={"stopped": "deadline"})
@@ -117,7 +121,7 @@ def _without_plan(method: str, *, late: bool) -> Answer:
 
 
 def _kept(question: Question, instance: Instance, found: Found, best: Answer, effort: Effort) -> Answer:
-    """The answer, or the running plan where the question's `change` rule prefers it."""
+    """The best answer, or the running plan if the question's `change` rule prefers it."""
     rule = instance.question.change
     running = running_plan(instance, found.plan.targets) if rule and found.plan else None
     if rule is None or running is None:

@@ -1,8 +1,8 @@
-"""Why a plan is as it is: what one more unit of each limit is worth, what other questions would bring, what was dropped.
+"""Explains a plan: what one more unit of each limit would gain, the answers to other questions, how many shapes were dropped.
 
-Worth is a difference of two answers, never a dual price: plans are whole nodes and whole copies, and a dual of the relaxation
-can promise what no plan keeps. Both answers carry bounds, so the difference does too; one that the bounds cannot tell from
-nothing is said to be so.
+A gain is the difference of two answers, never a dual value: plans have whole nodes and whole copies, so a dual value of the
+relaxation can promise what no plan reaches. Both answers carry bounds, so the difference has bounds too. If the bounds cannot
+distinguish a gain from 0, the explanation says so.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,19 +25,19 @@ NODES = 1_000
 GAP = 1e-6
 """Gap of those answers: as small as the solver's own rounding."""
 MOST_UNITS = 12
-"""How many limits one more unit is asked of."""
+"""The most limits that are raised by one unit."""
 MORE_BUDGET = 1.1
 """Factor of the alternative `budget+10%`."""
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Answers changed questions while there is time."""
+    """Answers changed questions until the time is up."""
 
     stopwatch: Stopwatch
 
     def answer(self, question: Question) -> Answer | None:
-        """The answer, found from scratch; None where time is up, or a loss cannot be guarded against in this question."""
+        """The answer, found without the running fleet; None if the time is up or a loss cannot be guarded against."""
         left = self.stopwatch.remaining_seconds()
         if left is not None and left <= 0.0:
             return None
@@ -51,7 +51,7 @@ class Asker:
 
 
 def explain(question: Question, answer: Answer, *, deadline_seconds: float | None = None) -> Explanation:
-    """The explanation of an answer to a question. Deterministic unless `deadline_seconds` ends it early."""
+    """The explanation of an answer. It is deterministic unless `deadline_seconds` ends it early."""
     if answer.status == "Infeasible":
         return answer.explanation or Explanation()
     asker = Asker(Stopwatch(deadline_seconds))
@@ -83,11 +83,12 @@ def _worth(asker: Asker, question: Question, answer: Answer, name: str, value: f
 
 
 def gained(what_if: WhatIf, before: Answer) -> WhatIf:
-    """The what-if with what it gains over an answer to the question whose limits are tighter.
+    """The what-if with its gain over `before`, the answer to the question with the tighter limits.
 
-    Level by level: the true gain lies between the value of one answer less the bound of the other, and the reverse. The
-    first level on which the answers are not surely equal decides; later ones compare only plans that are equal there.
-    A search cut short may bring back a plan that is worse on a level before: then nothing is sure of the later ones.
+    On each level, the true gain lies between the value of the what-if less the bound of `before` and the bound of the what-if
+    less the value of `before`. The first level on which the answers may differ decides, because later levels compare only
+    plans that are equal on it. A search that was cut short may return a plan that is worse on an earlier level; then no later
+    gain is certain.
     """
     after = {level.name: level for level in what_if.answer.levels}
     comparable = True
@@ -112,7 +113,7 @@ def gained(what_if: WhatIf, before: Answer) -> WhatIf:
 
 
 def _alternatives(question: Question, answer: Answer) -> Iterable[tuple[str, Mapping[str, float]]]:
-    """Names and changes of two or three other questions."""
+    """The name and the changes of each of one to three other questions."""
     yield "budget+10%", {"budget": round(MORE_BUDGET * question.budget_dollars_per_hour, 6)}
     used = [pool for pool in question.pools if answer.nodes.get(pool.name)]
     if used:

@@ -1,7 +1,7 @@
-"""A question with few of its shapes, where numbering all of them would take much of the deadline.
+"""Reduces a question to few of its shapes if numbering all of them would take too much of the deadline.
 
-`entry` asks it before numbering. One look at each shape gives the cheapest ones and a bound on all plans; the plan is then
-sought among these, and its levels get the bounds of the whole question.
+`entry` calls this before it numbers the question. One pass over the shapes finds the cheapest ones and a bound on all plans.
+The plan is then searched among the cheapest shapes, and its levels get bounds that hold for the whole question.
 """
 
 import heapq
@@ -17,28 +17,28 @@ from servingplan.solve.solver.effort import NUMBERING_SECONDS_PER_PAIR
 from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
 NUMBERING_PART = 1 / 8
-"""Numbering may take this part of the time that is left, by the estimate; a busy machine takes a few times longer."""
+"""The part of the remaining time that numbering may take by the estimate; a busy machine takes a few times longer."""
 LOOKING_PART = 0.1
-"""A look at each shape takes about this part of the time that numbering it takes."""
+"""One pass over the shapes takes about this part of the time that numbering them takes."""
 LEAST_PER_CLASS = 4
-"""Shapes per class that are kept however short the deadline is."""
+"""The least number of shapes per class that are kept, however short the deadline is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thinned:
-    """A question with few of the shapes of another."""
+    """A question with only some of the shapes of the whole question."""
 
     question: Question
     bounds: dict[Goal, float]
-    """Of the other: of the scale, or of the dollars for full service."""
+    """Bounds of the whole question: on the scale, or on the dollars for full service."""
 
 
 def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
-    """The question with its running shapes and those of the least price per request of each class that fit the stock and
-    its quality limit, as many as can be numbered in time; None where all can be, and where nodes are free, so that prices
-    tell nothing.
+    """The question with its running shapes and, for each class, the shapes with the least price per request.
 
-    The bounds are those of `bounds.price`, over all shapes.
+    Only shapes that fit the stock and the quality limit of the class are taken, as many as can be numbered in time. None if
+    all shapes can be numbered in time, or if nodes are free, so that prices cannot rank the shapes. The bounds are those of
+    `bounds.price`, over all shapes.
     """
     pairs = sum(len(shape.requests_per_second) for shape in question.shapes)
     left, begun = clock.remaining_seconds(), clock.elapsed_seconds()
@@ -77,12 +77,12 @@ def thinned(question: Question, clock: Stopwatch) -> Thinned | None:
 
 
 def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
-    """What was found among few shapes, with bounds that hold for all: what is asked for, and the bounds by price."""
+    """What was found among few shapes, with bounds that hold for all shapes: the asked rates, and the bounds by price."""
     plan = found.plan
     if plan is None:
         return found
     for goal, bound in found.bounds.items():
-        wide = _imaginable(thin.question, goal)
+        wide = _trivial_bound(thin.question, goal)
         if goal in thin.bounds and (plan.in_full or goal != DOLLARS):
             wide = goal.tighter(wide, thin.bounds[goal])
         tolerance = TOLD if goal.is_promise else relative_gap
@@ -91,8 +91,8 @@ def widened(found: Found, thin: Thinned, *, relative_gap: float) -> Found:
     return found
 
 
-def _imaginable(question: Question, goal: Goal) -> float:
-    """The best value that a level could have if supply were no matter."""
+def _trivial_bound(question: Question, goal: Goal) -> float:
+    """The best value that a level could have with unlimited supply."""
     match goal.kind:
         case Kind.SCALE:
             return math.inf

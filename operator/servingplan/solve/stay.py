@@ -1,6 +1,7 @@
-"""Whether a better plan is worth the moves to it.
+"""Decides whether a better plan is worth the moves to it.
 
-Asked by `exact` when the question has both a running fleet and a `stay` rule, and the running fleet is still allowed.
+`entry` asks this if the question has a running fleet that is still allowed and a `change` rule, and the method starts from the
+running fleet.
 """
 
 from servingplan.model.answer import Answer
@@ -9,12 +10,12 @@ from servingplan.solve.solver.tolerance import EQUAL, TOLD
 
 
 def reason_to_stay(change: Change, *, best: Answer, stay: Answer) -> str | None:
-    """Why the running plan `stay` should be kept although `best` is better; None when moving is worth it.
+    """The reason to keep the running plan `stay` although `best` is better; None if the move is worth it.
 
-    The gain is relative: of the scale under MaximizeService, else of the first level of service that differs by more
-    than `min_gain`, else of dollars. Better service under MinimizeCost is never weighed against start-up cost. Otherwise
-    the gain per hour must pay the start-up cost back within `life_seconds`; under MaximizeService an hour's gain is worth
-    the relative gain times what the running plan costs in an hour.
+    Under MinimizeCost, a service level that gains more than the fraction `min_gain` is always worth the move. Otherwise the
+    relative gain (of dollars; under MaximizeService of the scale, or of dollars if the scales are equal) must exceed
+    `min_gain`, and the gain in dollars/hour must pay the start-up cost back within `life_seconds`. Under MaximizeService, an
+    hour's gain is worth the relative gain times the hourly cost of the running plan.
     """
     if best.replicas == stay.replicas:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from servingplan.api.status_v1alpha1 import (
     BeforeAfter,
     NamesStatus,
@@ -13,7 +15,7 @@ from servingplan.decide.proposal import proposal
 from servingplan.decide.transition import MOST_WORK
 from servingplan.model.decision import Decision
 from servingplan.planning.situation import Situation
-from servingplan.status.steps import LONGEST_LINE, step_lines
+from servingplan.status.steps import LONGEST_LINE, step_lines, unread
 
 MOST_NAMES, MOST_CLASSES, MOST_LINES = 16, 256, 20
 
@@ -22,8 +24,10 @@ def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
     """What the waiting plan would change; None where none waits, and while another one is sought."""
     if situation.acting is None or decision.waiting is None or decision.searching:
         return None
+    if unread(decision):
+        return _as_before(situation, decision.waiting.hash)
     found = proposal(situation, decision, decision.fleet, decision.waiting, MOST_WORK)
-    lines = [] if found.transition is None else step_lines(found.transition)
+    lines = step_lines(found.transition)
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} steps more"]
     return ProposedStatus(
@@ -42,6 +46,15 @@ def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
         ),
         steps=tuple(line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 4] + " ..." for line in lines),
     )
+
+
+def _as_before(situation: Situation, waiting: str) -> ProposedStatus | None:
+    """What the status says of the waiting plan; None where that is of another one."""
+    try:
+        before = ProposedStatus.model_validate(situation.world.plan.status.get("proposed"))
+    except ValidationError:
+        return None
+    return before if before.hash == waiting else None
 
 
 def _names(found: tuple[str, ...]) -> NamesStatus:

@@ -34,7 +34,7 @@ def step_after(situation: Situation, decision: Decision, outcome: Outcome) -> Tr
         return None
     status, now = situation.world.plan.status, situation.world.now
     before = _read(status) if status.get("planHash") == decision.fleet.hash else None
-    if outcome.done:
+    if outcome.done or unread(decision):
         return before
     first = step_in_force(situation, decision)
     if first is None:
@@ -52,12 +52,21 @@ def step_after(situation: Situation, decision: Decision, outcome: Outcome) -> Tr
     )
 
 
+def unread(decision: Decision) -> bool:
+    """Whether the turn could not read all that it needs: what it would tell of turns to come would be of half a world."""
+    return any(item.condition == "InventoryAvailable" and not item.holds for item in decision.findings)
+
+
 def _counted(situation: Situation, decision: Decision, before: TransitionStatus | None) -> tuple[int, int]:
     """The number of the step that is under way, and of all steps."""
     found = transition_in_force(situation, decision, MOST_WORK)
     left = 1 if found is None else len(found.steps)
     if before is None:
         return 1, left
+    if found is not None and found.more:
+        # How many are left is not known. Where nothing of before is waited for any more, the next step has begun.
+        step = before.step + _kinds(before.waiting_for).isdisjoint(_kinds(waiting_for(found.steps[0])))
+        return step, max(before.of, step + left - 1)
     left_before = before.of - before.step + 1
     return before.step + max(0, left_before - left), before.of + max(0, left - left_before)
 
@@ -93,7 +102,9 @@ def step_lines(found: Transition) -> list[str]:
         parts += [f"another scheduling gate lets {step.held} replicas go"] if step.held else []
         takes = "" if step.seconds is None else f", about {step.seconds:.0f} s"
         lines.append(f"{number}. {', '.join(parts)}: then {dollars(step)} $/h{takes}")
-    if not found.reaches:
+    if found.more:
+        lines.append("and more steps, which were not looked at")
+    elif not found.reaches:
         lines.append("after these steps the plan is not there yet: the conditions say what keeps it from coming")
     return lines
 
@@ -107,9 +118,9 @@ def _replicas(count: int, name: str) -> str:
     return f"{count} of {name}"
 
 
-def _kinds(text: str) -> str:
+def _kinds(text: str) -> set[str]:
     """What is waited for without how many of each: some of them may have come meanwhile."""
-    return re.sub(r": \d+", "", text)
+    return set(re.sub(r": \d+", "", text).split("; "))
 
 
 def _read(status: dict[str, Any]) -> TransitionStatus | None:

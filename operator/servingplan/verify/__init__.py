@@ -1,4 +1,4 @@
-"""PURE. The independent check of answers; see ``entry``."""
+"""Pure: the independent check of answers. See `entry`."""
 
 from servingplan.verify.entry import Violation, verify
 

@@ -1,4 +1,4 @@
-"""Whether what the answer calls binding does bind, and nothing that binds is left out."""
+"""Checks that the limits in the answer's `binding` do bind, and that pools and budget that bind are named."""
 
 import math
 from collections.abc import Iterator
@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from servingplan.verify.case import TOLERANCE, Case
 
 NEAR = 1e-5
-"""Relative distance from a limit at which a quality loss counts as at it: rates carry the solver's rounding."""
+"""A quality loss within this relative distance of its limit counts as equal to it, because rates carry rounding errors."""
 
 
 def binding(case: Case) -> Iterator[str]:
-    """Each entry stops the next node or copy, and each of stock, budget and copies that does is an entry."""
+    """The faults of `binding`: entries that do not stop one more node or copy, and a budget or a pool that does but is missing.
+
+    Entries for `max_copies` and quality may be missing.
+    """
     told = set(case.answer.binding)
     if len(told) < len(case.answer.binding):
         yield f"binding names an entry twice: {list(case.answer.binding)}"
@@ -26,7 +29,7 @@ def binding(case: Case) -> Iterator[str]:
 
 
 def _reached(case: Case) -> tuple[set[str], set[str]]:
-    """Limits that are reached, and those that may be, as far as rounding lets tell."""
+    """The limits that are surely reached, and those that may be reached within rounding or need not be named."""
     surely: set[str] = set()
     perhaps: set[str] = set()
     spare = case.question.budget_dollars_per_hour - case.dollars
@@ -41,7 +44,7 @@ def _reached(case: Case) -> tuple[set[str], set[str]]:
             surely.add(f"pool:{name}")
     for name, shape in case.shapes.items():
         if shape.max_copies is not None and case.answer.replicas.get(name, 0) >= shape.max_copies:
-            perhaps.add(f"max_copies:{name}")  # a shape that another one dominates is not looked at
+            perhaps.add(f"max_copies:{name}")  # the solver drops dominated shapes, so it does not name these
     for name, cls in case.classes.items():
         rates = case.answer.rates.get(name, {})
         lost = math.fsum(rate * case.shapes[c].quality_loss.get(name, 0.0) for c, rate in rates.items())

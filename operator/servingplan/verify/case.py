@@ -1,4 +1,4 @@
-"""What several checks need of a question and an answer, and when two numbers agree."""
+"""What several checks derive from a question and its answer, and the comparisons of numbers."""
 
 import math
 from functools import cached_property
@@ -10,7 +10,7 @@ TOLERANCE = 1e-6
 
 
 class Case:
-    """A question, its answer, and what follows from both."""
+    """A question, its answer, and values that follow from both."""
 
     def __init__(self, question: Question, answer: Answer) -> None:
         self.question = question
@@ -21,17 +21,17 @@ class Case:
 
     @cached_property
     def served(self) -> dict[str, float]:
-        """Requests/s served by class."""
+        """Served requests/s, by class."""
         return {name: math.fsum(self.answer.rates.get(name, {}).values()) for name in self.classes}
 
     @cached_property
     def dollars(self) -> float:
-        """Price of all nodes, in dollars per hour."""
+        """The price of all nodes, in dollars/hour."""
         return math.fsum(self.pools[name].dollars_per_node_hour * n for name, n in self.answer.nodes.items())
 
     @cached_property
     def scale(self) -> float:
-        """Smallest served multiple of the mix."""
+        """The smallest served multiple of a class's rate; 0 if no class has a rate."""
         asked = [cls for cls in self.question.classes if cls.requests_per_second > 0]
         return min((self.served[cls.name] / cls.requests_per_second for cls in asked), default=0.0)
 
@@ -47,7 +47,7 @@ def above(value: float, limit: float) -> bool:
 
 
 def utilization(shape: Shape, copies: int) -> float:
-    """Busy copies that so many copies may sustain."""
+    """The busy copies that `copies` copies of a shape may sustain."""
     if copies <= 0:
         return 0.0
     limits = shape.max_utilization

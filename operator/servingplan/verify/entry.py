@@ -1,14 +1,13 @@
-"""The independent check of an answer: every promise recomputed from the question and the answer alone.
+"""The independent check of an answer: every promise is recomputed from the question and the answer alone.
 
-Place in the flow: observe -> model -> solve -> **verify** -> render -> apply -> status. Shares no code with the solver and
-imports only the nouns, so that an error in one is not repeated in the other. Numbers agree within a relative tolerance of
-1e-6.
+Place in the flow: observe -> model -> solve -> **verify** -> render -> apply -> status. It shares no code with the solver and
+imports only `model`, so that an error in one is not repeated in the other. Numbers agree within a relative tolerance of 1e-6.
 
-What is checked: names, signs and finiteness; nodes within floors and caps; dollars within the budget; copies within
-`max_copies`; that the node groups hold exactly the copies, fit their nodes and cover all nodes; that no copy is loaded above
-its utilisation; quality; that what is served, unserved and asked for adds up; survival of losses; that what binds does; that
-objective, bound, gap, levels and status agree with each other; and the explanation, see `explanation`. What is not: that a
-bound is true, or that an infeasible question is so; both would need a proof that the answer does not carry.
+Checked are: names, signs and finiteness; nodes within minimum and cap; dollars within the budget; copies within `max_copies`;
+that the node groups hold exactly the copies, fit their nodes and cover all nodes; that no copy is loaded above its utilisation;
+quality; that served and unserved rates add up to the asked ones; survival of losses; that the named limits bind; that
+objective, bound, gap, levels and status agree with each other; and the explanation, see `explanation`. Not checked is that a
+bound is true, or that an infeasible question has no plan; both need a proof that the answer does not carry.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,14 +32,14 @@ class Violation:
     promise: str
     """Short name of the promise, e.g. `budget`."""
     message: str
-    """Names the field, its value and what it should be."""
+    """The field, its value and what it should be."""
 
 
 def verify(question: Question, answer: Answer) -> tuple[Violation, ...]:
-    """Every promise that the answer breaks; empty when it keeps them all.
+    """Every promise that the answer breaks; empty if it keeps them all.
 
-    Checks that build on broken foundations (an unknown shape, a missing node group) may be skipped: an empty result is
-    always a full check, a non-empty one names at least the first fault.
+    If a number is not finite or a name is unknown, the other checks are skipped, because they build on numbers and names. So an
+    empty result is always a full check, and a non-empty one names at least the first faults.
     """
     case = Case(question, answer)
     found: list[Violation] = []

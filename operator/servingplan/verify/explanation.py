@@ -1,9 +1,9 @@
-"""The independent check of an answer's explanation: every claim that can be recomputed from question and answer.
+"""The independent check of an answer's explanation: it checks every claim that can be recomputed from question and answer.
 
-Place in the flow: part of **verify**; shares no code with the solver. Each what-if is built anew from its change and its
-answer verified like any other; the gains are recomputed from the two answers. Of a clash, names, values and directions are
-checked, and floors against the budget. What is not checked: bounds, that a clash excludes every plan and is a smallest
-one, and what-ifs about latency limits, since a question does not hold them.
+It is part of **verify** and shares no code with the solver. The question of each what-if is rebuilt from its change, and its
+answer is verified like any other; the gains are recomputed from the two answers. For a clash, names, values and directions are
+checked, and minimum nodes against the budget. Not checked are bounds, that a clash excludes every plan and is a smallest one,
+and what-ifs about latency limits, because a question does not contain these.
 """
 
 import math
@@ -21,12 +21,12 @@ UNITS: dict[str, Callable[[float], float]] = {
     "max_copies": lambda now: now + 1,
     "quality": lambda now: now * 1.01,
 }
-"""One more unit, by kind of limit."""
+"""The value after one more unit, by kind of limit."""
 LOOSER_WHEN_LOWER = ("floor", "class")
 
 
 def faults(question: Question, answer: Answer, broken: Callable[[Question, Answer], list[str]]) -> Iterator[str]:
-    """What is wrong with the explanation; `broken` tells what is wrong with the answer of a what-if."""
+    """The faults of the explanation. `broken` returns the faults of a what-if's answer."""
     explanation = answer.explanation
     if explanation is None:
         return
@@ -48,7 +48,7 @@ def faults(question: Question, answer: Answer, broken: Callable[[Question, Answe
 
 
 def _limits(question: Question) -> dict[str, float]:
-    """Value of every limit, by the names of `Ease.limit`."""
+    """The value of every limit, by the names of `Ease.limit`."""
     found: dict[str, float | None] = {"budget": question.budget_dollars_per_hour}
     for pool in question.pools:
         found[f"pool:{pool.name}"] = pool.max_nodes
@@ -60,12 +60,13 @@ def _limits(question: Question) -> dict[str, float]:
         found[f"class:{cls.name}"] = cls.requests_per_second
     for rule in question.survive:
         name = f"survive:{rule.event}"
-        found[name] = min(rule.min_priority, found.get(name) or rule.min_priority)
+        before = found.get(name)
+        found[name] = rule.min_priority if before is None else min(rule.min_priority, before)
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _changed(question: Question, change: Mapping[str, float]) -> Question:
-    """The question of a what-if, without what runs, read anew from plain data."""
+    """The question of a what-if, without the running fleet, rebuilt from plain data."""
     data = question.model_dump(mode="json", exclude_none=True)
     data.pop("running", None)
     data.pop("change", None)
@@ -103,14 +104,14 @@ def _worth_holds(where: str, limits: Mapping[str, float], what_if: WhatIf, answe
 
 
 def _gain(before: tuple[Level, ...], after: tuple[Level, ...]) -> tuple[str | None, float, float, bool]:
-    """First level that may be better, the gain there, the largest possible one, and whether there surely is one."""
+    """The first level that may be better, the gain on it, the largest possible gain, and whether the gain is certain."""
     by_name = {level.name: level for level in after}
     fell = False
     for old in before:
         if old.name == "moves" or old.name not in by_name:
             continue
         new = by_name[old.name]
-        # Every level as something to be lifted: of dollars, their negative.
+        # Compare every level as one that is maximised, so take the negative of dollars.
         was, could_be, now, may_be = old.value, old.bound, new.value, new.bound
         if old.name == "dollars":
             was, could_be, now, may_be = -was, -could_be, -now, -may_be

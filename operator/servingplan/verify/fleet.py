@@ -1,4 +1,4 @@
-"""Whether nodes and copies are within their limits and fit each other."""
+"""Checks that nodes and copies are within their limits and fit each other."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether an answer can be read at all: every number finite, every name known."""
+"""Checks that an answer can be read at all: every number is finite, and every name is known."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def numbers(case: Case) -> Iterator[str]:
 
 
 def names(case: Case) -> Iterator[str]:
-    """Every name is known to the question, and the method's name at all."""
+    """Every name is in the question, and the method is one of the known ones."""
     answer = case.answer
     if answer.method not in METHOD_NAMES:
         yield f"method is {answer.method!r}; it must be one of {', '.join(METHOD_NAMES)}"

@@ -1,4 +1,4 @@
-"""Whether protected classes are served in full after each loss that the plan must survive."""
+"""Checks that protected classes are served in full after each loss that the plan must survive."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,7 +7,7 @@ from servingplan.verify.case import TOLERANCE, Case, utilization
 
 
 def survival(case: Case) -> Iterator[str]:
-    """After every event of every rule, what is left serves the classes that it protects."""
+    """After every loss of every rule, the remaining copies serve the classes that the rule protects."""
     for rule in case.question.survive:
         demand = {}
         for name, cls in case.classes.items():
@@ -23,7 +23,7 @@ def survival(case: Case) -> Iterator[str]:
 
 
 def _events(case: Case, event: str) -> Iterator[tuple[str, Mapping[str, int]]]:
-    """What can be lost at once: a description and the copies lost by shape."""
+    """The losses of one kind of event: a description of each, and the copies lost, by shape."""
     if event == "SpotPools":
         spot = {name for name, pool in case.pools.items() if pool.capacity_type == "Spot"}
         yield "all Spot pools", {c: n for c, n in case.answer.replicas.items() if spot & case.shapes[c].gpus.keys()}
@@ -41,11 +41,11 @@ def _events(case: Case, event: str) -> Iterator[tuple[str, Mapping[str, int]]]:
 
 
 def can_serve(question: Question, copies: Mapping[str, int], demand: Mapping[str, float]) -> bool:
-    """Whether these copies can serve this demand (requests/s by class) in full; an exact test up to rounding.
+    """Whether these copies can serve this demand (requests/s by class) in full; the test is exact up to rounding.
 
-    Maximises the sum of served fractions by the simplex method. With x[k,c] the fraction of class k that shape c serves:
-    load rows sum_k D/h x <= y rho(y), class rows sum_c x <= 1, quality rows sum_c (loss - limit) x <= 0. No traffic at
-    all satisfies every row, so the method starts there and needs no first phase.
+    It maximises the sum of served fractions by the simplex method. With x[k,c] the fraction of class k that shape c serves:
+    load rows sum_k D/h x <= y rho(y), class rows sum_c x <= 1, quality rows sum_c (loss - limit) x <= 0. The point without
+    traffic satisfies every row, so the method starts there and needs no first phase.
     """
     shapes = {shape.name: shape for shape in question.shapes if copies.get(shape.name, 0) > 0}
     columns = [(k, c) for k in sorted(demand) for c in sorted(shapes) if k in shapes[c].requests_per_second]
@@ -71,7 +71,7 @@ def can_serve(question: Question, copies: Mapping[str, int], demand: Mapping[str
 
 
 def _largest_sum(rows: list[list[float]], limits: list[float]) -> float:
-    """max sum(x) subject to rows x <= limits, x >= 0, limits >= 0: the simplex tableau with Bland's rule."""
+    """The maximum of sum(x) subject to rows x <= limits, x >= 0, for limits >= 0, by a simplex tableau with Bland's rule."""
     width = len(rows[0]) if rows else 0
     table = [
         [*row, *(float(i == j) for j in range(len(rows))), limit]

@@ -1,4 +1,4 @@
-"""Whether the copies can bear what they serve, and whether that adds up to what is asked for."""
+"""Checks that the copies can bear their load, and that served and unserved rates add up to the asked ones."""
 
 import math
 from collections import defaultdict
@@ -21,7 +21,7 @@ def load(case: Case) -> Iterator[str]:
 
 
 def service(case: Case) -> Iterator[str]:
-    """What is served and unserved adds up to what is asked for."""
+    """Served and unserved rates add up to the asked rate of every class; under MaximizeService every class gets the scale."""
     answer = case.answer
     for name, cls in case.classes.items():
         served, asked = case.served[name], cls.requests_per_second
@@ -39,7 +39,7 @@ def service(case: Case) -> Iterator[str]:
 
 
 def quality(case: Case) -> Iterator[str]:
-    """No class loses more quality in the mean than it may."""
+    """No class has a mean quality loss above its limit."""
     for name, cls in case.classes.items():
         if cls.quality_loss_limit is None:
             continue

@@ -53,6 +53,19 @@ def rows(written, size=1 << 16):
     return list(read_log([written[at : at + size] for at in range(0, len(written), size)], name="log").rows)
 
 
+ACCESS = {
+    "start_time": "2026-01-01T00:00:00.250Z",
+    "method": "POST",
+    "path": "/v1/chat/completions",
+    "response_code": 200,
+    "duration": 1200,
+    "gen_ai.request.model": "llama-3.1-8b",
+    "gen_ai.usage.input_tokens": "374",
+    "gen_ai.usage.output_tokens": "44",
+}
+MOONCAKE = {"timestamp": 27482, "input_length": 6755, "output_length": 500, "hash_ids": [46, 47, 2353]}
+
+
 def format_of(written):
     return read_log([written], name="log").format
 
@@ -71,6 +84,8 @@ def lines(*values):
         (json.dumps([WILDCHAT]), "WildChat"),
         ("t_s,input_tokens,output_tokens\n0.0,1,2\n", "table"),
         (json.dumps({"input_lens": [1], "output_lens": [2]}, indent=1), "vLLM benchmark result"),
+        (lines(MOONCAKE), "Mooncake trace"),
+        (lines(ACCESS), "Envoy AI Gateway access log"),
         (lines({"prompt": "p", "output_tokens": 3}), "requests with texts (vLLM, OpenAI)"),
         (lines({"prompt_tokens": 3, "completion_tokens": 3}), "requests with token counts"),
     ],
@@ -101,6 +116,17 @@ def test_a_conversation_is_a_request_per_answer_with_all_that_was_said_before():
 
 def test_wildchat_has_models_and_times():
     assert rows(lines(WILDCHAT)) == [Request(2, 2, None, 1681084868.0, "gpt-4")]
+
+
+def test_times_of_mooncake_traces_are_milliseconds():
+    assert rows(lines(MOONCAKE)) == [Request(6755, 500, None, 27.482)]
+
+
+def test_access_logs_of_envoys_ai_gateway_have_tokens_where_an_answer_came():
+    refused = {**ACCESS, "response_code": 429, "gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None}
+    answered, other = rows(lines(ACCESS, refused))
+    assert answered == Request(374, 44, None, 1767225600.25, "llama-3.1-8b")
+    assert "nothing tells the length of the prompt" in other.why
 
 
 def test_vllm_benchmark_results_may_stand_on_many_lines():

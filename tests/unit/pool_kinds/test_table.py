@@ -1,5 +1,8 @@
 """The path of a pool's size is its kind's or its owner's, not the plan's."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from servingplan.pool_kinds.any_path import AnyPath
@@ -75,3 +78,10 @@ def test_annotations_that_kinds_read_are_kept_whatever_their_group():
     assert reads_annotation("machine.openshift.io/cluster-api-autoscaler-node-group-min-size")
     assert reads_annotation("eks.services.k8s.aws/desired-size-managed-by")
     assert not reads_annotation("kubectl.kubernetes.io/last-applied-configuration")
+
+
+def test_the_page_on_gitops_names_the_size_of_every_kind():
+    text = (Path(__file__).resolve().parents[3] / "docs" / "gitops.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \| `(.*?)` \| `(.*?)` \|$", text, re.MULTILINE)
+    told = {f"{kind}.{group}": pointer for kinds, group, pointer in rows for kind in re.findall(r"`(\w+)`", kinds)}
+    assert told == {key: "/" + "/".join(kind.path) for key, kind in KINDS.items()}

@@ -4,6 +4,7 @@ import pytest
 
 from servingplan.decide.decide import decide
 from servingplan.decide.proposal import proposal
+from servingplan.errors import ApiError
 from servingplan.planning.situation import Situation
 from tests.simulated.driver import exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
@@ -70,6 +71,23 @@ def test_a_waiting_plan_is_the_same_at_every_turn_so_that_nothing_is_written():
     status = driver.cluster.status
     driver.tick(20)
     assert driver.cluster.status == status
+
+
+def test_while_pods_cannot_be_read_the_status_keeps_what_it_said_of_the_turns_to_come():
+    driver = approving(boot_ticks=30)
+    driver.cluster.edit(plan(model(rate="20"), mode="Approve"))
+    driver.settle()
+    driver.cluster.lose_node("l40s-1")
+    driver.act()
+    before = driver.cluster.status
+    assert before["proposed"]
+    assert before["transition"]
+    driver.cluster.api.refuses = lambda verb, key: ApiError(403, "Forbidden", "no") if key[0] == "Pod" else None
+    driver.cluster.api.forgotten = driver.cluster.api.version
+    driver.tick(12)
+    now = driver.cluster.status
+    assert next(item for item in now["conditions"] if item["type"] == "InventoryAvailable")["status"] == "False"
+    assert (now["proposed"], now["transition"]) == (before["proposed"], before["transition"])
 
 
 def test_a_preview_beside_a_plan_in_force_is_shown_in_the_same_way():

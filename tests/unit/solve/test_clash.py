@@ -260,6 +260,20 @@ def test_a_clash_of_very_many_limits_is_told_in_few_lines():
     assert verify(question, answer) == ()
 
 
+@pytest.mark.parametrize("floors", [(0, 5), (5, 0)])
+def test_of_two_rules_for_one_loss_the_lower_priority_is_the_limit(floors):
+    pools = (Pool(name="p", gpus_per_node=1, dollars_per_node_hour=1.0, max_nodes=1),)
+    classes = (RequestClass(name="k", model="m", requests_per_second=1.0, priority=5),)
+    shapes = (Shape(name="s", model="m", gpus={"p": 1}, requests_per_second={"k": 2.0}),)
+    question = Question(
+        objective="MinimizeCost", budget_dollars_per_hour=10.0, pools=pools, shapes=shapes, classes=classes,
+        survive=tuple(SurviveRule(event="AnyNode", min_priority=floor) for floor in floors),
+    )  # fmt: skip
+    answer = solve(question)
+    assert {ease.limit: ease.now for ease in answer.explanation.clash.limits}["survive:AnyNode"] == 0
+    assert verify(question, answer) == ()
+
+
 @pytest.mark.parametrize("change", [{"needed": 5.0}, {"now": 11.0}, {"limit": "pool:nowhere"}])
 def test_the_verifier_refuses_a_false_clash(change):
     pools = (Pool(name="p", gpus_per_node=1, dollars_per_node_hour=4.0, min_nodes=3, max_nodes=3),)

@@ -1,1 +1,1 @@
-"""How good a plan could be."""
+"""Bounds: how good a plan could be."""

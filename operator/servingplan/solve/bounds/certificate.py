@@ -1,7 +1,7 @@
-"""How good a known plan can be proved to be without a search: its levels with bounds from linear programs.
+"""Bounds the levels of a known plan without a search, by linear programs.
 
-Every method that is not exact ends here, so that each of them tells a true gap to the best plan of the whole question, not to
-the best of its kind.
+Every method that is not exact ends here. So each of them reports a true gap to the best plan of the whole question, not to the
+best plan that this method can find.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ from servingplan.solve.solver.tolerance import EQUAL, HELD, TOLD, reaches
 def certified(
     instance: Instance, effort: Effort, plan: Plan | None, *, known: Mapping[Goal, float] | None = None
 ) -> Found:
-    """The plan with the bound of every level, given its values on the levels before.
+    """The plan with a bound on every level, given the plan's values on the earlier levels.
 
-    The bound of a level is the best of the linear relaxation in which the levels before are held at the plan's values:
-    every plan that is as good on those levels satisfies it, so no such plan has a better value; or what is `known` (by level;
-    dollars for full service), where that is tighter. Where the deadline has passed, the bound is that, or else what can be
-    imagined: all classes served as if alone, and nodes for the floors only.
+    The bound of a level is the optimum of the linear relaxation in which the earlier levels are held at the plan's values.
+    Every plan that is as good on those levels satisfies it, so no such plan has a better value. If `known` (by level; dollars
+    for full service) is tighter, it is the bound. After the deadline the bound is `known` or a trivial one: every class
+    served as if it were alone, and the dollars of the minimum nodes.
     """
     if plan is None:
         return Found(stopped=_ended(effort))
     if not effort.affords(instance):
-        return _imagined(instance, plan, known or {})
+        return _with_trivial_bounds(instance, plan, known or {})
     relaxation = Relaxation(instance)
     found = Found(plan)
     reached: dict[Goal, float] = {}
@@ -57,11 +57,11 @@ def _ended(effort: Effort) -> Stopped:
     return "deadline" if effort.stop() else "work-limit"
 
 
-def _imagined(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Found:
-    """The plan with bounds that need no solver, when time is up."""
+def _with_trivial_bounds(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Found:
+    """The plan with bounds that need no solver, for the case that the time is up."""
     found = Found(plan)
     for goal, value in plan.values.items():
-        bound = _imaginable(instance, goal)
+        bound = _trivial_bound(instance, goal)
         if goal in known and (plan.in_full or goal != DOLLARS):
             bound = goal.tighter(bound, known[goal])
         found.record(goal, bound, value=value, unit=max(value, bound), tolerance=TOLD)
@@ -69,7 +69,7 @@ def _imagined(instance: Instance, plan: Plan, known: Mapping[Goal, float]) -> Fo
     return found
 
 
-def _imaginable(instance: Instance, goal: Goal) -> float:
+def _trivial_bound(instance: Instance, goal: Goal) -> float:
     """The best value that a level could have if every class had all GPUs to itself."""
     targets = instance.reachable_targets
     members = [k for k, cls in enumerate(instance.classes) if goal.priority in (None, cls.priority)]

@@ -1,13 +1,13 @@
-"""The question taken apart by model: bounds and plans from one small program per model.
+"""Decomposes the question by model: bounds and plans from one small program per model.
 
-A step of `anytime`.
+This is a step of `anytime`.
 
-Models share nothing but nodes and budget. Put a price on every GPU, from the dual values of the linear relaxation, and
-each model can be served by itself at the least price. Because every plan pays at least the sum of these prices for its
-GPUs, and no plan has more GPUs than stock and budget allow, the sum bounds all plans (Lagrangian relaxation, Geoffrion
-1974). Copies stay whole within each model, so the bound is far tighter than the linear one where replicas are large
-against the budget, and the copies that the models chose are together nearly a plan. One search over all models at once
-has to multiply what it learns about each; here it adds up.
+Models share nothing but nodes and budget. If every GPU has a price, taken from the dual values of the linear relaxation, each
+model can be served by itself at the least price. Every plan pays at least the sum of these prices for its GPUs, and no plan has
+more GPUs than stock and budget allow, so the sum bounds all plans (Lagrangian relaxation, Geoffrion 1974). Copies are whole
+numbers within each model. So the bound is far tighter than the linear one if replicas are large against the budget, and the
+copies of all models together are nearly a plan. The work is the sum of the models' searches; one search over all models at once
+takes nearer to their product.
 """
 
 import math
@@ -21,40 +21,42 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Limits, Term
 
 PART_NODES = 1_500
-"""Work limit of one model's program, in branch-and-bound nodes, which are cheap: nothing is spent on choosing them."""
+"""Work limit of one model's program, in branch-and-bound nodes. They are cheap, because there are no trial branchings."""
 FINEST_GAP = 1e-3
-"""One model's program is not proved tighter than this: the rest is for the search over all of them."""
+"""One model's program is not proved to a smaller gap; the search over all models closes the rest."""
 ROUNDING = 1e-8
-"""Relative slack for the solver's tolerances when bounds are added up."""
+"""Relative slack for the solver's tolerances in sums of bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What GPUs and dollars are worth, in units of the relaxation's objective."""
+    """Prices of GPUs and of dollars, in units of the relaxation's objective."""
 
     per_gpu: tuple[float, ...]
-    """By pool, per GPU."""
+    """Price of one GPU, by pool."""
     dollar: float
-    """Per dollar of the hourly budget: 1 where dollars are minimised and counted in dollars."""
+    """Price of one dollar of the hourly budget: 1 if dollars are minimised and counted in dollars."""
     rent: float
-    """What nodes are worth beyond their price in dollars, over all that stock allows; negative where floors cost."""
+    """What nodes are worth beyond their price in dollars, over all that the stock allows; negative if minimum nodes cost."""
 
     @classmethod
     def of_nodes(cls, instance: Instance) -> "Prices":
-        """Every GPU at its part of the node's price, in dollars, with no stock in short supply."""
+        """The price of every GPU is its part of the node's price, in dollars; no stock counts as scarce."""
         return cls(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
 
     @classmethod
     def of(cls, instance: Instance, relaxation: Relaxation) -> "Prices | None":
-        """Prices from the relaxation that was optimised last; None where it has no dual values, and where the clock stopped it
-        before the dollars that are to be least: what service is worth puts no price on them.
+        """Prices from the relaxation that was optimised last.
 
-        With d the reduced cost of a node of pool p (objective minimised), price[p] the dollars and b the worth of a dollar, its
-        G GPUs are worth b price[p] - d. Any n nodes are then worth b price n - d n, and summed over pools at most
+        None if it has no dual values, or if the question is MinimizeCost and the clock stopped the relaxation at a level of
+        service: duals of service put no price on dollars.
+
+        Let d be the reduced cost of a node of pool p (objective minimised), price[p] its dollars and b the worth of a dollar.
+        Then its G GPUs are worth b price[p] - d. So n nodes are worth b price[p] n - d n, and over all pools at most
 
             b budget + sum_p max(-d min_nodes, -d nodes_limit).
 
-        This holds for every choice of prices, so rounding in them weakens the bound and never breaks it.
+        This holds for every choice of prices, so rounding of the prices weakens the bound but never breaks it.
         """
         stage, question = relaxation.optimised, instance.question
         if not relaxation.reduced_costs or stage is None:
@@ -78,7 +80,7 @@ class Prices:
         return cls(tuple(per_gpu), dollar, rent)
 
     def supply(self, budget_dollars: float) -> float:
-        """Most that the GPUs of any plan within stock and this budget are worth."""
+        """The most that the GPUs of any plan within the stock and this budget can be worth."""
         return self.rent + self.dollar * budget_dollars
 
 
@@ -87,29 +89,28 @@ class Part:
     """One model served by itself."""
 
     shapes: tuple[int, ...]
-    """Its shapes."""
     least: float
-    """Its copies are worth at least this in every plan that serves the rates; infinite where none can."""
+    """The model's copies are worth at least this in every plan that serves the rates; infinite if no plan can."""
     worth: float = math.inf
-    """Of the copies found."""
+    """What the copies that were found are worth."""
     copies: tuple[int, ...] = ()
-    """Of each of its shapes; empty where none were found."""
+    """Copies of each of `shapes`; empty if none were found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """All models served at some scale, each by itself."""
+    """All models served at one scale, each by itself."""
 
     parts: tuple[Part, ...]
     """In the order of the models' first classes."""
 
     @property
     def least(self) -> float:
-        """No plan at this scale has GPUs worth less."""
+        """The least that the GPUs of any plan at this scale are worth."""
         return sum(part.least for part in self.parts) * (1 - ROUNDING)
 
     def copies(self, shapes_count: int) -> list[int]:
-        """Copies of all models together, which may need more than stock and budget; none of models without a solution."""
+        """Copies by shape for all models together. They may exceed stock and budget; a model without a solution has none."""
         together = [0] * shapes_count
         for part in self.parts:
             for c, count in zip(part.shapes, part.copies, strict=True) if part.copies else ():
@@ -127,7 +128,7 @@ class ByModel:
         self.worth = [
             sum(gpus * prices.per_gpu[index[name]] for name, gpus in shape.gpus.items()) for shape in instance.shapes
         ]
-        """Of one copy, by shape."""
+        """What one copy is worth, by shape."""
         models = list(dict.fromkeys(cls.model for cls in instance.classes))
         classes: dict[str, list[int]] = {model: [] for model in models}
         shapes: dict[str, list[int]] = {model: [] for model in models}
@@ -145,7 +146,7 @@ class ByModel:
     def serve(self, scale: float, effort: Effort, *, enough: float = math.inf) -> Apart:
         """Serve this multiple of the rates, the model that costs most first.
 
-        Ends early once `least` is above `enough`. What time or work limits cut short still counts with its bound.
+        It ends early once `least` exceeds `enough`. A model whose search was cut short counts with the bound that it reached.
         """
         parts = [self._remembered(m, scale, effort) for m in range(len(self._known))]
         programs = {}
@@ -170,7 +171,7 @@ class ByModel:
         return Apart(tuple(part for part in parts if part is not None))
 
     def cuts(self, apart: Apart) -> tuple[Cut, ...]:
-        """What each model's copies are worth at least, at the scale of `apart` and above it."""
+        """Rows that say what each model's copies are worth at least, at the scale of `apart` and above it."""
         return tuple(
             Cut(f"model{m}", tuple((c, self.worth[c]) for c in part.shapes), part.least)
             for m, part in enumerate(apart.parts)
@@ -196,7 +197,8 @@ class ByModel:
         return Part(relaxed.shapes, min(least, unit * outcome.value), unit * outcome.value, copies)
 
     def _remembered(self, m: int, scale: float, effort: Effort) -> Part | None:
-        """What other scales tell: copies that serve more, where nothing much cheaper serves less."""
+        """The answer that other scales imply: copies for a larger scale, if their worth is within the gap of the bound from
+        smaller scales; else None."""
         least = max((part.least for at, part in self._known[m] if at <= scale), default=0.0)
         enough = [part for at, part in self._known[m] if at >= scale and part.copies]
         if not enough:
@@ -215,7 +217,7 @@ class ByModel:
         )
 
     def _program(self, m: int, scale: float) -> PlanProgram:
-        """One model in full service, with all nodes of the stock; built once, since other scales change few numbers of it."""
+        """The program of one model in full service with all nodes of the stock, built once, as a scale changes few factors."""
         if m not in self._programs:
             self._programs[m] = scale, self._built(m, scale)
         at, plan = self._programs[m]
@@ -233,13 +235,13 @@ class ByModel:
         return plan
 
     def _objective(self, m: int, scale: float, plan: PlanProgram) -> tuple[float, list[Term]]:
-        """What the copies of a model are worth, in a unit of that order, as the solver's tolerances need it."""
+        """The worth of a model's copies, as a unit and terms in that unit: the solver's tolerances need values near 1."""
         unit = scale * self._units[m]
         columns = zip(plan.copies, self._shapes[m], strict=True)
         return unit, [(column, self.worth[c] / unit) for column, c in columns]
 
     def _unit(self, classes: Sequence[int]) -> float:
-        """What the rates of these classes are worth at least, each request where it is cheapest; 1 where that is nothing."""
+        """The least that the rates of these classes are worth, each request where it is cheapest; 1 if that is 0."""
         instance, least = self._instance, 0.0
         for k in classes:
             prices = (self.worth[c] / instance.rate(c, k) for c in instance.serving[k])

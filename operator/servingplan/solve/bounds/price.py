@@ -8,11 +8,11 @@ from servingplan.solve.solver.tolerance import EQUAL
 
 
 def price_bounds(instance: Instance) -> dict[Goal, float]:
-    """Bounds that need no solver: of the scale, or of the dollars for full service, from the cheapest price of each request.
+    """Bounds on the scale, or on the dollars/hour of full service, from the cheapest price of each request.
 
-    Let v[k] be the least over shapes of share price / (h[c,k] rho[c]). A copy's GPUs cost at least the sum over its
-    classes of rate x v[k], and nodes cost at least the GPUs used in them, so serving rates z costs at least sum z[k] v[k].
-    It ignores stock and whole copies. (A dual solution of the relaxation in which only budget and loads have prices.)
+    Let v[k] be the least over shapes of share price / (h[c,k] rho[c]). The GPUs of a copy cost at least the sum over its
+    classes of rate x v[k], and nodes cost at least the GPUs used in them. So rates z cost at least sum z[k] v[k]. The bound
+    ignores stock and whole copies: it is a dual solution of the relaxation in which only budget and loads have prices.
     """
     prices = [instance.share_price(c) / most_utilization(shape) for c, shape in enumerate(instance.shapes)]
     dollars = 0.0

@@ -1,6 +1,6 @@
-"""The linear relaxation: the first bound, and where copies are worth having.
+"""The linear relaxation: it gives the first bound and shows which copies are useful.
 
-`certificate` bounds plans with it, `rounding` makes whole copies of its point.
+`certificate` bounds plans with it, and `rounding` makes whole copies from its optimum.
 """
 
 from servingplan.model.goal import DOLLARS, SCALE, Goal
@@ -19,16 +19,16 @@ class Relaxation:
         self.plan: PlanProgram = build(instance, instance.reachable_targets)
         self.stages = Objective(self.plan).service()
         self.values: tuple[float, ...] = ()
-        """Point of the last optimum."""
+        """The last optimum, by column."""
         self.reduced_costs: tuple[float, ...] = ()
-        """Reduced costs at that point."""
+        """Reduced costs there, by column."""
         self.optimised: Stage | None = None
-        """What was optimised then."""
+        """The stage of the last optimum."""
         self.bounds: dict[Goal, float] = {}
-        """What `optimise` proved: of the scale, or of the dollars for full service."""
+        """The bound that `optimise` proved: on the scale, or on the dollars for full service."""
 
     def bound(self, stage: Stage, effort: Effort) -> float:
-        """The best value of the stage in the relaxation, in its own unit; what can be imagined when time is up."""
+        """The best value of the stage in the relaxation, in its own unit; `stage.best` if the time is up."""
         outcome = self.plan.program.optimise(stage.terms, stage.sense, effort.limits(part=0.8), relaxed=True)
         if outcome.stopped != "proved" or outcome.value is None:
             return stage.best
@@ -37,11 +37,11 @@ class Relaxation:
 
     @property
     def copies(self) -> list[float]:
-        """Copies of each shape at the last optimum; all 0 where there was none."""
+        """Copies of each shape at the last optimum; all 0 if there was none."""
         return [self.values[column] if self.values else 0.0 for column in self.plan.copies]
 
     def optimise(self, effort: Effort) -> None:
-        """Optimise what matters: dollars where all can be served in full, else service from the top."""
+        """Optimise the dollars if every class can be served in full, else the levels of service in their order."""
         program, question = self.plan.program, self._instance.question
         if question.objective == "MinimizeCost":
             dollars = Objective(self.plan).dollars(unit=question.budget_dollars_per_hour or 1.0)

@@ -1,1 +1,1 @@
-"""Why there is no plan, and what would end that."""
+"""Why there is no plan, and which changes would allow one."""

@@ -1,12 +1,12 @@
-"""Why there is no plan: limits that exclude each other, and the smallest change of each that would do.
+"""Explains why there is no plan: a set of limits that exclude each other (a clash), and the smallest sufficient change of each.
 
-`sentences` makes sentences of it.
+`sentences` puts it into words.
 
-1. A deletion filter (Chinneck and Dravnieks 1991), in chunks that halve, drops every limit whose absence leaves the rest
-   without a plan. Limits only restrict, so what remains is irreducible: without any one of them there is a plan.
-2. An irreducible clash need not be a smallest one. Smaller sets are tried in order of size. A set that has a plan is grown
-   as far as it goes; every clash holds one of the limits that are left out of it, so all sets that hold none of them are
-   passed over (the hitting sets of Reiter 1987).
+1. A deletion filter (Chinneck and Dravnieks 1991) drops limits, in chunks that halve, as long as the rest still has no plan.
+   Limits only restrict, so what remains is an irreducible infeasible set: without any one of these limits there is a plan.
+2. An irreducible set need not be a smallest one. So smaller sets are tried in order of size. A set that has a plan is extended
+   as far as it still has one. Every clash has at least one of the limits that are left out, so sets with none of them are
+   skipped (the hitting sets of Reiter 1987).
 """
 
 import math
@@ -21,11 +21,11 @@ from servingplan.solve.conflicts.feasible import Feasible
 from servingplan.solve.conflicts.limits import MOST_NODES, EasedKind, changed, kind_of, limits_of, without
 
 MOST_SETS = 200_000
-"""How many small sets are looked at, most of them without a search."""
+"""The most sets of each size that are considered, most of them without a search."""
 
 
 class _Unknown(Exception):  # noqa: N818 (not an error: the end of a search)
-    """Whether a question has a plan is not known."""
+    """Raised if it is not known whether a question has a plan."""
 
 
 def find_clash(question: Question, feasible: Feasible) -> Clash:
@@ -50,17 +50,17 @@ class _Search:
     feasible: Feasible
     names: tuple[str, ...]
     enough: int
-    """Nodes of a pool beyond which more can help nobody."""
+    """A number of nodes per pool beyond which more nodes help no plan."""
     clash: list[str] = field(init=False)
-    """Limits that are known to clash, ever fewer."""
+    """The smallest set of limits so far that is known to clash."""
     corrections: list[frozenset[str]] = field(default_factory=list)
-    """Sets of limits of which every clash has at least one: without these there is a plan."""
+    """Sets of limits without which there is a plan, so every clash has at least one limit of each set."""
 
     def __post_init__(self) -> None:
         self.clash = list(self.names)
 
     def smallest(self) -> tuple[Sequence[str], Literal["smallest", "irreducible", "clash"]]:
-        """The clash, and what is known of its size."""
+        """The clash, and what is known about its size."""
         if not self._shrink():
             return self.clash, "clash"
         try:
@@ -69,7 +69,7 @@ class _Search:
             return self.clash, "irreducible"
 
     def _shrink(self) -> bool:
-        """Drop limits in chunks that halve; the last chunks are of one. Whether the clash is irreducible."""
+        """Drop limits from the clash in chunks that halve, down to single limits. Returns whether it is irreducible."""
         known = True
         size = len(self.clash)
         while size > 1:
@@ -85,7 +85,7 @@ class _Search:
         return known
 
     def _smaller_than(self, size: int) -> Sequence[str] | None:
-        """The first clash of fewer limits, by size and then by order; None where there is none."""
+        """The first clash of fewer limits, by size and then by order; None if there is none."""
         for fewer in range(size):
             looked_at = 0
             for names in islice(combinations(self.names, fewer), MOST_SETS):
@@ -99,7 +99,7 @@ class _Search:
         return None
 
     def _grow(self, names: Sequence[str]) -> None:
-        """Note what is left out of a set with a plan, grown as far as it goes."""
+        """Extend a set that has a plan as far as it still has one, and note the limits that are left out."""
         grown = list(names)
         for name in self.names:
             if name not in grown and self._has_plan([*grown, name]):
@@ -117,7 +117,7 @@ class _Search:
 
 
 def _ease(question: Question, name: str, now: float, feasible: Feasible, enough: int) -> Ease:
-    """The smallest change of this limit alone with which the whole question has a plan."""
+    """The smallest change of this limit alone that gives the whole question a plan."""
     kind, item = kind_of(name)
 
     def holds(value: float) -> bool:
@@ -136,12 +136,12 @@ def _ease(question: Question, name: str, now: float, feasible: Feasible, enough:
 
 
 def enough_nodes(question: Question) -> int:
-    """Nodes of any pool beyond which more of them can help nobody.
+    """A number of nodes per pool beyond which more nodes help no plan.
 
-    If some plan serves every class in full, there is one that serves each class alone, each copy on its own nodes. Two
-    shapes without `max_copies` do for a class, since it has two rows to keep (its rate and its quality), with
-    rate / (h rho) copies each, rounded up, one more against the loss of a node and one for the dips of a table of rho;
-    shapes with `max_copies` come on top, all of them at worst.
+    If some plan serves every class in full, there is one that serves each class alone, each copy on its own nodes. A class
+    has two rows (its rate and its quality), so two shapes without `max_copies` suffice for it. Each of them needs
+    rate / (h rho) copies, rounded up, one more against the loss of a node, and one more because a table of rho may fall.
+    Shapes with `max_copies` are added, at worst all their copies.
     """
     per_node = {pool.name: pool.gpus_per_node for pool in question.pools}
     total = 1

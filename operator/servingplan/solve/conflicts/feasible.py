@@ -1,7 +1,7 @@
-"""Whether there is a plan at all, and what the cheapest one costs: the question that `conflict` asks again and again.
+"""Answers whether a question has a plan at all, and what the cheapest plan costs; `conflict` asks this many times.
 
-A plan must pay for the floors and serve in full whatever some `losses` rule protects; under MaximizeService it must serve
-some multiple of the mix, however small.
+A plan must pay for the minimum nodes and serve in full every class that a `survive` rule protects; under MaximizeService it
+must serve some multiple of the mix, however small.
 """
 
 import math
@@ -18,24 +18,24 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import TOLD
 
 ANY_GAP = 0.99
-"""Gap of a search that only asks whether there is a plan."""
+"""Gap of a search that only decides whether there is a plan."""
 SHARE_OF_TIME = 0.2
-"""Part of the time that is left which one search for any plan may take."""
+"""The part of the remaining time that one search for any plan may take."""
 SHARE_OF_CHEAPEST = 0.5
-"""The same for a search for the cheapest plan, of which there is at most one."""
+"""The same for the search for the cheapest plan; there is at most one such search."""
 SPARE = (1.0, 1.5, 2.0, 3.0)
-"""How much more than is asked the plans that are constructed carry, against the loss of nodes."""
+"""The multiples of the asked rates that constructed plans carry, as a reserve for the loss of nodes."""
 
 
 @dataclass(slots=True)
 class Feasible:
-    """Asks whether questions have a plan, and counts how often."""
+    """Decides whether questions have a plan, and counts the searches that this takes."""
 
     effort: Effort
     full_service: bool = False
-    """Every class must be served in full, not only those that a rule protects. Only under MinimizeCost."""
+    """Whether every class must be served in full, not only those that a rule protects. Only under MinimizeCost."""
     most: int = 200
-    """How many searches may be made."""
+    """The most searches that may be made."""
     asked: int = 0
 
     def spent(self) -> bool:
@@ -43,7 +43,7 @@ class Feasible:
         return self.asked >= self.most or self.effort.stop()
 
     def holds(self, question: Question) -> bool | None:
-        """Whether the question has a plan; None where that is not known."""
+        """Whether the question has a plan; None if that is not known."""
         verdict = _without_search(question, full_service=self.full_service)
         if verdict is not None:
             return verdict
@@ -55,7 +55,7 @@ class Feasible:
         return None if found is None or not (found.plan or found.infeasible) else found.plan is not None
 
     def cheapest(self, question: Question) -> tuple[float | None, bool]:
-        """$/h of the cheapest plan of the question, None where there is none, and whether that is proved."""
+        """Dollars/hour of the cheapest plan that was found, None if there is none, and whether that is proved."""
         verdict = _without_search(question, full_service=self.full_service)
         if verdict is False:
             return None, True
@@ -79,12 +79,12 @@ class Feasible:
         effort = replace(self.effort.share(share), relative_gap=gap)
         try:
             return guarded_search(instance, effort, start=_constructed(instance), all_classes=True)
-        except QuestionError:  # a loss that cannot be guarded against, for the many ways to fill a node
+        except QuestionError:  # there are too many node contents to guard against the loss of each
             return None
 
 
 def _constructed(instance: Instance) -> Plan | None:
-    """The cheapest plan that simple rules find, all classes served in full; a search may take long to find any."""
+    """The cheapest plan of greedy covers that serves all classes in full, if any; a search may take long to find one."""
     asked = [cls.requests_per_second for cls in instance.classes]
     spare = SPARE if instance.question.survive else SPARE[:1]
     plans = [judge(instance, draft.copies, asked) for draft in covers_with_spare(instance, spare, range(len(asked)))]
@@ -92,7 +92,10 @@ def _constructed(instance: Instance) -> Plan | None:
 
 
 def needs_of(question: Question, *, full_service: bool = False) -> Question:
-    """What has to be served, as a MinimizeCost question without running plan: all its classes are needed in full."""
+    """A MinimizeCost question without running plan that has only the classes that must be served, each in full.
+
+    Under MaximizeService the rates are a very small multiple of the mix.
+    """
     classes = _needed(question, full_service=full_service)
     if question.objective == "MaximizeService":
         slowest = min(
@@ -129,7 +132,7 @@ def _needed(question: Question, *, full_service: bool) -> list[RequestClass]:
 
 
 def _without_search(question: Question, *, full_service: bool) -> bool | None:
-    """The verdict where it needs no search."""
+    """Whether the question has a plan, if that needs no search; else None."""
     if not floors_fit(question):
         return False
     needed = _needed(question, full_service=full_service)

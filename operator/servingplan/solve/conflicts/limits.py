@@ -1,8 +1,8 @@
 """The limits of a question that a person set and may change: one class for each kind.
 
-`conflict` drops and eases limits, `sensitivity` asks what one more unit of each is worth, `sentences` words them; all of them
-go by the table `KINDS`, so that a new kind of limit is written once. A limit's name is its kind and, after a colon, the pool,
-shape, class or event that it is of.
+`conflict` drops and eases limits, `sensitivity` asks what one more unit of each would gain, `sentences` puts them into words.
+All use the table `KINDS`, so a new kind of limit is written once. The name of a limit is its kind and, after a colon, its pool,
+shape, class or event.
 """
 
 import math
@@ -15,9 +15,9 @@ from servingplan.model.question import Question
 from servingplan.solve.conflicts.nearest import least_integer, least_part
 
 MOST_NODES = 1_000_000
-"""Most nodes that a pool of a question may have."""
+"""The most nodes that a pool of a question may have."""
 LOOSER = 1.01
-"""Factor of one more unit of a quality limit: one per cent, as of latency limits."""
+"""Factor of one more unit of a quality limit: one per cent, as for latency limits."""
 Holds = Callable[[float], bool]
 """Whether there is a plan with the limit at this value."""
 
@@ -27,13 +27,13 @@ class LimitKind(ABC):
 
     name: ClassVar[str]
     field: ClassVar[str]
-    """Of the question, for a reader."""
+    """The name of the question's field, for a reader."""
     advice: ClassVar[str] = "raise it to"
-    """What to do with it, before the value that would do."""
+    """The words before the sufficient value in a message."""
 
     @abstractmethod
     def now(self, question: Question) -> Mapping[str, float]:
-        """The values of those that restrict something."""
+        """The present values of the limits of this kind that restrict something, by item."""
 
     @abstractmethod
     def changed(self, question: Question, values: Mapping[str, float]) -> Question:
@@ -41,26 +41,26 @@ class LimitKind(ABC):
 
     @abstractmethod
     def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
-        """The question in which those of these items restrict nothing; `enough` nodes of a pool are enough for all."""
+        """The question in which the limits of these items restrict nothing; no plan needs over `enough` nodes of a pool."""
 
     def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:  # noqa: ARG002
-        """Items with their value after one more unit, those that are reached first; none where that means nothing."""
+        """Items with their value after one more unit, limits that the answer reaches first; none if a unit means nothing."""
         return ()
 
 
 class EasedKind(LimitKind):
-    """One whose smallest change that would do is sought by trying values; that of the budget is the price of a plan."""
+    """A kind whose smallest sufficient change is found by trials. For the budget it is the price of the cheapest plan."""
 
     @abstractmethod
     def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
-        """The value nearest to that of now that holds; None where none does."""
+        """The value nearest to the present one with which there is a plan; None if there is none."""
 
 
 class FieldKind(EasedKind):
-    """One that is a field of pools, shapes or classes of the question, by name."""
+    """A kind that is a field of pools, shapes or classes of the question, by name."""
 
     part: ClassVar[str]
-    """Of the question."""
+    """The field of the question that holds the items: pools, shapes or classes."""
     free: ClassVar[Any] = None
     """The value that restricts nothing."""
 
@@ -106,7 +106,7 @@ class Cap(FieldKind):
 
     @override
     def changed(self, question: Question, values: Mapping[str, float]) -> Question:
-        """A cap below the floor takes the floor down with it."""
+        """The question with other caps. If a cap is below the minimum nodes, the minimum is lowered to it."""
         caps = {name: int(value) for name, value in values.items()}
         floors = {pool.name: min(pool.min_nodes, caps[pool.name]) for pool in question.pools if pool.name in caps}
         return _with(super().changed(question, caps), "pools", "min_nodes", floors)
@@ -245,13 +245,13 @@ class Rate(FieldKind):
 
     @override
     def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
-        if question.objective == "MaximizeService":  # any multiple of the mix will do: only leaving it out can help
+        if question.objective == "MaximizeService":  # any multiple of the mix is a plan, so only a rate of 0 can help
             return 0.0 if holds(0.0) else None
         return least_part(self.now(question)[item], 0.0, holds)
 
 
 KINDS: tuple[LimitKind, ...] = (Budget(), Cap(), Floor(), MostCopies(), Quality(), Survival(), Rate())
-"""In the order in which they are told."""
+"""All kinds, in the order in which they are reported."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
@@ -267,7 +267,7 @@ def kind_of(limit: str) -> tuple[LimitKind, str]:
 
 
 def changed(question: Question, change: Mapping[str, float]) -> Question:
-    """The question with these limits at other values; a cap below the floor takes the floor down with it."""
+    """The question with these limits at other values. If a cap is below a pool's minimum nodes, the minimum is lowered too."""
     for kind in KINDS:
         values = {item: value for limit, value in change.items() for of, item in [kind_of(limit)] if of is kind}
         question = kind.changed(question, values) if values else question
@@ -275,9 +275,10 @@ def changed(question: Question, change: Mapping[str, float]) -> Question:
 
 
 def without(question: Question, limits: Iterable[str], *, enough: int) -> Question:
-    """The question with these limits dropped: set to values at which they restrict nothing; `enough` nodes of a pool."""
+    """The question with these limits set to values at which they restrict nothing; no plan needs more than `enough` nodes of a
+    pool."""
     parts = [kind_of(limit) for limit in limits]
-    for kind in reversed(KINDS):  # the budget last: it must pay what the pools then offer
+    for kind in reversed(KINDS):  # the budget last, because it must pay for all nodes of the changed pools
         items = {item for of, item in parts if of is kind}
         question = kind.dropped(question, items, enough) if items else question
     return question
@@ -294,12 +295,12 @@ def _full_name(kind: LimitKind, item: str) -> str:
 
 
 def _of_use(question: Question) -> set[str]:
-    """Pools on which some shape fits."""
+    """The names of pools that some shape uses."""
     return {name for shape in question.shapes for name in shape.gpus}
 
 
 def _raised(question: Question, now: int, holds: Holds, enough: int) -> float | None:
-    """The least number of nodes or copies above that of now that holds."""
+    """The least number of nodes or copies above `now` with which there is a plan; None if there is none."""
     return least_integer(now, min(MOST_NODES, now + enough * max(pool.gpus_per_node for pool in question.pools)), holds)
 
 

@@ -1,13 +1,13 @@
-"""The smallest change of one limit that does, by bisection: what holds at one value holds at every looser one."""
+"""Finds the smallest sufficient change of one limit by bisection: if a value is sufficient, every looser one is."""
 
 from collections.abc import Callable
 
 REAL_STEPS = 20
-"""Halvings by which a limit that is no whole number is found: to a millionth of its range."""
+"""Bisection steps for a limit that is not a whole number; they find it to a millionth of its range."""
 
 
 def least_integer(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
-    """The least number above `low`, up to `high`, that holds; None where none does. Steps double, then halve."""
+    """The least number above `low`, up to `high`, for which `holds` is true; None if there is none."""
     if high <= low or not holds(high):
         return None
     step = 1
@@ -21,8 +21,8 @@ def least_integer(low: int, high: int, holds: Callable[[int], bool]) -> int | No
 
 
 def least_part(now: float, far: float, holds: Callable[[float], bool]) -> float | None:
-    """The value between `now`, where it does not hold, and `far`, to a millionth of the way, on the side where it holds; None
-    where it does not hold at `far` either."""
+    """The value nearest to `now`, between `now` and `far`, for which `holds` is true, to a millionth of the way; None if
+    `holds` is false at `far` too."""
     if far == now or not holds(far):
         return None
     near = now

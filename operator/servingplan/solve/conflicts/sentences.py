@@ -1,6 +1,6 @@
-"""Why there is no plan, in words: one line per limit of the clash, each with the smallest change that would do.
+"""Says in words why there is no plan: one line per limit of the clash, each with its smallest sufficient change.
 
-Numbers come from `conflict`.
+The numbers come from `conflict`.
 """
 
 from servingplan.model.answer import Clash, Ease
@@ -9,11 +9,11 @@ from servingplan.solve.conflicts.limits import kind_of
 
 MOST_LINES = 12
 MOST_NAMES = 6
-"""What a person reads of a clash of very many limits; the answer's data name all of them."""
+"""The most lines and names that a person gets to read of a large clash; the answer's data name all limits."""
 
 
 def in_words(question: Question, clash: Clash) -> tuple[str, ...]:
-    """One line per limit: what it is, what it excludes together with which others, and what to change."""
+    """One line per limit: its name and value, the limits with which it excludes a plan, and how to change it."""
     served = {name for shape in question.shapes for name in shape.requests_per_second}
     told = (
         sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
@@ -21,7 +21,7 @@ def in_words(question: Question, clash: Clash) -> tuple[str, ...]:
     lines = [_line(question, clash, ease, served) for ease in told[:MOST_LINES]]
     left = len(clash.limits) - len(lines)
     return (
-        (*lines, f"{left} more limits may have to do with it; the search for fewer was cut short")
+        (*lines, f"{left} more limits may be part of the conflict; the search for fewer was cut short")
         if left
         else tuple(lines)
     )
@@ -36,7 +36,7 @@ def _line(question: Question, clash: Clash, ease: Ease, served: set[str]) -> str
     if kind.name == "class" and item not in served:
         return f"{text}: no shape serves class {item!r}; add a shape with a rate for it"
     if ease.needed is None:
-        return f"{text}; " + ("no change of it alone does" if ease.known else "what change of it would do is not known")
+        return f"{text}; " + ("no change of it alone helps" if ease.known else "no change of it that helps is known")
     if kind.name == "survive" and ease.needed > max(cls.priority for cls in question.classes):
         return f"{text}; drop the rule"
     if kind.name == "class" and ease.needed == 0:

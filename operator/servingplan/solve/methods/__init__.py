@@ -1,7 +1,7 @@
 """The methods that `solve` offers, by the name that users give.
 
-A method turns an instance into copies; the same code routes them, packs them, bounds them and makes the answer, so that all
-are compared alike.
+A method finds copies for an instance. The same code routes them, packs them, bounds them and makes the answer for every
+method, so that methods can be compared.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,13 +24,13 @@ from servingplan.solve.solver.effort import Effort
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One method and what it can do."""
+    """One method and its abilities."""
 
     find: Callable[[Instance, Effort], Found]
     guards_losses: bool = False
     """Whether it keeps `survive` rules."""
     starts_from_running: bool = False
-    """Whether it weighs the running fleet: never worse, few moves, `change` obeyed."""
+    """Whether it takes the running fleet into account: its plan is never worse and makes few moves, and `change` is obeyed."""
     prunes: bool = True
     """Whether dominated shapes are dropped first."""
 

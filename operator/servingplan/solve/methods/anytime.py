@@ -1,18 +1,18 @@
-"""The anytime method: a plan at once, a better one with time, a true bound at every moment.
+"""The anytime method: it finds a plan at once and betters it while there is time; its bound is true at every moment.
 
-One of the methods that `entry` offers. Each step starts from the best plan so far and hands on a better one or the same, with
-bounds at least as tight:
+Each step starts from the best plan so far and returns it or a better one, with bounds at least as tight:
 
-1. `greedy`: the running fleet, the empty plan, greedy covers; milliseconds.
-2. `rounding`: whole copies from the linear relaxation, whose optimum is the first bound.
-3. Where several models share many shapes, `gap_closing`: each model by itself at the prices of the relaxation, for far better
-   bounds and for the shapes that are worth a search.
-4. `kernel` (Angelelli, Mansini and Speranza 2010): the exact program over the few shapes that were chosen or that the
+1. `greedy` takes the best of the running fleet, the empty plan and greedy covers, in milliseconds.
+2. `rounding` makes whole copies from the linear relaxation, whose optimum is the first bound.
+3. If several models share many shapes, `gap_closing` serves each model by itself at the prices of the relaxation. This gives
+   much better bounds, and the shapes for a search.
+4. `kernel` (Angelelli, Mansini and Speranza 2010) searches the exact program over the few shapes that were chosen or that the
    relaxation nearly uses, with a small work limit.
-5. `guarded`: the exact program over all shapes from there, which also tightens the bound.
+5. `guarded` searches the exact program over all shapes with that plan as its warm start, which also tightens the bound.
 
-Where any node may be lost and nodes can be filled in very many ways, `reserve` takes the place of 2 to 5; a question that is
-too large for its whole program gets 3 and 4 alone. The clock only ends the chain early, which the answer admits.
+If the loss of any node must be survived and nodes can be filled in very many ways, `reserve` replaces steps 2 to 5. A question
+that is too large for its whole program gets step 3 and a search over the cheapest shapes. The clock can only end the steps
+early; then the answer says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ from servingplan.solve.solver.effort import Effort
 
 
 def anytime(instance: Instance, effort: Effort) -> Found:
-    """The steps of the module's docstring, as far as time and work limits allow."""
+    """The plan and the bounds of the steps above, as far as time and work limits allow."""
     plan = first_plan(instance, effort)
     known: Mapping[Goal, float] = price_bounds(instance)
     reserved = with_reserve(instance, effort, plan, known)
@@ -66,7 +66,8 @@ def anytime(instance: Instance, effort: Effort) -> Found:
 def _in_parts(
     instance: Instance, effort: Effort, plan: Plan, known: Mapping[Goal, float]
 ) -> tuple[Plan, Mapping[Goal, float]]:
-    """The plan, or a better one, where the program over all shapes is too large: models apart, then the cheapest shapes."""
+    """The plan or a better one, and bounds, if the program over all shapes is too large: first each model by itself, then a
+    search over the cheapest shapes."""
     if not instance.question.survive:
         prices = Prices.of_nodes(instance)
         result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=lambda _, best: best)
@@ -90,7 +91,7 @@ def _relaxed(
 def _apart(
     instance: Instance, effort: Effort, relaxation: Relaxation, plan: Plan | None, known: Mapping[Goal, float]
 ) -> Closed:
-    """What serving each model by itself gives, where that is likely to tell more than one program over all models."""
+    """What the decomposition by model gives, if it is worthwhile; otherwise the plan and the bounds as they are."""
     if not _worth_taking_apart(instance, effort):
         return Closed(plan, dict(known), tried=False)
     prices = Prices.of(instance, relaxation) or Prices.of_nodes(instance)
@@ -105,7 +106,8 @@ def _apart(
 def _kernel_searched(
     instance: Instance, effort: Effort, relaxation: Relaxation, apart: Closed, settled: Mapping[Goal, float]
 ) -> Plan | None:
-    """The plan, or a better one over the shapes of the kernel, unless these are all shapes or the scale is settled."""
+    """The plan or a better one over the shapes of the kernel. It is not searched if the kernel has all shapes, if the scale is
+    settled, or if the time is up."""
     plan = apart.plan
     params = effort.params
     kernel = Kernel.near(instance, relaxation, plan, apart.shapes, size=params.kernel_shapes)
@@ -118,7 +120,7 @@ def _kernel_searched(
 def _whole(
     instance: Instance, effort: Effort, plan: Plan | None, apart: Closed, settled: Mapping[Goal, float]
 ) -> Found:
-    """What the program over all shapes finds from the plan; mostly for its bound."""
+    """What the program over all shapes finds with the plan as its warm start; most often this improves only the bound."""
     limited = replace(
         effort.with_nodes(effort.params.whole_nodes),
         trial_branchings=effort.params.few_branchings,
@@ -129,7 +131,7 @@ def _whole(
 
 
 def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:
-    """Whether prices by model are likely to tell more than one program over all models."""
+    """Whether the decomposition by model will probably give more than one program over all models."""
     models = {cls.model for cls in instance.classes}
     params = effort.params
     many = len(models) >= params.apart_models or (len(models) > 1 and effort.relative_gap >= params.apart_gap)
@@ -138,7 +140,7 @@ def _worth_taking_apart(instance: Instance, effort: Effort) -> bool:
 
 
 def _among_cheapest(instance: Instance, effort: Effort, plan: Plan) -> Plan:
-    """The plan, or a better one of all steps over few shapes: for large questions, whose program would take too long."""
+    """The plan or a better one that all steps find over the cheapest shapes, for questions whose program is too large."""
     shapes = set(plan.used) | {c for c, count in enumerate(instance.running_copies()) if count}
     for k in range(len(instance.classes)):
         shapes.update(instance.cheapest_first(k)[: effort.params.cheapest_shapes])
@@ -150,14 +152,14 @@ def _among_cheapest(instance: Instance, effort: Effort, plan: Plan) -> Plan:
 
 
 def _settled_levels(plan: Plan | None, known: Mapping[Goal, float], effort: Effort) -> dict[Goal, float]:
-    """Bounds that save a search: of the dollars in full service, and of the scale where the plan is within the tolerance."""
+    """Known bounds that save work: on the dollars in full service, and on the scale if the plan is within the gap of it."""
     if SCALE in known and (plan is None or known[SCALE] > plan.values[SCALE] * (1 + effort.relative_gap)):
         return {}
     return {goal: known[goal] for goal in (SCALE, DOLLARS) if goal in known}
 
 
 def _certified(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Found:
-    """The plan with its bounds; the running fleet where the plan is better by no more than the tolerance, so that nothing
+    """The plan with its bounds. It is replaced by the running fleet if it is better by no more than the gap, so that nothing
     moves for less."""
     running = running_plan(instance)
     if plan and running and not plan.is_better(running, tolerance=effort.relative_gap):

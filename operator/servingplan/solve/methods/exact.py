@@ -1,7 +1,6 @@
-"""The exact method: every level of the objective to proof, within the work limit.
+"""The exact method: it optimises every level of the objective until it is proved, within the work limit.
 
-One of the methods that `entry` offers; the guards against losses are here, the optimisation of the levels is in
-`lexicographic`.
+`guarded` adds the rows for losses, and `lexicographic` optimises the levels.
 """
 
 from servingplan.solve.bounds.certificate import certified
@@ -14,7 +13,8 @@ from servingplan.solve.solver.effort import Effort
 
 
 def exact(instance: Instance, effort: Effort) -> Found:
-    """Optimise every level. With a deadline the search starts from a constructed plan, so that one is always at hand."""
+    """The plan with all levels optimised. With a deadline the search starts from a greedy plan, which is the result if the
+    search ends before it finds one."""
     start = first_plan(instance, effort) if effort.stopwatch.limited() else None
     found = guarded_search(instance, effort, start=start)
     if found.infeasible or found.plan:
@@ -24,5 +24,5 @@ def exact(instance: Instance, effort: Effort) -> Found:
         return found
     answer = certified(instance, effort, start, known=price_bounds(instance))
     if answer.stopped != "proved":
-        answer.stopped = found.stopped  # what ended the search; the certificate itself may have had time left
+        answer.stopped = found.stopped  # the reason that ended the search, not the one of the certificate
     return answer

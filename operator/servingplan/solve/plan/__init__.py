@@ -1,1 +1,1 @@
-"""One plan: its copies, nodes, rates and what they are worth."""
+"""One plan: its copies, nodes, rates and the values of its levels."""

@@ -1,7 +1,7 @@
-"""The judge: every plan, whatever found it, is made here.
+"""The judge makes every plan, whichever method found its copies.
 
-`judge` holds copies and nodes against every row over them and against the losses to survive, so that a heuristic which does
-not know a constraint can lose a candidate but not break a promise.
+`judge` checks copies and nodes against every row over them and against the losses to survive. So a heuristic that does not know
+a constraint can lose a candidate, but it cannot break a promise.
 """
 
 import math
@@ -26,11 +26,11 @@ def judge(
     *,
     nodes: Sequence[int] | None = None,
 ) -> Plan | None:
-    """These copies as a plan; None where they break a promise.
+    """The plan of these copies; None if they break a promise.
 
-    Copies that are not packed yet are packed tightly or, where any node may be lost, spread evenly if that keeps more. They
-    stand on no fewer than `nodes` of each pool, by default on as few as they take. `targets` are the rates (requests/s by
-    class) at which service is measured, by default what could be reached.
+    Copies that are not packed yet are packed tightly; if the plan must survive the loss of any node, they are spread evenly
+    where that keeps more. The plan has at least `nodes` of each pool, by default only the nodes that the copies need.
+    `targets` are the rates (requests/s by class) at which service is measured, by default the reachable ones.
     """
     survival = Survival(instance)
     given = isinstance(copies, Packing)
@@ -57,7 +57,7 @@ def judge(
 
 
 def weighed(packing: Packing, nodes: Sequence[int], targets: Sequence[float]) -> Plan:
-    """Copies on nodes with their best routing and the value of every level; whether they break a promise is not asked."""
+    """The plan of copies on nodes, with their best routing and the value of every level. Promises are not checked."""
     instance, copies = packing.instance, packing.copies
     rates = route(instance, copies, targets)
     prices = [pool.dollars_per_node_hour for pool in instance.pools]
@@ -69,7 +69,7 @@ def weighed(packing: Packing, nodes: Sequence[int], targets: Sequence[float]) ->
 
 
 def running_plan(instance: Instance, targets: Sequence[float] | None = None) -> Plan | None:
-    """The running fleet as a plan; None where nothing runs, or it is not allowed any more."""
+    """The running fleet as a plan; None if the question has none, or if it is not allowed any more."""
     running = instance.question.running
     if running is None:
         return None
@@ -80,7 +80,7 @@ def running_plan(instance: Instance, targets: Sequence[float] | None = None) -> 
 
 
 def empty_plan(instance: Instance) -> Plan | None:
-    """No copy at all: a plan under MinimizeCost unless something must be served; none under MaximizeService."""
+    """The plan without any copy; None under MaximizeService, or if something must be served."""
     return None if instance.question.objective == "MaximizeService" else judge(instance, (0,) * len(instance.shapes))
 
 

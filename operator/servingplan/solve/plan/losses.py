@@ -1,7 +1,7 @@
-"""Losses that a plan must survive: which events there are, and whether a plan stands them.
+"""Losses that a plan must survive: which losses there are, and whether a plan survives them.
 
-`guarded` guards the program against these losses; contents of lost nodes are added only when a plan that was found does not
-stand them, because most never matter.
+`guarded` adds rows for these losses to the program. It adds the loss of a node with certain copies only after it found a plan
+that does not survive it, because most such losses never matter.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from servingplan.solve.solver.tolerance import HELD
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """The rules of a question on what must survive which losses. Classes are indices of the instance."""
+    """The rules of a question that say which classes must survive which losses. Classes are indices of the instance."""
 
     instance: Instance
 
     def protected(self, event: str | None = None) -> tuple[int, ...]:
-        """Classes that some rule protects from this event, or from any: these must be served in full."""
+        """Classes that some rule protects from this event, or from any event if none is given. They must be served in full."""
         rules = self.instance.question.survive
         floors = [rule.min_priority for rule in rules if event is None or rule.event == event]
         return tuple(k for k, cls in enumerate(self.instance.classes) if floors and cls.priority >= min(floors))
 
     def spot_losses(self) -> list[Loss]:
-        """The loss of all Spot pools at once, where a rule asks for it."""
+        """The loss of all Spot pools at once, if a rule asks for it."""
         classes = self.protected("SpotPools")
         spot = {pool.name for pool in self.instance.pools if pool.capacity_type == "Spot"}
         gone = frozenset(c for c, shape in enumerate(self.instance.shapes) if spot & shape.gpus.keys())
         return [Loss(name="spot", protected=classes, gone=gone)] if classes and gone else []
 
     def node_losses(self, packing: Packing) -> list[Loss]:
-        """One loss per distinct content of a node that copies packed so use, where a rule asks for it."""
+        """One loss for each distinct set of copies on a node of this packing, if a rule asks for it."""
         classes, losses = self.protected("AnyNode"), []
         for p, pool in enumerate(self.instance.pools) if classes else ():
             used = [content for content, count in packing.contents[p] if count]
@@ -45,12 +45,12 @@ class Survival:
         return losses
 
     def every_node_loss(self, *, most: int) -> list[Loss]:
-        """The loss of a node with any content there could be; none at all where there are more than `most` contents."""
+        """One loss for each set of copies that a node could hold; empty if there are more than `most` of them."""
         losses = self.node_losses(Packing.every_content(self.instance))
         return losses if len(losses) <= most else []
 
     def kept(self, losses: Sequence[Loss], copies: Sequence[int], rates: Sequence[float]) -> float:
-        """Largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after any of the losses."""
+        """The largest part, at most 1, of `rates` (requests/s by class) that protected classes keep after the worst loss."""
         parts = [1.0]
         for loss in losses:
             lost = {**dict(loss.lost), **{c: copies[c] for c in loss.gone}}
@@ -58,10 +58,10 @@ class Survival:
         return min(parts)
 
     def targets(self, packing: Packing, targets: tuple[float, ...]) -> tuple[float, ...] | None:
-        """Targets at which copies packed so may be routed so that protected classes keep what they have after any loss.
+        """Targets (requests/s by class) at which this packing may be routed so that protected classes keep them after any loss.
 
-        Under MaximizeService the copies may carry a larger scale than they can keep after a loss: the targets are lowered to
-        what they can keep. Under MinimizeCost protected classes are served in full, or the plan breaks its promise: None.
+        Under MaximizeService the copies may carry a larger scale than they keep after a loss; the targets are lowered to what
+        they keep. Under MinimizeCost protected classes must be served in full; None if they are not after some loss.
         """
         losses = self.spot_losses() + self.node_losses(packing)
         if not losses:

@@ -1,6 +1,6 @@
-"""Who serves what, when the copies are given: the linear program inside every plan.
+"""Routing: which shapes serve which classes if the copies are given, by a linear program.
 
-`judge` routes plans with it; survival of a loss is a routing question too.
+`judge` routes every plan with it. Whether a plan survives a loss is a routing question too.
 """
 
 import math
@@ -18,13 +18,13 @@ LP = Limits(relative_gap=0.0, nodes=1)
 Rates = Mapping[tuple[int, int], float]
 """Requests/s that all copies of shape c serve of class k; positive entries only."""
 SLACKS = (0.0, 1e-9)
-"""Relative slack of a level while later ones are routed: none where the solver copes, since nothing is whole here."""
+"""Relative slack of a level while later ones are routed. The first try has none, since these programs have no whole numbers."""
 
 
 def route(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Rates:
-    """Best routing of the service levels in their order, then with the least load, for `copies` of each shape.
+    """The best routing for `copies` of each shape: best on the service levels in their order, then with the least load.
 
-    Found once: a plan that was weighed in the search is routed when it is tidied and reported.
+    Each routing is found once and kept in the instance's notes, because the search and the answer ask for the same plans.
     """
     asked = tuple((c, count) for c, count in enumerate(copies) if count), tuple(targets)
     if asked not in instance.notes:
@@ -47,8 +47,8 @@ def _routed(instance: Instance, copies: Sequence[int], targets: Sequence[float])
 
 
 def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]:
-    """The point of the levels in their order and of the least load then, and whether it was reached: with little slack,
-    rounding may leave nothing of what was held."""
+    """The optimum of the levels in their order and then of the least load, and whether it was reached. With little slack,
+    rounding may make the rows of the levels that are held infeasible."""
     reached: dict[Goal, float] = {}
     point: tuple[float, ...] = ()
     for stage in Objective(plan).service():
@@ -67,7 +67,7 @@ def _point(plan: PlanProgram, *, slack: float) -> tuple[tuple[float, ...], bool]
 
 
 def service_values(instance: Instance, rates: Rates) -> dict[Goal, float]:
-    """Value of every goal of service, of these rates."""
+    """The value of every service level for these rates."""
     asked = [cls.requests_per_second for cls in instance.classes]
     served = [math.fsum(rate for (_, j), rate in rates.items() if j == k) for k in range(len(asked))]
     parts = [rate / want for rate, want in zip(served, asked, strict=True)]
@@ -85,8 +85,8 @@ def service_values(instance: Instance, rates: Rates) -> dict[Goal, float]:
 def _within_reach(
     instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]
 ) -> tuple[float, ...]:
-    """The targets, or what these copies could serve of each class if it stood alone where that is less, so that no target is
-    out of all proportion to the copies; under MaximizeService one multiple of the mix."""
+    """The targets, each lowered to what these copies could serve of its class alone. So no target is out of proportion to the
+    copies, which would harm the solver's accuracy. Under MaximizeService all targets are lowered by one factor."""
     room = {c: instance.capacity(c, copies[c]) for c in used}
     alone = [sum(room[c] * instance.rate(c, k) for c in used) for k in range(len(targets))]
     if instance.question.objective == "MaximizeService":
@@ -103,7 +103,7 @@ def kept_part(
     lost: Mapping[int, int],
     protected: Collection[int],
 ) -> float:
-    """Largest part, at most 1, of `rates` (requests/s by class) at which the copies left serve the protected classes."""
+    """The largest part, at most 1, of the protected classes' `rates` (requests/s by class) that the remaining copies serve."""
     left = [max(0, count - lost.get(c, 0)) for c, count in enumerate(copies)]
     kept = sorted(k for k in protected if rates[k] > 0)
     if not kept:
@@ -118,7 +118,7 @@ def kept_part(
 
 
 def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], targets: Sequence[float]) -> PlanProgram:
-    """The rows of the planning problem for the shapes used, copies fixed, so that nodes and binaries fall away."""
+    """The rows of the planning problem for the used shapes with fixed copies, so that it has no nodes and no binaries."""
     shapes = tuple(
         instance.shapes[c].model_copy(update={"max_utilization": instance.utilization(c, copies[c])}) for c in used
     )
@@ -132,7 +132,7 @@ def _program(instance: Instance, used: Sequence[int], copies: Sequence[int], tar
 def _repaired(
     instance: Instance, copies: Sequence[int], targets: Sequence[float], shares: Mapping[tuple[int, int], float]
 ) -> Rates:
-    """Rates without the solver's rounding: nothing negative, no copy over its limit, no class over its target."""
+    """The rates without the solver's rounding: none is negative, no copy exceeds its limit, no class exceeds its target."""
     rates = {(c, k): share * targets[k] for (c, k), share in shares.items() if share > DUST}
     for c in sorted({c for c, _ in rates}):
         busy = sum(rate / instance.rate(c, k) for (d, k), rate in rates.items() if d == c)

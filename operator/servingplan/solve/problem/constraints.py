@@ -1,14 +1,15 @@
 """The planning problem as rows: one function per constraint family, each with its inequality.
 
-`build` is the table of contents; `lexicographic` optimises what it builds. Source: the single-MILP form of Jiang et al. (ICML
-2025), eq. 1-7, with the product of copies and makespan removed by routing rates instead of fractions of a makespan (T = 1/s).
+`build` adds all families in turn; `lexicographic` optimises the program. Source: the single-MILP form of Jiang et al. (ICML
+2025), eq. 1-7. Its product of copies and makespan is avoided: the columns are rates instead of fractions of a makespan
+(T = 1/s).
 
 Symbols. p pools, c shapes, k classes; n[p] nodes, y[c] copies (integers); D[k] the target rate of class k in requests/s
 (its arrival rate, or what the LP relaxation reaches, so that all numbers are of order 1); x[c,k] the part of D[k] that
 all copies of c serve; f[k] = sum_c x[c,k] in [0, 1]; h[c,k] requests/s of one copy; rho[c] the largest utilisation.
 
-Every column is of order 1 at most, whatever the ratio of two rates: where all copies of c together serve only a sliver of
-D[k], the column of x[c,k] counts parts of that sliver (`PlanProgram.part`).
+No column is above order 1, whatever the ratio of two rates: if all copies of c together can serve only a tiny part of D[k],
+the column of x[c,k] counts parts of that tiny part (`PlanProgram.part`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,15 +29,15 @@ from servingplan.solve.solver.program import Column, Program, Row, Term
 from servingplan.solve.solver.tolerance import HELD
 
 SLIVER = 1e-4
-"""Part of a target below which the column of a shape's traffic counts parts of what the shape can serve. Above it, columns in
-one unit make sparser rows of equal numbers, with which the solver is quicker."""
+"""If a shape can serve less than this part of a target, its column counts parts of what the shape can serve. Otherwise all
+columns of a class have one unit: more factors are then equal, and the solver is quicker."""
 MOST_COUNTED = 8
-"""Numbers of nodes of a pool that the mean loss of one of them tells apart; more nodes lose a smaller part each."""
+"""Up to this number of nodes, each number has its own capacity in the rows of a mean loss; larger numbers share the last."""
 
 
 @dataclass(slots=True)
 class PlanProgram:
-    """A program with its columns by meaning."""
+    """A program with its columns, grouped by what they mean."""
 
     instance: Instance
     targets: tuple[float, ...]
@@ -50,23 +51,23 @@ class PlanProgram:
     served: list[Column] = field(default_factory=list)
     """f[k]; under MaximizeService all of them are the one column `scale`."""
     loads: dict[int, Row] = field(default_factory=dict)
-    """The row that keeps the copies of c from more than they can do."""
+    """The row that limits the load of the copies of c."""
     tables: dict[int, list[Column]] = field(default_factory=dict)
-    """Of shapes whose rho depends on the count: w[c,j] = 1 when exactly j copies exist (the last: at least that many)."""
+    """For shapes whose rho depends on the count: w[c,j] = 1 if exactly j copies exist (the last: at least that many)."""
     excess: dict[int, Column] = field(default_factory=dict)
     """Copies beyond the last entry of a table."""
     arcs: dict[int, dict[Arc, Column]] = field(default_factory=dict)
-    """By pool whose sizes are no chain: arcs, and how many nodes have each."""
+    """For each pool whose sizes are no chain: arcs, and how many nodes have each."""
     contents: dict[int, list[tuple[Content, Column]]] = field(default_factory=dict)
-    """By pool, only to survive the loss of any node: exact contents over shapes, and how many nodes hold them."""
+    """For each pool, if the loss of any node must be survived: exact contents over shapes, and how many nodes hold each."""
 
     exact_contents: bool = False
     """Whether nodes are packed by exact contents, as is needed to survive the loss of any node."""
     moved: dict[int, Column] = field(default_factory=dict)
-    """|y[c] - running[c]| of shapes that run; of the others it is y[c]."""
+    """|y[c] - running[c]| for shapes that run; for the others y[c] itself is the number of moves."""
 
     def with_moved(self, values: tuple[float, ...]) -> tuple[float, ...]:
-        """A point of the program before `moved` was added, with the values of these columns; no point stays none."""
+        """A point from before `moved` was added, completed by the values of its columns; an empty point stays empty."""
         if not values:
             return ()
         running = self.instance.running_copies()
@@ -76,7 +77,7 @@ class PlanProgram:
         return tuple(point)
 
     def read(self, values: Sequence[float]) -> tuple[Packing, list[int]]:
-        """Copies as a point packs them, and nodes by pool."""
+        """The packing of copies at a point of the program, and the nodes by pool."""
         copies = [round(values[column]) for column in self.copies]
         patterns = {}
         for p, arcs in self.arcs.items():
@@ -89,18 +90,18 @@ class PlanProgram:
         return packing, [round(values[column]) for column in self.nodes]
 
     def part(self, c: int, k: int) -> float:
-        """x[c,k] where its column is 1: the whole target, or what all copies of c could serve of it where that is a sliver."""
+        """x[c,k] if its column is 1: the whole target, or what all copies of c could serve of it if that is below `SLIVER`."""
         whole = self.load(c, k)
         most = most_capacity(self.instance.shapes[c], self.instance.copies_limit[c])
         return 1.0 if most >= SLIVER * whole else most / whole
 
     def load(self, c: int, k: int) -> float:
-        """Busy copies of c that serve all of the target of class k: D[k] / h[c,k]."""
+        """Busy copies of c that it takes to serve all of the target of class k: D[k] / h[c,k]."""
         return self.targets[k] / self.instance.rate(c, k)
 
     def set_capacity(self, part: float) -> None:
-        """As if each copy could do this part of what it can: serves 1/part times the targets. Presence stays as it is, since
-        x[c,k] <= y[c] holds for whole copies whatever they can do."""
+        """Scale the capacity of every copy by `part`, which stands for targets that are 1/part times as large. The rows of
+        `define_presence` stay as they are, since x[c,k] <= y[c] holds for whole copies of any capacity."""
         for c, row in self.loads.items():
             self.program.set_factors(row, [(column, -part * factor) for column, factor in _capacity_terms(self, c)])
 
@@ -111,33 +112,33 @@ class PlanProgram:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One event to survive: which copies are gone, and when it can happen."""
+    """One loss to survive: which copies are lost, and when it can happen."""
 
     name: str
     protected: tuple[int, ...]
     """Classes that must still be served in full."""
     pool: int | None = None
-    """Pool of the node that is lost; None: the event can always happen."""
+    """Pool of the node that is lost; None if the loss can always happen."""
     lost: Content = ()
-    """Content of the node that is lost: (shape, copies) pairs."""
+    """What the lost node holds: (shape, copies) pairs."""
     gone: frozenset[int] = frozenset()
-    """Shapes of which no copy is left."""
+    """Shapes that lose all copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class AverageLoss:
-    """The loss of a node of a pool, on the average over its nodes: what every plan keeps that stands each of these losses."""
+    """The mean loss of a node over the nodes of a pool: rows that every plan keeps if it survives each of these losses."""
 
     pool: int
     protected: tuple[int, ...]
     """Classes that must still be served."""
     reserve: float = 1.0
-    """How much of what is protected must be kept; above 1 the reserve makes up for nodes that hold more than others."""
+    """The part of the protected rates that must be kept. Above 1 it compensates for nodes that hold more than others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A row that every plan keeps when it serves the targets in full, found by other means than the program's rows."""
+    """A row that every plan keeps if it serves the targets in full; it was not derived from the program's rows."""
 
     name: str
     terms: tuple[tuple[int, float], ...]
@@ -157,10 +158,10 @@ def build(
     cuts: Sequence[Cut] = (),
     totals: bool = False,
 ) -> PlanProgram:
-    """The program but for the objective, with the families that hold `where` it is used, by default the whole program, filled
-    into `program`, by default a new one. `exact_contents` is needed to survive the loss of any node.
+    """The program without an objective, added to `program` (by default a new one).
 
-    With `cuts`, the program is only right where all targets are then served in full. `totals` changes no plan.
+    It has the families that `where` accepts, by default all. `exact_contents` is needed to survive the loss of any node. With
+    `cuts`, the program is right only if all targets are then served in full. `totals` adds columns but excludes no plan.
     """
     plan = PlanProgram(instance, tuple(targets), program or Program("plan"), exact_contents=exact_contents)
     for family in FAMILIES:
@@ -178,7 +179,7 @@ def build(
 
 
 def define_cut(plan: PlanProgram, cut: Cut) -> None:
-    """sum_c w[c] y[c] >= least, in units of `least`, less what the solver's tolerance may have added to it."""
+    """sum_c w[c] y[c] >= least, in units of `least`, with slack for the solver's tolerance in `least`."""
     terms = [(plan.copies[c], factor / cut.least) for c, factor in cut.terms if factor]
     plan.program.add_row(f"least({cut.name})", terms, ">=", 1.0 - HELD)
 
@@ -186,8 +187,8 @@ def define_cut(plan: PlanProgram, cut: Cut) -> None:
 def define_totals(plan: PlanProgram) -> None:
     """g[m,p] = sum_c gpus[c,p] y[c];  g[m] = sum_p g[m,p];  y[m] = sum_c y[c], over the shapes of model m; integers.
 
-    They follow from the copies. But a search may branch on them, which first shares out what the models compete for, and
-    only then asks which of many near-tied shapes takes it.
+    The copies determine them. But the search may branch on them: it first divides GPUs and copies among the models, and then
+    decides which of many nearly equal shapes gets them.
     """
     totals: dict[str, list[Term]] = {}
     for copies, shape, limit in zip(plan.copies, plan.instance.shapes, plan.instance.copies_limit, strict=True):
@@ -226,7 +227,7 @@ def define_shares(plan: PlanProgram) -> None:
 def define_utilization_tables(plan: PlanProgram) -> None:
     """sum_j w[c,j] <= 1;  y[c] = sum_j j w[c,j] + e[c];  e[c] <= (limit - J) w[c,J], for shapes whose rho is a list.
 
-    Makes y rho(y) linear: sum_j j rho(j) w[c,j] + rho(J) e[c]. The list is prolonged by the most copies that one node can
+    This makes y rho(y) linear: sum_j j rho(j) w[c,j] + rho(J) e[c]. The list is extended by the most copies that one node can
     hold, so that the capacity after the loss of a node is linear too.
     """
     for c, shape in enumerate(plan.instance.shapes):
@@ -270,10 +271,10 @@ def define_load(plan: PlanProgram) -> None:
 
 
 def define_presence(plan: PlanProgram) -> None:
-    """x[c,k] <= y[c], where one copy could serve more than the whole target.
+    """x[c,k] <= y[c], if one copy could serve more than the whole target.
 
-    Implied for whole copies (eq. 4 of Jiang et al.), but far stronger than `load` in the relaxation, and the only row that
-    ties a class with a vanishing load to the existence of a copy.
+    For whole copies `load` implies it (eq. 4 of Jiang et al.). But it is far stronger than `load` in the relaxation, and the
+    only row that makes a class with a very small load need a copy.
     """
     for (c, k), share in plan.shares.items():
         if plan.load(c, k) < 1.0:
@@ -282,7 +283,7 @@ def define_presence(plan: PlanProgram) -> None:
 
 
 def define_quality(plan: PlanProgram) -> None:
-    """sum_c (loss[c,k] - limit[k]) x[c,k] <= 0: the mean over the served traffic of a class."""
+    """sum_c (loss[c,k] - limit[k]) x[c,k] <= 0: the mean loss over the served traffic of a class is within its limit."""
     for k, cls in enumerate(plan.instance.classes):
         terms = _quality_terms(plan, k, plan.shares)
         if terms:
@@ -290,7 +291,7 @@ def define_quality(plan: PlanProgram) -> None:
 
 
 def define_budget(plan: PlanProgram) -> None:
-    """sum_p price[p] n[p] <= budget, per node: a half-used node is paid whole. In units of the budget."""
+    """sum_p price[p] n[p] <= budget, in units of the budget. Whole nodes are paid, also where half of one is idle."""
     budget = plan.instance.question.budget_dollars_per_hour
     unit = budget or 1.0
     prices = [pool.dollars_per_node_hour / unit for pool in plan.instance.pools]
@@ -300,7 +301,7 @@ def define_budget(plan: PlanProgram) -> None:
 
 
 def define_placement(plan: PlanProgram) -> None:
-    """On every pool the pieces fit on its nodes: `define_packing`, or `define_contents` where exact contents are needed."""
+    """The pieces of every pool fit on its nodes: `define_packing`, or `define_contents` if exact contents are needed."""
     for p in range(len(plan.instance.pools)):
         if plan.exact_contents:
             define_contents(plan, p)
@@ -355,7 +356,7 @@ def define_arcs(plan: PlanProgram, p: int) -> None:
 def define_contents(plan: PlanProgram, p: int) -> None:
     """sum_q a[q,c] v[q] = y[c] for shapes inside a node; sum_q v[q] + W <= n[p]; q runs over every exact content.
 
-    Needed to know what is lost with a node. Raises `QuestionError` where contents are too many.
+    These rows say what is lost with a node. Raises `QuestionError` if there are too many contents.
     """
     pool = plan.instance.pools[p]
     sizes, whole = plan.instance.sizes_on[p]
@@ -376,12 +377,12 @@ def define_contents(plan: PlanProgram, p: int) -> None:
 
 
 def define_survival(plan: PlanProgram, loss: Loss) -> None:
-    """After the loss other rates x' serve every protected class in full with the copies that are left.
+    """After the loss, other rates x' serve every protected class in full with the copies that are left.
 
-    With b = 1 when the event can happen (a node with that content exists; b is fixed to 1 for Spot pools) and a[c] copies
-    of c lost: sum_k D[k]/h[c,k] x'[c,k] <= cap(y[c] - a[c] b);  x'[c,k] <= y[c] - a[c] b;  sum_c x'[c,k] >= f[k] - (1 - b);
-    quality as in normal service; v[q] <= limit[p] b. A class is protected at the rate that it has: f[k] = 1 under
-    MinimizeCost, the scale under MaximizeService.
+    Let b = 1 if the loss can happen (a node with that content exists; b is fixed to 1 for Spot pools), and a[c] the lost copies
+    of c: sum_k D[k]/h[c,k] x'[c,k] <= cap(y[c] - a[c] b);  x'[c,k] <= y[c] - a[c] b;  sum_c x'[c,k] >= f[k] - (1 - b);
+    quality as in normal service; v[q] <= limit[p] b. A class is protected at its planned rate: f[k] = 1 under MinimizeCost,
+    the scale under MaximizeService.
     """
     instance, program = plan.instance, plan.program
     lost = dict(loss.lost)
@@ -409,8 +410,11 @@ def _define_rerouting(
     room: Callable[[int], list[Term]],
     left: Callable[[int], list[Term]],
 ) -> None:
-    """Rates x' after a loss, of the classes and by the shapes in `serving`: sum_c x'[c,k] + kept[k] >= its limit; quality as
-    ever; busy copies within `room`; x'[c,k] + left[c] <= 0, if any, where one copy could serve more than the whole target."""
+    """Rates x' after a loss, of the classes and by the shapes in `serving`.
+
+    sum_c x'[c,k] + kept[k] >= its limit; quality as in normal service; busy copies within `room`; x'[c,k] + left[c] <= 0 if
+    `left` has terms and one copy could serve more than the whole target.
+    """
     instance, program = plan.instance, plan.program
     shares: dict[tuple[int, int], Column] = {}
     for k, able in serving.items():
@@ -438,10 +442,10 @@ def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
     """sum_j u[j] <= 1;  n[p] = sum_j j u[j] + e;  r[c,j] <= cap(j nodes full of c) u[j];  sum_j r[c,j] <= cap(y[c]);
     sum_k D[k]/h[c,k] x'[c,k] <= sum_j (1 - w[c]/j) r[c,j] for c on p, <= cap(y[c]) for others;  sum_c x'[c,k] >= f[k].
 
-    u[j] = 1 when the pool has j nodes. A plan that stands the loss of each of its j nodes has a routing for each, and the mean
-    of these is x': a copy inside a node is lost with one of them, one that takes w nodes with w of them, and what is left of
-    y copies may be no busier than rho(y) for each. Where rho rises with the copies, cap(y - a) <= (1 - a/y) cap(y), so the
-    mean keeps these rows. They do not say that a plan stands every single loss.
+    u[j] = 1 if the pool has j nodes. A plan that survives the loss of each of its j nodes has a routing after each loss; x' is
+    the mean of these. A copy inside a node is lost in one of the j losses, a copy on w nodes in w of them, and each remaining
+    copy may be no busier than rho(y). If rho rises with the copies, cap(y - a) <= (1 - a/y) cap(y), so the mean keeps these
+    rows. The rows are necessary, not sufficient: a plan that keeps them may fail after a single loss.
     """
     instance, program, p = plan.instance, plan.program, loss.pool
     pool, limit = instance.pools[p], instance.nodes_limit[p]
@@ -457,7 +461,7 @@ def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
     program.add_row(f"count_more({pool.name})", [(beyond, 1.0), (counts[-1], -float(limit - last))], "<=", 0.0)
 
     def room(c: int) -> list[Term]:
-        """r[c,j], less what is lost with a node."""
+        """r[c,j], less the mean part that is lost with a node."""
         shape, whole = instance.shapes[c], _capacity_terms(plan, c)
         if pool.name not in shape.gpus:
             return whole
@@ -486,7 +490,7 @@ def define_average_loss(plan: PlanProgram, loss: AverageLoss) -> None:
 
 
 def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:
-    """Terms that exceed 0 when the node can be lost and never exceed 1."""
+    """Terms whose sum exceeds 0 if such a node can be lost, and never exceeds 1."""
     assert loss.pool is not None
     for content, column in plan.contents[loss.pool]:
         if content == loss.lost:
@@ -498,7 +502,7 @@ def _event_terms(plan: PlanProgram, loss: Loss) -> list[Term]:
 def _capacity_terms(
     plan: PlanProgram, c: int, *, lost: int = 0, happens: Column | None = None
 ) -> list[tuple[Column, float]]:
-    """cap(y[c] - lost): busy copies that shape c may sustain, as a linear expression."""
+    """cap(y[c] - lost), the busy copies that shape c may sustain, as a linear expression."""
     shape = plan.instance.shapes[c]
     if c not in plan.tables:
         rho = utilization(shape, 1)
@@ -520,7 +524,7 @@ def _quality_terms(plan: PlanProgram, k: int, shares: dict[tuple[int, int], Colu
 
 
 def _busy_terms(plan: PlanProgram, c: int, shares: Mapping[tuple[int, int], Column]) -> list[Term]:
-    """sum_k D[k]/h[c,k] x[c,k]: copies of c that are busy."""
+    """sum_k D[k]/h[c,k] x[c,k], the busy copies of c, as a linear expression."""
     classes = (k for k in plan.instance.served_by[c] if (c, k) in shares)
     return [(shares[c, k], plan.part(c, k) * plan.load(c, k)) for k in classes]
 
@@ -535,14 +539,14 @@ class Family:
     """One kind of constraint, and where it holds."""
 
     define: Callable[[PlanProgram], None]
-    """Adds its columns and rows; its docstring has the inequality."""
+    """Adds the columns and rows; its docstring has the inequality."""
     per_model: bool
-    """It holds for each model that is served by itself with the whole stock: it does not join what models share. Families that
-    do are left out of the programs of single models, whose bound is true without them."""
+    """Whether it holds for each model that is served by itself with the whole stock. A family that joins what models share is
+    left out of the programs of single models; their bounds are true without it."""
     copies_fixed: bool
-    """It still says something when the copies are given, and only who serves what is open."""
+    """Whether it still matters if the copies are given and only the routing is open."""
     on_counts: bool = False
-    """Its rows are over nodes and copies alone, so that `plan.judge` holds them against every plan, however it was found."""
+    """Whether its rows are over nodes and copies alone. `plan.judge` checks these rows for every plan, however it was found."""
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -557,4 +561,4 @@ FAMILIES: tuple[Family, ...] = (
     Family(define=define_budget, per_model=False, copies_fixed=False, on_counts=True),
     Family(define=define_placement, per_model=True, copies_fixed=False),
 )
-"""Every constraint of the planning problem but for the losses to survive, in the order of its rows."""
+"""Every constraint of the planning problem except for the losses to survive, in the order of its rows."""

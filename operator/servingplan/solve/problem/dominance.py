@@ -1,6 +1,6 @@
-"""Drops shapes that no optimal plan needs; exact, node packing and survival of losses included.
+"""Drops shapes that no optimal plan needs. This is exact, also for node packing and for survival of losses.
 
-Place in the flow: observe -> model -> **solve** -> render -> apply -> status; called by `instance`.
+`instance` calls it.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from servingplan.model.question import Question, Shape
 
 
 def count_dominated(question: Question) -> int:
-    """Shapes of a question that the solver drops because another one dominates them; for explanations."""
+    """The number of shapes of a question that the solver drops because another one dominates them."""
     running = question.running.replicas if question.running else {}
     left = without_dominated(
         question.shapes,
@@ -25,22 +25,22 @@ def count_dominated(question: Question) -> int:
 def without_dominated(
     shapes: Iterable[Shape], *, gpus_per_node: Mapping[str, int], kept: frozenset[str], moves_count: bool
 ) -> tuple[Shape, ...]:
-    """The shapes in their order, less those that another one dominates; shapes named in `kept` (running ones) stay.
+    """The shapes in their order without the dominated ones; shapes named in `kept` (running ones) stay.
 
-    Shape b dominates a when n copies of b fit wherever one copy of a stood and do at least as much:
+    Shape b dominates a if n copies of b fit wherever one copy of a fits and serve at least as much:
 
     * same model, and on every pool that b uses n pieces of b fit into the space of one piece of a: part of a node, or
       whole nodes (of which each holds only floor(gpus_per_node / gpus[b]) pieces);
     * n * h[b,k] >= h[a,k] and loss[b,k] <= loss[a,k] on every class k that a serves;
     * rho[b] is nowhere below rho[a] and never falls with more copies, and b has no `max_copies`.
 
-    Proof of exactness. Take a plan with copies of a and put n copies of b in the place of each one. Pieces of b lie inside
-    the space of a piece of a, so every node still fits, no pool needs more nodes, and whatever node or pool is lost takes
-    with it at most what stood for a. Busy copies: y[a] rho[a](y[a]) h[a,k] <= n y[a] rho[b](n y[a] + y[b]) h[b,k], hence
-    the traffic of a can be moved to b within its limit, class by class, at no more loss. Dollars do not change.
+    Proof of exactness. Take a plan with copies of a and replace each one by n copies of b. Pieces of b lie inside the space of
+    a piece of a, so every node still fits, no pool needs more nodes, and the loss of a node or a pool takes at most what
+    replaced the lost copies of a. Busy copies: y[a] rho[a](y[a]) h[a,k] <= n y[a] rho[b](n y[a] + y[b]) h[b,k], hence the
+    traffic of a can be moved to b within its limit, class by class, at no more loss. Dollars do not change.
 
-    Only n = 1 keeps the number of moves from a running fleet, so n > 1 is used only where moves do not count
-    (`moves_count`); they do beside an empty fleet too. Of two equal shapes the first stays.
+    Only n = 1 keeps the number of moves from a running fleet, so n > 1 is used only if moves do not count (`moves_count`).
+    Moves count for every running fleet, also for an empty one. Of two equal shapes the first stays.
     """
     candidates = list(shapes)
     neighbours: defaultdict[tuple[str, str], list[Shape]] = defaultdict(list)

@@ -1,6 +1,6 @@
-"""The question as the solver sees it: numbered, ordered by content, without shapes that cannot matter.
+"""The question as the solver sees it: numbered, ordered by content, without dominated shapes.
 
-First step of `solve`.
+This is the first step of `solve`.
 """
 
 import math
@@ -24,18 +24,18 @@ class Instance:
     classes: tuple[RequestClass, ...]
     shapes: tuple[Shape, ...]
     nodes_limit: tuple[int, ...]
-    """Most nodes of each pool: its cap, and what the budget leaves once all floors are paid."""
+    """The most nodes of each pool that its cap and the budget, less the minimum nodes of all pools, allow."""
     copies_limit: tuple[int, ...]
-    """Most copies of each shape that stock, budget and `max_copies` allow when nothing else is placed."""
+    """The most copies of each shape that stock, budget and `max_copies` allow if nothing else is placed."""
 
     @cached_property
     def pool_index(self) -> dict[str, int]:
-        """Position by pool name."""
+        """The position of each pool, by its name."""
         return {pool.name: p for p, pool in enumerate(self.pools)}
 
     @cached_property
     def on_pool(self) -> list[list[int]]:
-        """By pool: shapes that use it."""
+        """The shapes that use each pool, by pool."""
         users: list[list[int]] = [[] for _ in self.pools]
         for c, shape in enumerate(self.shapes):
             for name in shape.gpus:
@@ -44,7 +44,7 @@ class Instance:
 
     @cached_property
     def sizes_on(self) -> list[tuple[dict[int, int], dict[int, int]]]:
-        """By pool, of shapes of which a copy fits: GPUs of those inside a node, nodes of those that take whole nodes."""
+        """Per pool, for shapes of which a copy fits: the GPUs of a copy inside one node, and the nodes of a larger copy."""
         found = []
         for pool, users in zip(self.pools, self.on_pool, strict=True):
             gpus = {c: self.shapes[c].gpus[pool.name] for c in users if self.copies_limit[c]}
@@ -54,12 +54,12 @@ class Instance:
 
     @cached_property
     def served_by(self) -> list[list[int]]:
-        """By shape: classes that it can serve; none where no copy fits."""
+        """The classes that each shape can serve, by shape; none if no copy fits."""
         return [sorted(rates) if limit else [] for rates, limit in zip(self._rates, self.copies_limit, strict=True)]
 
     @cached_property
     def serving(self) -> list[list[int]]:
-        """By class: shapes that can serve it and of which at least one copy fits."""
+        """The shapes that can serve each class and of which a copy fits, by class."""
         serving: list[list[int]] = [[] for _ in self.classes]
         for c, classes in enumerate(self.served_by):
             for k in classes:
@@ -67,32 +67,32 @@ class Instance:
         return serving
 
     def utilization(self, c: int, copies: int) -> float:
-        """rho[c] of so many copies: the largest busy fraction."""
+        """rho[c], the largest busy fraction of each of `copies` copies of shape c."""
         return utilization(self.shapes[c], copies)
 
     def capacity(self, c: int, copies: int) -> float:
-        """y * rho(y): busy copies that `copies` copies of shape c may sustain."""
+        """y * rho(y), the busy copies that `copies` copies of shape c may sustain."""
         return capacity(self.shapes[c], copies)
 
     @property
     def all_reachable(self) -> bool:
-        """Whether each class by itself could be served in full."""
+        """Whether each class could be served in full if it were alone."""
         asked = zip(self.reachable_targets, self.classes, strict=True)
         return all(target >= cls.requests_per_second * (1 - DUST) for target, cls in asked)
 
     @cached_property
     def notes(self) -> dict[Any, Any]:
-        """What is found once for an instance: routings by copies and targets, the rows that the judge reads."""
+        """A cache: routings by copies and targets, and the rows that the judge reads."""
         return {}
 
     @cached_property
     def pairs_count(self) -> int:
-        """Pairs of shape and class: the size of the question."""
+        """Pairs of a shape and a class that it serves: the size of the question."""
         return sum(map(len, self.serving))
 
     @cached_property
     def _rates(self) -> list[dict[int, float]]:
-        """h[c,k] by shape and class; found once, since questions may have 10^5 shapes. The same holds for what follows."""
+        """h[c,k] in requests/s by shape and class. It is cached, as below, since questions may have 10^5 shapes."""
         index = {cls.name: k for k, cls in enumerate(self.classes)}
         return [
             {index[name]: rate for name, rate in shape.requests_per_second.items() if name in index}
@@ -101,9 +101,9 @@ class Instance:
 
     @cached_property
     def reachable_targets(self) -> tuple[float, ...]:
-        """Requests/s of each class that its shapes could serve if each stood alone, at most what is asked.
+        """Requests/s of each class that its shapes could serve if each shape and class were alone, at most the asked rate.
 
-        Under MaximizeService one multiple of the whole mix; 0 when some class cannot be served at all.
+        Under MaximizeService one multiple of the whole mix, without that limit; 0 if some class cannot be served at all.
         """
         asked = [cls.requests_per_second for cls in self.classes]
         most = [most_capacity(shape, limit) for shape, limit in zip(self.shapes, self.copies_limit, strict=True)]
@@ -114,27 +114,27 @@ class Instance:
         return tuple(min(reached, rate) for reached, rate in zip(alone, asked, strict=True))
 
     def rate(self, c: int, k: int) -> float:
-        """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 where it cannot."""
+        """h[c,k]: requests/s of one copy of shape c that serves only class k; 0 if it cannot serve it."""
         return self._rates[c].get(k, 0.0)
 
     def most_rate(self, c: int, k: int) -> float:
-        """Requests/s of class k that all copies of shape c that fit could serve."""
+        """Requests/s of class k that as many copies of shape c as fit could serve."""
         return most_capacity(self.shapes[c], self.copies_limit[c]) * self.rate(c, k)
 
     def loss(self, c: int, k: int) -> float:
-        """Quality loss of shape c on class k."""
+        """Quality loss of shape c on class k, as a fraction."""
         return self.shapes[c].quality_loss.get(self.classes[k].name, 0.0)
 
     def floor_dollars(self) -> float:
-        """Dollars per hour of the nodes that floors force."""
+        """Dollars/hour of the minimum nodes of all pools."""
         return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in self.pools)
 
     def share_price(self, c: int) -> float:
-        """Price of one copy as if nodes were sold by the GPU: GPUs / GPUs per node x node price, over its pools."""
+        """Dollars/hour of one copy if nodes were sold by the GPU: GPUs / GPUs per node x node price, summed over its pools."""
         return self._share_prices[c]
 
     def cheapest_first(self, k: int) -> list[int]:
-        """Shapes that serve class k, each within its quality limit, by price per request, then GPUs per request."""
+        """Shapes that serve class k within its quality limit, ordered by price per request, then by GPUs per request."""
         if k not in self._cheapest:
             limit = self.classes[k].quality_loss_limit
             fit = [c for c in self.serving[k] if limit is None or self.loss(c, k) <= limit]
@@ -159,7 +159,7 @@ class Instance:
 
 
 def utilization(shape: Shape, copies: int) -> float:
-    """Largest busy fraction when `copies` copies share the traffic; lists hold their last number for more copies."""
+    """The largest busy fraction of each of `copies` copies. Beyond the end of a list its last number holds."""
     if isinstance(shape.max_utilization, float):
         return shape.max_utilization
     table = shape.max_utilization
@@ -167,17 +167,17 @@ def utilization(shape: Shape, copies: int) -> float:
 
 
 def most_utilization(shape: Shape) -> float:
-    """Largest busy fraction over all numbers of copies."""
+    """The largest busy fraction over all numbers of copies."""
     return shape.max_utilization if isinstance(shape.max_utilization, float) else max(shape.max_utilization)
 
 
 def capacity(shape: Shape, copies: int) -> float:
-    """y * rho(y): busy copies that `copies` copies may sustain."""
+    """y * rho(y), the busy copies that `copies` copies may sustain."""
     return copies * utilization(shape, copies)
 
 
 def most_capacity(shape: Shape, limit: int) -> float:
-    """Most busy copies that up to `limit` copies may sustain: fewer may sustain more where a list of rho falls."""
+    """The most busy copies that up to `limit` copies may sustain; fewer copies may sustain more if a list of rho falls."""
     if isinstance(shape.max_utilization, float):
         return capacity(shape, limit)
     counts = {*range(1, min(limit, len(shape.max_utilization)) + 1), limit}
@@ -185,7 +185,8 @@ def most_capacity(shape: Shape, limit: int) -> float:
 
 
 def instance_of(question: Question, *, prune: bool = True) -> Instance:
-    """Number, order and prune a question whose floors fit its budget; unpruned for methods that want certain shapes."""
+    """The instance of a question whose minimum nodes fit its budget. Without `prune` dominated shapes stay, for methods that
+    need certain shapes."""
     pools, classes, shapes = ordered_by_content(question)
     classes = tuple(cls for cls in classes if cls.requests_per_second > 0)
     running = question.running.replicas if question.running else {}
@@ -211,7 +212,7 @@ def _affordable_nodes(pool: Pool, spare_dollars: float) -> int:
 
 
 def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_dollars: float) -> int:
-    """Largest y whose nodes exist and, above the floors, can be paid; found by bisection because cost grows with y."""
+    """The most copies whose nodes exist and can be paid beside all minimum nodes, by bisection, as cost grows with copies."""
 
     def fits(copies: int) -> bool:
         extra = []
@@ -236,16 +237,16 @@ def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_doll
 
 
 def _most_pieces(pool: Pool, nodes: int, gpus: int) -> int:
-    """Pieces of `gpus` GPUs that fit on so many nodes."""
+    """The number of pieces of `gpus` GPUs that fit on `nodes` nodes."""
     per_node = pool.gpus_per_node // gpus
     return nodes * per_node if per_node else nodes // (gpus // pool.gpus_per_node)
 
 
 def floor_dollars(question: Question) -> float:
-    """$/h of the nodes that floors force."""
+    """Dollars/hour of the minimum nodes of all pools."""
     return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in question.pools)
 
 
 def floors_fit(question: Question) -> bool:
-    """Whether the budget pays for the floors."""
+    """Whether the budget pays for the minimum nodes of all pools."""
     return is_within(floor_dollars(question), question.budget_dollars_per_hour)

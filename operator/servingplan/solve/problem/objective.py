@@ -1,9 +1,9 @@
 """What "better" means: the levels of the lexicographic objective, in the order of the interface.
 
-Each level is a `Stage`; the search optimises the stages in turn and holds each one's value while it works on the next.
+Each level is a `Stage`. The search optimises the stages in turn and holds the value of each while it works on the next.
 
-MaximizeService: the scale, then dollars, moves, a fixed tie-break. MinimizeCost: for each priority from the top the
-smallest served fraction of its classes and then the most served in total; then dollars, moves, the tie-break.
+MaximizeService has the scale, then dollars, moves and a fixed tie-break. MinimizeCost has, for each priority from the top, the
+smallest served fraction of its classes and then their total served rate; then dollars, moves and the tie-break.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,32 +19,32 @@ from servingplan.solve.solver.tolerance import EQUAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One level. The terms are scaled so that the best value is of order 1; `unit` turns it into what is reported."""
+    """One level. The terms are scaled so that the best value is of order 1; a value times `unit` is the reported value."""
 
     goal: Goal
     terms: tuple[Term, ...]
     unit: float
     best: float = 0.0
-    """Best value that can be imagined, in the reported unit."""
+    """A trivial bound on the value, in the reported unit."""
     implied_by: Goal | None = None
-    """Goal of an earlier stage; when that one reached 1, this one is at its best."""
+    """The goal of an earlier stage. If that stage reached 1, this one is at its best."""
 
     @property
     def sense(self) -> Literal["max", "min"]:
-        """What the solver is asked for."""
+        """Whether the solver maximises or minimises the terms."""
         return "max" if self.goal.rises else "min"
 
     def redundant(self, values: Mapping[Goal, float]) -> bool:
-        """Whether this stage is decided already: nothing can be served, or an earlier stage reached 1."""
+        """Whether this stage is already decided: nothing can be served, or the stage that implies it reached 1."""
         return self.unit <= 0.0 or (self.implied_by is not None and values.get(self.implied_by, 0.0) >= 1.0 - EQUAL)
 
     def value(self, values: Sequence[float]) -> float:
-        """Scaled value at a point of the program."""
+        """The scaled value at a point of the program."""
         return sum(values[column] * factor for column, factor in self.terms)
 
     def hold(self, program: Program, value: float, *, slack: float) -> None:
-        """Keep the stage at `value` (scaled) or better while later stages are optimised; `slack` is relative; where there is
-        any, it is no less than what the solver surely tells from nothing."""
+        """Keep the stage at `value` (scaled) or better while later stages are optimised. `slack` is relative; if it is above 0,
+        the row's slack is at least 10 times the solver's tolerance."""
         room = max(slack * max(abs(value), 1e-2), 10 * EQUAL) if slack else 0.0
         if self.goal.rises:
             program.add_row(f"level({self.goal.name})", self.terms, ">=", value - room)
@@ -59,7 +59,7 @@ class Objective:
         self._plan = plan
 
     def service(self) -> list[Stage]:
-        """The stages that say how much is served. Adds the columns and rows of the smallest served fractions."""
+        """The stages of service. Adds the columns and rows of the smallest served fractions to the program."""
         plan, instance = self._plan, self._plan.instance
         if not instance.classes:
             return []
@@ -89,14 +89,17 @@ class Objective:
         return stages
 
     def dollars(self, *, unit: float) -> Stage:
-        """Price of all nodes; `unit` in dollars per hour is the size of the value to expect."""
+        """The stage of the price of all nodes; `unit` is the expected size of the value, in dollars/hour."""
         plan = self._plan
         prices = [pool.dollars_per_node_hour for pool in plan.instance.pools]
         terms = tuple((column, price / unit) for column, price in zip(plan.nodes, prices, strict=True))
         return Stage(goal=DOLLARS, terms=terms, unit=unit)
 
     def moves(self) -> Stage:
-        """Additions plus removals of replicas: sum_c |y[c] - running[c]|, by moved[c] >= y - running, running - y."""
+        """The stage of moves, which are added plus removed copies: sum_c |y[c] - running[c]|.
+
+        Adds the rows moved[c] >= y[c] - running[c] and moved[c] >= running[c] - y[c] to the program.
+        """
         plan, moved = self._plan, list[Term]()
         for c, running in enumerate(plan.instance.running_copies()):
             name = plan.instance.shapes[c].name
@@ -110,8 +113,8 @@ class Objective:
         return Stage(goal=MOVES, terms=tuple(moved), unit=1.0)
 
     def tie_break(self) -> list[Term]:
-        """To be minimised last, so that the same question has the same plan: nodes, roughly also copies, and then the places of
-        shapes and pools in their lists."""
+        """Terms that are minimised last, so that the same question has the same plan: nodes and copies, with small weights for
+        the positions of pools and shapes in their lists."""
         plan = self._plan
         count = max(1, len(plan.copies), len(plan.nodes))
         terms: list[Term] = [(column, 2.0 + p / count) for p, column in enumerate(plan.nodes)]

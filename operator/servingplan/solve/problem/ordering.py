@@ -1,9 +1,8 @@
 """Pools, classes and shapes in an order that renaming does not change.
 
-The solver breaks ties by column order, so the order must not come from names, or renaming a pool would change the plan.
+The solver breaks ties by column order. If that order came from names, renaming a pool would change the plan.
 `ordered_by_content` refines a colouring of pools, classes and shapes (Weisfeiler and Leman 1968): each item's colour is the
-rank of its own numbers and of its neighbours' colours. Names settle what remains, which is the order among items that differ
-in name only.
+rank of its own numbers and of its neighbours' colours. Names order only the items that have the same colour.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping
 from servingplan.model.question import Pool, Question, RequestClass, Shape
 
 REFINEMENTS = 3
-"""Most rounds of refinement; three reach every item of a question from every other of the same model and back."""
+"""Most rounds of refinement; after three, every item of a question has influenced every other of the same model."""
 
 
 def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[RequestClass, ...], tuple[Shape, ...]]:
@@ -40,7 +39,7 @@ def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[Requ
             _refined(shapes, lambda: _seen_by_shapes(question, pools, classes)),  # noqa: B023
         )
         if found == (pools, classes, shapes):
-            break  # nothing was told apart, so no further round will
+            break  # this round split no colour, so no further round will
         pools, classes, shapes = found
     return (
         tuple(sorted(question.pools, key=lambda pool: (pools[pool.name], pool.name))),
@@ -50,13 +49,13 @@ def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[Requ
 
 
 def _ranked(contents: Mapping[str, tuple[object, ...]]) -> dict[str, int]:
-    """Rank of each item's content; items of equal content share a rank."""
+    """The rank of each item's content; items of equal content share a rank."""
     rank = {content: position for position, content in enumerate(sorted(set(contents.values())))}
     return {name: rank[content] for name, content in contents.items()}
 
 
 def _refined(ranks: dict[str, int], neighbours: Callable[[], Mapping[str, tuple[object, ...]]]) -> dict[str, int]:
-    """Ranks by own rank first and neighbours second; as they are where all differ already."""
+    """Ranks by the item's own rank first and its neighbours second; unchanged if all ranks differ already."""
     if not ranks or max(ranks.values()) == len(ranks) - 1:
         return ranks
     return _ranked({name: (ranks[name], seen) for name, seen in neighbours().items()})

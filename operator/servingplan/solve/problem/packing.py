@@ -1,8 +1,8 @@
-"""Which replicas fit on how many nodes, and a packing that comes true.
+"""How many nodes replicas need, and how they are packed on them.
 
-`constraints` makes rows of it, `placement` node groups.
+`constraints` makes rows from this, `placement` makes node groups.
 
-Sizes. On one pool a shape that needs no more than a node's GPUs has that *size*; a larger one takes whole nodes.
+Sizes. The *size* of a shape on a pool is its number of GPUs there if one node has as many; a larger shape takes whole nodes.
 
 Chains. If every size divides the next larger one, counts Y[d] of pieces of size d fit on n nodes of G GPUs together with
 W whole nodes if and only if, for each size d,
@@ -14,10 +14,11 @@ the sizes from large to small, each piece on any node with room (first fit decre
 room, every node holds a multiple of d, hence exactly d floor(G/d), which contradicts the inequality. So no pattern and
 no binary is needed: one row per size, whatever G is.
 
-Arcs. Otherwise (say sizes 2 and 3) the rows above are not enough. A filled node is a path from GPU 0 to GPU G: an arc from i
-to i + d is a piece of size d on GPUs i to i + d - 1, sizes descending along the path, an arc from i to G leaves the rest idle.
-An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999), at most G arcs per size. An integer
-for each way to fill a node (Gilmore and Gomory 1961) has the same relaxation, but sizes 1 to 12 on 64 GPUs have millions.
+Arcs. Otherwise (for example sizes 2 and 3) these rows are not sufficient. A filled node is a path from GPU 0 to GPU G. An arc
+from i to i + d is a piece of size d on GPUs i to i + d - 1; sizes descend along the path; an arc of size 0 from i to G leaves
+the rest idle. An integer for each arc counts the nodes that have it (arc flow, Valerio de Carvalho 1999); there are at most G
+arcs per size. One integer for each way to fill a node (Gilmore and Gomory 1961) gives the same relaxation, but sizes 1 to 12 on
+64 GPUs have millions of ways.
 """
 
 from collections import Counter, defaultdict
@@ -28,9 +29,9 @@ from servingplan.model.answer import Placement
 from servingplan.model.question import Pool, QuestionError
 
 MOST_CONTENTS = 3000
-"""Most exact node contents of one pool that `survive` enumerates."""
+"""The most exact node contents of one pool that are enumerated for `survive`."""
 Content = tuple[tuple[int, int], ...]
-"""(item, count) pairs of one node, items ascending, counts positive."""
+"""What one node holds: (item, count) pairs, items ascending, counts positive. An item is a shape or a size."""
 
 
 def is_chain(sizes: Iterable[int]) -> bool:
@@ -40,11 +41,11 @@ def is_chain(sizes: Iterable[int]) -> bool:
 
 
 Arc = tuple[int, int]
-"""(first GPU, size of the piece); size 0: the rest of the node is idle."""
+"""(first GPU, size of the piece); size 0 means that the rest of the node is idle."""
 
 
 def contents_count(sizes: Iterable[int], gpus_per_node: int) -> int:
-    """How many multisets of items with these sizes fit a node, the empty one too."""
+    """The number of multisets of items with these sizes that fit a node, with the empty one."""
     ways = [1] + [0] * gpus_per_node
     for size in sizes:
         for gpus in range(size, gpus_per_node + 1):
@@ -64,7 +65,7 @@ def arcs_of(sizes: Iterable[int], gpus_per_node: int) -> list[Arc]:
 
 
 def patterns_of(flow: Mapping[Arc, int], gpus_per_node: int) -> list[tuple[Content, int]]:
-    """The filled nodes of an integer flow over arcs: contents by size, and how many nodes hold each."""
+    """The filled nodes of an integer flow over arcs: contents by size, and the number of nodes with each."""
     left = {arc: count for arc, count in flow.items() if count}
     found: Counter[Content] = Counter()
     while any(first == 0 for first, _ in left):
@@ -85,7 +86,7 @@ def patterns_of(flow: Mapping[Arc, int], gpus_per_node: int) -> list[tuple[Conte
 def all_contents(sizes: Mapping[int, int], gpus_per_node: int, *, pool: str) -> list[Content]:
     """Every non-empty multiset of items (shapes, by index) that fits a node; `sizes` gives each item's GPUs.
 
-    Raises `QuestionError` where there are more than `MOST_CONTENTS`.
+    Raises `QuestionError` if there are more than `MOST_CONTENTS`.
     """
     items = sorted(sizes)
     found: list[Content] = []
@@ -109,7 +110,7 @@ def all_contents(sizes: Mapping[int, int], gpus_per_node: int, *, pool: str) -> 
 
 
 def fewest_nodes(pieces: Mapping[int, int], gpus_per_node: int) -> int:
-    """Nodes that these pieces (counts by size) take when packed: the theorem for chains, first fit decreasing otherwise."""
+    """The number of nodes that these pieces (counts by size) need: the least for chains, else by first fit decreasing."""
     counts = {size: count for size, count in pieces.items() if count}
     if is_chain(counts):
         needed, room = 0, 0
@@ -123,8 +124,8 @@ def fewest_nodes(pieces: Mapping[int, int], gpus_per_node: int) -> int:
 def fill[Item: (int, str)](
     copies: Mapping[Item, int], sizes: Mapping[Item, int], gpus_per_node: int
 ) -> list[tuple[Counter[Item], int]]:
-    """Pack pieces by first fit decreasing: exact for chains, a good packing otherwise. Nodes in the order of the packing,
-    each kind with its count, so that the work does not grow with the number of pieces."""
+    """Nodes packed by first fit decreasing, which is optimal for chains: contents and the number of nodes with each, in the
+    order of the packing. Equal nodes are handled together, so the work does not grow with the number of pieces."""
     packed: list[tuple[Counter[Item], int, int]] = []  # content, nodes with it, GPUs left on each
     for name in sorted(copies, key=lambda name: (-sizes[name], name)):
         size, left = sizes[name], copies[name]
@@ -149,7 +150,8 @@ def fill[Item: (int, str)](
 def fill_patterns[Item: (int, str)](
     copies: Mapping[Item, int], sizes: Mapping[Item, int], patterns: Sequence[tuple[Content, int]]
 ) -> list[tuple[Counter[Item], int]]:
-    """Pack pieces into nodes of the given patterns (by size, with node counts), which must have room for all of them."""
+    """Contents and the number of nodes with each, packed into nodes of the given patterns (by size, with node counts), which
+    must have room for all pieces."""
     left: dict[int, Counter[Item]] = defaultdict(Counter)
     for name, count in copies.items():
         left[sizes[name]][name] = count
@@ -181,8 +183,8 @@ def group(
 ) -> list[Placement]:
     """Node groups of one pool.
 
-    `nodes` are contents of shared nodes, each with how many nodes hold it; `whole` gives the copies of shapes that take
-    whole nodes as (copies, nodes per copy); `total_nodes` adds idle nodes.
+    `nodes` are contents of shared nodes, each with the number of nodes that hold it. `whole` gives, for shapes that take whole
+    nodes, the copies and the nodes of all of them. Nodes beyond these, up to `total_nodes`, are idle.
     """
     alike: Counter[tuple[tuple[str, int], ...]] = Counter()
     for content, count in nodes:

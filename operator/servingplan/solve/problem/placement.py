@@ -1,4 +1,4 @@
-"""From copies to nodes: what shares a node, how many nodes copies take."""
+"""Places copies on nodes: which copies share a node, and how many nodes they need."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,11 @@ from servingplan.solve.problem.packing import (
 )
 
 MOST_SPREAD = 500
-"""Most nodes of a pool, and copies on it, that are spread one by one."""
+"""The most nodes of a pool, and copies on it, for which copies are spread one by one."""
 Contents = tuple[tuple[tuple[Content, int], ...], ...]
-"""By pool: what nodes hold that copies share, as (shape, copies) pairs, and how many nodes hold just this."""
+"""By pool: the contents of nodes that copies may share, as (shape, copies) pairs, and the number of nodes with each content."""
 Patterns = Sequence[tuple[Content, int]]
-"""What nodes have room for, by the size of pieces, and how many nodes have just this room."""
+"""Patterns of pieces by size, and the number of nodes with each pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Packing:
 
     instance: Instance
     copies: tuple[int, ...]
-    """By shape."""
+    """Copies by shape."""
     contents: Contents
 
     @classmethod
     def tight(
         cls, instance: Instance, copies: Sequence[int], patterns: Mapping[int, Patterns] | None = None
     ) -> "Packing":
-        """First fit decreasing or, on pools whose sizes are no chain, into the room of these patterns, if any."""
+        """The packing by first fit decreasing; on pools whose sizes are no chain, into nodes of `patterns` if given."""
         found = []
         for p, pool in enumerate(instance.pools):
             sizes = {c: gpus for c, gpus in instance.sizes_on[p][0].items() if copies[c]}
@@ -51,10 +51,10 @@ class Packing:
 
     @classmethod
     def spread(cls, instance: Instance, copies: Sequence[int], nodes: Sequence[int]) -> "Packing | None":
-        """On so many nodes of each pool, the copies of each shape spread over them as evenly as they fit; None where they do
-        not fit that way, and where nodes or copies are too many to place one by one.
+        """The packing on `nodes` of each pool with the copies of each shape spread as evenly as they fit.
 
-        Against the loss of a node this is the packing to try: it loses the least of each shape.
+        None if they do not fit this way, or if there are too many nodes or copies to place one by one. With this packing, the
+        loss of a node takes the fewest copies of each shape.
         """
         found = []
         for p, pool in enumerate(instance.pools):
@@ -76,7 +76,7 @@ class Packing:
 
     @classmethod
     def every_content(cls, instance: Instance) -> "Packing":
-        """One node of every content that there could be, and one copy of each shape, of which some take whole nodes."""
+        """One node of every possible content, and one copy of each shape of which a copy fits; for lists of losses only."""
         contents = []
         for p, pool in enumerate(instance.pools):
             sizes, _ = instance.sizes_on[p]
@@ -86,12 +86,12 @@ class Packing:
 
     @staticmethod
     def contents_count(instance: Instance) -> int:
-        """Contents that a node could have, over all pools."""
+        """The number of contents that a node could have, over all pools."""
         sized = [(instance.sizes_on[p][0].values(), pool) for p, pool in enumerate(instance.pools)]
         return sum(contents_count(sizes, pool.gpus_per_node) for sizes, pool in sized)
 
     def of(self, copies: Sequence[int]) -> "Packing":
-        """So many copies instead, in the room of these where that is a better packing."""
+        """The packing of other copies; on pools whose sizes are no chain they take the places of the present pieces."""
         room: dict[int, Patterns] = {}
         for p, pool in enumerate(self.instance.pools):
             sizes = {c: shape.gpus.get(pool.name, 0) for c, shape in enumerate(self.instance.shapes)}
@@ -102,7 +102,7 @@ class Packing:
         return Packing.tight(self.instance, copies, room)
 
     def nodes(self) -> tuple[int, ...]:
-        """Nodes of each pool that they take, at least its floor."""
+        """The nodes of each pool that the copies take, at least the pool's minimum."""
         taken = []
         for p, pool in enumerate(self.instance.pools):
             whole = sum(self.copies[c] * each for c, each in self.instance.sizes_on[p][1].items())
@@ -110,7 +110,7 @@ class Packing:
         return tuple(taken)
 
     def placements(self, nodes: Sequence[int]) -> tuple[Placement, ...]:
-        """Node groups, by the name of the pool; of so many nodes of each pool those that hold nothing are idle."""
+        """Node groups, ordered by the name of the pool. The remaining ones of `nodes` (by pool) are idle."""
         names = [shape.name for shape in self.instance.shapes]
         groups = []
         for p, pool in enumerate(self.instance.pools):

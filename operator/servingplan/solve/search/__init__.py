@@ -1,1 +1,1 @@
-"""Ways to find plans."""
+"""Searches for plans."""

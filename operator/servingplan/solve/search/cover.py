@@ -1,7 +1,7 @@
-"""Plans by covering: a rule that finds copies for given rates, asked for as much service as it manages.
+"""Covers: a heuristic that finds copies for given rates is asked for as much service as it can give.
 
-Most heuristics of the papers answer "serve exactly this"; `most_served` turns such a rule into a plan for both objectives,
-and `by_class` is the rule that needs no solver.
+Most heuristics of the papers find copies that serve exactly the given rates. `most_served` makes a plan from such a heuristic
+for both objectives, and `by_class` is a heuristic that needs no solver.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,18 +12,18 @@ from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.tolerance import is_left, reaches
 
 Cover = Callable[[Sequence[float]], Draft | None]
-"""Copies that serve these rates (requests/s by class) within stock and budget; None where the rule finds none."""
+"""Copies that serve these rates (requests/s by class) within stock and budget; None if the heuristic finds none."""
 CANDIDATES = 8
-"""Cheapest shapes per class that `by_class` weighs."""
+"""The number of cheapest shapes per class that `by_class` compares."""
 
 
 def most_served(
     instance: Instance, cover: Cover, *, steps: int, targets: Sequence[float] | None = None
 ) -> Draft | None:
-    """As much service as the rule manages, by bisection in so many steps; None where it manages none.
+    """The draft with the most service that `cover` gives, found by bisection in `steps` steps; None if it gives none.
 
-    MaximizeService: the largest multiple of the mix, sought below `targets`, by default what each class could reach alone.
-    MinimizeCost: priorities from the top, each in full or else the largest common fraction of its classes.
+    MaximizeService: the largest multiple of the mix up to `targets`, by default the rates that each class could reach alone.
+    MinimizeCost: priorities from the top, each in full or else by the largest common fraction of its classes.
     """
     rates = [0.0] * len(instance.classes)
     if instance.question.objective == "MaximizeService":
@@ -42,7 +42,7 @@ def most_served(
 def _largest_part(
     cover: Cover, low: Sequence[float], high: Sequence[float], *, steps: int
 ) -> tuple[Draft | None, list[float]]:
-    """The draft nearest to `high` on the line from `low` that the rule finds, and its rates."""
+    """The draft that `cover` finds nearest to `high` on the line from `low`, and its rates."""
 
     def at(part: float) -> list[float]:
         return [a + part * (b - a) for a, b in zip(low, high, strict=True)]
@@ -61,11 +61,11 @@ def _largest_part(
 def by_class(
     instance: Instance, rates: Sequence[float], *, order: Sequence[int], whole_price: bool, draft: Draft | None = None
 ) -> Draft | None:
-    """Serve class after class: first with copies that are there, then with the shape that scores best.
+    """The draft that serves class after class, first with its copies, then with added copies of the shape with the best score.
 
-    The score is (tau, mu) of Cheng and Nguyen (2026), M2: tau = 0 where the candidate covers all that is left, mu = price
-    of the copies added / requests per second covered. `whole_price` prices the nodes that are really added, otherwise
-    GPUs are priced as shares of a node.
+    None if some class cannot be served. The score is (tau, mu) of Cheng and Nguyen (2026), M2: tau = 0 if the candidate covers
+    all of the remaining rate, mu = price of the added copies / requests per second covered. With `whole_price` the price is
+    that of the added nodes; otherwise GPUs are priced as shares of a node.
     """
     draft = draft or Draft(instance)
     for k in order:
@@ -88,7 +88,7 @@ def by_class(
 
 
 def covers_with_spare(instance: Instance, spare: Sequence[float], guarded: Collection[int]) -> Iterator[Draft]:
-    """Covers that carry so many times more of these classes than is asked, against losses."""
+    """Covers that carry a multiple, each of `spare`, of the asked rates of the `guarded` classes, as a reserve for losses."""
     order = dearest_first(instance)
     for part, whole_price in product(spare, (False, True)):
         rates = [cls.requests_per_second * (part if k in guarded else 1.0) for k, cls in enumerate(instance.classes)]
@@ -120,7 +120,7 @@ def _best_addition(
 
 
 def dearest_first(instance: Instance) -> list[int]:
-    """Classes by priority from the top, then by what their whole rate costs at the cheapest shape, dearest first."""
+    """Classes by priority from the top, then by the cost of their whole rate on the cheapest shape, dearest first."""
 
     def key(k: int) -> tuple[int, float, int]:
         ranked = instance.cheapest_first(k)

@@ -1,14 +1,14 @@
-"""Close the gap from both sides with the programs of `lagrangian`: better plans from below, better bounds from above.
+"""Closes the gap from both sides with the programs of `lagrangian`: it improves the plan and the bound.
 
-A step of `anytime`.
+This is a step of `anytime`.
 
-MinimizeCost, all served: every model at its least price, for the bound, and for the shapes that are worth a search.
+MinimizeCost in full service: each model is served at its least price. This gives a bound, and the shapes for a search.
 
-MaximizeService, in three steps. (1) Scales are tried by price alone: where the price is above what GPUs and budget are
-worth, no plan reaches the scale; where it is not, the copies that the models chose are nearly a plan. (2) A search over
-the shapes that were chosen, for the best plan. (3) A search over all shapes for a plan just better than the tolerance,
-with what each model costs at least as rows (cuts): that there is none is the proof that the plan is good enough. (As
-rows of a search for the least dollars, the same cuts were measured to make the solver slower.)
+MaximizeService, in three steps. (1) Scales are tried by price alone. If the price exceeds what GPUs and budget are worth, no
+plan reaches the scale; otherwise the copies that the models chose are nearly a plan. (2) A search over the chosen shapes finds
+the best plan. (3) A search over all shapes looks for a plan that is better than the tolerance allows, with the least cost of
+each model as rows (cuts). If there is none, the plan is proved. The search for fewer dollars at this scale has the cuts too.
+(In a search for the least dollars, the same cuts were measured to make the solver slower, so MinimizeCost has none.)
 """
 
 import math
@@ -27,25 +27,25 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import TOLD
 
 NOTHING = 1e-6
-"""Part of the scale that the search for fewer dollars may lose to tolerances; where a fleet runs, it may keep that fleet's
-scale, which is within the asked tolerance."""
+"""The part of the scale that the search for fewer dollars may lose to tolerances. Beside a running fleet it may lose the asked
+gap, because it may keep that fleet's scale."""
 SearchAmong = Callable[[Sequence[int], Plan | None], Plan | None]
-"""The best plan of these shapes, at least as good as the one given."""
+"""A search for the best plan of these shapes, from the given plan."""
 
 
 @dataclass(slots=True)
 class Closed:
-    """What was reached."""
+    """The plan, the bounds and the shapes that were reached."""
 
     plan: Plan | None
     bounds: dict[Goal, float]
-    """Of the scale, or of the dollars for full service."""
+    """Bounds on the scale, or on the dollars for full service."""
     shapes: set[int] = field(default_factory=set)
-    """Shapes that some model chose: where a search over all models should look."""
+    """Shapes that some model chose; a search over all models should look at these."""
     cuts: tuple[Cut, ...] = ()
-    """What each model costs at least at the plan's scale."""
+    """The least cost of each model at the plan's scale, as rows."""
     tried: bool = True
-    """Whether models were served apart at all."""
+    """Whether the question was decomposed by model at all."""
 
 
 def closed(
@@ -57,7 +57,7 @@ def closed(
     plan: Plan | None,
     search_among: SearchAmong,
 ) -> Closed:
-    """The plan or a better one, with bounds at least as tight as those given; not for questions with `survive`."""
+    """The plan or a better one, with bounds at least as tight as the given ones. Not for questions with `survive`."""
     work = _Closing(instance, prices, effort, Closed(plan, dict(bounds)), search_among)
     if DOLLARS in bounds:
         work.price_full_service()
@@ -88,7 +88,7 @@ class _Closing:
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
         self.result.bounds[DOLLARS] = max(self.result.bounds[DOLLARS], dollars)
         if self._effort.stop() and not all(part.copies for part in apart.parts):
-            return  # what some models chose is no plan yet, and completing it takes time
+            return  # the models' copies are no plan yet, and completing them takes time
         copies = apart.copies(len(self._instance.shapes))
         self._take(copies)
         draft = rounded_and_completed(self._instance, copies, self._rates)
@@ -97,7 +97,7 @@ class _Closing:
         self.search_chosen()
 
     def try_scales(self) -> None:
-        """Seek the largest scale that price does not exclude, until a little more than the plan has is out of reach."""
+        """Search the largest scale that prices do not exclude, until they exclude a scale just above the plan's."""
         params, factor = self._effort.params, 1 + self._effort.relative_gap
         open_scale, crossing, beyond = 0.0, 0.0, 0
         stop = self._effort.stop_after(params.trials)
@@ -119,7 +119,7 @@ class _Closing:
                 self.search_chosen()
 
     def search_chosen(self) -> None:
-        """The best plan of the shapes that some model chose, unless that is known."""
+        """Search the best plan of the shapes that some model chose, unless they were searched before."""
         plan = self.result.plan
         shapes = self.result.shapes.union(plan.used if plan else ())
         if self._effort.stop(self._gap()) or shapes <= self._searched:
@@ -128,7 +128,7 @@ class _Closing:
         self.result.plan = best_of([plan, self._search_among(sorted(shapes), plan)])
 
     def prove(self) -> None:
-        """Ask for a little more than the plan has; where neither a plan nor a proof is found, for more than that."""
+        """Decide whether a scale just above the plan's can be reached; if the search cannot decide it, try a larger scale."""
         undecided = 0.0
         stop = self._effort.stop_after(self._effort.params.proofs)
         while not stop(self._gap()):
@@ -141,14 +141,14 @@ class _Closing:
                 undecided = scale
 
     def price_reached(self) -> None:
-        """What each model costs at least at the plan's own scale, for the search for fewer dollars that follows."""
+        """Find the least cost of each model at the plan's scale, as cuts for the search for fewer dollars that follows."""
         if self.result.plan is None or self._effort.stop():
             return
         given_up = self._effort.relative_gap if self._instance.question.running else NOTHING
         self.result.cuts = self._by_model.cuts(self._by_model.serve(self._reached() * (1 - given_up), self._effort))
 
     def _decided(self, scale: float, cuts: Sequence[Cut]) -> bool:
-        """Find a plan at this scale or prove that there is none; whether either succeeded."""
+        """Search a plan at this scale or a proof that there is none. Returns whether one of them was found."""
         if not self._effort.affords(self._instance):
             return False
         plan = build(self._instance, [scale * rate for rate in self._rates], cuts=cuts, totals=True)
@@ -171,20 +171,23 @@ class _Closing:
 
     def _gap(self) -> float:
         plan, bounds = self.result.plan, self.result.bounds
-        if plan is None:  # where no scale can be reached, none is as good as it gets
+        if plan is None:  # if no scale above 0 can be reached, no plan is the optimum
             return 0.0 if SCALE in bounds and bounds[SCALE] <= 0.0 else math.inf
         return plan.gap(bounds)
 
     def _take(self, copies: Sequence[int]) -> None:
-        """Remember the shapes that were chosen, and the plan of as many copies as fit."""
+        """Note the chosen shapes, and the plan of as many of the copies as fit if it is better."""
         self.result.shapes.update(c for c, count in enumerate(copies) if count)
         fitting = Draft.of(self._instance, copies).copies
         self.result.plan = best_of([self.result.plan, judge(self._instance, fitting)])
 
 
 def _next_scale(low: float, high: float, *, wanted: float, crossing: float) -> float:
-    """Where to try between a scale that may be reached and one that is not: where price is likely to meet supply
-    (`crossing`), or at what is `wanted` for a proof, that it is out of reach, where that is likely."""
+    """The next scale to try, between `low`, which may be reached, and `high`, which cannot.
+
+    It is the scale at which price probably equals supply (`crossing`); or `wanted`, the scale whose exclusion completes the
+    proof, if prices probably exclude it.
+    """
     quarter = (high - low) / 4
     if wanted < high and (0.0 < crossing <= wanted or (crossing >= high and wanted >= low + quarter)):
         return wanted

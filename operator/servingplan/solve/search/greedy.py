@@ -1,4 +1,4 @@
-"""A first plan in milliseconds, without a solver but for its routing.
+"""Finds a first plan in milliseconds; only its routing needs the solver.
 
 `exact` and `anytime` start from it.
 """
@@ -14,10 +14,12 @@ from servingplan.solve.solver.effort import Effort
 
 
 def first_plan(instance: Instance, effort: Effort) -> Plan | None:
-    """The best of the empty plan, the running fleet or what is left of it, and two greedy covers; None where none keeps
-    every promise."""
+    """The best of the empty plan, the running fleet (or as much of it as is still allowed), as much of the plan to begin with
+    as is allowed, and two greedy covers; None if none of them keeps every promise."""
     targets = instance.reachable_targets
-    best = best_of([empty_plan(instance), running_plan(instance, targets) or _left_of_running(instance, targets)])
+    begun = [effort.start.get(shape.name, 0) for shape in instance.shapes]
+    running = running_plan(instance, targets) or _left_of(instance, instance.running_copies(), targets)
+    best = best_of([empty_plan(instance), running, _left_of(instance, begun, targets)])
     for whole_price in (False, True):
         if best is not None and effort.stop():
             break
@@ -29,7 +31,7 @@ def first_plan(instance: Instance, effort: Effort) -> Plan | None:
 def _covered(
     instance: Instance, effort: Effort, targets: Sequence[float], *, whole_price: bool, anyhow: bool
 ) -> Draft | None:
-    """As much as a greedy cover serves; what it has when the time is up, unless it must find something `anyhow`."""
+    """The greedy cover with the most service. It stops when the time is up, unless a plan must be found `anyhow`."""
     order = dearest_first(instance)
 
     def cover(rates: Sequence[float]) -> Draft | None:
@@ -40,7 +42,7 @@ def _covered(
     return most_served(instance, cover, steps=effort.params.cover_steps, targets=targets)
 
 
-def _left_of_running(instance: Instance, targets: Sequence[float]) -> Plan | None:
-    """As many of the running copies as stock and budget still allow: after a loss, what goes on serving."""
-    running = instance.running_copies()
-    return judge(instance, Draft.of(instance, running).copies, targets) if any(running) else None
+def _left_of(instance: Instance, copies: Sequence[int], targets: Sequence[float]) -> Plan | None:
+    """The plan of as many of these copies as stock and budget allow. After a loss, of the running ones, these are the
+    copies that still serve."""
+    return judge(instance, Draft.of(instance, copies).copies, targets) if any(copies) else None

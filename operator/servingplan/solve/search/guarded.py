@@ -1,4 +1,4 @@
-"""The lexicographic search with guards against losses, which are added as plans turn out not to stand them."""
+"""The lexicographic search with rows for losses; rows for a loss are added if a plan turns out not to survive it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import HELD
 
 GUARDED_AT_ONCE = 100
-"""Kinds of node up to which all are guarded from the start; beyond, only those that a plan does not stand."""
+"""Up to this number of node contents, all get rows from the start; with more, only those whose loss a plan does not survive."""
 
 
 def guarded_search(
@@ -26,10 +26,11 @@ def guarded_search(
     settled: Mapping[Goal, float] | None = None,
     scale_only: bool = False,
 ) -> Found:
-    """Search, guarding against the loss of one more kind of node each time the plan does not stand it.
+    """What the lexicographic search finds among plans that survive the losses.
 
-    Few kinds are guarded from the start. The end is exact either way: a plan that is best under fewer guards and stands
-    every loss is best under all of them. `all_classes`: every class must be served in full.
+    If the plan does not survive the loss of a node with some content, rows for that loss are added and the search is repeated.
+    If there are few contents, all have rows from the start. The result is exact either way: a plan that is best under some of
+    the rows and survives every loss is best under all of them. With `all_classes` every class must be served in full.
     """
     survival = Survival(instance)
     must_serve = tuple(range(len(instance.classes))) if all_classes else survival.protected()

@@ -1,4 +1,4 @@
-"""Kernel search (Angelelli, Mansini and Speranza 2010): the exact program over few shapes."""
+"""Kernel search (Angelelli, Mansini and Speranza 2010): it searches the exact program over few shapes."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from servingplan.solve.solver.tolerance import TOLD
 
 
 class Kernel:
-    """Some shapes of an instance, and the small instance that has no others."""
+    """Some shapes of an instance, and the small instance that has only these."""
 
     def __init__(self, instance: Instance, shapes: Iterable[int]) -> None:
         self._whole = instance
@@ -30,8 +30,8 @@ class Kernel:
     def near(
         cls, instance: Instance, relaxation: Relaxation, plan: Plan | None, chosen: Collection[int], *, size: int
     ) -> "Kernel":
-        """So many shapes, or more where more are in use: those chosen before, those that the relaxation, the plan or the
-        running fleet use, and those nearest to use."""
+        """The kernel of all shapes that were chosen before or that the relaxation, the plan or the running fleet use, and of
+        the other shapes with the least reduced costs: up to `size` shapes, or half as many again as are in use."""
         used = set(chosen) | {c for c, amount in enumerate(relaxation.copies) if amount > TOLD}
         used |= {c for c, count in enumerate(instance.running_copies()) if count}
         used |= set(plan.used) if plan else set()
@@ -41,7 +41,7 @@ class Kernel:
         columns = relaxation.plan
 
         def distance(c: int) -> float:
-            """What a busy copy of c would cost the objective: its own reduced cost and that of its best traffic."""
+            """What a busy copy of c would cost the objective: the copy's reduced cost and that of its best traffic."""
             classes = [k for k in instance.served_by[c] if columns.targets[k]]
             busy = {k: columns.part(c, k) * columns.load(c, k) for k in classes}
             traffic = min((abs(costs[columns.shares[c, k]]) / busy[k] for k in classes), default=math.inf)
@@ -56,17 +56,18 @@ class Kernel:
         return len(self.shapes) == len(self._whole.shapes)
 
     def whole(self, copies: Sequence[int]) -> Plan | None:
-        """Copies of these shapes as a plan of the whole instance."""
+        """The plan of the whole instance with these copies of the kernel's shapes; None if they break a promise."""
         everywhere = [0] * len(self._whole.shapes)
         for c, count in zip(self.shapes, copies, strict=True):
             everywhere[c] = count
         return judge(self._whole, everywhere)
 
     def search(self, plan: Plan | None, effort: Effort, settled: Mapping[Goal, float] | None = None) -> Plan | None:
-        """What the exact program over these shapes finds from the plan, as a plan of the whole instance.
+        """The plan of the whole instance that the exact program over these shapes finds, with `plan` as its warm start.
 
-        Fewest dollars are for the search over all shapes. Should time end before it, `answer.tidied` takes what lies idle, but
-        not from plans beside a running fleet or that must survive losses.
+        Under MaximizeService it optimises only the scale; the search over all shapes minimises the dollars. If the time ends
+        before that, `answer.tidied` removes idle copies. It does not do so beside a running fleet or if losses must be
+        survived, so all levels are optimised then.
         """
         question = self._whole.question
         scale_only = question.objective == "MaximizeService" and not (question.running or question.survive)

@@ -1,6 +1,6 @@
-"""The exact method: each level of the objective in turn, to proof.
+"""The exact method: it optimises each level of the objective in turn until it is proved.
 
-`search` turns an instance into copies, nodes and proofs; `answer` makes the answer of them.
+`search` finds copies, nodes and proofs for an instance; `answer` makes the answer from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import DUST, EQUAL, HELD, TOLD, gap_of, reaches
 
 START_NODES = 100
-"""Work limit of completing a known plan: only packing and tables are left to find."""
+"""Work limit for the completion of a known plan; it is small, because only packing and tables are open."""
 TIE_BREAK_NODES = 1
 TIE_BREAK_GAP = 5e-3
-"""Limits of the tie-break, which needs no proof, only to be the same every time."""
+"""Limits of the tie-break. It needs no proof; its result must only be the same every time."""
 
 
 def search(
@@ -36,15 +36,15 @@ def search(
     settled: Mapping[Goal, float] | None = None,
     scale_only: bool = False,
 ) -> Found:
-    """Optimise all levels in turn; what is found is never worse than `start`, a plan that is known.
+    """The plan and the bounds that are found by optimising all levels in turn. The plan is not worse than `start`.
 
-    `scale_only` leaves out the levels after the scale, under MaximizeService: for copies that are only a beginning.
+    `scale_only` leaves out the levels after the scale under MaximizeService, for copies that only start another search.
 
-    `settled` are bounds that are known: of the scale, which `start` reaches within the tolerance, so that it needs no
-    search; of the dollars in full service. `cuts` hold at the scale of `start`.
+    `settled` are known bounds: on the scale, if `start` reaches it within the tolerance, so that it needs no search; and on
+    the dollars in full service. `cuts` hold at the scale of `start`.
 
-    `must_serve` are classes that have to be served in full, or there is no plan. Where the running plan is within the gap of a
-    level's bound, the level is not held above it, so that no move is made for less than the tolerance.
+    The classes `must_serve` must be served in full, or there is no plan. If the running plan is within the gap of a level's
+    bound, the level is not held above the running plan's value, so that no move is made for less than the gap.
     """
     if start is not None and not effort.affords(instance):
         return Found(stopped="deadline")
@@ -75,7 +75,7 @@ def search(
             return Found(stopped="deadline")
         return _Search(program(), effort, start).run(settled=settled, scale_only=scale_only)
     if instance.all_reachable:
-        hopeful = start is not None and not start.in_full  # keep time for service in part
+        hopeful = start is not None and not start.in_full  # reserve time for a plan with partial service
         share = effort.share(0.5) if hopeful else effort
         in_full = _Search(program(), share, start).run(in_full=True, settled=settled)
         if in_full.plan or (not in_full.infeasible and start is None):
@@ -108,7 +108,7 @@ class _Search:
     def run(
         self, *, in_full: bool = False, settled: Mapping[Goal, float] | None = None, scale_only: bool = False
     ) -> Found:
-        """All stages; `in_full` asks for full service of every class instead of optimising service."""
+        """What all stages find. `in_full` demands full service of every class instead of optimising service."""
         stages = Objective(self._plan).service()
         if in_full:
             self._serve_in_full(stages)
@@ -148,7 +148,7 @@ class _Search:
         return self._found
 
     def _begin(self, stages: Sequence[Stage], *, least: float) -> None:
-        """Give the solver the plan that is known, all its other columns found by fixing copies, nodes and rates."""
+        """Use the known plan as the warm start: its copies, nodes and rates are fixed, the solver finds the other columns."""
         plan, start = self._plan, self._start
         if start is None:
             return
@@ -173,7 +173,7 @@ class _Search:
                 self._running = None
 
     def _dollars(self) -> Stage:
-        """The dollars stage, in units of the plan at hand or of the relaxation, so that its value is of order 1."""
+        """The dollars stage in units of the present plan's dollars or of the relaxation's, so that its value is of order 1."""
         stage = Objective(self._plan).dollars(unit=1.0)
         if self._values:
             unit = stage.value(self._values)
@@ -183,9 +183,9 @@ class _Search:
         return Objective(self._plan).dollars(unit=unit if unit > 0 else 1.0)
 
     def _optimise(self, stage: Stage, *, gap: float, part: float, known: float | None = None) -> float | None:
-        """Optimise, record and hold one stage; returns its value in the reported unit, None where there is no plan.
+        """Optimise, record and hold one stage. Returns its value in the reported unit; None if there is no plan.
 
-        `known` is a bound of a stage that is minimised, in the reported unit: a value within the gap of it ends the search.
+        `known` is a bound on a stage that is minimised, in the reported unit; a value within the gap of it ends the search.
         """
         program = self._plan.program
         if self._values:
@@ -214,14 +214,14 @@ class _Search:
         return value * stage.unit
 
     def _keep(self, stage: Stage, bound: float) -> float:
-        """Record and hold one stage at the point that is known, whose bound is known too; returns its value."""
+        """Record and hold one stage at the known point, whose bound is known too. Returns its value in the reported unit."""
         value = stage.value(self._values)
         self._record(stage, value * stage.unit, max(bound, value * stage.unit))
         stage.hold(self._plan.program, self._worth_keeping(stage, value, bound / stage.unit), slack=HELD)
         return value * stage.unit
 
     def _worth_keeping(self, stage: Stage, value: float, bound: float) -> float:
-        """The value to hold: the running plan's, where that plan is as good as the tolerance can tell."""
+        """The value to hold, scaled: the running plan's value if it is within the gap of the bound and lower, else `value`."""
         if self._running is None or stage.goal == MOVES:
             return value
         running = self._running[stage.goal] / stage.unit
@@ -229,7 +229,7 @@ class _Search:
         if gap_of(running, bound) > max(gap, HELD) + DUST:
             self._running = None
             return value
-        return stage.goal.tighter(value, running)  # the less that is asked of both
+        return stage.goal.tighter(value, running)  # the less demanding of both
 
     def _record(self, stage: Stage, value: float, bound: float, stopped: Stopped = "proved") -> None:
         if stopped != "proved" and self._found.stopped != "deadline":
@@ -237,7 +237,7 @@ class _Search:
         self._found.record(stage.goal, bound, value=value, unit=stage.unit, proved=stopped == "proved")
 
     def _break_ties(self) -> None:
-        """Among plans of equal levels with the shapes found, on no more nodes than found: a small program, a cheap step."""
+        """Choose among plans with equal levels, with the plan's shapes and on no more nodes, so that the program is small."""
         plan = self._plan
         for column in plan.copies:
             if round(self._values[column]) == 0:
@@ -250,7 +250,7 @@ class _Search:
             self._values = outcome.values
 
     def _read(self) -> None:
-        """The plan of the point that was reached."""
+        """Set the found plan to that of the present point."""
         packing, nodes = self._plan.read(self._values)
         self._found.plan = weighed(packing, nodes, self._plan.targets)
 
@@ -261,7 +261,7 @@ def _worse(stage: Stage, ours: Sequence[float], theirs: Sequence[float]) -> bool
 
 
 def _bound(bound: float | None, stage: Stage, value: float) -> float:
-    """The proved bound, never on the wrong side of the value; without any, what can be imagined."""
+    """The proved bound, scaled, no worse than the value; the trivial bound (1 or 0) if none was proved."""
     if bound is None:
         bound = 1.0 if stage.goal.rises else 0.0
     return max(0.0, stage.goal.no_worse(bound, value))

@@ -1,4 +1,4 @@
-"""A plan under construction: copies, what they serve, nodes and dollars, kept up as copies come and go.
+"""A plan under construction: its nodes and dollars are updated with every copy that is added or removed.
 
 The constructive methods build on it; no linear program is solved here. Shapes and classes are indices of an `Instance`.
 """
@@ -11,13 +11,13 @@ from servingplan.solve.solver.tolerance import DUST, is_within
 
 
 class Draft:
-    """Copies within stock and budget, and the rates that they were given so far."""
+    """Copies within stock and budget, and the rates that were assigned to them so far."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.copies = [0] * len(instance.shapes)
         self.rates: dict[tuple[int, int], float] = {}
-        """Requests/s of class k given to shape c."""
+        """Requests/s of class k assigned to shape c, by (c, k)."""
         self._busy = [0.0] * len(instance.shapes)
         self._pieces: list[dict[int, int]] = [{} for _ in instance.pools]
         self._whole = [0] * len(instance.pools)
@@ -26,7 +26,7 @@ class Draft:
 
     @classmethod
     def of(cls, instance: Instance, copies: Sequence[int]) -> "Draft":
-        """A draft with these copies, fewer where they do not fit."""
+        """A draft with as many of these copies as fit, in the order of the shapes."""
         draft = cls(instance)
         for c, count in enumerate(copies):
             fitting = draft.most(c, count) if count else 0
@@ -36,7 +36,7 @@ class Draft:
 
     @property
     def dollars(self) -> float:
-        """Price of all nodes so far, in dollars per hour."""
+        """The price of all nodes so far, in dollars/hour."""
         return self._dollars
 
     def duplicate(self) -> "Draft":
@@ -55,11 +55,11 @@ class Draft:
             setattr(self, name, value)
 
     def room(self, c: int, *, extra: int = 0) -> float:
-        """Busy copies that shape c could still take, with `extra` copies more."""
+        """The load, in busy copies, that shape c could still take with `extra` more copies."""
         return self.instance.capacity(c, self.copies[c] + extra) - self._busy[c]
 
     def most(self, c: int, wanted: int) -> int:
-        """The most copies of c, up to `wanted`, that stock and budget allow on top of what is there; by bisection."""
+        """The most further copies of c, up to `wanted`, that stock and budget allow; found by bisection."""
         low, high = 0, min(wanted, self.instance.copies_limit[c] - self.copies[c])
         while low < high:
             middle = (low + high + 1) // 2
@@ -67,12 +67,12 @@ class Draft:
         return low
 
     def extra_dollars(self, c: int, count: int) -> float | None:
-        """What `count` more copies of c add to the price of all nodes; None where they do not fit."""
+        """The dollars/hour that `count` more copies of c add to the price of all nodes; None if they do not fit."""
         after = self._after(c, count)
         return None if after is None else self._price(after)
 
     def add(self, c: int, count: int = 1) -> None:
-        """Place `count` more copies, which must fit; a negative count takes copies away."""
+        """Place `count` more copies, which must fit; a negative count removes copies."""
         after = self._after(c, count)
         assert after is not None, "callers ask `most` first"
         self._dollars += self._price(after)
@@ -86,7 +86,7 @@ class Draft:
         self.copies[c] += count
 
     def serve(self, c: int, k: int, wanted: float) -> float:
-        """Give shape c as much of `wanted` requests/s of class k as its copies still take; returns what it took."""
+        """Assign to shape c as much of `wanted` requests/s of class k as its copies can take. Returns the assigned rate."""
         taken = min(wanted, self.room(c) * self.instance.rate(c, k))
         if taken <= DUST * max(wanted, 1e-300):
             return 0.0
@@ -95,13 +95,13 @@ class Draft:
         return taken
 
     def release(self, c: int, k: int) -> float:
-        """Take class k away from shape c; returns the requests/s that nobody serves now."""
+        """Remove class k from shape c. Returns the requests/s that were removed."""
         rate = self.rates.pop((c, k), 0.0)
         self._busy[c] = max(0.0, self._busy[c] - rate / self.instance.rate(c, k)) if rate else self._busy[c]
         return rate
 
     def copies_needed(self, c: int, k: int, wanted: float) -> int:
-        """Fewest more copies of c with which it takes all of `wanted` requests/s of class k; found by doubling."""
+        """The fewest further copies of c with which it takes all of `wanted` requests/s of class k, at most its limit."""
         need = wanted / self.instance.rate(c, k) * (1 - DUST)
         limit = self.instance.copies_limit[c] - self.copies[c]
         high = 1
@@ -114,7 +114,7 @@ class Draft:
         return low
 
     def without_idle(self) -> "Draft":
-        """This draft less the copies that its own routing does not need, dearest first."""
+        """This draft, changed: the copies that its own routing does not need are removed, dearest first."""
         for c in sorted(range(len(self.copies)), key=lambda c: (-self.instance.share_price(c), c)):
             count, busy = self.copies[c], self._busy[c]
             idle = next((y for y in range(count, 0, -1) if self.instance.capacity(c, count - y) >= busy), 0)
@@ -123,7 +123,7 @@ class Draft:
         return self
 
     def _after(self, c: int, count: int) -> dict[int, int] | None:
-        """Nodes of the pools that shape c uses with `count` more copies; None where stock or budget refuse."""
+        """The nodes of the pools that shape c uses, by pool, with `count` more copies; None if stock or budget forbid them."""
         if self.copies[c] + count > self.instance.copies_limit[c]:
             return None
         index = self.instance.pool_index
@@ -147,7 +147,7 @@ class Draft:
         return sum((nodes - self._nodes[p]) * pools[p].dollars_per_node_hour for p, nodes in after.items())
 
     def _footprint(self, c: int, p: int) -> tuple[int, int]:
-        """Of one copy of c on pool p: GPUs inside a node and 0, or 0 and whole nodes."""
+        """What one copy of c takes on pool p: (GPUs inside a node, 0) or (0, whole nodes)."""
         pool = self.instance.pools[p]
         gpus = self.instance.shapes[c].gpus[pool.name]
         return (gpus, 0) if gpus <= pool.gpus_per_node else (0, gpus // pool.gpus_per_node)

@@ -1,9 +1,10 @@
-"""Plans with a reserve against the loss of any node, where nodes can be filled in very many ways.
+"""Plans with a reserve against the loss of any node, for nodes that can be filled in very many ways.
 
-A step of `anytime`. A program that guards against every content of a node has an integer and a routing of its own for each;
-with dozens of shapes these are thousands. In its place stands the mean loss: every plan that stands the loss of each node
-keeps its rows (`problem.constraints`), so that its bound holds, and its copies, spread evenly over its nodes, stand each loss
-or nearly so; with a little more reserve they do. The guarded search then looks at the few shapes of these plans.
+This is a step of `anytime`. A program that guards against the loss of every node content needs an integer and a routing for
+each content; with dozens of shapes these are thousands. Rows for the mean loss replace them. Every plan that survives the loss
+of each node keeps these rows (`problem.constraints`), so the bound of the program holds. Its copies, spread evenly over its
+nodes, survive each loss or nearly do; with a little more reserve they do. The guarded search then looks at the few shapes of
+these plans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from servingplan.solve.solver.effort import Effort
 
 
 class Reserved(NamedTuple):
-    """What was reached: a plan that stands the loss of any node, and bounds that hold for all such plans."""
+    """A plan that survives the loss of any node, and bounds that hold for all such plans."""
 
     plan: Plan | None
     known: Mapping[Goal, float]
@@ -31,8 +32,10 @@ class Reserved(NamedTuple):
 
 
 def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: Mapping[Goal, float]) -> Reserved | None:
-    """The plan, or a better one: by construction, by the program with mean losses, by a guarded search over their shapes. None
-    where no node is to be guarded, and where the ways to fill one are few enough for the whole program."""
+    """The plan, or a better one by construction, by the program with mean losses or by a guarded search over their shapes.
+
+    None if no loss of a node must be survived, or if node contents are few enough for the whole program.
+    """
     params = effort.params
     if not Survival(instance).protected("AnyNode") or Packing.contents_count(instance) <= params.many_contents:
         return None
@@ -41,7 +44,7 @@ def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: M
     for reserve in params.reserves:
         if plan is not None and (effort.stop() or not effort.affords(instance)):
             break
-        # From the plan for the first bound; then afresh, for other copies on the same nodes.
+        # The first search starts from the plan, for the bound; the others do not, so that they find other copies.
         start = plan if reserve == 1.0 else None
         found, better = on_average(instance, effort.share(params.mean_share), reserve=reserve, start=start)
         if reserve == 1.0:
@@ -59,7 +62,7 @@ def with_reserve(instance: Instance, effort: Effort, plan: Plan | None, known: M
 
 
 def constructed(instance: Instance, effort: Effort) -> Plan | None:
-    """The best plan of greedy covers that carry more than is asked of protected classes; under MinimizeCost."""
+    """The best plan of greedy covers that carry more than the asked rates of protected classes; only under MinimizeCost."""
     best: Plan | None = None
     if instance.question.objective == "MinimizeCost":
         for draft in covers_with_spare(instance, effort.params.spare, Survival(instance).protected()):
@@ -70,7 +73,7 @@ def constructed(instance: Instance, effort: Effort) -> Plan | None:
 
 
 def thinned_out(instance: Instance, effort: Effort, plan: Plan | None) -> Plan | None:
-    """The plan less the copies that it can do without, dearest first; every promise is kept."""
+    """The plan without the copies that it does not need, dearest first; every promise is kept."""
     if plan is None:
         return None
     for c in sorted(plan.used, key=lambda c: (-instance.share_price(c), c)):
@@ -86,8 +89,10 @@ def thinned_out(instance: Instance, effort: Effort, plan: Plan | None) -> Plan |
 def on_average(
     instance: Instance, effort: Effort, *, reserve: float = 1.0, start: Plan | None = None
 ) -> tuple[Found, Plan | None]:
-    """What the program finds that guards against the mean loss of a node of each pool, with a bound of every level that
-    holds for all plans where `reserve` is 1; and the plan of its copies, spread over its nodes, where that stands each loss."""
+    """What the program with the mean loss of a node of each pool finds, and the plan of its copies, spread over its nodes.
+
+    The bounds hold for all plans if `reserve` is 1. The plan is None if it does not survive each loss.
+    """
     survival = Survival(instance)
     classes = survival.protected("AnyNode")
     limited = effort.with_nodes(effort.params.mean_nodes)
@@ -103,8 +108,8 @@ def on_average(
 
 
 def searched(instance: Instance, effort: Effort, plan: Plan | None, shapes: Sequence[int]) -> Plan | None:
-    """The plan, or a better one of the guarded search over its shapes and these in their order, as many of them as leave the
-    contents of a node few enough to be guarded."""
+    """The plan, or a better one from the guarded search over its shapes and `shapes`. These are taken in their order as long as
+    the contents of a node are few enough."""
     kernel = Kernel(instance, plan.used if plan else [])
     for c in shapes:
         more = Kernel(instance, {*kernel.shapes, c})

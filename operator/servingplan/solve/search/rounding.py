@@ -1,6 +1,6 @@
-"""Whole copies from the fractional ones of the linear relaxation.
+"""Makes whole copies from the fractional ones of the linear relaxation.
 
-Used by `anytime` for its early plans and by the method `lpr`.
+`anytime` uses it for its early plans, and so does the method `lpr`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from servingplan.solve.solver.tolerance import HELD, TOLD
 
 
 def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
-    """Whole parts first, then a copy for each class that nothing serves, then the largest fractions while they fit."""
+    """A draft with the whole parts, then a copy for each class that nothing serves, then the largest fractions that fit."""
     draft = Draft(instance)
     for c, amount in enumerate(fractional):
         whole = draft.most(c, int(amount + TOLD))
@@ -36,7 +36,8 @@ def rounded(instance: Instance, fractional: Sequence[float]) -> Draft:
 
 
 def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates: Sequence[float]) -> Draft | None:
-    """Whole parts, routed as well as they can be; what is left of `rates` is covered class by class, dearest first."""
+    """A draft with the whole parts in their best routing; the rest of `rates` (requests/s by class) is covered class by class,
+    dearest first. None if it cannot be covered."""
     draft = Draft(instance)
     for c, amount in enumerate(fractional):
         whole = draft.most(c, int(amount + TOLD))
@@ -53,7 +54,7 @@ def rounded_and_completed(instance: Instance, fractional: Sequence[float], rates
 
 
 def relaxed_plans(instance: Instance, relaxation: Relaxation) -> Iterator[Draft]:
-    """Drafts from the relaxation that was optimised last, best hopes first."""
+    """Drafts from the relaxation that was optimised last, the most promising first."""
     fractional = relaxation.copies
     if instance.question.objective == "MinimizeCost":
         asked = [cls.requests_per_second for cls in instance.classes]

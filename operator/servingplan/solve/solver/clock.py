@@ -1,13 +1,10 @@
-"""The deadline's clock: the only one in the solver.
-
-`effort` and `program` read it.
-"""
+"""The deadline's clock. No other module of the solver reads a clock."""
 
 import time
 
 
 class Stopwatch:
-    """Seconds since it was made, and what is left of a deadline."""
+    """Measures the seconds since it was made and the rest of a deadline."""
 
     def __init__(self, deadline_seconds: float | None) -> None:
         self._start = time.monotonic()

@@ -1,6 +1,7 @@
-"""How hard to try: gap, work limit and deadline of a search, and what fits into the time that is left."""
+"""The effort of a search: gap, work limit and deadline, and estimates of what fits into the remaining time."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,17 +13,17 @@ from servingplan.solve.solver.program import TRIAL_BRANCHINGS, Limits
 from servingplan.solve.solver.stop import NearEnough, OutOfTime, OutOfWork, Stop, first_of
 
 SECONDS_PER_PAIR = 5e-5
-"""Rough time of building a program and solving its relaxation once, per pair of shape and class."""
+"""The approximate time to build a program and solve its relaxation once, per pair of shape and class."""
 LARGE_PAIRS = 10_000
-"""Pairs at which that time doubles: the relaxation's iterations grow with its size."""
+"""With this number of pairs that time per pair doubles, because the relaxation's iterations grow with its size."""
 NUMBERING_SECONDS, NUMBERING_SECONDS_PER_PAIR = 2e-3, 1e-5
-"""Time of numbering a question on the machine that those times are of."""
+"""The time to number a question, on the machine on which these constants were measured."""
 ENDING_PART = 0.6
-"""Routing, packing and reporting the answer of a large question take about this part of the time until it is numbered."""
+"""Routing, packing and reporting the answer take about this part of the time until a large question is numbered."""
 
 
 class Sized(Protocol):
-    """What the effort must know of a numbered question."""
+    """The size of a numbered question."""
 
     @property
     def pairs_count(self) -> int:
@@ -32,30 +33,32 @@ class Sized(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard to try."""
+    """The limits of a search."""
 
     relative_gap: float
     node_limit: int
     stopwatch: Stopwatch
     pace: float = 1.0
-    """How many times slower than in the estimates the machine is just now."""
+    """How many times slower the machine is now than in the estimates."""
     bound_first: bool = False
-    """A good plan is known: searches are for the bound."""
+    """Whether searches improve the bound first, because a good plan is known."""
     trial_branchings: int = TRIAL_BRANCHINGS
     """See `program.Limits`."""
+    start: Mapping[str, int] = field(default_factory=dict)
+    """Copies by shape of a plan to begin with; empty: none."""
     params: AnytimeParams = field(default_factory=lambda: params.ANYTIME)
-    """Of the method `anytime`."""
+    """Parameters of the method `anytime`."""
 
     def stop(self, gap: float = math.inf) -> bool:
         """Whether a search may end: the time is up, or this gap is within the tolerance."""
         return self.stop_after(1)(gap)
 
     def stop_after(self, rounds: int) -> Stop:
-        """The same for a loop of no more than so many rounds, asked once before each."""
+        """The same for a loop of at most `rounds` rounds; the loop calls it once before each round."""
         return first_of(OutOfTime(self.stopwatch), NearEnough(self.relative_gap), OutOfWork(rounds))
 
     def limits(self, *, gap: float | None = None, nodes: int | None = None, part: float = 1.0) -> Limits:
-        """Limits of one optimisation that may take `part` of the time that is left."""
+        """Limits of one optimisation that may take `part` of the remaining time."""
         left = self.stopwatch.remaining_seconds()
         return Limits(
             relative_gap=self.relative_gap if gap is None else gap,
@@ -67,7 +70,7 @@ class Effort:
         )
 
     def affords(self, instance: Sized) -> bool:
-        """Whether the time that is left is likely to build and solve a program of this instance."""
+        """Whether the remaining time probably suffices to build a program of this instance and solve its relaxation."""
         left = self.stopwatch.remaining_seconds()
         pairs = instance.pairs_count
         return left is None or left > self.pace * SECONDS_PER_PAIR * pairs * (1 + pairs / LARGE_PAIRS)
@@ -77,17 +80,17 @@ class Effort:
         return instance.pairs_count <= self.params.searched_pairs
 
     def with_nodes(self, nodes: int) -> "Effort":
-        """The same effort with no more than this work limit."""
+        """The same effort with at most this work limit."""
         return replace(self, node_limit=min(self.node_limit, nodes))
 
     def share(self, part: float) -> "Effort":
-        """The same effort with only this part of the time that is left."""
+        """The same effort with only this part of the remaining time."""
         left = self.stopwatch.remaining_seconds()
         return self if left is None else replace(self, stopwatch=Stopwatch(left * part))
 
     def after_numbering(self, question: Question, seconds: float) -> "Effort":
-        """The effort for the methods: the pace, by what numbering the question took, and time kept for the end, by all that
-        was spent so far."""
+        """The effort for the methods: `seconds`, the time that numbering took, sets the pace, and all the time spent so far
+        sets how much is reserved for routing and reporting at the end."""
         left = self.stopwatch.remaining_seconds()
         if left is None:
             return self

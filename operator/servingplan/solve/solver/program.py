@@ -1,12 +1,12 @@
-"""The adapter to the MILP solver: the only module that imports PuLP, and the only one of `solve` that reads a clock.
+"""The adapter to the MILP solver: the only module that imports PuLP and HiGHS.
 
-`constraints` fills a `Program` with columns and rows, `lexicographic` asks it for optima. PuLP is imported when the first
-program is made, because it takes longer to import than a small plan takes to solve.
+`constraints` fills a `Program` with columns and rows, `lexicographic` optimises it. PuLP is imported when it is first needed,
+because the import takes longer than a small plan takes to solve.
 
-Three facts about the solver shape this module. HiGHS fixes its thread count once per process, so `THREADS` is a
-constant. A clock makes the answer depend on the machine, so the work limit is a number of branch-and-bound nodes and the
-clock only a backstop that the outcome admits. Ties go to the first column, so callers must add columns in an order that
-depends on content alone.
+Three facts about the solver determine this module. HiGHS fixes its thread count once per process, so `THREADS` is a constant.
+A clock makes the answer depend on the machine, so the work limit is a number of branch-and-bound nodes, and if the clock ends
+a search, the outcome says so. Ties go to the first column, so callers must add columns in an order that depends on content
+alone.
 """
 
 import ctypes
@@ -33,18 +33,18 @@ THREADS = 1
 CONSISTENT = 1e-6
 """Relative difference within which two ways to compute an objective agree."""
 READING_PART = 0.5
-"""Reading a solution takes about this part of the time that HiGHS's model took to build."""
+"""Reading a solution takes about this part of the time that it took to build HiGHS's model."""
 PRESOLVE_PART = 1.0
 """Presolve, which does not look at the clock, takes about this part of the same time."""
 OVERRUN_SECONDS_PER_COLUMN, OVERRUN_COLUMNS = 6e-5, 10_000
-"""HiGHS does not look at its clock while it tries rounded points at the root, each with a linear program of its own. A search
-is asked to end that much earlier: so much per column, twice as much with so many columns. Measured with limits from 10 ms
-up in steps of 7 %: at most 0.04 s beyond the limit with 1,200 columns, 0.12 with 2,080 and with 3,500, 0.37 with 9,200, 1.4
-with 14,000."""
+"""HiGHS does not look at its clock while it tries rounded points at the root, each with a linear program of its own. So its
+time limit is set earlier by this many seconds per column, and by twice as many if there are `OVERRUN_COLUMNS`. Measured with
+limits from 10 ms up in steps of 7 %: at most 0.04 s beyond the limit with 1,200 columns, 0.12 with 2,080 and with 3,500, 0.37
+with 9,200, 1.4 with 14,000."""
 TRIAL_BRANCHINGS = 8
-"""HiGHS's own choice."""
+"""HiGHS's default."""
 _UNFIT = re.compile(r"[^A-Za-z0-9_.()]")
-"""Characters that the LP format does not take in names."""
+"""Characters that the LP format does not allow in names."""
 Column = NewType("Column", int)
 """A variable of a `Program`, by position."""
 Row = NewType("Row", str)
@@ -56,10 +56,10 @@ Stopped = Literal["proved", "work-limit", "deadline"]
 
 @functools.cache
 def load() -> None:
-    """Import PuLP and HiGHS now, once, so that no deadline pays for it and HiGHS prints nothing.
+    """Import PuLP and HiGHS now, once, so that the import takes no time from a deadline and HiGHS prints nothing.
 
-    From version 1.16 on the first `Highs` object of a process writes a banner to standard output, from C++, before any option
-    can be set; so the first one is made here, while standard output leads nowhere.
+    From version 1.16 on, the first `Highs` object of a process writes a banner to standard output, from C++, before any option
+    can be set. So the first one is made here, while standard output is redirected to the null device.
     """
     _load_at_first_use("orloge")
     importlib.import_module("pulp")
@@ -69,8 +69,8 @@ def load() -> None:
 
 
 def _load_at_first_use(name: str) -> None:
-    """Let a module load when something of it is used. PuLP imports ``orloge``, which reads the logs of other solvers; loading
-    it takes a tenth of a second, and nothing of it is used for HiGHS."""
+    """Delay the import of a module until it is used. PuLP imports ``orloge``, which reads the logs of other solvers; the import
+    takes a tenth of a second, and HiGHS needs nothing of it."""
     if name in sys.modules:
         return
     stand_in = ModuleType(name)
@@ -86,7 +86,7 @@ def _load_at_first_use(name: str) -> None:
 
 @contextmanager
 def _standard_output_closed() -> Iterator[None]:
-    """What is written to file descriptor 1 meanwhile is lost, also what C keeps in its buffer until then."""
+    """A context in which everything that is written to file descriptor 1 is lost, with what C has in its buffer at the end."""
     sys.stdout.flush()
     try:
         kept = os.dup(1)
@@ -109,19 +109,19 @@ class Limits:
     """When one optimisation may end before its proof is complete."""
 
     relative_gap: float
-    """Proved when |bound - value| / |value| is at most this."""
+    """The point counts as optimal if |bound - value| / |value| is at most this."""
     nodes: int
-    """Work limit: branch-and-bound nodes."""
+    """Work limit in branch-and-bound nodes."""
     seconds: float | None = None
-    """Backstop on the wall clock."""
+    """Limit on the wall clock."""
     pace: float = 1.0
-    """How many times slower than the one of the measurements the machine is just now."""
+    """How many times slower the machine is now than in the measurements."""
     target: float | None = None
-    """A point this good is good enough, whatever bound the search has: the caller knows a better one."""
+    """The search ends at a point with this objective, whatever its bound is, because the caller knows a better bound."""
     bound_first: bool = False
-    """Leave out the searches in neighbourhoods of good points: the caller needs the bound more than the point."""
+    """Whether to leave out the searches in neighbourhoods of good points, because the caller needs the bound more."""
     trial_branchings: int = TRIAL_BRANCHINGS
-    """On a column, before its pseudo-costs are believed. Fewer make nodes cheaper and worse chosen."""
+    """Trial branchings on a column before its pseudo-costs are used. With fewer, nodes are cheaper but less well chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +130,15 @@ class Outcome:
 
     stopped: Stopped
     infeasible: bool = False
-    """No point satisfies the rows; proved."""
+    """Whether it is proved that no point satisfies the rows."""
     value: float | None = None
-    """Objective of the point found, if any."""
+    """Objective of the point that was found, if any."""
     bound: float | None = None
-    """Best objective that any point could have, as far as known."""
+    """The dual bound: no point has a better objective. None if no bound is known."""
     values: tuple[float, ...] = field(default=(), repr=False)
     """Value of every column, in order; empty without a point."""
     reduced_costs: tuple[float, ...] = field(default=(), repr=False)
-    """Of every column, in order, after a relaxed optimisation: what a unit of it would cost the objective."""
+    """Reduced cost of every column, in order, after a relaxed optimisation."""
 
 
 class Program:
@@ -155,7 +155,7 @@ class Program:
         self._start: tuple[float, ...] = ()
         self._worth_of_rows: list[float] = []
         self._building_seconds = 0.0
-        """What building HiGHS's model took the last time."""
+        """The time that it last took to build HiGHS's model."""
 
     def add_column(self, name: str, *, lower: float = 0.0, upper: float | None = None, integer: bool = False) -> Column:
         """Add a variable; `upper=None` leaves it unbounded above."""
@@ -164,7 +164,7 @@ class Program:
         return Column(len(self._columns) - 1)
 
     def columns_count(self) -> int:
-        """Columns so far."""
+        """The number of columns so far."""
         return len(self._columns)
 
     def add_row(self, name: str, terms: Iterable[Term], sense: Sense, limit: float) -> Row:
@@ -190,13 +190,14 @@ class Program:
             constraint.set_coefficient(self._columns[column], factor)
 
     def start_from(self, values: tuple[float, ...]) -> None:
-        """Give the solver a point to start from: one value per column, in order."""
+        """Give the solver a warm start: one value per column, in order; none if it is empty."""
         self._start = values
 
     def optimise(
         self, terms: Iterable[Term], sense: Literal["max", "min"], limits: Limits, *, relaxed: bool = False
     ) -> Outcome:
-        """Find the best point; `relaxed` drops integrality. The point found becomes the start of the next call."""
+        """The best point found for the objective `terms`. `relaxed` drops integrality. A point of an integer search is the warm
+        start of the next one."""
         if not self._columns:
             return Outcome(stopped="proved", value=0.0, bound=0.0)
         if limits.seconds is not None and limits.seconds <= self._building_seconds:
@@ -226,7 +227,8 @@ class Program:
             primal_feasibility_tolerance=EQUAL,
             dual_feasibility_tolerance=EQUAL,
         )
-        # The steps of `LpProblem.solve`, so that HiGHS gets the time that building its model has left, and no more.
+        # These are the steps of `LpProblem.solve`, done one by one, so that HiGHS gets only the time that is left after its
+        # model is built.
         if clock.expired():
             return Outcome(stopped="deadline")
         solver.createAndConfigureSolver(self._problem)
@@ -251,8 +253,8 @@ class Program:
         return self._outcome(highs, relaxed=relaxed)
 
     def _is_consistent(self, highs: "highspy.Highs") -> bool:
-        """Whether the point that HiGHS gives has the objective that it tells. HiGHS 1.16, started from a point and with
-        tolerances of 1e-9, now and then gives the start again and tells the objective of the optimum."""
+        """Whether the point that HiGHS returns has the objective that it reports. HiGHS 1.16, with a warm start and tolerances
+        of 1e-9, sometimes returns the start together with the objective of the optimum."""
         told, lp, point = float(highs.getInfo().objective_function_value), highs.getLp(), highs.getSolution().col_value
         if not (math.isfinite(told) and len(point) == len(lp.col_cost_)):
             return True
@@ -303,7 +305,8 @@ class Program:
     def _placed(
         self, places: Sequence[int], numbers: Sequence[float], absent: float | None = None
     ) -> tuple[float, ...]:
-        """A number per column: PuLP hands HiGHS only those that some row or the objective uses; others stay at their bound."""
+        """One number per column. PuLP passes HiGHS only columns that some row or the objective uses; the others get `absent`,
+        or their lower bound."""
         if len(places) == len(self._columns):
             return tuple(numbers)
         placed = [column.lowBound or 0.0 if absent is None else absent for column in self._columns]
@@ -312,14 +315,14 @@ class Program:
         return tuple(placed)
 
     def dual(self, row: str) -> float:
-        """What one more unit on the right-hand side of a row was worth in the last relaxed optimisation; 0 without it."""
+        """The dual value of a row in the last relaxed optimisation; 0 if there is no such row or no dual values."""
         constraint = self._problem.get_constraint_by_name(row)
         if constraint is None or not self._worth_of_rows:
             return 0.0
         return float(self._worth_of_rows[constraint.id])
 
     def completed(self, fixed: Mapping[Column, float], terms: Iterable[Term], limits: Limits) -> tuple[float, ...]:
-        """Values of all columns where some are fixed and the terms are largest; empty where there is no such point."""
+        """Values of all columns at the maximum of the terms, with some columns fixed; empty if no such point was found."""
         before = {column: (self._columns[column].lowBound, self._columns[column].upBound) for column in fixed}
         for column, value in fixed.items():
             self._columns[column].lowBound = self._columns[column].upBound = value
@@ -331,7 +334,7 @@ class Program:
         return outcome.values
 
     def write_lp(self, path: Path, terms: Iterable[Term], sense: Literal["max", "min"]) -> None:
-        """Write the program with this objective as an LP file, for people and for tests."""
+        """Write the program with this objective as an LP file."""
         self._problem.sense = self._pulp.LpMaximize if sense == "max" else self._pulp.LpMinimize
         self._problem.setObjective(self._expression(terms))
         self._problem.writeLP(str(path))
@@ -344,7 +347,7 @@ class Program:
         return self._columns[self.add_column("nought", upper=0.0)]
 
     def _label(self, name: str) -> str:
-        """A name that the LP format takes, unique in this program."""
+        """A name that the LP format allows, unique in this program."""
         label = plain = _UNFIT.sub("_", name)
         count = 1
         while label in self._labels:
@@ -355,11 +358,11 @@ class Program:
 
 
 class RowBook(Program):
-    """Columns and rows that are noted and never handed to a solver, to hold given points against them."""
+    """Notes columns and rows without a solver, to check given points against them."""
 
     def __init__(self) -> None:
         self.bounds: list[tuple[float, float]] = []
-        """Of each column."""
+        """Lower and upper bound of each column."""
         self.rows: list[tuple[tuple[Term, ...], Sense, float]] = []
 
     @override
@@ -370,7 +373,7 @@ class RowBook(Program):
 
     @override
     def columns_count(self) -> int:
-        """Columns so far."""
+        """The number of columns so far."""
         return len(self.bounds)
 
     @override
@@ -380,7 +383,7 @@ class RowBook(Program):
         return Row(name)
 
     def holds(self, values: Sequence[float]) -> bool:
-        """Whether a point keeps every bound and every row, to the solver's tolerance."""
+        """Whether a point keeps every bound and every row, within the solver's tolerance."""
         if any(
             not lower - EQUAL <= value <= upper + EQUAL
             for value, (lower, upper) in zip(values, self.bounds, strict=True)
@@ -408,4 +411,4 @@ _LIMITS: dict[str, Stopped] = {
 }
 _INFEASIBLE = ("kInfeasible", "kUnboundedOrInfeasible")  # every program of ours is bounded
 _VERDICTS = frozenset({"kModelEmpty", "kOptimal", *_INFEASIBLE, *_LIMITS})
-"""Ends that tell something; others are failures of the solver, such as numbers that it cannot cope with."""
+"""Model statuses with a result. Any other status is a failure of the solver, for example for numerical reasons."""

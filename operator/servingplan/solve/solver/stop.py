@@ -1,7 +1,6 @@
-"""When a search may end: its time is up, its work is done, or it is near enough to what is known.
+"""Criteria for the end of a search: its time is up, its rounds are done, or its gap is within the tolerance.
 
-A criterion is asked with the gap that is reached (infinite where there is no plan yet); `first_of` makes one criterion of
-several. Every loop of the solver ends by them.
+A criterion is called with the gap that is reached (infinite if there is no plan yet); `first_of` combines several criteria.
 """
 
 from collections.abc import Callable
@@ -26,7 +25,7 @@ class OutOfTime:
 
 @dataclass(slots=True)
 class OutOfWork:
-    """So many rounds were begun; it is asked once before each."""
+    """`most` rounds were begun. It must be called once before each round."""
 
     most: int
     begun: int = 0
@@ -47,5 +46,5 @@ class NearEnough:
 
 
 def first_of(*criteria: Stop) -> Stop:
-    """Stop as soon as one of these would."""
+    """A criterion that stops as soon as one of these would."""
     return lambda gap: any(criterion(gap) for criterion in criteria)

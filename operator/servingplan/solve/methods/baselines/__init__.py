@@ -1,1 +1,1 @@
-"""Methods to compare with."""
+"""Methods for comparison, from the papers and from autoscalers."""

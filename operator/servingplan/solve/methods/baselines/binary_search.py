@@ -1,10 +1,10 @@
 """The binary search of Jiang et al. (ICML 2025), appendix F, algorithm 1.
 
-With the makespan T (here 1 / scale) fixed, their eq. 3 is linear, and a feasibility solve tells whether T can be met. The
-search starts from the bound of the linear relaxation, where theirs starts from the fastest configuration for everything.
+If the makespan T (here 1 / scale) is fixed, their eq. 3 is linear, and a feasibility solve decides whether T can be reached.
+This search starts from the bound of the linear relaxation; theirs starts from the fastest configuration for everything.
 
-A feasibility solve minimises dollars, so that its plan is usable, and stops at the first plan. One that ends undecided counts
-as infeasible, as in any plain implementation: the plan may be worse for it, its bound is not, which comes from elsewhere.
+A feasibility solve minimises dollars, so that its plan is usable, and under MaximizeService it stops within `FEASIBLE_GAP`. A
+solve that ends undecided counts as infeasible. This may make the plan worse, but not the bound, which comes from `certificate`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from servingplan.solve.search.partial_plan import Draft
 from servingplan.solve.solver.effort import Effort
 
 FEASIBLE_GAP = 0.05
-"""Gap of dollars at which a feasibility solve under MaximizeService ends; service is what counts there."""
+"""Gap of dollars at which a feasibility solve under MaximizeService ends; it is large, because service matters more there."""
 
 
 def _feasible(instance: Instance, effort: Effort) -> Cover:
@@ -37,4 +37,4 @@ def _feasible(instance: Instance, effort: Effort) -> Cover:
 
 
 binary_search = Covering(rule=_feasible, steps=10, below_relaxation=True)
-"""The largest service for which a feasibility solve finds copies; the scale to about 0.1 % of its bound."""
+"""Finds the most service for which a feasibility solve finds copies; the scale is found to about 0.1 % of its bound."""

@@ -1,4 +1,4 @@
-"""The form that the heuristics of the papers have in common: a rule that covers given rates, and one ending for all."""
+"""The form of most heuristics of the papers: a rule covers given rates, and the same code bisects and bounds for all."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from servingplan.solve.solver.effort import Effort
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Covering:
-    """A method that serves as much as its rule manages to cover, found by bisection."""
+    """A method that finds, by bisection, the most service that its rule can cover."""
 
     rule: Callable[[Instance, Effort], Cover]
-    """The rule for one question."""
+    """Makes the rule for one question."""
     steps: int
-    """Bisections on the rates."""
+    """Bisection steps on the rates."""
     below_relaxation: bool = False
-    """Whether the bisection of the scale begins at the bound of the linear relaxation, not at what each class could reach."""
+    """Whether the bisection of the scale starts at the bound of the linear relaxation instead of the reachable rates."""
 
     def __call__(self, instance: Instance, effort: Effort) -> Found:
-        """The plan of the most service that the rule covers, with its bounds."""
+        """The plan with the most service that the rule covers, with its bounds."""
         rule = self.rule(instance, effort)
 
         def cover(rates: Sequence[float]) -> Draft | None:
@@ -40,7 +40,7 @@ class Covering:
 
 
 def _scale_bound(instance: Instance, effort: Effort) -> float | None:
-    """The scale that no plan exceeds under MaximizeService, by the linear relaxation."""
+    """A bound on the scale by the linear relaxation; None under MinimizeCost, or if some class cannot be served."""
     if instance.question.objective == "MinimizeCost" or not all(instance.reachable_targets):
         return None
     relaxation = Relaxation(instance)

@@ -1,19 +1,19 @@
-"""GH and AGH of Cheng and Nguyen (2026), section 4, carried over to our question.
+"""GH and AGH of Cheng and Nguyen (2026), section 4, adapted to our question.
 
 Their pair (j, k) of a model and a GPU tier becomes a *pair* (model, pools); a configuration (n, m) of the pair becomes a
-shape on these pools. What is carried over:
+shape on these pools. These parts are adapted:
 
-* M1, feasibility selection: of a pair, the shape with the fewest GPUs that can serve the class. Memory and delay are in the
+* M1, feasibility selection: the shape of a pair with the fewest GPUs that can serve the class. Memory and delay are in the
   question already, as a missing rate.
-* M2, ranking by (tau, mu): tau = 1 where the candidate cannot cover all that is left, mu = marginal price / coverage, with
-  GPUs priced as shares of a node, as theirs are rented singly.
-* M3, upgrade: where the active shape of a pair cannot serve the class, the smallest shape of the pair that serves it and
-  all that the active one serves takes the place of its copies.
+* M2, ranking by (tau, mu): tau = 1 if the candidate cannot cover all of the remaining rate, mu = marginal price / coverage.
+  GPUs are priced as shares of a node, because theirs are rented one by one.
+* M3, upgrade: if the active shape of a pair cannot serve the class, its copies are replaced by the smallest shape of the pair
+  that serves the class and all that the active one serves.
 * GH phase 1 (greedy cover up to 0.8 of the budget) activates one copy per pair, phase 2 routes in descending arrival rate.
-* AGH: GH in eight fixed orders and in shuffled ones, relocation and consolidation, the cheapest result.
+* AGH: GH in eight fixed orders and in shuffled ones, then relocation and consolidation; the cheapest result is taken.
 
-Theirs minimises rental, storage, delay and unmet demand; ours covers given rates at the least price, and `most_served` finds
-the rates. Quality limits hold for each shape by itself, not in the mean.
+Their method minimises rental, storage, delay and unmet demand. Ours covers given rates at the least price, and `most_served`
+finds the rates. Quality limits hold for each shape by itself, not in the mean.
 """
 
 import math
@@ -28,13 +28,13 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import EQUAL, is_left, reaches
 
 PHASE_ONE_PART = 0.8
-"""Part of the budget that phase 1 may spend."""
+"""The part of the budget that phase 1 may spend."""
 SHUFFLES = ((500, 20), (2_000, 10), (5_000, 5))
-"""Shuffled orders by size of the instance (classes x models x pools, up to); 3 beyond."""
+"""(largest size of the instance, number of shuffled orders); the size is classes x models x pools; larger ones get 3 orders."""
 PATIENCE = 5
-"""Orders in a row without a better result after which AGH stops."""
+"""AGH stops after this number of orders in a row without a better result."""
 RELOCATIONS = 3
-"""Passes of relocation."""
+"""The most passes of relocation."""
 Pair = tuple[str, tuple[str, ...]]
 
 
@@ -48,9 +48,9 @@ def _many_orders(instance: Instance, effort: Effort) -> Cover:
 
 
 gh = Covering(rule=_one_pass, steps=8)
-"""The greedy heuristic, one pass in descending arrival rate."""
+"""The greedy heuristic: one pass in descending arrival rate."""
 agh = Covering(rule=_many_orders, steps=8)
-"""The adaptive greedy heuristic: several orders, relocation, consolidation."""
+"""The adaptive greedy heuristic: several orders, each with relocation and consolidation."""
 
 
 def _cheapest(
@@ -73,7 +73,7 @@ def _cheapest(
 
 
 def _orders(instance: Instance) -> Iterator[list[int]]:
-    """Eight fixed orders, then shuffles by a linear congruential generator, so that every run takes the same ones."""
+    """Eight fixed orders, then shuffles by a linear congruential generator, so that every run has the same orders."""
     classes = range(len(instance.classes))
     price = {k: min((_unit_price(instance, c, k) for c in instance.cheapest_first(k)), default=0.0) for k in classes}
     keys = (
@@ -119,7 +119,7 @@ class _Pairs:
         return next((c for c in self.shapes[pair] if c in self._fit[k]), None)
 
     def candidates(self, draft: Draft, k: int) -> Iterator[int]:
-        """For each pair its active shapes that serve the class, else the smallest one that does."""
+        """For each pair, its active shapes that serve the class, else its smallest shape that does."""
         for pair, shapes in self.shapes.items():
             if pair[0] == self.instance.classes[k].model:
                 active = [c for c in shapes if draft.copies[c] and c in self._fit[k]]
@@ -127,7 +127,7 @@ class _Pairs:
                 yield from active or ([] if smallest is None else [smallest])
 
     def upgrades(self, draft: Draft, k: int) -> Iterator[tuple[int, int]]:
-        """M3: an active shape that cannot serve the class, and the smallest one of its pair that can stand in for it."""
+        """M3: each active shape that cannot serve the class, with the smallest shape of its pair that can replace it."""
         for pair, shapes in self.shapes.items():
             if pair[0] != self.instance.classes[k].model:
                 continue
@@ -153,7 +153,7 @@ def _constructed(pairs: _Pairs, order: Sequence[int], rates: Sequence[float]) ->
 
 
 def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
-    """Phase 1: one copy of the pair that covers the most classes per dollar, until all are covered."""
+    """Phase 1: add one copy of the pair that covers the most classes per dollar, until all classes are covered."""
     instance = pairs.instance
     uncovered = {k for k, rate in enumerate(rates) if rate > 0}
     while uncovered and draft.dollars < PHASE_ONE_PART * instance.question.budget_dollars_per_hour:
@@ -174,7 +174,7 @@ def _activate(pairs: _Pairs, draft: Draft, rates: Sequence[float]) -> None:
 
 
 def _extend(pairs: _Pairs, draft: Draft, k: int, left: float, *, barred: int | None = None) -> float:
-    """Phase 2, one step: the candidate with the least (tau, mu) takes what it can; returns the requests/s it took."""
+    """Phase 2, one step: assign as much as possible to the candidate with the least (tau, mu). Returns the assigned rate."""
     instance = pairs.instance
     best: tuple[tuple[bool, float, int], int] | None = None
     for c in pairs.candidates(draft, k):
@@ -194,7 +194,7 @@ def _extend(pairs: _Pairs, draft: Draft, k: int, left: float, *, barred: int | N
 
 
 def _upgrade(pairs: _Pairs, draft: Draft, k: int, left: float) -> float:
-    """M3, where no candidate takes anything."""
+    """M3, for a class that no candidate can take: replace a shape. Returns the assigned rate in requests/s."""
     for old, new in pairs.upgrades(draft, k):
         trial = draft.duplicate()
         moved = {j: trial.release(old, j) for c, j in list(trial.rates) if c == old}
@@ -216,7 +216,8 @@ def _upgrade(pairs: _Pairs, draft: Draft, k: int, left: float) -> float:
 
 
 def _relocate(pairs: _Pairs, draft: Draft) -> bool:
-    """One pass over active (shape, class): move its traffic elsewhere where that is cheaper."""
+    """One pass over active (shape, class) pairs that moves their traffic elsewhere if that is cheaper. Returns whether any
+    moved."""
     improved = False
     for c, k in sorted(draft.rates):
         if (c, k) in draft.rates:
@@ -225,7 +226,7 @@ def _relocate(pairs: _Pairs, draft: Draft) -> bool:
 
 
 def _consolidate(pairs: _Pairs, draft: Draft) -> None:
-    """Empty active shapes in ascending load where moving all their traffic away is cheaper."""
+    """Move all traffic away from active shapes, in ascending load, if that is cheaper."""
     loads = {c: sum(draft.rates.get((c, k), 0.0) for k in range(len(pairs.instance.classes))) for c, _ in draft.rates}
     for c in sorted(loads, key=lambda c: (loads[c], c)):
         _moved_away(pairs, draft, c, [k for d, k in sorted(draft.rates) if d == c])

@@ -1,11 +1,12 @@
-"""Two plain baselines: the cost order of autoscalers, and fleets chosen before routing.
+"""Two simple baselines: the cost order of autoscalers, and a fleet that is chosen before routing.
 
-`greedy_cost` is the greedy of workload-variant autoscalers: each class is a server of its own, highest priority first, and
-takes copies of the variant that is cheapest for it, then of the next one when stock or budget end; no copy is shared.
+`greedy_cost` is the greedy rule of workload-variant autoscalers. Each class gets its own copies, highest priority first: copies
+of the variant that is cheapest for it, then of the next one if stock or budget end. No copy is shared.
 
-`dvr` is the decoupled baseline of Cheng and Nguyen (2026), version 2, as far as its name tells: machines first, then
-routing. For each model the shape with the cheapest throughput on the model's mix is taken until the mix is served, then the
-next; who serves what is decided afterwards, by the same linear program as for every method.
+`dvr` follows the decoupled baseline of Cheng and Nguyen (2026), version 2, of which the paper gives little more than the name:
+machines first, then routing. For each model it takes copies of the shape with the cheapest throughput on the model's mix until
+the mix is served or the stock ends, then of the next shape. The routing is found afterwards, by the same linear program as for
+every method.
 """
 
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def _each_model_by_mix(instance: Instance, rates: Sequence[float]) -> Draft | No
 
 
 def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
-    """Fewest copies of c added that may be busy with so much more."""
+    """The fewest further copies of c that raise its capacity by `busy` copies, at most its limit."""
     limit = instance.copies_limit[c] - draft.copies[c]
     low, high = 0, limit
     have = instance.capacity(c, draft.copies[c])
@@ -69,6 +70,6 @@ def _copies(instance: Instance, draft: Draft, c: int, busy: float) -> int:
 
 
 greedy_cost = Covering(rule=lambda instance, effort: partial(_each_class_alone, instance), steps=10)  # noqa: ARG005
-"""Each class by itself on the cheapest variant that is left."""
+"""Serves each class by itself on the cheapest variant that is left."""
 dvr = Covering(rule=lambda instance, effort: partial(_each_model_by_mix, instance), steps=10)  # noqa: ARG005
-"""Machines by throughput on the mix of each model, routing afterwards."""
+"""Chooses machines by throughput on the mix of each model and routes afterwards."""

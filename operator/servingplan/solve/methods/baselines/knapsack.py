@@ -1,14 +1,14 @@
-"""The knapsack approximation that Jiang et al. (ICML 2025), appendix F, mention without any detail: a design of ours.
+"""A knapsack approximation. Jiang et al. (ICML 2025), appendix F, mention one without details; this design is ours.
 
-The feasibility question of the binary search ("can these rates be served?") as a greedy knapsack:
+It decides the feasibility question of the binary search (whether these rates can be served) by a greedy knapsack:
 
-* an item is one copy of a shape; its weight is its price, GPUs priced as shares of a node;
-* its value is the work that it takes off what is left, a request of class k being worth what it costs at the shape that
-  serves it cheapest; a copy's busy time goes to the class with the most worth per second first (a fractional knapsack);
-* items are taken by value per dollar while stock and budget allow, until nothing is left.
+* An item is one copy of a shape. Its weight is its price, with GPUs priced as shares of a node.
+* Its value is the work that it can take from the remaining rates. A request of class k is worth its price on the cheapest
+  shape. A copy's busy time goes to the class with the most worth per second first (a fractional knapsack).
+* Items are taken by value per dollar while stock and budget allow, until all rates are served.
 
-The worth makes the classes comparable, as Dantzig's rule (1957) needs: value per dollar is at most 1, and below 1 by as much
-as a copy is worse than the best shape for the work at hand.
+The worth makes the classes comparable, as Dantzig's rule (1957) needs. Value per dollar is 1 if the copy is the cheapest shape
+for all its work, and lower otherwise.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def _greedy(instance: Instance, effort: Effort) -> Cover:  # noqa: ARG001
 
 
 def _worth(instance: Instance, k: int) -> float:
-    """Dollars per hour of one request/s of class k at the shape that serves it cheapest; a little where that is free."""
+    """Dollars/hour of one request/s of class k on its cheapest shape; a tiny amount if that shape is free."""
     for c in instance.cheapest_first(k):
         return max(instance.share_price(c), EQUAL) / instance.rate(c, k)
     return 0.0
@@ -55,7 +55,7 @@ def _fill(instance: Instance, worth: Sequence[float], rates: Sequence[float]) ->
 
 
 def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int, float]) -> dict[int, float]:
-    """Requests/s by class that one more copy of c would take off what is left."""
+    """The requests/s by class that one more copy of c would take from the remaining rates."""
     instance = draft.instance
     busy = instance.capacity(c, draft.copies[c] + 1) - instance.capacity(c, draft.copies[c])
     work: dict[int, float] = {}
@@ -68,4 +68,4 @@ def _work_of_a_copy(draft: Draft, c: int, worth: Sequence[float], left: dict[int
 
 
 knapsack = Covering(rule=_greedy, steps=10, below_relaxation=True)
-"""The largest service that the greedy knapsack covers."""
+"""Finds the most service that the greedy knapsack covers."""

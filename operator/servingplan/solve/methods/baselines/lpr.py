@@ -1,7 +1,7 @@
 """LPR: the linear relaxation rounded greedily, the baseline of Cheng and Nguyen (2026), version 2.
 
-Whole parts of the fractional copies first, then the largest fractions while stock and budget allow; `rounding` has the rule.
-No search follows.
+It takes the whole parts of the fractional copies, then the largest fractions while stock and budget allow; `rounding` has the
+exact rule. No search follows.
 """
 
 from servingplan.solve.bounds.certificate import certified
@@ -14,7 +14,7 @@ from servingplan.solve.solver.effort import Effort
 
 
 def lpr(instance: Instance, effort: Effort) -> Found:
-    """The rounded relaxation."""
+    """The plan of the rounded relaxation, with its bounds."""
     relaxation = Relaxation(instance)
     relaxation.optimise(effort)
     return certified(instance, effort, judge(instance, rounded(instance, relaxation.copies).copies))

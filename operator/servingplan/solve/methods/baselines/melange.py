@@ -1,9 +1,9 @@
-"""An integer program in the manner of Melange (Griggs et al., 2024): slices of buckets, one pseudo-type per shape.
+"""An integer program in the manner of Melange (Griggs et al., 2024): it assigns slices of buckets to shapes.
 
-Melange cuts each bucket of request lengths into slices and assigns every slice whole to one GPU type; sum of slice loads on a
-type <= number of GPUs of the type; least price. Here a request class is a bucket and a shape stands for a GPU type, so that
-it can choose among deployments too, with stock in GPUs and a budget, which Melange does not have. Nodes are not packed: GPUs
-are priced as shares of a node, and a solution that cannot be packed within stock and budget counts as none.
+Melange cuts each bucket of request lengths into slices and assigns every slice to one GPU type. The sum of slice loads on a
+type is at most the number of its GPUs, and the price is minimised. Here a request class is a bucket, and a shape replaces a GPU
+type, so that deployments can be chosen too. Stock and a budget are added, which Melange does not have. Nodes are not packed:
+GPUs are priced as shares of a node, and a solution that cannot be packed within stock and budget counts as none.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Column, Program, Term
 
 SLICES = 8
-"""Slices per bucket, Melange's default."""
+"""Slices per bucket; this is Melange's default."""
 SLICE_NODES = 200
 """Work limit of one integer program, in branch-and-bound nodes."""
 GAP = 0.01
-"""Gap at which one integer program ends."""
+"""The gap at which one integer program ends."""
 
 
 def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Draft | None:
     """min sum_c price[c] y[c];  sum_c a[c,k] = SLICES;  sum_k (D[k] / SLICES) / h[c,k] a[c,k] <= rho[c] y[c]; stock; budget.
 
-    a[c,k] counts slices of class k on shape c. Utilisation is that of one copy, so that rows stay linear.
+    a[c,k] counts slices of class k on shape c. The utilisation is that of one copy, so that the rows are linear.
     """
     program = Program("melange")
     copies = [
@@ -62,4 +62,4 @@ def _assigned(instance: Instance, effort: Effort, rates: Sequence[float]) -> Dra
 
 
 melange = Covering(rule=lambda instance, effort: partial(_assigned, instance, effort), steps=8, below_relaxation=True)
-"""The largest service for which the slices can be assigned."""
+"""Finds the most service for which the slices can be assigned."""

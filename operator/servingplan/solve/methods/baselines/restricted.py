@@ -1,6 +1,6 @@
-"""Baselines of Jiang et al. (ICML 2025), section 5.1 and figure 8: the exact method with one freedom taken away.
+"""Baselines of Jiang et al. (ICML 2025), section 5.1 and figure 8: the exact method with one choice restricted.
 
-Deployment and routing are tuned by the same algorithm as the full plan, as in the paper; the bounds are those of the full
+As in the paper, the other choices are optimised by the same algorithm as for the full plan. The bounds are those of the full
 question.
 """
 
@@ -17,7 +17,7 @@ from servingplan.solve.solver.tolerance import EQUAL
 
 
 def homogeneous(instance: Instance, effort: Effort) -> Found:
-    """The best fleet that uses the nodes of one pool only, over all pools. The paper's has unlimited stock, this has not."""
+    """The best fleet that uses the nodes of one pool only, over all pools. The stock is limited, unlike in the paper."""
     plans: list[Plan | None] = [empty_plan(instance)]
     pools = [p for p in range(len(instance.pools)) if instance.on_pool[p]]
     for position, p in enumerate(pools):
@@ -27,7 +27,7 @@ def homogeneous(instance: Instance, effort: Effort) -> Found:
 
 
 def uniform_composition(instance: Instance, effort: Effort) -> Found:
-    """As many nodes of each pool as of any other, as far as stock and budget go; what is rented is then used at its best."""
+    """The best plan within as many nodes of each pool as of any other, as far as stock and budget allow."""
     nodes = [pool.min_nodes for pool in instance.pools]
     dollars = instance.floor_dollars()
     open_pools = list(range(len(instance.pools)))
@@ -47,10 +47,10 @@ def uniform_composition(instance: Instance, effort: Effort) -> Found:
 
 
 def uniform_deployment(instance: Instance, effort: Effort) -> Found:
-    """On every pool each model only by its largest shape: tensor parallelism for all replicas.
+    """The best plan in which each model uses only its largest shape on every pool: tensor parallelism for all replicas.
 
-    Where nodes have several GPUs, the largest that stays inside a node; where GPUs are rented singly, a question does not
-    tell what a machine is, and the largest of all counts.
+    If nodes have several GPUs, it is the largest shape inside a node. If every node has one GPU, the question does not say what
+    a machine is, and it is the largest shape of all.
     """
     gpus = [sum(shape.gpus.values()) for shape in instance.shapes]
     index = instance.pool_index
@@ -65,7 +65,7 @@ def uniform_deployment(instance: Instance, effort: Effort) -> Found:
 
 
 def _searched(instance: Instance, effort: Effort, *, keep: Collection[int] | None = None) -> Plan | None:
-    """The best plan with these shapes only; None where there is none."""
+    """The best plan with these shapes only; None if there is none."""
     kept = set(range(len(instance.shapes)) if keep is None else keep)
     limit = tuple(most if c in kept else 0 for c, most in enumerate(instance.copies_limit))
     found = guarded_search(replace(instance, copies_limit=limit), effort)

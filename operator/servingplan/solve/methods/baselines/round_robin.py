@@ -1,7 +1,7 @@
-"""Round-robin routing, the ablation of Jiang et al. (ICML 2025), figure 8: the exact plan, but every copy gets like traffic.
+"""Round-robin routing, the ablation of Jiang et al. (ICML 2025), figure 8: the exact plan with equal traffic for every copy.
 
-Each copy that can serve a class within its quality limit gets the same requests/s of it, so the slowest copy of a class
-limits all of them.
+Each copy that can serve a class within its quality limit gets the same requests/s of it. So the slowest copy of a class limits
+all of them.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from servingplan.solve.solver.effort import Effort
 
 
 def round_robin(instance: Instance, effort: Effort) -> Found:
-    """The copies of the exact plan with equal shares; the nodes stay as they are."""
+    """The copies and nodes of the exact plan with equal shares of traffic, with bounds."""
     found = exact(instance, effort)
     plan = judge(instance, found.plan.copies) if found.plan else None
     if plan is None:
@@ -35,21 +35,21 @@ def round_robin(instance: Instance, effort: Effort) -> Found:
 
 
 def _shares(instance: Instance, copies: tuple[int, ...], k: int) -> dict[int, float]:
-    """Part of class k that all copies of each shape get: copies / copies of all that serve it."""
+    """The part of class k that all copies of each shape get, by shape: its copies / all copies that serve the class."""
     serving = {c: copies[c] for c in instance.cheapest_first(k) if copies[c]}
     total = sum(serving.values())
     return {c: count / total for c, count in sorted(serving.items())}
 
 
 def _served(instance: Instance, copies: tuple[int, ...]) -> tuple[list[float], dict[Goal, float]]:
-    """Served part of each class (a multiple under MaximizeService), and the values of the service levels."""
+    """The served part of each class (under MaximizeService one multiple), and the values of the service levels."""
     room = [instance.capacity(c, count) for c, count in enumerate(copies)]
     shares = [_shares(instance, copies, k) for k in range(len(instance.classes))]
     asked = [cls.requests_per_second for cls in instance.classes]
     served = [0.0] * len(asked)
 
     def raise_all(members: list[int], most: float) -> None:
-        """Serve all members by the same further part, as far as the fullest shape lets them."""
+        """Raise the served part of all members by the same amount, up to `most`, until the first shape is full."""
         load: dict[int, float] = {}
         for k in members:
             for c, share in shares[k].items():

@@ -1,0 +1,367 @@
+"""``servingplan replay``: a trace of requests against a plan, before anything is paid for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from servingplan.cli.files import documents_of, fail, read_plan, read_text, world_of_plan
+from servingplan.cli.plan import PlanFile, ProfileFiles, WorldFile
+from servingplan.cli.reading import opened, progress_bar
+from servingplan.cli.solve import Output, OutputOption
+from servingplan.errors import InputError
+
+if TYPE_CHECKING:
+    from servingplan.model.fleet import Fleet
+    from servingplan.planning.situation import Situation
+    from servingplan.replay.events import Event
+    from servingplan.replay.gateway import Balancing
+    from servingplan.replay.generate import Stream
+    from servingplan.replay.trace import Arrival, Reading, Told
+
+PLAN = "plan"
+"""The name of the plan's own fleet and routing in the results."""
+LEAST_REQUEST, ROUND_ROBIN = "least-request", "round-robin"
+Json = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("replay")(replay)
+
+
+def replay(
+    plan_file: PlanFile,
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Log of requests: CSV or JSON, plain or gzip; - is standard input."),
+    ] = None,
+    generate: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Instead of a log: the plan's own classes at their rates, so long."),
+    ] = None,
+    events: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Nodes that are lost or slow, as YAML or JSON.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Compare with fleets by other methods of servingplan solve (homogeneous, melange, ...), with round-robin, "
+            "and with least-request: the plan's fleet without weights.",
+        ),
+    ] = None,
+    faster: Annotated[float, typer.Option(metavar="FACTOR", help="Let requests come so many times as fast.")] = 1.0,
+    rate: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Requests/s, in place of the times of the log.")
+    ] = None,
+    burstiness: Annotated[
+        float, typer.Option(metavar="CV", help="With --rate or --generate: 1 is Poisson, more is burstier (gamma).")
+    ] = 1.0,
+    day: Annotated[
+        float, typer.Option(metavar="PART", help="With --generate: rates swing by this part of their mean in a day.")
+    ] = 0.0,
+    length_variation: Annotated[
+        float, typer.Option(metavar="CV", help="With --generate: how much lengths differ; 0: not at all.")
+    ] = 0.0,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Takes requests to models that the plan does not have.")
+    ] = None,
+    most: Annotated[int | None, typer.Option("--requests", metavar="N", min=1, help="Stop after so many.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first wrong row of the log instead of leaving it out.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 1,
+    world: WorldFile = None,
+    profiles: ProfileFiles = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Serve a trace of requests by the plan's fleet and routing, simulated: latency, service, dollars."""
+    from servingplan.cli.imagine import imagined_world, with_profiles
+    from servingplan.planning.situation import Situation
+
+    if (trace is None) == (generate is None):
+        fail("give either --trace FILE or --generate SECONDS")
+    if faster <= 0:
+        fail(f"--faster: {faster:g}: must be above 0")
+    if rate is not None and (rate <= 0 or generate is not None):
+        fail(f"--rate: {rate:g}: must be above 0, and goes with --trace")
+    manifest = read_plan(plan_file)
+    seen = imagined_world(manifest) if world is None else world_of_plan(world, manifest)
+    situation = Situation(with_profiles(seen, profiles))
+    if situation.acting is None:
+        fail("\n       ".join(map(str, situation.spec_errors)))
+    rivals = _rivals(against)
+    if rivals and trace == "-":
+        fail("--against: standard input can be read once; give the trace as a file")
+    if generate is not None:
+        from servingplan.replay.generate import Stream
+
+        source = _Source(situation, stream=Stream(generate, burstiness, day, length_variation, faster, seed))
+    else:
+        from servingplan.replay.generate import gaps
+        from servingplan.replay.trace import Reading
+
+        assert trace is not None, "one of the two is given"
+        if burstiness < 0:
+            fail(f"--burstiness: {burstiness:g}: must be 0 or more")
+
+        def reading() -> Reading:
+            drawn = None if rate is None else gaps(rate, burstiness, seed=seed)
+            return Reading(model, faster, most, strict, drawn)
+
+        source = _Source(situation, log=trace, reading=reading)
+    happening = _events(events, situation)
+    told, fleets = None, []
+    for name in (PLAN, *rivals):
+        told, figures = _played(situation, source, happening, name, seed=seed, most=most)
+        fleets.append(figures)
+        if told.requests == 0:
+            wrong = "".join(f"\n       {example}" for example in told.bad_examples)
+            fail(f"{source.name}: no row holds a request{wrong}")
+    assert told is not None, "the plan's own fleet comes first"
+    from servingplan.replay.figures import of_trace
+
+    of = of_trace(told, name=source.name)
+    result: Json = {"version": 1, "plan": situation.world.plan.key, "trace": of, "seed": seed, "fleets": fleets}
+    result["world"] = situation.world.model_dump(mode="json", exclude_defaults=True)
+    for line in remarks(of):
+        typer.echo(f"note: {line}", err=True)
+    if output is Output.JSON:
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        _print(result)
+
+
+def remarks(trace: Json) -> Iterator[str]:
+    """What was repaired in a trace, and what no class covers."""
+    if trace["bad_rows"]:
+        told = "; ".join(trace["bad_examples"])
+        yield f"{_rows(trace['bad_rows'], 'was', 'were')} left out for want of a request, such as: {told}"
+    if trace["sorted_rows"]:
+        yield f"{_rows(trace['sorted_rows'], 'was', 'were')} out of order by time and sorted"
+    if trace["late_rows"]:
+        late = _rows(trace["late_rows"], "was", "were")
+        yield f"{late} too far out of order to be sorted, and arrived with the row before"
+    for model, count in trace["uncovered"].items():
+        share = count / trace["requests"]
+        yield f"{count} requests ({share:.1%}) match no class of {model} and went to its default class"
+    foreign = trace["other_models"]
+    if foreign:
+        names = ", ".join(f"{count} to {name!r}" for name, count in list(foreign.items())[:5])
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        yield f"requests to models that the plan does not have went to the one that stands in: {names}{more}"
+
+
+def _rows(count: int, one: str, more: str) -> str:
+    return f"1 row {one}" if count == 1 else f"{count} rows {more}"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where arrivals come from; each call of ``arrivals`` begins anew."""
+
+    situation: Situation
+    stream: Stream | None = None
+    log: str | None = None
+    reading: Callable[[], Reading] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.log or "generated"
+
+    @contextmanager
+    def arrivals(
+        self, title: str, most: int | None
+    ) -> Iterator[tuple[Iterator[Arrival], Told, Callable[[int, float], None]]]:
+        from itertools import islice
+
+        from servingplan.replay.generate import generated
+        from servingplan.replay.trace import Told, arrivals_of
+
+        spec = self.situation.spec
+        if self.stream is not None:
+            told, seconds = Told("generated"), self.stream.seconds
+
+            def counted(arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
+                for arrival in arrivals:
+                    told.requests += 1
+                    told.seconds = arrival.at
+                    yield arrival
+
+            with progress_bar(title) as report:
+                stream = islice(generated(spec, self.stream), most)
+                yield counted(stream), told, lambda _count, now: report(int(now), int(seconds))
+            return
+        assert self.log is not None, "a log, where no stream"
+        assert self.reading is not None, "comes with the log"
+        from servingplan.classes.log import read_log
+
+        try:
+            with opened(self.log) as (chunks, progress):
+                log = read_log(chunks, name=self.log)
+                told = Told(log.format)
+                found = arrivals_of(log.rows, spec, told, self.reading(), name=self.log)
+                yield found, told, lambda _count, _now: progress()
+        except (OSError, EOFError) as error:
+            fail(f"{self.log}: cannot be read: {error}; name a readable file, or - for standard input")
+
+
+def _rivals(against: str | None) -> list[str]:
+    from servingplan.model.answer import METHOD_NAMES
+
+    names = [name.strip() for name in (against or "").split(",") if name.strip()]
+    known = (LEAST_REQUEST, *METHOD_NAMES)
+    for name in names:
+        if name not in known:
+            fail(f"--against: {name!r}: is not known; give some of: {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def _events(path: str | None, situation: Situation) -> tuple[Event, ...]:
+    if path is None:
+        return ()
+    import yaml
+
+    from servingplan.replay.events import events_of
+
+    try:
+        documents = [item for item in documents_of(read_text(path)) if item is not None]
+    except yaml.YAMLError:
+        documents = []
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            try:
+                documents += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                fail(f"{path} line {number}: neither YAML nor JSON: {error.msg}; give a list of events")
+    return events_of(documents, {pool.name for pool in situation.spec.node_pools}, name=path)
+
+
+def _played(
+    situation: Situation, source: _Source, events: tuple[Event, ...], name: str, *, seed: int, most: int | None
+) -> tuple[Told, Json]:
+    """What one fleet made of the trace."""
+    from servingplan.replay.figures import of_fleet
+    from servingplan.replay.fleet import Shapes
+    from servingplan.replay.run import Replay
+
+    fleet = _fleet(situation, PLAN if name == LEAST_REQUEST else name)
+    balancing: Balancing = "weights"
+    if name in (LEAST_REQUEST, ROUND_ROBIN):
+        balancing = "least-request" if name == LEAST_REQUEST else "round-robin"
+    spec = situation.spec
+    try:
+        shapes = Shapes(spec, situation.known.catalogue)
+        run = Replay(fleet, spec, situation.world.plan, shapes, balancing=balancing, events=events, seed=seed)
+    except InputError as error:
+        fail(str(error))
+    with source.arrivals(name, most) as (arrivals, told, progress):
+        outcome = run.run(arrivals, on_progress=progress)
+    return told, of_fleet(outcome, spec, name=name)
+
+
+def _fleet(situation: Situation, name: str) -> Fleet:
+    """The plan's fleet, or the one that a method finds for the same question. Ends the command where there is none."""
+    if name != PLAN:
+        from servingplan.replay.rivals import fleet_by
+
+        try:
+            return fleet_by(situation, name)
+        except InputError as error:
+            fail(f"--against: {error}", 3)
+    from servingplan.answering import solve_with
+    from servingplan.decide.decide import decide
+
+    decision = decide(situation, solve_with())
+    fleet = decision.fleet or decision.waiting
+    if fleet is None or not fleet.replica_sets:
+        wrong = "; ".join(f"{found.reason}: {found.message}" for found in decision.findings if not found.holds)
+        fail(f"there is no plan to replay{f': {wrong}' if wrong else ', it serves nothing'}", 3)
+    return fleet
+
+
+def _print(result: Json) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from servingplan.cli.show import console
+
+    trace = result["trace"]
+    lines = [f"{trace['requests']} requests in {trace['seconds']:.0f} s ({trace['format']})"]
+    fleets = Table(box=SIMPLE_HEAD, title_justify="left", title="Fleets")
+    for heading in ("fleet", "$/h", "$", "$/M tokens", "requests/s", "tokens/s", "in time", "GPUs busy"):
+        fleets.add_column(heading, justify="left" if heading == "fleet" else "right")
+    for item in result["fleets"]:
+        fleets.add_row(
+            item["name"],
+            f"{item['dollars_per_hour']:.2f}",
+            f"{item['dollars']:.2f}",
+            _number(item["dollars_per_million_tokens"], ".3f"),
+            _number(item["requests_per_second"], ".4g"),
+            _number(item["tokens_per_second"], ".4g"),
+            _number(item["in_time_share"], ".1%"),
+            _number(item["utilization"], ".1%"),
+        )
+    classes = Table(box=SIMPLE_HEAD, title_justify="left", title="Classes")
+    times = ("TTFT p50", "p95", "p99", "TPOT p50", "p95", "p99", "whole p50", "p95", "p99")
+    for heading in ("fleet", "class", "requests/s", "planned", "turned away", "in time", "promised", *times):
+        classes.add_column(heading, justify="left" if heading in ("fleet", "class") else "right")
+    for item in result["fleets"]:
+        for found in item["classes"]:
+            told = [
+                _number(found[field].get(percentile), ".3g")
+                for field in ("ttft_seconds", "tpot_seconds", "end_to_end_seconds")
+                for percentile in ("p50", "p95", "p99")
+            ]
+            classes.add_row(
+                item["name"],
+                f"{found['model']}/{found['name']}",
+                _number(found["requests_per_second"], ".4g"),
+                f"{found['planned_requests_per_second']:.4g}",
+                str(found["turned_away"] + found["too_long"] + found["cut"]),
+                _number(found["in_time_share"], ".1%"),
+                f"{found['promised_share']:.0%}",
+                *told,
+            )
+    replicas = Table(box=SIMPLE_HEAD, title_justify="left", title="Replicas of the plan")
+    for heading in ("model", "pool", "GPU", "GPUs", "copies", "requests", "busy", "KV at most", "preempted"):
+        replicas.add_column(heading, justify="left" if heading in ("model", "pool", "GPU") else "right")
+    for found in result["fleets"][0]["replicas"]:
+        replicas.add_row(
+            found["model"],
+            found["pool"],
+            found["gpu"],
+            str(found["gpus"]),
+            str(found["copies"]),
+            str(found["requests"]),
+            _number(found["utilization"], ".1%"),
+            f"{found['kv_peak']:.1%}",
+            str(found["preemptions"]),
+        )
+    shown = console()
+    shown.print("\n".join(lines), markup=False)
+    for table in (fleets, classes, replicas):
+        shown.print(table)
+    for line in result["fleets"][0]["events"]:
+        shown.print(line, markup=False)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def read_result(path: str) -> Json:
+    """A result that this command printed as JSON."""
+    try:
+        result = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        fail(f"{path}: cannot be read: {error}; give a file that servingplan replay -o json wrote")
+    if not isinstance(result, dict) or result.get("version") != 1 or "fleets" not in result or "trace" not in result:
+        fail(f"{path}: is no result of servingplan replay -o json")
+    return result

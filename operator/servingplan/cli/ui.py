@@ -1,0 +1,72 @@
+"""``servingplan ui``: the pages of a cluster's plans, served read-only."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+
+import typer
+
+from servingplan.cli.files import fail
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("ui")(ui)
+
+
+def ui(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Whoever reaches it sees the plans: put your own login before it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    namespaces: Annotated[str, typer.Option(help="Namespaces of plans, separated by commas. Empty: all.")] = "",
+    catalogue_namespace: Annotated[
+        str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
+    ] = "",
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="Let visitors try other budgets and demands. Nothing is applied.")
+    ] = False,
+) -> None:
+    """Serve the pages of a cluster's plans over HTTP. Reads alone: no write, no secret."""
+    from aiohttp import web
+
+    from servingplan.kube import Kube
+    from servingplan.observe.cluster import Reader
+    from servingplan.observe.demand import DemandReader
+    from servingplan.observe.state import ClusterState
+    from servingplan.observe.urls import UrlPolicy
+    from servingplan.settings import SharedPrometheus
+    from servingplan.ui.server import Ui
+
+    api = Kube.connect()
+    watched = tuple(word.strip() for word in namespaces.split(",") if word.strip())
+    state = ClusterState(api, namespaces=watched, catalogue_namespace=catalogue_namespace or None)
+    state.start()
+    if not state.wait_settled(SETTLE_SECONDS):
+        state.stop()
+        fail(f"the cluster was not read within {SETTLE_SECONDS:g} s; look whether it is reached: kubectl get lsp -A")
+    urls = UrlPolicy(api, allowed_hosts=frozenset())  # whatever a plan names, this asks Services of its namespace alone
+    demand = DemandReader(urls=urls, shared=SharedPrometheus())
+    reader = Reader(api, state, pool_kinds=None, urls=urls, demand=demand)
+    pages = Ui(lambda: state.snapshot().plans, reader.observe, what_if=what_if, loopback=is_loopback(host))
+    typer.echo(f"http://{host}:{port}/", err=True)
+    try:
+        web.run_app(pages.application(), host=host, port=port, print=None, access_log=None)
+    finally:
+        reader.close()
+        state.stop()
+
+
+SETTLE_SECONDS = 60.0
+"""How long the first reading of the cluster may take."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

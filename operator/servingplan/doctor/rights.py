@@ -1,0 +1,85 @@
+"""The rights that the operator needs, as the chart's roles grant them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from servingplan.api.v1alpha1 import GROUP, PLURAL
+from servingplan.doctor.facts import Right
+
+READ = ("get", "list", "watch")
+CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
+OBSERVE = "read nodes, pods and plans"
+WRITE = "write the objects of plans"
+ROUTE = "write HTTPRoutes"
+SPAN = "write replicas over several nodes"
+SIZE = "size node pools"
+REFUSALS = "read which nodes a provider refused"
+LEAD = "hold the lease"
+CATALOGUES = "read the catalogues of the installation"
+OPTIONAL = (SPAN,)
+"""Purposes that an installation may leave out."""
+
+
+class PoolResource(NamedTuple):
+    """A kind of objects that size pools, as RBAC names it."""
+
+    group: str
+    plural: str
+
+
+def needed(
+    *,
+    namespace: str,
+    pools: Iterable[PoolResource],
+    routes: bool,
+    worker_sets: bool,
+    lease_namespace: str,
+    catalogue_namespace: str,
+) -> tuple[Right, ...]:
+    """All rights for plans of a namespace, with these kinds of pools. ``routes``: the Gateway API is there, and
+    ``worker_sets``: LeaderWorkerSet is. Without a namespace of leases or of catalogues nothing is needed for them."""
+    return tuple(
+        Right(group, resource, verb, where, purpose)
+        for purpose, where, group, resource, verbs in _rows(
+            namespace, tuple(pools), routes, worker_sets, lease_namespace, catalogue_namespace
+        )
+        for verb in verbs
+    )
+
+
+_Row = tuple[str, str | None, str, str, tuple[str, ...]]
+
+
+def _rows(
+    namespace: str,
+    pools: tuple[PoolResource, ...],
+    routes: bool,
+    worker_sets: bool,
+    lease_namespace: str,
+    catalogue_namespace: str,
+) -> Iterator[_Row]:
+    yield from ((OBSERVE, None, group, name, READ) for group, name in (("", "nodes"), ("", "pods"), (GROUP, PLURAL)))
+    yield WRITE, namespace, GROUP, PLURAL, ("patch",)
+    yield WRITE, namespace, GROUP, f"{PLURAL}/status", ("patch",)
+    yield WRITE, namespace, "", "pods", ("patch", "delete")
+    yield WRITE, namespace, "", "services", CREATE_TO_DELETE
+    yield WRITE, namespace, "", "configmaps", CREATE_TO_DELETE
+    yield WRITE, namespace, "", "events", ("create",)
+    yield WRITE, namespace, "apps", "deployments", CREATE_TO_DELETE
+    yield WRITE, namespace, "policy", "poddisruptionbudgets", CREATE_TO_DELETE
+    yield WRITE, namespace, "discovery.k8s.io", "endpointslices", READ
+    if routes:
+        yield ROUTE, namespace, "gateway.networking.k8s.io", "httproutes", CREATE_TO_DELETE
+    if worker_sets:
+        yield SPAN, namespace, "leaderworkerset.x-k8s.io", "leaderworkersets", CREATE_TO_DELETE
+    for group, plural in pools:
+        yield SIZE, None, group, plural, (*READ, "patch")
+        if group == "karpenter.sh":
+            yield REFUSALS, None, group, "nodeclaims", READ
+            yield REFUSALS, "default", "", "events", READ
+    if lease_namespace:
+        yield LEAD, lease_namespace, "coordination.k8s.io", "leases", ("get", "list", "create", "patch")
+    if catalogue_namespace:
+        yield CATALOGUES, catalogue_namespace, "", "configmaps", READ

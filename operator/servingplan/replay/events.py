@@ -1,0 +1,52 @@
+"""What happens to nodes during a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from servingplan.errors import InputError, in_words
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Event(BaseModel):
+    """One event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: Seconds
+    """Seconds from the first arrival."""
+    event: Literal["NodeLost", "Slow"]
+    """NodeLost: the first node of the pool that is up is lost, with the requests on it. Slow: all of the pool's engines
+    take ``factor`` times as long."""
+    pool: str
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """How long; absent: to the end."""
+    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    """Of Slow."""
+
+
+def events_of(documents: Sequence[Any], pools: Collection[str], *, name: str) -> tuple[Event, ...]:
+    """The events of a file, by time. A document is one event or a list of them.
+
+    Raises:
+        InputError: one makes no sense, with its number and field.
+    """
+    found = []
+    items = [item for document in documents for item in (document if isinstance(document, list) else [document])]
+    for number, item in enumerate(items, start=1):
+        where = f"{name} event {number}"
+        try:
+            event = Event.model_validate(item)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "event"
+            raise InputError(f"{where}: {field}", first["input"], in_words(first)) from error
+        if event.pool not in pools:
+            known = ", ".join(sorted(pools))
+            raise InputError(f"{where}: pool", event.pool, f"is none of the plan's pools; give one of {known}")
+        found.append(event)
+    return tuple(sorted(found, key=lambda event: event.at))

@@ -1,0 +1,111 @@
+"""The engines of a planned fleet, each on its node."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.errors import InputError
+from servingplan.model.fleet import Fleet, ReplicaSet
+from servingplan.planning.cards import cards_of
+from servingplan.planning.settings import unwritten
+from servingplan.profiles.catalogue import Catalogue, find_gpu
+from servingplan.simulate.engine import Engine
+from servingplan.simulate.pace import Pace
+from servingplan.simulate.sequence import Sequence
+
+
+class Replica:
+    """One engine of a Service, with the requests that are in it."""
+
+    __slots__ = (
+        "busy_before",
+        "engine",
+        "least_free_blocks",
+        "node",
+        "open",
+        "place",
+        "preempted_before",
+        "taken",
+        "up",
+    )
+
+    def __init__(self, place: int, engine: Engine, node: tuple[str, int]) -> None:
+        self.place = place
+        """Of its replica set in the fleet."""
+        self.engine = engine
+        self.node = node
+        """Pool and number."""
+        self.open: dict[Sequence, int] = {}
+        """Requests that it has and has not answered, with the number of their class."""
+        self.up = True
+        self.taken = 0
+        """Requests that it was given."""
+        self.least_free_blocks = engine.free_blocks
+        self.busy_before = 0.0
+        """Seconds that engines worked which it had before a loss; and their preemptions."""
+        self.preempted_before = 0
+
+
+class Shapes:
+    """Makes engines of a fleet's shapes; like ones share the table of their times."""
+
+    def __init__(self, spec: PlanSpec, catalogue: Catalogue | None = None) -> None:
+        found, errors = cards_of(spec, catalogue)
+        if errors:
+            raise errors[0]
+        self._cards = {(model.name, variant.name): (model, variant, card) for model, variant, card in found}
+        self._catalogue = catalogue
+        self._paces: dict[str, Pace] = {}
+
+    def engine(self, item: ReplicaSet) -> Engine:
+        """An idle engine of a replica set.
+
+        Raises:
+            InputError: it spans nodes, or cannot exist.
+        """
+        if item.stages:
+            raise InputError("plan", item.deployment, "spans nodes; a replay knows only replicas inside one node")
+        model, variant, card = self._cards[item.model, item.variant]
+        settings = item.settings or unwritten(model)
+        key = f"{item.model}/{item.variant}/{item.gpu}/{item.tensor_parallel}/{item.pipeline_parallel}/{settings!r}"
+        if key not in self._paces:
+            self._paces[key] = Pace(
+                model=card,
+                precision=variant.precision,
+                gpu=find_gpu(item.gpu, catalogue=self._catalogue),
+                tensor_parallel=item.tensor_parallel,
+                pipeline_parallel=item.pipeline_parallel,
+                settings=settings,
+            )
+        return Engine(
+            self._paces[key],
+            max_num_seqs=settings.max_num_seqs,
+            max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
+            prefix_cache_hit_share=settings.prefix_cache_hit_share,
+        )
+
+
+def replicas_of(fleet: Fleet, shapes: Shapes) -> list[Replica]:
+    """The replicas of a fleet in the order of its replica sets, placed as its node groups say."""
+    places = _nodes_of(fleet)
+    return [
+        Replica(place, shapes.engine(item), nodes[copy] if copy < len(nodes) else (item.pool, -1))
+        for place, item in enumerate(fleet.replica_sets)
+        for nodes in [places.get(item.deployment, [])]
+        for copy in range(item.replicas)
+    ]
+
+
+def _nodes_of(fleet: Fleet) -> Mapping[str, list[tuple[str, int]]]:
+    """The node of every copy, by Deployment."""
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    numbers: dict[str, int] = defaultdict(int)
+    for group in fleet.groups:
+        for _ in range(group.nodes):
+            number = numbers[group.pool]
+            numbers[group.pool] += 1
+            for deployment, count in group.replicas.items():
+                found[deployment] += [(group.pool, number)] * count
+    return found

@@ -1,0 +1,115 @@
+"""Which replica takes a request: what a gateway does, without its own time.
+
+By weights is what our routing does: ``routing.json`` admits and splits each class over Services, and inside a Service the
+replica with the fewest requests in flight takes it (Envoy's LEAST_REQUEST, FULL_SCAN). The others are for comparison.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, chain
+from typing import Any, Literal
+
+from servingplan.model.fleet import Fleet
+from servingplan.replay.fleet import Replica
+
+Balancing = Literal["weights", "least-request", "round-robin"]
+"""weights: as planned; least-request: the fewest in flight of all replicas of the model; round-robin: these in turn."""
+Settle = Callable[[Replica, float], None]
+"""Lets time pass in a replica."""
+
+
+class Gateway:
+    """Chooses among the replicas that are up."""
+
+    def __init__(self, classes: Sequence[tuple[str, str]], balancing: Balancing, settle: Settle, *, seed: int) -> None:
+        self._classes = classes
+        self._balancing = balancing
+        self._settle = settle
+        self._chance = random.Random(seed)
+        self._groups: list[list[list[Replica]]] = []
+        self._weights: list[list[float]] = []
+        self._buckets: dict[int, Bucket] = {}
+        self._turns: Counter[int] = Counter()
+
+    def route_by(self, document: Mapping[str, Any], fleet: Fleet, replicas: Sequence[Replica]) -> None:
+        """Take a routing document into force."""
+        services: dict[str, list[Replica]] = defaultdict(list)
+        models: dict[str, list[Replica]] = defaultdict(list)
+        for replica in replicas:
+            if replica.up:
+                item = fleet.replica_sets[replica.place]
+                services[item.deployment].append(replica)
+                models[item.model].append(replica)
+        entries = {(model, item["name"]): item for model, of in document["models"].items() for item in of["classes"]}
+        self._groups, self._weights = [], []
+        for number, key in enumerate(self._classes):
+            entry = entries[key]
+            if self._balancing == "weights":
+                targets = [(services[target["service"]], target["weight"]) for target in entry["targets"]]
+                targets = [(ready, weight) for ready, weight in targets if ready]
+            else:
+                targets = [(models[key[0]], 1)] if models[key[0]] else []
+            self._groups.append([ready for ready, _ in targets])
+            self._weights.append(list(accumulate(weight for _, weight in targets)))
+            most = entry["admitRequestsPerSecond"]
+            if most is None:
+                self._buckets.pop(number, None)
+            elif number not in self._buckets or self._buckets[number].per_second != most:
+                self._buckets[number] = Bucket(most)
+
+    def choose(self, number: int, now: float) -> Replica | None:
+        """The replica for a request of a class, by its number; None where the request is turned away."""
+        groups = self._groups[number]
+        if not groups:
+            return None
+        bucket = self._buckets.get(number)
+        if bucket is not None and not bucket.takes(now):
+            return None
+        one = len(groups) == 1
+        ready = groups[0] if one else self._chance.choices(groups, cum_weights=self._weights[number])[0]
+        if self._balancing == "round-robin":
+            self._turns[id(ready)] += 1  # one list for all classes of a model
+            return ready[self._turns[id(ready)] % len(ready)]
+        return self._fewest(ready, now)
+
+    def _fewest(self, ready: Sequence[Replica], now: float) -> Replica:
+        """The replica with the fewest requests in flight; of equals the first from a place that is drawn."""
+        count = len(ready)
+        if count == 1:
+            return ready[0]
+        begin = int(self._chance.random() * count)
+        best, least = ready[begin], math.inf
+        for replica in chain(ready[begin:], ready[:begin]):
+            ends = replica.engine.next_time
+            if ends is not None and ends <= now:
+                self._settle(replica, now)
+            in_flight = len(replica.open)
+            if in_flight < least:
+                best, least = replica, in_flight
+                if not in_flight:
+                    break
+        return best
+
+
+class Bucket:
+    """Envoy's local rate limit as our routing sets it: a second's worth of requests at a time, at least one."""
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second = per_second
+        self._burst = max(1, math.ceil(per_second)) if per_second > 0 else 0
+        self._period = self._burst / per_second if per_second > 0 else math.inf
+        self._left, self._filled = self._burst, 0.0
+
+    def takes(self, now: float) -> bool:
+        """Whether a request at this time is admitted."""
+        fills = (now - self._filled) // self._period
+        if fills >= 1:
+            self._filled += fills * self._period
+            self._left = self._burst
+        taken = self._left > 0
+        self._left -= taken
+        return taken

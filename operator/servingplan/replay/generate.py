@@ -1,0 +1,106 @@
+"""Arrivals without a log: each class by itself at its rate, with the shape of a day.
+
+Gaps are drawn from a gamma distribution of unit mean whose coefficient of variation is given: 1 is a Poisson stream, more is
+burstier, 0 is regular. A day's shape stretches the clock: the stream runs on the integral of the rate
+``1 + amplitude sin(2 pi t / day)``, so that counts follow the rate and gaps keep their law.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.errors import InputError
+from servingplan.replay.trace import Arrival
+
+DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How arrivals are drawn."""
+
+    seconds: float
+    """How long."""
+    burstiness: float = 1.0
+    """Coefficient of variation of the gaps; 1: Poisson."""
+    amplitude: float = 0.0
+    """Of the day's shape, from 0 to 1: the rate swings by so much of its mean."""
+    length_variation: float = 0.0
+    """Coefficient of variation of both lengths, which are lognormal around those of the class; 0: all are equal."""
+    faster: float = 1.0
+    """Factor on all rates."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("--generate", self.seconds, self.seconds > 0, "must be above 0"),
+            ("--burstiness", self.burstiness, self.burstiness >= 0, "must be 0 or more"),
+            ("--day", self.amplitude, 0 <= self.amplitude <= 1, "must be from 0 to 1"),
+            ("--length-variation", self.length_variation, self.length_variation >= 0, "must be 0 or more"),
+            ("--faster", self.faster, self.faster > 0, "must be above 0"),
+        )
+        for field, value, holds, advice in checks:
+            if not (holds and math.isfinite(value)):
+                raise InputError(field, value, advice)
+
+
+def generated(spec: PlanSpec, stream: Stream) -> Iterator[Arrival]:
+    """The arrivals of all classes in order, from time 0."""
+    streams = [
+        _of_class(stream, model.name, item.name, float(item.requests_per_second), item.input_tokens, item.output_tokens)
+        for model in spec.models
+        for item in model.effective_classes
+        if item.requests_per_second > 0
+    ]
+    return heapq.merge(*streams)
+
+
+def gaps(requests_per_second: float, burstiness: float, *, seed: int) -> Iterator[float]:
+    """Seconds between arrivals, without end."""
+    chance = random.Random(seed)
+    while True:
+        yield _gap(chance, burstiness) / requests_per_second
+
+
+def _of_class(stream: Stream, model: str, name: str, rate: float, prompt: int, output: int) -> Iterator[Arrival]:
+    chance = random.Random(f"{stream.seed}/{model}/{name}")
+    passed = _gap(chance, stream.burstiness) * chance.random()
+    rate *= stream.faster
+    while (at := _when(passed / rate, stream.amplitude)) < stream.seconds:
+        lengths = (_length(chance, mean, stream.length_variation) for mean in (prompt, output))
+        yield Arrival(at, model, name, *lengths)
+        passed += _gap(chance, stream.burstiness)
+
+
+def _gap(chance: random.Random, variation: float) -> float:
+    """Of unit mean; gamma with shape 1/variation^2."""
+    if variation == 0:
+        return 1.0
+    shape = 1 / variation**2
+    return chance.gammavariate(shape, 1 / shape)
+
+
+def _length(chance: random.Random, mean: int, variation: float) -> int:
+    """At least 1; lognormal with this mean and coefficient of variation."""
+    if variation == 0:
+        return mean
+    square = math.log1p(variation**2)
+    return max(1, round(mean * math.exp(chance.gauss(-square / 2, math.sqrt(square)))))
+
+
+def _when(even: float, amplitude: float) -> float:
+    """The time at which ``t + amplitude day (1 - cos(2 pi t / day)) / (2 pi)`` is ``even``; by bisection."""
+    if amplitude == 0:
+        return even
+    swing = amplitude * DAY_SECONDS / (2 * math.pi)
+    low, high = max(0.0, even - 2 * swing), even
+    for _ in range(60):
+        middle = (low + high) / 2
+        counted = middle + swing * (1 - math.cos(2 * math.pi * middle / DAY_SECONDS))
+        low, high = (middle, high) if counted < even else (low, middle)
+    return high

@@ -1,0 +1,231 @@
+"""The replay: arrivals through a gateway into engines, on a virtual clock, and what came of them.
+
+Engines share nothing, so each is moved on only when somebody looks at it: when it may take a request, when its node is lost,
+and at the end. Times in seconds from the first arrival.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.fleet import Fleet
+from servingplan.model.world import PlanObject
+from servingplan.planning.shapes import slo_of
+from servingplan.render.routing import routing_document
+from servingplan.replay.events import Event
+from servingplan.replay.fleet import Replica, Shapes, replicas_of
+from servingplan.replay.gateway import Balancing, Gateway
+from servingplan.replay.sketch import Sketch
+from servingplan.replay.trace import Arrival
+from servingplan.simulate.sequence import Sequence as Served
+
+PROGRESS_EVERY = 5_000
+"""Requests between two calls of the display."""
+ROUNDING = 1e-9
+"""Relative slack of a limit: times are sums of many."""
+
+
+@dataclass
+class ClassFigures:
+    """What became of the requests of one class."""
+
+    model: str
+    name: str
+    ttft_limit: float
+    tpot_limit: float
+    percentile: float
+    """The share of requests, in per cent, that the plan promises to serve within both limits."""
+    arrived: int = 0
+    turned_away: int = 0
+    """By the gateway: above the admitted rate, or no replica was there."""
+    too_long: int = 0
+    """Longer than the engine's context, which refuses them."""
+    cut: int = 0
+    """By the loss of a node."""
+    finished: int = 0
+    in_time: int = 0
+    prompt_tokens: int = 0
+    """Of all that arrived."""
+    output_tokens: int = 0
+    served_tokens: int = 0
+    """Of those that finished, prompts and answers together."""
+    ttft: Sketch = field(default_factory=Sketch)
+    tpot: Sketch = field(default_factory=Sketch)
+    end_to_end: Sketch = field(default_factory=Sketch)
+
+    def finish(self, served: Served) -> None:
+        """Count a request that has its answer."""
+        assert served.first_token is not None, "it finished"
+        assert served.finished is not None, "it finished"
+        ttft = served.first_token - served.arrived
+        tpot = served.time_per_output_token
+        self.finished += 1
+        self.served_tokens += served.prompt_tokens + served.output_tokens
+        self.ttft.add(ttft)
+        self.end_to_end.add(served.finished - served.arrived)
+        if tpot is not None:
+            self.tpot.add(tpot)
+        if ttft <= self.ttft_limit * (1 + ROUNDING) and (tpot or 0.0) <= self.tpot_limit * (1 + ROUNDING):
+            self.in_time += 1
+
+
+@dataclass
+class Outcome:
+    """What a fleet made of a trace."""
+
+    fleet: Fleet
+    classes: list[ClassFigures]
+    replicas: list[Replica]
+    seconds: float
+    """From the first arrival to the last answer."""
+    arrival_seconds: float
+    """From the first arrival to the last."""
+    events: list[str] = field(default_factory=list)
+    """What happened, for people."""
+
+
+class Replay:
+    """One fleet on its clock. ``run`` once."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        spec: PlanSpec,
+        plan: PlanObject,
+        shapes: Shapes,
+        *,
+        balancing: Balancing = "weights",
+        events: Sequence[Event] = (),
+        seed: int = 1,
+    ) -> None:
+        self._fleet, self._spec, self._plan, self._shapes = fleet, spec, plan, shapes
+        self.replicas = replicas_of(fleet, shapes)
+        self.classes = [
+            _class_figures(spec, model.name, item.name) for model in spec.models for item in model.effective_classes
+        ]
+        self._numbers = {(item.model, item.name): number for number, item in enumerate(self.classes)}
+        self._gateway = Gateway(list(self._numbers), balancing, self._settle, seed=seed)
+        self._events = [(event.at, number, event, False) for number, event in enumerate(events)]
+        heapq.heapify(self._events)
+        self._lost: dict[int, tuple[str, int]] = {}
+        self._told: list[str] = []
+        self._last = self._arrived = 0.0
+        self._follow()
+
+    def run(
+        self, arrivals: Iterable[Arrival], *, on_progress: Callable[[int, float], None] = lambda _count, _now: None
+    ) -> Outcome:
+        """Serve arrivals, which come in order, to the last."""
+        numbers, classes, choose = self._numbers, self.classes, self._gateway.choose
+        for count, arrival in enumerate(arrivals):
+            now = arrival.at
+            while self._events and self._events[0][0] <= now:
+                self._happen()
+            number = numbers[arrival.model, arrival.name]
+            figures = classes[number]
+            figures.arrived += 1
+            figures.prompt_tokens += arrival.prompt_tokens
+            figures.output_tokens += arrival.output_tokens
+            replica = choose(number, now)
+            if replica is None:
+                figures.turned_away += 1
+            elif not replica.engine.fits(arrival.prompt_tokens, arrival.output_tokens):
+                figures.too_long += 1
+            else:
+                self._settle(replica, now)
+                served = replica.engine.admit(arrival.prompt_tokens, arrival.output_tokens, now)
+                replica.open[served] = number
+                replica.taken += 1
+                replica.least_free_blocks = min(replica.least_free_blocks, replica.engine.free_blocks)
+            self._arrived = now
+            if count % PROGRESS_EVERY == 0:
+                on_progress(count, now)
+        self._last = max(self._last, self._arrived)
+        for replica in self.replicas:
+            self._settle(replica, math.inf)
+        return Outcome(self._fleet, classes, self.replicas, self._last, self._arrived, self._told)
+
+    def _settle(self, replica: Replica, now: float) -> None:
+        """Let time pass in a replica, and count what it finished."""
+        for served in replica.engine.advance(now):
+            self.classes[replica.open.pop(served)].finish(served)
+            assert served.finished is not None, "it finished"
+            self._last = max(self._last, served.finished)
+
+    def _follow(self) -> None:
+        """Route by what is up."""
+        ready = Counter(self._fleet.replica_sets[item.place].deployment for item in self.replicas if item.up)
+        facts = {item.deployment: item.facts for item in self._fleet.replica_sets}
+        document = routing_document(
+            plan=self._plan, spec=self._spec, fleet=self._fleet, facts=facts, ready=ready, previous=None
+        )
+        self._gateway.route_by(document, self._fleet, self.replicas)
+
+    # --- events
+
+    def _happen(self) -> None:
+        at, number, event, over = heapq.heappop(self._events)
+        if event.event == "Slow":
+            for replica in self.replicas:
+                if replica.node[0] == event.pool and replica.up:
+                    self._settle(replica, at)
+                    replica.engine.slowdown = 1.0 if over else event.factor
+            self._told.append(f"{at:g} s: {event.pool} {'as fast as before' if over else f'{event.factor:g} x slower'}")
+        elif over:
+            self._come_back(number, at)
+        else:
+            self._lose(number, event, at)
+        if not over and event.seconds is not None:
+            heapq.heappush(self._events, (at + event.seconds, number, event, True))
+
+    def _lose(self, number: int, event: Event, at: float) -> None:
+        nodes = sorted({item.node for item in self.replicas if item.up and item.node[0] == event.pool})
+        if not nodes:
+            self._told.append(f"{at:g} s: no node of {event.pool} with a replica is left to lose")
+            return
+        self._lost[number] = nodes[0]
+        cut = 0
+        for replica in self.replicas:
+            if replica.node == nodes[0] and replica.up:
+                self._settle(replica, at)
+                for of in replica.open.values():
+                    self.classes[of].cut += 1
+                cut += len(replica.open)
+                replica.open.clear()
+                replica.up = False
+                self._retire(replica)
+        self._told.append(f"{at:g} s: node {nodes[0][1]} of {event.pool} is lost, and {cut} requests with it")
+        self._follow()
+
+    def _come_back(self, number: int, at: float) -> None:
+        node = self._lost.pop(number, None)
+        if node is None:
+            return
+        for replica in self.replicas:
+            if replica.node == node:
+                replica.up = True
+        self._told.append(f"{at:g} s: node {node[1]} of {node[0]} is back")
+        self._follow()
+
+    def _retire(self, replica: Replica) -> None:
+        """Put an idle engine in the place of one that is gone."""
+        replica.busy_before += replica.engine.tally.busy_seconds
+        replica.preempted_before += replica.engine.tally.preemptions
+        replica.engine = self._shapes.engine(self._fleet.replica_sets[replica.place])
+
+
+def _class_figures(spec: PlanSpec, model_name: str, name: str) -> ClassFigures:
+    model = next(model for model in spec.models if model.name == model_name)
+    slo = slo_of(model, next(item for item in model.effective_classes if item.name == name))
+    return ClassFigures(
+        model=model_name,
+        name=name,
+        ttft_limit=math.inf if slo.ttft_seconds is None else float(slo.ttft_seconds),
+        tpot_limit=math.inf if slo.tpot_seconds is None else float(slo.tpot_seconds),
+        percentile=float(slo.percentile),
+    )

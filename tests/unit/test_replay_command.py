@@ -1,0 +1,208 @@
+"""`servingplan replay` from the shell."""
+
+import gzip
+import json
+
+import pytest
+import typer.testing
+import yaml
+
+from servingplan.cli import app
+from tests.simulated.plans import operator, sized
+from tests.simulated.plans import plan as live_plan
+from tests.unit.replay.test_run import MANIFEST
+
+LINES = """
+{"at": 50, "event": "Slow", "pool": "l40s"}
+{"at": 20, "event": "NodeLost", "pool": "l40s", "seconds": 20}
+"""
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def run(*arguments):
+    return typer.testing.CliRunner().invoke(app, ["replay", *map(str, arguments)])
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", **MANIFEST}))
+    return path
+
+
+@pytest.fixture
+def trace(tmp_path):
+    """Ten requests a second for a minute, of which the second comes too early, and three that are none."""
+    rows = [
+        f"2023-11-16 18:{15 + second // 60}:{second % 60:02}.{tenth}000000,{300 + 100 * tenth},{20 + tenth}"
+        for second in range(60)
+        for tenth in range(10)
+    ]
+    rows[0], rows[1] = rows[1], rows[0]
+    rows[5:5] = ["2023-11-16 18:15:46.0000000,374,0", "2023-11-16 18:15:46.0000000,99999999999,3", "yesterday,5,3"]
+    path = tmp_path / "trace.csv"
+    path.write_text(AZURE + "\n".join(rows) + "\n")
+    return path
+
+
+def test_the_table_and_the_json_tell_the_same(plan, trace):
+    result = run(plan, "--trace", trace, "-o", "json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data["plan"] == "llm/small"
+    assert data["trace"]["format"] == "Azure LLM inference trace"
+    assert data["trace"]["requests"] == 600
+    assert data["trace"]["seconds"] == pytest.approx(59.9)
+    (fleet,) = data["fleets"]
+    assert fleet["name"] == "plan"
+    assert fleet["arrived"] == fleet["finished"] == 600
+    assert fleet["dollars"] == pytest.approx(fleet["dollars_per_hour"] * fleet["seconds"] / 3600)
+    assert fleet["within_budget"] is True
+    long, short = fleet["classes"]
+    assert long["arrived"] == 60 * 2  # from 1,100 tokens on
+    assert short["mean_input_tokens"] == pytest.approx(sum(300 + 100 * tenth for tenth in range(8)) / 8)
+    assert list(short["ttft_seconds"]) == ["p5", "p25", "p50", "p75", "p90", "p95", "p99", "p100", "mean"]
+    assert short["ttft_seconds"]["p5"] <= short["ttft_seconds"]["p100"]
+    assert 0 < fleet["utilization"] < 1
+    table = run(plan, "--trace", trace)
+    assert "600 requests in 60 s (Azure LLM inference trace)" in table.stdout
+    assert f"{fleet['in_time_share']:.1%}" in table.stdout
+
+
+def test_what_was_repaired_is_told_on_standard_error(plan, trace):
+    result = run(plan, "--trace", trace, "-o", "json")
+    told = result.stderr
+    assert (
+        "note: 3 rows were left out for want of a request, such as: line 7: GeneratedTokens: '0': must be from 1"
+        in told
+    )
+    assert "line 8: ContextTokens: '99999999999': must be from 1 to 10000000 tokens" in told
+    assert "line 9: TIMESTAMP: 'yesterday': is neither seconds nor a date" in told
+    assert "note: 1 row was out of order by time and sorted" in told
+    assert json.loads(result.stdout)["trace"]["bad_rows"] == 3
+
+
+def test_strict_ends_at_the_first_wrong_row(plan, trace):
+    result = run(plan, "--trace", trace, "--strict")
+    assert result.exit_code != 0
+    assert "line 7: GeneratedTokens: '0'" in str(result.exception)
+
+
+def test_a_packed_trace_gives_the_same(plan, trace, tmp_path):
+    packed = tmp_path / "trace.csv.gz"
+    packed.write_bytes(gzip.compress(trace.read_bytes()))
+    plain, other = (json.loads(run(plan, "--trace", path, "-o", "json").stdout) for path in (trace, packed))
+    assert plain["fleets"] == other["fleets"]
+
+
+def test_other_fleets_and_balancings_stand_beside_the_plan(plan, trace):
+    result = run(plan, "--trace", trace, "--against", "homogeneous,round-robin,least-request,homogeneous", "-o", "json")
+    fleets = json.loads(result.stdout)["fleets"]
+    assert [fleet["name"] for fleet in fleets] == ["plan", "homogeneous", "round-robin", "least-request"]
+    assert len({fleet["arrived"] for fleet in fleets}) == 1
+    assert fleets[3]["plan_hash"] == fleets[0]["plan_hash"]
+    assert fleets[3]["dollars_per_hour"] == fleets[0]["dollars_per_hour"]
+
+
+def test_other_fleets_are_found_from_scratch_also_where_a_plan_is_in_force(tmp_path):
+    spec = live_plan(pools=[sized(gpus=2)])
+    driver = operator(spec)
+    driver.settle()
+    world, file = tmp_path / "world.json", tmp_path / "plan.yaml"
+    world.write_text(driver.cluster.observe().model_dump_json())
+    manifest = {"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", "metadata": {"name": "chat"}}
+    file.write_text(yaml.safe_dump({**manifest, "spec": spec}))
+    result = run(file, "--world", world, "--generate", "20", "--against", "uniform-deployment", "-o", "json")
+    own, other = json.loads(result.stdout)["fleets"]
+    assert own["plan_hash"] == driver.decision.fleet.hash
+    assert {item["gpus"] for item in own["replicas"]} == {1}
+    assert {item["gpus"] for item in other["replicas"]} == {2}
+
+
+def test_a_method_that_cannot_answer_says_so(tmp_path):
+    path = tmp_path / "plan.yaml"
+    spec = {**MANIFEST["spec"], "resilience": {"survive": [{"event": "AnyNode"}]}}
+    path.write_text(
+        yaml.safe_dump({"apiVersion": "servingplan.dev/v1alpha1", "kind": "LLMServingPlan", **MANIFEST, "spec": spec})
+    )
+    result = run(path, "--generate", "5", "--against", "melange")
+    assert result.exit_code == 3
+    assert "--against: melange: method 'melange' cannot guard against losses" in result.stderr
+
+
+def test_requests_are_generated_where_there_is_no_trace(plan):
+    how = ("--generate", "100", "--burstiness", "2", "--length-variation", "0.5", "-o", "json")
+    result = run(plan, *how)
+    data = json.loads(result.stdout)
+    assert data["trace"]["format"] == "generated"
+    assert data["trace"]["requests"] == pytest.approx(1300, rel=0.3)
+    assert data == json.loads(run(plan, *how).stdout)
+
+
+def test_nodes_are_lost_as_the_events_say(plan, tmp_path):
+    for name, text in (
+        ("events.yaml", "- {at: 20, event: NodeLost, pool: l40s, seconds: 20}\n"),
+        ("events.jsonl", LINES),
+    ):  # fmt: skip
+        path = tmp_path / name
+        path.write_text(text)
+        data = json.loads(run(plan, "--generate", "60", "--events", path, "-o", "json").stdout)
+        assert data["fleets"][0]["events"][0].startswith("20 s: node 0 of l40s is lost")
+        assert "40 s: node 0 of l40s is back" in data["fleets"][0]["events"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {at: -1, event: NodeLost, pool: l40s}", "event 1: at: -1"),
+        ("- {at: 1, event: Fire, pool: l40s}", "event 1: event: 'Fire'"),
+        (
+            "- {at: 1, event: NodeLost, pool: h100}",
+            "event 1: pool: 'h100': is none of the plan's pools; give one of l40s",
+        ),
+        ("- {at: 1, event: NodeLost, pool: l40s, colour: red}", "event 1: colour"),
+        ("- 5", "event 1: event: 5"),
+    ],
+)
+def test_an_event_that_makes_no_sense_is_refused_by_number_and_field(plan, tmp_path, text, said):
+    path = tmp_path / "events.yaml"
+    path.write_text(text)
+    result = run(plan, "--generate", "10", "--events", path)
+    assert result.exit_code != 0
+    assert said in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give either --trace FILE or --generate SECONDS"),
+        (("--trace", "x", "--generate", "5"), "give either --trace FILE or --generate SECONDS"),
+        (("--trace", "-", "--against", "melange"), "standard input can be read once"),
+        (("--generate", "5", "--against", "magic"), "--against: 'magic': is not known; give some of: least-request"),
+        (("--generate", "5", "--faster", "0"), "--faster: 0: must be above 0"),
+        (("--generate", "5", "--rate", "3"), "--rate: 3: must be above 0, and goes with --trace"),
+        (("--trace", "nowhere.csv"), "nowhere.csv: cannot be read"),
+    ],
+)
+def test_a_wrong_use_leaves_with_two(plan, arguments, said):
+    result = run(plan, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_log_without_a_request_is_refused_with_its_rows(plan, tmp_path):
+    path = tmp_path / "empty.csv"
+    path.write_text(AZURE + "2023-11-16 18:15:46,5,0\n")
+    result = run(plan, "--trace", path)
+    assert result.exit_code == 2
+    assert "no row holds a request" in result.stderr
+    assert "line 2: GeneratedTokens: '0'" in result.stderr
+
+
+def test_a_log_without_times_is_sent_at_a_rate(plan, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("input_tokens,output_tokens\n" + "100,10\n" * 500)
+    assert "tells no arrival times; give --rate" in str(run(plan, "--trace", path).exception)
+    data = json.loads(run(plan, "--trace", path, "--rate", "10", "-o", "json").stdout)
+    assert data["trace"]["seconds"] == pytest.approx(50, rel=0.2)
