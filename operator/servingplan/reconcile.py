@@ -189,8 +189,8 @@ class Turns:
     def _decide(self, situation: Situation) -> Decision:
         decision = None
         try:
-            with self._answers.turn():
-                decision = decide(situation, self._answers)
+            self._answers.generation = situation.world.plan.generation
+            decision = decide(situation, self._answers)
             return decision
         finally:
             self.metrics.solved(trigger(situation, decision))

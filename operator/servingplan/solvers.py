@@ -48,6 +48,8 @@ OPERATOR_BYTES = 600 * 2**20
 """The memory that is left to the operator itself, by its goal at 1,000 nodes and 15,000 pods (docs/benchmarks.md)."""
 LEAST_BYTES = 256 * 2**20
 """A process has as much in any case: it needs a third of that to start."""
+USUAL_BYTES = 128 * 2**20
+"""What the process of a usual search takes: 60 MB once the solver is loaded, the rest for its question."""
 
 
 class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
@@ -99,6 +101,11 @@ PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys
 """The interpreter's arguments for a search process, which also gets its socket's descriptor and its niceness."""
 
 
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's linear algebra, which the solver loads and does not use, would start a thread for each core of the node and take
+40 MB for each: on 20 cores all that the search may have."""
+
+
 class Worker:
     """One process that answers one question at a time. It is restarted when it ends."""
 
@@ -115,7 +122,9 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, *self._program, str(theirs.fileno()), str(self._nice)]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=os.environ | ENVIRONMENT
+            )
         self._connection = Connection(ours.detach())
 
     def stop(self) -> None:
@@ -150,7 +159,7 @@ class Worker:
             told = self._last_words()
             self.stop()
             raise SolverCrashed(f"the process of the search ended: {told}") from error
-        if not self._keep:
+        if not self._keep or isinstance(found, MemoryError):  # what it still holds may be all that it may have
             self.stop()
         if isinstance(found, Exception):
             raise found
@@ -231,9 +240,8 @@ class Solvers:
         most_seconds: float = MOST_SECONDS,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
-        """``shared``: the number of processes for searches that are not urgent. None: the number of cores that this process
-        may use, less one, at least one."""
-        count = max(1, _cores() - 1) if shared is None else shared
+        """``shared``: the number of processes for searches that are not urgent. None: as ``shared_processes``."""
+        count = shared_processes(_cores(), _memory_of_the_container()) if shared is None else shared
         self._most_seconds = most_seconds
         self._hurried = Lane([Worker(NICE_HURRIED, program)])
         self._first = Lane([Worker(NICE_HURRIED, program)])
@@ -330,6 +338,14 @@ def memory_of_a_search(container_bytes: int | None) -> int | None:
     """The bytes that the process of a search may take; None where the container has no limit. Half of what the operator leaves:
     two large searches at a time are rare, three more so."""
     return None if container_bytes is None else max(LEAST_BYTES, (container_bytes - OPERATOR_BYTES) // 2)
+
+
+def shared_processes(cores: int, container_bytes: int | None) -> int:
+    """The number of processes for searches that are not urgent: one for each core but one, at least one, and no more than have
+    the memory for usual searches beside the operator and the three other processes."""
+    if container_bytes is not None:
+        cores = min(cores, (container_bytes - OPERATOR_BYTES) // USUAL_BYTES - 2)
+    return max(1, cores - 1)
 
 
 def _memory_of_the_container() -> int | None:

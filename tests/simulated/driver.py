@@ -179,6 +179,8 @@ class Driver:
         it can know counts."""
         self.dies_in: int | None = None
         """Writes until the operator's process ends."""
+        self.searches_end = True
+        """Whether searches that are under way end with the tick."""
         self._own_writes = OwnWrites(cluster.api)
         self._searches: list[Callable[[], None]] = []
         beside = Beside(self._searches.append, patience_seconds=0.0) if slow else None
@@ -236,7 +238,7 @@ class Driver:
     def pass_time(self) -> None:
         """One tick, in which searches end."""
         self.cluster.tick()
-        while self._searches:
+        while self._searches and self.searches_end:
             self._searches.pop(0)()
         self.history.append(f"-- {self.cluster.time}")
         self.check()

@@ -1,21 +1,33 @@
 """What a turn gets to hear from the solver: answers, or that a search is under way, which goes on beside the turns."""
 
+import time
+
 import pytest
 
-from servingplan.answering import Answers, Beside
+from servingplan.answering import AGAIN_SECONDS, Answers, Beside
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import Outdated, Searching
 from servingplan.model.answer import Answer
 from servingplan.model.question import QuestionError
-from tests.simulated.plans import plan
+from tests.simulated.plans import model, plan
 from tests.unit.solve.questions import worked_example
 
 SPEC = PlanSpec.model_validate(plan())
-EDITED = SPEC.model_copy(update={"solver": SPEC.solver.model_copy(update={"deadline_seconds": 7})})
+AT_OTHER_RATES = PlanSpec.model_validate(plan(model(rate="11")))
 QUESTION = worked_example()
 CHANGED = QUESTION.model_copy(update={"budget_dollars_per_hour": 6.0})
 PROVED = Answer.model_validate({"status": "Infeasible", "method": "exact", "stopped": "proved"})
 CUT = PROVED.model_copy(update={"stopped": "deadline"})
+SHORT = CUT.model_copy(update={"status": "Feasible"})
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
 
 
 class Solver:
@@ -23,10 +35,11 @@ class Solver:
 
     def __init__(self, answer=PROVED):
         self.answer = answer
-        self.asked, self.jobs, self.unwanted = [], [], []
+        self.asked, self.jobs, self.outdated = [], [], []
 
     def __call__(self, question, spec, at_most_seconds=None, *, first=False, unwanted=lambda: False):
         self.asked.append((question.budget_dollars_per_hour, at_most_seconds, first))
+        self.outdated.append(unwanted())
         if unwanted():
             raise Outdated("another question took its place")
         if isinstance(self.answer, Exception):
@@ -39,19 +52,18 @@ class Solver:
         self.jobs.clear()
 
 
-def answers_of(solver):
-    return Answers(solver, Beside(solver.jobs.append, patience_seconds=0.0))
+def answers_of(solver, clock=time.monotonic):
+    return Answers(solver, Beside(solver.jobs.append, patience_seconds=0.0), clock=clock)
 
 
 def ask(answers, question=QUESTION, spec=SPEC, **more):
     """As one turn does."""
-    with answers.turn():
-        return answers(question, spec, **more)
+    return answers(question, spec, **more)
 
 
 def searching(answers, *asked, **more):
     """Whether the search that is under way took the place of another one of the same spec."""
-    with answers.turn(), pytest.raises(Searching) as told:
+    with pytest.raises(Searching) as told:
         answers(*(asked or (QUESTION, SPEC)), **more)
     return told.value.overtaken
 
@@ -66,17 +78,59 @@ def test_a_turn_does_not_wait_for_a_search_and_a_later_one_has_its_answer():
     assert solver.asked == [(8.0, None, True)]
 
 
-def test_what_a_search_raised_is_raised_once_and_the_next_turn_searches_again():
-    solver = Solver(QuestionError("no classes"))
-    answers = answers_of(solver)
-    searching(answers)
+@pytest.mark.parametrize("nothing", [QuestionError("no classes"), CUT])
+def test_what_brought_nothing_is_told_until_a_later_search_has_ended(nothing):
+    solver, clock = Solver(nothing), Clock()
+    answers = answers_of(solver, clock)
+
+    def told():
+        try:
+            return ask(answers, first=True)
+        except QuestionError as error:
+            return error
+
+    searching(answers, first=True)
     solver.finish()
-    with pytest.raises(QuestionError, match="no classes"):
-        ask(answers)
-    searching(answers)
+    assert told() is nothing
+    clock.now += AGAIN_SECONDS - 1
+    assert told() is nothing
+    assert not solver.jobs, "it is too soon"
+    clock.now += 1
+    assert told() is nothing
+    assert len(solver.jobs) == 1
     solver.answer = PROVED
     solver.finish()
+    assert told() is PROVED
+    assert solver.asked == [(8.0, None, True), (8.0, None, False)], "the second search is not a first one"
+
+
+def test_a_search_that_could_not_begin_begins_in_the_next_turn():
+    solver = Solver()
+    full = True
+
+    def begin(job):
+        if full:
+            raise RuntimeError("can't start new thread")
+        solver.jobs.append(job)
+
+    answers = Answers(solver, Beside(begin, patience_seconds=0.0))
+    with pytest.raises(RuntimeError):
+        ask(answers)
+    full = False
+    searching(answers)
+    solver.finish()
     assert ask(answers) is PROVED
+
+
+def test_nothing_is_searched_once_the_turns_have_stopped():
+    """The thread of a turn may begin a search after the event loop has stopped its plan."""
+    solver = Solver()
+    answers = answers_of(solver)
+    searching(answers)
+    answers.stop()
+    searching(answers, CHANGED, SPEC)
+    solver.finish()
+    assert solver.outdated == [True, True]
 
 
 def test_another_question_takes_the_place_of_a_search_that_is_under_way():
@@ -95,7 +149,25 @@ def test_another_question_takes_the_place_of_a_search_that_is_under_way():
 def test_an_edit_does_not_count_as_a_change_of_the_cluster():
     answers = answers_of(Solver())
     searching(answers)
-    assert searching(answers, CHANGED, EDITED) is False
+    answers.generation += 1
+    assert searching(answers, CHANGED, SPEC) is False
+
+
+def test_measured_rates_that_change_count_as_a_change_of_the_cluster():
+    answers = answers_of(Solver())
+    searching(answers)
+    assert searching(answers, CHANGED, AT_OTHER_RATES) is True
+
+
+def test_edits_count_once_they_have_kept_the_plan_waiting_for_longer_than_a_search_takes():
+    clock = Clock()
+    answers = answers_of(Solver(), clock)
+    searching(answers)
+    for _ in range(2):
+        clock.now += 0.5 * SPEC.solver.deadline_seconds + 0.1
+        answers.generation += 1
+        last = searching(answers, QUESTION.model_copy(update={"budget_dollars_per_hour": clock.now}), SPEC)
+    assert last is True
 
 
 def test_a_search_in_haste_is_waited_for_and_ends_nothing():
@@ -108,22 +180,15 @@ def test_a_search_in_haste_is_waited_for_and_ends_nothing():
     assert ask(answers) is CUT
 
 
-def test_an_answer_that_the_clock_cut_short_lasts_until_the_turn_has_all_its_answers():
-    """A turn may ask a second question. While that is being searched, the first must not be searched anew in every turn."""
-    solver = Solver(CUT)
+def test_an_answer_that_the_clock_cut_short_is_kept_too():
+    """A turn may ask a second question, and a plan that is only shown is asked for in every turn."""
+    solver = Solver(SHORT)
     answers = answers_of(solver)
     searching(answers)
     solver.finish()
-    with answers.turn():
-        answers(QUESTION, SPEC)
-        with pytest.raises(Searching):
-            answers(CHANGED, SPEC)
-    solver.finish()
-    with answers.turn():
-        answers(QUESTION, SPEC)
-        answers(CHANGED, SPEC)
-    assert solver.asked == [(8.0, None, False), (6.0, None, False)]
-    assert searching(answers) is False, "it is searched again by the next turn that asks"
+    for _ in range(2):
+        assert ask(answers) is SHORT
+    assert solver.asked == [(8.0, None, False)]
 
 
 def test_a_proved_answer_is_kept_and_one_found_in_haste_too():

@@ -10,7 +10,16 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import Outdated
 from servingplan.model.question import QuestionError
 from servingplan.solve import solve
-from servingplan.solvers import LEAST_BYTES, OPERATOR_BYTES, Lane, SolverCrashed, Solvers, memory_of_a_search
+from servingplan.solvers import (
+    LEAST_BYTES,
+    OPERATOR_BYTES,
+    USUAL_BYTES,
+    Lane,
+    SolverCrashed,
+    Solvers,
+    memory_of_a_search,
+    shared_processes,
+)
 from tests.simulated.plans import plan
 from tests.unit.solve.questions import worked_example
 
@@ -149,10 +158,69 @@ def test_a_search_that_needs_too_much_memory_is_an_error_and_its_process_answers
         made.stop()
 
 
+HOARDING = """
+import sys
+from servingplan import solvers
+solvers._memory_of_the_container = lambda: 0
+kept = []
+def hoard(self):
+    kept.append(bytearray(solvers.LEAST_BYTES * 6 // 10))
+    return len(kept)
+solvers.Searched.run = hoard
+solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of searches that each leave memory behind."""
+
+
+@pytest.mark.slow
+def test_a_process_whose_memory_is_spent_is_followed_by_another_one():
+    made = Solvers(shared=1, program=("-c", HOARDING))
+    try:
+        ask_it = made.of_plan("llm")
+        assert ask_it(worked_example(), SPEC) == 1
+        with pytest.raises(MemoryError):
+            ask_it(worked_example(), SPEC)
+        assert ask_it(worked_example(), SPEC) == 1
+    finally:
+        made.stop()
+
+
+COUNTING = """
+import os, sys
+from servingplan import solvers
+def threads(self):
+    import highspy, numpy
+    return len(os.listdir("/proc/self/task"))
+solvers.Searched.run = threads
+solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of a search that tells its number of threads."""
+
+
+@pytest.mark.slow
+def test_a_search_has_no_thread_for_each_core_of_its_node():
+    """The linear algebra behind the solver takes 40 MB of the search's memory for each of its threads."""
+    made = Solvers(shared=1, program=("-c", COUNTING))
+    try:
+        assert made.of_plan("llm")(worked_example(), SPEC) == 2, "itself, and the one that ends it with the operator"
+    finally:
+        made.stop()
+
+
 def test_what_a_search_may_take_leaves_the_operator_its_memory():
     assert memory_of_a_search(None) is None
     assert memory_of_a_search(2 * 2**30) == (2 * 2**30 - OPERATOR_BYTES) // 2
     assert memory_of_a_search(2**29) == LEAST_BYTES
+
+
+def test_there_are_no_more_processes_than_the_container_has_cores_and_memory_for():
+    assert shared_processes(cores=8, container_bytes=None) == 7
+    assert shared_processes(cores=4, container_bytes=2 * 2**30) == 3
+    assert shared_processes(cores=1, container_bytes=2 * 2**30) == 1
+    many = shared_processes(cores=128, container_bytes=2 * 2**30)
+    assert OPERATOR_BYTES + (many + 3) * USUAL_BYTES <= 2 * 2**30
+    assert many > 3
+    assert shared_processes(cores=128, container_bytes=2**29) == 1
 
 
 class Slow:

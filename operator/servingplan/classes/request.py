@@ -10,8 +10,8 @@ CHARACTERS_PER_TOKEN = 4
 """The characters of a token in logs with texts; the engine emulator counts the same."""
 LONGEST_TOKENS = 10_000_000
 """The most tokens that a plan may declare."""
-_MILLISECONDS_FROM = 1e11
-"""A time above this number is in milliseconds: in seconds it would be after the year 5000."""
+_MOST_SECONDS = 1e11
+"""A time above this number is in milliseconds, or in a smaller unit: in seconds it would be after the year 5000."""
 
 
 class Request(NamedTuple):
@@ -68,15 +68,17 @@ def length(column: str, value: object) -> int:
 
 
 def seconds(column: str, value: object) -> float:
-    """A time in seconds: from a number (seconds, or milliseconds since 1970), or from a date with a time of day (UTC if it
-    names no zone).
+    """A time in seconds: from a number (seconds, or milli-, micro- or nanoseconds since 1970), or from a date with a time of
+    day (UTC if it names no zone).
 
     Raises:
         FieldError: it is neither.
     """
     number = _number(value)
     if number is not None:
-        return number / 1000 if number > _MILLISECONDS_FROM else number
+        while number > _MOST_SECONDS:
+            number /= 1000
+        return number
     try:
         when = datetime.fromisoformat(str(value).strip())
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

@@ -110,7 +110,7 @@ def run(
         typer.Option(
             envvar="SERVINGPLAN_SOLVER_PROCESSES",
             min=0,
-            help="Processes for searches that are not urgent. 0: the number of cores, less one.",
+            help="Processes for searches that are not urgent. 0: the number of cores, less one, or fewer if memory is short.",
         ),
     ] = 0,
     most_solver_seconds: Annotated[

@@ -97,19 +97,22 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         stock=record.stock,
         failed_shapes=record.failed_shapes,
     )
-    if turn.searching and frozen:
-        # The answer may need what the plan in force would take away now, so all but the weights waits for it.
-        return so_far.model_copy(update={"fleet": record.fleet, "ready": ready_replicas(world)})
-    fleet, may_spend = to_carry_out(turn)
-    if fleet is not None:
-        return _towards(fleet, turn, so_far, may_spend=may_spend, may_grow=not frozen)
-    # What was measured is written down also where plans are only shown, or each turn would show another.
+    # What was measured is written down also where plans are only shown or still searched, or each turn would show another.
     keep = (
-        record.demand is not None
+        record.fleet is not None
+        or record.demand is not None
         or any(stock.cap for stock in record.stock.values())
         or (record.waiting is not None and situation.spec.mode == "Approve")
     )
-    return so_far.model_copy(update={"first": record_actions(world, record) if keep else ()})
+    so_far = so_far.model_copy(update={"first": record_actions(world, record) if keep else ()})
+    if turn.searching and frozen:
+        # The answer may need what the plan in force would take away now, so all but the weights waits for it.
+        told = {"fleet": record.fleet, "ready": ready_replicas(world), "notice": notice_of(turn)}
+        return so_far.model_copy(update=told)
+    fleet, may_spend = to_carry_out(turn)
+    if fleet is not None:
+        return _towards(fleet, turn, so_far, may_spend=may_spend, may_grow=not frozen)
+    return so_far
 
 
 def _can_decide(turn: Turn) -> bool:
@@ -241,7 +244,6 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
         update={
             "fleet": record.fleet,
             "may_grow": may_grow,
-            "first": record_actions(world, record),
             "grow": (*objects, *step.before_routing),
             "routing": routing_actions(situation, in_force, fleet, step.ready),
             "shrink": step.after_routing,

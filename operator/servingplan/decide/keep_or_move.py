@@ -28,11 +28,10 @@ HURRIED = "in haste: "
 
 
 def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
-    """Whether the plan in force, which was the answer to a question, cannot be had any more. The same question is not answered
-    in haste twice."""
+    """Whether the plan in force cannot be had any more. The same question is not answered in haste twice."""
     record = turn.record
     edited = record.generation != turn.world.plan.generation
-    if spec.mode != "Auto" or edited or record.fleet is None or record.question in (None, f"{HURRIED}{turn.asked}"):
+    if spec.mode != "Auto" or edited or record.fleet is None or record.question == f"{HURRIED}{turn.asked}":
         return False
     return running_answer(record, question) is None
 
@@ -82,7 +81,9 @@ def same_replicas(left: Fleet, right: Fleet) -> bool:
     """Whether two fleets have the same nodes and the same replicas of the same Deployments."""
 
     def content(fleet: Fleet) -> Any:
-        return fleet.nodes, [(item.deployment, item.replicas) for item in fleet.replica_sets]
+        # A pool that came since is not in the older fleet.
+        used = {pool: nodes for pool, nodes in fleet.nodes.items() if nodes}
+        return used, [(item.deployment, item.replicas) for item in fleet.replica_sets]
 
     return bool(content(left) == content(right))
 

@@ -99,12 +99,15 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
 
 def _waits_for_the_answer(turn: Turn, question: Question) -> bool:
     """Whether only weights may be written until the answer is there, since the plan in force is no answer to this question. If
-    the question comes from a new or edited spec, a finding says that it is being searched."""
+    the question comes from a new or edited spec, a finding says that it is being searched.
+
+    Where plans need approval, no answer changes what is in force: it is kept up, and shrinks with its budget, at once.
+    """
     turn.searching = True
-    if _is_first(turn):
+    first = _is_first(turn)
+    if first:
         turn.find("PlanSolved", "Searching", "the plan for this spec is being searched; what runs goes on as it is")
-        return True
-    return running_answer(turn.record, question) is None
+    return turn.spec.mode == "Auto" and (first or running_answer(turn.record, question) is None)
 
 
 def _is_first(turn: Turn) -> bool:
@@ -139,6 +142,7 @@ def _planned(
     assert posed.question is not None
     assert asked is not None
     answer, hurried = _answer(turn, spec, posed.question, solve)
+    answered = HURRIED + asked if hurried else asked  # the next turn takes all the time that the spec allows
     if answer.status == "Infeasible" and answer.stopped != "proved":
         # A search that ended early, or a heuristic that found nothing, proves nothing: what runs stays.
         turn.find(
@@ -163,19 +167,17 @@ def _planned(
         return PlanRecord(
             fleet=fleet,
             answer=answer_data(answer),
-            question=asked if turn.plan_is_due_in is None else None,
+            question=answered if turn.plan_is_due_in is None else None,
             generation=world.plan.generation,
             since=record.since,
             spec=world.plan.spec,
         ), False
     if keep_incumbent(turn, spec, posed.question, answer):
         # While the incumbent is only too young to go, the question stays open.
-        answered = {} if turn.plan_is_due_in is not None else {"question": asked}
-        return record.model_copy(update={**answered, **_NOTHING_WAITS}), False
+        closed = {} if turn.plan_is_due_in is not None else {"question": answered}
+        return record.model_copy(update={**closed, **_NOTHING_WAITS}), False
     adopted = _adopt(turn, spec, posed.question, answer, fleet, asked)
-    if hurried:  # the next turn takes all the time that the spec allows
-        adopted = adopted.model_copy(update={"question": HURRIED + asked})
-    return adopted, False
+    return (adopted.model_copy(update={"question": answered}) if hurried else adopted), False
 
 
 def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:
@@ -256,7 +258,7 @@ def _fall_back(
     if record.fleet is None or record.fleet.dollars_per_hour <= dollars + CENT:
         return record, True
     relaxed = question.model_copy(update={"survive": (), "budget_dollars_per_hour": dollars})
-    answer = solve(relaxed, spec)
+    answer = solve(relaxed, spec, first=_is_first(turn))
     if answer.status == "Infeasible" or verify(relaxed, answer):
         return record, True
     fleet = fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda shape: names_of[shape.key])

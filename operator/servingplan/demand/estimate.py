@@ -93,7 +93,7 @@ def estimate(
 def _quantile_without_noise(intervals: Sequence[Interval], mean: float, quantile: float) -> float:
     """The quantile of the intervals' rates, moved to the mean by the share of the spread that is the noise of counting.
 
-    A steady Poisson stream has only this noise, and the queueing model already pays for it (``profiles.queueing``). The
+    A steady Poisson stream has only this noise, and the queueing model already pays for it (``profiles.latency``). The
     spread must exceed the noise by ``SPREAD_SIGNIFICANCE`` standard errors before any of it counts as real.
     """
     number = len(intervals)

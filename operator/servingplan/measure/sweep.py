@@ -251,6 +251,7 @@ async def _calm(load: Load, *, seconds_alone: float) -> None:
     while loop.time() < until and load.spent.exhausted() is None:
         sample = await load.endpoint.ask_alone(load.prompts(), load.answer_tokens)
         load.spent.used_requests += 1
+        load.spent.used_tokens += sample.prompt_tokens + sample.answer_tokens
         if sample.end is None or sample.end - sample.sent < 3 * seconds_alone:
             return
 

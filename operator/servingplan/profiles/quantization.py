@@ -70,7 +70,7 @@ def read_quantization(config: Mapping[str, Any], *, layers: int) -> Quantization
             return Quantization("fp4", "mxfp4", experts_only)
         case "awq" | "gptq" | "auto-round" | "awq-marlin" | "gptq-marlin":
             bits = facts.get("bits", facts.get("w_bit", 4))
-            group = facts.get("group_size", facts.get("q_group_size", 128))
+            group = facts.get("group_size", facts.get("q_group_size", 128)) or 0  # null: no groups
             named = "awq" if method.startswith("awq") else "gptq"
             return Quantization(_integer_precision(bits, field), named, experts_only, (1, group) if group > 0 else None)
         case "bitsandbytes":

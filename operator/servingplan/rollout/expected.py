@@ -169,6 +169,11 @@ def _as_many_groups(pods: dict[str, Pod], name: str, replicas: int, facts: Repli
     for index, pod in groups.items():
         if index >= replicas and not pod.terminating:
             _end(pods, pod)
+        elif pod.workers_to_come and not pod.terminating:
+            ranks = range(len(pod.workers) + 1, facts.nodes)
+            coming = [_pod(world, name, f"{pod.name}-{rank}~{world.now}", facts) for rank in ranks]
+            change = {"workers": (*pod.workers, *coming), "workers_to_come": 0}
+            pods[pod.uid] = pod.model_copy(update=change)
     for index in range(replicas):
         if index not in groups:
             leader = f"{name}-{index}"
@@ -220,7 +225,7 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
 
 def _over(pod: Pod, now: str, *, ready: bool, follows: bool) -> Pod:
     """A replica of ours when what it was doing is over. ``ready``: it has its nodes, and these are."""
-    change: dict[str, Any] = {"other_gates": (), "workers_to_come": 0, "requests_inside": None, "unasked": False}
+    change: dict[str, Any] = {"other_gates": (), "requests_inside": None, "unasked": False}
     if pod.draining_since is not None:
         change["unrouted_since"] = pod.unrouted_since or (now if follows else None)
     elif ready:

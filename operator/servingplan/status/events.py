@@ -22,6 +22,7 @@ _QUIET = (
     "NoReadyBackend",
     "NotPlanned",
     "PreviewOnly",
+    "Searching",
 )
 """Reasons that every change passes through; they make no Event."""
 

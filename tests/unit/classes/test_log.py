@@ -289,6 +289,8 @@ def test_texts_count_as_the_emulator_counts_them(characters):
 def test_times_are_seconds_milliseconds_or_dates():
     assert seconds("t", "12.5") == 12.5
     assert seconds("t", 1_700_000_000_000) == seconds("t", 1_700_000_000) == seconds("t", "2023-11-14T22:13:20Z")
+    for later in (1_700_000_000_000_000, 1_700_000_000_000_000_000):
+        assert seconds("t", later) == pytest.approx(1_700_000_000)
     with pytest.raises(FieldError):
         seconds("t", "yesterday")
 

@@ -124,6 +124,7 @@ def test_context_is_what_the_engine_takes_it_for(more, tokens):
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "int4", "awq", (1, 64)),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "int4", "gptq", (1, 128)),
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "int8", "gptq", None),
+        ({"quant_method": "gptq", "bits": 8, "group_size": None}, "int8", "gptq", None),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4", "bitsandbytes", None),
         ({"quant_method": "mxfp4"}, "fp4", "mxfp4", None),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8", "fp8", None),

@@ -10,7 +10,7 @@ from benchmarks.latency_error import CARDS, LENGTHS, Terms
 from servingplan.model.engine import EngineSettings
 from servingplan.profiles import latency
 from servingplan.profiles.latency import Spread, capacity, highest_rate, open_loop, stack, tabulate
-from servingplan.profiles.queueing import wait_probability
+from tests.unit.profiles.erlang import wait_probability
 
 
 def constant(*, slots=8, seconds=0.01, per_token=0.0, budget=8192):

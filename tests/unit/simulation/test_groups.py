@@ -2,6 +2,11 @@
 
 import pytest
 
+from servingplan.decide.decide import decide
+from servingplan.decide.proposal import proposal
+from servingplan.decide.transition import transition_in_force
+from servingplan.planning.situation import Situation
+from tests.simulated.driver import exact
 from tests.simulated.plans import model, operator, plan, sized
 
 LARGE = "llama-3.1-405b"
@@ -226,3 +231,58 @@ def test_a_group_below_others_that_waits_for_nothing_holds_up_no_successor():
     driver.settle()
     driver.check_settled()
     assert len(groups(driver)) == 2
+
+
+NEWER = {"engine": {"image": "vllm/vllm-openai:v0.19.0"}}
+ROOM = {"maxNodes": 8, "budget": "300"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, over_nodes()),
+        (over_nodes(large("1"), **ROOM), over_nodes(large("5"), **ROOM)),
+        (over_nodes(large("5"), **ROOM), over_nodes(large("1"), **ROOM)),
+        (over_nodes(**ROOM), over_nodes(large(**NEWER), **ROOM)),
+        (over_nodes(budget="60"), over_nodes(large(**NEWER), budget="60")),
+    ],
+    ids=["from nothing", "more demand", "less demand", "a new image, and room", "a new image, and no room"],
+)
+def test_the_steps_to_a_plan_with_groups_are_told_and_end_at_it(before, after):
+    driver = operator(before or after, leader_worker_sets=True, boot_ticks=3, start_ticks=3)
+    if before is not None:
+        driver.settle()
+        driver.cluster.edit(after)
+    driver.turn()
+    situation = Situation(driver.cluster.observe())
+    decision = decide(situation, exact)
+    found = transition_in_force(situation, decision)
+    assert found.reaches
+    budget = float(after["budget"]["dollarsPerHour"])
+    assert all(step.dollars_per_hour <= budget for step in found.steps)
+    fleet = driver.settle()
+    driver.check_settled()
+    assert found.steps[-1].dollars_per_hour == pytest.approx(fleet.dollars_per_hour)
+
+
+def test_the_steps_end_at_the_plan_beside_a_group_that_waits_for_nothing():
+    driver = running(over_nodes(large("5"), **ROOM))
+    first = min(groups(driver))
+    driver.cluster.nodes[groups(driver)[first][0]].schedulable = False
+    driver.settle()
+    assert first not in groups(driver)
+    driver.cluster.edit(over_nodes(large("9"), **ROOM))
+    driver.turn()
+    situation = Situation(driver.cluster.observe())
+    assert transition_in_force(situation, decide(situation, exact)).reaches
+
+
+def test_what_waits_for_approval_tells_its_groups():
+    driver = operator({**over_nodes(), "mode": "Approve"}, leader_worker_sets=True)
+    driver.turn()
+    situation = Situation(driver.cluster.observe())
+    decision = decide(situation, exact)
+    (item,) = decision.waiting.replica_sets
+    found = proposal(situation, decision, None, decision.waiting)
+    assert {f"LeaderWorkerSet/{item.deployment}", f"Service/{item.deployment}"} <= set(found.created)
+    assert found.transition.reaches

@@ -1,7 +1,6 @@
 """The utilisation at which a percentile of requests starts in time, by a simple queue.
 
-Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. The planner takes utilisations from
-``latency.capacity``; the tests compare its waiting with this model.
+The planner takes utilisations from ``profiles.latency.capacity``; the tests compare its waiting with this model.
 
 Model: an M/M/c queue. A copy has a number of slots (its running batch), and a request holds one slot for its service time S.
 The y copies of a replica form one pool of ``c = y x slots`` servers at utilisation rho. Then

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingplan.profiles.queueing import max_utilization, wait_probability
+from tests.unit.profiles.erlang import max_utilization, wait_probability
 
 
 def erlang_c(slots, utilization):
