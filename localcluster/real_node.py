@@ -4,7 +4,7 @@
         node.plane.kubectl("get", "nodes")
 
 Pods really run: probes, graceful stop, ConfigMap volumes as the kubelet swaps them, ServiceAccount tokens, ClusterIPs.
-Their addresses, and those of Services, are reachable from this machine. Images are the three of ``image``; the GPUs are
+Their addresses, and those of Services, are reachable from this machine. Images are those of ``node_images``; the GPUs are
 numbers in the node's status. It needs root and cgroup v1; nothing is installed, and nothing stays but the cache.
 """
 
@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from localcluster import binaries, debian, image, sandbox
+from localcluster import binaries, debian, node_images, oci, sandbox
 from localcluster.control_plane import ControlPlane
 from localcluster.network import Cable, NodeNetwork
 from localcluster.sandbox import Sandbox
@@ -90,12 +90,14 @@ class RealNode:
         self._start_containerd()
         self._start_kubelet()
         self._spawn("kube-proxy", self._programs / "kube-proxy", f"--config={self._write_kube_proxy_configuration()}")
-        archive = image.archive(self._folder / "images.tar", busybox=debs / "bin" / "busybox")
+        archive = node_images.archive(self._folder / "images.tar", busybox=debs / "bin" / "busybox")
         self._say(f"importing images, {archive.stat().st_size // 10**6} MB")
         self._ctr("images", "import", str(archive))
         archive.unlink()
         self._wait("kubelet", self._is_ready)
-        self._give_gpus()
+        self.give_gpus(self._gpus)
+        labels = {"metadata": {"labels": dict(self._labels)}}
+        self.plane.kubectl("patch", "node", NAME, "--type=merge", "-p", json.dumps(labels))
         self._say(f"node ready after {time.monotonic() - started:.1f} s")
 
     def _plug_in(self, cable: Cable) -> None:
@@ -120,7 +122,7 @@ state = "{self._folder}/containerd-state"
 [grpc]
   address = "{self._socket}"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{image.PAUSE}"
+  sandbox_image = "{oci.full_name(node_images.PAUSE)}"
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -218,13 +220,12 @@ state = "{self._folder}/containerd-state"
         conditions = [one for node in json.loads(found)["items"] for one in node["status"].get("conditions", ())]
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
-    def _give_gpus(self) -> None:
-        count = {"nvidia.com/gpu": str(self._gpus)}
+    def give_gpus(self, count: int) -> None:
+        """Let the node have so many, as its device plugin would say."""
+        given = {"nvidia.com/gpu": str(count)}
         # Allocatable too: the kubelet would fill it in only after seconds.
-        status = {"status": {"capacity": count, "allocatable": count}}
+        status = {"status": {"capacity": given, "allocatable": given}}
         self.plane.kubectl("patch", "node", NAME, "--subresource=status", "--type=merge", "-p", json.dumps(status))
-        labels = {"metadata": {"labels": dict(self._labels)}}
-        self.plane.kubectl("patch", "node", NAME, "--type=merge", "-p", json.dumps(labels))
 
     def _wait(self, program: str, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + _START_SECONDS

@@ -16,6 +16,7 @@ from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.scene import FLEET_LABEL, Scene
 from e2e.support.waiting import wait_for
+from localcluster import image
 from localcluster.real_node import RealNode
 from servingplan.kube import PODS
 from servingplan.render.envoy import REVISION_PATH
@@ -26,7 +27,6 @@ GPUS = 3
 GPU = "A100-SXM4-80GB"
 POOL_LABELS = {FLEET_LABEL: "real"}
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "gateway"
-_IMAGES = {"servingplan:0.1.0": "servingplan:e2e", "envoyproxy/envoy:distroless-v1.40.0": "envoy:e2e"}
 _GATEWAY_ADDRESSES = itertools.count(80)
 """Numbers of the gateways' Services in the range, so that a story knows the address before the Service is there."""
 
@@ -71,7 +71,7 @@ class Ground:
                 {"name": "SERVINGPLAN_EMULATE_STARTUP_SECONDS", "value": "1"},
             ],
         }
-        made = plans.model(name, rate=rate, image="servingplan:e2e")
+        made = plans.model(name, rate=rate, image=image.NAME)
         made["engine"]["podTemplate"] = {"spec": {"containers": [engine]}}
         return made
 
@@ -117,11 +117,8 @@ class Ground:
         return self.scene.cluster.kubectl("get", "pods", "-n", self.scene.namespace, "-o", "wide")
 
 
-def _example(name: str, namespace: str) -> list[Json]:
-    text = (_EXAMPLES / name).read_text()
-    for image, own in _IMAGES.items():
-        text = text.replace(image, own)
-    manifests = list(yaml.safe_load_all(text))
+def _example(file: str, namespace: str) -> list[Json]:
+    manifests = list(yaml.safe_load_all((_EXAMPLES / file).read_text()))
     for item in manifests:
         item["metadata"]["namespace"] = namespace
     return manifests

@@ -11,7 +11,7 @@ from kubernetes import client
 
 from e2e.support.waiting import wait_for
 from localcluster import binaries
-from localcluster.control_plane import ControlPlane, StartError
+from localcluster.control_plane import ControlPlane, StartError, wait_until_established
 from localcluster.rights import wait_until_granted
 from servingplan.model.names import PLAN_LABEL
 from servingplan.observe.budgets import parse_budgets
@@ -146,6 +146,112 @@ def installed(cluster):
     return {"everywhere": "everywhere-servingplan", "confined": "confined-planner"}
 
 
+GUARDED = f"system:serviceaccount:{RELEASE}:guarded-servingplan"
+HTTP_ROUTES = yaml.safe_load("""
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: httproutes.gateway.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: unapproved}
+spec:
+  group: gateway.networking.k8s.io
+  names: {kind: HTTPRoute, plural: httproutes}
+  scope: Namespaced
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+""")
+
+
+@pytest.fixture(scope="module")
+def guarded(cluster):
+    """An installation with the guard, in force; it writes as the operator's ServiceAccount and returns the API server's
+    refusal, or nothing."""
+    objects = rendered("guarded", {"namespaces": ["llm"], "writeGuard": {"enabled": True}})
+    cluster.apply(HTTP_ROUTES, *objects, field_manager="helm")
+    wait_until_established(cluster.kubectl, HTTP_ROUTES["metadata"]["name"])
+    with cluster.client() as api:
+        wait_until_granted(api, objects)
+
+    def write(*arguments, stdin="", user=GUARDED):
+        try:
+            cluster.kubectl("-n", "llm", f"--as={user}", *arguments, stdin=stdin)
+        except StartError as error:
+            return str(error)
+        return ""
+
+    def refused():
+        return "servingplan.dev/plan" in write("create", "configmap", "foreign", "--dry-run=server")
+
+    wait_for("the guard is in force", refused, seconds=60)
+    return write
+
+
+def test_the_guard_bounds_the_operator_to_objects_of_plans(cluster, guarded):
+    def applied(**labels):
+        metadata = {"name": "settings", "labels": labels}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"by": str(labels)}}
+
+    apply = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+    ours, foreign = {"servingplan.dev/plan": "chat"}, {"app": "else"}
+    assert guarded(*apply, stdin=json.dumps(applied(**ours))) == ""
+    assert guarded("patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}') == ""
+    assert "label" in guarded("label", "configmap", "settings", "servingplan.dev/plan-")
+    assert guarded("delete", "configmap", "settings") == ""
+    assert "servingplan.dev/plan" in guarded(*apply, stdin=json.dumps(applied(**foreign)))
+
+    cluster.kubectl("-n", "llm", *apply, stdin=json.dumps(applied(**foreign)))
+    for write in (
+        ("patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}'),
+        ("label", "configmap", "settings", "servingplan.dev/plan=chat"),
+        ("delete", "configmap", "settings"),
+    ):
+        assert "may write only objects" in guarded(*write), write
+    assert guarded("patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}', user="system:admin") != ""  # RBAC
+    cluster.kubectl("-n", "llm", "patch", "configmap", "settings", "-p", '{"data": {"a": "b"}}')  # others are free
+
+
+def test_the_guard_names_every_kind_that_the_operator_may_write_beside_plans():
+    objects = rendered("x", {"namespaces": ["llm"], "writeGuard": {"enabled": True}})
+    guard = next(item for item in objects if item["kind"] == "ValidatingAdmissionPolicy")
+    rules = guard["spec"]["matchConstraints"]["resourceRules"]
+    guarded = {(rule["apiGroups"][0], resource) for rule in rules for resource in rule["resources"]}
+    role = next(item for item in objects if item["kind"] == "Role" and item["metadata"]["namespace"] == "llm")
+    written = {
+        (group, resource)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        if {"patch", "delete"} & set(rule["verbs"]) and group != "servingplan.dev"
+    }
+    assert written <= guarded
+
+
+@pytest.mark.parametrize("kind", ["deployment", "service", "pod", "poddisruptionbudget", "httproute"])
+def test_the_guard_covers_every_kind_that_the_operator_writes(cluster, guarded, kind):
+    pod = {"containers": [{"name": "main", "image": "x"}]}
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": pod}
+    manifests = {
+        "deployment": ("apps/v1", "Deployment", {"selector": {"matchLabels": {"app": "x"}}, "template": template}),
+        "service": ("v1", "Service", {"ports": [{"port": 80}]}),
+        "pod": ("v1", "Pod", pod),
+        "poddisruptionbudget": ("policy/v1", "PodDisruptionBudget", {"maxUnavailable": 1}),
+        "httproute": ("gateway.networking.k8s.io/v1", "HTTPRoute", {}),
+    }
+    version, name, spec = manifests[kind]
+    labels = {"servingplan.dev/plan": "chat"}
+    for told, item in (("may write only objects", {}), ("", labels)):
+        manifest = {"apiVersion": version, "kind": name, "metadata": {"name": "guarded", "labels": item}, "spec": spec}
+        cluster.apply({**manifest, "metadata": {**manifest["metadata"], "namespace": "llm"}})
+        annotate = ("patch", kind, "guarded", "--type=merge", "-p", '{"metadata": {"annotations": {"a": "b"}}}')
+        for write in (annotate, ("delete", kind, "guarded", "--wait=false")):
+            answer = guarded(*write)
+            assert told in answer if told else answer == "", (write, answer)
+        cluster.kubectl("-n", "llm", "delete", kind, "guarded", "--ignore-not-found", "--force", "--grace-period=0")
+
+
 @pytest.fixture(scope="module")
 def may(cluster, installed):
     """Asks the API server what an installation's ServiceAccount may do."""
@@ -232,6 +338,35 @@ def test_the_operator_is_probed_and_confined():
     }
 
 
+def test_the_image_is_named_by_tag_or_by_digest():
+    def image(**values):
+        (container,) = operator_of(rendered("x", {"image": values}))["spec"]["template"]["spec"]["containers"]
+        return container["image"]
+
+    digest = f"sha256:{'0123' * 16}"
+    assert image(tag="0.2.0") == "servingplan:0.2.0"
+    assert image(repository="example.com/servingplan", digest=digest) == f"example.com/servingplan@{digest}"
+    assert image(tag="0.2.0", digest=digest) == f"servingplan:0.2.0@{digest}"
+
+
+def test_two_operators_are_on_two_nodes_and_a_drained_node_takes_one():
+    objects = rendered("x", {"replicas": 2})
+    (budget,) = [item for item in objects if item["kind"] == "PodDisruptionBudget"]
+    labels = operator_of(objects)["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (spread,) = operator_of(objects)["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+    # One operator alone: a budget would only keep its node from being drained.
+    assert not [item for item in rendered("x", {}) if item["kind"] == "PodDisruptionBudget"]
+
+
+def test_a_cluster_may_choose_the_user_of_the_operator():
+    security = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    pod = operator_of(rendered("x", {"podSecurityContext": security}))["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def test_settings_reach_the_operator_through_its_environment():
     (container,) = operator_of(rendered("x", {**CONFINED, "periodSeconds": 2.5}))["spec"]["template"]["spec"][
         "containers"
@@ -250,6 +385,8 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_PROMETHEUS_NAMESPACE_LABEL": "namespace",
         "SERVINGPLAN_PROMETHEUS_PLAN_QUERIES": "false",
         "SERVINGPLAN_LEASE_NAMESPACE": "kube-system",
+        "SERVINGPLAN_SOLVER_PROCESSES": "0",
+        "SERVINGPLAN_MOST_SOLVER_SECONDS": "600",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
@@ -475,6 +612,34 @@ def test_without_pool_kinds_there_are_no_rights_on_pools():
     assert {"name": "SERVINGPLAN_POOL_KINDS", "value": ""} in container["env"]
 
 
+def test_the_chart_of_the_crd_takes_over_upgrades_and_leaves_it_with_its_plans(cluster, installed):
+    """By Helm itself, over a CRD that the chart of the operator has installed, with a plan stored."""
+    crd, chart = "llmservingplans.servingplan.dev", CHART.with_name("servingplan-crds")
+
+    def run(*arguments):
+        command = [str(binaries.program("helm")), *arguments, f"--namespace={RELEASE}"]
+        done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))
+
+    manifest = yaml.safe_load((CHART.parents[1] / "examples" / "chat.yaml").read_text())
+    cluster.apply(manifest)
+    before = json.loads(cluster.kubectl("get", "lsp", "-n", "llm", "chat", "-o", "json"))
+    original = json.loads(cluster.kubectl("get", "crd", crd, "-o", "json"))
+    # A CRD of an earlier version, as Helm's folder crds/ leaves it behind.
+    cluster.kubectl("patch", "crd", crd, "--type=json", "-p", '[{"op": "remove", "path": "/spec/names/categories"}]')
+    taken = run("install", "crds", str(chart), "--take-ownership", "--force-conflicts")
+    assert taken["spec"]["versions"] == original["spec"]["versions"]
+    assert taken["spec"]["names"] == {**original["spec"]["names"]}
+    assert taken["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    run("upgrade", "crds", str(chart))
+    left = run("uninstall", "crds")
+    assert left["metadata"]["uid"] == original["metadata"]["uid"]
+    after = json.loads(cluster.kubectl("get", "lsp", "-n", "llm", "chat", "-o", "json"))
+    assert (after["metadata"]["uid"], after["spec"]) == (before["metadata"]["uid"], before["spec"])
+    cluster.kubectl("delete", "lsp", "-n", "llm", "chat")
+
+
 def test_users_of_a_namespace_may_write_plans(cluster, installed):
     asked = ("auth", "can-i", "create", "llmservingplans.servingplan.dev", "-n", "llm", "--as=ann")
     cluster.kubectl("-n", "llm", "create", "rolebinding", "ann", "--clusterrole=edit", "--user=ann")
@@ -498,6 +663,10 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"periodSeconds": 0}, "periodSeconds"),
         ({"periodSeconds": "15"}, "periodSeconds"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"image": {"digest": "sha256:abc"}}, "digest"),
+        ({"replica": 2}, "replica"),
+        ({"metrics": {"enable": False}}, "enable"),
+        ({"writeGuard": True}, "writeGuard"),
         ({"poolKinds": [{"kind": "NodePool", "group": "karpenter.sh", "namespaced": False}]}, "resource"),
         ({"poolKinds": ["NodePool.karpenter.sh"]}, "poolKinds"),
         ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "namespaces": ["a"]}]}, "namespaces"),

@@ -68,6 +68,24 @@ def refusal(cluster, manifest):
     return str(refused.value)
 
 
+RELEASED = sorted((ROOT / "tests" / "golden" / "released").glob("*/*.yaml"))
+"""Plans as users of each release have them stored."""
+
+
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_plans_of_every_release_are_taken_and_nothing_of_them_is_lost(cluster, path):
+    manifest = yaml.safe_load(path.read_text())
+    manifest["metadata"] = {"name": path.stem, "namespace": "llm"}
+    arguments = ("create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-")
+    assert json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)))["spec"] == manifest["spec"]
+    assert parse_spec(manifest["spec"])[0] is not None
+
+
+def test_there_are_plans_of_this_release():
+    version = yaml.safe_load((ROOT / "charts/servingplan/Chart.yaml").read_text())["appVersion"]
+    assert version in {path.parent.name for path in RELEASED}
+
+
 def test_the_crd_is_established_and_structural(cluster):
     conditions = json.loads(cluster.kubectl("get", "crd", CRD, "-o", "json"))["status"]["conditions"]
     by_type = {item["type"]: item["status"] for item in conditions}
@@ -269,6 +287,29 @@ def test_unknown_fields_are_pruned_where_nobody_asks_for_strictness(cluster):
     assert "colour" not in json.loads(done.stdout)["spec"]
 
 
+@pytest.mark.parametrize("name", ["restricted", "sharded"])
+def test_a_namespace_that_enforces_restricted_admits_restricted_engines_alone(cluster, name):
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": labels}})
+    wait_for(
+        "its ServiceAccount",
+        lambda: "default" in cluster.kubectl("get", "serviceaccounts", "-n", "strict", "-o", "name"),
+        seconds=20,
+    )
+    (deployment,) = (
+        item
+        for item in yaml.safe_load_all((ROOT / "tests" / "golden" / "render" / f"{name}.yaml").read_text())
+        if item["kind"] == "Deployment"
+    )
+    template = deployment["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "engine", "namespace": "strict"}, **template}
+    pod["metadata"] = {**template["metadata"], "name": "engine", "namespace": "strict"}
+    if name == "restricted":
+        cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    else:
+        assert "violates PodSecurity" in refusal(cluster, pod)
+
+
 SPELLINGS = (
     "1000m 0.5 2000 1.5 0.1m 0.5n 0 999999n 3.0000001 1e3 1000e3 1E4 12e6 1E 2P "
     "1024Mi 1.5Gi 0.5Ki 1000Ki 0.3Gi 0.01Ki 16Gi 0Gi 0.7Ti 0.1Ei"
@@ -286,7 +327,7 @@ def test_quantities_are_rendered_in_the_api_servers_own_spelling(cluster):
     }
 
 
-@pytest.mark.parametrize("name", ["sharded", "single-gpu-spot-claim", "image-weights-and-pod-template"])
+@pytest.mark.parametrize("name", ["sharded", "restricted", "single-gpu-spot-claim", "image-weights-and-pod-template"])
 def test_rendered_manifests_come_back_as_they_were_rendered(cluster, name):
     """Else they would look changed on every turn."""
 

@@ -17,6 +17,15 @@
 {{- printf "%s-%s" .Release.Namespace (include "servingplan.fullname" .) -}}
 {{- end -}}
 
+{{/* By digest where there is one; a tag beside it is for people. */}}
+{{- define "servingplan.image" -}}
+{{- if .Values.image.digest -}}
+{{- .Values.image.repository }}{{ with .Values.image.tag }}:{{ . }}{{ end }}@{{ .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "servingplan.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "servingplan.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

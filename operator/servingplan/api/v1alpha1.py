@@ -279,6 +279,9 @@ class Engine(Wire):
     its name, the sharding or the port, or that contradict the plan, are refused. Others are passed on."""
     startup_seconds: Annotated[int, Field(strict=True, ge=1, le=86_400)] = 1800
     """Longest time from a replica's node until it is ready. A replica that takes longer is replaced. Default 1800."""
+    security: Literal["Restricted"] | None = None
+    """Restricted: the pods run as the user 2000, without privileges and without a service account's token, and keep caches in a
+    volume, so that a namespace with the Pod Security Standard restricted admits them. Absent: as the image says."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
     """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. Host access,
     privileges, capabilities and service accounts need the installation's permission."""

@@ -16,6 +16,7 @@ from servingplan.cli import (
     cluster,
     doctor,
     emulate,
+    emulated_gpus,
     explain,
     frontier,
     gateway,
@@ -26,6 +27,7 @@ from servingplan.cli import (
     report,
     solve,
     ui,
+    uninstall,
 )
 from servingplan.errors import ServingPlanError
 
@@ -46,9 +48,11 @@ cluster.register(app)
 doctor.register(app)
 live.register(app)
 emulate.register(app)
+emulated_gpus.register(app)
 gateway.register(app)
 classes.register(app)
 profile.register(app)
+uninstall.register(app)
 
 
 def _print_version(asked: bool) -> None:

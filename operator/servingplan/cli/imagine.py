@@ -11,8 +11,10 @@ from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.v1alpha1 import NodePool
 from servingplan.cli.files import documents_of, fail, read_text
 from servingplan.errors import InputError
+from servingplan.model.names import GPU_RESOURCE
 from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenCatalogue, SeenProfiles
-from servingplan.profiles.catalogue import packaged_text
+from servingplan.planning.resources import resource_of
+from servingplan.profiles.catalogue import packaged_text, shipped
 from servingplan.profiles.rows import ROWS_KEY
 
 MIDNIGHT = "2000-01-01T00:00:00Z"
@@ -84,7 +86,15 @@ def _nodes(pool: NodePool) -> list[Node]:
             f"spec.nodePools[{pool.name}]: fixed nodes are read from the cluster; to plan without a cluster give gpu, "
             "gpusPerNode and maxNodes, or a world with --world"
         )
+    catalogue = shipped()
+    resource = resource_of(pool, catalogue.find_gpu(pool.gpu), (), catalogue)
     return [
-        Node(name=f"{pool.name}-{index}", labels=dict(pool.node_selector), gpus=pool.gpus_per_node, ready=True)
+        Node(
+            name=f"{pool.name}-{index}",
+            labels=dict(pool.node_selector),
+            gpus=pool.gpus_per_node if resource == GPU_RESOURCE else 0,
+            gpu_resources={} if resource == GPU_RESOURCE else {resource: pool.gpus_per_node},
+            ready=True,
+        )
         for index in range(1, pool.max_nodes + 1)
     ]

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, override
 
 import kopf
@@ -19,6 +20,7 @@ from servingplan.kube import Api, Kube
 from servingplan.lease import Keeper, Lease
 from servingplan.loop import Alarm, Loop, MakeTurns, UnderWay
 from servingplan.metrics.exporter import Exporter
+from servingplan.model.names import FINALIZER
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
 from servingplan.observe.offerings import Offerings
@@ -127,7 +129,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)  # the kubelet restarts the process
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.persistence.finalizer = f"{GROUP}/retire"
+        settings.persistence.finalizer = FINALIZER
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
         settings.persistence.diffbase_storage = KeepsNothing()
         settings.posting.enabled = False
@@ -146,7 +148,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return connection(**kwargs)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def changed(namespace: str | None, name: str | None, **_: Any) -> None:
@@ -161,6 +163,18 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=registry, backoff=5)
     async def retire(namespace: str | None, name: str | None, uid: str | None, **_: Any) -> None:
         await operator.loop.retire(namespace=namespace or "", name=name or "", uid=uid or "")
+
+
+def connection(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """How kopf reaches the API server: as the Kubernetes client does, so that both need the same. In a pod this is the address
+    in its environment; kopf itself takes a name that the cluster's DNS must know."""
+    found = kopf.login_with_service_account(**kwargs)
+    if found is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return found
+    return replace(found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def run(settings: Settings, turns_of: TurnsOf) -> None:

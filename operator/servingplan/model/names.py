@@ -13,6 +13,8 @@ STATUS_MANAGER = "servingplan-status"
 """Owns the plan's status."""
 
 PREFIX = "servingplan.dev/"
+FINALIZER = f"{PREFIX}retire"
+"""Holds a plan until its replicas and pools are given back."""
 PLAN_LABEL = f"{PREFIX}plan"
 DEPLOYMENT_LABEL = f"{PREFIX}deployment"
 MODEL_LABEL = f"{PREFIX}model"

@@ -28,6 +28,21 @@ UNTOLD_SHUTDOWN_SECONDS = 300
 SHUTDOWN_MARGIN_SECONDS = 10
 """The time from the last request to the end of the process: the grace period must exceed the sum of both (vLLM#43208)."""
 
+CACHE = "/cache"
+"""The home of a restricted engine: a volume of the pod, which outlives its containers, so that weights are not loaded again."""
+RESTRICTED_USER = 2000
+"""The user ``vllm`` of newer images of vLLM (vllm-project/vllm#40275). Older ones do not know it, so ``USER`` says its name:
+PyTorch asks for it as it starts (vllm-project/vllm#44548)."""
+RESTRICTED_ENVIRONMENT = {
+    "HOME": CACHE,
+    "HF_HOME": f"{CACHE}/huggingface",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
+    "TRITON_CACHE_DIR": f"{CACHE}/triton",
+    "USER": "vllm",
+    "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
+    "XDG_CACHE_HOME": f"{CACHE}/xdg",
+}
+"""Where the engine writes: the image's own folders are root's."""
 LAYERS_VARIABLE = "VLLM_PP_LAYER_PARTITION"
 """vLLM's variable for the layers of each pipeline stage, without which it splits them evenly."""
 
@@ -97,6 +112,10 @@ def replica_template(
         # NCCL and the engine's workers exchange data through shared memory; the default 64 MiB is too small.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    restricted = engine.security == "Restricted"
+    if restricted:
+        volumes.append({"name": "engine-cache", "emptyDir": {}})
+        mounts.append({"name": "engine-cache", "mountPath": CACHE})
     health = {"httpGet": {"path": "/health", "port": "http"}}
     container: Json = {
         "name": "engine",
@@ -121,6 +140,10 @@ def replica_template(
         container["terminationMessagePolicy"] = (
             "FallbackToLogsOnError"  # the last lines say why an engine does not start
         )
+    if restricted:
+        own = [{"name": name, "value": value} for name, value in RESTRICTED_ENVIRONMENT.items()]
+        container["env"] = [*container.get("env", ()), *own]
+        container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     if mounts:
         container["volumeMounts"] = mounts
     pod: Json = {
@@ -130,6 +153,15 @@ def replica_template(
         "terminationGracePeriodSeconds": DRAIN_SLEEP_SECONDS + _shutdown_seconds(settings),
         "tolerations": tolerations(pool),
     }
+    if restricted:
+        pod["automountServiceAccountToken"] = False
+        pod["securityContext"] = {
+            "fsGroup": RESTRICTED_USER,
+            "runAsGroup": RESTRICTED_USER,
+            "runAsNonRoot": True,
+            "runAsUser": RESTRICTED_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
     if volumes:
         pod["volumes"] = volumes
     _check_nulls(engine.pod_template, f"spec.models[{model.name}].engine.podTemplate")

@@ -91,6 +91,7 @@ def manifests(made):
     [
         ("sharded", {}),
         ("before-settings-were-written", {"settings": None}),
+        ("restricted", {"tp": 1, "engine": {"security": "Restricted"}}),
         ("single-gpu-spot-claim", {"tp": 1, "pool": {"capacityType": "Spot"}, "variant": {"source": "pvc://w/llama"}}),
         (
             "image-weights-and-pod-template",
@@ -125,6 +126,20 @@ def test_the_manifests_are_the_ones_kept(kept, changes):
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text(), "UPDATE_GOLDEN=1 writes the files anew"
+
+
+def test_a_restricted_engine_writes_only_into_its_volume_and_other_settings_of_a_user_stay():
+    own = pod_template(env=[{"name": "HF_HOME", "value": "/models"}], securityContext={"runAsUser": 3000})
+    made = template(tp=1, engine={"security": "Restricted", **own})
+    engine = engine_of(made)
+    told = {item["name"]: item["value"] for item in engine["env"]}
+    assert told.pop("HF_HOME") == "/models"
+    assert told.pop("USER") == "vllm"
+    (mount,) = engine["volumeMounts"]
+    assert {"name": mount["name"], "emptyDir": {}} in made["spec"]["volumes"]
+    assert all(value == mount["mountPath"] or value.startswith(f"{mount['mountPath']}/") for value in told.values())
+    assert engine["securityContext"]["runAsUser"] == 3000
+    assert made["spec"]["automountServiceAccountToken"] is False
 
 
 def test_the_engine_is_told_what_the_plan_decided():

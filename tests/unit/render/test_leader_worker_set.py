@@ -79,6 +79,12 @@ def test_each_pod_takes_its_node_and_a_pipeline_over_all_of_them():
         assert {"name": "VLLM_PP_LAYER_PARTITION", "value": "39,41"} in engine["env"]
 
 
+def test_a_restricted_engine_over_several_nodes_still_knows_its_group():
+    for engine, plain in zip(engines(template(engine={"security": "Restricted"})), engines(template()), strict=True):
+        assert {item["name"] for item in plain["env"]} < {item["name"] for item in engine["env"]}
+        assert engine["securityContext"]["allowPrivilegeEscalation"] is False
+
+
 def test_only_the_leader_takes_requests_and_is_asked_how_it_is():
     leader, worker = engines(template())
     assert "--headless" not in leader["args"]
