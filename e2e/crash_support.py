@@ -547,6 +547,7 @@ def at_rest(state: State, *, generation: int) -> Json | None:
     fleet = state.record.fleet
     if (
         fleet is None
+        or state.record.generation != generation  # while the plan for an edit is searched, the one before is in force
         or state.status.get("observedGeneration") != generation
         or state.status.get("planHash") != fleet.hash
     ):

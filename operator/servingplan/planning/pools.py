@@ -45,6 +45,12 @@ class PoolNode:
         return self.node.name
 
     @property
+    def boots(self) -> bool:
+        """Whether it is on its way: it holds nobody, and is not Ready or shows no GPUs yet."""
+        node = self.node
+        return not self.our_pods and not node.disrupted and node.schedulable and (not node.ready or node.gpus == 0)
+
+    @property
     def free_gpus(self) -> int:
         """GPUs that are ours to use, used by us or not."""
         return max(0, self.node.gpus - self.foreign_gpus)
@@ -124,6 +130,11 @@ class Pool:
             for item in self.nodes
             if not item.node.disrupted and (not item.node.schedulable or (not item.node.ready and item.our_pods))
         )
+
+    @property
+    def boots(self) -> bool:
+        """Whether a node of it is on its way."""
+        return any(node.boots for node in self.nodes)
 
     @property
     def blind_nodes(self) -> tuple[PoolNode, ...]:

@@ -261,7 +261,7 @@ def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> flo
 
 
 def _nodes_are_coming(pools: tuple[Pool, ...]) -> bool:
-    return any(pool.sized_by_us and pool.wanted != len(pool.nodes) for pool in pools)
+    return any(pool.sized_by_us and (pool.wanted != len(pool.nodes) or pool.boots) for pool in pools)
 
 
 def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:

@@ -27,7 +27,7 @@ from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.times import later
 from servingplan.model.transition import PoolChange
 from servingplan.model.world import LiveObject, Node, Observation, Pod
-from servingplan.planning.pools import Pool, PoolNode
+from servingplan.planning.pools import Pool
 from servingplan.rollout.removal import group_index
 
 
@@ -55,7 +55,7 @@ def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
     changes = [
         PoolChange(
             pool=pool.name,
-            before=sum(not (_boots(item) or item.node.disrupted) for item in pool.nodes),
+            before=sum(not (item.boots or item.node.disrupted) for item in pool.nodes),
             nodes=pool.wanted,
         )
         for pool in pools
@@ -239,7 +239,7 @@ def _provide(nodes: dict[str, Node], pool: Pool, now: str) -> int:
     for item in pool.nodes:
         if item.node.disrupted:
             del nodes[item.name]
-        elif _boots(item):
+        elif item.boots:
             nodes[item.name] = _like(pool, item.node, item.name, now)
     there = [item for item in pool.nodes if item.name in nodes]
     empty = [item for item in there if not item.our_pods]
@@ -273,12 +273,6 @@ def _like(pool: Pool, sample: Node | None, name: str, now: str) -> Node:
         ready=True,
         created=now,
     )
-
-
-def _boots(item: PoolNode) -> bool:
-    """Whether a node is on its way: it holds nobody, and is not Ready or shows no GPUs yet."""
-    node = item.node
-    return not item.our_pods and not node.disrupted and node.schedulable and (not node.ready or node.gpus == 0)
 
 
 def _starts(pod: Pod) -> bool:

@@ -125,10 +125,13 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
 
 
 def _lack_nodes(pools: tuple[Pool, ...], placements: Mapping[str, Placement]) -> bool:
-    """Whether replicas wait for nodes in the place of which others hold nodes that take nobody any more. What may be asked for
-    beside these has been asked for by now."""
+    """Whether replicas wait for nodes in the place of which others hold nodes that take nobody any more, and no node is on its
+    way. What may be asked for beside these has been asked for by now."""
     return any(
-        pool.sized_by_us and placements[pool.name].unplaced and any(node.our_pods for node in pool.spent_nodes)
+        pool.sized_by_us
+        and placements[pool.name].unplaced
+        and any(node.our_pods for node in pool.spent_nodes)
+        and not (pool.boots or pool.wanted > len(pool.nodes))
         for pool in pools
     )
 

@@ -170,6 +170,27 @@ def test_a_cordoned_node_serves_on_until_its_successor_does():
     assert [node.name for node in driver.cluster.nodes_of("l40s")] == ["l40s-2"]
 
 
+def test_a_cordoned_node_serves_on_while_the_node_of_its_successor_boots():
+    """A new node is there before it is Ready, as with a real kubelet: it is none that replicas lack."""
+    driver = operator(plan(budget="6"), boot_ticks=2)
+    before = settled(driver)
+    serves_at_least(driver)
+    cordoned = next(pod.node for pod in driver.cluster.our_pods())
+    driver.cluster.nodes[cordoned].schedulable = False
+    driver.act()
+    pool = driver.cluster.pools["l40s"]
+    pool.booting.clear()
+    driver.cluster._make_node("l40s-new", pool.labels, pool.gpus, "l40s")
+    booting = driver.cluster.nodes["l40s-new"]
+    booting.ready = False
+    driver.act()
+    assert not any(pod.draining_since for pod in driver.cluster.our_pods())
+    booting.ready = True
+    driver.cluster.run_controllers()
+    assert settled(driver).nodes == before.nodes
+    assert cordoned not in driver.cluster.nodes
+
+
 def test_a_cordoned_node_without_room_for_a_successor_serves_on():
     driver = operator(plan(model(rate="4"), pools=[CHEAP], budget="3"))
     settled(driver)
