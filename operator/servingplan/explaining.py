@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +22,9 @@ from servingplan.planning.situation import Situation
 from servingplan.status.explained import explain, explained_as
 
 log = logging.getLogger("servingplan")
+
+LOOK_SECONDS = 0.2
+"""The time between two checks whether the explanation is still wanted."""
 
 
 class Explain(Protocol):
@@ -37,9 +41,11 @@ class Explain(Protocol):
 class Explainer:
     """Explains the questions of one plan."""
 
-    def __init__(self, explain: Explain | None = None) -> None:
-        """Without ``explain`` it is computed in this process."""
+    def __init__(self, explain: Explain | None = None, *, after_seconds: float = 0.0) -> None:
+        """Without ``explain`` it is computed in this process. ``after_seconds``: how long a question must stand before it is
+        explained, so that no process is started for a question of the moment."""
         self._explain = explain or _explain_here
+        self._after_seconds = after_seconds
         self._wanted: str | None = None
         self._found: dict[str, ExplanationStatus | None] = {}
 
@@ -68,6 +74,11 @@ class Explainer:
 
     def _work(self, situation: Situation, asked: str) -> None:
         found, seconds = None, float(situation.spec.solver.deadline_seconds)
+        end = time.monotonic() + self._after_seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
+            if self._wanted != asked:
+                return
         try:
             found = self._explain(situation.world, asked, seconds, lambda: self._wanted != asked)
         except Outdated:

@@ -119,6 +119,24 @@ def test_an_explanation_that_nobody_wants_any_more_is_given_up(rest, explanation
     assert explainer.of(old) is None
 
 
+def test_a_question_of_the_moment_is_not_explained(rest, explanation):
+    asked = []
+
+    def explaining_it(world, digest, deadline_seconds, unwanted):
+        asked.append(digest)
+        return explanation
+
+    explainer = Explainer(explaining_it, after_seconds=3600.0)
+    old = decide(Situation(rest), exact).model_copy(update={"asked": "old"})
+    assert explainer.begin(Situation(rest), old)
+    explainer._after_seconds = 0.0
+    new = old.model_copy(update={"asked": "new"})
+    assert explainer.begin(Situation(rest), new)
+    wait_for(lambda: explainer.of(new) is explanation)
+    wait_for(lambda: not any(thread.name.startswith("explain") for thread in threading.enumerate()))
+    assert asked == ["new"]
+
+
 @pytest.mark.slow
 def test_a_process_explains_as_this_one_does_and_is_gone_afterwards(rest, explanation):
     solvers = Solvers(shared=1)

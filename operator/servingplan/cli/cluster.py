@@ -151,7 +151,7 @@ def run(
                 reader=reader,
                 solve=solvers.of_plan(namespace),
                 beside=in_a_thread(lambda: wake(namespace, name)),
-                explainer=Explainer(solvers.explain),
+                explainer=Explainer(solvers.explain, after_seconds=5.0),
                 namespace=namespace,
                 name=name,
                 metrics=metrics,
