@@ -61,7 +61,7 @@ check: setup ## formatting, lint, types, import contracts
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
-	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e --ignore e2e/real
+	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e --ignore e2e/real --ignore e2e/test_argocd.py
 	$(RUN)/pytest -q e2e/real
 
 .PHONY: newest lowest
@@ -83,6 +83,10 @@ soak: setup control-plane ## 200 changes of a plan under load, and no request lo
 .PHONY: real-node
 real-node: setup control-plane ## only the stories on a real node (root; builds the kubelet once, some minutes)
 	$(RUN)/pytest -q e2e/real
+
+.PHONY: argocd
+argocd: setup control-plane ## the story with the real Argo CD (two minutes; its first build takes five minutes of CPU)
+	$(RUN)/pytest -q e2e/test_argocd.py
 
 .PHONY: bench
 bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md

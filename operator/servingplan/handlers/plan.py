@@ -124,8 +124,8 @@ class KeepsNothing(kopf.DiffBaseStorage):
         """Nothing is kept."""
 
 
-def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
-    """Register the operator's handlers with kopf."""
+def register(registry: kopf.OperatorRegistry, operator: Operator, asked_to_end: threading.Event | None = None) -> None:
+    """Register the operator's handlers with kopf. ``asked_to_end``: set if a signal came before kopf listened for any."""
 
     @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)  # the kubelet restarts the process
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -141,6 +141,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         settings.background.instant_exit_timeout = 0.5
         settings.process.ultimate_exiting_timeout = 30
         operator.open()
+        if asked_to_end is not None:
+            _pass_on(asked_to_end, asyncio.get_running_loop(), looks=50)
 
     @kopf.on.cleanup(registry=registry)
     async def end(**_: Any) -> None:
@@ -189,17 +191,18 @@ def run(settings: Settings, turns_of: TurnsOf) -> None:
     ):
         keeper = _keeper(settings, api)
         try:
-            if keeper is None or _won(keeper):
-                _lead(settings, operator)
+            ended = _listen()
+            if keeper is None or _won(keeper, ended):
+                _lead(settings, operator, ended)
         finally:
             if keeper is not None:
                 keeper.stop()
             operator.state.stop()
 
 
-def _lead(settings: Settings, operator: Operator) -> None:
+def _lead(settings: Settings, operator: Operator, ended: threading.Event) -> None:
     registry = kopf.OperatorRegistry()
-    register(registry, operator)
+    register(registry, operator, ended)
     kopf.run(
         registry=registry,
         standalone=True,
@@ -228,15 +231,27 @@ LEASE_TIMEOUT_SECONDS = 3.0
 """Time limit of one request for the Lease. A renewal that takes longer is tried again while the Lease is still held."""
 
 
-def _won(keeper: Keeper) -> bool:
-    """Wait for the Lease. True once it is held, False if a signal comes first."""
+def _listen() -> threading.Event:
+    """Set by the first signal that asks the process to end. kopf listens itself once it runs. Without this, a signal between
+    the Lease and that moment would end the process with the Lease held."""
     ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        while not ended.is_set():
-            if keeper.wait(0.2):
-                return True
-        return False
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    return ended
+
+
+def _pass_on(ended: threading.Event, loop: asyncio.AbstractEventLoop, looks: int) -> None:
+    """Raise a signal again that came before kopf listened, for ten seconds: kopf begins to listen at about this time."""
+    if ended.is_set():
+        ended.clear()  # it is set again if kopf does not listen yet
+        signal.raise_signal(signal.SIGTERM)
+    if looks:
+        loop.call_later(0.2, _pass_on, ended, loop, looks - 1)
+
+
+def _won(keeper: Keeper, ended: threading.Event) -> bool:
+    """Wait for the Lease. True once it is held, False if a signal comes first."""
+    while not ended.is_set():
+        if keeper.wait(0.2):
+            return True
+    return False
