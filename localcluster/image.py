@@ -43,7 +43,7 @@ PYTHON = f"/{HOME}/bin/{_PYTHON_NAME}"
 _STANDARD_LIBRARY = f"{HOME}/lib/{_PYTHON_NAME}"
 PACKAGES = f"{_STANDARD_LIBRARY}/site-packages"
 LIBRARIES = f"{HOME}/lib"
-"""Of shared libraries that are in no folder where the loader looks by itself."""
+"""The folder of shared libraries that the loader would not find by itself."""
 _STARTER = f"#!{PYTHON}\nimport sys\nfrom servingplan.cli import main\nsys.exit(main())\n"
 _USERS = "root:x:0:0::/:/bin/sh\nnonroot:x:65532:65532::/tmp:/bin/sh\n"
 _PROGRAMS = ("sh", "test", "sleep", "cat", "ls")

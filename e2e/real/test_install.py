@@ -94,7 +94,7 @@ class Installed:
         return current and ready[0]["status"] == "True"
 
     def shown(self):
-        """For messages."""
+        """The state of the cluster as a message of a failed wait shows it."""
         found = self.kubectl("get", "pods", "-A", "-o", "wide").stdout
         told = self.kubectl("logs", "-n", RELEASED_IN, "deployment/servingplan", "--tail=40").stdout
         return f"{found}\n{self.kubectl('get', 'lsp', '-n', PLANS_IN, '-o', 'yaml').stdout}\n{told}"

@@ -61,7 +61,7 @@ class _Pod:
     draining: bool
     gpus: int
     group: str | None = None
-    """Of a LeaderWorkerSet, one of whose pods it is."""
+    """The group of a LeaderWorkerSet that the pod belongs to; None if it belongs to none."""
 
 
 @dataclass

@@ -47,7 +47,7 @@ class Answers:
         self._search: _Search | None = None
         self._stopped = False
         self.generation = 0
-        """Of the plan whose turn asks."""
+        """The generation of the plan whose turn asks."""
 
     def __call__(
         self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False

@@ -252,9 +252,9 @@ class BeforeAfter(StatusPart):
     """A value of the plan in force and of the proposed one."""
 
     before: str
-    """Of the plan in force; 0.00 without one."""
+    """The value for the plan in force; 0.00 without one."""
     after: str
-    """Of the proposed plan."""
+    """The value for the proposed plan."""
 
 
 class ProposedClassStatus(StatusPart):

@@ -38,8 +38,8 @@ from servingplan.rollout.next import ready_replicas
 from servingplan.verify import verify
 
 OVERTAKEN_SECONDS = 0.3
-"""For the first plan of a spec, if the cluster changed before its search had ended. Else a cluster that never holds still would
-never get a plan. A better one comes in a later turn."""
+"""The time of a search for the first plan of a spec, if the cluster changed before an earlier search had ended. Else a cluster
+that never holds still would never get a plan. A better plan comes in a later turn."""
 HURRIED_SECONDS = 0.08
 """For the first plan after a loss, which is to be there, verified, after 0.2 s, also where other processes take most of the
 cores. A better one comes in the next turn."""

@@ -20,7 +20,8 @@ from servingplan.rollout.state import Limits
 from servingplan.rollout.transition import Course, step_under_way, transition
 
 MOST_WORK = 500_000.0
-"""Of a look ahead inside a turn, in squares of pods: some tenths of a second (100 pods: 50 steps; 400 pods: 3)."""
+"""The most work of a look ahead inside a turn, in squares of pods. It takes some tenths of a second (50 steps with 100 pods,
+3 steps with 400)."""
 
 
 def transition_in_force(situation: Situation, decision: Decision, most_work: float = math.inf) -> Transition | None:
