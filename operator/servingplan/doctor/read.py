@@ -21,7 +21,7 @@ from servingplan.doctor.facts import (
     Unread,
     words,
 )
-from servingplan.doctor.rights import PoolResource, needed
+from servingplan.doctor.rights import DEVICE_GROUP, PoolResource, needed
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS, SERVICES, Resource
 from servingplan.model import names
@@ -79,6 +79,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
             pools=[_pool_resource(served[key]) for key in allowed if key in served],
             routes="gateway.networking.k8s.io" in groups,
             worker_sets="leaderworkerset.x-k8s.io" in groups,
+            devices="v1" in groups.get(DEVICE_GROUP, ()),
             lease_namespace=settings.get("SERVINGPLAN_LEASE_NAMESPACE", DEFAULT_LEASE_NAMESPACE),
             catalogue_namespace=settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", ""),
         )
@@ -94,6 +95,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         gateways = threads.submit(_tried, lambda: _gateways(api, groups))
         prometheus = threads.submit(_tried, lambda: _prometheus(api, url))
         devices = threads.submit(_tried, lambda: _devices(api, groups))
+        classes = threads.submit(_tried, lambda: _device_classes(api, groups))
         queues = threads.submit(_tried, lambda: _queues(api, groups, namespace))
         catalogues = threads.submit(_tried, lambda: _catalogues(api, catalogue_namespace))
         found = {key: future.result() for key, future in pools.items()}
@@ -114,6 +116,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
             gateways=gateways.result(),
             prometheus=prometheus.result(),
             devices=devices.result(),
+            device_classes=classes.result(),
             queues=queues.result(),
             catalogues=catalogues.result(),
         )
@@ -315,6 +318,11 @@ def _devices(api: Reads, groups: Mapping[str, tuple[str, ...]]) -> dict[str, int
         spec = item.get("spec") or {}
         found[str(spec.get("driver"))] += len(spec.get("devices") or ())
     return dict(sorted(found.items()))
+
+
+def _device_classes(api: Reads, groups: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    resource = _resource(api, "DeviceClass.resource.k8s.io", groups)
+    return () if resource is None else tuple(sorted(_names(api.list(resource))))
 
 
 def _queues(api: Reads, groups: Mapping[str, tuple[str, ...]], namespace: str) -> tuple[str, ...]:

@@ -8,17 +8,19 @@ from typing import NamedTuple
 from servingplan.api.v1alpha1 import GROUP, PLURAL
 from servingplan.doctor.facts import Right
 
+DEVICE_GROUP = "resource.k8s.io"
 READ = ("get", "list", "watch")
 CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
 OBSERVE = "read nodes, pods and plans"
 WRITE = "write the objects of plans"
 ROUTE = "write HTTPRoutes"
 SPAN = "write replicas over several nodes"
+DEVICES = "use GPUs that are devices"
 SIZE = "size node pools"
 REFUSALS = "read which nodes a provider refused"
 LEAD = "hold the lease"
 CATALOGUES = "read the catalogues of the installation"
-OPTIONAL = (SPAN,)
+OPTIONAL = (SPAN, DEVICES)
 """Purposes that an installation may leave out."""
 
 
@@ -35,15 +37,17 @@ def needed(
     pools: Iterable[PoolResource],
     routes: bool,
     worker_sets: bool,
+    devices: bool,
     lease_namespace: str,
     catalogue_namespace: str,
 ) -> tuple[Right, ...]:
     """All rights for plans of a namespace, with these kinds of pools. ``routes``: the Gateway API is there, and
-    ``worker_sets``: LeaderWorkerSet is. Without a namespace of leases or of catalogues nothing is needed for them."""
+    ``worker_sets``: LeaderWorkerSet is, ``devices``: Dynamic Resource Allocation is. Without a namespace of leases or of
+    catalogues nothing is needed for them."""
     return tuple(
         Right(group, resource, verb, where, purpose)
         for purpose, where, group, resource, verbs in _rows(
-            namespace, tuple(pools), routes, worker_sets, lease_namespace, catalogue_namespace
+            namespace, tuple(pools), routes, worker_sets, devices, lease_namespace, catalogue_namespace
         )
         for verb in verbs
     )
@@ -57,6 +61,7 @@ def _rows(
     pools: tuple[PoolResource, ...],
     routes: bool,
     worker_sets: bool,
+    devices: bool,
     lease_namespace: str,
     catalogue_namespace: str,
 ) -> Iterator[_Row]:
@@ -74,6 +79,10 @@ def _rows(
         yield ROUTE, namespace, "gateway.networking.k8s.io", "httproutes", CREATE_TO_DELETE
     if worker_sets:
         yield SPAN, namespace, "leaderworkerset.x-k8s.io", "leaderworkersets", CREATE_TO_DELETE
+    if devices:
+        for name in ("resourceslices", "resourceclaims", "deviceclasses"):
+            yield DEVICES, None, DEVICE_GROUP, name, READ
+        yield DEVICES, namespace, DEVICE_GROUP, "resourceclaimtemplates", CREATE_TO_DELETE
     for group, plural in pools:
         yield SIZE, None, group, plural, (*READ, "patch")
         if group == "karpenter.sh":
