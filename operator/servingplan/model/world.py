@@ -363,6 +363,20 @@ class GatewayFacts(Fact):
         return any(revision is not None for revision in self.revisions)
 
 
+class FlavorQuota(Fact):
+    """What Kueue lets the plan's queue hold of one resource on nodes of one flavor."""
+
+    flavor: str
+    node_labels: dict[str, str] = {}
+    """Of its nodes."""
+    resource: str
+    """``nvidia.com/gpu`` for example."""
+    most: int | None
+    """None: nothing bounds it."""
+    reserved: int
+    """Held now, by the plan and by others."""
+
+
 class SeenProfiles(Fact):
     """Measured rates that the plan names."""
 
@@ -422,6 +436,8 @@ class Observation(Fact):
     """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
     leader_worker_sets: bool = False
     """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
+    quota: tuple[FlavorQuota, ...] | None = None
+    """Of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
