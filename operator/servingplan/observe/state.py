@@ -48,9 +48,9 @@ PATIENCE_SECONDS = 30.0
 EVENTS_OF_CLUSTER = "default"
 """The namespace of Events about objects without a namespace."""
 OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
-"""Of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
+"""Kinds of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
 OPTIONAL_KINDS = (LEADER_WORKER_SETS, HTTP_ROUTES)
-"""The others."""
+"""Kinds that a cluster need not serve."""
 NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 

@@ -46,7 +46,7 @@ class Part:
     name: str
     pool: Pool
     gpus: int
-    """Of one node, free for us."""
+    """The GPUs of one node that are free for us."""
     min_nodes: int
     max_nodes: int
 

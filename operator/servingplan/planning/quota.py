@@ -14,7 +14,7 @@ from servingplan.model.world import FlavorQuota, Observation, Pod
 from servingplan.planning.pools import Pool, PoolNode
 
 JUST_MADE_SECONDS = 30.0
-"""For so long a pod behind a gate counts as one that holds quota: Kueue reserves the quota first and opens the gate after."""
+"""How long a new pod behind a gate counts as one that holds quota: Kueue reserves the quota first and opens the gate after."""
 
 
 def quota_gpus(pool: NodePool, resource: str, nodes: tuple[PoolNode, ...], world: Observation) -> int | None:

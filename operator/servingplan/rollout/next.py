@@ -291,7 +291,7 @@ class Counts(NamedTuple):
 
     raised: list[AnyAction]
     lowered: list[AnyAction]
-    """With pods to remove by name."""
+    """Writes that lower a number, and pods to remove by name."""
     deleted: list[AnyAction]
     """Objects that nothing uses any more."""
     contests: tuple[Contest, ...]
