@@ -62,6 +62,8 @@ class Interest:
     """The ConfigMaps with measured rates that it names."""
     devices: bool = False
     """Whether the GPUs of a pool are devices, which claims of others may hold."""
+    queued: bool = True
+    """Whether it names a queue of Kueue's."""
 
     @classmethod
     def of(cls, situation: Situation) -> Interest:
@@ -74,6 +76,7 @@ class Interest:
             nodes=frozenset(node.name for node in world.nodes),
             profiles=frozenset(item.config_map for item in spec.profiles) if spec else frozenset(),
             devices=any(pool.dra is not None for pool in spec.node_pools) if spec else False,
+            queued=world.plan.queue is not None,
         )
 
     def concerns(self, news: News) -> bool:
@@ -88,6 +91,8 @@ class Interest:
             return news.node in self.nodes
         if news.source in ("ResourceClaims", "DeviceClasses"):
             return self.devices
+        if news.source == "queues":
+            return self.queued
         return news.source in ("pools", "catalogues", "refusals")  # few
 
 

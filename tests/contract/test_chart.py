@@ -54,6 +54,8 @@ READ_EVERYWHERE = {
     ("resource.k8s.io", "resourceslices"): READ,
     ("resource.k8s.io", "resourceclaims"): READ,
     ("resource.k8s.io", "deviceclasses"): READ,
+    ("kueue.x-k8s.io", "clusterqueues"): READ,
+    ("kueue.x-k8s.io", "resourceflavors"): READ,
 }
 WRITTEN_WITH_PLANS = {
     ("", "pods"): ("patch", "delete"),
@@ -66,6 +68,7 @@ WRITTEN_WITH_PLANS = {
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
     ("resource.k8s.io", "resourceclaimtemplates"): CREATE_TO_DELETE,
+    ("kueue.x-k8s.io", "localqueues"): READ,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
 }

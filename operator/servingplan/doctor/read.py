@@ -21,7 +21,7 @@ from servingplan.doctor.facts import (
     Unread,
     words,
 )
-from servingplan.doctor.rights import DEVICE_GROUP, PoolResource, needed
+from servingplan.doctor.rights import PoolResource, needed
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS, SERVICES, Resource
 from servingplan.model import names
@@ -77,9 +77,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         rights = needed(
             namespace=namespace,
             pools=[_pool_resource(served[key]) for key in allowed if key in served],
-            routes="gateway.networking.k8s.io" in groups,
-            worker_sets="leaderworkerset.x-k8s.io" in groups,
-            devices="v1" in groups.get(DEVICE_GROUP, ()),
+            groups=groups,
             lease_namespace=settings.get("SERVINGPLAN_LEASE_NAMESPACE", DEFAULT_LEASE_NAMESPACE),
             catalogue_namespace=settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", ""),
         )

@@ -38,7 +38,7 @@ from servingplan.kube import (
 from servingplan.model import names
 from servingplan.model.manifests import rewriting
 from servingplan.model.world import DeviceClass, Node, PlanObject
-from servingplan.observe import devices, parse, pods, pools, refusals
+from servingplan.observe import devices, parse, pods, pools, queues, refusals
 from servingplan.observe.devices import SeenClaim, SeenDevices
 from servingplan.observe.parse import SeenAdditions, SeenObject, SeenRates
 from servingplan.observe.pods import SeenPod, SeenSlice
@@ -53,9 +53,9 @@ PATIENCE_SECONDS = 30.0
 EVENTS_OF_CLUSTER = "default"
 """The namespace of Events about objects without a namespace."""
 OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
-"""Of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
+"""Kinds of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
 OPTIONAL_KINDS = (LEADER_WORKER_SETS, HTTP_ROUTES, RESOURCE_CLAIM_TEMPLATES)
-"""The others."""
+"""Kinds that a cluster need not serve."""
 DEVICE_KINDS: dict[Resource, Callable[[Json], Any]] = {
     RESOURCE_SLICES: devices.seen_devices,
     RESOURCE_CLAIMS: devices.seen_claim,
@@ -112,6 +112,7 @@ class Snapshot:
     claims: list[SeenClaim]
     """Of devices, in all namespaces."""
     device_classes: list[DeviceClass]
+    queues: list[queues.SeenQueue]
     sources: dict[str, SourceState]
 
 
@@ -156,6 +157,8 @@ class ClusterState:
         for resource, facts_of in DEVICE_KINDS.items():
             known = _discovered(resource.api_version, resource.kind)
             self._add(Source(source_of(resource), known, facts_of, optional=True))
+        self._add(Source("queues", queues.discovered("ClusterQueue"), queues.seen_cluster_queue, optional=True))
+        self._add(Source("queues", queues.discovered("ResourceFlavor"), queues.seen_flavor, optional=True))
         if catalogue_namespace is not None:
             where, label = catalogue_namespace, names.CATALOGUE_LABEL
             self._add(Source("catalogues", _known(CONFIG_MAPS), parse.seen_additions, where, label))
@@ -168,6 +171,8 @@ class ClusterState:
             rates = Source("profiles", _known(CONFIG_MAPS), parse.seen_rates, namespace, names.PROFILES_LABEL)
             self._add(rates)
             self._add(Source("EndpointSlices", _known(ENDPOINT_SLICES), pods.seen_slice, namespace, names.PLAN_LABEL))
+            local = queues.discovered("LocalQueue")
+            self._add(Source("queues", local, queues.seen_local_queue, namespace, optional=True))
             for resource in OPTIONAL_KINDS:
                 known = _discovered(resource.api_version, resource.kind)
                 label = names.PLAN_LABEL
@@ -242,6 +247,7 @@ class ClusterState:
                 devices=self._facts(source_of(RESOURCE_SLICES)),
                 claims=self._facts(source_of(RESOURCE_CLAIMS)),
                 device_classes=self._facts(source_of(DEVICE_CLASSES)),
+                queues=self._facts("queues"),
                 sources={name: self._state_of(informers) for name, informers in self._informers.items()},
             )
 

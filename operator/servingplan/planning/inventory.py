@@ -16,6 +16,7 @@ from servingplan.planning.declared import Contradiction, contradictions, false_o
 from servingplan.planning.devices import chosen, product_in
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
+from servingplan.planning.quota import quota_gpus
 from servingplan.planning.resources import are_apart, counted_by, offered_by, resource_errors, resource_of, slice_errors
 from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.additions import Price, price_of
@@ -129,6 +130,7 @@ def _read(
         withdrawn=withdrawn,
         contradiction=_told(told),
         apart=are_apart(item, resource, world.device_classes),
+        quota_gpus=None if item.dra is not None else quota_gpus(item, resource, nodes, world),
     )
     return pool, errors
 

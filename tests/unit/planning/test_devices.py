@@ -32,7 +32,7 @@ def node(*found, name="n", **more):
     return Node(name=name, labels={"pool": "p"}, gpus=0, devices=found, ready=True, **more)
 
 
-def read(*nodes, pods=(), classes=(WHOLE, SLICES), **pool):
+def read(*nodes, pods=(), classes=(WHOLE, SLICES), quota=None, **pool):
     item = {
         "name": "p",
         "gpu": "H100-SXM-80GB",
@@ -49,7 +49,9 @@ def read(*nodes, pods=(), classes=(WHOLE, SLICES), **pool):
         }
     )
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
-    world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods, device_classes=tuple(classes))
+    world = Observation(
+        now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods, device_classes=tuple(classes), quota=quota
+    )
     (found,), errors = read_pools(spec, world, known_of(world))
     return found, errors
 
@@ -195,3 +197,8 @@ def test_a_mig_slice_is_a_replica_by_itself(pool, most):
     assert max(sizes) == most
     assert bool(list(over_nodes(found))) is (most > 1)
     assert bool(list(over_types(found, found))) is (most > 1)
+
+
+def test_a_quota_of_extended_resources_does_not_bound_devices():
+    assert read(node(gpus(8)), quota=())[0].quota_gpus is None
+    assert read(node(gpus(8)), quota=(), dra=None)[0].quota_gpus == 0
