@@ -106,12 +106,22 @@ def test_shell_commands_stand_in_fences_of_their_own():
             assert first not in ("servingplan", "kubectl", "helm", "make", "curl", "$"), f"{block}: write ```sh"
 
 
+def test_a_block_in_a_list_is_one_on_the_site_too():
+    """Python-Markdown ends the list at a block that is not indented by four columns for each level."""
+    fences = [
+        (page.name, line) for page in pages() for line in page.read_text().splitlines() if line.lstrip()[:3] == "```"
+    ]
+    assert [one for one in fences if (len(one[1]) - len(one[1].lstrip())) % 4] == []
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_no_block_is_made_by_indentation(page):
     """Such a block has no language, and its commands would not be found."""
     outside = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    paragraphs = re.split(r"\n\s*\n", outside)
-    assert [part for part in paragraphs if re.match(r"    (?!<!--)", part)] == []
+    in_list = False
+    for part in re.split(r"\n\s*\n", outside):
+        assert in_list or not part.startswith("    "), part
+        in_list = bool(re.search(r"^(?:\* |- |\d+\. |    )", part, re.MULTILINE))
 
 
 WHOLE = [*pages(), *(REPOSITORY / name for name in ("CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"))]
