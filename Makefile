@@ -143,7 +143,8 @@ reference: setup ## write the reference pages of the plan, the commands and the 
 
 .PHONY: site
 site: .venv-docs/.locked ## the documentation as a site, into dist/site; a link that leads nowhere ends it
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@# Not with --quiet, under which MkDocs counts no warnings.
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 .PHONY: clean
 clean: ## remove the environment and caches of this folder (the built control plane stays)
