@@ -39,7 +39,7 @@ class Block:
     @property
     def commands(self) -> list[str]:
         """The commands, each on one line and without its comment."""
-        lines = self.text.replace("\\\n", " ").splitlines()
+        lines = re.sub(r"\s*\\\n\s*", " ", self.text).splitlines()
         merged: list[str] = []
         for line in lines:
             if merged and merged[-1].count("'") % 2:  # a quoted argument goes on
@@ -50,9 +50,13 @@ class Block:
         return [line for line in stripped if line and not line.startswith("#")]
 
 
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
+"""The pages of the site that people write and that are not below ``docs/``, without the changelog."""
+
+
 def pages() -> list[Path]:
-    """The README and all pages below ``docs/``, in the order of their names."""
-    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    """Those pages and all below ``docs/``, in the order of their names."""
+    return [*(REPOSITORY / name for name in OUTSIDE), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def is_generated(page: Path) -> bool:
