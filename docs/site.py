@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ELSEWHERE = {
@@ -28,6 +29,8 @@ _LINK = re.compile(r"\]\((?:\.\./|docs/)?([\w/.-]+\.md)(#[\w-]+)?\)")
 
 def on_files(files: Files, config: Any) -> Files:
     """The pages of ``docs/`` and those from elsewhere."""
+    from mkdocs.structure.files import File  # here, so that the tests can read this module without MkDocs
+
     for source, name in ELSEWHERE.items():
         files.append(File.generated(config, name, content=(REPOSITORY / source).read_text()))
     return files

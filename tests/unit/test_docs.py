@@ -165,6 +165,20 @@ def test_the_pages_and_tests_that_a_page_names_are_there(page):
     assert [name for name in linked if not (page.parent / name).is_file()] == []
 
 
+def test_the_paths_in_a_page_are_links_on_the_site():
+    site = runpy.run_path(str(REPOSITORY / "docs" / "site.py"))
+    linked = site["on_page_markdown"](
+        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md)\n\n```sh\n`docs/live.md`\n```\n"
+    )
+    shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md)"
+    assert linked == f"{shown}\n\n```sh\n`docs/live.md`\n```\n"
+    names = {page.name for page in pages()} - set(OUTSIDE) | set(site["ELSEWHERE"].values())
+    assert set(OUTSIDE) <= set(site["ELSEWHERE"])
+    for page in pages():
+        for name in re.findall(r"\]\(([\w./-]+\.md)", site["on_page_markdown"](page.read_text())):
+            assert name in names, f"{page.name}: {name}"
+
+
 def test_every_page_is_in_the_list_of_the_site():
     class Loader(yaml.SafeLoader):
         """Passes over the names of Python functions."""
