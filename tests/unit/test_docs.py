@@ -189,7 +189,8 @@ def test_every_page_is_in_the_list_of_the_site():
     listed = re.findall(r"[\w-]+\.md", json.dumps(settings["nav"]))
     assert len(listed) == len(set(listed))
     assert elsewhere < set(listed)
-    assert set(listed) - elsewhere == {page.name for page in pages()} - set(OUTSIDE)
+    written = {page.name for page in pages()} - set(OUTSIDE)
+    assert set(listed) - elsewhere == written, "name the page in the `nav` of mkdocs.yml"
 
 
 def test_plans_that_pages_show_are_plans(folder, monkeypatch):
