@@ -79,3 +79,14 @@ def test_slices_of_one_profile_are_a_gpu_of_their_own(scene, driver, witness):
     )
     assert {item["device"] for item in driver.results(scene.namespace)} == set(large)
     wait_for("both replicas are ready", lambda: len(scene.ready_pods()) == 2, seconds=30)
+
+
+@pytest.mark.usefixtures("karpenter")
+def test_a_rented_node_serves_once_its_driver_has_published_its_devices(scene, driver):
+    pool = scene.rented(A100, price=20) | {"dra": {"deviceClass": driver.device_class("gpu")}}
+    scene.apply(plans.plan(scene.namespace, [plans.model(rate=60)], [pool], budget=20))
+    (node,) = wait_for("a node is rented", lambda: scene.nodes_of(pool), seconds=60, shown=scene.conditions)
+    driver.whole_gpus(A100, node)
+    status = scene.wait_ready(seconds=90)
+    assert driver.held(scene.namespace) == {node: 4}
+    assert (status["served"], float(status["cost"]["spendPerHour"])) == ("100%", 20)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
 
 from e2e.support.scene import FLEET_LABEL, GPU_TYPES, Scene
 from e2e.support.waiting import wait_for
@@ -73,7 +74,11 @@ class Driver:
         self.publish(
             node,
             {
-                f"gpu-{index}": {"type": "gpu", "productName": product, "uuid": f"GPU-{node}-{index}"}
+                f"gpu-{index}": {
+                    "type": "gpu",
+                    "productName": product,
+                    "uuid": f"GPU-{uuid5(NAMESPACE_DNS, f'{node}-{index}')}",
+                }
                 for index in range(node_type.gpus)
             },
         )
