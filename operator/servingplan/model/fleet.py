@@ -257,9 +257,69 @@ class FailedShape(Part):
     """From ``since`` to ``until``."""
 
 
-RECORD_VERSION = 3
+class LearnedFactor(Part):
+    """How far what was observed is from what was predicted."""
+
+    log: float = 0.0
+    """ln(observed / predicted), the mean over the evidence."""
+    requests: float = 0.0
+    """The evidence, as it had faded when it was written down."""
+    doubted: int = 0
+    """Observations in a row that were not believed."""
+
+
+class UsedFactor(Part):
+    """A factor that plans are made with."""
+
+    log: float
+    weight: float
+    """Against the profile, 0 to 1."""
+
+
+class LearnedLook(Part):
+    """What engines measured over the last window, and what the profile says of that load."""
+
+    replicas: int
+    requests_per_second: float
+    """Of one replica."""
+    input_tokens: int
+    output_tokens: int
+    """Means."""
+    ttft_seconds: float | None = None
+    tpot_seconds: float | None = None
+    """Means; None: not measured."""
+    profile_ttft_seconds: float | None = None
+    profile_tpot_seconds: float | None = None
+    """By the profile alone; None: it was not asked."""
+    expected_ttft_seconds: float | None = None
+    expected_tpot_seconds: float | None = None
+    """The same with what is learned."""
+    utilization: float | None = None
+    """Share of the highest rate, with what is learned."""
+    refused: str | None = None
+    """Why nothing was learned from it, for people."""
+
+
+class LearnedKind(Part):
+    """What the fleet has taught about one kind of replica: a shape with its settings and image."""
+
+    at: str
+    """RFC 3339; the end of the last window that was looked at, or when its evidence last faded."""
+    rate: LearnedFactor = LearnedFactor()
+    """Of the highest rate."""
+    ttft: LearnedFactor = LearnedFactor()
+    """Of the time to the first token, at an equal share of the highest rate."""
+    tpot: LearnedFactor = LearnedFactor()
+    """Of the time per further token, likewise."""
+    used: dict[str, UsedFactor] = {}
+    """What plans are made with, by ``rate``, ``ttft`` and ``tpot``; it stays while what is known hardly differs."""
+    look: LearnedLook | None = None
+    """The last one; None: nothing was observed for a while."""
+
+
+RECORD_VERSION = 4
 """Form of the plan record. Raised whenever a field is added that an older operator would not understand. 1, which has no
-``version``, and 2 are read as well; ``tests/golden/record`` keeps one of each."""
+``version``, 2 and 3 are read as well; ``tests/golden/record`` keeps one of each."""
 
 
 class PlanRecord(Part):
@@ -293,6 +353,8 @@ class PlanRecord(Part):
     """By pool that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = {}
     """By Deployment, whose name stands for shape, settings and image."""
+    learned: dict[str, LearnedKind] = {}
+    """What the fleet has taught, by kind of replica (``planning.lessons``)."""
 
 
 def digest(value: Any) -> str:

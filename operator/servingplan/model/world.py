@@ -342,6 +342,40 @@ class SeenDemand(Fact):
     """By model and class."""
 
 
+class EngineFigures(Fact):
+    """What the engine of one pod measured over a window."""
+
+    pod: str
+    requests: float
+    """That ended."""
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    ttft_seconds: float | None = None
+    tpot_seconds: float | None = None
+    gap_seconds: float | None = None
+    """Between two outputs, in place of ``tpot_seconds`` where an engine does not tell it."""
+    running: float
+    """Requests in the batch, the mean over the window."""
+    least_waiting: float
+    """Requests in the queue, the fewest of the window."""
+
+
+class SeenEngines(Fact):
+    """What Prometheus told about the plan's engines."""
+
+    at: str = ""
+    """RFC 3339; the end of the window. Empty: nothing was read yet."""
+    window_seconds: float = 0.0
+    problem: str | None = None
+    """Why the last reading failed, for people."""
+    refused: str | None = None
+    """Why nothing is asked, and what to do."""
+    refused_reason: str = ""
+    """The same for programs."""
+    engines: tuple[EngineFigures, ...] = ()
+    """By pod."""
+
+
 class GatewayFacts(Fact):
     """What the replicas of the gateway said when they were asked."""
 
@@ -424,6 +458,8 @@ class Observation(Fact):
     """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
+    engines: SeenEngines | None = None
+    """Absent where the spec does not ask to learn from them."""
     profiles: tuple[SeenProfiles, ...] = ()
     """In the order of the spec."""
     pod_access: tuple[str, ...] | None = None
