@@ -159,7 +159,7 @@ REASONS: dict[str, Reason] = {
     "Observed": Reason("What engines measure is compared with the profiles."),
     "ObservedLate": Reason(
         "Engines measure mean latencies above the limits of their classes.",
-        "Wait until the plan has learned from it; set spec.planning.learn, or measure the profile.",
+        "Wait until the plan has learned from it. If it does not, see FleetObserved, or whether the budget allows more.",
     ),
     "PodAccessNotAllowed": Reason(
         "engine.podTemplate asks for host access, privileges or an account that the installation does not allow.",
@@ -178,7 +178,7 @@ REASONS: dict[str, Reason] = {
         "A ConfigMap of measured rates does not exist.", "Create it, or remove it from the plan."
     ),
     "PrometheusMissing": Reason(
-        "The spec asks for measured demand, and there is no Prometheus to ask.",
+        "The spec asks for measured demand, or to learn, and there is no Prometheus to ask.",
         "Set spec.demand.prometheus.url, or the chart's prometheus.url.",
     ),
     "Published": Reason("The weights are those of the plan."),

@@ -168,6 +168,9 @@ def top_data(plan: Json) -> Json:
             }
             for item in status.get("classes") or ()
         ],
+        "observed": {
+            item["name"]: item["learned"] for item in status.get("deployments") or () if item.get("learned") is not None
+        },
         "transition": status.get("transition"),
     }
 
