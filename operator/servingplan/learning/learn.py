@@ -59,7 +59,9 @@ FULL_QUEUE = 1.0
 AGREES = math.log(1.15)
 """A rate is taken as confirmed by a time per token that differs by less from what would go with it."""
 TELLING = 0.02
-"""A plan takes over corrections if one of them changed by more than this, in logarithms."""
+"""A plan takes over corrections if one of them changed by more than this, in logarithms, while evidence grows."""
+TELLING_WHEN_FULL = 0.05
+"""The same once evidence is at its most: the mean over the last looks still moves by one to two per cent."""
 TELLING_WEIGHT = 0.25
 """The same for a weight, on which the band depends."""
 BISECTIONS = 14
@@ -236,8 +238,12 @@ def _used(kind: LearnedKind) -> LearnedKind | None:
         return kind if kind.look is not None else None
     if not known:
         return kind.model_copy(update={"used": {}})
+    telling = {
+        name: TELLING if getattr(kind, name).requests < MOST_REQUESTS else TELLING_WHEN_FULL for name in LEARNABLE
+    }
     changed = any(
-        abs(fresh[name].shift - before.shift) > TELLING or abs(fresh[name].weight - before.weight) > TELLING_WEIGHT
+        abs(fresh[name].shift - before.shift) > telling[name]
+        or abs(fresh[name].weight - before.weight) > TELLING_WEIGHT
         for name, before in zip(LEARNABLE, old, strict=True)
     )
     if not changed:

@@ -193,7 +193,7 @@ def test_nothing_is_written_down_between_looks():
 
 def test_a_small_change_is_no_other_correction():
     known = after(4 * HOUR, tpot_seconds=0.03)
-    for number, tpot in enumerate((0.0297, 0.0303, 0.03, 0.0298, 0.0302), start=4 * HOUR + 1):
+    for number, tpot in enumerate((0.028, 0.032, 0.029, 0.031, 0.027, 0.033), start=4 * HOUR + 1):
         moved = looked(known, number, tpot_seconds=tpot)
         assert moved.used == known.used
         known = moved
