@@ -29,9 +29,9 @@ PRIOR_REQUESTS = 50.0
 """What the profile counts against observations, in requests. Latencies of single requests scatter by one to two times their
 mean, profiles by a quarter (``docs/profiles.md``): (1 to 2)^2 / 0.25^2 is 16 to 64."""
 MOST_PER_LOOK = 500.0
-"""Requests of one look that count at most: more tell little more about the next look."""
+"""The most requests of one look that count: more tell little more about the next look."""
 MOST_REQUESTS = 2000.0
-"""Evidence at most, so that four looks with many requests weigh as much as all before."""
+"""The most evidence, in requests, so that four looks with many requests weigh as much as all before."""
 HALF_LIFE_SECONDS = 6 * 3600.0
 """Evidence is halved in this time. A quiet night leaves a quarter of it, a quiet weekend nothing."""
 FADE_EVERY_SECONDS = 1800.0
@@ -48,7 +48,7 @@ OUTLIER = math.log(1.5)
 BELIEVED_AT_LAST = 3
 """So many of these in a row are believed, and what was known before is forgotten."""
 WELL_KNOWN = 0.5
-"""From this weight on."""
+"""The weight from which on a factor is known well."""
 MIX = 1.3
 """Mean lengths may differ by this factor from those of the classes that are routed there."""
 TRUSTED_UTILIZATION = (0.1, 0.85)
@@ -75,25 +75,31 @@ class Observed:
     """What the engines of one kind of replica measured over a window."""
 
     at: str
-    """RFC 3339; the end of the window."""
+    """The end of the window, RFC 3339."""
     window_seconds: float
+    """The length of the window."""
     replicas: int
+    """The number of replicas."""
     requests: float
-    """Of all replicas."""
+    """The number of requests that ended on all of them."""
     requests_per_second: float
-    """Of one replica."""
+    """The rate of one replica."""
     input_tokens: float
+    """The mean length of prompts."""
     output_tokens: float
+    """The mean length of answers."""
     ttft_seconds: float | None
+    """The mean time to the first token; None: it is not known."""
     tpot_seconds: float | None
-    """Means."""
+    """The mean time per further token; None: it is not known."""
     least_waiting: float
     """The fewest requests that waited at any moment, at any of the replicas."""
     in_time: bool
-    """The mean latencies are within the limits of the classes that are routed there."""
+    """Whether the mean latencies are within the limits of the classes that are routed there."""
     planned_input_tokens: float
+    """The mean length of prompts of these classes."""
     planned_output_tokens: float
-    """Mean lengths of the classes that are routed there."""
+    """The mean length of their answers."""
 
 
 type Expect = Callable[[], Expected | None]

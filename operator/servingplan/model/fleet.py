@@ -265,37 +265,43 @@ class LearnedFactor(Part):
     requests: float = 0.0
     """The evidence, as it had faded when it was written down."""
     doubted: int = 0
-    """Observations in a row that were not believed."""
+    """The number of observations in a row that were not believed."""
 
 
 class UsedFactor(Part):
     """A factor that plans are made with."""
 
     log: float
+    """ln(observed / predicted)."""
     weight: float
-    """Against the profile, 0 to 1."""
+    """How much it counts against the profile, 0 to 1."""
 
 
 class LearnedLook(Part):
     """What engines measured over the last window, and what the profile says of that load."""
 
     replicas: int
+    """The number of replicas."""
     requests_per_second: float
-    """Of one replica."""
+    """The rate of one replica."""
     input_tokens: int
+    """The mean length of prompts."""
     output_tokens: int
-    """Means."""
+    """The mean length of answers."""
     ttft_seconds: float | None = None
+    """The mean time to the first token; None: it was not measured."""
     tpot_seconds: float | None = None
-    """Means; None: not measured."""
+    """The mean time per further token; None: it was not measured."""
     profile_ttft_seconds: float | None = None
+    """What the profile alone says of that load; None: it was not asked."""
     profile_tpot_seconds: float | None = None
-    """By the profile alone; None: it was not asked."""
+    """The same of the time per further token."""
     expected_ttft_seconds: float | None = None
+    """What it says with the corrections that are known by now."""
     expected_tpot_seconds: float | None = None
-    """The same with what is learned."""
+    """The same of the time per further token."""
     utilization: float | None = None
-    """Share of the highest rate, with what is learned."""
+    """The share of the highest rate that arrived, with these corrections."""
     refused: str | None = None
     """Why nothing was learned from it, for people."""
 
@@ -304,17 +310,17 @@ class LearnedKind(Part):
     """What the fleet has taught about one kind of replica: a shape with its settings and image."""
 
     at: str
-    """RFC 3339; the end of the last window that was looked at, or when its evidence last faded."""
+    """The end of the last window that was looked at, or when the evidence last faded; RFC 3339."""
     rate: LearnedFactor = LearnedFactor()
-    """Of the highest rate."""
+    """The factor of the highest rate."""
     ttft: LearnedFactor = LearnedFactor()
-    """Of the time to the first token, at an equal share of the highest rate."""
+    """The factor of the time to the first token, at an equal share of the highest rate."""
     tpot: LearnedFactor = LearnedFactor()
-    """Of the time per further token, likewise."""
+    """The factor of the time per further token, likewise."""
     used: dict[str, UsedFactor] = {}
-    """What plans are made with, by ``rate``, ``ttft`` and ``tpot``; it stays while what is known hardly differs."""
+    """The factors that plans are made with, by ``rate``, ``ttft`` and ``tpot``; it stays while what is known hardly differs."""
     look: LearnedLook | None = None
-    """The last one; None: nothing was observed for a while."""
+    """The last look; None: nothing was observed for a while."""
 
 
 RECORD_VERSION = 4

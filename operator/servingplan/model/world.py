@@ -348,25 +348,30 @@ class EngineFigures(Fact):
 
     pod: str
     requests: float
-    """That ended."""
+    """The number of requests that ended."""
     input_tokens: float | None = None
+    """The mean length of their prompts; None, as below: there were none, or the engine does not tell it."""
     output_tokens: float | None = None
+    """The mean length of their answers."""
     ttft_seconds: float | None = None
+    """The mean time to the first token."""
     tpot_seconds: float | None = None
+    """The mean time per further token, of each request."""
     gap_seconds: float | None = None
-    """Between two outputs, in place of ``tpot_seconds`` where an engine does not tell it."""
+    """The mean time between two outputs, in place of ``tpot_seconds`` where an engine does not tell that."""
     running: float
-    """Requests in the batch, the mean over the window."""
+    """The mean number of requests in the batch."""
     least_waiting: float
-    """Requests in the queue, the fewest of the window."""
+    """The fewest requests that were in the queue."""
 
 
 class SeenEngines(Fact):
     """What Prometheus told about the plan's engines."""
 
     at: str = ""
-    """RFC 3339; the end of the window. Empty: nothing was read yet."""
+    """The end of the window, RFC 3339; empty: nothing was read."""
     window_seconds: float = 0.0
+    """The length of the window."""
     problem: str | None = None
     """Why the last reading failed, for people."""
     refused: str | None = None
@@ -374,7 +379,7 @@ class SeenEngines(Fact):
     refused_reason: str = ""
     """The same for programs."""
     engines: tuple[EngineFigures, ...] = ()
-    """By pod."""
+    """The figures of pods that were there for the whole window, by name."""
 
 
 class GatewayFacts(Fact):

@@ -36,9 +36,9 @@ class Lessons:
     """What is known of kinds of replicas."""
 
     known: Mapping[str, Learned] = field(default_factory=dict)
-    """By kind."""
+    """The corrections, by kind."""
     measured: str = ""
-    """Digest of the plan's own measurements."""
+    """A digest of the plan's own measurements."""
 
     def of(self, model: Model, variant: Variant, pool: Pool, made: Made) -> Learned:
         """What counts for a replica inside a node."""

@@ -109,6 +109,21 @@ def test_what_was_learned_survives_a_restart_and_is_dropped_with_the_switch():
     assert "FleetObserved" not in driver.conditions()
 
 
+def test_with_approval_what_is_learned_is_proposed_and_moves_nothing_before():
+    driver = operator(plan(model(rate="20"), mode="Approve", **LEARNING))
+    driver.settle()
+    driver.cluster.approved = driver.cluster.status["proposed"]["hash"]
+    driver.settle()
+    before, fleet = planned(driver), nodes(driver)
+    Engines(driver, requests_per_second=0.6 * before, least_waiting=3.0, **LATE)
+    minutes(driver, 15)
+    assert nodes(driver) == fleet
+    assert driver.decision.waiting.nodes["l40s"] > fleet
+    driver.cluster.approved = driver.cluster.status["proposed"]["hash"]
+    minutes(driver, 10)
+    assert nodes(driver) > fleet
+
+
 def test_nothing_is_learned_if_the_spec_does_not_ask_for_it():
     driver = settled(planning={})
     before, fleet = planned(driver), nodes(driver)

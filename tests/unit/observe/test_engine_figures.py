@@ -2,6 +2,7 @@
 
 import pytest
 
+from e2e.support.waiting import wait_for
 from servingplan.api.parse import parse_spec
 from servingplan.observe import engine_figures as reader
 from servingplan.observe.engine_figures import EngineReader
@@ -67,6 +68,18 @@ def test_the_first_turn_waits_for_nothing(prometheus):
     seen = reads.seen(*PLAN, spec_of())
     assert (seen.at, seen.engines) == ("", ())
     assert prometheus.asked == []
+
+
+def test_a_plan_that_turns_asked_for_is_read_beside_them_until_it_does_not_ask_to_learn(prometheus, monkeypatch):
+    monkeypatch.setattr(reader, "LOOK_SECONDS", 0.01)
+    reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
+    reads.start()
+    try:
+        wait_for("it was read", lambda: reads.seen(*PLAN, spec_of()).engines, seconds=60)
+        assert reads.seen(*PLAN, spec_of(learn=False)) is None
+        assert reads.seen(*PLAN, spec_of()).engines == (), "nothing is kept of it"
+    finally:
+        reads.close()
 
 
 def test_a_plan_that_does_not_ask_to_learn_is_not_read(prometheus):
