@@ -18,7 +18,10 @@ from servingplan.profiles.estimate import Estimate, Made, unlimited
 from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.latency import Spread
 from servingplan.profiles.measured import MeasuredRows
-from servingplan.profiles.promise import HIGHEST_UTILIZATION, MOST_PACE, Limits, Requests
+from servingplan.profiles.promise import HIGHEST_UTILIZATION, LEAST_UTILIZATION, MOST_PACE, Limits, Requests
+
+_SHARES = np.linspace(LEAST_UTILIZATION, HIGHEST_UTILIZATION, 96)
+"""The shares of the highest rate at which latencies are computed, all at once; between them they are interpolated."""
 
 
 class Latencies(NamedTuple):
@@ -58,9 +61,13 @@ def expected(
     pace = np.clip(plain.top_rate / found.requests_per_second, 1 / MOST_PACE, MOST_PACE)
     table = latency.at_pace(plain, pace)
 
+    loop = latency.open_loop(table, _SHARES[None, :] * table.top_rate[:, None], copies=copies)
+
     def at(utilization: float) -> Latencies:
-        loop = latency.open_loop(table, min(utilization, HIGHEST_UTILIZATION) * table.top_rate, copies=copies)
-        return Latencies(float(loop.ttft_seconds[0]), float(loop.tpot_seconds[0]))
+        return Latencies(
+            float(np.interp(utilization, _SHARES, loop.ttft_seconds[0])),
+            float(np.interp(utilization, _SHARES, loop.tpot_seconds[0])),
+        )
 
     return Expected(found.requests_per_second, at)
 

@@ -1,10 +1,12 @@
 """A fleet whose engines are not as fast as their profile says, and an operator that learns it, or may not."""
 
 import math
+import random
 from datetime import timedelta
 
 import pytest
 
+from servingplan.learning.learn import in_use
 from servingplan.model.world import EngineFigures, SeenEngines
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
@@ -173,3 +175,26 @@ def test_steady_noise_moves_no_node_and_asks_no_new_question():
         engines.figures["ttft_seconds"] = 0.1 * math.exp(0.03 * (-1) ** turn)
         minutes(driver, 5)
         assert (driver.decision.asked, driver.decision.fleet.hash) == (asked, fleet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_engines_say_no_write_is_over_the_budget_and_the_fleet_comes_to_rest(seed):
+    """The driver checks budget and routing at every write."""
+    chance = random.Random(seed)
+    driver = settled()
+    engines = Engines(driver, requests_per_second=1.0)
+    for _ in range(24):
+        engines.requests_per_second = chance.lognormvariate(1.0, 1.5)
+        engines.figures = {
+            "ttft_seconds": chance.lognormvariate(-2.0, 2.0),
+            "tpot_seconds": chance.lognormvariate(-3.5, 1.0),
+            "least_waiting": float(chance.random() < 0.3) * 2,
+        }
+        engines.away = chance.random() < 0.1
+        minutes(driver, 5)
+        for kind in driver.decision.learned.values():
+            assert all(1 / 3 <= math.exp(factor.shift) <= 3 for factor in in_use(kind))
+    engines.away = True
+    driver.settle()
+    assert driver.conditions()["WithinBudget"] == "WithinBudget"
