@@ -26,7 +26,7 @@ from servingplan.api.crd import UNSEEN
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand
+from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand, SeenEngines
 from servingplan.observe.cluster import Reader
 from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
@@ -167,6 +167,7 @@ class SimulatedCluster:
         take to follow pods."""
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
+        self.engines: Callable[[datetime], SeenEngines] = lambda now: SeenEngines()
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
         self.stop_ticks, self.collect_ticks = stop_ticks, collect_ticks
         self.never_ready = never_ready
@@ -285,6 +286,7 @@ class SimulatedCluster:
             pool_kinds=None,
             urls=UrlPolicy(None, allowed_hosts=frozenset()),
             demand=_Prometheus(self),
+            engines=_Engines(self),
             offerings=_Market(self),
             outside=_Outside(self),
             clock=lambda: self.time,
@@ -674,6 +676,16 @@ class _Prometheus:
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
         return None if spec is None or spec.demand is None else self._cluster.demand(self._cluster.now)
+
+
+class _Engines:
+    """``observe.engine_figures.Engines``."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenEngines | None:
+        return None if spec is None or not spec.planning.learn else self._cluster.engines(self._cluster.now)
 
 
 class _Outside:

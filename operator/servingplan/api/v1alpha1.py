@@ -647,6 +647,9 @@ class Planning(Wire):
     """A replica's rate is never known exactly. The plan counts on a rate that the true rate reaches with this probability, and
     on latencies that the true ones keep with it. Higher is safer and costs more; 0.5 plans on the median. From 0.5 to 0.99,
     default 0.75."""
+    learn: bool = False
+    """Whether what the engines of the plan measure corrects its rates and latencies. They are read from the Prometheus of
+    demand.prometheus, else from the installation's. Default false."""
 
 
 class MeasuredProfiles(Wire):

@@ -369,6 +369,45 @@ class SeenDemand(Fact):
     """The arrivals, ordered by model and class."""
 
 
+class EngineFigures(Fact):
+    """What the engine of one pod measured over a window."""
+
+    pod: str
+    requests: float
+    """The number of requests that ended."""
+    input_tokens: float | None = None
+    """The mean length of their prompts; None, as below: there were none, or the engine does not tell it."""
+    output_tokens: float | None = None
+    """The mean length of their answers."""
+    ttft_seconds: float | None = None
+    """The mean time to the first token."""
+    tpot_seconds: float | None = None
+    """The mean time per further token, of each request."""
+    gap_seconds: float | None = None
+    """The mean time between two outputs, in place of ``tpot_seconds`` where an engine does not tell that."""
+    running: float
+    """The mean number of requests in the batch."""
+    least_waiting: float
+    """The fewest requests that were in the queue."""
+
+
+class SeenEngines(Fact):
+    """What Prometheus told about the plan's engines."""
+
+    at: str = ""
+    """The end of the window, RFC 3339; empty: nothing was read."""
+    window_seconds: float = 0.0
+    """The length of the window."""
+    problem: str | None = None
+    """Why the last reading failed, for people."""
+    refused: str | None = None
+    """Why nothing is asked, and what to do."""
+    refused_reason: str = ""
+    """The same for programs."""
+    engines: tuple[EngineFigures, ...] = ()
+    """The figures of pods that were there for the whole window, by name."""
+
+
 class GatewayFacts(Fact):
     """What the replicas of the gateway said when they were asked."""
 
@@ -469,6 +508,8 @@ class Observation(Fact):
     """The quota of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
+    engines: SeenEngines | None = None
+    """Absent where the spec does not ask to learn from them."""
     profiles: tuple[SeenProfiles, ...] = ()
     """The measured rates that the plan names, in the order of the spec."""
     pod_access: tuple[str, ...] | None = None

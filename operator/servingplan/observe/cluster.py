@@ -39,6 +39,7 @@ from servingplan.observe import parse
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import Demand
 from servingplan.observe.devices import devices_by_node
+from servingplan.observe.engine_figures import Engines
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
 from servingplan.observe.offerings import Offerings
 from servingplan.observe.outside import Outside, OverHttp
@@ -88,14 +89,15 @@ class Reader:
         pod_access: frozenset[str] | None = None,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
+        engines: Engines | None = None,
         offerings: Offerings | None = None,
         outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
         every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured,
-        without ``offerings`` nobody says what can be had.
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` and ``engines`` nothing
+        is measured, without ``offerings`` nobody says what can be had.
         ``outside``: who asks gateways and engines; None: over HTTP what ``urls`` allows."""
         self._api = api
         self._state = state
@@ -103,6 +105,7 @@ class Reader:
         self._budgets = namespace_budgets
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
+        self._engines = engines
         self._offerings = offerings
         self._pool_kinds = pool_kinds
         self._clock = clock
@@ -183,6 +186,7 @@ class Reader:
             },
             quota=None if plan.queue is None else quota_of(seen.queues, plan.namespace, plan.queue),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
+            engines=self._engines.seen(plan.namespace, plan.name, spec) if self._engines else None,
             profiles=tuple(
                 self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
             ),
