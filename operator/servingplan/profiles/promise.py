@@ -65,6 +65,9 @@ class Asked(NamedTuple):
     requests_per_second: float
     """The rate that the replica sustains without limits."""
     limits: Limits
+    ttft_ratio: float = 0.0
+    tpot_ratio: float = 0.0
+    """The plan counts on times that are at least this many times as long as the step times say."""
 
 
 class Promise(NamedTuple):
@@ -121,6 +124,9 @@ def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tupl
     if not (rates > 0).all():
         raise ValueError(f"requests_per_second {rates} must be above 0")
     table = latency.at_pace(table, np.clip(table.top_rate / rates, 1 / MOST_PACE, MOST_PACE))
+    table = latency.cautious(
+        table, *(np.array([getattr(it, name) for it in asked]) for name in ("ttft_ratio", "tpot_ratio"))
+    )
     percentile = np.array([it.limits.percentile for it in asked])
     found = latency.capacity(
         table,
@@ -193,7 +199,14 @@ def all_limited(replicas: Sequence[Unlimited]) -> list[dict[str, Estimate | Unfi
         if mine:
             pairs += mine
             asked += [
-                Asked(item.input_tokens, item.output_tokens, found.planned_requests_per_second, item.limits)
+                Asked(
+                    item.input_tokens,
+                    item.output_tokens,
+                    found.planned_requests_per_second,
+                    item.limits,
+                    found.planned_ttft_ratio,
+                    found.planned_tpot_ratio,
+                )
                 for _, item, found in mine
             ]
             tables.append(_tabulated(replica.steps(), asked[-len(mine) :], replica.floor_seconds))
