@@ -109,7 +109,7 @@ REASONS: dict[str, Reason] = {
     ),
     "NoGPUsVisible": Reason(
         "Nodes of a pool are Ready and show no GPUs. They are given back later.",
-        "Wait while nodes boot. Else check the device plugin on the nodes that the message names.",
+        "Wait while nodes boot. Else check the device plugin, or the DRA driver, on the nodes that the message names.",
     ),
     "NoNodeMatches": Reason(
         "No node has the labels of a pool's nodeSelector.", "Correct nodeSelector or the labels of the nodes."

@@ -54,6 +54,30 @@ class Taint(Fact):
     """NoSchedule or NoExecute."""
 
 
+class Devices(Fact):
+    """Devices of a node that are alike, as its ResourceSlices tell."""
+
+    driver: str
+    attributes: dict[str, str] = {}
+    """Texts by whole name (DOMAIN/NAME), without those that tell single devices apart."""
+    count: int
+    """That may be allocated."""
+    held_by_others: int = 0
+    """Of these, allocated to claims that are not this plan's."""
+
+
+class DeviceClass(Fact):
+    """What a DeviceClass asks of a device."""
+
+    name: str
+    driver: str | None = None
+    """None: any driver."""
+    attributes: dict[str, str] = {}
+    """Texts that the device must have, by whole name (DOMAIN/NAME)."""
+    unread: str | None = None
+    """The expression of a selector that asks for something else."""
+
+
 class Node(Fact):
     """A node with what matters for placing replicas."""
 
@@ -63,6 +87,8 @@ class Node(Fact):
     """Allocatable GPUs, as ``nvidia.com/gpu``."""
     gpu_resources: dict[str, int] = {}
     """Allocatable GPUs by the name of their resource; empty where there is no other than ``nvidia.com/gpu``."""
+    devices: tuple[Devices, ...] = ()
+    """Its devices of Dynamic Resource Allocation."""
     ready: bool
     schedulable: bool = True
     """Not cordoned."""
@@ -437,6 +463,8 @@ class Observation(Fact):
     """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
     leader_worker_sets: bool = False
     """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
+    device_classes: tuple[DeviceClass, ...] = ()
+    """By name; empty where the API server does not serve Dynamic Resource Allocation."""
     quota: tuple[FlavorQuota, ...] | None = None
     """The quota of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
     demand: SeenDemand | None = None
