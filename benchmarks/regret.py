@@ -12,9 +12,7 @@ being cheaper: costs are compared as they are, and both figures are to be read t
 Two states of knowledge. ``measured``: every configuration is known, but not this cell; in another version of the engine
 where there is one, else at other lengths. ``nothing``: the groups (card, model, precision, tensor-parallel size) are hidden.
 
-The second table asks `estimate` for a rate at which 95 % of the requests keep a limit on the time to the first token, and looks
-up the mean that was measured at that rate: broken is a limit that it exceeds by more than a tenth. The curves are of closed
-loops, which start their requests together and so wait longer than arrivals that come one by one.
+Limits on latency have tables of their own: ``python -m benchmarks.limits``.
 """
 
 import argparse
@@ -23,7 +21,6 @@ import random
 import statistics
 from collections import defaultdict
 from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 from servingplan.model.answer import Answer
@@ -31,9 +28,8 @@ from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.profiles.bands import planned_ratio
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.check import Group, group_of, predict
-from servingplan.profiles.estimate import Estimate, estimate
+from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
-from servingplan.profiles.split import part_of
 from servingplan.solve import solve
 
 PRICES = {
@@ -53,8 +49,6 @@ UTILIZATION = 0.95
 """As `planning.question.HIGHEST_UTILIZATION`."""
 CONFIDENCES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
 KNOWLEDGE = ("measured", "nothing")
-TTFT_LIMITS = (0.2, 0.5, 1.0)
-_TOO_LATE = 1.1
 
 
 class Cell(NamedTuple):
@@ -280,100 +274,8 @@ def regret(asked: list[tuple[Drawn, float]], confidences=CONFIDENCES) -> list[Ro
     return rows
 
 
-class Broken(NamedTuple):
-    """A line of the second table."""
-
-    knowledge: str
-    confidence: float
-    limit_seconds: float
-    part: str
-    planned: int
-    broken: int
-    refused: int
-    """Curves that keep the limit at their smallest batch, but are refused."""
-
-
-def broken_limits(confidences=(0.9,)) -> list[Broken]:
-    """Limits on the mean TTFT that the batch of a plan breaks, over all curves of at least four batches."""
-    curves = defaultdict(list)
-    for row in SHIPPED.rows:
-        if row.concurrency is not None and row.ttft_seconds is not None:
-            curves[group_of(row), row.settings.engine, row.input_tokens, row.output_tokens].append(row)
-    rows = []
-    for knowledge in KNOWLEDGE:
-        for confidence in confidences:
-            for limit in TTFT_LIMITS:
-                for part in ("fit", "judge"):
-                    counts = [0, 0, 0]
-                    for (group, *_), curve in sorted(curves.items(), key=lambda item: repr(item[0])):
-                        gpu, model, precision, size = group
-                        if len(curve) < 4 or part != part_of(
-                            gpu=gpu, model=model, precision=precision, tensor_parallel=size
-                        ):
-                            continue
-                        verdict = _kept(curve, limit, knowledge, confidence)
-                        if verdict is not None:
-                            counts[verdict] += 1
-                    rows.append(Broken(knowledge, confidence, limit, part, counts[0] + counts[1], counts[1], counts[2]))
-    return rows
-
-
-def _kept(curve: list[MeasuredRow], limit: float, knowledge: str, confidence: float) -> int | None:
-    """0 the limit is kept, 1 it is broken, 2 it could be kept but is refused; None where nothing can be said."""
-    first = curve[0]
-    lengths = first.input_tokens, first.output_tokens
-    left = [
-        row
-        for row in SHIPPED.rows
-        if group_of(row) == group_of(first) and (row.input_tokens, row.output_tokens) != lengths
-    ]
-    seen = MeasuredRows(lambda: left if knowledge == "measured" else [])
-    if knowledge == "measured" and not left:
-        return None
-    settings = first.settings.model_copy(update={"max_model_len": max(8192, sum(lengths)), "max_num_seqs": 1024})
-    found = estimate(
-        model=find_model(first.model),
-        precision=first.precision,
-        gpu=find_gpu(first.gpu),
-        tensor_parallel=first.tensor_parallel,
-        pipeline_parallel=1,
-        settings=settings,
-        input_tokens=lengths[0],
-        output_tokens=lengths[1],
-        ttft_seconds=limit,
-        tpot_seconds=None,
-        confidence=confidence,
-        rows=seen,
-    )
-    points = [
-        (row.requests_per_second, row.ttft_seconds)
-        for row in sorted(curve, key=_running)
-        if row.ttft_seconds is not None
-    ]
-    if not isinstance(found, Estimate):
-        return 2 if points[0][1] <= limit else None
-    return int(_at(points, found.planned_requests_per_second) > _TOO_LATE * limit)
-
-
-def _running(row: MeasuredRow) -> float:
-    """Running requests at a point of a curve, which has no others than those that say how many."""
-    assert row.concurrency is not None
-    return row.concurrency
-
-
-def _at(points: list[tuple[float, float]], rate: float) -> float:
-    """Measured TTFT at a rate: linear between the batches that reach it and do not, held below the smallest batch; that of
-    the largest where no batch reaches it."""
-    if rate <= points[0][0]:
-        return points[0][1]
-    for (less, low), (more, high) in pairwise(points):
-        if less < rate <= more:
-            return low + (high - low) * (rate - less) / (more - less)
-    return points[-1][1]
-
-
 def main():
-    """Print both tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.regret", description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
@@ -385,15 +287,6 @@ def main():
         print(
             f"| {row.knowledge} | {row.confidence:g} | {row.mean_cost:+.1%} | {row.worst_cost:+.1%} "
             f"| {row.mean_served:.1%} | {row.least_served:.1%} | {row.served_99:.0%} |"
-        )
-    print()
-    print("| TTFT limits: known | confidence | limit, s | part | planned | broken | refused though possible |")
-    print("|---|---|---|---|---|---|---|")
-    for limit in broken_limits((0.5, 0.75, 0.9)):
-        share = limit.broken / limit.planned if limit.planned else 0.0
-        print(
-            f"| {limit.knowledge} | {limit.confidence:g} | {limit.limit_seconds:g} | {limit.part} | {limit.planned} "
-            f"| {limit.broken} ({share:.0%}) | {limit.refused} |"
         )
 
 

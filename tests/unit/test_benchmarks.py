@@ -111,3 +111,21 @@ def test_what_is_kept_keeps_what_it_states():
     first, second = reduce.reduced([sampled(concurrency="", batch_size="24.0"), sampled(backend_version="")])[0]
     assert (first["concurrency"], first["engine_version"]) == ("24", "0.12.0")
     assert (second["concurrency"], second["engine_version"]) == ("8", "unstated")
+
+
+def test_more_confidence_breaks_fewer_limits_on_latency_and_refuses_more():
+    limits = importlib.import_module("benchmarks.limits")
+    bold, careful = (limits.closed_loops("ttft", 0.5, "nothing", confidence, "fit") for confidence in (0.5, 0.9))
+    assert careful.broken < bold.broken
+    assert careful.planned < bold.planned
+    assert careful.refused > bold.refused
+
+
+def test_a_curve_of_a_closed_loop_is_of_one_run():
+    limits = importlib.import_module("benchmarks.limits")
+    found = limits.curves(lambda row: (row.settings, row.requests_per_client))
+    assert len(found) > 100
+    for curve in found:
+        assert len({(row.settings, row.input_tokens, row.output_tokens) for row in curve.rows}) == 1
+        running = [row.concurrency for row in curve.rows]
+        assert running == sorted(set(running))

@@ -169,9 +169,10 @@ def test_widths_of_flows_are_their_rates(page, content):
 def test_predicted_latencies_keep_their_limits(content):
     assert {row["class"] for row in content["latency"]} == {item["name"] for item in content["classes"]}
     limits = {item["name"]: item for item in content["classes"]}
+    near = 1 + 3e-5  # percentiles are found to 3 parts in 10^5
     for row in content["latency"]:
-        assert 0 < row["ttft_percentile_seconds"] <= limits[row["class"]]["ttft_limit_seconds"] * (1 + 1e-6)
-        assert 0 < row["tpot_percentile_seconds"] <= limits[row["class"]]["tpot_limit_seconds"] * (1 + 1e-6)
+        assert 0 < row["ttft_percentile_seconds"] <= limits[row["class"]]["ttft_limit_seconds"] * near
+        assert 0 < row["tpot_percentile_seconds"] <= limits[row["class"]]["tpot_limit_seconds"] * near
 
 
 def test_it_can_be_read_without_seeing_and_without_a_mouse(html, page):

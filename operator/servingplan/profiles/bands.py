@@ -28,7 +28,9 @@ from typing import Literal, NamedTuple
 
 from servingplan.model.llm import ModelCard
 
-Quantity = Literal["rate", "ttft", "tpot"]
+Quantity = Literal["rate", "ttft", "first token", "tpot"]
+"""``ttft`` is the mean time to the first token at any load. ``first token`` is the same where clients hardly wait because they
+started together, which is the nearest to open arrivals that was measured."""
 Kind = Literal["dense", "mixture"]
 Load = Literal["saturated", "concurrency"]
 """The load of an engine: as many requests as its memory holds, or fewer."""
@@ -125,6 +127,18 @@ def planned_ratio(basis: Basis, confidence: float) -> float:
     """
     loads = {basis.load, "saturated"}
     return min(band("rate", basis._replace(load=load)).ratio(1 - confidence) for load in loads)
+
+
+def planned_latency_ratio(quantity: Quantity, basis: Basis, confidence: float) -> float:
+    """The ratio that a plan with a limit counts on: true / predicted latency is at most this with probability ``confidence``.
+
+    Few configurations were measured twice, and a single odd run decides the outer quantiles of their classes. So a measured
+    configuration counts as at least as well known as all together.
+    """
+    bands = [band(quantity, basis)]
+    if basis.source in ("measured", "interpolated"):
+        bands.append(band(quantity, Basis("any", "any")))
+    return min(it.ratio(confidence) for it in bands)
 
 
 def wider_classes(basis: Basis) -> Iterable[tuple[str, ...]]:

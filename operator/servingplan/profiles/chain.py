@@ -164,6 +164,7 @@ def _of_class(pipeline: Pipeline, item: Requests, settings: EngineSettings, conf
     best = fastest(pipeline.at(np.array(batches_up_to(room)), item.input_tokens, item.output_tokens))
     return banded(
         best,
+        best,
         source="datasheet",
         basis=Basis("saturated", "datasheet", kind=kind_of(pipeline.stages[0].whole.model), reach="pipeline"),
         evidence=(

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.bands import Basis, Load, Quantity
+from servingplan.profiles.bands import Basis, Load, Quantity, band
 from servingplan.profiles.catalogue import UnknownGpuError, UnknownModelError, find_gpu, find_model
 from servingplan.profiles.estimate import Estimate, estimate
 from servingplan.profiles.measured import MeasuredRow, MeasuredRows
@@ -37,6 +37,13 @@ from servingplan.profiles.split import Part, part_of
 
 Condition = Literal["version", "lengths", "engine", "group", "card"]
 CONDITIONS: tuple[Condition, ...] = ("version", "lengths", "engine", "group", "card")
+
+NOTHING = MeasuredRows(tuple)
+"""No measurements."""
+
+STEADY_SHARE = 0.5
+"""Of other rows, TTFT is mostly a wait for a slot or for the prompts of clients that started at the same time. A plan has
+neither: it sets the slots itself, and its requests arrive one by one."""
 
 INSIDE = 0.8
 """The share of true values that a band promises to contain."""
@@ -109,6 +116,7 @@ QUANTITIES: dict[str, tuple[Quantity, Load | None]] = {
     "saturated rate": ("rate", "saturated"),
     "rate by concurrency": ("rate", "concurrency"),
     "mean TTFT": ("ttft", None),
+    "mean TTFT, hardly waiting": ("first token", None),
     "mean TPOT": ("tpot", None),
 }
 """The tables of the report: the quantity, and the kind of load if only one counts."""
@@ -191,14 +199,30 @@ def _predicted(row: MeasuredRow, condition: Condition, seen: MeasuredRows) -> It
     rate = found.requests_per_second
     edges = math.log(found.low / rate), math.log(found.high / rate)
     yield Predicted(row, condition, "rate", found.basis, math.log(rate / row.requests_per_second), *edges)
-    latencies: tuple[tuple[Quantity, float | None, float, tuple[float, float]], ...] = (
+    latencies: list[tuple[Quantity, float | None, float, tuple[float, float]]] = [
         ("ttft", row.ttft_seconds, found.ttft_seconds, found.ttft_band),
         ("tpot", row.tpot_seconds, found.tpot_seconds, found.tpot_band),
-    )
-    for quantity, measured, mean, band in latencies:
+    ]
+    if _hardly_waits(row, found, model=model, gpu=gpu):
+        first = band("first token", found.basis)
+        latencies.append(("first token", row.ttft_seconds, found.ttft_seconds, (min(1, first.low), max(1, first.high))))
+    for quantity, measured, mean, edges in latencies:
         if measured is not None and measured > 0 and mean > 0:
-            edges = math.log(band[0]), math.log(band[1])
-            yield Predicted(row, condition, quantity, found.basis, math.log(mean / measured), *edges)
+            low, high = math.log(edges[0]), math.log(edges[1])
+            yield Predicted(row, condition, quantity, found.basis, math.log(mean / measured), low, high)
+
+
+def _hardly_waits(row: MeasuredRow, found: Estimate, *, model: ModelCard, gpu: GpuType) -> bool:
+    """Whether by formula at least ``STEADY_SHARE`` of a row's TTFT is that of a steady state, in which all clients run."""
+    if row.concurrency is None or row.ttft_seconds is None:
+        return False
+    running = row._replace(concurrency=min(row.concurrency, float(found.batch)))
+    (together, steady) = (
+        predict(it, model=model, gpu=gpu, rows=NOTHING) for it in (row, running._replace(requests_per_client=math.inf))
+    )
+    assert together is not None, "the row itself was predicted"
+    assert steady is not None
+    return steady.ttft_seconds >= STEADY_SHARE * together.ttft_seconds
 
 
 def predict(row: MeasuredRow, *, model: ModelCard, gpu: GpuType, rows: MeasuredRows) -> Estimate | None:

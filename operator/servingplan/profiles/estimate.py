@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from servingplan.model.engine import EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
-from servingplan.profiles.bands import Basis, Load, band, kind_of, planned_ratio
+from servingplan.profiles.bands import Basis, Load, band, kind_of, planned_latency_ratio, planned_ratio
 from servingplan.profiles.fit import Unfit, memory_refusal, shape_refusal
 from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.kernels import is_measured, is_related, teacher_of
@@ -45,6 +45,10 @@ class Estimate(BaseModel):
     """The true rate lies between these with probability 0.8."""
     planned_requests_per_second: float
     """The rate to plan with: the true rate is at least this with the asked probability (``confidence``)."""
+    planned_ttft_ratio: float
+    planned_tpot_ratio: float
+    """The time to the first token, and per further token, that a plan with limits counts on, divided by that of the uncorrected
+    formulas: the true one is at most this with the asked probability."""
     batch: int
     """The mean number of running requests at that rate."""
     most_running: int
@@ -257,7 +261,10 @@ def _unlimited(
     )
     first = 0
     for points, count in zip(asked, counts, strict=True):
-        best = fastest(points.corrected.apply(running.part(slice(first, first + count))))
+        plain = running.part(slice(first, first + count))
+        seen = points.corrected.apply(plain)
+        number = int(np.argmax(seen.requests_per_second))
+        best = seen.at(number)
         first += count
         source, basis, evidence = _provenance(
             points.corrected,
@@ -269,7 +276,9 @@ def _unlimited(
             stages=pipeline_parallel,
             load=points.load,
         )
-        found[points.requests.name] = banded(best, source=source, basis=basis, evidence=evidence, confidence=confidence)
+        found[points.requests.name] = banded(
+            best, plain.at(number), source=source, basis=basis, evidence=evidence, confidence=confidence
+        )
     return {item.name: found[item.name] for item, _ in classes}
 
 
@@ -292,10 +301,15 @@ def _with_waiting(found: Estimate, clients: float) -> Estimate:
     return found.model_copy(update={"ttft_seconds": found.ttft_seconds + waiting, "slot_seconds": slot_seconds})
 
 
-def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float) -> Estimate:
+def banded(
+    best: Point, plain: Point, *, source: Source, basis: Basis, evidence: tuple[str, ...], confidence: float
+) -> Estimate:
     """The estimate of a point, with the bands that were calibrated for its basis (``bands``).
 
     If a band lies on one side of the point, it is extended to the point.
+
+    Args:
+        plain: the point without the corrections of measurements.
     """
     rate, ttft, tpot = (band(quantity, basis) for quantity in ("rate", "ttft", "tpot"))
     return Estimate(
@@ -303,6 +317,10 @@ def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ..
         low=best.requests_per_second * min(1.0, rate.low),
         high=best.requests_per_second * max(1.0, rate.high),
         planned_requests_per_second=best.requests_per_second * planned_ratio(basis, confidence),
+        planned_ttft_ratio=_ratio(best.ttft_seconds, plain.ttft_seconds)
+        * planned_latency_ratio("first token", basis, confidence),
+        planned_tpot_ratio=_ratio(best.tpot_seconds, plain.tpot_seconds)
+        * planned_latency_ratio("tpot", basis, confidence),
         batch=math.ceil(best.batch),
         most_running=math.ceil(best.batch),
         ttft_seconds=best.ttft_seconds,
@@ -317,6 +335,10 @@ def banded(best: Point, *, source: Source, basis: Basis, evidence: tuple[str, ..
         basis=basis,
         evidence=evidence,
     )
+
+
+def _ratio(corrected: float, plain: float) -> float:
+    return corrected / plain if plain > 0 else 1.0
 
 
 def divisible_shapes(model: ModelCard, gpus_per_node: int) -> list[tuple[int, int]]:

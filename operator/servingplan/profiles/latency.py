@@ -12,7 +12,7 @@ import numpy as np
 
 from servingplan.profiles.kernels import Numbers
 from servingplan.profiles.latency_model import Part, batch_at, clients_of, rate_of, states
-from servingplan.profiles.latency_table import TINY, Spread, Table, at_pace, part_of, stack, tabulate
+from servingplan.profiles.latency_table import TINY, Spread, Table, at_pace, cautious, part_of, stack, tabulate
 from servingplan.profiles.tails import Array, quantile
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "at_pace",
     "capacity",
+    "cautious",
     "closed_loop",
     "highest_rate",
     "open_loop",

@@ -27,7 +27,8 @@ The steps are as follows; ``states`` refers to their numbers.
 7. Time per token of a request = the mean T over its life. It depends on the mean n, on the prompts that arrive in that time (a
    delay busy period), and on the prompts that waited behind its own, which matter more for shorter answers.
 
-Percentiles come from the sum of these parts by three moments (``tails.Shifted``), with the waits for a slot as a mixture.
+Percentiles come from the sum of these parts by three moments (``tails.Shifted``), with the waits for a slot as a mixture. A
+plan may count on slower tokens (``latency_table.cautious``).
 """
 
 from typing import NamedTuple
@@ -272,6 +273,7 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     width = np.sqrt(np.log1p(table.answer_spread[:, None] ** 2))
     shares, means, parts = [], [], []
     batch_part = batch_variance * it.slope**2 * (1 - waits)
+    slower = np.maximum(1.0, table.tpot_ratio / table.pace)[:, None]
     for node, weight in zip(_FEW_NODES, _FEW_WEIGHTS, strict=True):
         tokens = np.maximum((further + 1) * np.exp(width * node - width**2 / 2) - 1, 1.0)
         life = np.maximum(tokens / np.maximum(further, 1.0) * (1 - feedback), 1e-6)
@@ -285,15 +287,18 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
         shares.append(weight)
         variance, third = averaged + prompts + line, prompts_third + batch_third
         means.append(np.where(further > 0, per_token(tokens), 0.0))
-        parts.append(Shifted.of(means[-1] / yielded, variance / yielded**2, third / yielded**3))
+        told = slower / yielded
+        parts.append(Shifted.of(means[-1] * told, variance * told**2, third * told**3))
     tpot_mean = np.average(means, axis=0, weights=shares)
     most = it.most + 3 * it.step_slope * np.sqrt(batch_variance)
 
     def with_wait(mean: Array, variance: Array, third: Array) -> Part:
-        mean = mean + table.floor[:, None]
         waiting = Shifted.of(mean + wait, variance + wait**2, third + 2 * wait**3)
         return Part(mean + waits * wait, (1 - waits, waits), (Shifted.of(mean, variance, third), waiting))
 
+    floor = table.floor[:, None]
+    unscaled = table.ttft_ratio[:, None] * (first / table.pace[:, None] + floor)
+    later = np.maximum(1.0, unscaled / (first + floor))
     spread = table.answer_spread[:, None]
     length_variance = ((further + 1) * spread) ** 2
     length_third = (further + 1) ** 3 * spread**4 * (spread**2 + 3)
@@ -306,10 +311,12 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
         rate=rate,
         running=running,
         running_variance=running / (copies * (1 - feedback)),
-        ttft=with_wait(first, ttft_variance, ttft_third),
-        tpot=Part(tpot_mean / yielded, tuple(shares), tuple(parts), most / yielded),
+        ttft=with_wait(later * (first + floor), later**2 * ttft_variance, later**3 * ttft_third),
+        tpot=Part(slower * tpot_mean / yielded, tuple(shares), tuple(parts), slower * most / yielded),
         e2e=with_wait(
-            first + further * token_mean, ttft_variance + decode_variance, ttft_third + length_third * token_mean**3
+            first + further * token_mean + floor,
+            ttft_variance + decode_variance,
+            ttft_third + length_third * token_mean**3,
         ),
     )
 

@@ -64,6 +64,11 @@ class Table:
     stages: Array
     floor: Array
     """Seconds to the first token that are not part of any iteration."""
+    pace: Array
+    """The factor by which ``at_pace`` has multiplied the times."""
+    ttft_ratio: Array
+    tpot_ratio: Array
+    """A first token, and each further one, takes at least this many times as long as before ``at_pace``; see ``cautious``."""
     alone: Array
     """(pairs, 3): raw moments of the seconds to the first token on an idle engine, without the floor."""
     batch: Array
@@ -206,6 +211,9 @@ def tabulate(
         chunks=pieces @ _WEIGHTS,
         stages=np.full_like(prompts, stages),
         floor=np.full_like(prompts, floor_seconds),
+        pace=np.ones_like(prompts),
+        ttft_ratio=np.zeros_like(prompts),
+        tpot_ratio=np.zeros_like(prompts),
         alone=alone,
         batch=batch,
         step=step,
@@ -236,11 +244,22 @@ def at_pace(table: Table, factor: Array) -> Table:
     return replace(
         table,
         **times,
+        pace=table.pace * factor,
         rate=table.rate / row,
         top_rate=table.top_rate / factor,
         alone=table.alone * powers,
         read=table.read * powers[:, None, :],
     )
+
+
+def cautious(table: Table, ttft_ratio: Array, tpot_ratio: Array) -> Table:
+    """The table for replicas whose first tokens and further tokens take at least these many times as long as the step times
+    say. End-to-end times and rates stay as they are.
+
+    ``at_pace`` slows all times by one factor. A plan that must keep a limit is not sure that this covers the error of its
+    latencies; the larger of both factors counts.
+    """
+    return replace(table, ttft_ratio=ttft_ratio, tpot_ratio=tpot_ratio)
 
 
 def stack(tables: Iterable[Table]) -> Table:

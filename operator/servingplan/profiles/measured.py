@@ -15,8 +15,12 @@ saturated rates without a measurement was 7.9 %, and with shared corrections 7.5
 
 There are two corrections: of the time that a request holds its slot, which determines the rate (Little's law), and of TTFT. The
 time per output token follows from both. There are two packaged data sets (``data/README.md``). Saturated rates give only the
-first correction, at the batch that fills the memory of the run; (TTFT, TPOT) by concurrency gives both. Without a measured
-TTFT, TTFT has the correction of the slot time.
+first correction, at the batch that fills the memory of the run; (TTFT, TPOT) by concurrency gives both.
+
+TTFT depends on the engine's server and on the length of prompts more than the slot time does. So it is corrected by
+measurements of the same engine only, and the correction fades: a measurement at the distance ``REACH`` counts as much as the
+computed time. On the fitting part this lowers the median error of mean TTFT with other lengths known from 41 to 34 % for
+mixtures (dense models: 9 % before and after), and with another engine known from 61 to 32 % (dense: from 17 to 15 %).
 """
 
 from __future__ import annotations
@@ -36,7 +40,6 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard, precision_of
 from servingplan.profiles import catalogue
 from servingplan.profiles.floor import first_token_seconds
-from servingplan.profiles.kernels import Array
 from servingplan.profiles.steady import Steady, steady
 from servingplan.profiles.steps import KernelSteps, step_times
 
@@ -105,6 +108,8 @@ class Correction:
     """Whether both lengths lie between the smallest and the largest measured ones."""
     distances: tuple[float, ...]
     """The squared distance over lengths and engine, by node."""
+    engine: str | None = None
+    """The engine whose TTFT corrects; None means any."""
 
     def apply(self, point: Steady) -> Steady:
         """The points with their times corrected."""
@@ -115,12 +120,15 @@ class Correction:
         # The weight of a measured point is so large that the others do not matter.
         weight = np.maximum(distance, _EXACT) ** (-_DISTANCE_POWER / 2)
         slot_stretch = np.exp((weight * np.log([node.slot_stretch for node in self.nodes])).sum(-1) / weight.sum(-1))
-        ttft_stretch: Array = slot_stretch
-        timed = np.array([node.ttft_stretch is not None for node in self.nodes])
-        if timed.any():
-            seen = weight[..., timed]
-            known = np.array([node.ttft_stretch for node in self.nodes if node.ttft_stretch is not None])
-            ttft_stretch = np.exp((seen * np.log(known)).sum(-1) / seen.sum(-1))
+        # Without a measured TTFT nearby, TTFT is as computed, but never a larger part of the slot time.
+        computed = np.minimum(0.0, np.log(slot_stretch))
+        timed = {
+            number: math.log(node.ttft_stretch)
+            for number, node in enumerate(self.nodes)
+            if node.ttft_stretch is not None and self.engine in (None, node.engine)
+        }
+        near, far = weight[..., list(timed)], REACH**-_DISTANCE_POWER
+        ttft_stretch = np.exp(((near * list(timed.values())).sum(-1) + far * computed) / (near.sum(-1) + far))
         slot_seconds = point.batch / point.requests_per_second * slot_stretch
         further = self.output_tokens - 1
         ttft_seconds = np.minimum(point.ttft_seconds * ttft_stretch, slot_seconds) if further else slot_seconds
@@ -170,6 +178,7 @@ def correction(
             + (OTHER_ENGINE**2 if same and node.engine != engine else 0.0)
             for node in nodes
         ),
+        engine=engine,
     )
 
 

@@ -66,6 +66,11 @@ class Asked(NamedTuple):
     requests_per_second: float
     """The rate that the replica sustains without limits."""
     limits: Limits
+    ttft_ratio: float = 0.0
+    tpot_ratio: float = 0.0
+    """The plan counts on times that are at least this many times as long as the step times say."""
+    caution: float = 1.0
+    """The part of these ratios that counts, 0 to 1: the rest of what the plan counts on is learned."""
 
 
 class Promise(NamedTuple):
@@ -121,7 +126,11 @@ def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tupl
     rates = np.array([it.requests_per_second for it in asked])
     if not (rates > 0).all():
         raise ValueError(f"requests_per_second {rates} must be above 0")
-    table = latency.at_pace(table, np.clip(table.top_rate / rates, 1 / MOST_PACE, MOST_PACE))
+    pace = np.clip(table.top_rate / rates, 1 / MOST_PACE, MOST_PACE)
+    caution = np.array([it.caution for it in asked])
+    ratios = (np.array([getattr(it, name) for it in asked]) for name in ("ttft_ratio", "tpot_ratio"))
+    table = latency.at_pace(table, pace)
+    table = latency.cautious(table, *(ratio**caution * pace ** (1 - caution) for ratio in ratios))
     percentile = np.array([it.limits.percentile for it in asked])
     found = latency.capacity(
         table,
@@ -203,6 +212,9 @@ def all_limited(replicas: Sequence[Unlimited]) -> list[dict[str, Estimate | Unfi
                     item.output_tokens,
                     paced(found, replica.learned),
                     eased(item.limits, replica.learned, replica.confidence),
+                    found.planned_ttft_ratio,
+                    found.planned_tpot_ratio,
+                    replica.learned.caution_left,
                 )
                 for _, item, found, _ in mine
             ]

@@ -77,8 +77,19 @@ def test_a_hidden_group_is_predicted_as_if_nobody_had_measured_it():
 def test_times_are_judged_where_they_were_measured():
     timed = row(concurrency=16.0, ttft_seconds=0.5, tpot_seconds=0.02, rate=0.8)
     found = list(predictions([timed], MeasuredRows(tuple), ("group",)))
-    assert [item.quantity for item in found] == ["rate", "ttft", "tpot"]
+    assert [item.quantity for item in found] == ["rate", "ttft", "tpot", "first token"]
     assert {item.load for item in found} == {"concurrency"}
+
+
+def test_first_tokens_that_mostly_wait_for_a_common_start_tell_plans_nothing():
+    def quantities(**load):
+        timed = row(ttft_seconds=0.5, tpot_seconds=0.02, rate=0.8, concurrency=load.pop("clients"))._replace(**load)
+        return {item.quantity for item in predictions([timed], MeasuredRows(tuple), ("group",))}
+
+    assert "first token" in quantities(clients=64.0)
+    assert "first token" in quantities(clients=4.0, requests_per_client=10.0)
+    assert "first token" not in quantities(clients=512.0, requests_per_client=2.0)
+    assert "first token" not in quantities(clients=5000.0)  # these wait for a slot
 
 
 def rate_of(item):

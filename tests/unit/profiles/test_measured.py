@@ -141,3 +141,33 @@ def test_requests_that_do_not_fit_say_nothing_of_the_first_token():
     (node,) = measured.MeasuredRows(lambda: [crowded]).nodes_of(("Llama-3.1-70B", "H100-SXM-80GB", "fp8", 1, 1))
     assert node.batch < 5000
     assert node.ttft_stretch is None
+
+
+def test_the_first_token_is_corrected_by_its_own_engine_only():
+    nodes = [node for node in llama_70b() if node.ttft_stretch is not None]
+    late = tuple(node._replace(ttft_stretch=5.0, slot_stretch=1.0) for node in nodes)
+    place = late[0]._asdict()
+    lengths = {name: place[name] for name in ("input_tokens", "output_tokens")}
+    point = one(place["batch"])
+
+    def ratio(engine):
+        return float((correction(late, **lengths, engine=engine).apply(point).ttft_seconds / point.ttft_seconds)[0])
+
+    assert ratio(place["engine"]) > 2
+    assert ratio("sglang") == pytest.approx(1.0)
+
+
+def test_the_correction_of_the_first_token_fades():
+    node = next(node for node in llama_70b() if node.ttft_stretch is not None)
+    late = (node._replace(ttft_stretch=5.0, slot_stretch=1.0),)
+
+    def ratio(times):
+        lengths = node.input_tokens * times, node.output_tokens
+        point = one(node.batch)
+        seen = correction(late, input_tokens=lengths[0], output_tokens=lengths[1], engine=node.engine)
+        return float((seen.apply(point).ttft_seconds / point.ttft_seconds)[0])
+
+    ratios = [ratio(times) for times in (1, 2, 4, 16, 256)]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[2] == pytest.approx(5.0**0.5)  # as much as the computed time, at a factor of four
+    assert ratios[-1] < 1.05
