@@ -412,8 +412,8 @@ def _streams(cells: Sequence[Simulated], seeds: int) -> Iterator[str]:
     yield ""
     yield (
         f"Poisson arrivals for {STREAM_SECONDS:.0f} s, the same for both fleets, at a part of what the best homogeneous fleet"
-        " of equal stock is planned to serve. A change of -20 % is a fifth less time than in the homogeneous fleet. The paper: up"
-        " to 54 %, on average 20 % less over P10 to P100, at arrivals that it does not print."
+        " of equal stock is planned to serve. A change of -20 % is a fifth less time than in the homogeneous fleet. The"
+        " paper: up to 54 %, on average 20 % less over P10 to P100, at arrivals that it does not print."
     )
     yield ""
     shown = (50, 90, 100)
