@@ -38,6 +38,7 @@ PAYBACK_HOURS = 1.0
 """Our choice: a change must save its cost within this time at the present rates."""
 OURS_GAP = 0.02
 """Ours stops at this gap here, or after 2 s."""
+UNHURRIED_SECONDS = 60.0
 
 Planner = Callable[[Instance, int], Plan]
 
@@ -93,6 +94,11 @@ def adaptive(instance: Instance, seed: int) -> Plan:
 def ours(instance: Instance, seed: int) -> Plan:
     """Our plan."""
     return solve(instance, seed=seed, relative_gap=OURS_GAP).plan
+
+
+def unhurried(instance: Instance, seed: int) -> Plan:
+    """Our plan by its work limit: a busy machine does not end the search."""
+    return solve(instance, seed=seed, relative_gap=OURS_GAP, deadline_seconds=UNHURRIED_SECONDS).plan
 
 
 _GH = (468.0, 471.0, 475.0, 472.0, 498.0)
@@ -226,9 +232,9 @@ storage cap; changes of plan."""
 PAPER = "P2-rolling"
 STATIC, PAYING, AGH = "exact once", "exact each window, changed where it pays", "AGH each window"
 CHARGED = (
-    Method(STATIC, ours),
-    Method("exact each window", ours, ((ours, 1),)),
-    Method(PAYING, ours, ((ours, 1),), payback_hours=PAYBACK_HOURS),
+    Method(STATIC, unhurried),
+    Method("exact each window", unhurried, ((unhurried, 1),)),
+    Method(PAYING, unhurried, ((unhurried, 1),), payback_hours=PAYBACK_HOURS),
     Method("AGH once", adaptive),
     Method(AGH, adaptive, ((adaptive, 1),)),
     Method("AGH each window, changed where it pays", adaptive, ((adaptive, 1),), payback_hours=PAYBACK_HOURS),
@@ -245,20 +251,19 @@ class Scope:
 
 
 QUICK = Scope(trials=2, windows=24, sigmas=(0.01, 0.05))
-FULL = Scope(trials=3, windows=WINDOWS, sigmas=(0.01, 0.02, 0.05))
+FULL = Scope(trials=2, windows=WINDOWS, sigmas=(0.01, 0.02, 0.05))
 
 
 def part(scope: Scope, keep: Path | None = None) -> str:
     """Run it; its part of the page. Days that stand in `keep` are not run again, and new ones are added."""
-    days: dict[float, list[Mapping[str, Day]]] = {}
+    days: dict[float, list[Mapping[str, Day]]] = {sigma: [] for sigma in scope.sigmas}
     kept = _read(keep)
-    first: list[dict[Planner, Plan]] = [{} for _ in range(scope.trials)]
-    for sigma in scope.sigmas:
-        days[sigma] = []
-        for seed in range(scope.trials):
+    for seed in range(scope.trials):
+        first: dict[Planner, Plan] = {}
+        for sigma in scope.sigmas:
             key = f"sigma {sigma:g}, {scope.windows} windows, trial {seed}"
             if key not in kept:
-                trial = Trial(generate(SIZE, seed), sigma, scope.windows, seed, first[seed])
+                trial = Trial(generate(SIZE, seed), sigma, scope.windows, seed, first)
                 kept[key] = {method.name: trial.day(method) for method in CHARGED}
                 if keep:
                     told = {name: asdict(day) for name, day in kept[key].items()}
