@@ -218,10 +218,9 @@ class _Source:
 
 def _rivals(against: str | None) -> list[str]:
     from servingplan.model.answer import METHOD_NAMES
-
-    names = [name.strip() for name in (against or "").split(",") if name.strip()]
     from servingplan.replay.autoscale import rule_of
 
+    names = [name.strip() for name in (against or "").split(",") if name.strip()]
     known = (LEAST_REQUEST, AUTOSCALER, *METHOD_NAMES)
     for name in names:
         if name not in known and rule_of(name) is None:

@@ -1,6 +1,10 @@
 """An autoscaler's fleet follows its queue, inside its room, and pays for nodes as long as they are there."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from servingplan.errors import InputError
 from servingplan.planning.situation import Situation
@@ -123,3 +127,36 @@ def test_the_metric_decides(start):
     )
     assert len(waiting.replicas) == 1
     assert len(in_flight.replicas) > 1
+
+
+bursts = st.lists(
+    st.tuples(st.floats(0, 120), st.integers(1, 60), st.integers(1, 2000), st.integers(1, 400)), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(bursts, st.integers(1, 4), st.integers(1, 3), st.sampled_from([("waiting", 1.0), ("in-flight", 4.0)]))
+def test_every_request_has_one_end_and_nodes_hold_what_is_on_them(situation, found, start, gaps, gpus, most, rule):
+    room = replace(found[1], gpus_per_node=gpus, most_nodes=most)
+    run = start(replicas=2, rule=Rule(*rule), room=room)
+    now, sent = 0.0, []
+    for gap, count, prompt, output in gaps:
+        now += gap
+        sent += [Arrival(now, MODEL, "short", prompt, output)] * count
+
+    def watched():
+        for arrival in sent:
+            (scaled,) = run._models
+            assert scaled.ready
+            assert len(run._open) <= most
+            for node in run._open:
+                on_it = sum(run._home[item] is node for item in [*scaled.ready, *scaled.leaving])
+                assert on_it + sum(boot.node is node for boot in scaled.booting) == gpus - node.free_gpus
+                assert 0 <= node.free_gpus < gpus
+            yield arrival
+
+    outcome = run.run(watched())
+    (short,) = [item for item in outcome.classes if item.name == "short"]
+    assert short.arrived == short.finished == len(sent)
+    assert sum(replica.taken for replica in outcome.replicas) == len(sent)
+    assert 0 < outcome.dollars <= most * room.dollars_per_node_hour * outcome.seconds / 3600 * (1 + 1e-9)
