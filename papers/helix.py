@@ -33,9 +33,9 @@ from servingplan.solve.solver.program import Limits, Program, Term
 
 PAPER = "Helix"
 PRINTED = 1044.5333450564908
-"""tokens/s: `artifact_evaluation/distributed_clusters/layout_llama30b/ilp/a100/ilp_solution.sol`"""
+"""tokens/s; stands in `artifact_evaluation/distributed_clusters/layout_llama30b/ilp/a100/ilp_solution.sol`"""
 LAYERS = 60
-"""Of LLaMA-30B"""
+"""Layers of LLaMA-30B"""
 INPUT_TOKENS, OUTPUT_TOKENS = 750, 240
 """Means of the requests (`simulator/event_simulator/utils.py`)"""
 BLOCK_TOKENS, FILLED = 16, 0.3
@@ -47,7 +47,7 @@ BLOCKS = (
 TOKEN_BYTES, ACTIVATION_BYTES = 2.0, 6656 * 2.0
 """What a token takes on a link to or from the host, and between nodes"""
 MEGA_BYTES = 1e6
-"""A second, by the unit that Helix's files call mbps; their program divides it by bytes, so that it is no bit"""
+"""Bytes/s of the unit that Helix's files call mbps: their program divides it by bytes, so that it means megabytes"""
 SOURCE, SINK = "source", "sink"
 NODES = 1_000_000
 """Work limit, in branch-and-bound nodes"""
@@ -171,7 +171,7 @@ def _between(times: Mapping[int, float], tokens: int) -> float:
 
 
 def part(checkout: Path) -> str:
-    """Its part of the page."""
+    """Helix's part of the page, from a copy of its data."""
     placed = place(a100_cluster(checkout), LAYERS)
     begin, end = marks(PAPER)
     runs = ", ".join(f"{first} to {after - 1}" for first, after in sorted(placed.runs.values()))

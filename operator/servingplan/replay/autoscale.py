@@ -38,7 +38,7 @@ class Rule:
     """desired = ceil(replicas x metric / target), the metric being a mean over ready replicas."""
 
     metric: str = "waiting"
-    """One of ``METRICS``: requests that wait, or these and those that run."""
+    """The metric, one of ``METRICS``: requests that wait, or these and those that run."""
     target: float = 5.0
 
 
@@ -80,9 +80,9 @@ class Room:
     gpus_per_node: int
     dollars_per_node_hour: float
     most_nodes: int
-    """By stock and budget."""
+    """The most nodes at a time, by stock and budget."""
     other_dollars_per_hour: float = 0.0
-    """Paid for nodes of other pools all the time: their floors."""
+    """$/h of the nodes of other pools that are paid all the time: their floors."""
 
 
 @dataclass
@@ -204,7 +204,7 @@ class Autoscaled(Replay):
             self._told.append(f"{now:g} s: {scaled.item.model} goes from {current} to {after} replicas")
 
     def _ratio(self, ready: Sequence[Replica]) -> float:
-        """Metric over target."""
+        """The metric over its target."""
         total = sum(
             item.engine.waiting + (item.engine.running if self._rule.metric == "in-flight" else 0) for item in ready
         )

@@ -90,11 +90,11 @@ class Outcome:
     events: list[str] = field(default_factory=list)
     """What happened, for people."""
     dollars: float | None = None
-    """Paid for nodes that came and went; None: the fleet's nodes, all the time."""
+    """Dollars paid for nodes that came and went; None: the fleet's nodes are paid all the time."""
     most_dollars_per_hour: float | None = None
-    """At any moment; None: that of the fleet."""
+    """The most $/h at any moment; None: those of the fleet."""
     most_nodes: Mapping[str, int] | None = None
-    """By pool, at any moment; None: the fleet's."""
+    """The most nodes at any moment, by pool; None: those of the fleet."""
 
 
 class Replay:
