@@ -104,8 +104,8 @@ image: setup ## the operator's image, into dist/: by docker, podman or buildah w
 	esac
 
 .PHONY: papers
-papers: setup ## re-run the tables of the papers, quickly; `python -m papers --help` for the long form
-	$(RUN)/python -m papers
+papers: setup ## re-run the tables of the papers, quickly; KEEP=FILE resumes; `python -m papers --help` for the long form
+	$(RUN)/python -m papers $(if $(KEEP),--keep $(KEEP))
 
 .PHONY: crd
 crd: setup ## write the CRD from the models of the API
