@@ -134,3 +134,16 @@ def test_the_part_goes_on_from_the_days_that_were_kept(tmp_path, monkeypatch):
     tables = [[line for line in text.splitlines() if line.startswith(("|", "*"))] for text in (first, again)]
     assert tables[0] == tables[1]
     assert all(any(line.startswith(f"| {method.name} |") for line in tables[0]) for method in CHARGED)
+
+
+def test_a_plan_over_a_cap_gives_way_where_caps_are_kept():
+    """From the third window on the tokens of the first plan's pair pass the storage cap; leaving all unserved would not."""
+    roomy = tiny(
+        kind(arrivals_per_hour=500.0, stored_kb_per_token=100.0), tiers=(tier("cheap", 1.0, gpus_for_all=0.5),)
+    )
+    trial = on_rates(replace(roomy, storage_cap_gb=10.5), 500.0, 500.0, 1000.0)
+    kept, within = (trial.day(Method("", adaptive, ((adaptive, 1),), within_caps=caps)) for caps in (False, True))
+    assert kept.over > 0.0
+    assert within.over == 0.0
+    assert within.cost > kept.cost
+    assert (kept.changes, within.changes) == (0, 1)
