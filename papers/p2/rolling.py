@@ -260,7 +260,7 @@ class Scope:
     sigmas: tuple[float, ...]
 
 
-QUICK = Scope(trials=1, windows=96, sigmas=(0.01, 0.02, 0.05))
+QUICK = Scope(trials=2, windows=96, sigmas=(0.01, 0.02, 0.05))
 FULL = Scope(trials=2, windows=WINDOWS, sigmas=(0.01, 0.02, 0.05))
 
 
