@@ -51,6 +51,9 @@ READ_EVERYWHERE = {
     ("", "nodes"): READ,
     ("", "pods"): READ,
     ("servingplan.dev", "llmservingplans"): READ,
+    ("resource.k8s.io", "resourceslices"): READ,
+    ("resource.k8s.io", "resourceclaims"): READ,
+    ("resource.k8s.io", "deviceclasses"): READ,
     ("kueue.x-k8s.io", "clusterqueues"): READ,
     ("kueue.x-k8s.io", "resourceflavors"): READ,
 }
@@ -64,6 +67,7 @@ WRITTEN_WITH_PLANS = {
     ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
+    ("resource.k8s.io", "resourceclaimtemplates"): CREATE_TO_DELETE,
     ("kueue.x-k8s.io", "localqueues"): READ,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
@@ -104,6 +108,9 @@ NEVER = [
     ("gateway.networking.k8s.io", "gateways", "get"),
     ("leaderworkerset.x-k8s.io", "leaderworkersets/status", "patch"),
     ("leaderworkerset.x-k8s.io", "leaderworkersets/scale", "patch"),
+    ("resource.k8s.io", "resourceclaims", "patch"),
+    ("resource.k8s.io", "resourceclaims/status", "patch"),
+    ("resource.k8s.io", "resourceslices", "patch"),
     ("servingplan.dev", "llmservingplans", "create"),
     ("servingplan.dev", "llmservingplans", "delete"),
     ("karpenter.sh", "nodepools", "create"),
@@ -598,14 +605,17 @@ def test_the_roles_hold_exactly_these_rights():
     assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines, *leases, *refusals}
 
 
-def test_without_replicas_over_several_nodes_there_are_no_rights_on_their_objects():
+@pytest.mark.parametrize(
+    ("switch", "group"), [("leaderWorkerSets", "leaderworkerset.x-k8s.io"), ("dra", "resource.k8s.io")]
+)
+def test_what_is_switched_off_gives_no_rights_on_its_objects(switch, group):
     def groups(values):
         objects = [item for item in rendered("x", values) if item["kind"] in ("Role", "ClusterRole")]
         return {group for item in objects for rule in item["rules"] for group in rule["apiGroups"]}
 
     for values in (EVERYWHERE, CONFINED):
-        without = groups({**values, "leaderWorkerSets": {"enabled": False}})
-        assert groups(values) - without == {"leaderworkerset.x-k8s.io"}
+        without = groups({**values, switch: {"enabled": False}})
+        assert groups(values) - without == {group}
 
 
 def test_without_pool_kinds_there_are_no_rights_on_pools():

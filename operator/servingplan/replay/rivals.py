@@ -78,6 +78,7 @@ def _answered(situation: Situation, method: str) -> tuple[Posed, Answer]:
         pools=situation.pools,
         incumbent=None,
         rows=situation.rows,
+        lessons=situation.lessons,
         catalogue=situation.known.catalogue,
     )
     problems = [*map(str, errors), *posed.unfit]
