@@ -120,8 +120,8 @@ sbom: $(UV) ## what the image holds of Python, from the lock file, as CycloneDX 
 	$(UV) export --quiet --locked --no-dev --format cyclonedx1.5 --preview-features sbom-export --output-file dist/servingplan.cdx.json > /dev/null
 
 .PHONY: papers
-papers: setup ## re-run the tables of the papers, quickly; `python -m papers --help` for the long form
-	$(RUN)/python -m papers
+papers: setup ## re-run the tables of the papers, quickly; KEEP=FILE resumes; `python -m papers --help` for the long form
+	$(RUN)/python -m papers $(if $(KEEP),--keep $(KEEP))
 
 .PHONY: crd
 crd: setup ## write the CRD from the models of the API

@@ -43,6 +43,7 @@ from benchmarks.simulated_fleet import (
 from servingplan.api.v1alpha1 import Model
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.world import Arrivals, SeenDemand
+from servingplan.replay.autoscale import STABILIZATION_SECONDS, SYNC_SECONDS, Rule, desired
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import operator
@@ -243,30 +244,7 @@ def batches(requests: Sequence[Request]) -> Iterable[tuple[float, list[Request]]
 
 # --- an autoscaler --------------------------------------------------------------------------------------------------
 
-SYNC_SECONDS, TOLERANCE, STABILIZATION_SECONDS = 15.0, 0.1, 300.0
-"""Defaults of Kubernetes' HorizontalPodAutoscaler: look every 15 s, ignore a tenth, scale down by the highest wish of the
-last five minutes; up at most to the double or by four replicas, the larger, in one look."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """desired = ceil(replicas x metric / target), the metric being a mean over ready replicas."""
-
-    metric: str
-    """``waiting`` (vllm:num_requests_waiting) or ``in flight`` (that and vllm:num_requests_running)."""
-    target: float
-
-
-def desired(current: int, ready: int, ratio: float) -> int:
-    """Replicas that the autoscaler wants, by metric over target: those that are not ready count as idle when it would grow,
-    and a tenth is ignored."""
-    if ratio > 1:
-        ratio = max(1.0, ratio * ready / current)
-    wish = current if abs(ratio - 1) <= TOLERANCE else max(1, math.ceil(current * ratio))
-    return min(wish, max(2 * current, current + 4))
-
-
-RULES = (Rule("waiting", 1), Rule("waiting", 5), Rule("in flight", 20), Rule("in flight", 40))
+RULES = (Rule("waiting", 1), Rule("waiting", 5), Rule("in-flight", 20), Rule("in-flight", 40))
 """Several targets, since which one is good is not known before."""
 
 
@@ -309,7 +287,7 @@ class Autoscaled:
         for replica in self._ready:
             replica.engine.advance(now)
         metric = mean(
-            replica.engine.waiting + (replica.engine.running if self._rule.metric == "in flight" else 0)
+            replica.engine.waiting + (replica.engine.running if self._rule.metric == "in-flight" else 0)
             for replica in self._ready
         )
         wish = desired(current, len(self._ready), metric / self._rule.target)
@@ -370,7 +348,7 @@ def strategies(requests: Sequence[Request]) -> list[tuple[str, Callable[[], Hour
     first = math.ceil(sum(average.values()) / one)
 
     def scaled(rule: Rule) -> tuple[str, Callable[[], Hour]]:
-        title = f"autoscaler, {rule.target:g} {rule.metric} a replica, {gpu}"
+        title = f"autoscaler, {rule.target:g} {rule.metric.replace('-', ' ')} a replica, {gpu}"
         return title, lambda: Autoscaled(model, gpu, price, rule, first).run(requests)
 
     return [

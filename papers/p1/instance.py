@@ -124,6 +124,13 @@ def shapes_of(model: str, gpu: str) -> tuple[Shape, ...]:
     return tuple(found)
 
 
+def shape_named(name: str) -> tuple[str, str, int, int]:
+    """Model, GPU, tensor and pipeline parallel size of a shape of `shapes_of`."""
+    model, gpu, sizes = name.split("/")
+    tp, pp = sizes.removeprefix("tp").split("pp")
+    return model, gpu, int(tp), int(pp)
+
+
 def _requests_per_second(model: str, gpu: str, tp: int, pp: int, lengths: tuple[int, int]) -> float | None:
     tokens_in, tokens_out = lengths
     found = estimate(

@@ -142,7 +142,8 @@ _REMARKS = """\
   delta = 100, (5c) holds rent and storage to 100 $, so at least 281 $ of that day are penalties.
 * **Table 4 lacks the exact method re-solved**, though 4.2 s would allow it every 5 minutes. The row of ours replaces it, with
   a full search only each 4 hours. A change of plan costs nothing, and budget and storage are not checked again for a plan that
-  is kept; the second table says how often it exceeds them.
+  is kept; the second table says how often it exceeds them. The last part of this page has the exact method in each window, and
+  charges changes.
 * **Volatility alone makes few days dearer here.** Arrivals enter the model by compute (5g), storage and budget, never by
   delay, and with the printed throughput most pairs are at least half idle. So a static plan still serves while rates multiply.
   The gain of planning again mostly does not come from volatility: at the first rates, the storage cap or the search excluded a

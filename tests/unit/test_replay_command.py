@@ -104,6 +104,27 @@ def test_other_fleets_and_balancings_stand_beside_the_plan(plan, trace):
     assert fleets[3]["dollars_per_hour"] == fleets[0]["dollars_per_hour"]
 
 
+def test_an_autoscaler_stands_beside_the_plan(plan, trace):
+    names = ["plan", "autoscaler", "autoscaler:in-flight=2"]
+    result = run(plan, "--trace", trace, "--against", ",".join(names[1:]), "-o", "json")
+    fleets = json.loads(result.stdout)["fleets"]
+    assert [fleet["name"] for fleet in fleets] == names
+    assert all(fleet["arrived"] == fleet["finished"] == 600 for fleet in fleets)
+    assert all(fleet["within_budget"] for fleet in fleets)
+    assert fleets[1]["events"] != fleets[2]["events"]
+
+
+def test_an_autoscaler_without_a_sensible_rule_or_with_events_is_refused(plan, trace, tmp_path):
+    wrong = run(plan, "--trace", trace, "--against", "autoscaler:cpu=5")
+    assert wrong.exit_code != 0
+    assert "autoscaler:METRIC=TARGET" in f"{wrong.exception} {wrong.stderr}"
+    events = tmp_path / "events.jsonl"
+    events.write_text(LINES)
+    both = run(plan, "--trace", trace, "--against", "autoscaler", "--events", events)
+    assert both.exit_code != 0
+    assert "is not replayed with --events" in both.stderr
+
+
 def test_other_fleets_are_found_from_scratch_also_where_a_plan_is_in_force(tmp_path):
     spec = live_plan(pools=[sized(gpus=2)])
     driver = operator(spec)

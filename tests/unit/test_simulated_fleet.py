@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.closed_loop import desired, peak_rates
+from benchmarks.closed_loop import peak_rates
 from benchmarks.simulated_fleet import (
     Request,
     by_class,
@@ -93,23 +93,6 @@ def test_who_waits_too_long_or_is_turned_away_is_not_in_time():
     crowded = replay(arrivals(500.0, 2000), lambda _: replica)
     assert share_in_time(crowded, LIMITS) < 0.2
     assert share_in_time(replay(arrivals(5.0, 50), lambda _: None), LIMITS) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("current", "ready", "ratio", "wanted"),
-    [
-        (4, 4, 1.05, 4),  # a tenth is ignored
-        (4, 4, 1.5, 6),
-        (4, 2, 1.5, 4),  # two are booting and count as idle
-        (4, 2, 3.0, 6),
-        (4, 4, 9.0, 8),  # the double, or four more
-        (1, 1, 9.0, 5),
-        (4, 4, 0.5, 2),
-        (4, 4, 0.0, 1),
-    ],
-)
-def test_the_autoscaler_is_kubernetes_own_rule(current, ready, ratio, wanted):
-    assert desired(current, ready, ratio) == wanted
 
 
 def test_the_peak_is_the_busiest_five_minutes():

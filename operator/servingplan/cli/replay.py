@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan"
 """The name of the plan's own fleet and routing in the results."""
-LEAST_REQUEST, ROUND_ROBIN = "least-request", "round-robin"
+LEAST_REQUEST, ROUND_ROBIN, AUTOSCALER = "least-request", "round-robin", "autoscaler"
 Json = dict[str, Any]
 
 
@@ -54,7 +54,8 @@ def replay(
         typer.Option(
             metavar="NAME,NAME",
             help="Compare with fleets by other methods of servingplan solve (homogeneous, melange, ...), with round-robin, "
-            "and with least-request: the plan's fleet without weights.",
+            "with least-request: the plan's fleet without weights, and with autoscaler: a fleet on one pool that follows its "
+            "queue, by autoscaler:in-flight=20 the requests in flight.",
         ),
     ] = None,
     faster: Annotated[float, typer.Option(metavar="FACTOR", help="Let requests come so many times as fast.")] = 1.0,
@@ -98,6 +99,8 @@ def replay(
     if situation.acting is None:
         fail("\n       ".join(map(str, situation.spec_errors)))
     rivals = _rivals(against)
+    if events is not None and any(name.partition(":")[0] == AUTOSCALER for name in rivals):
+        fail("--against autoscaler: is not replayed with --events; leave out one of them")
     if rivals and trace == "-":
         fail("--against: standard input can be read once; give the trace as a file")
     if generate is not None:
@@ -215,11 +218,12 @@ class _Source:
 
 def _rivals(against: str | None) -> list[str]:
     from servingplan.model.answer import METHOD_NAMES
+    from servingplan.replay.autoscale import rule_of
 
     names = [name.strip() for name in (against or "").split(",") if name.strip()]
-    known = (LEAST_REQUEST, *METHOD_NAMES)
+    known = (LEAST_REQUEST, AUTOSCALER, *METHOD_NAMES)
     for name in names:
-        if name not in known:
+        if name not in known and rule_of(name) is None:
             fail(f"--against: {name!r}: is not known; give some of: {', '.join(known)}")
     return list(dict.fromkeys(names))
 
@@ -247,18 +251,26 @@ def _played(
     situation: Situation, source: _Source, events: tuple[Event, ...], name: str, *, seed: int, most: int | None
 ) -> tuple[Told, Json]:
     """What one fleet made of the trace."""
+    from servingplan.replay.autoscale import Autoscaled, rule_of
     from servingplan.replay.figures import of_fleet
     from servingplan.replay.fleet import Shapes
+    from servingplan.replay.rivals import autoscaled
     from servingplan.replay.run import Replay
 
-    fleet = _fleet(situation, PLAN if name == LEAST_REQUEST else name)
-    balancing: Balancing = "weights"
-    if name in (LEAST_REQUEST, ROUND_ROBIN):
-        balancing = "least-request" if name == LEAST_REQUEST else "round-robin"
-    spec = situation.spec
+    spec, plan = situation.spec, situation.world.plan
+    rule = rule_of(name)
+    run: Replay
     try:
         shapes = Shapes(spec, situation.known.catalogue)
-        run = Replay(fleet, spec, situation.world.plan, shapes, balancing=balancing, events=events, seed=seed)
+        if rule is not None:
+            fleet, room = _found(lambda: autoscaled(situation))
+            run = Autoscaled(fleet, spec, plan, shapes, room=room, rule=rule, seed=seed)
+        else:
+            fleet = _fleet(situation, PLAN if name == LEAST_REQUEST else name)
+            balancing: Balancing = "weights"
+            if name in (LEAST_REQUEST, ROUND_ROBIN):
+                balancing = "least-request" if name == LEAST_REQUEST else "round-robin"
+            run = Replay(fleet, spec, plan, shapes, balancing=balancing, events=events, seed=seed)
     except InputError as error:
         fail(str(error))
     with source.arrivals(name, most) as (arrivals, told, progress):
@@ -266,15 +278,20 @@ def _played(
     return told, of_fleet(outcome, spec, name=name)
 
 
+def _found[T](find: Callable[[], T]) -> T:
+    """What a rule finds. Ends the command where that is nothing."""
+    try:
+        return find()
+    except InputError as error:
+        fail(f"--against: {error}", 3)
+
+
 def _fleet(situation: Situation, name: str) -> Fleet:
     """The plan's fleet, or the one that a method finds for the same question. Ends the command where there is none."""
     if name != PLAN:
         from servingplan.replay.rivals import fleet_by
 
-        try:
-            return fleet_by(situation, name)
-        except InputError as error:
-            fail(f"--against: {error}", 3)
+        return _found(lambda: fleet_by(situation, name))
     from servingplan.answering import solve_with
     from servingplan.decide.decide import decide
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.replay.fleet import Replica
 from servingplan.replay.run import ClassFigures, Outcome
 from servingplan.replay.sketch import Sketch
 from servingplan.replay.trace import Told
@@ -34,9 +35,13 @@ def of_trace(told: Told, *, name: str) -> Json:
 
 
 def of_fleet(outcome: Outcome, spec: PlanSpec, *, name: str) -> Json:
-    """What a fleet made of the trace. Nodes are paid from the first arrival to the last answer, lost ones too."""
+    """What a fleet made of the trace. Nodes are paid from the first arrival to the last answer, lost ones too; of a fleet that
+    changes, as long as they are there, and its $/h is the mean."""
     seconds, fleet, classes = outcome.seconds, outcome.fleet, outcome.classes
-    dollars = fleet.dollars_per_hour * seconds / SECONDS_PER_HOUR
+    per_hour, most = fleet.dollars_per_hour, outcome.most_dollars_per_hour
+    if outcome.dollars is not None and seconds:
+        per_hour = outcome.dollars / seconds * SECONDS_PER_HOUR
+    dollars = per_hour * seconds / SECONDS_PER_HOUR
     finished = sum(item.finished for item in classes)
     tokens = sum(item.served_tokens for item in classes)
     arrived = sum(item.arrived for item in classes)
@@ -49,12 +54,12 @@ def of_fleet(outcome: Outcome, spec: PlanSpec, *, name: str) -> Json:
         "in_time_share": _part(sum(item.in_time for item in classes), arrived),
         "requests_per_second": _part(finished, seconds),
         "tokens_per_second": _part(tokens, seconds),
-        "dollars_per_hour": _rounded(fleet.dollars_per_hour),
+        "dollars_per_hour": _rounded(per_hour),
         "dollars": _rounded(dollars),
         "dollars_per_million_tokens": _rounded(dollars / tokens * 1e6) if tokens else None,
-        "within_budget": fleet.dollars_per_hour <= float(spec.budget.dollars_per_hour) * (1 + 1e-9),
+        "within_budget": (per_hour if most is None else most) <= float(spec.budget.dollars_per_hour) * (1 + 1e-9),
         "utilization": _utilization(outcome),
-        "nodes": dict(fleet.nodes),
+        "nodes": dict(fleet.nodes if outcome.most_nodes is None else outcome.most_nodes),
         "classes": [_of_class(item, outcome, spec) for item in classes],
         "replicas": _of_replicas(outcome),
         "events": outcome.events,
@@ -98,6 +103,8 @@ def _of_replicas(outcome: Outcome) -> list[Json]:
     found = []
     for place, item in enumerate(outcome.fleet.replica_sets):
         copies = [replica for replica in outcome.replicas if replica.place == place]
+        if not copies:
+            continue  # an autoscaler found no room for any
         blocks = copies[0].engine.pace.kv_blocks
         found.append(
             {
@@ -110,7 +117,7 @@ def _of_replicas(outcome: Outcome) -> list[Json]:
                 "copies": len(copies),
                 "requests": sum(replica.taken for replica in copies),
                 "utilization": _part(
-                    sum(_busy(replica) for replica in copies), len(copies) * outcome.seconds
+                    sum(_busy(replica) for replica in copies), sum(_stood(replica, outcome) for replica in copies)
                 ),
                 "kv_peak": _rounded(1 - min(replica.least_free_blocks for replica in copies) / blocks),
                 "preemptions": sum(replica.preempted_before + replica.engine.tally.preemptions for replica in copies),
@@ -122,12 +129,17 @@ def _of_replicas(outcome: Outcome) -> list[Json]:
 def _utilization(outcome: Outcome) -> float | None:
     """Share of the time that the GPUs of all replicas together worked."""
     gpus = [(outcome.fleet.replica_sets[replica.place].gpus, replica) for replica in outcome.replicas]
-    return _part(sum(count * _busy(replica) for count, replica in gpus), outcome.seconds * sum(n for n, _ in gpus))
+    stood = sum(count * _stood(replica, outcome) for count, replica in gpus)
+    return _part(sum(count * _busy(replica) for count, replica in gpus), stood)
 
 
-def _busy(replica: Any) -> float:
-    busy: float = replica.busy_before + replica.engine.tally.busy_seconds
-    return busy
+def _stood(replica: Replica, outcome: Outcome) -> float:
+    """Seconds that it was there."""
+    return (outcome.seconds if replica.until is None else replica.until) - replica.since
+
+
+def _busy(replica: Replica) -> float:
+    return replica.busy_before + replica.engine.tally.busy_seconds
 
 
 def _times(sketch: Sketch) -> Mapping[str, float]:

@@ -27,7 +27,9 @@ class Replica:
         "open",
         "place",
         "preempted_before",
+        "since",
         "taken",
+        "until",
         "up",
     )
 
@@ -46,6 +48,10 @@ class Replica:
         self.busy_before = 0.0
         """Seconds that engines worked which it had before a loss; and their preemptions."""
         self.preempted_before = 0
+        self.since = 0.0
+        """When it came."""
+        self.until: float | None = None
+        """When it was given back; None: it is there at the end."""
 
 
 class Shapes:

@@ -61,6 +61,12 @@ class Gateway:
             elif number not in self._buckets or self._buckets[number].per_second != most:
                 self._buckets[number] = Bucket(most)
 
+    def spread(self, replicas: Mapping[str, list[Replica]]) -> None:
+        """Send all classes of a model to these replicas of it alike, and turn nobody away."""
+        self._groups = [[replicas[model]] if replicas.get(model) else [] for model, _ in self._classes]
+        self._weights = [[1.0] * len(groups) for groups in self._groups]
+        self._buckets.clear()
+
     def choose(self, number: int, now: float) -> Replica | None:
         """The replica for a request of a class, by its number; None where the request is turned away."""
         groups = self._groups[number]

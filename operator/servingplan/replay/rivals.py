@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from servingplan.errors import InputError
-from servingplan.model.fleet import Fleet
+from servingplan.model.answer import Answer
+from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.question import QuestionError
 from servingplan.planning.fleet import fleet_of
-from servingplan.planning.question import pose
+from servingplan.planning.question import Posed, pose
 from servingplan.planning.situation import Situation
+from servingplan.replay.autoscale import NAME, Room
 from servingplan.solve import solve
+
+WHOLE = 1e-9
+"""Relative slack of a number of copies that is whole but for rounding."""
 
 
 def fleet_by(situation: Situation, method: str) -> Fleet:
@@ -17,6 +24,54 @@ def fleet_by(situation: Situation, method: str) -> Fleet:
     Raises:
         InputError: nothing can be asked, the method cannot answer, or it finds nothing that serves.
     """
+    posed, answer = _answered(situation, method)
+    return _fleet(situation, posed, answer)
+
+
+def autoscaled(situation: Situation) -> tuple[Fleet, Room]:
+    """What an autoscaler begins with, and the nodes that it may rent.
+
+    The pool is that of the best fleet on one pool. Each model has the shape that takes most of its requests there, and as many
+    copies as serve its declared rates, so that the autoscaler begins well.
+
+    Raises:
+        InputError: there is no fleet on one pool, or it spans nodes.
+    """
+    posed, answer = _answered(situation, "homogeneous")
+    fleet = _fleet(situation, posed, answer)
+    pool = fleet.replica_sets[0].pool
+    parts = [part for part in posed.parts.values() if part.pool.name == pool]
+    price = max(part.pool.dollars_per_node_hour or 0.0 for part in parts)
+    floors = fleet.dollars_per_hour - price * fleet.nodes[pool]
+    left = float(situation.spec.budget.dollars_per_hour) - floors
+    stock = sum(part.max_nodes for part in parts)
+    room = Room(
+        pool=pool,
+        gpus_per_node=max(part.gpus for part in parts),
+        dollars_per_node_hour=price,
+        most_nodes=min(stock, math.floor(left / price * (1 + WHOLE))) if price else stock,
+        other_dollars_per_hour=max(0.0, floors),
+    )
+    asked = {(item.model, item.name): item.requests_per_second for item in fleet.classes}
+    sets = []
+    for model in dict.fromkeys(item.model for item in fleet.replica_sets):
+        most = max(
+            (item for item in fleet.replica_sets if item.model == model),
+            key=lambda item: (math.fsum(item.planned.values()), item.deployment),
+        )
+        if most.stages:
+            raise InputError(NAME, most.deployment, "spans nodes; a replay knows only replicas inside one node")
+        sets.append(most.model_copy(update={"replicas": _copies(most, asked)}))
+    return fleet.model_copy(update={"replica_sets": tuple(sets), "groups": ()}), room
+
+
+def _copies(item: ReplicaSet, asked: dict[tuple[str, str], float]) -> int:
+    """Copies that serve the declared rates of all classes that the shape can serve."""
+    busy = math.fsum(asked[item.model, name] / rate for name, rate in item.capacity.items() if rate > 0)
+    return max(1, math.ceil(busy * (1 - WHOLE)))
+
+
+def _answered(situation: Situation, method: str) -> tuple[Posed, Answer]:
     spec = situation.spec
     posed, errors = pose(
         spec=spec,
@@ -35,4 +90,8 @@ def fleet_by(situation: Situation, method: str) -> Fleet:
         raise InputError(method, None, str(error)) from error
     if not answer.replicas:
         raise InputError(method, None, "; ".join(answer.reasons) or "it serves nothing")
-    return fleet_of(spec=spec, posed=posed, answer=answer, name_of=lambda facts: facts.key)
+    return posed, answer
+
+
+def _fleet(situation: Situation, posed: Posed, answer: Answer) -> Fleet:
+    return fleet_of(spec=situation.spec, posed=posed, answer=answer, name_of=lambda facts: facts.key)

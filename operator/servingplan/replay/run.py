@@ -7,10 +7,12 @@ and at the end. Times in seconds from the first arrival.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
@@ -87,6 +89,12 @@ class Outcome:
     """From the first arrival to the last."""
     events: list[str] = field(default_factory=list)
     """What happened, for people."""
+    dollars: float | None = None
+    """Dollars paid for nodes that came and went; None: the fleet's nodes are paid all the time."""
+    most_dollars_per_hour: float | None = None
+    """The most $/h at any moment; None: those of the fleet."""
+    most_nodes: Mapping[str, int] | None = None
+    """The most nodes at any moment, by pool; None: those of the fleet."""
 
 
 class Replay:
@@ -110,9 +118,10 @@ class Replay:
         ]
         self._numbers = {(item.model, item.name): number for number, item in enumerate(self.classes)}
         self._gateway = Gateway(list(self._numbers), balancing, self._settle, seed=seed)
-        self._events = [(event.at, number, event, False) for number, event in enumerate(events)]
-        heapq.heapify(self._events)
-        self._lost: dict[int, tuple[str, int]] = {}
+        self._due: list[tuple[float, int, Callable[[float], None]]] = []
+        self._turn = itertools.count()
+        for event in events:
+            self._at(event.at, partial(self._happen, event))
         self._told: list[str] = []
         self._last = self._arrived = 0.0
         self._follow()
@@ -124,8 +133,9 @@ class Replay:
         numbers, classes, choose = self._numbers, self.classes, self._gateway.choose
         for count, arrival in enumerate(arrivals):
             now = arrival.at
-            while self._events and self._events[0][0] <= now:
-                self._happen()
+            while self._due and self._due[0][0] <= now:
+                at, _, action = heapq.heappop(self._due)
+                action(at)
             number = numbers[arrival.model, arrival.name]
             figures = classes[number]
             figures.arrived += 1
@@ -148,7 +158,10 @@ class Replay:
         self._last = max(self._last, self._arrived)
         for replica in self.replicas:
             self._settle(replica, math.inf)
-        return Outcome(self._fleet, classes, self.replicas, self._last, self._arrived, self._told)
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        return Outcome(self._fleet, self.classes, self.replicas, self._last, self._arrived, self._told)
 
     def _settle(self, replica: Replica, now: float) -> None:
         """Let time pass in a replica, and count what it finished."""
@@ -168,27 +181,39 @@ class Replay:
 
     # --- events
 
-    def _happen(self) -> None:
-        at, number, event, over = heapq.heappop(self._events)
-        if event.event == "Slow":
-            for replica in self.replicas:
-                if replica.node[0] == event.pool and replica.up:
-                    self._settle(replica, at)
-                    replica.engine.slowdown = 1.0 if over else event.factor
-            self._told.append(f"{at:g} s: {event.pool} {'as fast as before' if over else f'{event.factor:g} x slower'}")
-        elif over:
-            self._come_back(number, at)
-        else:
-            self._lose(number, event, at)
-        if not over and event.seconds is not None:
-            heapq.heappush(self._events, (at + event.seconds, number, event, True))
+    def _at(self, at: float, action: Callable[[float], None]) -> None:
+        """Have something done at a time, before the first request from then on."""
+        heapq.heappush(self._due, (at, next(self._turn), action))
 
-    def _lose(self, number: int, event: Event, at: float) -> None:
-        nodes = sorted({item.node for item in self.replicas if item.up and item.node[0] == event.pool})
+    def _happen(self, event: Event, at: float) -> None:
+        if event.event == "Slow":
+            self._slow(event.pool, event.factor, at)
+            self._told.append(f"{at:g} s: {event.pool} {event.factor:g} x slower")
+            end = partial(self._recover, event.pool)
+        else:
+            node = self._lose(event.pool, at)
+            if node is None:
+                return
+            end = partial(self._come_back, node)
+        if event.seconds is not None:
+            self._at(at + event.seconds, end)
+
+    def _slow(self, pool: str, factor: float, at: float) -> None:
+        for replica in self.replicas:
+            if replica.node[0] == pool and replica.up:
+                self._settle(replica, at)
+                replica.engine.slowdown = factor
+
+    def _recover(self, pool: str, at: float) -> None:
+        self._slow(pool, 1.0, at)
+        self._told.append(f"{at:g} s: {pool} as fast as before")
+
+    def _lose(self, pool: str, at: float) -> tuple[str, int] | None:
+        """Lose the first node of a pool that is up; None where there is none."""
+        nodes = sorted({item.node for item in self.replicas if item.up and item.node[0] == pool})
         if not nodes:
-            self._told.append(f"{at:g} s: no node of {event.pool} with a replica is left to lose")
-            return
-        self._lost[number] = nodes[0]
+            self._told.append(f"{at:g} s: no node of {pool} with a replica is left to lose")
+            return None
         cut = 0
         for replica in self.replicas:
             if replica.node == nodes[0] and replica.up:
@@ -199,13 +224,11 @@ class Replay:
                 replica.open.clear()
                 replica.up = False
                 self._retire(replica)
-        self._told.append(f"{at:g} s: node {nodes[0][1]} of {event.pool} is lost, and {cut} requests with it")
+        self._told.append(f"{at:g} s: node {nodes[0][1]} of {pool} is lost, and {cut} requests with it")
         self._follow()
+        return nodes[0]
 
-    def _come_back(self, number: int, at: float) -> None:
-        node = self._lost.pop(number, None)
-        if node is None:
-            return
+    def _come_back(self, node: tuple[str, int], at: float) -> None:
         for replica in self.replicas:
             if replica.node == node:
                 replica.up = True

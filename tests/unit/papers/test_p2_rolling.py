@@ -7,8 +7,9 @@ from math import log
 
 import pytest
 
-from papers.p2.instance import generate
-from papers.p2.rolling import METHODS, Method, Trial, adaptive, greedy, ours
+from papers.p2 import rolling
+from papers.p2.instance import Plan, generate
+from papers.p2.rolling import CHARGED, METHODS, Method, Trial, adaptive, greedy, ours, switching_dollars
 from tests.unit.papers.instances import kind, tier, tiny
 
 ONE = tiny(kind(arrivals_per_hour=500.0))
@@ -88,3 +89,61 @@ def test_planning_in_every_window_is_never_dearer_than_once_where_rates_only_fal
     trial.windows = falling
     once, again = (trial.day(Method("", adaptive, planners)) for planners in ((), ((adaptive, 1),)))
     assert again.cost <= once.cost * (1 + 1e-9)
+
+
+def fleet(**shapes):
+    pairs = {(0, int(name[1:])): shape for name, shape in shapes.items()}
+    return Plan(shapes=pairs, routes={}, unserved=(0.0,), placed=frozenset())
+
+
+def test_a_change_costs_the_rent_of_what_starts_for_the_time_of_a_start():
+    instance = tiny(tiers=(tier("cheap", 1.0), tier("fast", 3.0)))
+    price = instance.tiers[1].price_per_hour
+    assert switching_dollars(instance, fleet(k0=(1, 1)), fleet(k0=(1, 1))) == 0.0
+    assert switching_dollars(instance, fleet(k0=(1, 1), k1=(1, 1)), fleet(k0=(1, 1))) == 0.0
+    both = switching_dollars(instance, fleet(k0=(1, 1)), fleet(k0=(1, 1), k1=(2, 2)))
+    assert both == pytest.approx(4 * price * 150 / 3600)
+    larger = switching_dollars(instance, fleet(k1=(1, 1)), fleet(k1=(2, 1)))
+    assert larger == pytest.approx(2 * price * 150 / 3600)
+
+
+def test_a_change_is_charged_and_may_have_to_pay():
+    """At 1000 an hour a second GPU saves 4 $ in the hour of this instance; two GPUs that start anew cost 2 $/h x 150 s."""
+    trial = on_rates(ONE, 500.0, 1000.0)
+    price = 2.0 * 150 / 3600
+    free, paying, dear = (
+        trial.day(Method("", ours, ((ours, 1),), payback_hours=hours)) for hours in (None, 1.0, price / 4.0 * 0.9)
+    )
+    assert free.switching == paying.switching == pytest.approx(price)
+    assert (free.changes, paying.changes, dear.changes) == (1, 1, 0)
+    assert dear.switching == 0.0
+    assert free.cost == paying.cost < dear.cost
+
+
+def test_the_part_goes_on_from_the_days_that_were_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(rolling, "SIZE", (4, 4, 5))
+    keep, scope = tmp_path / "days.jsonl", rolling.Scope(trials=1, windows=2, sigmas=(0.05,))
+    first = rolling.part(scope, keep)
+    assert len(keep.read_text().splitlines()) == 1
+
+    def never(*_):
+        raise AssertionError("it was run already")
+
+    monkeypatch.setattr(Trial, "day", never)
+    again = rolling.part(scope, keep)
+    tables = [[line for line in text.splitlines() if line.startswith(("|", "*"))] for text in (first, again)]
+    assert tables[0] == tables[1]
+    assert all(any(line.startswith(f"| {method.name} |") for line in tables[0]) for method in CHARGED)
+
+
+def test_a_plan_over_a_cap_gives_way_where_caps_are_kept():
+    """From the third window on the tokens of the first plan's pair pass the storage cap; leaving all unserved would not."""
+    roomy = tiny(
+        kind(arrivals_per_hour=500.0, stored_kb_per_token=100.0), tiers=(tier("cheap", 1.0, gpus_for_all=0.5),)
+    )
+    trial = on_rates(replace(roomy, storage_cap_gb=10.5), 500.0, 500.0, 1000.0)
+    kept, within = (trial.day(Method("", adaptive, ((adaptive, 1),), within_caps=caps)) for caps in (False, True))
+    assert kept.over > 0.0
+    assert within.over == 0.0
+    assert within.cost > kept.cost
+    assert (kept.changes, within.changes) == (0, 1)
