@@ -12,7 +12,7 @@ from servingplan.profiles.estimate import Estimate, Made, estimate
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.floor import first_token_seconds
 from servingplan.profiles.pipeline import Stage
-from servingplan.profiles.promise import COPIES, Limits, Requests
+from servingplan.profiles.promise import COPIES, Asked, Limits, Requests, promises
 from servingplan.profiles.steady import steady
 
 LLAMA = "Llama-3.1-70B"
@@ -134,3 +134,20 @@ def test_a_measured_replica_is_at_least_as_well_known_as_all_together(quantity, 
     for confidence in (0.5, 0.75, 0.9, 0.95):
         of_all = band(quantity, basis._replace(source="any")).ratio(confidence)
         assert planned_latency_ratio(quantity, basis._replace(source=source), confidence) <= of_all
+
+
+def test_what_is_learned_of_latencies_replaces_the_caution():
+    """Fully learned, the profile's own error counts no more; half learned, half of it does."""
+    made = replica(*SOURCES["kernels, same"][0])
+    steps, limits = made.steps(), Limits(None, None)
+
+    def times(**more):
+        promise = promises(steps, [Asked(1000, 200, 5.0, limits, **more)])[0]
+        return np.array([promise.ttft_percentile_seconds, promise.tpot_percentile_seconds])
+
+    plain, cautious = times(), times(ttft_ratio=4.0, tpot_ratio=4.0)
+    assert (cautious > plain).all()
+    np.testing.assert_allclose(times(ttft_ratio=4.0, tpot_ratio=4.0, caution=0.0), plain, rtol=1e-6)
+    half = times(ttft_ratio=4.0, tpot_ratio=4.0, caution=0.5)
+    assert (plain < half).all()
+    assert (half < cautious).all()
