@@ -52,6 +52,8 @@ READ_EVERYWHERE = {
     ("", "nodes"): FOLLOW,
     ("", "pods"): FOLLOW,
     ("servingplan.dev", "llmservingplans"): READ,
+    ("kueue.x-k8s.io", "clusterqueues"): FOLLOW,
+    ("kueue.x-k8s.io", "resourceflavors"): FOLLOW,
 }
 WRITTEN_WITH_PLANS = {
     ("", "pods"): ("get", "patch", "delete"),
@@ -63,6 +65,7 @@ WRITTEN_WITH_PLANS = {
     ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
+    ("kueue.x-k8s.io", "localqueues"): FOLLOW,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
 }

@@ -39,6 +39,7 @@ SETTINGS = {
     "catalogues.enabled": [True, False],
     "catalogues.prices": ["", PRICES],
     "leaderWorkerSets.enabled": [True, False],
+    "kueue.enabled": [True, False],
     "namespaceBudgets": [{}, {"llm": "40", "*": "10"}],
     "podAccess": [[], ["hostIPC", "capabilities=IPC_LOCK"]],
     "allowedHosts": [[], ["gateway.edge:8080", "[::1]:80"]],

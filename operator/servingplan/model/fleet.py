@@ -31,7 +31,7 @@ class ReplicaFacts(Part):
     pool: str
     gpus: int
     nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
-    """That one replica takes, each with a pod of its own."""
+    """The number of nodes that one replica takes, each with a pod of its own."""
     priority: int
     planned: dict[str, float] = {}
     """Requests/s by class that the plan sends to one replica."""
@@ -47,7 +47,7 @@ class PipelineStage(Part):
     pool: str
     gpu: str
     layers: int
-    """Of the model."""
+    """The number of layers of the model on this stage."""
 
 
 class ReplicaSet(Part):
@@ -58,29 +58,29 @@ class ReplicaSet(Part):
     model: str
     variant: str
     pool: str
-    """Of a replica that spans nodes: of its first stage."""
+    """The pool; where a replica spans nodes, that of its first stage."""
     gpu: str
     tensor_parallel: int
     """GPUs of each stage."""
     pipeline_parallel: int
     """Stages."""
     stages: tuple[PipelineStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
-    """Of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans without
-    such replicas stay as they are."""
+    """The stages of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans
+    without such replicas stay as they are."""
     nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
-    """That one copy takes, each with a pod of its own; left out where it is one, as ``stages``."""
+    """The number of nodes that one copy takes, each with a pod of its own; left out where it is one, as ``stages``."""
     settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
-    """Of the engine, as given to it in flags. None, and left out: of a record from before that was done, whose replicas run
-    by the engine's own defaults and by ``extraArgs``."""
+    """The engine's settings, as given to it in flags. None, and left out: the record is from before that was done, and its
+    replicas run by the engine's own defaults and by ``extraArgs``."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""
     capacity: dict[str, float]
     """Requests/s by class of one copy that serves only that class."""
     max_utilization: tuple[float, ...] = Field(default=(), exclude_if=lambda table: not table)
-    """As in ``ReplicaFacts``; left out where empty, as ``stages``."""
+    """The same table as in ``ReplicaFacts``; left out where empty, as ``stages``."""
     priority: int
-    """Of its model."""
+    """The priority of its model."""
     error_band: float
     """How far the low end of the central 80 % of a rate lies below its median, as a fraction; the largest of all classes."""
     error_above: float | None = Field(default=None, exclude_if=lambda above: above is None)
@@ -290,9 +290,9 @@ class PlanRecord(Part):
     demand: AdoptedDemand | None = None
     """Measured rates behind the plan; absent where the declared ones are."""
     stock: dict[str, PoolStock] = {}
-    """By pool that the plan sizes."""
+    """What is known of each pool that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = {}
-    """By Deployment, whose name stands for shape, settings and image."""
+    """The failures by Deployment, whose name stands for shape, settings and image."""
 
 
 def digest(value: Any) -> str:

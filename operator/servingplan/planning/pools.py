@@ -92,6 +92,8 @@ class Pool:
     """Nodes say otherwise than the plan: it is neither grown nor, but for the budget, made smaller."""
     stock: PoolStock | None = None
     """What was learned of the nodes that it gives; only of pools that the plan sizes."""
+    quota_gpus: int | None = None
+    """GPUs that the plan's queue lets it hold here; None: nothing bounds them."""
 
     @property
     def name(self) -> str:
@@ -130,6 +132,13 @@ class Pool:
             for item in self.nodes
             if not item.node.disrupted and (not item.node.schedulable or (not item.node.ready and item.our_pods))
         )
+
+    @property
+    def about_to_go(self) -> frozenset[str]:
+        """Nodes that the provider may be taking back now: the empty ones, while there are more than are asked for."""
+        there = [node for node in self.nodes if not node.node.disrupted]
+        surplus = self.sized_by_us and len(there) > self.wanted
+        return frozenset(node.name for node in there if surplus and not node.our_pods)
 
     @property
     def boots(self) -> bool:

@@ -36,7 +36,7 @@ class Course:
     fleet: Fleet
     """The plan that they work towards."""
     facts: Mapping[str, ReplicaFacts]
-    """Of every Deployment of ours, and of the plan's."""
+    """The facts of every Deployment of ours, and of the plan's."""
     limits: Limits
     since: str | None
     """RFC 3339; since when the plan has been in force."""
