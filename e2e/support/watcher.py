@@ -369,7 +369,8 @@ def _pod(item: Json, deployment: str) -> _Pod:
         terminating="deletionTimestamp" in metadata,
         ready=pod_is_ready(item),
         draining=f"{_PREFIX}draining-since" in annotations,
-        gpus=sum(int(one["resources"]["limits"].get(_GPU, 0)) for one in spec["containers"] if "resources" in one),
+        gpus=sum(int(one.get("resources", {}).get("limits", {}).get(_GPU, 0)) for one in spec["containers"])
+        + json.loads(annotations.get(f"{_PREFIX}devices", '{"count": 0}'))["count"],
     )
 
 

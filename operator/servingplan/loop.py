@@ -60,6 +60,8 @@ class Interest:
     """The nodes of its pools, and the nodes of its pods."""
     profiles: frozenset[str] = frozenset()
     """The ConfigMaps with measured rates that it names."""
+    devices: bool = False
+    """Whether the GPUs of a pool are devices, which claims of others may hold."""
     queued: bool = True
     """Whether it names a queue of Kueue's."""
 
@@ -73,6 +75,7 @@ class Interest:
             selectors=tuple(pool.node_selector for pool in spec.node_pools) if spec else (),
             nodes=frozenset(node.name for node in world.nodes),
             profiles=frozenset(item.config_map for item in spec.profiles) if spec else frozenset(),
+            devices=any(pool.dra is not None for pool in spec.node_pools) if spec else False,
             queued=world.plan.queue is not None,
         )
 
@@ -84,8 +87,10 @@ class Interest:
             return True
         if news.source == "profiles":
             return news.namespace == self.namespace and news.name in self.profiles
-        if news.source == "pods":
+        if news.source in ("pods", "ResourceSlices"):
             return news.node in self.nodes
+        if news.source in ("ResourceClaims", "DeviceClasses"):
+            return self.devices
         if news.source == "queues":
             return self.queued
         return news.source in ("pools", "catalogues", "refusals")  # few

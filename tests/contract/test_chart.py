@@ -52,6 +52,9 @@ READ_EVERYWHERE = {
     ("", "nodes"): FOLLOW,
     ("", "pods"): FOLLOW,
     ("servingplan.dev", "llmservingplans"): READ,
+    ("resource.k8s.io", "resourceslices"): FOLLOW,
+    ("resource.k8s.io", "resourceclaims"): FOLLOW,
+    ("resource.k8s.io", "deviceclasses"): FOLLOW,
     ("kueue.x-k8s.io", "clusterqueues"): FOLLOW,
     ("kueue.x-k8s.io", "resourceflavors"): FOLLOW,
 }
@@ -65,6 +68,7 @@ WRITTEN_WITH_PLANS = {
     ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
+    ("resource.k8s.io", "resourceclaimtemplates"): CREATE_TO_DELETE,
     ("kueue.x-k8s.io", "localqueues"): FOLLOW,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
@@ -106,6 +110,9 @@ NEVER = [
     ("gateway.networking.k8s.io", "gateways", "get"),
     ("leaderworkerset.x-k8s.io", "leaderworkersets/status", "patch"),
     ("leaderworkerset.x-k8s.io", "leaderworkersets/scale", "patch"),
+    ("resource.k8s.io", "resourceclaims", "patch"),
+    ("resource.k8s.io", "resourceclaims/status", "patch"),
+    ("resource.k8s.io", "resourceslices", "patch"),
     ("servingplan.dev", "llmservingplans", "create"),
     ("servingplan.dev", "llmservingplans", "delete"),
     ("karpenter.sh", "nodepools", "create"),
@@ -600,14 +607,17 @@ def test_the_roles_hold_exactly_these_rights():
     assert rights(confined, "Role") == {*each(WRITTEN_WITH_PLANS), machines, *leases, *refusals}
 
 
-def test_without_replicas_over_several_nodes_there_are_no_rights_on_their_objects():
+@pytest.mark.parametrize(
+    ("switch", "group"), [("leaderWorkerSets", "leaderworkerset.x-k8s.io"), ("dra", "resource.k8s.io")]
+)
+def test_what_is_switched_off_gives_no_rights_on_its_objects(switch, group):
     def groups(values):
         objects = [item for item in rendered("x", values) if item["kind"] in ("Role", "ClusterRole")]
         return {group for item in objects for rule in item["rules"] for group in rule["apiGroups"]}
 
     for values in (EVERYWHERE, CONFINED):
-        without = groups({**values, "leaderWorkerSets": {"enabled": False}})
-        assert groups(values) - without == {"leaderworkerset.x-k8s.io"}
+        without = groups({**values, switch: {"enabled": False}})
+        assert groups(values) - without == {group}
 
 
 def test_without_pool_kinds_there_are_no_rights_on_pools():

@@ -40,6 +40,7 @@ SETTINGS = {
     "catalogues.prices": ["", PRICES],
     "leaderWorkerSets.enabled": [True, False],
     "kueue.enabled": [True, False],
+    "dra.enabled": [True, False],
     "namespaceBudgets": [{}, {"llm": "40", "*": "10"}],
     "podAccess": [[], ["hostIPC", "capabilities=IPC_LOCK"]],
     "allowedHosts": [[], ["gateway.edge:8080", "[::1]:80"]],

@@ -17,7 +17,7 @@ from servingplan.metrics.exporter import Exporter
 from servingplan.metrics.samples import samples, trigger
 from servingplan.model.actions import ClaimPool
 from servingplan.model.engine import EngineSettings
-from servingplan.model.fleet import FailedShape
+from servingplan.model.fleet import FailedShape, LearnedKind, LearnedLook
 from servingplan.model.outcome import Outcome
 from servingplan.planning.situation import Situation
 from servingplan.profiles.catalogue import find_gpu, find_model
@@ -63,7 +63,18 @@ def exporter():
     world = driver.cluster.observe()
     with metrics.turn():
         shape = FailedShape(generation=1, pool="l40s", until="2026-01-01T01:00:00Z")
-        decision = driver.decision.model_copy(update={"failed_shapes": {"chat-other": shape}})
+        look = LearnedLook(
+            replicas=1,
+            requests_per_second=5.0,
+            input_tokens=500,
+            output_tokens=250,
+            ttft_seconds=0.2,
+            tpot_seconds=0.03,
+            profile_ttft_seconds=0.1,
+            profile_tpot_seconds=0.02,
+        )
+        learned = dict.fromkeys(driver.deployments(), LearnedKind(at=world.now, look=look))
+        decision = driver.decision.model_copy(update={"failed_shapes": {"chat-other": shape}, "learned": learned})
         conditions = conclude(Situation(world), decision, Outcome()).conditions
         metrics.tell(samples(Situation(world), decision, Outcome(), conditions), inventory_was_read=True)
         metrics.wrote(Outcome(done=(ClaimPool(why="", pool="l40s", claimed_by="llm/chat"),)))

@@ -7,6 +7,7 @@ Kubernetes documents it, each in one place:
 * groups        kubernetes-sigs/lws pkg/controllers/pod_controller.go, with restart policy RecreateGroupOnPodRestart
 * scheduling    gates, required node affinity on ``metadata.name``, node selectors, whole GPUs
 * pod GC        pods of a node that is gone stay Ready in the API until the collector removes them
+* claims        made from the template that a pod names, once that is there; allocated as the pod is bound; gone with it
 * EndpointSlices list a Service's ready pods some time after these are ready
 * gateway       takes each revision of the weights some time after it is written, and says which it has
 * node pools    a size that is asked for; nodes boot after a while; a shrink takes empty nodes first
@@ -25,7 +26,7 @@ from servingplan.api.crd import UNSEEN
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand
+from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand, SeenEngines
 from servingplan.observe.cluster import Reader
 from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
@@ -33,7 +34,7 @@ from servingplan.observe.urls import UrlPolicy
 from servingplan.pool_kinds.karpenter import POOL_LABEL
 from servingplan.render.leader_worker_set import template_in
 from tests.simulated.api import SimulatedApi
-from tests.simulated.objects import NAMESPACE, PLAN, text
+from tests.simulated.objects import DEVICE_KINDS, NAMESPACE, PLAN, device_names, text
 
 TICK_SECONDS = 10
 WORKLOADS = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
@@ -97,6 +98,12 @@ class SimulatedPod:
     """Pods of the whole group."""
     leader: str | None = None
     """Uid of the leader that a worker was made for."""
+    claims_from: str | None = None
+    """The ResourceClaimTemplate of its claim, of a pod whose GPUs are devices."""
+    claimed: bool = False
+    """Its claim is made."""
+    devices: tuple[str, ...] = ()
+    """Those of its node that are allocated to its claim."""
 
     @property
     def terminating(self) -> bool:
@@ -152,12 +159,15 @@ class SimulatedCluster:
         route_ticks: int = 0,
         slice_ticks: int = 0,
         leader_worker_sets: bool = False,
+        devices: bool = False,
     ) -> None:
-        """``leader_worker_sets``: their controller is installed. ``gateway_ticks``: how long the gateway takes to follow; None:
-        it cannot be asked. ``route_ticks``: how long that of the HTTPRoutes takes. ``slice_ticks``: how long EndpointSlices
+        """``leader_worker_sets``: their controller is installed. ``devices``: the nodes' GPUs are devices of a driver, in
+        place of an extended resource. ``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked.
+        ``route_ticks``: how long that of the HTTPRoutes takes. ``slice_ticks``: how long EndpointSlices
         take to follow pods."""
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
+        self.engines: Callable[[datetime], SeenEngines] = lambda now: SeenEngines()
         self.boot_ticks, self.start_ticks = boot_ticks, start_ticks
         self.stop_ticks, self.collect_ticks = stop_ticks, collect_ticks
         self.never_ready = never_ready
@@ -186,6 +196,10 @@ class SimulatedCluster:
         """Specs of other plans of the namespace, by name."""
         self.absent_kinds: set[str] = set() if leader_worker_sets else {names.LEADER_WORKER_SET}
         """Kinds whose CRDs are not installed."""
+        self.devices = devices
+        self.absent_kinds |= set() if devices else {kind.kind for kind in DEVICE_KINDS}
+        self.silent_drivers: set[str] = set()
+        """Nodes whose driver publishes nothing."""
         self.gateway_ticks = gateway_ticks
         self.gateway_answers = True
         self.route_ticks = route_ticks
@@ -237,7 +251,10 @@ class SimulatedCluster:
 
     def add_foreign_pod(self, node: str, gpus: int) -> str:
         pod = self._new_pod(f"foreign-{self._serial}", gpus)
-        pod.node, pod.bound_at, pod.reports_ready = node, self.now, True
+        if self.devices:
+            pod.claims_from, pod.claimed = "foreign", True
+        self._bind(pod, node)
+        pod.reports_ready = True
         return pod.name
 
     def lose_node(self, name: str) -> None:
@@ -269,6 +286,7 @@ class SimulatedCluster:
             pool_kinds=None,
             urls=UrlPolicy(None, allowed_hosts=frozenset()),
             demand=_Prometheus(self),
+            engines=_Engines(self),
             offerings=_Market(self),
             outside=_Outside(self),
             clock=lambda: self.time,
@@ -313,6 +331,8 @@ class SimulatedCluster:
             assert template_in(before) == template_in(manifest), f"{name} would roll its pods over"
             if before["spec"]["replicas"] != manifest["spec"]["replicas"]:
                 self.scalers.pop(name, None)
+        if before is not None and kind == names.CLAIM_TEMPLATE:
+            assert before["spec"] == manifest["spec"], f"the spec of {kind} {name} cannot change"
         self.objects[key] = manifest
         if kind == "HTTPRoute" and (before is None or before["spec"] != manifest["spec"]):
             self.routes_written.setdefault(name, []).append((self.now, manifest))
@@ -449,8 +469,11 @@ class SimulatedCluster:
             self.delete_pod(pod)
 
     def _pod_from(self, template: Json, name: str, workload: str) -> SimulatedPod:
-        limits = template["spec"]["containers"][0]["resources"]["limits"]
-        pod = self._new_pod(name, sum(map(int, limits.values())))
+        limits = template["spec"]["containers"][0]["resources"].get("limits", {})
+        asked = json.loads(template["metadata"].get("annotations", {}).get(names.DEVICES_ANNOTATION, '{"count": 0}'))
+        pod = self._new_pod(name, sum(map(int, limits.values())) + asked["count"])
+        for claim in template["spec"].get("resourceClaims", ()):
+            pod.claims_from = claim["resourceClaimTemplateName"]
         pod.deployment, pod.selector = workload, template["spec"]["nodeSelector"]
         pod.gated = bool(template["spec"]["schedulingGates"])
         labels = template["metadata"]["labels"]
@@ -504,6 +527,7 @@ class SimulatedCluster:
 
     def _schedule(self) -> None:
         for pod in sorted(self.pods.values(), key=lambda pod: pod.serial):
+            pod.claimed = pod.claimed or (names.CLAIM_TEMPLATE, pod.claims_from) in self.objects
             if pod.node is not None or pod.gated or pod.other_gates or pod.terminating:
                 continue
             fitting = [
@@ -515,10 +539,19 @@ class SimulatedCluster:
                 and pod.must_be_on in (None, node.name)
                 and pod.selector.items() <= node.labels.items()
                 and self.free_gpus(node.name) >= pod.gpus
+                and (pod.claims_from is None or (pod.claimed and node.name not in self.silent_drivers))
             ]
             pod.unschedulable = not fitting
             if fitting:
-                pod.node, pod.bound_at = max(fitting, key=lambda node: self.free_gpus(node.name)).name, self.now
+                self._bind(pod, max(fitting, key=lambda node: self.free_gpus(node.name)).name)
+
+    def _bind(self, pod: SimulatedPod, node: str) -> None:
+        if pod.claims_from is not None:
+            held = {name for other in self.pods.values() if other.node == node for name in other.devices}
+            free = [name for name in device_names(self.nodes[node]) if name not in held]
+            pod.devices = tuple(free[: pod.gpus])
+            assert len(pod.devices) == pod.gpus, f"{node} has no devices for {pod.name}"
+        pod.node, pod.bound_at = node, self.now
 
     def _reconcile_pool(self, pool: SimulatedPool) -> None:
         nodes = self.nodes_of(pool.name)
@@ -643,6 +676,16 @@ class _Prometheus:
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
         return None if spec is None or spec.demand is None else self._cluster.demand(self._cluster.now)
+
+
+class _Engines:
+    """``observe.engine_figures.Engines``."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenEngines | None:
+        return None if spec is None or not spec.planning.learn else self._cluster.engines(self._cluster.now)
 
 
 class _Outside:

@@ -258,7 +258,7 @@ class Driver:
 
     def _seen(self) -> dict[str, Any]:
         assert self.world is not None
-        return self.world.model_dump(exclude={"now", "plan", "demand", "ages"})
+        return self.world.model_dump(exclude={"now", "plan", "demand", "engines", "ages"})
 
     def _waits(self) -> bool:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""

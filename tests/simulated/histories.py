@@ -32,7 +32,9 @@ ERRORS = (
     (503, "ServiceUnavailable", "apiserver is shutting down"),
     (LOST.status, LOST.reason, LOST.message),
 )
+DRA = {"dra": {"deviceClass": "gpu.nvidia.com"}}
 WATCHED = ("Node", "Pod", "NodePool", "EndpointSlice", "Deployment", "LeaderWorkerSet", "ConfigMap", "LLMServingPlan")
+WATCHED_DEVICES = (*WATCHED, "ResourceSlice", "ResourceClaim", "ResourceClaimTemplate", "DeviceClass")
 LARGE = "llama-3.1-405b"
 
 Json = dict[str, Any]
@@ -44,6 +46,8 @@ class History:
     rates_asked: ClassVar[Mapping[str, tuple[str, ...]]] = {"llama-3.1-8b": RATES, "qwen3-8b": RATES}
     """By model, what people may ask for."""
     leader_worker_sets = False
+    devices = False
+    watched: ClassVar[tuple[str, ...]] = WATCHED
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -59,7 +63,10 @@ class History:
             "controllers_keep_up": chance.random() < 0.5,
         }
         sets = self.leader_worker_sets
-        self.driver: Driver = operator(self.spec(), nodes=2, slow=seed % 3 == 0, leader_worker_sets=sets, **times)
+        slow = seed % 3 == 0
+        self.driver: Driver = operator(
+            self.spec(), nodes=2, slow=slow, leader_worker_sets=sets, devices=self.devices, **times
+        )
         self.cluster, self.api = self.driver.cluster, self.driver.cluster.api
         self.foreign: list[str] = []
         self.ticks_to_rest = 0
@@ -100,6 +107,7 @@ class History:
         """Nothing happens any more, and the API server is well."""
         self._well()
         self.driver.dies_in = None
+        self.cluster.silent_drivers.clear()
         for node in self.cluster.nodes.values():
             node.ready = True
         # Where some replicas serve and others of their kind crash, those are started again for ever: no rest.
@@ -252,7 +260,7 @@ class History:
 
     def _change_what_is_withheld(self) -> None:
         if self._slow:
-            late = {kind: self.chance.choice((0, 0, 1, 3, 100)) for kind in WATCHED}
+            late = {kind: self.chance.choice((0, 0, 1, 3, 100)) for kind in self.watched}
             self.api.withheld = lambda kind: late.get(kind, 0)
 
 
@@ -277,3 +285,26 @@ class GroupHistory(History):
         make = fixed if self.fixed else partial(sized, maxNodes=5)
         second = make("a100", gpus=8, price="6", zone="z1")
         return plan(*models, pools=[sized(price=self.price), second], budget=self.budget)
+
+
+class DeviceHistory(History):
+    """One life of a fleet whose GPUs are devices, which their drivers do not publish all the time."""
+
+    devices = True
+    watched = WATCHED_DEVICES
+
+    def spec(self) -> Json:
+        """The plan as people want it now."""
+        found = super().spec()
+        return {**found, "nodePools": [{**pool, **DRA} for pool in found["nodePools"]]}
+
+    def _silent(self) -> None:
+        """The driver of a node is away, or the node."""
+        if (node := self._node()) is not None and self.chance.random() < 0.6:
+            self.cluster.silent_drivers.add(node)
+        else:
+            super()._silent()
+
+    def _speak(self) -> None:
+        super()._speak()
+        self.cluster.silent_drivers.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,6 +12,7 @@ from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DEVICE_CLASSES,
     DISRUPTION_BUDGETS,
     ENDPOINT_SLICES,
     EVENTS,
@@ -19,6 +21,9 @@ from servingplan.kube import (
     NODES,
     PLANS,
     PODS,
+    RESOURCE_CLAIM_TEMPLATES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
     SERVICES,
     Resource,
 )
@@ -31,7 +36,11 @@ if TYPE_CHECKING:
 
 NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
 NODE_CLAIMS = Resource("karpenter.sh/v1", "nodeclaims", "NodeClaim", namespaced=False)
+DEVICE_KINDS = (RESOURCE_SLICES, RESOURCE_CLAIMS, RESOURCE_CLAIM_TEMPLATES, DEVICE_CLASSES)
+DRIVER = "gpu.nvidia.com"
+"""The driver of devices, and its only DeviceClass."""
 RESOURCES = (
+    *DEVICE_KINDS,
     *(PLANS, NODES, PODS, SERVICES, CONFIG_MAPS, DEPLOYMENTS),
     *(DISRUPTION_BUDGETS, ENDPOINT_SLICES, HTTP_ROUTES, LEADER_WORKER_SETS, EVENTS, NODE_POOLS, NODE_CLAIMS),
 )
@@ -55,13 +64,15 @@ def shown(cluster: SimulatedCluster) -> Iterator[tuple[Key, Json]]:
         metadata = {"namespace": NAMESPACE, "name": name, "uid": f"{name}-{digest(spec)}", "generation": 1}
         yield (KIND, NAMESPACE, name), {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     for node in cluster.nodes.values():
-        yield ("Node", "", node.name), _node(node)
+        yield ("Node", "", node.name), _node(node, devices=cluster.devices)
     for pod in cluster.pods.values():
         yield ("Pod", NAMESPACE if pod.deployment else "elsewhere", pod.name), _pod(cluster, pod)
     for pool in cluster.pools.values():
         yield ("NodePool", "", pool.name), _pool(cluster, pool)
     for kind, name in cluster.objects:
         yield (kind, NAMESPACE, name), _object(cluster, kind, name)
+    if cluster.devices:
+        yield from _devices(cluster)
     services = {name for kind, name in cluster.objects if kind == "Service"}
     for service in sorted(services | {pod.deployment for pod in cluster.our_pods()}):
         yield ("EndpointSlice", NAMESPACE, f"{service}-x"), _slice(cluster, service)
@@ -87,7 +98,44 @@ def _plan(cluster: SimulatedCluster) -> Json:
     }
 
 
-def _node(node: SimulatedNode) -> Json:
+def device_names(node: SimulatedNode) -> list[str]:
+    """The devices of a node."""
+    return [f"gpu-{index}" for index in range(node.gpus)]
+
+
+def _devices(cluster: SimulatedCluster) -> Iterator[tuple[Key, Json]]:
+    expression = f"device.driver == '{DRIVER}' && device.attributes['{DRIVER}'].type == 'gpu'"
+    spec = {"selectors": [{"cel": {"expression": expression}}]}
+    yield ("DeviceClass", "", DRIVER), {"metadata": {"name": DRIVER, "uid": "class"}, "spec": spec}
+    for node in cluster.nodes.values():
+        if node.name not in cluster.silent_drivers:
+            yield ("ResourceSlice", "", node.name), _device_slice(node)
+    for pod in cluster.pods.values():
+        if pod.claimed:
+            namespace = NAMESPACE if pod.deployment else "elsewhere"
+            yield ("ResourceClaim", namespace, pod.name), _claim(pod, namespace)
+
+
+def _device_slice(node: SimulatedNode) -> Json:
+    listed = [
+        {"name": name, "attributes": {"type": {"string": "gpu"}, "uuid": {"string": f"{node.uid}-{name}"}}}
+        for name in device_names(node)
+    ]
+    pool = {"name": node.name, "generation": 1, "resourceSliceCount": 1}
+    spec = {"driver": DRIVER, "nodeName": node.name, "pool": pool, "devices": listed}
+    return {"metadata": {"name": node.name, "uid": f"slice-{node.uid}"}, "spec": spec}
+
+
+def _claim(pod: SimulatedPod, namespace: str) -> Json:
+    results = [{"request": "gpus", "driver": DRIVER, "pool": pod.node, "device": name} for name in pod.devices]
+    labels = {names.PLAN_LABEL: PLAN, names.DEPLOYMENT_LABEL: pod.deployment} if pod.deployment else {}
+    return {
+        "metadata": {"namespace": namespace, "name": pod.name, "uid": f"claim-{pod.uid}", "labels": labels},
+        "status": {"allocation": {"devices": {"results": results}}} if results else {},
+    }
+
+
+def _node(node: SimulatedNode, *, devices: bool) -> Json:
     return {
         "metadata": {"name": node.name, "uid": node.uid, "labels": dict(node.labels)},
         "spec": {
@@ -95,7 +143,7 @@ def _node(node: SimulatedNode) -> Json:
             "taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}] if node.disrupted else [],
         },
         "status": {
-            "allocatable": {names.GPU_RESOURCE: str(node.gpus)},
+            "allocatable": {} if devices else {names.GPU_RESOURCE: str(node.gpus)},
             "conditions": [{"type": "Ready", "status": "True" if node.ready else "Unknown"}],
         },
     }
@@ -103,7 +151,7 @@ def _node(node: SimulatedNode) -> Json:
 
 def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
     """With the Ready condition that its kubelet wrote last, whatever became of its node."""
-    limits = {names.GPU_RESOURCE: str(pod.gpus)}
+    limits = {} if pod.claims_from is not None else {names.GPU_RESOURCE: str(pod.gpus)}
     metadata: Json = {
         "namespace": NAMESPACE if pod.deployment else "elsewhere",
         "name": pod.name,
@@ -129,6 +177,7 @@ def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
             names.UNROUTED_SINCE_ANNOTATION: pod.unrouted_since,
             names.DELETION_COST_ANNOTATION: str(pod.deletion_cost) if pod.deletion_cost else None,
         }
+        marks[names.DEVICES_ANNOTATION] = json.dumps({"count": pod.gpus}) if pod.claims_from is not None else None
         marks[names.GROUP_SIZE_ANNOTATION] = None if pod.group is None else str(pod.size)
         metadata["annotations"] = {key: value for key, value in marks.items() if value is not None}
     if pod.gone_at is not None:

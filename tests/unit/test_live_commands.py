@@ -210,6 +210,26 @@ def test_top_once_has_rates_dollars_and_what_is_in_time(live):
     assert data["dollars_per_hour"] == {"spend": "4.00", "plan": "4.00", "budget": "20.00"}
 
 
+def test_what_engines_measured_stands_beside_what_was_predicted(live):
+    driver = live()
+    assert "Observed" not in run("status", "chat").stdout
+    (item,) = driver.cluster.status["deployments"]
+    item["learned"] = {
+        "at": driver.cluster.time,
+        "requestsPerSecond": "4.1",
+        "ttftSeconds": {"observed": "0.151", "predicted": "0.149"},
+        "rateFactor": "0.667",
+        "ttftFactor": "1.49",
+        "tpotFactor": "1.5",
+        "refused": "19 requests ended",
+    }
+    for done in (run("status", "chat"), run("top", "chat", "--once")):
+        shown = " ".join(done.stdout.split())
+        assert "0.151 (0.149) - 0.667 1.49 1.5 19 requests ended" in shown
+    data = json.loads(run("top", "chat", "--once", "-o", "json").stdout)
+    assert data["observed"] == {item["name"]: item["learned"]}
+
+
 def test_top_as_json_needs_once(live):
     live()
     done = run("top", "chat", "-o", "json")

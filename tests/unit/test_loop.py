@@ -1,6 +1,7 @@
 """When turns are taken: what wakes a plan, how long failures wait, and what tells a turn that hangs."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from servingplan.decide.replan import HURRIED_SECONDS
 from servingplan.errors import ApiError
 from servingplan.loop import LONGEST_RETRY_SECONDS, TURN_SECONDS, Alarm, Interest, Loop, Pauses, UnderWay
 from servingplan.metrics.exporter import Exporter
+from servingplan.model.world import DeviceClass
+from servingplan.observe.devices import SeenClaim, SeenDevices
 from servingplan.observe.pods import seen_slice
 from servingplan.observe.state import News, _news
 from servingplan.reconcile import TurnReport
@@ -57,6 +60,22 @@ def test_endpoint_slices_wake_their_own_plan_alone(item, wakes):
 )
 def test_a_plan_is_woken_by_what_its_turns_read_and_by_nothing_else(news, wakes):
     assert INTEREST.concerns(news) is wakes
+
+
+@pytest.mark.parametrize(
+    ("source", "facts", "on_devices", "otherwise"),
+    [
+        ("ResourceSlices", SeenDevices("n1", "d.e", "n1", 1, 1, ()), True, True),
+        ("ResourceSlices", SeenDevices("n9", "d.e", "n9", 1, 1, ()), False, False),
+        ("ResourceClaims", SeenClaim("elsewhere", None, frozenset()), True, False),
+        ("ResourceClaims", SeenClaim("llm", "chat", frozenset()), True, True),
+        ("DeviceClasses", DeviceClass(name="x"), True, False),
+    ],
+)
+def test_devices_wake_the_plans_that_count_them(source, facts, on_devices, otherwise):
+    news = _news(source, facts)
+    assert replace(INTEREST, devices=True).concerns(news) is on_devices
+    assert INTEREST.concerns(news) is otherwise
 
 
 def test_a_failing_turn_is_tried_again_later_and_later_and_a_good_one_resets_that():

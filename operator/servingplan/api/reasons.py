@@ -28,6 +28,8 @@ CONDITIONS: dict[str, str] = {
     "WorkloadsReady": "Every replica of the plan is ready.",
     "RoutingPublished": "The published weights are those of the plan, and all gateways that can report it have taken them.",
     "Degraded": "A class goes to replicas that may answer later than its limits. It is present only while it holds.",
+    "FleetObserved": "What the engines measure is read and compared with the profiles. It is present only if the spec asks to "
+    "learn. Ready does not depend on it.",
     "SLOAttainable": "Ready replicas now carry all of the demand within its limits. Ready does not depend on it.",
     "Approved": "No plan waits for approval. Ready does not depend on it.",
     "Stalled": "A person has to act before Ready can hold. It is present only while it holds; kstatus reads it.",
@@ -109,7 +111,7 @@ REASONS: dict[str, Reason] = {
     ),
     "NoGPUsVisible": Reason(
         "Nodes of a pool are Ready and show no GPUs. They are given back later.",
-        "Wait while nodes boot. Else check the device plugin on the nodes that the message names.",
+        "Wait while nodes boot. Else check the device plugin, or the DRA driver, on the nodes that the message names.",
     ),
     "NoNodeMatches": Reason(
         "No node has the labels of a pool's nodeSelector.", "Correct nodeSelector or the labels of the nodes."
@@ -130,6 +132,13 @@ REASONS: dict[str, Reason] = {
         "Wait, or give the plan another pool.",
     ),
     "NotPlanned": Reason("There is no plan yet.", "Look at the other conditions."),
+    "NothingLearned": Reason(
+        "What engines measure does not fit the classes that are routed to them, or is too little.",
+        "The message has the numbers. Correct the lengths of the classes.",
+    ),
+    "NotObserved": Reason(
+        "What engines measure cannot be read.", "Scrape the engines, with the label pod (docs/learning.md)."
+    ),
     "NotRenderable": Reason(
         "The plan has replicas over several nodes that cannot run here. It is only shown.",
         "The message says why: install the controller of LeaderWorkerSets, or use one GPU type.",
@@ -147,6 +156,11 @@ REASONS: dict[str, Reason] = {
         "Ask the object's owner to write the path into its annotation servingplan.dev/replicas-path.",
     ),
     "PlanSolved": Reason("A new plan is in force."),
+    "Observed": Reason("What engines measure is compared with the profiles."),
+    "ObservedLate": Reason(
+        "Engines measure mean latencies above the limits of their classes.",
+        "Wait until the plan has learned from it. If it does not, see FleetObserved, or whether the budget allows more.",
+    ),
     "PodAccessNotAllowed": Reason(
         "engine.podTemplate asks for host access, privileges or an account that the installation does not allow.",
         "Remove it, or add it to the chart's podAccess.",
@@ -154,7 +168,9 @@ REASONS: dict[str, Reason] = {
     "PoolMissing": Reason("A pool's object does not exist.", "Create it, or correct resize.name."),
     "PoolReleased": Reason("This plan no longer sizes a pool."),
     "PoolResized": Reason("The operator set the size of a pool."),
-    "Predicted": Reason("By the profiles, ready replicas carry every class within its limits. Nothing was measured."),
+    "Predicted": Reason(
+        "By the profiles, ready replicas carry every class within its limits. The message says what was observed, if anything."
+    ),
     "PreviewOnly": Reason("Plans are shown and never applied.", "Change spec.mode to apply them."),
     "PriceDisagreement": Reason("Two plans give one pool different prices.", "Make the prices equal."),
     "PriceUnknown": Reason("A pool has no price, so nothing grows.", "Set dollarsPerNodeHour; 0 is a price."),
@@ -162,7 +178,7 @@ REASONS: dict[str, Reason] = {
         "A ConfigMap of measured rates does not exist.", "Create it, or remove it from the plan."
     ),
     "PrometheusMissing": Reason(
-        "The spec asks for measured demand, and there is no Prometheus to ask.",
+        "The spec asks for measured demand, or to learn, and there is no Prometheus to ask.",
         "Set spec.demand.prometheus.url, or the chart's prometheus.url.",
     ),
     "Published": Reason("The weights are those of the plan."),

@@ -84,6 +84,36 @@ class PoolStatus(StatusPart):
     """The most nodes that the pool is known to give now; absent if nothing is known."""
 
 
+class LatencyStatus(StatusPart):
+    """A mean latency, s."""
+
+    observed: str
+    """Measured by the engines."""
+    predicted: str
+    """What the plan counts on at that load, with what was learned so far."""
+
+
+class LearnedStatus(StatusPart):
+    """What the engines of a kind of replica measured, and what was learned from it."""
+
+    at: str
+    """End of the last window that was looked at."""
+    requests_per_second: str
+    """Rate of one replica in that window."""
+    ttft_seconds: LatencyStatus | None = None
+    """Time to the first token; absent if it was not compared."""
+    tpot_seconds: LatencyStatus | None = None
+    """Time per further token; absent if it was not compared."""
+    rate_factor: str
+    """Factor on the highest rate of the profile."""
+    ttft_factor: str
+    """Factor on the time to the first token of the profile."""
+    tpot_factor: str
+    """Factor on the time per further token of the profile."""
+    refused: str | None = None
+    """Why nothing was learned from the last window."""
+
+
 class DeploymentStatus(StatusPart):
     """One kind of replica."""
 
@@ -111,6 +141,8 @@ class DeploymentStatus(StatusPart):
     """Rate that the plan sends here, all classes together."""
     profile: str
     """Source of its rates, and their possible error."""
+    learned: LearnedStatus | None = None
+    """What its engines measured; absent if the spec does not ask to learn, or nothing was observed lately."""
 
 
 class FailedShapeStatus(StatusPart):

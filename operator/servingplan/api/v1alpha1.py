@@ -29,7 +29,7 @@ from servingplan.api.scalars import (
     seconds_of,
 )
 from servingplan.api.wire import Rule, Wire, free_form, map_list, refuse_duplicates
-from servingplan.model.names import GPU_RESOURCE_PATTERN
+from servingplan.model.names import DEVICE_ATTRIBUTE_PATTERN, GPU_RESOURCE_PATTERN
 
 GROUP = "servingplan.dev"
 VERSION = "v1alpha1"
@@ -38,6 +38,7 @@ KIND = "LLMServingPlan"
 PLURAL = "llmservingplans"
 
 _LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+_DEVICE_CLASS_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _VERSION_PATTERN = r"^v?[0-9]+(\.[0-9]+){1,2}([-.+]?[A-Za-z0-9]+)*$"
 _SOURCE_PATTERN = r"^(hf|pvc|oci)://[^/]"
 
@@ -438,6 +439,35 @@ class Resize(Wire):
         return self.model_copy(update={"replicas_path": None})
 
 
+class DeviceAttribute(Wire):
+    """A text that a device must have."""
+
+    name: Annotated[str, Field(max_length=96, pattern=DEVICE_ATTRIBUTE_PATTERN)]
+    """Name of the attribute with its domain, such as gpu.nvidia.com/profile."""
+    value: Annotated[str, Field(min_length=1, max_length=64)]
+    """Its text, such as 3g.40gb."""
+
+
+class Dra(Wire):
+    """GPUs that are devices of Dynamic Resource Allocation: a driver publishes them in ResourceSlices, and each pod has a
+    ResourceClaim for as many as it needs. A pod's devices are all on its node."""
+
+    device_class: Annotated[str, Field(min_length=1, max_length=253, pattern=_DEVICE_CLASS_PATTERN)]
+    """DeviceClass of the GPUs, such as gpu.nvidia.com or mig.nvidia.com."""
+    attributes: Annotated[tuple[DeviceAttribute, ...], Field(max_length=8, json_schema_extra=map_list())] = ()
+    """What a device must have beside the class, as MIG slices of one profile do. Default: nothing."""
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The attributes by name."""
+        return {item.name: item.value for item in self.attributes}
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        refuse_duplicates("attributes", "name", [item.name for item in self.attributes])
+        return self
+
+
 class NodePool(Wire):
     """Nodes of one kind at one price."""
 
@@ -460,6 +490,8 @@ class NodePool(Wire):
     """Extended resource that counts the GPUs, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-3g.40gb. Default: that of
     the GPU's vendor. For a GPU that the catalogue does not know: the resource of its nodes if they have only one, else
     nvidia.com/gpu."""
+    dra: Dra | None = None
+    """The GPUs are devices of Dynamic Resource Allocation. Absent: a device plugin counts them as an extended resource."""
     engine_image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Image of the engine on this pool, in place of models[].engine.image, of the same version. GPUs of AMD need one, unless
     the image of every model is built for ROCm."""
@@ -503,6 +535,12 @@ class NodePool(Wire):
             "size(self.nodeSelector) > 0",
             lambda pool: len(pool.node_selector) > 0,
             "nodeSelector needs at least one label: it selects the pool's nodes",
+        ),
+        Rule(
+            "dra",
+            "!has(self.dra) || !has(self.resourceName)",
+            lambda pool: pool.dra is None or pool.resource_name is None,
+            "dra and resourceName are two ways to ask for the GPUs: remove one",
         ),
     )
 
@@ -609,6 +647,9 @@ class Planning(Wire):
     """A replica's rate is never known exactly. The plan counts on a rate that the true rate reaches with this probability, and
     on latencies that the true ones keep with it. Higher is safer and costs more; 0.5 plans on the median. From 0.5 to 0.99,
     default 0.75."""
+    learn: bool = False
+    """Whether what the engines of the plan measure corrects its rates and latencies. They are read from the Prometheus of
+    demand.prometheus, else from the installation's. Default false."""
 
 
 class MeasuredProfiles(Wire):

@@ -18,6 +18,7 @@ from servingplan.kube import (
     HTTP_ROUTES,
     LEADER_WORKER_SETS,
     PODS,
+    RESOURCE_CLAIM_TEMPLATES,
     SERVICES,
     Api,
     Resource,
@@ -42,7 +43,10 @@ from servingplan.pool_kinds.table import kind_at, kind_key
 
 _KINDS: dict[str, Resource] = {
     resource.kind: resource
-    for resource in (DEPLOYMENTS, LEADER_WORKER_SETS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS, HTTP_ROUTES)
+    for resource in (
+        *(DEPLOYMENTS, LEADER_WORKER_SETS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS),
+        *(HTTP_ROUTES, RESOURCE_CLAIM_TEMPLATES),
+    )
 }
 _DELETION_COST_LEAVING = "-1000"
 

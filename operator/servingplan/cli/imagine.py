@@ -11,9 +11,9 @@ from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.v1alpha1 import NodePool
 from servingplan.cli.files import documents_of, fail, read_text
 from servingplan.errors import InputError
-from servingplan.model.names import GPU_RESOURCE
 from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenCatalogue, SeenProfiles
-from servingplan.planning.resources import resource_of
+from servingplan.planning.devices import imagined_class
+from servingplan.planning.resources import resource_of, shown_by
 from servingplan.profiles.catalogue import packaged_text, shipped
 from servingplan.profiles.rows import ROWS_KEY
 
@@ -43,6 +43,11 @@ def imagined_world(manifest: dict[str, Any]) -> Observation:
             spec=manifest["spec"],
         ),
         nodes=tuple(nodes),
+        device_classes=tuple(
+            {
+                pool.dra.device_class: imagined_class(pool.dra) for pool in spec.node_pools if pool.dra is not None
+            }.values()
+        ),
         pools=tuple(
             PoolObject(
                 pool=pool.name,
@@ -92,8 +97,7 @@ def _nodes(pool: NodePool) -> list[Node]:
         Node(
             name=f"{pool.name}-{index}",
             labels=dict(pool.node_selector),
-            gpus=pool.gpus_per_node if resource == GPU_RESOURCE else 0,
-            gpu_resources={} if resource == GPU_RESOURCE else {resource: pool.gpus_per_node},
+            **shown_by(pool, resource, pool.gpus_per_node, () if pool.dra is None else [imagined_class(pool.dra)]),
             ready=True,
         )
         for index in range(1, pool.max_nodes + 1)

@@ -57,7 +57,28 @@ def status_view(plan: Json) -> RenderableType:
             for item in status.get("nodePools") or ()
         ),
     )
-    return Group(Text("\n".join(_lines(plan))), replicas, pools, _classes(status))
+    return Group(Text("\n".join(_lines(plan))), replicas, *_observed(deployments), pools, _classes(status))
+
+
+def _observed(deployments: Iterable[Json]) -> list[Table]:
+    """What engines measured beside what the plan counts on; empty if nothing was observed."""
+    rows = [
+        (
+            item["name"],
+            found["requestsPerSecond"],
+            *(_beside(found.get(name)) for name in ("ttftSeconds", "tpotSeconds")),
+            *(found[f"{name}Factor"] for name in ("rate", "ttft", "tpot")),
+            found.get("refused") or "",
+        )
+        for item in deployments
+        if (found := item.get("learned")) is not None
+    ]
+    columns = ("", ">requests/s of one", ">TTFT s (predicted)", ">TPOT s (predicted)", ">rate x", ">TTFT x", ">TPOT x")
+    return [_table("Observed, and learned from it", (*columns, "not learned from"), rows)] if rows else []
+
+
+def _beside(latency: Json | None) -> str:
+    return "-" if latency is None else f"{latency['observed']} ({latency['predicted']})"
 
 
 def _lines(plan: Json) -> list[str]:
@@ -117,7 +138,9 @@ def top_view(plan: Json) -> RenderableType:
     """The view of what the classes get now, and of the dollars."""
     status = plan.get("status") or {}
     return Group(
-        Text("\n".join(_lines(plan)) if status else "the operator has not looked at this plan yet"), _classes(status)
+        Text("\n".join(_lines(plan)) if status else "the operator has not looked at this plan yet"),
+        *_observed(status.get("deployments") or ()),
+        _classes(status),
     )
 
 
@@ -145,6 +168,9 @@ def top_data(plan: Json) -> Json:
             }
             for item in status.get("classes") or ()
         ],
+        "observed": {
+            item["name"]: item["learned"] for item in status.get("deployments") or () if item.get("learned") is not None
+        },
         "transition": status.get("transition"),
     }
 

@@ -25,11 +25,12 @@ from servingplan.decide.turn import Solve, Turn
 from servingplan.demand.adopt import Demand, at_rates
 from servingplan.model.actions import AnyAction
 from servingplan.model.decision import ClassDemand, Decision
-from servingplan.model.fleet import Fleet, PlanRecord
+from servingplan.model.fleet import Fleet, LearnedKind, PlanRecord
 from servingplan.model.names import LEADER_WORKER_SET
 from servingplan.model.times import seconds_between, seconds_since
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
 from servingplan.planning.known import findings_of
+from servingplan.planning.lessons import kinds_of_deployments, look_at_engines
 from servingplan.planning.record import record_problem, with_left_pools
 from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
@@ -96,6 +97,7 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         spend_dollars_per_hour=None if math.isnan(situation.spend) else round(situation.spend, 6),
         stock=record.stock,
         failed_shapes=record.failed_shapes,
+        learned=_learned(turn),
     )
     # What was measured is written down also where plans are only shown or still searched, or each turn would show another.
     keep = (
@@ -153,7 +155,8 @@ def _what_is_wrong(turn: Turn) -> bool:
 
 
 def _with_what_was_seen(turn: Turn) -> PlanRecord:
-    """The record with what came of the nodes that were asked for, and of the replicas that were to start."""
+    """The record with what came of the nodes that were asked for, of the replicas that were to start, and what those that run
+    have taught."""
     world, spend, budget = turn.world, turn.situation.spend, turn.budget_dollars_per_hour
     record = look(turn.pools, turn.record, now=world.now, budget=budget, spend=spend)
     startup = {model.name: float(model.engine.startup_seconds) for model in turn.spec.models}
@@ -163,7 +166,28 @@ def _with_what_was_seen(turn: Turn) -> PlanRecord:
         startup_seconds=lambda model: startup.get(model, math.inf),
         has_room=lambda name: has_room_for_a_node(name, turn.pools, record, budget=budget, spend=spend),
     )
-    return record.model_copy(update={"failed_shapes": failed})
+    learned = look_at_engines(
+        record,
+        world,
+        spec=turn.spec,
+        in_force=turn.situation.in_force,
+        pools=turn.pools,
+        catalogue=turn.situation.known.catalogue,
+        rows=turn.situation.rows,
+    )
+    return record.model_copy(update={"failed_shapes": failed, "learned": learned})
+
+
+def _learned(turn: Turn) -> dict[str, LearnedKind]:
+    """What is known of the replicas of each Deployment of the plan in force."""
+    situation = turn.situation
+    return kinds_of_deployments(
+        turn.record,
+        turn.world,
+        in_force=situation.spec_behind(turn.record),
+        pools=turn.pools,
+        catalogue=situation.known.catalogue,
+    )
 
 
 def _keeps_the_plan(turn: Turn) -> bool:
@@ -198,6 +222,7 @@ def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
         "demand": None if demand is None else demand.adopted,
         "stock": before.stock,
         "failed_shapes": before.failed_shapes,
+        "learned": before.learned,
     }
     return with_left_pools(planned.model_copy(update=learned), before, turn.world), frozen
 

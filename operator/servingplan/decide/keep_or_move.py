@@ -37,13 +37,14 @@ def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
 
 
 def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
-    """The answer to the question; where only measured rates may have changed, that of the running fleet with the rates
-    laid out anew, unless moving gains enough.
+    """The answer to the question; where only what is measured may have changed, that of the running fleet with the rates laid
+    out anew, unless moving gains enough.
 
     A plan younger than ``change.minLifetime`` makes way for one that serves more, not for one that is only cheaper.
     """
     record = turn.record
-    if spec.demand is None or record.fleet is None or record.generation != turn.world.plan.generation:
+    measured = spec.demand is not None or spec.planning.learn
+    if not measured or record.fleet is None or record.generation != turn.world.plan.generation:
         return solve(question, spec)
     best = solve(question.model_copy(update={"change": Change(min_gain=float(spec.change.min_gain))}), spec)
     left = _lifetime_left(turn, spec)

@@ -16,7 +16,15 @@ from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.layouts import layout_name
 from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.situation import Situation
-from servingplan.render.deployment import Group, deployment, owner_reference, replica_name, service
+from servingplan.render.claim_template import asked_in, claim_template
+from servingplan.render.deployment import (
+    Group,
+    deployment,
+    model_server_labels,
+    owner_reference,
+    replica_name,
+    service,
+)
 from servingplan.render.disruption_budget import disruption_budget
 from servingplan.render.leader_worker_set import leader_worker_set, template_in, template_of
 from servingplan.render.pod_access import refused_access
@@ -64,6 +72,17 @@ def object_actions(
             if live is not None and not _is_its_name(world, item, template):
                 # Another version of the operator rendered it. Its pods are not restarted for that.
                 template = template_in(live.manifest) or template
+            if (devices := asked_in(template)) is not None:
+                # Before the Deployment, whose pods need it.
+                manifests.append(
+                    claim_template(
+                        plan=world.plan,
+                        replica_set=item,
+                        devices=devices,
+                        labels=model_server_labels(world.plan, item),
+                        owner=owner_reference(world.plan),
+                    )
+                )
             replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
             if item.stages:
                 manifests.append(

@@ -19,7 +19,7 @@ from servingplan.render.disruption_budget import KIND as DISRUPTION_BUDGET
 from servingplan.rollout.growth import planned_size
 
 WORKLOADS = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
-OWN_KINDS = (*WORKLOADS, "Service", DISRUPTION_BUDGET)
+OWN_KINDS = (*WORKLOADS, "Service", DISRUPTION_BUDGET, names.CLAIM_TEMPLATE)
 """Kinds of objects that a kind of replica has."""
 
 

@@ -28,6 +28,7 @@ from servingplan.model.fleet import Fleet, PlanRecord, digest
 from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
+from servingplan.planning.lessons import lessons_of
 from servingplan.planning.pools import CENT, more_nodes
 from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.shapes import ShapeFacts
@@ -60,6 +61,7 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         across_types=turn.may_mix_types,
         rows=situation.rows,
         catalogue=situation.known.catalogue,
+        lessons=lessons_of(spec, world, record),
     )
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"

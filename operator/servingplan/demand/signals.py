@@ -128,7 +128,7 @@ def _own(spec: PlanSpec, query: str) -> Signal:
 
 def _envoy(spec: PlanSpec, plan: str, metric: str, label: str, window: int) -> Signal:
     key_by_prefix = {arrivals_prefix(plan, model.name, name): key for key, (model, name) in _keys(spec).items()}
-    selector = f"{metric}{{{label}=~{_any_of(key_by_prefix)}}}"
+    selector = f"{metric}{{{label}=~{any_of(key_by_prefix)}}}"
 
     def keys_of(row: Row) -> tuple[str, ...]:
         key = key_by_prefix.get(_labels(row).get(label, ""))
@@ -149,12 +149,12 @@ def _envoy(spec: PlanSpec, plan: str, metric: str, label: str, window: int) -> S
 
 def _vllm(spec: PlanSpec, window: int, plan: str, namespace_label: str | None) -> Signal:
     models = {model.name: model for model in spec.models}
-    of_models = f"model_name=~{_any_of(models)}"
+    of_models = f"model_name=~{any_of(models)}"
     if namespace_label is not None:
         of_models += f",{namespace_label}={json.dumps(plan.partition('/')[0])}"
 
     def buckets(names: Iterable[str]) -> Query:
-        return Query(f"sum by (model_name, le) (increase({{__name__=~{_any_of(names)},{of_models}}}[{window}s]))")
+        return Query(f"sum by (model_name, le) (increase({{__name__=~{any_of(names)},{of_models}}}[{window}s]))")
 
     def read(answers: Sequence[Sequence[Row]]) -> tuple[Counted, frozenset[str]]:
         steps: dict[str, list[list[Step]]] = defaultdict(list)
@@ -178,13 +178,13 @@ def _vllm(spec: PlanSpec, window: int, plan: str, namespace_label: str | None) -
         return counted, frozenset(matched)
 
     queries = (
-        Query(f"{{__name__=~{_any_of((*VLLM_FINISHED, *VLLM_INSIDE))},{of_models}}}[{_reach(window)}s]"),
+        Query(f"{{__name__=~{any_of((*VLLM_FINISHED, *VLLM_INSIDE))},{of_models}}}[{_reach(window)}s]"),
         buckets(VLLM_PROMPTS),
         buckets(VLLM_ANSWERS),
     )
 
     def history(seconds: int) -> str:
-        return f"sum by (model_name) (rate({{__name__=~{_any_of(VLLM_FINISHED)},{of_models}}}[{seconds}s]))"
+        return f"sum by (model_name) (rate({{__name__=~{any_of(VLLM_FINISHED)},{of_models}}}[{seconds}s]))"
 
     def keys_of(row: Row) -> tuple[str, ...]:
         """The class of a row if its model has only one class, whose finished requests then show the daily pattern."""
@@ -224,6 +224,6 @@ def _number(text: str) -> float | None:
     return None if value != value else value
 
 
-def _any_of(texts: Iterable[str]) -> str:
+def any_of(texts: Iterable[str]) -> str:
     """A PromQL string with a regular expression that matches only these texts."""
     return json.dumps("|".join(sorted(re.escape(text) for text in texts)), ensure_ascii=False)

@@ -47,7 +47,7 @@ def gpus(facts: Facts) -> Iterator[Finding]:
             message = f"node {node.name} is labelled as one with {said}, and offers no GPUs"
             look = f"kubectl get pods -A --field-selector spec.nodeName={node.name}   # is a device plugin there, and ready?"
             yield Finding("gpus", NOTE, message, look)
-    if not with_gpus:
+    if not with_gpus and not (isinstance(facts.devices, Unread) or facts.devices):
         may_come = any(_verdict(item, facts)[0] is OK for item in facts.pools)
         message = "no node offers GPUs" + (
             "; a pool may bring some" if may_come else ", and no pool may be sized that could"

@@ -159,6 +159,8 @@ class Facts:
     prometheus: PrometheusFacts | Unread | None = None
     devices: Mapping[str, int] | Unread = field(default_factory=dict)
     """Devices in ResourceSlices, by driver."""
+    device_classes: tuple[str, ...] | Unread = ()
+    """Names of the DeviceClasses."""
     queues: tuple[str, ...] | Unread = ()
     """Kueue's LocalQueues of the namespace."""
     catalogues: tuple[SeenCatalogue, ...] | Unread = ()

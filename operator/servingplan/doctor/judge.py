@@ -258,7 +258,13 @@ def _dra(facts: Facts) -> Iterator[Finding]:
         yield unread("dra", "ResourceSlices", facts.devices)
     elif facts.devices:
         said = ", ".join(f"{count} of {driver}" for driver, count in facts.devices.items())
-        yield Finding("dra", NOTE, f"devices in ResourceSlices: {said}; plans ask for GPUs by extended resources")
+        classes = "unread" if isinstance(facts.device_classes, Unread) else ", ".join(facts.device_classes) or "none"
+        yield Finding(
+            "dra",
+            OK,
+            f"devices in ResourceSlices: {said}; DeviceClasses: {classes}",
+            "name the class as dra.deviceClass of a plan's pool to use its devices: docs/dra.md",
+        )
     else:
         yield Finding("dra", OK, "dynamic resource allocation is served; no driver publishes devices")
 

@@ -93,6 +93,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         gateways = threads.submit(_tried, lambda: _gateways(api, groups))
         prometheus = threads.submit(_tried, lambda: _prometheus(api, url))
         devices = threads.submit(_tried, lambda: _devices(api, groups))
+        classes = threads.submit(_tried, lambda: _device_classes(api, groups))
         queues = threads.submit(_tried, lambda: _queues(api, groups, namespace))
         catalogues = threads.submit(_tried, lambda: _catalogues(api, catalogue_namespace))
         found = {key: future.result() for key, future in pools.items()}
@@ -113,6 +114,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
             gateways=gateways.result(),
             prometheus=prometheus.result(),
             devices=devices.result(),
+            device_classes=classes.result(),
             queues=queues.result(),
             catalogues=catalogues.result(),
         )
@@ -314,6 +316,11 @@ def _devices(api: Reads, groups: Mapping[str, tuple[str, ...]]) -> dict[str, int
         spec = item.get("spec") or {}
         found[str(spec.get("driver"))] += len(spec.get("devices") or ())
     return dict(sorted(found.items()))
+
+
+def _device_classes(api: Reads, groups: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    resource = _resource(api, "DeviceClass.resource.k8s.io", groups)
+    return () if resource is None else tuple(sorted(_names(api.list(resource))))
 
 
 def _queues(api: Reads, groups: Mapping[str, tuple[str, ...]], namespace: str) -> tuple[str, ...]:

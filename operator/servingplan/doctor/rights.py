@@ -8,6 +8,7 @@ from typing import NamedTuple
 from servingplan.api.v1alpha1 import GROUP, PLURAL
 from servingplan.doctor.facts import Right
 
+DEVICE_GROUP = "resource.k8s.io"
 FOLLOW = ("list", "watch")
 READ = ("get", *FOLLOW)
 CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
@@ -15,12 +16,13 @@ OBSERVE = "read nodes, pods and plans"
 WRITE = "write the objects of plans"
 ROUTE = "write HTTPRoutes"
 SPAN = "write replicas over several nodes"
+DEVICES = "use GPUs that are devices"
 SIZE = "size node pools"
 REFUSALS = "read which nodes a provider refused"
 LEAD = "hold the lease"
 CATALOGUES = "read the catalogues of the installation"
 QUOTA = "read the quota of queues"
-OPTIONAL = (SPAN, QUOTA)
+OPTIONAL = (SPAN, DEVICES, QUOTA)
 """Purposes that an installation may leave out."""
 
 
@@ -75,6 +77,10 @@ def _rows(
         yield ROUTE, namespace, "gateway.networking.k8s.io", "httproutes", CREATE_TO_DELETE
     if "leaderworkerset.x-k8s.io" in groups:
         yield SPAN, namespace, "leaderworkerset.x-k8s.io", "leaderworkersets", CREATE_TO_DELETE
+    if DEVICE_GROUP in groups:
+        for name in ("resourceslices", "resourceclaims", "deviceclasses"):
+            yield DEVICES, None, DEVICE_GROUP, name, FOLLOW
+        yield DEVICES, namespace, DEVICE_GROUP, "resourceclaimtemplates", CREATE_TO_DELETE
     if "kueue.x-k8s.io" in groups:
         yield QUOTA, namespace, "kueue.x-k8s.io", "localqueues", FOLLOW
         yield QUOTA, None, "kueue.x-k8s.io", "clusterqueues", FOLLOW

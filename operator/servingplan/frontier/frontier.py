@@ -96,6 +96,7 @@ def _posed(situation: Situation, sweep: Sweep) -> Posed:
         incumbent=None,
         across_nodes=situation.world.leader_worker_sets,
         rows=situation.rows,
+        lessons=situation.lessons,
         catalogue=situation.known.catalogue,
     )
     problems = [*situation.spec_errors, *situation.pool_errors, *errors]

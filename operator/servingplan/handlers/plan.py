@@ -23,6 +23,7 @@ from servingplan.metrics.exporter import Exporter
 from servingplan.model.names import FINALIZER
 from servingplan.observe.cluster import Reader
 from servingplan.observe.demand import DemandReader
+from servingplan.observe.engine_figures import EngineReader
 from servingplan.observe.offerings import Offerings
 from servingplan.observe.state import ClusterState, News, Overlaid
 from servingplan.observe.urls import UrlPolicy
@@ -66,6 +67,8 @@ class Operator:
         urls = UrlPolicy(self._api, allowed_hosts=self.settings.allowed_hosts)
         self._demand = DemandReader(urls=urls, shared=self.settings.prometheus, ring=alarm.wake)
         self._demand.start()
+        self._engines = EngineReader(urls=urls, shared=self.settings.prometheus)
+        self._engines.start()
         self._offerings = Offerings(self.settings.prometheus)
         self._offerings.start()
         api = Overlaid(self._api, self.state)
@@ -77,6 +80,7 @@ class Operator:
             pod_access=self.settings.pod_access,
             namespace_budgets=self.settings.namespace_budgets,
             demand=self._demand,
+            engines=self._engines,
             offerings=self._offerings,
         )
         self.loop = Loop(
@@ -91,6 +95,7 @@ class Operator:
     def close(self) -> None:
         """Stop what ``open`` started."""
         self._demand.close()
+        self._engines.close()
         self._offerings.close()
         self._solvers.stop()
         self._reader.close()

@@ -92,6 +92,21 @@ SLO_OBJECTIVE = _gauge(
     "Share of requests that must meet the limit. bucket: the next bound of vLLM's histogram below the limit (bound "
     "at_least) and above it (bound at_most).",
 )
+LEARNED = _gauge(
+    "learned_factor_ratio",
+    ("model", "pool", "deployment", "quantity"),
+    "Factor that plans put on the profile; quantity: rate, ttft, tpot. Absent if the spec does not ask to learn.",
+)
+OBSERVED_LATENCY = _gauge(
+    "observed_latency_seconds",
+    ("model", "pool", "deployment", "latency"),
+    "Mean latency that engines measured over the last window, s; latency: ttft, tpot.",
+)
+PREDICTED_LATENCY = _gauge(
+    "predicted_latency_seconds",
+    ("model", "pool", "deployment", "latency"),
+    "What the profile says of that load, without what was learned, s.",
+)
 GAP = _gauge("optimality_gap_ratio", (), "Relative distance of the applied plan to the proved bound.")
 CONDITION = _gauge("condition", ("type", "status"), "1 for the present status of a condition, 0 for the two others.")
 CONDITION_REASON = _gauge("condition_reason", ("type", "reason"), "1 for the present reason of a condition.")
@@ -116,6 +131,7 @@ EVENTS = _counter("events_total", ("type", "reason"), "Events posted on the plan
 FAMILIES = (
     *(PLAN_INFO, PLAN_ADOPTED, BUDGET, SPEND, PLANNED_COST, POOL_SPEND, NODES, GPUS, SHAPES_LEFT_OUT, REPLICAS),
     *(ROUTE_WEIGHT, ROUTE_TARGETS, ROUTE_REVISION, DEMAND, OBSERVED_DEMAND, PLANNED_RATE),
+    *(LEARNED, OBSERVED_LATENCY, PREDICTED_LATENCY),
     *(PREDICTED_SLO, SLO_LIMIT, SLO_OBJECTIVE, GAP, CONDITION, CONDITION_REASON, TURN_AGE, INVENTORY_AGE),
     *(TURNS, TURN_SECONDS, SOLVES, SOLVE_SECONDS, WRITES, POOL_ACTIONS, EVENTS),
 )

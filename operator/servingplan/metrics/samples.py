@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.learning.learn import in_use
 from servingplan.metrics import families
 from servingplan.metrics.families import Family
 from servingplan.model import names
@@ -79,6 +80,7 @@ def _all(situation: Situation, decision: Decision, outcome: Outcome) -> Iterator
     yield from _plan(situation, decision, outcome)
     if fleet is not None:
         yield from _promised(fleet)
+        yield from _learned(fleet, decision)
     for item in decision.demand:
         yield (families.DEMAND, (item.model, item.name, _words(item.source))), item.requests_per_second
     if spec is None:
@@ -136,6 +138,30 @@ def _promised(fleet: Fleet) -> Iterator[tuple[Key, float]]:
     for model, rate in asked.items():
         if rate > 0:
             yield (families.PREDICTED_SLO, (model,)), served[model] / rate
+
+
+def _learned(fleet: Fleet, decision: Decision) -> Iterator[tuple[Key, float]]:
+    for item in fleet.replica_sets:
+        kind = decision.learned.get(item.deployment)
+        if kind is None:
+            continue
+        labels = (item.model, item.pool, item.deployment)
+        used = in_use(kind)
+        for quantity, shift in (("rate", used.rate_shift), ("ttft", used.ttft.shift), ("tpot", used.tpot.shift)):
+            yield (families.LEARNED, (*labels, quantity)), math.exp(shift)
+        look = kind.look
+        for latency, seen, expected in (
+            (
+                ("ttft", look.ttft_seconds, look.profile_ttft_seconds),
+                ("tpot", look.tpot_seconds, look.profile_tpot_seconds),
+            )
+            if look is not None
+            else ()
+        ):
+            if seen is not None:
+                yield (families.OBSERVED_LATENCY, (*labels, latency)), seen
+            if expected is not None:
+                yield (families.PREDICTED_LATENCY, (*labels, latency)), expected
 
 
 def _pool(pool: Pool, fleet: Fleet | None) -> Iterator[tuple[Key, float]]:

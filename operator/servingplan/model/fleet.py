@@ -257,9 +257,75 @@ class FailedShape(Part):
     """From ``since`` to ``until``."""
 
 
-RECORD_VERSION = 3
+class LearnedFactor(Part):
+    """How far what was observed is from what was predicted."""
+
+    log: float = 0.0
+    """ln(observed / predicted), the mean over the evidence."""
+    requests: float = 0.0
+    """The evidence, as it had faded when it was written down."""
+    doubted: int = 0
+    """The number of observations in a row that were not believed."""
+
+
+class UsedFactor(Part):
+    """A factor that plans are made with."""
+
+    log: float
+    """ln(observed / predicted)."""
+    weight: float
+    """How much it counts against the profile, 0 to 1."""
+
+
+class LearnedLook(Part):
+    """What engines measured over the last window, and what the profile says of that load."""
+
+    replicas: int
+    """The number of replicas."""
+    requests_per_second: float
+    """The rate of one replica."""
+    input_tokens: int
+    """The mean length of prompts."""
+    output_tokens: int
+    """The mean length of answers."""
+    ttft_seconds: float | None = None
+    """The mean time to the first token; None: it was not measured."""
+    tpot_seconds: float | None = None
+    """The mean time per further token; None: it was not measured."""
+    profile_ttft_seconds: float | None = None
+    """What the profile alone says of that load; None: it was not asked."""
+    profile_tpot_seconds: float | None = None
+    """The same of the time per further token."""
+    expected_ttft_seconds: float | None = None
+    """What it says with the corrections that are known by now."""
+    expected_tpot_seconds: float | None = None
+    """The same of the time per further token."""
+    utilization: float | None = None
+    """The share of the highest rate that arrived, with these corrections."""
+    refused: str | None = None
+    """Why nothing was learned from it, for people."""
+
+
+class LearnedKind(Part):
+    """What the fleet has taught about one kind of replica: a shape with its settings and image."""
+
+    at: str
+    """The end of the last window that was looked at, or when the evidence last faded; RFC 3339."""
+    rate: LearnedFactor = LearnedFactor()
+    """The factor of the highest rate."""
+    ttft: LearnedFactor = LearnedFactor()
+    """The factor of the time to the first token, at an equal share of the highest rate."""
+    tpot: LearnedFactor = LearnedFactor()
+    """The factor of the time per further token, likewise."""
+    used: dict[str, UsedFactor] = {}
+    """The factors that plans are made with, by ``rate``, ``ttft`` and ``tpot``; it stays while what is known hardly differs."""
+    look: LearnedLook | None = None
+    """The last look; None: nothing was observed for a while."""
+
+
+RECORD_VERSION = 4
 """Form of the plan record. Raised whenever a field is added that an older operator would not understand. 1, which has no
-``version``, and 2 are read as well; ``tests/golden/record`` keeps one of each."""
+``version``, 2 and 3 are read as well; ``tests/golden/record`` keeps one of each."""
 
 
 class PlanRecord(Part):
@@ -293,6 +359,8 @@ class PlanRecord(Part):
     """What is known of each pool that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = {}
     """The failures by Deployment, whose name stands for shape, settings and image."""
+    learned: dict[str, LearnedKind] = {}
+    """What the fleet has taught, by kind of replica (``planning.lessons``)."""
 
 
 def digest(value: Any) -> str:

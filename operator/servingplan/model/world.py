@@ -54,6 +54,30 @@ class Taint(Fact):
     """NoSchedule or NoExecute."""
 
 
+class Devices(Fact):
+    """Devices of a node that are alike, as its ResourceSlices tell."""
+
+    driver: str
+    attributes: dict[str, str] = {}
+    """Texts by whole name (DOMAIN/NAME), without those that tell single devices apart."""
+    count: int
+    """That may be allocated."""
+    held_by_others: int = 0
+    """Of these, allocated to claims that are not this plan's."""
+
+
+class DeviceClass(Fact):
+    """What a DeviceClass asks of a device."""
+
+    name: str
+    driver: str | None = None
+    """None: any driver."""
+    attributes: dict[str, str] = {}
+    """Texts that the device must have, by whole name (DOMAIN/NAME)."""
+    unread: str | None = None
+    """The expression of a selector that asks for something else."""
+
+
 class Node(Fact):
     """A node with what matters for placing replicas."""
 
@@ -63,6 +87,8 @@ class Node(Fact):
     """Allocatable GPUs, as ``nvidia.com/gpu``."""
     gpu_resources: dict[str, int] = {}
     """Allocatable GPUs by the name of their resource; empty where there is no other than ``nvidia.com/gpu``."""
+    devices: tuple[Devices, ...] = ()
+    """Its devices of Dynamic Resource Allocation."""
     ready: bool
     schedulable: bool = True
     """Not cordoned."""
@@ -343,6 +369,45 @@ class SeenDemand(Fact):
     """The arrivals, ordered by model and class."""
 
 
+class EngineFigures(Fact):
+    """What the engine of one pod measured over a window."""
+
+    pod: str
+    requests: float
+    """The number of requests that ended."""
+    input_tokens: float | None = None
+    """The mean length of their prompts; None, as below: there were none, or the engine does not tell it."""
+    output_tokens: float | None = None
+    """The mean length of their answers."""
+    ttft_seconds: float | None = None
+    """The mean time to the first token."""
+    tpot_seconds: float | None = None
+    """The mean time per further token, of each request."""
+    gap_seconds: float | None = None
+    """The mean time between two outputs, in place of ``tpot_seconds`` where an engine does not tell that."""
+    running: float
+    """The mean number of requests in the batch."""
+    least_waiting: float
+    """The fewest requests that were in the queue."""
+
+
+class SeenEngines(Fact):
+    """What Prometheus told about the plan's engines."""
+
+    at: str = ""
+    """The end of the window, RFC 3339; empty: nothing was read."""
+    window_seconds: float = 0.0
+    """The length of the window."""
+    problem: str | None = None
+    """Why the last reading failed, for people."""
+    refused: str | None = None
+    """Why nothing is asked, and what to do."""
+    refused_reason: str = ""
+    """The same for programs."""
+    engines: tuple[EngineFigures, ...] = ()
+    """The figures of pods that were there for the whole window, by name."""
+
+
 class GatewayFacts(Fact):
     """What the replicas of the gateway said when they were asked."""
 
@@ -437,10 +502,14 @@ class Observation(Fact):
     """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
     leader_worker_sets: bool = False
     """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
+    device_classes: tuple[DeviceClass, ...] = ()
+    """By name; empty where the API server does not serve Dynamic Resource Allocation."""
     quota: tuple[FlavorQuota, ...] | None = None
     """The quota of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
+    engines: SeenEngines | None = None
+    """Absent where the spec does not ask to learn from them."""
     profiles: tuple[SeenProfiles, ...] = ()
     """The measured rates that the plan names, in the order of the spec."""
     pod_access: tuple[str, ...] | None = None

@@ -10,7 +10,16 @@ from typing import Any
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import PlanSpec, Resize
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, HTTP_ROUTES, LEADER_WORKER_SETS, PLANS, PODS, Api, Resource
+from servingplan.kube import (
+    CONFIG_MAPS,
+    HTTP_ROUTES,
+    LEADER_WORKER_SETS,
+    PLANS,
+    PODS,
+    RESOURCE_CLAIM_TEMPLATES,
+    Api,
+    Resource,
+)
 from servingplan.model import names
 from servingplan.model.times import later, seconds_since
 from servingplan.model.world import (
@@ -29,13 +38,23 @@ from servingplan.model.world import (
 from servingplan.observe import parse
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.demand import Demand
+from servingplan.observe.devices import devices_by_node
+from servingplan.observe.engine_figures import Engines
 from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
 from servingplan.observe.offerings import Offerings
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pods import replicas_of
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
 from servingplan.observe.queues import quota_of
-from servingplan.observe.state import OPTIONAL_KINDS, OWN_KINDS, ClusterState, Snapshot, SourceState
+from servingplan.observe.state import (
+    DEVICE_KINDS,
+    OPTIONAL_KINDS,
+    OWN_KINDS,
+    ClusterState,
+    Snapshot,
+    SourceState,
+    source_of,
+)
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.pool_kinds.table import kind_key
@@ -45,6 +64,8 @@ from servingplan.profiles.rows import ROWS_KEY
 Json = dict[str, Any]
 GROUPS = f"{LEADER_WORKER_SETS.kind}s"
 """The source of LeaderWorkerSets."""
+DEVICES = tuple(source_of(resource) for resource in (*DEVICE_KINDS, RESOURCE_CLAIM_TEMPLATES))
+"""The sources without which GPUs that are devices can be neither counted nor asked for."""
 KARPENTER = "NodePool.karpenter.sh"
 _WRITTEN = (*OWN_KINDS, *OPTIONAL_KINDS, PODS, PLANS)
 """What a turn writes in its plan's namespace."""
@@ -68,14 +89,15 @@ class Reader:
         pod_access: frozenset[str] | None = None,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
+        engines: Engines | None = None,
         offerings: Offerings | None = None,
         outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``state`` is followed, or was loaded once. ``pool_kinds``: kinds that may be sized, as ``Kind.group``; None allows
         every kind. ``urls``: what plans may have asked. ``pod_access``: what podTemplates may ask for; None allows
-        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` nothing is measured,
-        without ``offerings`` nobody says what can be had.
+        everything. ``namespace_budgets``: $/h by namespace (``observe.budgets``). Without ``demand`` and ``engines`` nothing
+        is measured, without ``offerings`` nobody says what can be had.
         ``outside``: who asks gateways and engines; None: over HTTP what ``urls`` allows."""
         self._api = api
         self._state = state
@@ -83,6 +105,7 @@ class Reader:
         self._budgets = namespace_budgets
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
+        self._engines = engines
         self._offerings = offerings
         self._pool_kinds = pool_kinds
         self._clock = clock
@@ -107,7 +130,8 @@ class Reader:
         failures = [
             _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
             for source, state in seen.sources.items()
-            if state.trouble is not None and source not in ("HTTPRoutes", GROUPS, "catalogues", "refusals", "queues")
+            if state.trouble is not None
+            and source not in ("HTTPRoutes", GROUPS, *DEVICES, "catalogues", "refusals", "queues")
         ]
         objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
@@ -120,6 +144,14 @@ class Reader:
             objects += _objects_of(seen, plan, HTTP_ROUTES)
         if groups_served:
             objects += _objects_of(seen, plan, LEADER_WORKER_SETS)
+        objects += _objects_of(seen, plan, RESOURCE_CLAIM_TEMPLATES)
+        if any(pool.dra is not None for pool in (spec.node_pools if spec else ())):
+            unread = ((source, seen.sources[source]) for source in DEVICES)
+            failures += [
+                _failure(source, state.trouble.error, self._since(now, state))
+                for source, state in unread
+                if state.trouble is not None
+            ]
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
@@ -131,6 +163,7 @@ class Reader:
             if pool.resize is not None
         )
         nodes, pods = _near(seen, plan, label, spec, pools)
+        nodes = _with_devices(seen, plan, label, nodes)
         pods = self._with_requests(now, namespace, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
@@ -143,6 +176,7 @@ class Reader:
             namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=groups_served,
             http_routes_unread=routes_unread,
+            device_classes=tuple(sorted(seen.device_classes, key=lambda item: item.name)),
             gateway=None if gateway is None else gateway(),
             failures=tuple(failures),
             ages={
@@ -152,6 +186,7 @@ class Reader:
             },
             quota=None if plan.queue is None else quota_of(seen.queues, plan.namespace, plan.queue),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
+            engines=self._engines.seen(plan.namespace, plan.name, spec) if self._engines else None,
             profiles=tuple(
                 self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
             ),
@@ -404,6 +439,18 @@ def _near(
     ]
     mine = [pod for pod in own if pod.deployment is not None or pod.node in near]
     return tuple(near.values()), tuple(sorted([*mine, *others], key=lambda pod: (pod.namespace, pod.name)))
+
+
+def _with_devices(seen: Snapshot, plan: PlanObject, label: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The nodes with their devices."""
+    if not seen.devices:
+        return nodes
+    near = {node.name for node in nodes}
+    slices = (item for item in seen.devices if item.node in near)
+    found = devices_by_node(slices, seen.claims, namespace=plan.namespace, plan_label=label)
+    return tuple(
+        node if node.name not in found else node.model_copy(update={"devices": found[node.name]}) for node in nodes
+    )
 
 
 def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, ...]:

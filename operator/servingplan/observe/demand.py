@@ -24,7 +24,8 @@ from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned
 from servingplan.demand.signals import Counted, Query, Signal, signals
 from servingplan.model.world import Arrivals, SeenDemand
 from servingplan.observe.prometheus import Source, ask
-from servingplan.observe.urls import NoAnswer, UrlPolicy, UrlRefused
+from servingplan.observe.sources import NotAsked, source_of
+from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.settings import SharedPrometheus
 
 log = logging.getLogger("servingplan.demand")
@@ -42,7 +43,6 @@ HISTORY_EVERY_SECONDS = 1800.0
 FORGOTTEN_AFTER_SECONDS = 600.0
 """A plan is forgotten if no turn has asked for it for this long."""
 
-URL = "spec.demand.prometheus.url"
 NO_ANSWER = "gave no answer that can be used"
 """The same text for every cause, which only the log has: a status must not reveal open ports."""
 
@@ -52,14 +52,6 @@ Plan = tuple[str, str]
 
 class NoSamples(NoAnswer):
     """Prometheus answered, but has no samples of this plan. The text is for people."""
-
-
-class NotAsked(Exception):  # noqa: N818 (a decision, reported by a condition)
-    """Prometheus is not asked; ``reason`` is the condition's reason."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
-        super().__init__(message)
 
 
 @dataclass
@@ -182,24 +174,9 @@ class DemandReader:
         Raises ``NotAsked``, or ``NoAnswer`` if the URL has no address.
         """
         assert spec.demand is not None
-        wanted, shared = spec.demand.prometheus, self._shared
-        own = False
-        if wanted.url is not None:
-            try:
-                target = self._urls.target(wanted.url, field=URL, namespace=plan[0])
-            except UrlRefused as error:
-                raise NotAsked("UrlNotAllowed", str(error)) from error
-            own = target.addresses is not None
-            source = Source(target.url_at_address, host=target.authority if own else None)
-        elif shared.url:
-            source = Source(shared.url, token_file=shared.token_file, ca_file=shared.ca_file)
-        else:
-            raise NotAsked(
-                "PrometheusMissing",
-                f"{URL} is not set, and this installation has no Prometheus of its own; set the URL of one in namespace "
-                f"{plan[0]}, or ask for the chart's prometheus.url to be set",
-            )
-        if wanted.query is not None and not own and not shared.plan_queries:
+        shared = self._shared
+        source, own = source_of(spec, plan[0], self._urls, shared)
+        if spec.demand.prometheus.query is not None and not own and not shared.plan_queries:
             raise NotAsked(
                 "QueryNotAllowed",
                 "spec.demand.prometheus.query is not sent: it could read what others measure; use a Prometheus whose "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -78,6 +79,8 @@ def seen_pod(item: Json) -> SeenPod | None:
     plan_label = labels.get(names.PLAN_LABEL)
     deployment = labels.get(names.DEPLOYMENT_LABEL) if plan_label is not None else None
     gpus = pod_gpus(item)
+    if deployment is not None:
+        gpus += asked_devices(annotations.get(names.DEVICES_ANNOTATION))
     bound_to = spec.get("nodeName")
     holds_gpus = gpus > 0 and bound_to is not None
     if deployment is None and not holds_gpus:
@@ -200,6 +203,14 @@ def pod_gpus(item: Json) -> int:
         ]
 
     return max(sum(of(spec.get("containers") or ())), *of(spec.get("initContainers") or ()), 0)
+
+
+def asked_devices(text: str | None) -> int:
+    """The devices that the claim of a pod of ours asks for, by the annotation that it has from its template; 0 for none."""
+    try:
+        return 0 if text is None else whole(json.loads(text)["count"])
+    except (ValueError, TypeError, KeyError):
+        return 0
 
 
 def _started(status: Json) -> bool:

@@ -19,6 +19,7 @@ from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DEVICE_CLASSES,
     DISRUPTION_BUDGETS,
     ENDPOINT_SLICES,
     EVENTS,
@@ -27,14 +28,18 @@ from servingplan.kube import (
     NODES,
     PLANS,
     PODS,
+    RESOURCE_CLAIM_TEMPLATES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
     SERVICES,
     Api,
     Resource,
 )
 from servingplan.model import names
 from servingplan.model.manifests import rewriting
-from servingplan.model.world import Node, PlanObject
-from servingplan.observe import parse, pods, pools, queues, refusals
+from servingplan.model.world import DeviceClass, Node, PlanObject
+from servingplan.observe import devices, parse, pods, pools, queues, refusals
+from servingplan.observe.devices import SeenClaim, SeenDevices
 from servingplan.observe.parse import SeenAdditions, SeenObject, SeenRates
 from servingplan.observe.pods import SeenPod, SeenSlice
 from servingplan.observe.refusals import SeenRefusal
@@ -49,8 +54,14 @@ EVENTS_OF_CLUSTER = "default"
 """The namespace of Events about objects without a namespace."""
 OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
 """Kinds of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
-OPTIONAL_KINDS = (LEADER_WORKER_SETS, HTTP_ROUTES)
+OPTIONAL_KINDS = (LEADER_WORKER_SETS, HTTP_ROUTES, RESOURCE_CLAIM_TEMPLATES)
 """Kinds that a cluster need not serve."""
+DEVICE_KINDS: dict[Resource, Callable[[Json], Any]] = {
+    RESOURCE_SLICES: devices.seen_devices,
+    RESOURCE_CLAIMS: devices.seen_claim,
+    DEVICE_CLASSES: devices.device_class_of,
+}
+"""What tells of the devices of nodes, and the facts of each."""
 NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -97,6 +108,10 @@ class Snapshot:
     profiles: list[SeenRates]
     catalogues: list[SeenAdditions]
     refusals: list[SeenRefusal]
+    devices: list[SeenDevices]
+    claims: list[SeenClaim]
+    """Of devices, in all namespaces."""
+    device_classes: list[DeviceClass]
     queues: list[queues.SeenQueue]
     sources: dict[str, SourceState]
 
@@ -139,6 +154,9 @@ class ClusterState:
             )
         )
         self._add(Source("refusals", _discovered(*NODE_CLAIM), refusals.seen_claim, optional=True))
+        for resource, facts_of in DEVICE_KINDS.items():
+            known = _discovered(resource.api_version, resource.kind)
+            self._add(Source(source_of(resource), known, facts_of, optional=True))
         self._add(Source("queues", queues.discovered("ClusterQueue"), queues.seen_cluster_queue, optional=True))
         self._add(Source("queues", queues.discovered("ResourceFlavor"), queues.seen_flavor, optional=True))
         if catalogue_namespace is not None:
@@ -226,6 +244,9 @@ class ClusterState:
                 profiles=self._facts("profiles"),
                 catalogues=self._facts("catalogues"),
                 refusals=self._facts("refusals"),
+                devices=self._facts(source_of(RESOURCE_SLICES)),
+                claims=self._facts(source_of(RESOURCE_CLAIMS)),
+                device_classes=self._facts(source_of(DEVICE_CLASSES)),
                 queues=self._facts("queues"),
                 sources={name: self._state_of(informers) for name, informers in self._informers.items()},
             )
@@ -418,6 +439,11 @@ def _counts(health: Health, now: float) -> bool:
     return trouble is not None and (not health.synced or now - trouble.since > PATIENCE_SECONDS)
 
 
+def source_of(resource: Resource) -> str:
+    """The name of a kind's source."""
+    return f"{resource.kind}es" if resource.kind.endswith("s") else f"{resource.kind}s"
+
+
 def _known(resource: Resource) -> Callable[[Api], Resource]:
     return lambda _: resource
 
@@ -441,6 +467,10 @@ def _news(name: str, facts: Any) -> News:
         case SeenPod():
             return News(name, facts.own.namespace, facts.plan_label, node=facts.own.node)
         case SeenObject() | SeenSlice():
+            return News(name, facts.namespace, facts.plan_label)
+        case SeenDevices():
+            return News(name, node=facts.node)
+        case SeenClaim():
             return News(name, facts.namespace, facts.plan_label)
         case SeenRates():
             return News(name, facts.namespace, name=facts.name)

@@ -14,7 +14,8 @@ from typing import Any
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.times import seconds_since
-from servingplan.model.world import Node, NodeTemplate, PoolObject, Taint
+from servingplan.model.world import DeviceClass, Node, NodeTemplate, PoolObject, Taint
+from servingplan.planning.devices import chosen, product_in, slice_in, text_of
 from servingplan.planning.resources import offered_by
 from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.catalogue import Catalogue
@@ -63,35 +64,69 @@ def contradictions(
     pool: NodePool,
     gpu: GpuType | None,
     nodes: Sequence[Node],
+    classes: Sequence[DeviceClass] = (),
     catalogue: Catalogue,
     startup_taints: Sequence[Taint],
     now: str,
 ) -> list[Contradiction]:
     """What the nodes of one pool say otherwise than the plan, worst first. ``pool`` has its resource, and ``nodes``, which
-    match it, are counted by it.
+    match it, are counted by it. ``classes``: the DeviceClasses of the cluster.
 
     ``startup_taints`` are those that the pool's object says its nodes lose again. ``now`` is RFC 3339.
     """
-    found: list[Contradiction] = []
+    found = _of_class(pool, classes)
+    if found:
+        return found
     tolerated = _tolerated(spec, pool)
     for node in nodes:
         if not node.usable:
             continue
         where = f"nodePools[{pool.name}]"
-        if (said := _other_card(pool, gpu, node.labels, catalogue)) is not None:
-            text = f"{where}.gpu is {pool.gpu}, node {node.name} says {said[0]}={said[1]}"
+        if (said := _node_of_other_card(pool, gpu, node, classes, catalogue)) is not None:
+            text = f"{where}.gpu is {pool.gpu or 'not given'}, node {node.name} says {said[0]}={said[1]}"
             found.append(Contradiction(FALSE_DECLARATION, f"{text}; correct gpu or nodeSelector", node.name))
-        elif node.gpus == 0 and offered_by(node):
-            text = f"{where}.resourceName is {pool.resource_name}, node {node.name} has {', '.join(sorted(offered_by(node)))}"
-            found.append(
-                Contradiction(FALSE_DECLARATION, f"{text}; correct gpu, resourceName or nodeSelector", node.name)
-            )
+        elif node.gpus == 0 and (offered_by(node) or node.devices):
+            found.append(Contradiction(FALSE_DECLARATION, f"{where}{_other_gpus(pool, node)}", node.name))
         elif node.gpus > 0 and (taint := _untolerated(node, tolerated, startup_taints, now)) is not None:
             text = (
                 f"{where}: node {node.name} has the taint {_taint_text(taint)}, which no replica tolerates; {_TOLERATE}"
             )
             found.append(Contradiction(UNTOLERATED, text, node.name))
     return found + _other_count(pool, nodes)
+
+
+def _other_gpus(pool: NodePool, node: Node) -> str:
+    """What is said of a node that has GPUs, but none that the pool counts."""
+    has = [f"{count} {name}" for name, count in sorted(offered_by(node).items())]
+    has += [f"devices in ResourceSlices ({text_of(node.devices)})"] if node.devices else []
+    if pool.dra is not None:
+        asked = "".join(f" with {key}={value}" for key, value in sorted(pool.dra.asked.items()))
+        counts, advice = f".dra counts devices of {pool.dra.device_class}{asked}", "correct dra or nodeSelector"
+    elif node.devices:
+        counts, advice = f" counts {pool.resource_name}", "give dra with a deviceClass, or correct nodeSelector"
+    else:
+        counts, advice = f".resourceName is {pool.resource_name}", "correct gpu, resourceName or nodeSelector"
+        has = sorted(offered_by(node))
+    return f"{counts}, node {node.name} has {', '.join(has)}; {advice}"
+
+
+def _of_class(pool: NodePool, classes: Sequence[DeviceClass]) -> list[Contradiction]:
+    """That the DeviceClass of a pool is not there, or not understood."""
+    if pool.dra is None:
+        return []
+    where, name = f"nodePools[{pool.name}].dra.deviceClass is {pool.dra.device_class}", pool.dra.device_class
+    found = next((item for item in classes if item.name == name), None)
+    if found is None:
+        there = ", ".join(item.name for item in classes) or "none"
+        text = f"{where}, the cluster has no such DeviceClass (it has {there}); correct it, or install the GPUs' DRA driver"
+        return [Contradiction(FALSE_DECLARATION, text)]
+    if found.unread is not None:
+        text = (
+            f"{where}, which selects by more than the driver and texts of attributes ({found.unread}); give a DeviceClass that "
+            "compares only these"
+        )
+        return [Contradiction(FALSE_DECLARATION, text)]
+    return []
 
 
 def false_of_object(
@@ -176,6 +211,21 @@ def _other_card(
     return None
 
 
+def _node_of_other_card(
+    pool: NodePool, gpu: GpuType | None, node: Node, classes: Sequence[DeviceClass], catalogue: Catalogue
+) -> tuple[str, str] | None:
+    """As ``_other_card``, of a node; the devices that the pool counts come before its labels, and slices are no card."""
+    devices = () if pool.dra is None else chosen(pool.dra, classes, node)
+    if pool.gpu_spec is None:
+        said = next((said for item in devices if (said := slice_in(item.attributes)) is not None), None)
+        if said is not None:
+            return said
+    named = product_in(devices)
+    if named is None:
+        return _other_card(pool, gpu, node.labels, catalogue)
+    return None if _other_card(pool, gpu, {FEATURE_LABELS[0]: named[1]}, catalogue) is None else named
+
+
 def _several_cards(template: NodeTemplate, catalogue: Catalogue) -> str | None:
     """Types of instances of different cards, for people; None where all that are known have one."""
     cards = {name: card.name for name in template.instance_types if (card := catalogue.find_gpu(name)) is not None}
@@ -200,8 +250,8 @@ def _other_count(pool: NodePool, nodes: Sequence[Node]) -> list[Contradiction]:
             return []
     best = max(shown, key=lambda node: (node.gpus, node.name))
     text = (
-        f"nodePools[{pool.name}].gpusPerNode is {declared}, node {best.name} has {best.gpus} of {pool.resource_name}; correct "
-        "gpusPerNode or nodeSelector"
+        f"nodePools[{pool.name}].gpusPerNode is {declared}, node {best.name} has {best.gpus} of "
+        f"{pool.resource_name if pool.dra is None else pool.dra.device_class}; correct gpusPerNode or nodeSelector"
     )
     return [Contradiction(FALSE_DECLARATION, text)]
 

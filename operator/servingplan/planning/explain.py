@@ -81,6 +81,7 @@ def _posed(situation: Situation, spec: PlanSpec) -> tuple[Posed, tuple[InputErro
         pools=situation.pools,
         incumbent=None,
         rows=situation.rows,
+        lessons=situation.lessons,
         catalogue=situation.known.catalogue,
     )
 

@@ -10,13 +10,14 @@ from dataclasses import replace
 from servingplan.api.v1alpha1 import NodePool, PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
-from servingplan.model.world import Observation, Pod, PoolObject
+from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.planning import ownership
 from servingplan.planning.declared import Contradiction, contradictions, false_of_object, unmatched
+from servingplan.planning.devices import chosen, product_in
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
 from servingplan.planning.quota import quota_gpus
-from servingplan.planning.resources import counted_by, resource_errors, resource_of
+from servingplan.planning.resources import are_apart, counted_by, offered_by, resource_errors, resource_of, slice_errors
 from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.additions import Price, price_of
 from servingplan.profiles.catalogue import Catalogue, find_gpu
@@ -64,7 +65,7 @@ def _nodes_of(item: NodePool, world: Observation, by_node: Mapping[str, list[Pod
     return tuple(
         PoolNode(
             node=node,
-            foreign_gpus=sum(pod.gpus for pod in by_node[node.name] if not _is_ours(pod, world)),
+            foreign_gpus=_held_by_others(item, node, by_node[node.name], world),
             our_pods=tuple(pod for pod in by_node[node.name] if _is_ours(pod, world)),
         )
         for node in sorted(world.nodes, key=lambda node: node.name)
@@ -72,18 +73,39 @@ def _nodes_of(item: NodePool, world: Observation, by_node: Mapping[str, list[Pod
     )
 
 
+def _held_by_others(item: NodePool, node: Node, pods: list[Pod], world: Observation) -> int:
+    """GPUs of a node that the pool counts and that others hold: by their claims, or by their pods."""
+    if item.dra is not None:
+        return sum(found.held_by_others for found in chosen(item.dra, world.device_classes, node))
+    return sum(pod.gpus for pod in pods if not _is_ours(pod, world))
+
+
+def _counted(item: NodePool, resource: str, node: PoolNode, world: Observation) -> PoolNode:
+    """The node with the GPUs that the pool has on it.
+
+    Devices that our pods hold are there, also while their driver starts anew and publishes none.
+    """
+    if item.dra is None:
+        return replace(node, node=counted_by(resource, node.node))
+    published = sum(found.count for found in chosen(item.dra, world.device_classes, node.node))
+    held = node.foreign_gpus + sum(pod.gpus for pod in node.our_pods if pod.bound)
+    counted = {"gpus": max(published, held), "gpu_resources": offered_by(node.node)}
+    return replace(node, node=node.node.model_copy(update=counted))
+
+
 def _read(
     item: NodePool, nodes: tuple[PoolNode, ...], spec: PlanSpec, world: Observation, known: Known
 ) -> tuple[Pool, list[InputError]]:
     """One pool, and what is wrong about it in the spec."""
     left = item.name.endswith(LEFT)
-    gpu, gpu_error = _gpu_of(item, nodes, world.pool(item.name), known.catalogue)
+    gpu, gpu_error = _gpu_of(item, nodes, world, known.catalogue)
     errors = [] if gpu_error is None else [gpu_error]
     resource = resource_of(item, gpu, [node.node for node in nodes], known.catalogue)
     if not left:
         errors += resource_errors(item, gpu, resource, known.catalogue, spec.models)
+        errors += slice_errors(item, gpu, world.device_classes)
     item = item.model_copy(update={"resource_name": resource})
-    nodes = tuple(replace(node, node=counted_by(resource, node.node)) for node in nodes)
+    nodes = tuple(_counted(item, resource, node, world) for node in nodes)
     withdrawn = ownership.withdrawn(item, world)
     told = [] if left or withdrawn is not None else _contradictions(spec, item, gpu, nodes, world, known.catalogue)
     wrong = {problem.node for problem in told}
@@ -107,7 +129,8 @@ def _read(
         ceiling=ownership.ceiling_problem(item, world),
         withdrawn=withdrawn,
         contradiction=_told(told),
-        quota_gpus=quota_gpus(item, resource, nodes, world),
+        apart=are_apart(item, resource, world.device_classes),
+        quota_gpus=None if item.dra is not None else quota_gpus(item, resource, nodes, world),
     )
     return pool, errors
 
@@ -128,6 +151,7 @@ def _contradictions(
         pool=pool,
         gpu=gpu,
         nodes=own,
+        classes=world.device_classes,
         catalogue=catalogue,
         startup_taints=() if sized is None else sized.template.startup_taints,
         now=world.now,
@@ -194,13 +218,13 @@ def _price_of(
 
 
 def _gpu_of(
-    pool: NodePool, nodes: tuple[PoolNode, ...], sized: PoolObject | None, catalogue: Catalogue
+    pool: NodePool, nodes: tuple[PoolNode, ...], world: Observation, catalogue: Catalogue
 ) -> tuple[GpuType | None, InputError | None]:
     field = f"spec.nodePools[{pool.name}].gpu"
-    name = pool.gpu
+    name, sized = pool.gpu, world.pool(pool.name)
     if name is None:
-        said = [node.node.labels for node in nodes]
-        found = Counter(product for labels in said if (product := product_of(labels, catalogue)) is not None)
+        products = (_product_of(pool, node.node, world, catalogue) for node in nodes)
+        found = Counter(product for product in products if product is not None)
         if not found and sized is not None and (product := product_of(sized.template.labels, catalogue)) is not None:
             found[product] += 1
         if not found:
@@ -224,6 +248,13 @@ def _gpu_of(
         return find_gpu(name, inline=inline, catalogue=catalogue), None
     except InputError as error:
         return None, InputError(field, error.value, error.advice.replace("declare it inline", "give gpuSpec"))
+
+
+def _product_of(pool: NodePool, node: Node, world: Observation, catalogue: Catalogue) -> str | None:
+    """What a node calls its GPUs: its devices do, or its labels."""
+    devices = () if pool.dra is None else chosen(pool.dra, world.device_classes, node)
+    named = product_in(devices)
+    return product_of(node.labels, catalogue) if named is None else named[1]
 
 
 def product_of(labels: Mapping[str, str], catalogue: Catalogue) -> str | None:

@@ -90,33 +90,34 @@ def layout_name(legs: Iterable[tuple[str, int]], *, tensor_parallel: int) -> str
 
 def inside_a_node(pool: Pool) -> Iterator[Layout]:
     """One pod on one node, from small to large."""
-    for tensor_parallel in range(1, pool.gpus_per_node + 1):
+    most = min(1, pool.gpus_per_node) if pool.apart else pool.gpus_per_node
+    for tensor_parallel in range(1, most + 1):
         for stages in STAGES_INSIDE_A_NODE:
-            if tensor_parallel * stages <= pool.gpus_per_node:
+            if tensor_parallel * stages <= most:
                 yield Layout(tensor_parallel, (Leg(pool, stages),))
 
 
 def over_nodes(pool: Pool) -> Iterator[Layout]:
     """Whole nodes of one pool, from few nodes to many."""
-    for tensor_parallel, stages in _sizes_over_nodes(pool.gpus_per_node):
+    for tensor_parallel, stages in _over_nodes(pool):
         yield Layout(tensor_parallel, (Leg(pool, stages),))
 
 
 def over_types(first: Pool, second: Pool) -> Iterator[Layout]:
     """Stages on two pools. Only one order of the two is asked about: nothing in the formulas but the place of the
     embedding table tells them apart."""
-    for tensor_parallel, stages, others in _sizes_over_types(first.gpus_per_node, second.gpus_per_node):
+    for tensor_parallel, stages, others in _over_types(first, second):
         yield Layout(tensor_parallel, (Leg(first, stages), Leg(second, others)))
 
 
 def count_over_nodes(pool: Pool) -> int:
     """Number of layouts that ``over_nodes`` has."""
-    return len(_sizes_over_nodes(pool.gpus_per_node))
+    return len(_over_nodes(pool))
 
 
 def count_over_types(first: Pool, second: Pool) -> int:
     """Number of layouts that ``over_types`` has."""
-    return len(_sizes_over_types(first.gpus_per_node, second.gpus_per_node))
+    return len(_over_types(first, second))
 
 
 def pairs_of_types(pools: Iterable[Pool]) -> Iterator[tuple[Pool, Pool]]:
@@ -143,6 +144,14 @@ def connected(first: Pool, second: Pool) -> bool:
     its nodes."""
     zone = zone_of(first)
     return zone is not None and zone == zone_of(second)
+
+
+def _over_nodes(pool: Pool) -> tuple[tuple[int, int], ...]:
+    return () if pool.apart else _sizes_over_nodes(pool.gpus_per_node)
+
+
+def _over_types(first: Pool, second: Pool) -> tuple[tuple[int, int, int], ...]:
+    return () if first.apart or second.apart else _sizes_over_types(first.gpus_per_node, second.gpus_per_node)
 
 
 @lru_cache(maxsize=256)

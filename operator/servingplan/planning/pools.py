@@ -90,6 +90,9 @@ class Pool:
     """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
     contradiction: Problem | None = None
     """Nodes say otherwise than the plan: it is neither grown nor, but for the budget, made smaller."""
+    apart: bool = False
+    """Its GPUs are MIG slices: a process sees only one of them, and none reaches another (NVIDIA, MIG User Guide, Application
+    Considerations). So each is a replica by itself."""
     stock: PoolStock | None = None
     """What was learned of the nodes that it gives; only of pools that the plan sizes."""
     quota_gpus: int | None = None

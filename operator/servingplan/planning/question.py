@@ -18,6 +18,7 @@ from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.planning.cards import cards_of
 from servingplan.planning.layouts import Layout, connected, layout_name
+from servingplan.planning.lessons import NOTHING, Lessons
 from servingplan.planning.pools import Pool
 from servingplan.planning.settings import SPANS_NODES_SINCE, Wish, spans_nodes, version_of, wished
 from servingplan.planning.shapes import (
@@ -85,13 +86,14 @@ def pose(
     across_types: bool = False,
     rows: MeasuredRows = SHIPPED,
     catalogue: Catalogue | None = None,
+    lessons: Lessons = NOTHING,
 ) -> tuple[Posed, tuple[InputError, ...]]:
     """The question that the spec and the pools pose, and what is wrong with the spec's models.
 
     ``in_force`` is the spec behind ``incumbent``; None: the same. ``across_nodes`` allows replicas over several nodes,
     which need the LeaderWorkerSet API, and ``across_types`` such with stages on two GPU types. ``rows`` are the measurements
-    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones). Raises nothing; a price
-    that is unknown must have been refused before: such a pool is left out.
+    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones), ``lessons`` what the
+    fleet has taught. Raises nothing; a price that is unknown must have been refused before: such a pool is left out.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _within_quota(pool, _parts_of(pool))}
@@ -127,6 +129,7 @@ def pose(
             pruning=pruning,
             confidence=float(spec.planning.confidence),
             rows=rows,
+            lessons=lessons,
         ):
             fits.update(class_key(model.name, name) for name in facts.estimates)
             found = _on_parts(facts, parts)

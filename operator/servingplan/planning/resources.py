@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from servingplan.api.v1alpha1 import Model, NodePool
+from servingplan.api.v1alpha1 import Dra, Model, NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.hardware import GpuType
-from servingplan.model.world import Node
+from servingplan.model.world import DeviceClass, Node
+from servingplan.planning.devices import MIG, asked_of, class_of, like, slice_in
 from servingplan.profiles.catalogue import Catalogue
 
 _CUDA_REPOSITORY = "vllm-openai"
@@ -25,6 +27,8 @@ def resource_of(pool: NodePool, gpu: GpuType | None, nodes: Iterable[Node], cata
     vendor = vendor_of(gpu, catalogue)
     if vendor is not None:
         return f"{vendor}.com/gpu"
+    if pool.dra is not None:
+        return "amd.com/gpu" if pool.dra.device_class.endswith(".amd.com") else names.GPU_RESOURCE
     offered = {name for node in nodes for name, count in offered_by(node).items() if count}
     return offered.pop() if len(offered) == 1 else names.GPU_RESOURCE
 
@@ -46,6 +50,15 @@ def counted_by(resource: str, node: Node) -> Node:
     return node if node.gpus == gpus else node.model_copy(update={"gpus": gpus})
 
 
+def shown_by(pool: NodePool, resource: str, gpus: int, classes: Iterable[DeviceClass]) -> dict[str, Any]:
+    """The fields of a ``Node`` by which one with so many free GPUs of a pool shows them."""
+    if pool.dra is not None:
+        return {"gpus": 0, "devices": like(pool.dra, classes, gpus)}
+    if resource == names.GPU_RESOURCE:
+        return {"gpus": gpus}
+    return {"gpus": 0, "gpu_resources": {resource: gpus}}
+
+
 def resource_errors(
     pool: NodePool, gpu: GpuType | None, resource: str, catalogue: Catalogue, models: Iterable[Model] = ()
 ) -> list[InputError]:
@@ -61,12 +74,38 @@ def resource_errors(
         return [InputError(f"{where}.resourceName", pool.resource_name, advice)]
     errors = []
     if "/mig-" in resource and gpu is not None and pool.gpu_spec is None:
-        advice = (
-            f"counts slices, which have neither the memory nor the speed of a whole {gpu.name}: give gpuSpec with the figures "
-            "of one slice, and a name of your own as gpu"
-        )
-        errors.append(InputError(f"{where}.resourceName", pool.resource_name, advice))
+        errors.append(InputError(f"{where}.resourceName", pool.resource_name, _slices_of(gpu)))
     return errors + _image_errors(pool, owner, models)
+
+
+def slice_errors(pool: NodePool, gpu: GpuType | None, classes: Iterable[DeviceClass]) -> list[InputError]:
+    """That the devices of a pool are slices of a card, and the plan does not say what one of them can do."""
+    if pool.dra is None or gpu is None or pool.gpu_spec is not None:
+        return []
+    if slice_in(_asked(pool.dra, classes)) is None:
+        return []
+    return [InputError(f"spec.nodePools[{pool.name}].dra.deviceClass", pool.dra.device_class, _slices_of(gpu))]
+
+
+def are_apart(pool: NodePool, resource: str, classes: Iterable[DeviceClass]) -> bool:
+    """Whether the GPUs of a pool are MIG slices."""
+    if pool.dra is None:
+        return "/mig-" in resource
+    found = slice_in(_asked(pool.dra, classes))
+    return found is not None and found[1] == MIG
+
+
+def _asked(dra: Dra, classes: Iterable[DeviceClass]) -> dict[str, str]:
+    """The attributes that the devices of a pool have, as far as its class is understood."""
+    found = class_of(dra, classes)
+    return dra.asked if found is None else asked_of(dra, found)
+
+
+def _slices_of(gpu: GpuType) -> str:
+    return (
+        f"counts slices, which have neither the memory nor the speed of a whole {gpu.name}: give gpuSpec with the figures "
+        "of one slice, and a name of your own as gpu"
+    )
 
 
 def _image_errors(pool: NodePool, owner: str, models: Iterable[Model]) -> list[InputError]:

@@ -27,6 +27,7 @@ from servingplan.planning.layouts import (
     over_types,
     pairs_of_types,
 )
+from servingplan.planning.lessons import NOTHING, Lessons
 from servingplan.planning.pools import Pool
 from servingplan.planning.settings import Wish, context_refusal
 from servingplan.planning.tuning import Rated, Standing, first_settings, tuned
@@ -190,6 +191,7 @@ def shapes_of(
     pruning: Pruning,
     confidence: float,
     rows: MeasuredRows = SHIPPED,
+    lessons: Lessons = NOTHING,
 ) -> Iterator[ShapeFacts]:
     """The shapes of one variant that may serve some class, if nodes are there: that step is the caller's.
 
@@ -209,7 +211,7 @@ def shapes_of(
                 for item in asked
                 if item.refusal is None
                 for settings in first_settings(wish, item.gpus, standing.get(item.layout.name, ()))
-                if (replica := _replica(model, variant, card, item.layout, settings)) is not None
+                if (replica := _replica(model, variant, card, item.layout, settings, lessons)) is not None
             ),
             confidence=confidence,
             rows=rows,
@@ -222,7 +224,7 @@ def shapes_of(
                 pruning.note(model, {item.name: refusal for item in model.effective_classes})
             continue
         found, refusals = tuned(
-            rate=partial(rated, model, variant, card, layout, confidence=confidence, rows=rows),
+            rate=partial(rated, model, variant, card, layout, confidence=confidence, rows=rows, lessons=lessons),
             wish=wish,
             gpus=gpus,
             standing=standing.get(layout.name, ()),
@@ -303,12 +305,13 @@ def rated(
     *,
     confidence: float,
     rows: MeasuredRows = SHIPPED,
+    lessons: Lessons = NOTHING,
 ) -> Rated:
     """The rates of the classes that a layout can serve with these settings, and why it cannot serve the others."""
     too_long = _too_long(model, card)
     answers: Mapping[str, Estimate | Unfit]
     layers: tuple[int, ...] = ()
-    replica = _replica(model, variant, card, layout, settings)
+    replica = _replica(model, variant, card, layout, settings, lessons)
     if replica is not None:
         answers = rates_of([replica], confidence=confidence, rows=rows)[replica]
     else:
@@ -328,14 +331,14 @@ def _too_long(model: Model, card: ModelCard) -> dict[str, Unfit]:
 
 
 def _replica(
-    model: Model, variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings
+    model: Model, variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings, lessons: Lessons
 ) -> Replica | None:
     """What the profiles are asked about; None for replicas that span nodes."""
-    gpu = layout.legs[0].pool.gpu
-    if gpu is None or not layout.inside_a_node:
+    pool = layout.legs[0].pool
+    if pool.gpu is None or not layout.inside_a_node:
         return None
-    made = Made(card, variant.precision, gpu, layout.tensor_parallel, layout.pipeline_parallel, settings)
-    return Replica(made, _requests(model, _too_long(model, card)))
+    made = Made(card, variant.precision, pool.gpu, layout.tensor_parallel, layout.pipeline_parallel, settings)
+    return Replica(made, _requests(model, _too_long(model, card)), lessons.of(model, variant, pool, made))
 
 
 def _estimate_across(

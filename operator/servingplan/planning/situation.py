@@ -19,6 +19,7 @@ from servingplan.model.world import NamespaceBudget, Observation
 from servingplan.planning.availability import with_stock
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import Known, known_of
+from servingplan.planning.lessons import Lessons, lessons_of
 from servingplan.planning.measured import rows_of
 from servingplan.planning.pools import CENT, Pool, total_spend
 from servingplan.planning.record import effective_spec, read_record, routing_as_published, spec_behind
@@ -138,6 +139,11 @@ class Situation:
     def row_findings(self) -> tuple[Finding, ...]:
         """What is wrong with the plan's own measurements."""
         return self._measured[1]
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """What the fleet has taught, as the record has it."""
+        return lessons_of(self.spec, self.world, self.record)
 
     @cached_property
     def demand(self) -> Demand | None:

@@ -65,7 +65,7 @@ def _makings(spec: PlanSpec, item: ReplicaSet) -> tuple[Any, ...] | None:
         variant.source,
         variant.precision,
         [
-            (found.node_selector, found.capacity_type, found.resource_name, found.engine_image)
+            (found.node_selector, found.capacity_type, found.resource_name, found.dra, found.engine_image)
             for pool, _ in item.legs
             for found in [pools[pool]]
         ],

@@ -15,6 +15,7 @@ import numpy as np
 from servingplan.profiles import latency
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.latency import Spread
+from servingplan.profiles.learned import Learned, corrected, corrected_promise, eased, paced
 from servingplan.profiles.steps import StepTimes
 
 if TYPE_CHECKING:
@@ -162,6 +163,10 @@ class Unlimited(NamedTuple):
     """Returns the replica's step times; it is called if a class has limits."""
     floor_seconds: float
     """The time to the first token outside all iterations."""
+    learned: Learned = Learned()
+    """What a fleet has taught about this replica."""
+    confidence: float = 0.5
+    """The probability that learned latencies are not exceeded."""
 
 
 def limited(
@@ -181,31 +186,45 @@ def limited(
 def all_limited(replicas: Sequence[Unlimited]) -> list[dict[str, Estimate | Unfit]]:
     """The same for each of several replicas. All their classes are computed together, which is much faster."""
     kept = [dict(replica.found) for replica in replicas]
-    pairs: list[tuple[dict[str, Estimate | Unfit], Requests, Estimate]] = []
+    pairs: list[tuple[dict[str, Estimate | Unfit], Requests, Estimate, Unlimited]] = []
     asked: list[Asked] = []
     tables: list[latency.Table] = []
     for replica, answers in zip(replicas, kept, strict=True):
         mine = [
-            (answers, item, found)
+            (answers, item, found, replica)
             for item in replica.classes
             if item.limits and not isinstance(found := replica.found[item.name], Unfit)
         ]
         if mine:
             pairs += mine
             asked += [
-                Asked(item.input_tokens, item.output_tokens, found.planned_requests_per_second, item.limits)
-                for _, item, found in mine
+                Asked(
+                    item.input_tokens,
+                    item.output_tokens,
+                    paced(found, replica.learned),
+                    eased(item.limits, replica.learned, replica.confidence),
+                )
+                for _, item, found, _ in mine
             ]
             tables.append(_tabulated(replica.steps(), asked[-len(mine) :], replica.floor_seconds))
     if not pairs:
-        return kept
+        return [_corrected(answers, replica) for answers, replica in zip(kept, replicas, strict=True)]
     together = latency.stack(tables)
     for first in range(0, len(pairs), AT_ONCE):
         part = slice(first, first + AT_ONCE)
         told = _promises(latency.part_of(together, part), asked[part], COPIES)
-        for (answers, item, found), promise in zip(pairs[part], told, strict=True):
-            answers[item.name] = _at_the_load(found, promise, item)
-    return kept
+        for (answers, item, found, replica), promise in zip(pairs[part], told, strict=True):
+            promised = corrected_promise(promise, replica.learned, replica.confidence) if replica.learned else promise
+            answers[item.name] = _at_the_load(found, promised, item)
+    return [_corrected(answers, replica) for answers, replica in zip(kept, replicas, strict=True)]
+
+
+def _corrected(answers: dict[str, Estimate | Unfit], replica: Unlimited) -> dict[str, Estimate | Unfit]:
+    """The estimates with what the fleet has taught."""
+    return {
+        name: found if isinstance(found, Unfit) else corrected(found, replica.learned, replica.confidence)
+        for name, found in answers.items()
+    }
 
 
 def _at_the_load(found: Estimate, promise: Promise, item: Requests) -> Estimate | Unfit:

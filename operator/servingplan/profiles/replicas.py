@@ -10,6 +10,7 @@ from typing import NamedTuple
 from servingplan.profiles.estimate import Estimate, Made, unlimited
 from servingplan.profiles.fit import Unfit
 from servingplan.profiles.floor import first_token_seconds
+from servingplan.profiles.learned import Learned
 from servingplan.profiles.measured import MeasuredRows
 from servingplan.profiles.promise import Requests, Unlimited, all_limited
 
@@ -25,6 +26,8 @@ class Replica(NamedTuple):
 
     made: Made
     classes: tuple[Requests, ...]
+    learned: Learned = Learned()
+    """What a fleet has taught about such replicas."""
 
 
 type _Key = tuple[Replica, float, MeasuredRows]
@@ -64,6 +67,7 @@ def rates_of(replicas: Iterable[Replica], *, confidence: float, rows: MeasuredRo
 
 
 def _unlimited(replica: Replica, confidence: float, rows: MeasuredRows) -> Unlimited:
-    made, classes = replica
+    made, classes, learned = replica
     found = unlimited(made, classes, confidence=confidence, rows=rows)
-    return Unlimited(found, classes, made.steps, first_token_seconds(made.settings, made.model))
+    floor_seconds = first_token_seconds(made.settings, made.model)
+    return Unlimited(found, classes, made.steps, floor_seconds, learned, confidence)

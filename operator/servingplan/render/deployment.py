@@ -17,7 +17,7 @@ from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet, digest
 from servingplan.model.world import PlanObject
-from servingplan.render import flags, quantities
+from servingplan.render import claim_template, flags, quantities
 
 PORT = 8000
 DRAIN_SLEEP_SECONDS = 15
@@ -122,10 +122,9 @@ def replica_template(
         "image": pool.engine_image or engine.image,
         "args": arguments,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {
-            "limits": {resource: str(gpus)},
-            "requests": {resource: str(gpus)},
-        },
+        "resources": {"claims": [{"name": claim_template.CLAIM}]}
+        if pool.dra is not None
+        else {"limits": {resource: str(gpus)}, "requests": {resource: str(gpus)}},
         "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-engine.startup_seconds // 5)},
         "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
         "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
@@ -166,8 +165,13 @@ def replica_template(
         pod["volumes"] = volumes
     _check_nulls(engine.pod_template, f"spec.models[{model.name}].engine.podTemplate")
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
+    if pool.dra is not None:
+        metadata["annotations"] = {names.DEVICES_ANNOTATION: claim_template.asked(pool.dra, gpus)}
+        # Which object the claim is made from is the name of the Deployment, which this template decides.
+        pod["resourceClaims"] = [{"name": claim_template.CLAIM}]
     template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
     _check_template(model, pool, template, gpus, resource)
+    _check_claim(model, template, metadata.get("annotations", {}).get(names.DEVICES_ANNOTATION))
     if worker:
         _take_no_requests(template)
     _check_volumes(model, volumes, mounts, template)
@@ -220,10 +224,8 @@ def deployment(
     """The Deployment with ``replicas`` copies."""
     labels = model_server_labels(plan, replica_set)
     selector = {names.PLAN_LABEL: labels[names.PLAN_LABEL], names.DEPLOYMENT_LABEL: replica_set.deployment}
-    pod = merge(
-        template,
-        {"metadata": {"labels": {**labels, names.SERVING_LABEL: "true"}}},
-    )
+    pod = merge(template, claim_template.claim_of(template, replica_set.deployment))
+    pod = merge(pod, {"metadata": {"labels": {**labels, names.SERVING_LABEL: "true"}}})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -368,7 +370,9 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, res
                     raise InputError(f"{where}.{part}", held, "must be a map of resources to amounts")
                 gpu_resources = {name: amount for name, amount in held.items() if names.is_gpu_resource(name)}
                 asked = gpu_resources.get(resource)
-                if engine and (str(asked) != str(gpus) or len(gpu_resources) > 1):
+                if engine and pool.dra is not None and gpu_resources:
+                    raise InputError(where, gpu_resources, "the GPUs are devices of a claim (dra); remove it")
+                if engine and pool.dra is None and (str(asked) != str(gpus) or len(gpu_resources) > 1):
                     raise InputError(where, gpu_resources, f"the plan decides {resource}; remove it")
                 if not engine and gpu_resources:
                     raise InputError(where, gpu_resources, "only the engine may hold GPUs; remove it")
@@ -386,6 +390,29 @@ def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, res
         if _within(pod, "nodeSelector", key) != value:
             raise InputError(
                 f"{field}.spec.nodeSelector", pod.get("nodeSelector"), f"the plan decides the pool; remove {key}"
+            )
+
+
+def _check_claim(model: Model, template: Json, asked: str | None) -> None:
+    """Check that the claim for the GPUs, where the pods have one, is as rendered."""
+    field = f"spec.models[{model.name}].engine.podTemplate"
+    found = _within(template, "metadata", "annotations", names.DEVICES_ANNOTATION)
+    if found != asked:
+        where = f"{field}.metadata.annotations[{names.DEVICES_ANNOTATION}]"
+        raise InputError(where, found, "the plan decides the devices; remove it")
+    if asked is None:
+        return
+    engine = next(item for item in template["spec"]["containers"] if item["name"] == "engine")
+    ours = {"name": claim_template.CLAIM}
+    for where, listed in (
+        ("resourceClaims", template["spec"]["resourceClaims"]),
+        ("containers[engine].resources.claims", engine["resources"]["claims"]),
+    ):
+        if not isinstance(listed, list) or ours not in listed:
+            raise InputError(
+                f"{field}.spec.{where}",
+                listed,
+                f"{claim_template.CLAIM} is the claim for the GPUs; choose another name",
             )
 
 

@@ -16,6 +16,7 @@ from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.world import PlanObject
+from servingplan.render.claim_template import claim_of
 from servingplan.render.deployment import Group, merge, model_server_labels, owner_reference, replica_template
 
 API_VERSION = "leaderworkerset.x-k8s.io/v1"
@@ -80,10 +81,11 @@ def leader_worker_set(
     """The LeaderWorkerSet with ``replicas`` copies."""
     labels = model_server_labels(plan, replica_set)
     leader = {"metadata": {"labels": {**labels, names.SERVING_LABEL: "true"}}}
+    claim = claim_of(template, replica_set.deployment)
     templates = {
         **template,
-        "leaderTemplate": merge(template["leaderTemplate"], leader),
-        "workerTemplate": merge(template["workerTemplate"], {"metadata": {"labels": {**labels}}}),
+        "leaderTemplate": merge(merge(template["leaderTemplate"], claim), leader),
+        "workerTemplate": merge(merge(template["workerTemplate"], claim), {"metadata": {"labels": {**labels}}}),
     }
     return {
         "apiVersion": API_VERSION,

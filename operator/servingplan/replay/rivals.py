@@ -23,6 +23,7 @@ def fleet_by(situation: Situation, method: str) -> Fleet:
         pools=situation.pools,
         incumbent=None,
         rows=situation.rows,
+        lessons=situation.lessons,
         catalogue=situation.known.catalogue,
     )
     problems = [*map(str, errors), *posed.unfit]

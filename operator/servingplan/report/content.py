@@ -43,6 +43,7 @@ def content(
         incumbent=fleet,
         across_nodes=situation.world.leader_worker_sets or fleet.spans_nodes,
         rows=situation.rows,
+        lessons=situation.lessons,
         catalogue=situation.known.catalogue,
     )
     facts = {item.deployment: _facts_of(posed, item) for item in fleet.replica_sets}

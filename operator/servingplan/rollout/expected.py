@@ -26,8 +26,9 @@ from servingplan.model.actions import (
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.times import later
 from servingplan.model.transition import PoolChange
-from servingplan.model.world import LiveObject, Node, Observation, Pod
+from servingplan.model.world import DeviceClass, LiveObject, Node, Observation, Pod
 from servingplan.planning.pools import Pool
+from servingplan.planning.resources import shown_by
 from servingplan.rollout.removal import group_index
 
 
@@ -202,7 +203,7 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
     objects = {item.pool: item for item in world.pools}
     for pool in pools:
         if pool.sized_by_us:
-            count = _provide(nodes, pool, world.now)
+            count = _provide(nodes, pool, world.now, world.device_classes)
             if objects[pool.name].actual is not None:
                 objects[pool.name] = objects[pool.name].model_copy(update={"actual": count})
     pods = []
@@ -233,14 +234,14 @@ def _over(pod: Pod, now: str, *, ready: bool, follows: bool) -> Pod:
     return pod.model_copy(update=change)
 
 
-def _provide(nodes: dict[str, Node], pool: Pool, now: str) -> int:
+def _provide(nodes: dict[str, Node], pool: Pool, now: str, classes: tuple[DeviceClass, ...]) -> int:
     """What whoever sells the nodes of a pool does: nodes that boot are there, others come or go until there are as many as
     wanted; empty ones go first. The number of nodes then."""
     for item in pool.nodes:
         if item.node.disrupted:
             del nodes[item.name]
         elif item.boots:
-            nodes[item.name] = _like(pool, item.node, item.name, now)
+            nodes[item.name] = _like(pool, item.node, item.name, now, classes)
     there = [item for item in pool.nodes if item.name in nodes]
     empty = [item for item in there if not item.our_pods]
     empty.sort(key=lambda item: (item.node.schedulable, item.foreign_gpus > 0, item.name))
@@ -252,11 +253,11 @@ def _provide(nodes: dict[str, Node], pool: Pool, now: str) -> int:
         while (name := f"{pool.name}~{number}") in nodes:
             number += 1
         sample = next((item.node for item in there if item.node.usable and not item.contradicts), None)
-        nodes[name] = _like(pool, sample, name, now)
+        nodes[name] = _like(pool, sample, name, now, classes)
     return max(len(there) - len(given_back), pool.wanted)
 
 
-def _like(pool: Pool, sample: Node | None, name: str, now: str) -> Node:
+def _like(pool: Pool, sample: Node | None, name: str, now: str, classes: tuple[DeviceClass, ...]) -> Node:
     """A node of a pool that is ready and shows its GPUs."""
     labels: dict[str, str] = {}
     if sample is not None:
@@ -268,8 +269,7 @@ def _like(pool: Pool, sample: Node | None, name: str, now: str) -> Node:
     return Node(
         name=name,
         labels={**labels, **pool.spec.node_selector},
-        gpus=pool.gpus_per_node if resource == names.GPU_RESOURCE else 0,
-        gpu_resources={} if resource == names.GPU_RESOURCE else {resource: pool.gpus_per_node},
+        **shown_by(pool.spec, resource, pool.gpus_per_node, classes),
         ready=True,
         created=now,
     )

@@ -282,7 +282,7 @@ def _drains(world: Observation, leave: Departures, ready: Mapping[str, int]) -> 
     return actions
 
 
-_BESIDE_DEPLOYMENTS = frozenset({"Service", DISRUPTION_BUDGET})
+_BESIDE_DEPLOYMENTS = frozenset({"Service", DISRUPTION_BUDGET, names.CLAIM_TEMPLATE})
 """Kinds of objects that a Deployment of ours has under its own name."""
 
 

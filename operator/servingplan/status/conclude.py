@@ -37,6 +37,7 @@ from servingplan.render.carried import Carried, carried
 from servingplan.status.conditions import conditions
 from servingplan.status.explained import explained_as
 from servingplan.status.history import history_after
+from servingplan.status.learned import learned_status
 from servingplan.status.proposed import proposed
 from servingplan.status.routing import routing_after
 from servingplan.status.steps import step_after
@@ -192,6 +193,7 @@ def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
             ready=decision.ready.get(item.deployment, 0),
             requests_per_second=f"{sum(item.planned.values()):.4g}",
             profile=item.rates_from,
+            learned=learned_status(decision.learned.get(item.deployment)),
         )
         for item in fleet.replica_sets
     ]

@@ -12,7 +12,7 @@ from servingplan.model.world import Observation
 from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
 from servingplan.render.carried import Carried
-from servingplan.status import capacity, planned, routing
+from servingplan.status import capacity, learned, planned, routing
 from servingplan.status.row import Row
 from servingplan.status.summary import unanswered
 
@@ -55,6 +55,7 @@ OF_THE_PLAN_IN_FORCE = frozenset(
         "WorkloadsReady",
         "RoutingPublished",
         "Degraded",
+        "FleetObserved",
         "SLOAttainable",
         "Stalled",
         "Ready",
@@ -87,7 +88,8 @@ def conditions(
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(situation, decision, outcome),
         *routing.degraded(situation, outcome),
-        planned.slo_attainable(decision, now),
+        *learned.fleet_observed(situation, decision),
+        planned.slo_attainable(situation, decision, now),
         planned.approved(situation, decision),
     ]
     return _dated(world, with_ready(rows, unanswered(now)), _generations(decision))

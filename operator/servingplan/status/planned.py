@@ -8,6 +8,7 @@ from servingplan.planning.situation import Situation
 from servingplan.planning.starts import lines
 from servingplan.render.admission import WHOLE
 from servingplan.render.carried import Carried
+from servingplan.status.learned import late_deployments, observed_beside_predicted
 from servingplan.status.row import Row, failure
 from servingplan.status.summary import gpus_of
 
@@ -130,7 +131,7 @@ def _shared(situation: Situation) -> str:
     )
 
 
-def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
+def slo_attainable(situation: Situation, decision: Decision, now: tuple[Carried, ...]) -> Row:
     """The condition: whether ready replicas now carry all of the demand within its limits."""
     kind = "SLOAttainable"
     fleet = decision.fleet
@@ -154,9 +155,12 @@ def slo_attainable(decision: Decision, now: tuple[Carried, ...]) -> Row:
         return Row(kind, "False", "BelowTarget", f"{text}; {told}" if behind else text)
     if behind:
         return Row(kind, "False", "Transitional", f"{told}; the plan carries all once its replicas are ready")
-    return Row(
-        kind, "True", "Predicted", "by the profiles, ready replicas carry every class within its limits; not measured"
-    )
+    if late := late_deployments(situation, decision):
+        return Row(kind, "False", "ObservedLate", f"{'; '.join(late)}; {observed_beside_predicted(decision)}")
+    text = "by the profiles, ready replicas carry every class within its limits"
+    if observed := observed_beside_predicted(decision):
+        return Row(kind, "True", "Predicted", f"{text}; {observed}")
+    return Row(kind, "True", "Predicted", f"{text}; not measured")
 
 
 def approved(situation: Situation, decision: Decision) -> Row:

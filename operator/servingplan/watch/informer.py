@@ -302,6 +302,7 @@ class Informer[F]:
         """Keep how the last attempt ended."""
         with self._lock:
             health = self._health
+            refused = health.trouble is not None and isinstance(health.trouble.error, Forbidden)
             if error is None:
                 self._health = Health(synced=True, contact=self._clock())
             elif isinstance(error, Gone):
@@ -318,6 +319,8 @@ class Informer[F]:
             self._lock.notify_all()
         if error is not None and not isinstance(error, ApiError):
             log.error("the watch of %s failed; it is restarted", self.source.name, exc_info=error)
+        elif isinstance(error, Forbidden) and self.source.optional and refused:
+            pass  # an installation without this right was told of once
         elif error is not None and not isinstance(error, Gone | NotFound):
             log.warning("the watch of %s ended: %s; it is restarted", self.source.name, error)
 

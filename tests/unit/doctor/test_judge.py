@@ -254,6 +254,12 @@ def test_a_plan_that_nobody_routes_by_is_a_note():
         ("kueue", "kueue.x-k8s.io", {"queues": ("gpus",)}, "queues gpus"),
         ("gateway", "gateway.networking.k8s.io", {"gateways": ("infra/public",)}, "Gateways: infra/public"),
         ("dra", "resource.k8s.io", {"devices": {"gpu.nvidia.com": 16}}, "16 of gpu.nvidia.com"),
+        (
+            "dra",
+            "resource.k8s.io",
+            {"devices": {"gpu.nvidia.com": 16}, "device_classes": ("gpu.nvidia.com", "mig.nvidia.com")},
+            "DeviceClasses: gpu.nvidia.com, mig.nvidia.com",
+        ),
     ],
 )
 def test_what_is_installed_beside(check, group, changed, words):

@@ -5,8 +5,19 @@ from contextlib import contextmanager
 import pytest
 
 from servingplan.errors import ApiError, Forbidden, NotFound
-from servingplan.kube import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, NODES, PODS, Resource
-from servingplan.model.world import Taint
+from servingplan.kube import (
+    CONFIG_MAPS,
+    DEVICE_CLASSES,
+    ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    NODES,
+    PODS,
+    RESOURCE_CLAIM_TEMPLATES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    Resource,
+)
+from servingplan.model.world import DeviceClass, Devices, Taint
 from servingplan.observe import outside
 from servingplan.observe.cluster import Reader
 from servingplan.observe.engines import MOST_MISSED
@@ -15,14 +26,19 @@ from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 
 PLAN = {"metadata": {"namespace": "llm", "name": "chat", "uid": "u", "generation": 1}, "spec": {}}
+DEVICE_KINDS = (RESOURCE_SLICES, RESOURCE_CLAIMS, DEVICE_CLASSES, RESOURCE_CLAIM_TEMPLATES)
 SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
 
 
 class EmptyCluster:
     """An API server with one plan in it, and nothing else but what is ``listed`` of a kind."""
 
-    def __init__(self, discovered=SETS, routes=HTTP_ROUTES, spec=None, found=(), listed=None, config_maps=None):
+    def __init__(
+        self, discovered=SETS, routes=HTTP_ROUTES, spec=None, found=(), listed=None, config_maps=None, devices=None
+    ):
         self.discovered = {SETS.kind: discovered, HTTP_ROUTES.kind: routes}
+        self.discovered |= {kind.kind: devices or kind for kind in DEVICE_KINDS}
+        self.discovered["NodeClaim"] = NotFound(404, "NotFound", "no such group")
         self.spec = spec or {}
         self.config_maps = config_maps or {}
         self.listed = {HTTP_ROUTES: found, **(listed or {})}
@@ -48,7 +64,7 @@ class EmptyCluster:
 
     def discover(self, api_version, kind):
         found = self.discovered[kind]
-        assert api_version == {SETS.kind: SETS, HTTP_ROUTES.kind: HTTP_ROUTES}[kind].api_version
+        assert not isinstance(found, Resource) or api_version == found.api_version
         if isinstance(found, Exception):
             raise found
         return found
@@ -90,6 +106,54 @@ def test_without_the_right_to_read_groups_there_are_none_to_plan_with():
     pod["metadata"]["labels"]["leaderworkerset.sigs.k8s.io/group-index"] = "0"
     world = observed(refused, listed={NODES: [NODE], PODS: [pod]})
     assert [(item.source, item.reason) for item in world.failures] == [("LeaderWorkerSets", "ReadForbidden")]
+
+
+ON_DEVICES = {
+    "budget": {"dollarsPerHour": 1},
+    "models": [{"name": "m"}],
+    "nodePools": [{"name": "p", "nodeSelector": {"a": "b"}, "dra": {"deviceClass": "x"}}],
+}
+WITHOUT_DEVICES = {**ON_DEVICES, "nodePools": [{"name": "p", "nodeSelector": {"a": "b"}}]}
+
+
+def device_objects():
+    """A node of the pool with two devices, of which somebody's claim holds one."""
+    node = {**NODE, "metadata": {**NODE["metadata"], "labels": {"a": "b"}}}
+    spec = {"driver": "d.e", "nodeName": "n", "pool": {"name": "n"}, "devices": [{"name": "0"}, {"name": "1"}]}
+    held = {"devices": {"results": [{"driver": "d.e", "pool": "n", "device": "0"}]}}
+    claim = {"metadata": {"name": "c", "namespace": "x", "uid": "c"}, "status": {"allocation": held}}
+    return {
+        NODES: [node],
+        RESOURCE_SLICES: [{"metadata": {"name": "s", "uid": "s"}, "spec": spec}],
+        RESOURCE_CLAIMS: [claim],
+        DEVICE_CLASSES: [{"metadata": {"name": "x", "uid": "x"}, "spec": {}}],
+    }
+
+
+def test_nodes_are_read_with_their_devices_and_the_classes_of_the_cluster():
+    world = observed(spec=ON_DEVICES, listed=device_objects())
+    assert [item.devices for item in world.nodes] == [(Devices(driver="d.e", count=2, held_by_others=1),)]
+    assert world.device_classes == (DeviceClass(name="x"),)
+    assert world.failures == ()
+
+
+@pytest.mark.parametrize("spec", [ON_DEVICES, WITHOUT_DEVICES])
+def test_where_devices_are_not_served_there_are_none_and_that_is_no_failure(spec):
+    world = observed(spec=spec, devices=NotFound(404, "NotFound", "no such group"))
+    assert (world.device_classes, world.failures) == ((), ())
+
+
+def test_devices_that_cannot_be_read_count_where_a_pool_has_any():
+    refused = Forbidden(403, "Forbidden", "cannot list resourceslices")
+    assert observed(spec=WITHOUT_DEVICES, devices=refused).failures == ()
+    found = observed(spec=ON_DEVICES, devices=refused).failures
+    assert {item.source for item in found} == {
+        "ResourceSlices",
+        "ResourceClaims",
+        "DeviceClasses",
+        "ResourceClaimTemplates",
+    }
+    assert all("grant it with the chart's ClusterRole" in item.message for item in found)
 
 
 def test_our_groups_are_read_with_who_else_sets_their_number():

@@ -13,7 +13,7 @@ from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.world import PlanObject
-from servingplan.render import deployment
+from servingplan.render import claim_template, deployment
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "render"
 RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
@@ -32,6 +32,9 @@ def spec(*, model=None, pool=None, engine=None, variant=None):
 SETTINGS = EngineSettings(
     version="0.18.0", max_num_seqs=64, kv_cache_dtype="fp8", max_model_len=8192, shutdown_seconds=300
 )
+
+
+SLICES = {"deviceClass": "mig.nvidia.com", "attributes": [{"name": "gpu.nvidia.com/profile", "value": "3g.40gb"}]}
 
 
 def template(tp=4, pp=1, settings=SETTINGS, queue=None, **changes):
@@ -78,7 +81,18 @@ def manifests(made):
         source="derived",
     )
     fleet = Fleet(replica_sets=(replicas,))
+    labels, owner = deployment.model_server_labels(PLAN, replicas), deployment.owner_reference(PLAN)
+    devices = claim_template.asked_in(made)
     return [
+        *(
+            []
+            if devices is None
+            else [
+                claim_template.claim_template(
+                    plan=PLAN, replica_set=replicas, devices=devices, labels=labels, owner=owner
+                )
+            ]
+        ),
         deployment.deployment(
             plan=PLAN, replica_set=replicas, template=made, replicas=2, startup_seconds=1800, fleet=fleet
         ),
@@ -92,6 +106,8 @@ def manifests(made):
         ("sharded", {}),
         ("before-settings-were-written", {"settings": None}),
         ("restricted", {"tp": 1, "engine": {"security": "Restricted"}}),
+        ("devices", {"pool": {"dra": {"deviceClass": "gpu.nvidia.com"}}}),
+        ("slices-of-one-profile", {"tp": 1, "pool": {"dra": SLICES}}),
         ("single-gpu-spot-claim", {"tp": 1, "pool": {"capacityType": "Spot"}, "variant": {"source": "pvc://w/llama"}}),
         (
             "image-weights-and-pod-template",
@@ -374,3 +390,49 @@ def test_nothing_takes_the_place_of_the_weights(more, field):
 def test_ports_are_told_apart_by_their_number():
     ports = engine_of(template(engine=pod_template(ports=[{"containerPort": 9090}])))["ports"]
     assert [item["containerPort"] for item in ports] == [8000, 9090]
+
+
+def test_other_devices_are_another_deployment():
+    whole = {"dra": {"deviceClass": "gpu.nvidia.com"}}
+    other = {"dra": {**whole["dra"], "attributes": SLICES["attributes"]}}
+    names_of = {name(template(pool=pool)) for pool in ({}, whole, {"dra": SLICES}, other)}
+    assert len(names_of) == 4
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        (pod_template(resources={"limits": {"nvidia.com/gpu": 4}}), "the GPUs are devices of a claim"),
+        (
+            {"podTemplate": {"spec": {"resourceClaims": [{"name": "gpus", "resourceClaimName": "mine"}]}}},
+            "choose another name",
+        ),
+        (
+            {"podTemplate": {"metadata": {"annotations": {names.DEVICES_ANNOTATION: '{"count":1}'}}}},
+            "the plan decides the devices",
+        ),
+    ],
+)
+def test_a_pod_template_cannot_change_the_claim_for_the_gpus(added, words):
+    with pytest.raises(InputError, match=words):
+        template(pool={"dra": {"deviceClass": "gpu.nvidia.com"}}, engine=added)
+
+
+def test_the_annotation_of_devices_is_refused_where_the_gpus_are_none():
+    with pytest.raises(InputError, match="remove it"):
+        template(engine={"podTemplate": {"metadata": {"annotations": {names.DEVICES_ANNOTATION: '{"count":1}'}}}})
+
+
+def test_a_pod_may_have_claims_of_its_own_beside_ours():
+    nic = {"name": "nic", "resourceClaimTemplateName": "nic"}
+    own = {
+        "podTemplate": {
+            "spec": {
+                "resourceClaims": [nic],
+                "containers": [{"name": "engine", "resources": {"claims": [{"name": "nic"}]}}],
+            }
+        }
+    }
+    made = template(pool={"dra": {"deviceClass": "gpu.nvidia.com"}}, engine=own)
+    assert made["spec"]["resourceClaims"] == [{"name": "gpus"}, nic]
+    assert engine_of(made)["resources"]["claims"] == [{"name": "gpus"}, {"name": "nic"}]

@@ -11,6 +11,7 @@ from servingplan.model import names
 from servingplan.model.fleet import Fleet, PipelineStage, ReplicaSet
 from servingplan.planning.settings import command_line
 from servingplan.render import deployment, flags
+from servingplan.render.claim_template import asked_in
 from servingplan.render.deployment import Group
 from servingplan.render.disruption_budget import disruption_budget
 from servingplan.render.leader_worker_set import leader_worker_set, serving_pod, template_in, template_of
@@ -177,3 +178,13 @@ def test_what_a_replica_is_tells_how_many_nodes_it_takes():
     assert inside.kind == "Deployment"
     assert "nodes" not in inside.model_dump()
     assert "nodes" not in inside.facts.model_dump()
+
+
+def test_each_pod_of_a_group_has_a_claim_for_the_devices_of_its_node():
+    made = template(pool={"dra": {"deviceClass": "gpu.nvidia.com"}})
+    assert asked_in(made) == {"attributes": {}, "count": 8, "deviceClass": "gpu.nvidia.com"}
+    pods = manifest(made)["spec"]["leaderWorkerTemplate"]
+    for pod in (pods["leaderTemplate"], pods["workerTemplate"]):
+        claim = {"name": "gpus", "resourceClaimTemplateName": REPLICAS.deployment}
+        assert pod["spec"]["resourceClaims"] == [claim]
+        assert engine_of(pod)["resources"] == {"claims": [{"name": "gpus"}]}

@@ -10,7 +10,7 @@ import os
 import pytest
 
 from tests.simulated.driver import Driver
-from tests.simulated.histories import GroupHistory, History
+from tests.simulated.histories import DeviceHistory, GroupHistory, History
 from tests.simulated.plans import operator, plan
 
 FEW, MORE = 3, 75
@@ -34,6 +34,11 @@ def test_a_history_keeps_every_rule_and_comes_to_rest(seed):
 @pytest.mark.parametrize("seed", seeds())
 def test_a_history_with_replicas_over_several_nodes_does_too(seed):
     GroupHistory(seed).live()
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_a_history_on_devices_does_too(seed):
+    DeviceHistory(seed).live()
 
 
 def test_a_history_that_breaks_a_rule_names_its_seed(monkeypatch):

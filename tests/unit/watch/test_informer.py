@@ -192,6 +192,19 @@ def test_what_may_not_be_read_is_known_not_to_be_readable():
     assert made.health.synced is False
 
 
+def test_a_kind_that_an_installation_leaves_out_is_logged_once(caplog):
+    """Its right is refused for as long as the operator runs."""
+    for optional, times in ((True, 1), (False, 3)):
+        caplog.clear()
+        server = ApiServer()
+        made = informer_of(server, optional=optional)
+        server.faults = [Forbidden(403, "Forbidden", "cannot list things")] * 3
+        for _ in range(3):
+            step(made)
+        assert caplog.text.count("cannot list things") == times
+        assert made.settled
+
+
 def test_what_cannot_be_listed_is_not_waited_for_for_ever():
     server, now = ApiServer(), [0.0]
     server.faults = [AWAY, AWAY]

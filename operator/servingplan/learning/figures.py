@@ -1,0 +1,94 @@
+"""The figures that engines publish: the query for them, and the meaning of its answer.
+
+One query asks for all of them, over the last window and by pod. vLLM names the time per token of a request
+``vllm:request_time_per_output_token_seconds``. Engines from before that metric have only the time between two tokens
+(``vllm:inter_token_latency_seconds``, before 0.11 ``vllm:time_per_output_token_seconds``). Its mean is over tokens instead of
+requests, which differs little while lengths and times are not related; with speculation it is the time between two outputs of
+several tokens, so it is not used then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from servingplan.demand.signals import any_of
+from servingplan.model.world import EngineFigures
+
+WINDOW_SECONDS = 300
+"""What one look covers. Looks do not overlap."""
+_SUMS = {
+    "ttft": ("time_to_first_token_seconds",),
+    "tpot": ("request_time_per_output_token_seconds",),
+    "gap": ("inter_token_latency_seconds", "time_per_output_token_seconds"),
+    "input": ("request_prompt_tokens",),
+    "output": ("request_generation_tokens",),
+}
+"""The histograms by figure, whose sum and count give a mean."""
+_POD = "pod"
+
+
+def query(models: Iterable[str], *, namespace: str, namespace_label: str | None) -> str:
+    """PromQL with one row for each pod and figure.
+
+    ``models`` are the names that engines serve. ``namespace_label`` is set for a Prometheus that other namespaces share: its
+    label with the namespace of the scraped pod, and only ``namespace`` is looked at.
+    """
+    of_models = f"model_name=~{any_of(models)}"
+    if namespace_label is not None:
+        of_models += f",{namespace_label}={json.dumps(namespace)}"
+
+    def series(*names: str) -> str:
+        spelled = [f"vllm{mark}{name}" for name in names for mark in (":", "_")]
+        return f"{{__name__=~{any_of(spelled)},{of_models}}}"
+
+    window = f"[{WINDOW_SECONDS}s]"
+    running, waiting = series("num_requests_running"), series("num_requests_waiting")
+    told = {
+        f"{figure}_{part}": f"sum by ({_POD}) (increase({series(*(f'{name}_{part}' for name in names))}{window}))"
+        for figure, names in _SUMS.items()
+        for part in ("sum", "count")
+    }
+    told["running"] = f"sum by ({_POD}) (avg_over_time({running}{window}))"
+    told["waiting"] = f"min by ({_POD}) (min_over_time({waiting}{window}))"
+    told["now"] = f"sum by ({_POD}) ({running})"
+    told["before"] = f"sum by ({_POD}) ({running} offset {WINDOW_SECONDS}s)"
+    return " or ".join(
+        f'label_replace({text}, "figure", "{figure}", "{_POD}", ".*")' for figure, text in sorted(told.items())
+    )
+
+
+def read(rows: Sequence[Mapping[str, Any]]) -> tuple[EngineFigures, ...]:
+    """The figures of every pod that was there for the whole window, by name.
+
+    Values that are not finite or negative are no figures. Raises ``TypeError``, ``KeyError`` or ``ValueError`` if the rows are
+    not what Prometheus answers.
+    """
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        labels, value = row["metric"], float(row["value"][1])
+        if math.isfinite(value) and value >= 0:
+            found[str(labels.get(_POD, ""))][str(labels["figure"])] = value
+    return tuple(
+        EngineFigures(
+            pod=pod,
+            requests=told["output_count"],
+            input_tokens=_mean(told, "input"),
+            output_tokens=_mean(told, "output"),
+            ttft_seconds=_mean(told, "ttft"),
+            tpot_seconds=_mean(told, "tpot"),
+            gap_seconds=_mean(told, "gap"),
+            running=told["running"],
+            least_waiting=told["waiting"],
+        )
+        for pod, told in sorted(found.items())
+        if pod and told.keys() >= {"output_count", "running", "waiting", "now", "before"}
+    )
+
+
+def _mean(told: Mapping[str, float], figure: str) -> float | None:
+    count = told.get(f"{figure}_count", 0.0)
+    return told[f"{figure}_sum"] / count if count > 0 and f"{figure}_sum" in told else None

@@ -1,0 +1,72 @@
+"""What is made of Prometheus' answer about engines."""
+
+import pytest
+
+from servingplan.learning.figures import query, read
+
+WHOLE = {
+    "ttft_sum": 50.0,
+    "ttft_count": 100.0,
+    "tpot_sum": 3.0,
+    "tpot_count": 100.0,
+    "gap_sum": 60.0,
+    "gap_count": 2000.0,
+    "input_sum": 40_000.0,
+    "input_count": 100.0,
+    "output_sum": 2_100.0,
+    "output_count": 100.0,
+    "running": 4.5,
+    "waiting": 0.0,
+    "now": 5.0,
+    "before": 3.0,
+}
+
+
+def rows(pod="a", **changed):
+    told = {**WHOLE, **changed}
+    return [
+        {"metric": {"pod": pod, "figure": name}, "value": [1.0, str(value)]}
+        for name, value in told.items()
+        if value is not None
+    ]
+
+
+def test_figures_are_means_over_the_window_by_pod():
+    first, second = read([*rows("b", ttft_sum=70), *rows("a")])
+    assert (first.pod, second.pod) == ("a", "b")
+    assert (first.requests, first.input_tokens, first.output_tokens) == (100, 400, 21)
+    assert (first.ttft_seconds, first.tpot_seconds, first.gap_seconds) == (0.5, 0.03, 0.03)
+    assert second.ttft_seconds == 0.7
+
+
+@pytest.mark.parametrize("missing", ["before", "now", "running", "waiting", "output_count"])
+def test_a_pod_that_was_not_there_all_the_time_is_left_out(missing):
+    assert read(rows(**{missing: None})) == ()
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1"])
+def test_values_that_are_none_are_no_figures(value):
+    (seen,) = read(rows(ttft_sum=value))
+    assert seen.ttft_seconds is None
+    assert seen.tpot_seconds == 0.03
+    assert read(rows(running=value)) == ()
+
+
+def test_a_pod_without_requests_has_no_means():
+    (seen,) = read(rows(**{name: 0.0 for name in WHOLE if name.endswith(("sum", "count"))}))
+    assert (seen.requests, seen.ttft_seconds, seen.input_tokens) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"metric": {}, "value": [1.0, "1"]}, {"metric": {"figure": "now"}, "value": [1.0]}]
+)
+def test_rows_that_prometheus_does_not_promise_are_refused(row):
+    with pytest.raises((KeyError, IndexError, TypeError, ValueError)):
+        read([row])
+
+
+def test_the_query_names_the_models_and_on_a_shared_prometheus_the_namespace():
+    shared = query(["b.1", 'a"'], namespace="llm", namespace_label="ns")
+    assert shared.count('ns="llm"') == shared.count("model_name=~")
+    assert "ns=" not in query(["b.1"], namespace="llm", namespace_label=None)
+    assert r'model_name=~"a\"|b\\.1"' in shared

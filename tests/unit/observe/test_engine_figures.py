@@ -1,0 +1,119 @@
+"""The reader of engines: what it keeps of answers and failures. The real Prometheus is in tests/contract."""
+
+import pytest
+
+from e2e.support.waiting import wait_for
+from servingplan.api.parse import parse_spec
+from servingplan.observe import engine_figures as reader
+from servingplan.observe.engine_figures import EngineReader
+from servingplan.observe.urls import NoAnswer, UrlPolicy
+from servingplan.settings import SharedPrometheus
+from tests.unit.learning.test_figures import rows
+
+PLAN = ("llm", "chat")
+SHARED = SharedPrometheus(url="http://shared:9090", namespace_label="ns")
+
+
+def spec_of(*, learn=True, url=None):
+    raw = {
+        "budget": {"dollarsPerHour": 10},
+        "models": [
+            {
+                "name": "m",
+                "classes": [{"name": "c", "inputTokens": 500, "outputTokens": 200, "requestsPerSecond": "1"}],
+            }
+        ],
+        "nodePools": [{"name": "p", "nodeSelector": {"a": "b"}}],
+        "planning": {"learn": learn},
+    }
+    if url is not None:
+        raw["demand"] = {"prometheus": {"url": url}}
+    spec, errors = parse_spec(raw)
+    assert not errors
+    return spec
+
+
+class Prometheus:
+    """Answers with the figures of one pod."""
+
+    def __init__(self):
+        self.answer = rows("a")
+        self.asked = []
+
+    def ask(self, source, query, now, *, reach):
+        self.asked.append((source.url, query.text))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def prometheus(monkeypatch):
+    made = Prometheus()
+    monkeypatch.setattr(reader, "ask", made.ask)
+    return made
+
+
+def polled(spec, *, shared=SHARED, allowed=()):
+    reads = EngineReader(
+        urls=UrlPolicy(None, allowed_hosts=frozenset(allowed)), shared=shared, clock=lambda: 1_700_000_000.0
+    )
+    reads.seen(*PLAN, spec)
+    reads.poll(PLAN)
+    return reads.seen(*PLAN, spec)
+
+
+def test_the_first_turn_waits_for_nothing(prometheus):
+    reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
+    seen = reads.seen(*PLAN, spec_of())
+    assert (seen.at, seen.engines) == ("", ())
+    assert prometheus.asked == []
+
+
+def test_a_plan_that_turns_asked_for_is_read_beside_them_until_it_does_not_ask_to_learn(prometheus, monkeypatch):
+    monkeypatch.setattr(reader, "LOOK_SECONDS", 0.01)
+    reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
+    reads.start()
+    try:
+        wait_for("it was read", lambda: reads.seen(*PLAN, spec_of()).engines, seconds=60)
+        assert reads.seen(*PLAN, spec_of(learn=False)) is None
+        assert reads.seen(*PLAN, spec_of()).engines == (), "nothing is kept of it"
+    finally:
+        reads.close()
+
+
+def test_a_plan_that_does_not_ask_to_learn_is_not_read(prometheus):
+    assert polled(spec_of(learn=False)) is None
+    assert prometheus.asked == []
+
+
+def test_the_installations_prometheus_is_asked_for_the_plans_namespace_alone(prometheus):
+    seen = polled(spec_of())
+    ((url, text),) = prometheus.asked
+    assert url == SHARED.url
+    assert 'ns="llm"' in text
+    assert (seen.at, seen.window_seconds) == ("2023-11-14T22:13:20Z", 300)
+    assert [engine.pod for engine in seen.engines] == ["a"]
+
+
+def test_the_prometheus_of_the_plans_demand_is_asked_where_it_has_one(prometheus):
+    polled(spec_of(url="http://allowed:9090"), allowed=["allowed"])
+    assert [url for url, _ in prometheus.asked] == ["http://allowed:9090"]
+
+
+@pytest.mark.parametrize(
+    "answer", [NoAnswer("connection refused"), [{"metric": {}}], [{"metric": None, "value": 3}], [{"value": []}]]
+)
+def test_an_answer_that_is_none_is_told_in_the_same_words_whatever_the_cause(prometheus, answer):
+    prometheus.answer = answer
+    seen = polled(spec_of())
+    assert (seen.at, seen.engines) == ("", ())
+    assert seen.problem == "Prometheus gave no answer that can be used"
+
+
+def test_a_url_that_is_not_allowed_and_no_prometheus_at_all_are_told(prometheus):
+    refused = polled(spec_of(url="http://elsewhere:9090"))
+    assert refused.refused_reason == "UrlNotAllowed"
+    missing = polled(spec_of(), shared=SharedPrometheus())
+    assert missing.refused_reason == "PrometheusMissing"
+    assert prometheus.asked == []
