@@ -16,12 +16,14 @@ import pytest
 from e2e.support.cluster import NODE_POOLS, Cluster, existing_cluster, own_cluster
 from e2e.support.feed import Feed
 from e2e.support.operator import Operator
+from e2e.support.rights_used import story_of
 from e2e.support.scene import Scene
 from e2e.support.watcher import Witness
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS
 
 _HERE = Path(__file__).parent
 _SCENE: pytest.StashKey[Scene] = pytest.StashKey()
+_PASSED: pytest.StashKey[bool] = pytest.StashKey()
 STORY_SECONDS = 5400
 """A story that takes longer hangs; each wait within it has a limit of its own that is reached before."""
 
@@ -40,6 +42,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A story that failed shows what the operator logged."""
     report = yield
+    if call.when == "call":
+        item.stash[_PASSED] = report.passed
     if call.when == "call" and report.failed and (scene := item.stash.get(_SCENE, None)) is not None:
         report.sections.append(("operator", scene.words()[-20_000:]))
     return report
@@ -72,9 +76,13 @@ def scene(cluster: Cluster, feed: Feed, tmp_path: Path, request: pytest.FixtureR
     """A namespace of the story's own."""
     made = Scene(cluster, feed, tmp_path)
     request.node.stash[_SCENE] = made
+    account = made.account(story_of(request.node))
     yield made
     forced = made.close()
     assert not forced, f"the operator did not let go of {forced}; its last words:\n{made.words()[-3000:]}"
+    passed = request.node.stash.get(_PASSED, False)
+    if account is not None and passed and not made.has_earlier_releases:
+        account.check(may_be_refused=made.may_be_refused)
 
 
 @pytest.fixture

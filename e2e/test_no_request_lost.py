@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.support import plans
-from e2e.support.emulated_kubelet import TIMES, EmulatedKubelet, LoopbackFolder, envoy_sends_to
-from e2e.support.gateway import EnvoyProcess
+from e2e.support import plans, served
+from e2e.support.emulated_kubelet import EmulatedKubelet
 from e2e.support.load import Kind, Load
 from e2e.support.plans import SMALL
 from e2e.support.waiting import wait_for
 from localcluster.nodes import A100, L40S
-from localcluster.ports import free_ports
-from servingplan.gateway_sync.sync import Sync
-from servingplan.render.envoy import BOOTSTRAP, Place
+from servingplan.render.envoy import BOOTSTRAP
 
 pytestmark = pytest.mark.usefixtures("karpenter")
 
@@ -41,47 +37,26 @@ REQUESTS_BETWEEN = 80
 """Sent until the next change comes while one is under way: those of two seconds."""
 
 
-def model(*, short: float, long: float, image: str = "engine:1"):
-    """Short and long answers, told apart by ``max_tokens``."""
-    scale = plans.planned_of_an_a100() / plans.SERVED_BY_AN_A100
-    made = plans.model_at(requests_per_second=short * scale, image=image)
-    made["classes"] = [
-        {**made["classes"][0], "match": {"maxTokensAtMost": 64}},
-        {"name": "long", "inputTokens": 60, "outputTokens": 150, "requestsPerSecond": f"{long * scale:.3f}"},
-    ]
-    made["maxModelLen"] = 2048
-    made["engine"]["podTemplate"]["metadata"]["annotations"] = TIMES
-    return made
-
-
 def changes(pools) -> Iterator[tuple[str, plans.Json]]:
     """What a user does to a plan, again and again; no two that follow one another leave it as it was."""
     first, second = pools
     dear, cheap = {**first, "dollarsPerNodeHour": "80"}, {**second, "dollarsPerNodeHour": "4"}
     for number in itertools.count():
         image = f"engine:{number % 3 + 1}"
-        yield "rates rise", {"models": [model(short=110, long=15, image=image)]}
-        yield "rates fall", {"models": [model(short=40, long=15, image=image)]}
+        yield "rates rise", {"models": [served.model(short=110, long=15, image=image)]}
+        yield "rates fall", {"models": [served.model(short=40, long=15, image=image)]}
         yield "a replica is deleted", {}
         yield "the other pool is cheaper", {"nodePools": [dear, cheap]}
-        yield "the mix turns", {"models": [model(short=20, long=45, image=image)]}
+        yield "the mix turns", {"models": [served.model(short=20, long=45, image=image)]}
         yield "the first pool is cheaper again", {"nodePools": [first, second]}
-        yield "another image", {"models": [model(short=40, long=15, image=f"engine:{(number + 1) % 3 + 1}")]}
+        yield "another image", {"models": [served.model(short=40, long=15, image=f"engine:{(number + 1) % 3 + 1}")]}
 
 
 @pytest.fixture
 def gateway(scene, kubelet, tmp_path):
     """Envoy, and what keeps its files."""
-    port, admin_port = free_ports(2)
-    kubelet.is_in_use = envoy_sends_to(admin_port)
-    folder = LoopbackFolder(tmp_path / "routing", kubelet)
-    place = Place(folder=str(folder.path), port=port, admin_port=admin_port)
-    sync = Sync(api=scene.api, namespace=scene.namespace, config_map="chat-routing", place=place, folder=folder)
-    thread = threading.Thread(target=sync.run, name="gateway-sync", daemon=True)
-    thread.start()
-    yield EnvoyProcess(place, log=tmp_path / "envoy.log")
-    sync.stop()
-    thread.join(60)
+    with served.gateway(scene, kubelet, tmp_path) as envoy:
+        yield envoy
 
 
 @pytest.fixture
@@ -104,7 +79,7 @@ def test_no_request_is_lost_whatever_changes(scene, operator, kubelet, gateway, 
     scene.apply(
         plans.plan(
             scene.namespace,
-            [model(short=40, long=15)],
+            [served.model(short=40, long=15)],
             pools,
             budget=400,
             gateway={"ackUrl": f"http://127.0.0.1:{place.port}/servingplan/revision"},

@@ -8,6 +8,7 @@ from e2e.support import plans
 from e2e.support.plans import SMALL
 from e2e.support.waiting import hold, wait_for
 from localcluster.nodes import A100
+from servingplan.kube import DISRUPTION_BUDGETS, SERVICES
 
 pytestmark = pytest.mark.usefixtures("karpenter", "operator")
 
@@ -36,12 +37,19 @@ def test_a_new_image_replaces_the_old_one_replica_by_replica(scene, witness):
     (new,) = [item["name"] for item in status["deployments"]]
     assert scene.weights(SMALL) == {new: 10_000}
     wait_for("what is old is gone", lambda: scene.deployments().keys() == {new}, seconds=10)
+    beside = lambda: _of_plan(scene, SERVICES) | _of_plan(scene, DISRUPTION_BUDGETS)  # noqa: E731
+    wait_for("what was beside it is gone", lambda: beside() == {new}, seconds=10)
 
     serving = list(dropwhile(lambda services: not services, (item.services(SMALL) for item in witness.documents())))
     assert all(serving), "somebody served at every moment"
     assert not any(broken in services for services in serving)
     assert {old, new} in serving, "both served while one replaced the other"
     assert witness.sizes(pool) == [0, 1]
+
+
+def _of_plan(scene, kind) -> set[str]:
+    listed = scene.api.list(kind, namespace=scene.namespace, labels="servingplan.dev/plan")
+    return {item["metadata"]["name"] for item in listed}
 
 
 def _belongs(pod, deployment) -> bool:

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from e2e.support import plans
-from e2e.support.cluster import pod_is_ready
+from e2e.support.cluster import get_or_none, pod_is_ready
 from e2e.support.waiting import wait_for
 from localcluster.leader_worker_sets import API, LeaderWorkerSets
 from localcluster.nodes import A100, ZONE
 from localcluster.proxy import WriteProxy
+from servingplan.kube import PLANS
 from servingplan.model import names
 
 LARGE = "large"
@@ -89,6 +90,12 @@ def test_a_group_over_two_nodes_serves_loses_a_worker_and_serves_again(karpenter
     serving = [pod for pod in scene.ready_pods() if pod["spec"]["nodeName"] in scene.nodes_of(pool)]
     assert sorted(rank(pod) for pod in serving) == ["0", "1"]
     assert max(witness.sizes(pool)) <= 2
+
+    # The plan is deleted: the group goes, and the nodes are given back.
+    scene.cluster.kubectl("delete", "lsp", "chat", "-n", scene.namespace, "--wait=false")
+    wait_for("the plan is gone", lambda: get_or_none(scene.api, PLANS, "chat", scene.namespace) is None, seconds=60)
+    assert scene.pods() == []
+    assert scene.size_of(pool) == 0
 
 
 def turns(scene, operator):

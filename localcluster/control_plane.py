@@ -33,6 +33,7 @@ from typing import Any, Self
 import kubernetes.client
 
 from localcluster import binaries, karpenter, kubeconfig, stages
+from localcluster.audit import POLICY as AUDIT_POLICY
 from localcluster.certificates import Authority, Certificate
 from localcluster.network import NodeNetwork
 from localcluster.nodes import NODE_TYPES, NodeType
@@ -45,18 +46,14 @@ _START_SECONDS = 300
 """Some fifty times what it takes: this ends what hangs, and a machine may be slow."""
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 0.05
+_AUDIT_MEBIBYTES = 100_000
+"""More than any log has: whoever reads it knows one file."""
 _LOOPBACK = "127.0.0.1"
 _SERVICE_RANGE = "10.96.0.0/16"
 _POD_RANGE = "10.244.0.0/16"
 _NODE_ADDRESS = "192.0.2.1"  # of no machine (RFC 5737); all nodes say they have it
 _RATE_FLAGS = ("--kube-api-qps=500", "--kube-api-burst=1000")  # the defaults give 20 to 30 pods a second
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-_AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata"}],
-}
 
 
 class StartError(RuntimeError):
@@ -154,7 +151,7 @@ class ControlPlane:
 
     @property
     def audit_log(self) -> Path:
-        """One JSON event per line for each request (metadata only), if ``audit`` was asked for."""
+        """One JSON event per line for each request of a ServiceAccount (metadata only), if ``audit`` was asked for."""
         return self.folder / "audit.log"
 
     def pids(self) -> dict[str, int]:
@@ -411,8 +408,13 @@ class ControlPlane:
         if not self._audit:
             return []
         policy = self.folder / "audit-policy.yaml"
-        policy.write_text(json.dumps(_AUDIT_POLICY))
-        return [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}", "--audit-log-format=json"]
+        policy.write_text(json.dumps(AUDIT_POLICY))
+        return [
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={self.audit_log}",
+            "--audit-log-format=json",
+            f"--audit-log-maxsize={_AUDIT_MEBIBYTES}",
+        ]
 
     def _spawn(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._say(f"starting {name}")

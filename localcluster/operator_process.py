@@ -19,6 +19,8 @@ from localcluster.rights import wait_until_granted
 CHART = Path(__file__).resolve().parents[1] / "charts" / "servingplan"
 NAMESPACE = "servingplan-system"
 RELEASE = "servingplan"
+USER = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+"""As the API server knows the operator."""
 _STOP_SECONDS = 60
 
 

@@ -16,6 +16,7 @@ import kubernetes.client
 
 from e2e.support.waiting import wait_for
 from localcluster import binaries, karpenter, kubeconfig, nodes
+from localcluster.audit import AuditLog
 from localcluster.certificates import Certificate
 from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.reminder import Reminder
@@ -46,6 +47,8 @@ class Cluster:
     has_kwok: bool = False
     sell_out: Callable[..., None] | None = None
     """Takes the instance types that Karpenter cannot launch from now on; None: this market cannot be told."""
+    audit: AuditLog | None = None
+    """What ServiceAccounts ask; None: this API server writes no such log for us."""
     reminder: Reminder | None = None
     """Reminds KWOK of pods that it has not ended; None: this cluster is not ours."""
 
@@ -76,10 +79,11 @@ class Cluster:
 def own_cluster(*, with_crd: bool = True) -> Iterator[Cluster]:
     """A control plane of the session's own, with Karpenter, all pools empty; ``with_crd`` with the plans' definition."""
     with (
-        ControlPlane(karpenter=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
+        ControlPlane(karpenter=True, audit=True, pod_times=PodTimes(ready_seconds=2, stop_seconds=1)) as plane,
         Reminder(plane.kubeconfig) as reminder,
         cluster_of(plane, has_karpenter=True, has_kwok=True, with_crd=with_crd) as cluster,
     ):
+        cluster.audit = AuditLog(plane.audit_log)
         cluster.reminder = reminder
         cluster.sell_out = plane.sell_out
         yield cluster

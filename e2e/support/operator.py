@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,20 +14,21 @@ from typing import Any
 import yaml
 
 from e2e.support.cluster import Cluster
+from e2e.support.releases import THIS, Release
 from localcluster import binaries, service_account
 from localcluster.ports import free_port
 from localcluster.rights import wait_until_granted
 
 Json = dict[str, Any]
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "servingplan"
+CHART = THIS.chart
 PERIOD_SECONDS = 2
 _RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
 
-def rights(namespace: str, watched: tuple[str, ...]) -> list[Json]:
+def rights(namespace: str, watched: tuple[str, ...], *, chart: Path = CHART) -> list[Json]:
     """ServiceAccount and RBAC objects of the chart, released in ``namespace`` for plans of ``watched`` (none: all)."""
-    command = [str(binaries.program("helm")), "template", "servingplan", str(CHART), "--namespace", namespace]
+    command = [str(binaries.program("helm")), "template", "servingplan", str(chart), "--namespace", namespace]
     command += ["--set-json", f"namespaces={json.dumps(list(watched))}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"helm template: {done.stderr}"
@@ -54,6 +53,16 @@ class Operator:
             lines = answer.read().decode().splitlines()
         series = (line.rpartition(" ") for line in lines if f'plan_namespace="{plan_namespace}"' in line)
         return {name: float(value) for name, _, value in series}
+
+    def turns(self, plan_namespace: str) -> float:
+        """How many turns of the plans of a namespace have ended well, their writes and Events included: none while the
+        process is still starting."""
+        try:
+            series = self.metrics(plan_namespace)
+        except OSError:
+            return 0
+        wanted = "servingplan_turns_total{"
+        return sum(value for name, value in series.items() if name.startswith(wanted) and 'result="done"' in name)
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -83,10 +92,11 @@ def running(
     server: str | None = None,
     edit: Callable[[list[Json]], None] = lambda manifests: None,
     period_seconds: float = PERIOD_SECONDS,
+    release: Release = THIS,
 ) -> Iterator[Operator]:
     """An operator released in ``namespace``. ``server`` puts a proxy before the API server; ``edit`` may take rights
     away before they are granted."""
-    manifests = rights(namespace, watched)
+    manifests = rights(namespace, watched, chart=release.chart)
     edit(manifests)
     cluster.apply(*manifests)
     wait_until_granted(cluster.client, manifests)
@@ -100,6 +110,7 @@ def running(
             log=log,
             server=server,
             period_seconds=period_seconds,
+            release=release,
         ) as operator:
             yield operator
     finally:
@@ -116,21 +127,20 @@ def acting_as(
     log: Path,
     server: str | None = None,
     period_seconds: float = PERIOD_SECONDS,
+    release: Release = THIS,
 ) -> Iterator[Operator]:
     """An operator with the rights that a ServiceAccount of ``namespace`` has."""
     own = log.with_suffix(".kubeconfig")
     service_account.write_kubeconfig(cluster.kubeconfig, namespace, account, own, server=server)
-    command = [str(Path(sys.executable).with_name("servingplan")), "run", "--liveness-address", ""]
+    command = [*release.command, "run", "--liveness-address", ""]
+    command += ["--catalogue-namespace", namespace]  # as the chart has it
     command += ["--period-seconds", str(period_seconds), "--namespaces", ",".join(watched)]
     metrics_address = f"127.0.0.1:{free_port()}"
     command += ["--metrics-address", metrics_address]
     command += ["--allowed-hosts", "127.0.0.1"]  # gateways and Prometheus of the stories run beside the operator
-    # Without the variables of a pod, the kubeconfig is what counts.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
+    environment = {**release.environment(), "KUBECONFIG": str(own)}
     with log.open("ab") as file:
-        process = subprocess.Popen(
-            command, env={**environment, "KUBECONFIG": str(own)}, stdout=file, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     operator = Operator(process, log, metrics_address)
     try:
         yield operator

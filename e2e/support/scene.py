@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from e2e.support.cluster import NODE_CLASS, NODE_POOLS, Cluster, get_or_none, node_is_ready, pod_is_ready
 from e2e.support.feed import Feed
 from e2e.support.operator import PERIOD_SECONDS, Operator, acting_as, running
+from e2e.support.releases import THIS, Release
+from e2e.support.rights_used import Account
 from e2e.support.waiting import wait_for
 from e2e.support.watcher import Witness
 from localcluster import karpenter, nodes
@@ -48,6 +50,10 @@ class Scene:
         self.name = f"e2e-{secrets.token_hex(3)}"
         self.namespaces: list[str] = []
         self.operators: list[Operator] = []
+        self.may_be_refused = False
+        """Whether the story takes rights away from its operator."""
+        self.has_earlier_releases = False
+        """Whether operators of earlier releases have run, which may use other rights."""
         self._folder = folder
         self._fixed_nodes: list[str] = []
         self._pools: list[str] = []
@@ -135,11 +141,16 @@ class Scene:
         clusterwide: bool = False,
         watched: tuple[str, ...] | None = None,
         server: str | None = None,
-        edit: Callable[[list[Json]], None] = lambda manifests: None,
+        edit: Callable[[list[Json]], None] | None = None,
         period_seconds: float = PERIOD_SECONDS,
+        release: Release = THIS,
+        lets_plans_go: bool = True,
     ) -> Iterator[Operator]:
-        """The operator for the plans of this scene's namespace, of ``watched``, or of all namespaces."""
+        """The operator for the plans of this scene's namespace, of ``watched``, or of all namespaces. Without
+        ``lets_plans_go`` another is to follow it."""
         chosen = () if clusterwide else watched or (self.namespace,)
+        self.may_be_refused |= edit is not None
+        self.has_earlier_releases |= release is not THIS
         log = self._folder / f"operator-{len(self.operators)}.log"
         with running(
             self.cluster,
@@ -147,14 +158,16 @@ class Scene:
             watched=chosen,
             log=log,
             server=server,
-            edit=edit,
+            edit=edit or (lambda manifests: None),
             period_seconds=period_seconds,
+            release=release,
         ) as operator:
             self.operators.append(operator)
             try:
                 yield operator
             finally:
-                self.let_plans_go()
+                if lets_plans_go:
+                    self.let_plans_go()
 
     @contextmanager
     def operator_of(self, account: str, *, namespace: str) -> Iterator[Operator]:
@@ -180,6 +193,13 @@ class Scene:
         self.api.merge(PLANS, name, {"spec": change}, manager="kubectl-edit", namespace=namespace or self.namespace)
 
     # --- asking ---
+
+    def account(self, story: str) -> Account | None:
+        """What the scene's operators do from now on; None where nobody can tell."""
+        if self.cluster.audit is None:
+            return None
+        user = f"system:serviceaccount:{self._home}:servingplan"
+        return Account(self.cluster.audit, user, home=self._home, story=story)
 
     def plan(self, name: str = "chat", namespace: str | None = None) -> Json:
         """A plan as it stands."""

@@ -45,46 +45,48 @@ CONFINED = {
         },
     ],
 }
-READ = ("get", "list", "watch")
+FOLLOW = ("list", "watch")
+READ = ("get", *FOLLOW)
 CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
 READ_EVERYWHERE = {
-    ("", "nodes"): READ,
-    ("", "pods"): READ,
+    ("", "nodes"): FOLLOW,
+    ("", "pods"): FOLLOW,
     ("servingplan.dev", "llmservingplans"): READ,
-    ("resource.k8s.io", "resourceslices"): READ,
-    ("resource.k8s.io", "resourceclaims"): READ,
-    ("resource.k8s.io", "deviceclasses"): READ,
-    ("kueue.x-k8s.io", "clusterqueues"): READ,
-    ("kueue.x-k8s.io", "resourceflavors"): READ,
+    ("resource.k8s.io", "resourceslices"): FOLLOW,
+    ("resource.k8s.io", "resourceclaims"): FOLLOW,
+    ("resource.k8s.io", "deviceclasses"): FOLLOW,
+    ("kueue.x-k8s.io", "clusterqueues"): FOLLOW,
+    ("kueue.x-k8s.io", "resourceflavors"): FOLLOW,
 }
 WRITTEN_WITH_PLANS = {
-    ("", "pods"): ("patch", "delete"),
+    ("", "pods"): ("get", "patch", "delete"),
     ("", "services"): CREATE_TO_DELETE,
     ("", "configmaps"): CREATE_TO_DELETE,
     ("", "events"): ("create",),
     ("apps", "deployments"): CREATE_TO_DELETE,
-    ("discovery.k8s.io", "endpointslices"): READ,
+    ("discovery.k8s.io", "endpointslices"): FOLLOW,
     ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
     ("resource.k8s.io", "resourceclaimtemplates"): CREATE_TO_DELETE,
-    ("kueue.x-k8s.io", "localqueues"): READ,
+    ("kueue.x-k8s.io", "localqueues"): FOLLOW,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
 }
 POOLS_EVERYWHERE = {
     ("karpenter.sh", "nodepools"): (*READ, "patch"),
-    ("karpenter.sh", "nodeclaims"): READ,
+    ("karpenter.sh", "nodeclaims"): FOLLOW,
     ("cluster.x-k8s.io", "machinedeployments"): (*READ, "patch"),
 }
 POOLS_CONFINED = {
     ("karpenter.sh", "nodepools"): (*READ, "patch"),
-    ("karpenter.sh", "nodeclaims"): READ,
+    ("karpenter.sh", "nodeclaims"): FOLLOW,
     ("cluster.x-k8s.io", "machinedeployments"): READ,
 }
 NEVER = [
     ("", "secrets", "get"),
     ("", "secrets", "list"),
+    ("", "nodes", "get"),
     ("", "nodes", "patch"),
     ("", "nodes", "delete"),
     ("", "nodes/status", "patch"),
@@ -554,13 +556,13 @@ def test_with_namespaces_the_operator_writes_in_these_alone(may):
     writes = [right for right in each(WRITTEN_WITH_PLANS) if right not in read]
     for namespace in ("kube-system", "elsewhere", "machines", None):
         assert granted(may, "confined", writes, namespace) == []
-    catalogues = [("", "configmaps", verb) for verb in READ]
+    catalogues = [("", "configmaps", verb) for verb in FOLLOW]
     assert granted(may, "confined", writes, RELEASE) == catalogues
 
 
 @pytest.mark.parametrize("installation", ["everywhere", "confined"])
 def test_events_about_claims_that_got_no_node_can_be_read(may, installation):
-    rights = [("", "events", verb) for verb in READ]
+    rights = [("", "events", verb) for verb in FOLLOW]
     assert refused(may, installation, rights, "default") == []
     assert granted(may, installation, rights, "kube-system") == []
 
@@ -597,7 +599,7 @@ def test_the_roles_hold_exactly_these_rights():
         *each(POOLS_EVERYWHERE),
     }
     leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "list", "create", "patch")}
-    refusals = {("", "events", verb) for verb in READ}
+    refusals = {("", "events", verb) for verb in FOLLOW}
     assert rights(everywhere, "Role") == {*leases, *refusals}
     confined = rendered("x", CONFINED)
     assert rights(confined, "ClusterRole") == {*each(READ_EVERYWHERE), *each(POOLS_CONFINED)}

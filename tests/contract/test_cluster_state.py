@@ -9,9 +9,11 @@ import time
 import kubernetes.config
 import pytest
 
+from e2e.support.rights_used import Account, story_of
 from e2e.support.waiting import wait_for
+from localcluster.audit import AuditLog
 from localcluster.control_plane import ControlPlane
-from localcluster.operator_process import OperatorProcess
+from localcluster.operator_process import NAMESPACE, USER, OperatorProcess
 from servingplan.errors import NotFound
 from servingplan.kube import CONFIG_MAPS, Kube, Resource
 from servingplan.lease import ALL, LEASES
@@ -25,7 +27,7 @@ CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomR
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ControlPlane() as up:
+    with ControlPlane(audit=True) as up:
         yield up
 
 
@@ -171,8 +173,9 @@ def holder(kube):
         return None
 
 
-def test_a_standby_takes_over_when_the_leader_is_killed_and_at_once_when_it_ends(cluster, kube, tmp_path):
+def test_a_standby_takes_over_when_the_leader_is_killed_and_at_once_when_it_ends(cluster, kube, tmp_path, request):
     arguments = ("--lease-namespace", "kube-system")
+    account = Account(AuditLog(cluster.audit_log), USER, home=NAMESPACE, story=story_of(request.node))
     with OperatorProcess(cluster, log=tmp_path / "one.log", arguments=arguments) as one:
         first = wait_for("one leads", lambda: holder(kube), seconds=120)
         with OperatorProcess(cluster, log=tmp_path / "two.log", arguments=arguments) as two:
@@ -185,3 +188,4 @@ def test_a_standby_takes_over_when_the_leader_is_killed_and_at_once_when_it_ends
             two.process.send_signal(signal.SIGTERM)
             two.process.wait(120)
             assert holder(kube) is None, f"{second} has given it back"
+    account.check()

@@ -148,4 +148,4 @@ def test_a_caller_with_few_rights_is_told_what_could_not_be_read(cluster):
     assert "Traceback" not in done.stderr
     assert done.returncode == 3, done.stderr
     assert "nodes cannot be read" in done.stdout
-    assert "cannot read nodes, pods and plans: lacks get, list, watch nodes in the cluster" in done.stdout
+    assert "cannot read nodes, pods and plans: lacks list, watch nodes in the cluster" in done.stdout

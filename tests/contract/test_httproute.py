@@ -20,11 +20,14 @@ import pytest
 import yaml
 
 from e2e.support import plans
+from e2e.support.rights_used import Account, story_of
 from e2e.support.waiting import wait_for
 from localcluster import binaries, nodes
+from localcluster.audit import AuditLog
 from localcluster.control_plane import ControlPlane
 from localcluster.envoy_gateway import EnvoyGateway
-from localcluster.operator_process import OperatorProcess
+from localcluster.operator_process import NAMESPACE as HOME
+from localcluster.operator_process import USER, OperatorProcess
 from localcluster.ports import free_port
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import API_VERSION, KIND
@@ -263,7 +266,7 @@ def stage(tmp_path_factory):
         pytest.skip(f"Envoy Gateway cannot be built here: {str(error).splitlines()[0]}")
     address, port = own_address(), free_port(host="0.0.0.0")
     upstreams = {name: Upstream(address, name) for name in UPSTREAMS}
-    with ControlPlane() as cluster:
+    with ControlPlane(audit=True) as cluster:
         cluster.install_crds(CRDS)
         with (
             EnvoyGateway(cluster, tmp_path_factory.mktemp("gateway")) as gateway,
@@ -602,7 +605,7 @@ def served(image, gateway):
     }
 
 
-def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path):
+def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path, request):
     """It publishes, hears the gateway, moves to another Deployment, and takes the routes away again."""
     routed = {"httpRoute": {"parentRefs": [{"name": GATEWAY}]}}
     log = tmp_path / "operator.log"
@@ -612,7 +615,7 @@ def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path
         return next((item for item in conditions if item["type"] == "RoutingPublished"), {})
 
     def backends():
-        routes = stage.api.list(HTTP_ROUTES, namespace=NAMESPACE)
+        routes = stage.api.list(HTTP_ROUTES, namespace=NAMESPACE, labels="servingplan.dev/plan=served")
         return {ref["name"] for route in routes for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
 
     def taken():
@@ -622,9 +625,10 @@ def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path
     def until(what, done):
         wait_for(what, done, seconds=60, shown=lambda: (published(), backends(), log.read_text()[-3000:]))
 
+    account = Account(AuditLog(stage.cluster.audit_log), USER, home=HOME, story=story_of(request.node))
     with stage.cluster.client() as client:
         nodes.create(client, nodes.A100, 1)
-    with OperatorProcess(stage.cluster, log=log):
+    with OperatorProcess(stage.cluster, log=log, values={"namespaces": [NAMESPACE]}):
         stage.cluster.apply(served("vllm/vllm-openai:v0.18.0", routed))
         until("the gateway takes the routes", lambda: backends() and taken())
         before = backends()
@@ -636,6 +640,7 @@ def test_the_operator_does_all_this_with_the_rights_of_its_chart(stage, tmp_path
         stage.cluster.apply(served("vllm/vllm-openai:v0.19.0", {"configMap": "served-routing"}))
         until("they are gone", lambda: not backends() and published().get("status") == "True")
     assert "Forbidden" not in log.read_text()
+    account.check()
     stage.cluster.kubectl(
         "-n", NAMESPACE, "patch", "lsp", "served", "--type=merge", '-p={"metadata":{"finalizers":[]}}'
     )

@@ -9,7 +9,11 @@ import asyncio
 import kubernetes.config
 import pytest
 
+from e2e.support.rights_used import Account, story_of
+from e2e.support.waiting import wait_for
+from localcluster.audit import AuditLog
 from localcluster.control_plane import ControlPlane
+from localcluster.operator_process import NAMESPACE, USER, OperatorProcess
 from servingplan.answering import solve_with
 from servingplan.kube import NODES, PLANS, Kube, Resource
 from servingplan.model.names import QUEUE_LABEL
@@ -72,13 +76,19 @@ def cluster_queue(kube, quota, reserved):
 
 
 @pytest.fixture(scope="module")
-def kube():
-    with ControlPlane() as up, kubernetes.config.new_client_from_config(str(up.kubeconfig)) as client:
+def plane():
+    with ControlPlane(audit=True) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def kube(plane):
+    with kubernetes.config.new_client_from_config(str(plane.kubeconfig)) as client:
         api = Kube(client)
-        up.install_crds([PLAN_DEFINITION])
+        plane.install_crds([PLAN_DEFINITION])
         for kind in KINDS:
             api.create(CRDS, definition(kind))
-            up.kubectl("wait", "--for=condition=Established", f"crd/{kind.lower()}s.{GROUP}", "--timeout=60s")
+            plane.kubectl("wait", "--for=condition=Established", f"crd/{kind.lower()}s.{GROUP}", "--timeout=60s")
         for number in range(4):
             name = f"l40s-{number}"
             api.create(
@@ -125,3 +135,17 @@ def test_a_plan_counts_on_no_more_than_its_queue_has(kube):
     replicas, pools = turn(kube)
     assert replicas == 3
     assert "the queue team-a has quota for 3 GPUs in l40s" in pools
+
+
+def test_the_operator_follows_queues_with_the_rights_of_its_chart(plane, kube, tmp_path, request):
+    plane.kubectl("create", "namespace", "llm")
+    account = Account(AuditLog(plane.audit_log), USER, home=NAMESPACE, story=story_of(request.node))
+    log = tmp_path / "operator.log"
+
+    def followed():
+        return {right.resource for right in account.used() if (right.group, right.verb) == (GROUP, "watch")}
+
+    with OperatorProcess(plane, log=log, values={"namespaces": ["llm"]}):
+        plurals = {resource(kind).plural for kind in KINDS}
+        wait_for("it watches them", lambda: followed() == plurals, seconds=60, shown=lambda: log.read_text()[-3000:])
+    account.check()

@@ -9,7 +9,8 @@ from servingplan.api.v1alpha1 import GROUP, PLURAL
 from servingplan.doctor.facts import Right
 
 DEVICE_GROUP = "resource.k8s.io"
-READ = ("get", "list", "watch")
+FOLLOW = ("list", "watch")
+READ = ("get", *FOLLOW)
 CREATE_TO_DELETE = (*READ, "create", "patch", "delete")
 OBSERVE = "read nodes, pods and plans"
 WRITE = "write the objects of plans"
@@ -61,34 +62,35 @@ def _rows(
     lease_namespace: str,
     catalogue_namespace: str,
 ) -> Iterator[_Row]:
-    yield from ((OBSERVE, None, group, name, READ) for group, name in (("", "nodes"), ("", "pods"), (GROUP, PLURAL)))
+    yield from ((OBSERVE, None, "", name, FOLLOW) for name in ("nodes", "pods"))
+    yield OBSERVE, None, GROUP, PLURAL, READ
     yield WRITE, namespace, GROUP, PLURAL, ("patch",)
     yield WRITE, namespace, GROUP, f"{PLURAL}/status", ("patch",)
-    yield WRITE, namespace, "", "pods", ("patch", "delete")
+    yield WRITE, namespace, "", "pods", ("get", "patch", "delete")
     yield WRITE, namespace, "", "services", CREATE_TO_DELETE
     yield WRITE, namespace, "", "configmaps", CREATE_TO_DELETE
     yield WRITE, namespace, "", "events", ("create",)
     yield WRITE, namespace, "apps", "deployments", CREATE_TO_DELETE
     yield WRITE, namespace, "policy", "poddisruptionbudgets", CREATE_TO_DELETE
-    yield WRITE, namespace, "discovery.k8s.io", "endpointslices", READ
+    yield WRITE, namespace, "discovery.k8s.io", "endpointslices", FOLLOW
     if "gateway.networking.k8s.io" in groups:
         yield ROUTE, namespace, "gateway.networking.k8s.io", "httproutes", CREATE_TO_DELETE
     if "leaderworkerset.x-k8s.io" in groups:
         yield SPAN, namespace, "leaderworkerset.x-k8s.io", "leaderworkersets", CREATE_TO_DELETE
     if DEVICE_GROUP in groups:
         for name in ("resourceslices", "resourceclaims", "deviceclasses"):
-            yield DEVICES, None, DEVICE_GROUP, name, READ
+            yield DEVICES, None, DEVICE_GROUP, name, FOLLOW
         yield DEVICES, namespace, DEVICE_GROUP, "resourceclaimtemplates", CREATE_TO_DELETE
     if "kueue.x-k8s.io" in groups:
-        yield QUOTA, namespace, "kueue.x-k8s.io", "localqueues", READ
-        yield QUOTA, None, "kueue.x-k8s.io", "clusterqueues", READ
-        yield QUOTA, None, "kueue.x-k8s.io", "resourceflavors", READ
+        yield QUOTA, namespace, "kueue.x-k8s.io", "localqueues", FOLLOW
+        yield QUOTA, None, "kueue.x-k8s.io", "clusterqueues", FOLLOW
+        yield QUOTA, None, "kueue.x-k8s.io", "resourceflavors", FOLLOW
     for group, plural in pools:
         yield SIZE, None, group, plural, (*READ, "patch")
         if group == "karpenter.sh":
-            yield REFUSALS, None, group, "nodeclaims", READ
-            yield REFUSALS, "default", "", "events", READ
+            yield REFUSALS, None, group, "nodeclaims", FOLLOW
+            yield REFUSALS, "default", "", "events", FOLLOW
     if lease_namespace:
         yield LEAD, lease_namespace, "coordination.k8s.io", "leases", ("get", "list", "create", "patch")
     if catalogue_namespace:
-        yield CATALOGUES, catalogue_namespace, "", "configmaps", READ
+        yield CATALOGUES, catalogue_namespace, "", "configmaps", FOLLOW
