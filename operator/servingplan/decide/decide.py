@@ -29,6 +29,7 @@ from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.names import LEADER_WORKER_SET
 from servingplan.model.times import seconds_between, seconds_since
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
+from servingplan.planning.cold_starts import look_at_cold_starts, start_limits
 from servingplan.planning.known import findings_of
 from servingplan.planning.record import record_problem, with_left_pools
 from servingplan.planning.situation import Situation
@@ -96,6 +97,7 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         spend_dollars_per_hour=None if math.isnan(situation.spend) else round(situation.spend, 6),
         stock=record.stock,
         failed_shapes=record.failed_shapes,
+        start_times=record.start_times,
     )
     # What was measured is written down also where plans are only shown or still searched, or each turn would show another.
     keep = (
@@ -156,14 +158,15 @@ def _with_what_was_seen(turn: Turn) -> PlanRecord:
     """The record with what came of the nodes that were asked for, and of the replicas that were to start."""
     world, spend, budget = turn.world, turn.situation.spend, turn.budget_dollars_per_hour
     record = look(turn.pools, turn.record, now=world.now, budget=budget, spend=spend)
-    startup = {model.name: float(model.engine.startup_seconds) for model in turn.spec.models}
+    limits = start_limits(record.fleet or Fleet(), turn.spec)
     failed = look_at_starts(
         record,
         world,
-        startup_seconds=lambda model: startup.get(model, math.inf),
+        startup_seconds=lambda deployment: limits[deployment],
         has_room=lambda name: has_room_for_a_node(name, turn.pools, record, budget=budget, spend=spend),
     )
-    return record.model_copy(update={"failed_shapes": failed})
+    started = look_at_cold_starts(record, world, turn.spec)
+    return record.model_copy(update={"failed_shapes": failed, "start_times": started})
 
 
 def _keeps_the_plan(turn: Turn) -> bool:
@@ -198,6 +201,7 @@ def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
         "demand": None if demand is None else demand.adopted,
         "stock": before.stock,
         "failed_shapes": before.failed_shapes,
+        "start_times": before.start_times,
     }
     return with_left_pools(planned.model_copy(update=learned), before, turn.world), frozen
 
@@ -224,7 +228,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
         age_seconds=seconds_since(record.since, world.now),
     )
     follows = gateway_follows(situation)
-    limits = Limits.of(turn.spec, budget_dollars_per_hour=may_spend, may_grow=may_grow, gateway_follows=follows)
+    limits = Limits.of(turn.spec, fleet, budget_dollars_per_hour=may_spend, may_grow=may_grow, gateway_follows=follows)
     step = next_step(rollout, limits)
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)

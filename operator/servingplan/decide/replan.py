@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from servingplan.model.question import Question, QuestionError, canonical_json
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.pools import CENT, more_nodes
-from servingplan.planning.question import Posed, pose, without
+from servingplan.planning.question import Posed, pose, with_start_ups, without
 from servingplan.planning.shapes import ShapeFacts
 from servingplan.planning.starts import left_out
 from servingplan.render.deployment import Group, replica_name
@@ -141,6 +142,8 @@ def _planned(
     world, record, asked = turn.world, turn.record, turn.asked
     assert posed.question is not None
     assert asked is not None
+    posed = replace(posed, question=with_start_ups(posed.question, posed.shapes))
+    assert posed.question is not None
     answer, hurried = _answer(turn, spec, posed.question, solve)
     answered = HURRIED + asked if hurried else asked  # the next turn takes all the time that the spec allows
     if answer.status == "Infeasible" and answer.stopped != "proved":
@@ -325,5 +328,6 @@ def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
         settings=shape.written_settings,
+        needs=shape.written_needs,
         group=None if shape.layout.inside_a_node else Group(shape.layout.nodes_of_a_replica, shape.layers),
     )

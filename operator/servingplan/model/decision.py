@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from servingplan.model.actions import AnyAction
-from servingplan.model.fleet import FailedShape, Fleet, Part, PoolStock
+from servingplan.model.fleet import FailedShape, Fleet, Part, PoolStock, StartTimes
 
 
 class Finding(Part):
@@ -96,6 +96,8 @@ class Decision(Part):
     """What is known of the pools that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = Field(default_factory=dict)
     """Replicas that did not start, by Deployment."""
+    start_times: dict[str, StartTimes] = Field(default_factory=dict)
+    """How long replicas took to start, by ``model/variant/pool``."""
     notice: Notice | None = None
     """The budget takes everything down, and this was told first."""
     held_back: bool = False

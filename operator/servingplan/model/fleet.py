@@ -50,6 +50,17 @@ class PipelineStage(Part):
     """Of the model."""
 
 
+class PodNeeds(Part):
+    """What each pod of a replica asks of its node beside GPUs, and how long it may take to start."""
+
+    cpu_millicores: int | None = None
+    """None: what a node of its pool has was not known, and nothing is asked for."""
+    memory_bytes: int | None = None
+    """None: as above."""
+    start_limit_seconds: int
+    """From its node until it is ready; one that takes longer has failed to start."""
+
+
 class ReplicaSet(Part):
     """All copies of one shape: one Deployment, or one LeaderWorkerSet where a copy spans nodes."""
 
@@ -72,6 +83,9 @@ class ReplicaSet(Part):
     settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
     """Of the engine, as given to it in flags. None, and left out: of a record from before that was done, whose replicas run
     by the engine's own defaults and by ``extraArgs``."""
+    needs: PodNeeds | None = Field(default=None, exclude_if=lambda needs: needs is None)
+    """As its pods were made with, whatever is learned or computed later. None, and left out: of a record from before needs were
+    written, whose pods ask for GPUs alone, have no volume for caches, and are told their model by ``--model``."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""
@@ -235,7 +249,22 @@ class PoolStock(Part):
     """How long the last nodes took from being asked for to showing GPUs."""
     refused_at: str | None = None
     """RFC 3339; the last refusal that was taken into account."""
+    node_cpu_millicores: int | None = None
+    """Allocatable CPU of its smallest node, when one was last there."""
+    node_memory_bytes: int | None = None
+    """Allocatable memory of its smallest node, when one was last there."""
     cap: LearnedCap | None = None
+
+
+class StartTimes(Part):
+    """How long replicas of one variant took to start on one pool, from when they got their node."""
+
+    seconds: tuple[float, ...] = ()
+    """Until they were ready, of the last ones."""
+    image_seconds: tuple[float, ...] = ()
+    """Until their containers ran, of the last ones that told it; the rest is weights and compilation."""
+    counted: tuple[str, ...] = ()
+    """Uids of pods that are still there and have been counted."""
 
 
 class FailedShape(Part):
@@ -257,9 +286,9 @@ class FailedShape(Part):
     """From ``since`` to ``until``."""
 
 
-RECORD_VERSION = 3
-"""Form of the plan record. Raised whenever a field is added that an older operator would not understand. 1, which has no
-``version``, and 2 are read as well; ``tests/golden/record`` keeps one of each."""
+RECORD_VERSION = 4
+"""Form of the plan record. Raised whenever a field is added that an older operator would not understand. Forms from 1, which
+has no ``version``, are read as well; ``tests/golden/record`` keeps one of each."""
 
 
 class PlanRecord(Part):
@@ -293,6 +322,8 @@ class PlanRecord(Part):
     """By pool that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = {}
     """By Deployment, whose name stands for shape, settings and image."""
+    start_times: dict[str, StartTimes] = {}
+    """By ``model/variant/pool``."""
 
 
 def digest(value: Any) -> str:

@@ -295,13 +295,47 @@ def up_share(facts: ShapeFacts) -> float:
 
     It is up for 1 / (losses an hour) hours in the mean, then down for a boot and a start-up: the availability of an alternating
     renewal process, up / (up + down), whatever the distributions (Ross, Introduction to Probability Models, section 7.5.1). A
-    replica over several nodes is lost with any of them.
+    replica over several nodes is lost with any of them. The start-up takes what the spec declares, else the longest of the last
+    starts, else what is allowed.
     """
     losses_per_hour = math.fsum(
         facts.layout.nodes(leg) * float(leg.pool.spec.interruptions_per_node_hour) for leg in facts.layout.legs
     )
-    hours_down = (BOOT_SECONDS + facts.model.engine.startup_seconds) / 3600.0
+    start_seconds = facts.learned_start_seconds
+    if start_seconds is None or facts.model.engine.startup_seconds is not None:
+        start_seconds = facts.start_limit_seconds
+    hours_down = (BOOT_SECONDS + _whole_minutes(start_seconds)) / 3600.0
     return 1.0 / (1.0 + losses_per_hour * hours_down)
+
+
+def _whole_minutes(seconds: float) -> float:
+    """Rounded up: a start that took a few seconds longer is to change no rate, and with it the question."""
+    return math.ceil(seconds / 60.0) * 60.0
+
+
+def with_start_ups(question: q.Question, shapes: Mapping[str, ShapeFacts]) -> q.Question:
+    """The question with what a new copy of each shape takes from renting its node to the first request: a boot of the pool's
+    node, and a start of the variant there, else the longest on any pool.
+
+    It is no part of what is asked, only of whether the answer is worth the moves: nothing is planned anew because a start took
+    longer. A variant of which no start was seen costs nothing to start.
+    """
+    longest: dict[tuple[str, str], float] = {}
+    for facts in shapes.values():
+        key = (facts.model.name, facts.variant.name)
+        longest[key] = max(longest.get(key, 0.0), facts.learned_start_seconds or 0.0)
+
+    def seconds(facts: ShapeFacts) -> float:
+        start = facts.learned_start_seconds or longest[facts.model.name, facts.variant.name]
+        stock = facts.pool.stock
+        boot = 0.0 if facts.pool.spec.resize is None else max(stock.boot_seconds if stock else (), default=BOOT_SECONDS)
+        return boot + start if start else 0.0
+
+    found = {name: seconds(facts) for name, facts in shapes.items()}
+    if not any(found.values()):
+        return question
+    timed = tuple(shape.model_copy(update={"startup_seconds": found[shape.name]}) for shape in question.shapes)
+    return question.model_copy(update={"shapes": timed})
 
 
 def utilization(facts: ShapeFacts) -> tuple[float, ...]:

@@ -30,8 +30,9 @@ def look_at_starts(
 ) -> dict[str, FailedShape]:
     """What is known of shapes that fail, by Deployment, after a look at their replicas.
 
-    ``startup_seconds`` is by model. ``has_room``: a replica on this pool could be tried again without taking anything from
-    what serves; a shape whose time is over stays out until then. An edit of the plan clears all.
+    ``startup_seconds``: how long replicas of a Deployment may take to start. ``has_room``: a replica on this pool could be
+    tried again without taking anything from what serves; a shape whose time is over stays out until then. An edit of the plan
+    clears all.
     """
     found = {
         name: _tried_again(item, world.now, has_room)
@@ -44,7 +45,7 @@ def look_at_starts(
             found.pop(item.deployment, None)
             continue
         before = found.get(item.deployment, FailedShape(generation=world.plan.generation, pool=item.pool))
-        after = _counted(before, world, pods, startup_seconds(item.model))
+        after = _counted(before, world, pods, startup_seconds(item.deployment))
         if after != FailedShape(generation=after.generation, pool=after.pool):
             found[item.deployment] = after
     return dict(sorted(found.items()))
