@@ -144,6 +144,11 @@ class Pool:
         return tuple(item for item in self.nodes if item.node.usable and item.node.gpus == 0)
 
     @property
+    def boot_seconds(self) -> tuple[float, ...]:
+        """How long its last nodes took to come; empty where that was not seen."""
+        return () if self.stock is None else self.stock.boot_seconds
+
+    @property
     def node_cpu_millicores(self) -> int | None:
         """Allocatable CPU of its smallest node, or of the smallest that was last there; None where it is not known."""
         known = [item.node.cpu_millicores for item in self._telling]

@@ -315,21 +315,21 @@ def _whole_minutes(seconds: float) -> float:
 
 def with_start_ups(question: q.Question, shapes: Mapping[str, ShapeFacts]) -> q.Question:
     """The question with what a new copy of each shape takes from renting its node to the first request: a boot of the pool's
-    node, and a start of the variant there, else the longest on any pool.
+    node, and a start of the variant there, each the longest that was seen there, else on any pool.
 
     It is no part of what is asked, only of whether the answer is worth the moves: nothing is planned anew because a start took
-    longer. A variant of which no start was seen costs nothing to start.
+    longer. What was never seen takes no time: a guess is no reason to stay.
     """
-    longest: dict[tuple[str, str], float] = {}
+    starts: dict[tuple[str, str], float] = {}
     for facts in shapes.values():
         key = (facts.model.name, facts.variant.name)
-        longest[key] = max(longest.get(key, 0.0), facts.learned_start_seconds or 0.0)
+        starts[key] = max(starts.get(key, 0.0), facts.learned_start_seconds or 0.0)
+    boots = {facts.pool.name: max(facts.pool.boot_seconds, default=0.0) for facts in shapes.values()}
+    longest_boot = max(boots.values(), default=0.0)
 
     def seconds(facts: ShapeFacts) -> float:
-        start = facts.learned_start_seconds or longest[facts.model.name, facts.variant.name]
-        stock = facts.pool.stock
-        boot = 0.0 if facts.pool.spec.resize is None else max(stock.boot_seconds if stock else (), default=BOOT_SECONDS)
-        return boot + start if start else 0.0
+        start = facts.learned_start_seconds or starts[facts.model.name, facts.variant.name]
+        return start + (0.0 if facts.pool.spec.resize is None else boots[facts.pool.name] or longest_boot)
 
     found = {name: seconds(facts) for name, facts in shapes.items()}
     if not any(found.values()):

@@ -125,7 +125,7 @@ def _seconds(
     """How long all of this takes: nodes as long as the longest of the pool's last boots, replicas as long as the longest of the
     last starts, drains ``drainSeconds``. None where it is not known of some part: how long replicas take to stop is not, nor
     how long a provider takes nodes back."""
-    boots = {pool.name: pool.stock.boot_seconds if pool.stock is not None else () for pool in pools}
+    boots = {pool.name: pool.boot_seconds for pool in pools}
     known: list[float | None] = [max(boots[item.pool], default=None) for item in begun.coming]
     known += [start_seconds.get(deployment) for deployment in begun.starting]
     if begun.draining:

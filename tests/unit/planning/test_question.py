@@ -5,13 +5,14 @@ import re
 import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model.fleet import Fleet, StartTimes
+from servingplan.model.fleet import Fleet, PoolStock, StartTimes
 from servingplan.model.question import canonical_json
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.planning.availability import with_stock
 from servingplan.planning.cold_starts import with_starts
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.question import BOOT_SECONDS, pose, with_start_ups
+from servingplan.planning.question import pose, with_start_ups
 from servingplan.solve import solve
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"}
@@ -50,7 +51,7 @@ def foreign(name, on, gpus):
     return Pod(namespace="x", name=name, uid=name, gpus=gpus, created="", node=on, bound=True)
 
 
-def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None, start_times=None):
+def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None, start_times=None, boots=()):
     the_spec = PlanSpec.model_validate(raw)
     objects = ()
     if wanted is not None:
@@ -59,7 +60,8 @@ def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None, start_times=No
     world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods, pools=objects)
     pools, errors = read_pools(the_spec, world, known_of(world))
     assert errors == ()
-    return pose(spec=the_spec, pools=with_starts(pools, start_times or {}), incumbent=incumbent)
+    pools = with_stock(with_starts(pools, start_times or {}), {"p": PoolStock(boot_seconds=boots)})
+    return pose(spec=the_spec, pools=pools, incumbent=incumbent)
 
 
 def stock(question):
@@ -200,11 +202,10 @@ def test_a_loss_costs_what_starts_were_seen_to_take():
 
 
 def test_what_a_start_costs_is_told_of_variants_that_started_and_changes_nothing_else():
-    found = posed(
-        spec(pool={"resize": RESIZE}), wanted=1, start_times={"llama-3.1-8b/bf16/p": StartTimes(seconds=(400.0,))}
-    )[0]
+    times = {"llama-3.1-8b/bf16/p": StartTimes(seconds=(300.0, 400.0))}
+    found = posed(spec(pool={"resize": RESIZE}), wanted=1, start_times=times, boots=(50.0, 60.0))[0]
     timed = with_start_ups(found.question, found.shapes)
-    assert {shape.startup_seconds for shape in timed.shapes} == {BOOT_SECONDS + 400}
+    assert {shape.startup_seconds for shape in timed.shapes} == {60 + 400}
     assert solve(timed).replicas == solve(found.question).replicas
     unknown = posed(spec(pool={"resize": RESIZE}), wanted=1)[0]
     assert with_start_ups(unknown.question, unknown.shapes) == unknown.question
