@@ -190,7 +190,7 @@ def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]
     out = left_out(record.failed_shapes)
     if not out or posed.question is None:
         return posed
-    failed = {name for name, facts in posed.shapes.items() if names_of[facts.key] in out}
+    failed = {name for name, facts in posed.shapes.items() if not out.isdisjoint((facts.key, names_of[facts.key]))}
     left = {key for item in posed.question.shapes if item.name not in failed for key in item.requests_per_second}
     facts = turn.situation.facts(record.fleet or Fleet())
     serving = {facts[name].model for name, count in ready_replicas(turn.world).items() if count and name in facts}

@@ -274,6 +274,8 @@ class FailedShape(Part):
     """Generation of the plan's spec when this was learned; any other one clears it."""
     pool: str
     """Where its replicas were."""
+    shape: str = ""
+    """Key of its shape, which stays the same where its pods would ask for more or less; empty in records of form 3."""
     starts: tuple[str, ...] = ()
     """Starts that failed and count, each by the pod's uid and its number of restarts."""
     message: str = ""

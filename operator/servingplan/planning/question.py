@@ -24,7 +24,7 @@ from servingplan.planning.shapes import (
     Pruning,
     ShapeFacts,
     layouts_of,
-    settings_name,
+    shape_key,
     shapes_of,
     slo_of,
     smallest_across_nodes,
@@ -362,7 +362,7 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
 def _shape_of(item: ReplicaSet, shapes: Mapping[str, ShapeFacts]) -> str | None:
     """The shape of replicas that run: with their settings, else on their layout with others; None where there is none."""
     layout = f"{item.model}/{item.variant}/{layout_name(item.legs, tensor_parallel=item.tensor_parallel)}"
-    exact = f"{layout}{settings_name(item.settings)}"
+    exact = shape_key(item)
     if exact in shapes:
         return exact
     return next((name for name in shapes if name.startswith(f"{layout}/")), None)

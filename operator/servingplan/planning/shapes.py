@@ -200,6 +200,12 @@ def settings_name(settings: EngineSettings | None) -> str:
     return "+".join(parts)
 
 
+def shape_key(item: ReplicaSet) -> str:
+    """The key of the shape that replicas are of (``ShapeFacts.key``)."""
+    layout = layout_name(item.legs, tensor_parallel=item.tensor_parallel)
+    return f"{item.model}/{item.variant}/{layout}{settings_name(item.settings)}"
+
+
 def shapes_of(
     *,
     model: Model,
