@@ -60,6 +60,8 @@ class Interest:
     """The nodes of its pools, and the nodes of its pods."""
     profiles: frozenset[str] = frozenset()
     """The ConfigMaps with measured rates that it names."""
+    queued: bool = True
+    """Whether it names a queue of Kueue's."""
 
     @classmethod
     def of(cls, situation: Situation) -> Interest:
@@ -71,6 +73,7 @@ class Interest:
             selectors=tuple(pool.node_selector for pool in spec.node_pools) if spec else (),
             nodes=frozenset(node.name for node in world.nodes),
             profiles=frozenset(item.config_map for item in spec.profiles) if spec else frozenset(),
+            queued=world.plan.queue is not None,
         )
 
     def concerns(self, news: News) -> bool:
@@ -83,6 +86,8 @@ class Interest:
             return news.namespace == self.namespace and news.name in self.profiles
         if news.source == "pods":
             return news.node in self.nodes
+        if news.source == "queues":
+            return self.queued
         return news.source in ("pools", "catalogues", "refusals")  # few
 
 

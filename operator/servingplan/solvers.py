@@ -93,7 +93,7 @@ class Explained:
     deadline_seconds: float
 
     def run(self) -> ExplanationStatus | None:
-        """As ``explaining.Explain``."""
+        """The same as ``explaining.Explain``."""
         return explain(self.world, self.asked, self.deadline_seconds)
 
 
@@ -283,7 +283,7 @@ class Solvers:
     def explain(
         self, world: Observation, asked: str, deadline_seconds: float, unwanted: Callable[[], bool] = never
     ) -> ExplanationStatus | None:
-        """As ``explaining.Explain``, one explanation of the operator at a time."""
+        """The same as ``explaining.Explain``, one explanation of the operator at a time."""
         task = Explained(world, asked, min(deadline_seconds, self._most_seconds))
         return self._explaining.ask(world.plan.namespace, task, unwanted)
 

@@ -51,6 +51,8 @@ READ_EVERYWHERE = {
     ("", "nodes"): READ,
     ("", "pods"): READ,
     ("servingplan.dev", "llmservingplans"): READ,
+    ("kueue.x-k8s.io", "clusterqueues"): READ,
+    ("kueue.x-k8s.io", "resourceflavors"): READ,
 }
 WRITTEN_WITH_PLANS = {
     ("", "pods"): ("patch", "delete"),
@@ -62,6 +64,7 @@ WRITTEN_WITH_PLANS = {
     ("policy", "poddisruptionbudgets"): CREATE_TO_DELETE,
     ("gateway.networking.k8s.io", "httproutes"): CREATE_TO_DELETE,
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): CREATE_TO_DELETE,
+    ("kueue.x-k8s.io", "localqueues"): READ,
     ("servingplan.dev", "llmservingplans"): ("patch",),
     ("servingplan.dev", "llmservingplans/status"): ("patch",),
 }

@@ -10,11 +10,12 @@ import pytest
 import typer.testing
 import yaml
 
+from e2e.support.waiting import wait_for
 from localcluster.control_plane import ControlPlane
 from servingplan.answering import solve_with
 from servingplan.api.crd import crd_yaml
 from servingplan.cli import app
-from servingplan.kube import NODES, PLANS, Kube, Resource
+from servingplan.kube import NODES, PLANS, PODS, Kube, Resource
 from servingplan.observe.cluster import Reader
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
@@ -46,8 +47,8 @@ def kube(cluster):
 def add_node(api, name):
     api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"pool": "l40s"}}})
     status = {
-        "allocatable": {"nvidia.com/gpu": "1"},
-        "capacity": {"nvidia.com/gpu": "1"},
+        "allocatable": {"nvidia.com/gpu": "1", "pods": "110"},
+        "capacity": {"nvidia.com/gpu": "1", "pods": "110"},
         "conditions": [{"type": "Ready", "status": "True"}],
     }
     api.merge(NODES, name, {"status": status}, manager="test", subresource="status")
@@ -94,11 +95,18 @@ def test_a_plan_is_proposed_approved_edited_and_remembered(kube, tmp_path, monke
     assert f"plan {first['hash']} waits" in run("status", NAME)
 
     assert run("approve", NAME, "--hash", first["hash"]).endswith(f"approved plan {first['hash']}\n")
-    while turn(kube).writes:
-        pass
+
+    def bound():
+        """Whether the scheduler has bound the replica. A turn places it once the controllers have made its pod."""
+        while turn(kube).writes:
+            pass
+        return any(pod["spec"].get("nodeName") for pod in kube.list(PODS, namespace=NAMESPACE))
+
+    wait_for("the replica is bound", bound, seconds=10, shown=lambda: status_of(kube))
+    turn(kube)  # it sees the bound replica
     status = status_of(kube)
     assert (status["planHash"], status["history"][0]["reason"]) == (first["hash"], "Approved")
-    # The scheduler binds the replica, and no kubelet starts it.
+    # No kubelet starts it.
     assert (status["transition"]["step"], status["transition"]["of"]) == (1, 1)
     assert "to start: 1" in status["transition"]["waitingFor"]
     assert json.loads(run("history", NAME, "-o", "json"))["history"] == status["history"]

@@ -109,8 +109,7 @@ def test_the_doctor_asks_for_what_the_chart_grants():
     asked = needed(
         namespace="llm",
         pools=[PoolResource("karpenter.sh", "nodepools")],
-        routes=True,
-        worker_sets=True,
+        groups=("gateway.networking.k8s.io", "leaderworkerset.x-k8s.io", "kueue.x-k8s.io"),
         lease_namespace="kube-system",
         catalogue_namespace="servingplan-system",
     )

@@ -78,6 +78,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [leaderworkersets]
   verbs: [get, list, watch, create, patch, delete]
 {{- end }}
+{{- if .Values.kueue.enabled }}
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues]
+  verbs: [get, list, watch]
+{{- end }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

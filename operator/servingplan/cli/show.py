@@ -27,7 +27,7 @@ _LEAST_WIDTH, _MOST_WIDTH = 80, 10_000
 
 
 class _Piped(Console):
-    """As wide as what is printed: a file or another program has no edge at which lines must be cut."""
+    """A console as wide as what is printed: a file or another program has no edge at which lines must be cut."""
 
     @override
     def print(self, *objects: Any, **how: Any) -> None:

@@ -42,8 +42,8 @@ OVERTAKEN_SECONDS = 0.3
 """The time of a search for the first plan of a spec, if the cluster changed before an earlier search had ended. Else a cluster
 that never holds still would never get a plan. A better plan comes in a later turn."""
 HURRIED_SECONDS = 0.08
-"""For the first plan after a loss, which is to be there, verified, after 0.2 s, also where other processes take most of the
-cores. A better one comes in the next turn."""
+"""The time of a search for the first plan after a loss, which is to be there, verified, after 0.2 s, also where
+other processes take most of the cores. A better one comes in the next turn."""
 
 
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
@@ -138,7 +138,7 @@ def _answer(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> tup
 def _planned(
     turn: Turn, spec: PlanSpec, posed: Posed, solve: Solve, names_of: Mapping[str, str]
 ) -> tuple[PlanRecord, bool]:
-    """As ``replan``, for a question that was not answered yet."""
+    """The same as ``replan``, for a question that was not answered yet."""
     world, record, asked = turn.world, turn.record, turn.asked
     assert posed.question is not None
     assert asked is not None

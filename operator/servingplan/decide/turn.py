@@ -47,7 +47,7 @@ class Search(Solve, Protocol):
         first: bool = False,
         unwanted: Callable[[], bool] = never,
     ) -> Answer:
-        """As ``Solve``. Raises ``Outdated`` once the answer is ``unwanted``."""
+        """The same as ``Solve``. Raises ``Outdated`` once the answer is ``unwanted``."""
         ...
 
 
@@ -61,7 +61,7 @@ class Turn:
     may_mix_types: bool = False
     """Whether such with two GPU types are, which can only be shown."""
     record: PlanRecord = field(init=False)
-    """As it was read, and then as it is to be written."""
+    """The record as it was read, and then as it is to be written."""
     findings: list[Finding] = field(default_factory=list)
     plan_is_due_in: float | None = None
     """Seconds until a better plan that is known may take over."""

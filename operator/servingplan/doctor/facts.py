@@ -100,7 +100,7 @@ class SizedObject:
     namespace: str | None
     name: str
     item: Mapping[str, Any]
-    """As the API server has it."""
+    """The object as the API server has it."""
     scalable: bool
     size_owners: tuple[str, ...]
     """The managers other than the operator that own the field of the size, by ``managedFields``, in order of name."""
@@ -151,7 +151,7 @@ class Facts:
     unread_pools: Mapping[str, str] = field(default_factory=dict)
     """Why objects of a kind (``Kind.group``) could not be listed."""
     plans: tuple[PlanFacts, ...] | Unread = ()
-    """Of all namespaces."""
+    """The plans of all namespaces."""
     routing_readers: Mapping[str, tuple[str, ...]] | Unread = field(default_factory=dict)
     """The pods of the namespace that read a ConfigMap, by the name of the ConfigMap."""
     gateways: tuple[str, ...] | Unread = ()

@@ -44,7 +44,7 @@ def worst(findings: tuple[Finding, ...]) -> Severity:
 
 
 def unread(check: str, what: str, source: Unread) -> Finding:
-    """That the caller cannot read a source; the operator may read it all the same."""
+    """The finding that the caller cannot read a source; the operator may read it all the same."""
     return Finding(check, NOTE, f"{what} cannot be read: {source.why}", "run this with an account that may read it")
 
 

@@ -77,8 +77,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
         rights = needed(
             namespace=namespace,
             pools=[_pool_resource(served[key]) for key in allowed if key in served],
-            routes="gateway.networking.k8s.io" in groups,
-            worker_sets="leaderworkerset.x-k8s.io" in groups,
+            groups=groups,
             lease_namespace=settings.get("SERVINGPLAN_LEASE_NAMESPACE", DEFAULT_LEASE_NAMESPACE),
             catalogue_namespace=settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", ""),
         )

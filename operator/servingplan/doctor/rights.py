@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from servingplan.api.v1alpha1 import GROUP, PLURAL
@@ -18,7 +18,8 @@ SIZE = "size node pools"
 REFUSALS = "read which nodes a provider refused"
 LEAD = "hold the lease"
 CATALOGUES = "read the catalogues of the installation"
-OPTIONAL = (SPAN,)
+QUOTA = "read the quota of queues"
+OPTIONAL = (SPAN, QUOTA)
 """Purposes that an installation may leave out."""
 
 
@@ -33,17 +34,16 @@ def needed(
     *,
     namespace: str,
     pools: Iterable[PoolResource],
-    routes: bool,
-    worker_sets: bool,
+    groups: Collection[str],
     lease_namespace: str,
     catalogue_namespace: str,
 ) -> tuple[Right, ...]:
-    """All rights for plans of a namespace, with these kinds of pools. ``routes``: the Gateway API is there, and
-    ``worker_sets``: LeaderWorkerSet is. Without a namespace of leases or of catalogues nothing is needed for them."""
+    """All rights for plans of a namespace, with these kinds of pools. ``groups``: API groups that the cluster serves. Without a
+    namespace of leases or of catalogues nothing is needed for them."""
     return tuple(
         Right(group, resource, verb, where, purpose)
         for purpose, where, group, resource, verbs in _rows(
-            namespace, tuple(pools), routes, worker_sets, lease_namespace, catalogue_namespace
+            namespace, tuple(pools), groups, lease_namespace, catalogue_namespace
         )
         for verb in verbs
     )
@@ -55,8 +55,7 @@ _Row = tuple[str, str | None, str, str, tuple[str, ...]]
 def _rows(
     namespace: str,
     pools: tuple[PoolResource, ...],
-    routes: bool,
-    worker_sets: bool,
+    groups: Collection[str],
     lease_namespace: str,
     catalogue_namespace: str,
 ) -> Iterator[_Row]:
@@ -70,10 +69,14 @@ def _rows(
     yield WRITE, namespace, "apps", "deployments", CREATE_TO_DELETE
     yield WRITE, namespace, "policy", "poddisruptionbudgets", CREATE_TO_DELETE
     yield WRITE, namespace, "discovery.k8s.io", "endpointslices", READ
-    if routes:
+    if "gateway.networking.k8s.io" in groups:
         yield ROUTE, namespace, "gateway.networking.k8s.io", "httproutes", CREATE_TO_DELETE
-    if worker_sets:
+    if "leaderworkerset.x-k8s.io" in groups:
         yield SPAN, namespace, "leaderworkerset.x-k8s.io", "leaderworkersets", CREATE_TO_DELETE
+    if "kueue.x-k8s.io" in groups:
+        yield QUOTA, namespace, "kueue.x-k8s.io", "localqueues", READ
+        yield QUOTA, None, "kueue.x-k8s.io", "clusterqueues", READ
+        yield QUOTA, None, "kueue.x-k8s.io", "resourceflavors", READ
     for group, plural in pools:
         yield SIZE, None, group, plural, (*READ, "patch")
         if group == "karpenter.sh":

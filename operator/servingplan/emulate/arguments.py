@@ -30,7 +30,7 @@ class Shape:
     max_num_batched_tokens: int
     prefix_cache_hit_share: float
     told: str
-    """In words, for the log."""
+    """The meaning in words, for the log."""
 
 
 def shape(

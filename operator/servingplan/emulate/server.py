@@ -24,9 +24,9 @@ LARGEST_BODY_BYTES = 64 * 2**20
 """Room for a prompt of some millions of tokens."""
 
 ENGINE_HEADER = "x-emulator-engine"
-"""On every answer: the name of the engine that gave it."""
+"""A header of every answer: the name of the engine that gave it."""
 OUTPUT_HEADER = "x-emulator-output-tokens"
-"""On a request: after how many tokens the model would stop by itself."""
+"""A header of a request: after how many tokens the model would stop by itself."""
 
 _log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ class Point:
     """The best plan at one value of what is varied. Without a plan: no dollars, no gap, nothing served."""
 
     x: float
-    """In the unit of ``Sweep.kind``."""
+    """The value in the unit of ``Sweep.kind``."""
     dollars_per_hour: float | None
     served: float
     """Requests/s of all classes together."""
@@ -40,9 +40,9 @@ class Point:
     dollars_per_million_tokens: float | None
     """$/h over millions of tokens per hour, prompts and answers together; None where nothing is served."""
     nodes: Mapping[str, int]
-    """By pool."""
+    """The number of nodes by pool."""
     gap: float | None
-    """Of the first goal that is not proved, as a fraction; 0: the best plan there is."""
+    """The gap of the first goal that is not proved, as a fraction; 0: the best plan there is."""
     replicas: Mapping[str, int] = field(default_factory=dict)
     """Copies by shape."""
 
@@ -53,7 +53,7 @@ class Frontier:
 
     sweep: Sweep
     points: tuple[Point, ...]
-    """By rising ``x``."""
+    """The points by rising ``x``."""
     homogeneous: Mapping[str, tuple[Point, ...]]
     """The same for the best fleet on each pool alone, within the same limits."""
     answers: tuple[Answer, ...]

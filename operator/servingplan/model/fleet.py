@@ -31,7 +31,7 @@ class ReplicaFacts(Part):
     pool: str
     gpus: int
     nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
-    """That one replica takes, each with a pod of its own."""
+    """The number of nodes that one replica takes, each with a pod of its own."""
     priority: int
     planned: dict[str, float] = {}
     """Requests/s by class that the plan sends to one replica."""
@@ -47,18 +47,18 @@ class PipelineStage(Part):
     pool: str
     gpu: str
     layers: int
-    """Of the model."""
+    """The number of layers of the model on this stage."""
 
 
 class PodNeeds(Part):
     """What each pod of a replica asks of its node beside GPUs, and how long it may take to start."""
 
     cpu_millicores: int | None = None
-    """None: what a node of its pool has was not known, and nothing is asked for."""
+    """The CPU that is asked for. None: what a node of the pool has was not known, and nothing is asked for."""
     memory_bytes: int | None = None
-    """None: as above."""
+    """The memory that is asked for; None as above."""
     start_limit_seconds: int
-    """From its node until it is ready; one that takes longer has failed to start."""
+    """The longest time from its node until it is ready; a replica that takes longer has failed to start."""
 
 
 class ReplicaSet(Part):
@@ -69,32 +69,32 @@ class ReplicaSet(Part):
     model: str
     variant: str
     pool: str
-    """Of a replica that spans nodes: of its first stage."""
+    """The pool; where a replica spans nodes, that of its first stage."""
     gpu: str
     tensor_parallel: int
     """GPUs of each stage."""
     pipeline_parallel: int
     """Stages."""
     stages: tuple[PipelineStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
-    """Of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans without
-    such replicas stay as they are."""
+    """The stages of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans
+    without such replicas stay as they are."""
     nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
-    """That one copy takes, each with a pod of its own; left out where it is one, as ``stages``."""
+    """The number of nodes that one copy takes, each with a pod of its own; left out where it is one, as ``stages``."""
     settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
-    """Of the engine, as given to it in flags. None, and left out: of a record from before that was done, whose replicas run
-    by the engine's own defaults and by ``extraArgs``."""
+    """The engine's settings, as given to it in flags. None, and left out: the record is from before that was done, and its
+    replicas run by the engine's own defaults and by ``extraArgs``."""
     needs: PodNeeds | None = Field(default=None, exclude_if=lambda needs: needs is None)
-    """As its pods were made with, whatever is learned or computed later. None, and left out: of a record from before needs were
-    written, whose pods ask for GPUs alone, have no volume for caches, and are told their model by ``--model``."""
+    """What its pods were made with, whatever is learned or computed later. None, and left out: the record is from before needs
+    were written, and its pods ask for GPUs alone, have no volume for caches, and are told their model by ``--model``."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""
     capacity: dict[str, float]
     """Requests/s by class of one copy that serves only that class."""
     max_utilization: tuple[float, ...] = Field(default=(), exclude_if=lambda table: not table)
-    """As in ``ReplicaFacts``; left out where empty, as ``stages``."""
+    """The same table as in ``ReplicaFacts``; left out where empty, as ``stages``."""
     priority: int
-    """Of its model."""
+    """The priority of its model."""
     error_band: float
     """How far the low end of the central 80 % of a rate lies below its median, as a fraction; the largest of all classes."""
     error_above: float | None = Field(default=None, exclude_if=lambda above: above is None)
@@ -260,11 +260,11 @@ class StartTimes(Part):
     """How long replicas of one variant took to start on one pool, from when they got their node."""
 
     seconds: tuple[float, ...] = ()
-    """Until they were ready, of the last ones."""
+    """The times until the last ones were ready."""
     image_seconds: tuple[float, ...] = ()
-    """Until their containers ran, of the last ones that told it; the rest is weights and compilation."""
+    """The times until the containers of the last ones ran that told it; the rest is weights and compilation."""
     counted: tuple[str, ...] = ()
-    """Uids of pods that are still there and have been counted."""
+    """The uids of pods that are still there and have been counted."""
 
 
 class FailedShape(Part):
@@ -275,7 +275,7 @@ class FailedShape(Part):
     pool: str
     """Where its replicas were."""
     shape: str = ""
-    """Key of its shape, which stays the same where its pods would ask for more or less; empty in records of form 3."""
+    """The key of its shape, which stays the same where its pods would ask for more or less; empty in records of form 3."""
     starts: tuple[str, ...] = ()
     """Starts that failed and count, each by the pod's uid and its number of restarts."""
     message: str = ""
@@ -321,11 +321,11 @@ class PlanRecord(Part):
     demand: AdoptedDemand | None = None
     """Measured rates behind the plan; absent where the declared ones are."""
     stock: dict[str, PoolStock] = {}
-    """By pool that the plan sizes."""
+    """What is known of each pool that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = {}
-    """By Deployment, whose name stands for shape, settings and image."""
+    """The failures by Deployment, whose name stands for shape, settings and image."""
     start_times: dict[str, StartTimes] = {}
-    """By ``model/variant/pool``."""
+    """The last starts by ``model/variant/pool``."""
 
 
 def digest(value: Any) -> str:

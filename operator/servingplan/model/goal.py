@@ -43,7 +43,7 @@ class Goal:
 
     @property
     def name(self) -> str:
-        """As a level of an answer has it."""
+        """The name that a level of an answer has."""
         return str(self.kind) if self.priority is None else f"{self.kind}/priority={self.priority}"
 
     @property

@@ -130,7 +130,7 @@ class ModelCard(BaseModel):
     max_context_tokens: int | None = Field(default=None, gt=0)
     """Longest sequence that the model was made for, rope scaling included; None: not stated."""
     precision: str = "bf16"
-    """Of the published weights, a key of ``PRECISIONS``."""
+    """The precision of the published weights, a key of ``PRECISIONS``."""
     quantization: str | None = None
     """How the published weights are quantised: ``fp8``, ``awq``, ``gptq``, ``mxfp4``, ``nvfp4``, ``int8``, ``int4``;
     None: not."""

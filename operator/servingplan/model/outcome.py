@@ -11,7 +11,7 @@ class Refused(Part):
 
     action: AnyAction
     reason: str
-    """As the API server names it, or NameTaken."""
+    """The reason that the API server gives, or NameTaken."""
     message: str
 
 

@@ -27,7 +27,7 @@ class PlanObject(Fact):
     uid: str
     generation: int
     spec: Any
-    """As written; it may be wrong in any way."""
+    """The spec as it was written; it may be wrong in any way."""
     approved_hash: str | None = None
     """The annotation ``servingplan.dev/approve``."""
     queue: str | None = None
@@ -37,7 +37,7 @@ class PlanObject(Fact):
     created: str = ""
     """RFC 3339."""
     status: dict[str, Any] = {}
-    """As last published."""
+    """The status as it was last published."""
 
     @property
     def key(self) -> str:
@@ -73,7 +73,8 @@ class Node(Fact):
     created: str = ""
     """RFC 3339; empty where it is not known."""
     taints: tuple[Taint, ...] = ()
-    """That may stay: without those by which the cluster, its agents, autoscalers and clouds tell of a node's state."""
+    """The taints that may stay, without those by which the cluster, its agents, autoscalers and clouds tell of a node's
+    state."""
     disrupted: bool = False
     """An autoscaler or the cloud is taking it away."""
 
@@ -180,7 +181,7 @@ class LiveObject(Fact):
     ours: bool
     """Carries our label and has this plan as its controller."""
     owner: str
-    """Who has it, for messages."""
+    """The name of its owner, for messages."""
     manifest: dict[str, Any]
     """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
     API server refuses ``status.replicaFailure``."""
@@ -319,11 +320,11 @@ class Arrivals(Fact):
 
     model: str
     name: str
-    """Of the class."""
+    """The name of the class."""
     intervals: tuple[tuple[float, float, float], ...] = ()
-    """In order of time: end (Unix seconds), length (seconds), requests. They do not overlap; gaps are possible."""
+    """The counts in order of time: end (Unix seconds), length (seconds), requests. They do not overlap; gaps are possible."""
     history: tuple[tuple[float, float], ...] = ()
-    """Of the last days: end of an hour (Unix seconds), mean of the hour (requests/s)."""
+    """The hours of the last days: end of an hour (Unix seconds), mean of the hour (requests/s)."""
     failing_since: str | None = None
     """RFC 3339; since when nothing usable was read. Absent: ``intervals`` are fresh."""
 
@@ -347,16 +348,16 @@ class SeenDemand(Fact):
     refused_reason: str = ""
     """The same for programs."""
     classes: tuple[Arrivals, ...] = ()
-    """By model and class."""
+    """The arrivals, ordered by model and class."""
 
 
 class GatewayFacts(Fact):
     """What the replicas of the gateway said when they were asked."""
 
     revisions: tuple[int | None, ...] = ()
-    """Of the weights that each has taken; None: it did not answer, or not for this plan."""
+    """The revision of the weights that each has taken; None: it did not answer, or not for this plan."""
     problem: str | None = None
-    """That nobody answered, for people."""
+    """The text for people where nobody answered."""
     refused: str | None = None
     """Why the URL is not asked, and what to do."""
 
@@ -369,6 +370,20 @@ class GatewayFacts(Fact):
     def answers(self) -> bool:
         """Whether any of them answered."""
         return any(revision is not None for revision in self.revisions)
+
+
+class FlavorQuota(Fact):
+    """What Kueue lets the plan's queue hold of one resource on nodes of one flavor."""
+
+    flavor: str
+    node_labels: dict[str, str] = {}
+    """The labels of its nodes."""
+    resource: str
+    """``nvidia.com/gpu`` for example."""
+    most: int | None
+    """None: nothing bounds it."""
+    reserved: int
+    """Held now, by the plan and by others."""
 
 
 class SeenProfiles(Fact):
@@ -430,16 +445,19 @@ class Observation(Fact):
     """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
     leader_worker_sets: bool = False
     """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
+    quota: tuple[FlavorQuota, ...] | None = None
+    """The quota of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
     demand: SeenDemand | None = None
     """Absent where the spec asks for none."""
     profiles: tuple[SeenProfiles, ...] = ()
-    """In the order of the spec."""
+    """The measured rates that the plan names, in the order of the spec."""
     pod_access: tuple[str, ...] | None = None
     """What the installation lets podTemplates ask for (``render.pod_access``); None: everything, where none was asked."""
     catalogues: tuple[SeenCatalogue, ...] = ()
-    """By name and key. Offline, the shipped prices are among them; in a cluster only what the installation states."""
+    """The additions to the catalogue, ordered by name and key. Offline, the shipped prices are among them; in a
+    cluster only what the installation states."""
     model_configs: tuple[SeenModelConfig, ...] = ()
-    """By name."""
+    """The configurations, ordered by name."""
 
     def pool(self, name: str) -> PoolObject | None:
         """The object of a pool, where the spec names one."""

@@ -34,6 +34,7 @@ from servingplan.observe.offerings import Offerings
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pods import replicas_of
 from servingplan.observe.pools import pool_object, pool_reference, reference_text
+from servingplan.observe.queues import quota_of
 from servingplan.observe.state import OPTIONAL_KINDS, OWN_KINDS, ClusterState, Snapshot, SourceState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
@@ -106,7 +107,7 @@ class Reader:
         failures = [
             _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
             for source, state in seen.sources.items()
-            if state.trouble is not None and source not in ("HTTPRoutes", GROUPS, "catalogues", "refusals")
+            if state.trouble is not None and source not in ("HTTPRoutes", GROUPS, "catalogues", "refusals", "queues")
         ]
         objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
@@ -149,6 +150,7 @@ class Reader:
                 for source, state in seen.sources.items()
                 if state.age_seconds is not None
             },
+            quota=None if plan.queue is None else quota_of(seen.queues, plan.namespace, plan.queue),
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
             profiles=tuple(
                 self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())

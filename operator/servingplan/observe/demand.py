@@ -85,7 +85,7 @@ class _Watched:
 
 
 class Demand(Protocol):
-    """Who knows what comes in."""
+    """A source that knows what comes in."""
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
         """The last reading for a plan; None where its spec asks for none. Raises nothing."""

@@ -48,7 +48,7 @@ class Reading(NamedTuple):
     """All offerings at one moment."""
 
     at: float
-    """In monotonic seconds."""
+    """The time of the reading in monotonic seconds."""
     available: Mapping[Offering, bool]
     prices: Mapping[Offering, float]
     """$/h."""

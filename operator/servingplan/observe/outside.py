@@ -20,7 +20,7 @@ class Outside(Protocol):
         ...
 
     def requests_inside(self, namespace: str, addresses: Mapping[str, str]) -> dict[str, int | None]:
-        """As ``engines.requests_inside``."""
+        """The same as ``engines.requests_inside``."""
         ...
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ class SeenPod(NamedTuple):
     holds_gpus: bool
     """Whether it holds GPUs of a node, which is all that counts for other plans."""
     member: Member | None = None
-    """Of which group it is a part; None: it is a replica by itself."""
+    """The group of which it is a part; None: it is a replica by itself."""
 
     def for_plan(
         self, *, plan_label: str, namespace: str, nodes: Mapping[str, Node] | None, endpoints: Collection[Endpoint]

@@ -34,7 +34,7 @@ from servingplan.kube import (
 from servingplan.model import names
 from servingplan.model.manifests import rewriting
 from servingplan.model.world import Node, PlanObject
-from servingplan.observe import parse, pods, pools, refusals
+from servingplan.observe import parse, pods, pools, queues, refusals
 from servingplan.observe.parse import SeenAdditions, SeenObject, SeenRates
 from servingplan.observe.pods import SeenPod, SeenSlice
 from servingplan.observe.refusals import SeenRefusal
@@ -48,9 +48,9 @@ PATIENCE_SECONDS = 30.0
 EVENTS_OF_CLUSTER = "default"
 """The namespace of Events about objects without a namespace."""
 OWN_KINDS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, CONFIG_MAPS)
-"""Of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
+"""Kinds of the objects that the operator writes for a plan, beside those of kinds that a cluster need not serve."""
 OPTIONAL_KINDS = (LEADER_WORKER_SETS, HTTP_ROUTES)
-"""The others."""
+"""Kinds that a cluster need not serve."""
 NODE_CLAIM = ("karpenter.sh/v1", "NodeClaim")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -97,6 +97,7 @@ class Snapshot:
     profiles: list[SeenRates]
     catalogues: list[SeenAdditions]
     refusals: list[SeenRefusal]
+    queues: list[queues.SeenQueue]
     sources: dict[str, SourceState]
 
 
@@ -138,6 +139,8 @@ class ClusterState:
             )
         )
         self._add(Source("refusals", _discovered(*NODE_CLAIM), refusals.seen_claim, optional=True))
+        self._add(Source("queues", queues.discovered("ClusterQueue"), queues.seen_cluster_queue, optional=True))
+        self._add(Source("queues", queues.discovered("ResourceFlavor"), queues.seen_flavor, optional=True))
         if catalogue_namespace is not None:
             where, label = catalogue_namespace, names.CATALOGUE_LABEL
             self._add(Source("catalogues", _known(CONFIG_MAPS), parse.seen_additions, where, label))
@@ -150,6 +153,8 @@ class ClusterState:
             rates = Source("profiles", _known(CONFIG_MAPS), parse.seen_rates, namespace, names.PROFILES_LABEL)
             self._add(rates)
             self._add(Source("EndpointSlices", _known(ENDPOINT_SLICES), pods.seen_slice, namespace, names.PLAN_LABEL))
+            local = queues.discovered("LocalQueue")
+            self._add(Source("queues", local, queues.seen_local_queue, namespace, optional=True))
             for resource in OPTIONAL_KINDS:
                 known = _discovered(resource.api_version, resource.kind)
                 label = names.PLAN_LABEL
@@ -221,6 +226,7 @@ class ClusterState:
                 profiles=self._facts("profiles"),
                 catalogues=self._facts("catalogues"),
                 refusals=self._facts("refusals"),
+                queues=self._facts("queues"),
                 sources={name: self._state_of(informers) for name, informers in self._informers.items()},
             )
 

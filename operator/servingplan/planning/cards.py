@@ -19,7 +19,7 @@ from servingplan.profiles.quantization import ConfigError
 AUTO = "auto"
 """The precision that the name of the weights, or their configuration, tells."""
 _PRECISIONS = {"awq": "int4", "gptq": "int4", "nvfp4": "fp4", "mxfp4": "fp4"}
-"""Of ways to quantise that are not called as the precision is."""
+"""The precision of each way to quantise that has another name."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 

@@ -26,7 +26,7 @@ FEATURE_LABELS = (
     "beta.amd.com/gpu.product-name",
     "amd.com/gpu.product",
 )
-"""By the vendor's feature discovery, which reads the card itself."""
+"""Labels that the vendor's feature discovery sets, which reads the card itself."""
 CLOUD_LABELS = (
     "cloud.google.com/gke-accelerator",
     "karpenter.k8s.aws/instance-gpu-name",
@@ -54,7 +54,7 @@ class Contradiction:
     reason: str
     message: str
     node: str | None = None
-    """On which nothing may be placed; None: the plan is wrong about the pool, and its nodes are used as they are."""
+    """The node on which nothing may be placed; None: the plan is wrong about the pool, and its nodes are used as they are."""
 
 
 def contradictions(
@@ -217,7 +217,7 @@ def _untolerated(
 
 
 def _tolerated(spec: PlanSpec, pool: NodePool) -> list[list[Mapping[str, Any]]]:
-    """By model, what its replicas tolerate on the pool."""
+    """What the replicas of each model tolerate on the pool."""
     return [[*tolerations(pool), *_own_tolerations(model.engine.pod_template)] for model in spec.models]
 
 
@@ -235,7 +235,7 @@ def _taint_text(taint: Taint) -> str:
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
-    """By the rules of the scheduler (kubernetes/api core/v1, Toleration)."""
+    """Whether a toleration covers a taint, by the rules of the scheduler (kubernetes/api core/v1, Toleration)."""
     if toleration.get("effect") not in (None, "", taint.effect):
         return False
     key = toleration.get("key") or ""

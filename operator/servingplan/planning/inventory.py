@@ -15,6 +15,7 @@ from servingplan.planning import ownership
 from servingplan.planning.declared import Contradiction, contradictions, false_of_object, unmatched
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
+from servingplan.planning.quota import quota_gpus
 from servingplan.planning.resources import counted_by, resource_errors, resource_of
 from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.additions import Price, price_of
@@ -106,6 +107,7 @@ def _read(
         ceiling=ownership.ceiling_problem(item, world),
         withdrawn=withdrawn,
         contradiction=_told(told),
+        quota_gpus=quota_gpus(item, resource, nodes, world),
     )
     return pool, errors
 

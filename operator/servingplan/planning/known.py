@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
     catalogue: Catalogue
     prices: tuple[Price, ...]
-    """Of GPUs; a price that a plan states comes before them."""
+    """The prices of GPUs; a price that a plan states comes before them."""
     problems: tuple[str, ...]
     """Rows that are left out, and why."""
 

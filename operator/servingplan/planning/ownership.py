@@ -92,8 +92,8 @@ def each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
 
 
 def conflict(pool: NodePool, world: Observation) -> Problem | None:
-    """That somebody else sizes the pool that this plan has, or changed its size since we asked for it. It is theirs then, until
-    they give the pool back."""
+    """The problem that somebody else sizes the pool that this plan has, or changed its size since we asked for it. It is
+    theirs then, until they give the pool back."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.claimed_by != world.plan.key:
         return None
@@ -120,7 +120,7 @@ def _sized_by_other(pool: NodePool, who: str) -> Problem:
 
 
 def withdrawn(pool: NodePool, world: Observation) -> Problem | None:
-    """That the owner no longer lets the plan size a pool that it still has."""
+    """The problem that the owner no longer lets the plan size a pool that it still has."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.problem_reason is not None or found.claimed_by != world.plan.key:
         return None

@@ -94,6 +94,8 @@ class Pool:
     """What was learned of the nodes that it gives; only of pools that the plan sizes."""
     start_times: Mapping[str, StartTimes] = field(default_factory=dict)
     """What was learned of the starts of replicas on it (``cold_starts.start_key``)."""
+    quota_gpus: int | None = None
+    """GPUs that the plan's queue lets it hold here; None: nothing bounds them."""
 
     @property
     def name(self) -> str:
@@ -132,6 +134,13 @@ class Pool:
             for item in self.nodes
             if not item.node.disrupted and (not item.node.schedulable or (not item.node.ready and item.our_pods))
         )
+
+    @property
+    def about_to_go(self) -> frozenset[str]:
+        """Nodes that the provider may be taking back now: the empty ones, while there are more than are asked for."""
+        there = [node for node in self.nodes if not node.node.disrupted]
+        surplus = self.sized_by_us and len(there) > self.wanted
+        return frozenset(node.name for node in there if surplus and not node.our_pods)
 
     @property
     def boots(self) -> bool:

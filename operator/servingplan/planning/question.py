@@ -46,7 +46,7 @@ class Part:
     name: str
     pool: Pool
     gpus: int
-    """Of one node, free for us."""
+    """The GPUs of one node that are free for us."""
     min_nodes: int
     max_nodes: int
 
@@ -94,7 +94,7 @@ def pose(
     that is unknown must have been refused before: such a pool is left out.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
-    parts = {part.name: part for pool in usable for part in _parts_of(pool)}
+    parts = {part.name: part for pool in usable for part in _within_quota(pool, _parts_of(pool))}
     cards, errors = _wishes(spec, catalogue)
     layouts, unbuilt = layouts_of(usable, across_nodes=across_nodes, across_types=across_types)
     inside = [layout for layout in layouts if layout.inside_a_node]
@@ -221,6 +221,24 @@ def _parts_of(pool: Pool) -> list[Part]:
     whole = Part(pool.name, pool, pool.gpus_per_node, max(0, floor - shared), max(0, cap - shared))
     # Foreign pods keep these nodes whatever we do: they are paid, and what is free on them is ours.
     return [whole, *(Part(_part_name(pool, gpus), pool, gpus, count, count) for gpus, count in sorted(taken.items()))]
+
+
+def _within_quota(pool: Pool, parts: list[Part]) -> list[Part]:
+    """The nodes of a pool that the plan's queue has quota for, those with most GPUs first; of the last one as many GPUs as are
+    left of it."""
+    if pool.quota_gpus is None:
+        return parts
+    found: list[Part] = []
+    left = pool.quota_gpus
+    for part in sorted(parts, key=lambda part: -part.gpus):
+        whole = min(part.max_nodes, left // part.gpus)
+        left -= whole * part.gpus
+        found.append(replace(part, max_nodes=whole, min_nodes=min(part.min_nodes, whole)))
+        rest = _part_name(pool, left)
+        if whole < part.max_nodes and left and rest not in {item.name for item in parts}:
+            found.append(Part(rest, pool, left, 0, 1))
+            left = 0
+    return found
 
 
 def _sunk_dollars(pool: Pool) -> float:

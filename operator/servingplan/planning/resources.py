@@ -1,4 +1,4 @@
-"""By which extended resource the GPUs of a pool are counted and asked for."""
+"""The extended resource by which the GPUs of a pool are counted and asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servingplan.model.world import Node
 from servingplan.profiles.catalogue import Catalogue
 
 _CUDA_REPOSITORY = "vllm-openai"
-"""Of vLLM's own images, which are for GPUs of NVIDIA; those for AMD are called vllm-openai-rocm."""
+"""The repository of vLLM's own images, which are for GPUs of NVIDIA; those for AMD are called vllm-openai-rocm."""
 _ROCM_ADVICE = "give an image of the engine that is built for ROCm, of the same version"
 _VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 

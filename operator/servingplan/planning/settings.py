@@ -267,7 +267,8 @@ def _fields(engine: Engine) -> dict[str, Any]:
 
 
 def _speculation(model: Model, line: flags.CommandLine) -> Speculation | None:
-    """As the field says; as the flag says, with nothing accepted, since no flag tells what is."""
+    """The speculation that the field states, else the one that the flag states, with nothing accepted, since no
+    flag tells what is."""
     wire = model.engine.speculative
     config = line.speculative
     field = None

@@ -68,15 +68,15 @@ class ShapeFacts:
     variant: Variant
     layout: Layout
     estimates: Mapping[str, Estimate]
-    """By class of the model."""
+    """The estimates by class of the model."""
     settings: EngineSettings
-    """Of the engine."""
+    """The settings of the engine."""
     layers: tuple[int, ...] = ()
-    """By stage, of a replica that spans nodes; the engine splits the layers of others evenly."""
+    """The layers by stage, of a replica that spans nodes; the engine splits the layers of others evenly."""
     running: ReplicaSet | None = None
     """Replicas of this shape in the plan in force, whose Deployment the shape keeps."""
     needs: PodNeeds | None = None
-    """Of its pods, where they are new."""
+    """The needs of its pods, where they are new."""
 
     @property
     def key(self) -> str:
@@ -138,7 +138,7 @@ class Pruning:
     kept: int = 0
     pruned: Counter[str] = field(default_factory=Counter)
     refusals: dict[str, list[Unfit]] = field(default_factory=dict)
-    """By ``model/class``, what was said of shapes inside a node, from small shapes to large ones."""
+    """The refusals by ``model/class``: what was said of shapes inside a node, from small shapes to large ones."""
 
     def drop(self, step: str, count: int = 1) -> None:
         """Count shapes that fall at a step."""

@@ -2,8 +2,8 @@
 
 A Deployment's name stands for shape, settings and image, so that is what is counted by. So does the key of the shape, since an
 edit clears all: a Deployment whose pods only ask for more or less is the same. Three failed starts without one replica that is
-ready, and the shape is left out of the plan for a while, which doubles each time. An image that cannot be pulled says nothing of
-the shape, and neither does a pod that the scheduler has no room for.
+ready, and the shape is left out of the plan for a while, which doubles each time. An image that cannot be pulled says nothing
+of the shape, and neither does a pod that the scheduler has no room for.
 """
 
 from __future__ import annotations

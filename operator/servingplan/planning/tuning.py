@@ -33,7 +33,7 @@ class Rated:
     estimates: Mapping[str, Estimate]
     refusals: Mapping[str, Unfit] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
-    """By stage, of a replica that spans nodes."""
+    """The layers by stage, of a replica that spans nodes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Standing:
 
     replica_set: ReplicaSet
     settings: EngineSettings
-    """As recorded; of a record from before settings were written, the engine's own."""
+    """The settings as recorded; of a record from before settings were written, the engine's own."""
 
 
 def tuned(

@@ -47,7 +47,7 @@ class AksAgentPool(AnyPath):
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """As the pool has it for AKS."""
+        """The template that the pool has for AKS."""
         spec = at(item, ("spec",))
         size, priority = at(spec, ("vmSize",)), at(spec, ("scaleSetPriority",))
         labels = text_map(at(spec, ("nodeLabels",))) | {POOL_LABEL: _pool_name(item)}

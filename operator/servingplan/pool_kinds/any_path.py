@@ -18,14 +18,14 @@ class AnyPath:
     """Reads and sets one field, and knows nothing else of the object; the base of the kinds that are known."""
 
     status_keys: tuple[str, ...] = ("nodes", "replicas", "count")
-    """In order of trust."""
+    """Fields of the status, the most trusted first."""
     annotations: tuple[str, ...] = ()
 
     def __init__(self, path: tuple[str, ...] = REPLICAS) -> None:
         self.path = path
 
     def problem(self, item: Json) -> str | None:
-        """That there is no whole number at the path."""
+        """The problem that there is no whole number at the path; None: there is one."""
         if self.wanted(item) is not None:
             return None
         return f"has no whole number at .{'.'.join(self.path)}: give it one"

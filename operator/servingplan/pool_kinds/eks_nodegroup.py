@@ -68,7 +68,7 @@ class EksNodegroup(AnyPath):
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """As the group has it for EKS."""
+        """The template that the group has for EKS."""
         spec = at(item, ("spec",))
         types = tuple(sorted(texts(at(spec, ("instanceTypes",)))))
         capacity = at(spec, ("capacityType",))

@@ -44,7 +44,7 @@ class GkeNodePool(AnyPath):
 
     @override
     def problem(self, item: Json) -> str | None:
-        """That the number or the zones are not known."""
+        """The problem that the number or the zones are not known; None: they are."""
         if whole_number(at(item, NODE_COUNT)) is None:
             return "has no whole number at .spec.nodeCount: give it one (initialNodeCount counts only when it is made)"
         if not _zones(item):
@@ -86,7 +86,7 @@ class GkeNodePool(AnyPath):
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """As ``nodeConfig`` has it."""
+        """The template that ``nodeConfig`` has."""
         config = at(item, ("spec", "nodeConfig"))
         machine, zones = at(config, ("machineType",)), _zones(item)
         types = (machine,) if isinstance(machine, str) else ()

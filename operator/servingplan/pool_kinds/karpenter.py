@@ -91,7 +91,7 @@ class KarpenterNodePool(AnyPath):
 
 
 def _allowed_values(item: Json) -> dict[str, tuple[str, ...]]:
-    """By label, the values that the template's labels and its requirements leave, sorted; other operators than ``In``
+    """The values by label that the template's labels and its requirements leave, sorted; other operators than ``In``
     leave any."""
     found = {key: {value} for key, value in text_map(at(item, (*_TEMPLATE, "metadata", "labels"))).items()}
     requirements = at(item, (*_TEMPLATE, "spec", "requirements"))

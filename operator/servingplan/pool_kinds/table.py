@@ -28,7 +28,7 @@ KINDS: Mapping[str, PoolKind] = {
     "NodePool.karpenter.sh": KarpenterNodePool(),
     "Nodegroup.eks.services.k8s.aws": EksNodegroup(),
 }
-"""By ``Kind.group``."""
+"""The kinds by ``Kind.group``."""
 STATUS_KEYS = frozenset(key for kind in (*KINDS.values(), AnyPath()) for key in kind.status_keys)
 """Keys of the status that some kind reads."""
 _ANNOTATIONS = tuple({end for kind in KINDS.values() for end in kind.annotations})

@@ -55,7 +55,7 @@ class Forward:
     sums: Array
     head: Array
     generation: Array
-    """By ``REQUESTS`` and ``CONTEXT``."""
+    """The seconds by ``REQUESTS`` and ``CONTEXT``."""
     context: Array
     """The attention of a whole prompt, by ``CONTEXT``."""
     layers: int

@@ -66,7 +66,7 @@ class Group(NamedTuple):
     nodes: int
     """One pod takes each of them."""
     layers: tuple[int, ...]
-    """Of the model, by stage."""
+    """The layers of the model by stage."""
 
 
 def replica_template(

@@ -26,7 +26,7 @@ class Event(BaseModel):
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """How long; absent: to the end."""
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    """Of Slow."""
+    """How many times slower, for the event Slow."""
 
 
 def events_of(documents: Sequence[Any], pools: Collection[str], *, name: str) -> tuple[Event, ...]:

@@ -33,7 +33,7 @@ class Replica:
 
     def __init__(self, place: int, engine: Engine, node: tuple[str, int]) -> None:
         self.place = place
-        """Of its replica set in the fleet."""
+        """The place of its replica set in the fleet."""
         self.engine = engine
         self.node = node
         """Pool and number."""

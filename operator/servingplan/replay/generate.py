@@ -29,7 +29,7 @@ class Stream:
     burstiness: float = 1.0
     """Coefficient of variation of the gaps; 1: Poisson."""
     amplitude: float = 0.0
-    """Of the day's shape, from 0 to 1: the rate swings by so much of its mean."""
+    """The swing of the day's shape, from 0 to 1: the rate swings by so much of its mean."""
     length_variation: float = 0.0
     """Coefficient of variation of both lengths, which are lognormal around those of the class; 0: all are equal."""
     faster: float = 1.0
@@ -78,7 +78,7 @@ def _of_class(stream: Stream, model: str, name: str, rate: float, prompt: int, o
 
 
 def _gap(chance: random.Random, variation: float) -> float:
-    """Of unit mean; gamma with shape 1/variation^2."""
+    """A gap of unit mean from the gamma distribution with shape 1/variation^2."""
     if variation == 0:
         return 1.0
     shape = 1 / variation**2

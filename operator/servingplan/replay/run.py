@@ -42,18 +42,18 @@ class ClassFigures:
     """The share of requests, in per cent, that the plan promises to serve within both limits."""
     arrived: int = 0
     turned_away: int = 0
-    """By the gateway: above the admitted rate, or no replica was there."""
+    """Requests that the gateway turned away: above the admitted rate, or no replica was there."""
     too_long: int = 0
     """Longer than the engine's context, which refuses them."""
     cut: int = 0
-    """By the loss of a node."""
+    """Requests that the loss of a node cut."""
     finished: int = 0
     in_time: int = 0
     prompt_tokens: int = 0
-    """Of all that arrived."""
+    """Prompt tokens of all requests that arrived."""
     output_tokens: int = 0
     served_tokens: int = 0
-    """Of those that finished, prompts and answers together."""
+    """Tokens of the requests that finished, prompts and answers together."""
     ttft: Sketch = field(default_factory=Sketch)
     tpot: Sketch = field(default_factory=Sketch)
     end_to_end: Sketch = field(default_factory=Sketch)

@@ -32,7 +32,7 @@ class Arrival(NamedTuple):
     """Seconds from the first arrival."""
     model: str
     name: str
-    """Of its class."""
+    """The name of its class."""
     prompt_tokens: int
     output_tokens: int
 

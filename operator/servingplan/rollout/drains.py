@@ -38,7 +38,7 @@ Drain = tuple[Pod, str]
 
 @dataclass(frozen=True)
 class Departures:
-    """Who goes, who begins to go, who comes back."""
+    """The replicas that go, begin to go, and come back."""
 
     victims: frozenset[str]
     """Uids that may be removed now."""

@@ -20,6 +20,7 @@ from servingplan.model.actions import (
     RestorePod,
     ScaleDeployment,
 )
+from servingplan.model.times import seconds_since
 from servingplan.model.world import LiveObject, Observation, Pod
 from servingplan.planning.pools import CENT, Pool
 from servingplan.render.disruption_budget import KIND as DISRUPTION_BUDGET
@@ -37,6 +38,10 @@ from servingplan.rollout.owners import Contest, contest_of
 from servingplan.rollout.placement import Assignment, Placement, Wanted, place
 from servingplan.rollout.removal import group_index, remove, remove_groups
 from servingplan.rollout.state import Limits, Rollout
+
+NODE_MAY_GO_SECONDS = 60.0
+"""How long a new replica waits while its pool has more nodes than it was asked for: the provider may just have chosen the empty
+one to take back. After that it is placed there; some providers never take a node back."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, placements[pool.name]) for pool in pools}
     growth = grow(pools=pools, fleet=able, sizes=wishes, budget=budget, spend=spend if limits.may_grow else math.nan)
     spend_grown, may_spend = (growth.spend_after, budget) if limits.may_grow else (spend, spend)
-    placed, held_back = _places(rollout, placements, spend_grown, may_spend)
+    placed, held_back, places_wake = _places(rollout, placements, spend_grown, may_spend)
     strays = tuple(pod for pod in _kept_pods(rollout, lost) if rollout.facts_of(pod).pool not in placements)
     coming = Coming(
         nodes=bool(growth.resize),
@@ -102,7 +107,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
         if first is not None:
             sizes[pool.name] = min(sizes[pool.name], first)
     wakes = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
-    wakes += [] if leave.wake_in_seconds is None else [leave.wake_in_seconds]
+    wakes += [seconds for seconds in (leave.wake_in_seconds, places_wake) if seconds is not None]
     return Step(
         before_routing=(*_claims(world, pools), *growth.resize, *counts.raised, *placed),
         after_routing=(
@@ -208,16 +213,22 @@ def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]
 
 def _places(
     rollout: Rollout, placements: Mapping[str, Placement], spend: float, budget: float
-) -> tuple[list[AnyAction], bool]:
-    """Gated pods to let go, those of a group all or none, and whether the budget holds some of them back. A replica on a fixed
-    node that held none of ours adds the node's price to spend."""
+) -> tuple[list[AnyAction], bool, float | None]:
+    """Gated pods to let go, those of a group all or none, whether the budget holds some of them back, and in how many seconds
+    to look again at those whose node may be on its way out. A replica on a fixed node that held none of ours adds the node's
+    price to spend."""
     out: list[AnyAction] = []
     held_back = False
+    wakes: list[float] = []
     for pool in rollout.pools:
         occupied = {node.name for node in pool.nodes if node.our_pods}
         free = [item for item in placements[pool.name].assigned if item.free_now]
         for item in sorted(free, key=lambda item: (-rollout.facts_of(item.pod).priority, item.pod.name)):
             more = set(item.nodes) - occupied
+            patience = NODE_MAY_GO_SECONDS - seconds_since(item.pod.created, rollout.world.now)
+            if patience > 0 and not pool.about_to_go.isdisjoint(more):
+                wakes.append(patience)
+                continue
             if pool.spec.resize is None and more:
                 price = math.nan if pool.dollars_per_node_hour is None else len(more) * pool.dollars_per_node_hour
                 if not spend + price <= budget + CENT:
@@ -226,7 +237,7 @@ def _places(
                 spend += price
                 occupied |= more
             out += _place(item)
-    return out, held_back
+    return out, held_back, min(wakes, default=None)
 
 
 def _place(item: Assignment) -> list[PlacePod]:
@@ -280,7 +291,7 @@ class Counts(NamedTuple):
 
     raised: list[AnyAction]
     lowered: list[AnyAction]
-    """With pods to remove by name."""
+    """Writes that lower a number, and pods to remove by name."""
     deleted: list[AnyAction]
     """Objects that nothing uses any more."""
     contests: tuple[Contest, ...]

@@ -24,13 +24,13 @@ class Contest(NamedTuple):
 
     deployment: str
     manager: str
-    """Of the other's fields, as the API server names it."""
+    """The manager of the other's fields, as the API server names it."""
     since: str
     """RFC 3339; when the other wrote."""
     replicas: int
-    """As it stands."""
+    """The number that stands in the object."""
     wish: int
-    """Of the plan."""
+    """The number that the plan wants."""
     hold_seconds: float
     """How long the other's number is left."""
 

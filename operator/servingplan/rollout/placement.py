@@ -24,14 +24,14 @@ class Wanted:
     """What the plan wants of one pool."""
 
     replicas: Mapping[str, int]
-    """By Deployment."""
+    """The number of replicas by Deployment."""
     gpus: Mapping[str, int]
-    """Of one pod, for all Deployments that have pods or are wanted."""
+    """The GPUs of one pod, for all Deployments that have pods or are wanted."""
     nodes: int
     groups: tuple[NodeGroup, ...]
     """What the plan packs on its nodes; those of other pools may be among them."""
     pods: Mapping[str, int] = field(default_factory=dict)
-    """Of one replica, each on a node of its own; 1 where it is not told."""
+    """The pods of one replica, each on a node of its own; 1 where it is not told."""
 
     def pods_of(self, deployment: str) -> int:
         """Pods of one replica, which are as many nodes."""
@@ -75,7 +75,7 @@ class _Placed(NamedTuple):
     """A replica, there or to be made, and its node."""
 
     gpus: int
-    """Of each of its pods."""
+    """The GPUs of each of its pods."""
     pod: Pod | None
     """None: it is still to be made."""
     nodes: tuple[str, ...]

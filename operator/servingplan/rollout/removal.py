@@ -64,7 +64,7 @@ def remove(
 
 
 def remove_groups(*, pods: tuple[Pod, ...], replicas: int, target: int, victims: Collection[str]) -> Removal:
-    """As ``remove``, of a LeaderWorkerSet. ``pods`` are its groups, as their leaders."""
+    """The same as ``remove``, for a LeaderWorkerSet. ``pods`` are its groups, as their leaders."""
     by_index = {group_index(pod): pod for pod in pods}
     # Those that wait for nodes are alike: whichever goes, one of ours fewer is left.
     alike = sum(pod.uid in victims for pod in pods if not pod.nodes)

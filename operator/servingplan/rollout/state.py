@@ -23,7 +23,7 @@ class Rollout:
     fleet: Fleet
     """What is wanted; empty for a plan that is being deleted."""
     facts: Mapping[str, ReplicaFacts]
-    """Of every Deployment of ours, wanted or not."""
+    """The facts of every Deployment of ours, wanted or not."""
     missing: Mapping[str, int] = field(default_factory=dict)
     """Wanted replicas that have no pod, by Deployment; no node is asked for on their account."""
     age_seconds: float = math.inf

@@ -36,14 +36,14 @@ class Course:
     fleet: Fleet
     """The plan that they work towards."""
     facts: Mapping[str, ReplicaFacts]
-    """Of every Deployment of ours, and of the plan's."""
+    """The facts of every Deployment of ours, and of the plan's."""
     limits: Limits
     since: str | None
     """RFC 3339; since when the plan has been in force."""
     read: Callable[[Observation], tuple[Pool, ...]]
     """The pools of a world."""
     start_seconds: Mapping[str, float] = field(default_factory=dict)
-    """How long replicas of a Deployment took to start, where that was seen."""
+    """The time that replicas of each Deployment took to start, where that was seen."""
 
 
 def transition(world: Observation, course: Course, most_work: float = math.inf) -> Transition:

@@ -10,6 +10,7 @@ from servingplan.model.world import Observation, Pod
 from servingplan.planning.availability import cap_lines
 from servingplan.planning.declared import selector_text
 from servingplan.planning.pools import Pool
+from servingplan.planning.quota import quota_lines
 from servingplan.planning.starts import lines
 from servingplan.rollout.growth import planned_size
 from servingplan.status.routing import is_routing
@@ -24,7 +25,7 @@ _TROUBLES = {
 """The condition's reason by the word of the kubelet or the scheduler about a pod."""
 
 
-def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ...]) -> Row:
+def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ...], queue: str | None) -> Row:
     """The condition: whether every rented pool has exactly the nodes of the plan, all of them usable."""
     kind = "NodePoolsReady"
     if failed := failure(decision, kind):
@@ -37,7 +38,7 @@ def node_pools_ready(decision: Decision, outcome: Outcome, pools: tuple[Pool, ..
     waiting = [
         pool for pool in pools if pool.rented and (_changing(pool, decision.fleet) or _refused(pool, decision.fleet))
     ]
-    caps = "".join(f"; {line}" for line in cap_lines(pools))
+    caps = "".join(f"; {line}" for line in (*cap_lines(pools), *quota_lines(pools, queue)))
     if waiting:
         unmatched = "".join(
             f"; {pool.existing} nodes of {pool.name} exist, but none matches {selector_text(pool.spec)} yet"

@@ -83,7 +83,7 @@ def conditions(
         *planned.demand_known(situation, decision),
         planned.plan_solved(situation, decision, pools),
         planned.within_budget(situation, decision),
-        capacity.node_pools_ready(decision, outcome, pools),
+        capacity.node_pools_ready(decision, outcome, pools, world.plan.queue),
         capacity.workloads_ready(world, decision, outcome),
         routing.routing_published(situation, decision, outcome),
         *routing.degraded(situation, outcome),

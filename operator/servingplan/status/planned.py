@@ -119,7 +119,7 @@ def within_budget(situation: Situation, decision: Decision) -> Row:
 
 
 def _shared(situation: Situation) -> str:
-    """That the namespace's budget is what keeps the plan from spending more; empty where it is not."""
+    """Text that the namespace's budget is what keeps the plan from spending more; empty where it is not."""
     found = situation.binding_allowance
     if found is None:
         return ""

@@ -19,7 +19,7 @@ from servingplan.report.content import content
 from servingplan.report.page import page_html
 
 POINTS = 24
-"""Of the curve, where no range is given."""
+"""The number of points of the curve where no range is given."""
 BEYOND = 1.5
 """The curve ends at so many times the budget."""
 Json = dict[str, Any]

@@ -28,7 +28,7 @@ MOST_KEPT = 64
 SOLVE_SECONDS = 5.0
 """The explanation and the curve of a page take no longer each."""
 LARGEST = Decimal(10) ** 9
-"""Of a budget and of a factor that is tried."""
+"""The largest budget, and the largest factor, that is tried."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",

@@ -102,7 +102,7 @@ class Apart:
     """All models served at one scale, each by itself."""
 
     parts: tuple[Part, ...]
-    """In the order of the models' first classes."""
+    """The parts, in the order of the models' first classes."""
 
     @property
     def least(self) -> float:

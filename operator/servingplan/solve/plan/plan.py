@@ -27,7 +27,7 @@ class Plan:
     rates: Mapping[tuple[int, int], float]
     """Requests/s that all copies of shape c serve of class k; positive entries only."""
     values: Mapping[Goal, float]
-    """In the order of the goals, each in its own unit: service, then dollars, then moves where something runs."""
+    """The values in the order of the goals, each in its own unit: service, then dollars, then moves where something runs."""
 
     @property
     def copies(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class Found:
 
     plan: Plan | None = None
     bounds: dict[Goal, Bound] = field(default_factory=dict)
-    """In the order of the goals."""
+    """The bounds in the order of the goals."""
     stopped: Stopped = "proved"
     infeasible: bool = False
     """Whether it is proved that there is no plan."""

@@ -19,7 +19,8 @@ from servingplan.solve.problem.packing import (
 MOST_SPREAD = 500
 """The most nodes of a pool, and copies on it, for which copies are spread one by one."""
 Contents = tuple[tuple[tuple[Content, int], ...], ...]
-"""By pool: the contents of nodes that copies may share, as (shape, copies) pairs, and the number of nodes with each content."""
+"""The contents by pool: those of nodes that copies may share, as (shape, copies) pairs, and the number of nodes with
+each content."""
 Patterns = Sequence[tuple[Content, int]]
 """Patterns of pieces by size, and the number of nodes with each pattern."""
 

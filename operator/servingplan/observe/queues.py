@@ -1,0 +1,142 @@
+"""Kueue's quota of GPUs for the queue that a plan names.
+
+A LocalQueue of the plan's namespace leads to a ClusterQueue, which has so many GPUs of each ResourceFlavor, some of them
+borrowed from its cohort. Its status says how many are reserved (kueue: apis/kueue/v1beta2/clusterqueue_types.go).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from servingplan.errors import NotFound
+from servingplan.kube import Api, Resource
+from servingplan.model.world import FlavorQuota
+from servingplan.observe.parse import Json
+
+VERSIONS = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
+"""What is read of them is the same in both."""
+_SCALES = {"": 1, "k": 10**3, "M": 10**6}
+_WHOLE = re.compile(r"([0-9]+)(k|M|)")
+
+
+class SeenLocalQueue(NamedTuple):
+    """The queue that plans of a namespace name."""
+
+    namespace: str
+    name: str
+    cluster_queue: str
+
+
+class SeenFlavor(NamedTuple):
+    """Nodes that quota is given of."""
+
+    name: str
+    node_labels: Mapping[str, str]
+
+
+class SeenQuota(NamedTuple):
+    """The quota of one resource in one flavor of a ClusterQueue."""
+
+    flavor: str
+    resource: str
+    most: int | None
+    """What the queue may hold, borrowed parts included; None: nothing bounds it."""
+    reserved: int
+    """What it holds."""
+
+
+class SeenClusterQueue(NamedTuple):
+    """All quota behind a LocalQueue."""
+
+    name: str
+    quotas: tuple[SeenQuota, ...]
+
+
+SeenQueue = SeenLocalQueue | SeenFlavor | SeenClusterQueue
+
+
+def discovered(kind: str) -> Callable[[Api], Resource]:
+    """How a kind of Kueue's is found: in the newest version that is served. Raises ``NotFound`` where none is."""
+
+    def find(api: Api) -> Resource:
+        for version in VERSIONS[:-1]:
+            try:
+                return api.discover(version, kind)
+            except NotFound:
+                continue
+        return api.discover(VERSIONS[-1], kind)
+
+    return find
+
+
+def seen_local_queue(item: Json) -> SeenLocalQueue:
+    """The facts of a LocalQueue."""
+    metadata = item["metadata"]
+    return SeenLocalQueue(metadata["namespace"], metadata["name"], str(item.get("spec", {}).get("clusterQueue", "")))
+
+
+def seen_flavor(item: Json) -> SeenFlavor:
+    """The facts of a ResourceFlavor."""
+    return SeenFlavor(item["metadata"]["name"], dict(item.get("spec", {}).get("nodeLabels") or {}))
+
+
+def seen_cluster_queue(item: Json) -> SeenClusterQueue:
+    """The facts of a ClusterQueue."""
+    spec, status = item.get("spec", {}), item.get("status") or {}
+    reserved = {
+        (flavor.get("name"), resource.get("name")): _gpus(resource.get("total"))
+        for flavor in status.get("flavorsReservation") or ()
+        for resource in flavor.get("resources") or ()
+    }
+    in_cohort = bool(spec.get("cohortName") or spec.get("cohort"))
+    quotas = [
+        SeenQuota(
+            flavor["name"],
+            resource["name"],
+            _most(resource, in_cohort),
+            reserved.get((flavor["name"], resource["name"]), 0),
+        )
+        for group in spec.get("resourceGroups") or ()
+        for flavor in group.get("flavors") or ()
+        for resource in flavor.get("resources") or ()
+    ]
+    return SeenClusterQueue(item["metadata"]["name"], tuple(quotas))
+
+
+def _most(resource: Mapping[str, Any], in_cohort: bool) -> int | None:
+    """What a queue may hold of a resource. In a cohort it borrows without bound, unless it has a limit."""
+    limit = resource.get("borrowingLimit")
+    if in_cohort and limit is None:
+        return None
+    return _gpus(resource.get("nominalQuota")) + (_gpus(limit) if in_cohort else 0)
+
+
+def _gpus(quantity: Any) -> int:
+    """The whole number in a quantity; the API server writes 2000 as ``2k``. 0 where it is none."""
+    found = _WHOLE.fullmatch(str(quantity))
+    return int(found[1]) * _SCALES[found[2]] if found else 0
+
+
+def quota_of(seen: Iterable[SeenQueue], namespace: str, queue: str) -> tuple[FlavorQuota, ...] | None:
+    """The quota behind a queue, by flavor and resource; None where Kueue or the queue is not there, or cannot be read."""
+    items = list(seen)
+    behind = next(
+        (item.cluster_queue for item in items if isinstance(item, SeenLocalQueue) and item[:2] == (namespace, queue)),
+        None,
+    )
+    found = next((item for item in items if isinstance(item, SeenClusterQueue) and item.name == behind), None)
+    if found is None:
+        return None
+    labels = {item.name: item.node_labels for item in items if isinstance(item, SeenFlavor)}
+    return tuple(
+        FlavorQuota(
+            flavor=quota.flavor,
+            node_labels=dict(labels.get(quota.flavor, {})),
+            resource=quota.resource,
+            most=quota.most,
+            reserved=quota.reserved,
+        )
+        for quota in sorted(found.quotas, key=lambda quota: (quota.flavor, quota.resource))
+    )

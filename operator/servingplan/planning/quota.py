@@ -1,0 +1,70 @@
+"""What Kueue's quota leaves a plan of each pool.
+
+Kueue holds a pod behind its gate until the quota of its queue has room, so a plan that counts on more than the quota would wait
+for ever while other pools are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from servingplan.api.v1alpha1 import NodePool
+from servingplan.model.times import seconds_since
+from servingplan.model.world import FlavorQuota, Observation, Pod
+from servingplan.planning.pools import Pool, PoolNode
+
+JUST_MADE_SECONDS = 30.0
+"""How long a new pod behind a gate counts as one that holds quota: Kueue reserves the quota first and opens the gate after."""
+
+
+def quota_gpus(pool: NodePool, resource: str, nodes: tuple[PoolNode, ...], world: Observation) -> int | None:
+    """GPUs that the plan's queue lets it hold in a pool, those that it holds included; None where nothing bounds them.
+
+    What others hold of a flavor is what is reserved of it, less what the plan's own pods on the pool's nodes, and those
+    without a node, may hold.
+    """
+    if world.quota is None:
+        return None
+    fitting = [item for item in world.quota if item.resource == resource and _fits(item, pool, nodes, world)]
+    if any(item.most is None for item in fitting):
+        return None
+    ours = sum(pod.gpus for pod in _may_hold_quota(nodes, world))
+    most = sum(item.most or 0 for item in fitting)
+    return max(0, most - max(0, sum(item.reserved for item in fitting) - ours))
+
+
+def _fits(item: FlavorQuota, pool: NodePool, nodes: tuple[PoolNode, ...], world: Observation) -> bool:
+    """Whether nodes of the pool are of the flavor. A label that nobody has told of yet may be the flavor's."""
+    found = world.pool(pool.name)
+    labels = {
+        **(found.template.labels if found is not None else {}),
+        **(nodes[0].node.labels if nodes else {}),
+        **pool.node_selector,
+    }
+    return all(labels.get(key, value if not nodes else None) == value for key, value in item.node_labels.items())
+
+
+def _may_hold_quota(nodes: tuple[PoolNode, ...], world: Observation) -> Iterable[Pod]:
+    here = {node.name for node in nodes}
+    for pod in world.pods:
+        if pod.deployment is None or pod.namespace != world.plan.namespace:
+            continue
+        held = pod.other_gates and seconds_since(pod.created, world.now) > JUST_MADE_SECONDS
+        if not held and here.issuperset(pod.nodes):
+            yield pod
+
+
+def quota_lines(pools: Iterable[Pool], queue: str | None) -> list[str]:
+    """The pools of which the quota has less than they could give, for people, one a line."""
+    return [
+        f"the queue {queue} has quota for {pool.quota_gpus} GPUs in {pool.name}"
+        for pool in pools
+        if pool.quota_gpus is not None and pool.quota_gpus < _gpus_at_most(pool)
+    ]
+
+
+def _gpus_at_most(pool: Pool) -> int:
+    """GPUs that the pool could give."""
+    if pool.spec.resize is not None:
+        return pool.most_nodes * pool.gpus_per_node
+    return sum(node.free_gpus for node in pool.usable_nodes)

@@ -1,0 +1,78 @@
+"""What is read of Kueue's queues."""
+
+import pytest
+
+from servingplan.errors import NotFound
+from servingplan.kube import Resource
+from servingplan.model.world import FlavorQuota
+from servingplan.observe.queues import discovered, quota_of, seen_cluster_queue, seen_flavor, seen_local_queue
+
+
+def cluster_queue(*, cohort=None, borrowing=None, nominal="8", reserved="3"):
+    resource = {"name": "nvidia.com/gpu", "nominalQuota": nominal}
+    if borrowing is not None:
+        resource["borrowingLimit"] = borrowing
+    spec = {
+        "resourceGroups": [
+            {"coveredResources": ["nvidia.com/gpu"], "flavors": [{"name": "l40s", "resources": [resource]}]}
+        ]
+    }
+    if cohort is not None:
+        spec["cohortName"] = cohort
+    status = {"flavorsReservation": [{"name": "l40s", "resources": [{"name": "nvidia.com/gpu", "total": reserved}]}]}
+    return seen_cluster_queue({"metadata": {"name": "all"}, "spec": spec, "status": status})
+
+
+LOCAL = seen_local_queue({"metadata": {"namespace": "llm", "name": "team-a"}, "spec": {"clusterQueue": "all"}})
+FLAVOR = seen_flavor({"metadata": {"name": "l40s"}, "spec": {"nodeLabels": {"pool": "l40s"}}})
+
+
+def test_a_queue_has_the_quota_of_its_cluster_queue():
+    assert quota_of([FLAVOR, cluster_queue(), LOCAL], "llm", "team-a") == (
+        FlavorQuota(flavor="l40s", node_labels={"pool": "l40s"}, resource="nvidia.com/gpu", most=8, reserved=3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "most"),
+    [
+        ({}, 8),
+        ({"borrowing": "4"}, 8),
+        ({"cohort": "c", "borrowing": "4"}, 12),
+        ({"cohort": "c"}, None),
+        ({"nominal": "2k"}, 2000),
+        ({"nominal": "what"}, 0),
+    ],
+)
+def test_it_borrows_in_a_cohort_alone_and_no_more_than_its_limit(more, most):
+    assert cluster_queue(**more).quotas[0].most == most
+
+
+def test_nothing_is_known_of_a_queue_that_is_not_there():
+    seen = [FLAVOR, cluster_queue(), LOCAL]
+    assert quota_of(seen, "llm", "other") is None
+    assert quota_of(seen, "elsewhere", "team-a") is None
+    assert quota_of([FLAVOR, LOCAL], "llm", "team-a") is None
+    assert quota_of([], "llm", "team-a") is None
+
+
+class Served:
+    """An API server that serves one version of Kueue."""
+
+    def __init__(self, version):
+        self.version = version
+
+    def discover(self, api_version, kind):
+        if api_version != self.version:
+            raise NotFound(404, "NotFound", f"no {kind}")
+        return Resource(api_version, kind.lower() + "s", kind, False)
+
+
+@pytest.mark.parametrize("version", ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"])
+def test_the_newest_version_that_is_served_is_read(version):
+    assert discovered("ClusterQueue")(Served(version)).api_version == version
+
+
+def test_without_kueue_nothing_is_found():
+    with pytest.raises(NotFound):
+        discovered("ClusterQueue")(Served("v1"))

@@ -1,0 +1,114 @@
+"""A plan counts on no more GPUs than the quota of its queue leaves it."""
+
+import pytest
+
+from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.model.world import FlavorQuota, Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.planning.inventory import read_pools
+from servingplan.planning.known import known_of
+from servingplan.planning.question import pose
+from servingplan.planning.quota import quota_lines
+from servingplan.solve import solve
+from tests.unit.planning.test_question import RESIZE, spec, stock
+
+GATE = "kueue.x-k8s.io/admission"
+NOW, EARLIER = "2026-01-01T01:00:00Z", "2026-01-01T00:00:00Z"
+
+
+def flavor(most=8, reserved=0, labels=None, resource="nvidia.com/gpu", name="f"):
+    labels = {"pool": "p"} if labels is None else labels
+    return FlavorQuota(flavor=name, node_labels=labels, resource=resource, most=most, reserved=reserved)
+
+
+def ours(name, gpus, *, on=None, held=False, created=EARLIER):
+    return Pod(
+        namespace="llm",
+        name=name,
+        uid=name,
+        gpus=gpus,
+        created=created,
+        node=on,
+        bound=on is not None,
+        deployment="d",
+        gated=on is None,
+        other_gates=(GATE,) if held else (),
+    )
+
+
+def looked_at(*quota, pods=(), nodes=2, pool=None, wanted=None, rate="5"):
+    """The pool, and what may be asked of it."""
+    chat = {"name": "chat", "inputTokens": 500, "outputTokens": 250, "requestsPerSecond": rate}
+    raw = spec(model={"classes": [chat]}, pool=pool)
+    the_spec = PlanSpec.model_validate(raw)
+    plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw, queue="team-a")
+    objects = ()
+    if wanted is not None:
+        objects = (PoolObject(pool="p", reference="r", wanted=wanted, allowed_namespaces=("*",)),)
+    there = tuple(Node(name=f"n{number}", labels={"pool": "p"}, gpus=4, ready=True) for number in range(nodes))
+    world = Observation(now=NOW, plan=plan, nodes=there, pods=pods, pools=objects, quota=quota or None)
+    pools, errors = read_pools(the_spec, world, known_of(world))
+    assert errors == ()
+    return pools[0], pose(spec=the_spec, pools=pools, incumbent=None)[0].question
+
+
+def test_without_a_queue_nothing_is_bounded():
+    pool, question = looked_at()
+    assert pool.quota_gpus is None
+    assert stock(question) == {"p": (4, 0, 2)}
+
+
+def test_whole_nodes_come_first_and_of_the_last_one_what_is_left():
+    pool, question = looked_at(flavor(most=6))
+    assert pool.quota_gpus == 6
+    assert stock(question) == {"p": (4, 0, 1), "p~2": (2, 0, 1)}
+    assert quota_lines([pool], "team-a") == ["the queue team-a has quota for 6 GPUs in p"]
+
+
+def test_a_sized_pool_is_bounded_before_anything_is_bought():
+    resize = {"resize": RESIZE, "minNodes": 1, "maxNodes": 5}
+    assert stock(looked_at(flavor(most=8), nodes=0, pool=resize, wanted=0)[1]) == {"p": (4, 1, 2)}
+    assert stock(looked_at(flavor(most=3), nodes=0, pool=resize, wanted=0)[1]) == {"p": (4, 0, 0), "p~3": (3, 0, 1)}
+
+
+def test_what_others_hold_is_not_there_and_what_the_plan_holds_is():
+    assert looked_at(flavor(most=8, reserved=5))[0].quota_gpus == 3
+    own = (ours("a", 2, on="n0"), ours("b", 1))
+    assert looked_at(flavor(most=8, reserved=5), pods=own)[0].quota_gpus == 6
+
+
+def test_a_replica_that_is_held_counts_only_while_its_gate_may_just_open():
+    just = ours("new", 2, held=True, created="2026-01-01T00:59:45Z")
+    assert looked_at(flavor(most=4, reserved=4), pods=(just,))[0].quota_gpus == 2
+    waits = ours("old", 2, held=True)
+    assert looked_at(flavor(most=4, reserved=4), pods=(waits,))[0].quota_gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("quota", "gpus"),
+    [
+        ((flavor(labels={"pool": "other"}),), 0),
+        ((flavor(labels={}),), 8),
+        ((flavor(resource="amd.com/gpu"),), 0),
+        ((flavor(most=None),), None),
+        ((flavor(most=3), flavor(most=2, name="g")), 5),
+    ],
+)
+def test_flavors_count_whose_labels_the_nodes_have(quota, gpus):
+    assert looked_at(*quota)[0].quota_gpus == gpus
+
+
+def test_labels_that_no_node_has_shown_yet_may_be_there():
+    there = flavor(labels={"pool": "p", "cloud/type": "big"})
+    resize = {"resize": RESIZE, "maxNodes": 5}
+    assert looked_at(there, nodes=0, pool=resize, wanted=0)[0].quota_gpus == 8
+    assert looked_at(there, nodes=1, pool=resize, wanted=1)[0].quota_gpus == 0
+
+
+def gpus_of_the_answer(question):
+    gpus = {shape.name: sum(shape.gpus.values()) for shape in question.shapes}
+    return sum(gpus[name] * count for name, count in solve(question).replicas.items())
+
+
+def test_the_plan_keeps_to_the_quota():
+    assert gpus_of_the_answer(looked_at(nodes=8, rate="60")[1]) > 1
+    assert gpus_of_the_answer(looked_at(flavor(most=1), nodes=8, rate="60")[1]) == 1

@@ -1,0 +1,57 @@
+"""The next safe step: where a replica is placed now, and where it waits."""
+
+from servingplan.api.v1alpha1 import Change
+from servingplan.model.actions import PlacePod, ResizePool
+from servingplan.rollout.next import NODE_MAY_GO_SECONDS, next_step
+from servingplan.rollout.state import Limits, Rollout
+from tests.unit.rollout.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
+
+LIMITS = Limits(budget_dollars_per_hour=100.0, may_grow=True, change=Change(), startup_seconds={})
+AN_HOUR_AGO = "2026-01-01T00:00:00Z"
+
+
+def step_of(the_pool, *pods):
+    """The step towards a plan of one replica on one node."""
+    rollout = Rollout(
+        world=world(*pods, nodes=tuple(item.node for item in the_pool.nodes)),
+        pools=(the_pool,),
+        fleet=fleet(replica_set(gpus=8), nodes={"h100": 1}, groups=[(1, {"d": 1})]),
+        facts={"d": facts(gpus=8)},
+    )
+    return next_step(rollout, LIMITS)
+
+
+def placed_on(step):
+    return [item.node for item in step.before_routing if isinstance(item, PlacePod)]
+
+
+def test_a_new_replica_keeps_off_empty_nodes_while_its_pool_gives_one_back():
+    new = pod("new", gpus=8, created=NOW)
+    step = step_of(pool(node("n1"), wanted=0), new)
+    assert [item.nodes for item in step.before_routing if isinstance(item, ResizePool)] == [1]
+    assert placed_on(step) == [], "the provider may have chosen the node when none was asked for"
+    assert step.wake_in_seconds == NODE_MAY_GO_SECONDS
+    assert placed_on(step_of(pool(node("n1"), node("n2"), wanted=1), new)) == [], "one of them goes"
+
+
+def test_it_is_placed_once_the_other_node_is_gone_or_marked():
+    new = pod("new", gpus=8, created=NOW)
+    assert placed_on(step_of(pool(node("n1"), wanted=1), new)) == ["n1"]
+    assert placed_on(step_of(pool(node("n1", disrupted=True), node("n2"), wanted=1), new)) == ["n2"]
+
+
+def test_a_provider_that_takes_no_node_back_does_not_keep_a_replica_waiting():
+    old = pod("old", gpus=8, created=AN_HOUR_AGO)
+    assert placed_on(step_of(pool(node("n1"), node("n2"), wanted=1), old)) == ["n1"]
+
+
+def test_a_node_with_replicas_of_the_plan_stays_whatever_goes():
+    new, there = pod("new", gpus=8, created=NOW), pod("there", "n2", gpus=8, of="e")
+    wanted = pool(node("n1"), node("n2", gpus=16), pods=[there], wanted=1)
+    rollout = Rollout(
+        world=world(new, there, nodes=tuple(item.node for item in wanted.nodes)),
+        pools=(wanted,),
+        fleet=fleet(replica_set(gpus=8), replica_set("e", gpus=8), nodes={"h100": 1}, groups=[(1, {"d": 1, "e": 1})]),
+        facts={"d": facts(gpus=8), "e": facts(gpus=8)},
+    )
+    assert placed_on(next_step(rollout, LIMITS)) == ["n2"]
