@@ -103,6 +103,22 @@ image: setup ## the operator's image, into dist/: by docker, podman or buildah w
 	  *) $(RUN)/python -m localcluster.image --output $$archive ;; \
 	esac
 
+.PHONY: wheel
+wheel: $(UV) ## the package, into dist/
+	$(UV) build --quiet --wheel --out-dir dist
+
+.PHONY: try-wheel
+try-wheel: wheel ## install the wheel into a fresh environment, with the newest dependencies that it allows, and make a plan
+	$(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" .venv-wheel
+	$(UV) pip install --quiet --python .venv-wheel/bin/python --resolution highest dist/servingplan-$(VERSION)-py3-none-any.whl
+	test "$$(.venv-wheel/bin/servingplan --version)" = "servingplan $(VERSION)"
+	.venv-wheel/bin/servingplan plan examples/chat.yaml
+
+.PHONY: sbom
+sbom: $(UV) ## what the image holds of Python, from the lock file, as CycloneDX into dist/
+	@mkdir -p dist
+	$(UV) export --quiet --locked --no-dev --format cyclonedx1.5 --preview-features sbom-export --output-file dist/servingplan.cdx.json > /dev/null
+
 .PHONY: papers
 papers: setup ## re-run the tables of the papers, quickly; `python -m papers --help` for the long form
 	$(RUN)/python -m papers
@@ -117,6 +133,19 @@ crd: setup ## write the CRD from the models of the API
 chart-readme: setup ## write the chart's README from its values.yaml
 	$(RUN)/python charts/readme.py
 
+.PHONY: reference
+reference: setup ## write the reference pages of the plan, the commands and the metrics from the code
+	$(RUN)/python docs/reference.py
+
+.venv-docs/.locked: uv.lock pyproject.toml $(UV)
+	UV_PROJECT_ENVIRONMENT=.venv-docs $(UV) sync --locked --quiet --only-group docs --python "$$(command -v $(PYTHON))"
+	@touch $@
+
+.PHONY: site
+site: .venv-docs/.locked ## the documentation as a site, into dist/site; a link that leads nowhere ends it
+	@# Not with --quiet, under which MkDocs counts no warnings.
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 .PHONY: clean
 clean: ## remove the environment and caches of this folder (the built control plane stays)
-	rm -rf .venv .venv-newest .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-newest .venv-lowest .venv-docs .venv-wheel .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -20,8 +20,8 @@ Generated from `values.yaml` by `make chart-readme`; do not edit.
 
 {description}
 
-The project's README says how to install it, and `docs/uninstall.md` how to upgrade and uninstall it. A value that is not
-listed here is refused.
+`docs/install.md` says how to install it, and `docs/uninstall.md` how to upgrade and uninstall it. A value that is not listed
+here is refused.
 
 """
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-TITLE = "# The papers' tables, run again\n"
+TITLE = "<!-- generated: python -m papers --full --write docs/papers.md -->\n# The papers' tables, run again\n"
 
 
 @dataclass(frozen=True, slots=True)

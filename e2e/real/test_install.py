@@ -1,11 +1,10 @@
-"""The README's way to install, by its own words: the chart's operator as a pod, emulated engines, a request through Envoy.
+"""The way to install of `docs/install.md`, by its own words: the chart's operator, emulated engines, a request through Envoy.
 
 All pods are under the restricted Pod Security Standard, and the operator has the rights of its ServiceAccount and no others.
 """
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from e2e.support.cluster import pod_is_ready
 from e2e.support.waiting import wait_for
 from servingplan.kube import NODES, PLANS, PODS
 from servingplan.lease import LEASES
+from tests.documents import SHELL, blocks_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLANS_IN, RELEASED_IN = "quickstart", "servingplan-system"
@@ -28,10 +28,10 @@ ENFORCE = "pod-security.kubernetes.io/enforce=restricted"
 
 @pytest.fixture
 def commands():
-    """The README's commands after the image is on the nodes, in their order."""
-    text = (REPOSITORY / "README.md").read_text().split("## Install", 1)[1].split("\n## ", 1)[0]
-    found = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    assert [re.split(r"[ ]", line)[0] for line in found[:3]] == ["make", "kubectl", "helm"]
+    """The page's commands after the image is on the nodes, in their order."""
+    page = REPOSITORY / "docs/install.md"
+    found = [line for block in blocks_of(page) if block.language == SHELL for line in block.commands]
+    assert [line.split(" ")[0] for line in found[:3]] == ["make", "kubectl", "helm"]
     return found[1:]
 
 
@@ -113,7 +113,7 @@ def forwarding(line, environment):
             process.terminate()
 
 
-def test_what_the_readme_says_installs_serves_and_survives(node, ground, shell, commands):
+def test_what_the_page_says_installs_serves_and_survives(node, ground, shell, commands):
     create, install, apply, wait, forward, curl = commands[:6]
     cluster = ground.scene.cluster
     installed = Installed(ground.scene.api, cluster.try_kubectl)

@@ -83,9 +83,11 @@ class Turns:
         explainer: Explainer | None = None,
         elsewhere: Elsewhere = asyncio.to_thread,
         beside: Beside | None = None,
+        shared_budget: asyncio.Lock | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:
-        """``beside`` runs the searches that a turn does not wait for; without it turns wait for every search."""
+        """``beside`` runs the searches that a turn does not wait for; without it turns wait for every search.
+        ``shared_budget`` is held by one plan at a time of those that share a namespace's budget."""
         self._api = api
         self._reader = reader
         self._writer = Writer(api)
@@ -93,6 +95,7 @@ class Turns:
         self._answers = Answers(self.metrics.timed(solve), beside)
         self._explainer = explainer or Explainer()
         self._elsewhere = elsewhere
+        self._shared_budget = shared_budget
         self._clock = clock
         self._namespace = namespace
         self._name = name
@@ -122,7 +125,6 @@ class Turns:
         situation = await self._elsewhere(self._look)
         if situation is None:
             return TurnReport(gone=True)
-        plan = situation.world.plan
         early = publish(situation)
         if early:
             # Weights first: they need no solver, and a replica that is gone must not wait for one.
@@ -132,12 +134,24 @@ class Turns:
                 if again is None:
                     return TurnReport(gone=True, writes=len(outcome.done))
                 situation = again
+        if self._shared_budget is None:
+            return await self._step(situation, len(early), started)
+        # None of the others decides from the look at what they spend until the status tells what this plan will spend: else
+        # two could take the same dollar.
+        async with self._shared_budget:
+            now = await self._elsewhere(self._look)
+            return TurnReport(gone=True) if now is None else await self._step(now, len(early), started)
+
+    async def _step(self, situation: Situation, written: int, started: float) -> TurnReport:
+        """The part of a turn that may spend: decide, write, tell. ``written``: writes of this turn before it, which began at
+        ``started``."""
+        plan = situation.world.plan
         decision = await self._elsewhere(self._decide, situation)
-        if bool(decision.actions) and await self._elsewhere(self._is_outdated, situation.world.plan):
+        if bool(decision.actions) and await self._elsewhere(self._is_outdated, plan):
             log.info("%s was edited during its planning: nothing of that plan is written", plan.key)
-            return TurnReport(writes=len(early), again=True)
+            return TurnReport(writes=written, again=True)
         outcome = await self._elsewhere(self._carry_out, decision, situation)
-        writes = len(outcome.done) + len(early)
+        writes = len(outcome.done) + written
         writes += await self._elsewhere(self._report, situation, decision, outcome)
         return TurnReport(
             writes=writes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import kubernetes.config
@@ -65,12 +66,19 @@ def manifest(rate, mode="Approve"):
 
 def turn(kube):
     """One turn of the operator, by what the API server has now."""
-    state = ClusterState(kube, namespaces=(NAMESPACE,))
+    with turns_of(kube, NAMESPACE, NAME) as turns:
+        return asyncio.run(turns.take())
+
+
+@contextlib.contextmanager
+def turns_of(kube, namespace, name):
+    """The turns of a plan, by what the API server has now."""
+    state = ClusterState(kube, namespaces=(namespace,))
     state.load()
     reader = Reader(kube, state, pool_kinds=None, urls=UrlPolicy(None, allowed_hosts=frozenset()))
-    turns = Turns(api=kube, reader=reader, solve=solve_with(), namespace=NAMESPACE, name=NAME)
+    turns = Turns(api=kube, reader=reader, solve=solve_with(), namespace=namespace, name=name)
     try:
-        return asyncio.run(turns.take())
+        yield turns
     finally:
         turns.stop()
         reader.close()

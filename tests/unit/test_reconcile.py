@@ -1,5 +1,7 @@
 """What a turn writes, and what it leaves when the plan is another one by the time it is planned for."""
 
+import asyncio
+
 import pytest
 
 from servingplan.errors import ApiError, NotFound
@@ -155,3 +157,56 @@ async def test_a_retirement_writes_its_clock_and_says_what_is_left():
     assert not report.gone
     assert cluster.status["retirement"]["since"] == seen.now
     assert (ready_of(cluster.status)["reason"], "Event" in cluster.written) == ("Retiring", True)
+
+
+class Told(Cluster):
+    """Notes when a plan looks at the cluster, and when its status is written."""
+
+    def __init__(self, name, told):
+        super().__init__()
+        self.name, self.told = name, told
+
+    def observe(self, namespace, name):
+        self.told.append((self.name, "looks"))
+        return super().observe(namespace, name)
+
+    def apply(self, resource, manifest, **more):
+        if more.get("subresource") == "status":
+            self.told.append((self.name, "tells"))
+        return super().apply(resource, manifest, **more)
+
+
+async def in_turns(call, /, *args, **kwargs):
+    """Lets the other plan go on before each part of a turn."""
+    await asyncio.sleep(0)
+    return call(*args, **kwargs)
+
+
+async def decided_between(budget):
+    """What two plans do, each from the last look of its turn to its status."""
+    told = []
+    clusters = [Told(name, told) for name in "ab"]
+    turns = [
+        Turns(
+            api=cluster,
+            reader=cluster,
+            solve=exact,
+            namespace="llm",
+            name="chat",
+            elsewhere=in_turns,
+            shared_budget=budget,
+        )
+        for cluster in clusters
+    ]
+    await asyncio.gather(*(turn.take() for turn in turns))
+    last = {name: max(at for at, item in enumerate(told) if item == (name, "looks")) for name in "ab"}
+    ends = {name: max(at for at, item in enumerate(told) if item == (name, "tells")) for name in "ab"}
+    return sorted((last[name], ends[name]) for name in "ab")
+
+
+async def test_plans_that_share_a_budget_spend_one_after_the_other():
+    """None looks at what the others spend while another one has decided and not told yet."""
+    first, second = await decided_between(asyncio.Lock())
+    assert first[1] < second[0]
+    first, second = await decided_between(None)
+    assert first[1] > second[0], "without a shared budget nobody waits"

@@ -131,7 +131,7 @@ def test_a_method_that_cannot_answer_says_so(tmp_path):
 
 
 def test_requests_are_generated_where_there_is_no_trace(plan):
-    how = ("--generate", "100", "--burstiness", "2", "--length-variation", "0.5", "-o", "json")
+    how = ("--generate", "100", "--burstiness", "2", "--day", "0.5", "--length-variation", "0.5", "-o", "json")
     result = run(plan, *how)
     data = json.loads(result.stdout)
     assert data["trace"]["format"] == "generated"

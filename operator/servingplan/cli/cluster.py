@@ -122,10 +122,12 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and kopf's messages too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
+    import asyncio
     import logging
     import os
     import socket
     import uuid
+    from collections import defaultdict
 
     from servingplan.answering import in_a_thread
     from servingplan.explaining import Explainer
@@ -133,7 +135,7 @@ def run(
     from servingplan.kube import Api
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
-    from servingplan.observe.budgets import parse_budgets
+    from servingplan.observe.budgets import has_budget, parse_budgets
     from servingplan.observe.cluster import Reader
     from servingplan.reconcile import Turns
     from servingplan.render.pod_access import KINDS, unknown_kinds
@@ -145,6 +147,8 @@ def run(
     logging.getLogger("kopf").setLevel(logging.INFO if verbose else logging.WARNING)
 
     def turns_of(api: Api, reader: Reader, solvers: Solvers, wake: Callable[[str, str], None]) -> MakeTurns:
+        shared_budgets: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
         def make(namespace: str, name: str, metrics: PlanMetrics) -> Turns:
             return Turns(
                 api=api,
@@ -152,6 +156,7 @@ def run(
                 solve=solvers.of_plan(namespace),
                 beside=in_a_thread(lambda: wake(namespace, name)),
                 explainer=Explainer(solvers.explain, after_seconds=5.0),
+                shared_budget=shared_budgets[namespace] if has_budget(namespace, budgets) else None,
                 namespace=namespace,
                 name=name,
                 metrics=metrics,
@@ -161,10 +166,11 @@ def run(
 
     if unknown := unknown_kinds(_words(pod_access)):
         fail(f"--pod-access: {', '.join(unknown)}: names nothing that can be allowed; write one of {', '.join(KINDS)}")
+    budgets = parse_budgets(namespace_budgets)
     settings = Settings(
         namespaces=tuple(_words(namespaces)),
         pool_kinds=frozenset(_words(pool_kinds)),
-        namespace_budgets=parse_budgets(namespace_budgets),
+        namespace_budgets=budgets,
         pod_access=frozenset(_words(pod_access)),
         allowed_hosts=frozenset(_words(allowed_hosts)),
         prometheus=SharedPrometheus(

@@ -1,4 +1,4 @@
-"""PURE. Every metric of the operator: its name, its labels, its meaning. The table in `docs/metrics.md` says the same.
+"""PURE. Every metric of the operator: its name, its labels, its meaning. `docs/reference-metrics.md` is made of this.
 
 All carry `plan_namespace` and `plan`. A label `namespace` would be the operator's own after a scrape in a cluster, where
 Prometheus names the scraped pod so.

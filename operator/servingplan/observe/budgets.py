@@ -32,6 +32,11 @@ def parse_budgets(text: str) -> dict[str, float]:
     return found
 
 
+def has_budget(namespace: str, budgets: Mapping[str, float]) -> bool:
+    """Whether the plans of a namespace share a budget."""
+    return namespace in budgets or EVERY_OTHER in budgets
+
+
 def namespace_budget(
     plan: PlanObject, plans: Iterable[PlanObject], budgets: Mapping[str, float]
 ) -> NamespaceBudget | None:

@@ -22,7 +22,7 @@ from servingplan.reconcile import Turns
 from tests.simulated.driver import exact
 from tests.simulated.plans import operator, plan
 
-DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference-metrics.md"
 
 
 class Cluster:
