@@ -56,6 +56,8 @@ class SimulatedNode:
     ready: bool = True
     schedulable: bool = True
     disrupted: bool = False
+    allocatable: dict[str, str] = field(default_factory=dict)
+    """Beside GPUs."""
 
 
 @dataclass
@@ -78,6 +80,7 @@ class SimulatedPod:
     node: str | None = None
     bound_at: datetime | None = None
     reports_ready: bool = False
+    ready_since: datetime | None = None
     started: bool = False
     """Its engine has passed the startup probe."""
     serving: bool = True
@@ -181,6 +184,8 @@ class SimulatedCluster:
         self.deleting_since: str | None = None
         self.status: Json = dict(UNSEEN)
         self.nodes: dict[str, SimulatedNode] = {}
+        self.allocatable: dict[str, str] = {}
+        """What new nodes have beside GPUs; empty: they do not say."""
         self.pods: dict[str, SimulatedPod] = {}
         self.pools: dict[str, SimulatedPool] = {}
         self.objects: dict[tuple[str, str], Json] = {}
@@ -230,7 +235,9 @@ class SimulatedCluster:
 
     def _make_node(self, name: str, labels: Mapping[str, str], gpus: int, pool: str | None = None) -> None:
         self._made += 1
-        self.nodes[name] = SimulatedNode(name, dict(labels), gpus, f"node-{self._made}", pool)
+        self.nodes[name] = SimulatedNode(
+            name, dict(labels), gpus, f"node-{self._made}", pool, allocatable=dict(self.allocatable)
+        )
 
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
         self.pools[name] = SimulatedPool(name, dict(labels), gpus, dict(labels), **more)
@@ -422,6 +429,7 @@ class SimulatedCluster:
                     and self._workers_run(pod)
                 )
                 pod.started = pod.started or pod.reports_ready
+                pod.ready_since = pod.ready_since or (self.now if pod.reports_ready else None)
         self.run_controllers()
 
     def run_controllers(self) -> None:

@@ -143,7 +143,7 @@ def _node(node: SimulatedNode, *, devices: bool) -> Json:
             "taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}] if node.disrupted else [],
         },
         "status": {
-            "allocatable": {} if devices else {names.GPU_RESOURCE: str(node.gpus)},
+            "allocatable": {**({} if devices else {names.GPU_RESOURCE: str(node.gpus)}), **node.allocatable},
             "conditions": [{"type": "Ready", "status": "True" if node.ready else "Unknown"}],
         },
     }
@@ -192,6 +192,8 @@ def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
     if pod.affinity is not None:
         spec["affinity"] = pod.affinity
     conditions = [{"type": "Ready", "status": str(pod.reports_ready)}]
+    if pod.ready_since is not None:
+        conditions[0]["lastTransitionTime"] = text(pod.ready_since)
     if pod.unschedulable:
         refused = {"status": "False", "reason": "Unschedulable", "message": "no node has the GPUs"}
         conditions.append({"type": "PodScheduled", **refused})

@@ -150,6 +150,24 @@ def test_a_plan_is_kept_for_its_least_lifetime_and_then_gives_way_to_a_better_on
     driver.check_settled()
 
 
+def test_a_cheaper_plan_takes_over_once_the_present_one_has_cost_as_much_more_as_the_move():
+    """A start of 1,000 s on a node of 8 $/h costs 2.22 $, which 2 $/h bring back in 4,000 s."""
+    driver = operator(
+        plan(model(rate="5"), pools=[fixed("a100", price="10"), fixed("l40s", price="8")]), start_ticks=100
+    )
+    driver.cluster.add_node("a100-0", {"pool": "a100"}, 1)
+    driver.settle()
+    (times,) = driver.decision.start_times.values()
+    assert times.seconds == (1000,)
+    driver.cluster.add_node("l40s-0", {"pool": "l40s"}, 1)
+    driver.act()
+    age = seconds_between(driver.decision.in_force_since, driver.cluster.time)
+    assert (driver.decision.fleet.dollars_per_hour, driver.decision.wake_in_seconds) == (10, 4000 - age)
+    driver.tick(int(3990 - age) // 10)
+    assert driver.decision.fleet.dollars_per_hour == 10
+    assert driver.settle().dollars_per_hour == 8
+
+
 def test_after_a_loss_the_first_good_plan_is_taken_and_the_best_one_sought_in_the_next_turn():
     asked = []
 

@@ -137,6 +137,8 @@ class DeploymentStatus(StatusPart):
     """Replicas of the plan."""
     ready: int
     """Replicas that are ready."""
+    start_seconds: int | None = None
+    """The longest of the last starts on its pool, from the node until ready; absent before any was seen."""
     requests_per_second: str
     """Rate that the plan sends here, all classes together."""
     profile: str

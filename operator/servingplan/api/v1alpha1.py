@@ -278,11 +278,12 @@ class Engine(Wire):
     extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
     """Arguments added after ours. The plan uses arguments that set one of the settings above. Arguments that set the model,
     its name, the sharding or the port, or that contradict the plan, are refused. Others are passed on."""
-    startup_seconds: Annotated[int, Field(strict=True, ge=1, le=86_400)] = 1800
-    """Longest time from a replica's node until it is ready. A replica that takes longer is replaced. Default 1800."""
+    startup_seconds: Annotated[int, Field(strict=True, ge=1, le=86_400)] | None = None
+    """Longest time from a replica's node until it is ready. A replica that takes longer is replaced. Default: 15 minutes and
+    the time that its weights take at 60 MB/s, and at least twice the longest of its last starts."""
     security: Literal["Restricted"] | None = None
-    """Restricted: the pods run as the user 2000, without privileges and without a service account's token, and keep caches in a
-    volume, so that a namespace with the Pod Security Standard restricted admits them. Absent: as the image says."""
+    """Restricted: the pods run as the user 2000, without privileges and without a service account's token, so that a namespace
+    with the Pod Security Standard restricted admits them. Absent: as the image says."""
     pod_template: dict[str, Any] = Field(default_factory=dict, json_schema_extra=free_form())
     """Partial PodTemplateSpec merged under ours: secrets, volumes, tolerations, runtime class, annotations. Host access,
     privileges, capabilities and service accounts need the installation's permission."""
@@ -502,8 +503,8 @@ class NodePool(Wire):
     capacity_type: Literal["OnDemand", "Spot", "Reserved"] = "OnDemand"
     """How the nodes are rented. Default OnDemand."""
     interruptions_per_node_hour: DecimalString = Decimal(0)
-    """How often in an hour the provider takes a node away, as Spot nodes are. Each time its replicas are counted as away for
-    startupSeconds and a boot of five minutes, so the plan counts on less of their rate. Default 0."""
+    """How often in an hour the provider takes a node away, as Spot nodes are. Each time its replicas are counted as away for a
+    start-up and a boot of five minutes, so the plan counts on less of their rate. Default 0."""
     zone: Annotated[str, Field(min_length=1, max_length=63)] | None = None
     """Zone of the nodes."""
     min_nodes: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0

@@ -241,9 +241,7 @@ def _work_for_a_leader(told: str) -> None:
 
 def split_extra(arguments: list[str]) -> tuple[list[str], list[str]]:
     """vLLM's positional model, and the options unknown here with their values."""
-    words = [word for word in arguments if word != "--"]
-    if words and words[0] == "serve":
-        words = words[1:]
-        if words and not words[0].startswith("-"):
-            return words[:1], words[1:]
-    return [], words
+    from servingplan.render.flags import model_first
+
+    model, others = model_first(arguments)
+    return ([] if model is None else [model]), list(others)

@@ -40,6 +40,7 @@ def explain(
     seen = with_profiles(_world(plan_file, live, namespace, world), profiles)
     from servingplan.model.answer import answer_json
     from servingplan.planning.availability import cap_lines
+    from servingplan.planning.cold_starts import start_lines
     from servingplan.planning.explain import explain_plan
     from servingplan.planning.situation import Situation
     from servingplan.planning.starts import lines
@@ -62,10 +63,11 @@ def explain(
         steps = transition_in_force(situation, decision)
         if decision.waiting is not None:
             proposed = proposal(situation, decision, decision.fleet, decision.waiting)
+    known = (*cap_lines(pools), *lines(record.failed_shapes), *start_lines(pools))
     problems = (*map(str, (*situation.spec_errors, *situation.pool_errors)), *found.problems)
     if output is not Format.table:
         data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
-        if known := (*cap_lines(pools), *lines(record.failed_shapes)):
+        if known:
             data["learned"] = known
         if live is not None:
             data["transition"] = None if steps is None else steps.model_dump(mode="json")
@@ -86,7 +88,7 @@ def explain(
             from servingplan.cli.show_live import proposal_view
 
             console().print(proposal_view(proposed))
-        for line in (*cap_lines(pools), *lines(record.failed_shapes)):
+        for line in known:
             console().print(line, markup=False)
     if problems or found.answer is None:
         raise typer.Exit(2)

@@ -24,7 +24,7 @@ def status_view(plan: Json) -> RenderableType:
     deployments = status.get("deployments") or ()
     replicas = _table(
         "Replicas",
-        ("model", "variant", "pool", "GPU", ">TP", ">PP", ">ready", ">requests/s", "rates from"),
+        ("model", "variant", "pool", "GPU", ">TP", ">PP", ">ready", ">s to start", ">requests/s", "rates from"),
         (
             (
                 item["model"],
@@ -34,6 +34,7 @@ def status_view(plan: Json) -> RenderableType:
                 item["tensorParallel"],
                 item["pipelineParallel"],
                 f"{item['ready']}/{item['replicas']}",
+                item.get("startSeconds", "-"),
                 item["requestsPerSecond"],
                 item["profile"],
             )

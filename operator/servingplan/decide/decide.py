@@ -29,6 +29,7 @@ from servingplan.model.fleet import Fleet, LearnedKind, PlanRecord
 from servingplan.model.names import LEADER_WORKER_SET
 from servingplan.model.times import seconds_between, seconds_since
 from servingplan.planning.availability import due_in_seconds, has_room_for_a_node, look
+from servingplan.planning.cold_starts import look_at_cold_starts, start_limits
 from servingplan.planning.known import findings_of
 from servingplan.planning.lessons import kinds_of_deployments, look_at_engines
 from servingplan.planning.record import record_problem, with_left_pools
@@ -98,6 +99,7 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
         stock=record.stock,
         failed_shapes=record.failed_shapes,
         learned=_learned(turn),
+        start_times=record.start_times,
     )
     # What was measured is written down also where plans are only shown or still searched, or each turn would show another.
     keep = (
@@ -159,11 +161,11 @@ def _with_what_was_seen(turn: Turn) -> PlanRecord:
     have taught."""
     world, spend, budget = turn.world, turn.situation.spend, turn.budget_dollars_per_hour
     record = look(turn.pools, turn.record, now=world.now, budget=budget, spend=spend)
-    startup = {model.name: float(model.engine.startup_seconds) for model in turn.spec.models}
+    limits = start_limits(record.fleet or Fleet(), turn.spec)
     failed = look_at_starts(
         record,
         world,
-        startup_seconds=lambda model: startup.get(model, math.inf),
+        startup_seconds=lambda deployment: limits[deployment],
         has_room=lambda name: has_room_for_a_node(name, turn.pools, record, budget=budget, spend=spend),
     )
     learned = look_at_engines(
@@ -175,7 +177,8 @@ def _with_what_was_seen(turn: Turn) -> PlanRecord:
         catalogue=turn.situation.known.catalogue,
         rows=turn.situation.rows,
     )
-    return record.model_copy(update={"failed_shapes": failed, "learned": learned})
+    started = look_at_cold_starts(record, world, turn.spec)
+    return record.model_copy(update={"failed_shapes": failed, "learned": learned, "start_times": started})
 
 
 def _learned(turn: Turn) -> dict[str, LearnedKind]:
@@ -223,6 +226,7 @@ def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
         "stock": before.stock,
         "failed_shapes": before.failed_shapes,
         "learned": before.learned,
+        "start_times": before.start_times,
     }
     return with_left_pools(planned.model_copy(update=learned), before, turn.world), frozen
 
@@ -249,7 +253,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
         age_seconds=seconds_since(record.since, world.now),
     )
     follows = gateway_follows(situation)
-    limits = Limits.of(turn.spec, budget_dollars_per_hour=may_spend, may_grow=may_grow, gateway_follows=follows)
+    limits = Limits.of(turn.spec, fleet, budget_dollars_per_hour=may_spend, may_grow=may_grow, gateway_follows=follows)
     step = next_step(rollout, limits)
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)

@@ -40,14 +40,15 @@ def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answ
     """The answer to the question; where only what is measured may have changed, that of the running fleet with the rates laid
     out anew, unless moving gains enough.
 
-    A plan younger than ``change.minLifetime`` makes way for one that serves more, not for one that is only cheaper.
+    A plan younger than ``change.minLifetime``, or one that costs less to keep than its successor to start, makes way for one
+    that serves more, not for one that is only cheaper.
     """
     record = turn.record
     measured = spec.demand is not None or spec.planning.learn
     if not measured or record.fleet is None or record.generation != turn.world.plan.generation:
         return solve(question, spec)
     best = solve(question.model_copy(update={"change": Change(min_gain=float(spec.change.min_gain))}), spec)
-    left = _lifetime_left(turn, spec)
+    left = max(_lifetime_left(turn, spec), _payback_left(turn, best))
     if best.status == "Infeasible" or best.reasons or left <= 0:
         return best
     stay = solve(question.model_copy(update={"change": Change(min_gain=_NEVER)}), spec)
@@ -76,6 +77,20 @@ def why_moved(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> R
 def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
     """Seconds until the plan in force has had its least lifetime; 0 or less once it has."""
     return seconds_of(spec.change.min_lifetime) - seconds_since(turn.record.since, turn.world.now)
+
+
+def _payback_left(turn: Turn, best: Answer) -> float:
+    """Seconds until the plan in force has lost, by being dearer, what its successor costs to start; 0 or less once it has, or
+    where either is not known.
+
+    Who waits for that never pays more than twice what the best decision would have cost, however long the plan goes on to live
+    (the ski-rental rule: Karlin, Manasse, Rudolph and Sleator, Competitive Snoopy Caching, 1988). The loss counts from when the
+    plan took over, so the wait is never too long.
+    """
+    before, after, start = turn.record.fleet, best.dollars_per_hour, best.startup_dollars
+    if before is None or after is None or not start or best.scale is not None or before.dollars_per_hour <= after:
+        return 0.0
+    return start / (before.dollars_per_hour - after) * 3600.0 - seconds_since(turn.record.since, turn.world.now)
 
 
 def same_replicas(left: Fleet, right: Fleet) -> bool:
@@ -115,7 +130,7 @@ def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answe
         return True
     if _missing_made_up_for(question, running, answer) > 0:
         return False  # requests that are turned away do not wait for the plan to grow old
-    left = _lifetime_left(turn, spec)
+    left = max(_lifetime_left(turn, spec), _payback_left(turn, answer))
     if left > 0:
         turn.plan_is_due_in = left
     return left > 0

@@ -13,6 +13,7 @@ from servingplan.model.actions import AnyAction, ApplyObject
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaSet
 from servingplan.model.manifests import asked_of, covers, is_rewritten
 from servingplan.model.world import LiveObject, Observation
+from servingplan.planning.cold_starts import start_limits
 from servingplan.planning.layouts import layout_name
 from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.situation import Situation
@@ -42,6 +43,7 @@ def object_actions(
     world = situation.world
     models = {model.name: model for model in in_force.models}
     by_pool = {pool.name: pool for pool in situation.pools_of(in_force)}
+    limits = start_limits(fleet, in_force)
     actions: list[AnyAction] = []
     errors: list[InputError] = []
     for item in fleet.replica_sets:
@@ -64,6 +66,7 @@ def object_actions(
                     tensor_parallel=item.tensor_parallel,
                     pipeline_parallel=item.pipeline_parallel,
                     settings=item.settings,
+                    needs=item.needs,
                     group=Group(item.nodes, tuple(stage.layers for stage in item.stages)) if item.stages else None,
                 )
             except InputError as error:
@@ -97,7 +100,7 @@ def object_actions(
                         replica_set=item,
                         template=template,
                         replicas=replicas,
-                        startup_seconds=model.engine.startup_seconds,
+                        startup_seconds=limits[item.deployment],
                         fleet=fleet,
                     )
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.lessons import lessons_of
 from servingplan.planning.pools import CENT, more_nodes
-from servingplan.planning.question import Posed, pose, without
+from servingplan.planning.question import Posed, pose, with_start_ups, without
 from servingplan.planning.shapes import ShapeFacts
 from servingplan.planning.starts import left_out
 from servingplan.render.deployment import Group, replica_name
@@ -143,6 +144,8 @@ def _planned(
     world, record, asked = turn.world, turn.record, turn.asked
     assert posed.question is not None
     assert asked is not None
+    posed = replace(posed, question=with_start_ups(posed.question, posed.shapes))
+    assert posed.question is not None
     answer, hurried = _answer(turn, spec, posed.question, solve)
     answered = HURRIED + asked if hurried else asked  # the next turn takes all the time that the spec allows
     if answer.status == "Infeasible" and answer.stopped != "proved":
@@ -189,7 +192,7 @@ def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]
     out = left_out(record.failed_shapes)
     if not out or posed.question is None:
         return posed
-    failed = {name for name, facts in posed.shapes.items() if names_of[facts.key] in out}
+    failed = {name for name, facts in posed.shapes.items() if not out.isdisjoint((facts.key, names_of[facts.key]))}
     left = {key for item in posed.question.shapes if item.name not in failed for key in item.requests_per_second}
     facts = turn.situation.facts(record.fleet or Fleet())
     serving = {facts[name].model for name, count in ready_replicas(turn.world).items() if count and name in facts}
@@ -327,5 +330,6 @@ def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
         tensor_parallel=shape.tensor_parallel,
         pipeline_parallel=shape.pipeline_parallel,
         settings=shape.written_settings,
+        needs=shape.written_needs,
         group=None if shape.layout.inside_a_node else Group(shape.layout.nodes_of_a_replica, shape.layers),
     )

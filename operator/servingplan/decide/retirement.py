@@ -78,6 +78,7 @@ def retire(situation: Situation) -> Retirement:
         return Retirement(Decision(grow=release), True, since, until, left=left, late=late)
     limits = Limits.of(
         spec,
+        nothing,
         budget_dollars_per_hour=situation.own_budget_dollars_per_hour,
         may_grow=False,
         gateway_follows=gateway_follows(situation),

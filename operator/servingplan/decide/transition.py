@@ -11,6 +11,7 @@ from servingplan.model.fleet import Fleet
 from servingplan.model.transition import Transition, TransitionStep
 from servingplan.model.world import Observation
 from servingplan.planning.availability import with_stock
+from servingplan.planning.cold_starts import start_seconds
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.pools import Pool
@@ -52,6 +53,7 @@ def _course_in_force(situation: Situation, decision: Decision) -> Course | None:
         fleet, may_spend = decision.fleet, budget if spend is None else max(budget, spend)
     limits = Limits.of(
         spec,
+        fleet,
         budget_dollars_per_hour=may_spend,
         may_grow=decision.may_grow,
         gateway_follows=gateway_follows(situation),
@@ -65,7 +67,9 @@ def transition_proposed(
     """The steps to a plan that is not in force, once it is approved."""
     spec = situation.spec
     budget = float(spec.budget.dollars_per_hour)
-    limits = Limits.of(spec, budget_dollars_per_hour=budget, may_grow=True, gateway_follows=gateway_follows(situation))
+    limits = Limits.of(
+        spec, fleet, budget_dollars_per_hour=budget, may_grow=True, gateway_follows=gateway_follows(situation)
+    )
     course = _course(situation, decision, spec, fleet, limits, situation.world.now)
     return transition(situation.world, course, most_work)
 
@@ -76,4 +80,11 @@ def _course(
     def read(world: Observation) -> tuple[Pool, ...]:
         return with_stock(read_pools(spec, world, situation.known)[0], decision.stock)
 
-    return Course(fleet=fleet, facts=situation.facts(fleet), limits=limits, since=since, read=read)
+    return Course(
+        fleet=fleet,
+        facts=situation.facts(fleet),
+        limits=limits,
+        since=since,
+        read=read,
+        start_seconds=start_seconds(fleet, decision.start_times),
+    )

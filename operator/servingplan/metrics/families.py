@@ -59,6 +59,12 @@ GPUS = _gauge("gpus", (*_POOL, "state"), "GPUs of these nodes.")
 SHAPES_LEFT_OUT = _gauge(
     "shape_left_out", ("pool", "deployment"), "1 for replicas that the plan leaves out because they did not start."
 )
+START_SECONDS = _gauge(
+    "start_seconds",
+    ("model", "variant", "pool", "until"),
+    "The longest of the last starts of replicas, from their node until their container ran (running) and until they were ready "
+    "(ready), s. Absent before any start was seen.",
+)
 REPLICAS = _gauge(
     "replicas", ("model", "pool", "deployment", "state"), "Replicas of a Deployment: planned, ready (and not draining)."
 )
@@ -129,8 +135,8 @@ POOL_ACTIONS = _counter("pool_actions_total", ("pool", "action", "result"), "Wri
 EVENTS = _counter("events_total", ("type", "reason"), "Events posted on the plan.")
 
 FAMILIES = (
-    *(PLAN_INFO, PLAN_ADOPTED, BUDGET, SPEND, PLANNED_COST, POOL_SPEND, NODES, GPUS, SHAPES_LEFT_OUT, REPLICAS),
-    *(ROUTE_WEIGHT, ROUTE_TARGETS, ROUTE_REVISION, DEMAND, OBSERVED_DEMAND, PLANNED_RATE),
+    *(PLAN_INFO, PLAN_ADOPTED, BUDGET, SPEND, PLANNED_COST, POOL_SPEND, NODES, GPUS, SHAPES_LEFT_OUT, START_SECONDS),
+    *(REPLICAS, ROUTE_WEIGHT, ROUTE_TARGETS, ROUTE_REVISION, DEMAND, OBSERVED_DEMAND, PLANNED_RATE),
     *(LEARNED, OBSERVED_LATENCY, PREDICTED_LATENCY),
     *(PREDICTED_SLO, SLO_LIMIT, SLO_OBJECTIVE, GAP, CONDITION, CONDITION_REASON, TURN_AGE, INVENTORY_AGE),
     *(TURNS, TURN_SECONDS, SOLVES, SOLVE_SECONDS, WRITES, POOL_ACTIONS, EVENTS),

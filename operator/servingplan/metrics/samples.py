@@ -96,6 +96,11 @@ def _all(situation: Situation, decision: Decision, outcome: Outcome) -> Iterator
     for name, shape in decision.failed_shapes.items():
         if shape.until is not None:
             yield (families.SHAPES_LEFT_OUT, (shape.pool, name)), 1.0
+    for key, times in decision.start_times.items():
+        labels = tuple(key.rsplit("/", 2))
+        for until, seconds in (("running", times.image_seconds), ("ready", times.seconds)):
+            if seconds:
+                yield (families.START_SECONDS, (*labels, until)), max(seconds)
     yield from _replicas(world, fleet)
     yield from _routing(routing_after(situation, outcome))
     for arrivals in world.demand.classes if world.demand is not None else ():

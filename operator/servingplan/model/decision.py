@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from servingplan.model.actions import AnyAction
-from servingplan.model.fleet import FailedShape, Fleet, LearnedKind, Part, PoolStock
+from servingplan.model.fleet import FailedShape, Fleet, LearnedKind, Part, PoolStock, StartTimes
 
 
 class Finding(Part):
@@ -98,6 +98,8 @@ class Decision(Part):
     """Replicas that did not start, by Deployment."""
     learned: dict[str, LearnedKind] = Field(default_factory=dict)
     """What the fleet has taught, by Deployment of the plan in force."""
+    start_times: dict[str, StartTimes] = Field(default_factory=dict)
+    """How long replicas took to start, by ``model/variant/pool``."""
     notice: Notice | None = None
     """The budget takes everything down, and this was told first."""
     held_back: bool = False

@@ -50,6 +50,17 @@ class PipelineStage(Part):
     """The number of layers of the model on this stage."""
 
 
+class PodNeeds(Part):
+    """What each pod of a replica asks of its node beside GPUs, and how long it may take to start."""
+
+    cpu_millicores: int | None = None
+    """The CPU that is asked for. None: what a node of the pool has was not known, and nothing is asked for."""
+    memory_bytes: int | None = None
+    """The memory that is asked for; None as above."""
+    start_limit_seconds: int
+    """The longest time from its node until it is ready; a replica that takes longer has failed to start."""
+
+
 class ReplicaSet(Part):
     """All copies of one shape: one Deployment, or one LeaderWorkerSet where a copy spans nodes."""
 
@@ -72,6 +83,9 @@ class ReplicaSet(Part):
     settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
     """The engine's settings, as given to it in flags. None, and left out: the record is from before that was done, and its
     replicas run by the engine's own defaults and by ``extraArgs``."""
+    needs: PodNeeds | None = Field(default=None, exclude_if=lambda needs: needs is None)
+    """What its pods were made with, whatever is learned or computed later. None, and left out: the record is from before needs
+    were written, and its pods ask for GPUs alone, have no volume for caches, and are told their model by ``--model``."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""
@@ -235,7 +249,22 @@ class PoolStock(Part):
     """How long the last nodes took from being asked for to showing GPUs."""
     refused_at: str | None = None
     """RFC 3339; the last refusal that was taken into account."""
+    node_cpu_millicores: int | None = None
+    """Allocatable CPU of its smallest node, when one was last there."""
+    node_memory_bytes: int | None = None
+    """Allocatable memory of its smallest node, when one was last there."""
     cap: LearnedCap | None = None
+
+
+class StartTimes(Part):
+    """How long replicas of one variant took to start on one pool, from when they got their node."""
+
+    seconds: tuple[float, ...] = ()
+    """The times until the last ones were ready."""
+    image_seconds: tuple[float, ...] = ()
+    """The times until the containers of the last ones ran that told it; the rest is weights and compilation."""
+    counted: tuple[str, ...] = ()
+    """The uids of pods that are still there and have been counted."""
 
 
 class FailedShape(Part):
@@ -245,6 +274,8 @@ class FailedShape(Part):
     """Generation of the plan's spec when this was learned; any other one clears it."""
     pool: str
     """Where its replicas were."""
+    shape: str = ""
+    """The key of its shape, which stays the same where its pods would ask for more or less; empty in records of form 3."""
     starts: tuple[str, ...] = ()
     """Starts that failed and count, each by the pod's uid and its number of restarts."""
     message: str = ""
@@ -324,8 +355,8 @@ class LearnedKind(Part):
 
 
 RECORD_VERSION = 4
-"""Form of the plan record. Raised whenever a field is added that an older operator would not understand. 1, which has no
-``version``, 2 and 3 are read as well; ``tests/golden/record`` keeps one of each."""
+"""Form of the plan record. Raised whenever a field is added that an older operator would not understand. Forms from
+1, which has no ``version``, are read as well; ``tests/golden/record`` keeps one of each."""
 
 
 class PlanRecord(Part):
@@ -361,6 +392,8 @@ class PlanRecord(Part):
     """The failures by Deployment, whose name stands for shape, settings and image."""
     learned: dict[str, LearnedKind] = {}
     """What the fleet has taught, by kind of replica (``planning.lessons``)."""
+    start_times: dict[str, StartTimes] = {}
+    """The last starts by ``model/variant/pool``."""
 
 
 def digest(value: Any) -> str:

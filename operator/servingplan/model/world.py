@@ -89,6 +89,10 @@ class Node(Fact):
     """Allocatable GPUs by the name of their resource; empty where there is no other than ``nvidia.com/gpu``."""
     devices: tuple[Devices, ...] = ()
     """Its devices of Dynamic Resource Allocation."""
+    cpu_millicores: int | None = None
+    """Allocatable CPU; None where the node does not say."""
+    memory_bytes: int | None = None
+    """Allocatable memory; None where the node does not say."""
     ready: bool
     schedulable: bool = True
     """Not cordoned."""
@@ -131,6 +135,10 @@ class Pod(Fact):
     """All its containers have passed their startup probes since they last began."""
     unready_since: str | None = None
     """RFC 3339; since when it says itself that it is not ready, also where it never was."""
+    ready_since: str | None = None
+    """RFC 3339; since when it says itself that it is ready. None also where a container began again: that is no first start."""
+    running_since: str | None = None
+    """RFC 3339; since when all its containers have run; None as above."""
     listed: bool = False
     """Its Service's EndpointSlices have it as ready, which is how most gateways learn of it: a moment after ``ready``."""
     terminating: bool = False

@@ -8,6 +8,7 @@ from servingplan.model import names
 from servingplan.model.world import LiveObject, Node, PlanObject, Taint
 from servingplan.pool_kinds.protocol import taints_of
 from servingplan.profiles.rows import ROWS_KEY
+from servingplan.render import quantities
 
 Json = dict[str, Any]
 
@@ -49,9 +50,10 @@ def node_of(item: Json) -> Node:
     """The facts of a Node."""
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     taints = spec.get("taints") or ()
+    allocatable = status.get("allocatable") or {}
     gpus = {
         name: count
-        for name, value in (status.get("allocatable") or {}).items()
+        for name, value in allocatable.items()
         if names.is_gpu_resource(name) and (count := whole(value)) > 0
     }
     return Node(
@@ -59,12 +61,20 @@ def node_of(item: Json) -> Node:
         labels=metadata.get("labels") or {},
         gpus=gpus.get(names.GPU_RESOURCE, 0),
         gpu_resources=gpus if gpus.keys() - {names.GPU_RESOURCE} else {},
+        cpu_millicores=_amount(allocatable.get("cpu"), 1000),
+        memory_bytes=_amount(allocatable.get("memory")),
         ready=condition_of(status, "Ready") == "True",
         schedulable=not spec.get("unschedulable", False),
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
         taints=tuple(filter(may_stay, taints_of(taints))),
     )
+
+
+def _amount(quantity: Any, units: int = 1) -> int | None:
+    """A quantity in so many parts of its unit, rounded down; None where it is none, or nothing."""
+    amount = quantities.amount_of(quantity)
+    return None if amount is None else int(amount * units) or None
 
 
 def may_stay(taint: Taint) -> bool:

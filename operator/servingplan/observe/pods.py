@@ -112,7 +112,8 @@ def seen_pod(item: Json) -> SeenPod | None:
         other_gates=tuple(gate for gate in gates if gate != names.PLACEMENT_GATE),
         ready=not terminating and condition_of(status, "Ready") == "True",
         started=_started(status),
-        unready_since=_unready_since(status),
+        unready_since=_ready_condition_since(status, "False"),
+        **_first_start(status),
         serving=labels.get(names.SERVING_LABEL) == "true",
         draining_since=draining_since,
         address=status.get("podIP") if draining_since is not None else None,
@@ -161,6 +162,7 @@ def _group(parts: list[Pod], size: int) -> Pod:
     """The replica that a leader and its workers are."""
     leader, *workers = parts
     worst = max(parts, key=lambda part: part.crashes)
+    ready, runs = [part.ready_since for part in parts], [part.running_since for part in parts]
     return leader.model_copy(
         update={
             "workers": tuple(workers),
@@ -169,6 +171,8 @@ def _group(parts: list[Pod], size: int) -> Pod:
             "gated": any(part.gated for part in parts),
             "other_gates": tuple(dict.fromkeys(gate for part in parts for gate in part.other_gates)),
             "ready": len(parts) >= size and all(part.ready for part in parts),
+            "ready_since": None if None in ready else max(map(str, ready)),
+            "running_since": None if None in runs else max(map(str, runs)),
             "terminating": any(part.terminating for part in parts),
             "trouble": next((part.trouble for part in parts if part.trouble is not None), None),
             "crashes": worst.crashes,
@@ -218,12 +222,25 @@ def _started(status: Json) -> bool:
     return bool(containers) and all(container.get("started") for container in containers)
 
 
-def _unready_since(status: Json) -> str | None:
+def _ready_condition_since(status: Json, value: str) -> str | None:
+    """RFC 3339; since when the condition Ready has this value. An unknown one counts as False."""
     for condition in status.get("conditions") or ():
-        if condition.get("type") == "Ready" and condition.get("status") != "True":
+        if condition.get("type") == "Ready" and (condition.get("status") == "True") == (value == "True"):
             since = condition.get("lastTransitionTime")
             return str(since) if since else None
     return None
+
+
+def _first_start(status: Json) -> Json:
+    """The fields ``ready_since`` and ``running_since``; none once a container began again."""
+    containers = status.get("containerStatuses") or ()
+    if any(container.get("restartCount") for container in containers):
+        return {}
+    runs = [((container.get("state") or {}).get("running") or {}).get("startedAt") for container in containers]
+    return {
+        "ready_since": _ready_condition_since(status, "True"),
+        "running_since": max(map(str, runs)) if runs and all(runs) else None,
+    }
 
 
 def _crashes(status: Json) -> Json:

@@ -186,6 +186,9 @@ def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float
         before = record.stock.get(pool.name, PoolStock())
         room = has_room_for_a_node(pool.name, pools, record, budget=budget, spend=spend)
         found = before if not pool.sized_by_us else learned(before, _seen(pool), now=now, may_probe=room)
+        if pool.sized_by_us:
+            shown = {"node_cpu_millicores": pool.node_cpu_millicores, "node_memory_bytes": pool.node_memory_bytes}
+            found = found.model_copy(update=shown)
         if found != PoolStock():
             stock[pool.name] = found
     return record.model_copy(update={"stock": stock})

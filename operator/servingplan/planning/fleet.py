@@ -127,6 +127,7 @@ def _replica_set(name: str, facts: ShapeFacts, copies: int, planned: dict[str, f
         stages=_stages(facts),
         nodes=facts.layout.nodes_of_a_replica,
         settings=facts.written_settings,
+        needs=facts.written_needs,
         replicas=copies,
         planned={key: round(rate, _DIGITS) for key, rate in sorted(planned.items())},
         capacity={

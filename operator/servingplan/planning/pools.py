@@ -8,11 +8,11 @@ size is not seen, it is price x the nodes that are, where any of them holds our 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from servingplan.api.v1alpha1 import NodePool
-from servingplan.model.fleet import LearnedCap, PoolStock
+from servingplan.model.fleet import LearnedCap, PoolStock, StartTimes
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node, Pod, PoolObject
 from servingplan.planning.declared import selector_text
@@ -95,6 +95,8 @@ class Pool:
     Considerations). So each is a replica by itself."""
     stock: PoolStock | None = None
     """What was learned of the nodes that it gives; only of pools that the plan sizes."""
+    start_times: Mapping[str, StartTimes] = field(default_factory=dict)
+    """What was learned of the starts of replicas on it (``cold_starts.start_key``)."""
     quota_gpus: int | None = None
     """GPUs that the plan's queue lets it hold here; None: nothing bounds them."""
 
@@ -152,6 +154,28 @@ class Pool:
     def blind_nodes(self) -> tuple[PoolNode, ...]:
         """Nodes that are Ready and show no GPUs: they boot, or something is wrong with them."""
         return tuple(item for item in self.nodes if item.node.usable and item.node.gpus == 0)
+
+    @property
+    def boot_seconds(self) -> tuple[float, ...]:
+        """How long its last nodes took to come; empty where that was not seen."""
+        return () if self.stock is None else self.stock.boot_seconds
+
+    @property
+    def node_cpu_millicores(self) -> int | None:
+        """Allocatable CPU of its smallest node, or of the smallest that was last there; None where it is not known."""
+        known = [item.node.cpu_millicores for item in self._telling]
+        return min(filter(None, known), default=None if self.stock is None else self.stock.node_cpu_millicores)
+
+    @property
+    def node_memory_bytes(self) -> int | None:
+        """Allocatable memory, bytes, as above."""
+        known = [item.node.memory_bytes for item in self._telling]
+        return min(filter(None, known), default=None if self.stock is None else self.stock.node_memory_bytes)
+
+    @property
+    def _telling(self) -> tuple[PoolNode, ...]:
+        """Nodes that tell what they have: those that show GPUs."""
+        return tuple(item for item in self.nodes if item.node.gpus > 0)
 
     @property
     def cap(self) -> LearnedCap | None:

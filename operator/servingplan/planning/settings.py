@@ -244,17 +244,12 @@ def version_of(engine: Engine) -> str | None:
 
 def knows_shutdown_timeout(version: str | None) -> bool:
     """Whether this version of vLLM has ``--shutdown-timeout``; one that is not known does not count as having it."""
-    return _is_since(version, SHUTDOWN_TIMEOUT_SINCE)
+    return flags.is_since(version, SHUTDOWN_TIMEOUT_SINCE)
 
 
 def spans_nodes(engine: Engine) -> bool:
     """Whether this engine can be one over several nodes without Ray; one whose version is not known does not count so."""
-    return _is_since(version_of(engine), SPANS_NODES_SINCE)
-
-
-def _is_since(version: str | None, first: tuple[int, ...]) -> bool:
-    numbers = tuple(map(int, re.findall(r"\d+", version or "")[:3]))
-    return len(numbers) >= 2 and numbers >= first
+    return flags.is_since(version_of(engine), SPANS_NODES_SINCE)
 
 
 def _fields(engine: Engine) -> dict[str, Any]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
 from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
 from servingplan.model.engine import EngineSettings
-from servingplan.model.fleet import ReplicaSet
+from servingplan.model.fleet import PodNeeds, ReplicaSet
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import ModelCard
+from servingplan.planning.cold_starts import longest_start, start_key
 from servingplan.planning.layouts import (
     Layout,
     connected,
@@ -28,6 +29,7 @@ from servingplan.planning.layouts import (
     pairs_of_types,
 )
 from servingplan.planning.lessons import NOTHING, Lessons
+from servingplan.planning.needs import needs_of
 from servingplan.planning.pools import Pool
 from servingplan.planning.settings import Wish, context_refusal
 from servingplan.planning.tuning import Rated, Standing, first_settings, tuned
@@ -39,6 +41,7 @@ from servingplan.profiles.pipeline import Stage
 from servingplan.profiles.promise import Limits, Requests
 from servingplan.profiles.replicas import Replica, rates_of
 from servingplan.profiles.roofline import roofline
+from servingplan.render.deployment import UNTOLD_STARTUP_SECONDS
 
 STEPS: dict[str, str] = {
     "NoLeaderWorkerSet": "spans nodes, and the cluster serves no LeaderWorkerSets",
@@ -73,6 +76,8 @@ class ShapeFacts:
     """The layers by stage, of a replica that spans nodes; the engine splits the layers of others evenly."""
     running: ReplicaSet | None = None
     """Replicas of this shape in the plan in force, whose Deployment the shape keeps."""
+    needs: PodNeeds | None = None
+    """The needs of its pods, where they are new."""
 
     @property
     def key(self) -> str:
@@ -88,6 +93,23 @@ class ShapeFacts:
     def written_settings(self) -> EngineSettings | None:
         """The settings that are given to the engine as flags; None for replicas from before that was done."""
         return self.settings if self.running is None else self.running.settings
+
+    @property
+    def written_needs(self) -> PodNeeds | None:
+        """The needs that its pods are made with; None for replicas from before they were written."""
+        return self.needs if self.running is None else self.running.needs
+
+    @property
+    def learned_start_seconds(self) -> float | None:
+        """How long replicas of this variant took to start on this pool, the longest of the last starts; None: none was seen."""
+        return longest_start(self.pool.start_times.get(start_key(self.model.name, self.variant.name, self.pool.name)))
+
+    @property
+    def start_limit_seconds(self) -> int:
+        """How long a replica may take to start."""
+        if self.written_needs is None:
+            return self.model.engine.startup_seconds or UNTOLD_STARTUP_SECONDS
+        return self.written_needs.start_limit_seconds
 
     @property
     def _tail(self) -> str:
@@ -179,6 +201,12 @@ def settings_name(settings: EngineSettings | None) -> str:
     return "+".join(parts)
 
 
+def shape_key(item: ReplicaSet) -> str:
+    """The key of the shape that replicas are of (``ShapeFacts.key``)."""
+    layout = layout_name(item.legs, tensor_parallel=item.tensor_parallel)
+    return f"{item.model}/{item.variant}/{layout}{settings_name(item.settings)}"
+
+
 def shapes_of(
     *,
     model: Model,
@@ -234,9 +262,11 @@ def shapes_of(
         if layout.inside_a_node:
             pruning.note(model, refusals)
         for item in found:
-            yield ShapeFacts(
+            facts = ShapeFacts(
                 model, variant, layout, item.rated.estimates, item.settings, item.rated.layers, item.running
             )
+            weight_bytes = card.weight_bytes(variant.precision)
+            yield replace(facts, needs=needs_of(model, layout, weight_bytes, facts.learned_start_seconds))
         if not found:
             reasons = {item.reason for item in refusals.values()}
             pruning.drop(next(step for step in reversed(STEPS) if step in reasons))

@@ -17,6 +17,7 @@ from servingplan.model.decision import Finding
 from servingplan.model.fleet import Fleet, PlanRecord, ReplicaFacts
 from servingplan.model.world import NamespaceBudget, Observation
 from servingplan.planning.availability import with_stock
+from servingplan.planning.cold_starts import with_starts
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import Known, known_of
 from servingplan.planning.lessons import Lessons, lessons_of
@@ -107,8 +108,8 @@ class Situation:
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:
-        """The pools of the spec to act by, with what the record knows of their stock."""
-        return with_stock(self._pools[0], self.record.stock)
+        """The pools of the spec to act by, with what the record knows of their stock and of starts on them."""
+        return with_starts(with_stock(self._pools[0], self.record.stock), self.record.start_times)
 
     @property
     def pool_errors(self) -> tuple[InputError, ...]:

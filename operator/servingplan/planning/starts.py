@@ -1,8 +1,9 @@
 """Shapes that do not start: replicas that crash, run out of memory or are not ready in time, again and again.
 
-A Deployment's name stands for shape, settings and image, so that is what is counted by. Three failed starts without one
-replica that is ready, and the shape is left out of the plan for a while, which doubles each time. An image that cannot be
-pulled says nothing of the shape, and neither does a pod that the scheduler has no room for.
+A Deployment's name stands for shape, settings and image, so that is what is counted by. So does the key of the shape, since an
+edit clears all: a Deployment whose pods only ask for more or less is the same. Three failed starts without one replica that is
+ready, and the shape is left out of the plan for a while, which doubles each time. An image that cannot be pulled says nothing
+of the shape, and neither does a pod that the scheduler has no room for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from servingplan.model.fleet import FailedShape, PlanRecord
 from servingplan.model.times import later, seconds_since
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.availability import now_is
+from servingplan.planning.shapes import shape_key
 
 MOST_FAILED_STARTS = 3
 FIRST_BACK_OFF_SECONDS = 600.0
@@ -30,8 +32,9 @@ def look_at_starts(
 ) -> dict[str, FailedShape]:
     """What is known of shapes that fail, by Deployment, after a look at their replicas.
 
-    ``startup_seconds`` is by model. ``has_room``: a replica on this pool could be tried again without taking anything from
-    what serves; a shape whose time is over stays out until then. An edit of the plan clears all.
+    ``startup_seconds``: how long replicas of a Deployment may take to start. ``has_room``: a replica on this pool could be
+    tried again without taking anything from what serves; a shape whose time is over stays out until then. An edit of the plan
+    clears all.
     """
     found = {
         name: _tried_again(item, world.now, has_room)
@@ -40,12 +43,13 @@ def look_at_starts(
     }
     for item in record.fleet.replica_sets if record.fleet is not None else ():
         pods = world.pods_of(item.deployment)
+        unknown = FailedShape(generation=world.plan.generation, pool=item.pool, shape=shape_key(item))
+        names = [name for name, other in found.items() if name == item.deployment or other.shape == unknown.shape]
+        before = [found.pop(name) for name in names]
         if any(pod.ready for pod in pods):
-            found.pop(item.deployment, None)
             continue
-        before = found.get(item.deployment, FailedShape(generation=world.plan.generation, pool=item.pool))
-        after = _counted(before, world, pods, startup_seconds(item.model))
-        if after != FailedShape(generation=after.generation, pool=after.pool):
+        after = _counted(before[-1] if before else unknown, world, pods, startup_seconds(item.deployment))
+        if after != unknown:
             found[item.deployment] = after
     return dict(sorted(found.items()))
 
@@ -63,8 +67,9 @@ def start_up_left(pod: Pod, now: str, startup_seconds: float) -> float | None:
 
 
 def left_out(failed: dict[str, FailedShape]) -> frozenset[str]:
-    """Deployments that may not be planned now."""
-    return frozenset(name for name, item in failed.items() if item.until is not None)
+    """Deployments, and keys of shapes, that may not be planned now."""
+    out = {name: item for name, item in failed.items() if item.until is not None}
+    return frozenset((*out, *(item.shape for item in out.values() if item.shape)))
 
 
 def lines(failed: dict[str, FailedShape]) -> list[str]:

@@ -15,7 +15,7 @@ from servingplan.api.v1alpha1 import Model, NodePool, Variant
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings
-from servingplan.model.fleet import Fleet, ReplicaSet, digest
+from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet, digest
 from servingplan.model.world import PlanObject
 from servingplan.render import claim_template, flags, quantities
 
@@ -28,21 +28,32 @@ UNTOLD_SHUTDOWN_SECONDS = 300
 SHUTDOWN_MARGIN_SECONDS = 10
 """The time from the last request to the end of the process: the grace period must exceed the sum of both (vLLM#43208)."""
 
+UNTOLD_STARTUP_SECONDS = 1800
+"""How long replicas may take to start of which nothing says it."""
+
 CACHE = "/cache"
-"""The home of a restricted engine: a volume of the pod, which outlives its containers, so that weights are not loaded again."""
+"""A volume of the pod, which outlives its containers, so that nothing is loaded or compiled again. It is the home of a
+restricted engine."""
 RESTRICTED_USER = 2000
 """The user ``vllm`` of newer images of vLLM (vllm-project/vllm#40275). Older ones do not know it, so ``USER`` says its name:
 PyTorch asks for it as it starts (vllm-project/vllm#44548)."""
-RESTRICTED_ENVIRONMENT = {
-    "HOME": CACHE,
+CACHE_ENVIRONMENT = {
     "HF_HOME": f"{CACHE}/huggingface",
     "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
     "TRITON_CACHE_DIR": f"{CACHE}/triton",
-    "USER": "vllm",
     "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
+}
+"""Where the engine keeps what it could use again."""
+RESTRICTED_ENVIRONMENT = {
+    "HOME": CACHE,
+    "HF_HOME": CACHE_ENVIRONMENT["HF_HOME"],
+    "TORCHINDUCTOR_CACHE_DIR": CACHE_ENVIRONMENT["TORCHINDUCTOR_CACHE_DIR"],
+    "TRITON_CACHE_DIR": CACHE_ENVIRONMENT["TRITON_CACHE_DIR"],
+    "USER": "vllm",
+    "VLLM_CACHE_ROOT": CACHE_ENVIRONMENT["VLLM_CACHE_ROOT"],
     "XDG_CACHE_HOME": f"{CACHE}/xdg",
 }
-"""Where the engine writes: the image's own folders are root's."""
+"""Where a restricted engine writes: the image's own folders are root's."""
 LAYERS_VARIABLE = "VLLM_PP_LAYER_PARTITION"
 """vLLM's variable for the layers of each pipeline stage, without which it splits them evenly."""
 
@@ -66,6 +77,7 @@ def replica_template(
     tensor_parallel: int,
     pipeline_parallel: int,
     settings: EngineSettings | None,
+    needs: PodNeeds | None = None,
     queue: str | None = None,
     group: Group | None = None,
     worker: bool = False,
@@ -73,8 +85,8 @@ def replica_template(
     """The pod template of one replica, without the labels that depend on the Deployment's name.
 
     ``settings`` are rendered as flags, except those in ``extraArgs``. None: a replica of a record from before settings were
-    recorded, rendered as it was then, to the byte. ``queue``: Kueue's queue for the pods. ``group``: of a replica over several
-    nodes, whose template is the leader's, or that of its workers.
+    recorded, rendered as it was then, to the byte; so it is with ``needs``. ``queue``: Kueue's queue for the pods. ``group``:
+    of a replica over several nodes, whose template is the leader's, or that of its workers.
 
     Raises ``InputError`` if ``extraArgs`` cannot be parsed, or if ``podTemplate`` sets what the plan decides.
     """
@@ -99,7 +111,7 @@ def replica_template(
             "is needed, and must begin with hf://, pvc:// or oci://",
         )
     arguments = [
-        f"--model={weights}",
+        flags.model_argument(weights, None if needs is None or settings is None else settings.version),
         f"--served-model-name={model.name}",
         f"--port={PORT}",
         f"--tensor-parallel-size={tensor_parallel}",
@@ -113,19 +125,19 @@ def replica_template(
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     restricted = engine.security == "Restricted"
-    if restricted:
+    cached = restricted or (needs is not None and not _has_own_cache(engine.pod_template))
+    if cached:
         volumes.append({"name": "engine-cache", "emptyDir": {}})
         mounts.append({"name": "engine-cache", "mountPath": CACHE})
     health = {"httpGet": {"path": "/health", "port": "http"}}
+    limit_seconds = (engine.startup_seconds or UNTOLD_STARTUP_SECONDS) if needs is None else needs.start_limit_seconds
     container: Json = {
         "name": "engine",
         "image": pool.engine_image or engine.image,
         "args": arguments,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {"claims": [{"name": claim_template.CLAIM}]}
-        if pool.dra is not None
-        else {"limits": {resource: str(gpus)}, "requests": {resource: str(gpus)}},
-        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-engine.startup_seconds // 5)},
+        "resources": _resources(resource, gpus, pool, _requests(needs, engine.pod_template)),
+        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-limit_seconds // 5)},
         "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
         "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SLEEP_SECONDS}}},
@@ -139,9 +151,11 @@ def replica_template(
         container["terminationMessagePolicy"] = (
             "FallbackToLogsOnError"  # the last lines say why an engine does not start
         )
-    if restricted:
-        own = [{"name": name, "value": value} for name, value in RESTRICTED_ENVIRONMENT.items()]
+    if cached:
+        environment = RESTRICTED_ENVIRONMENT if restricted else CACHE_ENVIRONMENT
+        own = [{"name": name, "value": value} for name, value in environment.items()]
         container["env"] = [*container.get("env", ()), *own]
+    if restricted:
         container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     if mounts:
         container["volumeMounts"] = mounts
@@ -185,6 +199,40 @@ def _take_no_requests(template: Json) -> None:
     engine = next(item for item in template["spec"]["containers"] if item["name"] == "engine")
     for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
         engine.pop(key, None)
+
+
+def _resources(resource: str, gpus: int, pool: NodePool, more: dict[str, str]) -> Json:
+    """What the engine's container asks for: GPUs as an extended resource, or by a claim for devices, and ``more``."""
+    if pool.dra is not None:
+        claims: Json = {"claims": [{"name": claim_template.CLAIM}]}
+        return {**claims, "requests": more} if more else claims
+    return {"limits": {resource: str(gpus)}, "requests": {resource: str(gpus), **more}}
+
+
+def _requests(needs: PodNeeds | None, pod_template: Mapping[str, Any]) -> dict[str, str]:
+    """What the engine asks for beside GPUs. What podTemplate only limits is left out: the API server asks for the limit."""
+    if needs is None:
+        return {}
+    limited = _within(_engine_in(pod_template), "resources", "limits") or {}
+    asked = {
+        "cpu": None if needs.cpu_millicores is None else f"{needs.cpu_millicores}m",
+        "memory": None if needs.memory_bytes is None else f"{needs.memory_bytes // 1024}Ki",
+    }
+    return {name: amount for name, amount in asked.items() if amount is not None and name not in limited}
+
+
+def _has_own_cache(pod_template: Mapping[str, Any]) -> bool:
+    """Whether podTemplate mounts something where the image keeps caches: then it stays their place."""
+    mounts = _engine_in(pod_template).get("volumeMounts")
+    paths = (_within(mount, "mountPath") for mount in (mounts if isinstance(mounts, list) else ()))
+    return any("/.cache" in str(path) for path in paths)
+
+
+def _engine_in(pod_template: Mapping[str, Any]) -> Json:
+    """What podTemplate says of the engine; empty where it says nothing, or what is none."""
+    listed = _within(pod_template, "spec", "containers")
+    found = (item for item in (listed if isinstance(listed, list) else ()) if _within(item, "name") == "engine")
+    return next(found, {})
 
 
 def tolerations(pool: NodePool) -> list[Json]:

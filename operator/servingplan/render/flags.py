@@ -95,7 +95,21 @@ _NAMES: dict[str, tuple[Flag, bool]] = {
 }
 _KV_NAMES = {"bfloat16": "bf16", "float16": "fp16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_inc": "fp8"}
 """Our names of the widths in ``KV_BYTES``, by vLLM's names that differ."""
+POSITIONAL_MODEL_SINCE = (0, 11, 1)
+"""First version of vLLM that is known to run ``vllm serve`` in its image, which takes the model as its argument and is to lose
+``--model`` (pull request 39518). What older images run looks for ``--model``."""
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def is_since(version: str | None, first: tuple[int, ...]) -> bool:
+    """Whether a version of the engine is this one or newer; one that is not known does not count so."""
+    numbers = tuple(map(int, re.findall(r"\d+", version or "")[:3]))
+    return len(numbers) >= 2 and numbers >= first
+
+
+def model_argument(weights: str, version: str | None) -> str:
+    """How an engine of a version is told its weights, as the first of its arguments."""
+    return weights if is_since(version, POSITIONAL_MODEL_SINCE) else f"{IDENTITY[0].name}={weights}"
 
 
 def flags_of(settings: EngineSettings, *, leave_out: Iterable[str] = ()) -> list[str]:
@@ -177,6 +191,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
     """
     values: dict[str, Any] = {}
     words: dict[str, str] = {}
+    model, arguments = model_first(arguments)
+    if model is not None:
+        values[IDENTITY[0].name] = words[IDENTITY[0].name] = model
     for flag, word, path, given in _walk(arguments):
         words[flag.name] = word
         if flag.kind == "json":
@@ -184,6 +201,14 @@ def read(arguments: Sequence[str]) -> CommandLine:
         else:
             values[flag.name] = _value(flag, given)
     return CommandLine(values, words, _settings(values), values.get(SPECULATIVE_CONFIG.name))
+
+
+def model_first(arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """The model that is given without a flag, and the arguments after it, without a word ``serve`` before it and any ``--``."""
+    rest = [word for word in arguments if word != "--"]
+    if rest and rest[0] == "serve":
+        rest = rest[1:]
+    return (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (None, rest)
 
 
 def _walk(arguments: Sequence[str]) -> Iterator[tuple[Flag, str, tuple[str, ...], str | bool | None]]:

@@ -14,7 +14,7 @@ from typing import Any
 from servingplan.api.v1alpha1 import Model, NodePool, Variant
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings
-from servingplan.model.fleet import Fleet, ReplicaSet
+from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet
 from servingplan.model.world import PlanObject
 from servingplan.render.claim_template import claim_of
 from servingplan.render.deployment import Group, merge, model_server_labels, owner_reference, replica_template
@@ -33,6 +33,7 @@ def template_of(
     tensor_parallel: int,
     pipeline_parallel: int,
     settings: EngineSettings | None,
+    needs: PodNeeds | None,
     group: Group | None,
 ) -> Json:
     """What all copies of a replica are made from, without the labels that depend on the object's name: a pod template, or, of a
@@ -48,6 +49,7 @@ def template_of(
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
         settings=settings,
+        needs=needs,
         queue=plan.queue,
         group=group,
     )

@@ -1,4 +1,4 @@
-"""Writes quantities in the API server's form, so that a rendered manifest equals the stored one.
+"""Reads quantities, and writes them in the API server's form, so that a rendered manifest equals the stored one.
 
 Kubernetes stores ``cpu: 1000m`` as ``1`` and ``memory: 1024Mi`` as ``1Gi``. A manifest in the user's form would look changed in
 every turn.
@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?")
-_BINARY = {suffix: 1024**power for power, suffix in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
+_BINARY: dict[str, int] = {suffix: 1024**power for power, suffix in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _FINEST = _DECIMAL["m"]
 """Amounts of resources are rounded up to thousandths."""
@@ -33,6 +33,18 @@ def canonical(value: Any) -> Any:
         else:
             out[key] = canonical(item)
     return out
+
+
+def amount_of(value: Any) -> Fraction | None:
+    """The amount that a quantity stands for, such as 1/4 of ``250m``; None where the value is no quantity."""
+    match = _QUANTITY.fullmatch(str(value))
+    if match is None:
+        return None
+    amount, suffix = Fraction(match.group(1)), match.group(2) or ""
+    if suffix in _BINARY:
+        return amount * Fraction(_BINARY[suffix])
+    exponent = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
+    return amount * Fraction(f"1e{exponent}")
 
 
 def canonical_quantity(value: Any) -> Any:

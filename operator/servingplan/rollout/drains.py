@@ -160,8 +160,7 @@ def _starts(rollout: Rollout, limits: Limits, placements: Mapping[str, Placement
     stuck: list[Pod] = []
     deadlines: list[float] = []
     for pod in (pod for placement in placements.values() for pod in placement.stay):
-        startup_seconds = limits.startup_seconds_of(rollout.facts_of(pod).model)
-        left = start_up_left(pod, rollout.world.now, startup_seconds)
+        left = start_up_left(pod, rollout.world.now, limits.startup_seconds_of(pod))
         if left is not None and left <= 0:
             stuck.append(pod)
         elif left is not None:

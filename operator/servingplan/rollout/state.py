@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from servingplan.api.v1alpha1 import Change, PlanSpec
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import Observation, Pod
+from servingplan.planning.cold_starts import start_limits
 from servingplan.planning.pools import CENT, Pool, total_spend
-
-UNTOLD_STARTUP_SECONDS = 1800.0
-"""How long replicas may take to start whose model the spec no longer has."""
+from servingplan.render.deployment import UNTOLD_STARTUP_SECONDS
 
 
 @dataclass(frozen=True)
@@ -61,22 +60,27 @@ class Limits:
     change: Change
     """How long drains take."""
     startup_seconds: Mapping[str, float]
-    """How long replicas may take to start, by model."""
+    """How long replicas may take to start, by Deployment of the fleet that is wanted."""
     gateway_follows: bool | None = None
     """Whether the gateway has taken the published weights; None: there is none to ask."""
 
     @classmethod
     def of(
-        cls, spec: PlanSpec, *, budget_dollars_per_hour: float, may_grow: bool, gateway_follows: bool | None
+        cls,
+        spec: PlanSpec,
+        fleet: Fleet,
+        *,
+        budget_dollars_per_hour: float,
+        may_grow: bool,
+        gateway_follows: bool | None,
     ) -> Limits:
-        """The limits that a spec sets, with this budget."""
-        startup = {model.name: float(model.engine.startup_seconds) for model in spec.models}
-        return cls(budget_dollars_per_hour, may_grow, spec.change, startup, gateway_follows)
+        """The limits that a spec sets on the way to a fleet, with this budget."""
+        return cls(budget_dollars_per_hour, may_grow, spec.change, start_limits(fleet, spec), gateway_follows)
 
     def exceeded_by(self, spend: float) -> bool:
         """Whether this many $/h are over the budget; ``nan`` is not."""
         return spend > self.budget_dollars_per_hour + CENT
 
-    def startup_seconds_of(self, model: str) -> float:
-        """How long replicas of a model may take to start."""
-        return self.startup_seconds.get(model, UNTOLD_STARTUP_SECONDS)
+    def startup_seconds_of(self, pod: Pod) -> float:
+        """How long a replica may take to start."""
+        return self.startup_seconds.get(pod.deployment or "", float(UNTOLD_STARTUP_SECONDS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.times import seconds_since
@@ -42,6 +42,8 @@ class Course:
     """RFC 3339; since when the plan has been in force."""
     read: Callable[[Observation], tuple[Pool, ...]]
     """The pools of a world."""
+    start_seconds: Mapping[str, float] = field(default_factory=dict)
+    """The time that replicas of each Deployment took to start, where that was seen."""
 
 
 def transition(world: Observation, course: Course, most_work: float = math.inf) -> Transition:
@@ -76,7 +78,7 @@ def _over(
 ) -> tuple[TransitionStep, Observation]:
     """A step, and the world when it is over."""
     limits = course.limits
-    seconds = _seconds(begun, pools, limits)
+    seconds = _seconds(begun, pools, limits, course.start_seconds)
     # One second more than the drains take: they are counted from when the gateway has followed.
     passes = max(seconds or UNKNOWN_SECONDS, float(limits.change.drain_seconds)) + 1
     after = settled(world, pools, seconds=passes, follows=limits.gateway_follows is not None)
@@ -117,15 +119,18 @@ def _acted(world: Observation, course: Course) -> Observation:
     return world
 
 
-def _seconds(begun: UnderWay, pools: tuple[Pool, ...], limits: Limits) -> float | None:
-    """How long all of this takes: nodes as long as the longest of the pool's last boots, drains ``drainSeconds``. None where
-    it is not known of some part: how long replicas take to start and to stop is not, nor how long a provider takes nodes
-    back."""
-    boots = {pool.name: pool.stock.boot_seconds if pool.stock is not None else () for pool in pools}
+def _seconds(
+    begun: UnderWay, pools: tuple[Pool, ...], limits: Limits, start_seconds: Mapping[str, float]
+) -> float | None:
+    """How long all of this takes: nodes as long as the longest of the pool's last boots, replicas as long as the longest of the
+    last starts, drains ``drainSeconds``. None where it is not known of some part: how long replicas take to stop is not, nor
+    how long a provider takes nodes back."""
+    boots = {pool.name: pool.boot_seconds for pool in pools}
     known: list[float | None] = [max(boots[item.pool], default=None) for item in begun.coming]
+    known += [start_seconds.get(deployment) for deployment in begun.starting]
     if begun.draining:
         known.append(float(limits.change.drain_seconds))
-    if begun.starting or begun.held or begun.removing or begun.leaving:
+    if begun.held or begun.removing or begun.leaving:
         known.append(None)
     return None if None in known else max(item for item in known if item is not None)
 

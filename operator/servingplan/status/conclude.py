@@ -29,6 +29,7 @@ from servingplan.model.outcome import Outcome
 from servingplan.model.world import Observation
 from servingplan.planning import words
 from servingplan.planning.availability import with_stock
+from servingplan.planning.cold_starts import start_seconds
 from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 from servingplan.planning.situation import Situation
@@ -179,6 +180,7 @@ def _cap(cap: LearnedCap) -> CapStatus:
 
 
 def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
+    starts = start_seconds(fleet, decision.start_times)
     return [
         DeploymentStatus(
             name=item.deployment,
@@ -191,6 +193,7 @@ def _deployments(fleet: Fleet, decision: Decision) -> list[DeploymentStatus]:
             engine=words.engine(item.settings),
             replicas=item.replicas,
             ready=decision.ready.get(item.deployment, 0),
+            start_seconds=round(starts[item.deployment]) if item.deployment in starts else None,
             requests_per_second=f"{sum(item.planned.values()):.4g}",
             profile=item.rates_from,
             learned=learned_status(decision.learned.get(item.deployment)),

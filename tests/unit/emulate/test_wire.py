@@ -148,6 +148,7 @@ def test_a_path_needs_a_name_that_tells_the_model():
 def test_vllms_positional_model_is_found():
     assert split_extra(["--", "serve", "m", "--dtype", "auto"]) == (["m"], ["--dtype", "auto"])
     assert split_extra(["serve", "--dtype", "auto"]) == ([], ["--dtype", "auto"])
+    assert split_extra(["m", "--dtype", "auto"]) == (["m"], ["--dtype", "auto"])
     assert split_extra([]) == ([], [])
 
 

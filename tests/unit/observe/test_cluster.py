@@ -21,6 +21,7 @@ from servingplan.model.world import DeviceClass, Devices, Taint
 from servingplan.observe import outside
 from servingplan.observe.cluster import Reader
 from servingplan.observe.engines import MOST_MISSED
+from servingplan.observe.parse import node_of
 from servingplan.observe.pods import endpoints_of
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
@@ -563,3 +564,17 @@ def test_a_claim_that_names_no_plan_is_no_claim(holder):
 
 def test_the_claim_of_a_plan_that_was_forced_away_and_made_anew_is_its_own():
     assert pool_claimed_by("llm/chat").claimed_by == "llm/chat"
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "told"),
+    [
+        ({"cpu": "47810m", "memory": "196Gi"}, (47_810, 196 * 2**30)),
+        ({"cpu": "48", "memory": "2056345Ki"}, (48_000, 2_056_345 * 1024)),
+        ({"cpu": "48", "memory": "many"}, (48_000, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_what_a_node_has_beside_gpus(allocatable, told):
+    found = node_of({"metadata": {"name": "n"}, "status": {"allocatable": allocatable}})
+    assert (found.cpu_millicores, found.memory_bytes) == told

@@ -101,3 +101,36 @@ def test_workers_of_the_group_before_hold_their_nodes_until_they_are_gone():
         ("chat-d-0", False, ()),
     ]
     assert [(item.terminating, item.ready) for item in replicas(member(1))] == [(True, False)]
+
+
+STARTED = {
+    "phase": "Running",
+    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:05:00Z"}],
+    "containerStatuses": [{"name": "engine", "state": {"running": {"startedAt": "2026-01-01T00:02:00Z"}}}],
+}
+
+
+def first_start(**status):
+    found = seen_pod({**pod("Running"), "status": {**STARTED, **status}}).own
+    return found.running_since, found.ready_since
+
+
+def test_a_first_start_is_told_by_when_the_container_ran_and_when_the_pod_was_ready():
+    assert first_start() == ("2026-01-01T00:02:00Z", "2026-01-01T00:05:00Z")
+    late = {"name": "proxy", "state": {"running": {"startedAt": "2026-01-01T00:03:00Z"}}}
+    assert first_start(containerStatuses=[*STARTED["containerStatuses"], late])[0] == "2026-01-01T00:03:00Z"
+    assert first_start(conditions=[{**STARTED["conditions"][0], "status": "False"}])[1] is None
+
+
+def test_a_container_that_began_again_tells_of_no_first_start():
+    again = {**STARTED["containerStatuses"][0], "restartCount": 1}
+    assert first_start(containerStatuses=[again]) == (None, None)
+
+
+def test_a_group_starts_when_its_last_pod_does():
+    def part(rank, minute):
+        item = member(rank)
+        (condition,) = item["status"]["conditions"]
+        return {**item, "status": {"conditions": [{**condition, "lastTransitionTime": f"2026-01-01T00:0{minute}:00Z"}]}}
+
+    assert replicas(part(0, 3), part(1, 7))[0].ready_since == "2026-01-01T00:07:00Z"

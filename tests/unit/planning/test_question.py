@@ -5,12 +5,14 @@ import re
 import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model.fleet import Fleet
+from servingplan.model.fleet import Fleet, PoolStock, StartTimes
 from servingplan.model.question import canonical_json
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.planning.availability import with_stock
+from servingplan.planning.cold_starts import with_starts
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.question import pose
+from servingplan.planning.question import pose, with_start_ups
 from servingplan.solve import solve
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"}
@@ -49,7 +51,7 @@ def foreign(name, on, gpus):
     return Pod(namespace="x", name=name, uid=name, gpus=gpus, created="", node=on, bound=True)
 
 
-def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None):
+def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None, start_times=None, boots=()):
     the_spec = PlanSpec.model_validate(raw)
     objects = ()
     if wanted is not None:
@@ -58,6 +60,7 @@ def posed(raw, *, incumbent=None, nodes=(), pods=(), wanted=None):
     world = Observation(now="2026-01-01T00:00:00Z", plan=plan, nodes=nodes, pods=pods, pools=objects)
     pools, errors = read_pools(the_spec, world, known_of(world))
     assert errors == ()
+    pools = with_stock(with_starts(pools, start_times or {}), {"p": PoolStock(boot_seconds=boots)})
     return pose(spec=the_spec, pools=pools, incumbent=incumbent)
 
 
@@ -173,8 +176,8 @@ def test_a_more_careful_plan_counts_on_lower_rates_and_says_so():
     assert len(careful) > 1
 
 
-def chat_rates(pool=None, model=None):
-    question = posed(spec(model, pool), nodes=[node("a")])[0].question
+def chat_rates(pool=None, model=None, **more):
+    question = posed(spec(model, pool), nodes=[node("a")], **more)[0].question
     return {shape.name: shape.requests_per_second["llama-3.1-8b/chat"] for shape in question.shapes}
 
 
@@ -189,6 +192,25 @@ def test_a_loss_costs_less_where_replicas_start_sooner():
     pool = {"interruptionsPerNodeHour": "0.25"}
     slow, quick = chat_rates(pool), chat_rates(pool, {"engine": {"startupSeconds": 60}})
     assert all(slow[name] < quick[name] for name in slow)
+
+
+def test_a_loss_costs_what_starts_were_seen_to_take():
+    """300 s of boot, and 1,500 s of start-up, the longest that was seen."""
+    pool = PlanSpec.model_validate(spec()).node_pools[0].name
+    times = {f"llama-3.1-8b/bf16/{pool}": StartTimes(seconds=(600.0, 1499.0))}
+    steady = chat_rates(start_times=times)
+    spot = chat_rates({"interruptionsPerNodeHour": "0.25"}, start_times=times)
+    assert spot == pytest.approx({name: rate * 8 / 9 for name, rate in steady.items()})
+
+
+def test_what_a_start_costs_is_told_of_variants_that_started_and_changes_nothing_else():
+    times = {"llama-3.1-8b/bf16/p": StartTimes(seconds=(300.0, 400.0))}
+    found = posed(spec(pool={"resize": RESIZE}), wanted=1, start_times=times, boots=(50.0, 60.0))[0]
+    timed = with_start_ups(found.question, found.shapes)
+    assert {shape.startup_seconds for shape in timed.shapes} == {60 + 400}
+    assert solve(timed).replicas == solve(found.question).replicas
+    unknown = posed(spec(pool={"resize": RESIZE}), wanted=1)[0]
+    assert with_start_ups(unknown.question, unknown.shapes) == unknown.question
 
 
 @pytest.mark.parametrize(("losses", "chosen"), [("0", "spot"), ("0.05", "spot"), ("6", "h100")])

@@ -11,7 +11,7 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings
-from servingplan.model.fleet import Fleet, ReplicaSet
+from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet
 from servingplan.model.world import PlanObject
 from servingplan.render import claim_template, deployment
 
@@ -35,9 +35,10 @@ SETTINGS = EngineSettings(
 
 
 SLICES = {"deviceClass": "mig.nvidia.com", "attributes": [{"name": "gpu.nvidia.com/profile", "value": "3g.40gb"}]}
+NEEDS = PodNeeds(cpu_millicores=6000, memory_bytes=80 * 2**30, start_limit_seconds=3300)
 
 
-def template(tp=4, pp=1, settings=SETTINGS, queue=None, **changes):
+def template(tp=4, pp=1, settings=SETTINGS, needs=NEEDS, queue=None, **changes):
     made = spec(**changes)
     model = made.models[0]
     return deployment.replica_template(
@@ -47,6 +48,7 @@ def template(tp=4, pp=1, settings=SETTINGS, queue=None, **changes):
         tensor_parallel=tp,
         pipeline_parallel=pp,
         settings=settings,
+        needs=needs,
         queue=queue,
     )
 
@@ -104,7 +106,8 @@ def manifests(made):
     ("kept", "changes"),
     [
         ("sharded", {}),
-        ("before-settings-were-written", {"settings": None}),
+        ("before-settings-were-written", {"settings": None, "needs": None}),
+        ("before-needs-were-written", {"needs": None}),
         ("restricted", {"tp": 1, "engine": {"security": "Restricted"}}),
         ("devices", {"pool": {"dra": {"deviceClass": "gpu.nvidia.com"}}}),
         ("slices-of-one-profile", {"tp": 1, "pool": {"dra": SLICES}}),
@@ -160,7 +163,7 @@ def test_a_restricted_engine_writes_only_into_its_volume_and_other_settings_of_a
 
 def test_the_engine_is_told_what_the_plan_decided():
     assert engine_of(template(tp=4, pp=2))["args"] == [
-        "--model=meta-llama/Llama-3.1-70B-Instruct",
+        "meta-llama/Llama-3.1-70B-Instruct",
         "--served-model-name=llama-3.1-70b",
         "--port=8000",
         "--tensor-parallel-size=4",
@@ -183,7 +186,7 @@ def test_flags_that_the_user_gives_are_not_written_again():
 
 
 def test_a_replica_from_before_settings_were_written_is_rendered_as_it_was():
-    made = template(settings=None)
+    made = template(settings=None, needs=None)
     assert engine_of(made)["args"][5:] == ["--max-model-len=8192", "--enable-prefix-caching"]
     assert made["spec"]["terminationGracePeriodSeconds"] == 315
 
@@ -191,18 +194,57 @@ def test_a_replica_from_before_settings_were_written_is_rendered_as_it_was():
 def test_gpus_are_asked_for_by_shards_and_share_memory():
     made = template(tp=4, pp=2)
     amount = {names.GPU_RESOURCE: "8"}
-    assert engine_of(made)["resources"] == {"limits": amount, "requests": amount}
-    assert made["spec"]["volumes"] == [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}]
-    assert engine_of(made)["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm"}]
-    single = template(tp=1)
-    assert "volumes" not in single["spec"]
-    assert "volumeMounts" not in engine_of(single)
+    assert engine_of(made)["resources"] == {"limits": amount, "requests": {**amount, "cpu": "6", "memory": "80Gi"}}
+    shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}}
+    assert shm in made["spec"]["volumes"]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in engine_of(made)["volumeMounts"]
+    assert shm not in template(tp=1)["spec"]["volumes"]
 
 
-def test_a_replica_has_as_long_to_start_as_the_plan_allows():
-    made = engine_of(template(engine={"startupSeconds": 1234}))
+def test_where_nobody_knows_what_a_node_has_only_gpus_are_asked_for():
+    asked = engine_of(template(needs=PodNeeds(start_limit_seconds=600)))["resources"]["requests"]
+    assert asked == {names.GPU_RESOURCE: "4"}
+
+
+def test_what_the_user_asks_for_or_limits_is_the_users():
+    own = pod_template(resources={"requests": {"cpu": "1"}, "limits": {"memory": "20Gi"}})
+    resources = engine_of(template(engine=own))["resources"]
+    assert resources["requests"] == {names.GPU_RESOURCE: "4", "cpu": "1"}
+    assert resources["limits"] == {names.GPU_RESOURCE: "4", "memory": "20Gi"}
+
+
+@pytest.mark.parametrize("security", [{}, {"security": "Restricted"}])
+def test_what_the_engine_loads_and_compiles_outlives_its_container(security):
+    made = template(tp=1, engine=security)
+    (mount,) = engine_of(made)["volumeMounts"]
+    assert {"name": mount["name"], "emptyDir": {}} in made["spec"]["volumes"]
+    told = {item["name"]: item["value"] for item in engine_of(made)["env"]}
+    for name in ("HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT"):
+        assert told[name].startswith(f"{mount['mountPath']}/")
+
+
+def test_caches_stay_where_the_user_mounts_something_for_them():
+    own = pod_template(volumeMounts=[{"name": "models", "mountPath": "/root/.cache/huggingface"}])
+    made = template(tp=1, engine=own)
+    assert engine_of(made)["volumeMounts"] == own["podTemplate"]["spec"]["containers"][0]["volumeMounts"]
+    assert "env" not in engine_of(made)
+    elsewhere = pod_template(env=[{"name": "HF_HOME", "value": "/models"}])
+    told = {item["name"]: item["value"] for item in engine_of(template(tp=1, engine=elsewhere))["env"]}
+    assert told["HF_HOME"] == "/models"
+
+
+@pytest.mark.parametrize(("version", "named"), [("0.18.0", False), ("0.11.1", False), ("0.10.2", True), (None, True)])
+def test_the_model_is_named_by_a_flag_only_where_the_image_may_look_for_it(version, named):
+    made = template(settings=SETTINGS.model_copy(update={"version": version}))
+    weights = "meta-llama/Llama-3.1-70B-Instruct"
+    assert engine_of(made)["args"][0] == (f"--model={weights}" if named else weights)
+
+
+@pytest.mark.parametrize(("needs", "seconds"), [(NEEDS, 3300), (None, 1234)])
+def test_a_replica_has_as_long_to_start_as_the_plan_allows(needs, seconds):
+    made = engine_of(template(needs=needs, engine={"startupSeconds": 1234}))
     startup = made["startupProbe"]
-    assert 1234 <= startup["periodSeconds"] * startup["failureThreshold"] < 1234 + startup["periodSeconds"]
+    assert seconds <= startup["periodSeconds"] * startup["failureThreshold"] < seconds + startup["periodSeconds"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert made[probe]["httpGet"] == {"path": "/health", "port": "http"}
 
@@ -326,7 +368,8 @@ def test_the_hash_changes_exactly_when_the_replica_does():
         template(settings=None),
         template(engine={"image": "vllm/vllm-openai:v0.19.0"}),
         template(engine={"extraArgs": []}),
-        template(engine={"startupSeconds": 60}),
+        template(needs=NEEDS.model_copy(update={"start_limit_seconds": 60})),
+        template(needs=None),
         template(variant={"source": "hf://other/model"}),
         template(pool={"capacityType": "Spot"}),
         template(pool={"nodeSelector": {"karpenter.sh/nodepool": "h100", "zone": "a"}}),

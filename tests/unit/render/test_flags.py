@@ -152,3 +152,16 @@ def test_what_others_give_is_not_written_again():
     written = flags.flags_of(settings, leave_out={"--max-num-seqs"})
     assert "--kv-cache-dtype=fp8" in written
     assert not [flag for flag in written if flag.startswith("--max-num-seqs")]
+
+
+@pytest.mark.parametrize(
+    "words", [["org/m"], ["serve", "org/m"], ["--", "serve", "org/m"], ["--model=org/m"], ["--model", "org/m"]]
+)
+def test_the_model_is_an_argument_or_a_flag(words):
+    line = flags.read([*words, "--max-num-seqs=7"])
+    assert line.values["--model"] == "org/m"
+    assert line.settings["max_num_seqs"] == 7
+
+
+def test_a_value_after_a_flag_is_no_model():
+    assert "--model" not in flags.read(["--dtype", "auto", "--seed", "5"]).values

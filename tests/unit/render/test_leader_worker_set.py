@@ -15,7 +15,7 @@ from servingplan.render.claim_template import asked_in
 from servingplan.render.deployment import Group
 from servingplan.render.disruption_budget import disruption_budget
 from servingplan.render.leader_worker_set import leader_worker_set, serving_pod, template_in, template_of
-from tests.unit.render.test_deployment import GOLDEN, PLAN, SETTINGS, engine_of, pod_template, spec
+from tests.unit.render.test_deployment import GOLDEN, NEEDS, PLAN, SETTINGS, engine_of, pod_template, spec
 from tests.unit.render.test_flags import SETTINGS as ANY_SETTINGS
 from tests.unit.render.test_flags import settings_told
 
@@ -40,7 +40,7 @@ REPLICAS = ReplicaSet(
 )
 
 
-def template(settings=SETTINGS, group=GROUP, **changes):
+def template(settings=SETTINGS, needs=NEEDS, group=GROUP, **changes):
     made = spec(**changes)
     model = made.models[0]
     return template_of(
@@ -51,6 +51,7 @@ def template(settings=SETTINGS, group=GROUP, **changes):
         tensor_parallel=8,
         pipeline_parallel=2,
         settings=settings,
+        needs=needs,
         group=group,
     )
 
@@ -119,6 +120,7 @@ def test_both_pods_stop_and_wait_for_their_place_as_those_of_a_deployment():
         tensor_parallel=8,
         pipeline_parallel=1,
         settings=SETTINGS,
+        needs=NEEDS,
     )
     for which in ("leaderTemplate", "workerTemplate"):
         pod = template()[which]["spec"]
@@ -169,7 +171,7 @@ def test_only_the_plan_decides_how_many_nodes_an_engine_has(flag):
 def test_a_replica_inside_a_node_is_told_nothing_of_others():
     (engine,) = template(group=None)["spec"]["containers"]
     assert not any(word in argument for argument in engine["args"] for word in ("nnodes", "node-rank", "master-addr"))
-    assert "env" not in engine
+    assert not {item["name"] for item in engine["env"]} & {"VLLM_PP_LAYER_PARTITION", "POD_IP"}
 
 
 def test_what_a_replica_is_tells_how_many_nodes_it_takes():

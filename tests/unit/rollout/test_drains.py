@@ -15,7 +15,7 @@ def leave(*pods, surplus=(), the_fleet=None, the_facts=None, pools=None, strays=
         budget_dollars_per_hour=more.pop("budget", 100.0),
         may_grow=True,
         change=Change(drain_seconds=30, drain_deadline_seconds=more.pop("deadline_seconds", 0)),
-        startup_seconds={"m": 600.0},
+        startup_seconds={"d": 600.0, "old": 600.0, "new": 600.0},
         gateway_follows=more.pop("gateway_follows", None),
     )
     rollout = Rollout(

@@ -214,13 +214,15 @@ def test_the_same_world_gives_the_same_steps_whoever_asks():
     assert transition_in_force(situation, decision) == transition_in_force(again, decide(again, exact))
 
 
-def test_nodes_take_as_long_as_the_longest_of_the_last_boots_and_what_is_not_known_is_left_out():
-    driver = operator(plan(), boot_ticks=7)
+def test_nodes_and_replicas_take_as_long_as_the_longest_of_the_last_ones_and_what_is_not_known_is_left_out():
+    driver = operator(plan(), boot_ticks=7, start_ticks=4)
+    first = Situation(driver.cluster.observe())
+    assert {step.seconds for step in transition_in_force(first, decide(first, exact)).steps} == {None}
     driver.settle()
     driver.cluster.edit(plan(model(rate="30")))
     situation = Situation(driver.cluster.observe())
     first, second = transition_in_force(situation, decide(situation, exact)).steps
-    assert (first.seconds, second.seconds) == (70, None)
+    assert (first.seconds, second.seconds) == (70, 40)
 
 
 def test_a_lost_node_makes_the_number_of_steps_grow_and_never_goes_back():

@@ -31,9 +31,8 @@ def test_a_pod_of_a_node_that_is_gone_is_ready_in_the_api_and_not_to_the_operato
     driver.settle()
     driver.cluster.lose_node("l40s-1")
     (ghost,) = [pod for pod in driver.cluster.our_pods() if pod.node == "l40s-1"]
-    assert {"type": "Ready", "status": "True"} in driver.cluster.api.get(PODS, ghost.name, namespace=NAMESPACE)[
-        "status"
-    ]["conditions"]
+    (condition,) = driver.cluster.api.get(PODS, ghost.name, namespace=NAMESPACE)["status"]["conditions"]
+    assert (condition["type"], condition["status"]) == ("Ready", "True")
     assert not next(pod for pod in driver.cluster.observe().pods if pod.name == ghost.name).ready
 
 

@@ -53,7 +53,7 @@ def test_the_status_says_what_a_waiting_plan_would_change_and_the_approval_does_
     assert found["dollarsPerHour"] == {"before": "4.00", "after": "8.00"}
     assert found["classes"] == [{"model": "llama-3.1-8b", "name": "chat", "before": "10", "after": "20"}]
     assert found["steps"][0].startswith("1. l40s grows from 2 to 4 nodes")
-    assert found["steps"][-1].endswith("then 8.00 $/h")
+    assert found["steps"][-1].endswith("then 8.00 $/h, about 30 s")
 
     before = set(driver.cluster.objects)
     approve(driver)

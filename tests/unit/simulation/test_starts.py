@@ -91,3 +91,14 @@ def test_where_there_is_no_other_shape_nothing_is_paid_for_until_it_is_tried_aga
     driver.tick(80)
     settled(driver)
     assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_a_shape_is_the_same_once_it_is_known_what_its_nodes_have():
+    driver = failing(OUT_OF_MEMORY)
+    driver.cluster.allocatable = {"cpu": "48", "memory": "200Gi"}
+    assert settled(driver).nodes == {"a100": 1, "l40s": 0}
+    (first,) = driver.decision.failed_shapes.values()
+    assert first.until is not None
+    driver.tick(int(first.back_off_seconds) // TICK_SECONDS + 120)
+    (again,) = driver.decision.failed_shapes.values()
+    assert again.back_off_seconds == 2 * first.back_off_seconds

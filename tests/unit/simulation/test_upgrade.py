@@ -9,6 +9,7 @@ import pytest
 from servingplan.decide.decide import decide
 from servingplan.model.actions import ApplyObject
 from servingplan.model.world import Observation
+from servingplan.planning import cold_starts, needs
 from servingplan.planning.shapes import ShapeFacts
 from servingplan.planning.situation import Situation
 from servingplan.render import deployment
@@ -17,6 +18,8 @@ from tests.simulated.plans import fixed, model, operator, plan, sized
 
 WORLD = Path(__file__).parents[2] / "golden" / "upgrade" / "before-settings.json"
 """A fleet at rest, as the version of the operator left it that did not write settings as flags."""
+HOST = {"cpu": "48", "memory": "200Gi"}
+"""What a node has beside GPUs."""
 
 
 def world(**plan_changes):
@@ -103,13 +106,23 @@ def test_an_edit_of_the_image_is_a_new_deployment_with_settings_as_flags():
     assert f"--max-num-seqs={new.settings.max_num_seqs}" in arguments
 
 
-@pytest.mark.parametrize("constant", ["DRAIN_SLEEP_SECONDS", "SHUTDOWN_MARGIN_SECONDS"])
-def test_a_later_version_that_renders_otherwise_restarts_nothing_either(monkeypatch, constant):
+@pytest.mark.parametrize(
+    ("module", "constant"),
+    [
+        (deployment, "DRAIN_SLEEP_SECONDS"),
+        (deployment, "SHUTDOWN_MARGIN_SECONDS"),
+        (cold_starts, "FIXED_SECONDS"),
+        (needs, "MEMORY_BESIDE_WEIGHTS_BYTES"),
+        (needs, "SHARE_TO_ASK_FOR"),
+    ],
+)
+def test_a_later_version_that_renders_otherwise_restarts_nothing_either(monkeypatch, module, constant):
     driver = operator(plan(model(), pools=[sized(), fixed("a100", gpus=2)]), nodes=1)
+    driver.cluster.allocatable = HOST
     driver.settle()
     before = {pod.name for pod in driver.cluster.our_pods()}
     templates = [template_of(live) for live in driver.cluster.observe().deployments()]
-    monkeypatch.setattr(deployment, constant, 77)
+    monkeypatch.setattr(module, constant, 77)
     driver.cluster.edit(plan(model(rate="20"), pools=[sized(), fixed("a100", gpus=2)]))
     driver.settle()
     assert before <= {pod.name for pod in driver.cluster.our_pods()}
@@ -131,3 +144,39 @@ def test_replicas_from_before_live_on_and_grow_under_a_new_version(monkeypatch):
     driver.check_settled()
     assert same.deployment == old.deployment
     assert before < {pod.name for pod in driver.cluster.our_pods()}
+
+
+def test_what_is_learned_and_seen_later_changes_no_replica_that_runs_and_the_next_ones():
+    driver = operator(plan(model()), start_ticks=4)
+    (first,) = driver.settle().replica_sets
+    assert (first.needs.cpu_millicores, first.needs.memory_bytes) == (
+        None,
+        None,
+    )  # no node was there to say what it has
+    before = {pod.name for pod in driver.cluster.our_pods()}
+    driver.cluster.allocatable = HOST
+    driver.cluster.start_ticks = 100
+    driver.cluster.edit(plan(model(rate="20")))
+    (same,) = driver.settle().replica_sets
+    assert (same.deployment, same.needs) == (first.deployment, first.needs)
+    assert before < {pod.name for pod in driver.cluster.our_pods()}
+    assert max(Situation(driver.cluster.observe()).record.start_times["llama-3.1-8b/bf16/l40s"].seconds) == 1000
+    driver.cluster.edit(plan(model(rate="20", engine={"image": "vllm/vllm-openai:v0.19.0"})))
+    (new,) = driver.settle().replica_sets
+    assert new.needs.start_limit_seconds >= 2000 > first.needs.start_limit_seconds
+    assert new.needs.cpu_millicores == 3000
+    assert new.needs.memory_bytes is not None
+
+
+def test_a_replica_that_runs_is_put_right_as_it_was_made_whatever_was_learned_since():
+    driver = operator(plan(model()))
+    driver.settle()
+    (live,) = driver.cluster.observe().deployments()
+    right = as_bytes(template_of(live))
+    record = json.loads(driver.cluster.objects["ConfigMap", "chat-plan"]["data"]["plan.json"])
+    record["start_times"]["llama-3.1-8b/bf16/l40s"]["seconds"] = [1700.0]
+    driver.cluster.objects["ConfigMap", "chat-plan"]["data"]["plan.json"] = json.dumps(record)
+    changed = driver.cluster.objects["Deployment", live.name]["spec"]["template"]["spec"]["containers"][0]
+    changed["startupProbe"]["failureThreshold"] = 1
+    written = deployments_written(decide(Situation(driver.cluster.observe()), exact))
+    assert as_bytes(written[live.name]["spec"]["template"]) == right
