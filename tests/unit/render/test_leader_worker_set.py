@@ -189,4 +189,7 @@ def test_each_pod_of_a_group_has_a_claim_for_the_devices_of_its_node():
     for pod in (pods["leaderTemplate"], pods["workerTemplate"]):
         claim = {"name": "gpus", "resourceClaimTemplateName": REPLICAS.deployment}
         assert pod["spec"]["resourceClaims"] == [claim]
-        assert engine_of(pod)["resources"] == {"claims": [{"name": "gpus"}]}
+        assert engine_of(pod)["resources"] == {
+            "claims": [{"name": "gpus"}],
+            "requests": {"cpu": "6", "memory": "80Gi"},
+        }
