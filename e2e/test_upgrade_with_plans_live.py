@@ -35,7 +35,8 @@ KINDS = (
     Kind(SMALL, output_tokens=100, stream=True, requests_per_second=3),
 )
 TURNS, REQUESTS = 4, 60
-"""That each release takes and serves while nothing may change. Its first turn reads all that the other one has left."""
+"""The turns that each release takes, and the requests that it serves, while nothing may change. Its first turn reads all that
+the other one has left."""
 
 
 @pytest.fixture(scope="module")

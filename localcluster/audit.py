@@ -16,7 +16,7 @@ POLICY: dict[str, Any] = {
         {"level": "None"},
     ],
 }
-"""Who asked for what, without the objects themselves; of ServiceAccounts alone."""
+"""The audit policy: what ServiceAccounts asked for is logged, without the objects themselves, and nothing of others."""
 
 _CREATED = 201
 
@@ -28,7 +28,7 @@ class Request(NamedTuple):
     verb: str
     group: str
     resource: str
-    """With its subresource, as RBAC writes it: ``pods/status``."""
+    """The resource with its subresource, as RBAC writes it: ``pods/status``."""
     namespace: str
     """Empty for objects of no namespace, and for those of all namespaces."""
     allowed: bool
@@ -54,7 +54,8 @@ class AuditLog:
 
 
 def _requests(event: dict[str, Any]) -> list[Request]:
-    """An apply that makes its object has used two verbs: the API server asks for ``create`` as well, and logs ``patch``."""
+    """The requests that an event stands for: two for an apply that makes its object. The API server asks whether ``create`` is
+    allowed as well, and logs ``patch``."""
     about = event.get("objectRef")
     if about is None or "resource" not in about:
         return []  # such as what API groups there are, which everybody may ask

@@ -47,7 +47,7 @@ _START_SECONDS = 300
 _REQUEST_SECONDS = 60
 _POLL_SECONDS = 0.05
 _AUDIT_MEBIBYTES = 100_000
-"""More than any log has: whoever reads it knows one file."""
+"""The size from which on the API server begins another file. It is more than any log has: readers know one file."""
 _LOOPBACK = "127.0.0.1"
 _SERVICE_RANGE = "10.96.0.0/16"
 _POD_RANGE = "10.244.0.0/16"

@@ -20,7 +20,7 @@ CHART = Path(__file__).resolve().parents[1] / "charts" / "servingplan"
 NAMESPACE = "servingplan-system"
 RELEASE = "servingplan"
 USER = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
-"""As the API server knows the operator."""
+"""The name by which the API server knows the operator."""
 _STOP_SECONDS = 60
 
 

@@ -65,7 +65,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Placed:
-    """Who holds which layers, and what passes."""
+    """Which node holds which layers, and how many tokens/s pass."""
 
     tokens_per_second: float
     bound: float

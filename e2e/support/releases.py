@@ -25,7 +25,7 @@ class Release:
     folder: Path
     command: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Of the environment, beside those that every process has."""
+    """Variables of the environment, beside those that every process has."""
 
     @property
     def chart(self) -> Path:
@@ -38,7 +38,7 @@ class Release:
         return self.folder / "crds" / "llmservingplans.servingplan.dev.yaml"
 
     def environment(self) -> dict[str, str]:
-        """Of its processes. Without the variables of a pod, a kubeconfig is what counts."""
+        """The environment of its processes. Without the variables of a pod, a kubeconfig is what counts."""
         own = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
         return {**own, **self.variables}
 

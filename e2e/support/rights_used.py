@@ -20,7 +20,7 @@ from localcluster.audit import AuditLog, Request
 _ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_name("rights_used.txt")
 CLUSTER, PLANS, RELEASE = "cluster", "plans", "release"
-"""Where: everywhere, in a namespace with plans, in the release's own; else the namespace's name."""
+"""Places of a right: everywhere, in a namespace with plans, in the release's own; else the namespace's name."""
 
 
 class Right(NamedTuple):
@@ -69,7 +69,7 @@ class Account:
         return self._seen
 
     def used(self) -> set[Right]:
-        """So far."""
+        """The rights that were used so far."""
         return {
             Right(self._where(item.namespace), item.group, item.resource, item.verb)
             for item in self._look()

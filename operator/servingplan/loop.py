@@ -63,7 +63,7 @@ class Interest:
     devices: bool = False
     """Whether the GPUs of a pool are devices, which claims of others may hold."""
     queued: bool = True
-    """Whether it names a queue of Kueue's."""
+    """Whether it names a queue of Kueue's; True as long as no turn has told."""
 
     @classmethod
     def of(cls, situation: Situation) -> Interest:

@@ -136,15 +136,15 @@ class Turns:
                 situation = again
         if self._shared_budget is None:
             return await self._step(situation, len(early), started)
-        # None of the others decides from the look at what they spend until the status tells what this plan will spend: else
-        # two could take the same dollar.
+        # Until the status tells what this plan will spend, no other plan of the namespace decides: else two could take the
+        # same dollar.
         async with self._shared_budget:
             now = await self._elsewhere(self._look)
             return TurnReport(gone=True) if now is None else await self._step(now, len(early), started)
 
     async def _step(self, situation: Situation, written: int, started: float) -> TurnReport:
-        """The part of a turn that may spend: decide, write, tell. ``written``: writes of this turn before it, which began at
-        ``started``."""
+        """The part of a turn that may spend: decide, write, tell. ``written``: the number of writes that the turn has made
+        before. ``started``: when the turn began, in monotonic seconds."""
         plan = situation.world.plan
         decision = await self._elsewhere(self._decide, situation)
         if bool(decision.actions) and await self._elsewhere(self._is_outdated, plan):

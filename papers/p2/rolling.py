@@ -32,7 +32,7 @@ FOUR_HOURS = 48
 SIGMAS = (0.01, 0.02, 0.03, 0.04, 0.05)  # [T]
 SURELY_CHEAPER = 1.0 - 1e-9
 START_HOURS = 150 / 3600
-"""From asking for a GPU to serving with it: a node that comes in 90 s and an engine that loads in 60 s, as in
+"""Hours from asking for a GPU to serving with it: a node that comes in 90 s and an engine that loads in 60 s, as in
 `docs/fleet.md`. The paper has no such time."""
 PAYBACK_HOURS = 1.0
 """Our choice: a change must save its cost within this time at the present rates."""
@@ -54,7 +54,7 @@ class Method:
     printed: tuple[float, ...] = ()
     """Mean $ by sigma, Table 4 [T]"""
     payback_hours: float | None = None
-    """In which a change must save what it costs; None: its cost is not looked at, as in the paper"""
+    """Hours in which a change must save what it costs; None: its cost is not looked at, as in the paper"""
     within_caps: bool = False
     """Whether a plan that passes the budget or the storage cap in a window gives way to one that does not, whatever it costs"""
 

@@ -79,7 +79,7 @@ SETTINGS = {
     "podAnnotations": [{}, {"team": "serving"}],
     "scheduling": [{}, SCHEDULED],
 }
-"""By path in the values, what each may be; ``scheduling`` stands for four of them that the chart only hands on."""
+"""What each value may be, by its path; ``scheduling`` stands for four values that the chart only hands on."""
 NEVER = {(("metrics.enabled", False), ("metrics.serviceMonitor.enabled", True))}
 """What the chart refuses; ``test_chart`` says how."""
 OTHER_PEOPLES_KINDS = {
@@ -131,7 +131,7 @@ def covering_rows():
 
 
 def values_of(row):
-    """Of a row, as the chart takes them."""
+    """The values of a row, as the chart takes them."""
     values = {}
     for name, place in row.items():
         value = SETTINGS[name][place]

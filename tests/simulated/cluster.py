@@ -57,7 +57,7 @@ class SimulatedNode:
     schedulable: bool = True
     disrupted: bool = False
     allocatable: dict[str, str] = field(default_factory=dict)
-    """Beside GPUs."""
+    """What it has beside GPUs."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class SimulatedPod:
     claimed: bool = False
     """Its claim is made."""
     devices: tuple[str, ...] = ()
-    """Those of its node that are allocated to its claim."""
+    """The devices of its node that are allocated to its claim."""
 
     @property
     def terminating(self) -> bool:

@@ -341,7 +341,7 @@ class LearnedKind(Part):
     """What the fleet has taught about one kind of replica: a shape with its settings and image."""
 
     at: str
-    """The end of the last window that was looked at, or when the evidence last faded; RFC 3339."""
+    """RFC 3339; the end of the last window that was looked at, or the time at which the evidence last faded."""
     rate: LearnedFactor = LearnedFactor()
     """The factor of the highest rate."""
     ttft: LearnedFactor = LearnedFactor()

@@ -34,7 +34,7 @@ APPROVE_ANNOTATION = f"{PREFIX}approve"
 CLAIM_ANNOTATION = f"{PREFIX}claimed-by"
 SIZE_ANNOTATION = f"{PREFIX}asked-nodes"
 DEVICES_ANNOTATION = f"{PREFIX}devices"
-"""On pods whose GPUs are devices of a claim: what the claim asks for."""
+"""An annotation of pods whose GPUs are devices of a claim: what the claim asks for."""
 CATALOGUE_LABEL = f"{PREFIX}catalogue"
 """A label of ConfigMaps of the operator's namespace with rows of models, GPUs or prices: ``models``, ``gpus``, ``prices``."""
 PROFILES_LABEL = f"{PREFIX}profiles"
@@ -118,7 +118,7 @@ def record_name(plan: str) -> str:
 
 
 def arrivals_prefix(plan: str, model: str, name: str) -> str:
-    """Under which the gateway counts the requests of a class: the ``stat_prefix`` of its local rate limit in Envoy.
+    """The prefix under which the gateway counts the requests of a class: ``stat_prefix`` of its local rate limit in Envoy.
 
     ``plan`` is ``namespace/name``. Envoy takes what stands before a dot for a level of its tree, so dots are escaped.
     """

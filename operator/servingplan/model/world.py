@@ -61,9 +61,9 @@ class Devices(Fact):
     attributes: dict[str, str] = {}
     """Texts by whole name (DOMAIN/NAME), without those that tell single devices apart."""
     count: int
-    """That may be allocated."""
+    """The number of devices that may be allocated."""
     held_by_others: int = 0
-    """Of these, allocated to claims that are not this plan's."""
+    """The number of these that are allocated to claims of others than this plan."""
 
 
 class DeviceClass(Fact):
@@ -71,11 +71,11 @@ class DeviceClass(Fact):
 
     name: str
     driver: str | None = None
-    """None: any driver."""
+    """The driver of the device; None: any driver."""
     attributes: dict[str, str] = {}
     """Texts that the device must have, by whole name (DOMAIN/NAME)."""
     unread: str | None = None
-    """The expression of a selector that asks for something else."""
+    """The expression of a selector that asks for something else; None: all of them were understood."""
 
 
 class Node(Fact):
@@ -446,9 +446,9 @@ class FlavorQuota(Fact):
     resource: str
     """``nvidia.com/gpu`` for example."""
     most: int | None
-    """None: nothing bounds it."""
+    """The most that the queue may hold; None: nothing bounds it."""
     reserved: int
-    """Held now, by the plan and by others."""
+    """What is held now, by the plan and by others."""
 
 
 class SeenProfiles(Fact):
@@ -511,7 +511,7 @@ class Observation(Fact):
     leader_worker_sets: bool = False
     """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
     device_classes: tuple[DeviceClass, ...] = ()
-    """By name; empty where the API server does not serve Dynamic Resource Allocation."""
+    """The DeviceClasses, ordered by name; empty where the API server does not serve Dynamic Resource Allocation."""
     quota: tuple[FlavorQuota, ...] | None = None
     """The quota of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
     demand: SeenDemand | None = None

@@ -34,7 +34,7 @@ class SeenDevices(NamedTuple):
     pool: str
     generation: int
     slices: int
-    """Of which the pool consists in this generation."""
+    """The number of slices of which the pool consists in this generation."""
     devices: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     """Names, with attributes in order of name."""
 

@@ -37,7 +37,7 @@ Plan = tuple[str, str]
 
 
 class Engines(Protocol):
-    """Who knows what engines measured."""
+    """A source that knows what engines measured."""
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenEngines | None:
         """The last reading for a plan; None if its spec does not ask to learn. Raises nothing and waits for nothing."""
@@ -50,7 +50,7 @@ class _Watched:
 
     spec: PlanSpec
     asked_at: float
-    """In monotonic seconds."""
+    """The time at which a turn last asked for it, in monotonic seconds."""
     next_poll: float = 0.0
     seen: SeenEngines = field(default_factory=SeenEngines)
     told: str = ""

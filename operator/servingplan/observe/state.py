@@ -110,7 +110,7 @@ class Snapshot:
     refusals: list[SeenRefusal]
     devices: list[SeenDevices]
     claims: list[SeenClaim]
-    """Of devices, in all namespaces."""
+    """The claims that hold devices, in all namespaces."""
     device_classes: list[DeviceClass]
     queues: list[queues.SeenQueue]
     sources: dict[str, SourceState]

@@ -19,20 +19,22 @@ from servingplan.planning.pools import Pool
 from servingplan.render.deployment import UNTOLD_STARTUP_SECONDS
 
 STARTS_KEPT = 5
+"""How many of the last starts are kept for each key."""
 LOADING_BYTES_PER_SECOND = 60e6
 """A slow way to the weights: about half of the 125 MiB/s that a gp3 volume gives without extra charge (Amazon EBS, General
 Purpose SSD volumes), since weights that are downloaded are written first and read after."""
 FIXED_SECONDS = 900
-"""For all that does not grow with the weights: an image of about 10 GB, compilation, CUDA graphs, and the warm-up."""
+"""The time for all that does not grow with the weights: an image of about 10 GB, compilation, CUDA graphs, the warm-up."""
 MARGIN = 2.0
 """The next start may take so many times as long as the longest of the last ones, as with boots (``availability``)."""
 LIMIT_STEP_SECONDS = 300
 """Limits are multiples of this. They are part of templates, and a start that took a little longer is to change none."""
 LONGEST_LIMIT_SECONDS = 86_400
+"""The longest that a plan may declare as ``startupSeconds``."""
 
 
 def start_key(model: str, variant: str, pool: str) -> str:
-    """Under what the starts of replicas are kept."""
+    """The key under which the starts of replicas are kept."""
     return f"{model}/{variant}/{pool}"
 
 

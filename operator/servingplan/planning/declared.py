@@ -111,7 +111,7 @@ def _other_gpus(pool: NodePool, node: Node) -> str:
 
 
 def _of_class(pool: NodePool, classes: Sequence[DeviceClass]) -> list[Contradiction]:
-    """That the DeviceClass of a pool is not there, or not understood."""
+    """What is wrong with the DeviceClass of a pool: it is not there, or is not understood."""
     if pool.dra is None:
         return []
     where, name = f"nodePools[{pool.name}].dra.deviceClass is {pool.dra.device_class}", pool.dra.device_class
@@ -214,7 +214,7 @@ def _other_card(
 def _node_of_other_card(
     pool: NodePool, gpu: GpuType | None, node: Node, classes: Sequence[DeviceClass], catalogue: Catalogue
 ) -> tuple[str, str] | None:
-    """As ``_other_card``, of a node; the devices that the pool counts come before its labels, and slices are no card."""
+    """The same as ``_other_card``, for a node. The devices that the pool counts come before its labels; slices are no card."""
     devices = () if pool.dra is None else chosen(pool.dra, classes, node)
     if pool.gpu_spec is None:
         said = next((said for item in devices if (said := slice_in(item.attributes)) is not None), None)

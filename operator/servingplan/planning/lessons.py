@@ -151,8 +151,8 @@ def _kind(
     pools: tuple[Pool, ...],
     measured: str,
 ) -> _Kind | None:
-    """The kind of a replica set; None for replicas over several nodes, of old records without settings, and for those that the
-    spec or the inventory does not know any more."""
+    """The kind of a replica set; None for one whose replicas span nodes, one of an old record without settings, and one
+    that the spec or the inventory does not know any more."""
     pool = next((pool for pool in pools if pool.name == item.pool), None)
     if item.stages or item.settings is None or pool is None or pool.gpu is None or pool.gpu.name != item.gpu:
         return None

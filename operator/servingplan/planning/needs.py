@@ -12,17 +12,19 @@ PROCESSES_BESIDE_WORKERS = 2
 (vLLM, Optimization and Tuning, "CPU Resources for GPU Deployments")."""
 MEMORY_BESIDE_WEIGHTS_BYTES = 8 * 2**30
 """Weights pass through the node's memory while they are loaded. KServe's example asks for 24 GiB for Llama 3 8B, whose weights
-are 16 GB: so much more (KServe, "Deploy the Llama3 model with Hugging Face LLM Serving Runtime")."""
+are 16 GB, so 8 more (KServe, "Deploy the Llama3 model with Hugging Face LLM Serving Runtime")."""
 SHARE_TO_ASK_FOR = 0.5
-"""Of what a node has for the GPUs of a pod. The rest is for pods without GPUs, whose requests are not looked at: a replica must
-not stay without a node because of them. Nothing limits what a pod uses beyond its request."""
+"""The most that a pod asks for, as a share of what its node has for the GPUs of the pod. The rest is for pods without GPUs,
+whose requests are not looked at: a replica must not stay without a node because of them. Nothing limits what a pod uses beyond
+its request."""
 CPU_STEP_MILLICORES = 100
 MEMORY_STEP_BYTES = 2**30
 """Requests are whole steps: nodes of one type differ by a little, which is to change no template."""
 
 
 def needs_of(model: Model, layout: Layout, weight_bytes: float, learned_start_seconds: float | None) -> PodNeeds:
-    """The needs of each pod of a replica, by the smallest node that its pool has or had. ``weight_bytes``: of the replica."""
+    """The needs of each pod of a replica, by the smallest node that its pool has or had. ``weight_bytes``: those of the
+    whole replica."""
     leg = layout.legs[0]
     pool, nodes = leg.pool, layout.nodes_of_a_replica
     gpus = layout.gpus(leg) // layout.nodes(leg)

@@ -79,7 +79,7 @@ def resource_errors(
 
 
 def slice_errors(pool: NodePool, gpu: GpuType | None, classes: Iterable[DeviceClass]) -> list[InputError]:
-    """That the devices of a pool are slices of a card, and the plan does not say what one of them can do."""
+    """What is wrong with a pool whose devices are slices of a card: the plan does not say what one of them can do."""
     if pool.dra is None or gpu is None or pool.gpu_spec is not None:
         return []
     if slice_in(_asked(pool.dra, classes)) is None:

@@ -29,8 +29,8 @@ from typing import Literal, NamedTuple
 from servingplan.model.llm import ModelCard
 
 Quantity = Literal["rate", "ttft", "first token", "tpot"]
-"""``ttft`` is the mean time to the first token at any load. ``first token`` is the same where clients hardly wait because they
-started together, which is the nearest to open arrivals that was measured."""
+"""``ttft`` is the mean time to the first token at any load. ``first token`` is the same for the runs whose clients hardly wait
+for one another, although they start together: these are the nearest to open arrivals that was measured."""
 Kind = Literal["dense", "mixture"]
 Load = Literal["saturated", "concurrency"]
 """The load of an engine: as many requests as its memory holds, or fewer."""

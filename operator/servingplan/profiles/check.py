@@ -42,8 +42,9 @@ NOTHING = MeasuredRows(tuple)
 """No measurements."""
 
 STEADY_SHARE = 0.5
-"""Of other rows, TTFT is mostly a wait for a slot or for the prompts of clients that started at the same time. A plan has
-neither: it sets the slots itself, and its requests arrive one by one."""
+"""The least part of a row's TTFT that is no wait, so that the row tells of plans. Other TTFTs are mostly a wait for a slot, or
+for the prompts of clients that started at the same time. A plan has neither: it sets the slots itself, and its requests arrive
+one by one."""
 
 INSIDE = 0.8
 """The share of true values that a band promises to contain."""

@@ -49,7 +49,7 @@ def expected(
     Args:
         input_tokens: the mean length of prompts, at least 1.
         output_tokens: the mean length of answers, likewise.
-        spread: of the lengths.
+        spread: the spread of both lengths.
         rows: the measurements that correct the formulas.
     """
     lengths = max(1, round(input_tokens)), max(1, round(output_tokens))

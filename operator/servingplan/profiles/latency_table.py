@@ -68,7 +68,7 @@ class Table:
     """The factor by which ``at_pace`` has multiplied the times."""
     ttft_ratio: Array
     tpot_ratio: Array
-    """A first token, and each further one, takes at least this many times as long as before ``at_pace``; see ``cautious``."""
+    """The first token, and each further one, takes at least this many times as long as before ``at_pace``; see ``cautious``."""
     alone: Array
     """(pairs, 3): raw moments of the seconds to the first token on an idle engine, without the floor."""
     batch: Array

@@ -28,7 +28,7 @@ LEAST_BAND: dict[Learnable, float] = {"rate": 0.05, "ttft": 0.15, "tpot": 0.05}
 """Half the least width of the central 80 %, as a fraction: however much was observed, another hour may differ by this. A time
 to first token also depends on how prompts happen to meet, so it has the widest one."""
 MOSTLY = 0.5
-"""From this weight on an estimate is called learned."""
+"""The weight from which on an estimate is called learned."""
 _HALF_OF_80_PERCENT = NormalDist().inv_cdf(0.9)
 
 
@@ -50,11 +50,11 @@ class Learned(NamedTuple):
     """What is known of one kind of replica."""
 
     rate: Factor = Factor()
-    """Of the highest rate."""
+    """The factor of the highest rate."""
     ttft: Factor = Factor()
-    """Of the time to the first token, at an equal share of the highest rate."""
+    """The factor of the time to the first token, at an equal share of the highest rate."""
     tpot: Factor = Factor()
-    """Of the time per further token, likewise."""
+    """The factor of the time per further token, likewise."""
 
     def __bool__(self) -> bool:
         return any(factor.weight > 0 for factor in self)

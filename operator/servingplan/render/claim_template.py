@@ -23,28 +23,31 @@ Json = dict[str, Any]
 
 
 def asked(dra: Dra, gpus: int) -> str:
-    """The annotation of pods of which each asks for so many devices of the pool."""
+    """The text of the annotation of pods that ask for so many devices of the pool each."""
     devices = {"attributes": dra.asked, "count": gpus, "deviceClass": dra.device_class}
     return json.dumps(devices, sort_keys=True, separators=(",", ":"))
 
 
 def asked_in(template: Mapping[str, Any] | None) -> Json | None:
-    """What the claims of a template's pods ask for; None if they have none. Of a group, all pods ask for the same."""
+    """What the claims of a template's pods ask for; None if they have none. All pods of a group ask for the same.
+
+    Raises ``ValueError`` if the annotation is no JSON.
+    """
     pod = (template or {}).get("leaderTemplate") or template or {}
     text = ((pod.get("metadata") or {}).get("annotations") or {}).get(names.DEVICES_ANNOTATION)
     return None if text is None else json.loads(text)
 
 
 def claim_of(template: Mapping[str, Any], workload: str) -> Json:
-    """What is merged into the template of pods whose claims are made by the ResourceClaimTemplate of a workload's name; empty
-    for pods that have none."""
+    """What is merged into a pod template so that its claim is made from the ResourceClaimTemplate with the workload's name;
+    empty for pods without a claim."""
     if asked_in(template) is None:
         return {}
     return {"spec": {"resourceClaims": [{"name": CLAIM, "resourceClaimTemplateName": workload}]}}
 
 
 def claim_template(*, plan: PlanObject, replica_set: ReplicaSet, devices: Json, labels: Json, owner: Json) -> Json:
-    """The ResourceClaimTemplate of a kind of replica. Its claims tell by their labels whose they are; others never change."""
+    """The ResourceClaimTemplate of a kind of replica. By their labels its claims tell whose they are."""
     request: Json = {
         "deviceClassName": devices["deviceClass"],
         "allocationMode": "ExactCount",
@@ -71,8 +74,11 @@ def claim_template(*, plan: PlanObject, replica_set: ReplicaSet, devices: Json, 
 
 
 def _has(name: str, value: str) -> str:
-    """The CEL expression that a device has an attribute with this text. One that lacks it is passed over: to ask for its value
-    would be an error, which ends the scheduling of the pod."""
+    """The CEL expression that a device has an attribute with this text.
+
+    It asks first whether the attribute is there: to ask a device for a value that it lacks is an error, which ends the
+    scheduling of the pod.
+    """
     domain, _, short = name.partition("/")
     attributes = f"device.attributes[{json.dumps(domain)}]"
     return f"{json.dumps(short)} in {attributes} && {attributes}[{json.dumps(short)}] == {json.dumps(value)}"

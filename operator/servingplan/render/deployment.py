@@ -29,7 +29,7 @@ SHUTDOWN_MARGIN_SECONDS = 10
 """The time from the last request to the end of the process: the grace period must exceed the sum of both (vLLM#43208)."""
 
 UNTOLD_STARTUP_SECONDS = 1800
-"""How long replicas may take to start of which nothing says it."""
+"""How long replicas may take to start if nothing says it."""
 
 CACHE = "/cache"
 """A volume of the pod, which outlives its containers, so that nothing is loaded or compiled again. It is the home of a

@@ -108,7 +108,7 @@ def is_since(version: str | None, first: tuple[int, ...]) -> bool:
 
 
 def model_argument(weights: str, version: str | None) -> str:
-    """How an engine of a version is told its weights, as the first of its arguments."""
+    """The first argument of an engine of this version, which tells it its weights."""
     return weights if is_since(version, POSITIONAL_MODEL_SINCE) else f"{IDENTITY[0].name}={weights}"
 
 

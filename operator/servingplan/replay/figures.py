@@ -134,7 +134,7 @@ def _utilization(outcome: Outcome) -> float | None:
 
 
 def _stood(replica: Replica, outcome: Outcome) -> float:
-    """Seconds that it was there."""
+    """The seconds for which a replica was there."""
     return (outcome.seconds if replica.until is None else replica.until) - replica.since
 
 

@@ -49,9 +49,9 @@ class Replica:
         """Seconds that engines worked which it had before a loss; and their preemptions."""
         self.preempted_before = 0
         self.since = 0.0
-        """When it came."""
+        """The time at which it came, in seconds from the first arrival."""
         self.until: float | None = None
-        """When it was given back; None: it is there at the end."""
+        """The time at which it was given back; None: it is there at the end."""
 
 
 class Shapes:

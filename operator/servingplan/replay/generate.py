@@ -29,7 +29,7 @@ class Stream:
     burstiness: float = 1.0
     """Coefficient of variation of the gaps; 1: Poisson."""
     amplitude: float = 0.0
-    """The swing of the day's shape, from 0 to 1: the rate swings by so much of its mean."""
+    """The swing of the rate over a day, as a part of its mean, from 0 to 1."""
     length_variation: float = 0.0
     """Coefficient of variation of both lengths, which are lognormal around those of the class; 0: all are equal."""
     faster: float = 1.0
@@ -86,7 +86,7 @@ def _gap(chance: random.Random, variation: float) -> float:
 
 
 def _length(chance: random.Random, mean: int, variation: float) -> int:
-    """At least 1; lognormal with this mean and coefficient of variation."""
+    """A length of at least 1 from the lognormal distribution with this mean and coefficient of variation."""
     if variation == 0:
         return mean
     square = math.log1p(variation**2)

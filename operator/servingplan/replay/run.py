@@ -182,7 +182,7 @@ class Replay:
     # --- events
 
     def _at(self, at: float, action: Callable[[float], None]) -> None:
-        """Have something done at a time, before the first request from then on."""
+        """Let ``action`` happen at a time, in seconds from the first arrival, before the first request from then on."""
         heapq.heappush(self._due, (at, next(self._turn), action))
 
     def _happen(self, event: Event, at: float) -> None:

@@ -214,7 +214,7 @@ def _carried_without(
 
 
 def _until_within_budget(rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float) -> list[Drain]:
-    """As many of the waiting as it takes for the emptied nodes to bring spend down to the budget, lowest priority first."""
+    """The waiting pods, as many as it takes for the emptied nodes to bring spend down to the budget, lowest priority first."""
     gone = set(going)
     chosen: list[Drain] = []
     for pod in waiting:

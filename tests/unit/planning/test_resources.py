@@ -1,4 +1,4 @@
-"""By which extended resource the GPUs of a pool are counted and asked for."""
+"""The extended resource by which the GPUs of a pool are counted and asked for."""
 
 import pytest
 
