@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 
 def seconds_between(then: str, now: str) -> float:
@@ -11,9 +11,15 @@ def seconds_between(then: str, now: str) -> float:
     return (datetime.fromisoformat(now) - datetime.fromisoformat(then)).total_seconds()
 
 
+def text_of(moment: datetime | float) -> str:
+    """A time in UTC, or Unix seconds, as RFC 3339 in whole seconds."""
+    known = moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
+    return known.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def later(moment: str, seconds: float) -> str:
-    """The time that many seconds after a moment: RFC 3339, UTC, whole seconds."""
-    return (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The time that many seconds after a moment in UTC: RFC 3339, whole seconds."""
+    return text_of(datetime.fromisoformat(moment) + timedelta(seconds=seconds))
 
 
 def seconds_since(then: str | None, now: str) -> float:

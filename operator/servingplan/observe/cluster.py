@@ -21,7 +21,7 @@ from servingplan.kube import (
     Resource,
 )
 from servingplan.model import names
-from servingplan.model.times import later, seconds_since
+from servingplan.model.times import later, seconds_since, text_of
 from servingplan.model.world import (
     Failure,
     LiveObject,
@@ -73,7 +73,7 @@ _WRITTEN = (*OWN_KINDS, *OPTIONAL_KINDS, PODS, PLANS)
 
 def read_clock() -> str:
     """The present time, RFC 3339, UTC, whole seconds: the only clock of a turn."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text_of(datetime.now(UTC))
 
 
 class Reader:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from servingplan.api.scalars import seconds_of
@@ -22,9 +21,10 @@ from servingplan.demand.adopt import declared_rates, most_believable
 from servingplan.demand.change import latest_change
 from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned
 from servingplan.demand.signals import Counted, Query, Signal, signals
+from servingplan.model.times import text_of
 from servingplan.model.world import Arrivals, SeenDemand
 from servingplan.observe.prometheus import Source, ask
-from servingplan.observe.sources import NotAsked, source_of
+from servingplan.observe.sources import FORGOTTEN_AFTER_SECONDS, NO_ANSWER, NotAsked, Plan, source_of
 from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.settings import SharedPrometheus
 
@@ -40,14 +40,6 @@ MOST_SKEW_SECONDS = 30.0
 HISTORY_DAYS = 7
 HISTORY_STEP_SECONDS = 3600
 HISTORY_EVERY_SECONDS = 1800.0
-FORGOTTEN_AFTER_SECONDS = 600.0
-"""A plan is forgotten if no turn has asked for it for this long."""
-
-NO_ANSWER = "gave no answer that can be used"
-"""The same text for every cause, which only the log has: a status must not reveal open ports."""
-
-Plan = tuple[str, str]
-"""Namespace and name."""
 
 
 class NoSamples(NoAnswer):
@@ -201,7 +193,7 @@ class DemandReader:
                 watched.failing_since.pop(key, None)
             else:
                 intervals = ()
-                watched.failing_since.setdefault(key, _text(now))
+                watched.failing_since.setdefault(key, text_of(now))
             model, _, name = key.rpartition("/")
             history = tuple(item for item in watched.history.get(key, ()) if item[1] <= most_believable(declared))
             classes.append(
@@ -312,7 +304,3 @@ def _is_fresh(intervals: Sequence[tuple[float, float, float]], now: float) -> bo
         return False
     end, length, _ = intervals[-1]
     return now - end <= max(LEAST_STALE_SECONDS, ALIVE_INTERVALS * length)
-
-
-def _text(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

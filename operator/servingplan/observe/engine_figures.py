@@ -10,15 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.demand.signals import Query
 from servingplan.learning.figures import WINDOW_SECONDS, query, read
+from servingplan.model.times import text_of
 from servingplan.model.world import SeenEngines
 from servingplan.observe.prometheus import ask
-from servingplan.observe.sources import NotAsked, source_of
+from servingplan.observe.sources import FORGOTTEN_AFTER_SECONDS, NO_ANSWER, NotAsked, Plan, source_of
 from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.settings import SharedPrometheus
 
@@ -27,13 +27,6 @@ log = logging.getLogger("servingplan.learning")
 POLL_SECONDS = 60.0
 LOOK_SECONDS = 1.0
 """How often a plan that is new here is looked for."""
-FORGOTTEN_AFTER_SECONDS = 600.0
-"""A plan is not asked about if no turn wanted it for this long."""
-NO_ANSWER = "gave no answer that can be used"
-"""The same text for every cause, which only the log has: a status must not reveal open ports."""
-
-Plan = tuple[str, str]
-"""Namespace and name."""
 
 
 class Engines(Protocol):
@@ -120,16 +113,14 @@ class EngineReader:
             return SeenEngines(problem=f"Prometheus {NO_ANSWER}"), str(error)
         except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             return SeenEngines(problem=f"Prometheus {NO_ANSWER}"), f"its answer is not what is promised: {error}"
-        moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return SeenEngines(at=moment, window_seconds=WINDOW_SECONDS, engines=engines), ""
+        return SeenEngines(at=text_of(now), window_seconds=WINDOW_SECONDS, engines=engines), ""
 
     def _poll_on(self) -> None:
         while not self._stopped.wait(LOOK_SECONDS):
             now = time.monotonic()
             with self._lock:
-                for plan in [
-                    plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS
-                ]:
+                gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
+                for plan in gone:
                     del self._plans[plan]
                 due = [plan for plan, item in self._plans.items() if now >= item.next_poll]
             for plan in due:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from servingplan.model.times import text_of
 from servingplan.model.world import Refusal
 from servingplan.observe.parse import Json
 
@@ -76,5 +77,5 @@ def _says_out_of_stock(text: Any) -> bool:
 
 
 def _refusal(item: Json, at: Any) -> Refusal:
-    moment = datetime.fromisoformat(str(at)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = text_of(datetime.fromisoformat(str(at)).astimezone(UTC))
     return Refusal(at=moment, message=str(item.get("message") or item.get("reason") or "")[:300])

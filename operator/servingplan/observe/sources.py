@@ -1,4 +1,4 @@
-"""Which Prometheus the readings for a plan come from."""
+"""The Prometheus that the readings for a plan come from, and what its readers have in common."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from servingplan.observe.urls import UrlPolicy, UrlRefused
 from servingplan.settings import SharedPrometheus
 
 URL = "spec.demand.prometheus.url"
+FORGOTTEN_AFTER_SECONDS = 600.0
+"""A plan is forgotten if no turn has asked for its readings for this long."""
+NO_ANSWER = "gave no answer that can be used"
+"""The same text for every cause, which only the log has: a status must not reveal open ports."""
+
+Plan = tuple[str, str]
+"""Namespace and name."""
 
 
 class NotAsked(Exception):  # noqa: N818 (a decision, reported by a condition)
