@@ -18,6 +18,16 @@ from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet, digest
 from servingplan.model.world import PlanObject
 from servingplan.render import claim_template, flags, quantities
+from servingplan.render.pod_template import (
+    check_claim,
+    check_nulls,
+    check_template,
+    check_volumes,
+    engine_in,
+    has_own_cache,
+    merge,
+    within,
+)
 
 PORT = 8000
 DRAIN_SLEEP_SECONDS = 15
@@ -53,7 +63,7 @@ RESTRICTED_ENVIRONMENT = {
     "VLLM_CACHE_ROOT": CACHE_ENVIRONMENT["VLLM_CACHE_ROOT"],
     "XDG_CACHE_HOME": f"{CACHE}/xdg",
 }
-"""Where a restricted engine writes: the image's own folders are root's."""
+"""Where a restricted engine writes: the image's own folders are root's. The order is part of the name of each Deployment."""
 LAYERS_VARIABLE = "VLLM_PP_LAYER_PARTITION"
 """vLLM's variable for the layers of each pipeline stage, without which it splits them evenly."""
 
@@ -93,23 +103,7 @@ def replica_template(
     gpus = tensor_parallel * pipeline_parallel // (1 if group is None else group.nodes)
     engine = model.engine
     resource = pool.resource_name or names.GPU_RESOURCE
-    scheme, _, location = (variant.source or "").partition("://")
-    weights, volumes, mounts = location, [], []
-    if scheme == "pvc":
-        claim, _, path = location.partition("/")
-        volumes = [{"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
-        mounts = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
-        weights = f"/weights/{path}".rstrip("/")
-    elif scheme == "oci":
-        volumes = [{"name": "weights", "image": {"reference": location, "pullPolicy": "IfNotPresent"}}]
-        mounts = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
-        weights = "/weights"
-    elif scheme != "hf" or not location:
-        raise InputError(
-            f"spec.models[{model.name}].variants[{variant.name}].source",
-            variant.source,
-            "is needed, and must begin with hf://, pvc:// or oci://",
-        )
+    weights, volumes, mounts = _weights(model, variant)
     arguments = [
         flags.model_argument(weights, None if needs is None or settings is None else settings.version),
         f"--served-model-name={model.name}",
@@ -125,11 +119,10 @@ def replica_template(
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     restricted = engine.security == "Restricted"
-    cached = restricted or (needs is not None and not _has_own_cache(engine.pod_template))
+    cached = restricted or (needs is not None and not has_own_cache(engine.pod_template))
     if cached:
         volumes.append({"name": "engine-cache", "emptyDir": {}})
         mounts.append({"name": "engine-cache", "mountPath": CACHE})
-    health = {"httpGet": {"path": "/health", "port": "http"}}
     limit_seconds = (engine.startup_seconds or UNTOLD_STARTUP_SECONDS) if needs is None else needs.start_limit_seconds
     container: Json = {
         "name": "engine",
@@ -137,24 +130,15 @@ def replica_template(
         "args": arguments,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": _resources(resource, gpus, pool, _requests(needs, engine.pod_template)),
-        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-limit_seconds // 5)},
-        "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
-        "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
+        **_probes(limit_seconds),
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SLEEP_SECONDS}}},
     }
-    if group is not None:
-        container["env"] = [{"name": LAYERS_VARIABLE, "value": ",".join(map(str, group.layers))}]
-    if group is not None and not worker:
-        own_address = {"fieldRef": {"fieldPath": "status.podIP"}}
-        container["env"].append({"name": flags.OWN_ADDRESS_VARIABLE, "valueFrom": own_address})
     if settings is not None:
         container["terminationMessagePolicy"] = (
             "FallbackToLogsOnError"  # the last lines say why an engine does not start
         )
-    if cached:
-        environment = RESTRICTED_ENVIRONMENT if restricted else CACHE_ENVIRONMENT
-        own = [{"name": name, "value": value} for name, value in environment.items()]
-        container["env"] = [*container.get("env", ()), *own]
+    if env := _environment(group, worker=worker, cached=cached, restricted=restricted):
+        container["env"] = env
     if restricted:
         container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     if mounts:
@@ -179,20 +163,66 @@ def replica_template(
         }
     if volumes:
         pod["volumes"] = volumes
-    _check_nulls(engine.pod_template, f"spec.models[{model.name}].engine.podTemplate")
+    check_nulls(engine.pod_template, f"spec.models[{model.name}].engine.podTemplate")
     metadata: Json = {} if queue is None else {"labels": {names.QUEUE_LABEL: queue}}
     if pool.dra is not None:
         metadata["annotations"] = {names.DEVICES_ANNOTATION: claim_template.asked(pool.dra, gpus)}
         # Which object the claim is made from is the name of the Deployment, which this template decides.
         pod["resourceClaims"] = [{"name": claim_template.CLAIM}]
     template = merge({"metadata": metadata, "spec": pod}, engine.pod_template)
-    _check_template(model, pool, template, gpus, resource)
-    _check_claim(model, template, metadata.get("annotations", {}).get(names.DEVICES_ANNOTATION))
+    check_template(model, pool, template, gpus, resource)
+    check_claim(model, template, metadata.get("annotations", {}).get(names.DEVICES_ANNOTATION))
     if worker:
         _take_no_requests(template)
-    _check_volumes(model, volumes, mounts, template)
+    check_volumes(model, volumes, mounts, template)
     canonical: Json = quantities.canonical(template)
     return canonical
+
+
+def _weights(model: Model, variant: Variant) -> tuple[str, list[Json], list[Json]]:
+    """Where the engine finds its weights, and the volumes and mounts that this takes. Raises ``InputError``."""
+    scheme, _, location = (variant.source or "").partition("://")
+    weights, volumes, mounts = location, [], []
+    if scheme == "pvc":
+        claim, _, path = location.partition("/")
+        volumes = [{"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+        mounts = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
+        weights = f"/weights/{path}".rstrip("/")
+    elif scheme == "oci":
+        volumes = [{"name": "weights", "image": {"reference": location, "pullPolicy": "IfNotPresent"}}]
+        mounts = [{"name": "weights", "mountPath": "/weights", "readOnly": True}]
+        weights = "/weights"
+    elif scheme != "hf" or not location:
+        raise InputError(
+            f"spec.models[{model.name}].variants[{variant.name}].source",
+            variant.source,
+            "is needed, and must begin with hf://, pvc:// or oci://",
+        )
+    return weights, volumes, mounts
+
+
+def _probes(start_limit_seconds: int) -> Json:
+    """The probes of an engine, which may take this long to start."""
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    return {
+        "startupProbe": {**health, "periodSeconds": 5, "failureThreshold": -(-start_limit_seconds // 5)},
+        "readinessProbe": {**health, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
+        "livenessProbe": {**health, "periodSeconds": 15, "failureThreshold": 8, "timeoutSeconds": 10},
+    }
+
+
+def _environment(group: Group | None, *, worker: bool, cached: bool, restricted: bool) -> list[Json]:
+    """The environment of an engine, before that of podTemplate. ``cached``: its caches are in a volume of the pod."""
+    found: list[Json] = []
+    if group is not None:
+        found.append({"name": LAYERS_VARIABLE, "value": ",".join(map(str, group.layers))})
+    if group is not None and not worker:
+        own_address = {"fieldRef": {"fieldPath": "status.podIP"}}
+        found.append({"name": flags.OWN_ADDRESS_VARIABLE, "valueFrom": own_address})
+    if cached:
+        variables = RESTRICTED_ENVIRONMENT if restricted else CACHE_ENVIRONMENT
+        found += [{"name": name, "value": value} for name, value in variables.items()]
+    return found
 
 
 def _take_no_requests(template: Json) -> None:
@@ -215,26 +245,12 @@ def _requests(needs: PodNeeds | None, pod_template: Mapping[str, Any]) -> dict[s
     """What the engine asks for beside GPUs. What podTemplate only limits is left out: the API server asks for the limit."""
     if needs is None:
         return {}
-    limited = _within(_engine_in(pod_template), "resources", "limits") or {}
+    limited = within(engine_in(pod_template), "resources", "limits") or {}
     asked = {
         "cpu": None if needs.cpu_millicores is None else f"{needs.cpu_millicores}m",
         "memory": None if needs.memory_bytes is None else f"{needs.memory_bytes // 1024}Ki",
     }
     return {name: amount for name, amount in asked.items() if amount is not None and name not in limited}
-
-
-def _has_own_cache(pod_template: Mapping[str, Any]) -> bool:
-    """Whether podTemplate mounts something where the image keeps caches: then it stays their place."""
-    mounts = _engine_in(pod_template).get("volumeMounts")
-    paths = (_within(mount, "mountPath") for mount in (mounts if isinstance(mounts, list) else ()))
-    return any("/.cache" in str(path) for path in paths)
-
-
-def _engine_in(pod_template: Mapping[str, Any]) -> Json:
-    """What podTemplate says of the engine; empty where it says nothing, or what is none."""
-    listed = _within(pod_template, "spec", "containers")
-    found = (item for item in (listed if isinstance(listed, list) else ()) if _within(item, "name") == "engine")
-    return next(found, {})
 
 
 def tolerations(pool: NodePool) -> list[Json]:
@@ -339,41 +355,6 @@ def owner_reference(plan: PlanObject) -> Json:
     }
 
 
-_MERGE_KEYS: dict[str, tuple[str, ...]] = {
-    "volumeMounts": ("mountPath",),
-    "volumeDevices": ("devicePath",),
-    "ports": ("containerPort", "protocol"),
-}
-"""The key fields of list items by list, if they are not ``name``: ``x-kubernetes-patch-merge-key`` and
-``x-kubernetes-list-map-keys`` of the API's types (kubernetes/api core/v1/types.go)."""
-_DEFAULTS = {"protocol": "TCP"}
-"""The defaults of key fields that may be absent."""
-
-
-def merge(base: Any, over: Any, field: str = "") -> Any:
-    """``over`` merged into ``base``: maps by key, lists of items by Kubernetes' merge key of ``field``; other lists are
-    appended."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        merged_map = {**base}
-        for key, value in over.items():
-            merged_map[key] = merge(base[key], value, key) if key in base else value
-        return merged_map
-    if isinstance(base, list) and isinstance(over, list):
-        keys = _MERGE_KEYS.get(field, ("name",))
-        if all(isinstance(item, dict) and keys[0] in item for item in [*base, *over]):
-            merged = {_identity(item, keys): item for item in base}
-            for item in over:
-                identity = _identity(item, keys)
-                merged[identity] = merge(merged.get(identity, {}), item)
-            return list(merged.values())
-        return base + [item for item in over if item not in base]
-    return over
-
-
-def _identity(item: Json, keys: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(str(item.get(key, _DEFAULTS.get(key))) for key in keys)
-
-
 def model_server_labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, str]:
     """The labels that a Deployment, its Service and its pods have in common."""
     return {
@@ -387,110 +368,3 @@ def model_server_labels(plan: PlanObject, replica_set: ReplicaSet) -> dict[str, 
         names.MODEL_LABEL: names.label_value(replica_set.model),
         names.POOL_LABEL: names.label_value(replica_set.pool),
     }
-
-
-def _check_nulls(value: Any, where: str) -> None:
-    """Refuse a null, which would remove what the plan renders, such as the gate that keeps the budget."""
-    if value is None:
-        raise InputError(where, None, "null is not allowed; remove it, or give a value")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_nulls(item, f"{where}.{key}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            name = item.get("name") if isinstance(item, dict) else None
-            _check_nulls(item, f"{where}[{index if name is None else name}]")
-
-
-def _check_template(model: Model, pool: NodePool, template: Json, gpus: int, resource: str) -> None:
-    field = f"spec.models[{model.name}].engine.podTemplate"
-    if not isinstance(template.get("spec"), dict) or not isinstance(template.get("metadata"), dict):
-        raise InputError(field, template, "must be a partial PodTemplateSpec with metadata and spec")
-    pod = template["spec"]
-    for kind in ("containers", "initContainers"):
-        listed = pod.get(kind, [])
-        if not isinstance(listed, list) or not all(isinstance(item, dict) and "name" in item for item in listed):
-            raise InputError(f"{field}.spec.{kind}", listed, "must be a list of containers with names")
-        for item in listed:
-            engine = kind == "containers" and item["name"] == "engine"
-            where = f"{field}.spec.{kind}[{item['name']}].resources"
-            for part in ("limits", "requests"):
-                held = _within(item, "resources", part) or {}
-                if not isinstance(held, dict):
-                    raise InputError(f"{where}.{part}", held, "must be a map of resources to amounts")
-                gpu_resources = {name: amount for name, amount in held.items() if names.is_gpu_resource(name)}
-                asked = gpu_resources.get(resource)
-                if engine and pool.dra is not None and gpu_resources:
-                    raise InputError(where, gpu_resources, "the GPUs are devices of a claim (dra); remove it")
-                if engine and pool.dra is None and (str(asked) != str(gpus) or len(gpu_resources) > 1):
-                    raise InputError(where, gpu_resources, f"the plan decides {resource}; remove it")
-                if not engine and gpu_resources:
-                    raise InputError(where, gpu_resources, "only the engine may hold GPUs; remove it")
-    for item in _within(model.engine.pod_template, "spec", "containers") or ():
-        if item["name"] == "engine" and "args" in item:
-            raise InputError(
-                f"{field}.spec.containers[engine].args", item["args"], "give arguments in engine.extraArgs instead"
-            )
-    if "nodeName" in pod:
-        raise InputError(f"{field}.spec.nodeName", pod["nodeName"], "the plan decides the node; remove it")
-    gates = pod["schedulingGates"]
-    if not isinstance(gates, list) or {"name": names.PLACEMENT_GATE} not in gates:
-        raise InputError(f"{field}.spec.schedulingGates", gates, "must be a list of gates to add to the plan's own")
-    for key, value in pool.node_selector.items():
-        if _within(pod, "nodeSelector", key) != value:
-            raise InputError(
-                f"{field}.spec.nodeSelector", pod.get("nodeSelector"), f"the plan decides the pool; remove {key}"
-            )
-
-
-def _check_claim(model: Model, template: Json, asked: str | None) -> None:
-    """Check that the claim for the GPUs, where the pods have one, is as rendered."""
-    field = f"spec.models[{model.name}].engine.podTemplate"
-    found = _within(template, "metadata", "annotations", names.DEVICES_ANNOTATION)
-    if found != asked:
-        where = f"{field}.metadata.annotations[{names.DEVICES_ANNOTATION}]"
-        raise InputError(where, found, "the plan decides the devices; remove it")
-    if asked is None:
-        return
-    engine = next(item for item in template["spec"]["containers"] if item["name"] == "engine")
-    ours = {"name": claim_template.CLAIM}
-    for where, listed in (
-        ("resourceClaims", template["spec"]["resourceClaims"]),
-        ("containers[engine].resources.claims", engine["resources"]["claims"]),
-    ):
-        if not isinstance(listed, list) or ours not in listed:
-            raise InputError(
-                f"{field}.spec.{where}",
-                listed,
-                f"{claim_template.CLAIM} is the claim for the GPUs; choose another name",
-            )
-
-
-def _check_volumes(model: Model, volumes: list[Json], mounts: list[Json], template: Json) -> None:
-    """Check that the plan's volumes are still there, and that the volume of the weights and its mount are as rendered."""
-    pod = template["spec"]
-    engine = next(item for item in pod["containers"] if item["name"] == "engine")
-    field = f"spec.models[{model.name}].engine.podTemplate.spec"
-    listed = [("volumes", pod.get("volumes"))] if volumes else []
-    listed += [("containers[engine].volumeMounts", engine.get("volumeMounts"))] if mounts else []
-    for where, found in listed:
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise InputError(f"{field}.{where}", found, "must be a list of maps, to which the plan adds its own")
-    for ours in (item for item in volumes if item["name"] == "weights"):
-        found = next((item for item in pod["volumes"] if item.get("name") == "weights"), None)
-        if found != ours:
-            raise InputError(f"{field}.volumes[weights]", found, "is the volume of the weights; choose another name")
-    for ours in (item for item in mounts if item["name"] == "weights"):
-        path = ours["mountPath"]
-        found = next((item for item in engine["volumeMounts"] if item.get("mountPath") == path), None)
-        if found != ours:
-            raise InputError(
-                f"{field}.containers[engine].volumeMounts", found, f"{path} holds the weights; choose another mountPath"
-            )
-
-
-def _within(value: Any, *keys: str) -> Any:
-    """The value below these keys; None if there is none."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value

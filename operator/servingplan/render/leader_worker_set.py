@@ -17,7 +17,8 @@ from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet
 from servingplan.model.world import PlanObject
 from servingplan.render.claim_template import claim_of
-from servingplan.render.deployment import Group, merge, model_server_labels, owner_reference, replica_template
+from servingplan.render.deployment import Group, model_server_labels, owner_reference, replica_template
+from servingplan.render.pod_template import merge
 
 API_VERSION = "leaderworkerset.x-k8s.io/v1"
 

@@ -14,6 +14,7 @@ from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet
 from servingplan.model.world import PlanObject
 from servingplan.render import claim_template, deployment
+from servingplan.render.pod_template import merge
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "render"
 RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
@@ -395,7 +396,7 @@ def test_quantities_spelled_in_two_ways_are_one_replica():
 def test_merging_joins_maps_named_items_and_other_lists():
     base = {"a": {"b": 1}, "named": [{"name": "x", "v": 1}], "plain": [1, 2], "gone": 1}
     over = {"a": {"c": 2}, "named": [{"name": "y"}, {"name": "x", "w": 2}], "plain": [2, 3], "gone": None}
-    assert deployment.merge(base, over) == {
+    assert merge(base, over) == {
         "a": {"b": 1, "c": 2},
         "named": [{"name": "x", "v": 1, "w": 2}, {"name": "y"}],
         "plain": [1, 2, 3],
