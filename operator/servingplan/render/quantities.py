@@ -37,22 +37,19 @@ def canonical(value: Any) -> Any:
 
 def amount_of(value: Any) -> Fraction | None:
     """The amount that a quantity stands for, such as 1/4 of ``250m``; None where the value is no quantity."""
-    match = _QUANTITY.fullmatch(str(value))
-    if match is None:
+    parts = _parts(value)
+    if parts is None:
         return None
-    amount, suffix = Fraction(match.group(1)), match.group(2) or ""
-    if suffix in _BINARY:
-        return amount * Fraction(_BINARY[suffix])
-    exponent = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
-    return amount * Fraction(f"1e{exponent}")
+    number, suffix = parts
+    return number * (_BINARY[suffix] if suffix in _BINARY else Fraction(10) ** _exponent(suffix))
 
 
 def canonical_quantity(value: Any) -> Any:
     """The quantity with the largest suffix of its family that leaves a whole number; another value stays unchanged."""
-    match = _QUANTITY.fullmatch(str(value))
-    if match is None:
+    parts = _parts(value)
+    if parts is None:
         return value
-    amount, suffix = Fraction(match.group(1)), match.group(2) or ""
+    amount, suffix = parts
     if suffix in _BINARY:
         amount *= _BINARY[suffix]
         if suffix and amount >= 1024 and amount.denominator == 1:
@@ -60,10 +57,20 @@ def canonical_quantity(value: Any) -> Any:
             return f"{amount // _BINARY[name]}{name}"
         suffix = ""  # less than 1Ki, and parts of a byte, are written in decimal
     with_exponent = suffix not in _DECIMAL
-    exponent = int(suffix[1:]) if with_exponent else _DECIMAL[suffix]
-    units = math.ceil(amount * Fraction(10) ** (exponent - _FINEST))
+    units = math.ceil(amount * Fraction(10) ** (_exponent(suffix) - _FINEST))
     for name, power in sorted(_DECIMAL.items(), key=lambda item: -item[1]):
         if power >= _FINEST and units and units % 10 ** (power - _FINEST) == 0:
             spelled = (f"e{power}" if power else "") if with_exponent else name
             return f"{units // 10 ** (power - _FINEST)}{spelled}"
     return "0"
+
+
+def _parts(value: Any) -> tuple[Fraction, str] | None:
+    """The number and the suffix of a quantity; None where the value is none."""
+    match = _QUANTITY.fullmatch(str(value))
+    return None if match is None else (Fraction(match.group(1)), match.group(2) or "")
+
+
+def _exponent(suffix: str) -> int:
+    """The power of ten that a decimal suffix or an exponent stands for."""
+    return _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
