@@ -30,6 +30,7 @@ from servingplan.render.disruption_budget import disruption_budget
 from servingplan.render.leader_worker_set import leader_worker_set, template_in, template_of
 from servingplan.render.pod_access import refused_access
 
+Json = dict[str, Any]
 BUDGETS_UNREAD = "PodDisruptionBudgets"
 """Source that a role of an earlier version does not let the operator read: it does without then."""
 
@@ -49,7 +50,6 @@ def object_actions(
     for item in fleet.replica_sets:
         model, pool = models.get(item.model), by_pool.get(item.pool)
         variant = next((v for v in model.effective_variants if v.name == item.variant), None) if model else None
-        live = world.live(item.kind, item.deployment)
         manifests = [service(plan=world.plan, replica_set=item)]
         if not any(failure.source == BUDGETS_UNREAD for failure in world.failures):
             least = must_stay.get(item.deployment, item.replicas)
@@ -72,44 +72,42 @@ def object_actions(
             except InputError as error:
                 errors.append(error)
                 continue
-            if live is not None and not _is_its_name(world, item, template):
-                # Another version of the operator rendered it. Its pods are not restarted for that.
-                template = template_in(live.manifest) or template
-            if (devices := asked_in(template)) is not None:
-                # Before the Deployment, whose pods need it.
-                manifests.append(
-                    claim_template(
-                        plan=world.plan,
-                        replica_set=item,
-                        devices=devices,
-                        labels=model_server_labels(world.plan, item),
-                        owner=owner_reference(world.plan),
-                    )
-                )
-            replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
-            if item.stages:
-                manifests.append(
-                    leader_worker_set(
-                        plan=world.plan, replica_set=item, template=template, replicas=replicas, fleet=fleet
-                    )
-                )
-            else:
-                manifests.append(
-                    deployment(
-                        plan=world.plan,
-                        replica_set=item,
-                        template=template,
-                        replicas=replicas,
-                        startup_seconds=limits[item.deployment],
-                        fleet=fleet,
-                    )
-                )
+            manifests += _workload(world, item, template, fleet, limits[item.deployment])
         for manifest in manifests:
             found = world.live(manifest["kind"], manifest["metadata"]["name"])
             if not in_place(found, manifest):
                 why = f"{manifest['kind']} {item.deployment}: {item.replicas} x {item.model} on {item.pool}"
                 actions.append(ApplyObject(manifest=manifest, why=why))
     return tuple(actions), tuple(errors)
+
+
+def _workload(world: Observation, item: ReplicaSet, template: Json, fleet: Fleet, startup_seconds: int) -> list[Json]:
+    """The object that makes the replicas, with as many as it has now, after the ResourceClaimTemplate that its pods need."""
+    live = world.live(item.kind, item.deployment)
+    if live is not None and not _is_its_name(world, item, template):
+        # Another version of the operator rendered it. Its pods are not restarted for that.
+        template = template_in(live.manifest) or template
+    manifests: list[Json] = []
+    if (devices := asked_in(template)) is not None:
+        labels, owner = model_server_labels(world.plan, item), owner_reference(world.plan)
+        manifests.append(claim_template(plan=world.plan, replica_set=item, devices=devices, labels=labels, owner=owner))
+    replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))
+    if item.stages:
+        manifests.append(
+            leader_worker_set(plan=world.plan, replica_set=item, template=template, replicas=replicas, fleet=fleet)
+        )
+    else:
+        manifests.append(
+            deployment(
+                plan=world.plan,
+                replica_set=item,
+                template=template,
+                replicas=replicas,
+                startup_seconds=startup_seconds,
+                fleet=fleet,
+            )
+        )
+    return manifests
 
 
 def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, Any]) -> bool:
