@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -66,6 +66,8 @@ GROUPS = f"{LEADER_WORKER_SETS.kind}s"
 """The source of LeaderWorkerSets."""
 DEVICES = tuple(source_of(resource) for resource in (*DEVICE_KINDS, RESOURCE_CLAIM_TEMPLATES))
 """The sources without which GPUs that are devices can be neither counted nor asked for."""
+_NOT_OF_EVERY_PLAN = ("HTTPRoutes", GROUPS, *DEVICES, "catalogues", "refusals", "queues")
+"""Sources whose trouble fails only the plans that need them, or none."""
 KARPENTER = "NodePool.karpenter.sh"
 _WRITTEN = (*OWN_KINDS, *OPTIONAL_KINDS, PODS, PLANS)
 """What a turn writes in its plan's namespace."""
@@ -127,12 +129,7 @@ class Reader:
             return None
         seen, plan = found
         label = names.label_value(plan.name)
-        failures = [
-            _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
-            for source, state in seen.sources.items()
-            if state.trouble is not None
-            and source not in ("HTTPRoutes", GROUPS, *DEVICES, "catalogues", "refusals", "queues")
-        ]
+        failures = self._troubles(now, seen, (source for source in seen.sources if source not in _NOT_OF_EVERY_PLAN))
         objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
         sizing = {(pool.resize.kind, pool.resize.name) for pool in (spec.node_pools if spec else ()) if pool.resize}
@@ -146,12 +143,7 @@ class Reader:
             objects += _objects_of(seen, plan, LEADER_WORKER_SETS)
         objects += _objects_of(seen, plan, RESOURCE_CLAIM_TEMPLATES)
         if any(pool.dra is not None for pool in (spec.node_pools if spec else ())):
-            unread = ((source, seen.sources[source]) for source in DEVICES)
-            failures += [
-                _failure(source, state.trouble.error, self._since(now, state))
-                for source, state in unread
-                if state.trouble is not None
-            ]
+            failures += self._troubles(now, seen, DEVICES)
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
         objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
@@ -194,6 +186,15 @@ class Reader:
             catalogues=_catalogues(seen),
             model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
         )
+
+    def _troubles(self, now: str, seen: Snapshot, sources: Iterable[str]) -> list[Failure]:
+        """The failures of those of these sources that cannot be read."""
+        states = ((source, seen.sources[source]) for source in sources)
+        return [
+            _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
+            for source, state in states
+            if state.trouble is not None
+        ]
 
     def _with_requests(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
         """The pods; those whose drain would be over have the requests that their engines still have. A turn waits for the
