@@ -138,8 +138,7 @@ def _metrics() -> str:
     )
     lines = [
         _HEAD.format(title="Metrics of the operator", source="`operator/servingplan/metrics/families.py`", text=text)
-        + "| metric | "
-        "labels | kind | unit | meaning |",
+        + "| metric | labels | kind | unit | meaning |",
         "|---|---|---|---|---|",
     ]
     for one in FAMILIES:

@@ -146,6 +146,7 @@ def _promised(fleet: Fleet) -> Iterator[tuple[Key, float]]:
 
 
 def _learned(fleet: Fleet, decision: Decision) -> Iterator[tuple[Key, float]]:
+    """What was learned of the replicas of each Deployment, and what their engines measured last."""
     for item in fleet.replica_sets:
         kind = decision.learned.get(item.deployment)
         if kind is None:
@@ -155,13 +156,11 @@ def _learned(fleet: Fleet, decision: Decision) -> Iterator[tuple[Key, float]]:
         for quantity, shift in (("rate", used.rate_shift), ("ttft", used.ttft.shift), ("tpot", used.tpot.shift)):
             yield (families.LEARNED, (*labels, quantity)), math.exp(shift)
         look = kind.look
+        if look is None:
+            continue
         for latency, seen, expected in (
-            (
-                ("ttft", look.ttft_seconds, look.profile_ttft_seconds),
-                ("tpot", look.tpot_seconds, look.profile_tpot_seconds),
-            )
-            if look is not None
-            else ()
+            ("ttft", look.ttft_seconds, look.profile_ttft_seconds),
+            ("tpot", look.tpot_seconds, look.profile_tpot_seconds),
         ):
             if seen is not None:
                 yield (families.OBSERVED_LATENCY, (*labels, latency)), seen

@@ -37,15 +37,13 @@ def observed_beside_predicted(decision: Decision) -> str:
     lines = []
     for name, kind in decision.learned.items():
         found = learned_status(kind)
-        parts = (
-            [
-                f"{word} {item.observed} s (predicted {item.predicted})"
-                for word, item in (("TTFT", found.ttft_seconds), ("TPOT", found.tpot_seconds))
-                if item is not None
-            ]
-            if found is not None
-            else []
-        )
+        if found is None:
+            continue
+        parts = [
+            f"{word} {item.observed} s (predicted {item.predicted})"
+            for word, item in (("TTFT", found.ttft_seconds), ("TPOT", found.tpot_seconds))
+            if item is not None
+        ]
         lines += [f"{name} {', '.join(parts)}"] if parts else []
     return f"observed means: {'; '.join(lines)}" if lines else ""
 
