@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from papers.p1 import simulated
+from papers.p1 import simulated_tables as simulated
 from papers.p1 import tables as p1
 from papers.p2 import rolling
 from papers.p2 import tables as p2

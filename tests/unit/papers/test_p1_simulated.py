@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from papers.p1 import simulated
+from papers.p1 import simulated, simulated_tables
 from papers.p1.instance import Cell, question_of, shape_named, shapes_of
-from papers.p1.simulated import HOMOGENEOUS, OURS, PAPER, Kept, Rented, Scope, Simulated, part
+from papers.p1.simulated import HOMOGENEOUS, OURS, Kept, Rented, Simulated
+from papers.p1.simulated_tables import PAPER, Scope, part
 from papers.page import marks
 from servingplan.solve import solve
 
@@ -23,7 +24,7 @@ def answer():
 def short(monkeypatch):
     monkeypatch.setattr(simulated, "BATCH_SECONDS", 60.0)
     monkeypatch.setattr(simulated, "STREAM_SECONDS", 60.0)
-    monkeypatch.setattr(simulated, "COMPARATORS", (HOMOGENEOUS, "melange", "greedy-cost"))
+    monkeypatch.setattr(simulated_tables, "COMPARATORS", (HOMOGENEOUS, "melange", "greedy-cost"))
 
 
 def test_the_name_of_a_shape_says_what_it_is():
