@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan"
 """The name of the plan's own fleet and routing in the results."""
-LEAST_REQUEST, ROUND_ROBIN, AUTOSCALER = "least-request", "round-robin", "autoscaler"
+LEAST_REQUEST, ROUND_ROBIN = "least-request", "round-robin"
 Json = dict[str, Any]
 
 
@@ -86,6 +86,7 @@ def replay(
     """Serve a trace of requests by the plan's fleet and routing, simulated: latency, service, dollars."""
     from servingplan.cli.imagine import imagined_world, with_profiles
     from servingplan.planning.situation import Situation
+    from servingplan.replay.autoscale import rule_of
 
     if (trace is None) == (generate is None):
         fail("give either --trace FILE or --generate SECONDS")
@@ -99,7 +100,7 @@ def replay(
     if situation.acting is None:
         fail("\n       ".join(map(str, situation.spec_errors)))
     rivals = _rivals(against)
-    if events is not None and any(name.partition(":")[0] == AUTOSCALER for name in rivals):
+    if events is not None and any(rule_of(name) is not None for name in rivals):
         fail("--against autoscaler: is not replayed with --events; leave out one of them")
     if rivals and trace == "-":
         fail("--against: standard input can be read once; give the trace as a file")
@@ -218,10 +219,10 @@ class _Source:
 
 def _rivals(against: str | None) -> list[str]:
     from servingplan.model.answer import METHOD_NAMES
-    from servingplan.replay.autoscale import rule_of
+    from servingplan.replay.autoscale import NAME, rule_of
 
     names = [name.strip() for name in (against or "").split(",") if name.strip()]
-    known = (LEAST_REQUEST, AUTOSCALER, *METHOD_NAMES)
+    known = (LEAST_REQUEST, NAME, *METHOD_NAMES)
     for name in names:
         if name not in known and rule_of(name) is None:
             fail(f"--against: {name!r}: is not known; give some of: {', '.join(known)}")
