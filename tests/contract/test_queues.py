@@ -14,13 +14,9 @@ from e2e.support.waiting import wait_for
 from localcluster.audit import AuditLog
 from localcluster.control_plane import ControlPlane
 from localcluster.operator_process import NAMESPACE, USER, OperatorProcess
-from servingplan.answering import solve_with
 from servingplan.kube import NODES, PLANS, Kube, Resource
 from servingplan.model.names import QUEUE_LABEL
-from servingplan.observe.cluster import Reader
-from servingplan.observe.state import ClusterState
-from servingplan.observe.urls import UrlPolicy
-from servingplan.reconcile import Turns
+from tests.contract.test_cli_live import turns_of
 from tests.contract.test_pool_kinds import CRDS, PLAN_DEFINITION
 from tests.simulated.plans import fixed, model, plan
 
@@ -101,15 +97,8 @@ def kube(plane):
 
 def turn(kube):
     """One turn of the operator; the replicas that are planned, and what the plan says of its pools."""
-    state = ClusterState(kube, namespaces=("default",))
-    state.load()
-    reader = Reader(kube, state, pool_kinds=None, urls=UrlPolicy(None, allowed_hosts=frozenset()))
-    turns = Turns(api=kube, reader=reader, solve=solve_with(), namespace="default", name="chat")
-    try:
+    with turns_of(kube, "default", "chat") as turns:
         asyncio.run(turns.take())
-    finally:
-        turns.stop()
-        reader.close()
     status = kube.get(PLANS, "chat", namespace="default")["status"]
     pools = next(item["message"] for item in status["conditions"] if item["type"] == "NodePoolsReady")
     return sum(item["replicas"] for item in status.get("deployments", ())), pools

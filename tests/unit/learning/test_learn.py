@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servingplan.learning.figures import WINDOW_SECONDS as WINDOW
 from servingplan.learning.learn import (
     HALF_LIFE_SECONDS,
     LARGEST_FACTOR,
@@ -22,7 +23,6 @@ from tests.unit.learning.feed import OBSERVED, at, expecting, highest_rate, simu
 
 HOUR = 12
 """Windows of five minutes."""
-WINDOW = 300
 
 
 def steady(highest=6.0, ttft=0.1, tpot=0.02):

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from servingplan.learning.figures import WINDOW_SECONDS as WINDOW
 from servingplan.learning.learn import in_use
 from servingplan.model.world import EngineFigures, SeenEngines
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import model, operator, plan
 
-WINDOW = 300
 LEARNING = {"planning": {"learn": True}}
 LATE = {"ttft_seconds": 4.0, "tpot_seconds": 0.12}
 
