@@ -40,6 +40,7 @@ PARTS = ("fit", "judge")
 LEAST_POINTS = 4
 """Shorter curves are left out."""
 _TOO_LATE = 1.1
+"""A limit is broken if what was measured is more than this many times as long."""
 
 
 class Verdicts(NamedTuple):
@@ -145,29 +146,29 @@ def rates_of_plans(
     quantity: Quantity, limit: float, knowledge: str, confidence: float, part: str, *, together: bool
 ) -> Verdicts:
     """Tables 2 and 3: rates that were planned to keep a limit for 95 % of open arrivals."""
-    counts = [0, 0, 0, 0, 0]
+    planned = broken = refused = as_predicted = start_taken_off = 0
     for curve in curves(lambda row: row.settings.engine):
         rows = known(curve, knowledge)
         if curve.part != part or curve.starts_together != together or rows is None:
             continue
-        found = planned(curve.rows[0], quantity, limit, confidence, rows)
+        found = estimated_within(curve.rows[0], quantity, limit, confidence, rows)
         measured = [(row.requests_per_second, seconds(row, quantity)) for row in curve.rows]
         if not isinstance(found, Estimate):
-            counts[2] += measured[0][1] <= limit
+            refused += measured[0][1] <= limit
             continue
         rate = found.planned_requests_per_second
         after = _at(measured, rate)
         loops, steady = (_predicted_curve(curve, quantity, rows, together=each) for each in (True, False))
-        counts[0] += 1
-        counts[1] += after > _TOO_LATE * limit
+        planned += 1
+        broken += after > _TOO_LATE * limit
         if loops and steady:
             expected, without = _at(loops, rate), _at(steady, rate)
-            counts[3] += expected > _TOO_LATE * limit
-            counts[4] += after * without / expected > _TOO_LATE * limit
-    return Verdicts(*counts)
+            as_predicted += expected > _TOO_LATE * limit
+            start_taken_off += after * without / expected > _TOO_LATE * limit
+    return Verdicts(planned, broken, refused, as_predicted, start_taken_off)
 
 
-def planned(first: MeasuredRow, quantity: Quantity, limit: float, confidence: float, rows: MeasuredRows):
+def estimated_within(first: MeasuredRow, quantity: Quantity, limit: float, confidence: float, rows: MeasuredRows):
     """The estimate within the limit for the replica and the lengths of a row."""
     lengths = _lengths(first)
     settings = first.settings.model_copy(update={"max_model_len": max(8192, sum(lengths)), "max_num_seqs": 1024})
