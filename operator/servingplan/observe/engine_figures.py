@@ -115,15 +115,17 @@ class EngineReader:
             return SeenEngines(problem=f"Prometheus {NO_ANSWER}"), f"its answer is not what is promised: {error}"
         return SeenEngines(at=text_of(now), window_seconds=WINDOW_SECONDS, engines=engines), ""
 
+    def _due(self, now: float) -> list[Plan]:
+        """The plans to be read at a time in monotonic seconds. Those that no turn has asked for lately are forgotten."""
+        with self._lock:
+            gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
+            for plan in gone:
+                del self._plans[plan]
+            return [plan for plan, item in self._plans.items() if now >= item.next_poll]
+
     def _poll_on(self) -> None:
         while not self._stopped.wait(LOOK_SECONDS):
-            now = time.monotonic()
-            with self._lock:
-                gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
-                for plan in gone:
-                    del self._plans[plan]
-                due = [plan for plan, item in self._plans.items() if now >= item.next_poll]
-            for plan in due:
+            for plan in self._due(time.monotonic()):
                 try:
                     self.poll(plan)
                 except Exception:

@@ -1,11 +1,14 @@
 """The reader of engines: what it keeps of answers and failures. The real Prometheus is in tests/contract."""
 
+import time
+
 import pytest
 
 from e2e.support.waiting import wait_for
 from servingplan.api.parse import parse_spec
 from servingplan.observe import engine_figures as reader
 from servingplan.observe.engine_figures import EngineReader
+from servingplan.observe.sources import FORGOTTEN_AFTER_SECONDS
 from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.settings import SharedPrometheus
 from tests.unit.learning.test_figures import rows
@@ -80,6 +83,19 @@ def test_a_plan_that_turns_asked_for_is_read_beside_them_until_it_does_not_ask_t
         assert reads.seen(*PLAN, spec_of()).engines == (), "nothing is kept of it"
     finally:
         reads.close()
+
+
+def test_a_plan_is_read_again_after_a_while_and_forgotten_once_no_turn_asks_for_it(prometheus):
+    reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
+    reads.seen(*PLAN, spec_of())
+    begun = time.monotonic()
+    assert reads._due(begun) == [PLAN]
+    reads.poll(PLAN)
+    polled_until = time.monotonic()
+    assert reads._due(begun) == []
+    assert reads._due(polled_until + reader.POLL_SECONDS) == [PLAN]
+    assert reads._due(polled_until + FORGOTTEN_AFTER_SECONDS + 1) == []
+    assert reads.seen(*PLAN, spec_of()).engines == (), "nothing is kept of it"
 
 
 def test_a_plan_that_does_not_ask_to_learn_is_not_read(prometheus):
