@@ -273,7 +273,8 @@ def _read(
     """The first signal with samples, its counts and its metrics. The signal of the last reading is tried first."""
     known = signals(watched.spec, "/".join(plan), namespace_label)
     if watched.signal is not None:
-        known = tuple(sorted(known, key=lambda item: item.looks_for != watched.signal.looks_for))  # type: ignore[union-attr]
+        last = watched.signal.looks_for
+        known = tuple(sorted(known, key=lambda item: item.looks_for != last))
     for signal in known:
         assert watched.spec.demand is not None
         window = seconds_of(watched.spec.demand.prometheus.window)
