@@ -45,7 +45,7 @@ class Step:
     """One step, and what stands in its place when it is left out."""
 
     idle: Mapping[tuple[Any, str], Callable[..., Any]]
-    """By the owner and the name of what is replaced."""
+    """The replacements by the owner and the name of what is replaced."""
     sources: tuple[Any, ...]
     """Modules, classes and functions that no other step needs."""
 
@@ -55,7 +55,7 @@ class Step:
 
 
 def nothing(*_: Any, **__: Any) -> None:
-    """In place of a step that only improves."""
+    """Do nothing, in place of a step that only improves."""
 
 
 STEPS: dict[str, Step] = {
@@ -135,7 +135,7 @@ def run(question: Question, gap: float, seconds: float, step: Step | None) -> Ru
 
 
 def worse(found: Run, best: Run) -> float:
-    """By what part of the best plan's value a plan is worse; infinite where it serves less."""
+    """How much worse a plan is, as a part of the best plan's value; infinite where it serves less."""
     if found.unserved > best.unserved * (1 + 1e-6) + 1e-9:
         return math.inf
     if not best.value:

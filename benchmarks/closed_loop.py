@@ -128,7 +128,7 @@ class Hour:
     """Moments at which a pool or the Deployment was given another size."""
 
     def pay(self, dollars_per_hour: float, seconds: float) -> None:
-        """For a while."""
+        """Pay this rate for a while."""
         self.dollars += dollars_per_hour * seconds / 3600
         self.most_dollars_per_hour = max(self.most_dollars_per_hour, dollars_per_hour)
 
@@ -206,7 +206,7 @@ class Engines:
         self._route: Route
 
     def route(self, driver: Driver) -> Route:
-        """By the routing document over the pods that are ready and not draining."""
+        """The route by the routing document over the pods that are ready and not draining."""
         cluster, fleet, document = driver.cluster, driver.decision.fleet, driver.routing()
         assert fleet is not None, "no plan: the driver has not settled"
         assert document is not None, "a plan without a routing document"

@@ -23,7 +23,7 @@ from servingplan.verify import verify
 
 DEADLINES_SECONDS = (0.3, 0.5, 1.0, 2.0, 5.0)
 AFTER_A_LOSS_SECONDS = 0.08
-"""As `decide.replan.HURRIED_SECONDS`."""
+"""The same as `decide.replan.HURRIED_SECONDS`."""
 
 
 @contextmanager

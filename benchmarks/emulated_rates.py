@@ -88,12 +88,12 @@ def ttft_seconds(served: Sequence) -> float:
 
 
 def mean_ttft(served: list[Sequence]) -> float:
-    """In seconds."""
+    """The mean TTFT in seconds."""
     return mean(map(ttft_seconds, served))
 
 
 def mean_tpot(served: list[Sequence]) -> float:
-    """In seconds."""
+    """The mean TPOT in seconds."""
     return mean(item.time_per_output_token or 0.0 for item in served)
 
 

@@ -126,7 +126,7 @@ class Planned:
 
     @property
     def requests_per_second(self) -> float:
-        """That the plan serves."""
+        """The rate that the plan serves."""
         return sum(item[2] for item in self.classes)
 
     def shapes(self) -> str:

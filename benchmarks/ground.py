@@ -64,14 +64,14 @@ class Ground:
         return Watch(self.api, resource)
 
     def resident_mebibytes(self) -> tuple[float, float]:
-        """Of the operator: now, and the most so far."""
+        """The memory of the operator: now, and the most so far."""
         status = Path(f"/proc/{self.operator.process.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         now, most = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
         return now, most
 
     def processor_seconds(self) -> float:
-        """That the operator has used."""
+        """The processor time that the operator has used."""
         fields = Path(f"/proc/{self.operator.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 

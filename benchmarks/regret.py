@@ -46,7 +46,7 @@ PRICES = {
 """Where several prices are known, a question draws one."""
 
 UTILIZATION = 0.95
-"""As `planning.question.HIGHEST_UTILIZATION`."""
+"""The same as `planning.question.HIGHEST_UTILIZATION`."""
 CONFIDENCES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
 KNOWLEDGE = ("measured", "nothing")
 
@@ -113,11 +113,11 @@ class Drawn(NamedTuple):
     classes: tuple[RequestClass, ...]
     cells: dict[str, Cell]
     groups: dict[str, Group]
-    """By shape."""
+    """The groups by shape."""
     budget: float
 
     def question(self, rate) -> Question:
-        """With rates: ``rate(group, cell)`` in requests/s, or None."""
+        """The question with rates: ``rate(group, cell)`` in requests/s, or None."""
         shapes = []
         for name, group in self.groups.items():
             rates = {

@@ -37,7 +37,7 @@ class Request:
     """Seconds."""
     model: str
     name: str
-    """Of its class."""
+    """The name of its class."""
     prompt_tokens: int
     output_tokens: int
 

@@ -200,7 +200,7 @@ class GitRepository:
 
     @property
     def url(self) -> str:
-        """As an Application names it."""
+        """The URL by which an Application names it."""
         return f"file://{self.folder}"
 
     def commit(self, **files: Any) -> None:

@@ -74,7 +74,7 @@ NODE = Tool(
     {f"k8s.io/kubernetes/cmd/{program}": program for program in ("kubelet", "kube-proxy")},
     f"-s -w {_VERSION_FLAGS}",
 )
-"""Of a real node: some minutes more, so it is built only for the stories that run on one."""
+"""The programs of a real node, which take some minutes more, so they are built only for the stories that run on one."""
 
 
 def cache_folder() -> Path:

@@ -107,7 +107,7 @@ class ControlPlane:
         self.kubeconfig: Path
         """Kubeconfig of an administrator (group ``system:masters``)."""
         self.serving_certificate: Certificate
-        """Of 127.0.0.1 and localhost, trusted by whoever trusts the API server."""
+        """The certificate of 127.0.0.1 and localhost, trusted by whoever trusts the API server."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -133,7 +133,7 @@ class ControlPlane:
         self._cleanup.close()
 
     def kill_api_server(self) -> None:
-        """As a crash does."""
+        """Kill the API server, as a crash does."""
         process = self._programs["kube-apiserver"].process
         process.kill()
         process.wait()

@@ -35,12 +35,12 @@ class NodeNetwork:
 
     @property
     def host_address(self) -> str:
-        """Of this machine, as the node and its pods see it."""
+        """The address of this machine, as the node and its pods see it."""
         return f"198.18.{self.slot}.1"
 
     @property
     def node_address(self) -> str:
-        """Of the node."""
+        """The address of the node."""
         return f"198.18.{self.slot}.2"
 
     @property

@@ -12,7 +12,7 @@ from localcluster import image, oci
 from localcluster.oci import Image, Layer
 
 ENVOY = "envoyproxy/envoy:distroless-v1.40.0"
-"""Under the name that the examples have."""
+"""The name that the image has in the examples."""
 PAUSE = "pause:e2e"
 _FOLDER = "opt/envoy"
 

@@ -47,7 +47,7 @@ class Image:
     """An image: its name, what it starts, and its layers from the lowest to the highest."""
 
     name: str
-    """With its tag, such as ``servingplan:0.1.0``."""
+    """The name of the image with its tag, such as ``servingplan:0.1.0``."""
     entrypoint: Sequence[str]
     layers: Sequence[Layer]
     command: Sequence[str] = ()

@@ -118,7 +118,7 @@ class PrometheusProcess:
         return found
 
     def value(self, query: str) -> float:
-        """Of the first series that a query finds; 0 where there is none."""
+        """The value of the first series that a query finds; 0 where there is none."""
         rows = self.rows(query)
         return float(rows[0]["value"][1]) if rows else 0.0
 

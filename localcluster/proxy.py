@@ -62,7 +62,7 @@ class Write:
     number: int
     method: str
     path: str
-    """With the query."""
+    """The path of the request with its query."""
     headers: dict[str, str]
     """Names in lower case."""
     body: bytes

@@ -49,7 +49,7 @@ LONGEST_PAUSE_SECONDS = 15.0 * PATIENCE
 """A rendered pod's pause, on a machine that stands still meanwhile: then its engine ends, whoever still sends to it."""
 _START_SECONDS = 60
 _ADDRESSES = IPv4Network("198.18.128.0/22")
-"""Of RFC 2544, for tests; a real node's pods have others of that range."""
+"""Addresses of RFC 2544, for tests; a real node's pods have others of that range."""
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def _clusters_with(statuses: list[Json], address: str, port: int) -> set[str]:
 
 
 def _clusters_with_weight(node: Any) -> Iterator[str]:
-    """Of all routes in a dump of them."""
+    """The clusters of all routes in a dump of them."""
     if isinstance(node, list):
         for child in node:
             yield from _clusters_with_weight(child)

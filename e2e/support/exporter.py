@@ -12,7 +12,7 @@ from servingplan.model.names import arrivals_prefix
 
 COUNTER, LABEL = "envoy_http_local_rate_limit_enabled", "envoy_local_http_ratelimit_prefix"
 LOST_SECONDS = 0.5
-"""By which a restart falls after a scrape: what came in between is counted nowhere."""
+"""The time by which a restart falls after a scrape: what came in between is counted nowhere."""
 
 
 class Exporter(ThreadingHTTPServer):
@@ -62,7 +62,7 @@ class Exporter(ThreadingHTTPServer):
             self._rates.update(rates)
 
     def restart(self) -> None:
-        """As a gateway that begins anew, ``LOST_SECONDS`` after the present count, which nobody hears of."""
+        """Count anew like a gateway that restarts, ``LOST_SECONDS`` after the present count, which nobody hears of."""
         self._begins_anew = True
 
     def page(self) -> str:

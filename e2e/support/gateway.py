@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one request."""
+    """The answer to one request."""
 
     status: int
     headers: Mapping[str, str]
@@ -234,7 +234,7 @@ class EnvoyProcess:
             return False
 
     def revision(self) -> int:
-        """Of the document whose routes it has."""
+        """The revision of the document whose routes it has."""
         answer = self.ask(path=envoy.REVISION_PATH, method="GET")
         return int(answer.headers[envoy.REVISION_HEADER])
 

@@ -41,7 +41,7 @@ class GatewayGround:
         port, admin_port = free_ports(2)
         self.place = Place(folder=str(folder / "routing"), port=port, admin_port=admin_port)
         self.replicas: dict[str, Replica] = {}
-        """By pod."""
+        """The replicas by pod."""
         self.sync: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:

@@ -25,7 +25,7 @@ from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, EVENTS, NODES, PLANS, POD
 Json = dict[str, Any]
 
 GPU_TYPES = {"h100-8x": "H100-SXM-80GB", "l40s-8x": "L40S", "a100-4x": "A100-SXM4-80GB"}
-"""By instance type, the catalogue's name of the GPU."""
+"""The catalogue's name of the GPU, by instance type."""
 FLEET_LABEL = "servingplan-e2e/fleet"
 
 LET_GO_SECONDS = 120
@@ -347,7 +347,7 @@ class Scene:
 
 
 def _condition(plan: Json, kind: str) -> Json:
-    """Of the present spec; empty where nothing is said of it yet."""
+    """The condition of the present spec; empty where nothing is said of it yet."""
     status = plan.get("status") or {}
     current = status.get("observedGeneration") == plan["metadata"]["generation"]
     return next((item for item in status.get("conditions", ()) if current and item["type"] == kind), {})

@@ -90,9 +90,9 @@ class Witness:
         self._plans: dict[str, Json] = {}
         self._slices: dict[str, Json] = {}
         self._last_reachable: dict[str, float] = {}
-        """By Service: when an EndpointSlice was last seen to list a ready pod."""
+        """The time, by Service, at which an EndpointSlice was last seen to list a ready pod."""
         self._budgets: dict[str, dict[int, float]] = defaultdict(dict)
-        """By plan and generation."""
+        """The budgets by plan and generation."""
         self._useless_targets, self._pending, self._crowded, self._in_part = self._for_a_while = (
             _Since(),
             _Since(),
@@ -102,13 +102,13 @@ class Witness:
         self._told: set[Any] = set()
         self.violations: list[Violation] = []
         self._routings: dict[str, list[Routing]] = defaultdict(list)
-        """By ConfigMap."""
+        """The routing documents by ConfigMap."""
         self.lost_nodes: dict[str, float] = {}
         """When the deletion of a node was seen (monotonic)."""
         self._sizes: dict[str, list[int]] = defaultdict(list)
-        """By NodePool."""
+        """The sizes by NodePool."""
         self._most_pods: dict[str, int] = defaultdict(int)
-        """By Deployment."""
+        """The most pods by Deployment."""
 
     def __enter__(self) -> Witness:
         self._feed.listen(self._hear, self._judge)

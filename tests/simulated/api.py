@@ -85,24 +85,24 @@ class SimulatedApi(ApiServer):
     # --- reading --------------------------------------------------------------------------------------------------------
 
     def discover(self, api_version: str, kind: str) -> Resource:
-        """As ``Api.discover``."""
+        """The same as ``Api.discover``."""
         if kind in self.cluster.absent_kinds:
             raise NotFound(404, "NotFound", f"the API server knows no kind {kind} in {api_version}")
         return super().discover(api_version, kind)
 
     def list(self, resource: Resource, **asked: Any) -> Iterator[Json]:
-        """As ``Api.list``."""
+        """The same as ``Api.list``."""
         for page in self.pages(resource, **asked):
             yield from page["items"]
 
     def pages(self, resource: Resource, **asked: Any) -> Iterator[Json]:
-        """As ``Api.pages``."""
+        """The same as ``Api.pages``."""
         self.refresh()
         self._answer("list", (resource.kind, "", ""))
         return super().pages(resource, **asked)
 
     def watch(self, resource: Resource, **asked: Any) -> Iterator[tuple[str, Json]]:
-        """As ``Api.watch``."""
+        """The same as ``Api.watch``."""
         self.refresh()
         self._answer("watch", (resource.kind, "", ""))
         return super().watch(resource, **asked)
@@ -110,7 +110,7 @@ class SimulatedApi(ApiServer):
     def get(
         self, resource: Resource, name: str, *, namespace: str | None = None, subresource: str | None = None
     ) -> Json:
-        """As ``Api.get``."""
+        """The same as ``Api.get``."""
         self.refresh()
         key = _key(resource, name, namespace)
         self._answer("get", key)
@@ -119,7 +119,7 @@ class SimulatedApi(ApiServer):
     # --- writing --------------------------------------------------------------------------------------------------------
 
     def create(self, resource: Resource, manifest: Json, *, namespace: str | None = None) -> Json:
-        """As ``Api.create``, of Events; they are kept, and nobody watches them."""
+        """The same as ``Api.create`` for Events; they are kept, and nobody watches them."""
         assert resource == EVENTS, resource
         self._answer("create", (resource.kind, namespace or "", ""))
         self.events.append(manifest)
@@ -128,7 +128,7 @@ class SimulatedApi(ApiServer):
     def apply(
         self, resource: Resource, manifest: Json, *, manager: str, force: bool, subresource: str | None = None
     ) -> Json:
-        """As ``Api.apply``."""
+        """The same as ``Api.apply``."""
         metadata = manifest["metadata"]
         key = _key(resource, metadata["name"], metadata.get("namespace"))
         if subresource == "status":
@@ -145,7 +145,7 @@ class SimulatedApi(ApiServer):
         namespace: str | None = None,
         subresource: str | None = None,
     ) -> Json:
-        """As ``Api.merge``."""
+        """The same as ``Api.merge``."""
         key = _key(resource, name, namespace)
 
         def write() -> None:
@@ -165,7 +165,7 @@ class SimulatedApi(ApiServer):
     def json_patch(
         self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
     ) -> Json:
-        """As ``Api.json_patch``."""
+        """The same as ``Api.json_patch``."""
         key = _key(resource, name, namespace)
 
         def write() -> None:
@@ -178,7 +178,7 @@ class SimulatedApi(ApiServer):
         return self._write("json_patch", key, write)
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
-        """As ``Api.delete``."""
+        """The same as ``Api.delete``."""
         key = _key(resource, name, namespace)
 
         def write() -> None:

@@ -79,7 +79,7 @@ class ApiServer:
 
     @property
     def values(self) -> dict[str, Any]:
-        """By name."""
+        """The values by name."""
         return {name: item["value"] for (_, _, name), item in self.held.items()}
 
     def compact(self) -> None:

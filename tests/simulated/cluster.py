@@ -119,7 +119,7 @@ class SimulatedPool:
 
     name: str
     labels: dict[str, str]
-    """Of its nodes."""
+    """The labels of its nodes."""
     gpus: int
     promised: dict[str, str] = field(default_factory=dict)
     """Labels that the object says its nodes have."""
@@ -195,7 +195,7 @@ class SimulatedCluster:
         self.most_pods: int | None = None
         """A quota: no more of our pods are created."""
         self.scalers: dict[str, tuple[str, str]] = {}
-        """By Deployment, who else set its number of replicas, and when."""
+        """Who else set the number of replicas of a Deployment, and when."""
         self.uids: dict[tuple[str, str], str] = {}
         self.other_plans: dict[str, Json] = {}
         """Specs of other plans of the namespace, by name."""

@@ -143,7 +143,7 @@ class Operator:
         )
 
     def observe(self, namespace: str, name: str) -> Observation | None:
-        """As ``Reader.observe``, and somebody looks on."""
+        """The same as ``Reader.observe``, and somebody looks on."""
         world = self._reader.observe(namespace, name)
         if world is not None:
             self._saw(world)
@@ -171,7 +171,7 @@ class Driver:
         self.world: Observation | None = None
         """What the operator saw last."""
         self.writes = 0
-        """That were tried; without those of the status, and Events."""
+        """The number of writes that were tried, without those of the status, and Events."""
         self.gone = False
         """Whether the plan is let go."""
         self.sees_all = True
@@ -330,7 +330,7 @@ class Driver:
 
     @property
     def spend(self) -> float:
-        """By the definition that users read: every node of a claimed pool; of fixed nodes, those with our pods."""
+        """The spend by the definition that users read: every node of a claimed pool; of fixed nodes, those with our pods."""
         total = 0.0
         for item in self.spec["nodePools"]:
             price = float(item["dollarsPerNodeHour"] or 0)
@@ -365,7 +365,7 @@ class Driver:
         return sum(self.cluster.is_ready(pod) for pod in self.cluster.pods_of(deployment))
 
     def deployments(self) -> list[str]:
-        """With LeaderWorkerSets."""
+        """The names of Deployments and LeaderWorkerSets."""
         return sorted(name for kind, name in self.cluster.objects if kind in WORKLOADS)
 
     def serving_rate(self, model: str) -> float:

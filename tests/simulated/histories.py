@@ -44,7 +44,7 @@ class History:
     """One life of a fleet."""
 
     rates_asked: ClassVar[Mapping[str, tuple[str, ...]]] = {"llama-3.1-8b": RATES, "qwen3-8b": RATES}
-    """By model, what people may ask for."""
+    """The rates that people may ask for, by model."""
     leader_worker_sets = False
     devices = False
     watched: ClassVar[tuple[str, ...]] = WATCHED
@@ -72,7 +72,7 @@ class History:
         self.ticks_to_rest = 0
 
     def first_rates(self) -> dict[str, str]:
-        """By model, at the start."""
+        """The rates at the start, by model."""
         return {"llama-3.1-8b": "10", "qwen3-8b": "4"}
 
     def spec(self) -> Json:
@@ -271,7 +271,7 @@ class GroupHistory(History):
     leader_worker_sets = True
 
     def first_rates(self) -> dict[str, str]:
-        """By model, at the start."""
+        """The rates at the start, by model."""
         return {"llama-3.1-8b": "4", LARGE: "1"}
 
     def spec(self) -> Json:

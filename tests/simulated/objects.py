@@ -150,7 +150,7 @@ def _node(node: SimulatedNode, *, devices: bool) -> Json:
 
 
 def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
-    """With the Ready condition that its kubelet wrote last, whatever became of its node."""
+    """The pod with the Ready condition that its kubelet wrote last, whatever became of its node."""
     limits = {} if pod.claims_from is not None else {names.GPU_RESOURCE: str(pod.gpus)}
     metadata: Json = {
         "namespace": NAMESPACE if pod.deployment else "elsewhere",
@@ -207,7 +207,7 @@ def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
 
 
 def _state(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
-    """Of a container that does not start: each start ends after a tick, and the next one comes later and later."""
+    """The state of a container that does not start: each start ends after a tick, and the next one comes later and later."""
     words = cluster.crashes(pod) if pod.deployment is not None and pod.bound_at is not None else None
     if words is None or pod.reports_ready:
         return {}
@@ -286,7 +286,7 @@ def _parents(cluster: SimulatedCluster, manifest: Json, name: str) -> list[Json]
 
 
 def _slice(cluster: SimulatedCluster, service: str) -> Json:
-    """As the EndpointSlice controller writes it, some time after the pods are as they are."""
+    """The slice as the EndpointSlice controller writes it, some time after the pods are as they are."""
     listed = [pod for pod in cluster.pods_of(service) if cluster.is_listed(pod)]
     return {
         "metadata": {

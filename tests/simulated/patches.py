@@ -12,8 +12,8 @@ Json = dict[str, Any]
 
 
 def applied(live: Json, last: Json, wanted: Json) -> Json:
-    """By server-side apply of ``wanted``, where the manager applied ``last`` before: fields that it left out are gone, those
-    of others stay. Lists count as one value."""
+    """The object after a server-side apply of ``wanted``, where the manager applied ``last`` before: fields that it left
+    out are gone, those of others stay. Lists count as one value."""
     found = {key: value for key, value in live.items() if key in wanted or key not in last}
     for key, value in wanted.items():
         if isinstance(value, dict) and isinstance(live.get(key), dict):
@@ -24,7 +24,7 @@ def applied(live: Json, last: Json, wanted: Json) -> Json:
 
 
 def merged(live: Json, patch: Json) -> Json:
-    """By JSON merge patch (RFC 7386)."""
+    """The object after a JSON merge patch (RFC 7386)."""
     found = dict(live)
     for key, value in patch.items():
         if value is None:
@@ -38,8 +38,8 @@ def merged(live: Json, patch: Json) -> Json:
 
 
 def patched(live: Json, operations: Sequence[Json]) -> Json:
-    """By JSON patch (RFC 6902) with ``test``, ``add`` and ``remove``. Raises ``Invalid`` where a test fails or a path leads
-    nowhere: then nothing is changed."""
+    """The object after a JSON patch (RFC 6902) with ``test``, ``add`` and ``remove``. Raises ``Invalid`` where a test
+    fails or a path leads nowhere: then nothing is changed."""
     found = copy.deepcopy(live)
     for operation in operations:
         *path, last = [

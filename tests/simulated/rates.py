@@ -16,14 +16,14 @@ _REQUESTS_PER_SECOND = {
     ("A100-SXM4-80GB", 2): 18.1,
     ("A100-SXM4-80GB", 4): 20.1,
 }
-"""Of one replica of llama-3.1-8b, by card and tensor-parallel size; for requests of these lengths."""
+"""The rates of one replica of llama-3.1-8b, by card and tensor-parallel size; for requests of these lengths."""
 _CHAT = 500, 250
 _SECONDS = 25.0
-"""That such a request holds its slot."""
+"""The seconds for which such a request holds its slot."""
 _UTILIZATION = (0.92, 0.95, 0.95, 0.95)
-"""By number of copies."""
+"""The utilization by number of copies."""
 _PLANNED_SHARE = 0.7
-"""Of the middle of the rate."""
+"""The planned rate as a part of the middle of the rate."""
 
 
 @pytest.fixture(autouse=True, scope="module")
