@@ -136,8 +136,8 @@ class Turns:
                 situation = again
         if self._shared_budget is None:
             return await self._step(situation, len(early), started)
-        # Until the status tells what this plan will spend, no other plan of the namespace decides: else two could take the
-        # same dollar.
+        # None of the others decides from the look at what they spend until the status tells what this plan will spend: else
+        # two could take the same dollar.
         async with self._shared_budget:
             now = await self._elsewhere(self._look)
             return TurnReport(gone=True) if now is None else await self._step(now, len(early), started)

@@ -23,8 +23,7 @@ MEMORY_STEP_BYTES = 2**30
 
 
 def needs_of(model: Model, layout: Layout, weight_bytes: float, learned_start_seconds: float | None) -> PodNeeds:
-    """The needs of each pod of a replica, by the smallest node that its pool has or had. ``weight_bytes``: those of the
-    whole replica."""
+    """The needs of each pod of a replica, by the smallest node that its pool has or had. ``weight_bytes``: of the replica."""
     leg = layout.legs[0]
     pool, nodes = leg.pool, layout.nodes_of_a_replica
     gpus = layout.gpus(leg) // layout.nodes(leg)
