@@ -37,7 +37,10 @@ def test_replicas_serve_on_devices_that_nobody_else_holds(scene, driver, witness
     assert sum(scene.weights(SMALL).values()) == 10_000
     for pod in ready:
         (engine,) = pod["spec"]["containers"]
-        assert not engine["resources"].keys() & {"limits", "requests"}
+        assert engine["resources"]["claims"]
+        assert not {"nvidia.com/gpu"} & {
+            name for part in ("limits", "requests") for name in engine["resources"].get(part, ())
+        }
     assert driver.templates() == scene.deployments().keys()
 
     # More is asked for than these devices can carry: the stranger's are not counted, until it leaves.

@@ -38,6 +38,7 @@ def remove(
     """
     room = max(0, replicas - target)
     missing = max(0, replicas - len(pods))
+    going = max(0, len(pods) - replicas)  # the number was lowered already, and the controller has not acted yet
     lower = missing
     unbound = [pod for pod in pods if not pod.bound]
     unready = [pod for pod in pods if pod.bound and not pod.ready]
@@ -57,8 +58,8 @@ def remove(
             lower += len(doomed)
         else:
             break
-    lower = min(lower, room)
-    sure = {pod.uid for pod in covered[: max(0, lower - missing)]}
+    lower = min(max(0, lower - going), room)
+    sure = {pod.uid for pod in covered[: max(0, lower - missing) + going]}
     by_name = tuple(pod for pod in pods if pod.uid in victims and pod.uid not in sure and pod.node is not None)
     return Removal(replicas=replicas - lower, delete=by_name)
 

@@ -51,6 +51,20 @@ def test_copies_that_have_no_pod_yet_are_given_up_first():
     assert (found.replicas, found.delete) == (1, ())
 
 
+def test_a_pod_that_the_controller_has_been_told_to_take_is_not_deleted_as_well():
+    """The number was lowered on the turn before, and the controller has not acted yet."""
+    drained = pod("a", "n", draining_since=SINCE)
+    found = remove(pods=(drained,), replicas=0, target=0, victims=doomed(drained))
+    assert (found.replicas, found.delete) == (0, ())
+
+
+def test_the_number_is_not_lowered_again_for_a_pod_that_is_about_to_go():
+    """Else the controller, once it looks, would take one that serves."""
+    drained, others = pod("a", "n", draining_since=SINCE), (pod("b", "n"), pod("c", "n"))
+    found = remove(pods=(drained, *others), replicas=2, target=1, victims=doomed(drained))
+    assert (found.replicas, found.delete) == (2, ())
+
+
 def test_nobody_goes_without_leave():
     found = remove(pods=(pod("a", "n"), pod("b", "n")), replicas=2, target=0, victims=set())
     assert (found.replicas, found.delete) == (2, ())
