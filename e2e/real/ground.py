@@ -27,8 +27,10 @@ GPUS = 3
 GPU = "A100-SXM4-80GB"
 POOL_LABELS = {FLEET_LABEL: "real"}
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "gateway"
-_GATEWAY_ADDRESSES = itertools.count(80)
-"""Numbers of the gateways' Services in the range, so that a story knows the address before the Service is there."""
+_GATEWAY_ADDRESSES = itertools.count(2)
+"""Numbers of the gateways' Services in the range, so that a story knows the address before the Service is there. Of 256 the API
+server gives the first sixteen last to Services that ask for none (kubernetes.io, "Service ClusterIP allocation"); 1 is its
+own."""
 
 
 class Ground:

@@ -84,11 +84,13 @@ def object_actions(
 def _workload(world: Observation, item: ReplicaSet, template: Json, fleet: Fleet, startup_seconds: int) -> list[Json]:
     """The object that makes the replicas, with as many as it has now, after the ResourceClaimTemplate that its pods need."""
     live = world.live(item.kind, item.deployment)
+    devices = asked_in(template)
     if live is not None and not _is_its_name(world, item, template):
         # Another version of the operator rendered it. Its pods are not restarted for that.
         template = template_in(live.manifest) or template
+        devices = asked_in(template) or devices
     manifests: list[Json] = []
-    if (devices := asked_in(template)) is not None:
+    if devices is not None:
         labels, owner = model_server_labels(world.plan, item), owner_reference(world.plan)
         manifests.append(claim_template(plan=world.plan, replica_set=item, devices=devices, labels=labels, owner=owner))
     replicas = item.replicas if live is None else int(live.manifest.get("spec", {}).get("replicas", 1))

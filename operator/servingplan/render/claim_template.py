@@ -29,19 +29,24 @@ def asked(dra: Dra, gpus: int) -> str:
 
 
 def asked_in(template: Mapping[str, Any] | None) -> Json | None:
-    """What the claims of a template's pods ask for; None if they have none. All pods of a group ask for the same.
-
-    Raises ``ValueError`` if the annotation is no JSON.
-    """
+    """What the claims of a template's pods ask for; None if they have none, or if the annotation, which people can edit, is not
+    what ``asked`` writes. All pods of a group ask for the same."""
     pod = (template or {}).get("leaderTemplate") or template or {}
     text = ((pod.get("metadata") or {}).get("annotations") or {}).get(names.DEVICES_ANNOTATION)
-    return None if text is None else json.loads(text)
+    try:
+        found = json.loads(text)
+        well = isinstance(found["attributes"], dict) and isinstance(found["count"], int) and bool(found["deviceClass"])
+    except (TypeError, ValueError, KeyError):
+        return None
+    return found if well else None
 
 
 def claim_of(template: Mapping[str, Any], workload: str) -> Json:
     """What is merged into a pod template so that its claim is made from the ResourceClaimTemplate with the workload's name;
     empty for pods without a claim."""
-    if asked_in(template) is None:
+    pod = template.get("leaderTemplate") or template
+    claims = (pod.get("spec") or {}).get("resourceClaims") or ()
+    if CLAIM not in {item.get("name") for item in claims}:
         return {}
     return {"spec": {"resourceClaims": [{"name": CLAIM, "resourceClaimTemplateName": workload}]}}
 

@@ -193,3 +193,8 @@ def test_each_pod_of_a_group_has_a_claim_for_the_devices_of_its_node():
             "claims": [{"name": "gpus"}],
             "requests": {"cpu": "6", "memory": "80Gi"},
         }
+
+
+@pytest.mark.parametrize("text", ["what", "[]", "{}", '{"attributes": 1, "count": 8, "deviceClass": "a"}', "7"])
+def test_what_people_wrote_over_the_devices_of_a_pod_is_not_taken_for_them(text):
+    assert asked_in({"metadata": {"annotations": {names.DEVICES_ANNOTATION: text}}}) is None

@@ -3,6 +3,7 @@
 import pytest
 
 from servingplan.model import names
+from servingplan.render import deployment
 from tests.simulated.objects import PLAN_UID
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
@@ -53,6 +54,20 @@ def test_devices_that_claims_of_others_hold_are_not_counted():
     driver.settle()
     assert {pod.node for pod in driver.cluster.our_pods()} == {"l40s-0", "l40s-1"}
     assert driver.serving_rate("llama-3.1-8b") > before
+
+
+def test_an_annotation_that_somebody_wrote_over_stops_no_turn(monkeypatch):
+    """Also after an upgrade that renders otherwise: what runs is left as it is, with its claims."""
+    driver = running(fixed(gpus=2, **DRA), nodes=1)
+    monkeypatch.setattr(deployment, "DRAIN_SLEEP_SECONDS", 77)
+    (item,) = driver.decision.fleet.replica_sets
+    pods = driver.cluster.objects[names.DEPLOYMENT, item.deployment]["spec"]["template"]
+    pods["metadata"]["annotations"][names.DEVICES_ANNOTATION] = "mine"
+    driver.settle()
+    (claim,) = driver.cluster.objects[names.DEPLOYMENT, item.deployment]["spec"]["template"]["spec"]["resourceClaims"]
+    assert claim == {"name": "gpus", "resourceClaimTemplateName": item.deployment}
+    assert templates(driver.cluster) == {item.deployment}
+    assert driver.serving_rate("llama-3.1-8b") > 0
 
 
 def test_replicas_stay_where_the_driver_publishes_nothing_for_a_while():
