@@ -72,6 +72,11 @@ def test_fleets_on_one_pool_use_that_pool_alone_and_are_never_better(tmp_path):
             assert alone["served_share"] <= mixed["served_share"] + 1e-9
 
 
+def test_the_remarks_that_a_page_shows_are_those_that_the_command_prints(curve):
+    page = (REPOSITORY / "docs/seeing.md").read_text()
+    assert page.split("```text\n", 1)[1].split("```", 1)[0].splitlines() == curve["remarks"]
+
+
 def test_the_remarks_say_where_money_stops_helping_and_what_pools_are_worth(curve):
     assert curve["remarks"][0] == "From 77.40 $/h on everything is served, and more money changes nothing."
     assert any(line.startswith("l40s is worth 1.20 $/h: without it") for line in curve["remarks"])
@@ -150,4 +155,4 @@ def test_floors_that_no_budget_pays_leave_with_three(tmp_path):
     assert result.exit_code == 3
     data = json.loads(result.stdout)
     assert data["points"][1]["dollars_per_hour"] is None
-    assert data["remarks"] == ["There is no plan at 20.00 $/h or below it."]
+    assert data["remarks"] == ["There is no plan at a budget of 20.00 $/h or below it."]

@@ -172,6 +172,21 @@ def test_nodes_are_lost_as_the_events_say(plan, tmp_path):
         assert "40 s: node 0 of l40s is back" in data["fleets"][0]["events"]
 
 
+def test_the_table_tells_who_was_cut_as_not_served_rather_than_turned_away(plan, tmp_path):
+    path = tmp_path / "events.yaml"
+    path.write_text("- {at: 20, event: NodeLost, pool: l40s}\n")
+    arguments = (plan, "--generate", "60", "--events", path)
+    classes = json.loads(run(*arguments, "-o", "json").stdout)["fleets"][0]["classes"]
+    assert sum(item["cut"] for item in classes) > 0
+    table = run(*arguments).stdout
+    assert "Classes, times in seconds" in table
+    (heading,) = [line for line in table.splitlines() if "not served" in line]
+    at = heading.index("not served") + len("not served")
+    for item in classes:
+        (row,) = [line for line in table.splitlines() if f"{item['model']}/{item['name']} " in line]
+        assert int(row[:at].split()[-1]) == item["turned_away"] + item["too_long"] + item["cut"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -202,7 +217,7 @@ def test_an_event_that_makes_no_sense_is_refused_by_number_and_field(plan, tmp_p
         (("--generate", "5", "--against", "magic"), "--against: 'magic': is not known; give some of: least-request"),
         (("--generate", "5", "--faster", "0"), "--faster: 0: must be above 0"),
         (("--generate", "5", "--rate", "3"), "--rate: 3: must be above 0, and goes with --trace"),
-        (("--trace", "nowhere.csv"), "nowhere.csv: cannot be read"),
+        (("--trace", "nowhere.csv"), "nowhere.csv: cannot be read: No such file or directory; name a readable file"),
     ],
 )
 def test_a_wrong_use_leaves_with_two(plan, arguments, said):

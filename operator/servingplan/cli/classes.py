@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from servingplan.cli.files import fail, read_plan
+from servingplan.cli.files import cause, fail, read_plan
 from servingplan.cli.plan import Format, Output, print_value
 from servingplan.cli.reading import SHOW_EVERY, opened, progress_bar
 
@@ -192,5 +192,5 @@ def _read(log: str, tally: Tally) -> str:
                 if number % SHOW_EVERY == 0:
                     progress()
     except (OSError, EOFError) as error:
-        fail(f"{log}: cannot be read: {error}; name a readable file, or - for standard input")
+        fail(f"{log}: cannot be read: {cause(error)}; name a readable file, or - for standard input")
     return found.format

@@ -29,7 +29,12 @@ def read_text(path: str) -> str:
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path}: cannot be read: {error}; name a readable file, or - for standard input")
+        fail(f"{path}: cannot be read: {cause(error)}; name a readable file, or - for standard input")
+
+
+def cause(error: Exception) -> str:
+    """Why a file cannot be read, without its name and the system's number, which say nothing more."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def read_plan(path: str) -> Json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from servingplan.cli.files import documents_of, fail, read_plan, read_text, world_of_plan
+from servingplan.cli.files import cause, documents_of, fail, read_plan, read_text, world_of_plan
 from servingplan.cli.plan import PlanFile, ProfileFiles, WorldFile
 from servingplan.cli.reading import opened, progress_bar
 from servingplan.cli.solve import Output, OutputOption
@@ -214,7 +214,7 @@ class _Source:
                 found = arrivals_of(log.rows, spec, told, self.reading(), name=self.log)
                 yield found, told, lambda _count, _now: progress()
         except (OSError, EOFError) as error:
-            fail(f"{self.log}: cannot be read: {error}; name a readable file, or - for standard input")
+            fail(f"{self.log}: cannot be read: {cause(error)}; name a readable file, or - for standard input")
 
 
 def _rivals(against: str | None) -> list[str]:
@@ -326,9 +326,9 @@ def _print(result: Json) -> None:
             _number(item["in_time_share"], ".1%"),
             _number(item["utilization"], ".1%"),
         )
-    classes = Table(box=SIMPLE_HEAD, title_justify="left", title="Classes")
+    classes = Table(box=SIMPLE_HEAD, title_justify="left", title="Classes, times in seconds")
     times = ("TTFT p50", "p95", "p99", "TPOT p50", "p95", "p99", "whole p50", "p95", "p99")
-    for heading in ("fleet", "class", "requests/s", "planned", "turned away", "in time", "promised", *times):
+    for heading in ("fleet", "class", "requests/s", "planned", "not served", "in time", "promised", *times):
         classes.add_column(heading, justify="left" if heading in ("fleet", "class") else "right")
     for item in result["fleets"]:
         for found in item["classes"]:
@@ -379,7 +379,7 @@ def read_result(path: str) -> Json:
     try:
         result = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        fail(f"{path}: cannot be read: {error}; give a file that servingplan replay -o json wrote")
+        fail(f"{path}: cannot be read: {cause(error)}; give a file that servingplan replay -o json wrote")
     if not isinstance(result, dict) or result.get("version") != 1 or "fleets" not in result or "trace" not in result:
         fail(f"{path}: is no result of servingplan replay -o json")
     return result

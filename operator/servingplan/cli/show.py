@@ -73,7 +73,7 @@ def fleet_view(
         replicas.add_column(name, justify="right" if name in ("TP", "PP", "copies", "requests/s") else "left")
     if ready is not None:
         replicas.add_column("ready", justify="right")
-    for item in fleet.replica_sets:
+    for item in sorted(fleet.replica_sets, key=_by_shape):
         row = [
             item.model,
             item.variant,
@@ -125,12 +125,17 @@ def _stages(item: ReplicaSet, word: Callable[[PipelineStage], str]) -> str:
 
 def _content(fleet: Fleet, replicas: Mapping[str, int]) -> str:
     words = []
-    for name, count in sorted(replicas.items()):
-        item = fleet.replica_set(name)
-        if item is not None:
+    for item in sorted(fleet.replica_sets, key=_by_shape):
+        if item.deployment in replicas:
             shape = f"TP{item.tensor_parallel}" + (f"xPP{item.pipeline_parallel}" if item.pipeline_parallel > 1 else "")
-            words.append(f"{'part of' if item.stages else f'{count} x'} {item.model} {shape}")
+            count = "part of" if item.stages else f"{replicas[item.deployment]} x"
+            words.append(f"{count} {item.model} {shape}")
     return ", ".join(words)
+
+
+def _by_shape(item: ReplicaSet) -> tuple[str, str, str, int, int, str]:
+    """The order in which replicas are shown. Names end in a digest, whose order says nothing and changes with the version."""
+    return (item.model, item.variant, item.pool, item.tensor_parallel, item.pipeline_parallel, item.deployment)
 
 
 def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: str | None) -> RenderableType:

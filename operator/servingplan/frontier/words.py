@@ -113,7 +113,9 @@ def _equal(point: Point, last: Point) -> bool:
 
 
 def _where(found: Frontier, x: float) -> str:
-    return f"with {_value(found, x)}" if found.sweep.kind == "stock" else f"at {_value(found, x)}"
+    """Where on the range a sentence holds: ``at a budget of 110.00 $/h``."""
+    before = {"budget": "at a budget of", "demand": "at", "stock": "with"}[found.sweep.kind]
+    return f"{before} {_value(found, x)}"
 
 
 def _value(found: Frontier, x: float) -> str:
