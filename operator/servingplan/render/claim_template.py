@@ -34,7 +34,7 @@ def asked_in(template: Mapping[str, Any] | None) -> Json | None:
     pod = (template or {}).get("leaderTemplate") or template or {}
     text = ((pod.get("metadata") or {}).get("annotations") or {}).get(names.DEVICES_ANNOTATION)
     try:
-        found = json.loads(text)
+        found = json.loads(str(text))
         well = isinstance(found["attributes"], dict) and isinstance(found["count"], int) and bool(found["deviceClass"])
     except (TypeError, ValueError, KeyError):
         return None
