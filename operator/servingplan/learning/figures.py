@@ -66,8 +66,8 @@ def query(models: Iterable[str], *, namespace: str, namespace_label: str | None)
 def read(rows: Sequence[Mapping[str, Any]]) -> tuple[EngineFigures, ...]:
     """The figures of every pod that was there for the whole window, by name.
 
-    Values that are not finite, negative or larger than anything that is measured are no figures. Raises ``TypeError``, ``KeyError`` or ``ValueError`` if the rows are
-    not what Prometheus answers.
+    Values that are not finite, negative or larger than anything that is measured are no figures. Raises ``TypeError``,
+    ``KeyError`` or ``ValueError`` if the rows are not what Prometheus answers.
     """
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:

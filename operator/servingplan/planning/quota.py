@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from servingplan.api.v1alpha1 import NodePool
 from servingplan.model import names
 from servingplan.model.times import seconds_since
-from servingplan.model.world import FlavorQuota, Observation
+from servingplan.model.world import FlavorQuota, LiveObject, Observation
 from servingplan.planning.pools import Pool, PoolNode
 
 JUST_MADE_SECONDS = 30.0
@@ -50,15 +50,14 @@ def _may_be_reserved(pool: NodePool, nodes: tuple[PoolNode, ...], world: Observa
     New pods behind a gate count as far as they are not instead of pods that end, which hold their quota until they are gone.
     """
     here = {node.name for node in nodes}
-    behind = {item.name: item.manifest for item in world.deployments()}
+    behind = {item.name: item for item in world.deployments()}
     certain: Counter[str] = Counter()
     young: Counter[str] = Counter()
     replicas: Counter[str] = Counter()
     for pod in world.pods:
         if pod.deployment is None or pod.namespace != world.plan.namespace:
             continue
-        waits_for = (behind.get(pod.deployment, {}).get("metadata", {}).get("labels") or {}).get(names.POOL_LABEL)
-        elsewhere = waits_for not in (None, names.label_value(pool.name))
+        elsewhere = _belongs_elsewhere(pool, behind.get(pod.deployment))
         gpus = sum(part.gpus for part in pod.parts if (not elsewhere if part.node is None else part.node in here))
         if not pod.other_gates:
             certain[pod.deployment] += gpus
@@ -69,9 +68,17 @@ def _may_be_reserved(pool: NodePool, nodes: tuple[PoolNode, ...], world: Observa
         replicas[pod.deployment] += gpus > 0
     ours = 0
     for name, gpus in (certain + young).items():
-        wanted = behind.get(name, {}).get("spec", {}).get("replicas", replicas[name])
+        wanted = behind[name].manifest.get("spec", {}).get("replicas", 1) if name in behind else replicas[name]
         ours += max(certain[name], min(gpus, gpus * wanted // max(1, replicas[name])))
     return ours
+
+
+def _belongs_elsewhere(pool: NodePool, workload: LiveObject | None) -> bool:
+    """Whether the pods of a workload belong on another pool. Those of groups may belong on two."""
+    if workload is None or workload.kind != names.DEPLOYMENT:
+        return False
+    labels = workload.manifest.get("metadata", {}).get("labels") or {}
+    return labels.get(names.POOL_LABEL) not in (None, names.label_value(pool.name))
 
 
 def quota_lines(pools: Iterable[Pool], queue: str | None) -> list[str]:

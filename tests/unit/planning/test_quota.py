@@ -126,10 +126,10 @@ def test_all_pods_of_a_group_hold_quota():
     assert looked_at(flavor(most=8, reserved=8), pods=(grouped(4),))[0].quota_gpus == 8
 
 
-def behind(pool, replicas):
-    """The Deployment of our pods."""
+def behind(pool, replicas, kind="Deployment"):
+    """The workload of our pods."""
     manifest = {"metadata": {"labels": {POOL_LABEL: pool}}, "spec": {"replicas": replicas}}
-    return LiveObject(kind="Deployment", name="d", uid="d", ours=True, owner="chat", manifest=manifest)
+    return LiveObject(kind=kind, name="d", uid="d", ours=True, owner="chat", manifest=manifest)
 
 
 def test_pods_that_wait_for_a_node_hold_the_quota_of_their_own_pool():
@@ -138,6 +138,8 @@ def test_pods_that_wait_for_a_node_hold_the_quota_of_their_own_pool():
     quota = (flavor(most=8, reserved=8),)
     assert looked_at(*quota, pods=waits, objects=(behind("p", 1),))[0].quota_gpus == 4
     assert looked_at(*quota, pods=waits, objects=(behind("other", 1),))[0].quota_gpus == 0
+    group = behind("other", 1, kind="LeaderWorkerSet")
+    assert looked_at(*quota, pods=waits, objects=(group,))[0].quota_gpus == 4, "some of its pods may belong here"
 
 
 def test_a_pod_that_takes_the_place_of_one_that_ends_is_no_more_quota():
