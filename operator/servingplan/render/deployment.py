@@ -166,8 +166,10 @@ def replica_template(
         "terminationGracePeriodSeconds": DRAIN_SLEEP_SECONDS + _shutdown_seconds(settings),
         "tolerations": tolerations(pool),
     }
-    if restricted:
+    if restricted or needs is not None:
+        # An engine asks the API server nothing. Replicas of before needs were written stay as they are.
         pod["automountServiceAccountToken"] = False
+    if restricted:
         pod["securityContext"] = {
             "fsGroup": RESTRICTED_USER,
             "runAsGroup": RESTRICTED_USER,

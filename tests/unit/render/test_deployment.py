@@ -161,6 +161,13 @@ def test_a_restricted_engine_writes_only_into_its_volume_and_other_settings_of_a
     assert made["spec"]["automountServiceAccountToken"] is False
 
 
+def test_an_engine_gets_no_token_of_a_service_account_unless_the_user_asks_for_one():
+    assert template()["spec"]["automountServiceAccountToken"] is False
+    asked = {"podTemplate": {"spec": {"automountServiceAccountToken": True}}}
+    assert template(engine=asked)["spec"]["automountServiceAccountToken"] is True
+    assert "automountServiceAccountToken" not in template(needs=None)["spec"], "these pods run already"
+
+
 def test_the_engine_is_told_what_the_plan_decided():
     assert engine_of(template(tp=4, pp=2))["args"] == [
         "meta-llama/Llama-3.1-70B-Instruct",
