@@ -3,6 +3,8 @@
 import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
+from servingplan.decide.keep_or_move import running_answer
+from servingplan.model.fleet import PlanRecord
 from servingplan.model.names import POOL_LABEL
 from servingplan.model.world import FlavorQuota, LiveObject, Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.inventory import read_pools
@@ -163,3 +165,28 @@ def test_nodes_that_are_paid_beyond_the_quota_leave_less_of_the_budget():
     question = looked_at(flavor(most=6), nodes=0, pool=pool, wanted=0)[1]
     assert stock(question) == {"p": (4, 1, 1), "p~2": (2, 1, 1)}
     assert question.budget_dollars_per_hour == pytest.approx(budget - price)
+
+
+def test_a_plan_in_force_holds_where_others_leave_more_of_the_quota():
+    """Else it would move in haste, at any age and for no gain, whenever they take or give back."""
+
+    def question(most):
+        pool = {"resize": RESIZE, "maxNodes": 3}
+        return looked_at(flavor(most=most), pool=pool, wanted=2, rate="150")[1]
+
+    asked = question(6)
+    answer = solve(asked)
+    assert answer.nodes == {"p": 1, "p~2": 1}
+    record = PlanRecord(answer=answer.model_dump(mode="json"))
+    for most, nodes in (
+        (6, {"p": 1, "p~2": 1}),
+        (7, {"p": 1, "p~3": 1}),
+        (8, {"p": 2}),
+        (12, {"p": 2}),
+    ):
+        held = running_answer(record, question(most))
+        assert held is not None
+        assert held.nodes == nodes
+        assert held.dollars_per_hour == answer.dollars_per_hour
+    assert running_answer(record, question(4)) is None
+    assert running_answer(record, question(0)) is None
