@@ -41,6 +41,9 @@ log = logging.getLogger("servingplan")
 
 WHILE_EXPLAINING_SECONDS = 2.0
 """The time between turns while an explanation is computed, so that the status shows it soon."""
+WAIT_FOR_OTHERS_SECONDS = 3.0
+"""How long a turn waits until the plans that share its budget have told what they spend. Then it ends without a decision, and
+the next one publishes the weights of what is ready by then."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Turns:
         elsewhere: Elsewhere = asyncio.to_thread,
         beside: Beside | None = None,
         shared_budget: asyncio.Lock | None = None,
+        wait_for_others_seconds: float = WAIT_FOR_OTHERS_SECONDS,
         clock: Callable[[], str] = read_clock,
     ) -> None:
         """``beside`` runs the searches that a turn does not wait for; without it turns wait for every search.
@@ -96,6 +100,7 @@ class Turns:
         self._explainer = explainer or Explainer()
         self._elsewhere = elsewhere
         self._shared_budget = shared_budget
+        self._wait_for_others_seconds = wait_for_others_seconds
         self._clock = clock
         self._namespace = namespace
         self._name = name
@@ -138,9 +143,18 @@ class Turns:
             return await self._step(situation, len(early), started)
         # None of the others decides from the look at what they spend until the status tells what this plan will spend: else
         # two could take the same dollar.
-        async with self._shared_budget:
+        try:
+            await asyncio.wait_for(self._shared_budget.acquire(), self._wait_for_others_seconds)
+        except TimeoutError:
+            # A plan that is slow, or hangs, keeps the others from spending, not their weights from being published.
+            log.info("%s/%s waits for another plan of its budget", self._namespace, self._name)
+            seconds = time.monotonic() - started
+            return TurnReport(writes=len(early), seconds=seconds, again=True, situation=situation)
+        try:
             now = await self._elsewhere(self._look)
             return TurnReport(gone=True) if now is None else await self._step(now, len(early), started)
+        finally:
+            self._shared_budget.release()
 
     async def _step(self, situation: Situation, written: int, started: float) -> TurnReport:
         """The part of a turn that may spend: decide, write, tell. ``written``: the number of writes that the turn has made

@@ -210,3 +210,27 @@ async def test_plans_that_share_a_budget_spend_one_after_the_other():
     assert first[1] < second[0]
     first, second = await decided_between(None)
     assert first[1] > second[0], "without a shared budget nobody waits"
+
+
+async def test_a_plan_that_hangs_keeps_no_other_plan_from_ending_its_turns():
+    """Else its weights would wait, and a turn that only waits would count as one that hangs."""
+    budget = asyncio.Lock()
+    told = []
+    cluster = Told("b", told)
+    turns = Turns(
+        api=cluster,
+        reader=cluster,
+        solve=exact,
+        namespace="llm",
+        name="chat",
+        shared_budget=budget,
+        wait_for_others_seconds=0.01,
+    )
+    async with budget:
+        report = await asyncio.wait_for(turns.take(), 60)
+    assert report.decision is None
+    assert report.again
+    assert not report.gone
+    assert ("b", "tells") not in told
+    assert (await turns.take()).decision is not None
+    assert not budget.locked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from servingplan.verify import verify
 
 SAME_SERVICE = 1e-6
 """Parts of what is asked for that differ by less are the same: the verifier's tolerance."""
+PART = "~"
+"""Stands in the name of a part of a pool before the GPUs of its nodes that are free (``planning.question``)."""
 _NEVER = 1e9
 """A gain that no plan has."""
 
@@ -142,12 +145,63 @@ def running_answer(record: PlanRecord, question: Question) -> Answer | None:
         running = Answer.model_validate(record.answer)
     except ValidationError:
         return None
+    running = _on_parts_of(question, running)
     # Pools that came meanwhile have none of its nodes, what it took to start is spent, and it need not be the best: what kept
     # it from being better may have gone.
     nodes = {**{pool.name: 0 for pool in question.pools}, **running.nodes}
     running = running.model_copy(update={"nodes": nodes, "startup_dollars": None})
     broken = verify(question.model_copy(update={"running": None}), running)
     return None if any(item.promise not in ("proof", "binding") for item in broken) else running
+
+
+def _on_parts_of(question: Question, running: Answer) -> Answer:
+    """The answer with its nodes on parts of pools that the question has.
+
+    What others hold of a node, or of a quota, names the part that a node belongs to (``planning.question``). Where that
+    changed, the nodes are counted in the smallest part with room for as many GPUs; whether the answer holds there is left to
+    the verifier.
+    """
+    present = {pool.name: pool for pool in question.pools}
+    moved: dict[str, str] = {}
+    nodes = dict(running.nodes)
+    for part in sorted(set(nodes) - set(present)):
+        pool, _, gpus = part.partition(PART)
+        count = nodes.pop(part)
+        fitting = [
+            item
+            for item in question.pools
+            if item.name.partition(PART)[0] == pool
+            and item.gpus_per_node >= (int(gpus) if gpus.isdecimal() else 0)
+            and nodes.get(item.name, 0) + count <= item.max_nodes
+        ]
+        if count and fitting:
+            moved[part] = min(fitting, key=lambda item: (item.gpus_per_node, item.name)).name
+            nodes[moved[part]] = nodes.get(moved[part], 0) + count
+        elif count:
+            return running
+    if nodes == running.nodes:
+        return running
+
+    def named(shape: str) -> str:
+        found = next((part for part in moved if f"/{part}/" in shape), None)
+        return shape if found is None else shape.replace(f"/{found}/", f"/{moved[found]}/")
+
+    def together[N: (int, float)](amounts: Mapping[str, N], zero: N) -> dict[str, N]:
+        found: dict[str, N] = {}
+        for shape, amount in amounts.items():
+            found[named(shape)] = found.get(named(shape), zero) + amount
+        return found
+
+    placements = tuple(
+        item.model_copy(
+            update={"pool": moved.get(item.pool, item.pool), "replicas": together(item.replicas, 0)},
+        )
+        for item in running.placements
+        if item.pool in moved or item.pool in present
+    )
+    rates = {name: together(found, 0.0) for name, found in running.rates.items()}
+    update = {"nodes": nodes, "replicas": together(running.replicas, 0), "rates": rates, "placements": placements}
+    return running.model_copy(update=update)
 
 
 def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:

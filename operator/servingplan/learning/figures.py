@@ -29,6 +29,8 @@ _SUMS = {
 }
 """The histograms by figure, whose sum and count give a mean."""
 _POD = "pod"
+_MOST = 1e15
+"""A figure beyond this measures nothing, and sums with it could overflow."""
 
 
 def query(models: Iterable[str], *, namespace: str, namespace_label: str | None) -> str:
@@ -64,13 +66,13 @@ def query(models: Iterable[str], *, namespace: str, namespace_label: str | None)
 def read(rows: Sequence[Mapping[str, Any]]) -> tuple[EngineFigures, ...]:
     """The figures of every pod that was there for the whole window, by name.
 
-    Values that are not finite or negative are no figures. Raises ``TypeError``, ``KeyError`` or ``ValueError`` if the rows are
-    not what Prometheus answers.
+    Values that are not finite, negative or larger than anything that is measured are no figures. Raises ``TypeError``,
+    ``KeyError`` or ``ValueError`` if the rows are not what Prometheus answers.
     """
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
         labels, value = row["metric"], float(row["value"][1])
-        if math.isfinite(value) and value >= 0:
+        if 0 <= value <= _MOST:
             found[str(labels.get(_POD, ""))][str(labels["figure"])] = value
     return tuple(
         EngineFigures(
@@ -91,4 +93,5 @@ def read(rows: Sequence[Mapping[str, Any]]) -> tuple[EngineFigures, ...]:
 
 def _mean(told: Mapping[str, float], figure: str) -> float | None:
     count = told.get(f"{figure}_count", 0.0)
-    return told[f"{figure}_sum"] / count if count > 0 and f"{figure}_sum" in told else None
+    mean = told.get(f"{figure}_sum", math.inf) / count if count > 0 else math.inf
+    return mean if mean <= _MOST else None

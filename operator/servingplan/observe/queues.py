@@ -27,6 +27,8 @@ class SeenLocalQueue(NamedTuple):
     namespace: str
     name: str
     cluster_queue: str
+    stopped: bool = False
+    """It admits nobody (``stopPolicy``)."""
 
 
 class SeenFlavor(NamedTuple):
@@ -52,6 +54,8 @@ class SeenClusterQueue(NamedTuple):
 
     name: str
     quotas: tuple[SeenQuota, ...]
+    stopped: bool = False
+    """As of a LocalQueue."""
 
 
 SeenQueue = SeenLocalQueue | SeenFlavor | SeenClusterQueue
@@ -74,7 +78,12 @@ def discovered(kind: str) -> Callable[[Api], Resource]:
 def seen_local_queue(item: Json) -> SeenLocalQueue:
     """The facts of a LocalQueue."""
     metadata = item["metadata"]
-    return SeenLocalQueue(metadata["namespace"], metadata["name"], str(item.get("spec", {}).get("clusterQueue", "")))
+    spec = item.get("spec", {})
+    return SeenLocalQueue(metadata["namespace"], metadata["name"], str(spec.get("clusterQueue", "")), _stopped(spec))
+
+
+def _stopped(spec: Mapping[str, Any]) -> bool:
+    return spec.get("stopPolicy") not in (None, "None")
 
 
 def seen_flavor(item: Json) -> SeenFlavor:
@@ -102,7 +111,7 @@ def seen_cluster_queue(item: Json) -> SeenClusterQueue:
         for flavor in group.get("flavors") or ()
         for resource in flavor.get("resources") or ()
     ]
-    return SeenClusterQueue(item["metadata"]["name"], tuple(quotas))
+    return SeenClusterQueue(item["metadata"]["name"], tuple(quotas), _stopped(spec))
 
 
 def _most(resource: Mapping[str, Any], in_cohort: bool) -> int | None:
@@ -120,22 +129,27 @@ def _gpus(quantity: Any) -> int:
 
 
 def quota_of(seen: Iterable[SeenQueue], namespace: str, queue: str) -> tuple[FlavorQuota, ...] | None:
-    """The quota behind a queue, by flavor and resource; None where Kueue or the queue is not there, or cannot be read."""
+    """The quota behind a queue, by flavor and resource; None where Kueue or the queue is not there, or cannot be read.
+
+    Of a queue that is stopped nobody can have more than is reserved.
+    """
     items = list(seen)
-    behind = next(
-        (item.cluster_queue for item in items if isinstance(item, SeenLocalQueue) and item[:2] == (namespace, queue)),
+    local = next(
+        (item for item in items if isinstance(item, SeenLocalQueue) and item[:2] == (namespace, queue)),
         None,
     )
+    behind = None if local is None else local.cluster_queue
     found = next((item for item in items if isinstance(item, SeenClusterQueue) and item.name == behind), None)
-    if found is None:
+    if local is None or found is None:
         return None
+    stopped = local.stopped or found.stopped
     labels = {item.name: item.node_labels for item in items if isinstance(item, SeenFlavor)}
     return tuple(
         FlavorQuota(
             flavor=quota.flavor,
             node_labels=dict(labels.get(quota.flavor, {})),
             resource=quota.resource,
-            most=quota.most,
+            most=quota.reserved if stopped else quota.most,
             reserved=quota.reserved,
         )
         for quota in sorted(found.quotas, key=lambda quota: (quota.flavor, quota.resource))

@@ -23,20 +23,27 @@ MEMORY_STEP_BYTES = 2**30
 
 
 def needs_of(model: Model, layout: Layout, weight_bytes: float, learned_start_seconds: float | None) -> PodNeeds:
-    """The needs of each pod of a replica, by the smallest node that its pool has or had. ``weight_bytes``: of the replica."""
-    leg = layout.legs[0]
-    pool, nodes = leg.pool, layout.nodes_of_a_replica
-    gpus = layout.gpus(leg) // layout.nodes(leg)
-    share = SHARE_TO_ASK_FOR * gpus / max(1, pool.gpus_per_node)
+    """The needs of each pod of a replica, by the smallest node that its pools have or had. ``weight_bytes``: of the replica."""
+    cpu, memory = [], []
+    for leg in layout.legs:
+        pool, gpus = leg.pool, layout.gpus(leg) // layout.nodes(leg)
+        share = SHARE_TO_ASK_FOR * gpus / max(1, pool.gpus_per_node)
+        bytes_of_pod = MEMORY_BESIDE_WEIGHTS_BYTES + weight_bytes / layout.nodes_of_a_replica
+        cpu.append(
+            _at_most(1000 * (gpus + PROCESSES_BESIDE_WORKERS), pool.node_cpu_millicores, share, CPU_STEP_MILLICORES)
+        )
+        memory.append(_at_most(bytes_of_pod, pool.node_memory_bytes, share, MEMORY_STEP_BYTES))
     return PodNeeds(
-        cpu_millicores=_at_most(
-            1000 * (gpus + PROCESSES_BESIDE_WORKERS), pool.node_cpu_millicores, share, CPU_STEP_MILLICORES
-        ),
-        memory_bytes=_at_most(
-            MEMORY_BESIDE_WEIGHTS_BYTES + weight_bytes / nodes, pool.node_memory_bytes, share, MEMORY_STEP_BYTES
-        ),
+        cpu_millicores=_least(cpu),
+        memory_bytes=_least(memory),
         start_limit_seconds=start_limit_seconds(model.engine.startup_seconds, weight_bytes, learned_start_seconds),
     )
+
+
+def _least(amounts: list[int | None]) -> int | None:
+    """The least of the amounts, which a pod may ask for on any of its pools; None where one is unknown."""
+    known = [amount for amount in amounts if amount is not None]
+    return min(known) if len(known) == len(amounts) else None
 
 
 def _at_most(wanted: float, of_node: int | None, share: float, step: int) -> int | None:

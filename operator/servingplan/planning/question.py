@@ -152,6 +152,7 @@ def pose(
     if errors or not parts or (spec.objective == "MaximizeService" and (unfit or no_room)):
         return posed, tuple(errors)
     sunk = sum(_sunk_dollars(pool) for pool in pools if _can_plan(pool) or pool.left)
+    sunk += sum(_dollars_beyond_quota(pool, parts.values()) for pool in usable)
     question = q.Question(
         objective=spec.objective,
         budget_dollars_per_hour=max(0.0, float(spec.budget.dollars_per_hour) - sunk),
@@ -239,9 +240,18 @@ def _within_quota(pool: Pool, parts: list[Part]) -> list[Part]:
         found.append(replace(part, max_nodes=whole, min_nodes=min(part.min_nodes, whole)))
         rest = _part_name(pool, left)
         if whole < part.max_nodes and left and rest not in {item.name for item in parts}:
-            found.append(Part(rest, pool, left, 0, 1))
+            found.append(Part(rest, pool, left, min(1, max(0, part.min_nodes - whole)), 1))
             left = 0
     return found
+
+
+def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:
+    """$/h of nodes that are paid in any case and that the plan's queue has no quota for."""
+    if pool.quota_gpus is None or pool.spec.resize is None:
+        return 0.0
+    paid = sum(part.min_nodes for part in _parts_of(pool))
+    asked_about = sum(part.min_nodes for part in parts if part.pool is pool)
+    return (paid - asked_about) * (pool.dollars_per_node_hour or 0.0)
 
 
 def _sunk_dollars(pool: Pool) -> float:

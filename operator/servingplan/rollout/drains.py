@@ -60,7 +60,7 @@ class Coming(NamedTuple):
     nodes: bool
     """It asks for nodes."""
     replicas: bool
-    """It gives replicas a node."""
+    """It gives replicas a node, or will within a minute."""
     held_back: bool
     """The budget keeps some of it from coming."""
 

@@ -91,7 +91,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     strays = tuple(pod for pod in _kept_pods(rollout, lost) if rollout.facts_of(pod).pool not in placements)
     coming = Coming(
         nodes=bool(growth.resize),
-        replicas=bool(placed),
+        replicas=bool(placed) or places_wake is not None,  # those that only wait for a node to go
         held_back=limits.may_grow and (growth.held_back or held_back or _lack_nodes(pools, placements)),
     )
     leave = departures(rollout, limits, placements, strays, coming)

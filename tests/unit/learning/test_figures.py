@@ -44,12 +44,18 @@ def test_a_pod_that_was_not_there_all_the_time_is_left_out(missing):
     assert read(rows(**{missing: None})) == ()
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1"])
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1e308"])
 def test_values_that_are_none_are_no_figures(value):
     (seen,) = read(rows(ttft_sum=value))
     assert seen.ttft_seconds is None
     assert seen.tpot_seconds == 0.03
     assert read(rows(running=value)) == ()
+
+
+def test_a_mean_that_no_engine_has_is_none():
+    """A turn that computed with it would end with an error."""
+    (seen,) = read(rows(ttft_count="5e-324", output_count="1e-300"))
+    assert (seen.ttft_seconds, seen.output_tokens) == (None, None)
 
 
 def test_a_pod_without_requests_has_no_means():

@@ -8,7 +8,7 @@ from servingplan.model.world import FlavorQuota
 from servingplan.observe.queues import discovered, quota_of, seen_cluster_queue, seen_flavor, seen_local_queue
 
 
-def cluster_queue(*, cohort=None, borrowing=None, nominal="8", reserved="3"):
+def cluster_queue(*, cohort=None, borrowing=None, nominal="8", reserved="3", stop="None"):
     resource = {"name": "nvidia.com/gpu", "nominalQuota": nominal}
     if borrowing is not None:
         resource["borrowingLimit"] = borrowing
@@ -17,10 +17,17 @@ def cluster_queue(*, cohort=None, borrowing=None, nominal="8", reserved="3"):
             {"coveredResources": ["nvidia.com/gpu"], "flavors": [{"name": "l40s", "resources": [resource]}]}
         ]
     }
+    spec["stopPolicy"] = stop
     if cohort is not None:
         spec["cohortName"] = cohort
     status = {"flavorsReservation": [{"name": "l40s", "resources": [{"name": "nvidia.com/gpu", "total": reserved}]}]}
     return seen_cluster_queue({"metadata": {"name": "all"}, "spec": spec, "status": status})
+
+
+def local_queue(**more):
+    return seen_local_queue(
+        {"metadata": {"namespace": "llm", "name": "team-a"}, "spec": {"clusterQueue": "all", **more}}
+    )
 
 
 LOCAL = seen_local_queue({"metadata": {"namespace": "llm", "name": "team-a"}, "spec": {"clusterQueue": "all"}})
@@ -46,6 +53,15 @@ def test_a_queue_has_the_quota_of_its_cluster_queue():
 )
 def test_it_borrows_in_a_cohort_alone_and_no_more_than_its_limit(more, most):
     assert cluster_queue(**more).quotas[0].most == most
+
+
+@pytest.mark.parametrize("policy", ["Hold", "HoldAndDrain"])
+def test_a_queue_that_is_stopped_has_no_more_than_it_holds(policy):
+    stopped = cluster_queue(stop=policy), local_queue(), 3
+    held_back = cluster_queue(cohort="c"), local_queue(stopPolicy=policy), 3
+    open_again = cluster_queue(), local_queue(stopPolicy="None"), 8
+    for behind, local, most in (stopped, held_back, open_again):
+        assert [item.most for item in quota_of([FLAVOR, behind, local], "llm", "team-a")] == [most]
 
 
 def test_nothing_is_known_of_a_queue_that_is_not_there():

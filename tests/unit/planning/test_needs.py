@@ -50,6 +50,19 @@ def test_each_pod_of_a_replica_over_nodes_asks_for_its_part():
     assert half.cpu_millicores == whole.cpu_millicores == 10_000
 
 
+def test_pods_of_a_replica_over_two_pools_ask_for_what_the_nodes_of_both_have():
+    """They are all made alike: what only one pool has would keep the stages on the other one from starting."""
+    small = {"cpu_millicores": 8000, "memory_bytes": 64 * GIB}
+
+    def over(first, second):
+        pools = [pool(node(name, **has), name=name, wanted=1) for name, has in (first, second)]
+        return needs_of(MODEL, Layout(8, tuple(Leg(item, 1) for item in pools)), 800e9, None)
+
+    alone = needs(node("a", **small), tensor_parallel=8, stages=2, weight_bytes=800e9)
+    assert over(("a", LARGE), ("b", small)) == over(("a", small), ("b", LARGE)) == alone
+    assert over(("a", LARGE), ("b", {})).memory_bytes is None
+
+
 def test_nodes_of_one_type_that_differ_by_little_ask_for_the_same():
     small = 64 * GIB + 3000
     assert needs(node("a", memory_bytes=small)) == needs(node("a", memory_bytes=small + 4096))

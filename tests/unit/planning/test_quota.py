@@ -3,7 +3,10 @@
 import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.model.world import FlavorQuota, Node, Observation, PlanObject, Pod, PoolObject
+from servingplan.decide.keep_or_move import running_answer
+from servingplan.model.fleet import PlanRecord
+from servingplan.model.names import POOL_LABEL
+from servingplan.model.world import FlavorQuota, LiveObject, Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
 from servingplan.planning.question import pose
@@ -35,17 +38,18 @@ def ours(name, gpus, *, on=None, held=False, created=EARLIER):
     )
 
 
-def looked_at(*quota, pods=(), nodes=2, pool=None, wanted=None, rate="5"):
+def looked_at(*quota, pods=(), nodes=2, pool=None, wanted=None, rate="5", objects=(), zones=""):
     """The pool, and what may be asked of it."""
     chat = {"name": "chat", "inputTokens": 500, "outputTokens": 250, "requestsPerSecond": rate}
     raw = spec(model={"classes": [chat]}, pool=pool)
     the_spec = PlanSpec.model_validate(raw)
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw, queue="team-a")
-    objects = ()
+    sized = ()
     if wanted is not None:
-        objects = (PoolObject(pool="p", reference="r", wanted=wanted, allowed_namespaces=("*",)),)
-    there = tuple(Node(name=f"n{number}", labels={"pool": "p"}, gpus=4, ready=True) for number in range(nodes))
-    world = Observation(now=NOW, plan=plan, nodes=there, pods=pods, pools=objects, quota=quota or None)
+        sized = (PoolObject(pool="p", reference="r", wanted=wanted, allowed_namespaces=("*",)),)
+    labels = [{"pool": "p", **({"zone": zones[number]} if zones else {})} for number in range(nodes)]
+    there = tuple(Node(name=f"n{number}", labels=labels[number], gpus=4, ready=True) for number in range(nodes))
+    world = Observation(now=NOW, plan=plan, nodes=there, pods=pods, pools=sized, objects=objects, quota=quota or None)
     pools, errors = read_pools(the_spec, world, known_of(world))
     assert errors == ()
     return pools[0], pose(spec=the_spec, pools=pools, incumbent=None)[0].question
@@ -67,7 +71,7 @@ def test_whole_nodes_come_first_and_of_the_last_one_what_is_left():
 def test_a_sized_pool_is_bounded_before_anything_is_bought():
     resize = {"resize": RESIZE, "minNodes": 1, "maxNodes": 5}
     assert stock(looked_at(flavor(most=8), nodes=0, pool=resize, wanted=0)[1]) == {"p": (4, 1, 2)}
-    assert stock(looked_at(flavor(most=3), nodes=0, pool=resize, wanted=0)[1]) == {"p": (4, 0, 0), "p~3": (3, 0, 1)}
+    assert stock(looked_at(flavor(most=3), nodes=0, pool=resize, wanted=0)[1]) == {"p": (4, 0, 0), "p~3": (3, 1, 1)}
 
 
 def test_what_others_hold_is_not_there_and_what_the_plan_holds_is():
@@ -112,3 +116,77 @@ def gpus_of_the_answer(question):
 def test_the_plan_keeps_to_the_quota():
     assert gpus_of_the_answer(looked_at(nodes=8, rate="60")[1]) > 1
     assert gpus_of_the_answer(looked_at(flavor(most=1), nodes=8, rate="60")[1]) == 1
+
+
+def grouped(gpus):
+    """A replica over the first two nodes."""
+    leader = ours("d-0", gpus, on="n0")
+    return leader.model_copy(update={"workers": (ours("d-0-1", gpus, on="n1"),)})
+
+
+def test_all_pods_of_a_group_hold_quota():
+    assert looked_at(flavor(most=8, reserved=8), pods=(grouped(4),))[0].quota_gpus == 8
+
+
+def behind(pool, replicas, kind="Deployment"):
+    """The workload of our pods."""
+    manifest = {"metadata": {"labels": {POOL_LABEL: pool}}, "spec": {"replicas": replicas}}
+    return LiveObject(kind=kind, name="d", uid="d", ours=True, owner="chat", manifest=manifest)
+
+
+def test_pods_that_wait_for_a_node_hold_the_quota_of_their_own_pool():
+    """Else a plan that leaves a pool without stock would count on quota of others."""
+    waits = (ours("a", 4),)
+    quota = (flavor(most=8, reserved=8),)
+    assert looked_at(*quota, pods=waits, objects=(behind("p", 1),))[0].quota_gpus == 4
+    assert looked_at(*quota, pods=waits, objects=(behind("other", 1),))[0].quota_gpus == 0
+    group = behind("other", 1, kind="LeaderWorkerSet")
+    assert looked_at(*quota, pods=waits, objects=(group,))[0].quota_gpus == 4, "some of its pods may belong here"
+
+
+def test_a_pod_that_takes_the_place_of_one_that_ends_is_no_more_quota():
+    """Else a plan would rent a node for half a minute whenever a replica is replaced."""
+    ends = ours("old", 2, on="n0").model_copy(update={"terminating": True})
+    runs = ours("runs", 2, on="n1")
+    comes = ours("new", 2, held=True, created="2026-01-01T00:59:45Z")
+    found = looked_at(flavor(most=8, reserved=8), pods=(ends, runs, comes), objects=(behind("p", 2),))
+    assert found[0].quota_gpus == 4
+
+
+def test_a_flavor_of_any_node_of_the_pool_counts():
+    """Whichever node sorts first."""
+    zones = (flavor(most=4, labels={"zone": "a"}), flavor(most=2, labels={"zone": "b"}, name="g"))
+    assert looked_at(*zones, zones="ab")[0].quota_gpus == 6
+
+
+def test_nodes_that_are_paid_beyond_the_quota_leave_less_of_the_budget():
+    pool = {"resize": RESIZE, "minNodes": 3, "maxNodes": 5}
+    price, budget = 6, looked_at(nodes=0, pool=pool, wanted=0)[1].budget_dollars_per_hour
+    question = looked_at(flavor(most=6), nodes=0, pool=pool, wanted=0)[1]
+    assert stock(question) == {"p": (4, 1, 1), "p~2": (2, 1, 1)}
+    assert question.budget_dollars_per_hour == pytest.approx(budget - price)
+
+
+def test_a_plan_in_force_holds_where_others_leave_more_of_the_quota():
+    """Else it would move in haste, at any age and for no gain, whenever they take or give back."""
+
+    def question(most):
+        pool = {"resize": RESIZE, "maxNodes": 3}
+        return looked_at(flavor(most=most), pool=pool, wanted=2, rate="150")[1]
+
+    asked = question(6)
+    answer = solve(asked)
+    assert answer.nodes == {"p": 1, "p~2": 1}
+    record = PlanRecord(answer=answer.model_dump(mode="json"))
+    for most, nodes in (
+        (6, {"p": 1, "p~2": 1}),
+        (7, {"p": 1, "p~3": 1}),
+        (8, {"p": 2}),
+        (12, {"p": 2}),
+    ):
+        held = running_answer(record, question(most))
+        assert held is not None
+        assert held.nodes == nodes
+        assert held.dollars_per_hour == answer.dollars_per_hour
+    assert running_answer(record, question(4)) is None
+    assert running_answer(record, question(0)) is None

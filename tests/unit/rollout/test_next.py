@@ -1,7 +1,7 @@
 """The next safe step: where a replica is placed now, and where it waits."""
 
 from servingplan.api.v1alpha1 import Change
-from servingplan.model.actions import PlacePod, ResizePool
+from servingplan.model.actions import DrainPod, PlacePod, ResizePool
 from servingplan.rollout.next import NODE_MAY_GO_SECONDS, next_step
 from servingplan.rollout.state import Limits, Rollout
 from tests.unit.rollout.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
@@ -55,3 +55,25 @@ def test_a_node_with_replicas_of_the_plan_stays_whatever_goes():
         facts={"d": facts(gpus=8), "e": facts(gpus=8)},
     )
     assert placed_on(next_step(rollout, LIMITS)) == ["n2"]
+
+
+def test_nobody_makes_room_while_a_replica_only_waits_for_a_node_to_go():
+    """It is about to come: until it serves, the replicas that are to leave are missed."""
+    ends, new, blocked = pod("old", "n1", gpus=8, of="e"), pod("a", gpus=8, created=NOW), pod("b", gpus=8, created=NOW)
+    silent = node("n3").model_copy(update={"ready": False})
+    the_pool = pool(node("n1"), node("n2"), silent, pods=[ends], wanted=2)
+
+    def step(created):
+        pods = (ends, *(item.model_copy(update={"created": created}) for item in (new, blocked)))
+        rollout = Rollout(
+            world=world(*pods, nodes=tuple(item.node for item in the_pool.nodes)),
+            pools=(the_pool,),
+            fleet=fleet(replica_set(replicas=2, gpus=8), nodes={"h100": 2}, groups=[(2, {"d": 1})]),
+            facts={"d": facts(gpus=8), "e": facts(gpus=8)},
+            age_seconds=3600.0,
+        )
+        return next_step(rollout, LIMITS)
+
+    assert placed_on(step(AN_HOUR_AGO)) == ["n2"]
+    for created in (AN_HOUR_AGO, NOW):
+        assert [item for item in step(created).after_routing if isinstance(item, DrainPod)] == []
