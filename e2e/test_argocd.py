@@ -13,6 +13,7 @@ from e2e.support.scene import GPU_TYPES
 from e2e.support.waiting import hold, wait_for
 from localcluster import argocd, karpenter
 from localcluster.argocd import ArgoCd, GitRepository
+from localcluster.control_plane import wait_until_established
 from localcluster.nodes import A100, L40S
 from servingplan.kube import DEPLOYMENTS, PLANS, SERVICES, Resource
 
@@ -42,9 +43,8 @@ def argo(cluster, scene, tmp_path):
     """Argo CD with the chart's script, and a repository with the chart."""
     for path in argocd.crd_files():
         cluster.kubectl("apply", "--server-side", "-f", str(path))
-    cluster.kubectl(
-        "wait", "--for=condition=Established", "crd/applications.argoproj.io", "crd/appprojects.argoproj.io"
-    )
+    for name in ("applications.argoproj.io", "appprojects.argoproj.io"):
+        wait_until_established(cluster.kubectl, name)
     settings = yaml.safe_load((CHART / "files" / "argocd-cm.yaml").read_text())["data"]
     cluster.apply(*argocd.objects(settings))
     repository = GitRepository(tmp_path / "repository")

@@ -12,7 +12,7 @@ import kubernetes.config
 import pytest
 
 from localcluster import binaries
-from localcluster.control_plane import ControlPlane
+from localcluster.control_plane import ControlPlane, wait_until_established
 from servingplan.api.parse import parse_spec
 from servingplan.apply.writer import Writer
 from servingplan.errors import Conflict
@@ -90,7 +90,7 @@ def kube():
             api.create(CRDS, definition(item, touched, scalable))
         for item, _, _ in OURS:
             name = definition(item, {}, False)["metadata"]["name"]
-            up.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+            wait_until_established(up.kubectl, name)
         yield api
 
 

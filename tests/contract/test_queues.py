@@ -12,7 +12,7 @@ import pytest
 from e2e.support.rights_used import Account, story_of
 from e2e.support.waiting import wait_for
 from localcluster.audit import AuditLog
-from localcluster.control_plane import ControlPlane
+from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.operator_process import NAMESPACE, USER, OperatorProcess
 from servingplan.kube import NODES, PLANS, Kube, Resource
 from servingplan.model.names import QUEUE_LABEL
@@ -84,7 +84,7 @@ def kube(plane):
         plane.install_crds([PLAN_DEFINITION])
         for kind in KINDS:
             api.create(CRDS, definition(kind))
-            plane.kubectl("wait", "--for=condition=Established", f"crd/{kind.lower()}s.{GROUP}", "--timeout=60s")
+            wait_until_established(plane.kubectl, f"{kind.lower()}s.{GROUP}")
         for number in range(4):
             name = f"l40s-{number}"
             api.create(

@@ -264,6 +264,8 @@ class Driver:
         """Whether something is due that is not the end of a cap: a pool that refuses for ever is asked again for ever."""
         if self.decision.searching or any(item.short_since is not None for item in self.decision.stock.values()):
             return True
+        if self.world is not None and any(pod.draining_since is not None for pod in self.world.pods):
+            return True  # the end of a cap may be due before the end of a drain
         caps = [stock.cap for stock in self.decision.stock.values() if stock.cap is not None and not stock.cap.probing]
         ends = [seconds_between(self.cluster.time, cap.until) for cap in caps]
         ends += [
