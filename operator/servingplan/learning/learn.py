@@ -1,4 +1,4 @@
-"""From one look at replicas of a kind to what is known of them.
+"""Updates what is known of a kind of replica by one look at its replicas.
 
 A look gives the ratios of observed to expected. Those of the latencies are at an equal share of the highest rate. Which share
 arrives depends on the true highest rate. As far as that was not seen itself, the time per token tells it: if all iterations
