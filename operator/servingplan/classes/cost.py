@@ -21,7 +21,8 @@ from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.answer import Answer
 from servingplan.planning.pools import Pool
-from servingplan.planning.question import class_key, pose
+from servingplan.planning.question import pose
+from servingplan.planning.shapes import class_key
 
 FINEST = 48
 """The most parts that classes are made of."""

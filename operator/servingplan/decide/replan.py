@@ -31,8 +31,9 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.lessons import lessons_of
 from servingplan.planning.pools import CENT, more_nodes
-from servingplan.planning.question import Posed, pose, with_start_ups, without
+from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.start_times import with_start_ups
 from servingplan.planning.starts import left_out
 from servingplan.render.deployment import Group, replica_name
 from servingplan.render.leader_worker_set import template_of

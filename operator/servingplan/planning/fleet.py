@@ -10,8 +10,8 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.fleet import ClassService, Fleet, NodeGroup, PipelineStage, ReplicaSet
 from servingplan.planning.pools import CENT, Pool
-from servingplan.planning.question import Posed, class_key, utilization
-from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.question import Posed, utilization
+from servingplan.planning.shapes import ShapeFacts, class_key
 
 _DIGITS = 9
 """Rates are rounded to this many decimals: noise below it would make equal plans look different."""

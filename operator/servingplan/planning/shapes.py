@@ -201,6 +201,11 @@ def settings_name(settings: EngineSettings | None) -> str:
     return "+".join(parts)
 
 
+def class_key(model: str, name: str) -> str:
+    """Name of a class in the question."""
+    return f"{model}/{name}"
+
+
 def shape_key(item: ReplicaSet) -> str:
     """The key of the shape that replicas are of (``ShapeFacts.key``)."""
     layout = layout_name(item.legs, tensor_parallel=item.tensor_parallel)
