@@ -42,6 +42,7 @@ NOT_RUN = [
     ("CONTRIBUTING.md", "suite", "make check"),
     ("CONTRIBUTING.md", "suite", "make test"),
     ("CONTRIBUTING.md", "suite", ".venv/bin/pytest e2e/test_node_lost.py"),
+    ("CONTRIBUTING.md", "suite", "make browser"),
     ("CONTRIBUTING.md", "suite", "make real-node"),
     ("CONTRIBUTING.md", "suite", "GRAFANA_HOME=... .venv/bin/pytest tests/contract/test_metrics.py"),
     ("CONTRIBUTING.md", "suite", "E2E_EXISTING=1 KUBECONFIG=... .venv/bin/pytest e2e"),
