@@ -138,6 +138,8 @@ class ByModel:
             if shape.model in shapes:
                 shapes[shape.model].append(c)
         self._classes, self._shapes = list(classes.values()), list(shapes.values())
+        self.smallest = [min((self.worth[c] for c in shapes), default=0.0) for shapes in self._shapes]
+        """What the smallest copy of each model is worth."""
         self._parts = [self._part(m) for m in range(len(models))]
         self._units = [self._unit(classes) for classes in self._classes]
         self._known: list[list[tuple[float, Part]]] = [[] for _ in models]
@@ -169,6 +171,37 @@ class ByModel:
             parts[m] = self._solved(m, scale, programs[m], _of(parts, m), effort.limits(part=share))
             self._known[m].append((scale, _of(parts, m)))
         return Apart(tuple(part for part in parts if part is not None))
+
+    def in_turn(self, scale: float, effort: Effort, *, dearest_last: bool = False) -> list[int] | None:
+        """Copies by shape that serve this multiple of the rates within the stock; their dollars may exceed the budget.
+
+        The models are served one after the other, each at the prices and with the GPUs that the earlier ones leave; first the
+        model whose smallest copy is worth most, because it fits in the fewest ways, or this one last. The last one is served
+        for the fewest dollars, since nobody needs what it leaves. None if the search finds no copies of some model.
+        """
+        instance = self._instance
+        copies = [0] * len(instance.shapes)
+        free = [limit * pool.gpus_per_node for limit, pool in zip(instance.nodes_limit, instance.pools, strict=True)]
+        order = sorted(range(len(self.smallest)), key=lambda m: (-self.smallest[m], m))
+        order = order[1:] + order[:1] if dearest_last else order
+        for m in order:
+            if not effort.affords(self._parts[m]):
+                return None
+            plan = self._program(m, scale, free=free)
+            unit, terms = self._objective(m, scale, plan)
+            if m == order[-1]:
+                prices = [instance.share_price(c) for c in self._shapes[m]]
+                unit = max(prices, default=0.0) or 1.0
+                terms = [(column, price / unit) for column, price in zip(plan.copies, prices, strict=True)]
+            limits = effort.limits(gap=effort.params.turn_gap, nodes=effort.params.turn_nodes, part=0.5)
+            outcome = plan.program.optimise(terms, "min", replace(limits, bound_first=True, trial_branchings=0))
+            if not outcome.values:
+                return None
+            for column, c in zip(plan.copies, self._shapes[m], strict=True):
+                copies[c] = round(outcome.values[column])
+                for name, gpus in instance.shapes[c].gpus.items() if copies[c] else ():
+                    free[instance.pool_index[name]] -= gpus * copies[c]
+        return copies
 
     def cuts(self, apart: Apart) -> tuple[Cut, ...]:
         """Rows that say what each model's copies are worth at least, at the scale of `apart` and above it."""
@@ -216,20 +249,23 @@ class ByModel:
             copies_limit=tuple(whole.copies_limit[c] for c in shapes),
         )
 
-    def _program(self, m: int, scale: float) -> PlanProgram:
-        """The program of one model in full service with all nodes of the stock, built once, as a scale changes few factors."""
+    def _program(self, m: int, scale: float, *, free: Sequence[int] | None = None) -> PlanProgram:
+        """The program of one model in full service, built once, as a scale changes few factors; with all nodes of the stock, or
+        with those that have room for the `free` GPUs (by pool)."""
         if m not in self._programs:
             self._programs[m] = scale, self._built(m, scale)
         at, plan = self._programs[m]
         plan.set_capacity(at / scale)
         plan.program.start_from(())
+        instance = self._instance
+        for p, (column, limit) in enumerate(zip(plan.nodes, instance.nodes_limit, strict=True)):
+            nodes = limit if free is None else max(0, free[p] // instance.pools[p].gpus_per_node)
+            plan.program.set_bounds(column, lower=nodes, upper=nodes)
         return plan
 
     def _built(self, m: int, scale: float) -> PlanProgram:
         part = self._parts[m]
         plan = build(part, [scale * self._rates[k] for k in self._classes[m]], where=lambda family: family.per_model)
-        for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):
-            plan.program.set_bounds(column, lower=limit, upper=limit)
         for column in dict.fromkeys(plan.served):
             plan.program.set_bounds(column, lower=1.0, upper=1.0)
         return plan
