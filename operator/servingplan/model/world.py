@@ -103,6 +103,9 @@ class Node(Fact):
     state."""
     disrupted: bool = False
     """An autoscaler or the cloud is taking it away."""
+    closed: bool = False
+    """A taint of its state keeps new pods off, such as that of a node which its autoscaler or its agents are still setting
+    up."""
 
     @property
     def usable(self) -> bool:

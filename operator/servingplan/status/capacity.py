@@ -78,6 +78,8 @@ def _nodes_out_of_use(pool: Pool) -> str:
             lines.append(f"{node.name} is not ready")
         elif node.gpus == 0:
             lines.append(f"{node.name} shows no GPUs")
+        elif item.closed:
+            lines.append(f"{node.name} takes no pods yet: whoever makes it has not set it up")
     return f" ({', '.join(lines)})" if lines else ""
 
 
@@ -101,7 +103,7 @@ def _refused(pool: Pool, fleet: Fleet) -> bool:
 
 def _usable(pool: Pool) -> int:
     """The number of nodes that could take a replica if they were empty."""
-    return sum(item.node.usable and item.node.gpus > 0 for item in pool.nodes)
+    return sum(item.node.usable and not item.closed and item.node.gpus > 0 for item in pool.nodes)
 
 
 def _is_whole(pod: Pod) -> bool:
