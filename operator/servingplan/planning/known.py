@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from servingplan.model.decision import Finding
 from servingplan.model.hardware import GpuType
-from servingplan.model.world import Observation, SeenCatalogue, SeenModelConfig
+from servingplan.model.readings import SeenCatalogue, SeenModelConfig
+from servingplan.model.world import Observation
 from servingplan.profiles.additions import Price, read_gpus, read_models, read_prices
 from servingplan.profiles.catalogue import Catalogue, ModelRow, shipped
 

@@ -15,7 +15,8 @@ from servingplan.learning.learn import Expect, Observed, in_use, learned
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import LearnedKind, PlanRecord, ReplicaSet, digest
 from servingplan.model.llm import ModelCard
-from servingplan.model.world import EngineFigures, Observation
+from servingplan.model.readings import EngineFigures
+from servingplan.model.world import Observation
 from servingplan.planning.cards import cards_of
 from servingplan.planning.pools import Pool
 from servingplan.profiles.catalogue import Catalogue
