@@ -152,7 +152,7 @@ def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: s
 
 
 def reasons_view(explanation: Explanation, answer: Answer | None, shapes: int) -> RenderableType:
-    """Limits that exclude each other, what one more unit of each brings, alternatives, and what was left out of the shapes."""
+    """Limits that exclude each other, the worth of one more unit of each, alternatives, and the shapes that were left out."""
     parts: list[RenderableType] = []
     if explanation.clash is not None:
         parts.append(Text("\n" + words.conflict_title(explanation.clash)))

@@ -20,13 +20,7 @@ from servingplan.kube import (
 )
 from servingplan.model import names
 from servingplan.model.times import later, text_of
-from servingplan.model.world import (
-    Failure,
-    LiveObject,
-    Observation,
-    PlanObject,
-    PoolObject,
-)
+from servingplan.model.world import Failure, LiveObject, Observation, PlanObject, PoolObject
 from servingplan.observe.budgets import namespace_budget
 from servingplan.observe.config_maps import ConfigMaps, catalogues
 from servingplan.observe.demand import Demand

@@ -5,14 +5,8 @@ from __future__ import annotations
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, Api
 from servingplan.model import names
-from servingplan.model.world import (
-    Failure,
-    LiveObject,
-    PlanObject,
-    SeenCatalogue,
-    SeenModelConfig,
-    SeenProfiles,
-)
+from servingplan.model.readings import SeenCatalogue, SeenModelConfig, SeenProfiles
+from servingplan.model.world import Failure, LiveObject, PlanObject
 from servingplan.observe import parse
 from servingplan.observe.failures import failure
 from servingplan.observe.state import Snapshot

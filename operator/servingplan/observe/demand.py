@@ -20,8 +20,8 @@ from servingplan.demand.adopt import declared_rates, most_believable
 from servingplan.demand.change import latest_change
 from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned
 from servingplan.demand.signals import Counted, Query, Signal, signals
+from servingplan.model.readings import Arrivals, SeenDemand
 from servingplan.model.times import text_of
-from servingplan.model.world import Arrivals, SeenDemand
 from servingplan.observe.polling import Polling, Watched
 from servingplan.observe.prometheus import Source, ask
 from servingplan.observe.sources import NO_ANSWER, NotAsked, Plan, source_of

@@ -14,8 +14,8 @@ from typing import Protocol
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.demand.signals import Query
 from servingplan.learning.figures import WINDOW_SECONDS, query, read
+from servingplan.model.readings import SeenEngines
 from servingplan.model.times import text_of
-from servingplan.model.world import SeenEngines
 from servingplan.observe.polling import Polling, Watched
 from servingplan.observe.prometheus import ask
 from servingplan.observe.sources import NO_ANSWER, NotAsked, Plan, source_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from servingplan.model.world import GatewayFacts
+from servingplan.model.readings import GatewayFacts
 from servingplan.observe.asking import SharedThreads
 from servingplan.observe.engines import requests_inside
 from servingplan.observe.gateway import ask_gateway, in_time

@@ -37,33 +37,33 @@ from servingplan.profiles.measured import SHIPPED, MeasuredRows
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes of a pool that are alike to us: one pool of the question."""
+    """Nodes of a pool that are alike for this plan: one pool of the question."""
 
     name: str
     pool: Pool
     gpus: int
-    """The GPUs of one node that are free for us."""
+    """The GPUs of one node that this plan can use."""
     min_nodes: int
     max_nodes: int
 
 
 @dataclass(frozen=True)
 class Posed:
-    """The question and what its names mean. ``question`` is absent where nothing can be asked."""
+    """The question and what its names mean. ``question`` is None if nothing can be asked."""
 
     question: q.Question | None
     shapes: Mapping[str, ShapeFacts]
     parts: Mapping[str, Part]
     candidates: int
-    """Shapes that were looked at; so many were kept as ``shapes`` has distinct facts, and the rest was pruned."""
+    """The number of shapes that were considered. Those in ``shapes`` were kept, and the others were pruned."""
     pruned: Mapping[str, int]
-    """Shapes by the step of ``planning.shapes.STEPS`` at which they fell."""
+    """The number of shapes that were pruned at each step of ``planning.shapes.STEPS``."""
     unfit: tuple[str, ...]
-    """Why models fit nowhere, one line per model and class that no GPU of the pools can serve."""
+    """Why classes fit nowhere: one line for each class that no GPU of the pools can serve."""
     no_room: tuple[str, ...] = ()
-    """Classes that fit a pool's GPUs, but no node is there to take them."""
+    """Classes that fit the GPUs of a pool, but there is no node for them."""
     sunk_dollars_per_hour: float = 0.0
-    """Part of the spec's budget that the question leaves out: the plan has no say in it."""
+    """The part of the spec's budget that the question leaves out, because the plan cannot change what it is spent on."""
 
 
 def pose(
@@ -159,7 +159,7 @@ def pose(
 
 
 def without(posed: Posed, shapes: Collection[str]) -> Posed:
-    """The question without some shapes, by name; none where no shape is left."""
+    """The question without the shapes of these names; None if no shape is left."""
     if posed.question is None or not shapes:
         return posed
     left = tuple(shape for shape in posed.question.shapes if shape.name not in shapes)
@@ -175,7 +175,7 @@ def without(posed: Posed, shapes: Collection[str]) -> Posed:
 def _wishes(
     spec: PlanSpec, catalogue: Catalogue | None
 ) -> tuple[list[tuple[Model, Variant, ModelCard, Wish]], list[InputError]]:
-    """Every variant with its card and what the spec says of its engines, and what is wrong with the others."""
+    """Every variant with its card and with what the spec says of its engines, and what is wrong with the other variants."""
     cards, errors = cards_of(spec, catalogue)
     found = []
     for model, variant, card in cards:
@@ -219,8 +219,8 @@ def _parts_of(pool: Pool) -> list[Part]:
 
 
 def _within_quota(pool: Pool, parts: list[Part]) -> list[Part]:
-    """The nodes of a pool that the plan's queue has quota for, those with most GPUs first; of the last one as many GPUs as are
-    left of it."""
+    """The nodes of a pool for which the plan's queue has quota, those with most GPUs first. The last one has as many GPUs
+    as are left of the quota."""
     if pool.quota_gpus is None:
         return parts
     found: list[Part] = []
@@ -246,7 +246,7 @@ def _quotas(pools: Iterable[Pool], parts: Collection[Part]) -> Iterable[q.Quota]
 
 
 def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:
-    """$/h of nodes that are paid in any case and that the plan's queue has no quota for."""
+    """$/h of nodes that are paid for in any case and for which the plan's queue has no quota."""
     if pool.quota_gpus is None or pool.spec.resize is None:
         return 0.0
     paid = sum(part.min_nodes for part in _parts_of(pool))
@@ -255,8 +255,8 @@ def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:
 
 
 def _sunk_dollars(pool: Pool) -> float:
-    """$/h that the plan has no say in. A pool whose size goes in steps of several nodes may cost up to a step less one more
-    than the nodes that are planned: so much is kept back."""
+    """$/h that the plan cannot change. If the size of a pool goes in steps of several nodes, it may cost up to a step less
+    one node more than planned, and this much is kept back."""
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
     if pool.contradiction is not None:
@@ -293,7 +293,7 @@ def _class(model: Model, item: RequestClass) -> q.RequestClass:
 
 
 def _on_parts(facts: ShapeFacts, parts: Mapping[str, Part]) -> list[q.Shape]:
-    """The shape on every part of its pool that has room for one replica; one that spans nodes needs whole nodes."""
+    """The shape on every part of its pool that has room for one replica. A shape that spans nodes needs whole nodes."""
     layout = facts.layout
     if layout.inside_a_node:
         gpus = layout.gpus(layout.legs[0])
@@ -322,15 +322,15 @@ def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
 
 
 def utilization(facts: ShapeFacts) -> tuple[float, ...]:
-    """Part of the rates at which the limits hold, by copies: the lowest over the classes that the shape can serve, since
-    their requests share one queue."""
+    """The part of the rates at which the limits hold, by copies: the lowest over the classes that the shape can serve,
+    because their requests share one queue."""
     tables = [found.utilization for found in facts.estimates.values()]
     longest = max(map(len, tables))
     return tuple(min(table[min(copies, len(table) - 1)] for table in tables) for copies in range(longest))
 
 
 def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: Mapping[str, Part]) -> q.Running | None:
-    """The fleet that is being applied, so that of two equal plans the nearer one is taken."""
+    """The fleet that is being applied. Of two equal plans, the one that is nearer to it is taken."""
     if incumbent is None:
         return None
     replicas: Counter[str] = Counter()
@@ -343,7 +343,8 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
 
 
 def _shape_of(item: ReplicaSet, shapes: Mapping[str, ShapeFacts]) -> str | None:
-    """The shape of replicas that run: with their settings, else on their layout with others; None where there is none."""
+    """The shape of running replicas: with their own settings, else on their layout with other settings; None if there is
+    none."""
     layout = f"{item.model}/{item.variant}/{layout_name(item.legs, tensor_parallel=item.tensor_parallel)}"
     exact = shape_key(item)
     if exact in shapes:

@@ -1,4 +1,5 @@
-"""What the time that replicas take to start means for the question: rates where nodes are lost, and what a move costs."""
+"""How the time that replicas take to start changes the question: lower rates if nodes are lost now and then, and a cost of
+moves."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from servingplan.model import question as q
 from servingplan.planning.shapes import ShapeFacts
 
 BOOT_SECONDS = 300.0
-"""The boot of a node that takes the place of a lost one, where a plan counts with losses. A machine with eight GPUs takes some
-minutes; the clouds state no time."""
+"""The assumed boot of a node that replaces a lost one, in seconds. A machine with eight GPUs takes some minutes; the clouds
+state no time."""
 
 
 def up_share(facts: ShapeFacts) -> float:
@@ -32,16 +33,17 @@ def up_share(facts: ShapeFacts) -> float:
 
 
 def _whole_minutes(seconds: float) -> float:
-    """Rounded up: a start that took a few seconds longer is to change no rate, and with it the question."""
+    """The time in whole minutes, rounded up: a start that took a few seconds longer must not change a rate, and with it the
+    question."""
     return math.ceil(seconds / 60.0) * 60.0
 
 
 def with_start_ups(question: q.Question, shapes: Mapping[str, ShapeFacts]) -> q.Question:
-    """The question with what a new copy of each shape takes from renting its node to the first request: a boot of the pool's
-    node, and a start of the variant there, each the longest that was seen there, else on any pool.
+    """The question with the start-up time of a new copy of each shape, in seconds from renting its node to the first request.
 
-    It is no part of what is asked, only of whether the answer is worth the moves: nothing is planned anew because a start took
-    longer. What was never seen takes no time: a guess is no reason to stay.
+    It is the boot of a node of the pool and the start of the variant there, each the longest that was seen there, else on any
+    pool. It only decides whether the answer is worth the moves, so a longer start is no reason to plan anew. What was never
+    seen counts as 0, because a guess is no reason to keep the running plan.
     """
     starts: dict[tuple[str, str], float] = {}
     for facts in shapes.values():

@@ -46,7 +46,7 @@ def unfit_lines(
 
 
 def _across_advice(layout: Layout, engine: Engine, *, across_nodes: bool) -> str:
-    """What it takes that a replica over several nodes is planned."""
+    """What is missing for a plan with a replica over several nodes."""
     leg = layout.legs[0]
     pool = leg.pool
     lacks = []
@@ -70,7 +70,8 @@ def _across_advice(layout: Layout, engine: Engine, *, across_nodes: bool) -> str
 
 
 def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
-    """The smallest change of each latency limit that would let some shape serve the class; empty where it is not that."""
+    """The smallest change of each latency limit that would let some shape serve the class; empty if latency is not the
+    cause."""
     missed = [refusal for refusal in refusals if refusal.reason == "SloUnreachable"]
     if not missed:
         return ""
@@ -87,6 +88,6 @@ def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
 
 
 def _rounded_up(seconds: float) -> str:
-    """Four digits, never below, as the spec writes decimals."""
+    """The seconds with four digits, rounded up, as the spec writes decimals."""
     unit = 10.0 ** (math.floor(math.log10(seconds)) - 3)
     return f"{math.ceil(seconds / unit * (1 - 1e-12)) * unit:.9f}".rstrip("0").rstrip(".")

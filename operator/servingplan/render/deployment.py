@@ -295,18 +295,7 @@ def deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {
-            "name": replica_set.deployment,
-            "namespace": plan.namespace,
-            "labels": labels,
-            "annotations": {
-                names.FACTS_ANNOTATION: json.dumps(
-                    replica_set.facts.model_dump(), sort_keys=True, separators=(",", ":")
-                ),
-                names.PLAN_HASH_ANNOTATION: fleet.hash,
-            },
-            "ownerReferences": [owner_reference(plan)],
-        },
+        "metadata": workload_metadata(plan, replica_set, fleet),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector},
@@ -352,6 +341,18 @@ def owner_reference(plan: PlanObject) -> Json:
         "uid": plan.uid,
         "controller": True,
         "blockOwnerDeletion": False,
+    }
+
+
+def workload_metadata(plan: PlanObject, replica_set: ReplicaSet, fleet: Fleet) -> Json:
+    """The metadata of a Deployment or LeaderWorkerSet. Its annotations name the plan and what it counts on."""
+    facts = json.dumps(replica_set.facts.model_dump(), sort_keys=True, separators=(",", ":"))
+    return {
+        "name": replica_set.deployment,
+        "namespace": plan.namespace,
+        "labels": model_server_labels(plan, replica_set),
+        "annotations": {names.FACTS_ANNOTATION: facts, names.PLAN_HASH_ANNOTATION: fleet.hash},
+        "ownerReferences": [owner_reference(plan)],
     }
 
 
