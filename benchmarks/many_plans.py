@@ -53,6 +53,7 @@ def measured(share: float, *, seconds: float) -> Section:
         _apply(here, range(old, old + new))
         wait(lambda: _routed(here) >= old + new, 900)
         routed = time.monotonic() - begun
+        wait(lambda: _explained(here) >= old + new, 900)  # one at a time, beside the turns
         time.sleep(2 * PERIOD_SECONDS)
         rest = _window(here, lambda: time.sleep(seconds))
         churn = _window(here, lambda: _churn(here, others, seconds))
@@ -62,7 +63,8 @@ def measured(share: float, *, seconds: float) -> Section:
     return Section(
         f"{node_count:,} nodes, {strangers:,} pods of others of {POD_BYTES / 1000:g} KB, {old + new} plans",
         f"Each plan has one replica on a fixed node of its own. A turn is due every {PERIOD_SECONDS:g} s. Windows of "
-        f"{seconds:g} s; the processor and the memory are of the operator with the processes of its searches.",
+        f"{seconds:g} s, after the last explanation is written; the processor and the memory are of the operator with the "
+        "processes of its searches.",
         (
             Row("lists per turn at rest", f"{lists:.2f} ({rest['turns']:.0f} turns)", "0", rest["lists"] == 0),
             Row("writes at rest, renewals of the lease aside", rest["writes"] or "0", "0", not rest["writes"]),
@@ -109,6 +111,10 @@ def _plan(number: str) -> Json:
 def _routed(here: Ground) -> int:
     found = here.api.list(CONFIG_MAPS, namespace=NAMESPACE, labels="app.kubernetes.io/managed-by=servingplan")
     return sum('"weight": 10000' in (item.get("data") or {}).get("routing.json", "") for item in found)
+
+
+def _explained(here: Ground) -> int:
+    return sum("explanation" in (item.get("status") or {}) for item in here.api.list(PLANS, namespace=NAMESPACE))
 
 
 def _stranger(here: Ground, name: str, node: str) -> None:
