@@ -217,6 +217,8 @@ class LiveObject(Fact):
     API server refuses ``status.replicaFailure``."""
     rewritten: tuple[str, str] | None = None
     """What admission made of our last write of it, where that is something else (``manifests.rewriting``)."""
+    rewritten_fields: tuple[str, ...] = ()
+    """The fields that it changed."""
     replicas_owner: tuple[str, str] | None = None
     """The field manager that set ``spec.replicas`` of a Deployment or LeaderWorkerSet, where that is not ours, and when it did
     (RFC 3339)."""

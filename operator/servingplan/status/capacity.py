@@ -110,6 +110,16 @@ def _is_whole(pod: Pod) -> bool:
     return not pod.workers_to_come
 
 
+def _rewritten(world: Observation) -> str:
+    """Text with what the cluster's admission changes of the Deployments that we write; empty where it changes nothing."""
+    return "".join(
+        f"; the cluster's admission changes {live.kind} {live.name} ({', '.join(live.rewritten_fields)}), "
+        "and it is left as it is then"
+        for live in world.deployments()
+        if live.ours and live.rewritten_fields
+    )
+
+
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
     """The condition: whether every replica of the plan is ready."""
     kind = "WorkloadsReady"
@@ -126,7 +136,7 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         for item in fleet.replica_sets
         if decision.ready.get(item.deployment, 0) < item.replicas
     ]
-    left_out = "".join(f"; {line}" for line in lines(decision.failed_shapes))
+    left_out = "".join(f"; {line}" for line in lines(decision.failed_shapes)) + _rewritten(world)
     if not short:
         return Row(kind, "True", "AsPlanned", f"every replica of the plan is ready{left_out}")
     text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)
