@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.decide.objects import object_actions
 from servingplan.decide.publishing import routing_actions
 from servingplan.decide.transition import transition_proposed
