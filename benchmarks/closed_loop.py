@@ -40,7 +40,7 @@ from benchmarks.simulated_fleet import (
     share_in_time,
     spec_of,
 )
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.readings import Arrivals, SeenDemand
 from servingplan.replay.autoscale import STABILIZATION_SECONDS, SYNC_SECONDS, Rule, desired

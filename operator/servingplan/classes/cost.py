@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from servingplan.api.v1alpha1 import Match, PlanSpec
+from servingplan.api.models_v1alpha1 import Match
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.classes.cells import Cells
 from servingplan.classes.fit import Fit, Proposed
 from servingplan.classes.split import Rectangle

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from servingplan.api.parse import name_problem, parse_spec
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.cli.files import documents_of, fail, read_text
 from servingplan.errors import InputError
 from servingplan.model.readings import SeenCatalogue, SeenProfiles

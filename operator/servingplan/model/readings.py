@@ -9,7 +9,7 @@ from servingplan.model.fact import Fact
 
 
 class Arrivals(Fact):
-    """Requests of one class as they were counted."""
+    """The counted requests of one class."""
 
     model: str
     name: str
@@ -19,7 +19,7 @@ class Arrivals(Fact):
     history: tuple[tuple[float, float], ...] = ()
     """The hours of the last days: end of an hour (Unix seconds), mean of the hour (requests/s)."""
     failing_since: str | None = None
-    """RFC 3339; since when nothing usable was read. Absent: ``intervals`` are fresh."""
+    """Since when nothing usable was read, RFC 3339; None if ``intervals`` are fresh."""
 
     @property
     def key(self) -> str:
@@ -28,18 +28,18 @@ class Arrivals(Fact):
 
 
 class SeenDemand(Fact):
-    """What Prometheus told about the arrivals of the plan's classes."""
+    """The arrivals of the plan's classes, as Prometheus has them."""
 
     signal: str = ""
-    """Which way of counting matched; empty: none yet."""
+    """The name of the way of counting that matched; empty if none has yet."""
     metrics: tuple[str, ...] = ()
     """Names of the metrics that matched."""
     problem: str | None = None
-    """Why the last reading failed, for people; it does not change from reading to reading."""
+    """Why the last reading failed, for people. The text is the same for repeated failures."""
     refused: str | None = None
-    """Why nothing is asked, and what to do."""
+    """Why Prometheus is not asked, and what to do; None if it is asked."""
     refused_reason: str = ""
-    """The same for programs."""
+    """The reason for programs."""
     classes: tuple[Arrivals, ...] = ()
     """The arrivals, ordered by model and class."""
 
@@ -51,15 +51,16 @@ class EngineFigures(Fact):
     requests: float
     """The number of requests that ended."""
     input_tokens: float | None = None
-    """The mean length of their prompts; None, as below: there were none, or the engine does not tell it."""
+    """The mean length of their prompts. This and the following means are None if no request ended, or if the engine does
+    not report them."""
     output_tokens: float | None = None
     """The mean length of their answers."""
     ttft_seconds: float | None = None
     """The mean time to the first token."""
     tpot_seconds: float | None = None
-    """The mean time per further token, of each request."""
+    """The mean time per further token of each request."""
     gap_seconds: float | None = None
-    """The mean time between two outputs, in place of ``tpot_seconds`` where an engine does not tell that."""
+    """The mean time between two outputs, for engines that do not report ``tpot_seconds``."""
     running: float
     """The mean number of requests in the batch."""
     least_waiting: float
@@ -67,35 +68,35 @@ class EngineFigures(Fact):
 
 
 class SeenEngines(Fact):
-    """What Prometheus told about the plan's engines."""
+    """The figures of the plan's engines, as Prometheus has them."""
 
     at: str = ""
-    """The end of the window, RFC 3339; empty: nothing was read."""
+    """The end of the window, RFC 3339; empty if nothing was read."""
     window_seconds: float = 0.0
     """The length of the window."""
     problem: str | None = None
     """Why the last reading failed, for people."""
     refused: str | None = None
-    """Why nothing is asked, and what to do."""
+    """Why Prometheus is not asked, and what to do; None if it is asked."""
     refused_reason: str = ""
-    """The same for programs."""
+    """The reason for programs."""
     engines: tuple[EngineFigures, ...] = ()
-    """The figures of pods that were there for the whole window, by name."""
+    """The figures of pods that existed for the whole window, ordered by name."""
 
 
 class GatewayFacts(Fact):
-    """What the replicas of the gateway said when they were asked."""
+    """The answers of the gateway's replicas."""
 
     revisions: tuple[int | None, ...] = ()
-    """The revision of the weights that each has taken; None: it did not answer, or not for this plan."""
+    """The revision of the weights that each replica has; None if it did not answer, or not for this plan."""
     problem: str | None = None
-    """The text for people where nobody answered."""
+    """Why nobody answered, for people."""
     refused: str | None = None
-    """Why the URL is not asked, and what to do."""
+    """Why the URL is not asked, and what to do; None if it is asked."""
 
     @property
     def taken(self) -> int | None:
-        """The revision that all of them have; None where they differ, or one did not answer."""
+        """The revision that all of them have; None if they differ, or if one did not answer."""
         return self.revisions[0] if len(set(self.revisions)) == 1 else None
 
     @property
@@ -105,16 +106,16 @@ class GatewayFacts(Fact):
 
 
 class SeenProfiles(Fact):
-    """Measured rates that the plan names."""
+    """A plan's own measurements."""
 
     config_map: str
     """Name of the ConfigMap, or of the file that stands for it offline."""
     rows: str = ""
     """CSV; ``profiles.rows`` reads it."""
     problem_reason: str | None = None
-    """ProfilesMissing, ReadForbidden, ReadFailed: why there are no rows."""
+    """ProfilesMissing, ReadForbidden or ReadFailed: why there are no rows."""
     problem: str | None = None
-    """The same for people."""
+    """The same reason for people."""
 
 
 class SeenCatalogue(Fact):
@@ -137,4 +138,4 @@ class SeenModelConfig(Fact):
     config_map: str
     text: str = ""
     problem: str | None = None
-    """Why it could not be had, for people."""
+    """Why it could not be read, for people."""

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from servingplan.api.v1alpha1 import PlanSpec, Resize
+from servingplan.api.pools_v1alpha1 import Resize
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import (
     HTTP_ROUTES,

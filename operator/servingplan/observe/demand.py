@@ -64,10 +64,10 @@ class _Watched(Watched):
 
 
 class Demand(Protocol):
-    """A source that knows what comes in."""
+    """A source of measured arrivals."""
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
-        """The last reading for a plan; None where its spec asks for none. Raises nothing."""
+        """The last reading for a plan; None if its spec asks for none. Raises nothing."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""Reads what engines measured beside the turns: no turn waits for it, also not the first one.
+"""Reads what engines measured, beside the turns: no turn waits for a reading, not even the first one.
 
-Nothing that is kept here is missed after a restart: what was learned stands in the plan record.
+After a restart nothing of this is missed, because what was learned is in the plan record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POLL_SECONDS = 60.0
 
 
 class Engines(Protocol):
-    """A source that knows what engines measured."""
+    """A source of what engines measured."""
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenEngines | None:
         """The last reading for a plan; None if its spec does not ask to learn. Raises nothing and waits for nothing."""

@@ -53,7 +53,7 @@ class SeenClusterQueue(NamedTuple):
     name: str
     quotas: tuple[SeenQuota, ...]
     stopped: bool = False
-    """As of a LocalQueue."""
+    """Whether it admits nobody, like a LocalQueue that is stopped."""
 
 
 SeenQueue = SeenLocalQueue | SeenFlavor | SeenClusterQueue

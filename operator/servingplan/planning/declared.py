@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.api.pools_v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.times import seconds_since
 from servingplan.model.world import DeviceClass, Node, NodeTemplate, PoolObject, Taint

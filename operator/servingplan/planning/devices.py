@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from servingplan.api.v1alpha1 import Dra
+from servingplan.api.pools_v1alpha1 import Dra
 from servingplan.model.world import DeviceClass, Devices, Node
 
 PRODUCT_NAME = "productName"

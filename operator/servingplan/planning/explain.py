@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 
-from servingplan.api.v1alpha1 import PlanSpec, Slo
+from servingplan.api.models_v1alpha1 import Slo
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.question import Question, QuestionError

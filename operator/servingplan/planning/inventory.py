@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.api.pools_v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.learning.learn import Expect, Observed, in_use, learned
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import LearnedKind, PlanRecord, ReplicaSet, digest

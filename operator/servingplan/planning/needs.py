@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.model.fleet import PodNeeds
 from servingplan.planning.cold_starts import start_limit_seconds
 from servingplan.planning.layouts import Layout

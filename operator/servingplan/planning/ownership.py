@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.errors import InputError
 from servingplan.model.world import Observation, PoolObject
 from servingplan.planning.pools import LEFT, Pool, Problem

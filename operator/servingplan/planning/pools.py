@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.model.fleet import LearnedCap, PoolStock, StartTimes
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node, Pod, PoolObject

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, RequestClass, Variant
+from servingplan.api.models_v1alpha1 import Model, RequestClass, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.fleet import Fleet, ReplicaSet

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from servingplan.api.v1alpha1 import Dra, Model, NodePool
+from servingplan.api.models_v1alpha1 import Model
+from servingplan.api.pools_v1alpha1 import Dra, NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.hardware import GpuType

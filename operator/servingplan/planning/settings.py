@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import Engine, Model, Variant
+from servingplan.api.models_v1alpha1 import Engine, Model, Variant
 from servingplan.errors import InputError
 from servingplan.model.engine import EngineSettings, Speculation
 from servingplan.model.hardware import GpuType

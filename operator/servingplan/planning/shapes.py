@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
-from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
+from servingplan.api.models_v1alpha1 import Model, RequestClass, Slo, Variant
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import PodNeeds, ReplicaSet
 from servingplan.model.hardware import GpuType

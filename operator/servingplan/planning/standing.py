@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.llm import ModelCard
 from servingplan.planning.layouts import layout_name

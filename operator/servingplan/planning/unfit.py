@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from servingplan.api.v1alpha1 import Engine, Model, PlanSpec, Slo, Variant
+from servingplan.api.models_v1alpha1 import Engine, Model, Slo, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.llm import ModelCard
 from servingplan.planning.layouts import Layout, connected
 from servingplan.planning.pools import Pool

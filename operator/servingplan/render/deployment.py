@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from servingplan.api.v1alpha1 import Model, NodePool, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings

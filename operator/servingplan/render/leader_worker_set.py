@@ -10,7 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from servingplan.api.v1alpha1 import Model, NodePool, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet
