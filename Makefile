@@ -98,10 +98,11 @@ bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 image: setup ## the operator's image, into dist/: by docker, podman or buildah where one runs, else by this project's own builder
 	@mkdir -p dist
 	@engine="$(ENGINE)"; archive=dist/servingplan-$(VERSION).tar; name=docker.io/library/servingplan:$(VERSION); \
+	base="$(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))"; rm -f $$archive; \
 	for one in docker podman buildah; do [ -n "$$engine" ] || { $$one info >/dev/null 2>&1 && engine=$$one; }; done; \
 	case "$$engine" in \
-	  docker|podman) $$engine build -t $$name . && $$engine save -o $$archive $$name ;; \
-	  buildah) buildah build -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
+	  docker|podman) $$engine build $$base -t $$name . && $$engine save -o $$archive $$name ;; \
+	  buildah) buildah build $$base -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
 	  *) $(RUN)/python -m localcluster.image --output $$archive ;; \
 	esac
 
