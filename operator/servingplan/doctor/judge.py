@@ -9,8 +9,9 @@ from typing import Any
 from servingplan.api.crd import custom_resource_definition
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.doctor.capacity import gpus, pools
-from servingplan.doctor.facts import Facts, Finding, Operator, Right, Severity, Unread, words
+from servingplan.doctor.facts import Facts, Finding, Operator, PlanFacts, Right, Severity, Unread, words
 from servingplan.doctor.rights import OPTIONAL
+from servingplan.model import names
 
 CHART = "charts/servingplan"
 OWN_NAMESPACE = "servingplan-system"
@@ -209,9 +210,18 @@ def _gateway(facts: Facts) -> Iterator[Finding]:
             )
         elif not plan.has_routes:
             message = f"plan {plan.name}: no pod of {facts.namespace} reads the ConfigMap {plan.routing}: no request follows it"
-            yield Finding(
-                "gateway", NOTE, message, f"kubectl apply -n {facts.namespace} -f examples/gateway/envoy.yaml"
-            )
+            yield Finding("gateway", NOTE, message, _gateway_for(plan))
+
+
+def _gateway_for(plan: PlanFacts) -> str:
+    """The command that applies the example's gateway for a plan; the example is of a plan ``chat``."""
+    changes = [f"s/chat/{plan.name}/g"] if plan.name != "chat" else []
+    if plan.routing != (usual := names.routing_name(plan.name, None)):
+        changes.append(f"s/{usual}/{plan.routing}/g")
+    example = "examples/gateway/envoy.yaml"
+    if not changes:
+        return f"kubectl apply -n {plan.namespace} -f {example}"
+    return f"sed '{'; '.join(changes)}' {example} | kubectl apply -n {plan.namespace} -f -"
 
 
 def _prometheus(facts: Facts) -> Iterator[Finding]:
