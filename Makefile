@@ -117,6 +117,10 @@ try-wheel: wheel ## install the wheel into a fresh environment, with the newest 
 	test "$$(.venv-wheel/bin/servingplan --version)" = "servingplan $(VERSION)"
 	.venv-wheel/bin/servingplan plan examples/chat.yaml
 
+.PHONY: krew
+krew: wheel ## the archive and the manifest by which krew installs `kubectl servingplan`, into dist/; ADDRESS= of its downloads
+	@$(PYTHON) krew/pack.py dist/servingplan-$(VERSION)-py3-none-any.whl "$(or $(ADDRESS),ADDRESS)"
+
 .PHONY: sbom
 sbom: $(UV) ## what the image holds of Python, from the lock file, as CycloneDX into dist/
 	@mkdir -p dist

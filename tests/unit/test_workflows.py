@@ -82,7 +82,16 @@ def test_what_the_pages_promise_of_the_workflows_is_in_them():
     asked = {one["python"] for one in matrix_of(nightly["jobs"]["dependencies"]) if one["target"] == "newest"}
     assert asked == set(PYTHONS)
     assert "FIRST_HISTORY=$((10000 * ${{ github.run_number }}))" in every["nightly"]
-    for word in ("make try-wheel", "make wheel sbom", "make image", "helm push", "cosign sign", "make site", "attest"):
+    for word in (
+        "make try-wheel",
+        "make wheel sbom",
+        "make krew",
+        "make image",
+        "helm push",
+        "cosign sign",
+        "make site",
+        "attest",
+    ):
         assert word in every["release"], word
     assert set(release["jobs"]["publish"]["needs"]) == {"test", "wheel"}
 
