@@ -15,7 +15,6 @@ from servingplan.model import names
 
 CHART = "charts/servingplan"
 OWN_NAMESPACE = "servingplan-system"
-INSTALL = f"helm upgrade --install servingplan {CHART} --namespace {OWN_NAMESPACE} --create-namespace"
 APPLY_CRD = "servingplan crd | kubectl apply --server-side --force-conflicts -f -"
 MOST_FIELDS = 4
 """Fields of a schema that a message names; the rest is counted."""
@@ -117,7 +116,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield unread("operator", "Deployments of other namespaces", facts.operators)
         return
     if not facts.operators:
-        yield Finding("operator", PROBLEM, "no operator runs in this cluster", INSTALL)
+        yield Finding("operator", PROBLEM, "no operator runs in this cluster", _install(facts))
     for item in facts.operators:
         where = f"Deployment {item.namespace}/{item.name}"
         if item.ready:
@@ -134,10 +133,15 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield Finding("operator", PROBLEM, message, fix)
 
 
-def _upgrade(operator: Operator | None) -> str:
-    if operator is None:
-        return INSTALL
-    return f"helm upgrade {operator.release or operator.name} {CHART} -n {operator.namespace} --reuse-values"
+def _install(facts: Facts) -> str:
+    """For the namespace alone: without a list the operator may write in all of them."""
+    own = f"-n {OWN_NAMESPACE} --create-namespace"
+    return f"helm upgrade --install servingplan {CHART} {own} --set 'namespaces={{{facts.namespace}}}'"
+
+
+def _upgrade(operator: Operator) -> str:
+    """With the release's values: with ``--set`` alone Helm would drop them."""
+    return f"helm upgrade {operator.release or operator.name} {CHART} -n {operator.namespace} --reset-then-reuse-values"
 
 
 def _permissions(facts: Facts) -> Iterator[Finding]:
@@ -164,7 +168,12 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
         yield Finding("permissions", OK, f"{who} has all {facts.rights} rights that the operator needs")
     for purpose, found in groupby(sorted(facts.refused, key=lambda right: right.purpose), lambda right: right.purpose):
         message = f"{who} cannot {purpose}: lacks {_listed(list(found))}"
-        yield Finding("permissions", NOTE if purpose in OPTIONAL else PROBLEM, message, _upgrade(mine))
+        yield Finding(
+            "permissions",
+            NOTE if purpose in OPTIONAL else PROBLEM,
+            message,
+            _upgrade(mine) if mine else _install(facts),
+        )
 
 
 def _listed(rights: list[Right]) -> str:
@@ -230,7 +239,10 @@ def _prometheus(facts: Facts) -> Iterator[Finding]:
         yield unread("prometheus", "the Service of Prometheus", found)
     elif found is None:
         message = "the installation names no Prometheus; plans with measured demand must name their own"
-        yield Finding("prometheus", NOTE, message, f"{_upgrade(None)} --set prometheus.url=http://NAME.NAMESPACE:9090")
+        operators = () if isinstance(facts.operators, Unread) else facts.operators
+        mine = next(iter([*(item for item in operators if item.has(facts.namespace)), *operators]), None)
+        fix = _upgrade(mine) if mine else _install(facts)
+        yield Finding("prometheus", NOTE, message, f"{fix} --set prometheus.url=http://NAME.NAMESPACE:9090")
     elif found.service is None:
         yield Finding("prometheus", NOTE, f"{found.url} names no Service of this cluster, so it was not looked for")
     elif found.ready:
