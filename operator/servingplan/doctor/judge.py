@@ -116,7 +116,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield unread("operator", "Deployments of other namespaces", facts.operators)
         return
     if not facts.operators:
-        yield Finding("operator", PROBLEM, "no operator runs in this cluster", _install(facts))
+        yield Finding("operator", PROBLEM, "no operator runs in this cluster", _chart_for(facts))
     for item in facts.operators:
         where = f"Deployment {item.namespace}/{item.name}"
         if item.ready:
@@ -129,18 +129,24 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         first = facts.operators[0]
         listed = words(first.settings["SERVINGPLAN_NAMESPACES"])
         message = f"no operator manages the namespace {facts.namespace}; {first.namespace}/{first.name} has {', '.join(listed)}"
-        fix = f"{_upgrade(first)} --set 'namespaces={{{','.join([*listed, facts.namespace])}}}'"
-        yield Finding("operator", PROBLEM, message, fix)
+        yield Finding("operator", PROBLEM, message, _chart_for(facts))
 
 
-def _install(facts: Facts) -> str:
-    """For the namespace alone: without a list the operator may write in all of them."""
-    own = f"-n {OWN_NAMESPACE} --create-namespace"
-    return f"helm upgrade --install servingplan {CHART} {own} --set 'namespaces={{{facts.namespace}}}'"
+def _chart_for(facts: Facts) -> str:
+    """The command that brings the present chart to the namespace: to its operator, else to the first one, else to a new one.
+
+    A release keeps its values, which ``--set`` alone would drop. Without a list an operator may write in all namespaces.
+    """
+    operators = () if isinstance(facts.operators, Unread) else facts.operators
+    if mine := next((item for item in operators if item.has(facts.namespace)), None):
+        return _upgrade(mine)
+    listed = words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
+    install = f"helm upgrade --install servingplan {CHART} -n {OWN_NAMESPACE} --create-namespace"
+    command = _upgrade(operators[0]) if operators else install
+    return f"{command} --set 'namespaces={{{','.join([*listed, facts.namespace])}}}'"
 
 
 def _upgrade(operator: Operator) -> str:
-    """With the release's values: with ``--set`` alone Helm would drop them."""
     return f"helm upgrade {operator.release or operator.name} {CHART} -n {operator.namespace} --reset-then-reuse-values"
 
 
@@ -168,12 +174,7 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
         yield Finding("permissions", OK, f"{who} has all {facts.rights} rights that the operator needs")
     for purpose, found in groupby(sorted(facts.refused, key=lambda right: right.purpose), lambda right: right.purpose):
         message = f"{who} cannot {purpose}: lacks {_listed(list(found))}"
-        yield Finding(
-            "permissions",
-            NOTE if purpose in OPTIONAL else PROBLEM,
-            message,
-            _upgrade(mine) if mine else _install(facts),
-        )
+        yield Finding("permissions", NOTE if purpose in OPTIONAL else PROBLEM, message, _chart_for(facts))
 
 
 def _listed(rights: list[Right]) -> str:
@@ -239,10 +240,8 @@ def _prometheus(facts: Facts) -> Iterator[Finding]:
         yield unread("prometheus", "the Service of Prometheus", found)
     elif found is None:
         message = "the installation names no Prometheus; plans with measured demand must name their own"
-        operators = () if isinstance(facts.operators, Unread) else facts.operators
-        mine = next(iter([*(item for item in operators if item.has(facts.namespace)), *operators]), None)
-        fix = _upgrade(mine) if mine else _install(facts)
-        yield Finding("prometheus", NOTE, message, f"{fix} --set prometheus.url=http://NAME.NAMESPACE:9090")
+        fix = f"{_chart_for(facts)} --set prometheus.url=http://NAME.NAMESPACE:9090"
+        yield Finding("prometheus", NOTE, message, fix)
     elif found.service is None:
         yield Finding("prometheus", NOTE, f"{found.url} names no Service of this cluster, so it was not looked for")
     elif found.ready:

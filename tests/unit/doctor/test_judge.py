@@ -243,9 +243,15 @@ def helm_commands(found):
 
 def test_an_upgrade_that_is_named_keeps_the_values_of_the_release():
     elsewhere = dataclasses.replace(OPERATOR, settings={**OPERATOR.settings, "SERVINGPLAN_NAMESPACES": "other"})
-    for changed in ({"prometheus": None}, {"refused": (REFUSED,)}, {"operators": (elsewhere,)}):
+    for changed in (
+        {"prometheus": None},
+        {"refused": (REFUSED,)},
+        {"operators": (elsewhere,), "prometheus": None, "refused": (REFUSED,)},
+    ):
         commands = helm_commands(facts(**changed))
         assert commands, changed
+        if "operators" in changed:
+            assert all("--set 'namespaces={other,llm}'" in command for command in commands)
         for command in commands:
             assert "--reset-then-reuse-values" in command
             assert "--install" not in command
