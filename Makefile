@@ -102,10 +102,11 @@ bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 image: setup ## the operator's image, into dist/: by docker, podman or buildah where one runs, else by this project's own builder
 	@mkdir -p dist
 	@engine="$(ENGINE)"; archive=dist/servingplan-$(VERSION).tar; name=docker.io/library/servingplan:$(VERSION); \
+	base="$(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))"; rm -f $$archive; \
 	for one in docker podman buildah; do [ -n "$$engine" ] || { $$one info >/dev/null 2>&1 && engine=$$one; }; done; \
 	case "$$engine" in \
-	  docker|podman) $$engine build -t $$name . && $$engine save -o $$archive $$name ;; \
-	  buildah) buildah build -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
+	  docker|podman) $$engine build $$base -t $$name . && $$engine save -o $$archive $$name ;; \
+	  buildah) buildah build $$base -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
 	  *) $(RUN)/python -m localcluster.image --output $$archive ;; \
 	esac
 
@@ -119,6 +120,10 @@ try-wheel: wheel ## install the wheel into a fresh environment, with the newest 
 	$(UV) pip install --quiet --python .venv-wheel/bin/python --resolution highest dist/servingplan-$(VERSION)-py3-none-any.whl
 	test "$$(.venv-wheel/bin/servingplan --version)" = "servingplan $(VERSION)"
 	.venv-wheel/bin/servingplan plan examples/chat.yaml
+
+.PHONY: krew
+krew: wheel ## the archive and the manifest by which krew installs `kubectl servingplan`, into dist/; ADDRESS= of its downloads
+	@$(PYTHON) krew/pack.py dist/servingplan-$(VERSION)-py3-none-any.whl "$(or $(ADDRESS),ADDRESS)"
 
 .PHONY: sbom
 sbom: $(UV) ## what the image holds of Python, from the lock file, as CycloneDX into dist/

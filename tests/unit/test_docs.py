@@ -24,6 +24,7 @@ REASONS = {
     "suite": "the tests themselves, and what their runs begin with",
     "release": "what only a release has: signatures, and attestations of origin",
     "Docker": "a local cluster in Docker, and the tool that loads images into it",
+    "krew": "krew itself; tests/unit/test_krew.py installs the archive as krew does",
     "wheel": "an installation from a package: RELEASING.md says when it is tried",
 }
 COSIGN = (
@@ -53,6 +54,12 @@ NOT_RUN = [
     ("docs/fleet.md", "long", "python -m benchmarks.closed_loop FOLDER"),
     ("docs/install.md", "Docker", "make image && kind load image-archive dist/servingplan-0.1.0.tar"),
     ("docs/install.md", "wheel", "pip install servingplan-0.1.0-py3-none-any.whl"),
+    ("docs/live.md", "krew", "make krew"),
+    (
+        "docs/live.md",
+        "krew",
+        "kubectl krew install --manifest dist/servingplan.yaml --archive dist/kubectl-servingplan-0.1.0.tar.gz",
+    ),
     ("docs/uninstall.md", "Docker", "make image && kind load image-archive dist/servingplan-0.1.0.tar"),
 ]
 """Every command of the documentation that no test runs."""
