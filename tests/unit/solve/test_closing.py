@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.planner import near_tied
+from benchmarks.planner import coral, near_tied
 from servingplan.model.goal import SCALE
 from servingplan.solve.bounds.lagrangian import ByModel, Prices
 from servingplan.solve.bounds.relaxation import Relaxation
@@ -63,6 +63,17 @@ def test_where_price_excludes_every_scale_no_smaller_one_is_tried(always_apart, 
     assert answer.status == "Infeasible"
 
 
+def test_of_equal_shapes_on_several_pools_only_the_cheapest_is_priced_if_no_stock_is_scarce():
+    instance = instance_of(coral(3, 4, 5, stock=20))
+    rates = [cls.requests_per_second for cls in instance.classes]
+    by_model = ByModel(instance, Prices.of_nodes(instance), rates)
+    apart = by_model.serve(1.0, effort())
+    assert sum(len(part.shapes) for part in apart.parts) <= len(instance.shapes) / 5
+    scarce = ByModel(instance, replace(Prices.of_nodes(instance), scarce=True), rates).serve(1.0, effort())
+    assert apart.least == pytest.approx(scarce.least, rel=2e-3)  # each is proved to a thousandth
+    assert all(len(cut.terms) > len(part.shapes) for cut, part in zip(by_model.cuts(apart), apart.parts, strict=True))
+
+
 @pytest.mark.slow
 def test_no_plan_is_cheaper_than_the_sum_over_models():
     told = 0
@@ -82,6 +93,9 @@ def test_no_plan_is_cheaper_than_the_sum_over_models():
             by_model = ByModel(instance, prices, [cls.requests_per_second for cls in instance.classes])
             apart = by_model.serve(1.0, effort())
             assert (apart.least - prices.rent) / prices.dollar <= best.dollars_per_hour * (1 + TOLERANCE), seed
+            copies = [best.replicas.get(shape.name, 0) for shape in instance.shapes]
+            for cut in by_model.cuts(apart):
+                assert sum(factor * copies[c] for c, factor in cut.terms) >= cut.least * (1 - TOLERANCE), seed
             told += 1
     assert told > 20
 
@@ -186,6 +200,7 @@ def test_columns_for_totals_change_no_optimum():
         (1.5, 2.0, 1.52, 1.51, 1.52),  # that is near: the proof
         (1.0, 1.02, 1.01, 1.1, 1.01),  # price excluded more than was thought: the proof, where it is not far
         (1.0, 2.0, 1.01, 2.1, 1.5),
+        (1.2, 2.0, 1.01, 1.28, 1.37),  # the proof is out of reach of prices: a lower bound
     ],
 )
 def test_scales_are_tried_where_they_tell_most(low, high, wanted, crossing, tried):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.problem.constraints import Cut, PlanProgram, build
-from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.instance import Instance, most_utilization
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Limits, Term
 
@@ -38,11 +38,15 @@ class Prices:
     """Price of one dollar of the hourly budget: 1 if dollars are minimised and counted in dollars."""
     rent: float
     """What nodes are worth beyond their price in dollars, over all that the stock allows; negative if minimum nodes cost."""
+    scarce: bool = True
+    """Whether a model that is served by itself has only the stock of each pool. If not, it may have all GPUs of the question in
+    the place of those of any pool, which is quicker and weakens the bound."""
 
     @classmethod
     def of_nodes(cls, instance: Instance) -> "Prices":
         """The price of every GPU is its part of the node's price, in dollars; no stock counts as scarce."""
-        return cls(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
+        per_gpu = tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools)
+        return cls(per_gpu, 1.0, 0.0, scarce=False)
 
     @classmethod
     def of(cls, instance: Instance, relaxation: Relaxation) -> "Prices | None":
@@ -137,7 +141,10 @@ class ByModel:
         for c, shape in enumerate(instance.shapes):
             if shape.model in shapes:
                 shapes[shape.model].append(c)
-        self._classes, self._shapes = list(classes.values()), list(shapes.values())
+        self._scarce = prices.scarce
+        self._classes = list(classes.values())
+        self._all_shapes = list(shapes.values())
+        self._shapes = self._all_shapes if prices.scarce else list(map(self._undominated, self._all_shapes))
         self.smallest = [min((self.worth[c] for c in shapes), default=0.0) for shapes in self._shapes]
         """What the smallest copy of each model is worth."""
         self._parts = [self._part(m) for m in range(len(models))]
@@ -206,7 +213,7 @@ class ByModel:
     def cuts(self, apart: Apart) -> tuple[Cut, ...]:
         """Rows that say what each model's copies are worth at least, at the scale of `apart` and above it."""
         return tuple(
-            Cut(f"model{m}", tuple((c, self.worth[c]) for c in part.shapes), part.least)
+            Cut(f"model{m}", tuple((c, self.worth[c]) for c in self._all_shapes[m]), part.least)
             for m, part in enumerate(apart.parts)
             if 0.0 < part.least < math.inf
         )
@@ -240,14 +247,39 @@ class ByModel:
         return replace(cheapest, least=least) if cheapest.worth <= least * (1 + _gap(effort.relative_gap)) else None
 
     def _part(self, m: int) -> Instance:
-        """The instance with one model only."""
+        """The instance with one model only, and with the stock that it may have (`Prices.scarce`)."""
         whole, shapes = self._instance, self._shapes[m]
-        return replace(
+        part = replace(
             whole,
             classes=tuple(whole.classes[k] for k in self._classes[m]),
             shapes=tuple(whole.shapes[c] for c in shapes),
             copies_limit=tuple(whole.copies_limit[c] for c in shapes),
         )
+        if self._scarce:
+            return part
+        limits = zip(whole.pools, whole.nodes_limit, strict=True)
+        gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
+        copies = tuple(
+            gpus // min(whole.shapes[c].gpus.values()) if self._plain(c) else whole.copies_limit[c] for c in shapes
+        )
+        return replace(part, copies_limit=copies, nodes_limit=(gpus,) * len(whole.pools))
+
+    def _undominated(self, shapes: Sequence[int]) -> list[int]:
+        """The shapes without those that another shape replaces copy by copy, for no more worth, if its stock has no end."""
+        instance, kept = self._instance, list[int]()
+        for c in sorted(shapes, key=lambda c: (self.worth[c], c)):
+            rates = [(k, instance.rate(c, k) * most_utilization(instance.shapes[c])) for k in instance.served_by[c]]
+            if not any(
+                self._plain(d) and all(instance.rate(d, k) * instance.utilization(d, 1) >= rate for k, rate in rates)
+                for d in kept
+            ):
+                kept.append(c)
+        return sorted(kept)
+
+    def _plain(self, c: int) -> bool:
+        """Whether a copy of the shape fits, all copies do the same, however many there are, and none loses quality."""
+        shape, fits = self._instance.shapes[c], self._instance.copies_limit[c] > 0
+        return fits and isinstance(shape.max_utilization, float) and shape.max_copies is None and not shape.quality_loss
 
     def _program(self, m: int, scale: float, *, free: Sequence[int] | None = None) -> PlanProgram:
         """The program of one model in full service, built once, as a scale changes few factors; with all nodes of the stock, or
@@ -257,9 +289,9 @@ class ByModel:
         at, plan = self._programs[m]
         plan.set_capacity(at / scale)
         plan.program.start_from(())
-        instance = self._instance
-        for p, (column, limit) in enumerate(zip(plan.nodes, instance.nodes_limit, strict=True)):
-            nodes = limit if free is None else max(0, free[p] // instance.pools[p].gpus_per_node)
+        part = self._parts[m]
+        for p, (column, limit) in enumerate(zip(plan.nodes, part.nodes_limit, strict=True)):
+            nodes = limit if free is None else max(0, free[p] // part.pools[p].gpus_per_node)
             plan.program.set_bounds(column, lower=nodes, upper=nodes)
         return plan
 

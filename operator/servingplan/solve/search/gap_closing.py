@@ -57,11 +57,15 @@ def closed(
     bounds: Mapping[Goal, float],
     plan: Plan | None,
     search_among: SearchAmong,
+    pricing_share: float,
 ) -> Closed:
-    """The plan or a better one, with bounds at least as tight as the given ones. Not for questions with `survive`."""
+    """The plan or a better one, with bounds at least as tight as the given ones. Not for questions with `survive`.
+
+    Under MinimizeCost serving each model at its least price may take `pricing_share` of the time.
+    """
     work = _Closing(instance, prices, effort, Closed(plan, dict(bounds)), search_among)
     if DOLLARS in bounds:
-        work.price_full_service()
+        work.price_full_service(effort.share(pricing_share))
     elif SCALE in bounds:
         work.serve_in_turn()
         work.try_scales()
@@ -85,8 +89,8 @@ class _Closing:
         self._searched: set[int] = set()
         self.result = result
 
-    def price_full_service(self) -> None:
-        apart = self._by_model.serve(1.0, self._effort.share(self._effort.params.apart_share))
+    def price_full_service(self, effort: Effort) -> None:
+        apart = self._by_model.serve(1.0, effort)
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
         self.result.bounds[DOLLARS] = max(self.result.bounds[DOLLARS], dollars)
         if self._effort.stop() and not all(part.copies for part in apart.parts):
@@ -215,8 +219,10 @@ def _next_scale(low: float, high: float, *, wanted: float, crossing: float) -> f
     """The next scale to try, between `low`, which may be reached, and `high`, which cannot.
 
     It is the scale at which price probably equals supply (`crossing`); or `wanted`, the scale whose exclusion completes the
-    proof, if prices probably exclude it.
+    proof, if prices probably exclude it; or one just above `crossing`, to lower the bound, if they cannot exclude `wanted`.
     """
+    if wanted < low < crossing < high:
+        return crossing + (high - crossing) / 8
     quarter = (high - low) / 4
     if wanted < high and (0.0 < crossing <= wanted or (crossing >= high and wanted >= low + quarter)):
         return wanted
