@@ -169,7 +169,8 @@ def test_the_pages_and_tests_that_a_page_names_are_there(page):
 def test_the_paths_in_a_page_are_links_on_the_site():
     site = runpy.run_path(str(REPOSITORY / "docs" / "site.py"))
     linked = site["on_page_markdown"](
-        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md), ![c](docs/pictures/c.webp)\n\n```sh\n`docs/live.md`\n```\n"
+        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md), ![c](docs/pictures/c.webp)\n\n"
+        "```sh\n`docs/live.md`\n```\n"
     )
     shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md), ![c](pictures/c.webp)"
     assert linked == f"{shown}\n\n```sh\n`docs/live.md`\n```\n"
