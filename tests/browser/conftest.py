@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
 
 from servingplan.report.page import list_html, page_html
 from tests.browser.tab import Tab
@@ -25,10 +26,9 @@ def found(tool):
 
 @pytest.fixture(scope="session")
 def driver():
-    selenium = pytest.importorskip("selenium.webdriver")
     if not (found("chromium") and found("driver")):
         pytest.skip("no Chromium and chromedriver on the path: apt-get install chromium chromium-driver")
-    options = selenium.ChromeOptions()
+    options = webdriver.ChromeOptions()
     options.binary_location = found("chromium")
     for argument in ("--headless=new", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb"):
         options.add_argument(argument)
@@ -36,7 +36,7 @@ def driver():
         options.add_argument("--no-sandbox")  # Chromium has no sandbox for root; it shows our own files alone
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # selenium is given both programs, since it would look for them on the network.
-    up = selenium.Chrome(options=options, service=selenium.ChromeService(found("driver")))
+    up = webdriver.Chrome(options=options, service=webdriver.ChromeService(found("driver")))
     up.set_script_timeout(300)
     up.set_page_load_timeout(300)
     yield up

@@ -302,12 +302,12 @@ def latency(page: Content) -> Figure:
             low, high = (end / limit for end in item["band"])
             ends = "".join(f"M{x(end):.1f} {y + 6:.1f} v8 " for end in (low, high) if end < most)
             title = f"predicted mean: {item['mean']:.3g} s, band {item['band'][0]:.3g} to {item['band'][1]:.3g} s"
-            figure.strokes.append(Stroke(f"{ends}M{x(low):.1f} {y + 10:.1f} H{x(high):.1f}", "band", title))
+            figure.marks.append(Stroke(f"{ends}M{x(low):.1f} {y + 10:.1f} H{x(high):.1f}", "band", title))
         if item["predicted"] is not None:
             at = x(item["predicted"] / limit)
             path = f"M{at:.1f} {y - 1:.1f} l6 11 l-6 11 l-6 -11 Z"
             title = f"predicted: {item['predicted']:.3g} s at the {item['percentile']}th percentile"
-            figure.strokes.append(Stroke(path, "predicted", title))
+            figure.marks.append(Stroke(path, "predicted", title))
     foot = 34.0 * len(rows) + 10
     for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
         kind = "limit" if part == 1.0 else "grid"
