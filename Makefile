@@ -24,12 +24,14 @@ help: ## list the targets
 
 $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or newer was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
-	$(PYTHON) -m venv $(CACHE)/uv-$(UV_VERSION)
-	$(CACHE)/uv-$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "installing uv $(UV_VERSION) into $(CACHE)"
+	@$(PYTHON) -m venv $(CACHE)/uv-$(UV_VERSION)
+	@$(CACHE)/uv-$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/.locked: uv.lock pyproject.toml $(UV)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.12 or newer was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
-	$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v $(PYTHON))"
+	@echo "installing the Python environment into .venv, from the lock file"
+	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v $(PYTHON))"
 	@touch $@
 
 .PHONY: setup

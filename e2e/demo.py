@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from rich.console import Console
 from e2e.support.waiting import wait_for
 from localcluster import binaries, karpenter, nodes
 from localcluster.control_plane import ControlPlane
-from localcluster.operator_process import OperatorProcess
+from localcluster.operator_process import CHART, NAMESPACE, RELEASE, OperatorProcess
+from localcluster.ports import free_port
 from localcluster.stages import PodTimes
 from servingplan.cli.show import fleet_view
 from servingplan.model.fleet import Fleet, PlanRecord
@@ -36,8 +38,38 @@ STATE = binaries.cache_folder() / "demo.json"
 LOG = binaries.cache_folder() / "demo.log"
 READY_SECONDS = 8
 END_OF_SHOW = "--- end of the demonstration ---"
+NAMESPACE_OF_PLANS = "llm"
+OPERATOR_LOG = "operator.log"
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A demonstration that was left running: processes by id, its kubeconfig and folder, where its metrics are served."""
+
+    pid: int
+    operator_pid: int
+    kubeconfig: str
+    folder: str
+    metrics: str
+
+    def text(self) -> str:
+        """How to use it and how to end it, as a shell can read it."""
+        programs = [str(binaries.program(name).parent) for name in ("kubectl", "helm")]
+        path = os.pathsep.join([*programs, str(Path(sys.executable).parent)])
+        namespaces = f"--set 'namespaces={{{NAMESPACE_OF_PLANS}}}'"
+        return f"""
+export KUBECONFIG={self.kubeconfig}
+export PATH={path}:$PATH  # kubectl, helm, servingplan
+# metrics:              curl {self.metrics}/metrics
+# log of the operator:  {self.folder}/{OPERATOR_LOG}
+# logs of the cluster:  {self.folder}/logs
+# Pods only seem to run here, that of an operator too. To run one of your own in place of this one:
+#   kill {self.operator_pid}
+#   helm install {RELEASE} {CHART.relative_to(REPOSITORY)} -n {NAMESPACE} --create-namespace {namespaces}
+#   servingplan run --namespaces {NAMESPACE_OF_PLANS} --liveness-address ""
+# end it with: make demo-down"""
 
 
 class Show:
@@ -89,18 +121,20 @@ def main() -> int:
         return _down()
     if chosen.keep:
         return _keep()
-    with contextlib.suppress(KeyboardInterrupt), _cluster() as (cluster, operator):
+    metrics = f"127.0.0.1:{free_port()}"
+    with contextlib.suppress(KeyboardInterrupt), _cluster(metrics) as (cluster, operator):
         _perform(Show(Console(highlight=False, width=None if sys.stdout.isatty() else 120), cluster))
         if chosen.hold:
-            STATE.write_text(json.dumps({"pid": os.getpid(), "kubeconfig": str(cluster.kubeconfig)}))
+            kept = Kept(os.getpid(), operator.process.pid, str(cluster.kubeconfig), str(cluster.folder), metrics)
+            STATE.write_text(json.dumps(asdict(kept)))
             print(END_OF_SHOW, flush=True)
-            operator.wait()
+            signal.pause()  # for the signal that ends it; the cluster is of use without the operator too
     STATE.unlink(missing_ok=True)
     return 0
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[tuple[ControlPlane, OperatorProcess]]:
+def _cluster(metrics: str) -> Iterator[tuple[ControlPlane, OperatorProcess]]:
     def progress(text: str) -> None:
         print(f"  {text}", flush=True)
 
@@ -108,13 +142,15 @@ def _cluster() -> Iterator[tuple[ControlPlane, OperatorProcess]]:
     with ControlPlane(
         karpenter=True, pod_times=PodTimes(ready_seconds=READY_SECONDS, stop_seconds=3), say=progress
     ) as up:
-        up.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llm"}})
-        allowed = {karpenter.ALLOWED_NAMESPACES_ANNOTATION: "llm"}
+        up.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE_OF_PLANS}})
+        allowed = {karpenter.ALLOWED_NAMESPACES_ANNOTATION: NAMESPACE_OF_PLANS}
         up.apply(
             karpenter.node_class(registration_delay_seconds=3),
             *(karpenter.static_node_pool(kind, annotations=allowed) for kind in nodes.NODE_TYPES),
         )
-        with OperatorProcess(up, log=up.folder / "operator.log") as operator:
+        serving = ("--metrics-address", metrics)
+        values = {"namespaces": [NAMESPACE_OF_PLANS]}
+        with OperatorProcess(up, log=up.folder / OPERATOR_LOG, arguments=serving, values=values) as operator:
             yield up, operator
 
 
@@ -130,19 +166,21 @@ def _perform(show: Show) -> None:
     show.console.print(fleet_view(fleet, budget_dollars_per_hour=budget))
     _until(show, lambda: _observe(show, fleet), 90, "the plan to serve")
     print()
-    print(show.cluster.kubectl("get", "lsp", "-n", "llm", "-o", "wide"), end="")
+    print(show.cluster.kubectl("get", "lsp", "-n", NAMESPACE_OF_PLANS, "-o", "wide"), end="")
     _lose_a_node(show, fleet)
 
 
 def _lose_a_node(show: Show, fleet: Fleet) -> None:
     by_node: dict[str, list[str]] = {}
-    for pod in show.get("pods", "-n", "llm")["items"]:
+    for pod in show.get("pods", "-n", NAMESPACE_OF_PLANS)["items"]:
         by_node.setdefault(pod["spec"]["nodeName"], []).append(pod["metadata"]["name"])
     lost = max(sorted(by_node), key=lambda name: len(by_node[name]))
     before, all_ready = _weights(show), _ready(show)
-    show.title(f"A node goes away: {lost}, with {len(by_node[lost])} replicas")
+    show.title(f"A node dies: {lost}, with {len(by_node[lost])} replicas")
     show.restart()
     show.cluster.kubectl("delete", "node", lost, "--wait=false")
+    # Without Karpenter's finalizer it is gone at once, as a machine is; with it the operator moves every replica beforehand.
+    show.cluster.kubectl("patch", "node", lost, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     # Where all of a class goes to one Deployment, its weight stays and only the number of ready replicas falls.
     _until(show, lambda: _weights(show) != before or _ready(show) != all_ready, 30, "the loss to be seen")
     seen_seconds = show.seconds()
@@ -169,7 +207,7 @@ def _observe(show: Show, fleet: Fleet) -> bool:
             by_pool[pool] = by_pool.get(pool, 0) + 1
     sizes = (f"{p['metadata']['name']} {by_pool.get(p['metadata']['name'], 0)}/{p['spec']['replicas']}" for p in pools)
     show.on_change("nodes", "ready/asked: " + ", ".join(sizes))
-    plan = show.get("lsp", "chat", "-n", "llm")
+    plan = show.get("lsp", "chat", "-n", NAMESPACE_OF_PLANS)
     rows = plan.get("status", {}).get("deployments", [])
     ready = ", ".join(f"{_short(row['name'])} {row['ready']}/{row['replicas']}" for row in rows)
     show.on_change("replicas", f"ready: {ready}")
@@ -183,12 +221,16 @@ def _observe(show: Show, fleet: Fleet) -> bool:
 
 def _ready(show: Show) -> dict[str, int]:
     """Ready replicas by Deployment, as the status tells them."""
-    rows = show.get("lsp", "chat", "-n", "llm").get("status", {}).get("deployments", [])
+    rows = show.get("lsp", "chat", "-n", NAMESPACE_OF_PLANS).get("status", {}).get("deployments", [])
     return {row["name"]: row["ready"] for row in rows}
 
 
 def _weights(show: Show) -> dict[str, tuple[tuple[str, int], ...]]:
-    data = show.get("configmap", "chat-routing", "-n", "llm", "--ignore-not-found") if _has_routing(show) else {}
+    data = (
+        show.get("configmap", "chat-routing", "-n", NAMESPACE_OF_PLANS, "--ignore-not-found")
+        if _has_routing(show)
+        else {}
+    )
     document = json.loads(data.get("data", {}).get("routing.json", '{"models": {}}'))
     return {
         f"{model}/{entry['name']}": tuple((target["service"], target["weight"]) for target in entry["targets"])
@@ -199,7 +241,9 @@ def _weights(show: Show) -> dict[str, tuple[tuple[str, int], ...]]:
 
 def _has_routing(show: Show) -> bool:
     return bool(
-        show.cluster.kubectl("get", "configmap", "chat-routing", "-n", "llm", "--ignore-not-found", "-o", "name")
+        show.cluster.kubectl(
+            "get", "configmap", "chat-routing", "-n", NAMESPACE_OF_PLANS, "--ignore-not-found", "-o", "name"
+        )
     )
 
 
@@ -223,7 +267,9 @@ def _short(deployment: str) -> str:
 
 
 def _fleet(show: Show) -> Fleet | None:
-    text = show.cluster.kubectl("get", "configmap", "chat-plan", "-n", "llm", "--ignore-not-found", "-o", "json")
+    text = show.cluster.kubectl(
+        "get", "configmap", "chat-plan", "-n", NAMESPACE_OF_PLANS, "--ignore-not-found", "-o", "json"
+    )
     if not text.strip():
         return None
     return PlanRecord.model_validate_json(json.loads(text)["data"]["plan.json"]).fleet
@@ -234,7 +280,7 @@ def _until(show: Show, look: Any, seconds: float, what: str) -> Any:
     try:
         return wait_for(what, look, seconds=seconds)
     except AssertionError as error:
-        print(show.cluster.kubectl("describe", "lsp", "chat", "-n", "llm"))
+        print(show.cluster.kubectl("describe", "lsp", "chat", "-n", NAMESPACE_OF_PLANS))
         raise SystemExit(f"error: {error}; the state of the plan is above") from None
 
 
@@ -265,8 +311,7 @@ def _keep() -> int:
                 return 1
             else:
                 time.sleep(0.1)
-    print(f"\nexport KUBECONFIG={json.loads(STATE.read_text())['kubeconfig']}")
-    print("# end it with: make demo-down")
+    print(Kept(**json.loads(STATE.read_text())).text())
     return 0
 
 

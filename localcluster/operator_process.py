@@ -49,16 +49,24 @@ def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any
 def install(cluster: ControlPlane, objects: Sequence[dict[str, Any]]) -> str:
     """Apply the chart without its Deployment (the process takes its place), and wait until all of it is in force.
 
-    Returns the ServiceAccount's name.
+    A later ``helm install`` takes the objects over, since they have Helm's annotations. Returns the ServiceAccount's name.
     """
     definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *definitions)
-    cluster.apply(*(item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment")))
+    rest = (item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment"))
+    cluster.apply(*map(_as_of_helm, rest), field_manager="helm")
     for item in definitions:
         wait_until_established(cluster.kubectl, item["metadata"]["name"])
     with cluster.client() as client:
         wait_until_granted(client, objects)
     return next(str(item["metadata"]["name"]) for item in objects if item["kind"] == "ServiceAccount")
+
+
+def _as_of_helm(item: dict[str, Any]) -> dict[str, Any]:
+    """With the annotations by which Helm knows the objects of a release; the chart gives the label ``managed-by``."""
+    metadata = item["metadata"]
+    release = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": NAMESPACE}
+    return {**item, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **release}}}
 
 
 def environment(objects: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -122,7 +130,3 @@ class OperatorProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-    def wait(self) -> int:
-        """Until it ends by itself or is ended."""
-        return self.process.wait()

@@ -11,7 +11,6 @@ priority than the operator. Their memory is limited, since the kubelet has all p
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -21,19 +20,17 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
 
 from servingplan.api.status_v1alpha1 import ExplanationStatus
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.turn import Search, never
-from servingplan.errors import Outdated, ServingPlanError
+from servingplan.errors import Outdated
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question
 from servingplan.model.world import Observation
-from servingplan.status.explained import explain
+from servingplan.search_process import OPERATOR_BYTES, Explained, Searched, SolverCrashed, Task, memory_of_the_container
 
 MOST_SECONDS = 600.0
 """The upper bound of every plan's solver deadline; an installation may set another."""
@@ -44,60 +41,11 @@ START_SECONDS = 120.0
 LOOK_SECONDS = 0.1
 """The time between two checks whether a search is still wanted."""
 NICE_HURRIED, NICE_SHARED = 1, 10
-OPERATOR_BYTES = 600 * 2**20
-"""The memory that is left to the operator itself, by its goal at 1,000 nodes and 15,000 pods (docs/benchmarks.md)."""
-LEAST_BYTES = 256 * 2**20
-"""A process has as much in any case: it needs a third of that to start."""
 USUAL_BYTES = 128 * 2**20
 """What the process of a usual search takes: 60 MB once the solver is loaded, the rest for its question."""
 
 
-class SolverCrashed(ServingPlanError):  # noqa: N818 (a fact of an answer)
-    """The process of a search ended, or did not end in time; the message says how."""
-
-
-class Task[T](Protocol):
-    """Work for a process. It can be pickled, and so can its result."""
-
-    @property
-    def deadline_seconds(self) -> float:
-        """The time that it takes at most."""
-        ...
-
-    def run(self) -> T:
-        """The result. It is called in the process."""
-        ...
-
-
-@dataclass(frozen=True)
-class Searched:
-    """One search."""
-
-    question: Question
-    method: str
-    deadline_seconds: float
-
-    def run(self) -> Answer:
-        """The answer of the solver."""
-        from servingplan.solve import solve
-
-        return solve(self.question, method=self.method, deadline_seconds=self.deadline_seconds)
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One explanation."""
-
-    world: Observation
-    asked: str
-    deadline_seconds: float
-
-    def run(self) -> ExplanationStatus | None:
-        """The same as ``explaining.Explain``."""
-        return explain(self.world, self.asked, self.deadline_seconds)
-
-
-PROGRAM = ("-c", "import sys; from servingplan.solvers import work; work(int(sys.argv[1]), int(sys.argv[2]))")
+PROGRAM = ("-c", "import sys; from servingplan.search_process import work; work(int(sys.argv[1]), int(sys.argv[2]))")
 """The interpreter's arguments for a search process, which also gets its socket's descriptor and its niceness."""
 
 
@@ -241,7 +189,7 @@ class Solvers:
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         """``shared``: the number of processes for searches that are not urgent. None: as ``shared_processes``."""
-        count = shared_processes(_cores(), _memory_of_the_container()) if shared is None else shared
+        count = shared_processes(_cores(), memory_of_the_container()) if shared is None else shared
         self._most_seconds = most_seconds
         self._hurried = Lane([Worker(NICE_HURRIED, program)])
         self._first = Lane([Worker(NICE_HURRIED, program)])
@@ -288,71 +236,12 @@ class Solvers:
         return self._explaining.ask(world.plan.namespace, task, unwanted)
 
 
-def work(descriptor: int, nice: int) -> None:
-    """Answer questions until the operator ends. It runs in the search process."""
-    connection = Connection(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with suppress(OSError):
-        os.nice(nice)
-    with suppress(OSError):  # if memory is short, this process is killed before the operator
-        Path("/proc/self/oom_score_adj").write_text("800")
-    if (most := memory_of_a_search(_memory_of_the_container())) is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    import servingplan.solve  # noqa: F401 (loads slowly, so before the first question)
-
-    while True:
-        try:
-            task: Task[Any] = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            found: Any = task.run()
-        except Exception as error:
-            found = _portable(error)
-        try:
-            connection.send(found)
-        except (EOFError, OSError):
-            return
-
-
-def _end_with(parent: int) -> None:
-    """Exit when the parent process ends, however it ended."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error if it can be pickled; else an error with its text."""
-    import pickle
-
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return SolverCrashed(f"{type(error).__name__}: {error}")
-    return error
-
-
-def memory_of_a_search(container_bytes: int | None) -> int | None:
-    """The bytes that the process of a search may take; None where the container has no limit. Half of what the operator leaves:
-    two large searches at a time are rare, three more so."""
-    return None if container_bytes is None else max(LEAST_BYTES, (container_bytes - OPERATOR_BYTES) // 2)
-
-
 def shared_processes(cores: int, container_bytes: int | None) -> int:
     """The number of processes for searches that are not urgent: one for each core but one, at least one, and no more than have
     the memory for usual searches beside the operator and the three other processes."""
     if container_bytes is not None:
         cores = min(cores, (container_bytes - OPERATOR_BYTES) // USUAL_BYTES - 2)
     return max(1, cores - 1)
-
-
-def _memory_of_the_container() -> int | None:
-    """The memory limit of this process's control group in bytes."""
-    with suppress(OSError, ValueError):
-        return int(Path("/sys/fs/cgroup/memory.max").read_text())
-    return None
 
 
 def _cores() -> int:

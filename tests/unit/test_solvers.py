@@ -9,17 +9,9 @@ from servingplan import solvers as module
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import Outdated
 from servingplan.model.question import QuestionError
+from servingplan.search_process import LEAST_BYTES, OPERATOR_BYTES, SolverCrashed, memory_of_a_search
 from servingplan.solve import solve
-from servingplan.solvers import (
-    LEAST_BYTES,
-    OPERATOR_BYTES,
-    USUAL_BYTES,
-    Lane,
-    SolverCrashed,
-    Solvers,
-    memory_of_a_search,
-    shared_processes,
-)
+from servingplan.solvers import USUAL_BYTES, Lane, Solvers, shared_processes
 from tests.simulated.plans import plan
 from tests.unit.solve.questions import worked_example
 
@@ -135,14 +127,14 @@ def test_an_installation_bounds_what_a_plan_may_ask_for(solvers):
 
 GREEDY = """
 import sys
-from servingplan import solvers
-solvers._memory_of_the_container = lambda: 0
+from servingplan import search_process
+search_process.memory_of_the_container = lambda: 0
 class Greedy:
     deadline_seconds = 10.0
     def run(self):
-        return len(bytearray(2 * solvers.LEAST_BYTES))
-solvers.Searched.run = Greedy.run
-solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+        return len(bytearray(2 * search_process.LEAST_BYTES))
+search_process.Searched.run = Greedy.run
+search_process.work(int(sys.argv[1]), int(sys.argv[2]))
 """
 """The process of a search that takes more memory than it may."""
 
@@ -160,14 +152,14 @@ def test_a_search_that_needs_too_much_memory_is_an_error_and_its_process_answers
 
 HOARDING = """
 import sys
-from servingplan import solvers
-solvers._memory_of_the_container = lambda: 0
+from servingplan import search_process
+search_process.memory_of_the_container = lambda: 0
 kept = []
 def hoard(self):
-    kept.append(bytearray(solvers.LEAST_BYTES * 6 // 10))
+    kept.append(bytearray(search_process.LEAST_BYTES * 6 // 10))
     return len(kept)
-solvers.Searched.run = hoard
-solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+search_process.Searched.run = hoard
+search_process.work(int(sys.argv[1]), int(sys.argv[2]))
 """
 """The process of searches that each leave memory behind."""
 
@@ -185,14 +177,37 @@ def test_a_process_whose_memory_is_spent_is_followed_by_another_one():
         made.stop()
 
 
+LOADED = """
+import sys
+from servingplan import search_process
+def loaded(self):
+    return sorted(name for name in sys.modules if name.startswith("servingplan."))
+search_process.Searched.run = loaded
+search_process.work(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""The process of a search that tells which modules it has loaded."""
+
+
+@pytest.mark.slow
+def test_the_process_of_a_search_loads_the_solver_and_not_the_operator():
+    made = Solvers(shared=1, program=("-c", LOADED))
+    try:
+        loaded = made.of_plan("llm")(worked_example(), SPEC)
+    finally:
+        made.stop()
+    rooms = {name.split(".")[1] for name in loaded}
+    assert "solve" in rooms
+    assert rooms <= {"errors", "model", "search_process", "solve"}
+
+
 COUNTING = """
 import os, sys
-from servingplan import solvers
+from servingplan import search_process
 def threads(self):
     import highspy, numpy
     return len(os.listdir("/proc/self/task"))
-solvers.Searched.run = threads
-solvers.work(int(sys.argv[1]), int(sys.argv[2]))
+search_process.Searched.run = threads
+search_process.work(int(sys.argv[1]), int(sys.argv[2]))
 """
 """The process of a search that tells its number of threads."""
 

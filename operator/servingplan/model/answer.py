@@ -62,8 +62,8 @@ class Ease(Value):
     """One of the limits that clash, and the smallest change of it that would do."""
 
     limit: Name
-    """`budget`, `pool:NAME` (max_nodes), `floor:NAME` (min_nodes), `max_copies:SHAPE`, `quality:CLASS`, `survive:EVENT`
-    (min_priority), `class:NAME` (requests_per_second)."""
+    """`budget`, `pool:NAME` (max_nodes), `floor:NAME` (min_nodes), `quota:NAME` (max_gpus), `max_copies:SHAPE`,
+    `quality:CLASS`, `survive:EVENT` (min_priority), `class:NAME` (requests_per_second)."""
     now: Finite
     """Its value in the question, in the unit of its field."""
     needed: Finite | None = None
@@ -156,7 +156,7 @@ class Answer(Value):
     unserved: ClassRates = Field(default_factory=dict)
     """Requests/s of each class that is not served in full; only under `MinimizeCost`."""
     binding: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """What stops the plan from serving more: `budget`, `pool:NAME`, `max_copies:SHAPE`, `quality:CLASS`."""
+    """What stops the plan from serving more: `budget`, `pool:NAME`, `quota:NAME`, `max_copies:SHAPE`, `quality:CLASS`."""
     levels: Annotated[tuple[Level, ...], Field(strict=False)] = ()
     """All levels of the objective, in order."""
     reasons: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -120,6 +120,19 @@ class Shape(Value):
         return self
 
 
+class Quota(Value):
+    """The most GPUs that the copies on some pools may hold together, whatever nodes there are."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Unique name of the quota."""
+    pools: Annotated[
+        tuple[Name, ...], Field(min_length=1, strict=False), AfterValidator(lambda names: tuple(sorted(names)))
+    ]
+    """The pools that share it, sorted by name."""
+    max_gpus: Annotated[int, Field(ge=0)]
+    """GPUs of all copies on these pools."""
+
+
 class Running(Value):
     """The live fleet that a plan starts from."""
 
@@ -147,7 +160,7 @@ class SurviveRule(Value):
     """Classes with at least this priority are protected."""
 
 
-def _unique_sorted[T: (Pool, RequestClass, Shape)](items: tuple[T, ...]) -> tuple[T, ...]:
+def _unique_sorted[T: (Pool, RequestClass, Shape, Quota)](items: tuple[T, ...]) -> tuple[T, ...]:
     names = sorted(item.name for item in items)
     for left, right in pairwise(names):
         if left == right:
@@ -170,6 +183,8 @@ class Question(Value):
     """Request classes, sorted by name."""
     shapes: Annotated[tuple[Shape, ...], Field(strict=False), AfterValidator(_unique_sorted)]
     """Replica shapes, sorted by name; none at all is allowed under `MinimizeCost`, which then serves nothing."""
+    quotas: Annotated[tuple[Quota, ...], Field(strict=False), AfterValidator(_unique_sorted)] = ()
+    """GPUs that several pools share, sorted by name; a limit of one pool alone is its `max_nodes`."""
     running: Running | None = None
     """The live fleet; absent: nothing runs and moves are not counted."""
     change: Change | None = None
@@ -203,6 +218,10 @@ def _known_references(question: Question) -> Iterable[str]:
                     f"shape {shape.name!r} runs model {shape.model!r} but has a rate for class {name!r} of model "
                     f"{classes[name].model!r}; drop that rate or correct the model"
                 )
+    for quota in question.quotas:
+        for name in quota.pools:
+            if name not in pools:
+                yield f"quota {quota.name!r}: pools names pool {name!r}, which is not in pools; add it or correct the name"
     for name in question.running.nodes if question.running else ():
         if name not in pools:
             yield f"running.nodes names pool {name!r}, which is not in pools; add it (max_nodes 0 is allowed) or drop it"

@@ -16,7 +16,7 @@ from servingplan.planning.declared import Contradiction, contradictions, false_o
 from servingplan.planning.devices import chosen, product_in
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
-from servingplan.planning.quota import quota_gpus
+from servingplan.planning.quota import with_quotas
 from servingplan.planning.resources import are_apart, counted_by, offered_by, resource_errors, resource_of, slice_errors
 from servingplan.pool_kinds.protocol import INSTANCE_TYPE
 from servingplan.profiles.additions import Price, price_of
@@ -57,7 +57,7 @@ def read_pools(spec: PlanSpec, world: Observation, known: Known) -> tuple[tuple[
         pools.append(pool)
         errors += found
     shared, shared_errors = ownership.each_object_once(pools)
-    return tuple(_each_node_once(shared)), (*errors, *shared_errors)
+    return with_quotas(tuple(_each_node_once(shared)), world), (*errors, *shared_errors)
 
 
 def _nodes_of(item: NodePool, world: Observation, by_node: Mapping[str, list[Pod]]) -> tuple[PoolNode, ...]:
@@ -130,7 +130,6 @@ def _read(
         withdrawn=withdrawn,
         contradiction=_told(told),
         apart=are_apart(item, resource, world.device_classes),
-        quota_gpus=None if item.dra is not None else quota_gpus(item, resource, nodes, world),
     )
     return pool, errors
 

@@ -70,6 +70,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class SharedQuota:
+    """What the plan's queue lets it hold in several pools together, since they draw on the same quota."""
+
+    pools: tuple[str, ...]
+    gpus: int
+
+
+@dataclass(frozen=True)
 class Pool:
     """One pool of the spec, with all that was observed of it."""
 
@@ -99,6 +107,8 @@ class Pool:
     """What was learned of the starts of replicas on it (``cold_starts.start_key``)."""
     quota_gpus: int | None = None
     """GPUs that the plan's queue lets it hold here; None: nothing bounds them."""
+    shared_quotas: tuple[SharedQuota, ...] = ()
+    """The limits of this pool together with others."""
 
     @property
     def name(self) -> str:

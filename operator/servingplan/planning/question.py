@@ -159,6 +159,7 @@ def pose(
         pools=tuple(_pool(part) for part in parts.values()),
         classes=classes,
         shapes=tuple(question_shapes),
+        quotas=tuple(_quotas(usable, parts.values())),
         running=_running(incumbent, shapes, parts),
         survive=tuple(
             q.SurviveRule(event=rule.event, min_priority=rule.min_priority) for rule in spec.resilience.survive
@@ -243,6 +244,15 @@ def _within_quota(pool: Pool, parts: list[Part]) -> list[Part]:
             found.append(Part(rest, pool, left, min(1, max(0, part.min_nodes - whole)), 1))
             left = 0
     return found
+
+
+def _quotas(pools: Iterable[Pool], parts: Collection[Part]) -> Iterable[q.Quota]:
+    """What pools may hold together, as far as it is less than what each of them may hold."""
+    for shared in dict.fromkeys(item for pool in pools for item in pool.shared_quotas):
+        drawing = [part for part in parts if part.pool.name in shared.pools]
+        if sum(part.max_nodes * part.gpus for part in drawing) > shared.gpus:
+            name = "+".join(sorted({part.pool.name for part in drawing}))
+            yield q.Quota(name=name, pools=tuple(part.name for part in drawing), max_gpus=shared.gpus)
 
 
 def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:

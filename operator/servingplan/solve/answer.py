@@ -134,8 +134,8 @@ def _binding(instance: Instance, question: Question, plan: Plan, served: Sequenc
     """The limits that stop one more node or copy; none if the question is MinimizeCost and every class is served in full.
 
     `budget`: the budget cannot pay one more node of some pool that the shapes use. `pool:NAME`: the pool is at its cap,
-    although the budget would pay one more of its nodes. `max_copies:SHAPE`: the shape is at its cap. `quality:CLASS`: the
-    mean quality loss of the class is at its limit.
+    although the budget would pay one more of its nodes. `quota:NAME`: it has no room for one more copy. `max_copies:SHAPE`:
+    the shape is at its cap. `quality:CLASS`: the mean quality loss of the class is at its limit.
     """
     if question.objective == "MinimizeCost" and not _unserved(instance, served):
         return ()
@@ -148,6 +148,10 @@ def _binding(instance: Instance, question: Question, plan: Plan, served: Sequenc
     for pool, count in zip(instance.pools, plan.nodes, strict=True):
         if pool.name in used and count >= pool.max_nodes and afford[pool.name]:
             names.append(f"pool:{pool.name}")
+    for quota, gpus in instance.quota_gpus:
+        left = quota.max_gpus - sum(held * plan.copies[c] for c, held in gpus.items())
+        if gpus and left < min(gpus.values()):
+            names.append(f"quota:{quota.name}")
     for shape, count in zip(instance.shapes, plan.copies, strict=True):
         if shape.max_copies is not None and count >= shape.max_copies:
             names.append(f"max_copies:{shape.name}")

@@ -1,4 +1,4 @@
-"""Checks that the limits in the answer's `binding` do bind, and that pools and budget that bind are named."""
+"""Checks that the limits in the answer's `binding` do bind, and that pools, quotas and budget that bind are named."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ NEAR = 1e-5
 
 
 def binding(case: Case) -> Iterator[str]:
-    """The faults of `binding`: entries that do not stop one more node or copy, and a budget or a pool that does but is missing.
+    """The faults of `binding`: entries that do not stop one more node or copy, and a budget, a quota or a pool that does but
+    is missing.
 
     Entries for `max_copies` and quality may be missing.
     """
@@ -45,6 +46,14 @@ def _reached(case: Case) -> tuple[set[str], set[str]]:
     for name, shape in case.shapes.items():
         if shape.max_copies is not None and case.answer.replicas.get(name, 0) >= shape.max_copies:
             perhaps.add(f"max_copies:{name}")  # the solver drops dominated shapes, so it does not name these
+    for quota in case.question.quotas:
+        sizes = [sum(shape.gpus.get(pool, 0) for pool in quota.pools) for shape in case.shapes.values()]
+        smallest = min((size for size in sizes if size), default=0)
+        left = quota.max_gpus - case.gpus_on(quota.pools)
+        if smallest and left < smallest:
+            surely.add(f"quota:{quota.name}")
+        elif left < max(sizes, default=0):
+            perhaps.add(f"quota:{quota.name}")  # the solver drops dominated shapes, the smallest perhaps among them
     for name, cls in case.classes.items():
         rates = case.answer.rates.get(name, {})
         lost = math.fsum(rate * case.shapes[c].quality_loss.get(name, 0.0) for c, rate in rates.items())

@@ -1,6 +1,7 @@
 """What several checks derive from a question and its answer, and the comparisons of numbers."""
 
 import math
+from collections.abc import Collection
 from functools import cached_property
 
 from servingplan.model.answer import Answer
@@ -23,6 +24,15 @@ class Case:
     def served(self) -> dict[str, float]:
         """Served requests/s, by class."""
         return {name: math.fsum(self.answer.rates.get(name, {}).values()) for name in self.classes}
+
+    def gpus_on(self, pools: Collection[str]) -> int:
+        """The GPUs that all copies hold on some pools."""
+        return sum(
+            count * gpus
+            for name, count in self.answer.replicas.items()
+            for pool, gpus in self.shapes[name].gpus.items()
+            if pool in pools
+        )
 
     @cached_property
     def dollars(self) -> float:

@@ -3,11 +3,12 @@
 Place in the flow: observe -> model -> solve -> **verify** -> render -> apply -> status. It shares no code with the solver and
 imports only `model`, so that an error in one is not repeated in the other. Numbers agree within a relative tolerance of 1e-6.
 
-Checked are: names, signs and finiteness; nodes within minimum and cap; dollars within the budget; copies within `max_copies`;
-that the node groups hold exactly the copies, fit their nodes and cover all nodes; that no copy is loaded above its utilisation;
-quality; that served and unserved rates add up to the asked ones; survival of losses; that the named limits bind; that
-objective, bound, gap, levels and status agree with each other; and the explanation, see `explanation`. Not checked is that a
-bound is true, or that an infeasible question has no plan; both need a proof that the answer does not carry.
+Checked are: names, signs and finiteness; nodes within minimum and cap; dollars within the budget; GPUs within the quotas;
+copies within `max_copies`; that the node groups hold exactly the copies, fit their nodes and cover all nodes; that no copy is
+loaded above its utilisation; quality; that served and unserved rates add up to the asked ones; survival of losses; that the
+named limits bind; that objective, bound, gap, levels and status agree with each other; and the explanation, see
+`explanation`. Not checked is that a bound is true, or that an infeasible question has no plan; both need a proof that the
+answer does not carry.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from servingplan.model.question import Question
 from servingplan.verify.binding import binding
 from servingplan.verify.case import Case
 from servingplan.verify.explanation import faults
-from servingplan.verify.fleet import budget, copies, nodes, placements
+from servingplan.verify.fleet import budget, copies, nodes, placements, quotas
 from servingplan.verify.form import names, no_plan, numbers
 from servingplan.verify.proof import objective, proof
 from servingplan.verify.survival import survival
@@ -64,6 +65,7 @@ _INFEASIBLE: dict[str, _Check] = {"reasons": no_plan, "explanation": _explanatio
 _PROMISES: dict[str, _Check] = {
     "nodes": nodes,
     "budget": budget,
+    "quotas": quotas,
     "max_copies": copies,
     "placements": placements,
     "load": load,

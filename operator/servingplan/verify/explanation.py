@@ -18,6 +18,7 @@ UNITS: dict[str, Callable[[float], float]] = {
     "budget": lambda now: now + 1,
     "pool": lambda now: now + 1,
     "floor": lambda now: now - 1,
+    "quota": lambda now: now + 1,
     "max_copies": lambda now: now + 1,
     "quality": lambda now: now * 1.01,
 }
@@ -53,6 +54,8 @@ def _limits(question: Question) -> dict[str, float]:
     for pool in question.pools:
         found[f"pool:{pool.name}"] = pool.max_nodes
         found[f"floor:{pool.name}"] = pool.min_nodes
+    for quota in question.quotas:
+        found[f"quota:{quota.name}"] = quota.max_gpus
     for shape in question.shapes:
         found[f"max_copies:{shape.name}"] = shape.max_copies
     for cls in question.classes:
@@ -73,6 +76,7 @@ def _changed(question: Question, change: Mapping[str, float]) -> Question:
     data["budget_dollars_per_hour"] = change.get("budget", data["budget_dollars_per_hour"])
     fields = {
         "pools": (("pool", "max_nodes", int), ("floor", "min_nodes", int)),
+        "quotas": (("quota", "max_gpus", int),),
         "shapes": (("max_copies", "max_copies", int),),
         "classes": (("quality", "quality_loss_limit", float), ("class", "requests_per_second", float)),
     }

@@ -26,6 +26,15 @@ def budget(case: Case) -> Iterator[str]:
         yield f"the nodes cost {case.dollars} $/h, above budget_dollars_per_hour {budget}"
 
 
+def quotas(case: Case) -> Iterator[str]:
+    """The copies on the pools of a quota hold no more GPUs than it has."""
+    for quota in case.question.quotas:
+        held = case.gpus_on(quota.pools)
+        if held > quota.max_gpus:
+            pools = ", ".join(quota.pools)
+            yield f"the copies on {pools} hold {held} GPUs, above max_gpus {quota.max_gpus} of quota {quota.name!r}"
+
+
 def copies(case: Case) -> Iterator[str]:
     """No shape has more copies than it may."""
     for name, count in case.answer.replicas.items():

@@ -64,6 +64,7 @@ def names(case: Case) -> Iterator[str]:
             elif name not in case.shapes[shape].requests_per_second:
                 yield f"rates.{name}.{shape}: shape {shape!r} cannot serve class {name!r}"
     kinds: dict[str, Mapping[str, object]] = {"pool": case.pools, "max_copies": case.shapes, "quality": case.classes}
+    kinds["quota"] = {quota.name: quota for quota in case.question.quotas}
     for entry in answer.binding:
         kind, _, name = entry.partition(":")
         if entry != "budget" and name not in kinds.get(kind, {}):

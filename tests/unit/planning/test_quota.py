@@ -190,3 +190,92 @@ def test_a_plan_in_force_holds_where_others_leave_more_of_the_quota():
         assert held.dollars_per_hour == answer.dollars_per_hour
     assert running_answer(record, question(4)) is None
     assert running_answer(record, question(0)) is None
+
+
+def drawing(*quota, pods=(), objects=(), pools=("p", "r"), nodes=2, sized=False):
+    """Pools of two nodes of four GPUs each, and what may be asked of them."""
+    raw = spec()
+    resize = {"resize": RESIZE, "maxNodes": nodes} if sized else {}
+    raw["nodePools"] = [
+        {**raw["nodePools"][0], **resize, "name": name, "nodeSelector": {"pool": name}} for name in pools
+    ]
+    the_spec = PlanSpec.model_validate(raw)
+    plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw, queue="team-a")
+    there = tuple(
+        Node(name=f"{name}{number}", labels={"pool": name, "team": "x"}, gpus=4, ready=True)
+        for name in pools
+        for number in range(nodes)
+    )
+    world = Observation(now=NOW, plan=plan, nodes=there, pods=pods, objects=objects, quota=quota)
+    found, errors = read_pools(the_spec, world, known_of(world))
+    assert errors == ()
+    return found, pose(spec=the_spec, pools=found, incumbent=None)[0].question
+
+
+def limits(question):
+    return {quota.name: (quota.pools, quota.max_gpus) for quota in question.quotas}
+
+
+BOTH = {"team": "x"}
+
+
+def test_two_pools_of_one_flavor_share_its_quota():
+    """Else the plan would ask for twice what Kueue admits."""
+    pools, question = drawing(flavor(most=6, labels=BOTH))
+    assert [pool.quota_gpus for pool in pools] == [6, 6]
+    assert limits(question) == {"p+r": (("p", "p~2", "r", "r~2"), 6)}
+    assert "the queue team-a has quota for 6 GPUs in p, r together" in quota_lines(pools, "team-a")
+
+
+def test_what_the_plan_holds_in_one_of_them_is_its_own_in_both_together():
+    own = (ours("a", 4, on="p0"),)
+    pools, question = drawing(flavor(most=8, reserved=6, labels=BOTH), pods=own)
+    assert [pool.quota_gpus for pool in pools] == [6, 2], (
+        "what is held in another pool is not free before it is given back"
+    )
+    assert limits(question) == {"p+r": (("p", "p~2", "r", "r~2"), 6)}
+
+
+def test_a_quota_that_has_room_for_all_is_no_limit():
+    pools, question = drawing(flavor(most=16, labels=BOTH))
+    assert limits(question) == {}
+    assert quota_lines(pools, "team-a") == []
+
+
+def test_pools_of_flavors_of_their_own_share_nothing():
+    quota = (flavor(most=4, labels={"pool": "p"}), flavor(most=4, labels={"pool": "r"}, name="g"))
+    assert limits(drawing(*quota)[1]) == {}
+
+
+def test_a_flavor_of_one_pool_is_left_to_it_beside_one_that_both_share():
+    quota = (flavor(most=2, labels={"pool": "p"}), flavor(most=4, labels=BOTH, name="g"))
+    pools, question = drawing(*quota)
+    assert [pool.quota_gpus for pool in pools] == [6, 4]
+    assert limits(question) == {"p+r": (("p", "p~2", "r"), 6)}
+
+
+def test_flavors_that_overlap_in_a_chain_bound_pairs_and_all():
+    """p draws on f and g, r on g and h: Hall's condition on p, on r, and on both."""
+    quota = (
+        flavor(most=2, labels={"pool": "p"}, name="f"),
+        flavor(most=2, labels=BOTH, name="g"),
+        flavor(most=2, labels={"pool": "r"}, name="h"),
+    )
+    pools, question = drawing(*quota)
+    assert [pool.quota_gpus for pool in pools] == [4, 4]
+    assert limits(question) == {"p+r": (("p", "r"), 6)}
+
+
+def test_a_pool_of_a_flavor_without_a_limit_is_in_no_sum():
+    quota = (flavor(most=None, labels={"pool": "p"}), flavor(most=4, labels=BOTH, name="g"))
+    pools, question = drawing(*quota)
+    assert [pool.quota_gpus for pool in pools] == [None, 4]
+    assert limits(question) == {}
+
+
+def test_the_plan_keeps_to_a_quota_that_two_pools_share():
+    question = drawing(flavor(most=3, labels=BOTH))[1]
+    busy = tuple(item.model_copy(update={"requests_per_second": 500.0}) for item in question.classes)
+    assert gpus_of_the_answer(question.model_copy(update={"classes": busy})) == 3
+    free = question.model_copy(update={"classes": busy, "quotas": ()})
+    assert gpus_of_the_answer(free) == 6

@@ -6,7 +6,7 @@ import pytest
 
 from servingplan.model.answer import Answer
 from servingplan.model.question import Change
-from servingplan.solvers import SolverCrashed
+from servingplan.search_process import SolverCrashed
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import fixed, model, operator, plan, sized
 from tests.unit.simulation.test_demand import LLAMA, MEASURED, Traffic

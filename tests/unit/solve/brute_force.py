@@ -28,6 +28,8 @@ def best_values(question):
 
 def values_of(question, copies, *, beat=None):
     """Level values of the best plan with these copies; None where none is allowed or all are surely worse than `beat`."""
+    if any(gpus_on(question, quota.pools, copies) > quota.max_gpus for quota in question.quotas):
+        return None
     packings = [packings_of(question, pool, copies) for pool in question.pools]
     if not all(packings):
         return None
@@ -72,6 +74,12 @@ def most_copies(question, shape):
 def dollars_of(question, nodes):
     """What these nodes cost in an hour."""
     return sum(pool.dollars_per_node_hour * count for pool, count in zip(question.pools, nodes, strict=True))
+
+
+def gpus_on(question, pools, copies):
+    """GPUs that copies hold on some pools."""
+    held = [sum(gpus for pool, gpus in shape.gpus.items() if pool in pools) for shape in question.shapes]
+    return sum(count * gpus for count, gpus in zip(copies, held, strict=True))
 
 
 def moves_of(question, copies):

@@ -8,6 +8,7 @@ from servingplan.model.question import (
     Change,
     Pool,
     Question,
+    Quota,
     RequestClass,
     Running,
     Shape,
@@ -26,7 +27,7 @@ def worked_example(**update):
     return Question.model_validate({**dict(question), **update})
 
 
-def random_question(seed, *, most_nodes=4, most_shapes=7, survive=False, running=False, objective=None):
+def random_question(seed, *, most_nodes=4, most_shapes=7, survive=False, running=False, quotas=False, objective=None):
     """Odd node sizes, shapes over two pools or many nodes, lists of utilisation, quality limits, zero rates and prices."""
     r = random.Random(seed)
     while True:
@@ -46,6 +47,8 @@ def random_question(seed, *, most_nodes=4, most_shapes=7, survive=False, running
             extra["running"] = Running(replicas={shape.name: r.randint(0, 2) for shape in shapes})
             if r.random() < 0.5:
                 extra["change"] = Change(min_gain=r.choice([0.0, 0.1]), life_seconds=r.choice([None, 600.0]))
+        if quotas:
+            extra["quotas"] = tuple(_quota(r, f"q{i}", pools) for i in range(r.randint(1, 2)))
         return Question(
             objective=kind,
             budget_dollars_per_hour=float(r.choice([2, 5, 10, 20])),
@@ -66,6 +69,11 @@ def _pool(r, name, most_nodes):
         max_nodes=nodes,
         capacity_type=r.choice(["OnDemand", "Spot"]),
     )
+
+
+def _quota(r, name, pools):
+    shared = r.sample(pools, r.randint(1, len(pools)))
+    return Quota(name=name, pools=tuple(pool.name for pool in shared), max_gpus=r.choice([0, 1, 2, 3, 5, 8, 12]))
 
 
 def _class(r, name, model):

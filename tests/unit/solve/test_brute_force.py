@@ -23,6 +23,8 @@ KINDS = {
     "tiny": (100_000, 84, 1_140, (1, 16), {}),
     "survive": (200_000, 12, 300, (6, 24), {"survive": True}),
     "running": (300_000, 12, 400, (1, 16), {"running": True}),
+    "quotas": (500_000, 12, 300, (4, 24), {"quotas": True}),
+    "survive and quotas": (600_000, 0, 100, (6, 24), {"survive": True, "quotas": True}),
     "survive and running": (400_000, 0, 100, (6, 24), {"survive": True, "running": True}),
 }
 

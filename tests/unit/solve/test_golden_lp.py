@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from servingplan.model.question import Pool, Question, RequestClass, Running, Shape
+from servingplan.model.question import Pool, Question, Quota, RequestClass, Running, Shape
 from servingplan.solve.problem import constraints, objective
 from servingplan.solve.problem.constraints import Loss, PlanProgram
 from servingplan.solve.problem.instance import instance_of
@@ -49,6 +49,7 @@ QUESTION = Question(
             max_utilization=(0.5, 0.75),
         ),
     ),
+    quotas=(Quota(name="team", pools=("h100", "l40s"), max_gpus=40),),
     running=Running(replicas={"tp2": 1}),
 )
 
@@ -102,6 +103,7 @@ FAMILIES = {
     "presence": constraints.define_presence,
     "quality": constraints.define_quality,
     "budget": constraints.define_budget,
+    "quotas": constraints.define_quotas,
     "packing-chain": lambda plan: constraints.define_packing(plan, pool(plan, "h100")),
     "packing-arcs": lambda plan: constraints.define_packing(plan, pool(plan, "l40s")),
     "contents": lambda plan: constraints.define_contents(plan, pool(plan, "l40s")),

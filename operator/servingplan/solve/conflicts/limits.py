@@ -156,6 +156,39 @@ class Floor(FieldKind):
         return None if fewer is None else now - fewer
 
 
+class SharedQuota(FieldKind):
+    name = "quota"
+    part, field = "quotas", "max_gpus"
+
+    @override
+    def now(self, question: Question) -> Mapping[str, float]:
+        return {quota.name: quota.max_gpus for quota in question.quotas if _of_use(question) & set(quota.pools)}
+
+    @override
+    def changed(self, question: Question, values: Mapping[str, float]) -> Question:
+        return super().changed(question, {name: int(value) for name, value in values.items()})
+
+    @override
+    def dropped(self, question: Question, items: Collection[str], enough: int) -> Question:
+        most = _most_gpus(question, enough)
+        return super().changed(question, {q.name: q.max_gpus + most for q in question.quotas if q.name in items})
+
+    @override
+    def one_more(self, question: Question, answer: Answer) -> Iterable[tuple[str, float]]:
+        gpus = {shape.name: shape.gpus for shape in question.shapes}
+        for quota in question.quotas:
+            held = sum(
+                count * sum(gpus[name].get(pool, 0) for pool in quota.pools) for name, count in answer.replicas.items()
+            )
+            if quota.name in self.now(question) and held >= quota.max_gpus:
+                yield quota.name, quota.max_gpus + 1.0
+
+    @override
+    def nearest(self, question: Question, item: str, holds: Holds, enough: int) -> float | None:
+        now = int(self.now(question)[item])
+        return least_integer(now, now + _most_gpus(question, enough), holds)
+
+
 class MostCopies(FieldKind):
     name = "max_copies"
     part, field = "shapes", "max_copies"
@@ -250,7 +283,7 @@ class Rate(FieldKind):
         return least_part(self.now(question)[item], 0.0, holds)
 
 
-KINDS: tuple[LimitKind, ...] = (Budget(), Cap(), Floor(), MostCopies(), Quality(), Survival(), Rate())
+KINDS: tuple[LimitKind, ...] = (Budget(), Cap(), Floor(), SharedQuota(), MostCopies(), Quality(), Survival(), Rate())
 """All kinds, in the order in which they are reported."""
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
@@ -297,6 +330,11 @@ def _full_name(kind: LimitKind, item: str) -> str:
 def _of_use(question: Question) -> set[str]:
     """The names of pools that some shape uses."""
     return {name for shape in question.shapes for name in shape.gpus}
+
+
+def _most_gpus(question: Question, enough: int) -> int:
+    """GPUs beyond which no quota restricts a plan that needs no more than `enough` nodes of a pool."""
+    return sum((pool.max_nodes + enough) * pool.gpus_per_node for pool in question.pools)
 
 
 def _raised(question: Question, now: int, holds: Holds, enough: int) -> float | None:

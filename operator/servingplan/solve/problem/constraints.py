@@ -300,6 +300,15 @@ def define_budget(plan: PlanProgram) -> None:
         plan.program.add_row("budget", terms, "<=", budget / unit)
 
 
+def define_quotas(plan: PlanProgram) -> None:
+    """sum_c gpus[c,q] y[c] <= max_gpus[q], in units of max_gpus: the copies on the pools that share a quota keep to it."""
+    for quota, gpus in plan.instance.quota_gpus:
+        unit = float(max(1, quota.max_gpus))
+        terms = [(plan.copies[c], count / unit) for c, count in gpus.items()]
+        if terms:
+            plan.program.add_row(f"quota({quota.name})", terms, "<=", quota.max_gpus / unit)
+
+
 def define_placement(plan: PlanProgram) -> None:
     """The pieces of every pool fit on its nodes: `define_packing`, or `define_contents` if exact contents are needed."""
     for p in range(len(plan.instance.pools)):
@@ -559,6 +568,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(define=define_presence, per_model=True, copies_fixed=False),
     Family(define=define_quality, per_model=True, copies_fixed=True),
     Family(define=define_budget, per_model=False, copies_fixed=False, on_counts=True),
+    Family(define=define_quotas, per_model=True, copies_fixed=False, on_counts=True),
     Family(define=define_placement, per_model=True, copies_fixed=False),
 )
 """Every constraint of the planning problem except for the losses to survive, in the order of its rows."""

@@ -4,12 +4,12 @@ This is the first step of `solve`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from servingplan.model.question import MOST_COUNTED, Pool, Question, RequestClass, Shape
+from servingplan.model.question import MOST_COUNTED, Pool, Question, Quota, RequestClass, Shape
 from servingplan.solve.problem.dominance import without_dominated
 from servingplan.solve.problem.ordering import ordered_by_content
 from servingplan.solve.solver.tolerance import DUST, EQUAL, is_within
@@ -42,6 +42,15 @@ class Instance:
             for name in shape.gpus:
                 users[self.pool_index[name]].append(c)
         return users
+
+    @cached_property
+    def quota_gpus(self) -> list[tuple[Quota, dict[int, int]]]:
+        """Each quota with the GPUs that one copy of a shape holds of it, by shape; shapes that hold none are left out."""
+        found = []
+        for quota in self.question.quotas:
+            gpus = {c: gpus_within(quota, shape) for c, shape in enumerate(self.shapes)}
+            found.append((quota, {c: count for c, count in gpus.items() if count}))
+        return found
 
     @cached_property
     def sizes_on(self) -> list[tuple[dict[int, int], dict[int, int]]]:
@@ -201,7 +210,7 @@ def instance_of(question: Question, *, prune: bool = True) -> Instance:
     spare = question.budget_dollars_per_hour - math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in pools)
     nodes_limit = tuple(_affordable_nodes(pool, spare) for pool in pools)
     by_name = {pool.name: (pool, limit) for pool, limit in zip(pools, nodes_limit, strict=True)}
-    copies_limit = tuple(_most_copies(shape, by_name, spare) for shape in shapes)
+    copies_limit = tuple(_most_copies(shape, by_name, spare, question.quotas) for shape in shapes)
     return Instance(question, pools, classes, shapes, nodes_limit, copies_limit)
 
 
@@ -212,8 +221,16 @@ def _affordable_nodes(pool: Pool, spare_dollars: float) -> int:
     return min(pool.max_nodes, pool.min_nodes + max(0, affordable))
 
 
-def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_dollars: float) -> int:
-    """The most copies whose nodes exist and can be paid beside all minimum nodes, by bisection, as cost grows with copies."""
+def gpus_within(quota: Quota, shape: Shape) -> int:
+    """The GPUs that one copy of a shape holds of a quota."""
+    return sum(gpus for pool, gpus in shape.gpus.items() if pool in quota.pools)
+
+
+def _most_copies(
+    shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_dollars: float, quotas: Sequence[Quota]
+) -> int:
+    """The most copies whose nodes exist, can be paid beside all minimum nodes, and keep to every quota, by bisection, as cost
+    grows with copies."""
 
     def fits(copies: int) -> bool:
         extra = []
@@ -228,6 +245,9 @@ def _most_copies(shape: Shape, pools: Mapping[str, tuple[Pool, int]], spare_doll
 
     low, high = 0, min(_most_pieces(*pools[name], gpus) for name, gpus in shape.gpus.items())
     high = min(high, MOST_COUNTED if shape.max_copies is None else shape.max_copies)
+    for quota in quotas:
+        if held := gpus_within(quota, shape):
+            high = min(high, quota.max_gpus // held)
     if fits(high):
         return high
     while low < high:

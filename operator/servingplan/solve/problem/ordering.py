@@ -20,7 +20,8 @@ def ordered_by_content(question: Question) -> tuple[tuple[Pool, ...], tuple[Requ
     replicas = running.replicas if running else {}
     pools = _ranked({
         pool.name: (pool.dollars_per_node_hour, pool.gpus_per_node, pool.min_nodes, pool.max_nodes, pool.capacity_type,
-                    nodes.get(pool.name, 0))
+                    nodes.get(pool.name, 0),
+                    tuple(sorted(quota.max_gpus for quota in question.quotas if pool.name in quota.pools)))
         for pool in question.pools
     })  # fmt: skip
     classes = _ranked({

@@ -139,8 +139,18 @@ class Draft:
             after[p] = max(pool.min_nodes, nodes)
             if after[p] > pool.max_nodes:
                 return None
+        if count > 0 and not self._within_quotas(c, count):
+            return None
         budget = self.instance.question.budget_dollars_per_hour
         return after if count < 0 or is_within(self._dollars + self._price(after), budget) else None
+
+    def _within_quotas(self, c: int, count: int) -> bool:
+        """Whether `count` more copies of c keep to every quota that they draw on."""
+        return all(
+            sum(held * self.copies[d] for d, held in gpus.items()) + gpus[c] * count <= quota.max_gpus
+            for quota, gpus in self.instance.quota_gpus
+            if c in gpus
+        )
 
     def _price(self, after: dict[int, int]) -> float:
         pools = self.instance.pools
