@@ -44,9 +44,10 @@ class Prices:
 
     @classmethod
     def of_nodes(cls, instance: Instance) -> "Prices":
-        """The price of every GPU is its part of the node's price, in dollars; no stock counts as scarce."""
+        """The price of every GPU is its part of the node's price, in dollars; no stock counts as scarce, unless pools share
+        quotas."""
         per_gpu = tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools)
-        return cls(per_gpu, 1.0, 0.0, scarce=False)
+        return cls(per_gpu, 1.0, 0.0, scarce=bool(instance.question.quotas))
 
     @classmethod
     def of(cls, instance: Instance, relaxation: Relaxation) -> "Prices | None":

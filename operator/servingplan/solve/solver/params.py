@@ -69,7 +69,7 @@ class AnytimeParams:
     # The program over all shapes.
     whole_nodes: int = 1_000
     """Work limit of each level."""
-    small_share: float = 0.5
+    small_share: float = 0.6
     """Share of a search over the cheapest shapes, for a question that is too large to be searched whole."""
 
     # Plans with a reserve against the loss of any node.
