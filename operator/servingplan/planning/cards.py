@@ -1,4 +1,4 @@
-"""The model card of every variant, given inline or found by name in the catalogue, and the sources that a spec leaves out."""
+"""The card of every variant: given inline, or found by name in the catalogue; and the sources that a spec leaves out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servingplan.profiles.names import take_apart
 from servingplan.profiles.quantization import ConfigError
 
 AUTO = "auto"
-"""The precision that is read from the name of the weights, or from their configuration."""
+"""The precision that the name of the weights, or their configuration, tells."""
 _PRECISIONS = {"awq": "int4", "gptq": "int4", "nvfp4": "fp4", "mxfp4": "fp4"}
 """The precision of each way to quantise that has another name."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -27,7 +27,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def cards_of(
     spec: PlanSpec, catalogue: Catalogue | None = None
 ) -> tuple[list[tuple[Model, Variant, ModelCard]], list[InputError]]:
-    """Every variant with its source, its precision and its card, and what is wrong with the other variants."""
+    """Every variant, its source and precision spelled out, with its card; and what is wrong with the others."""
     found: list[tuple[Model, Variant, ModelCard]] = []
     errors: list[InputError] = []
     for model in spec.models:
@@ -40,8 +40,8 @@ def cards_of(
 
 
 def with_sources(spec: PlanSpec, catalogue: Catalogue | None = None) -> PlanSpec:
-    """The spec with the sources and precisions that it leaves out, if the catalogue has them. Others are not changed, and
-    ``cards_of`` says what is wrong with them."""
+    """The spec with the sources and precisions that it leaves out, where the catalogue has them; others stay as they are,
+    and ``cards_of`` says what is wrong with them."""
     models = []
     for model in spec.models:
         variants = []
@@ -104,7 +104,7 @@ def _card(model: Model, variant: Variant, catalogue: Catalogue | None) -> ModelC
 
 
 def _published_card(model: Model, name: str, written: str, catalogue: Catalogue | None) -> ModelCard:
-    """The card that follows from the model's own config.json."""
+    """The card that the model's own config.json makes."""
     field = f"spec.models[{model.name}].modelConfig"
     seen = None if catalogue is None else catalogue.configs.get(name)
     if seen is None or seen.problem is not None:

@@ -1,4 +1,4 @@
-"""Reads what earlier turns left in the cluster: the plan record and the routing document."""
+"""What earlier turns left in the cluster: the plan record and the routing document."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RECORD_KEY = "plan.json"
 
 
 def read_record(world: Observation) -> PlanRecord:
-    """What the operator wrote down; empty if there is nothing of the plan.
+    """What the operator wrote down; empty where there is nothing of ours.
 
-    Of a record that cannot be read completely (``record_problem``), this is what can be read: enough for weights over what is
-    ready, not for a decision.
+    Of a record that cannot be read whole (``record_problem``) this is what can be read of it: enough for weights over what
+    is ready, not for a decision.
     """
     return record_of(world.live("ConfigMap", names.record_name(world.plan.name)))
 
 
 def record_of(live: LiveObject | None) -> PlanRecord:
-    """The record in a ConfigMap, as by ``read_record``."""
+    """The record in a ConfigMap, as ``read_record`` tells it."""
     if live is None or not live.ours:
         return PlanRecord()
     try:
@@ -46,7 +46,7 @@ def record_of(live: LiveObject | None) -> PlanRecord:
 
 
 def record_problem(world: Observation) -> str | None:
-    """Why the record may be neither acted by nor overwritten, and what to do; None if it is readable, or if there is none."""
+    """Why the record may not be acted by or written over, with the way out; None where it is readable or not there."""
     name = names.record_name(world.plan.name)
     live = world.live("ConfigMap", name)
     if live is None or not live.ours:
@@ -67,7 +67,7 @@ def _text(live: LiveObject) -> str:
 
 
 def _parsed(live: LiveObject) -> PlanRecord:
-    """Raises ``ValueError``, in words for people, if the record has a newer form or an unknown one."""
+    """Raises ``ValueError``, in words for people, where the record is of a newer form or none that is known."""
     try:
         raw = json.loads(_text(live))
     except ValueError as error:
@@ -91,10 +91,10 @@ def _parsed(live: LiveObject) -> PlanRecord:
 def effective_spec(
     written: Any, record: PlanRecord, catalogue: Catalogue | None = None
 ) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
-    """The spec to act by, and what is wrong with the written one. If the written one is wrong, the last good one is used.
+    """The spec to act by, and what is wrong with the written one: the last good one stands in for a bad one.
 
-    Sources and precisions that it leaves out are those of the catalogue, by default the shipped one. Pools that have left the
-    plan and are not given back yet are among its pools, under names that end in ``~left``.
+    Sources and precisions that it leaves out are those of the catalogue, by default the shipped one. Pools that the plan has
+    left but not yet given back are among its pools, under names that end in ``~left``.
     """
     spec, errors = parse_spec(written)
     if spec is None:
@@ -113,13 +113,13 @@ def effective_spec(
 
 
 def spec_behind(record: PlanRecord, catalogue: Catalogue | None = None) -> PlanSpec | None:
-    """The spec for which the record's plan was made; None if the record has none, or if it is no longer understood."""
+    """The spec that the record's plan was made for; None where the record has none, or it is not understood any more."""
     found = parse_spec(record.spec)[0] if record.spec is not None else None
     return None if found is None else with_sources(found, catalogue)
 
 
 def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) -> PlanRecord:
-    """``record``, which follows ``before``, with the pools that its spec no longer has and that the plan still sizes."""
+    """``record``, which is to follow ``before``, with the pools that its spec no longer has and that are still ours."""
     spec, _ = parse_spec(record.spec) if record.spec is not None else (None, ())
     old, _ = parse_spec(before.spec) if before.spec is not None else (None, ())
     if spec is None:
@@ -142,14 +142,13 @@ def with_left_pools(record: PlanRecord, before: PlanRecord, world: Observation) 
 
 
 def _readable_pools(written: Any) -> list[NodePool]:
-    """The pools with what this version can read of them, without those that do not say which object they size."""
+    """The pools with what this version can read of them; without those that do not say which object they size."""
     found = (_readable_pool(item) for item in written) if isinstance(written, list | tuple) else ()
     return [pool for pool in found if pool is not None]
 
 
 def _readable_pool(written: Any) -> NodePool | None:
-    """The pool without the fields that are wrong. If they are wrong only together, only those that name nodes and object
-    are kept."""
+    """Without the fields that are wrong, or, where they are wrong only together, with those that name nodes and object."""
     if not isinstance(written, dict):
         return None
     try:
@@ -166,7 +165,7 @@ def _readable_pool(written: Any) -> NodePool | None:
 
 
 def routing_as_published(world: Observation, name: str) -> dict[str, Any] | None:
-    """The routing document in the plan's ConfigMap of that name; None if it is missing or cannot be read."""
+    """The routing document in our ConfigMap of that name, where it is there and readable."""
     live = world.live("ConfigMap", name)
     if live is None or not live.ours:
         return None
