@@ -19,13 +19,13 @@ from servingplan.solve.plan.plan import is_better
 from servingplan.solve.solver.tolerance import gap_of
 
 Ask = Callable[[Question, Mapping[str, int]], Answer]
-"""Answers a question; the search begins with copies by shape."""
+"""Answers a question. The search begins with the given copies by shape."""
 
 
 def answers_along(
     sweep: Sweep, base: Question, ask: Ask, *, sunk_dollars_per_hour: float = 0.0
 ) -> Iterator[tuple[float, Answer]]:
-    """Values and answers as they are found, from the largest value down."""
+    """The values and their answers as they are found, from the largest value down."""
     before: Answer | None = None
     for value in reversed(sweep.values):
         question = sweep.question(base, value, sunk_dollars_per_hour=sunk_dollars_per_hour)
@@ -64,9 +64,9 @@ def _is_better(smaller: Answer, larger: Answer) -> bool:
 
 
 def _bounded(smaller: Answer, larger: Answer, question: Question) -> Answer:
-    """The plan of the answer at a smaller value, with the bounds of a larger one, whose own plan is worse.
+    """The plan of the answer at a smaller value, with the bounds of a larger one whose own plan is worse.
 
-    A bound on a level holds where the levels before are as they were; later ones get the bounds of any plan at all.
+    A bound on a level holds if the earlier levels are unchanged. Later levels get the bounds of any plan.
     """
     known = {level.goal: level for level in larger.levels}
     levels, as_before = [], True
@@ -92,7 +92,7 @@ def _bounded(smaller: Answer, larger: Answer, question: Question) -> Answer:
 
 
 def _of_any_plan(goal: Goal, question: Question) -> float:
-    """A value than which no plan has a better one: all of the service, no more dollars than the floors, no limit to a scale."""
+    """The best value that any plan could have on a level: all of the service, the floors' dollars, any scale."""
     if goal.kind == Kind.DOLLARS:
         return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in question.pools)
     if goal.kind == Kind.SERVED_TOTAL:

@@ -1,4 +1,4 @@
-"""The curve of a spec, and those of the fleets on one pool alone beside it, as figures."""
+"""The curve of a spec and the curves of the fleets on one pool alone, as figures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from servingplan.solve.conflicts.limits import changed
 from servingplan.solve.solver.clock import Stopwatch
 
 NODE_LIMIT = 1_000
-"""Work limit of each level of each point, in branch-and-bound nodes."""
+"""The work limit of each level of each point, in branch-and-bound nodes."""
 DIGITS = 9
-"""Decimals of the figures."""
+"""The decimals of the figures."""
 SECONDS_PER_HOUR = 3600.0
 TOKENS_PER_MILLION = 1e6
 
 
 @dataclass(frozen=True)
 class Point:
-    """The best plan at one value of what is varied. Without a plan: no dollars, no gap, nothing served."""
+    """The best plan at one value of what is varied. Without a plan, nothing is spent or served, and there is no gap."""
 
     x: float
     """The value in the unit of ``Sweep.kind``."""
@@ -37,15 +37,15 @@ class Point:
     served: float
     """Requests/s of all classes together."""
     served_share: float
-    """Part of what is asked for; under MaximizeService the multiple of the mix, which may exceed 1."""
+    """The served part of what is asked for; under MaximizeService the multiple of the mix, which may exceed 1."""
     dollars_per_million_tokens: float | None
-    """$/h over millions of tokens per hour, prompts and answers together; None where nothing is served."""
+    """$/h divided by millions of tokens per hour, prompts and answers together; None if nothing is served."""
     nodes: Mapping[str, int]
     """The number of nodes by pool."""
     gap: float | None
-    """The gap of the first goal that is not proved, as a fraction; 0: the best plan there is."""
+    """The gap of the first goal that is not proved, as a fraction; 0 for a plan that is proved to be the best."""
     replicas: Mapping[str, int] = field(default_factory=dict)
-    """Copies by shape."""
+    """The copies by shape."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Frontier:
     points: tuple[Point, ...]
     """The points by rising ``x``."""
     homogeneous: Mapping[str, tuple[Point, ...]]
-    """The same for the best fleet on each pool alone, within the same limits."""
+    """The points of the best fleet on each pool alone, within the same limits."""
     answers: tuple[Answer, ...]
     """The answers behind ``points``."""
     without: Mapping[str, Answer]
-    """The answer at the largest value if a pool were not there, by pool."""
+    """The answer at the largest value without a pool, by that pool."""
 
 
 Found = Callable[[str | None, Point], None]
-"""Told of each point as it is found, with the pool of a homogeneous fleet, else None."""
+"""Is called with each point as it is found, and with the pool if the fleet is on one pool alone; else with None."""
 
 
 def frontier(
@@ -162,7 +162,7 @@ class _Curves:
         return tuple(self.point(value, answer) for value, answer in answers.items())
 
     def alone(self, pool: str) -> Question:
-        """The question with the shapes of this pool only. Floors of other pools are paid all the same."""
+        """The question with the shapes of this pool only. The floors of other pools are still paid."""
         assert self.posed.question is not None
         parts = self._parts(pool)
         shapes = tuple(shape for shape in self.posed.question.shapes if set(shape.gpus) <= parts)
@@ -207,7 +207,7 @@ class _Curves:
 
     @property
     def _tokens(self) -> dict[str, int]:
-        """Tokens of one request by class, prompt and answer together."""
+        """The tokens of one request by class, prompt and answer together."""
         return {
             class_key(model.name, item.name): item.input_tokens + item.output_tokens
             for model in self.spec.models

@@ -1,4 +1,4 @@
-"""What is varied: the budget, the demand of all classes, or the nodes of one pool."""
+"""The quantity that is varied: the budget, the demand of all classes, or the nodes of one pool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from servingplan.solve.solver.tolerance import is_within
 
 Kind = Literal["budget", "demand", "stock"]
 MOST_POINTS = 1_000
-"""Points of one curve at most."""
+"""The most points of one curve."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a curve says, in sentences: where more stops helping, and what each pool is worth."""
+"""The meaning of a curve in sentences: from where on more does not help, and what each pool is worth."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from servingplan.model.answer import Answer
 from servingplan.planning import words
 
 FULL = 1.0 - 1e-6
-"""Share from which everything counts as served."""
+"""The share from which on everything counts as served."""
 EQUAL = 1e-6
-"""Relative difference up to which two services are the same: the solver's own."""
+"""The relative difference up to which two services are equal; this is the solver's tolerance."""
 
 
 def lines(found: Frontier) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def _alone(found: Frontier, points: tuple[Point, ...]) -> str:
 
 
 def _worth(whole: Answer, less: Answer) -> str:
-    """What is lost without a pool."""
+    """The loss without a pool, in words."""
     if less.status == "Infeasible":
         return "the whole plan, since there is none without it"
     if words.share(whole) == words.share(less):
@@ -113,7 +113,7 @@ def _equal(point: Point, last: Point) -> bool:
 
 
 def _where(found: Frontier, x: float) -> str:
-    """Where on the range a sentence holds: ``at a budget of 110.00 $/h``."""
+    """The position on the range for which a sentence holds, such as ``at a budget of 110.00 $/h``."""
     before = {"budget": "at a budget of", "demand": "at", "stock": "with"}[found.sweep.kind]
     return f"{before} {_value(found, x)}"
 

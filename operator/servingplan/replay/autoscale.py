@@ -26,18 +26,18 @@ from servingplan.replay.run import Outcome, Replay
 NAME: Final = "autoscaler"
 METRICS: Final = ("waiting", "in-flight")
 SYNC_SECONDS, TOLERANCE, STABILIZATION_SECONDS = 15.0, 0.1, 300.0
-"""Defaults of Kubernetes' HorizontalPodAutoscaler: look every 15 s, ignore a tenth, scale down by the highest wish of the
-last five minutes; up at most to the double or by four replicas, the larger, in one look."""
+"""The defaults of Kubernetes' HorizontalPodAutoscaler: it looks every 15 s, ignores differences of a tenth, scales down to
+the highest wish of the last five minutes, and up at most to the double or by four replicas, whichever is more."""
 NODE_SECONDS, ENGINE_SECONDS = 90.0, 60.0
-"""How long a node takes to come, and an engine to load: those of ``docs/fleet.md``. A plan does not say them."""
+"""The time until a node is there, and until an engine is loaded: those of ``docs/fleet.md``. A plan does not state them."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """desired = ceil(replicas x metric / target), the metric being a mean over ready replicas."""
+    """desired = ceil(replicas x metric / target); the metric is a mean over ready replicas."""
 
     metric: str = "waiting"
-    """The metric, one of ``METRICS``: requests that wait, or these and those that run."""
+    """The metric, one of ``METRICS``: the waiting requests, or the waiting and the running ones."""
     target: float = 5.0
 
 
@@ -63,8 +63,8 @@ def rule_of(name: str) -> Rule | None:
 
 
 def desired(current: int, ready: int, ratio: float) -> int:
-    """Replicas that the autoscaler wants, by metric over target: those that are not ready count as idle when it would grow,
-    and a tenth is ignored."""
+    """The replicas that the autoscaler wants, by metric over target. Replicas that are not ready count as idle when it
+    would grow, and a difference of a tenth is ignored."""
     if ratio > 1:
         ratio = max(1.0, ratio * ready / current)
     wish = current if abs(ratio - 1) <= TOLERANCE else max(1, math.ceil(current * ratio))
@@ -81,7 +81,7 @@ class Room:
     most_nodes: int
     """The most nodes at a time, by stock and budget."""
     other_dollars_per_hour: float = 0.0
-    """$/h of the nodes of other pools that are paid all the time: their floors."""
+    """$/h of the nodes of other pools that are paid all the time, which are their floors."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class _Booting:
 
 @dataclass
 class _Scaled:
-    """One model: its copies and its wishes of the last minutes."""
+    """One model, its copies, and its wishes of the last minutes."""
 
     place: int
     item: ReplicaSet
@@ -225,7 +225,7 @@ class Autoscaled(Replay):
     # --- nodes
 
     def _node_with_room(self, gpus: int, *, now: float, boot_seconds: float) -> _Node | None:
-        """The fullest node that has room, or a new one; its GPUs are taken. None where nothing more can be rented."""
+        """The fullest node that has room, or a new one; its GPUs are then taken. None if no more can be rented."""
         fitting = [node for node in self._open if node.free_gpus >= gpus]
         if fitting:
             node = min(fitting, key=lambda node: (node.free_gpus, node.number))

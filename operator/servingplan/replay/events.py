@@ -1,4 +1,4 @@
-"""What happens to nodes during a replay."""
+"""Events of nodes during a replay: losses and slow engines."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     at: Seconds
-    """Seconds from the first arrival."""
+    """The time, in seconds from the first arrival."""
     event: Literal["NodeLost", "Slow"]
-    """NodeLost: the first node of the pool that is up is lost, with the requests on it. Slow: all of the pool's engines
-    take ``factor`` times as long."""
+    """NodeLost: the first node of the pool that is up is lost, with its requests. Slow: all engines of the pool take
+    ``factor`` times as long."""
     pool: str
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """How long; absent: to the end."""
+    """The duration; None: to the end."""
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    """How many times slower, for the event Slow."""
+    """How many times slower the engines are, for the event Slow."""
 
 
 def events_of(documents: Sequence[Any], pools: Collection[str], *, name: str) -> tuple[Event, ...]:

@@ -1,4 +1,4 @@
-"""What came of a replay, as numbers for JSON, tables and reports."""
+"""The results of a replay, as numbers for JSON, tables and reports."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def of_trace(told: Told, *, name: str) -> Json:
 
 
 def of_fleet(outcome: Outcome, spec: PlanSpec, *, name: str) -> Json:
-    """What a fleet made of the trace. Nodes are paid from the first arrival to the last answer, lost ones too; of a fleet that
-    changes, as long as they are there, and its $/h is the mean."""
+    """The results of one fleet. Nodes are paid from the first arrival to the last answer, lost ones too. In a fleet that
+    changes, they are paid as long as they exist, and its $/h is the mean."""
     seconds, fleet, classes = outcome.seconds, outcome.fleet, outcome.classes
     per_hour, most = fleet.dollars_per_hour, outcome.most_dollars_per_hour
     if outcome.dollars is not None and seconds:
@@ -127,14 +127,14 @@ def _of_replicas(outcome: Outcome) -> list[Json]:
 
 
 def _utilization(outcome: Outcome) -> float | None:
-    """Share of the time that the GPUs of all replicas together worked."""
+    """The share of the time in which the GPUs of all replicas together worked."""
     gpus = [(outcome.fleet.replica_sets[replica.place].gpus, replica) for replica in outcome.replicas]
     stood = sum(count * _stood(replica, outcome) for count, replica in gpus)
     return _part(sum(count * _busy(replica) for count, replica in gpus), stood)
 
 
 def _stood(replica: Replica, outcome: Outcome) -> float:
-    """The seconds for which a replica was there."""
+    """The seconds for which a replica existed."""
     return (outcome.seconds if replica.until is None else replica.until) - replica.since
 
 

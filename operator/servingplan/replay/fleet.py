@@ -38,24 +38,24 @@ class Replica:
         """The place of its replica set in the fleet."""
         self.engine = engine
         self.node = node
-        """Pool and number."""
+        """The pool and the number of its node."""
         self.open: dict[Sequence, int] = {}
-        """Requests that it has and has not answered, with the number of their class."""
+        """The requests that it has not answered yet, with the number of their class."""
         self.up = True
         self.taken = 0
-        """Requests that it was given."""
+        """The number of requests that it was given."""
         self.least_free_blocks = engine.free_blocks
         self.busy_before = 0.0
-        """Seconds that engines worked which it had before a loss; and their preemptions."""
+        """The working seconds, and the preemptions, of the engines that it had before a loss."""
         self.preempted_before = 0
         self.since = 0.0
-        """The time at which it came, in seconds from the first arrival."""
+        """When it was added, in seconds from the first arrival."""
         self.until: float | None = None
-        """The time at which it was given back; None: it is there at the end."""
+        """When it was given back; None if it exists at the end."""
 
 
 class Shapes:
-    """Makes engines of a fleet's shapes; like ones share the table of their times."""
+    """Makes engines of a fleet's shapes. Equal ones share the table of their times."""
 
     def __init__(self, spec: PlanSpec, catalogue: Catalogue | None = None) -> None:
         found, errors = cards_of(spec, catalogue)
@@ -94,7 +94,7 @@ class Shapes:
 
 
 def replicas_of(fleet: Fleet, shapes: Shapes) -> list[Replica]:
-    """The replicas of a fleet in the order of its replica sets, placed as its node groups say."""
+    """The replicas of a fleet in the order of its replica sets, placed according to its node groups."""
     places = _nodes_of(fleet)
     return [
         Replica(place, shapes.engine(item), nodes[copy] if copy < len(nodes) else (item.pool, -1))

@@ -1,7 +1,8 @@
-"""Which replica takes a request: what a gateway does, without its own time.
+"""The choice of the replica that takes a request: what a gateway does, without the gateway's own time.
 
-By weights is what our routing does: ``routing.json`` admits and splits each class over Services, and inside a Service the
-replica with the fewest requests in flight takes it (Envoy's LEAST_REQUEST, FULL_SCAN). The others are for comparison.
+The balancing ``weights`` is that of our routing: ``routing.json`` admits each class and splits it over Services, and inside a
+Service the replica with the fewest requests in flight takes the request (Envoy's LEAST_REQUEST, FULL_SCAN). The others are for
+comparison.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from servingplan.model.fleet import Fleet
 from servingplan.replay.fleet import Replica
 
 Balancing = Literal["weights", "least-request", "round-robin"]
-"""weights: as planned; least-request: the fewest in flight of all replicas of the model; round-robin: these in turn."""
+"""weights: as planned; least-request: the replica of the model with the fewest requests in flight; round-robin: all
+replicas of the model in turn."""
 Settle = Callable[[Replica, float], None]
 """Lets time pass in a replica."""
 
@@ -36,7 +38,7 @@ class Gateway:
         self._turns: Counter[int] = Counter()
 
     def route_by(self, document: Mapping[str, Any], fleet: Fleet, replicas: Sequence[Replica]) -> None:
-        """Take a routing document into force."""
+        """Use a routing document from now on."""
         services: dict[str, list[Replica]] = defaultdict(list)
         models: dict[str, list[Replica]] = defaultdict(list)
         for replica in replicas:
@@ -62,13 +64,13 @@ class Gateway:
                 self._buckets[number] = Bucket(most)
 
     def spread(self, replicas: Mapping[str, list[Replica]]) -> None:
-        """Send all classes of a model to these replicas of it alike, and turn nobody away."""
+        """Spread all classes of a model over these replicas equally, and turn no request away."""
         self._groups = [[replicas[model]] if replicas.get(model) else [] for model, _ in self._classes]
         self._weights = [[1.0] * len(groups) for groups in self._groups]
         self._buckets.clear()
 
     def choose(self, number: int, now: float) -> Replica | None:
-        """The replica for a request of a class, by its number; None where the request is turned away."""
+        """The replica for a request of a class, by its number; None if the request is turned away."""
         groups = self._groups[number]
         if not groups:
             return None
@@ -83,7 +85,7 @@ class Gateway:
         return self._fewest(ready, now)
 
     def _fewest(self, ready: Sequence[Replica], now: float) -> Replica:
-        """The replica with the fewest requests in flight; of equals the first from a place that is drawn."""
+        """The replica with the fewest requests in flight; of equals, the first from a random position on."""
         count = len(ready)
         if count == 1:
             return ready[0]
@@ -102,7 +104,7 @@ class Gateway:
 
 
 class Bucket:
-    """Envoy's local rate limit as our routing sets it: a second's worth of requests at a time, at least one."""
+    """Envoy's local rate limit as our routing sets it: a bucket with the requests of one second, at least one."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second

@@ -1,4 +1,4 @@
-"""Fleets that other rules would rent for the same question."""
+"""The fleets that other rules would rent for the same question."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servingplan.replay.autoscale import NAME, Room
 from servingplan.solve import solve
 
 WHOLE = 1e-9
-"""Relative slack of a number of copies that is whole but for rounding."""
+"""The relative slack of a number of copies that is whole except for rounding."""
 
 
 def fleet_by(situation: Situation, method: str) -> Fleet:
@@ -66,7 +66,7 @@ def autoscaled(situation: Situation) -> tuple[Fleet, Room]:
 
 
 def _copies(item: ReplicaSet, asked: dict[tuple[str, str], float]) -> int:
-    """Copies that serve the declared rates of all classes that the shape can serve."""
+    """The copies that serve the declared rates of all classes that the shape can serve."""
     busy = math.fsum(asked[item.model, name] / rate for name, rate in item.capacity.items() if rate > 0)
     return max(1, math.ceil(busy * (1 - WHOLE)))
 

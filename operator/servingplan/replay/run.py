@@ -1,7 +1,7 @@
-"""The replay: arrivals through a gateway into engines, on a virtual clock, and what came of them.
+"""The replay: arrivals go through a gateway into engines on a virtual clock, and the results are counted.
 
-Engines share nothing, so each is moved on only when somebody looks at it: when it may take a request, when its node is lost,
-and at the end. Times in seconds from the first arrival.
+Engines share nothing, so each is advanced only when its state matters: when it may take a request, when its node is lost, and
+at the end. Times are in seconds from the first arrival.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from servingplan.simulate.sequence import Sequence as Served
 PROGRESS_EVERY = 5_000
 """Requests between two calls of the display."""
 ROUNDING = 1e-9
-"""Relative slack of a limit: times are sums of many."""
+"""The relative slack of a limit, because times are sums of many numbers."""
 
 
 @dataclass
 class ClassFigures:
-    """What became of the requests of one class."""
+    """The results of one class."""
 
     model: str
     name: str
@@ -44,24 +44,24 @@ class ClassFigures:
     """The share of requests, in per cent, that the plan promises to serve within both limits."""
     arrived: int = 0
     turned_away: int = 0
-    """Requests that the gateway turned away: above the admitted rate, or no replica was there."""
+    """The requests that the gateway turned away, because they exceeded the admitted rate or no replica was up."""
     too_long: int = 0
-    """Longer than the engine's context, which refuses them."""
+    """The requests that were longer than the engine's context, which refuses them."""
     cut: int = 0
-    """Requests that the loss of a node cut."""
+    """The requests that were cut by the loss of a node."""
     finished: int = 0
     in_time: int = 0
     prompt_tokens: int = 0
-    """Prompt tokens of all requests that arrived."""
+    """The prompt tokens of all requests that arrived."""
     output_tokens: int = 0
     served_tokens: int = 0
-    """Tokens of the requests that finished, prompts and answers together."""
+    """The tokens of the requests that finished, prompts and answers together."""
     ttft: Sketch = field(default_factory=Sketch)
     tpot: Sketch = field(default_factory=Sketch)
     end_to_end: Sketch = field(default_factory=Sketch)
 
     def finish(self, served: Served) -> None:
-        """Count a request that has its answer."""
+        """Count a request that was answered."""
         assert served.first_token is not None, "it finished"
         assert served.finished is not None, "it finished"
         ttft = served.first_token - served.arrived
@@ -78,27 +78,27 @@ class ClassFigures:
 
 @dataclass
 class Outcome:
-    """What a fleet made of a trace."""
+    """The results of a trace on one fleet."""
 
     fleet: Fleet
     classes: list[ClassFigures]
     replicas: list[Replica]
     seconds: float
-    """From the first arrival to the last answer."""
+    """The time from the first arrival to the last answer."""
     arrival_seconds: float
-    """From the first arrival to the last."""
+    """The time from the first arrival to the last."""
     events: list[str] = field(default_factory=list)
-    """What happened, for people."""
+    """The events, in words."""
     dollars: float | None = None
-    """Dollars paid for nodes that came and went; None: the fleet's nodes are paid all the time."""
+    """Dollars that were paid for nodes that were added and removed; None: the fleet's nodes are paid all the time."""
     most_dollars_per_hour: float | None = None
-    """The most $/h at any moment; None: those of the fleet."""
+    """The most $/h at any moment; None: that of the fleet."""
     most_nodes: Mapping[str, int] | None = None
     """The most nodes at any moment, by pool; None: those of the fleet."""
 
 
 class Replay:
-    """One fleet on its clock. ``run`` once."""
+    """One fleet on its clock. Call ``run`` only once."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Replay:
     def run(
         self, arrivals: Iterable[Arrival], *, on_progress: Callable[[int, float], None] = lambda _count, _now: None
     ) -> Outcome:
-        """Serve arrivals, which come in order, to the last."""
+        """Serve all arrivals, which must be in order of time."""
         numbers, classes, choose = self._numbers, self.classes, self._gateway.choose
         for count, arrival in enumerate(arrivals):
             now = arrival.at
@@ -164,14 +164,14 @@ class Replay:
         return Outcome(self._fleet, self.classes, self.replicas, self._last, self._arrived, self._told)
 
     def _settle(self, replica: Replica, now: float) -> None:
-        """Let time pass in a replica, and count what it finished."""
+        """Advance a replica to a time, and count what it finished."""
         for served in replica.engine.advance(now):
             self.classes[replica.open.pop(served)].finish(served)
             assert served.finished is not None, "it finished"
             self._last = max(self._last, served.finished)
 
     def _follow(self) -> None:
-        """Route by what is up."""
+        """Route over the replicas that are up."""
         ready = Counter(self._fleet.replica_sets[item.place].deployment for item in self.replicas if item.up)
         facts = {item.deployment: item.facts for item in self._fleet.replica_sets}
         document = routing_document(
@@ -182,7 +182,7 @@ class Replay:
     # --- events
 
     def _at(self, at: float, action: Callable[[float], None]) -> None:
-        """Let ``action`` happen at a time, in seconds from the first arrival, before the first request from then on."""
+        """Call ``action`` at a time, in seconds from the first arrival, before the first request from then on."""
         heapq.heappush(self._due, (at, next(self._turn), action))
 
     def _happen(self, event: Event, at: float) -> None:
@@ -209,7 +209,7 @@ class Replay:
         self._told.append(f"{at:g} s: {pool} as fast as before")
 
     def _lose(self, pool: str, at: float) -> tuple[str, int] | None:
-        """Lose the first node of a pool that is up; None where there is none."""
+        """Lose the first node of a pool that is up; None if no node is."""
         nodes = sorted({item.node for item in self.replicas if item.up and item.node[0] == pool})
         if not nodes:
             self._told.append(f"{at:g} s: no node of {pool} with a replica is left to lose")
@@ -236,7 +236,7 @@ class Replay:
         self._follow()
 
     def _retire(self, replica: Replica) -> None:
-        """Put an idle engine in the place of one that is gone."""
+        """Put an idle engine in the place of one that was lost."""
         replica.busy_before += replica.engine.tally.busy_seconds
         replica.preempted_before += replica.engine.tally.preemptions
         replica.engine = self._shapes.engine(self._fleet.replica_sets[replica.place])

@@ -10,14 +10,14 @@ import math
 from collections import Counter
 
 GROWTH = 1.01
-"""Ratio of the bounds of a bucket: percentiles are within half a per cent."""
+"""The ratio of the bounds of a bucket, so that percentiles are exact to half a per cent."""
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99, 100)
-"""Those that are told."""
+"""The percentiles that are reported."""
 _LN_GROWTH = math.log(GROWTH)
 
 
 class Sketch:
-    """Counts of positive values by bucket; what is not above ``LEAST`` counts as 0."""
+    """Counts positive values by bucket. Values up to ``LEAST`` count as 0."""
 
     LEAST = 1e-9
 
@@ -48,7 +48,7 @@ class Sketch:
         return self.total / self.count if self.count else None
 
     def percentile(self, percent: float) -> float | None:
-        """The smallest value that at least so many per cent of the values do not exceed; None without any."""
+        """The smallest value that at least this percentage of the values do not exceed; None without values."""
         if not self.count:
             return None
         rank = max(1, math.ceil(percent / 100 * self.count - 1e-9))

@@ -1,7 +1,7 @@
-"""Rows of a log to arrivals: in the order of their times, each with its model and class.
+"""Turns the rows of a log into arrivals, in the order of their times, each with its model and class.
 
-What is wrong with a row never passes in silence: rows without a request are left out and counted, the first ones by line;
-rows that are out of order are sorted as far as ``WINDOW`` rows reach, and later ones arrive with the row before them.
+Every fault of a row is reported. Rows without a request are left out and counted, the first ones by line. Rows that are out of
+order are sorted within ``WINDOW`` rows; rows that are later than that arrive together with the row before them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from servingplan.classes.request import BadRow, Request
 from servingplan.errors import InputError
 
 WINDOW = 10_000
-"""Rows that are held at a time to put them in order."""
+"""The number of rows that are held at a time to put them in order."""
 TOLD_ROWS = 5
-"""Bad rows that are told with their line."""
+"""The most bad rows that are reported with their line."""
 NO_TIMES = "tells no arrival times; give --rate REQUESTS_PER_SECOND, and its requests arrive at that rate"
 
 
@@ -40,23 +40,23 @@ class Arrival(NamedTuple):
 
 @dataclass
 class Told:
-    """What a trace was, and what was repaired; complete when all arrivals were taken."""
+    """Facts of a trace, and what was repaired. They are complete when all arrivals were taken."""
 
     format: str
     requests: int = 0
     seconds: float = 0.0
-    """From the first arrival to the last."""
+    """The time from the first arrival to the last."""
     bad_rows: int = 0
     bad_examples: list[str] = field(default_factory=list)
-    """The first bad rows by line."""
+    """The first bad rows, by line."""
     sorted_rows: int = 0
-    """Rows that came out of order and were sorted."""
+    """The rows that came out of order and were sorted."""
     late_rows: int = 0
-    """Rows that were too far out of order; they arrive with the row before them."""
+    """The rows that were too far out of order. They arrive together with the row before them."""
     uncovered: Counter[str] = field(default_factory=Counter)
-    """Requests whose lengths no class matches, by model; they go to its default class."""
+    """The requests whose lengths match no class, by model. They go to its default class."""
     other_models: Counter[str] = field(default_factory=Counter)
-    """Requests to models that the plan does not have, by name; they go to the model that stands in."""
+    """The requests to models that the plan does not have, by name. They go to the model that replaces these."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Reading:
     """How a log is read."""
 
     model: str | None = None
-    """Takes the requests to models that the plan does not have; None: the first model of the plan."""
+    """The model that takes requests to models that the plan does not have; None: the first model of the plan."""
     faster: float = 1.0
-    """Arrivals come so many times as fast."""
+    """The factor on the speed of arrivals."""
     most_requests: int | None = None
     strict: bool = False
     """Raise at the first bad or late row instead of repairing it."""
     gaps: Iterator[float] | None = None
-    """Seconds between arrivals, in place of the log's times."""
+    """Seconds between arrivals, which replace the log's times."""
 
 
 def arrivals_of(

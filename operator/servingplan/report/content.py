@@ -92,14 +92,14 @@ def content(
 
 
 def _history(entries: Any) -> list[Json]:
-    """Decisions that the status keeps; empty where it keeps none."""
+    """The decisions in the status; empty if it has none."""
     fields = ("time", "hash", "reason", "dollarsPerHour", "served")
     found = [item for item in entries if isinstance(item, dict)] if isinstance(entries, list) else []
     return [{field: _text(item.get(field)) for field in fields} for item in found]
 
 
 def _transition(step: Any) -> Json:
-    """The step that the rollout is at, as the status has it; empty where it is done."""
+    """The step of the rollout in the status; empty if the rollout is complete."""
     return {str(name): _text(value) for name, value in step.items()} if isinstance(step, dict) else {}
 
 
@@ -168,7 +168,7 @@ def _class(fleet: Fleet, model: Any, item: Any) -> Json:
 
 
 def _latencies(item: ReplicaSet, facts: ShapeFacts | None) -> list[Json]:
-    """What the profile predicts for each class that a replica set serves."""
+    """The predictions of the profile for each class that a replica set serves."""
     rows = []
     for name, rate in sorted(item.planned.items()):
         found = facts.estimates.get(name) if facts is not None else None
@@ -191,7 +191,7 @@ def _latencies(item: ReplicaSet, facts: ShapeFacts | None) -> list[Json]:
 
 
 def _facts_of(posed: Posed, item: ReplicaSet) -> ShapeFacts | None:
-    """The facts of the shape that a replica set is of; None where it is not offered any more."""
+    """The facts of the shape that a replica set has; None if it is no longer offered."""
     for facts in posed.shapes.values():
         same = (facts.model.name, facts.variant.name, facts.tensor_parallel) == (
             item.model,

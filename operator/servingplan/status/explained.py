@@ -18,8 +18,8 @@ def explained_as(asked: str) -> str:
 
 
 def explain(world: Observation, asked: str, deadline_seconds: float) -> ExplanationStatus | None:
-    """The explanation of the question that an observation poses, ``asked`` is its digest; None where it poses none. It is
-    searched for at most ``deadline_seconds``."""
+    """The explanation of the question that an observation poses; None if it poses none. ``asked`` is the question's digest.
+    It is searched for at most ``deadline_seconds``."""
     from servingplan.planning.explain import explain_plan  # loads the solver
 
     situation = Situation(world)

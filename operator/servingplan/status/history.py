@@ -1,8 +1,8 @@
-"""The plans that were taken into force, newest first.
+"""The plans that were in force, newest first.
 
-They are shown and nothing is decided by them, so the status is their memory and not the plan record: a record of a newer form
-stops an older operator, and a list for people must not stand in the way of a rollback. What the record has and the status
-lacks, since the operator ended between the two writes, is made up for in the next turn.
+They are only shown, and nothing is decided by them. So they are kept in the status and not in the plan record: a record of a
+newer form stops an older operator, and a list for people must not prevent a rollback. If the operator ended between the two
+writes, the next turn adds what the record has and the status lacks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST = 10
 
 
 def history_after(status: dict[str, Any], decision: Decision, now: str) -> tuple[PastDecision, ...]:
-    """The history after a turn, from the status before it: with the plan in force where that is another than the newest."""
+    """The history after a turn, from the status before it, with the plan in force if that is not the newest."""
     before = _read(status)
     fleet = decision.fleet
     if fleet is None or (before and before[0].hash == fleet.hash):
@@ -35,14 +35,14 @@ def history_after(status: dict[str, Any], decision: Decision, now: str) -> tuple
 
 
 def _reason_found(status: dict[str, Any], decision: Decision) -> str:
-    """Why a plan of an earlier turn took over that the status says nothing of."""
+    """Why a plan of an earlier turn came into force, if the status says nothing about it."""
     if status.get("planHash") is None:
         return "FirstPlan"
     return "SpecChanged" if decision.in_force_generation > (status.get("observedGeneration") or 0) else "Unknown"
 
 
 def _read(status: dict[str, Any]) -> tuple[PastDecision, ...]:
-    """The history as the status has it; empty where somebody has written something else there."""
+    """The history in the status; empty if somebody has written something else there."""
     try:
         return tuple(PastDecision.model_validate(item) for item in status.get("history") or ())[:LONGEST]
     except (ValidationError, TypeError):

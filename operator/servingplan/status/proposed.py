@@ -1,4 +1,4 @@
-"""What a plan that waits, or is only shown, would change, for the status."""
+"""The changes of a plan that waits, or is only shown, for the status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_NAMES, MOST_CLASSES, MOST_LINES = 16, 256, 20
 
 
 def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
-    """What the waiting plan would change; None where none waits, and while another one is sought."""
+    """What the waiting plan would change; None if none waits, or while another one is searched."""
     if situation.acting is None or decision.waiting is None or decision.searching:
         return None
     if unread(decision):
@@ -49,7 +49,7 @@ def proposed(situation: Situation, decision: Decision) -> ProposedStatus | None:
 
 
 def _as_before(situation: Situation, waiting: str) -> ProposedStatus | None:
-    """What the status says of the waiting plan; None where that is of another one."""
+    """What the status says of the waiting plan; None if it is about another one."""
     try:
         before = ProposedStatus.model_validate(situation.world.plan.status.get("proposed"))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Steps of a transition for people, and the one that is under way as the status counts it."""
+"""The steps of a transition for people, and the one that is under way as the status counts it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LONGEST_LINE = 300
 
 
 def step_after(situation: Situation, decision: Decision, outcome: Outcome) -> TransitionStatus | None:
-    """The step that is under way after a turn, counted from where the status before it was; None at rest.
+    """The step that is under way after a turn, counted on from the status before it; None at rest.
 
-    The number of a step never falls: where something comes in between, the number of all steps grows. It is counted when
-    the operator waits: after a turn that wrote something comes another one at once, which is not to be late. And it is
-    counted anew only when something else is waited for than before.
+    The number of a step never falls: if something comes in between, the number of all steps grows. Steps are counted only when
+    the operator waits, because after a turn with writes the next one follows at once and must not be delayed. The number
+    changes only when something else is waited for than before.
     """
     if decision.fleet is None:
         return None
@@ -53,12 +53,12 @@ def step_after(situation: Situation, decision: Decision, outcome: Outcome) -> Tr
 
 
 def unread(decision: Decision) -> bool:
-    """Whether the turn could not read all that it needs: what it would tell of turns to come would be of half a world."""
+    """Whether the turn could not read everything that it needs. A prediction of the next turns would then be wrong."""
     return any(item.condition == "InventoryAvailable" and not item.holds for item in decision.findings)
 
 
 def _counted(situation: Situation, decision: Decision, before: TransitionStatus | None) -> tuple[int, int]:
-    """The number of the step that is under way, and of all steps."""
+    """The number of the step that is under way, and that of all steps."""
     found = transition_in_force(situation, decision, MOST_WORK)
     left = 1 if found is None else len(found.steps)
     if before is None:
@@ -72,7 +72,7 @@ def _counted(situation: Situation, decision: Decision, before: TransitionStatus 
 
 
 def steps_of(situation: Situation, decision: Decision) -> Transition | None:
-    """The steps to the plan in force, or, where there is none, to the one that waits; None at rest."""
+    """The steps to the plan in force, or, if there is none, to the one that waits; None at rest."""
     if decision.fleet is None and decision.waiting is not None:
         return transition_proposed(situation, decision, decision.waiting)
     return transition_in_force(situation, decision)
@@ -91,7 +91,8 @@ def waiting_for(step: TransitionStep) -> str:
 
 
 def step_lines(found: Transition) -> list[str]:
-    """One line for each step: what comes and goes, the dollars per hour after it, and how long it is expected to take."""
+    """One line for each step: what is added and removed, the dollars per hour after it, and how long it is expected to
+    take."""
     lines = []
     for number, step in enumerate(found.steps, 1):
         parts = [f"{item.pool} grows from {item.before} to {item.nodes} nodes" for item in step.grow]
@@ -110,7 +111,7 @@ def step_lines(found: Transition) -> list[str]:
 
 
 def dollars(step: TransitionStep) -> str:
-    """Spend once a step is over, $/h."""
+    """The spend after a step, $/h."""
     return "unknown" if step.dollars_per_hour is None else f"{step.dollars_per_hour:.2f}"
 
 
@@ -119,7 +120,7 @@ def _replicas(count: int, name: str) -> str:
 
 
 def _kinds(text: str) -> set[str]:
-    """What is waited for without how many of each: some of them may have come meanwhile."""
+    """What is waited for, without the numbers, some of which may have been reached meanwhile."""
     return set(re.sub(r": \d+", "", text).split("; "))
 
 

@@ -19,12 +19,12 @@ from servingplan.report.content import content
 from servingplan.report.page import page_html
 
 POINTS = 24
-"""The number of points of the curve where no range is given."""
+"""The number of points of the curve if no range is given."""
 BEYOND = 1.5
-"""The curve ends at so many times the budget."""
+"""The curve ends at this multiple of the budget."""
 Json = dict[str, Any]
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Shows how far a part of the work is."""
+"""Reports the progress of a part of the work."""
 
 
 class NoPlanError(InputError):
@@ -62,7 +62,7 @@ def page_of(
 
 
 def changed(world: Observation, *, budget: Decimal | None = None, demand: Decimal | None = None) -> Observation:
-    """The world with another budget in $/h, and with all declared rates by a factor."""
+    """The world with another budget in $/h, and with all declared rates multiplied by a factor."""
     spec = world.plan.spec
     if not isinstance(spec, dict):
         return world

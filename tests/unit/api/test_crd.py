@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from servingplan.api import v1alpha1
+from servingplan.api import models_v1alpha1, pools_v1alpha1, v1alpha1
 from servingplan.api.crd import crd_yaml, custom_resource_definition, structural_schema
 from servingplan.api.wire import Wire
 
@@ -72,7 +72,8 @@ def test_each_rule_stands_in_the_schema_with_the_message_that_python_gives():
     written = {rule["message"] for rule in rules(schema())}
     in_python = {
         rule.message
-        for part in vars(v1alpha1).values()
+        for module in (v1alpha1, models_v1alpha1, pools_v1alpha1)
+        for part in vars(module).values()
         if isinstance(part, type) and issubclass(part, Wire)
         for rule in part.rules
     }
