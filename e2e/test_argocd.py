@@ -15,7 +15,7 @@ from localcluster import argocd, karpenter
 from localcluster.argocd import ArgoCd, GitRepository
 from localcluster.control_plane import wait_until_established
 from localcluster.nodes import A100, L40S
-from servingplan.kube import DEPLOYMENTS, NODES, PLANS, SERVICES, Resource
+from servingplan.kube import DEPLOYMENTS, PLANS, SERVICES, Resource
 
 APPLICATIONS = Resource("argoproj.io/v1alpha1", "applications", "Application")
 CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
@@ -281,13 +281,6 @@ def test_an_application_follows_its_plan(cluster, scene, argo):
         argo.apply([])
         message = scene.wait_condition("NodePoolsReady", "FieldOwnershipConflict", seconds=30)
         assert "argocd-controller" in message
-        # Git's size is 0: the plan does without the pool, and Karpenter takes the nodes back.
-        wait_for(
-            "nothing of the plan is left",
-            lambda: not (scene.deployments() or list(cluster.api.list(NODES, labels=f"karpenter.sh/nodepool={own}"))),
-            seconds=30,
-            shown=argo.shown,
-        )
         argo.apply(WRITTEN_BY_US)
         argo.wait_compared(WRITTEN_BY_US)
         argo.wait_health("Degraded")

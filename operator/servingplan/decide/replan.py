@@ -151,9 +151,15 @@ def _is_first(turn: Turn) -> bool:
     return turn.record.fleet is None or turn.record.generation != turn.world.plan.generation
 
 
+def _serves_nothing(turn: Turn) -> bool:
+    """Whether the plan in force has no replicas, as where its pools were taken away."""
+    return turn.record.fleet is not None and not turn.record.fleet.replica_sets
+
+
 def _answer(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> tuple[Answer, bool]:
     """The answer to the question, and whether it was found in haste, so that a better one is to be sought."""
-    first = _is_first(turn)  # neither a new plan nor an edit waits behind other plans' improvements
+    # Neither a new plan, nor an edit, nor one that serves nothing waits behind other plans' improvements.
+    first = _is_first(turn) or _serves_nothing(turn)
     seconds = HURRIED_SECONDS if must_hurry(turn, spec, question) else None
     if seconds is None:
         try:

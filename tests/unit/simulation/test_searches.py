@@ -235,6 +235,28 @@ def test_a_smaller_fleet_for_a_smaller_budget_is_not_sought_behind_improvements_
     assert set(asked) == {True}
 
 
+def test_a_plan_that_serves_nothing_is_not_bettered_behind_improvements_of_other_plans():
+    """Somebody sizes its only pool to nothing, and gives it back."""
+    asked = []
+
+    def noted(question, spec, at_most_seconds=None, *, first=False, **_):
+        asked.append(first)
+        return exact(question, spec)
+
+    driver = operator(plan(change={"minLifetime": "1s"}), solve=noted, slow=True)
+    driver.settle()
+    pool = driver.cluster.pools["l40s"]
+    pool.wanted, pool.manager = 0, "argocd-controller"
+    driver.cluster.run_controllers()
+    driver.tick(20)
+    assert driver.decision.fleet.replica_sets == ()
+    asked.clear()
+    pool.claimed_by = pool.asked = pool.manager = None
+    driver.tick(20)
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+    assert asked[0]
+
+
 def test_a_fleet_that_was_kept_in_haste_is_searched_again_with_all_the_time():
     def hasty(question, spec, at_most_seconds=None, **_):
         """A solver that finds nothing better than what runs in a hurry."""
