@@ -1,5 +1,6 @@
 """Builds the control plane's programs from their Go modules, once, into the user's cache folder.
 
+A program that is on the path in the pinned minor version is taken from there. If all of a tool are, nothing of it is built.
 Each folder of ``tools/`` is a Go module, ``go.mod`` and ``go.sum``, that pins one tool and all it is made of; some of them
 have a program of their own beside these, and of one, Cluster API, only the definitions of its objects are read. A build is kept
 under a key made of its files, the packages asked for and the Go version, so that nothing is built twice and nothing stale is
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 TOOLS_FOLDER = Path(__file__).resolve().parent / "tools"
@@ -29,7 +31,7 @@ class BuildError(RuntimeError):
     """A tool could not be built; the message says what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tool:
     """One Go module under ``tools/`` and the programs to build from it (program name by package)."""
 
@@ -38,6 +40,9 @@ class Tool:
     linker_flags: str = "-s -w"
 
 
+_MAJOR_AND_MINOR = re.compile(r"(?<=v)\d+\.\d+|(?<=Version: )\d+\.\d+")
+_VERSION_QUESTIONS = {"kubectl": ["version", "--client"], "helm": ["version", "--short"]}
+"""How a program is asked for its version, if not by ``--version``."""
 _VERSION_FLAGS = " ".join(
     f"-X k8s.io/component-base/version.{field}={value}"
     for field, value in (
@@ -85,9 +90,32 @@ def cache_folder() -> Path:
 
 
 def program(name: str) -> Path:
-    """Path of a built program; builds its tool first where it is missing."""
+    """The program on the path if its version fits, else the built one; builds its tool first where it is missing."""
     tool = next(tool for tool in (*TOOLS, *ON_DEMAND, NODE) if name in tool.programs.values())
-    return build(tool) / name
+    return on_path(tool, name) or build(tool) / name
+
+
+@cache
+def on_path(tool: Tool, name: str) -> Path | None:
+    """The program of that name on the path, if it tells the major and minor version that ``go.mod`` pins."""
+    found = shutil.which(name)
+    (package,) = (package for package, built in tool.programs.items() if built == name)
+    pinned = next(
+        (version for module, version in _pinned(tool.name) if package == module or package.startswith(f"{module}/")),
+        None,
+    )
+    if found is None or pinned is None:
+        return None
+    question = _VERSION_QUESTIONS.get(name, ["--version"])
+    told = subprocess.run([found, *question], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+    version = _MAJOR_AND_MINOR.search(told)
+    return Path(found) if version is not None and version[0] == pinned else None
+
+
+def _pinned(tool_name: str) -> list[tuple[str, str]]:
+    """The modules that a tool is made of, each with its major and minor version."""
+    text = (TOOLS_FOLDER / tool_name / "go.mod").read_text()
+    return re.findall(r"^(?:require)?\s*(\S+) v(\d+\.\d+)\.", text, re.MULTILINE)
 
 
 def module_folder(tool_name: str, module: str) -> Path:
@@ -212,10 +240,12 @@ def _environment() -> dict[str, str]:
 def main() -> int:
     """Build everything; print one line per tool."""
     try:
-        if not all(_is_complete(_folder(tool)) for tool in TOOLS):
+        needed = [tool for tool in TOOLS if not all(on_path(tool, name) for name in tool.programs.values())]
+        if not all(_is_complete(_folder(tool)) for tool in needed):
             print("building the local cluster from source, once: 8 minutes on two cores", file=sys.stderr, flush=True)
         for tool in TOOLS:
-            print(f"{tool.name}: {build(tool)}")
+            where = build(tool) if tool in needed else "on the path"
+            print(f"{tool.name}: {where}")
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
