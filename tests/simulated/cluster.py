@@ -26,7 +26,8 @@ from servingplan.api.crd import UNSEEN
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand, SeenEngines
+from servingplan.model.readings import GatewayFacts, SeenDemand, SeenEngines
+from servingplan.model.world import NodeTemplate, Observation, Offered
 from servingplan.observe.cluster import Reader
 from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState

@@ -1,4 +1,4 @@
-"""Manifests that we render, compared with what stands in the cluster."""
+"""Compares rendered manifests with the objects in the cluster."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from servingplan.model.fleet import digest
 
 
 def asked_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a rendered manifest that must stand so in the cluster: labels, annotations, and spec or data."""
+    """The part of a rendered manifest that the object in the cluster must have: labels, annotations, and spec or data."""
     metadata = manifest["metadata"]
     asked: dict[str, Any] = {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}}
     return asked | {key: manifest[key] for key in ("spec", "data") if key in manifest}
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Whether all of ``wanted`` stands so in ``live``: maps may have more keys, lists are as long."""
+    """Whether ``live`` has everything in ``wanted``: maps may have more keys, lists must be as long."""
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(key in live and covers(live[key], wanted[key]) for key in wanted)
     if isinstance(wanted, list):
@@ -29,20 +29,20 @@ def covers(live: Any, wanted: Any) -> bool:
 
 
 class Rewriting(NamedTuple):
-    """What admission made of a manifest."""
+    """The change that admission made to an applied manifest."""
 
     digests: tuple[str, str]
-    """Of what was asked, and of what stands there instead."""
+    """The digest of what was asked for, and that of what is there instead."""
     fields: tuple[str, ...]
     """Where the two differ, as ``spec.template``; at most ``MOST_FIELDS``."""
 
 
 MOST_FIELDS = 3
-"""How many changed fields of an object people are told."""
+"""The number of changed fields of an object that people are told."""
 
 
 def rewriting(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> Rewriting | None:
-    """What admission made of a manifest that was applied; None where it stands as it was asked."""
+    """The change that admission made to an applied manifest; None if it is there as asked."""
     asked = asked_of(manifest)
     if covers(answer, asked):
         return None
@@ -64,13 +64,13 @@ def _differing(live: Any, wanted: Any, path: str) -> list[str]:
 
 
 def is_rewritten(rewritten: tuple[str, str] | None, live: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-    """Whether the object is still what admission made of this manifest. Writing it again would change nothing."""
+    """Whether the object is still what admission made of this manifest. Then writing it again would change nothing."""
     asked = asked_of(manifest)
     return rewritten is not None and rewritten == (digest(asked), digest(_same_keys(live, asked)))
 
 
 def _same_keys(live: Any, wanted: Any) -> Any:
-    """The part of ``live`` whose keys are in ``wanted``: the rest is not ours."""
+    """The part of ``live`` whose keys are in ``wanted``. The rest belongs to others."""
     if isinstance(wanted, dict) and isinstance(live, dict | Mapping):
         return {key: _same_keys(live[key], wanted[key]) for key in wanted if key in live}
     if isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
