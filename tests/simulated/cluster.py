@@ -57,6 +57,8 @@ class SimulatedNode:
     ready: bool = True
     schedulable: bool = True
     disrupted: bool = False
+    closed: bool = False
+    """Its autoscaler has not taken it in yet, and may never do so."""
     allocatable: dict[str, str] = field(default_factory=dict)
     """What it has beside GPUs."""
 
@@ -545,6 +547,7 @@ class SimulatedCluster:
                 if node.ready
                 and node.schedulable
                 and not node.disrupted
+                and not node.closed
                 and pod.must_be_on in (None, node.name)
                 and pod.selector.items() <= node.labels.items()
                 and self.free_gpus(node.name) >= pod.gpus

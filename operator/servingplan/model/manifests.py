@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingplan.model.fleet import digest
 
@@ -28,11 +28,39 @@ def covers(live: Any, wanted: Any) -> bool:
     return bool(live == wanted)
 
 
-def rewriting(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The change that admission made to an applied manifest: the digest of what was asked for, and that of what is there
-    instead. None if it is there as asked."""
+class Rewriting(NamedTuple):
+    """The change that admission made to an applied manifest."""
+
+    digests: tuple[str, str]
+    """The digest of what was asked for, and that of what is there instead."""
+    fields: tuple[str, ...]
+    """Where the two differ, as ``spec.template``; at most ``MOST_FIELDS``."""
+
+
+MOST_FIELDS = 3
+"""The number of changed fields of an object that people are told."""
+
+
+def rewriting(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> Rewriting | None:
+    """The change that admission made to an applied manifest; None if it is there as asked."""
     asked = asked_of(manifest)
-    return None if covers(answer, asked) else (digest(asked), digest(_same_keys(answer, asked)))
+    if covers(answer, asked):
+        return None
+    fields = tuple(sorted(_differing(answer, asked, "")))[:MOST_FIELDS]
+    return Rewriting((digest(asked), digest(_same_keys(answer, asked))), fields)
+
+
+def _differing(live: Any, wanted: Any, path: str) -> list[str]:
+    """The paths of all parts of ``wanted`` that do not stand so in ``live``."""
+    if covers(live, wanted):
+        return []
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        parts = [(key, live.get(key), wanted[key]) for key in wanted]
+    elif isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
+        parts = [(str(index), *pair) for index, pair in enumerate(zip(live, wanted, strict=True))]
+    else:
+        return [path]
+    return [found for key, have, want in parts for found in _differing(have, want, f"{path}.{key}" if path else key)]
 
 
 def is_rewritten(rewritten: tuple[str, str] | None, live: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:

@@ -104,6 +104,8 @@ class Node(Fact):
     state."""
     disrupted: bool = False
     """Whether an autoscaler or the cloud is removing it."""
+    closed: bool = False
+    """Whether a taint of its state keeps new pods off, as on a node which its autoscaler or its agents are still setting up."""
 
     @property
     def usable(self) -> bool:
@@ -217,6 +219,8 @@ class LiveObject(Fact):
     ``status.replicaFailure``, if the API server refuses its pods."""
     rewritten: tuple[str, str] | None = None
     """What admission made of the plan's last write of it, if that differs from what was written (``manifests.rewriting``)."""
+    rewritten_fields: tuple[str, ...] = ()
+    """The fields that it changed."""
     replicas_owner: tuple[str, str] | None = None
     """The field manager that set ``spec.replicas`` of a Deployment or LeaderWorkerSet, and when (RFC 3339); None if it was
     this operator."""

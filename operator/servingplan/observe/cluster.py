@@ -20,6 +20,7 @@ from servingplan.kube import (
     Resource,
 )
 from servingplan.model import names
+from servingplan.model.manifests import Rewriting
 from servingplan.model.times import later, text_of
 from servingplan.model.world import Failure, LiveObject, Observation, PlanObject, PoolObject
 from servingplan.observe.budgets import namespace_budget
@@ -292,4 +293,8 @@ def _objects_of(seen: Snapshot, plan: PlanObject, resource: Resource) -> list[Li
         for item in seen.objects[resource.kind]
         if (item.namespace, item.plan_label) == (plan.namespace, label)
     ]
-    return [item.model_copy(update={"rewritten": seen.rewritten.get(item.uid)}) for item in found]
+    return [item if (made := seen.rewritten.get(item.uid)) is None else _rewritten(item, made) for item in found]
+
+
+def _rewritten(item: LiveObject, made: Rewriting) -> LiveObject:
+    return item.model_copy(update={"rewritten": made.digests, "rewritten_fields": made.fields})

@@ -46,10 +46,21 @@ class PoolNode:
         return self.node.name
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes no pods yet: a taint of its state keeps them off, and none of ours runs here.
+
+        A node that was set up loses the taint; one that its autoscaler does not know (never registered) keeps it. Under
+        replicas that run it is a matter of a moment, such as a full disk, and changes nothing.
+        """
+        return self.node.closed and not any(pod.bound for pod in self.our_pods)
+
+    @property
     def boots(self) -> bool:
-        """Whether the node is still booting: it holds no pod, and it is not Ready or shows no GPUs yet."""
+        """Whether it is still booting: it holds no pod, and it is not Ready, shows no GPUs or takes no pods yet."""
         node = self.node
-        return not self.our_pods and not node.disrupted and node.schedulable and (not node.ready or node.gpus == 0)
+        if self.our_pods or node.disrupted or not node.schedulable:
+            return False
+        return not node.ready or node.gpus == 0 or self.closed
 
     @property
     def free_gpus(self) -> int:
@@ -135,7 +146,11 @@ class Pool:
     @property
     def usable_nodes(self) -> tuple[PoolNode, ...]:
         """The nodes that may take a replica now."""
-        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0 and not node.contradicts)
+        return tuple(
+            item
+            for item in self.nodes
+            if item.node.usable and not item.closed and item.free_gpus > 0 and not item.contradicts
+        )
 
     @property
     def spent_nodes(self) -> tuple[PoolNode, ...]:
