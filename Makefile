@@ -63,7 +63,7 @@ check: setup ## formatting, lint, types, import contracts
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
-	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e --ignore e2e/real
+	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract tests/browser e2e --ignore e2e/real
 	$(RUN)/pytest -q e2e/real
 
 .PHONY: newest lowest
@@ -77,6 +77,10 @@ newest lowest: $(UV) ## the fast tests with the newest (lowest) dependencies tha
 .PHONY: histories
 histories: setup ## HISTORIES=10000 random histories of a simulated fleet, from seed FIRST_HISTORY=0 on; a failure names its seed
 	HISTORIES=$(or $(HISTORIES),10000) $(RUN)/pytest -q -n 2 --dist worksteal tests/unit/simulation/test_histories.py
+
+.PHONY: browser
+browser: setup ## the pages in a real Chromium, where it is installed (Debian: chromium, chromium-driver); UPDATE_GOLDEN=1 takes the documentation's pictures
+	$(RUN)/pytest -q tests/browser
 
 .PHONY: soak
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (nine minutes)

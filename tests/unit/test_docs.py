@@ -43,6 +43,7 @@ NOT_RUN = [
     ("CONTRIBUTING.md", "suite", "make check"),
     ("CONTRIBUTING.md", "suite", "make test"),
     ("CONTRIBUTING.md", "suite", ".venv/bin/pytest e2e/test_node_lost.py"),
+    ("CONTRIBUTING.md", "suite", "make browser"),
     ("CONTRIBUTING.md", "suite", "make real-node"),
     ("CONTRIBUTING.md", "suite", "GRAFANA_HOME=... .venv/bin/pytest tests/contract/test_metrics.py"),
     ("CONTRIBUTING.md", "suite", "E2E_EXISTING=1 KUBECONFIG=... .venv/bin/pytest e2e"),
@@ -168,16 +169,17 @@ def test_the_pages_and_tests_that_a_page_names_are_there(page):
     text = page.read_text()
     named = re.findall(r"`((?:docs|tests|e2e|examples|charts|operator|localcluster|papers)/[\w./-]+\.\w+)`", text)
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
-    linked = re.findall(r"\]\(([\w./-]+\.md)(?:#[\w-]+)?\)", text)
+    linked = re.findall(r"\]\(([\w./-]+\.(?:md|webp))(?:#[\w-]+)?\)", text)
     assert [name for name in linked if not (page.parent / name).is_file()] == []
 
 
 def test_the_paths_in_a_page_are_links_on_the_site():
     site = runpy.run_path(str(REPOSITORY / "docs" / "site.py"))
     linked = site["on_page_markdown"](
-        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md)\n\n```sh\n`docs/live.md`\n```\n"
+        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md), ![c](docs/pictures/c.webp)\n\n"
+        "```sh\n`docs/live.md`\n```\n"
     )
-    shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md)"
+    shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md), ![c](pictures/c.webp)"
     assert linked == f"{shown}\n\n```sh\n`docs/live.md`\n```\n"
     names = {page.name for page in pages()} - set(OUTSIDE) | set(site["ELSEWHERE"].values())
     assert set(OUTSIDE) <= set(site["ELSEWHERE"])

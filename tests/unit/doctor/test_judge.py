@@ -18,7 +18,8 @@ from servingplan.doctor.facts import (
 )
 from servingplan.doctor.judge import judge, worst
 from servingplan.doctor.rights import SPAN
-from servingplan.model.world import Node, SeenCatalogue
+from servingplan.model.readings import SeenCatalogue
+from servingplan.model.world import Node
 
 GROUPS = {"servingplan.dev": ("v1alpha1",), "resource.k8s.io": ("v1",), "karpenter.sh": ("v1",)}
 OPERATOR = Operator(
