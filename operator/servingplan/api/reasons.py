@@ -309,7 +309,8 @@ def page() -> str:
         "# Conditions and Events",
         "",
         "Generated from `operator/servingplan/api/reasons.py`. Each condition has a reason, one word for programs, and a",
-        "message, which names numbers and what to do. This page explains the conditions and the reasons.",
+        "message, which names numbers and what to do. This page explains the conditions and the reasons. The name of a reason,",
+        "as in `docs/conditions.md#Infeasible`, leads to its row.",
         "",
         "| condition | holds when |",
         "|---|---|",
@@ -317,6 +318,9 @@ def page() -> str:
         "",
         "| reason | means | what to do |",
         "|---|---|---|",
-        *(f"| `{name}` | {item.meaning} | {item.advice} |" for name, item in sorted(REASONS.items())),
+        *(
+            f'| <a id="{name}"></a>`{name}` | {item.meaning} | {item.advice} |'
+            for name, item in sorted(REASONS.items())
+        ),
     ]
     return "\n".join(lines) + "\n"
