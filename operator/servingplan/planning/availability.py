@@ -21,8 +21,9 @@ FIRST_BACK_OFF_SECONDS = 300.0
 LONGEST_BACK_OFF_SECONDS = 3600.0
 FIRST_PATIENCE_SECONDS = 600.0
 """How long nodes may take before any has come: a machine with eight GPUs boots within some minutes."""
-LEAST_PATIENCE_SECONDS = 300.0
-"""However soon the last nodes came, the next may boot from nothing: a machine with eight GPUs takes some minutes."""
+LEAST_PATIENCE_SECONDS = 120.0
+"""However soon the last nodes came: no cloud boots a machine with GPUs in less than a minute, and what came sooner was there
+already. A node that then comes late lifts its cap."""
 BOOTS_KEPT = 5
 LONGEST_BOOT_SECONDS = 1800.0
 """A boot counts as no longer than this: one odd node does not make the pool wait for hours."""
