@@ -31,8 +31,9 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.lessons import lessons_of
 from servingplan.planning.pools import CENT, more_nodes
-from servingplan.planning.question import Posed, pose, with_start_ups, without
+from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.start_times import with_start_ups
 from servingplan.planning.starts import left_out
 from servingplan.render.deployment import Group, replica_name
 from servingplan.render.leader_worker_set import template_of
@@ -40,8 +41,8 @@ from servingplan.rollout.next import ready_replicas
 from servingplan.verify import verify
 
 OVERTAKEN_SECONDS = 0.3
-"""The time of a search for the first plan of a spec, if the cluster changed before an earlier search had ended. Else a cluster
-that never holds still would never get a plan. A better plan comes in a later turn."""
+"""The time of a search for a plan that is needed, if the cluster changed before an earlier search had ended. Else a cluster
+that never holds still would never get a plan, or a proposal. A better one comes in a later turn."""
 HURRIED_SECONDS = 0.08
 """The time of a search for the first plan after a loss, which is to be there, verified, after 0.2 s, also where
 other processes take most of the cores. A better one comes in the next turn."""
@@ -158,7 +159,8 @@ def _answer(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> tup
         try:
             return solved(turn, spec, question, partial(solve, first=first)), False
         except Searching as searching:
-            if not (first and searching.overtaken and spec.mode == "Auto"):
+            needed = first or running_answer(turn.record, question) is None
+            if not (needed and searching.overtaken):
                 raise
             seconds = OVERTAKEN_SECONDS
     answer = solved(turn, spec, question, partial(solve, at_most_seconds=seconds))
@@ -214,7 +216,11 @@ def _planned(
         closed = {} if turn.plan_is_due_in is not None else {"question": answered}
         return record.model_copy(update={**closed, **_NOTHING_WAITS}), False
     adopted = _adopt(turn, spec, posed.question, answer, fleet, asked)
-    return (adopted.model_copy(update={"question": answered}) if hurried else adopted), False
+    if not hurried:
+        return adopted, False
+    # A better one than what waits is sought, too.
+    again = {"question": answered} if adopted.waiting is None else {"waiting_question": None}
+    return adopted.model_copy(update=again), False
 
 
 def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import Card, Model, PlanSpec, Variant
+from servingplan.api.models_v1alpha1 import Card, Model, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError, in_words
 from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
 from servingplan.model.remembered import for_same

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from servingplan.api.parse import parse_spec
-from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.api.pools_v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError, in_words
 from servingplan.model import names
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
