@@ -11,6 +11,7 @@ import argparse
 from benchmarks import (
     apply_to_weights,
     at_rest,
+    capacity,
     command_line,
     gateway,
     large_cluster,
@@ -20,7 +21,7 @@ from benchmarks import (
 )
 from benchmarks.report import PAGE, page, show
 
-ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, rates, solving, gateway)
+ALL = (apply_to_weights, loss_to_weights, large_cluster, at_rest, command_line, rates, solving, gateway, capacity)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from benchmarks.report import Row, Section, page, percentile, spread
 MODULES = [
     "apply_to_weights",
     "at_rest",
+    "capacity",
     "command_line",
     "gateway",
     "large_cluster",

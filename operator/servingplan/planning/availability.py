@@ -21,9 +21,9 @@ FIRST_BACK_OFF_SECONDS = 300.0
 LONGEST_BACK_OFF_SECONDS = 3600.0
 FIRST_PATIENCE_SECONDS = 600.0
 """How long the first nodes of a pool may take to come: a machine with eight GPUs boots within some minutes."""
-LEAST_PATIENCE_SECONDS = 300.0
-"""The least patience, however soon the last nodes came: the next machine with eight GPUs may boot from nothing, which takes
-some minutes."""
+LEAST_PATIENCE_SECONDS = 120.0
+"""The least patience, however soon the last nodes came. It counts only after boots of less than a minute, in which hardly a
+machine with GPUs boots from nothing. A node that comes late lifts its cap."""
 BOOTS_KEPT = 5
 LONGEST_BOOT_SECONDS = 1800.0
 """A boot counts as no longer than this, so that one odd node does not make the pool wait for hours."""

@@ -152,7 +152,7 @@ def test_patience_is_never_short_and_grows_each_time_that_no_node_came():
     market = Market()
     market.look(0, 1, 0)
     market.look(10, 1, 1)
-    assert patience_seconds(market.stock) == LEAST_PATIENCE_SECONDS == 300
+    assert patience_seconds(market.stock) == LEAST_PATIENCE_SECONDS == 120
     now, waited = 1000, []
     for _ in range(3):
         market.look(now, 2, 1)
@@ -165,7 +165,7 @@ def test_patience_is_never_short_and_grows_each_time_that_no_node_came():
         now += patience + cap.back_off_seconds
         assert market.look(now, 1, 1).probing
         now += 1
-    assert waited == [300, 600, 900]
+    assert waited == [120, 420, 720]
     market.look(now, 2, 1)
     assert market.look(now + 800, 2, 2) is None
     assert patience_seconds(market.stock) == 1600, "by the node that came late"

@@ -193,6 +193,29 @@ def test_every_step_of_a_random_edit_is_safe(seed):
         follow(driver.cluster, decision, found, before, after)
 
 
+def drawn_groups(seed):
+    """Two specs of a model that runs over two nodes, of which the second one is an edit of the first."""
+    draw = random.Random(seed)
+
+    def spec():
+        more = draw.choice([{}, {"engine": NEW}, {"engine": {"image": "vllm/vllm-openai:v0.20.0"}}])
+        return over_two_nodes(draw.choice(["0.1", "3", "5"]), draw.choice(["60", "120", "180", "240"]), **more)
+
+    return spec(), spec()
+
+
+@pytest.mark.parametrize(
+    "seed", [seed if seed < 1 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(20)]
+)
+def test_every_step_of_a_random_edit_with_groups_is_safe(seed):
+    before, after = drawn_groups(seed)
+    driver, situation, decision = at_the_change(before, after)
+    found = transition_in_force(situation, decision)
+    if found is not None:
+        assert found.reaches
+        follow(driver.cluster, decision, found, before, after)
+
+
 def kinds(text):
     return set(re.sub(r": \d+", "", text).split("; "))
 
