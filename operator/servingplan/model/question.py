@@ -25,7 +25,9 @@ def sorted_by_key[V](mapping: Mapping[str, V]) -> Mapping[str, V]:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+MOST_COUNTED = 1_000_000
+"""The largest count in a question or an answer. A plan has no more nodes of a pool and no more copies of a shape."""
+Count = Annotated[int, Field(ge=0, le=MOST_COUNTED)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]

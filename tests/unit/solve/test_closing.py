@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planner import coral, near_tied
+from servingplan.model.goal import SCALE
 from servingplan.solve.bounds.lagrangian import ByModel, Prices
 from servingplan.solve.bounds.relaxation import Relaxation
+from servingplan.solve.plan.judge import judge
+from servingplan.solve.plan.plan import best_of
+from servingplan.solve.plan.routing import route, service_values
 from servingplan.solve.problem.constraints import build
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.problem.objective import Objective
-from servingplan.solve.search.gap_closing import _next_scale
+from servingplan.solve.search.gap_closing import Closed, _Closing, _next_scale
+from servingplan.solve.search.kernel import Kernel
+from servingplan.solve.search.rounding import relaxed_plans
 from servingplan.solve.solver import params
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
@@ -56,6 +63,17 @@ def test_where_price_excludes_every_scale_no_smaller_one_is_tried(always_apart, 
     assert answer.status == "Infeasible"
 
 
+def test_of_equal_shapes_on_several_pools_only_the_cheapest_is_priced_if_no_stock_is_scarce():
+    instance = instance_of(coral(3, 4, 5, stock=20))
+    rates = [cls.requests_per_second for cls in instance.classes]
+    by_model = ByModel(instance, Prices.of_nodes(instance), rates)
+    apart = by_model.serve(1.0, effort())
+    assert sum(len(part.shapes) for part in apart.parts) <= len(instance.shapes) / 5
+    scarce = ByModel(instance, replace(Prices.of_nodes(instance), scarce=True), rates).serve(1.0, effort())
+    assert apart.least == pytest.approx(scarce.least, rel=2e-3)  # each is proved to a thousandth
+    assert all(len(cut.terms) > len(part.shapes) for cut, part in zip(by_model.cuts(apart), apart.parts, strict=True))
+
+
 @pytest.mark.slow
 def test_no_plan_is_cheaper_than_the_sum_over_models():
     told = 0
@@ -75,6 +93,9 @@ def test_no_plan_is_cheaper_than_the_sum_over_models():
             by_model = ByModel(instance, prices, [cls.requests_per_second for cls in instance.classes])
             apart = by_model.serve(1.0, effort())
             assert (apart.least - prices.rent) / prices.dollar <= best.dollars_per_hour * (1 + TOLERANCE), seed
+            copies = [best.replicas.get(shape.name, 0) for shape in instance.shapes]
+            for cut in by_model.cuts(apart):
+                assert sum(factor * copies[c] for c, factor in cut.terms) >= cut.least * (1 - TOLERANCE), seed
             told += 1
     assert told > 20
 
@@ -115,6 +136,48 @@ def test_a_program_that_was_used_at_other_scales_says_the_same_as_a_new_one():
     assert compared > 20
 
 
+def test_models_in_turn_share_the_stock_and_reach_the_scale():
+    reached = 0
+    for seed in range(36_000, 36_040):
+        question = random_question(seed, objective="MaximizeService")
+        best = solve(question)
+        instance = instance_of(question)
+        if best.scale is None or not all(instance.reachable_targets):
+            continue
+        rates = [cls.requests_per_second for cls in instance.classes]
+        by_model = ByModel(instance, Prices.of_nodes(instance), rates)
+        for dearest_last in (False, True):
+            copies = by_model.in_turn(best.scale / 2, effort(), dearest_last=dearest_last)
+            if copies is None:
+                continue
+            for pool, limit in zip(instance.pools, instance.nodes_limit, strict=True):
+                gpus = sum(n * shape.gpus.get(pool.name, 0) for n, shape in zip(copies, instance.shapes, strict=True))
+                assert gpus <= limit * pool.gpus_per_node, seed
+            served = service_values(instance, route(instance, copies, [best.scale / 2 * rate for rate in rates]))
+            assert served[SCALE] == pytest.approx(best.scale / 2, rel=1e-6), seed
+            reached += 1
+    assert reached > 20
+
+
+@pytest.mark.parametrize("seed", [40])
+def test_models_in_turn_give_a_better_first_plan_than_rounding(seed):
+    instance = instance_of(near_tied(seed, 30.0))
+    relaxation = Relaxation(instance)
+    relaxation.optimise(effort())
+    rounded = best_of(judge(instance, draft.copies) for draft in relaxed_plans(instance, relaxation))
+    prices = Prices.of(instance, relaxation)
+    assert rounded is not None
+    assert prices is not None
+
+    def search_among(shapes, plan):
+        return Kernel(instance, shapes).search(plan, effort().with_nodes(30))
+
+    work = _Closing(instance, prices, effort(), Closed(rounded, dict(relaxation.bounds)), search_among)
+    work.serve_in_turn()
+    assert work.result.plan is not None
+    assert work.result.plan.values[SCALE] > 1.1 * rounded.values[SCALE]
+
+
 def test_columns_for_totals_change_no_optimum():
     for seed in range(35_000, 35_030):
         instance = instance_of(random_question(seed))
@@ -137,6 +200,7 @@ def test_columns_for_totals_change_no_optimum():
         (1.5, 2.0, 1.52, 1.51, 1.52),  # that is near: the proof
         (1.0, 1.02, 1.01, 1.1, 1.01),  # price excluded more than was thought: the proof, where it is not far
         (1.0, 2.0, 1.01, 2.1, 1.5),
+        (1.2, 2.0, 1.01, 1.28, 1.37),  # the proof is out of reach of prices: a lower bound
     ],
 )
 def test_scales_are_tried_where_they_tell_most(low, high, wanted, crossing, tried):

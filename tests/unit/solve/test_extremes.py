@@ -308,3 +308,14 @@ def test_a_mix_of_nothing_is_refused_by_name(method):
     )
     with pytest.raises(QuestionError, match="requests_per_second"):
         solve(nothing, method=method)
+
+
+@pytest.mark.parametrize("objective", ["MinimizeCost", "MaximizeService"])
+@pytest.mark.parametrize("method", ["anytime", "exact"])
+def test_no_answer_has_more_copies_than_it_can_count(objective, method):
+    pool = {**POOL, "gpus_per_node": 64, "dollars_per_node_hour": 0.0, "max_nodes": 1_000_000}
+    asked = question(objective, pools=[pool], classes=[{**CLASS, "requests_per_second": 3e6}])
+    answer = solve(asked, method=method)
+    assert verify(asked, answer) == ()
+    assert answer.status == "Optimal"
+    assert answer.replicas == {"s": 1_000_000}

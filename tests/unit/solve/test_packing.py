@@ -20,10 +20,12 @@ from servingplan.solve.problem.packing import (
     is_chain,
     patterns_of,
 )
+from servingplan.solve.problem.placement import Packing
 from servingplan.solve.search.lexicographic import search
 from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.effort import Effort
 from servingplan.verify import verify
+from tests.unit.solve.questions import random_question
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,14 @@ def test_all_contents_are_every_way_to_fill_a_node():
 def test_patterns_are_filled_with_what_there_is():
     nodes = fill_patterns({"a": 3, "b": 2}, {"a": 2, "b": 3}, [(((2, 1), (3, 2)), 1), (((2, 4),), 1)])
     assert nodes == [(Counter({"b": 2, "a": 1}), 1), (Counter({"a": 2}), 1)]
+
+
+def test_other_copies_are_packed_without_a_look_at_shapes_that_are_not_placed():
+    """With hundreds of pools and ten thousands of shapes, a pass over all shapes for each pool took seconds."""
+    instance = instance_of(random_question(25_004))
+    packing = Packing.tight(instance, [min(1, limit) for limit in instance.copies_limit])
+    object.__setattr__(instance, "shapes", None)  # what it needs of them is in `sizes_on`
+    assert packing.of(packing.copies) == packing
 
 
 def test_like_nodes_are_one_group_and_idle_nodes_another():

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.problem.constraints import Cut, PlanProgram, build
-from servingplan.solve.problem.instance import Instance
+from servingplan.solve.problem.instance import Instance, most_utilization
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import Limits, Term
 
@@ -38,11 +38,15 @@ class Prices:
     """Price of one dollar of the hourly budget: 1 if dollars are minimised and counted in dollars."""
     rent: float
     """What nodes are worth beyond their price in dollars, over all that the stock allows; negative if minimum nodes cost."""
+    scarce: bool = True
+    """Whether a model that is served by itself has only the stock of each pool. If not, it may have all GPUs of the question in
+    the place of those of any pool, which is quicker and weakens the bound."""
 
     @classmethod
     def of_nodes(cls, instance: Instance) -> "Prices":
         """The price of every GPU is its part of the node's price, in dollars; no stock counts as scarce."""
-        return cls(tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools), 1.0, 0.0)
+        per_gpu = tuple(pool.dollars_per_node_hour / pool.gpus_per_node for pool in instance.pools)
+        return cls(per_gpu, 1.0, 0.0, scarce=False)
 
     @classmethod
     def of(cls, instance: Instance, relaxation: Relaxation) -> "Prices | None":
@@ -137,7 +141,12 @@ class ByModel:
         for c, shape in enumerate(instance.shapes):
             if shape.model in shapes:
                 shapes[shape.model].append(c)
-        self._classes, self._shapes = list(classes.values()), list(shapes.values())
+        self._scarce = prices.scarce
+        self._classes = list(classes.values())
+        self._all_shapes = list(shapes.values())
+        self._shapes = self._all_shapes if prices.scarce else list(map(self._undominated, self._all_shapes))
+        self.smallest = [min((self.worth[c] for c in shapes), default=0.0) for shapes in self._shapes]
+        """What the smallest copy of each model is worth."""
         self._parts = [self._part(m) for m in range(len(models))]
         self._units = [self._unit(classes) for classes in self._classes]
         self._known: list[list[tuple[float, Part]]] = [[] for _ in models]
@@ -170,10 +179,41 @@ class ByModel:
             self._known[m].append((scale, _of(parts, m)))
         return Apart(tuple(part for part in parts if part is not None))
 
+    def in_turn(self, scale: float, effort: Effort, *, dearest_last: bool = False) -> list[int] | None:
+        """Copies by shape that serve this multiple of the rates within the stock; their dollars may exceed the budget.
+
+        The models are served one after the other, each at the prices and with the GPUs that the earlier ones leave; first the
+        model whose smallest copy is worth most, because it fits in the fewest ways, or this one last. The last one is served
+        for the fewest dollars, since nobody needs what it leaves. None if the search finds no copies of some model.
+        """
+        instance = self._instance
+        copies = [0] * len(instance.shapes)
+        free = [limit * pool.gpus_per_node for limit, pool in zip(instance.nodes_limit, instance.pools, strict=True)]
+        order = sorted(range(len(self.smallest)), key=lambda m: (-self.smallest[m], m))
+        order = order[1:] + order[:1] if dearest_last else order
+        for m in order:
+            if not effort.affords(self._parts[m]):
+                return None
+            plan = self._program(m, scale, free=free)
+            unit, terms = self._objective(m, scale, plan)
+            if m == order[-1]:
+                prices = [instance.share_price(c) for c in self._shapes[m]]
+                unit = max(prices, default=0.0) or 1.0
+                terms = [(column, price / unit) for column, price in zip(plan.copies, prices, strict=True)]
+            limits = effort.limits(gap=effort.params.turn_gap, nodes=effort.params.turn_nodes, part=0.5)
+            outcome = plan.program.optimise(terms, "min", replace(limits, bound_first=True, trial_branchings=0))
+            if not outcome.values:
+                return None
+            for column, c in zip(plan.copies, self._shapes[m], strict=True):
+                copies[c] = round(outcome.values[column])
+                for name, gpus in instance.shapes[c].gpus.items() if copies[c] else ():
+                    free[instance.pool_index[name]] -= gpus * copies[c]
+        return copies
+
     def cuts(self, apart: Apart) -> tuple[Cut, ...]:
         """Rows that say what each model's copies are worth at least, at the scale of `apart` and above it."""
         return tuple(
-            Cut(f"model{m}", tuple((c, self.worth[c]) for c in part.shapes), part.least)
+            Cut(f"model{m}", tuple((c, self.worth[c]) for c in self._all_shapes[m]), part.least)
             for m, part in enumerate(apart.parts)
             if 0.0 < part.least < math.inf
         )
@@ -207,29 +247,57 @@ class ByModel:
         return replace(cheapest, least=least) if cheapest.worth <= least * (1 + _gap(effort.relative_gap)) else None
 
     def _part(self, m: int) -> Instance:
-        """The instance with one model only."""
+        """The instance with one model only, and with the stock that it may have (`Prices.scarce`)."""
         whole, shapes = self._instance, self._shapes[m]
-        return replace(
+        part = replace(
             whole,
             classes=tuple(whole.classes[k] for k in self._classes[m]),
             shapes=tuple(whole.shapes[c] for c in shapes),
             copies_limit=tuple(whole.copies_limit[c] for c in shapes),
         )
+        if self._scarce:
+            return part
+        limits = zip(whole.pools, whole.nodes_limit, strict=True)
+        gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
+        copies = tuple(
+            gpus // min(whole.shapes[c].gpus.values()) if self._plain(c) else whole.copies_limit[c] for c in shapes
+        )
+        return replace(part, copies_limit=copies, nodes_limit=(gpus,) * len(whole.pools))
 
-    def _program(self, m: int, scale: float) -> PlanProgram:
-        """The program of one model in full service with all nodes of the stock, built once, as a scale changes few factors."""
+    def _undominated(self, shapes: Sequence[int]) -> list[int]:
+        """The shapes without those that another shape replaces copy by copy, for no more worth, if its stock has no end."""
+        instance, kept = self._instance, list[int]()
+        for c in sorted(shapes, key=lambda c: (self.worth[c], c)):
+            rates = [(k, instance.rate(c, k) * most_utilization(instance.shapes[c])) for k in instance.served_by[c]]
+            if not any(
+                self._plain(d) and all(instance.rate(d, k) * instance.utilization(d, 1) >= rate for k, rate in rates)
+                for d in kept
+            ):
+                kept.append(c)
+        return sorted(kept)
+
+    def _plain(self, c: int) -> bool:
+        """Whether a copy of the shape fits, all copies do the same, however many there are, and none loses quality."""
+        shape, fits = self._instance.shapes[c], self._instance.copies_limit[c] > 0
+        return fits and isinstance(shape.max_utilization, float) and shape.max_copies is None and not shape.quality_loss
+
+    def _program(self, m: int, scale: float, *, free: Sequence[int] | None = None) -> PlanProgram:
+        """The program of one model in full service, built once, as a scale changes few factors; with all nodes of the stock, or
+        with those that have room for the `free` GPUs (by pool)."""
         if m not in self._programs:
             self._programs[m] = scale, self._built(m, scale)
         at, plan = self._programs[m]
         plan.set_capacity(at / scale)
         plan.program.start_from(())
+        part = self._parts[m]
+        for p, (column, limit) in enumerate(zip(plan.nodes, part.nodes_limit, strict=True)):
+            nodes = limit if free is None else max(0, free[p] // part.pools[p].gpus_per_node)
+            plan.program.set_bounds(column, lower=nodes, upper=nodes)
         return plan
 
     def _built(self, m: int, scale: float) -> PlanProgram:
         part = self._parts[m]
         plan = build(part, [scale * self._rates[k] for k in self._classes[m]], where=lambda family: family.per_model)
-        for column, limit in zip(plan.nodes, part.nodes_limit, strict=True):
-            plan.program.set_bounds(column, lower=limit, upper=limit)
         for column in dict.fromkeys(plan.served):
             plan.program.set_bounds(column, lower=1.0, upper=1.0)
         return plan

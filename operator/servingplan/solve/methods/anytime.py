@@ -11,7 +11,7 @@ Each step starts from the best plan so far and returns it or a better one, with 
 5. `guarded` searches the exact program over all shapes with that plan as its warm start, which also tightens the bound.
 
 If the loss of any node must be survived and nodes can be filled in very many ways, `reserve` replaces steps 2 to 5. A question
-that is too large for its whole program gets step 3 and a search over the cheapest shapes. The clock can only end the steps
+that is too large for its whole program gets a search over the cheapest shapes and step 3. The clock can only end the steps
 early; then the answer says so.
 """
 
@@ -66,13 +66,16 @@ def anytime(instance: Instance, effort: Effort) -> Found:
 def _in_parts(
     instance: Instance, effort: Effort, plan: Plan, known: Mapping[Goal, float]
 ) -> tuple[Plan, Mapping[Goal, float]]:
-    """The plan or a better one, and bounds, if the program over all shapes is too large: first each model by itself, then a
-    search over the cheapest shapes."""
-    if not instance.question.survive:
-        prices = Prices.of_nodes(instance)
-        result = closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=lambda _, best: best)
-        plan, known = result.plan or plan, result.bounds
-    return _among_cheapest(instance, effort, plan), known
+    """The plan or a better one, and bounds, if the program over all shapes is too large: first a search over the cheapest
+    shapes, then each model by itself."""
+    plan = _among_cheapest(instance, effort, plan)
+    if instance.question.survive:
+        return plan, known
+    prices = Prices.of_nodes(instance)
+    result = closed(
+        instance, effort, prices=prices, bounds=known, plan=plan, search_among=lambda _, best: best, pricing_share=1.0
+    )
+    return result.plan or plan, result.bounds
 
 
 def _relaxed(
@@ -100,7 +103,15 @@ def _apart(
     def search_among(shapes: Sequence[int], plan: Plan | None) -> Plan | None:
         return Kernel(instance, shapes).search(plan, effort.with_nodes(params.kernel_nodes).share(params.kernel_share))
 
-    return closed(instance, effort, prices=prices, bounds=known, plan=plan, search_among=search_among)
+    return closed(
+        instance,
+        effort,
+        prices=prices,
+        bounds=known,
+        plan=plan,
+        search_among=search_among,
+        pricing_share=params.apart_share,
+    )
 
 
 def _kernel_searched(

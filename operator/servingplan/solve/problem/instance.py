@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from servingplan.model.question import Pool, Question, Quota, RequestClass, Shape
+from servingplan.model.question import MOST_COUNTED, Pool, Question, Quota, RequestClass, Shape
 from servingplan.solve.problem.dominance import without_dominated
 from servingplan.solve.problem.ordering import ordered_by_content
 from servingplan.solve.solver.tolerance import DUST, EQUAL, is_within
@@ -26,7 +26,8 @@ class Instance:
     nodes_limit: tuple[int, ...]
     """The most nodes of each pool that its cap and the budget, less the minimum nodes of all pools, allow."""
     copies_limit: tuple[int, ...]
-    """The most copies of each shape that stock, budget and `max_copies` allow if nothing else is placed."""
+    """The most copies of each shape that stock, budget and `max_copies` allow if nothing else is placed, and that an answer may
+    have."""
 
     @cached_property
     def pool_index(self) -> dict[str, int]:
@@ -136,7 +137,7 @@ class Instance:
 
     def floor_dollars(self) -> float:
         """Dollars/hour of the minimum nodes of all pools."""
-        return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in self.pools)
+        return floor_dollars(self.question)
 
     def share_price(self, c: int) -> float:
         """Dollars/hour of one copy if nodes were sold by the GPU: GPUs / GPUs per node x node price, summed over its pools."""
@@ -206,7 +207,7 @@ def instance_of(question: Question, *, prune: bool = True) -> Instance:
             kept=frozenset(name for name, count in running.items() if count),
             moves_count=question.running is not None,
         )
-    spare = question.budget_dollars_per_hour - math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in pools)
+    spare = question.budget_dollars_per_hour - floor_dollars(question)
     nodes_limit = tuple(_affordable_nodes(pool, spare) for pool in pools)
     by_name = {pool.name: (pool, limit) for pool, limit in zip(pools, nodes_limit, strict=True)}
     copies_limit = tuple(_most_copies(shape, by_name, spare, question.quotas) for shape in shapes)
@@ -243,8 +244,7 @@ def _most_copies(
         return is_within(math.fsum(extra), spare_dollars)
 
     low, high = 0, min(_most_pieces(*pools[name], gpus) for name, gpus in shape.gpus.items())
-    if shape.max_copies is not None:
-        high = min(high, shape.max_copies)
+    high = min(high, MOST_COUNTED if shape.max_copies is None else shape.max_copies)
     for quota in quotas:
         if held := gpus_within(quota, shape):
             high = min(high, quota.max_gpus // held)

@@ -94,8 +94,8 @@ class Packing:
     def of(self, copies: Sequence[int]) -> "Packing":
         """The packing of other copies; on pools whose sizes are no chain they take the places of the present pieces."""
         room: dict[int, Patterns] = {}
-        for p, pool in enumerate(self.instance.pools):
-            sizes = {c: shape.gpus.get(pool.name, 0) for c, shape in enumerate(self.instance.shapes)}
+        for p in range(len(self.instance.pools)):
+            sizes = self.instance.sizes_on[p][0]
             room[p] = [
                 (tuple(sorted(Counter(sizes[c] for c, each in content for _ in range(each)).items())), count)
                 for content, count in self.contents[p]

@@ -4,10 +4,11 @@ This is a step of `anytime`.
 
 MinimizeCost in full service: each model is served at its least price. This gives a bound, and the shapes for a search.
 
-MaximizeService, in three steps. (1) Scales are tried by price alone. If the price exceeds what GPUs and budget are worth, no
-plan reaches the scale; otherwise the copies that the models chose are nearly a plan. (2) A search over the chosen shapes finds
-the best plan. (3) A search over all shapes looks for a plan that is better than the tolerance allows, with the least cost of
-each model as rows (cuts). If there is none, the plan is proved. The search for fewer dollars at this scale has the cuts too.
+MaximizeService, in four steps. (1) The models are served in turn with what is left of the stock, which soon gives a good plan.
+(2) Scales are tried by price alone. If the price exceeds what GPUs and budget are worth, no plan reaches the scale; otherwise
+the copies that the models chose are nearly a plan. (3) A search over the chosen shapes finds the best plan. (4) A search over
+all shapes looks for a plan that is better than the tolerance allows, with the least cost of each model as rows (cuts). If there
+is none, the plan is proved. The search for fewer dollars at this scale has the cuts too.
 (In a search for the least dollars, the same cuts were measured to make the solver slower, so MinimizeCost has none.)
 """
 
@@ -56,12 +57,17 @@ def closed(
     bounds: Mapping[Goal, float],
     plan: Plan | None,
     search_among: SearchAmong,
+    pricing_share: float,
 ) -> Closed:
-    """The plan or a better one, with bounds at least as tight as the given ones. Not for questions with `survive`."""
+    """The plan or a better one, with bounds at least as tight as the given ones. Not for questions with `survive`.
+
+    Under MinimizeCost serving each model at its least price may take `pricing_share` of the time.
+    """
     work = _Closing(instance, prices, effort, Closed(plan, dict(bounds)), search_among)
     if DOLLARS in bounds:
-        work.price_full_service()
+        work.price_full_service(effort.share(pricing_share))
     elif SCALE in bounds:
+        work.serve_in_turn()
         work.try_scales()
         work.search_chosen()
         work.prove()
@@ -83,8 +89,8 @@ class _Closing:
         self._searched: set[int] = set()
         self.result = result
 
-    def price_full_service(self) -> None:
-        apart = self._by_model.serve(1.0, self._effort.share(self._effort.params.apart_share))
+    def price_full_service(self, effort: Effort) -> None:
+        apart = self._by_model.serve(1.0, effort)
         dollars = (apart.least - self._prices.rent) / self._prices.dollar
         self.result.bounds[DOLLARS] = max(self.result.bounds[DOLLARS], dollars)
         if self._effort.stop() and not all(part.copies for part in apart.parts):
@@ -95,6 +101,33 @@ class _Closing:
         if draft is not None:
             self._take(draft.without_idle().copies)
         self.search_chosen()
+
+    def serve_in_turn(self) -> None:
+        """Find a first good plan: at falling scales the models are served in turn, until the budget suffices for all."""
+        params, budget = self._effort.params, self._instance.question.budget_dollars_per_hour
+        idle = params.turn_idle * sum(self._by_model.smallest)
+        scale = self.result.bounds[SCALE] * max(0.5, 1 - idle / self._supply if self._supply else 0.0)
+        for _ in range(params.turns):
+            least = math.inf
+            for dearest_last in (False, True):
+                if scale <= self._reached() or self._effort.stop(self._gap()):
+                    return
+                dollars = self._take_turns(scale, dearest_last=dearest_last)
+                if dollars <= budget:
+                    return
+                least = min(least, dollars)
+            scale *= min(params.turn_step, budget / least)
+
+    def _take_turns(self, scale: float, *, dearest_last: bool) -> float:
+        """Search the best plan of the shapes that the models choose in turn at this scale. Returns the dollars of their copies
+        if nodes were sold by the GPU; infinite if the stock does not suffice."""
+        copies = self._by_model.in_turn(scale, self._effort, dearest_last=dearest_last)
+        if copies is None:
+            return math.inf
+        self._take(copies)
+        chosen = [c for c, count in enumerate(copies) if count]
+        self.result.plan = best_of([self.result.plan, self._search_among(chosen, None)])
+        return sum(copies[c] * self._instance.share_price(c) for c in chosen)
 
     def try_scales(self) -> None:
         """Search the largest scale that prices do not exclude, until they exclude a scale just above the plan's."""
@@ -186,8 +219,10 @@ def _next_scale(low: float, high: float, *, wanted: float, crossing: float) -> f
     """The next scale to try, between `low`, which may be reached, and `high`, which cannot.
 
     It is the scale at which price probably equals supply (`crossing`); or `wanted`, the scale whose exclusion completes the
-    proof, if prices probably exclude it.
+    proof, if prices probably exclude it; or one just above `crossing`, to lower the bound, if they cannot exclude `wanted`.
     """
+    if wanted < low < crossing < high:
+        return crossing + (high - crossing) / 8
     quarter = (high - low) / 4
     if wanted < high and (0.0 < crossing <= wanted or (crossing >= high and wanted >= low + quarter)):
         return wanted

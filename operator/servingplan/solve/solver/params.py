@@ -29,6 +29,16 @@ class AnytimeParams:
     """Shapes per class of the kernel of a question that is too large to be searched whole."""
 
     # Each model by itself at prices.
+    turn_idle: float = 0.75
+    """At the first scale at which the models are served in turn, about this part of one copy of each model is idle."""
+    turn_step: float = 0.97
+    """The next scale, if stock or budget do not suffice, is at most this part of the last one."""
+    turns: int = 2
+    """The most scales that are tried in this way."""
+    turn_nodes: int = 60
+    turn_gap: float = 0.02
+    """Work limit and gap of each model's program there. They are coarse, because a first plan matters more than its last
+    per cent."""
     trials: int = 8
     """The most scales that are tried by price."""
     trials_beyond: int = 2
@@ -59,7 +69,7 @@ class AnytimeParams:
     # The program over all shapes.
     whole_nodes: int = 1_000
     """Work limit of each level."""
-    small_share: float = 0.7
+    small_share: float = 0.5
     """Share of a search over the cheapest shapes, for a question that is too large to be searched whole."""
 
     # Plans with a reserve against the loss of any node.
