@@ -51,6 +51,10 @@ class Terms:
         arithmetic = np.maximum(self.weights, self.per_token * (prefill_tokens + batch))
         return arithmetic + attention + self.per_kv_token * batch * context_tokens + self.fixed
 
+    def beside(self, batch, context_tokens):
+        """See ``StepTimes``."""
+        return lambda tokens, past: self.mixed_seconds(tokens, past, batch, context_tokens)
+
     def held_tokens(self, tokens):
         """See ``StepTimes``: no window, no state."""
         return np.asarray(tokens, float)

@@ -120,6 +120,7 @@ def band(quantity: Quantity, basis: Basis) -> Band:
     return next((own for own in found if own), _shipped()[quantity, *everything])
 
 
+@lru_cache(maxsize=1024)
 def planned_ratio(basis: Basis, confidence: float) -> float:
     """The ratio that a plan may count on: true / predicted rate is at least this with probability ``confidence``.
 
@@ -129,6 +130,7 @@ def planned_ratio(basis: Basis, confidence: float) -> float:
     return min(band("rate", basis._replace(load=load)).ratio(1 - confidence) for load in loads)
 
 
+@lru_cache(maxsize=1024)
 def planned_latency_ratio(quantity: Quantity, basis: Basis, confidence: float) -> float:
     """The ratio that a plan with a limit counts on: true / predicted latency is at most this with probability ``confidence``.
 

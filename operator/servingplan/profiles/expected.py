@@ -61,7 +61,7 @@ def expected(
     pace = np.clip(plain.top_rate / found.requests_per_second, 1 / MOST_PACE, MOST_PACE)
     table = latency.at_pace(plain, pace)
 
-    loop = latency.open_loop(table, _SHARES[None, :] * table.top_rate[:, None], copies=copies)
+    loop = latency.open_loop(table, _SHARES[None, :] * table.top_rate[:, None], copies=copies, end_to_end=False)
 
     def at(utilization: float) -> Latencies:
         return Latencies(

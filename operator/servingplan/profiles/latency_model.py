@@ -31,6 +31,7 @@ Percentiles come from the sum of these parts by three moments (``tails.Shifted``
 plan may count on slower tokens (``latency_table.cautious``).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,8 @@ class State(NamedTuple):
     """The variance of the running requests of one copy, if all copies are equally full."""
     ttft: Part
     tpot: Part
-    e2e: Part
+    e2e: Callable[[], Part]
+    """Computed when it is called, since limits are on the other two."""
 
 
 class Looked(NamedTuple):
@@ -299,25 +301,29 @@ def states(table: Table, rate: Array, batch: Array, copies: Array) -> State:
     floor = table.floor[:, None]
     unscaled = table.ttft_ratio[:, None] * (first / table.pace[:, None] + floor)
     later = np.maximum(1.0, unscaled / (first + floor))
-    spread = table.answer_spread[:, None]
-    length_variance = ((further + 1) * spread) ** 2
-    length_third = (further + 1) ** 3 * spread**4 * (spread**2 + 3)
-    decode_variance = (
-        length_variance * token_mean**2
-        + (further**2 + length_variance) * batch_part * 0.74
-        + further * rate * it.square * it.step / busy**3
-    )
+
+    def e2e() -> Part:
+        spread = table.answer_spread[:, None]
+        length_variance = ((further + 1) * spread) ** 2
+        length_third = (further + 1) ** 3 * spread**4 * (spread**2 + 3)
+        decode_variance = (
+            length_variance * token_mean**2
+            + (further**2 + length_variance) * batch_part * 0.74
+            + further * rate * it.square * it.step / busy**3
+        )
+        return with_wait(
+            first + further * token_mean + floor,
+            ttft_variance + decode_variance,
+            ttft_third + length_third * token_mean**3,
+        )
+
     return State(
         rate=rate,
         running=running,
         running_variance=running / (copies * (1 - feedback)),
         ttft=with_wait(later * (first + floor), later**2 * ttft_variance, later**3 * ttft_third),
         tpot=Part(slower * tpot_mean / yielded, tuple(shares), tuple(parts), slower * most / yielded),
-        e2e=with_wait(
-            first + further * token_mean + floor,
-            ttft_variance + decode_variance,
-            ttft_third + length_third * token_mean**3,
-        ),
+        e2e=e2e,
     )
 
 

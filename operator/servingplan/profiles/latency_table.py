@@ -163,9 +163,7 @@ def tabulate(
 
     # The first prompt of an iteration adds less than the next ones. A request decodes o - 1 iterations, so each iteration
     # has a Poisson number of prompts with mean n/(o - 1). The saving of the first one is subtracted from the step.
-    def mixed(tokens: Array, past: Array) -> Array:
-        return np.asarray(steps.mixed_seconds(tokens, past, batch[:, :, None], context[:, :, None]))
-
+    mixed = steps.beside(batch[:, :, None], context[:, :, None])
     other = np.clip(room[:, :, None] - chunk, 0.0, prompts_read[:, None, None])
     alone_in_it = mixed(chunk, behind)
     together = mixed(chunk + other, behind) - mixed(other, np.zeros_like(other))

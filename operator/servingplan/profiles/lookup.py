@@ -48,17 +48,26 @@ class Lookup(BaseModel):
     """None means the planner's largest batch, or ``concurrency`` if that is larger."""
     max_num_batched_tokens: _Count | None = None
     max_model_len: _Count | None = None
-    """None means input and output together."""
+    """None means twice input and output together, at most what the model was made for, as in a plan."""
     expert_parallel: bool = False
     concurrency: _Count | None = None
     """The number of requests that always run, in a closed loop; None means open arrivals at the best rate."""
 
-    def settings(self) -> EngineSettings:
-        """The engine's settings, with values for those that were omitted."""
+    def settings(self, longest: int | None) -> EngineSettings:
+        """The engine's settings, with values for those that were omitted.
+
+        A class has requests longer than its means, and a context of just the means would cut them off. So a plan's default is
+        twice its longest class, and this one is the same for one class.
+
+        Args:
+            longest: the most tokens that the model was made for; None if it is not known.
+        """
+        tokens = self.input + self.output
+        usual = 2 * tokens if longest is None else max(tokens, min(2 * tokens, longest))
         chosen = {
             "max_num_seqs": self.max_num_seqs or max(MAX_BATCH, self.concurrency or 1),
             "max_num_batched_tokens": self.max_num_batched_tokens,
-            "max_model_len": self.max_model_len or self.input + self.output,
+            "max_model_len": self.max_model_len or usual,
         }
         return EngineSettings(
             engine=self.engine,
@@ -133,7 +142,7 @@ def answer(question: Lookup) -> Answer:
         raise InputError("--precision", question.precision, f"must be auto or one of {', '.join(sorted(PRECISIONS))}")
     if (why := stored_otherwise(model, precision)) is not None:
         raise InputError("--precision", question.precision, why)
-    settings = question.settings()
+    settings = question.settings(model.max_context_tokens)
     found = estimate(
         model=model,
         precision=precision,

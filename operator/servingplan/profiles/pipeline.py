@@ -29,7 +29,7 @@ from servingplan.model.hardware import GpuType
 from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.profiles.kernels import Array, Numbers
 from servingplan.profiles.steady import Steady
-from servingplan.profiles.steps import KernelSteps, step_times
+from servingplan.profiles.steps import Beside, KernelSteps, step_times
 
 NETWORK_BYTES_PER_SECOND = 25e9 / 8
 """The assumed network between nodes: 25 Gbit/s, less than AWS states for machines with several GPUs (40 for a g5.12xlarge to
@@ -178,8 +178,17 @@ class PipelineSteps:
         prompts: Numbers = 1.0,
     ) -> Numbers:
         """The time of both, one after the other."""
-        each = np.asarray(prefill_tokens, dtype=float) / prompts
-        return self.decode_seconds(batch, context_tokens) + prompts * self.prefill_seconds(each, prefill_past)
+        return self.beside(batch, context_tokens)(prefill_tokens, prefill_past, prompts)
+
+    def beside(self, batch: Numbers, context_tokens: Numbers) -> Beside:
+        """``mixed_seconds`` beside these requests."""
+        step = np.asarray(self.decode_seconds(batch, context_tokens))
+
+        def seconds(prefill_tokens: Numbers, prefill_past: Numbers, prompts: Numbers = 1.0) -> Array:
+            each = np.asarray(prefill_tokens, dtype=float) / prompts
+            return step + prompts * np.asarray(self.prefill_seconds(each, prefill_past))
+
+        return seconds
 
     def _up_to(self, count: Array) -> Array:
         """The seconds for the first ``count`` tokens of a prompt."""

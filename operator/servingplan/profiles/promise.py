@@ -147,6 +147,7 @@ def _promises(table: latency.Table, asked: Sequence[Asked], copies: int) -> tupl
         loads * table.top_rate[:, None],
         copies=np.array([[1.0, copies]]),
         percentile=percentile[:, None],
+        end_to_end=False,
     )
     return tuple(
         Promise(

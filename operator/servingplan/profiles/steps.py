@@ -6,10 +6,9 @@ time of its kernels (``forward``) plus the time that the engine adds (``engines`
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +25,14 @@ end."""
 
 _FEW_AN_EXPERT, _MANY_AN_EXPERT = 8.0, 256.0
 """Between these numbers of tokens per expert, its factor changes from that of few tokens to that of many."""
+
+
+class Beside(Protocol):
+    """The time of an iteration that reads prompts beside given requests, by the arguments of ``StepTimes.mixed_seconds``."""
+
+    def __call__(self, prefill_tokens: Numbers, prefill_past: Numbers, prompts: Numbers = 1.0) -> Array:
+        """Seconds."""
+        ...
 
 
 class StepTimes(Protocol):
@@ -74,6 +81,13 @@ class StepTimes(Protocol):
         """The time of an iteration that does both. The prefill tokens belong to ``prompts`` equal prompts."""
         ...
 
+    def beside(self, batch: Numbers, context_tokens: Numbers) -> "Beside":
+        """The times of iterations that read prompts beside these requests: ``mixed_seconds`` by tokens, past and prompts.
+
+        What depends on the requests alone is computed once for all calls of the function.
+        """
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class KernelSteps:
@@ -107,11 +121,10 @@ class KernelSteps:
 
     def held_tokens(self, tokens: Numbers) -> Array:
         """The part of them that one sequence takes (``ModelCard.held_tokens``)."""
-        held: Callable[..., Any] = self.model.held_tokens
-        if self.model.sliding_window is not None:  # otherwise it is linear and accepts arrays
-            held = np.vectorize(held, otypes=[float])
-        found = held(tokens, self.settings.kv_bytes_per_element, self.model.kv_copies(self.group))
-        return np.asarray(found, dtype=float)
+        asked = np.asarray(tokens, dtype=float)
+        per_element, copies = self.settings.kv_bytes_per_element, self.model.kv_copies(self.group)
+        held = [self.model.held_tokens(count, per_element, copies) for count in asked.ravel().tolist()]
+        return np.reshape(held, asked.shape)
 
     @cached_property
     def overhead_seconds(self) -> float:
@@ -171,9 +184,9 @@ class KernelSteps:
     def decode_seconds(self, batch: Numbers, context_tokens: Numbers) -> Numbers:
         """The time of an iteration that gives a token to each request."""
         requests = self._micro_batch(batch)
-        return self._with_requests(
-            over_tokens(self.token_line, self.settings.positions_per_step * requests), requests, context_tokens
-        )
+        positions = self.settings.positions_per_step * requests
+        busy = over_tokens(self.token_line, positions) + self._generation_seconds(requests, context_tokens)
+        return self._with_engine(busy + over_tokens(self.head_line, positions), requests)
 
     def mixed_seconds(
         self,
@@ -184,23 +197,32 @@ class KernelSteps:
         prompts: Numbers = 1.0,
     ) -> Numbers:
         """The time of an iteration that does both; weights are read once for both."""
-        tokens, past = np.asarray(prefill_tokens, dtype=float), np.asarray(prefill_past, dtype=float)
-        number = np.asarray(prompts, dtype=float)
+        return self.beside(batch, context_tokens)(prefill_tokens, prefill_past, prompts)
+
+    def beside(self, batch: Numbers, context_tokens: Numbers) -> Beside:
+        """``mixed_seconds`` beside these requests."""
         requests = self._micro_batch(batch)
-        busy = over_tokens(self.token_line, self.settings.positions_per_step * requests + tokens)
-        busy = busy + number * self._prompt_attention(tokens / number, past)
-        return self._with_requests(busy, requests, context_tokens, sampled=number)
+        positions = self.settings.positions_per_step * requests
+        attention = self._generation_seconds(requests, context_tokens)
+
+        def seconds(prefill_tokens: Numbers, prefill_past: Numbers, prompts: Numbers = 1.0) -> Array:
+            tokens, past = np.asarray(prefill_tokens, dtype=float), np.asarray(prefill_past, dtype=float)
+            number = np.asarray(prompts, dtype=float)
+            busy = over_tokens(self.token_line, positions + tokens)
+            busy = busy + number * self._prompt_attention(tokens / number, past) + attention
+            return self._with_engine(busy + over_tokens(self.head_line, positions + number), requests)
+
+        return seconds
 
     def _micro_batch(self, batch: Numbers) -> Array:
         requests: Array = np.maximum(1.0, np.asarray(batch, dtype=float) / self.stages)
         return requests
 
-    def _with_requests(
-        self, busy: Array, requests: Array, context_tokens: Numbers, sampled: Array | float = 0.0
-    ) -> Array:
-        attention = over_requests(self._generation, requests, np.asarray(context_tokens, dtype=float))
-        head = over_tokens(self.head_line, self.settings.positions_per_step * requests + sampled)
-        return busy + attention + head + self.overhead_seconds + self.engine.sequence_seconds * requests
+    def _generation_seconds(self, requests: Array, context_tokens: Numbers) -> Array:
+        return over_requests(self._generation, requests, np.asarray(context_tokens, dtype=float))
+
+    def _with_engine(self, busy: Array, requests: Array) -> Array:
+        return busy + self.overhead_seconds + self.engine.sequence_seconds * requests
 
     def _prompt_attention(self, tokens: Array, past: Array) -> Array:
         return over_context(self.context_line, past + tokens) - over_context(self.context_line, past)

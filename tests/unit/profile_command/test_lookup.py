@@ -7,8 +7,11 @@ import json
 import pytest
 import typer.testing
 
+from servingplan.api.v1alpha1 import Model
 from servingplan.cli import app
 from servingplan.errors import InputError
+from servingplan.planning.settings import context_tokens
+from servingplan.profiles.catalogue import find_model
 
 FIELDS = {
     "requests_per_second",
@@ -45,6 +48,34 @@ def test_the_answer_has_the_fields_that_programs_read():
     assert answer["engine"]["max_model_len"] >= 2048 + 128
     assert answer["source"]
     assert answer["evidence"]
+
+
+def test_the_default_context_is_that_of_a_plan_with_this_class():
+    card = find_model("llama-3.1-70b")
+    for prompt, answer in ((2048, 128), (64, 8), (card.max_context_tokens - 5000, 4000)):
+        told = json.loads(run(*REPLICA, "--input", prompt, "--output", answer, "-o", "json").stdout)
+        planned = Model.model_validate(
+            {
+                "name": "llama-3.1-70b",
+                "slo": {"ttftSeconds": "2"},
+                "variants": [{"name": "fp8", "source": "hf://x/y", "precision": "fp8"}],
+                "classes": [
+                    {"name": "c", "inputTokens": prompt, "outputTokens": answer, "requestsPerSecond": "1"},
+                ],
+            }
+        )
+        assert told["engine"]["max_model_len"] == context_tokens(planned, card)
+
+
+def test_short_answers_are_not_slowed_by_a_context_without_room_for_long_requests():
+    limits = ("--ttft", "2", "--tpot", "0.1", "-o", "json")
+    usual, tight = (
+        json.loads(run(*REPLICA, "--input", 2048, "--output", 8, *limits, *more).stdout)["requests_per_second"]
+        for more in ((), ("--max-model-len", 2056))
+    )
+    assert usual > tight
+    twice = json.loads(run(*REPLICA, "--input", 2048, "--output", 8, *limits, "--max-model-len", 4112).stdout)
+    assert twice["requests_per_second"] == usual
 
 
 def test_limits_are_kept_and_cost_rate():

@@ -172,6 +172,29 @@ def test_more_load_is_never_faster(steps, input_tokens, output_tokens):
 
 
 @FEW
+@given(REPLICAS, LENGTH, LENGTH)
+def test_other_times_do_not_depend_on_whether_end_to_end_times_are_asked_for(steps, input_tokens, output_tokens):
+    table = tabulate(steps, input_tokens, output_tokens)
+    rates = np.linspace(0.1, 1.1, 5)[None, :] * highest_rate(table)[:, None]
+    whole, part = open_loop(table, rates), open_loop(table, rates, end_to_end=False)
+    for name, values, told in zip(whole._fields, whole, part, strict=True):
+        if name.startswith("e2e"):
+            assert np.isnan(told).tolist() == [[True] * 4 + [False]]  # beyond the highest rate all times are infinite
+            assert not np.isnan(values).any()
+        else:
+            np.testing.assert_array_equal(values, told)
+
+
+@FEW
+@given(REPLICAS, LENGTH, LENGTH)
+def test_iterations_that_share_their_requests_take_the_same_time(steps, input_tokens, output_tokens):
+    batch, context = np.array([1.0, 7.0, 60.0]), float(input_tokens + output_tokens)
+    beside = steps.beside(batch, context)
+    for tokens, past in ((1.0, 0.0), (float(input_tokens), 0.0), (32.0, float(input_tokens))):
+        np.testing.assert_array_equal(beside(tokens, past), steps.mixed_seconds(tokens, past, batch, context))
+
+
+@FEW
 @given(REPLICAS, LENGTH, LENGTH, st.floats(0.05, 0.97))
 def test_percentiles_are_ordered(steps, input_tokens, output_tokens, load):
     table = tabulate(steps, input_tokens, output_tokens)

@@ -78,7 +78,12 @@ def lookup(
     max_num_seqs: Annotated[int | None, typer.Option(rich_help_panel=_ENGINE)] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(rich_help_panel=_ENGINE)] = None,
     max_model_len: Annotated[
-        int | None, typer.Option(help="Default: input and output together.", rich_help_panel=_ENGINE)
+        int | None,
+        typer.Option(
+            help="Default: as in a plan of this class, twice input and output, at most the model's limit; lengths vary, and "
+            "a shorter context would cut long requests.",
+            rich_help_panel=_ENGINE,
+        ),
     ] = None,
     expert_parallel: Annotated[bool | None, typer.Option("--expert-parallel", rich_help_panel=_ENGINE)] = None,
     rows: Annotated[
