@@ -63,7 +63,7 @@ check: setup ## formatting, lint, types, import contracts
 .PHONY: test
 test: check control-plane ## every test, those against the real control plane too
 	EXHAUSTIVE=1 $(RUN)/pytest -q -n 2 --dist worksteal tests/unit
-	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract e2e --ignore e2e/real
+	$(RUN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/contract tests/browser e2e --ignore e2e/real
 	$(RUN)/pytest -q e2e/real
 
 .PHONY: newest lowest
@@ -77,6 +77,10 @@ newest lowest: $(UV) ## the fast tests with the newest (lowest) dependencies tha
 .PHONY: histories
 histories: setup ## HISTORIES=10000 random histories of a simulated fleet, from seed FIRST_HISTORY=0 on; a failure names its seed
 	HISTORIES=$(or $(HISTORIES),10000) $(RUN)/pytest -q -n 2 --dist worksteal tests/unit/simulation/test_histories.py
+
+.PHONY: browser
+browser: setup ## the pages in a real Chromium, where it is installed (Debian: chromium, chromium-driver); UPDATE_GOLDEN=1 takes the documentation's pictures
+	$(RUN)/pytest -q tests/browser
 
 .PHONY: soak
 soak: setup control-plane ## 200 changes of a plan under load, and no request lost (nine minutes)
@@ -98,10 +102,11 @@ bench: setup control-plane ## benchmarks; the figures go to docs/benchmarks.md
 image: setup ## the operator's image, into dist/: by docker, podman or buildah where one runs, else by this project's own builder
 	@mkdir -p dist
 	@engine="$(ENGINE)"; archive=dist/servingplan-$(VERSION).tar; name=docker.io/library/servingplan:$(VERSION); \
+	base="$(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))"; rm -f $$archive; \
 	for one in docker podman buildah; do [ -n "$$engine" ] || { $$one info >/dev/null 2>&1 && engine=$$one; }; done; \
 	case "$$engine" in \
-	  docker|podman) $$engine build -t $$name . && $$engine save -o $$archive $$name ;; \
-	  buildah) buildah build -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
+	  docker|podman) $$engine build $$base -t $$name . && $$engine save -o $$archive $$name ;; \
+	  buildah) buildah build $$base -t $$name . && buildah push $$name docker-archive:$$archive:$$name ;; \
 	  *) $(RUN)/python -m localcluster.image --output $$archive ;; \
 	esac
 
@@ -115,6 +120,10 @@ try-wheel: wheel ## install the wheel into a fresh environment, with the newest 
 	$(UV) pip install --quiet --python .venv-wheel/bin/python --resolution highest dist/servingplan-$(VERSION)-py3-none-any.whl
 	test "$$(.venv-wheel/bin/servingplan --version)" = "servingplan $(VERSION)"
 	.venv-wheel/bin/servingplan plan examples/chat.yaml
+
+.PHONY: krew
+krew: wheel ## the archive and the manifest by which krew installs `kubectl servingplan`, into dist/; ADDRESS= of its downloads
+	@$(PYTHON) krew/pack.py dist/servingplan-$(VERSION)-py3-none-any.whl "$(or $(ADDRESS),ADDRESS)"
 
 .PHONY: sbom
 sbom: $(UV) ## what the image holds of Python, from the lock file, as CycloneDX into dist/

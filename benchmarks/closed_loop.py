@@ -40,9 +40,9 @@ from benchmarks.simulated_fleet import (
     share_in_time,
     spec_of,
 )
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.model.fleet import ReplicaSet
-from servingplan.model.world import Arrivals, SeenDemand
+from servingplan.model.readings import Arrivals, SeenDemand
 from servingplan.replay.autoscale import STABILIZATION_SECONDS, SYNC_SECONDS, Rule, desired
 from tests.simulated.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver

@@ -51,7 +51,7 @@ def main() -> None:
         publish(scene, 1)
         ground.apply_gateway()
         ground.apply_mounted_gateway()
-        synced, mounted = ground.address_of("gateway"), ground.address_of("mounted")
+        synced, mounted = ground.address_of("chat-gateway"), ground.address_of("chat-gateway-mounted")
         chance = random.Random(1)
         seconds: dict[str, list[float]] = {"gateway-sync": [], "mounted": [], "mounted, pod annotated": []}
         for number in range(2, 2 * changes + 2):

@@ -15,8 +15,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.api.parse import parse_spec
-from servingplan.api.v1alpha1 import Model, PlanSpec
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.engine import EngineSettings, vllm_limits
 from servingplan.model.fleet import Fleet
 from servingplan.profiles.catalogue import find_gpu, find_model

@@ -24,7 +24,7 @@ ELSEWHERE = {
 }
 """Pages of the repository outside ``docs/``, and their names on the site."""
 _PATH = re.compile(r"(?<!\[)`(" + "|".join(map(re.escape, ELSEWHERE)) + r"|docs/[\w-]+\.md)`(?!\])")
-_LINK = re.compile(r"\]\((?:\.\./|docs/)?([\w/.-]+\.md)(#[\w-]+)?\)")
+_LINK = re.compile(r"\]\((?:\.\./|docs/)?([\w/.-]+\.(?:md|webp))(#[\w-]+)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -59,7 +59,8 @@ class Application:
     def __init__(self, cluster, scene, repository, argo):
         self.cluster, self.scene, self.repository, self.argo = cluster, scene, repository, argo
 
-    def apply(self, ignored):
+    def apply(self, ignored, **helm):
+        """``helm``: more of how the chart is rendered."""
         self.cluster.apply(
             {
                 "apiVersion": "argoproj.io/v1alpha1",
@@ -76,6 +77,7 @@ class Application:
                             "helm": {
                                 "releaseName": "servingplan",
                                 "valuesObject": {"namespaces": [self.scene.namespace]},
+                                **helm,
                             },
                         },
                         {"repoURL": self.repository.url, "path": "deploy", "targetRevision": "main"},
@@ -313,4 +315,11 @@ def test_an_application_follows_its_plan(cluster, scene, argo):
             lambda: not scene.deployments() and not list(cluster.api.list(SERVICES, namespace=scene.namespace)),
             seconds=30,
         )
-        assert cluster.api.get(CRDS, "llmservingplans.servingplan.dev")
+
+        # The definition stays where it leaves Git, as when a chart of its own takes over: with it every plan would go.
+        definition = cluster.api.get(CRDS, "llmservingplans.servingplan.dev")["metadata"]["uid"]
+        argo.apply(WRITTEN_BY_US, skipCrds=True)
+        argo.refresh()
+        wait_for("Argo CD has no definition", lambda: argo.health("CustomResourceDefinition") == (None, ""), seconds=20)
+        argo.wait_synced()
+        assert cluster.api.get(CRDS, "llmservingplans.servingplan.dev")["metadata"]["uid"] == definition

@@ -58,6 +58,19 @@ def test_replicas_serve_on_devices_that_nobody_else_holds(scene, driver, witness
     wait_for("its devices are free", lambda: driver.held(scene.namespace) == {}, seconds=30)
 
 
+def test_a_shape_that_goes_takes_its_template_with_it(scene, driver):
+    pool = driver.fixed(A100, 1, price=20, device_class=driver.device_class("gpu"))
+    (node,) = scene.nodes_of(pool)
+    driver.whole_gpus(A100, node)
+    scene.apply(plans.plan(scene.namespace, [plans.model(rate=60, image="engine:1")], [pool], budget=20))
+    scene.wait_ready()
+    (old,) = driver.templates()
+    scene.edit("chat", {"models": [plans.model(rate=60, image="engine:2")]})
+    scene.wait_ready(seconds=90)
+    wait_for("only the new template is there", lambda: driver.templates() == scene.deployments().keys(), seconds=60)
+    assert old not in driver.templates()
+
+
 def test_slices_of_one_profile_are_a_gpu_of_their_own(scene, driver, witness):
     pool = driver.fixed(A100, 1, price=20, device_class=driver.device_class("mig"))
     (node,) = scene.nodes_of(pool)

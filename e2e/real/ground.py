@@ -57,7 +57,7 @@ class Ground:
             "dollarsPerNodeHour": "20",
             "nodeSelector": POOL_LABELS,
         }
-        gateway = {"ackUrl": f"http://gateway.{self.scene.namespace}{REVISION_PATH}"}
+        gateway = {"ackUrl": f"http://chat-gateway.{self.scene.namespace}{REVISION_PATH}"}
         return plans.plan(self.scene.namespace, list(models), [pool], budget=20, gateway=gateway, **more)
 
     @staticmethod
@@ -83,24 +83,21 @@ class Ground:
         for item in manifests:
             if item["kind"] == "Deployment":
                 item["spec"]["replicas"] = 1
-            if item["kind"] == "Service" and item["metadata"]["name"] == "gateway":
+            if item["kind"] == "Service" and item["metadata"]["name"] == "chat-gateway":
                 item["spec"]["clusterIP"] = self.gateway_address
         self.scene.cluster.apply(*manifests)
 
     def apply_mounted_gateway(self) -> None:
-        """Apply the Deployment of ``examples/gateway/envoy-mounted.yaml`` as a second gateway, ``mounted``."""
+        """Apply the Deployment of ``examples/gateway/envoy-mounted.yaml``, one copy of it, as a second gateway."""
         (deployment,) = (
             item for item in _example("envoy-mounted.yaml", self.scene.namespace) if item["kind"] == "Deployment"
         )
-        text = json.dumps(deployment).replace('"app": "gateway"', '"app": "mounted"')
-        deployment = json.loads(text)
-        deployment["metadata"]["name"] = "mounted"
         deployment["spec"]["replicas"] = 1
         self.scene.cluster.apply(deployment)
 
     def touch_mounted_gateway(self) -> None:
         """Change an annotation of its pod, at which the kubelet looks at what it mounts."""
-        (pod,) = self.scene.api.list(PODS, namespace=self.scene.namespace, labels="app=mounted")
+        (pod,) = self.scene.api.list(PODS, namespace=self.scene.namespace, labels="app=chat-gateway-mounted")
         change = {"metadata": {"annotations": {"servingplan.dev/touched": str(time.time_ns())}}}
         name = pod["metadata"]["name"]
         self.scene.api.merge(PODS, name, change, manager="test", namespace=self.scene.namespace)

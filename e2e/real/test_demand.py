@@ -97,7 +97,7 @@ def test_what_is_counted_is_what_is_offered_and_a_step_of_three_grows_the_fleet(
     only["requestsPerSecond"] = f"{0.7 * offered_per_second:.3f}"
     scene.apply(ground.plan(model, demand=demand))
     ground.apply_gateway()
-    gateway = ground.address_of("gateway")
+    gateway = ground.address_of("chat-gateway")
     scene.wait_ready(seconds=60)
     assert len(scene.ready_pods()) == 1
 

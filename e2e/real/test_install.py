@@ -133,14 +133,14 @@ def test_what_the_page_says_installs_serves_and_survives(node, ground, shell, co
         answer = json.loads(shell(curl))
     assert answer["choices"][0]["message"]["content"]
     gateway = ground.scene.cluster.kubectl(
-        "get", "service", "gateway", "-n", PLANS_IN, "-o", "jsonpath={.spec.clusterIP}"
+        "get", "service", "chat-gateway", "-n", PLANS_IN, "-o", "jsonpath={.spec.clusterIP}"
     )
     assert ask(gateway, chat(tokens=5), port=80)[0] == 200
     first = installed.engines()
     assert len(first) == 3
 
     # Two copies of Envoy and two operators ask for more cores than this node may have.
-    shell(f"kubectl scale -n {PLANS_IN} deployment/gateway --replicas=1")
+    shell(f"kubectl scale -n {PLANS_IN} deployment/chat-gateway --replicas=1")
     with Traffic(gateway, requests_per_second=4, tokens=(5, 20), port=80) as traffic:
         _restarted(installed, shell)
         _one_of_two_takes_over(installed, shell)

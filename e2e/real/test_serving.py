@@ -25,7 +25,7 @@ def gateway(scene, operator, ground):
     ground.apply_gateway()
     ground.apply_mounted_gateway()
     wait_for("the engines' probes succeed", lambda: len(scene.ready_pods()) == 3, seconds=90, shown=ground.pods)
-    address = ground.address_of("gateway")
+    address = ground.address_of("chat-gateway")
     scene.wait_ready(seconds=60)
     return address
 

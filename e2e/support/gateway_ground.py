@@ -26,7 +26,7 @@ from servingplan.render.envoy import Place
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "gateway" / "envoy.yaml"
 NAMESPACE, CONFIG_MAP, NODE = "llm", "chat-routing", "gateway-node"
-ACCOUNT = "servingplan-gateway"
+ACCOUNT = "chat-gateway"
 
 Json = dict[str, Any]
 

@@ -29,6 +29,8 @@ JSON_PATCH = "application/json-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 240
 """A watch is restarted this often, so that a silent one is not relied on for long."""
+LONGEST_RETRY_AFTER_SECONDS = 120.0
+"""How long a server is left alone at most, whatever it asks for. The API server asks for seconds."""
 SILENCE_SECONDS = 90.0
 """A watch with bookmarks is given up if it is silent for this long."""
 FOLLOW_SECONDS = 60
@@ -417,7 +419,10 @@ class Kube:
             raise ApiError(0, "Unreachable", f"{request}: {error}") from error
         if response.status >= 300:
             raise _error_of(response, request)
-        parsed: Json = json.loads(response.data) if response.data else {}
+        try:
+            parsed: Json = json.loads(response.data) if response.data else {}
+        except ValueError as error:
+            raise ApiError(0, "Unreachable", f"{request}: the answer is no JSON: {error}") from error
         return parsed
 
 
@@ -431,9 +436,9 @@ def _is_transient(error: ApiError, method: str) -> bool:
 
 
 def _seconds(header: str | None) -> float | None:
-    """The seconds that a ``Retry-After`` header asks for; None if it is absent or not a number."""
+    """The seconds that a ``Retry-After`` header asks for, as far as that is done; None if it is absent or not a number."""
     try:
-        return None if header is None else max(0.0, float(header))
+        return None if header is None else min(max(0.0, float(header)), LONGEST_RETRY_AFTER_SECONDS)
     except ValueError:
         return None
 

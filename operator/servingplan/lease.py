@@ -214,10 +214,18 @@ class Keeper:
             self._thread.join(PERIOD_SECONDS + 5)
         self.lease.release()
 
+    def _step(self) -> bool:
+        """Whether the lease is held. Nothing ends the thread while it may be: nobody would tell that it is lost."""
+        try:
+            return self.lease.step()
+        except Exception:
+            log.exception("the lease could not be taken or renewed")
+            return self.lease.held
+
     def _keep(self) -> None:
         told: str | None = None
         while not self._stopped.is_set():
-            if self.lease.step():
+            if self._step():
                 if not self._won.is_set():
                     log.info("%s has the lease and starts", self.lease.identity)
                 self._won.set()

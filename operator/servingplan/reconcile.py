@@ -6,6 +6,7 @@ The only module where the pure packages meet the cluster. Everything that blocks
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -63,6 +64,59 @@ class TurnReport:
     """What it knew."""
 
 
+class SharedBudget:
+    """Lets one plan at a time decide, of those that share a namespace's budget. It is for one event loop.
+
+    The one that came first decides first, also where it gave up waiting meanwhile and came again. Else others, whose turns are
+    short, could keep it from ever deciding.
+    """
+
+    def __init__(self) -> None:
+        self._holder: object = None
+        self._arrivals = itertools.count()
+        self._came: dict[object, int] = {}
+        """In which order the plans came that have not decided since."""
+        self._waiting: dict[object, asyncio.Future[None]] = {}
+
+    async def take(self, plan: object, seconds: float) -> bool:
+        """Wait at most ``seconds`` until it is this plan's turn to decide; whether it is. ``plan`` is anything that stands for
+        it."""
+        self._came.setdefault(plan, next(self._arrivals))
+        if self._holder is None:
+            self._grant(plan)
+            return True
+        wait = self._waiting[plan] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await wait
+        except TimeoutError:
+            pass  # it may have been granted at the same moment
+        except asyncio.CancelledError:
+            if self._holder == plan:
+                self.give_back()
+            raise
+        finally:
+            self._waiting.pop(plan, None)
+        return self._holder == plan
+
+    def give_back(self) -> None:
+        """The plan that decided has told what it will spend."""
+        self._holder = None
+        waiting = [plan for plan, wait in self._waiting.items() if not wait.done()]
+        if waiting:
+            first = min(waiting, key=self._came.__getitem__)
+            self._grant(first)
+            self._waiting[first].set_result(None)
+
+    def forget(self, plan: object) -> None:
+        """The plan comes no more."""
+        self._came.pop(plan, None)
+
+    def _grant(self, plan: object) -> None:
+        self._holder = plan
+        self._came.pop(plan, None)
+
+
 class Elsewhere(Protocol):
     """Runs what blocks beside the event loop: a thread, or at once where nobody else waits."""
 
@@ -86,7 +140,7 @@ class Turns:
         explainer: Explainer | None = None,
         elsewhere: Elsewhere = asyncio.to_thread,
         beside: Beside | None = None,
-        shared_budget: asyncio.Lock | None = None,
+        shared_budget: SharedBudget | None = None,
         wait_for_others_seconds: float = WAIT_FOR_OTHERS_SECONDS,
         clock: Callable[[], str] = read_clock,
     ) -> None:
@@ -109,6 +163,8 @@ class Turns:
         """End what is computed beside the turns. No turn follows."""
         self._answers.stop()
         self._explainer.stop()
+        if self._shared_budget is not None:
+            self._shared_budget.forget(self)
 
     async def take(self) -> TurnReport:
         """Take one turn. The status already has the error that it raises, if the status can be written."""
@@ -143,9 +199,7 @@ class Turns:
             return await self._step(situation, len(early), started)
         # None of the others decides from the look at what they spend until the status tells what this plan will spend: else
         # two could take the same dollar.
-        try:
-            await asyncio.wait_for(self._shared_budget.acquire(), self._wait_for_others_seconds)
-        except TimeoutError:
+        if not await self._shared_budget.take(self, self._wait_for_others_seconds):
             # A plan that is slow, or hangs, keeps the others from spending, not their weights from being published.
             log.info("%s/%s waits for another plan of its budget", self._namespace, self._name)
             seconds = time.monotonic() - started
@@ -154,7 +208,7 @@ class Turns:
             now = await self._elsewhere(self._look)
             return TurnReport(gone=True) if now is None else await self._step(now, len(early), started)
         finally:
-            self._shared_budget.release()
+            self._shared_budget.give_back()
 
     async def _step(self, situation: Situation, written: int, started: float) -> TurnReport:
         """The part of a turn that may spend: decide, write, tell. ``written``: the number of writes that the turn has made

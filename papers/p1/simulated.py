@@ -18,7 +18,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class Run:
     """Preemptions of a request, mean; each reads its tokens again"""
     ends: tuple[float, ...]
     """Seconds from arrival to answer at `PERCENTILES`"""
+    worked: Mapping[str, float] = field(default_factory=dict)
+    """By shape: the time in which its busiest engine worked, over the time that the plan counts on for all requests"""
 
 
 class Rented:
@@ -117,6 +119,11 @@ class Rented:
         return worked / self.last_seconds / sum(self.gpus[name] * len(copies) for name, copies in self.engines.items())
 
     @property
+    def busiest_seconds(self) -> dict[str, float]:
+        """By shape: the time in which its busiest engine worked."""
+        return {name: max(engine.tally.busy_seconds for engine in copies) for name, copies in self.engines.items()}
+
+    @property
     def preemptions(self) -> int:
         """Preemptions of all engines."""
         return sum(engine.tally.preemptions for engine in self._all)
@@ -162,6 +169,7 @@ class Simulated:
             answer = self._plan(method)
             rented = Rented(self.cell, answer)
             ends = sorted(rented.run(arrivals(), _lengths(self.cell)))
+            counted_on = len(ends) / self._planned(method)
             self._found[key] = Run(
                 planned=self._planned(method),
                 served=len(ends) / rented.last_seconds,
@@ -169,6 +177,7 @@ class Simulated:
                 dollars_per_hour=answer.dollars_per_hour or 0.0,
                 preempted=rented.preemptions / len(ends),
                 ends=tuple(ends[math.ceil(part / 100 * len(ends)) - 1] for part in PERCENTILES),
+                worked={shape: seconds / counted_on for shape, seconds in rented.busiest_seconds.items()},
             )
             self._kept(key, self._found[key])
         return self._found.get(key)

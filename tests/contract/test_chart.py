@@ -682,6 +682,8 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"replica": 2}, "replica"),
         ({"metrics": {"enable": False}}, "enable"),
         ({"writeGuard": True}, "writeGuard"),
+        ({"ui": {"enabled": True, "login": "none"}}, "login"),
+        ({"ui": {"enabled": True, "hosts": ["plans.example,evil.example"]}}, "hosts"),
         ({"poolKinds": [{"kind": "NodePool", "group": "karpenter.sh", "namespaced": False}]}, "resource"),
         ({"poolKinds": ["NodePool.karpenter.sh"]}, "poolKinds"),
         ({"poolKinds": [{**EVERYWHERE["poolKinds"][0], "namespaces": ["a"]}]}, "namespaces"),

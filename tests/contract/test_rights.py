@@ -21,9 +21,6 @@ NOT_USED = {
     Right(
         PLANS, "", "configmaps", "delete"
     ): "setting an owner needs it where OwnerReferencesPermissionEnforcement is on",
-    Right(
-        PLANS, "resource.k8s.io", "resourceclaimtemplates", "delete"
-    ): "shapes on devices go; no story lets one go yet",
 }
 """Rights that no story uses, with the reason for each."""
 

@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from e2e.support.waiting import wait_for
+from localcluster import binaries, service_account
 from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.ports import free_port
+from localcluster.rights import wait_until_granted
 from tests.unit.test_report_command import Page
 
 pytestmark = pytest.mark.cluster
@@ -24,6 +26,9 @@ pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRD = REPOSITORY / "crds" / "llmservingplans.servingplan.dev.yaml"
 EXAMPLE = REPOSITORY / "examples" / "chat.yaml"
+CHART = REPOSITORY / "charts" / "servingplan"
+HOME = "servingplan-system"
+INGRESS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
 
 
 def node_pools():
@@ -117,3 +122,109 @@ def test_a_report_is_made_of_a_live_plan(cluster, environment, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(Page(html.read_text()).content)["plan"] == "llm/chat"
+
+
+def chart(*, enabled=True, **values):
+    """What the chart renders for the pages."""
+    command = [str(binaries.program("helm")), "template", "x", str(CHART), f"--namespace={HOME}", "--values=-"]
+    given = json.dumps({**values, "ui": {"enabled": enabled, **values.get("ui", {})}})
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    component = "app.kubernetes.io/component"
+    return [
+        item for item in yaml.safe_load_all(done.stdout) if item and item["metadata"]["labels"].get(component) == "ui"
+    ]
+
+
+def of_kind(objects, kind):
+    (found,) = [item for item in objects if item["kind"] == kind]
+    return found
+
+
+def test_the_chart_runs_no_pages_unless_it_is_asked_to():
+    assert chart(enabled=False) == []
+    container = of_kind(chart(), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert "--what-if" not in container["args"]
+    trying = of_kind(chart(ui={"whatIf": True}), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert trying["args"] == [*container["args"], "--what-if"]
+
+
+@pytest.mark.parametrize("namespaces", [[], ["llm", "other"]], ids=["everywhere", "confined"])
+def test_the_pages_may_only_read_and_read_no_secret(namespaces):
+    objects = chart(namespaces=namespaces)
+    roles = [item for item in objects if item["kind"] in ("Role", "ClusterRole")]
+    assert {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    read = {resource for role in roles for rule in role["rules"] for resource in rule["resources"]}
+    assert not {"secrets", "*", "leases", "serviceaccounts"} & read
+    assert {"llmservingplans", "nodes", "pods", "deployments", "nodepools"} <= read
+    account = of_kind(objects, "ServiceAccount")["metadata"]["name"]
+    for binding in (item for item in objects if item["kind"].endswith("Binding")):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": HOME}]
+    everywhere = of_kind(objects, "ClusterRole")["rules"]
+    assert any("configmaps" in rule["resources"] for rule in everywhere) == (not namespaces)
+    assert {item["metadata"]["namespace"] for item in roles if item["kind"] == "Role"} == (
+        {"default", HOME, *namespaces} if namespaces else {"default"}
+    )
+
+
+def test_nothing_that_selects_the_operator_finds_the_pages():
+    objects = chart(ui={"networkPolicy": {"from": INGRESS}})
+    pod = of_kind(objects, "Deployment")["spec"]["template"]
+    labels, (container,) = pod["metadata"]["labels"], pod["spec"]["containers"]
+    assert labels["app.kubernetes.io/name"] == "servingplan-ui"  # the operator's selectors name "servingplan"
+    service, policy = of_kind(objects, "Service"), of_kind(objects, "NetworkPolicy")
+    assert service["spec"]["type"] == "ClusterIP"
+    for selector in (service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]):
+        assert selector.items() <= labels.items()
+        assert selector["app.kubernetes.io/name"] == "servingplan-ui"
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    assert policy["spec"]["ingress"] == [{"from": INGRESS, "ports": [{"port": "http", "protocol": "TCP"}]}]
+    assert of_kind(chart(), "NetworkPolicy")["spec"]["ingress"] == []  # nobody: no rule, which is not an empty rule
+
+
+@pytest.mark.parametrize("namespaces", [[], ["llm"]], ids=["everywhere", "confined"])
+def test_the_chart_s_pages_work_with_its_rights(cluster, environment, namespaces, tmp_path):
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME, "labels": restricted}})
+    objects = chart(namespaces=namespaces, fullnameOverride=f"x-{len(namespaces)}", ui={"hosts": ["plans.example"]})
+    cluster.apply(*objects)
+    with cluster.client() as api:
+        wait_until_granted(api, objects)
+    deployment, account = of_kind(objects, "Deployment"), of_kind(objects, "ServiceAccount")["metadata"]["name"]
+    wait_for(
+        "a pod, which the restricted standard lets in",
+        lambda: cluster.kubectl(
+            "-n", HOME, "get", "pods", "-l", f"app.kubernetes.io/name={name_of(deployment)}", "-o", "name"
+        ),
+        seconds=30,
+    )
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    own, port = tmp_path / "ui.kubeconfig", free_port()
+    service_account.write_kubeconfig(cluster.kubeconfig, HOME, account, own)
+    given = {item["name"]: item["value"] for item in container["env"]}
+    arguments = [*container["args"], f"--port={port}", "--host=127.0.0.1"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "servingplan", *arguments], env={**environment, **given, "KUBECONFIG": str(own)}
+    )
+    try:
+        answer = wait_for("it listens", lambda: get(f"http://localhost:{port}/"), seconds=60)
+        assert answer[0] == 200, answer
+        status, html = get(f"http://localhost:{port}/plans/llm/chat")
+        assert status == 200, html
+        assert get(f"http://localhost:{port}/plans/llm/chat?budget=70")[0] == 403
+        asked = urllib.request.Request(f"http://localhost:{port}/", headers={"Host": "evil.example"})
+        assert get(asked)[0] == 403
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=60)
+    # Whoever may read everything sees the same: nothing that the page needs was refused.
+    whole = tmp_path / "page.html"
+    command = [sys.executable, "-m", "servingplan", "report", "--live", "chat", "-n", "llm", "-o", str(whole)]
+    subprocess.run(command, env=environment, check=True)
+    seen, true = (json.loads(Page(text).content) for text in (html, whole.read_text()))
+    for field in ("hash", "findings", "pools", "replicas", "classes"):
+        assert seen[field] == true[field], field
+
+
+def name_of(deployment):
+    return deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"]

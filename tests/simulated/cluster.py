@@ -26,7 +26,8 @@ from servingplan.api.crd import UNSEEN
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.kube import Api
 from servingplan.model import names
-from servingplan.model.world import GatewayFacts, NodeTemplate, Observation, Offered, SeenDemand, SeenEngines
+from servingplan.model.readings import GatewayFacts, SeenDemand, SeenEngines
+from servingplan.model.world import NodeTemplate, Observation, Offered
 from servingplan.observe.cluster import Reader
 from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
@@ -56,6 +57,8 @@ class SimulatedNode:
     ready: bool = True
     schedulable: bool = True
     disrupted: bool = False
+    closed: bool = False
+    """Its autoscaler has not taken it in yet, and may never do so."""
     allocatable: dict[str, str] = field(default_factory=dict)
     """What it has beside GPUs."""
 
@@ -544,6 +547,7 @@ class SimulatedCluster:
                 if node.ready
                 and node.schedulable
                 and not node.disrupted
+                and not node.closed
                 and pod.must_be_on in (None, node.name)
                 and pod.selector.items() <= node.labels.items()
                 and self.free_gpus(node.name) >= pod.gpus

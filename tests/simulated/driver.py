@@ -441,7 +441,7 @@ class Driver:
             if pod.node is not None or pod.gated or pod.terminating or pod.must_be_on not in self.cluster.nodes:
                 continue
             node = self.cluster.nodes[pod.must_be_on]
-            if not (node.ready and node.schedulable and not node.disrupted):
+            if not (node.ready and node.schedulable and not node.disrupted and not node.closed):
                 continue
             staying = sum(
                 other.gpus for other in self.cluster.pods.values() if other.node == node.name and not other.terminating

@@ -136,11 +136,13 @@ def _claim(pod: SimulatedPod, namespace: str) -> Json:
 
 
 def _node(node: SimulatedNode, *, devices: bool) -> Json:
+    taints = [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}] if node.disrupted else []
+    taints += [{"key": "karpenter.sh/unregistered", "effect": "NoExecute"}] if node.closed else []
     return {
         "metadata": {"name": node.name, "uid": node.uid, "labels": dict(node.labels)},
         "spec": {
             "unschedulable": not node.schedulable,
-            "taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}] if node.disrupted else [],
+            "taints": taints,
         },
         "status": {
             "allocatable": {**({} if devices else {names.GPU_RESOURCE: str(node.gpus)}), **node.allocatable},

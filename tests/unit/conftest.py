@@ -5,11 +5,19 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from servingplan.decide.replan import forget
+
 # The same examples in every run; how fast the machine is decides nothing.
 settings.register_profile(
     "same", derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def _no_question_is_kept() -> None:
+    """Tests change what questions are made of, such as the rates of replicas."""
+    forget()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -24,6 +24,7 @@ REASONS = {
     "suite": "the tests themselves, and what their runs begin with",
     "release": "what only a release has: signatures, and attestations of origin",
     "Docker": "a local cluster in Docker, and the tool that loads images into it",
+    "krew": "krew itself; tests/unit/test_krew.py installs the archive as krew does",
     "wheel": "an installation from a package: RELEASING.md says when it is tried",
 }
 COSIGN = (
@@ -42,6 +43,7 @@ NOT_RUN = [
     ("CONTRIBUTING.md", "suite", "make check"),
     ("CONTRIBUTING.md", "suite", "make test"),
     ("CONTRIBUTING.md", "suite", ".venv/bin/pytest e2e/test_node_lost.py"),
+    ("CONTRIBUTING.md", "suite", "make browser"),
     ("CONTRIBUTING.md", "suite", "make real-node"),
     ("CONTRIBUTING.md", "suite", "GRAFANA_HOME=... .venv/bin/pytest tests/contract/test_metrics.py"),
     ("CONTRIBUTING.md", "suite", "E2E_EXISTING=1 KUBECONFIG=... .venv/bin/pytest e2e"),
@@ -52,6 +54,12 @@ NOT_RUN = [
     ("docs/fleet.md", "long", "python -m benchmarks.closed_loop FOLDER"),
     ("docs/install.md", "Docker", "make image && kind load image-archive dist/servingplan-0.1.0.tar"),
     ("docs/install.md", "wheel", "pip install servingplan-0.1.0-py3-none-any.whl"),
+    ("docs/live.md", "krew", "make krew"),
+    (
+        "docs/live.md",
+        "krew",
+        "kubectl krew install --manifest dist/servingplan.yaml --archive dist/kubectl-servingplan-0.1.0.tar.gz",
+    ),
     ("docs/uninstall.md", "Docker", "make image && kind load image-archive dist/servingplan-0.1.0.tar"),
 ]
 """Every command of the documentation that no test runs."""
@@ -161,16 +169,17 @@ def test_the_pages_and_tests_that_a_page_names_are_there(page):
     text = page.read_text()
     named = re.findall(r"`((?:docs|tests|e2e|examples|charts|operator|localcluster|papers)/[\w./-]+\.\w+)`", text)
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
-    linked = re.findall(r"\]\(([\w./-]+\.md)(?:#[\w-]+)?\)", text)
+    linked = re.findall(r"\]\(([\w./-]+\.(?:md|webp))(?:#[\w-]+)?\)", text)
     assert [name for name in linked if not (page.parent / name).is_file()] == []
 
 
 def test_the_paths_in_a_page_are_links_on_the_site():
     site = runpy.run_path(str(REPOSITORY / "docs" / "site.py"))
     linked = site["on_page_markdown"](
-        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md)\n\n```sh\n`docs/live.md`\n```\n"
+        "`docs/live.md`, [a](docs/live.md#steps), [b](../SECURITY.md), ![c](docs/pictures/c.webp)\n\n"
+        "```sh\n`docs/live.md`\n```\n"
     )
-    shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md)"
+    shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md), ![c](pictures/c.webp)"
     assert linked == f"{shown}\n\n```sh\n`docs/live.md`\n```\n"
     names = {page.name for page in pages()} - set(OUTSIDE) | set(site["ELSEWHERE"].values())
     assert set(OUTSIDE) <= set(site["ELSEWHERE"])

@@ -16,6 +16,7 @@ class Pool:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.requests = []
+        self.body = b"{}"
 
     def request(self, method, url, **_):
         self.requests.append(method)
@@ -23,7 +24,7 @@ class Pool:
         if isinstance(answer, Exception):
             raise answer
         status, headers = answer if isinstance(answer, tuple) else (answer, {})
-        return types.SimpleNamespace(status=status, headers=headers, data=b"{}", close=lambda: None)
+        return types.SimpleNamespace(status=status, headers=headers, data=self.body, close=lambda: None)
 
 
 AWAY = urllib3.exceptions.ProtocolError("connection reset")
@@ -85,6 +86,23 @@ def test_a_server_that_asks_for_more_than_a_turn_has_is_told_with_its_wish(slept
     with pytest.raises(ApiError) as caught:
         adapter(Pool((429, {"Retry-After": "30"}))).get(CONFIG_MAPS, "x", namespace="n")
     assert (caught.value.retry_after_seconds, slept) == (30.0, [])
+
+
+@pytest.mark.parametrize("asked", ["86400", "1e400", "99999999999999999999"])
+def test_nobody_is_left_alone_for_longer_than_some_minutes(asked):
+    """Something between us and the API server may ask for a day, or for more than a clock can wait."""
+    with pytest.raises(ApiError) as caught:
+        next(adapter(Pool((429, {"Retry-After": asked}))).watch(CONFIG_MAPS))
+    assert caught.value.retry_after_seconds == kube.LONGEST_RETRY_AFTER_SECONDS
+
+
+def test_an_answer_that_is_no_json_is_an_api_error(slept):
+    """As that of a proxy which answers in the API server's place."""
+    pool = Pool(200)
+    pool.body = b"<html>please log in</html>"
+    with pytest.raises(ApiError) as caught:
+        adapter(pool).get(CONFIG_MAPS, "x", namespace="n")
+    assert "is no JSON" in str(caught.value)
 
 
 def test_a_watch_that_is_refused_tells_how_long_the_server_wants_to_be_left_alone():

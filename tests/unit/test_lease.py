@@ -1,6 +1,7 @@
 """One operator acts at a time: what a Lease promises, whatever the order of steps and whoever stands still."""
 
 import itertools
+import threading
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,30 @@ def test_no_two_that_look_after_one_namespace_act_at_a_time(scopes, steps, pause
         acting = [at for at, lease in enumerate(made) if lease.held]
         for left, right in itertools.combinations(acting, 2):
             assert not overlap(scopes[left], scopes[right]), f"{left} and {right} act"
+
+
+def test_nothing_ends_the_keeper_of_a_lease_that_is_still_held(monkeypatch):
+    """Else the process would go on for ever, without a lease and without a word."""
+    monkeypatch.setattr("servingplan.lease.PERIOD_SECONDS", 0.01)
+    scene, lost = Scene(), []
+    keeper = Keeper(scene.candidate("one"), lost=lambda: lost.append(True))
+    keeper.start()
+    assert keeper.wait(60)
+    tried = threading.Event()
+
+    def fails():
+        tried.set()
+        raise OSError("the token cannot be read")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(keeper.lease, "step", fails)
+        assert tried.wait(60)
+    keeper._thread.join(0.05)
+    assert keeper._thread.is_alive()
+    scene.now += RENEW_SECONDS + 1
+    scene.server.away = True
+    keeper._thread.join(60)
+    assert lost == [True]
 
 
 def test_the_keeper_tells_once_when_it_is_won_and_once_when_it_is_lost(monkeypatch):

@@ -311,7 +311,7 @@ def test_without_a_kubeconfig_the_error_is_one_line(tmp_path, monkeypatch, comma
 def test_the_command_is_a_plugin_of_kubectl_too():
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts["kubectl-servingplan"] == scripts["servingplan"]
-    template = yaml.safe_load((REPOSITORY / "docs/krew-servingplan.yaml").read_text())
+    template = yaml.safe_load((REPOSITORY / "krew/servingplan.yaml").read_text())
     assert template["metadata"]["name"] == "servingplan"  # krew makes `kubectl servingplan` of it
     (platform,) = template["spec"]["platforms"]
     assert platform["bin"] in scripts

@@ -6,7 +6,7 @@ import pytest
 
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import PLANS, Resource
-from servingplan.reconcile import Turns
+from servingplan.reconcile import SharedBudget, Turns
 from tests.simulated.driver import exact
 from tests.simulated.plans import operator, plan
 
@@ -206,7 +206,7 @@ async def decided_between(budget):
 
 async def test_plans_that_share_a_budget_spend_one_after_the_other():
     """None looks at what the others spend while another one has decided and not told yet."""
-    first, second = await decided_between(asyncio.Lock())
+    first, second = await decided_between(SharedBudget())
     assert first[1] < second[0]
     first, second = await decided_between(None)
     assert first[1] > second[0], "without a shared budget nobody waits"
@@ -214,7 +214,7 @@ async def test_plans_that_share_a_budget_spend_one_after_the_other():
 
 async def test_a_plan_that_hangs_keeps_no_other_plan_from_ending_its_turns():
     """Else its weights would wait, and a turn that only waits would count as one that hangs."""
-    budget = asyncio.Lock()
+    budget = SharedBudget()
     told = []
     cluster = Told("b", told)
     turns = Turns(
@@ -226,11 +226,44 @@ async def test_a_plan_that_hangs_keeps_no_other_plan_from_ending_its_turns():
         shared_budget=budget,
         wait_for_others_seconds=0.01,
     )
-    async with budget:
-        report = await asyncio.wait_for(turns.take(), 60)
+    assert await budget.take("slow", 60)
+    report = await asyncio.wait_for(turns.take(), 60)
+    budget.give_back()
     assert report.decision is None
     assert report.again
     assert not report.gone
     assert ("b", "tells") not in told
     assert (await turns.take()).decision is not None
-    assert not budget.locked()
+    assert await budget.take("another", 0), "it was given back"
+
+
+async def test_a_plan_that_gave_up_waiting_decides_before_those_that_came_later():
+    """Else plans whose turns are short could keep one from ever deciding, such as one whose proposal waits to be approved."""
+    budget, order = SharedBudget(), []
+
+    async def wait(plan):
+        assert await budget.take(plan, 60)
+        order.append(plan)
+        budget.give_back()
+
+    assert await budget.take("holds", 60)
+    assert not await budget.take("early", 0)
+    late = asyncio.create_task(wait("late"))
+    await asyncio.sleep(0)
+    early = asyncio.create_task(wait("early"))
+    await asyncio.sleep(0)
+    budget.give_back()
+    await asyncio.wait_for(asyncio.gather(late, early), 60)
+    assert order == ["early", "late"]
+
+
+async def test_a_plan_that_stops_while_it_waits_keeps_no_other_from_deciding():
+    budget = SharedBudget()
+    assert await budget.take("holds", 60)
+    waits = asyncio.create_task(budget.take("stops", 60))
+    await asyncio.sleep(0)
+    budget.give_back()  # granted, and cancelled before it could run
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    assert await budget.take("another", 0)

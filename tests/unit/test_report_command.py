@@ -175,6 +175,29 @@ def test_predicted_latencies_keep_their_limits(content):
         assert 0 < row["tpot_percentile_seconds"] <= limits[row["class"]]["tpot_limit_seconds"] * near
 
 
+def test_the_band_of_a_latency_is_that_of_the_slowest_kind_of_replica(page, content):
+    for name, what, _, _, predicted, mean, band, *_ in page.tables["latency"][1:]:
+        key = what.lower()
+        rows = [row for row in content["latency"] if row["class"] == name]
+        slowest = max(rows, key=lambda row: row[f"{key}_percentile_seconds"])
+        low, high = (slowest[f"{key}_seconds"] * ratio for ratio in slowest[f"{key}_band"])
+        assert predicted == f"{slowest[f'{key}_percentile_seconds']:.3g}"
+        assert mean == f"{slowest[f'{key}_seconds']:.3g}"
+        assert band == f"{low:.3g} to {high:.3g}"
+
+
+def test_a_curve_that_one_pool_passes_says_why(content):
+    said = "the plan serves classes of higher priority first"
+    (point, *_), alone = content["curve"]["points"], content["curve"]["homogeneous"]
+    assert any(points[0]["served_share"] > point["served_share"] for points in alone.values())
+    assert said in page_html(content)
+    content = json.loads(json.dumps(content))
+    for points in content["curve"]["homogeneous"].values():
+        for one in points:
+            one["served_share"] = 0.0
+    assert said not in page_html(content)
+
+
 def test_it_can_be_read_without_seeing_and_without_a_mouse(html, page):
     assert ("html", {"lang": "en"}) in page.elements
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
@@ -249,7 +272,7 @@ def test_a_replay_stands_beside_what_was_predicted_and_brings_its_own_plan(tmp_p
         assert row[:2] == [f"llama-3.1-8b/{item['name']}", str(item["arrived"])]
     short = {row[1]: row for row in page.tables["latency"][1:] if row[0] == "llama-3.1-8b/short"}
     times = next(item for item in fleet["classes"] if item["name"] == "short")["ttft_seconds"]
-    assert short["TTFT"][5:] == [f"{times[name]:.3g}" for name in ("p5", "p50", "p95", "p99", "p100")]
+    assert short["TTFT"][7:] == [f"{times[name]:.3g}" for name in ("p5", "p50", "p95", "p99", "p100")]
     assert sum(tag == "rect" and found["class"] == "simulated" for tag, found in page.elements) == 2
     # The model of the trace is markup, and stands there as text.
     assert HOSTILE not in html.read_text()

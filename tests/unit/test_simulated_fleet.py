@@ -16,7 +16,7 @@ from benchmarks.simulated_fleet import (
     round_robin,
     share_in_time,
 )
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.replay.gateway import Bucket
 
 MODEL = Model.model_validate(

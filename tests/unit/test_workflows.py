@@ -1,7 +1,10 @@
 """The workflows for GitHub, as far as their files tell: what they call exists, and they name no registry."""
 
 import json
+import os
 import re
+import subprocess
+import tomllib
 
 import pytest
 import yaml
@@ -82,9 +85,31 @@ def test_what_the_pages_promise_of_the_workflows_is_in_them():
     asked = {one["python"] for one in matrix_of(nightly["jobs"]["dependencies"]) if one["target"] == "newest"}
     assert asked == set(PYTHONS)
     assert "FIRST_HISTORY=$((10000 * ${{ github.run_number }}))" in every["nightly"]
-    for word in ("make try-wheel", "make wheel sbom", "make image", "helm push", "cosign sign", "make site", "attest"):
+    for word in (
+        "make try-wheel",
+        "make wheel sbom",
+        "make krew",
+        "make image",
+        "helm push",
+        "cosign sign",
+        "make site",
+        "attest",
+    ):
         assert word in every["release"], word
     assert set(release["jobs"]["publish"]["needs"]) == {"test", "wheel"}
+
+
+def test_the_version_of_the_project_could_be_tagged():
+    """By the words of the workflow: package, charts and changelog name it, the last with a date."""
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    (step,) = [one for one in read(FOLDER / "workflows" / "release.yml")["jobs"]["version"]["steps"] if "run" in one]
+
+    def checked(tag):
+        environment = os.environ | {"GITHUB_REF_NAME": tag}
+        return subprocess.run(["bash", "-e", "-c", step["run"]], cwd=REPOSITORY, env=environment).returncode
+
+    assert checked(f"v{version}") == 0
+    assert checked("v99.0.0") != 0
 
 
 def test_no_host_of_a_registry_is_written_anywhere():

@@ -92,3 +92,86 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [events]
   verbs: [create]
 {{- end -}}
+
+{{/* The pods of the pages have a name of their own, so that nothing that selects the operator's finds them. */}}
+{{- define "servingplan.uiSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "servingplan.name" . }}-ui
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "servingplan.uiLabels" -}}
+{{ include "servingplan.uiSelectorLabels" . }}
+app.kubernetes.io/component: ui
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* Which plans there are and by what they are judged: the same for the operator and for the pages. */}}
+{{- define "servingplan.plansEnv" -}}
+- name: SERVINGPLAN_POOL_KINDS
+  value: {{ $kinds := list }}{{ range .Values.poolKinds }}{{ $kinds = append $kinds (printf "%s.%s" .kind .group) }}{{ end }}{{ join "," $kinds | quote }}
+- name: SERVINGPLAN_NAMESPACES
+  value: {{ join "," .Values.namespaces | quote }}
+- name: SERVINGPLAN_CATALOGUE_NAMESPACE
+  value: {{ if .Values.catalogues.enabled }}{{ .Release.Namespace | quote }}{{ else }}""{{ end }}
+- name: SERVINGPLAN_NAMESPACE_BUDGETS
+  value: {{ $budgets := list }}{{ range $namespace, $dollars := .Values.namespaceBudgets }}{{ $budgets = append $budgets (printf "%s=%v" $namespace $dollars) }}{{ end }}{{ join "," $budgets | quote }}
+{{- end -}}
+
+{{/* What is read in the whole cluster. */}}
+{{- define "servingplan.clusterReadRules" -}}
+# All pods, since GPUs that others hold are not free. All plans, since no two may size one pool.
+- apiGroups: [""]
+  resources: [nodes, pods]
+  verbs: [list, watch]
+- apiGroups: [servingplan.dev]
+  resources: [llmservingplans]
+  verbs: [get, list, watch]
+{{- if .Values.dra.enabled }}
+# Claims of all namespaces, since devices that others hold are not free.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceslices, resourceclaims, deviceclasses]
+  verbs: [list, watch]
+{{- end }}
+{{- if .Values.kueue.enabled }}
+# The quota behind the queues that plans name.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [clusterqueues, resourceflavors]
+  verbs: [list, watch]
+{{- end }}
+{{- end -}}
+
+{{/* What the pages read in the namespaces of plans: that which `servingplan.writeRules` lets the operator read. */}}
+{{- define "servingplan.uiPlanRules" -}}
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [list, watch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [list, watch]
+{{- if .Values.leaderWorkerSets.enabled }}
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets]
+  verbs: [list, watch]
+{{- end }}
+{{- if .Values.dra.enabled }}
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaimtemplates]
+  verbs: [list, watch]
+{{- end }}
+{{- if .Values.kueue.enabled }}
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues]
+  verbs: [list, watch]
+{{- end }}
+{{- end -}}

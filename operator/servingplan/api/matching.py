@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from servingplan.api.v1alpha1 import Match, Model, RequestClass
+from servingplan.api.models_v1alpha1 import Match, Model, RequestClass
 
 
 def matching_order(model: Model) -> tuple[RequestClass, ...]:

@@ -8,11 +8,21 @@ from pydantic_core import ErrorDetails
 from servingplan.api.v1alpha1 import LONGEST_PLAN_NAME, PLAN_RULES, PlanSpec
 from servingplan.errors import InputError, in_words
 
+MOST_PARSED = 256
+"""The most specs that are kept."""
+_parsed: dict[str, PlanSpec] = {}
+
 
 def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
-    """The parsed spec, or None and every mistake in it, each with its field, its value and what to do."""
+    """The parsed spec, or None and every mistake in it, each with its field, its value and what to do.
+
+    Specs that are written alike are parsed once, and are then one object.
+    """
+    written = repr(raw)
+    if (known := _parsed.get(written)) is not None:
+        return known, ()
     try:
-        return PlanSpec.model_validate(raw), ()
+        spec = PlanSpec.model_validate(raw)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # pydantic reports a list with a wrong item as too short as well: only the error of the item helps.
@@ -22,6 +32,10 @@ def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
             for problem in problems
             if problem["type"] != "too_short" or problem["loc"] not in inner
         )
+    if len(_parsed) >= MOST_PARSED:
+        _parsed.clear()
+    _parsed[written] = spec
+    return spec, ()
 
 
 def name_problem(name: str, spec: PlanSpec) -> InputError | None:

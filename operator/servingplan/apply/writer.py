@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from servingplan.api.v1alpha1 import PlanSpec, Resize
+from servingplan.api.pools_v1alpha1 import Resize
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import ApiError, Conflict, Invalid, NotFound
 from servingplan.kube import (
     CONFIG_MAPS,

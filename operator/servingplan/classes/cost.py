@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from servingplan.api.v1alpha1 import Match, PlanSpec
+from servingplan.api.models_v1alpha1 import Match
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.classes.cells import Cells
 from servingplan.classes.fit import Fit, Proposed
 from servingplan.classes.split import Rectangle
@@ -21,7 +22,8 @@ from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.answer import Answer
 from servingplan.planning.pools import Pool
-from servingplan.planning.question import class_key, pose
+from servingplan.planning.question import pose
+from servingplan.planning.shapes import class_key
 
 FINEST = 48
 """The most parts that classes are made of."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from servingplan.api.v1alpha1 import Match, RequestClass
+from servingplan.api.models_v1alpha1 import Match, RequestClass
 from servingplan.classes.cells import Cells
 from servingplan.classes.split import Rectangle, best_splits
 from servingplan.classes.tally import Sums, total

@@ -122,7 +122,6 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and kopf's messages too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
-    import asyncio
     import logging
     import os
     import socket
@@ -137,7 +136,7 @@ def run(
     from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.budgets import has_budget, parse_budgets
     from servingplan.observe.cluster import Reader
-    from servingplan.reconcile import Turns
+    from servingplan.reconcile import SharedBudget, Turns
     from servingplan.render.pod_access import KINDS, unknown_kinds
     from servingplan.settings import Settings, SharedPrometheus
     from servingplan.solvers import Solvers
@@ -147,7 +146,7 @@ def run(
     logging.getLogger("kopf").setLevel(logging.INFO if verbose else logging.WARNING)
 
     def turns_of(api: Api, reader: Reader, solvers: Solvers, wake: Callable[[str, str], None]) -> MakeTurns:
-        shared_budgets: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        shared_budgets: defaultdict[str, SharedBudget] = defaultdict(SharedBudget)
 
         def make(namespace: str, name: str, metrics: PlanMetrics) -> Turns:
             return Turns(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from servingplan.api.parse import name_problem, parse_spec
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.cli.files import documents_of, fail, read_text
 from servingplan.errors import InputError
-from servingplan.model.world import Node, Observation, PlanObject, PoolObject, SeenCatalogue, SeenProfiles
+from servingplan.model.readings import SeenCatalogue, SeenProfiles
+from servingplan.model.world import Node, Observation, PlanObject, PoolObject
 from servingplan.planning.devices import imagined_class
 from servingplan.planning.resources import resource_of, shown_by
 from servingplan.profiles.catalogue import packaged_text, shipped

@@ -258,20 +258,20 @@ def _played(
     from servingplan.replay.rivals import autoscaled
     from servingplan.replay.run import Replay
 
-    spec, plan = situation.spec, situation.world.plan
+    spec = situation.spec
     rule = rule_of(name)
     run: Replay
     try:
         shapes = Shapes(spec, situation.known.catalogue)
         if rule is not None:
             fleet, room = _found(lambda: autoscaled(situation))
-            run = Autoscaled(fleet, spec, plan, shapes, room=room, rule=rule, seed=seed)
+            run = Autoscaled(fleet, situation, shapes, room=room, rule=rule, seed=seed)
         else:
             fleet = _fleet(situation, PLAN if name == LEAST_REQUEST else name)
             balancing: Balancing = "weights"
             if name in (LEAST_REQUEST, ROUND_ROBIN):
                 balancing = "least-request" if name == LEAST_REQUEST else "round-robin"
-            run = Replay(fleet, spec, plan, shapes, balancing=balancing, events=events, seed=seed)
+            run = Replay(fleet, situation, shapes, balancing=balancing, events=events, seed=seed)
     except InputError as error:
         fail(str(error))
     with source.arrivals(name, most) as (arrivals, told, progress):

@@ -152,11 +152,11 @@ def explanation_view(found: Explained, *, problems: tuple[str, ...], in_force: s
 
 
 def reasons_view(explanation: Explanation, answer: Answer | None, shapes: int) -> RenderableType:
-    """Clashing limits, what one more unit of each is worth, alternatives, and what was left out of so many shapes."""
+    """Limits that exclude each other, the worth of one more unit of each, alternatives, and the shapes that were left out."""
     parts: list[RenderableType] = []
     if explanation.clash is not None:
-        parts.append(Text("\n" + words.clash_title(explanation.clash)))
-        parts += [Text(f"  {line}") for line in words.clash_lines(explanation.clash)]
+        parts.append(Text("\n" + words.conflict_title(explanation.clash)))
+        parts += [Text(f"  {line}") for line in words.conflict_lines(explanation.clash)]
     if answer is not None and explanation.worth:
         table = Table(box=SIMPLE_HEAD, title_justify="left", title="What one more unit is worth")
         table.add_column("one more unit")

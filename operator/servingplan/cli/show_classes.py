@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from servingplan.api.v1alpha1 import Match
+from servingplan.api.models_v1alpha1 import Match
 from servingplan.classes.fit import Fit
 from servingplan.classes.propose import Proposal
 from servingplan.classes.tally import UNBOUNDED, Tally

@@ -20,7 +20,28 @@ def ui(
         str, typer.Option(help="Address to listen on. Whoever reaches it sees the plans: put your own login before it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
-    namespaces: Annotated[str, typer.Option(help="Namespaces of plans, separated by commas. Empty: all.")] = "",
+    own_names: Annotated[
+        str,
+        typer.Option(
+            help="Names under which visitors come, separated by commas; it answers to no others. Empty: localhost, or every "
+            "name where other machines reach the address."
+        ),
+    ] = "",
+    namespaces: Annotated[
+        str,
+        typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces of plans, separated by commas. Empty: all."),
+    ] = "",
+    pool_kinds: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_POOL_KINDS",
+            help="Kinds of objects that plans may size, as for `run`. Empty: every kind.",
+        ),
+    ] = "",
+    namespace_budgets: Annotated[
+        str,
+        typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="Budgets of namespaces, as for `run`."),
+    ] = "",
     catalogue_namespace: Annotated[
         str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
     ] = "",
@@ -32,6 +53,7 @@ def ui(
     from aiohttp import web
 
     from servingplan.kube import Kube
+    from servingplan.observe.budgets import parse_budgets
     from servingplan.observe.cluster import Reader
     from servingplan.observe.demand import DemandReader
     from servingplan.observe.state import ClusterState
@@ -39,17 +61,18 @@ def ui(
     from servingplan.settings import SharedPrometheus
     from servingplan.ui.server import Ui
 
+    budgets, kinds = parse_budgets(namespace_budgets), frozenset(_words(pool_kinds))
     api = Kube.connect()
-    watched = tuple(word.strip() for word in namespaces.split(",") if word.strip())
-    state = ClusterState(api, namespaces=watched, catalogue_namespace=catalogue_namespace or None)
+    state = ClusterState(api, namespaces=_words(namespaces), catalogue_namespace=catalogue_namespace or None)
     state.start()
     if not state.wait_settled(SETTLE_SECONDS):
         state.stop()
         fail(f"the cluster was not read within {SETTLE_SECONDS:g} s; look whether it is reached: kubectl get lsp -A")
     urls = UrlPolicy(api, allowed_hosts=frozenset())  # whatever a plan names, this asks Services of its namespace alone
     demand = DemandReader(urls=urls, shared=SharedPrometheus())
-    reader = Reader(api, state, pool_kinds=None, urls=urls, demand=demand)
-    pages = Ui(lambda: state.snapshot().plans, reader.observe, what_if=what_if, loopback=is_loopback(host))
+    reader = Reader(api, state, pool_kinds=kinds or None, urls=urls, namespace_budgets=budgets, demand=demand)
+    names = frozenset(name.lower() for name in _words(own_names)) or (LOCAL if is_loopback(host) else None)
+    pages = Ui(lambda: state.snapshot().plans, reader.observe, what_if=what_if, own_names=names)
     typer.echo(f"http://{host}:{port}/", err=True)
     try:
         web.run_app(pages.application(), host=host, port=port, print=None, access_log=None)
@@ -58,6 +81,8 @@ def ui(
         state.stop()
 
 
+LOCAL = frozenset({"localhost"})
+"""The names of an address that only this machine can reach."""
 SETTLE_SECONDS = 60.0
 """How long the first reading of the cluster may take."""
 
@@ -70,3 +95,7 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

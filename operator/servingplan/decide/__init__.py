@@ -1,1 +1,1 @@
-"""PURE. The parts of a turn whose order ``decide`` knows."""
+"""PURE. The parts of a turn; ``decide`` puts them in order."""

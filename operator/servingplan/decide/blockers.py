@@ -1,4 +1,4 @@
-"""What keeps a turn from writing, or the plan from growing."""
+"""What prevents a turn from writing, or the plan from growing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servingplan.planning.situation import Situation
 
 
 def taken_names(situation: Situation) -> str | None:
-    """Which ConfigMap that the plan has to write belongs to somebody else, for people; None where none does."""
+    """The ConfigMap that the plan has to write and that belongs to somebody else, for people; None if there is none."""
     world = situation.world
     routing = names.routing_name(world.plan.name, situation.spec.gateway.config_map)
     for name, field_name in (
@@ -28,7 +28,7 @@ def taken_names(situation: Situation) -> str | None:
 
 
 def pool_findings(turn: Turn) -> None:
-    """Note what is wrong with the pools, and where plans disagree about the price of one."""
+    """Note what is wrong with the pools, and on which prices of a pool plans disagree."""
     prices = {other.key: other.prices for other in turn.world.other_plans}
     for pool in turn.pools:
         for problem in (pool.problem, pool.conflict, pool.ceiling, pool.withdrawn, pool.contradiction):
@@ -62,7 +62,8 @@ def _unpriced(pool: Pool) -> str:
 
 
 def must_wait(turn: Turn) -> bool:
-    """Whether nothing may grow: a price is unknown, or a pool that the plan in force stands on cannot be read or counted."""
+    """Whether nothing may grow, because a price is unknown, or because a pool of the plan in force cannot be read or
+    counted."""
     wait = False
     for pool in turn.pools:
         if pool.dollars_per_node_hour is None and pool.problem is None:
@@ -80,8 +81,10 @@ def must_wait(turn: Turn) -> bool:
 
 
 def _stands_on(turn: Turn, pool: Pool) -> bool:
-    """Whether the plan in force has nodes of the pool; of one that left the spec, whether any are there. An object that is
-    gone gives nothing back, and what is left of its nodes is waited for by nobody."""
+    """Whether the plan in force has nodes of the pool; for a pool that left the spec, whether there are any.
+
+    An object that no longer exists gives nothing back, so nothing waits for the rest of its nodes.
+    """
     if pool.name.endswith(LEFT):
         return bool(pool.nodes) and pool.problem is not None and pool.problem.reason != "PoolMissing"
     return turn.record.fleet is not None and turn.record.fleet.nodes.get(pool.name, 0) > 0

@@ -1,7 +1,7 @@
-"""PURE. The order of one turn: facts -> question -> plan -> next safe step, as one ``Decision`` value.
+"""PURE. The order of one turn: facts, question, plan, next safe step, as one ``Decision``.
 
-``publish`` needs no solver and comes first in a turn: weights over what is ready. ``decide`` does the rest. The operator
-and the command line call the same two functions, so neither can drift from the other.
+``publish`` needs no solver and comes first in a turn: weights over what is ready. ``decide`` does the rest. The operator and
+the command line call the same two functions, so they cannot differ.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ log = logging.getLogger("servingplan")
 GROUPS = f"{LEADER_WORKER_SET}s"
 """The source of LeaderWorkerSets."""
 NEEDED_FOR_WEIGHTS = frozenset({"pods", "EndpointSlices", "ConfigMaps", "Deployments", "HTTPRoutes"})
-"""Sources without which weights stay as they are, beside LeaderWorkerSets where the plan in force has any; without nodes a
-pod's own word counts."""
+"""The sources that weights need, besides LeaderWorkerSets if the plan in force has any. Nodes are not among them: without
+them, a pod's own report counts."""
 SPARED = frozenset({"other plans", "profiles", GROUPS, BUDGETS_UNREAD})
-"""Sources without which a turn goes on: prices that disagree, measured rates (asked for one by one then), LeaderWorkerSets
-where the plan in force has none, and what evictions wait for."""
+"""The sources that a turn can do without: other plans' prices, measured rates (which are then read one by one),
+LeaderWorkerSets if the plan in force has none, and what evictions wait for."""
 
 
 def publish(situation: Situation) -> tuple[AnyAction, ...]:
-    """Writes of weights over what is ready now, by the plan in force. Needs no solver."""
+    """The writes of weights over what is ready now, by the plan in force. No solver is needed."""
     world = situation.world
     unread = any(item.source in _needed(NEEDED_FOR_WEIGHTS, situation.record) for item in world.failures)
     fleet = None if situation.acting is None or unread else to_carry_out(Turn(situation))[0]
@@ -60,10 +60,10 @@ def publish(situation: Situation) -> tuple[AnyAction, ...]:
 
 
 def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bool = False) -> Decision:
-    """Everything that this turn is to do. Pure but for the solver's clock.
+    """Everything that this turn is to do. It is pure except for the solver's clock.
 
-    ``what_if_leader_worker_sets`` plans with replicas over several nodes, and with two GPU types, whether or not they can be
-    applied: a plan that cannot is only shown, as one that waits.
+    ``what_if_leader_worker_sets`` also plans replicas over several nodes and with two GPU types, even if they cannot be
+    applied. A plan that cannot be applied is only shown, like one that waits.
     """
     world = situation.world
     turn = Turn(
@@ -120,7 +120,7 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
 
 
 def _can_decide(turn: Turn) -> bool:
-    """Whether enough was read to decide on; what was not is noted."""
+    """Whether enough was read for a decision. What was not read is noted."""
     world = turn.world
     for error in turn.situation.spec_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
@@ -138,13 +138,12 @@ def _can_decide(turn: Turn) -> bool:
 
 
 def _needed(sources: frozenset[str], record: PlanRecord) -> frozenset[str]:
-    """The sources, and LeaderWorkerSets where the plan in force has any."""
+    """The sources, with LeaderWorkerSets if the plan in force has any."""
     return sources | {GROUPS} if record.fleet is not None and record.fleet.spans_nodes else sources
 
 
 def _what_is_wrong(turn: Turn) -> bool:
-    """Whether the spec is wrong somewhere, so that nothing new is planned; all that is wrong is noted, with pools and rows
-    too."""
+    """Whether the spec has an error, so that nothing new is planned. All errors are noted, with those of pools and rows."""
     situation = turn.situation
     for error in situation.pool_errors:
         turn.find("SpecValid", "UnknownGPU" if error.field.endswith(".gpu") else "SpecInvalid", str(error))
@@ -157,8 +156,8 @@ def _what_is_wrong(turn: Turn) -> bool:
 
 
 def _with_what_was_seen(turn: Turn) -> PlanRecord:
-    """The record with what came of the nodes that were asked for, of the replicas that were to start, and what those that run
-    have taught."""
+    """The record with what became of the nodes that were asked for and of the replicas that were to start, and with what
+    was learned from running replicas."""
     world, spend, budget = turn.world, turn.situation.spend, turn.budget_dollars_per_hour
     record = look(turn.pools, turn.record, now=world.now, budget=budget, spend=spend)
     limits = start_limits(record.fleet or Fleet(), turn.spec)
@@ -194,8 +193,8 @@ def _learned(turn: Turn) -> dict[str, LearnedKind]:
 
 
 def _keeps_the_plan(turn: Turn) -> bool:
-    """Whether nothing new is planned and nothing may grow, although the spec is right: something that counts could not be
-    read, or the budget keeps nothing of the plan in force, which is told first."""
+    """Whether nothing new is planned and nothing may grow although the spec is right: a needed source could not be read, or
+    the budget keeps nothing of the plan in force, which is announced first."""
     unread = any(finding.condition == "InventoryAvailable" and not finding.holds for finding in turn.findings)
     if unread or must_wait(turn):
         return True
@@ -205,8 +204,8 @@ def _keeps_the_plan(turn: Turn) -> bool:
 
 
 def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
-    """The record after this turn's planning for the demand of the moment, and whether nothing may grow. Whatever is raised
-    there is told, and what runs is looked after as before."""
+    """The record after this turn's planning for the present demand, and whether nothing may grow. An exception is reported,
+    and what runs is maintained as before."""
     before, demand = turn.record, turn.situation.demand
     spec = turn.spec if demand is None else at_rates(turn.spec, demand.rates)
     try:
@@ -234,8 +233,8 @@ def _replanned(turn: Turn, solve: Solve) -> tuple[PlanRecord, bool]:
 def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, may_grow: bool) -> Decision:
     """The decision with the next safe step towards a fleet, for at most ``may_spend`` $/h.
 
-    A shrink that the budget forces waits neither for approval nor for a spec that is right again, unless it keeps nothing:
-    then it is told first.
+    A shrink that the budget forces waits neither for approval nor for a valid spec. Only if it keeps nothing is it announced
+    first.
     """
     world, record, situation = turn.world, turn.record, turn.situation
     notice = notice_of(turn)
@@ -287,7 +286,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
 
 
 def _in_use(spec: PlanSpec, demand: Demand | None) -> tuple[ClassDemand, ...]:
-    """The rates that this turn plans for: the declared ones where no measured ones are asked for."""
+    """The rates that this turn plans for: measured ones if the spec asks for them, else the declared ones."""
     return tuple(
         ClassDemand(
             model=model.name,

@@ -1,4 +1,4 @@
-"""The running plan against the question of the moment: whether it still holds, and whether another is worth moving for."""
+"""Compares the running plan with the present question: whether it still holds, and whether another is worth moving to."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from servingplan.model.times import seconds_since
 from servingplan.verify import verify
 
 SAME_SERVICE = 1e-6
-"""Parts of what is asked for that differ by less are the same: the verifier's tolerance."""
+"""Differences of served parts below this are none; this is the verifier's tolerance."""
 PART = "~"
-"""Stands in the name of a part of a pool before the GPUs of its nodes that are free (``planning.question``)."""
+"""Separates the name of a pool from the free GPUs of its nodes in the name of a part (``planning.question``)."""
 _NEVER = 1e9
-"""A gain that no plan has."""
+"""A gain that no plan has, so that the running plan is kept."""
 
 
 HURRIED = "in haste: "
-"""Stands before the question in the record where its answer was found in haste: a better one is sought."""
+"""The prefix of the question's digest in the record if its answer was found in haste. A better answer is then searched for."""
 
 
 def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
-    """Whether the plan in force cannot be had any more. The same question is not answered in haste twice."""
+    """Whether the plan in force is no longer possible. The same question is not answered in haste twice."""
     record = turn.record
     edited = record.generation != turn.world.plan.generation
     if spec.mode != "Auto" or edited or record.fleet is None or record.question == f"{HURRIED}{turn.asked}":
@@ -40,11 +40,11 @@ def must_hurry(turn: Turn, spec: PlanSpec, question: Question) -> bool:
 
 
 def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answer:
-    """The answer to the question; where only what is measured may have changed, that of the running fleet with the rates laid
-    out anew, unless moving gains enough.
+    """The answer to the question. If only measured rates may have changed, it is the running fleet with new routing, unless
+    moving gains enough.
 
-    A plan younger than ``change.minLifetime``, or one that costs less to keep than its successor to start, makes way for one
-    that serves more, not for one that is only cheaper.
+    A plan that is younger than ``change.minLifetime``, or that costs less to keep than its successor costs to start, is
+    replaced by one that serves more, but not by one that is only cheaper.
     """
     record = turn.record
     measured = spec.demand is not None or spec.planning.learn
@@ -62,7 +62,7 @@ def solved(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> Answ
 
 
 def why_moved(turn: Turn, spec: PlanSpec, question: Question, fleet: Fleet) -> Reason:
-    """Why a new plan takes over from the one in force."""
+    """Why a new plan replaces the one in force."""
     record, demand = turn.record, turn.situation.demand
     if spec.mode == "Approve" and fleet.hash == turn.world.plan.approved_hash:
         return "Approved"
@@ -83,12 +83,12 @@ def _lifetime_left(turn: Turn, spec: PlanSpec) -> float:
 
 
 def _payback_left(turn: Turn, best: Answer) -> float:
-    """Seconds until the plan in force has lost, by being dearer, what its successor costs to start; 0 or less once it has, or
-    where either is not known.
+    """Seconds until the plan in force has cost as much more than its successor as the successor costs to start; 0 or less once
+    it has, or if either is not known.
 
-    Who waits for that never pays more than twice what the best decision would have cost, however long the plan goes on to live
-    (the ski-rental rule: Karlin, Manasse, Rudolph and Sleator, Competitive Snoopy Caching, 1988). The loss counts from when the
-    plan took over, so the wait is never too long.
+    Waiting for this costs at most twice as much as the best decision, however long the plan goes on to live (the ski-rental
+    rule: Karlin, Manasse, Rudolph and Sleator, Competitive Snoopy Caching, 1988). The loss counts from when the plan came into
+    force, so the wait is never too long.
     """
     before, after, start = turn.record.fleet, best.dollars_per_hour, best.startup_dollars
     if before is None or after is None or not start or best.scale is not None or before.dollars_per_hour <= after:
@@ -108,7 +108,7 @@ def same_replicas(left: Fleet, right: Fleet) -> bool:
 
 
 def serves_less(fleet: Fleet, other: Fleet) -> bool:
-    """Whether it serves fewer requests/s than the other, by priority from the top."""
+    """Whether ``fleet`` serves fewer requests/s than the other, by priority from the top."""
     for priority in sorted({item.priority for item in (*fleet.replica_sets, *other.replica_sets)}, reverse=True):
         served, least = (
             math.fsum(sum(item.planned.values()) for item in one.replica_sets if item.priority == priority)
@@ -120,7 +120,8 @@ def serves_less(fleet: Fleet, other: Fleet) -> bool:
 
 
 def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answer) -> bool:
-    """Whether the running plan still holds and the new one is not worth moving for. Edits always count."""
+    """Whether the running plan still holds and the new one is not worth moving to. After an edit of the spec the answer is
+    no."""
     record = turn.record
     if record.fleet is None or record.generation != turn.world.plan.generation:
         return False
@@ -140,7 +141,7 @@ def keep_incumbent(turn: Turn, spec: PlanSpec, question: Question, answer: Answe
 
 
 def running_answer(record: PlanRecord, question: Question) -> Answer | None:
-    """The answer in force as one to this question; None where it does not keep its promises any more."""
+    """The answer in force as an answer to this question; None if it no longer keeps its promises."""
     try:
         running = Answer.model_validate(record.answer)
     except ValidationError:
@@ -205,7 +206,7 @@ def _on_parts_of(question: Question, running: Answer) -> Answer:
 
 
 def _serves_another_class(question: Question, running: Answer, new: Answer) -> bool:
-    """Whether the new plan serves a class that the running one serves nothing: that is worth any move, at any age."""
+    """Whether the new plan serves a class of which the running one serves nothing. That is worth any move, at any age."""
 
     def served(answer: Answer) -> set[str]:
         return {name for name, rates in answer.rates.items() if sum(rates.values()) > 0}
@@ -214,7 +215,7 @@ def _serves_another_class(question: Question, running: Answer, new: Answer) -> b
 
 
 def _gain(question: Question, running: Answer, new: Answer) -> float:
-    """Relative gain: of the multiple served, or of service and then of dollars; below 0 where the new plan serves less."""
+    """The relative gain: of the scale, or of service and then of dollars; below 0 if the new plan serves less."""
     if running.scale is not None and new.scale is not None:
         return _relative(new.scale - running.scale, running.scale)
     made_up_for = _missing_made_up_for(question, running, new)
@@ -225,11 +226,11 @@ def _gain(question: Question, running: Answer, new: Answer) -> float:
 
 
 def _missing_made_up_for(question: Question, running: Answer, new: Answer) -> float:
-    """Part of what the running plan does not serve that the new one serves, on the first level of service on which they
-    differ; 0 where they serve alike, below 0 where the new one serves less.
+    """The part of the unserved requests of the running plan that the new one serves, on the first level of service on which
+    they differ. It is 0 if they serve the same, and below 0 if the new one serves less.
 
-    Levels are those of the objective: by priority from the top, the smallest served fraction of a class, then the most in
-    total. What a lower priority loses does not count against it.
+    The levels are those of the objective: by priority from the top, the smallest served fraction of a class, then the total.
+    What a lower priority loses does not count against the new plan.
     """
     for missing, left in zip(_missing(question, running), _missing(question, new), strict=True):
         if abs(missing - left) > SAME_SERVICE:
@@ -238,8 +239,7 @@ def _missing_made_up_for(question: Question, running: Answer, new: Answer) -> fl
 
 
 def _missing(question: Question, answer: Answer) -> list[float]:
-    """The largest unserved fraction of a class and the unserved part of all requests, one pair after the other, by priority
-    from the top."""
+    """The largest unserved fraction of a class and the unserved part of all requests, in pairs by priority from the top."""
     asked = [cls for cls in question.classes if cls.requests_per_second > 0]
     found: list[float] = []
     for priority in sorted({cls.priority for cls in asked}, reverse=True):

@@ -1,4 +1,4 @@
-"""A budget that takes everything down is told before it is carried out."""
+"""A budget that removes the whole fleet is announced before it is carried out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from servingplan.planning.fleet import within_budget
 from servingplan.planning.pools import Pool
 
 NOTICE_SECONDS = 60.0
-"""Such a budget is carried out this long after it was told, where no approval is asked for."""
+"""How long after its announcement such a budget is carried out, if no approval is required, in seconds."""
 
 
 def notice_of(turn: Turn) -> Notice | None:
-    """What the budget is about to do; None where it keeps some replica of the plan in force.
+    """What the budget is about to do; None if it keeps some replica of the plan in force.
 
-    With ``mode: Approve`` it waits for the approval of the plan that is proposed instead. Since when it is told stands in
-    the status.
+    With ``mode: Approve`` it waits for the approval of the plan that is proposed instead. The status has the time of the
+    announcement.
     """
     world, record, pools = turn.world, turn.record, turn.pools
     fleet = record.fleet
@@ -44,8 +44,8 @@ def notice_of(turn: Turn) -> Notice | None:
 
 
 def to_carry_out(turn: Turn) -> tuple[Fleet | None, float]:
-    """The fleet that the turn works towards, and the $/h that it may spend: what the budget keeps of the plan in force, or,
-    while that is nothing and has only been told, all of it."""
+    """The fleet that the turn aims at, and the $/h that it may spend: what the budget keeps of the plan in force. If that
+    is nothing and has only been announced, it is the whole plan in force."""
     fleet, budget, spend = turn.record.fleet, turn.budget_dollars_per_hour, turn.situation.spend
     if fleet is None:
         return None, budget
@@ -56,6 +56,6 @@ def to_carry_out(turn: Turn) -> tuple[Fleet | None, float]:
 
 
 def _least(fleet: Fleet, pools: tuple[Pool, ...]) -> float:
-    """$/h of the cheapest node that the plan in force has replicas on."""
+    """$/h of the cheapest node on which the plan in force has replicas."""
     used = {group.pool for group in fleet.groups if group.replicas}
     return min((pool.dollars_per_node_hour or 0.0 for pool in pools if pool.name in used), default=0.0)

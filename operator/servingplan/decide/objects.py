@@ -1,4 +1,4 @@
-"""Objects of the plan beside its routing: the record, Deployments and Services, and whether they stand as rendered."""
+"""The objects of the plan except for its routing: the record, Deployments and Services, and whether they are as rendered."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ BUDGETS_UNREAD = "PodDisruptionBudgets"
 def object_actions(
     situation: Situation, in_force: PlanSpec, fleet: Fleet, must_stay: Mapping[str, int]
 ) -> tuple[tuple[AnyAction, ...], tuple[InputError, ...]]:
-    """Writes of the fleet's Deployments and LeaderWorkerSets, their Services and their PodDisruptionBudgets that are missing or
-    were changed by somebody else, and what is wrong with the spec behind the plan in force. ``must_stay``: ready replicas by
-    Deployment that evictions must leave, where these are fewer than planned."""
+    """The writes of the fleet's Deployments, LeaderWorkerSets, Services and PodDisruptionBudgets that are missing or were
+    changed by somebody else, and what is wrong with the spec behind the plan in force.
+
+    ``must_stay``: the ready replicas by Deployment that evictions must leave.
+    """
     world = situation.world
     models = {model.name: model for model in in_force.models}
     by_pool = {pool.name: pool for pool in situation.pools_of(in_force)}
@@ -82,7 +84,7 @@ def object_actions(
 
 
 def _workload(world: Observation, item: ReplicaSet, template: Json, fleet: Fleet, startup_seconds: int) -> list[Json]:
-    """The object that makes the replicas, with as many as it has now, after the ResourceClaimTemplate that its pods need."""
+    """The object that makes the replicas, with their present number, after the ResourceClaimTemplate that its pods need."""
     live = world.live(item.kind, item.deployment)
     devices = asked_in(template)
     if live is not None and not _is_its_name(world, item, template):
@@ -113,7 +115,7 @@ def _workload(world: Observation, item: ReplicaSet, template: Json, fleet: Fleet
 
 
 def _is_its_name(world: Observation, item: ReplicaSet, template: Mapping[str, Any]) -> bool:
-    """Whether the template is the one that the Deployment was made from: its name says so."""
+    """Whether the Deployment was made from this template, by its name."""
     return item.deployment == replica_name(
         plan=world.plan.name, model=item.model, variant=item.variant, where=_where(item), template=template
     )
@@ -125,7 +127,7 @@ def _where(item: ReplicaSet) -> str:
 
 
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
-    """The write of the plan record; none where it stands so already."""
+    """The write of the plan record; none if it is already there in this form."""
     name = names.record_name(world.plan.name)
     text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
     manifest = {
@@ -150,8 +152,8 @@ def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, .
 
 
 def in_place(live: LiveObject | None, manifest: Mapping[str, Any]) -> bool:
-    """Whether an object is there, ours, and as we render it, or as admission rewrites that. What others or the API server added
-    to it is theirs."""
+    """Whether an object exists, belongs to the plan, and is as rendered or as admission rewrites that. What others or the
+    API server added to it does not count."""
     if live is None or not live.ours:
         return False
     return covers(live.manifest, asked_of(manifest)) or is_rewritten(live.rewritten, live.manifest, manifest)

@@ -1,10 +1,10 @@
-"""What a plan that is not in force would change: objects, dollars, service, steps."""
+"""The changes of objects, dollars and service that a plan which is not in force would bring."""
 
 from __future__ import annotations
 
 import math
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.decide.objects import object_actions
 from servingplan.decide.publishing import routing_actions
 from servingplan.decide.transition import transition_proposed
@@ -26,7 +26,7 @@ OWN_KINDS = (*WORKLOADS, "Service", DISRUPTION_BUDGET, names.CLAIM_TEMPLATE)
 def proposal(
     situation: Situation, decision: Decision, before: Fleet | None, after: Fleet, most_work: float = math.inf
 ) -> Proposal:
-    """What ``after``, a plan for the spec of the situation, would change of ``before``, the plan in force, if there is any."""
+    """What ``after``, a plan for the spec of the situation, would change of ``before``, the plan in force, if there is one."""
     created, changed, removed = _objects(situation, decision, after)
     return Proposal(
         hash=after.hash,
@@ -44,8 +44,8 @@ def proposal(
 def _objects(
     situation: Situation, decision: Decision, after: Fleet
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names of what is created, changed and removed. A workload counts as changed where its number of replicas is another
-    one, a pool's object where its size is."""
+    """The names of what is created, changed and removed. A workload counts as changed if its number of replicas changes, a
+    pool's object if its size changes."""
     world, spec = situation.world, situation.spec
     wanted = {item.deployment: item.replicas for item in after.replica_sets}
     # With all its replicas ready, as it is to be in the end.
@@ -75,7 +75,7 @@ def _objects(
 
 
 def _given_back(situation: Situation) -> set[str]:
-    """Objects of pools that the plan in force has and the spec has not."""
+    """The objects of pools that the plan in force has and the spec no longer has."""
     if situation.record.fleet is None:
         return set()
 

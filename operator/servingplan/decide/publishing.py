@@ -1,4 +1,4 @@
-"""Routing as the gateways read it: what is to be written, and whether they follow what was."""
+"""Routing as the gateways read it: what is to be written, and whether the gateways have taken it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from servingplan.rollout.routes import PENDING, complaints
 def routing_actions(
     situation: Situation, spec: PlanSpec, fleet: Fleet, ready: Mapping[str, int]
 ) -> tuple[AnyAction, ...]:
-    """Writes of the routing document and of HTTPRoutes; none where they stand so already. ``spec`` is the one behind the
-    fleet, ``ready`` the replicas by Deployment that weights are to cover."""
+    """The writes of the routing document and of HTTPRoutes; none if they are already there in this form. ``spec`` is the
+    one behind the fleet, ``ready`` the replicas by Deployment over which weights are spread."""
     world = situation.world
     name = names.routing_name(world.plan.name, spec.gateway.config_map)
     live = world.live("ConfigMap", name)
@@ -53,7 +53,7 @@ def routing_actions(
 
 
 def too_large(situation: Situation, spec: PlanSpec, fleet: Fleet) -> str | None:
-    """Why the weights of the whole plan could not be published; None where a ConfigMap holds them."""
+    """Why the weights of the whole plan could not be published; None if a ConfigMap can hold them."""
     plan, facts = situation.world.plan, situation.facts(fleet)
     everything = dict.fromkeys(facts, 1)
     document = routing_document(
@@ -69,7 +69,7 @@ def too_large(situation: Situation, spec: PlanSpec, fleet: Fleet) -> str | None:
 
 
 def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> tuple[AnyAction, ...]:
-    """Writes of HTTPRoutes that are missing or differ, and deletions of those that nothing asks for any more."""
+    """The writes of HTTPRoutes that are missing or differ, and the deletions of those that are no longer asked for."""
     if world.http_routes_unread is not None:
         return ()
     wanted = spec.gateway.http_route
@@ -92,21 +92,21 @@ def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, A
 
 
 def gateway_follows(situation: Situation) -> bool | None:
-    """Whether all gateways that can be asked have taken the published weights; None where there is none to ask."""
+    """Whether all gateways that can be asked have taken the published weights; None if none can be asked."""
     words = [word for word in (_files_taken(situation), _routes_taken(situation)) if word is not None]
     return all(words) if words else None
 
 
 def gateway_is_due_in(situation: Situation) -> float | None:
-    """Seconds until a gateway that answers is asked again whether it has the weights by now; None where none is behind. One
-    that does not answer is asked again in its time; what is said of HTTPRoutes wakes the plan by itself."""
+    """Seconds until a gateway that answers is asked again whether it has the weights; None if no gateway is behind. One
+    that does not answer is asked again with the next regular turn. Reports about HTTPRoutes wake the plan by themselves."""
     gateway = situation.world.gateway
     behind = _files_taken(situation) is False and gateway is not None and gateway.answers
     return POLL_SECONDS if behind else None
 
 
 def route_findings(turn: Turn, spec: PlanSpec) -> None:
-    """Note what keeps HTTPRoutes from saying what the plan in force says; ``spec`` is the one behind it."""
+    """Note what prevents HTTPRoutes from being as the plan in force says; ``spec`` is the one behind it."""
     world = turn.world
     if spec.gateway.http_route is None:
         return
@@ -130,7 +130,7 @@ def route_findings(turn: Turn, spec: PlanSpec) -> None:
 
 
 def _files_taken(situation: Situation) -> bool | None:
-    """Whether the gateway that reads the ConfigMap has taken the published weights; None where it cannot be asked."""
+    """Whether the gateway that reads the ConfigMap has taken the published weights; None if it cannot be asked."""
     gateway, published = situation.world.gateway, situation.published
     if situation.spec.gateway.ack_url is None or gateway is None:
         return None
@@ -138,8 +138,8 @@ def _files_taken(situation: Situation) -> bool | None:
 
 
 def _routes_taken(situation: Situation) -> bool | None:
-    """Whether the parents of the HTTPRoutes, which must be those of the published weights, have taken them; None where the
-    plan asks for no HTTPRoutes, or they cannot be read."""
+    """Whether the parents of the HTTPRoutes, which must be those of the published weights, have taken them. None if the
+    plan asks for no HTTPRoutes, or if they cannot be read."""
     world, spec, published = situation.world, situation.spec, situation.published
     if spec.gateway.http_route is None or world.http_routes_unread is not None:
         return None

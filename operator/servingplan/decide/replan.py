@@ -31,8 +31,9 @@ from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.lessons import lessons_of
 from servingplan.planning.pools import CENT, more_nodes
-from servingplan.planning.question import Posed, pose, with_start_ups, without
+from servingplan.planning.question import Posed, pose, without
 from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.start_times import with_start_ups
 from servingplan.planning.starts import left_out
 from servingplan.render.deployment import Group, replica_name
 from servingplan.render.leader_worker_set import template_of
@@ -40,36 +41,35 @@ from servingplan.rollout.next import ready_replicas
 from servingplan.verify import verify
 
 OVERTAKEN_SECONDS = 0.3
-"""The time of a search for the first plan of a spec, if the cluster changed before an earlier search had ended. Else a cluster
-that never holds still would never get a plan. A better plan comes in a later turn."""
+"""The time of a search for a plan that is needed, if the cluster changed before an earlier search had ended. Else a cluster
+that never holds still would never get a plan, or a proposal. A better one comes in a later turn."""
 HURRIED_SECONDS = 0.08
 """The time of a search for the first plan after a loss, which is to be there, verified, after 0.2 s, also where
 other processes take most of the cores. A better one comes in the next turn."""
 
 
+type _Question = tuple[tuple[Posed, tuple[InputError, ...]], tuple[dict[str, str], tuple[InputError, ...]]]
+
+MOST_KEPT = 256
+"""The most plans whose last question is kept."""
+_last_asked: dict[str, tuple[object, _Question]] = {}
+"""By uid of the plan."""
+MOST_NAMES = 16384
+"""The most names of Deployments that are kept."""
+_last_names: dict[tuple[str, str], tuple[tuple[object, ...], str]] = {}
+"""By uid of the plan and key of the shape: what the name rests on, and the name."""
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
 
 
 def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
     """The record after this turn's planning, and whether nothing may grow. ``spec`` is the turn's, at the rates to plan for."""
-    world, record, pools, situation = turn.world, turn.record, turn.pools, turn.situation
-    posed, errors = pose(
-        spec=spec,
-        pools=pools,
-        incumbent=record.fleet,
-        in_force=situation.in_force,
-        across_nodes=turn.may_span_nodes,
-        across_types=turn.may_mix_types,
-        rows=situation.rows,
-        catalogue=situation.known.catalogue,
-        lessons=lessons_of(spec, world, record),
-    )
+    world, record, pools = turn.world, turn.record, turn.pools
+    (posed, errors), (names_of, template_errors) = _posed(turn, spec)
     for error in errors:
         reason = "UnknownModel" if error.field.endswith(".name") else "SpecInvalid"
         turn.find("SpecValid", reason, str(error))
     for line in posed.unfit if not errors else ():
         turn.find("SpecValid", "NoFittingShape", line)
-    names_of, template_errors = _deployment_names(world.plan, posed)
     for error in template_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))
     if errors or posed.unfit or template_errors:
@@ -100,6 +100,39 @@ def replan(turn: Turn, spec: PlanSpec, solve: Solve) -> tuple[PlanRecord, bool]:
         return record, _waits_for_the_answer(turn, posed.question)
 
 
+def _posed(turn: Turn, spec: PlanSpec) -> _Question:
+    """The question of this turn, with the names of its Deployments, and what is wrong with either. Most turns ask what the last
+    one of their plan asked: that question is kept, and compared with all that this one rests on."""
+    world, record, situation = turn.world, turn.record, turn.situation
+    ask = partial(
+        pose,
+        spec=spec,
+        pools=turn.pools,
+        incumbent=record.fleet,
+        in_force=situation.in_force,
+        across_nodes=turn.may_span_nodes,
+        across_types=turn.may_mix_types,
+        rows=situation.rows,
+        catalogue=situation.known.catalogue,
+        lessons=lessons_of(spec, world, record),
+    )
+    asked = (ask.keywords, world.plan.name, world.plan.queue)
+    kept = _last_asked.get(world.plan.uid)
+    if kept is None or kept[0] != asked:
+        found = ask()
+        kept = asked, (found, _deployment_names(world.plan, found[0]))
+    if len(_last_asked) >= MOST_KEPT:
+        _last_asked.clear()
+    _last_asked[world.plan.uid] = kept
+    return kept[1]
+
+
+def forget() -> None:
+    """Keep no question, for tests that change what a question is made of."""
+    _last_asked.clear()
+    _last_names.clear()
+
+
 def _waits_for_the_answer(turn: Turn, question: Question) -> bool:
     """Whether only weights may be written until the answer is there, since the plan in force is no answer to this question. If
     the question comes from a new or edited spec, a finding says that it is being searched.
@@ -126,7 +159,8 @@ def _answer(turn: Turn, spec: PlanSpec, question: Question, solve: Solve) -> tup
         try:
             return solved(turn, spec, question, partial(solve, first=first)), False
         except Searching as searching:
-            if not (first and searching.overtaken and spec.mode == "Auto"):
+            needed = first or running_answer(turn.record, question) is None
+            if not (needed and searching.overtaken):
                 raise
             seconds = OVERTAKEN_SECONDS
     answer = solved(turn, spec, question, partial(solve, at_most_seconds=seconds))
@@ -182,7 +216,11 @@ def _planned(
         closed = {} if turn.plan_is_due_in is not None else {"question": answered}
         return record.model_copy(update={**closed, **_NOTHING_WAITS}), False
     adopted = _adopt(turn, spec, posed.question, answer, fleet, asked)
-    return (adopted.model_copy(update={"question": answered}) if hurried else adopted), False
+    if not hurried:
+        return adopted, False
+    # A better one than what waits is sought, too.
+    again = {"question": answered} if adopted.waiting is None else {"waiting_question": None}
+    return adopted.model_copy(update=again), False
 
 
 def _without_failed_shapes(turn: Turn, posed: Posed, names_of: Mapping[str, str]) -> Posed:
@@ -306,23 +344,31 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
         if shape.running is not None:
             found[key] = shape.running.deployment
             continue
+        rests_on = _rendered_from(plan, shape)
+        kept = _last_names.get((plan.uid, key))
         try:
-            template = _template(plan, shape)
+            if kept is None or kept[0] != rests_on:
+                kept = rests_on, _deployment_name(plan, shape)
         except InputError as error:
             errors[str(error)] = error
             continue
-        found[key] = replica_name(
-            plan=plan.name,
-            model=shape.model.name,
-            variant=shape.variant.name,
-            where=shape.pool.name if shape.layout.inside_a_node else shape.layout.name,
-            template=template,
-        )
+        if len(_last_names) >= MOST_NAMES:
+            _last_names.clear()
+        _last_names[plan.uid, key] = kept
+        found[key] = kept[1]
     return found, tuple(errors[text] for text in sorted(errors))
 
 
-def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
-    return template_of(
+def _rendered_from(plan: PlanObject, shape: ShapeFacts) -> tuple[object, ...]:
+    """All that the name of a Deployment rests on."""
+    layout = shape.layout
+    where = (shape.pool.spec, shape.tensor_parallel, shape.pipeline_parallel, layout.nodes_of_a_replica, shape.layers)
+    return (plan.name, plan.queue, shape.model, shape.variant, *where, shape.written_settings, shape.written_needs)
+
+
+def _deployment_name(plan: PlanObject, shape: ShapeFacts) -> str:
+    """Raises ``InputError`` where the template cannot be rendered."""
+    template = template_of(
         plan,
         shape.model,
         shape.variant,
@@ -332,4 +378,11 @@ def _template(plan: PlanObject, shape: ShapeFacts) -> dict[str, Any]:
         settings=shape.written_settings,
         needs=shape.written_needs,
         group=None if shape.layout.inside_a_node else Group(shape.layout.nodes_of_a_replica, shape.layers),
+    )
+    return replica_name(
+        plan=plan.name,
+        model=shape.model.name,
+        variant=shape.variant.name,
+        where=shape.pool.name if shape.layout.inside_a_node else shape.layout.name,
+        template=template,
     )

@@ -28,7 +28,7 @@ from servingplan.rollout.next import next_step
 from servingplan.rollout.state import Limits, Rollout
 
 PROVIDER_SECONDS = 1800.0
-"""How long the providers of pools may take to give nodes back, once the replicas are gone."""
+"""How long the providers of pools may take to give nodes back once the replicas are removed, in seconds."""
 LONGEST_END_SECONDS = 24 * 3600.0
 """What has not ended in a day is left to people; also no time that a template may say is too long to be written down."""
 
@@ -39,15 +39,15 @@ class Retirement:
 
     decision: Decision
     done: bool
-    """Nothing is left to do, or no time is left to do it: the plan may go once this step is written."""
+    """Whether nothing is left to do, or no time is left to do it. Then the plan may be removed once this step is written."""
     since: str
-    """RFC 3339; when it began."""
+    """When it began, RFC 3339."""
     until: str
-    """RFC 3339; when the plan is let go whatever is left."""
+    """When the plan is released whatever is left, RFC 3339."""
     left: tuple[str, ...] = ()
-    """What is still there, for people."""
+    """What still exists, for people."""
     late: bool = False
-    """Its time is over."""
+    """Whether its time is over."""
 
 
 def retire(situation: Situation) -> Retirement:
@@ -97,7 +97,7 @@ def retire(situation: Situation) -> Retirement:
 
 
 def _clock(world: Observation, spec: PlanSpec | None) -> tuple[str, str]:
-    """When the retirement began and by when it ends: as the status says, else from now on."""
+    """When the retirement began and when it must end: as the status says, else from now on."""
     written = world.plan.status.get("retirement") or {}
     since, until = str(written.get("since")), str(written.get("until"))
     try:
@@ -113,21 +113,21 @@ def _seconds_allowed(world: Observation, spec: PlanSpec | None) -> float:
 
 
 def _longest_end(world: Observation) -> float:
-    """Seconds that the slowest replica may take to end, by its Deployment's template, at most a day."""
+    """The seconds that the slowest replica may take to end, by its Deployment's template, at most a day."""
     ends = [serving_pod(live.manifest).get("terminationGracePeriodSeconds") for live in world.deployments()]
     known = [float(end) for end in ends if isinstance(end, int)]
     return min(max([float(DRAIN_SLEEP_SECONDS + UNTOLD_SHUTDOWN_SECONDS), *known]), LONGEST_END_SECONDS)
 
 
 def _as_own(pool: Pool) -> Pool:
-    """The pool as a retirement sees it. Pools of one object all go to their floors, so their sizes do not contradict each
-    other. Nodes that contradict the plan are given back like others."""
+    """The pool as a retirement sees it. Pools with one object all shrink to their floors, so their sizes do not conflict.
+    Nodes that contradict the plan are given back like others."""
     shared = pool.conflict is not None and pool.conflict.reason == SHARED_OBJECT
     return replace(pool, conflict=None if shared else pool.conflict, contradiction=None)
 
 
 def _left(world: Observation, pools: tuple[Pool, ...], nothing: Fleet) -> tuple[str, ...]:
-    """What keeps the plan from being gone."""
+    """What prevents the plan from being removed."""
     pods: dict[str, int] = {}
     for pod in world.pods:
         if pod.deployment is not None and pod.namespace == world.plan.namespace:

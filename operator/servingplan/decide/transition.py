@@ -21,12 +21,12 @@ from servingplan.rollout.state import Limits
 from servingplan.rollout.transition import Course, step_under_way, transition
 
 MOST_WORK = 500_000.0
-"""The most work of a look ahead inside a turn, in squares of pods. It takes some tenths of a second (50 steps with 100 pods,
-3 steps with 400)."""
+"""The most work of a prediction inside a turn, in squares of pods. It takes some tenths of a second (50 steps with 100
+pods, 3 steps with 400)."""
 
 
 def transition_in_force(situation: Situation, decision: Decision, most_work: float = math.inf) -> Transition | None:
-    """The steps to the plan in force, those that this turn takes among them; None at rest, and where no plan is in force."""
+    """The steps to the plan in force, including those that this turn takes; None at rest, and if no plan is in force."""
     course = _course_in_force(situation, decision)
     if course is None or not (
         decision.grow or decision.shrink or under_way(situation.world, with_stock(situation.pools, decision.stock))
@@ -37,7 +37,7 @@ def transition_in_force(situation: Situation, decision: Decision, most_work: flo
 
 
 def step_in_force(situation: Situation, decision: Decision) -> TransitionStep | None:
-    """What a turn waits for that has nothing to write; None at rest, and where no plan is in force."""
+    """What a turn that has nothing to write waits for; None at rest, and if no plan is in force."""
     course = _course_in_force(situation, decision)
     return None if course is None else step_under_way(situation.world, course)
 

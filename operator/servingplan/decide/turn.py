@@ -1,4 +1,4 @@
-"""What the parts of a turn take, and the solver as they ask it."""
+"""The inputs of the parts of a turn, and the interface of the solver that they use."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from servingplan.rollout.next import ready_replicas
 
 
 class Solve(Protocol):
-    """Answers a question within the deadline of the spec, or within so many seconds where that is less."""
+    """Answers a question within the deadline of the spec, or within this many seconds if that is less."""
 
     def __call__(
         self, question: Question, spec: PlanSpec, at_most_seconds: float | None = None, *, first: bool = False
     ) -> Answer:
-        """The answer. ``first``: no plan for this spec is in force yet, so improvements of other plans may wait for it. Raises
-        ``Searching`` while the answer is sought beside the turns."""
+        """The answer. ``first``: no plan for this spec is in force yet, so it may be searched before improvements of other
+        plans. Raises ``Searching`` while the answer is searched beside the turns."""
         ...
 
 
 def never() -> bool:
-    """The answer is wanted."""
+    """False: the answer stays wanted to the end."""
     return False
 
 
@@ -53,31 +53,31 @@ class Search(Solve, Protocol):
 
 @dataclass
 class Turn:
-    """What is known at the top of a turn, and what is found and learned while it is decided."""
+    """What is known at the beginning of a turn, and what is found and learned while it is decided."""
 
     situation: Situation
     may_span_nodes: bool = False
-    """Whether replicas over several nodes are asked about."""
+    """Whether replicas over several nodes are considered."""
     may_mix_types: bool = False
-    """Whether such with two GPU types are, which can only be shown."""
+    """Whether replicas with two GPU types are considered, which can only be shown."""
     record: PlanRecord = field(init=False)
-    """The record as it was read, and then as it is to be written."""
+    """The record: first as it was read, later as it is to be written."""
     findings: list[Finding] = field(default_factory=list)
     plan_is_due_in: float | None = None
-    """Seconds until a better plan that is known may take over."""
+    """Seconds until a better plan that is known may replace the one in force."""
     asked: str | None = None
-    """Digest of the question that was posed."""
+    """The digest of the question that was posed."""
     moved: Reason | None = None
-    """Why another plan took over; absent while none did."""
+    """Why another plan replaced the one in force; None if none did."""
     searching: bool = False
-    """Whether its answer is still sought."""
+    """Whether its answer is still being searched."""
 
     def __post_init__(self) -> None:
         self.record = self.situation.record
 
     @property
     def world(self) -> Observation:
-        """The observation that the turn is decided on."""
+        """The observation for which the turn is decided."""
         return self.situation.world
 
     @property
@@ -92,11 +92,11 @@ class Turn:
 
     @property
     def pools(self) -> tuple[Pool, ...]:
-        """The pools of that spec, with what is known of their stock by now."""
+        """The pools of that spec, with what is now known of their stock."""
         return with_stock(self.situation.pools, self.record.stock)
 
     def find(self, condition: str, reason: str, message: str, *, holds: bool = False) -> None:
-        """Note what a condition is to say."""
+        """Note what a condition is to report."""
         self.findings.append(Finding(condition=condition, reason=reason, message=message, holds=holds))
 
     def standstill(self) -> Decision:

@@ -18,8 +18,9 @@ from servingplan.demand.estimate import Estimate, estimate
 from servingplan.demand.signals import COUNTS_REFUSED
 from servingplan.model.decision import Finding
 from servingplan.model.fleet import AdoptedDemand
+from servingplan.model.readings import Arrivals, SeenDemand
 from servingplan.model.times import seconds_between
-from servingplan.model.world import Arrivals, Observation, SeenDemand
+from servingplan.model.world import Observation
 
 TELLING_RISE = 0.05
 TELLING_FALL = 0.1

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.api.scalars import seconds_of
-from servingplan.api.v1alpha1 import Model, PlanSpec
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.demand.counts import Interval, Step, cleaned, counter_steps, gauge_steps, merged
 from servingplan.demand.split import shares
 from servingplan.model.names import arrivals_prefix

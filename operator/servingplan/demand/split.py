@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from servingplan.api.v1alpha1 import RequestClass
+from servingplan.api.models_v1alpha1 import RequestClass
 
 
 def shares(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, override
 
-from servingplan.model.world import Node, SeenCatalogue
+from servingplan.model.readings import SeenCatalogue
+from servingplan.model.world import Node
 
 
 class Severity(StrEnum):

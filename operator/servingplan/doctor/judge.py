@@ -9,12 +9,12 @@ from typing import Any
 from servingplan.api.crd import custom_resource_definition
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.doctor.capacity import gpus, pools
-from servingplan.doctor.facts import Facts, Finding, Operator, Right, Severity, Unread, words
+from servingplan.doctor.facts import Facts, Finding, Operator, PlanFacts, Right, Severity, Unread, words
 from servingplan.doctor.rights import OPTIONAL
+from servingplan.model import names
 
 CHART = "charts/servingplan"
 OWN_NAMESPACE = "servingplan-system"
-INSTALL = f"helm upgrade --install servingplan {CHART} --namespace {OWN_NAMESPACE} --create-namespace"
 APPLY_CRD = "servingplan crd | kubectl apply --server-side --force-conflicts -f -"
 MOST_FIELDS = 4
 """Fields of a schema that a message names; the rest is counted."""
@@ -116,7 +116,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield unread("operator", "Deployments of other namespaces", facts.operators)
         return
     if not facts.operators:
-        yield Finding("operator", PROBLEM, "no operator runs in this cluster", INSTALL)
+        yield Finding("operator", PROBLEM, "no operator runs in this cluster", _chart_for(facts))
     for item in facts.operators:
         where = f"Deployment {item.namespace}/{item.name}"
         if item.ready:
@@ -129,14 +129,25 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         first = facts.operators[0]
         listed = words(first.settings["SERVINGPLAN_NAMESPACES"])
         message = f"no operator manages the namespace {facts.namespace}; {first.namespace}/{first.name} has {', '.join(listed)}"
-        fix = f"{_upgrade(first)} --set 'namespaces={{{','.join([*listed, facts.namespace])}}}'"
-        yield Finding("operator", PROBLEM, message, fix)
+        yield Finding("operator", PROBLEM, message, _chart_for(facts))
 
 
-def _upgrade(operator: Operator | None) -> str:
-    if operator is None:
-        return INSTALL
-    return f"helm upgrade {operator.release or operator.name} {CHART} -n {operator.namespace} --reuse-values"
+def _chart_for(facts: Facts) -> str:
+    """The command that brings the present chart to the namespace: to its operator, else to the first one, else to a new one.
+
+    A release keeps its values, which ``--set`` alone would drop. Without a list an operator may write in all namespaces.
+    """
+    operators = () if isinstance(facts.operators, Unread) else facts.operators
+    if mine := next((item for item in operators if item.has(facts.namespace)), None):
+        return _upgrade(mine)
+    listed = words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
+    install = f"helm upgrade --install servingplan {CHART} -n {OWN_NAMESPACE} --create-namespace"
+    command = _upgrade(operators[0]) if operators else install
+    return f"{command} --set 'namespaces={{{','.join([*listed, facts.namespace])}}}'"
+
+
+def _upgrade(operator: Operator) -> str:
+    return f"helm upgrade {operator.release or operator.name} {CHART} -n {operator.namespace} --reset-then-reuse-values"
 
 
 def _permissions(facts: Facts) -> Iterator[Finding]:
@@ -163,7 +174,7 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
         yield Finding("permissions", OK, f"{who} has all {facts.rights} rights that the operator needs")
     for purpose, found in groupby(sorted(facts.refused, key=lambda right: right.purpose), lambda right: right.purpose):
         message = f"{who} cannot {purpose}: lacks {_listed(list(found))}"
-        yield Finding("permissions", NOTE if purpose in OPTIONAL else PROBLEM, message, _upgrade(mine))
+        yield Finding("permissions", NOTE if purpose in OPTIONAL else PROBLEM, message, _chart_for(facts))
 
 
 def _listed(rights: list[Right]) -> str:
@@ -209,9 +220,18 @@ def _gateway(facts: Facts) -> Iterator[Finding]:
             )
         elif not plan.has_routes:
             message = f"plan {plan.name}: no pod of {facts.namespace} reads the ConfigMap {plan.routing}: no request follows it"
-            yield Finding(
-                "gateway", NOTE, message, f"kubectl apply -n {facts.namespace} -f examples/gateway/envoy.yaml"
-            )
+            yield Finding("gateway", NOTE, message, _gateway_for(plan))
+
+
+def _gateway_for(plan: PlanFacts) -> str:
+    """The command that applies the example's gateway for a plan; the example is of a plan ``chat``."""
+    changes = [f"s/chat/{plan.name}/g"] if plan.name != "chat" else []
+    if plan.routing != (usual := names.routing_name(plan.name, None)):
+        changes.append(f"s/{usual}/{plan.routing}/g")
+    example = "examples/gateway/envoy.yaml"
+    if not changes:
+        return f"kubectl apply -n {plan.namespace} -f {example}"
+    return f"sed '{'; '.join(changes)}' {example} | kubectl apply -n {plan.namespace} -f -"
 
 
 def _prometheus(facts: Facts) -> Iterator[Finding]:
@@ -220,7 +240,8 @@ def _prometheus(facts: Facts) -> Iterator[Finding]:
         yield unread("prometheus", "the Service of Prometheus", found)
     elif found is None:
         message = "the installation names no Prometheus; plans with measured demand must name their own"
-        yield Finding("prometheus", NOTE, message, f"{_upgrade(None)} --set prometheus.url=http://NAME.NAMESPACE:9090")
+        fix = f"{_chart_for(facts)} --set prometheus.url=http://NAME.NAMESPACE:9090"
+        yield Finding("prometheus", NOTE, message, fix)
     elif found.service is None:
         yield Finding("prometheus", NOTE, f"{found.url} names no Service of this cluster, so it was not looked for")
     elif found.ready:

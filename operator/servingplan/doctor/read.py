@@ -25,7 +25,7 @@ from servingplan.doctor.rights import PoolResource, needed
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS, SERVICES, Resource
 from servingplan.model import names
-from servingplan.model.world import SeenCatalogue
+from servingplan.model.readings import SeenCatalogue
 from servingplan.observe.parse import node_of, owns, seen_additions
 from servingplan.pool_kinds.table import KINDS, path_of
 

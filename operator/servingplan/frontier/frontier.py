@@ -12,7 +12,8 @@ from servingplan.frontier.curve import Ask, answers_along, never_falling
 from servingplan.frontier.sweep import Sweep
 from servingplan.model.answer import Answer
 from servingplan.model.question import Question, QuestionError
-from servingplan.planning.question import Posed, class_key, pose
+from servingplan.planning.question import Posed, pose
+from servingplan.planning.shapes import class_key
 from servingplan.planning.situation import Situation
 from servingplan.solve import solve
 from servingplan.solve.conflicts.limits import changed

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from servingplan.demand.signals import any_of
-from servingplan.model.world import EngineFigures
+from servingplan.model.readings import EngineFigures
 
 WINDOW_SECONDS = 300
 """What one look covers. Looks do not overlap."""

@@ -19,7 +19,8 @@ from servingplan.model.answer import Answer
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet, PlanRecord
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Arrivals, Observation
+from servingplan.model.readings import Arrivals
+from servingplan.model.world import Observation
 from servingplan.planning.availability import with_stock
 from servingplan.planning.pools import Pool
 from servingplan.planning.record import RECORD_KEY

@@ -1,4 +1,5 @@
-"""What a turn decided to do, as values: printable, comparable, each with its reason. Acting is ``apply``'s work."""
+"""The writes that a turn decided on, as values that can be printed and compared, each with its reason. ``apply`` carries
+them out."""
 
 from __future__ import annotations
 
@@ -22,24 +23,24 @@ class Action(BaseModel):
 
 
 class ApplyObject(Action):
-    """Server-side apply of one whole object of ours."""
+    """Server-side apply of one whole object of the plan."""
 
     manifest: dict[str, Any]
 
 
 class ScaleDeployment(Action):
-    """Set the number of copies of a Deployment or LeaderWorkerSet of ours, and nothing else of it."""
+    """Set the number of copies of a Deployment or LeaderWorkerSet of the plan, and nothing else."""
 
     object_kind: str = names.DEPLOYMENT
     name: str
     before: int
     replicas: int
     set_by: str | None = None
-    """Who else had set it, and when: noted on the Deployment."""
+    """Who else had set the number, and when. It is noted on the Deployment."""
 
 
 class DeleteObject(Action):
-    """Delete one object of ours, only if it still has this uid."""
+    """Delete one object of the plan, only if it still has this uid."""
 
     object_kind: str
     name: str
@@ -47,14 +48,14 @@ class DeleteObject(Action):
 
 
 class ClaimPool(Action):
-    """Mark a pool object as sized by this plan; ``claimed_by`` empty releases it."""
+    """Mark a pool object as sized by this plan. An empty ``claimed_by`` releases it."""
 
     pool: str
     claimed_by: str
 
 
 class ResizePool(Action):
-    """Ask for another size of a pool, never forced."""
+    """Ask for another size of a pool. The write is never forced."""
 
     pool: str
     before: int
@@ -62,33 +63,33 @@ class ResizePool(Action):
 
 
 class PlacePod(Action):
-    """Tie a gated pod to a node and let it go."""
+    """Tie a gated pod to a node and remove the gate."""
 
     pod: str
     uid: str
     node: str
     node_affinity: dict[str, Any]
-    """Required node affinity of the pod, narrowed to the node."""
+    """The required node affinity of the pod, narrowed to the node."""
 
 
 class DrainPod(Action):
-    """Begin the end of a replica: no more weight, first to go; it finishes what it has."""
+    """Begin to drain a replica: it gets no more weight, is the first to be removed, and finishes its requests."""
 
     pod: str
     uid: str
     leave_service: bool
-    """Take it out of its Service's endpoints at once: only while others of the Service go on serving."""
+    """Remove it from its Service's endpoints at once. This is done only while other pods of the Service go on serving."""
     since: str
-    """RFC 3339; from when its drain is counted."""
+    """The time from which its drain is counted, RFC 3339."""
 
 
 class NoteUnrouted(Action):
-    """Write down that the gateways have taken weights without a replica that drains: its grace begins."""
+    """Note that the gateways have weights without a draining replica. Its grace period begins then."""
 
     pod: str
     uid: str
     since: str
-    """RFC 3339."""
+    """That time, RFC 3339."""
 
 
 class RestorePod(Action):
@@ -99,8 +100,8 @@ class RestorePod(Action):
 
 
 class DeletePod(Action):
-    """Remove one replica's pod, of a group its leader, with which the others go; whoever made it makes a new one if it is still
-    wanted."""
+    """Remove the pod of one replica; of a group its leader, with which the others are removed. Its controller makes a new
+    one if it is still wanted."""
 
     pod: str
     uid: str

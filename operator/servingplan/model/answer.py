@@ -59,7 +59,7 @@ class Level(Value):
 
 
 class Ease(Value):
-    """One of the limits that clash, and the smallest change of it that would do."""
+    """One of the limits that exclude each other, and the smallest change of it that would do."""
 
     limit: Name
     """`budget`, `pool:NAME` (max_nodes), `floor:NAME` (min_nodes), `quota:NAME` (max_gpus), `max_copies:SHAPE`,
@@ -78,8 +78,8 @@ class Clash(Value):
     goal: Literal["any plan", "full service"]
     """What cannot be had: any plan at all, or one that serves every class in full."""
     guarantee: Literal["smallest", "irreducible", "clash"]
-    """smallest: no clash of fewer limits exists. irreducible: dropping any one of them ends this clash. clash: they do
-    exclude each other, but some may not be needed for that; the search was cut short."""
+    """smallest: no fewer limits exclude each other. irreducible: each of them is needed for that. clash: they do exclude each
+    other, but some may not be needed for that, since the search was cut short."""
     limits: Annotated[tuple[Ease, ...], Field(strict=False)]
     """The limits, in the order of their kinds."""
 

@@ -1,4 +1,4 @@
-"""What a turn decided, as one value: printable, comparable, replayable."""
+"""The decision of a turn, as one value that can be printed, compared and replayed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from servingplan.model.fleet import FailedShape, Fleet, LearnedKind, Part, PoolS
 
 
 class Finding(Part):
-    """Something that a condition is to say."""
+    """Something that a condition reports."""
 
     condition: str
     reason: str
     message: str
     holds: bool = False
-    """The condition is True all the same."""
+    """Whether the condition is True all the same."""
 
 
 class ClassDemand(Part):
@@ -30,22 +30,22 @@ class ClassDemand(Part):
 
 
 class Notice(Part):
-    """A budget that keeps nothing of the plan in force, told before it is carried out."""
+    """A budget too small for any part of the plan in force. It is announced before it is carried out."""
 
     least_dollars_per_hour: float
-    """The cheapest node that replicas of the plan run on."""
+    """$/h of the cheapest node on which replicas of the plan run."""
     since: str
-    """RFC 3339; when it was told."""
+    """When it was announced, RFC 3339."""
     until: str | None
-    """RFC 3339; when it is carried out. None: it waits for approval."""
+    """When it is carried out, RFC 3339. None: it waits for approval."""
     approve: str | None
-    """Hash of the plan that is proposed instead, where approval is asked for."""
+    """The hash of the plan that is proposed instead, if approval is required."""
     seconds_left: float | None
-    """Until it is carried out; None: it waits for approval."""
+    """Seconds until it is carried out. None: it waits for approval."""
 
     @property
     def pending(self) -> bool:
-        """It is not carried out yet."""
+        """Whether it is not carried out yet."""
         return self.seconds_left is None or self.seconds_left > 0
 
 
@@ -59,56 +59,56 @@ Reason = Literal[
     "FloorsExcludePlan",
     "Unknown",
 ]
-"""Why a plan took over; ``docs/operator.md`` says what each means."""
+"""Why a plan came into force; ``docs/operator.md`` explains each reason."""
 
 
 class Decision(Part):
-    """All that a turn decided, and why."""
+    """Everything that a turn decided, and why."""
 
     fleet: Fleet | None = None
     """The plan in force."""
     moved: Reason | None = None
-    """Why this turn took another plan into force; absent where it did not."""
+    """Why this turn brought another plan into force; None if it did not."""
     in_force_since: str | None = None
-    """RFC 3339; since when the plan has been in force."""
+    """Since when the plan has been in force, RFC 3339."""
     in_force_generation: int = 0
-    """Generation of the spec that the plan in force was made for."""
+    """The generation of the spec for which the plan in force was made."""
     may_grow: bool = False
     """Whether this turn may add nodes or replicas."""
     waiting: Fleet | None = None
     """A plan that waits for approval or is only shown."""
     first: tuple[AnyAction, ...] = ()
-    """What must be written down before anything else is done."""
+    """What must be written before anything else is done."""
     grow: tuple[AnyAction, ...] = ()
     routing: tuple[AnyAction, ...] = ()
     shrink: tuple[AnyAction, ...] = ()
-    """Only once the routing is written."""
+    """Actions that wait until the routing is written."""
     findings: tuple[Finding, ...] = ()
     asked: str | None = None
-    """Digest of the question that this turn posed; absent where it posed none."""
+    """The digest of the question that this turn posed; None if it posed none."""
     searching: bool = False
-    """Whether the answer to that question is still sought, beside the turns."""
+    """Whether the answer to that question is still being searched beside the turns."""
     demand: tuple[ClassDemand, ...] = ()
-    """What is planned for; empty where the turn could not tell."""
+    """The rates that are planned for; empty if the turn could not determine them."""
     spend_dollars_per_hour: float | None = None
-    """Now; absent where it cannot be computed."""
+    """The present spend; None if it cannot be computed."""
     stock: dict[str, PoolStock] = Field(default_factory=dict)
     """What is known of the pools that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = Field(default_factory=dict)
-    """Replicas that did not start, by Deployment."""
+    """The replicas that did not start, by Deployment."""
     learned: dict[str, LearnedKind] = Field(default_factory=dict)
-    """What the fleet has taught, by Deployment of the plan in force."""
+    """What was learned from running replicas, by Deployment of the plan in force."""
     start_times: dict[str, StartTimes] = Field(default_factory=dict)
     """How long replicas took to start, by ``model/variant/pool``."""
     notice: Notice | None = None
-    """The budget takes everything down, and this was told first."""
+    """The budget that keeps nothing, after it was announced; None if there is none."""
     held_back: bool = False
     unplaced: int = 0
-    """Planned replicas that have no node yet."""
+    """The number of planned replicas that have no node yet."""
     ready: dict[str, int] = Field(default_factory=dict)
     wake_in_seconds: float | None = None
 
     @property
     def actions(self) -> tuple[AnyAction, ...]:
-        """All writes in order."""
+        """All writes in their order."""
         return (*self.first, *self.grow, *self.routing, *self.shrink)

@@ -1,7 +1,7 @@
-"""The decided fleet: which replicas, on how many nodes, serving which classes at which rate.
+"""The decided fleet: which replicas on how many nodes serve which classes, and at which rates.
 
-A ``Fleet`` is what the solver's answer means in the cluster's terms. It is written down in a ConfigMap before anything
-of it is applied, so that an operator that starts again goes on with the same plan.
+A ``Fleet`` is the solver's answer in the cluster's terms. It is written to a ConfigMap before anything of it is applied, so
+that an operator that is restarted continues with the same plan.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from servingplan.model.engine import EngineSettings
 
 
 class Part(BaseModel):
-    """Frozen, closed."""
+    """The base of these values: frozen, without fields that the class does not name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ReplicaFacts(Part):
-    """What one replica of a Deployment is and can do; travels as an annotation of the Deployment, so that replicas of
-    an older plan keep the weight that they had."""
+    """What one replica of a Deployment is and can do. It is an annotation of the Deployment, so that replicas of an older
+    plan keep their weight."""
 
     model: str
     pool: str
@@ -51,12 +51,12 @@ class PipelineStage(Part):
 
 
 class PodNeeds(Part):
-    """What each pod of a replica asks of its node beside GPUs, and how long it may take to start."""
+    """What each pod of a replica requests of its node beside GPUs, and how long it may take to start."""
 
     cpu_millicores: int | None = None
-    """The CPU that is asked for. None: what a node of the pool has was not known, and nothing is asked for."""
+    """The requested CPU. None: what a node of the pool has was not known, and none is requested."""
     memory_bytes: int | None = None
-    """The memory that is asked for; None as above."""
+    """The requested memory; None likewise."""
     start_limit_seconds: int
     """The longest time from its node until it is ready; a replica that takes longer has failed to start."""
 
@@ -69,67 +69,67 @@ class ReplicaSet(Part):
     model: str
     variant: str
     pool: str
-    """The pool; where a replica spans nodes, that of its first stage."""
+    """The pool; if a replica spans nodes, that of its first stage."""
     gpu: str
     tensor_parallel: int
-    """GPUs of each stage."""
+    """The GPUs of each stage."""
     pipeline_parallel: int
-    """Stages."""
+    """The number of stages."""
     stages: tuple[PipelineStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
-    """The stages of a replica that spans nodes; empty for one inside a node. Left out where empty, so that hashes of plans
-    without such replicas stay as they are."""
+    """The stages of a replica that spans nodes. Empty and left out for a replica inside a node, so that hashes of plans
+    without such replicas do not change."""
     nodes: int = Field(default=1, exclude_if=lambda nodes: nodes == 1)
-    """The number of nodes that one copy takes, each with a pod of its own; left out where it is one, as ``stages``."""
+    """The number of nodes that one copy takes, each with a pod of its own. Left out if it is 1, like ``stages``."""
     settings: EngineSettings | None = Field(default=None, exclude_if=lambda settings: settings is None)
-    """The engine's settings, as given to it in flags. None, and left out: the record is from before that was done, and its
-    replicas run by the engine's own defaults and by ``extraArgs``."""
+    """The engine's settings, which it gets as flags. None and left out in records from before that was done: such replicas
+    run with the engine's own defaults and ``extraArgs``."""
     needs: PodNeeds | None = Field(default=None, exclude_if=lambda needs: needs is None)
-    """What its pods were made with, whatever is learned or computed later. None, and left out: the record is from before needs
-    were written, and its pods ask for GPUs alone, have no volume for caches, and are told their model by ``--model``."""
+    """What its pods were made with, whatever is learned or computed later. None and left out in records from before needs
+    were written: such pods request only GPUs, have no volume for caches, and get their model by ``--model``."""
     replicas: int
     planned: dict[str, float]
     """Requests/s by class that the plan sends to all copies together."""
     capacity: dict[str, float]
     """Requests/s by class of one copy that serves only that class."""
     max_utilization: tuple[float, ...] = Field(default=(), exclude_if=lambda table: not table)
-    """The same table as in ``ReplicaFacts``; left out where empty, as ``stages``."""
+    """The same table as in ``ReplicaFacts``; left out if empty, like ``stages``."""
     priority: int
     """The priority of its model."""
     error_band: float
     """How far the low end of the central 80 % of a rate lies below its median, as a fraction; the largest of all classes."""
     error_above: float | None = Field(default=None, exclude_if=lambda above: above is None)
-    """The same of the high end; absent in records of versions that knew one figure for both."""
+    """The same for the high end; None in records of versions that had one figure for both."""
     source: str
     """Where the rates come from: one or more of measured, interpolated, kernels, fitted, datasheet, learned; joined by
     ``+``."""
 
     @property
     def kind(self) -> str:
-        """Kind of the object that makes the copies."""
+        """The kind of the object that makes the copies."""
         return names.LEADER_WORKER_SET if self.stages else names.DEPLOYMENT
 
     @property
     def gpus(self) -> int:
-        """GPUs of one copy."""
+        """The GPUs of one copy."""
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def rates_from(self) -> str:
-        """Where the rates come from and how far the true ones may be, for people."""
+        """The source of the rates and their possible error, for people."""
         if self.error_above is None:
             return f"{self.source}, within {self.error_band:.0%}"
         return f"{self.source}, -{self.error_band:.0%} +{self.error_above:.0%}"
 
     @property
     def legs(self) -> list[tuple[str, int]]:
-        """Pools in the order of the stages, each with its number of stages."""
+        """The pools in the order of the stages, each with its number of stages."""
         if not self.stages:
             return [(self.pool, self.pipeline_parallel)]
         return [(pool, len(list(stages))) for pool, stages in groupby(stage.pool for stage in self.stages)]
 
     @property
     def facts(self) -> ReplicaFacts:
-        """Per replica."""
+        """The facts of one replica."""
         return ReplicaFacts(
             model=self.model,
             pool=self.pool,
@@ -143,25 +143,25 @@ class ReplicaSet(Part):
 
 
 class NodeGroup(Part):
-    """Nodes of like content."""
+    """Nodes with the same content."""
 
     pool: str
     nodes: int
     free_gpus: int
-    """GPUs of such a node that are ours to use."""
+    """The GPUs of such a node that the plan can use."""
     replicas: dict[str, int]
-    """Copies on each node, by Deployment. One that takes whole nodes counts 1 on each of them."""
+    """The copies on each node, by Deployment. A copy that takes whole nodes counts 1 on each of them."""
 
 
 class ClassService(Part):
-    """What one class gets."""
+    """What one class is served."""
 
     model: str
     name: str
     requests_per_second: float
-    """Asked for."""
+    """The rate that is asked for."""
     planned_requests_per_second: float
-    """Served by the plan."""
+    """The rate that the plan serves."""
 
 
 class Fleet(Part):
@@ -169,12 +169,12 @@ class Fleet(Part):
 
     replica_sets: tuple[ReplicaSet, ...] = ()
     nodes: dict[str, int] = {}
-    """Nodes by pool that the plan pays for; for a pool that is sized by us, its size."""
+    """The nodes by pool that the plan pays for; for a pool that the plan sizes, its size."""
     groups: tuple[NodeGroup, ...] = ()
     classes: tuple[ClassService, ...] = ()
     dollars_per_hour: float = 0.0
     scale: float | None = None
-    """MaximizeService: the multiple of the mix that is served."""
+    """Under MaximizeService, the multiple of the mix that is served."""
     status: str = "Optimal"
     method: str = ""
     stopped: str = ""
@@ -201,58 +201,58 @@ class Fleet(Part):
         return any(len(item.legs) > 1 for item in self.replica_sets)
 
     def replica_set(self, deployment: str) -> ReplicaSet | None:
-        """The copies behind a Deployment, where the plan has any."""
+        """The copies behind a Deployment; None if the plan has none."""
         return next((item for item in self.replica_sets if item.deployment == deployment), None)
 
 
 class AdoptedDemand(Part):
-    """Measured rates that the plan is made for, until others are adopted."""
+    """The measured rates for which the plan is made, until others are adopted."""
 
     at: str
-    """RFC 3339; when they were adopted."""
+    """When they were adopted, RFC 3339."""
     rates: dict[str, float] = {}
-    """Requests/s by ``model/class``; classes that were never measured are absent."""
+    """Requests/s by ``model/class``, without classes that were never measured."""
     how: dict[str, str] = {}
     """How each was made, for people."""
 
 
 class LearnedCap(Part):
-    """Nodes that a pool has been seen to give, where more were asked for."""
+    """The nodes that a pool was seen to give when more were asked for."""
 
     nodes: int
     since: str
-    """RFC 3339; when it was learned."""
+    """When it was learned, RFC 3339."""
     until: str
-    """RFC 3339; when one node more may be asked for."""
+    """When one more node may be asked for, RFC 3339."""
     reason: str
     """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible."""
     message: str
     """The same for people."""
     back_off_seconds: float
-    """From ``since`` to ``until``."""
+    """The time from ``since`` to ``until``, in seconds."""
     probing: bool = False
-    """It is over, and whether there is more is not known before one node more has come."""
+    """Whether it is over. It is not known whether there is more until one more node has come."""
 
 
 class PoolStock(Part):
     """What was asked of a pool that the plan sizes, and what came."""
 
     asked: int = 0
-    """Nodes, when it was last looked at."""
+    """The nodes that were asked for when it was last looked at."""
     came: int = 0
-    """Nodes that showed GPUs then."""
+    """The nodes that showed GPUs then."""
     short_since: str | None = None
-    """RFC 3339; since when fewer have come than were asked for."""
+    """Since when fewer have come than were asked for, RFC 3339."""
     booting: bool = False
-    """They are fewer because more were asked for, not because nodes were lost."""
+    """Whether nodes are missing because more were asked for, and not because some were lost."""
     boot_seconds: tuple[float, ...] = ()
-    """How long the last nodes took from being asked for to showing GPUs."""
+    """How long the last nodes took from the request until they showed GPUs, in seconds."""
     refused_at: str | None = None
-    """RFC 3339; the last refusal that was taken into account."""
+    """The time of the last refusal that was taken into account, RFC 3339."""
     node_cpu_millicores: int | None = None
-    """Allocatable CPU of its smallest node, when one was last there."""
+    """Allocatable CPU of its smallest node, when it last had one."""
     node_memory_bytes: int | None = None
-    """Allocatable memory of its smallest node, when one was last there."""
+    """Allocatable memory of its smallest node, when it last had one."""
     cap: LearnedCap | None = None
 
 
@@ -260,36 +260,36 @@ class StartTimes(Part):
     """How long replicas of one variant took to start on one pool, from when they got their node."""
 
     seconds: tuple[float, ...] = ()
-    """The times until the last ones were ready."""
+    """The seconds until the last ones were ready."""
     image_seconds: tuple[float, ...] = ()
-    """The times until the containers of the last ones ran that told it; the rest is weights and compilation."""
+    """The seconds until the containers of the last ones ran, if that is known. The rest is weights and compilation."""
     counted: tuple[str, ...] = ()
-    """The uids of pods that are still there and have been counted."""
+    """The uids of pods that still exist and have been counted."""
 
 
 class FailedShape(Part):
-    """A kind of replica that was started and did not get ready."""
+    """A kind of replica that was started and did not become ready."""
 
     generation: int
-    """Generation of the plan's spec when this was learned; any other one clears it."""
+    """The generation of the plan's spec when this was learned. With another generation it is cleared."""
     pool: str
-    """Where its replicas were."""
+    """The pool on which its replicas were."""
     shape: str = ""
-    """The key of its shape, which stays the same where its pods would ask for more or less; empty in records of form 3."""
+    """The key of its shape, which stays the same if only the requests of its pods change; empty in records of form 3."""
     starts: tuple[str, ...] = ()
-    """Starts that failed and count, each by the pod's uid and its number of restarts."""
+    """The failed starts that count, each by the pod's uid and its number of restarts."""
     message: str = ""
-    """The last words of the engine, or what else became of the last start."""
+    """The last message of the engine, or what else ended the last start."""
     since: str | None = None
-    """RFC 3339; when it was left out of the plan."""
+    """When it was left out of the plan, RFC 3339."""
     until: str | None = None
-    """RFC 3339; when it may be planned again."""
+    """When it may be planned again, RFC 3339."""
     back_off_seconds: float = 0.0
-    """From ``since`` to ``until``."""
+    """The time from ``since`` to ``until``, in seconds."""
 
 
 class LearnedFactor(Part):
-    """How far what was observed is from what was predicted."""
+    """The deviation of observations from predictions."""
 
     log: float = 0.0
     """ln(observed / predicted), the mean over the evidence."""
@@ -300,7 +300,7 @@ class LearnedFactor(Part):
 
 
 class UsedFactor(Part):
-    """A factor that plans are made with."""
+    """A factor with which plans are made."""
 
     log: float
     """ln(observed / predicted)."""
@@ -324,13 +324,13 @@ class LearnedLook(Part):
     tpot_seconds: float | None = None
     """The mean time per further token; None: it was not measured."""
     profile_ttft_seconds: float | None = None
-    """What the profile alone says of that load; None: it was not asked."""
+    """What the profile alone predicts for that load; None if it was not asked."""
     profile_tpot_seconds: float | None = None
-    """The same of the time per further token."""
+    """The same for the time per further token."""
     expected_ttft_seconds: float | None = None
-    """What it says with the corrections that are known by now."""
+    """What it predicts with the corrections known so far."""
     expected_tpot_seconds: float | None = None
-    """The same of the time per further token."""
+    """The same for the time per further token."""
     utilization: float | None = None
     """The share of the highest rate that arrived, with these corrections."""
     refused: str | None = None
@@ -338,7 +338,7 @@ class LearnedLook(Part):
 
 
 class LearnedKind(Part):
-    """What the fleet has taught about one kind of replica: a shape with its settings and image."""
+    """What was learned about one kind of replica: a shape with its settings and image."""
 
     at: str
     """RFC 3339; the end of the last window that was looked at, or the time at which the evidence last faded."""
@@ -349,9 +349,10 @@ class LearnedKind(Part):
     tpot: LearnedFactor = LearnedFactor()
     """The factor of the time per further token, likewise."""
     used: dict[str, UsedFactor] = {}
-    """The factors that plans are made with, by ``rate``, ``ttft`` and ``tpot``; it stays while what is known hardly differs."""
+    """The factors with which plans are made, by ``rate``, ``ttft`` and ``tpot``. They do not change while the knowledge
+    hardly changes."""
     look: LearnedLook | None = None
-    """The last look; None: nothing was observed for a while."""
+    """The last look; None if nothing was observed for a while."""
 
 
 RECORD_VERSION = 4
@@ -360,24 +361,24 @@ RECORD_VERSION = 4
 
 
 class PlanRecord(Part):
-    """What the operator remembers between turns; kept in a ConfigMap of the plan."""
+    """What the operator remembers between turns. It is kept in a ConfigMap of the plan."""
 
     version: int = Field(default=RECORD_VERSION, ge=1)
-    """Form of this record; absent in form 1."""
+    """The form of this record; absent in form 1."""
     fleet: Fleet | None = None
     """The plan that is being applied."""
     answer: dict[str, Any] | None = None
-    """The solver's answer behind it, so that the verifier can say whether it still holds."""
+    """The solver's answer behind it, so that the verifier can decide whether it still holds."""
     question: str | None = None
-    """Digest of the question that it answers."""
+    """The digest of the question that it answers."""
     generation: int = 0
-    """Generation of the spec behind it."""
+    """The generation of the spec behind it."""
     since: str | None = None
-    """RFC 3339; when it became the plan."""
+    """When the plan came into force, RFC 3339."""
     spec: dict[str, Any] | None = None
-    """The last spec that was valid: what runs is looked after by it while the present one is not."""
+    """The last valid spec. What runs follows it while the present one is not valid."""
     leaving: tuple[dict[str, Any], ...] = ()
-    """Pools that the spec no longer has and that this plan still sizes: they go to their floors and are released."""
+    """The pools that the spec no longer has and that this plan still sizes. They shrink to their floors and are released."""
     waiting: Fleet | None = None
     """A plan that waits for approval, or is only shown."""
     waiting_answer: dict[str, Any] | None = None
@@ -385,18 +386,18 @@ class PlanRecord(Part):
     waiting_question: str | None = None
     """Digest of the question that the waiting plan answers."""
     demand: AdoptedDemand | None = None
-    """Measured rates behind the plan; absent where the declared ones are."""
+    """The measured rates behind the plan; None if it is made for the declared ones."""
     stock: dict[str, PoolStock] = {}
     """What is known of each pool that the plan sizes."""
     failed_shapes: dict[str, FailedShape] = {}
     """The failures by Deployment, whose name stands for shape, settings and image."""
     learned: dict[str, LearnedKind] = {}
-    """What the fleet has taught, by kind of replica (``planning.lessons``)."""
+    """What was learned from running replicas, by kind of replica (``planning.lessons``)."""
     start_times: dict[str, StartTimes] = {}
     """The last starts by ``model/variant/pool``."""
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON-like value, the same for equal values whatever their order of keys."""
+    """The SHA-256 of a JSON-like value. It is the same for equal values, whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,22 +1,22 @@
-"""Manifests that we render, compared with what stands in the cluster."""
+"""Compares rendered manifests with the objects in the cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from servingplan.model.fleet import digest
 
 
 def asked_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a rendered manifest that must stand so in the cluster: labels, annotations, and spec or data."""
+    """The part of a rendered manifest that the object in the cluster must have: labels, annotations, and spec or data."""
     metadata = manifest["metadata"]
     asked: dict[str, Any] = {"metadata": {key: metadata[key] for key in ("labels", "annotations") if key in metadata}}
     return asked | {key: manifest[key] for key in ("spec", "data") if key in manifest}
 
 
 def covers(live: Any, wanted: Any) -> bool:
-    """Whether all of ``wanted`` stands so in ``live``: maps may have more keys, lists are as long."""
+    """Whether ``live`` has everything in ``wanted``: maps may have more keys, lists must be as long."""
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(key in live and covers(live[key], wanted[key]) for key in wanted)
     if isinstance(wanted, list):
@@ -28,21 +28,49 @@ def covers(live: Any, wanted: Any) -> bool:
     return bool(live == wanted)
 
 
-def rewriting(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What admission made of a manifest that was applied: the digest of what was asked, and that of what stands there instead.
-    None where it stands as it was asked."""
+class Rewriting(NamedTuple):
+    """The change that admission made to an applied manifest."""
+
+    digests: tuple[str, str]
+    """The digest of what was asked for, and that of what is there instead."""
+    fields: tuple[str, ...]
+    """Where the two differ, as ``spec.template``; at most ``MOST_FIELDS``."""
+
+
+MOST_FIELDS = 3
+"""The number of changed fields of an object that people are told."""
+
+
+def rewriting(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> Rewriting | None:
+    """The change that admission made to an applied manifest; None if it is there as asked."""
     asked = asked_of(manifest)
-    return None if covers(answer, asked) else (digest(asked), digest(_same_keys(answer, asked)))
+    if covers(answer, asked):
+        return None
+    fields = tuple(sorted(_differing(answer, asked, "")))[:MOST_FIELDS]
+    return Rewriting((digest(asked), digest(_same_keys(answer, asked))), fields)
+
+
+def _differing(live: Any, wanted: Any, path: str) -> list[str]:
+    """The paths of all parts of ``wanted`` that do not stand so in ``live``."""
+    if covers(live, wanted):
+        return []
+    if isinstance(wanted, dict) and isinstance(live, dict):
+        parts = [(key, live.get(key), wanted[key]) for key in wanted]
+    elif isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
+        parts = [(str(index), *pair) for index, pair in enumerate(zip(live, wanted, strict=True))]
+    else:
+        return [path]
+    return [found for key, have, want in parts for found in _differing(have, want, f"{path}.{key}" if path else key)]
 
 
 def is_rewritten(rewritten: tuple[str, str] | None, live: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-    """Whether the object is still what admission made of this manifest. Writing it again would change nothing."""
+    """Whether the object is still what admission made of this manifest. Then writing it again would change nothing."""
     asked = asked_of(manifest)
     return rewritten is not None and rewritten == (digest(asked), digest(_same_keys(live, asked)))
 
 
 def _same_keys(live: Any, wanted: Any) -> Any:
-    """The part of ``live`` whose keys are in ``wanted``: the rest is not ours."""
+    """The part of ``live`` whose keys are in ``wanted``. The rest belongs to others."""
     if isinstance(wanted, dict) and isinstance(live, dict | Mapping):
         return {key: _same_keys(live[key], wanted[key]) for key in wanted if key in live}
     if isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):

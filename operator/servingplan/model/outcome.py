@@ -1,4 +1,4 @@
-"""What became of the actions of a turn."""
+"""The results of a turn's actions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from servingplan.model.fleet import Part
 
 
 class Refused(Part):
-    """An action that the API server did not take."""
+    """An action that the API server refused."""
 
     action: AnyAction
     reason: str
-    """The reason that the API server gives, or NameTaken."""
+    """The API server's reason, or NameTaken."""
     message: str
 
 
 class Outcome(Part):
-    """Results of a turn's actions, in order."""
+    """The results of a turn's actions, in order."""
 
     done: tuple[AnyAction, ...] = ()
     refused: tuple[Refused, ...] = ()

@@ -1,4 +1,4 @@
-"""What another plan would change, as one value."""
+"""The changes that another plan would bring, as one value."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class ClassChange(Part):
     model: str
     name: str
     before: float
-    """Requests/s that the plan in force serves; 0 where there is none."""
+    """Requests/s that the plan in force serves; 0 if there is none."""
     after: float
-    """Requests/s that the other one serves."""
+    """Requests/s that the other plan serves."""
 
 
 class Proposal(Part):
@@ -22,14 +22,14 @@ class Proposal(Part):
 
     hash: str
     in_force: str | None
-    """Hash of the plan in force."""
+    """The hash of the plan in force."""
     created: tuple[str, ...] = ()
-    """Objects, as ``Kind/name``."""
+    """The objects, as ``Kind/name``."""
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     dollars_per_hour_before: float
-    """Cost of the plan in force, $/h; 0 where there is none."""
+    """The cost of the plan in force, $/h; 0 if there is none."""
     dollars_per_hour_after: float
     classes: tuple[ClassChange, ...] = ()
     transition: Transition
-    """The steps from the live fleet."""
+    """The steps from the live fleet to the proposed plan."""

@@ -1,4 +1,5 @@
-"""The way from the live fleet to a plan, as a list of steps: printable, comparable, checked by tests that share no code."""
+"""The way from the live fleet to a plan, as a list of steps that can be printed and compared. Tests check it with code of
+their own."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from servingplan.model.fleet import Part
 
 
 class PoolChange(Part):
-    """Another number of nodes of a pool."""
+    """A change of the number of nodes of a pool."""
 
     pool: str
     before: int
@@ -16,32 +17,32 @@ class PoolChange(Part):
 
 
 class TransitionStep(Part):
-    """What goes on at the same time, and is over before the next step begins."""
+    """Changes that happen at the same time. All of them are complete before the next step begins."""
 
     grow: tuple[PoolChange, ...] = ()
-    """Nodes that come."""
+    """The nodes that are added."""
     come: dict[str, int] = Field(default_factory=dict)
-    """Replicas that start, by Deployment."""
+    """The replicas that start, by Deployment."""
     drain: dict[str, int] = Field(default_factory=dict)
-    """Replicas that get no new requests and finish those that they have, by Deployment."""
+    """The replicas that get no new requests and finish theirs, by Deployment."""
     go: dict[str, int] = Field(default_factory=dict)
-    """Replicas that are removed, by Deployment."""
+    """The replicas that are removed, by Deployment."""
     shrink: tuple[PoolChange, ...] = ()
-    """Nodes that are given back."""
+    """The nodes that are given back."""
     held: int = 0
-    """Replicas that wait behind somebody else's scheduling gate."""
+    """The replicas that wait behind a scheduling gate of others."""
     dollars_per_hour: float | None
-    """Spend once the step is over; None where a price is unknown."""
+    """The spend after the step; None if a price is unknown."""
     seconds: float | None = None
-    """How long it is expected to take; None where that is not known of some part of it."""
+    """The expected duration; None if some part of it is not known."""
 
 
 class Transition(Part):
-    """All steps from a moment on."""
+    """All steps from one moment on."""
 
     steps: tuple[TransitionStep, ...] = ()
     reaches: bool
-    """Whether the plan is there after the last step. Else there are more steps (``more``), or something keeps it from coming,
+    """Whether the plan is reached after the last step. Otherwise there are more steps (``more``), or something prevents it,
     as the conditions say."""
     more: bool = False
-    """There are more steps than were looked at."""
+    """Whether there are more steps than were computed."""

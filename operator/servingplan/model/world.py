@@ -1,22 +1,23 @@
-"""What one turn saw: an ``Observation`` is a frozen value, the whole of it, with ``now`` inside.
+"""What one turn knows: an ``Observation`` is one frozen value that holds everything, its time (``now``) included.
 
-It is written by ``observe`` and by ``servingplan world``, and read by everything pure. The JSON of one replays offline
-to the same decision. A source that failed is a fact of the observation (``failures``), not an exception half-way.
+``observe`` and ``servingplan world`` write it, and all pure code reads it. From its JSON the same decision is made again
+offline. A source that could not be read is a fact of the observation (``failures``), not an exception.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from servingplan.model import names
-
-
-class Fact(BaseModel):
-    """Frozen, closed; the base of everything observed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from servingplan.model.fact import Fact
+from servingplan.model.readings import (
+    GatewayFacts,
+    SeenCatalogue,
+    SeenDemand,
+    SeenEngines,
+    SeenModelConfig,
+    SeenProfiles,
+)
 
 
 class PlanObject(Fact):
@@ -29,13 +30,13 @@ class PlanObject(Fact):
     spec: Any
     """The spec as it was written; it may be wrong in any way."""
     approved_hash: str | None = None
-    """The annotation ``servingplan.dev/approve``."""
+    """The value of the annotation ``servingplan.dev/approve``."""
     queue: str | None = None
-    """The label ``kueue.x-k8s.io/queue-name``."""
+    """The value of the label ``kueue.x-k8s.io/queue-name``."""
     deleting_since: str | None = None
-    """RFC 3339; when its deletion was asked for."""
+    """When its deletion was requested, RFC 3339; None if it was not."""
     created: str = ""
-    """RFC 3339."""
+    """When it was created, RFC 3339."""
     status: dict[str, Any] = {}
     """The status as it was last published."""
 
@@ -46,7 +47,7 @@ class PlanObject(Fact):
 
 
 class Taint(Fact):
-    """What keeps pods off a node that do not tolerate it."""
+    """A taint of a node: it keeps pods off that do not tolerate it."""
 
     key: str
     value: str = ""
@@ -55,54 +56,56 @@ class Taint(Fact):
 
 
 class Devices(Fact):
-    """Devices of a node that are alike, as its ResourceSlices tell."""
+    """Devices of a node that are alike, from its ResourceSlices."""
 
     driver: str
     attributes: dict[str, str] = {}
-    """Texts by whole name (DOMAIN/NAME), without those that tell single devices apart."""
+    """Texts by full name (DOMAIN/NAME), without those that distinguish single devices."""
     count: int
     """The number of devices that may be allocated."""
     held_by_others: int = 0
-    """The number of these that are allocated to claims of others than this plan."""
+    """The number of these that are allocated to claims of others."""
 
 
 class DeviceClass(Fact):
-    """What a DeviceClass asks of a device."""
+    """What a DeviceClass requires of a device."""
 
     name: str
     driver: str | None = None
     """The driver of the device; None: any driver."""
     attributes: dict[str, str] = {}
-    """Texts that the device must have, by whole name (DOMAIN/NAME)."""
+    """Texts that the device must have, by full name (DOMAIN/NAME)."""
     unread: str | None = None
-    """The expression of a selector that asks for something else; None: all of them were understood."""
+    """The expression of a selector that requires something else; None if all were understood."""
 
 
 class Node(Fact):
-    """A node with what matters for placing replicas."""
+    """A node, with the facts that placing replicas needs."""
 
     name: str
     labels: dict[str, str]
     gpus: int
     """Allocatable GPUs, as ``nvidia.com/gpu``."""
     gpu_resources: dict[str, int] = {}
-    """Allocatable GPUs by the name of their resource; empty where there is no other than ``nvidia.com/gpu``."""
+    """Allocatable GPUs by the name of their resource; empty if there is none but ``nvidia.com/gpu``."""
     devices: tuple[Devices, ...] = ()
     """Its devices of Dynamic Resource Allocation."""
     cpu_millicores: int | None = None
-    """Allocatable CPU; None where the node does not say."""
+    """Allocatable CPU; None if the node does not say."""
     memory_bytes: int | None = None
-    """Allocatable memory; None where the node does not say."""
+    """Allocatable memory; None if the node does not say."""
     ready: bool
     schedulable: bool = True
-    """Not cordoned."""
+    """Whether it is not cordoned."""
     created: str = ""
-    """RFC 3339; empty where it is not known."""
+    """When it was created, RFC 3339; empty if that is not known."""
     taints: tuple[Taint, ...] = ()
-    """The taints that may stay, without those by which the cluster, its agents, autoscalers and clouds tell of a node's
+    """The taints that may stay. Left out are those by which the cluster, its agents, autoscalers and clouds report a node's
     state."""
     disrupted: bool = False
-    """An autoscaler or the cloud is taking it away."""
+    """Whether an autoscaler or the cloud is removing it."""
+    closed: bool = False
+    """Whether a taint of its state keeps new pods off, as on a node which its autoscaler or its agents are still setting up."""
 
     @property
     def usable(self) -> bool:
@@ -111,66 +114,67 @@ class Node(Fact):
 
 
 class Pod(Fact):
-    """A pod that holds or wants GPUs, or a replica of ours: one pod, or a group of pods over several nodes."""
+    """A pod that holds or wants GPUs. A replica of this plan is one such pod, or a group of pods over several nodes."""
 
     namespace: str
     name: str
     uid: str
     gpus: int
     created: str
-    """RFC 3339."""
+    """When it was created, RFC 3339."""
     node: str | None = None
-    """Where it is bound, or where our placement tied it to."""
+    """The node to which it is bound, or to which the plan tied it."""
     bound: bool = False
-    """The scheduler has put it there."""
+    """Whether the scheduler has bound it."""
     deployment: str | None = None
-    """Our Deployment or LeaderWorkerSet that it belongs to; absent for foreign pods."""
+    """The plan's Deployment or LeaderWorkerSet that it belongs to; None for pods of others."""
     gated: bool = False
-    """Waits for our placement."""
+    """Whether it waits for the plan to place it."""
     other_gates: tuple[str, ...] = ()
-    """Scheduling gates beside ours: whoever set them has not let the pod go yet."""
+    """Scheduling gates that others have set and not removed yet."""
     ready: bool = False
-    """Passes its readiness probe, and is not being deleted."""
+    """Whether it passes its readiness probe and is not being deleted."""
     started: bool = False
-    """All its containers have passed their startup probes since they last began."""
+    """Whether all its containers have passed their startup probes since they last began."""
     unready_since: str | None = None
-    """RFC 3339; since when it says itself that it is not ready, also where it never was."""
+    """Since when it reports that it is not ready, also if it never was; RFC 3339."""
     ready_since: str | None = None
-    """RFC 3339; since when it says itself that it is ready. None also where a container began again: that is no first start."""
+    """Since when it reports that it is ready, RFC 3339. None also if a container was restarted, because that is no first
+    start."""
     running_since: str | None = None
-    """RFC 3339; since when all its containers have run; None as above."""
+    """Since when all its containers have run, RFC 3339. None also if a container was restarted."""
     listed: bool = False
-    """Its Service's EndpointSlices have it as ready, which is how most gateways learn of it: a moment after ``ready``."""
+    """Whether its Service's EndpointSlices list it as ready. Most gateways learn it from there, a moment after ``ready``."""
     terminating: bool = False
     serving: bool = True
-    """Belongs to its Service's endpoints; false while it drains."""
+    """Whether it belongs to its Service's endpoints; False while it drains."""
     draining_since: str | None = None
-    """RFC 3339; when its traffic was taken away."""
+    """When its traffic was taken away, RFC 3339."""
     address: str | None = None
-    """IP address, of pods that drain."""
+    """Its IP address, if it drains."""
     requests_inside: int | None = None
-    """Requests that its engine has, running and waiting, as it last told; asked only of pods that drain. None where it does
-    not tell."""
+    """The running and waiting requests of its engine by its last answer. Only draining pods are asked. None if it did not
+    answer."""
     unasked: bool = False
-    """Its drain would be over, and there was no time yet to ask its engine."""
+    """Whether its drain would be over, and there was no time yet to ask its engine."""
     unrouted_since: str | None = None
-    """RFC 3339; when the gateways were seen to have taken weights without it."""
+    """When the gateways were first seen with weights without it, RFC 3339."""
     placed_since: str | None = None
-    """RFC 3339; when it was given a node."""
+    """When it was given a node, RFC 3339."""
     node_affinity: dict[str, Any] | None = None
-    """Required node affinity of a gated pod, to be narrowed."""
+    """The required node affinity of a gated pod, which placing it narrows."""
     trouble: str | None = None
     """Why a container waits (ImagePullBackOff, CrashLoopBackOff), or why the scheduler refuses the pod."""
     crashes: int = 0
     """How often a container of a pod that is not ready has ended with an error."""
     last_words: str | None = None
-    """What the last of these ended with: the reason, the exit code, and the termination message."""
+    """How the last of these ended: the reason, the exit code, and the termination message."""
 
     workers: tuple[Pod, ...] = ()
-    """The other pods of its group: of a replica over several nodes, this is the leader. What is said of it is then said of the
-    whole group, but for its name, uid, node, GPUs and affinity."""
+    """The other pods of its group, if the replica spans nodes; this pod is then the leader. The facts of the leader hold
+    for the whole group, except for name, uid, node, GPUs and affinity."""
     workers_to_come: int = 0
-    """Pods that its group still lacks."""
+    """The number of pods that its group still lacks."""
 
     @property
     def parts(self) -> tuple[Pod, ...]:
@@ -179,7 +183,7 @@ class Pod(Fact):
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Where its pods are bound, or were tied to."""
+        """The nodes to which its pods are bound, or were tied."""
         return tuple(part.node for part in self.parts if part.node is not None)
 
     @property
@@ -189,69 +193,73 @@ class Pod(Fact):
 
     @property
     def kept_back(self) -> bool:
-        """Whether it cannot be placed yet: somebody else's gate holds a pod of it, or a pod of its group is not there."""
+        """Whether it cannot be placed yet, because a gate of others holds one of its pods, or a pod of its group is
+        missing."""
         return bool(self.other_gates or self.workers_to_come)
 
     @property
     def reachable(self) -> bool:
-        """Whether gateways can send it requests now: it is ready, and they can know so."""
+        """Whether gateways can send it requests now: it is ready, and its Service lists it."""
         return self.ready and self.listed
 
 
 class LiveObject(Fact):
-    """A Deployment, LeaderWorkerSet, Service, ConfigMap or HTTPRoute that is ours or bears a name that we use."""
+    """A Deployment, LeaderWorkerSet, Service, ConfigMap or HTTPRoute that belongs to the plan or has a name that the plan
+    uses."""
 
     kind: str
     name: str
     uid: str
     ours: bool
-    """Carries our label and has this plan as its controller."""
+    """Whether it has the plan's label and the plan as its controller."""
     owner: str
     """The name of its owner, for messages."""
     manifest: dict[str, Any]
-    """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment whose pods the
-    API server refuses ``status.replicaFailure``."""
+    """Labels, annotations, and spec or data; of an HTTPRoute also its generation and status; of a Deployment also
+    ``status.replicaFailure``, if the API server refuses its pods."""
     rewritten: tuple[str, str] | None = None
-    """What admission made of our last write of it, where that is something else (``manifests.rewriting``)."""
+    """What admission made of the plan's last write of it, if that differs from what was written (``manifests.rewriting``)."""
+    rewritten_fields: tuple[str, ...] = ()
+    """The fields that it changed."""
     replicas_owner: tuple[str, str] | None = None
-    """The field manager that set ``spec.replicas`` of a Deployment or LeaderWorkerSet, where that is not ours, and when it did
-    (RFC 3339)."""
+    """The field manager that set ``spec.replicas`` of a Deployment or LeaderWorkerSet, and when (RFC 3339); None if it was
+    this operator."""
 
 
 class Refusal(Fact):
-    """Whoever sells the nodes of a pool said that one cannot be had."""
+    """The last report that a node of a pool cannot be had, by the autoscaler or the cloud."""
 
     at: str
-    """RFC 3339; when it was said last."""
+    """When it was last reported, RFC 3339."""
     message: str
 
 
 class NodeTemplate(Fact):
-    """What a pool's object says of all nodes that it makes, whether or not any is there."""
+    """What a pool's object says of all nodes that it makes, whether or not there are any."""
 
     labels: dict[str, str] = {}
     """Labels of every node."""
     taints: tuple[Taint, ...] = ()
     """Taints that stay and keep pods off."""
     startup_taints: tuple[Taint, ...] = ()
-    """Taints that nodes bear until somebody has made them ready for pods."""
+    """Taints of new nodes, which are removed once the node is prepared for pods."""
     instance_types: tuple[str, ...] = ()
-    """Types of instances that a node may come as; empty: the object does not say."""
+    """The instance types that a node may have; empty if the object does not say."""
     zones: tuple[str, ...] = ()
-    """Zones that a node may be in; empty: the object does not say."""
+    """The zones in which a node may be; empty if the object does not say."""
     gpus_per_node: int | None = None
-    """GPUs of one node, where the object says so."""
+    """GPUs of one node; None if the object does not say."""
     capacity_type: str | None = None
-    """OnDemand, Spot or Reserved, where the object says so."""
+    """OnDemand, Spot or Reserved; None if the object does not say."""
 
 
 class Offered(Fact):
-    """What whoever makes the nodes of a pool says that its cloud sells now."""
+    """What the autoscaler that makes the nodes of a pool says that its cloud sells now."""
 
     available: bool
-    """Whether one can be had, in any zone of the pool."""
+    """Whether a node can be had in any zone of the pool."""
     dollars_per_node_hour: float | None = None
-    """Its estimate of the price; the dearest where zones or types differ."""
+    """The estimated price; the highest if zones or types differ."""
 
 
 class PoolObject(Fact):
@@ -266,57 +274,57 @@ class PoolObject(Fact):
     problem: str | None = None
     """The same for people."""
     wanted: int | None = None
-    """Size asked for."""
+    """The size that is asked for."""
     actual: int | None = None
-    """Size that the object reports."""
+    """The size that the object reports."""
     claimed_by: str | None = None
     """``namespace/name`` of the plan that sizes it."""
     orphan_of: str | None = None
-    """``namespace/name`` of a plan that is not there any more and whose claim still stands: it may be taken over."""
+    """``namespace/name`` of a plan that no longer exists but whose claim is still there. It may be taken over."""
     path: tuple[str, ...] = ("spec", "replicas")
-    """Keys that lead to the size."""
+    """The keys that lead to the size."""
     path_problem: str | None = None
     """What is wrong with the path that the plan gives, for people."""
     step: int = 1
-    """Sizes are multiples of this: a size that counts nodes of each zone changes by one node in each."""
+    """Sizes are multiples of this. A size that counts nodes of each zone changes by one node in each."""
     min_nodes: int = 0
-    """Least size that the object's own bounds allow."""
+    """The least size that the object's own bounds allow."""
     max_nodes: int | None = None
-    """Ceiling that the pool's owner, or a bound of the object, sets for every plan; None: none."""
+    """The ceiling for every plan, set by the pool's owner or by a bound of the object; None if there is none."""
     max_nodes_problem: str | None = None
-    """Why the ceiling cannot be read, for people; ``max_nodes`` is the size of the moment then."""
+    """Why the ceiling cannot be read, for people. ``max_nodes`` is then the present size."""
     dollars_per_node_hour: str | None = None
-    """Price that the owner wrote on it, which counts for every plan; None: none."""
+    """The price that the owner wrote on the object, which counts for every plan; None if there is none."""
     allowed_namespaces: tuple[str, ...] = ()
-    """Namespaces whose plans may size it; ``*`` means all."""
+    """The namespaces whose plans may size it; ``*`` means all."""
     resource_version: str = ""
-    """Writes of the size are refused by the API server when the object changed since."""
+    """The API server refuses a write of the size if the object has changed since this version."""
     asked: int | None = None
-    """Size that this operator asked for last, as it noted on the object."""
+    """The size that this operator last asked for, as noted on the object."""
     size_manager: str | None = None
-    """Another field manager that owns the size, where one does."""
+    """The field manager that owns the size, if it is not this operator."""
     sized_by: str | None = None
-    """Another autoscaler that the object says sizes it, for people."""
+    """Another autoscaler that sizes the pool according to the object, for people."""
     node_label: tuple[str, str] | None = None
-    """Label by which every node of the pool names it; None: the kind has none."""
+    """The label by which every node of the pool names it; None if the kind has none."""
     template: NodeTemplate = NodeTemplate()
     """What the object says of its nodes."""
     refusal: Refusal | None = None
-    """The last one, for as long as the cluster tells of it."""
+    """The last refusal, as long as the cluster reports it."""
     offered: Offered | None = None
-    """None: nobody says."""
+    """What the cloud sells; None if nothing says."""
 
 
 class Failure(Fact):
     """A source that could not be read."""
 
     source: str
-    """Such as nodes or pods."""
+    """The name of the source, such as nodes or pods."""
     reason: str
     """ReadForbidden or ReadFailed."""
     message: str
     since: str | None = None
-    """RFC 3339; when it was last heard of, where it ever was."""
+    """When it was last heard of, RFC 3339; None if never."""
 
 
 class OtherPlan(Fact):
@@ -341,104 +349,8 @@ class NamespaceBudget(Fact):
         return max(0.0, self.dollars_per_hour - sum(self.taken.values()))
 
 
-class Arrivals(Fact):
-    """Requests of one class as they were counted."""
-
-    model: str
-    name: str
-    """The name of the class."""
-    intervals: tuple[tuple[float, float, float], ...] = ()
-    """The counts in order of time: end (Unix seconds), length (seconds), requests. They do not overlap; gaps are possible."""
-    history: tuple[tuple[float, float], ...] = ()
-    """The hours of the last days: end of an hour (Unix seconds), mean of the hour (requests/s)."""
-    failing_since: str | None = None
-    """RFC 3339; since when nothing usable was read. Absent: ``intervals`` are fresh."""
-
-    @property
-    def key(self) -> str:
-        """``model/class``."""
-        return f"{self.model}/{self.name}"
-
-
-class SeenDemand(Fact):
-    """What Prometheus told about the arrivals of the plan's classes."""
-
-    signal: str = ""
-    """Which way of counting matched; empty: none yet."""
-    metrics: tuple[str, ...] = ()
-    """Names of the metrics that matched."""
-    problem: str | None = None
-    """Why the last reading failed, for people; it does not change from reading to reading."""
-    refused: str | None = None
-    """Why nothing is asked, and what to do."""
-    refused_reason: str = ""
-    """The same for programs."""
-    classes: tuple[Arrivals, ...] = ()
-    """The arrivals, ordered by model and class."""
-
-
-class EngineFigures(Fact):
-    """What the engine of one pod measured over a window."""
-
-    pod: str
-    requests: float
-    """The number of requests that ended."""
-    input_tokens: float | None = None
-    """The mean length of their prompts; None, as below: there were none, or the engine does not tell it."""
-    output_tokens: float | None = None
-    """The mean length of their answers."""
-    ttft_seconds: float | None = None
-    """The mean time to the first token."""
-    tpot_seconds: float | None = None
-    """The mean time per further token, of each request."""
-    gap_seconds: float | None = None
-    """The mean time between two outputs, in place of ``tpot_seconds`` where an engine does not tell that."""
-    running: float
-    """The mean number of requests in the batch."""
-    least_waiting: float
-    """The fewest requests that were in the queue."""
-
-
-class SeenEngines(Fact):
-    """What Prometheus told about the plan's engines."""
-
-    at: str = ""
-    """The end of the window, RFC 3339; empty: nothing was read."""
-    window_seconds: float = 0.0
-    """The length of the window."""
-    problem: str | None = None
-    """Why the last reading failed, for people."""
-    refused: str | None = None
-    """Why nothing is asked, and what to do."""
-    refused_reason: str = ""
-    """The same for programs."""
-    engines: tuple[EngineFigures, ...] = ()
-    """The figures of pods that were there for the whole window, by name."""
-
-
-class GatewayFacts(Fact):
-    """What the replicas of the gateway said when they were asked."""
-
-    revisions: tuple[int | None, ...] = ()
-    """The revision of the weights that each has taken; None: it did not answer, or not for this plan."""
-    problem: str | None = None
-    """The text for people where nobody answered."""
-    refused: str | None = None
-    """Why the URL is not asked, and what to do."""
-
-    @property
-    def taken(self) -> int | None:
-        """The revision that all of them have; None where they differ, or one did not answer."""
-        return self.revisions[0] if len(set(self.revisions)) == 1 else None
-
-    @property
-    def answers(self) -> bool:
-        """Whether any of them answered."""
-        return any(revision is not None for revision in self.revisions)
-
-
 class FlavorQuota(Fact):
-    """What Kueue lets the plan's queue hold of one resource on nodes of one flavor."""
+    """What Kueue allows the plan's queue to hold of one resource on nodes of one flavor."""
 
     flavor: str
     node_labels: dict[str, str] = {}
@@ -446,53 +358,17 @@ class FlavorQuota(Fact):
     resource: str
     """``nvidia.com/gpu`` for example."""
     most: int | None
-    """The most that the queue may hold; None: nothing bounds it."""
+    """The most that the queue may hold; None if nothing bounds it."""
     reserved: int
-    """What is held now, by the plan and by others."""
-
-
-class SeenProfiles(Fact):
-    """Measured rates that the plan names."""
-
-    config_map: str
-    """Name of the ConfigMap, or of the file that stands for it offline."""
-    rows: str = ""
-    """CSV; ``profiles.rows`` reads it."""
-    problem_reason: str | None = None
-    """ProfilesMissing, ReadForbidden, ReadFailed: why there are no rows."""
-    problem: str | None = None
-    """The same for people."""
-
-
-class SeenCatalogue(Fact):
-    """Rows that the installation adds to the catalogue: one key of one ConfigMap."""
-
-    config_map: str
-    """Name of the ConfigMap, or of the file that stands for it offline."""
-    kind: str
-    """``models``, ``gpus`` or ``prices``, as the label says."""
-    key: str = ""
-    text: str = ""
-    """``profiles.additions`` reads it."""
-    problem: str | None = None
-    """Why there are no rows, for people."""
-
-
-class SeenModelConfig(Fact):
-    """A model's own ``config.json``, from a ConfigMap that the plan names."""
-
-    config_map: str
-    text: str = ""
-    problem: str | None = None
-    """Why it could not be had, for people."""
+    """What the plan and others hold now."""
 
 
 class Observation(Fact):
-    """Everything that one turn may know."""
+    """Everything that one turn knows."""
 
     version: int = 1
     now: str
-    """RFC 3339, UTC, whole seconds."""
+    """The time of the turn, RFC 3339, UTC, whole seconds."""
     plan: PlanObject
     nodes: tuple[Node, ...] = ()
     pods: tuple[Pod, ...] = ()
@@ -500,28 +376,29 @@ class Observation(Fact):
     pools: tuple[PoolObject, ...] = ()
     other_plans: tuple[OtherPlan, ...] = ()
     namespace_budget: NamespaceBudget | None = None
-    """Absent where the installation sets none for the namespace."""
+    """The namespace's budget; None if the installation sets none."""
     http_routes_unread: str | None = None
-    """Why HTTPRoutes are not among the objects, for people: the API server knows none, or they may not be read."""
+    """Why HTTPRoutes are not among the objects, for people: the API server does not serve them, or they may not be read."""
     gateway: GatewayFacts | None = None
-    """Absent where the plan names none that could be asked."""
+    """The answers of the gateway; None if the plan names none that could be asked."""
     failures: tuple[Failure, ...] = ()
     ages: dict[str, float] = {}
-    """Seconds since the API server last told of each source; a quiet one is heard of once a minute."""
+    """Seconds since the API server was last heard of, by source. A source without changes is heard of once a minute."""
     leader_worker_sets: bool = False
-    """LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read, without which a replica is one pod."""
+    """Whether LeaderWorkerSets (``leaderworkerset.x-k8s.io/v1``) are served and may be read. Without them a replica is one
+    pod."""
     device_classes: tuple[DeviceClass, ...] = ()
-    """The DeviceClasses, ordered by name; empty where the API server does not serve Dynamic Resource Allocation."""
+    """The DeviceClasses, ordered by name; empty if the API server does not serve Dynamic Resource Allocation."""
     quota: tuple[FlavorQuota, ...] | None = None
-    """The quota of the Kueue queue that the plan names; absent where it names none, or nothing can be read of it."""
+    """The quota of the Kueue queue that the plan names; None if it names none, or if it cannot be read."""
     demand: SeenDemand | None = None
-    """Absent where the spec asks for none."""
+    """The last reading of demand; None if the spec does not ask for it."""
     engines: SeenEngines | None = None
-    """Absent where the spec does not ask to learn from them."""
+    """The last reading of engines; None if the spec does not ask to learn from them."""
     profiles: tuple[SeenProfiles, ...] = ()
     """The measured rates that the plan names, in the order of the spec."""
     pod_access: tuple[str, ...] | None = None
-    """What the installation lets podTemplates ask for (``render.pod_access``); None: everything, where none was asked."""
+    """What the installation allows podTemplates to ask for (``render.pod_access``); None allows everything."""
     catalogues: tuple[SeenCatalogue, ...] = ()
     """The additions to the catalogue, ordered by name and key. Offline, the shipped prices are among them; in a
     cluster only what the installation states."""
@@ -529,18 +406,18 @@ class Observation(Fact):
     """The configurations, ordered by name."""
 
     def pool(self, name: str) -> PoolObject | None:
-        """The object of a pool, where the spec names one."""
+        """The object of a pool; None if the spec names none."""
         return next((pool for pool in self.pools if pool.pool == name), None)
 
     def live(self, kind: str, name: str) -> LiveObject | None:
-        """An object by kind and name."""
+        """The object of this kind and name; None if there is none."""
         return next((item for item in self.objects if item.kind == kind and item.name == name), None)
 
     def deployments(self) -> tuple[LiveObject, ...]:
-        """Our Deployments and LeaderWorkerSets."""
+        """The plan's Deployments and LeaderWorkerSets."""
         kinds = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
         return tuple(item for item in self.objects if item.kind in kinds and item.ours)
 
     def pods_of(self, deployment: str) -> tuple[Pod, ...]:
-        """Replicas of one of our Deployments or LeaderWorkerSets that are not being deleted."""
+        """The replicas of one of the plan's Deployments or LeaderWorkerSets, without those that are being deleted."""
         return tuple(pod for pod in self.pods if pod.deployment == deployment and not pod.terminating)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from servingplan.api.parse import parse_spec
-from servingplan.api.v1alpha1 import PlanSpec, Resize
+from servingplan.api.pools_v1alpha1 import Resize
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import ApiError, Forbidden, NotFound
 from servingplan.kube import (
-    CONFIG_MAPS,
     HTTP_ROUTES,
     LEADER_WORKER_SETS,
     PLANS,
@@ -21,30 +20,20 @@ from servingplan.kube import (
     Resource,
 )
 from servingplan.model import names
-from servingplan.model.times import later, seconds_since, text_of
-from servingplan.model.world import (
-    Failure,
-    LiveObject,
-    Node,
-    Observation,
-    OtherPlan,
-    PlanObject,
-    Pod,
-    PoolObject,
-    SeenCatalogue,
-    SeenModelConfig,
-    SeenProfiles,
-)
-from servingplan.observe import parse
+from servingplan.model.manifests import Rewriting
+from servingplan.model.times import later, text_of
+from servingplan.model.world import Failure, LiveObject, Observation, PlanObject, PoolObject
 from servingplan.observe.budgets import namespace_budget
+from servingplan.observe.config_maps import ConfigMaps, catalogues
 from servingplan.observe.demand import Demand
-from servingplan.observe.devices import devices_by_node
 from servingplan.observe.engine_figures import Engines
-from servingplan.observe.engines import KEPT_SECONDS, SILENT_SECONDS, Told
+from servingplan.observe.engines import EngineRequests
+from servingplan.observe.failures import failure, unsure
+from servingplan.observe.near import near, with_devices
 from servingplan.observe.offerings import Offerings
+from servingplan.observe.other_plans import other_plans
 from servingplan.observe.outside import Outside, OverHttp
-from servingplan.observe.pods import replicas_of
-from servingplan.observe.pools import pool_object, pool_reference, reference_text
+from servingplan.observe.pools import pool_object, pool_reference
 from servingplan.observe.queues import quota_of
 from servingplan.observe.state import (
     DEVICE_KINDS,
@@ -58,8 +47,6 @@ from servingplan.observe.state import (
 from servingplan.observe.urls import UrlPolicy
 from servingplan.planning.record import effective_spec, record_of
 from servingplan.pool_kinds.table import kind_key
-from servingplan.profiles.config_json import CONFIG_KEY
-from servingplan.profiles.rows import ROWS_KEY
 
 Json = dict[str, Any]
 GROUPS = f"{LEADER_WORKER_SETS.kind}s"
@@ -102,6 +89,7 @@ class Reader:
         is measured, without ``offerings`` nobody says what can be had.
         ``outside``: who asks gateways and engines; None: over HTTP what ``urls`` allows."""
         self._api = api
+        self._config_maps = ConfigMaps(api)
         self._state = state
         self._outside = outside or OverHttp(urls)
         self._budgets = namespace_budgets
@@ -111,10 +99,7 @@ class Reader:
         self._offerings = offerings
         self._pool_kinds = pool_kinds
         self._clock = clock
-        self._silent: dict[str, datetime] = {}
-        """Until when the engines of pods that did not answer are not asked again, by pod."""
-        self._told: dict[str, Told] = {}
-        """The last answers of engines, by pod."""
+        self._engine_requests = EngineRequests(self._outside.requests_inside)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -123,7 +108,7 @@ class Reader:
     def observe(self, namespace: str, name: str) -> Observation | None:
         """The observation of a plan; None if the plan is gone. Raises ``ApiError`` if the plan itself cannot be read."""
         now = self._clock()
-        unsure = self._state.make_sure(lambda resource, where, _: where == namespace and resource in _WRITTEN)
+        unanswered = self._state.make_sure(lambda resource, where, _: where == namespace and resource in _WRITTEN)
         found = self._look(namespace, name)
         if found is None:
             return None
@@ -133,8 +118,8 @@ class Reader:
         objects = [item for resource in OWN_KINDS for item in _objects_of(seen, plan, resource)]
         spec = _spec_for_reading(plan, objects)
         sizing = {(pool.resize.kind, pool.resize.name) for pool in (spec.node_pools if spec else ()) if pool.resize}
-        unsure += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
-        failures += [_unsure(*item) for item in unsure]
+        unanswered += self._state.make_sure(lambda resource, _, name: (resource.kind, name) in sizing)
+        failures += [unsure(*item) for item in unanswered]
         routes_unread = self._routes_unread(now, seen, spec, failures)
         groups_served = self._groups_served(now, seen, label, namespace, failures)
         if routes_unread is None:
@@ -145,7 +130,7 @@ class Reader:
         if any(pool.dra is not None for pool in (spec.node_pools if spec else ())):
             failures += self._troubles(now, seen, DEVICES)
         routing = names.routing_name(plan.name, spec.gateway.config_map if spec else None)
-        objects += self._named_config_maps(plan, objects, (routing, names.record_name(plan.name)), failures)
+        objects += self._config_maps.without_label(plan, objects, (routing, names.record_name(plan.name)), failures)
         configs = {item.published_config.config_map for item in (spec.models if spec else ()) if item.published_config}
         ack_url = spec.gateway.ack_url if spec else None
         gateway = self._outside.gateway(ack_url, plan.key) if ack_url else None
@@ -154,9 +139,9 @@ class Reader:
             for pool in (spec.node_pools if spec else ())
             if pool.resize is not None
         )
-        nodes, pods = _near(seen, plan, label, spec, pools)
-        nodes = _with_devices(seen, plan, label, nodes)
-        pods = self._with_requests(now, namespace, pods, spec.change.drain_seconds if spec else 0)
+        nodes, pods = near(seen, plan, label, spec, pools)
+        nodes = with_devices(seen, plan, label, nodes)
+        pods = self._engine_requests.told(now, namespace, pods, spec.change.drain_seconds if spec else 0)
         return Observation(
             now=now,
             plan=plan,
@@ -164,7 +149,7 @@ class Reader:
             pods=pods,
             objects=tuple(sorted(objects, key=lambda item: (item.kind, item.name))),
             pools=pools,
-            other_plans=_other_plans(seen.plans, plan),
+            other_plans=other_plans(seen.plans, plan),
             namespace_budget=namespace_budget(plan, seen.plans, self._budgets),
             leader_worker_sets=groups_served,
             http_routes_unread=routes_unread,
@@ -180,60 +165,22 @@ class Reader:
             demand=self._demand.seen(plan.namespace, plan.name, spec) if self._demand else None,
             engines=self._engines.seen(plan.namespace, plan.name, spec) if self._engines else None,
             profiles=tuple(
-                self._profiles(seen, plan.namespace, item.config_map) for item in (spec.profiles if spec else ())
+                self._config_maps.profiles(seen, plan.namespace, item.config_map)
+                for item in (spec.profiles if spec else ())
             ),
             pod_access=self._pod_access,
-            catalogues=_catalogues(seen),
-            model_configs=tuple(self._model_config(plan.namespace, name) for name in sorted(configs)),
+            catalogues=catalogues(seen),
+            model_configs=tuple(self._config_maps.model_config(plan.namespace, name) for name in sorted(configs)),
         )
 
     def _troubles(self, now: str, seen: Snapshot, sources: Iterable[str]) -> list[Failure]:
         """The failures of those of these sources that cannot be read."""
         states = ((source, seen.sources[source]) for source in sources)
         return [
-            _failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
+            failure("other plans" if source == "plans" else source, state.trouble.error, self._since(now, state))
             for source, state in states
             if state.trouble is not None
         ]
-
-    def _with_requests(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
-        """The pods; those whose drain would be over have the requests that their engines still have. A turn waits for the
-        answers, so a silent engine is not asked for a while. An engine that reported requests is believed until it is silent
-        several times in a row."""
-        moment = datetime.fromisoformat(now)
-        kept = moment - timedelta(seconds=KEPT_SECONDS)
-        self._silent = {uid: until for uid, until in list(self._silent.items()) if until > moment}
-        self._told = {uid: told for uid, told in list(self._told.items()) if told.at > kept}
-        draining = {
-            pod.uid: pod.address
-            for pod in pods
-            if pod.ready
-            and pod.address is not None
-            and pod.uid not in self._silent
-            and seconds_since(pod.unrouted_since or pod.draining_since, now) >= drain_seconds
-        }
-        if not draining:
-            return pods
-        told = {uid: self._told[uid] for uid in draining if uid in self._told}
-        longest_ago_first = sorted(draining, key=lambda uid: (told[uid].at if uid in told else kept, uid))
-        found = self._outside.requests_inside(namespace, {uid: draining[uid] for uid in longest_ago_first})
-        for uid, count in found.items():
-            before = told.pop(uid, None)
-            self._told.pop(uid, None)
-            after = Told(count, moment) if count is not None else before and before.silent(moment)
-            if after is not None:
-                told[uid] = self._told[uid] = after
-            else:
-                self._silent[uid] = moment + timedelta(seconds=SILENT_SECONDS)
-        return tuple(
-            pod.model_copy(
-                update={
-                    "requests_inside": told[pod.uid].requests if pod.uid in told else None,
-                    "unasked": pod.uid in draining and pod.uid not in found and pod.uid not in told,
-                }
-            )
-            for pod in pods
-        )
 
     def _is_gone(self, seen: Snapshot, key: str) -> bool:
         """Whether the plan of a claim does not exist, or never could. A plan that is not in the state is read, since it may
@@ -277,7 +224,7 @@ class Reader:
             return not state.absent
         own = (item for item in seen.pods if (item.plan_label, item.own.namespace) == (label, namespace))
         if not isinstance(state.trouble.error, Forbidden) or any(item.member is not None for item in own):
-            failures.append(_failure(GROUPS, state.trouble.error, self._since(now, state)))
+            failures.append(failure(GROUPS, state.trouble.error, self._since(now, state)))
         return False
 
     def _routes_unread(self, now: str, seen: Snapshot, spec: PlanSpec | None, failures: list[Failure]) -> str | None:
@@ -290,60 +237,11 @@ class Reader:
             )
         if state.trouble is None:
             return None
-        failure = _failure("HTTPRoutes", state.trouble.error, self._since(now, state))
+        found = failure("HTTPRoutes", state.trouble.error, self._since(now, state))
         wanted = spec is not None and spec.gateway.http_route is not None
         if wanted and not isinstance(state.trouble.error, Forbidden):
-            failures.append(failure)
-        return failure.message
-
-    def _named_config_maps(
-        self, plan: PlanObject, objects: list[LiveObject], wanted: tuple[str, ...], failures: list[Failure]
-    ) -> list[LiveObject]:
-        """ConfigMaps with our names but without our label: somebody else's, or ours with the label removed."""
-        known = {item.name for item in objects if item.kind == "ConfigMap"}
-        found = []
-        for name in sorted(set(wanted) - known):
-            try:
-                raw = self._api.get(CONFIG_MAPS, name, namespace=plan.namespace)
-            except NotFound:
-                continue
-            except ApiError as error:
-                failures.append(_failure("ConfigMaps", error))
-                continue
-            found.append(parse.object_of(raw, kind="ConfigMap", plan_uid=plan.uid))
-        return found
-
-    def _profiles(self, seen: Snapshot, namespace: str, name: str) -> SeenProfiles:
-        """The rows of measurements. A missing ConfigMap is a fact, not a failure: the plan goes on without it. A ConfigMap
-        without the label for measured rates is not watched, so it is read."""
-        known = next((item for item in seen.profiles if (item.namespace, item.name) == (namespace, name)), None)
-        if known is not None:
-            return _rows(name, known.rows)
-        try:
-            raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
-        except NotFound:
-            return SeenProfiles(
-                config_map=name,
-                problem_reason="ProfilesMissing",
-                problem="does not exist; create it (servingplan profile import -o configmap), or remove it from the plan",
-            )
-        except ApiError as error:
-            failure = _failure(f"the ConfigMap {name}", error)
-            return SeenProfiles(config_map=name, problem_reason=failure.reason, problem=failure.message)
-        return _rows(name, parse.seen_rates(raw).rows)
-
-    def _model_config(self, namespace: str, name: str) -> SeenModelConfig:
-        """A model's own configuration. A missing one is a fact: the spec then has an error in that field."""
-        try:
-            raw = self._api.get(CONFIG_MAPS, name, namespace=namespace)
-        except NotFound:
-            return SeenModelConfig(config_map=name, problem=f"does not exist; create it with the key {CONFIG_KEY}")
-        except ApiError as error:
-            return SeenModelConfig(config_map=name, problem=_failure(f"the ConfigMap {name}", error).message)
-        text = (raw.get("data") or {}).get(CONFIG_KEY)
-        if not isinstance(text, str):
-            return SeenModelConfig(config_map=name, problem=f"has no key {CONFIG_KEY}")
-        return SeenModelConfig(config_map=name, text=text)
+            failures.append(found)
+        return found.message
 
     def _pool(self, seen: Snapshot, plan_namespace: str, pool: str, resize: Resize) -> PoolObject:
         namespace = resize.namespace or plan_namespace
@@ -371,8 +269,8 @@ class Reader:
                 problem=f"does not exist ({error.message}); create it or correct the name",
             )
         except ApiError as error:
-            failure = _failure(reference, error)
-            return PoolObject(pool=pool, reference=reference, problem_reason=failure.reason, problem=failure.message)
+            unread = failure(reference, error)
+            return PoolObject(pool=pool, reference=reference, problem_reason=unread.reason, problem=unread.message)
         found = pool_object(
             pool, resize, resource, reference, item, seen.refusals, lambda plan: self._is_gone(seen, plan)
         )
@@ -380,127 +278,11 @@ class Reader:
         return found if offered is None else found.model_copy(update={"offered": offered})
 
 
-def _catalogues(seen: Snapshot) -> tuple[SeenCatalogue, ...]:
-    """The installation's additions to the catalogue. That they cannot be read is a fact, not a failure."""
-    state = seen.sources.get("catalogues")
-    if state is not None and state.trouble is not None:
-        where = f"ConfigMaps with the label {names.CATALOGUE_LABEL}"
-        return (SeenCatalogue(config_map=where, kind="", problem=_failure(where, state.trouble.error).message),)
-    return tuple(
-        SeenCatalogue(config_map=item.name, kind=item.kind, key=key, text=text)
-        for item in sorted(seen.catalogues)
-        for key, text in item.data
-    )
-
-
-def _rows(name: str, rows: str | None) -> SeenProfiles:
-    if rows is None:
-        return SeenProfiles(
-            config_map=name,
-            problem_reason="ProfilesMissing",
-            problem=f"has no key {ROWS_KEY}; write it with servingplan profile import -o configmap",
-        )
-    return SeenProfiles(config_map=name, rows=rows)
-
-
-def _near(
-    seen: Snapshot, plan: PlanObject, label: str, spec: PlanSpec | None, objects: tuple[PoolObject, ...]
-) -> tuple[tuple[Node, ...], tuple[Pod, ...]]:
-    """The nodes of the plan's pools and of its pods, and the pods that hold GPUs on these nodes. No others matter."""
-    nodes = {node.name: node for node in seen.nodes}
-    # Nodes that have not been heard of for long say nothing about a pod's end: then its own word counts.
-    known = nodes if seen.sources["nodes"].trouble is None else None
-    endpoints = frozenset(
-        endpoint
-        for item in seen.slices
-        if (item.namespace, item.plan_label) == (plan.namespace, label)
-        for endpoint in item.endpoints
-    )
-    own = replicas_of(
-        (item.member, pod)
-        for item in seen.pods
-        if (item.plan_label, item.own.namespace) == (label, plan.namespace)
-        and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
-    )
-    held = {node for pod in own if pod.deployment is not None for node in pod.nodes}
-    selectors = [pool.node_selector for pool in (spec.node_pools if spec else ())]
-    # Nodes that name a pool's object, and that its selector does not match: it is told.
-    selectors += [dict((item.node_label,)) for item in objects if item.node_label is not None]
-    near = {
-        name: node
-        for name, node in sorted(nodes.items())
-        if name in held or any(_matches(node.labels, selector) for selector in selectors)
-    }
-    others = [
-        pod
-        for item in seen.pods
-        if item.own.node in near
-        and (item.plan_label, item.own.namespace) != (label, plan.namespace)
-        and (pod := item.for_plan(plan_label=label, namespace=plan.namespace, nodes=known, endpoints=endpoints))
-    ]
-    mine = [pod for pod in own if pod.deployment is not None or pod.node in near]
-    return tuple(near.values()), tuple(sorted([*mine, *others], key=lambda pod: (pod.namespace, pod.name)))
-
-
-def _with_devices(seen: Snapshot, plan: PlanObject, label: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The nodes with their devices."""
-    if not seen.devices:
-        return nodes
-    near = {node.name for node in nodes}
-    slices = (item for item in seen.devices if item.node in near)
-    found = devices_by_node(slices, seen.claims, namespace=plan.namespace, plan_label=label)
-    return tuple(
-        node if node.name not in found else node.model_copy(update={"devices": found[node.name]}) for node in nodes
-    )
-
-
-def _other_plans(plans: list[PlanObject], plan: PlanObject) -> tuple[OtherPlan, ...]:
-    """All other plans of the cluster, with their prices of pool objects."""
-    found = []
-    for other in plans:
-        if other.uid == plan.uid:
-            continue
-        prices = _prices(other)
-        if prices:
-            found.append(OtherPlan(key=other.key, prices=prices))
-    return tuple(sorted(found, key=lambda other: other.key))
-
-
-def _prices(plan: PlanObject) -> dict[str, str]:
-    """The prices in a plan's spec, parsed once for each generation; else every turn would parse the specs of all plans."""
-    key = (plan.uid, plan.generation)
-    if key not in _PRICES:
-        while len(_PRICES) >= _MOST_PRICES:
-            _PRICES.pop(next(iter(_PRICES)), None)
-        spec, _ = parse_spec(plan.spec)
-        _PRICES[key] = {
-            reference_text(pool.resize): str(pool.dollars_per_node_hour)
-            for pool in (spec.node_pools if spec else ())
-            if pool.resize is not None and pool.dollars_per_node_hour is not None
-        }
-    return _PRICES[key]
-
-
-_PRICES: dict[tuple[str, int], dict[str, str]] = {}
-_MOST_PRICES = 2000
-
-
 def _spec_for_reading(plan: PlanObject, objects: list[LiveObject]) -> PlanSpec | None:
     """The spec by which the turn will act, from the objects read so far; None if there is none."""
     name = names.record_name(plan.name)
     live = next((item for item in objects if item.kind == "ConfigMap" and item.name == name), None)
     return effective_spec(plan.spec, record_of(live))[0]
-
-
-def _matches(labels: dict[str, str], selector: dict[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in selector.items())
-
-
-def _unsure(resource: Resource, name: str, error: ApiError) -> Failure:
-    """The failure of a write without an answer. Its source is the whole kind, so nothing that needs this kind relies on it."""
-    source = {PODS: "pods", PLANS: "plans"}.get(resource, f"{resource.kind}s")
-    message = f"whether {resource.kind} {name} was written could not be read: {error}"
-    return Failure(source=source, reason="ReadFailed", message=message)
 
 
 def _objects_of(seen: Snapshot, plan: PlanObject, resource: Resource) -> list[LiveObject]:
@@ -511,14 +293,8 @@ def _objects_of(seen: Snapshot, plan: PlanObject, resource: Resource) -> list[Li
         for item in seen.objects[resource.kind]
         if (item.namespace, item.plan_label) == (plan.namespace, label)
     ]
-    return [item.model_copy(update={"rewritten": seen.rewritten.get(item.uid)}) for item in found]
+    return [item if (made := seen.rewritten.get(item.uid)) is None else _rewritten(item, made) for item in found]
 
 
-def _failure(source: str, error: ApiError, since: str | None = None) -> Failure:
-    if isinstance(error, Forbidden):
-        message = f"the operator may not read {source}: {error.message}; grant it with the chart's ClusterRole"
-        return Failure(source=source, reason="ReadForbidden", message=message, since=since)
-    when = f" since {since}" if since is not None else ""
-    return Failure(
-        source=source, reason="ReadFailed", message=f"{source} could not be read{when}: {error}", since=since
-    )
+def _rewritten(item: LiveObject, made: Rewriting) -> LiveObject:
+    return item.model_copy(update={"rewritten": made.digests, "rewritten_fields": made.fields})

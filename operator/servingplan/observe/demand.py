@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,17 +20,17 @@ from servingplan.demand.adopt import declared_rates, most_believable
 from servingplan.demand.change import latest_change
 from servingplan.demand.counts import ALIVE_INTERVALS, believable, cleaned
 from servingplan.demand.signals import Counted, Query, Signal, signals
+from servingplan.model.readings import Arrivals, SeenDemand
 from servingplan.model.times import text_of
-from servingplan.model.world import Arrivals, SeenDemand
+from servingplan.observe.polling import Polling, Watched
 from servingplan.observe.prometheus import Source, ask
-from servingplan.observe.sources import FORGOTTEN_AFTER_SECONDS, NO_ANSWER, NotAsked, Plan, source_of
+from servingplan.observe.sources import NO_ANSWER, NotAsked, Plan, source_of
 from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.settings import SharedPrometheus
 
 log = logging.getLogger("servingplan.demand")
 
 POLL_SECONDS = 10.0
-POLLS_AT_ONCE = 4
 LONGEST_PAUSE_SECONDS = 120.0
 LEAST_STALE_SECONDS = 120.0
 """Samples older than this and than a few intervals are not fresh."""
@@ -47,19 +46,15 @@ class NoSamples(NoAnswer):
 
 
 @dataclass
-class _Watched:
-    """The state of one plan's readings."""
-
-    spec: PlanSpec
-    asked_at: float
-    """When a turn last asked for it, in monotonic seconds."""
+class _Watched(Watched):
+    next_poll: float = math.inf
+    """Infinite also before the first reading, which the turn that asks takes itself."""
     seen: SeenDemand | None = None
     told: tuple[object, ...] = ()
     """What was last written to the log."""
     signal: Signal | None = None
     """The signal that matched last."""
     pause: float = POLL_SECONDS
-    next_poll: float = 0.0
     failing_since: dict[str, str] = field(default_factory=dict)
     changes: dict[str, float] = field(default_factory=dict)
     """When the rate of a class last changed, in Unix seconds."""
@@ -69,10 +64,10 @@ class _Watched:
 
 
 class Demand(Protocol):
-    """A source that knows what comes in."""
+    """A source of measured arrivals."""
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
-        """The last reading for a plan; None where its spec asks for none. Raises nothing."""
+        """The last reading for a plan; None if its spec asks for none. Raises nothing."""
         ...
 
 
@@ -93,34 +88,30 @@ class DemandReader:
         self._shared = shared
         self._ring = ring
         self._clock = clock
-        self._plans: dict[Plan, _Watched] = {}
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._poll_on, name="demand", daemon=True)
+        self._plans = Polling[_Watched]("demand", self.poll)
 
     def start(self) -> None:
         """Start polling."""
-        self._thread.start()
+        self._plans.start()
 
     def close(self) -> None:
-        """Stop after the present query; the thread does not keep the process alive."""
-        self._stopped.set()
+        """Stop after the queries that are under way."""
+        self._plans.close()
 
     def seen(self, namespace: str, name: str, spec: PlanSpec | None) -> SeenDemand | None:
         """The last reading for a plan; None if its spec asks for none. Raises nothing."""
         plan = (namespace, name)
         if spec is None or spec.demand is None:
-            with self._lock:
-                self._plans.pop(plan, None)
+            self._plans.forget(plan)
             return None
-        with self._lock:
-            watched = self._plans.get(plan)
-            if watched is None or _asks(watched.spec) != _asks(spec):
-                # A failure from before an edit still counts after it.
-                failing = watched.failing_since if watched else {}
-                watched = _Watched(spec=spec, asked_at=time.monotonic(), failing_since=failing)
-                self._plans[plan] = watched
-            watched.asked_at = time.monotonic()
+
+        def update(before: _Watched | None) -> _Watched:
+            if before is not None and _asks(before.spec) == _asks(spec):
+                return before
+            # A failure from before an edit still counts after it.
+            return _Watched(spec, asked_at=0.0, failing_since=before.failing_since if before else {})
+
+        watched = self._plans.asked(plan, update)
         with watched.first:
             if watched.seen is None:
                 self.poll(plan)
@@ -128,8 +119,7 @@ class DemandReader:
 
     def poll(self, plan: Plan) -> None:
         """Read once, and keep the result or the failure."""
-        with self._lock:
-            watched = self._plans.get(plan)
+        watched = self._plans.get(plan)
         if watched is None:
             return
         before = watched.seen
@@ -239,32 +229,6 @@ class DemandReader:
             }
         except (NoAnswer, TypeError) as error:
             log.info("no history of demand: %s", error)
-
-    def _poll_on(self) -> None:
-        """Poll the plans that are due, several at a time, so that a Prometheus that hangs does not delay the others."""
-        with ThreadPoolExecutor(max_workers=POLLS_AT_ONCE, thread_name_prefix="demand") as threads:
-            while not self._stopped.wait(1.0):
-                now = time.monotonic()
-                with self._lock:
-                    gone = [plan for plan, item in self._plans.items() if now - item.asked_at > FORGOTTEN_AFTER_SECONDS]
-                    for plan in gone:
-                        del self._plans[plan]
-                    due = [
-                        plan for plan, item in self._plans.items() if item.seen is not None and now >= item.next_poll
-                    ]
-                    for plan in due:
-                        self._plans[plan].next_poll = math.inf  # until this poll has ended
-                for plan in due:
-                    threads.submit(self._poll_safely, plan)
-
-    def _poll_safely(self, plan: Plan) -> None:
-        try:
-            self.poll(plan)
-        except Exception:
-            log.exception("%s/%s: the reading of demand failed", *plan)
-            with self._lock:
-                if plan in self._plans:
-                    self._plans[plan].next_poll = time.monotonic() + LONGEST_PAUSE_SECONDS
 
 
 def _read(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 
+from servingplan.model.times import seconds_since
+from servingplan.model.world import Pod
 from servingplan.observe.asking import get
 from servingplan.render.deployment import PORT
 
@@ -48,6 +50,57 @@ class Told:
         """The same after one more missed poll; None if the answer is no longer believed."""
         more = Told(self.requests, at, self.missed + 1)
         return more if self.requests and more.missed < MOST_MISSED else None
+
+
+class EngineRequests:
+    """The requests that the engines of draining replicas still have, and what is remembered of their answers."""
+
+    def __init__(self, ask: Callable[[str, Mapping[str, str]], Mapping[str, int | None]]) -> None:
+        """``ask`` returns what ``requests_inside`` does, for addresses by pod in a namespace."""
+        self._ask = ask
+        self._silent: dict[str, datetime] = {}
+        """Until when the engines of pods that did not answer are not asked again, by pod."""
+        self._told: dict[str, Told] = {}
+        """The last answers of engines, by pod."""
+
+    def told(self, now: str, namespace: str, pods: tuple[Pod, ...], drain_seconds: int) -> tuple[Pod, ...]:
+        """The pods. Those whose drain would be over come with the number of requests that their engines still have. A turn
+        waits for the answers, so an engine that is silent is not asked for a while. An engine that reported requests is
+        believed until it has been silent several times in a row."""
+        moment = datetime.fromisoformat(now)
+        kept = moment - timedelta(seconds=KEPT_SECONDS)
+        self._silent = {uid: until for uid, until in list(self._silent.items()) if until > moment}
+        self._told = {uid: told for uid, told in list(self._told.items()) if told.at > kept}
+        draining = {
+            pod.uid: pod.address
+            for pod in pods
+            if pod.ready
+            and pod.address is not None
+            and pod.uid not in self._silent
+            and seconds_since(pod.unrouted_since or pod.draining_since, now) >= drain_seconds
+        }
+        if not draining:
+            return pods
+        told = {uid: self._told[uid] for uid in draining if uid in self._told}
+        longest_ago_first = sorted(draining, key=lambda uid: (told[uid].at if uid in told else kept, uid))
+        found = self._ask(namespace, {uid: draining[uid] for uid in longest_ago_first})
+        for uid, count in found.items():
+            before = told.pop(uid, None)
+            self._told.pop(uid, None)
+            after = Told(count, moment) if count is not None else before and before.silent(moment)
+            if after is not None:
+                told[uid] = self._told[uid] = after
+            else:
+                self._silent[uid] = moment + timedelta(seconds=SILENT_SECONDS)
+        return tuple(
+            pod.model_copy(
+                update={
+                    "requests_inside": told[pod.uid].requests if pod.uid in told else None,
+                    "unasked": pod.uid in draining and pod.uid not in found and pod.uid not in told,
+                }
+            )
+            for pod in pods
+        )
 
 
 def requests_inside(addresses: Mapping[str, str], threads: Executor, *, port: int = PORT) -> dict[str, int | None]:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Executor, Future, wait
 
-from servingplan.model.world import GatewayFacts
+from servingplan.model.readings import GatewayFacts
 from servingplan.observe.asking import get
 from servingplan.observe.urls import NoAnswer, Target, UrlPolicy, UrlRefused
 

@@ -1,11 +1,11 @@
-"""Whom a turn asks beside the API server: the plan's gateway, and the engines of replicas that drain."""
+"""The servers that a turn asks beside the API server: the plan's gateway, and the engines of draining replicas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from servingplan.model.world import GatewayFacts
+from servingplan.model.readings import GatewayFacts
 from servingplan.observe.asking import SharedThreads
 from servingplan.observe.engines import requests_inside
 from servingplan.observe.gateway import ask_gateway, in_time
@@ -13,10 +13,10 @@ from servingplan.observe.urls import UrlPolicy
 
 
 class Outside(Protocol):
-    """Never raises, never waits for long."""
+    """Asks these servers. It never raises and never waits for long."""
 
     def gateway(self, url: str, plan: str) -> Callable[[], GatewayFacts]:
-        """Begin to ask the gateway of a plan (``namespace/name``); the call waits for what it says."""
+        """Begin to ask the gateway of a plan (``namespace/name``). The returned call waits for the answer."""
         ...
 
     def requests_inside(self, namespace: str, addresses: Mapping[str, str]) -> dict[str, int | None]:
@@ -24,7 +24,7 @@ class Outside(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Stop the threads."""
         ...
 
 

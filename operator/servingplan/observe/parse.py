@@ -1,4 +1,4 @@
-"""Nodes, plans and objects of plans as facts: the few fields that matter of each, read without trusting that any is there."""
+"""The facts of nodes, plans and objects of plans: the few fields that matter, any of which may be missing."""
 
 from __future__ import annotations
 
@@ -68,11 +68,12 @@ def node_of(item: Json) -> Node:
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
         taints=tuple(filter(may_stay, taints_of(taints))),
+        closed=any(not may_stay(taint) and taint.key not in DISRUPTION_TAINTS for taint in taints_of(taints)),
     )
 
 
 def _amount(quantity: Any, units: int = 1) -> int | None:
-    """A quantity in so many parts of its unit, rounded down; None where it is none, or nothing."""
+    """A quantity in parts of its unit (``units`` parts each), rounded down; None if it is no quantity, or 0."""
     amount = quantities.amount_of(quantity)
     return None if amount is None else int(amount * units) or None
 

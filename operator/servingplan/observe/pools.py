@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from servingplan.api.v1alpha1 import Resize
+from servingplan.api.pools_v1alpha1 import Resize
 from servingplan.kube import Resource
 from servingplan.model import names
 from servingplan.model.world import PoolObject, Refusal

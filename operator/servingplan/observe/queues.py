@@ -6,7 +6,6 @@ borrowed from its cohort. Its status says how many are reserved (kueue: apis/kue
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,11 +13,10 @@ from servingplan.errors import NotFound
 from servingplan.kube import Api, Resource
 from servingplan.model.world import FlavorQuota
 from servingplan.observe.parse import Json
+from servingplan.render.quantities import amount_of
 
 VERSIONS = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
 """What is read of them is the same in both."""
-_SCALES = {"": 1, "k": 10**3, "M": 10**6}
-_WHOLE = re.compile(r"([0-9]+)(k|M|)")
 
 
 class SeenLocalQueue(NamedTuple):
@@ -55,7 +53,7 @@ class SeenClusterQueue(NamedTuple):
     name: str
     quotas: tuple[SeenQuota, ...]
     stopped: bool = False
-    """As of a LocalQueue."""
+    """Whether it admits nobody, like a LocalQueue that is stopped."""
 
 
 SeenQueue = SeenLocalQueue | SeenFlavor | SeenClusterQueue
@@ -124,8 +122,8 @@ def _most(resource: Mapping[str, Any], in_cohort: bool) -> int | None:
 
 def _gpus(quantity: Any) -> int:
     """The whole number in a quantity; the API server writes 2000 as ``2k``. 0 where it is none."""
-    found = _WHOLE.fullmatch(str(quantity))
-    return int(found[1]) * _SCALES[found[2]] if found else 0
+    amount = amount_of(quantity)
+    return 0 if amount is None else max(0, int(amount))
 
 
 def quota_of(seen: Iterable[SeenQueue], namespace: str, queue: str) -> tuple[FlavorQuota, ...] | None:

@@ -8,8 +8,6 @@ from servingplan.observe.urls import UrlPolicy, UrlRefused
 from servingplan.settings import SharedPrometheus
 
 URL = "spec.demand.prometheus.url"
-FORGOTTEN_AFTER_SECONDS = 600.0
-"""A plan is forgotten if no turn has asked for its readings for this long."""
 NO_ANSWER = "gave no answer that can be used"
 """The same text for every cause, which only the log has: a status must not reveal open ports."""
 

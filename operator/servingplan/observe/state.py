@@ -36,7 +36,7 @@ from servingplan.kube import (
     Resource,
 )
 from servingplan.model import names
-from servingplan.model.manifests import rewriting
+from servingplan.model.manifests import Rewriting, rewriting
 from servingplan.model.world import DeviceClass, Node, PlanObject
 from servingplan.observe import devices, parse, pods, pools, queues, refusals
 from servingplan.observe.devices import SeenClaim, SeenDevices
@@ -102,7 +102,7 @@ class Snapshot:
     pods: list[SeenPod]
     objects: dict[str, list[SeenObject]]
     """The objects by kind."""
-    rewritten: dict[str, tuple[str, str]]
+    rewritten: dict[str, Rewriting]
     """What admission made of our last writes of objects, by uid (``manifests.rewriting``)."""
     slices: list[SeenSlice]
     profiles: list[SeenRates]
@@ -138,7 +138,7 @@ class ClusterState:
         self._pools: dict[tuple[str, str], Informer[Json]] = {}
         self._unanswered: dict[tuple[Resource, str | None, str], str | None] = {}
         """Objects that a write of ours may have changed, with their uids where these are known."""
-        self._rewritten: dict[str, tuple[str, str]] = {}
+        self._rewritten: dict[str, Rewriting] = {}
         """What admission made of our last writes, by uid of the object."""
         self._following = False
         self._stopped = False
@@ -317,7 +317,8 @@ class ClusterState:
             news, self._rewritten[uid] = self._rewritten.get(uid) != found, found
         if news:
             what = f"{manifest['kind']} {answer['metadata'].get('namespace')}/{answer['metadata']['name']}"
-            log.warning("%s: the cluster's admission changes what is written; it is left as it is then", what)
+            fields = ", ".join(found.fields)
+            log.warning("%s: the cluster's admission changes %s; it is left as it is then", what, fields)
 
     def deleted(self, resource: Resource, uid: str) -> None:
         """Take over that our deletion removed an object."""

@@ -20,14 +20,16 @@ FIRST_BACK_OFF_SECONDS = 300.0
 (cluster-autoscaler/FAQ.md)."""
 LONGEST_BACK_OFF_SECONDS = 3600.0
 FIRST_PATIENCE_SECONDS = 600.0
-"""How long nodes may take before any has come: a machine with eight GPUs boots within some minutes."""
+"""How long the first nodes of a pool may take to come: a machine with eight GPUs boots within some minutes."""
 LEAST_PATIENCE_SECONDS = 300.0
-"""However soon the last nodes came, the next may boot from nothing: a machine with eight GPUs takes some minutes."""
+"""The least patience, however soon the last nodes came: the next machine with eight GPUs may boot from nothing, which takes
+some minutes."""
 BOOTS_KEPT = 5
 LONGEST_BOOT_SECONDS = 1800.0
-"""A boot counts as no longer than this: one odd node does not make the pool wait for hours."""
+"""A boot counts as no longer than this, so that one odd node does not make the pool wait for hours."""
 UNSEEN_SECONDS = 60.0
-"""Some periods of the loop: a shortage that outlasted the patience by more, and was not told, had nobody looking at it."""
+"""Some periods of the loop. If a shortage outlasted the patience by more than this and was not reported, no operator was
+looking."""
 
 INSUFFICIENT = "InsufficientCapacity"
 NOT_COMING = "NotComing"
@@ -37,25 +39,26 @@ NOT_OFFERED = "NotOffered"
 
 @dataclass(frozen=True)
 class Seen:
-    """What a pool was asked for and what it has, at one moment."""
+    """What one pool was asked for and what it has at one moment."""
 
     asked: int
-    """Nodes asked for."""
+    """The number of nodes that were asked for."""
     came: int
-    """Nodes that show GPUs, whatever else is wrong with them."""
+    """The number of nodes that show GPUs, in whatever state they are otherwise."""
     existing: int
-    """Nodes that exist, booting ones included."""
+    """The number of nodes that exist, booting ones included."""
     blind: tuple[str, ...] = ()
-    """Names of nodes that are Ready and show no GPUs."""
+    """The names of nodes that are Ready and show no GPUs."""
     refusal: Refusal | None = None
-    """The last one that is told of."""
+    """The last refusal that the cluster tells of."""
     offered: bool | None = None
-    """Whether whoever makes its nodes says that one can be had; None: nobody says."""
+    """Whether the source of the pool's nodes says that one can be had; None if it says nothing."""
 
 
 def patience_seconds(stock: PoolStock) -> float:
-    """How long nodes may take: twice the longest of the last boots. After nodes that did not come in time, as much longer as
-    their cap lasts, for they may only be slow; not after nodes that came and show no GPUs, which are paid meanwhile."""
+    """How long nodes may take to come: twice the longest of the last boots. If nodes did not come in time, it is longer by
+    the length of that cap, because they may only be slow. It is not longer if nodes came and show no GPUs, because these
+    are paid meanwhile."""
     boots = stock.boot_seconds
     usual = max(LEAST_PATIENCE_SECONDS, 2 * max(boots)) if boots else FIRST_PATIENCE_SECONDS
     cap = stock.cap
@@ -63,7 +66,7 @@ def patience_seconds(stock: PoolStock) -> float:
 
 
 def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> PoolStock:
-    """What is known of a pool after a look at it. ``may_probe``: one node more may be asked for once a cap is over."""
+    """What is known of a pool after a look at it. ``may_probe``: one more node may be asked for once a cap is over."""
     stock = _timed(before, seen, now)
     cap = stock.cap
     if cap is not None and not cap.probing and may_probe and now_is(now, cap.until):
@@ -90,7 +93,8 @@ def learned(before: PoolStock, seen: Seen, *, now: str, may_probe: bool) -> Pool
 
 
 def _not_offered(cap: LearnedCap | None, seen: Seen, now: str) -> LearnedCap:
-    """The cap of a pool whose nodes are not sold now. It is made anew as long as this is said, and ends when it is not."""
+    """The cap of a pool whose nodes are not for sale now. It is renewed as long as that is said, and ends when it is no
+    longer said."""
     if cap is not None and not cap.probing and not now_is(now, cap.until):
         return cap.model_copy(update={"nodes": min(cap.nodes, seen.existing)})
     message = "whoever makes its nodes says that its cloud has none at this moment"
@@ -98,7 +102,7 @@ def _not_offered(cap: LearnedCap | None, seen: Seen, now: str) -> LearnedCap:
 
 
 def due_in_seconds(stock: PoolStock, now: str) -> float | None:
-    """When time alone changes what is known; None: never."""
+    """Seconds until what is known changes by the passing of time alone; None: never."""
     due = []
     if stock.short_since is not None:
         due.append(patience_seconds(stock) - seconds_between(stock.short_since, now))
@@ -110,7 +114,7 @@ def due_in_seconds(stock: PoolStock, now: str) -> float | None:
 def _timed(before: PoolStock, seen: Seen, now: str) -> PoolStock:
     """Since when the pool is short, and how long the nodes took that have come since the last look.
 
-    A node that comes back took no boot: times count only of nodes that were asked for while none was missing.
+    Only nodes that were asked for while none was missing are timed, because a node that comes back took no boot.
     """
     since, booting, boots = before.short_since, before.booting, before.boot_seconds
     if seen.came > before.came and since is not None and booting and _was_watched(before, since, now):
@@ -132,13 +136,14 @@ def _timed(before: PoolStock, seen: Seen, now: str) -> PoolStock:
 
 
 def _was_watched(before: PoolStock, since: str, now: str) -> bool:
-    """Whether somebody looked while the pool was short: else the end of the patience would have been told."""
+    """Whether turns looked at the pool while it was short. If none did, nobody noted that the patience had ended."""
     told = before.cap is not None and seconds_between(since, before.cap.since) >= 0
     return told or seconds_between(since, now) <= patience_seconds(before) + UNSEEN_SECONDS
 
 
 def _is_new(refusal: Refusal | None, before: PoolStock, now: str) -> bool:
-    """Whether it says something of today: one of before the first look counts for as long as a first cap lasts."""
+    """Whether a refusal says something about the present. One from before the first look counts for as long as a first cap
+    lasts."""
     if refusal is None:
         return False
     if before.refused_at is not None:
@@ -147,7 +152,7 @@ def _is_new(refusal: Refusal | None, before: PoolStock, now: str) -> bool:
 
 
 def _lowered(cap: LearnedCap | None, nodes: int, reason: str, message: str, now: str) -> LearnedCap:
-    """A cap that still holds only comes down; after one that is over, the next lasts twice as long."""
+    """The next cap. While a cap holds, it can only be lowered; after one that is over, the next lasts twice as long."""
     if cap is not None and not cap.probing:
         return cap.model_copy(update={"nodes": min(cap.nodes, nodes)})
     back_off = FIRST_BACK_OFF_SECONDS if cap is None else min(2 * cap.back_off_seconds, LONGEST_BACK_OFF_SECONDS)
@@ -167,7 +172,7 @@ def with_stock(pools: tuple[Pool, ...], stock: Mapping[str, PoolStock]) -> tuple
 
 
 def cap_lines(pools: tuple[Pool, ...]) -> list[str]:
-    """The caps that hold, for people, one a line."""
+    """The caps that hold, in words, one per line."""
     return [
         f"{pool.name} gives at most {cap.nodes} nodes until {cap.until} ({cap.reason}: {cap.message})"
         for pool in pools
@@ -176,10 +181,10 @@ def cap_lines(pools: tuple[Pool, ...]) -> list[str]:
 
 
 def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float, spend: float) -> PlanRecord:
-    """The record with what is learned from the pools at this moment, $/h for ``budget`` and ``spend``.
+    """The record with what is learned from the pools at this moment. ``budget`` and ``spend`` are $/h.
 
-    One node more than a cap that is over is asked for only where the budget has room for it beside what is there: what
-    serves is not given up for a node that may not come.
+    After a cap is over, one more node is asked for only if the budget has room for it beside what is there: nothing that
+    serves is given up for a node that may not come.
     """
     stock = {}
     for pool in pools:
@@ -195,8 +200,8 @@ def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float
 
 
 def has_room_for_a_node(name: str, pools: tuple[Pool, ...], record: PlanRecord, *, budget: float, spend: float) -> bool:
-    """Whether one node more of a pool (one in each zone where its size counts by zone) fits into the budget, or nothing is
-    lost by trying: a class is served nothing."""
+    """Whether one more node of a pool (one per zone if its size counts by zone) fits into the budget. It may also be tried
+    if nothing can be lost, because some class is served nothing."""
     if record.fleet is None or any(
         item.requests_per_second > 0 and item.planned_requests_per_second <= 0 for item in record.fleet.classes
     ):

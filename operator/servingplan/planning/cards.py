@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import Card, Model, PlanSpec, Variant
+from servingplan.api.models_v1alpha1 import Card, Model, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError, in_words
 from servingplan.model.llm import ModelCard, UnknownPrecisionError, precision_of
+from servingplan.model.remembered import for_same
 from servingplan.profiles.catalogue import NO_SHAPE, Catalogue, as_named, find_model, known_shape, stored_otherwise
 from servingplan.profiles.config_json import parse_config, read_config
 from servingplan.profiles.names import take_apart
@@ -27,6 +29,14 @@ def cards_of(
     spec: PlanSpec, catalogue: Catalogue | None = None
 ) -> tuple[list[tuple[Model, Variant, ModelCard]], list[InputError]]:
     """Every variant, its source and precision spelled out, with its card; and what is wrong with the others."""
+    found, errors = _cards_of(spec, catalogue)
+    return list(found), list(errors)
+
+
+@for_same(most=256)
+def _cards_of(
+    spec: PlanSpec, catalogue: Catalogue | None
+) -> tuple[tuple[tuple[Model, Variant, ModelCard], ...], tuple[InputError, ...]]:
     found: list[tuple[Model, Variant, ModelCard]] = []
     errors: list[InputError] = []
     for model in spec.models:
@@ -35,9 +45,10 @@ def cards_of(
                 found.append((model, *_spelled_out(model, variant, catalogue)))
             except InputError as error:
                 errors.append(error)
-    return found, errors
+    return tuple(found), tuple(errors)
 
 
+@for_same(most=256)
 def with_sources(spec: PlanSpec, catalogue: Catalogue | None = None) -> PlanSpec:
     """The spec with the sources and precisions that it leaves out, where the catalogue has them; others stay as they are,
     and ``cards_of`` says what is wrong with them."""

@@ -1,8 +1,8 @@
-"""How long replicas take to start: image, weights and compilation, learned from those that did.
+"""How long replicas take to start (image, weights and compilation), learned from those that started.
 
-A start is counted once, of a pod that is ready and whose containers never began again, from when it got its node. The last few
-are kept by model, variant and pool. What is learned is for replicas to come: those that run keep the limit that they were made
-with, which is in the plan record.
+A start is counted once per pod, from the moment it got its node, if the pod is ready and no container of it was restarted. The
+last few are kept by model, variant and pool. They count for new replicas only: running replicas keep the limit that they were
+made with, which is in the plan record.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from servingplan.render.deployment import UNTOLD_STARTUP_SECONDS
 STARTS_KEPT = 5
 """How many of the last starts are kept for each key."""
 LOADING_BYTES_PER_SECOND = 60e6
-"""A slow way to the weights: about half of the 125 MiB/s that a gp3 volume gives without extra charge (Amazon EBS, General
-Purpose SSD volumes), since weights that are downloaded are written first and read after."""
+"""The assumed rate at which weights arrive: about half of the 125 MiB/s that a gp3 volume gives without extra charge
+(Amazon EBS, General Purpose SSD volumes), because downloaded weights are first written and then read."""
 FIXED_SECONDS = 900
-"""The time for all that does not grow with the weights: an image of about 10 GB, compilation, CUDA graphs, the warm-up."""
+"""The time for everything that does not grow with the weights: an image of about 10 GB, compilation, CUDA graphs, the
+warm-up."""
 MARGIN = 2.0
-"""The next start may take so many times as long as the longest of the last ones, as with boots (``availability``)."""
+"""The next start may take this multiple of the longest of the last ones, as with boots (``availability``)."""
 LIMIT_STEP_SECONDS = 300
-"""Limits are multiples of this. They are part of templates, and a start that took a little longer is to change none."""
+"""Limits are multiples of this. They are part of pod templates, and a start that took a little longer must not change a
+template."""
 LONGEST_LIMIT_SECONDS = 86_400
 """The longest that a plan may declare as ``startupSeconds``."""
 
@@ -76,7 +78,7 @@ def look_at_cold_starts(record: PlanRecord, world: Observation, spec: PlanSpec) 
 
 
 def start_limits(fleet: Fleet, spec: PlanSpec) -> dict[str, int]:
-    """How long the replicas of each Deployment of a fleet may take to start, seconds: as their pods were told."""
+    """How long the replicas of each Deployment of a fleet may take to start, in seconds, as their pods were made."""
     declared = {model.name: model.engine.startup_seconds for model in spec.models}
     return {
         item.deployment: declared.get(item.model) or UNTOLD_STARTUP_SECONDS
@@ -87,8 +89,8 @@ def start_limits(fleet: Fleet, spec: PlanSpec) -> dict[str, int]:
 
 
 def start_limit_seconds(declared: int | None, weight_bytes: float, learned_seconds: float | None) -> int:
-    """How long a new replica may take to start: as the spec says, else as long as its weights take on a slow way and all else
-    beside, and no less than ``MARGIN`` times the longest start that was seen."""
+    """How long a new replica may take to start: as the spec says, else the time for its weights at the assumed rate and for
+    everything else, and at least ``MARGIN`` times the longest start that was seen."""
     if declared is not None:
         return declared
     least = max(FIXED_SECONDS + weight_bytes / LOADING_BYTES_PER_SECOND, MARGIN * (learned_seconds or 0.0))
@@ -96,7 +98,7 @@ def start_limit_seconds(declared: int | None, weight_bytes: float, learned_secon
 
 
 def with_starts(pools: tuple[Pool, ...], start_times: Mapping[str, StartTimes]) -> tuple[Pool, ...]:
-    """The pools with what is known of the starts on each."""
+    """The pools, each with what is known of the starts on it."""
     return tuple(
         replace(
             pool, start_times={key: times for key, times in start_times.items() if key.rsplit("/", 1)[-1] == pool.name}
@@ -106,7 +108,7 @@ def with_starts(pools: tuple[Pool, ...], start_times: Mapping[str, StartTimes]) 
 
 
 def start_lines(pools: tuple[Pool, ...]) -> list[str]:
-    """What is known of the starts on the pools, for people, one a line."""
+    """What is known of the starts on the pools, in words, one per line."""
     return [
         f"{key.rsplit('/', 1)[0]} on {pool.name} started within {max(times.seconds):.0f} s in the last {len(times.seconds)} "
         "times" + (f"; its container ran after {max(times.image_seconds):.0f} s" if times.image_seconds else "")
@@ -117,7 +119,8 @@ def start_lines(pools: tuple[Pool, ...]) -> list[str]:
 
 
 def start_seconds(fleet: Fleet, start_times: Mapping[str, StartTimes]) -> dict[str, float]:
-    """How long the replicas of each Deployment of a fleet take to start, seconds; without those of which no start was seen."""
+    """How long the replicas of each Deployment of a fleet take to start, in seconds. Deployments of which no start was seen
+    are left out."""
     found = {
         item.deployment: longest_start(start_times.get(start_key(item.model, item.variant, item.pool)))
         for item in fleet.replica_sets

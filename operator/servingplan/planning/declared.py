@@ -1,8 +1,9 @@
-"""What nodes, and the object that makes them, say against what the plan says of their pool: GPU, number, selector, taints.
+"""Contradictions between the plan and its pools: what nodes, and the object that makes them, say of GPU, number, selector and
+taints.
 
-Nodes are compared once they are ready and show GPUs, the object at any time; what they do not say contradicts nothing.
-Labels of the vendor's feature discovery and types of instances name one card; names of clouds may mean several, so they
-contradict only another family.
+Nodes are compared once they are ready and show GPUs, the object at any time. What they do not say contradicts nothing. Labels
+of the vendor's feature discovery and types of instances name one card. Names that clouds use may mean several cards, so they
+contradict only if the family differs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.api.pools_v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.times import seconds_since
 from servingplan.model.world import DeviceClass, Node, NodeTemplate, PoolObject, Taint
@@ -27,7 +29,7 @@ FEATURE_LABELS = (
     "beta.amd.com/gpu.product-name",
     "amd.com/gpu.product",
 )
-"""Labels that the vendor's feature discovery sets, which reads the card itself."""
+"""Labels that are set by the vendor's feature discovery, which reads the card itself."""
 CLOUD_LABELS = (
     "cloud.google.com/gke-accelerator",
     "karpenter.k8s.aws/instance-gpu-name",
@@ -39,8 +41,8 @@ CLOUD_LABELS = (
 COUNT_LABELS = ("nvidia.com/gpu.count", "karpenter.k8s.aws/instance-gpu-count", "karpenter.azure.com/sku-gpu-count")
 
 STARTUP_TAINT_SECONDS = 600.0
-"""How long a node may bear taints before they count as lasting, since it was created: agents that get it ready for pods take
-theirs off once drivers and images are there, within minutes."""
+"""After how long, from a node's creation, its taints count as lasting. Agents that prepare a node for pods remove theirs
+within minutes, when drivers and images are there."""
 
 FALSE_DECLARATION = "FalseDeclaration"
 UNTOLERATED = "UntoleratedTaint"
@@ -50,12 +52,12 @@ NO_MATCH = "NoNodeMatches"
 
 @dataclass(frozen=True)
 class Contradiction:
-    """What a node, or the pool, says otherwise than the plan."""
+    """What a node, or the pool's object, says that differs from the plan."""
 
     reason: str
     message: str
     node: str | None = None
-    """The node on which nothing may be placed; None: the plan is wrong about the pool, and its nodes are used as they are."""
+    """The node on which nothing may be placed. None: the plan is wrong about the pool, and its nodes are used as they are."""
 
 
 def contradictions(
@@ -111,7 +113,7 @@ def _other_gpus(pool: NodePool, node: Node) -> str:
 
 
 def _of_class(pool: NodePool, classes: Sequence[DeviceClass]) -> list[Contradiction]:
-    """What is wrong with the DeviceClass of a pool: it is not there, or is not understood."""
+    """What is wrong with the DeviceClass of a pool: it does not exist, or it is not understood."""
     if pool.dra is None:
         return []
     where, name = f"nodePools[{pool.name}].dra.deviceClass is {pool.dra.device_class}", pool.dra.device_class
@@ -132,8 +134,8 @@ def _of_class(pool: NodePool, classes: Sequence[DeviceClass]) -> list[Contradict
 def false_of_object(
     *, spec: PlanSpec, pool: NodePool, gpu: GpuType | None, found: PoolObject, shown: bool, catalogue: Catalogue
 ) -> list[Contradiction]:
-    """What the pool's object says of nodes to come that the plan says otherwise. ``shown``: nodes of the pool show their
-    GPUs, and so speak of their number themselves."""
+    """What the pool's object says of its future nodes that differs from the plan. ``shown``: nodes of the pool show their
+    GPUs, so their number is known from them."""
     if pool.resize is None:
         return []
     template, where = found.template, f"nodePools[{pool.name}]"
@@ -165,8 +167,8 @@ def false_of_object(
 def unmatched(
     pool: NodePool, nodes: Sequence[Node], others: Sequence[Node], node_label: tuple[str, str] | None
 ) -> Contradiction | None:
-    """Nodes of the pool's own object that its selector does not match, where it matches none; ``others``: nodes of the
-    cluster that are known beside ``nodes``; ``node_label``: by which they name the object."""
+    """Nodes of the pool's own object, if its selector matches none of them. ``others`` are nodes of the cluster that are
+    known beside ``nodes``; ``node_label`` is the label by which nodes name the object."""
     resize = pool.resize
     if nodes or resize is None or node_label is None:
         return None
@@ -185,14 +187,14 @@ def unmatched(
 
 
 def selector_text(pool: NodePool) -> str:
-    """The selector of a pool as people write it."""
+    """The selector of a pool as it is written on a command line."""
     return "{" + ", ".join(f"{key}: {value}" for key, value in sorted(pool.node_selector.items())) + "}"
 
 
 def _other_card(
     pool: NodePool, gpu: GpuType | None, labels: Mapping[str, str], catalogue: Catalogue
 ) -> tuple[str, str] | None:
-    """Label and value by which nodes name another card than the plan; None where they do not."""
+    """The label and the value by which nodes name a card other than the plan's; None if they do not."""
     if pool.gpu is None or pool.gpu_spec is not None or gpu is None:
         return None
     for label in (*FEATURE_LABELS, INSTANCE_TYPE):
@@ -214,7 +216,7 @@ def _other_card(
 def _node_of_other_card(
     pool: NodePool, gpu: GpuType | None, node: Node, classes: Sequence[DeviceClass], catalogue: Catalogue
 ) -> tuple[str, str] | None:
-    """The same as ``_other_card``, for a node. The devices that the pool counts come before its labels; slices are no card."""
+    """The same as ``_other_card``, for a node. The devices that the pool counts come before labels; slices name no card."""
     devices = () if pool.dra is None else chosen(pool.dra, classes, node)
     if pool.gpu_spec is None:
         said = next((said for item in devices if (said := slice_in(item.attributes)) is not None), None)
@@ -227,7 +229,7 @@ def _node_of_other_card(
 
 
 def _several_cards(template: NodeTemplate, catalogue: Catalogue) -> str | None:
-    """Types of instances of different cards, for people; None where all that are known have one."""
+    """The types of instances, in words, if those that are known have different cards; else None."""
     cards = {name: card.name for name in template.instance_types if (card := catalogue.find_gpu(name)) is not None}
     if len(set(cards.values())) < 2:
         return None
@@ -239,7 +241,8 @@ def _family(gpu: GpuType) -> str:
 
 
 def _other_count(pool: NodePool, nodes: Sequence[Node]) -> list[Contradiction]:
-    """A number that no node has. A node with a broken GPU shows fewer than it has: labels, and other nodes, speak for it."""
+    """A number of GPUs that contradicts every node. A node with a broken GPU shows fewer than it has, so labels and other
+    nodes may confirm the plan's number."""
     shown = [node for node in nodes if node.usable and node.gpus > 0]
     declared = pool.gpus_per_node
     if declared is None or not shown:
@@ -267,12 +270,12 @@ def _untolerated(
 
 
 def _tolerated(spec: PlanSpec, pool: NodePool) -> list[list[Mapping[str, Any]]]:
-    """What the replicas of each model tolerate on the pool."""
+    """The taints that the replicas of each model tolerate on the pool."""
     return [[*tolerations(pool), *_own_tolerations(model.engine.pod_template)] for model in spec.models]
 
 
 def _refused(taints: Sequence[Taint], tolerated: Sequence[Sequence[Mapping[str, Any]]]) -> Taint | None:
-    """A taint that the replicas of no model pass; None where those of some model pass all."""
+    """A taint that the replicas of no model tolerate; None if those of some model tolerate all."""
     refused = [
         next((taint for taint in taints if not any(_tolerates(item, taint) for item in items)), None)
         for items in tolerated

@@ -1,14 +1,15 @@
-"""GPUs that are devices of Dynamic Resource Allocation: which of a node's devices a pool counts, and which others hold."""
+"""GPUs that are devices of Dynamic Resource Allocation: which devices of a node a pool counts, and which are held by
+others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from servingplan.api.v1alpha1 import Dra
+from servingplan.api.pools_v1alpha1 import Dra
 from servingplan.model.world import DeviceClass, Devices, Node
 
 PRODUCT_NAME = "productName"
-"""Attribute by which drivers name the card."""
+"""The attribute by which drivers name the card."""
 MIG = "mig"
 _SLICES = (MIG, "amdgpu-partition")
 """Values of the attribute ``type`` by which the drivers of NVIDIA and AMD tell parts of a card from whole ones."""
@@ -21,7 +22,7 @@ def class_of(dra: Dra, classes: Iterable[DeviceClass]) -> DeviceClass | None:
 
 
 def imagined_class(dra: Dra) -> DeviceClass:
-    """The class as it is taken to be where there is no cluster: that of the driver that it is named after."""
+    """The class that is assumed without a cluster: that of the driver with its name."""
     return DeviceClass(name=dra.device_class, driver=dra.device_class)
 
 
@@ -45,7 +46,7 @@ def chosen(dra: Dra, classes: Iterable[DeviceClass], node: Node) -> tuple[Device
 
 
 def like(dra: Dra, classes: Iterable[DeviceClass], count: int) -> tuple[Devices, ...]:
-    """Free devices that the pool counts, of a node that is to come."""
+    """The free devices that the pool counts, on a node that does not exist yet."""
     found = class_of(dra, classes)
     if found is None:
         return ()
@@ -54,7 +55,7 @@ def like(dra: Dra, classes: Iterable[DeviceClass], count: int) -> tuple[Devices,
 
 
 def product_in(devices: Iterable[Devices]) -> tuple[str, str] | None:
-    """Attribute and value by which devices name their card; None where they do not."""
+    """The attribute and the value by which devices name their card; None if they do not."""
     named = (
         (key, value)
         for item in devices
@@ -65,13 +66,13 @@ def product_in(devices: Iterable[Devices]) -> tuple[str, str] | None:
 
 
 def slice_in(attributes: Mapping[str, str]) -> tuple[str, str] | None:
-    """Attribute and value by which devices say that they are parts of a card; None if they do not."""
+    """The attribute and the value by which devices say that they are parts of a card; None if they do not."""
     found = ((key, value) for key, value in attributes.items() if key.endswith("/type") and value in _SLICES)
     return next(found, None)
 
 
 def text_of(devices: Iterable[Devices]) -> str:
-    """The devices of a node for people."""
+    """The devices of a node, in words."""
     return ", ".join(
         f"{item.count} of {item.driver}"
         + "".join(

@@ -1,6 +1,6 @@
-"""Why a plan is as it is: the question's explanation, and what only the spec can be asked.
+"""Explains the plan: the explanation of its question, and the worth of changes that only the spec can express.
 
-The latency limits are in the rates of the question's shapes, so looser ones are another question: it is posed anew.
+Latency limits are part of the rates of the question's shapes. So looser limits are another question, which is posed anew.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 
-from servingplan.api.v1alpha1 import PlanSpec, Slo
+from servingplan.api.models_v1alpha1 import Slo
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.question import Question, QuestionError
@@ -20,36 +21,34 @@ from servingplan.solve.sensitivity import Asker, gained
 from servingplan.solve.solver.clock import Stopwatch
 
 LOOSER = Decimal("1.01")
-"""One more per cent of every latency limit."""
+"""The factor of every latency limit in that what-if: one per cent more."""
 SLO = "slo"
-"""Name of that what-if."""
+"""The name of that what-if."""
 SHARE_OF_BASE = 0.5
-"""Part of the time that finding the plan itself may take."""
+"""The part of the time that finding the plan itself may take."""
 LEAST_SECONDS = 0.1
-"""What it gets at least."""
+"""The least time that it gets, in seconds."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """The best plan of the moment, found from scratch, with its explanation."""
+    """The best plan for the present, found without a running fleet, and its explanation."""
 
     question: Question | None
-    """Absent where nothing can be asked: see `problems`."""
+    """The answer; None if nothing can be asked, for the reasons in `problems`."""
     answer: Answer | None
     problems: tuple[str, ...] = ()
-    """Why there is no question: what is wrong with the spec, and which classes nothing can serve."""
+    """Why there is no question: the errors of the spec, and the classes that nothing can serve."""
 
     @property
     def explanation(self) -> Explanation:
-        """Empty where there is no answer."""
+        """The explanation; empty if there is no answer."""
         return (self.answer.explanation if self.answer else None) or Explanation()
 
 
 def explain_plan(situation: Situation, *, deadline_seconds: float | None = None) -> Explained:
-    """The best plan for the spec and the pools of the moment, whatever runs now, with its explanation.
-
-    Deterministic unless the deadline ends it early.
-    """
+    """The best plan for the spec and the present pools, whatever runs now, with its explanation. It is deterministic unless
+    the deadline ends it early."""
     stopwatch = Stopwatch(deadline_seconds)
     posed, errors = _posed(situation, situation.spec)
     problems = (*map(str, errors), *posed.unfit)
@@ -87,7 +86,7 @@ def _posed(situation: Situation, spec: PlanSpec) -> tuple[Posed, tuple[InputErro
 
 
 def _with_looser_slo(situation: Situation, answer: Answer, asker: Asker) -> WhatIf | None:
-    """What latency limits that are one per cent looser are worth; None where there are none, or time is up."""
+    """What latency limits that are one per cent looser are worth; None if there are none, or if the time is up."""
     spec = situation.spec
     models = tuple(
         model.model_copy(

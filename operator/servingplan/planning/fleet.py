@@ -1,4 +1,4 @@
-"""The solver's answer in the cluster's terms."""
+"""Turns the solver's answer into a fleet: replica sets on pools, with the Deployments that hold them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.answer import Answer, Placement
 from servingplan.model.fleet import ClassService, Fleet, NodeGroup, PipelineStage, ReplicaSet
 from servingplan.planning.pools import CENT, Pool
-from servingplan.planning.question import Posed, class_key, utilization
-from servingplan.planning.shapes import ShapeFacts
+from servingplan.planning.question import Posed, utilization
+from servingplan.planning.shapes import ShapeFacts, class_key
 
 _DIGITS = 9
-"""Rates are rounded to this many decimals: noise below it would make equal plans look different."""
+"""The decimals to which rates are rounded: smaller differences would make equal plans look different."""
 
 
 def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[[ShapeFacts], str]) -> Fleet:
-    """The fleet that an answer means; ``name_of`` gives the Deployment of a shape.
+    """The fleet that an answer means. ``name_of`` gives the Deployment of a shape.
 
     Shapes that differ only in the part of a pool that they run on are one Deployment.
     """
@@ -58,8 +58,8 @@ def fleet_of(*, spec: PlanSpec, posed: Posed, answer: Answer, name_of: Callable[
 
 
 def within_budget(fleet: Fleet, pools: tuple[Pool, ...], budget: float) -> Fleet:
-    """The fleet without as many of its least important nodes as it costs more than the budget: prices and budgets
-    change while a plan that fits them is not there yet, or waits for approval."""
+    """The fleet without its least important nodes, as many as it costs more than the budget. This is needed while prices or
+    the budget have changed and a plan that fits is not found yet, or waits for approval."""
     by_name = {pool.name: pool for pool in pools}
     sizes = {name: count for name, count in fleet.nodes.items() if name in by_name}
     priorities = {item.deployment: item.priority for item in fleet.replica_sets}
@@ -100,7 +100,7 @@ def within_budget(fleet: Fleet, pools: tuple[Pool, ...], budget: float) -> Fleet
 
 
 def _cost(pool: Pool, nodes: int) -> float:
-    """$/h of a pool of this size once nothing boots or drains; of one that we may not size, what it costs anyway."""
+    """$/h of a pool of this size once nothing boots or drains; if the pool may not be sized, its present spend."""
     price = pool.dollars_per_node_hour or 0.0
     if pool.spec.resize is None:
         return price * nodes

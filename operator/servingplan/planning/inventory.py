@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.api.pools_v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
@@ -74,7 +75,7 @@ def _nodes_of(item: NodePool, world: Observation, by_node: Mapping[str, list[Pod
 
 
 def _held_by_others(item: NodePool, node: Node, pods: list[Pod], world: Observation) -> int:
-    """GPUs of a node that the pool counts and that others hold: by their claims, or by their pods."""
+    """The GPUs of a node that the pool counts and that others hold, by their claims or by their pods."""
     if item.dra is not None:
         return sum(found.held_by_others for found in chosen(item.dra, world.device_classes, node))
     return sum(pod.gpus for pod in pods if not _is_ours(pod, world))
@@ -83,7 +84,7 @@ def _held_by_others(item: NodePool, node: Node, pods: list[Pod], world: Observat
 def _counted(item: NodePool, resource: str, node: PoolNode, world: Observation) -> PoolNode:
     """The node with the GPUs that the pool has on it.
 
-    Devices that our pods hold are there, also while their driver starts anew and publishes none.
+    Devices that pods of this plan hold count also while their driver is restarted and publishes none.
     """
     if item.dra is None:
         return replace(node, node=counted_by(resource, node.node))
@@ -96,7 +97,7 @@ def _counted(item: NodePool, resource: str, node: PoolNode, world: Observation) 
 def _read(
     item: NodePool, nodes: tuple[PoolNode, ...], spec: PlanSpec, world: Observation, known: Known
 ) -> tuple[Pool, list[InputError]]:
-    """One pool, and what is wrong about it in the spec."""
+    """One pool, and what is wrong with it in the spec."""
     left = item.name.endswith(LEFT)
     gpu, gpu_error = _gpu_of(item, nodes, world, known.catalogue)
     errors = [] if gpu_error is None else [gpu_error]
@@ -165,7 +166,7 @@ def _contradictions(
 
 
 def _told(found: list[Contradiction]) -> Problem | None:
-    """The first in full, and how many nodes more."""
+    """The first contradiction in full, and the number of further nodes that have one."""
     if not found:
         return None
     more = len({item.node for item in found[1:]} - {found[0].node, None})
@@ -174,8 +175,8 @@ def _told(found: list[Contradiction]) -> Problem | None:
 
 
 def _each_node_once(pools: list[Pool]) -> list[Pool]:
-    """The pools with every node in one alone: one that two selectors match belongs to the pool that sorts first, or it would
-    be planned twice."""
+    """The pools, with each node in only one of them. A node that two selectors match belongs to the pool that sorts first;
+    otherwise it would be planned twice."""
     taken: set[str] = set()
     out = []
     for pool in pools:
@@ -250,7 +251,7 @@ def _gpu_of(
 
 
 def _product_of(pool: NodePool, node: Node, world: Observation, catalogue: Catalogue) -> str | None:
-    """What a node calls its GPUs: its devices do, or its labels."""
+    """The names that a node gives its GPUs: by its devices, or by its labels."""
     devices = () if pool.dra is None else chosen(pool.dra, world.device_classes, node)
     named = product_in(devices)
     return product_of(node.labels, catalogue) if named is None else named[1]

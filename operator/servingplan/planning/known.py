@@ -7,23 +7,24 @@ from typing import NamedTuple
 
 from servingplan.model.decision import Finding
 from servingplan.model.hardware import GpuType
-from servingplan.model.world import Observation, SeenCatalogue, SeenModelConfig
+from servingplan.model.readings import SeenCatalogue, SeenModelConfig
+from servingplan.model.world import Observation
 from servingplan.profiles.additions import Price, read_gpus, read_models, read_prices
 from servingplan.profiles.catalogue import Catalogue, ModelRow, shipped
 
 CONDITION = "ProfilesAvailable"
 MOST_TOLD = 5
-"""Rows of one turn that a condition tells of; the rest is counted."""
+"""The most rows of one turn that a condition names; the others are counted."""
 
 
 class Known(NamedTuple):
-    """The additions that were read, with the shipped catalogue."""
+    """The additions that were read, combined with the shipped catalogue."""
 
     catalogue: Catalogue
     prices: tuple[Price, ...]
-    """The prices of GPUs; a price that a plan states comes before them."""
+    """The prices of GPUs. A price that a plan states has precedence over them."""
     problems: tuple[str, ...]
-    """Rows that are left out, and why."""
+    """The rows that are left out, and why."""
 
 
 def known_of(world: Observation) -> Known:

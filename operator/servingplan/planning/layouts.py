@@ -1,7 +1,7 @@
-"""Every way to lay one replica out over pools that is asked about at all: inside a node, over nodes, over GPU types.
+"""All layouts of one replica that are considered: inside a node, over nodes, over GPU types.
 
-The universe is bounded here and nowhere else; ``shapes`` prunes it. Every layout has one tensor-parallel size, since
-engines take one for all stages, and a tensor-parallel group never leaves its node.
+This is the only module that limits the layouts; ``shapes`` prunes them. A layout has one tensor-parallel size, because engines
+use one for all stages, and a tensor-parallel group never leaves its node.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from itertools import combinations
 from servingplan.planning.pools import Pool
 
 STAGES_INSIDE_A_NODE = (1, 2, 4, 8)
-"""Stages within a node that are asked about: others lie between these and would only multiply near-equal shapes."""
+"""The numbers of stages inside a node that are considered. Others lie between these and would add only near-equal shapes."""
 NODES_OF_A_REPLICA = (2, 3, 4, 6, 8)
-"""Whole nodes of one pool under one replica. Every size up to four, for models that just miss a size; then coarser."""
+"""The numbers of whole nodes of one pool that a replica may take: every number up to four, for models that just miss a
+size, and then coarser steps."""
 MOST_STAGES = 16
-"""Stages of a replica over nodes: each hand-over adds latency, and a chain is as reliable as all of its nodes together."""
+"""The most stages of a replica over nodes. Each hand-over adds latency, and the replica is lost with any of its nodes."""
 NODES_OF_A_LEG = (1, 2, 4)
 MOST_MIXED_STAGES = 8
 MIXED_TENSOR_PARALLEL = (1, 2, 4, 8, 16)
-"""Bounds of replicas over two pools, of which there are pairs: at most four whole nodes, or 1, 2 or 4 stages inside one
-node, of each pool. Three types in one replica are not asked about: their number grows with the cube of the pools."""
+"""The limits of replicas over two pools, of which there are pairs: at most four whole nodes, or 1, 2 or 4 stages inside one
+node, of each pool. Three types in one replica are not considered, because their number grows with the cube of the pools."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
@@ -37,41 +38,41 @@ class Leg:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the stages of one replica are."""
+    """The stages of one replica and the nodes that they take."""
 
     tensor_parallel: int
     legs: tuple[Leg, ...]
 
     @property
     def pipeline_parallel(self) -> int:
-        """Stages over all legs."""
+        """The number of stages over all legs."""
         return sum(leg.stages for leg in self.legs)
 
     @property
     def inside_a_node(self) -> bool:
-        """Whether one pod on one node is the whole replica."""
+        """Whether the whole replica is one pod on one node."""
         return len(self.legs) == 1 and self.gpus(self.legs[0]) <= self.legs[0].pool.gpus_per_node
 
     @property
     def name(self) -> str:
-        """Pools and sizes, such as ``h100/tp4pp2`` or ``a100:2+l40s:1/tp8pp3``."""
+        """The name with pools and sizes, such as ``h100/tp4pp2`` or ``a100:2+l40s:1/tp8pp3``."""
         return layout_name([(leg.pool.name, leg.stages) for leg in self.legs], tensor_parallel=self.tensor_parallel)
 
     @property
     def nodes_of_a_replica(self) -> int:
-        """Nodes that one replica takes, or takes a part of."""
+        """The number of nodes of which one replica takes all or a part."""
         return sum(self.nodes(leg) for leg in self.legs)
 
     def gpus(self, leg: Leg) -> int:
-        """GPUs of one leg: within a node, or whole nodes."""
+        """The GPUs of one leg: a part of a node, or whole nodes."""
         return leg.stages * self.tensor_parallel
 
     def nodes(self, leg: Leg) -> int:
-        """Nodes that one leg takes, or takes a part of."""
+        """The number of nodes of which one leg takes all or a part."""
         return -(-self.gpus(leg) // leg.pool.gpus_per_node)
 
     def node_of_each_stage(self) -> list[tuple[Pool, int]]:
-        """Pool and number of the node, counted over the replica, of every stage in order."""
+        """The pool and the number of the node of every stage, in order. Nodes are counted over the replica."""
         out: list[tuple[Pool, int]] = []
         before = 0
         for leg in self.legs:
@@ -89,7 +90,7 @@ def layout_name(legs: Iterable[tuple[str, int]], *, tensor_parallel: int) -> str
 
 
 def inside_a_node(pool: Pool) -> Iterator[Layout]:
-    """One pod on one node, from small to large."""
+    """The layouts with one pod on one node, from small to large."""
     most = min(1, pool.gpus_per_node) if pool.apart else pool.gpus_per_node
     for tensor_parallel in range(1, most + 1):
         for stages in STAGES_INSIDE_A_NODE:
@@ -98,40 +99,41 @@ def inside_a_node(pool: Pool) -> Iterator[Layout]:
 
 
 def over_nodes(pool: Pool) -> Iterator[Layout]:
-    """Whole nodes of one pool, from few nodes to many."""
+    """The layouts on whole nodes of one pool, from few nodes to many."""
     for tensor_parallel, stages in _over_nodes(pool):
         yield Layout(tensor_parallel, (Leg(pool, stages),))
 
 
 def over_types(first: Pool, second: Pool) -> Iterator[Layout]:
-    """Stages on two pools. Only one order of the two is asked about: nothing in the formulas but the place of the
-    embedding table tells them apart."""
+    """The layouts with stages on two pools. Only one order of the two is considered: the formulas differ only by the place
+    of the embedding table."""
     for tensor_parallel, stages, others in _over_types(first, second):
         yield Layout(tensor_parallel, (Leg(first, stages), Leg(second, others)))
 
 
 def count_over_nodes(pool: Pool) -> int:
-    """Number of layouts that ``over_nodes`` has."""
+    """The number of layouts that ``over_nodes`` gives."""
     return len(_over_nodes(pool))
 
 
 def count_over_types(first: Pool, second: Pool) -> int:
-    """Number of layouts that ``over_types`` has."""
+    """The number of layouts that ``over_types`` gives."""
     return len(_over_types(first, second))
 
 
 def pairs_of_types(pools: Iterable[Pool]) -> Iterator[tuple[Pool, Pool]]:
-    """Pairs of pools with different GPU types, in order of name. Two pools of one type differ by rental only."""
+    """The pairs of pools with different GPU types, in order of name. Two pools of one type differ only in how they are
+    rented."""
     for first, second in combinations(sorted(pools, key=lambda pool: pool.name), 2):
         if first.gpu is not None and second.gpu is not None and first.gpu != second.gpu:
             yield first, second
 
 
 def zone_of(pool: Pool) -> str | None:
-    """The zone of all nodes of a pool, present and future; None where that is not known.
+    """The zone of all nodes of a pool, present and future; None if it is not known.
 
-    As the spec says, or of fixed nodes as their labels agree. A pool that is sized without a zone in the spec may get
-    its next node anywhere.
+    The spec states it. For fixed nodes it is also known if their labels agree. A pool that is sized and has no zone in the
+    spec may get its next node anywhere.
     """
     if pool.spec.zone is not None or pool.spec.resize is not None:
         return pool.spec.zone
@@ -140,8 +142,8 @@ def zone_of(pool: Pool) -> str | None:
 
 
 def connected(first: Pool, second: Pool) -> bool:
-    """Whether one replica may span nodes of both: one zone, and known to be. With itself: whether a replica may span
-    its nodes."""
+    """Whether one replica may span nodes of both pools: they must be known to be in one zone. For one pool given twice:
+    whether a replica may span its nodes."""
     zone = zone_of(first)
     return zone is not None and zone == zone_of(second)
 

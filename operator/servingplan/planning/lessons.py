@@ -1,7 +1,7 @@
-"""What the fleet has taught: looked up for shapes that may be planned, and learned from replicas that run.
+"""What was learned from replicas of the plan in force, and how it is found again for shapes that may be planned.
 
-A kind of replica is all that its prediction rests on: model, variant, GPU, sizes, settings, image and arguments, and the plan's
-own measurements. Another image, or other measurements, are another kind, and nothing of the old one counts for it.
+A kind of replica is everything that its prediction depends on: model, variant, GPU, sizes, settings, image and arguments, and
+the plan's own measurements. Another image or other measurements are another kind, for which nothing of the old one counts.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.learning.learn import Expect, Observed, in_use, learned
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import LearnedKind, PlanRecord, ReplicaSet, digest
 from servingplan.model.llm import ModelCard
-from servingplan.model.world import EngineFigures, Observation
+from servingplan.model.readings import EngineFigures
+from servingplan.model.world import Observation
 from servingplan.planning.cards import cards_of
 from servingplan.planning.pools import Pool
 from servingplan.profiles.catalogue import Catalogue
@@ -82,13 +84,13 @@ def kind_of(model: Model, variant: Variant, pool: Pool, made: Made, measured: st
 
 @dataclass(frozen=True)
 class _Kind:
-    """Replicas of the plan in force, and what is expected of them."""
+    """The replicas of the plan in force, and what is expected of them."""
 
     name: str
     made: Made
     mix: Mix
     limits: tuple[float, float]
-    """The loosest limits on TTFT and TPOT of the classes that are routed there, s."""
+    """The loosest limits on TTFT and TPOT of the classes that are routed there, in seconds."""
 
 
 def look_at_engines(
@@ -131,7 +133,8 @@ def look_at_engines(
 def kinds_of_deployments(
     record: PlanRecord, world: Observation, *, in_force: PlanSpec, pools: tuple[Pool, ...], catalogue: Catalogue
 ) -> dict[str, LearnedKind]:
-    """What is known of the replicas of each Deployment of the plan in force; without those of which nothing is."""
+    """What is known of the replicas of each Deployment of the plan in force. Deployments of which nothing is known are left
+    out."""
     if not record.learned or record.fleet is None:
         return {}
     cards = {
@@ -151,8 +154,8 @@ def _kind(
     pools: tuple[Pool, ...],
     measured: str,
 ) -> _Kind | None:
-    """The kind of a replica set; None for one whose replicas span nodes, one of an old record without settings, and one
-    that the spec or the inventory does not know any more."""
+    """The kind of a replica set. None if its replicas span nodes, if its record is so old that it has no settings, or if
+    the spec or the inventory no longer knows it."""
     pool = next((pool for pool in pools if pool.name == item.pool), None)
     if item.stages or item.settings is None or pool is None or pool.gpu is None or pool.gpu.name != item.gpu:
         return None
@@ -173,7 +176,7 @@ def _kind(
 
 
 def _observed(item: ReplicaSet, kind: _Kind, world: Observation) -> Observed | None:
-    """What the engines of a replica set measured; None unless exactly its replicas of now served for the whole window."""
+    """What the engines of a replica set measured. None unless exactly its present replicas served for the whole window."""
     seen = world.engines
     if seen is None or not seen.at or seen.window_seconds <= 0:
         return None

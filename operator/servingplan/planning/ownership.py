@@ -1,21 +1,21 @@
-"""Who may size the object of a pool: what its owner lets a plan do, who has claimed it, and who else sets its size."""
+"""Who may size the object of a pool: what its owner allows, which plan has claimed it, and who else sets its size."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.errors import InputError
 from servingplan.model.world import Observation, PoolObject
 from servingplan.planning.pools import LEFT, Pool, Problem
 from servingplan.pool_kinds.protocol import ZONE
 
 SHARED_OBJECT = "SharedObject"
-"""Reason where two pools of the spec name one object."""
+"""The reason if two pools of the spec name one object."""
 
 
 def bounded(pool: NodePool, world: Observation) -> NodePool:
-    """The pool within what its owner lets every plan have, and the bounds and steps of its object."""
+    """The pool within the limits that its owner sets for every plan, and within the bounds and steps of its object."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None:
         return pool
@@ -43,14 +43,14 @@ def as_its_object_says(pool: NodePool, world: Observation) -> NodePool:
 
 
 def gpus_to_come(pool: NodePool, world: Observation) -> int:
-    """GPUs of a node that is not there yet, as the pool's object says; 0 where it does not."""
+    """The GPUs of a node that does not exist yet, as the pool's object says; 0 if it does not."""
     found = world.pool(pool.name)
     return 0 if pool.resize is None or found is None else found.template.gpus_per_node or 0
 
 
 def path_error(pool: NodePool, world: Observation) -> InputError | None:
-    """What is wrong with the path to the size that the plan gives. The size is read at the object's own path, so that what
-    stands there still counts."""
+    """What is wrong with the path to the size that the plan gives. The size is read at the object's own path, so that its
+    nodes still count."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.path_problem is None or pool.name.endswith(LEFT):
         return None
@@ -58,7 +58,7 @@ def path_error(pool: NodePool, world: Observation) -> InputError | None:
 
 
 def ceiling_problem(pool: NodePool, world: Observation) -> Problem | None:
-    """Why the owner's ceiling cannot be read; the pool does not grow meanwhile."""
+    """Why the owner's ceiling cannot be read. The pool does not grow meanwhile."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.max_nodes_problem is None:
         return None
@@ -67,8 +67,8 @@ def ceiling_problem(pool: NodePool, world: Observation) -> Problem | None:
 
 
 def each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
-    """The pools, and what is wrong in the spec: two pools that name one object would set its size in turn. None of them is
-    sized; the first pays for its nodes."""
+    """The pools, and what is wrong in the spec: two pools that name one object would set its size in turn. Neither is
+    sized, and the spend counts for the first."""
     first: dict[str, str] = {}
     out: list[Pool] = []
     errors: list[InputError] = []
@@ -92,8 +92,8 @@ def each_object_once(pools: list[Pool]) -> tuple[list[Pool], list[InputError]]:
 
 
 def conflict(pool: NodePool, world: Observation) -> Problem | None:
-    """The problem that somebody else sizes the pool that this plan has, or changed its size since we asked for it. It is
-    theirs then, until they give the pool back."""
+    """The problem that somebody else sizes the pool, or changed its size after this plan asked for one. The pool is theirs
+    until they give it back."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.claimed_by != world.plan.key:
         return None
@@ -120,7 +120,7 @@ def _sized_by_other(pool: NodePool, who: str) -> Problem:
 
 
 def withdrawn(pool: NodePool, world: Observation) -> Problem | None:
-    """The problem that the owner no longer lets the plan size a pool that it still has."""
+    """The problem that the owner no longer allows the plan to size a pool that it still has."""
     found = world.pool(pool.name)
     if pool.resize is None or found is None or found.problem_reason is not None or found.claimed_by != world.plan.key:
         return None
@@ -135,12 +135,12 @@ def withdrawn(pool: NodePool, world: Observation) -> Problem | None:
 
 
 def lets(found: PoolObject, namespace: str) -> bool:
-    """Whether the owner lets plans of a namespace size the object."""
+    """Whether the owner allows plans of a namespace to size the object."""
     return "*" in found.allowed_namespaces or namespace in found.allowed_namespaces
 
 
 def problem(pool: NodePool, world: Observation) -> Problem | None:
-    """Why the plan does without a pool that it names an object for; None where it may size it."""
+    """Why the plan does without a pool for which it names an object; None if it may size it."""
     if pool.resize is None:
         return None
     found = world.pool(pool.name)

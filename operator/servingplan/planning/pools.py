@@ -1,8 +1,8 @@
-"""Node pools as the plan may use them: what is there, what is ours, what it costs.
+"""Node pools as the plan may use them: what exists, what belongs to the plan, what it costs.
 
-*Spend* of a pool that we size is price x max(size asked for, nodes that exist, booting and draining included), foreign
-pods or not. Of fixed nodes, which nobody rents for this plan, it is price x the nodes that hold our replicas. Of a pool whose
-size is not seen, it is price x the nodes that are, where any of them holds our replicas.
+The *spend* of a pool that the plan sizes is price x max(size asked for, nodes that exist, booting and draining included), with
+or without foreign pods. Fixed nodes are not rented for this plan: their spend is price x the nodes that hold its replicas. If
+the size of a pool cannot be read and any of its nodes holds replicas of the plan, its spend is price x the nodes that exist.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.model.fleet import LearnedCap, PoolStock, StartTimes
 from servingplan.model.hardware import GpuType
 from servingplan.model.world import Node, Pod, PoolObject
 from servingplan.planning.declared import selector_text
 
 CENT = 1e-6
-"""Dollars per hour below which two amounts are the same."""
+"""A difference of dollars per hour below this is none."""
 LEFT = "~left"
-"""Ends the name of a pool that the spec no longer has; no user's pool can be named so."""
+"""The ending of the names of pools that the spec no longer has. No user's pool can have such a name."""
 UNREAD = frozenset({"ReadForbidden", "ReadFailed"})
 """Reasons for which the object of a pool could not be read."""
 LOST = frozenset({"KindNotAllowed", "PoolMissing", "NotResizable", "PathNotAllowed", "ReadForbidden", "ReadFailed"})
-"""Reasons for which the size of a pool is not seen: what stands there may be ours all the same."""
+"""Reasons for which the size of a pool cannot be read. Its nodes may belong to the plan all the same."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class PoolNode:
 
     node: Node
     foreign_gpus: int
-    """Held by pods that are not this plan's."""
+    """GPUs that are held by pods of others."""
     our_pods: tuple[Pod, ...]
-    """Pods of this plan that run here or are tied here, those being deleted included."""
+    """Pods of this plan that run here or are tied to this node, including those that are being deleted."""
     contradicts: bool = False
-    """It is not what the plan says, or takes none of our pods, and holds none: nothing is placed on it."""
+    """Whether the node differs from what the plan says, or takes none of its pods, and holds none. Nothing is placed on
+    such a node."""
 
     @property
     def name(self) -> str:
@@ -45,19 +46,30 @@ class PoolNode:
         return self.node.name
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes no pods yet: a taint of its state keeps them off, and none of ours runs here.
+
+        A node that was set up loses the taint; one that its autoscaler does not know (never registered) keeps it. Under
+        replicas that run it is a matter of a moment, such as a full disk, and changes nothing.
+        """
+        return self.node.closed and not any(pod.bound for pod in self.our_pods)
+
+    @property
     def boots(self) -> bool:
-        """Whether it is on its way: it holds nobody, and is not Ready or shows no GPUs yet."""
+        """Whether it is still booting: it holds no pod, and it is not Ready, shows no GPUs or takes no pods yet."""
         node = self.node
-        return not self.our_pods and not node.disrupted and node.schedulable and (not node.ready or node.gpus == 0)
+        if self.our_pods or node.disrupted or not node.schedulable:
+            return False
+        return not node.ready or node.gpus == 0 or self.closed
 
     @property
     def free_gpus(self) -> int:
-        """GPUs that are ours to use, used by us or not."""
+        """GPUs that are not held by others, whether the plan uses them or not."""
         return max(0, self.node.gpus - self.foreign_gpus)
 
     @property
     def unused_gpus(self) -> int:
-        """GPUs that nobody holds now."""
+        """GPUs that no pod holds now."""
         return max(0, self.free_gpus - sum(pod.gpus for pod in self.our_pods))
 
 
@@ -79,34 +91,34 @@ class SharedQuota:
 
 @dataclass(frozen=True)
 class Pool:
-    """One pool of the spec, with all that was observed of it."""
+    """One pool of the spec, with everything that was observed of it."""
 
     spec: NodePool
     gpu: GpuType | None
     gpus_per_node: int
-    """0 where it is unknown."""
+    """The GPUs of one node; 0 if unknown."""
     dollars_per_node_hour: float | None
     nodes: tuple[PoolNode, ...]
     object: PoolObject | None
     problem: Problem | None = None
     """Why the plan does without this pool."""
     conflict: Problem | None = None
-    """Why its size is left as it is."""
+    """Why the pool's size is not changed."""
     ceiling: Problem | None = None
-    """Its owner's ceiling cannot be read: it does not grow."""
+    """Why its owner's ceiling cannot be read. The pool does not grow meanwhile."""
     withdrawn: Problem | None = None
-    """The owner no longer lets this plan size it, while the plan still has it: it is emptied and given back."""
+    """Why the plan must give the pool back: its owner no longer allows the plan to size it. It is emptied first."""
     contradiction: Problem | None = None
-    """Nodes say otherwise than the plan: it is neither grown nor, but for the budget, made smaller."""
+    """How the nodes contradict the plan. The pool does not grow, and it shrinks only to keep the budget."""
     apart: bool = False
-    """Its GPUs are MIG slices: a process sees only one of them, and none reaches another (NVIDIA, MIG User Guide, Application
-    Considerations). So each is a replica by itself."""
+    """Whether its GPUs are MIG slices. A process sees only one of them, and they cannot reach each other (NVIDIA, MIG User
+    Guide, Application Considerations), so each slice is a replica by itself."""
     stock: PoolStock | None = None
-    """What was learned of the nodes that it gives; only of pools that the plan sizes."""
+    """What was learned about the nodes that the pool gives; only for pools that the plan sizes."""
     start_times: Mapping[str, StartTimes] = field(default_factory=dict)
     """What was learned of the starts of replicas on it (``cold_starts.start_key``)."""
     quota_gpus: int | None = None
-    """GPUs that the plan's queue lets it hold here; None: nothing bounds them."""
+    """The GPUs that the plan's queue may hold here; None if nothing bounds them."""
     shared_quotas: tuple[SharedQuota, ...] = ()
     """The limits of this pool together with others."""
 
@@ -117,12 +129,13 @@ class Pool:
 
     @property
     def left(self) -> bool:
-        """The spec no longer has it, or its owner wants it back: it goes to its floor and is given back."""
+        """Whether the pool is to be given back, because the spec no longer has it or its owner wants it. It shrinks to its
+        floor first."""
         return self.name.endswith(LEFT) or self.withdrawn is not None
 
     @property
     def rented(self) -> bool:
-        """Its nodes are rented for this plan, so all of them count as spend."""
+        """Whether its nodes are rented for this plan, so that all of them count as spend."""
         return self.spec.resize is not None and self.problem is None
 
     @property
@@ -132,15 +145,20 @@ class Pool:
 
     @property
     def usable_nodes(self) -> tuple[PoolNode, ...]:
-        """Nodes that may take a replica now."""
-        return tuple(node for node in self.nodes if node.node.usable and node.free_gpus > 0 and not node.contradicts)
+        """The nodes that may take a replica now."""
+        return tuple(
+            item
+            for item in self.nodes
+            if item.node.usable and not item.closed and item.free_gpus > 0 and not item.contradicts
+        )
 
     @property
     def spent_nodes(self) -> tuple[PoolNode, ...]:
-        """Nodes that count in the pool's size and take no replica any more: cordoned, or fallen silent under replicas.
+        """The nodes that count in the pool's size and take no more replicas: they are cordoned, or they hold replicas and are
+        no longer Ready.
 
-        One that is disrupted is not among them, since whoever takes it away also replaces it. One that is silent and empty
-        may be booting.
+        A disrupted node is not among them, because whoever takes it away also replaces it. An empty node that is not Ready may
+        be booting.
         """
         return tuple(
             item
@@ -150,109 +168,109 @@ class Pool:
 
     @property
     def about_to_go(self) -> frozenset[str]:
-        """Nodes that the provider may be taking back now: the empty ones, while there are more than are asked for."""
+        """The nodes that the provider may be taking back now: the empty ones, while there are more than were asked for."""
         there = [node for node in self.nodes if not node.node.disrupted]
         surplus = self.sized_by_us and len(there) > self.wanted
         return frozenset(node.name for node in there if surplus and not node.our_pods)
 
     @property
     def boots(self) -> bool:
-        """Whether a node of it is on its way."""
+        """Whether a node of the pool is booting."""
         return any(node.boots for node in self.nodes)
 
     @property
     def blind_nodes(self) -> tuple[PoolNode, ...]:
-        """Nodes that are Ready and show no GPUs: they boot, or something is wrong with them."""
+        """The nodes that are Ready and show no GPUs: they are still booting, or something is wrong with them."""
         return tuple(item for item in self.nodes if item.node.usable and item.node.gpus == 0)
 
     @property
     def boot_seconds(self) -> tuple[float, ...]:
-        """How long its last nodes took to come; empty where that was not seen."""
+        """How long its last nodes took to come, in seconds; empty if that was not seen."""
         return () if self.stock is None else self.stock.boot_seconds
 
     @property
     def node_cpu_millicores(self) -> int | None:
-        """Allocatable CPU of its smallest node, or of the smallest that was last there; None where it is not known."""
+        """Allocatable CPU of its smallest node, in millicores, or of the smallest that was last seen; None if unknown."""
         known = [item.node.cpu_millicores for item in self._telling]
         return min(filter(None, known), default=None if self.stock is None else self.stock.node_cpu_millicores)
 
     @property
     def node_memory_bytes(self) -> int | None:
-        """Allocatable memory, bytes, as above."""
+        """Allocatable memory of that node, in bytes; None if unknown."""
         known = [item.node.memory_bytes for item in self._telling]
         return min(filter(None, known), default=None if self.stock is None else self.stock.node_memory_bytes)
 
     @property
     def _telling(self) -> tuple[PoolNode, ...]:
-        """Nodes that tell what they have: those that show GPUs."""
+        """The nodes that say what they have: those that show GPUs."""
         return tuple(item for item in self.nodes if item.node.gpus > 0)
 
     @property
     def cap(self) -> LearnedCap | None:
-        """The most nodes that the pool is known to give at this moment; None: nothing is known."""
+        """The most nodes that the pool is known to give now; None if nothing is known."""
         cap = self.stock.cap if self.stock is not None else None
         return None if cap is None or cap.probing else cap
 
     @property
     def most_nodes(self) -> int:
-        """Nodes that a plan may count on: the spec's ``maxNodes``, and no more than the pool is known to give."""
+        """The nodes that a plan may count on: the spec's ``maxNodes``, and no more than the pool is known to give."""
         cap = self.cap
         known = math.inf if cap is None else max(0, cap.nodes - len(self.spent_nodes))
         return self._whole_steps(min(self.spec.cap, known))
 
     @property
     def least_nodes(self) -> int:
-        """The spec's ``minNodes``, where the pool gives so many."""
+        """The spec's ``minNodes``, if the pool gives that many."""
         return self.spec.min_nodes if self.cap is None else min(self.spec.min_nodes, self.most_nodes)
 
     @property
     def most_to_ask_for(self) -> int:
-        """Nodes that may be asked for now; one more than a cap that is over, or one in each zone."""
+        """The nodes that may be asked for now. After a cap is over, this is one more than it, or one more in each zone."""
         cap = self.stock.cap if self.stock is not None else None
         known = math.inf if cap is None else cap.nodes + self.step if cap.probing else cap.nodes
         return self._whole_steps(min(max(self.spec.cap, self.spec.min_nodes), known))
 
     @property
     def step(self) -> int:
-        """Sizes of its object are multiples of this."""
+        """The sizes of its object are multiples of this."""
         return 1 if self.object is None else self.object.step
 
     def holding(self, nodes: int) -> int:
-        """The least size of its object that holds so many nodes."""
+        """The least size of its object that holds this many nodes."""
         size = nodes if self.object is None else max(nodes, self.object.min_nodes)
         return size + -size % self.step
 
     def _whole_steps(self, nodes: float) -> int:
-        """The largest size of its object that is no more than this."""
+        """The largest size of its object that is not above this."""
         return int(nodes) - int(nodes) % self.step
 
     @property
     def foreign_nodes(self) -> int:
-        """Nodes that foreign pods hold altogether: of a rented pool they are paid, and of no use."""
+        """The nodes that pods of others hold completely. In a rented pool they are paid for and of no use."""
         return sum(1 for node in self.nodes if node.node.usable and node.free_gpus == 0 and node.foreign_gpus > 0)
 
     @property
     def existing(self) -> int:
-        """Nodes that exist, booting and draining included."""
+        """The nodes that exist, booting and draining included."""
         reported = self.object.actual if self.object is not None else None
         return max(len(self.nodes), reported or 0)
 
     @property
     def wanted(self) -> int:
-        """Nodes that are asked for; of fixed nodes all that exist."""
+        """The nodes that are asked for; of fixed nodes all that exist."""
         if self.object is None or self.object.wanted is None:
             return len(self.nodes)
         return self.object.wanted
 
     @property
     def occupied(self) -> int:
-        """Nodes that hold our pods."""
+        """The nodes that hold pods of this plan."""
         return sum(1 for node in self.nodes if node.our_pods)
 
     @property
     def idle_gpus(self) -> int:
-        """GPUs of nodes that are paid for, booting ones included, that neither a ready replica nor a foreign pod holds.
-        Fixed nodes count as paid while they hold our pods."""
+        """The GPUs of nodes that are paid for, booting ones included, that are held neither by a ready replica nor by pods
+        of others. Fixed nodes count as paid while they hold pods of this plan."""
         if self.spec.resize is not None and self.problem is not None:
             return 0
         paid = self.nodes if self.rented else tuple(node for node in self.nodes if node.our_pods)
@@ -261,13 +279,13 @@ class Pool:
         return max(0, sum(node.free_gpus for node in paid) - serving) + coming * self.gpus_per_node
 
     def spend_at(self, nodes: int) -> float:
-        """$/h when ``nodes`` are asked for (rented pools) or hold our pods (fixed nodes). ``nan`` without a price."""
+        """$/h if ``nodes`` are asked for (rented pools) or hold pods of this plan (fixed nodes). ``nan`` without a price."""
         price = math.nan if self.dollars_per_node_hour is None else self.dollars_per_node_hour
         return price * (max(nodes, self.existing) if self.rented else nodes)
 
     @property
     def spend(self) -> float:
-        """$/h now; ``nan`` where nodes are there or asked for and the price is unknown."""
+        """$/h now. ``nan`` if nodes exist or are asked for and the price is unknown."""
         if self.spec.resize is not None and self.problem is not None:
             if self.problem.reason in LOST and self.occupied:
                 return self.spend_at(len(self.nodes))  # all that is known of it
@@ -276,17 +294,17 @@ class Pool:
 
 
 def total_spend(pools: Iterable[Pool]) -> float:
-    """$/h of all pools now; ``nan`` where it cannot be computed."""
+    """$/h of all pools now. ``nan`` if it cannot be computed."""
     return math.fsum(pool.spend for pool in pools)
 
 
 def more_nodes(pools: tuple[Pool, ...]) -> str:
-    """What to do where nodes are short; a selector that no node matches may be why."""
+    """What to do if nodes are missing. The cause may be a selector that no node matches."""
     missed = [no_node(pool) for pool in pools if pool.spec.resize is None and not pool.nodes]
     unmatched = f"{'; '.join(missed)}: correct it; or " if missed else ""
     return f"{unmatched}raise maxNodes, add nodes or another pool"
 
 
 def no_node(pool: Pool) -> str:
-    """What people are told of fixed nodes that are not there."""
+    """What people are told about fixed nodes that are missing."""
     return f"0 nodes match spec.nodePools[{pool.name}].nodeSelector {selector_text(pool.spec)}"

@@ -6,74 +6,65 @@ nodes and ``NAME~K`` for nodes with K GPUs left, since a replica must fit what i
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from servingplan.api.v1alpha1 import Engine, Model, PlanSpec, RequestClass, Slo, Variant
+from servingplan.api.models_v1alpha1 import Model, RequestClass, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model import question as q
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.llm import WIDE_BYTES, ModelCard
 from servingplan.planning.cards import cards_of
-from servingplan.planning.layouts import Layout, connected, layout_name
+from servingplan.planning.layouts import layout_name
 from servingplan.planning.lessons import NOTHING, Lessons
 from servingplan.planning.pools import Pool
-from servingplan.planning.settings import SPANS_NODES_SINCE, Wish, spans_nodes, version_of, wished
+from servingplan.planning.settings import Wish, spans_nodes, wished
 from servingplan.planning.shapes import (
     Pruning,
     ShapeFacts,
+    class_key,
     layouts_of,
     shape_key,
     shapes_of,
-    slo_of,
-    smallest_across_nodes,
 )
 from servingplan.planning.standing import standing_replicas
+from servingplan.planning.start_times import up_share
+from servingplan.planning.unfit import unfit_lines
 from servingplan.profiles.catalogue import Catalogue
-from servingplan.profiles.fit import Unfit
 from servingplan.profiles.measured import SHIPPED, MeasuredRows
-
-BOOT_SECONDS = 300.0
-"""The boot of a node that takes the place of a lost one, where a plan counts with losses. A machine with eight GPUs takes some
-minutes; the clouds state no time."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes of a pool that are alike to us: one pool of the question."""
+    """Nodes of a pool that are alike for this plan: one pool of the question."""
 
     name: str
     pool: Pool
     gpus: int
-    """The GPUs of one node that are free for us."""
+    """The GPUs of one node that this plan can use."""
     min_nodes: int
     max_nodes: int
 
 
 @dataclass(frozen=True)
 class Posed:
-    """The question and what its names mean. ``question`` is absent where nothing can be asked."""
+    """The question and what its names mean. ``question`` is None if nothing can be asked."""
 
     question: q.Question | None
     shapes: Mapping[str, ShapeFacts]
     parts: Mapping[str, Part]
     candidates: int
-    """Shapes that were looked at; so many were kept as ``shapes`` has distinct facts, and the rest was pruned."""
+    """The number of shapes that were considered. Those in ``shapes`` were kept, and the others were pruned."""
     pruned: Mapping[str, int]
-    """Shapes by the step of ``planning.shapes.STEPS`` at which they fell."""
+    """The number of shapes that were pruned at each step of ``planning.shapes.STEPS``."""
     unfit: tuple[str, ...]
-    """Why models fit nowhere, one line per model and class that no GPU of the pools can serve."""
+    """Why classes fit nowhere: one line for each class that no GPU of the pools can serve."""
     no_room: tuple[str, ...] = ()
-    """Classes that fit a pool's GPUs, but no node is there to take them."""
+    """Classes that fit the GPUs of a pool, but there is no node for them."""
     sunk_dollars_per_hour: float = 0.0
-    """Part of the spec's budget that the question leaves out: the plan has no say in it."""
-
-
-def class_key(model: str, name: str) -> str:
-    """Name of a class in the question."""
-    return f"{model}/{name}"
+    """The part of the spec's budget that the question leaves out, because the plan cannot change what it is spent on."""
 
 
 def pose(
@@ -141,7 +132,7 @@ def pose(
             shapes.update((shape.name, facts) for shape in found)
     servable = {name for shape in question_shapes for name in shape.requests_per_second}
     classes = tuple(_class(model, item) for model in spec.models for item in model.effective_classes)
-    unfit = tuple(_unfit_lines(spec, fits, pruning, cards, usable, across_nodes=across_nodes)) if usable else ()
+    unfit = tuple(unfit_lines(spec, fits, pruning, cards, usable, across_nodes=across_nodes)) if usable else ()
     no_room = tuple(
         f"models[{model.name}].classes[{item.name}]"
         for model in spec.models
@@ -169,7 +160,7 @@ def pose(
 
 
 def without(posed: Posed, shapes: Collection[str]) -> Posed:
-    """The question without some shapes, by name; none where no shape is left."""
+    """The question without the shapes of these names; None if no shape is left."""
     if posed.question is None or not shapes:
         return posed
     left = tuple(shape for shape in posed.question.shapes if shape.name not in shapes)
@@ -185,7 +176,7 @@ def without(posed: Posed, shapes: Collection[str]) -> Posed:
 def _wishes(
     spec: PlanSpec, catalogue: Catalogue | None
 ) -> tuple[list[tuple[Model, Variant, ModelCard, Wish]], list[InputError]]:
-    """Every variant with its card and what the spec says of its engines, and what is wrong with the others."""
+    """Every variant with its card and with what the spec says of its engines, and what is wrong with the other variants."""
     cards, errors = cards_of(spec, catalogue)
     found = []
     for model, variant, card in cards:
@@ -229,8 +220,8 @@ def _parts_of(pool: Pool) -> list[Part]:
 
 
 def _within_quota(pool: Pool, parts: list[Part]) -> list[Part]:
-    """The nodes of a pool that the plan's queue has quota for, those with most GPUs first; of the last one as many GPUs as are
-    left of it."""
+    """The nodes of a pool for which the plan's queue has quota, those with most GPUs first. The last one has as many GPUs
+    as are left of the quota."""
     if pool.quota_gpus is None:
         return parts
     found: list[Part] = []
@@ -256,7 +247,7 @@ def _quotas(pools: Iterable[Pool], parts: Collection[Part]) -> Iterable[q.Quota]
 
 
 def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:
-    """$/h of nodes that are paid in any case and that the plan's queue has no quota for."""
+    """$/h of nodes that are paid for in any case and for which the plan's queue has no quota."""
     if pool.quota_gpus is None or pool.spec.resize is None:
         return 0.0
     paid = sum(part.min_nodes for part in _parts_of(pool))
@@ -265,8 +256,8 @@ def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:
 
 
 def _sunk_dollars(pool: Pool) -> float:
-    """$/h that the plan has no say in. A pool whose size goes in steps of several nodes may cost up to a step less one more
-    than the nodes that are planned: so much is kept back."""
+    """$/h that the plan cannot change. If the size of a pool goes in steps of several nodes, it may cost up to a step less
+    one node more than planned, and this much is kept back."""
     if pool.spec.resize is None or pool.dollars_per_node_hour is None:
         return 0.0
     if pool.contradiction is not None:
@@ -303,7 +294,7 @@ def _class(model: Model, item: RequestClass) -> q.RequestClass:
 
 
 def _on_parts(facts: ShapeFacts, parts: Mapping[str, Part]) -> list[q.Shape]:
-    """The shape on every part of its pool that has room for one replica; one that spans nodes needs whole nodes."""
+    """The shape on every part of its pool that has room for one replica. A shape that spans nodes needs whole nodes."""
     layout = facts.layout
     if layout.inside_a_node:
         gpus = layout.gpus(layout.legs[0])
@@ -331,64 +322,16 @@ def _shape(facts: ShapeFacts, name: str, gpus: Mapping[str, int]) -> q.Shape:
     )
 
 
-def up_share(facts: ShapeFacts) -> float:
-    """The part of the time in which a replica serves, if the provider takes nodes of its pools away now and then.
-
-    It is up for 1 / (losses an hour) hours in the mean, then down for a boot and a start-up: the availability of an alternating
-    renewal process, up / (up + down), whatever the distributions (Ross, Introduction to Probability Models, section 7.5.1). A
-    replica over several nodes is lost with any of them. The start-up takes what the spec declares, else the longest of the last
-    starts, else what is allowed.
-    """
-    losses_per_hour = math.fsum(
-        facts.layout.nodes(leg) * float(leg.pool.spec.interruptions_per_node_hour) for leg in facts.layout.legs
-    )
-    start_seconds = facts.learned_start_seconds
-    if start_seconds is None or facts.model.engine.startup_seconds is not None:
-        start_seconds = facts.start_limit_seconds
-    hours_down = (BOOT_SECONDS + _whole_minutes(start_seconds)) / 3600.0
-    return 1.0 / (1.0 + losses_per_hour * hours_down)
-
-
-def _whole_minutes(seconds: float) -> float:
-    """Rounded up: a start that took a few seconds longer is to change no rate, and with it the question."""
-    return math.ceil(seconds / 60.0) * 60.0
-
-
-def with_start_ups(question: q.Question, shapes: Mapping[str, ShapeFacts]) -> q.Question:
-    """The question with what a new copy of each shape takes from renting its node to the first request: a boot of the pool's
-    node, and a start of the variant there, each the longest that was seen there, else on any pool.
-
-    It is no part of what is asked, only of whether the answer is worth the moves: nothing is planned anew because a start took
-    longer. What was never seen takes no time: a guess is no reason to stay.
-    """
-    starts: dict[tuple[str, str], float] = {}
-    for facts in shapes.values():
-        key = (facts.model.name, facts.variant.name)
-        starts[key] = max(starts.get(key, 0.0), facts.learned_start_seconds or 0.0)
-    boots = {facts.pool.name: max(facts.pool.boot_seconds, default=0.0) for facts in shapes.values()}
-    longest_boot = max(boots.values(), default=0.0)
-
-    def seconds(facts: ShapeFacts) -> float:
-        start = facts.learned_start_seconds or starts[facts.model.name, facts.variant.name]
-        return start + (0.0 if facts.pool.spec.resize is None else boots[facts.pool.name] or longest_boot)
-
-    found = {name: seconds(facts) for name, facts in shapes.items()}
-    if not any(found.values()):
-        return question
-    timed = tuple(shape.model_copy(update={"startup_seconds": found[shape.name]}) for shape in question.shapes)
-    return question.model_copy(update={"shapes": timed})
-
-
 def utilization(facts: ShapeFacts) -> tuple[float, ...]:
-    """Part of the rates at which the limits hold, by copies: the lowest over the classes that the shape can serve, since
-    their requests share one queue."""
+    """The part of the rates at which the limits hold, by copies: the lowest over the classes that the shape can serve,
+    because their requests share one queue."""
     tables = [found.utilization for found in facts.estimates.values()]
     longest = max(map(len, tables))
     return tuple(min(table[min(copies, len(table) - 1)] for table in tables) for copies in range(longest))
 
 
 def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: Mapping[str, Part]) -> q.Running | None:
-    """The fleet that is being applied, so that of two equal plans the nearer one is taken."""
+    """The fleet that is being applied. Of two equal plans, the one that is nearer to it is taken."""
     if incumbent is None:
         return None
     replicas: Counter[str] = Counter()
@@ -401,87 +344,10 @@ def _running(incumbent: Fleet | None, shapes: Mapping[str, ShapeFacts], parts: M
 
 
 def _shape_of(item: ReplicaSet, shapes: Mapping[str, ShapeFacts]) -> str | None:
-    """The shape of replicas that run: with their settings, else on their layout with others; None where there is none."""
+    """The shape of running replicas: with their own settings, else on their layout with other settings; None if there is
+    none."""
     layout = f"{item.model}/{item.variant}/{layout_name(item.legs, tensor_parallel=item.tensor_parallel)}"
     exact = shape_key(item)
     if exact in shapes:
         return exact
     return next((name for name in shapes if name.startswith(f"{layout}/")), None)
-
-
-def _unfit_lines(
-    spec: PlanSpec,
-    fits: set[str],
-    pruning: Pruning,
-    cards: Iterable[tuple[Model, Variant, ModelCard, Wish]],
-    pools: tuple[Pool, ...],
-    *,
-    across_nodes: bool,
-) -> list[str]:
-    lines = []
-    for model in spec.models:
-        variants = [(variant, card, wish) for owner, variant, card, wish in cards if owner is model]
-        for item in model.effective_classes:
-            key = class_key(model.name, item.name)
-            if key not in fits:
-                why = pruning.refusals.get(key, [])
-                # Shapes are tried from small to large: the last refusal is the one that more GPUs could not mend.
-                last = list(dict.fromkeys(refusal.message for refusal in why))[-1:]
-                text = (last[0] if last else "no pool has its GPUs") + _slo_advice(slo_of(model, item), why)
-                across = None
-                if not (
-                    why and why[-1].reason in ("ContextTooShort", "ContextAboveModel")
-                ):  # which more GPUs cannot mend
-                    across = smallest_across_nodes(
-                        model, variants, pools, name=item.name, confidence=float(spec.planning.confidence)
-                    )
-                hint = "" if across is None else f"; {_across_advice(across, model.engine, across_nodes=across_nodes)}"
-                lines.append(f"models[{model.name}].classes[{item.name}]: nothing can serve it: {text}{hint}")
-    return lines
-
-
-def _across_advice(layout: Layout, engine: Engine, *, across_nodes: bool) -> str:
-    """What it takes that a replica over several nodes is planned."""
-    leg = layout.legs[0]
-    pool = leg.pool
-    lacks = []
-    if not connected(pool, pool):
-        lacks.append(f"spec.nodePools[{pool.name}].zone, since a replica stays in one zone")
-    if not across_nodes:
-        lacks.append(
-            "LeaderWorkerSets: install their controller (leaderworkerset.x-k8s.io/v1), and let the operator write them (the "
-            "chart's value leaderWorkerSets)"
-        )
-    if not spans_nodes(engine):
-        first = ".".join(map(str, SPANS_NODES_SINCE))
-        lacks.append(
-            f"vLLM {first} or newer, which spans nodes without Ray; the engine's version is {version_of(engine) or 'unknown'} "
-            "(engine.version, else the tag of engine.image)"
-        )
-    return (
-        f"it would fit over {layout.nodes(leg)} nodes of pool {pool.name} (TP{layout.tensor_parallel}, "
-        f"PP{layout.pipeline_parallel})" + (f" with {' and '.join(lacks)}" if lacks else "")
-    )
-
-
-def _slo_advice(slo: Slo, refusals: list[Unfit]) -> str:
-    """The smallest change of each latency limit that would let some shape serve the class; empty where it is not that."""
-    missed = [refusal for refusal in refusals if refusal.reason == "SloUnreachable"]
-    if not missed:
-        return ""
-    ttft = min((r.least_ttft_seconds for r in missed if r.least_ttft_seconds is not None), default=None)
-    tpot = min((r.least_tpot_seconds for r in missed if r.least_tpot_seconds is not None), default=None)
-    changes = []
-    if ttft is not None and slo.ttft_seconds is not None:
-        changes.append(f"ttftSeconds {slo.ttft_seconds} to {_rounded_up(ttft)}")
-    if tpot is not None and slo.tpot_seconds is not None:
-        changes.append(f"tpotSeconds {slo.tpot_seconds} to {_rounded_up(tpot)}")
-    if not changes:
-        return "; no change of one latency limit alone does"
-    return f"; the smallest change of one limit that would do: {' or '.join(changes)}"
-
-
-def _rounded_up(seconds: float) -> str:
-    """Four digits, never below, as the spec writes decimals."""
-    unit = 10.0 ** (math.floor(math.log10(seconds)) - 3)
-    return f"{math.ceil(seconds / unit * (1 - 1e-12)) * unit:.9f}".rstrip("0").rstrip(".")

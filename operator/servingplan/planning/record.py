@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
 from servingplan.api.parse import parse_spec
-from servingplan.api.v1alpha1 import NodePool, PlanSpec
+from servingplan.api.pools_v1alpha1 import NodePool
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError, in_words
 from servingplan.model import names
 from servingplan.model.fleet import RECORD_VERSION, PlanRecord
@@ -67,8 +69,13 @@ def _text(live: LiveObject) -> str:
 
 def _parsed(live: LiveObject) -> PlanRecord:
     """Raises ``ValueError``, in words for people, where the record is of a newer form or none that is known."""
+    return _record_in(_text(live))
+
+
+@lru_cache(maxsize=64)
+def _record_in(text: str) -> PlanRecord:
     try:
-        raw = json.loads(_text(live))
+        raw = json.loads(text)
     except ValueError as error:
         raise ValueError(f"its {RECORD_KEY} is not JSON ({error})") from error
     version = raw.get("version", 1) if isinstance(raw, dict) else 1

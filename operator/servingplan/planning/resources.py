@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from servingplan.api.v1alpha1 import Dra, Model, NodePool
+from servingplan.api.models_v1alpha1 import Model
+from servingplan.api.pools_v1alpha1 import Dra, NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.hardware import GpuType
@@ -14,14 +15,14 @@ from servingplan.planning.devices import MIG, asked_of, class_of, like, slice_in
 from servingplan.profiles.catalogue import Catalogue
 
 _CUDA_REPOSITORY = "vllm-openai"
-"""The repository of vLLM's own images, which are for GPUs of NVIDIA; those for AMD are called vllm-openai-rocm."""
+"""The repository of vLLM's own images, which are for GPUs of NVIDIA. Those for AMD are called vllm-openai-rocm."""
 _ROCM_ADVICE = "give an image of the engine that is built for ROCm, of the same version"
 _VENDOR_NAMES = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
 def resource_of(pool: NodePool, gpu: GpuType | None, nodes: Iterable[Node], catalogue: Catalogue) -> str:
-    """The name of the resource that the pool's GPUs are asked for by: as given; else its vendor's, of a card that the
-    catalogue knows; else what the nodes have, where it is one alone."""
+    """The name of the resource by which the pool's GPUs are requested: the given one; else the one of the card's vendor, if
+    the catalogue knows the card; else the one that the nodes have, if it is only one."""
     if pool.resource_name is not None:
         return pool.resource_name
     vendor = vendor_of(gpu, catalogue)
@@ -40,7 +41,7 @@ def vendor_of(gpu: GpuType | None, catalogue: Catalogue) -> str | None:
 
 
 def offered_by(node: Node) -> dict[str, int]:
-    """Allocatable GPUs of a node by the name of their resource."""
+    """The allocatable GPUs of a node by the name of their resource."""
     return node.gpu_resources or ({names.GPU_RESOURCE: node.gpus} if node.gpus else {})
 
 
@@ -51,7 +52,7 @@ def counted_by(resource: str, node: Node) -> Node:
 
 
 def shown_by(pool: NodePool, resource: str, gpus: int, classes: Iterable[DeviceClass]) -> dict[str, Any]:
-    """The fields of a ``Node`` by which one with so many free GPUs of a pool shows them."""
+    """The fields of a ``Node`` that show this many free GPUs of a pool."""
     if pool.dra is not None:
         return {"gpus": 0, "devices": like(pool.dra, classes, gpus)}
     if resource == names.GPU_RESOURCE:
@@ -62,7 +63,7 @@ def shown_by(pool: NodePool, resource: str, gpus: int, classes: Iterable[DeviceC
 def resource_errors(
     pool: NodePool, gpu: GpuType | None, resource: str, catalogue: Catalogue, models: Iterable[Model] = ()
 ) -> list[InputError]:
-    """What does not belong together: the vendor of the card, the resource, and the images of the models' engines."""
+    """Contradictions between the vendor of the card, the resource, and the images of the models' engines."""
     where = f"spec.nodePools[{pool.name}]"
     vendor = vendor_of(gpu, catalogue)
     owner = resource.partition("/")[0].removesuffix(".com")
@@ -79,7 +80,7 @@ def resource_errors(
 
 
 def slice_errors(pool: NodePool, gpu: GpuType | None, classes: Iterable[DeviceClass]) -> list[InputError]:
-    """What is wrong with a pool whose devices are slices of a card: the plan does not say what one of them can do."""
+    """What is wrong with a pool whose devices are slices of a card: the plan does not say what one slice can do."""
     if pool.dra is None or gpu is None or pool.gpu_spec is not None:
         return []
     if slice_in(_asked(pool.dra, classes)) is None:

@@ -1,8 +1,8 @@
-"""What the spec says of the engine's settings, and what it leaves to the planner.
+"""The engine's settings: what the spec says, and what it leaves to the planner.
 
-A setting may be said twice: as a field of ``engine``, and as a flag in ``engine.extraArgs``. Both must agree. What neither
-says is chosen here (``choices``) or stays at the planner's default. Flags of ``extraArgs`` stay where the user wrote them;
-they are not written again.
+A setting may be given twice, as a field of ``engine`` and as a flag in ``engine.extraArgs``; both must agree. A setting that
+neither gives is chosen from a few values, or keeps the planner's default. Flags of ``extraArgs`` stay where the user wrote
+them and are not written again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from servingplan.api.v1alpha1 import Engine, Model, Variant
+from servingplan.api.models_v1alpha1 import Engine, Model, Variant
 from servingplan.errors import InputError
 from servingplan.model.engine import EngineSettings, Speculation
 from servingplan.model.hardware import GpuType
@@ -23,16 +23,15 @@ from servingplan.profiles.fit import Unfit
 from servingplan.render import flags
 
 SEQUENCES = (16, 32, 64, 128, 256, 512, 1024)
-"""Values of ``max_num_seqs`` that are asked about. Few and fixed, so that a small change of rates or limits leaves the
-value, and with it the running pods, as they are."""
+"""The values of ``max_num_seqs`` that are considered. They are few and fixed, so that a small change of rates or limits
+does not change the value, and with it the running pods."""
 BATCHED_TOKENS = 8192
-"""``max_num_batched_tokens`` where the spec gives none: vLLM's own value on large GPUs, and what most rates were measured
-with."""
+"""``max_num_batched_tokens`` if the spec gives none: vLLM's own value on large GPUs, with which most rates were measured."""
 MEMORY_SHARE = 0.9
-"""``gpu_memory_utilization`` where the spec gives none: vLLM's own value."""
+"""``gpu_memory_utilization`` if the spec gives none: vLLM's own value."""
 STOP_SECONDS = 300
-"""Least time that running requests get to finish after SIGTERM: the longest answers take minutes, and an engine without
-requests ends at once."""
+"""The least time that running requests have to finish after SIGTERM. The longest answers take minutes, and an engine
+without requests ends at once."""
 SHUTDOWN_TIMEOUT_SINCE = (0, 18)
 """First version of vLLM with ``--shutdown-timeout`` (pull request 36666)."""
 
@@ -46,7 +45,7 @@ _FIELDS = {
     "kv_cache_dtype": ("kvCacheDtype", flags.KV_CACHE_DTYPE),
     "expert_parallel": ("expertParallel", flags.EXPERT_PARALLEL),
 }
-"""Settings that are fields of the spec and flags of the engine."""
+"""The settings that are both fields of the spec and flags of the engine."""
 
 _PRECISIONS_BY_METHOD = {
     "fp8": ("fp8",),
@@ -62,7 +61,7 @@ _PRECISIONS_BY_METHOD = {
     "bitsandbytes": ("int4", "int8"),
     "experts_int8": ("int8",),
 }
-"""What vLLM's ``--quantization`` makes of weights. Methods that are not here are passed on without a look."""
+"""The meaning of vLLM's ``--quantization`` for weights. Methods that are not listed are passed on unchecked."""
 
 _CONTEXT_FLAGS = ("--hf-overrides", "--rope-scaling", "--rope-theta")
 """Arguments by which users give a model a longer context than it was made for."""
@@ -73,30 +72,31 @@ class Wish:
     """What the spec says of the settings of one variant's replicas."""
 
     said: Mapping[str, Any]
-    """Fields of ``EngineSettings`` that are fixed."""
+    """The fields of ``EngineSettings`` that are fixed."""
     takes_fp8_kv: bool
-    """Whether the planner may take an FP8 KV cache where the GPU has FP8 arithmetic."""
+    """Whether the planner may take an FP8 KV cache on GPUs with FP8 arithmetic."""
 
     def agrees(self, settings: EngineSettings) -> bool:
-        """Whether settings have all that is fixed, but for the time to stop, which is no reason to stop."""
+        """Whether settings agree with everything that is fixed. The time to stop does not count, because it is no reason to
+        restart a replica."""
         return all(getattr(settings, name) == value for name, value in self.said.items() if name != "shutdown_seconds")
 
     def widths(self, gpus: Iterable[GpuType]) -> tuple[str, ...]:
-        """Values of ``kv_cache_dtype`` to ask about on these GPUs, narrowest last."""
+        """The values of ``kv_cache_dtype`` to consider on these GPUs, the narrowest last."""
         if "kv_cache_dtype" in self.said:
             return (self.said["kv_cache_dtype"],)
         narrow = self.takes_fp8_kv and all(gpu.fp8_dense_tflops is not None for gpu in gpus)
         return ("auto", "fp8") if narrow else ("auto",)
 
     def sequences(self) -> tuple[int, ...]:
-        """Values of ``max_num_seqs`` to ask about, ascending."""
+        """The values of ``max_num_seqs`` to consider, ascending."""
         if "max_num_seqs" in self.said:
             return (self.said["max_num_seqs"],)
         most = self.said.get("max_num_batched_tokens", SEQUENCES[-1])
         return tuple(count for count in SEQUENCES if count <= most) or (most,)
 
     def settings(self, *, kv_cache_dtype: str, max_num_seqs: int) -> EngineSettings:
-        """Settings with these two, which must be among those to ask about."""
+        """The settings with these two values, which must be among those to consider."""
         chosen = {
             "kv_cache_dtype": kv_cache_dtype,
             "max_num_seqs": max_num_seqs,
@@ -150,10 +150,10 @@ def wished(*, model: Model, variant: Variant, card: ModelCard, drain_seconds: in
 
 
 def unwritten(model: Model) -> EngineSettings:
-    """The settings that a replica from before they were written as flags was planned with, and ``extraArgs``.
+    """The settings with which a replica was planned before settings were written as flags, and its ``extraArgs``.
 
-    It was planned with up to 1,024 running requests whatever the engine's own limit. Replicas that run are judged as they
-    were when they were planned: they are not to be replaced because a new version knows better.
+    It was planned with up to 1,024 running requests whatever the engine's own limit. Running replicas are judged as they were
+    planned, so that a new version does not replace them only because it has better knowledge.
     """
     line = command_line(model)
     planned = {
@@ -208,7 +208,8 @@ def command_line(model: Model) -> flags.CommandLine:
 
 
 def context_tokens(model: Model, card: ModelCard) -> int:
-    """Longest sequence that replicas admit, tokens: as given, else twice the longest class, at most the model's limit."""
+    """The longest sequence that replicas admit, in tokens: the given one, else twice the longest class, at most the model's
+    limit."""
     limit = None if stretched(model) else card.max_context_tokens
     if model.max_model_len is not None or limit is None:
         return model.effective_max_model_len
@@ -216,7 +217,7 @@ def context_tokens(model: Model, card: ModelCard) -> int:
 
 
 def context_refusal(model: Model, card: ModelCard, *, tokens: int) -> Unfit | None:
-    """Why a model cannot have a context, or a class, of so many tokens."""
+    """Why a model cannot have a context, or a class, of this many tokens."""
     limit = card.max_context_tokens
     if limit is None or tokens <= limit or stretched(model):
         return None
@@ -243,12 +244,12 @@ def version_of(engine: Engine) -> str | None:
 
 
 def knows_shutdown_timeout(version: str | None) -> bool:
-    """Whether this version of vLLM has ``--shutdown-timeout``; one that is not known does not count as having it."""
+    """Whether this version of vLLM has ``--shutdown-timeout``; False if the version is not known."""
     return flags.is_since(version, SHUTDOWN_TIMEOUT_SINCE)
 
 
 def spans_nodes(engine: Engine) -> bool:
-    """Whether this engine can be one over several nodes without Ray; one whose version is not known does not count so."""
+    """Whether this engine can span several nodes without Ray; False if its version is not known."""
     return flags.is_since(version_of(engine), SPANS_NODES_SINCE)
 
 
@@ -267,8 +268,8 @@ def _fields(engine: Engine) -> dict[str, Any]:
 
 
 def _speculation(model: Model, line: flags.CommandLine) -> Speculation | None:
-    """The speculation that the field states, else the one that the flag states, with nothing accepted, since no
-    flag tells what is."""
+    """The speculation that the field states, else the one that the flag states. The latter counts as accepting nothing,
+    because no flag states the acceptance."""
     wire = model.engine.speculative
     config = line.speculative
     field = None
@@ -323,8 +324,8 @@ def _quantization(model: Model, variant: Variant, card: ModelCard, line: flags.C
 
 
 def _stored_wide(variant: Variant, card: ModelCard) -> bool:
-    """Whether the weights are stored 16 bits wide, as far as the name of a repository and the card tell. What a volume or
-    an image holds is not known: it is taken to be what the precision says."""
+    """Whether the weights are stored in 16 bits, as far as the repository's name and the card tell. The contents of a
+    volume or an image are not known, so its weights count as stored in the stated precision."""
     scheme, _, repository = (variant.source or "").partition("://")
     return scheme == "hf" and card.quantization is None and precision_named(repository.rsplit("/", 1)[-1]) is None
 

@@ -1,6 +1,7 @@
-"""Which shapes a model may take on the pools: every layout of every variant, pruned step by step, every step counted.
+"""Which shapes a model may take on the pools: every layout of every variant, pruned in steps, with the number that falls at
+each.
 
-Names of the steps are stable: they are the keys of ``Posed.pruned`` and of the counts in the plan.
+The names of the steps are stable: they are the keys of ``Posed.pruned`` and of the counts in the plan.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
-from servingplan.api.v1alpha1 import Model, RequestClass, Slo, Variant
+from servingplan.api.models_v1alpha1 import Model, RequestClass, Slo, Variant
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import PodNeeds, ReplicaSet
 from servingplan.model.hardware import GpuType
@@ -57,8 +58,11 @@ STEPS: dict[str, str] = {
     "SloUnreachable": "too slow for every class, even with one request alone",
     "NoNode": "no node is there, or may be rented, to hold it",
 }
-"""Steps of pruning in their order, and why a shape falls at each. The first three look at pools only, so what they prune is
-counted without being built. ``solve.prune.count_dominated`` counts one more, dominance, on the finished question."""
+"""The steps of pruning in their order, and why a shape falls at each.
+
+The first three look at pools only, so what they prune is counted without being built. One more step, dominance, is counted on
+the finished question by ``solve.problem.dominance``.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,40 +77,40 @@ class ShapeFacts:
     settings: EngineSettings
     """The settings of the engine."""
     layers: tuple[int, ...] = ()
-    """The layers by stage, of a replica that spans nodes; the engine splits the layers of others evenly."""
+    """The layers by stage, if the replica spans nodes. The engine splits the layers of other replicas evenly."""
     running: ReplicaSet | None = None
-    """Replicas of this shape in the plan in force, whose Deployment the shape keeps."""
+    """The replicas of this shape in the plan in force, whose Deployment the shape keeps; None if there are none."""
     needs: PodNeeds | None = None
     """The needs of its pods, where they are new."""
 
     @property
     def key(self) -> str:
-        """Name that no other shape of the plan has."""
+        """A name that no other shape of the plan has."""
         return f"{self.model.name}/{self.variant.name}/{self.layout.name}{self._tail}"
 
     def name_on(self, part: str) -> str:
-        """Name in the question of a shape inside a node, on a part of its pool."""
+        """The name in the question of a shape inside a node, on one part of its pool."""
         name = layout_name([(part, self.pipeline_parallel)], tensor_parallel=self.tensor_parallel)
         return f"{self.model.name}/{self.variant.name}/{name}{self._tail}"
 
     @property
     def written_settings(self) -> EngineSettings | None:
-        """The settings that are given to the engine as flags; None for replicas from before that was done."""
+        """The settings that are given to the engine as flags. None for replicas from before settings were written as flags."""
         return self.settings if self.running is None else self.running.settings
 
     @property
     def written_needs(self) -> PodNeeds | None:
-        """The needs that its pods are made with; None for replicas from before they were written."""
+        """The needs with which its pods are made. None for replicas from before needs were written."""
         return self.needs if self.running is None else self.running.needs
 
     @property
     def learned_start_seconds(self) -> float | None:
-        """How long replicas of this variant took to start on this pool, the longest of the last starts; None: none was seen."""
+        """The longest of the last starts of this variant on this pool, in seconds; None if none was seen."""
         return longest_start(self.pool.start_times.get(start_key(self.model.name, self.variant.name, self.pool.name)))
 
     @property
     def start_limit_seconds(self) -> int:
-        """How long a replica may take to start."""
+        """How long a replica may take to start, in seconds."""
         if self.written_needs is None:
             return self.model.engine.startup_seconds or UNTOLD_STARTUP_SECONDS
         return self.written_needs.start_limit_seconds
@@ -117,29 +121,29 @@ class ShapeFacts:
 
     @property
     def pool(self) -> Pool:
-        """Pool of the first stage."""
+        """The pool of the first stage."""
         return self.layout.legs[0].pool
 
     @property
     def tensor_parallel(self) -> int:
-        """GPUs of each stage."""
+        """The GPUs of each stage."""
         return self.layout.tensor_parallel
 
     @property
     def pipeline_parallel(self) -> int:
-        """Stages."""
+        """The number of stages."""
         return self.layout.pipeline_parallel
 
 
 @dataclass
 class Pruning:
-    """What happened to the candidates: every one is kept, or counted at the step that pruned it."""
+    """What happened to the candidates: each one is kept, or counted at the step that pruned it."""
 
     candidates: int = 0
     kept: int = 0
     pruned: Counter[str] = field(default_factory=Counter)
     refusals: dict[str, list[Unfit]] = field(default_factory=dict)
-    """The refusals by ``model/class``: what was said of shapes inside a node, from small shapes to large ones."""
+    """The refusals by ``model/class`` for shapes inside a node, from small shapes to large ones."""
 
     def drop(self, step: str, count: int = 1) -> None:
         """Count shapes that fall at a step."""
@@ -149,7 +153,7 @@ class Pruning:
             self.pruned[step] += count
 
     def keep(self) -> None:
-        """Count a shape that stays."""
+        """Count a shape that is kept."""
         self.candidates += 1
         self.kept += 1
 
@@ -162,8 +166,11 @@ class Pruning:
 def layouts_of(
     pools: Iterable[Pool], *, across_nodes: bool, across_types: bool = False
 ) -> tuple[list[Layout], Counter[str]]:
-    """The layouts that the pools allow for any model, and how many others fall at the steps that look at pools only.
-    ``across_types``: also those with stages on two GPU types, which are only imagined."""
+    """The layouts that the pools allow for any model, and the number of others by the step at which they fall.
+
+    These steps look at pools only. ``across_types`` adds layouts with stages on two GPU types, which exist only in imagined
+    plans.
+    """
     known = [pool for pool in pools if pool.gpu is not None]
     found = [layout for pool in known for layout in inside_a_node(pool)]
     pruned: Counter[str] = Counter()
@@ -187,7 +194,7 @@ def layouts_of(
 
 
 def settings_name(settings: EngineSettings | None) -> str:
-    """What the settings add to the name of a shape: those that shapes of one variant may differ in."""
+    """The part of a shape's name that tells its settings: those in which shapes of one variant may differ."""
     if settings is None:
         return ""
     usual = EngineSettings()
@@ -201,8 +208,13 @@ def settings_name(settings: EngineSettings | None) -> str:
     return "+".join(parts)
 
 
+def class_key(model: str, name: str) -> str:
+    """The name of a class in the question."""
+    return f"{model}/{name}"
+
+
 def shape_key(item: ReplicaSet) -> str:
-    """The key of the shape that replicas are of (``ShapeFacts.key``)."""
+    """The key of the shape that these replicas have (``ShapeFacts.key``)."""
     layout = layout_name(item.legs, tensor_parallel=item.tensor_parallel)
     return f"{item.model}/{item.variant}/{layout}{settings_name(item.settings)}"
 
@@ -299,7 +311,7 @@ class _Asked(NamedTuple):
 
 
 def _memory_refusal(variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings) -> Unfit | None:
-    """Whether weights and one longest sequence fit into all GPUs together; single stages are looked at later."""
+    """Whether weights and one sequence of full length fit into all GPUs together. Single stages are checked later."""
     words, usable_bytes, weight_bytes = [], 0.0, 0.0
     for leg in layout.legs:
         assert leg.pool.gpu is not None
@@ -352,7 +364,7 @@ def rated(
 
 
 def _too_long(model: Model, card: ModelCard) -> dict[str, Unfit]:
-    """Classes that are longer than the model was made for."""
+    """The classes that are longer than the model's context."""
     return {
         item.name: refusal
         for item in model.effective_classes
@@ -363,7 +375,7 @@ def _too_long(model: Model, card: ModelCard) -> dict[str, Unfit]:
 def _replica(
     model: Model, variant: Variant, card: ModelCard, layout: Layout, settings: EngineSettings, lessons: Lessons
 ) -> Replica | None:
-    """What the profiles are asked about; None for replicas that span nodes."""
+    """The replica that the profiles are asked about; None if it spans nodes."""
     pool = layout.legs[0].pool
     if pool.gpu is None or not layout.inside_a_node:
         return None
@@ -394,7 +406,7 @@ def _estimate_across(
 
 
 def _requests(model: Model, left_out: Collection[str]) -> tuple[Requests, ...]:
-    """The classes of a model but for some, as the profiles know them."""
+    """The classes of a model without those that are left out, in the form of the profiles."""
     return tuple(
         Requests(
             name=item.name,
@@ -416,7 +428,7 @@ def _limits(slo: Slo) -> Limits:
 
 
 def slo_of(model: Model, item: RequestClass) -> Slo:
-    """The class's own limits, or its model's."""
+    """The class's own limits, else its model's."""
     return item.slo or model.slo
 
 
@@ -428,7 +440,8 @@ def smallest_across_nodes(
     name: str,
     confidence: float,
 ) -> Layout | None:
-    """The layout over the fewest whole nodes of one pool that could serve a class, wherever its nodes are; for advice."""
+    """The layout over the fewest whole nodes of one pool that could serve a class, whether or not its nodes are connected;
+    for advice."""
     layouts = [layout for pool in pools if pool.gpu is not None for layout in over_nodes(pool)]
     layouts.sort(key=lambda layout: (layout.nodes(layout.legs[0]), layout.pipeline_parallel, layout.name))
     variants = list(variants)

@@ -1,4 +1,4 @@
-"""What one turn knows: its observation, and what everything below it needs to have read out of that."""
+"""What one turn knows: its observation, and the facts that everything else needs from it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from servingplan.render.leader_worker_set import serving_pod
 
 @dataclass(frozen=True)
 class Situation:
-    """What one turn knows. It is made once, at the top of the turn, and handed on; each part is computed when it is first asked
-    for, and never again.
+    """What one turn knows.
 
-    Whoever asks for a part that rests on the spec looks first whether there is one (``acting``).
+    It is made once, at the beginning of the turn. Each part is computed when it is first needed, and only once. Before a part
+    that depends on the spec is read, ``acting`` must be checked: there may be no spec.
     """
 
     world: Observation
 
     @cached_property
     def record(self) -> PlanRecord:
-        """What the operator wrote down in earlier turns; empty where there is nothing."""
+        """What the operator wrote in earlier turns; empty if nothing is there."""
         return read_record(self.world)
 
     @cached_property
@@ -62,7 +62,7 @@ class Situation:
     @cached_property
     def acting(self) -> PlanSpec | None:
         """The spec to act by: the written one, else the last good one, with no more budget than the namespace leaves to the
-        plan. None where neither is understood."""
+        plan. None if neither is understood."""
         spec, _ = self._read
         allowed = self.world.namespace_budget
         if spec is None or allowed is None or float(spec.budget.dollars_per_hour) <= allowed.left:
@@ -72,7 +72,7 @@ class Situation:
 
     @property
     def spec(self) -> PlanSpec:
-        """The spec to act by, for those who know that there is one."""
+        """The spec to act by, if it is known that there is one."""
         assert self.acting is not None, "nothing is done where no spec is understood"
         return self.acting
 
@@ -85,19 +85,19 @@ class Situation:
 
     @property
     def binding_allowance(self) -> NamespaceBudget | None:
-        """The namespace's budget, where it and not the plan's own is what the plan counts on."""
+        """The namespace's budget if the plan is limited by it and not by its own; else None."""
         allowed = self.world.namespace_budget
         binds = allowed is not None and float(self.spec.budget.dollars_per_hour) >= allowed.left - CENT
         return allowed if binds else None
 
     @cached_property
     def in_force(self) -> PlanSpec:
-        """The spec behind the plan in force."""
+        """The spec for which the plan in force was made."""
         return self.spec_behind(self.record)
 
     def spec_behind(self, record: PlanRecord) -> PlanSpec:
-        """The spec that a record's plan was made for, else the one to act by: an edit that is wrong, or waits for approval,
-        changes nothing of what runs."""
+        """The spec for which a record's plan was made, else the one to act by. So an edit that is wrong, or that waits for
+        approval, changes nothing that runs."""
         return spec_behind(record, self.known.catalogue) or self.spec
 
     # --- what can be planned with ---------------------------------------------------------------------------------
@@ -113,11 +113,11 @@ class Situation:
 
     @property
     def pool_errors(self) -> tuple[InputError, ...]:
-        """What is wrong about the pools in the spec to act by."""
+        """What is wrong with the pools in the spec to act by."""
         return self._pools[1]
 
     def pools_of(self, spec: PlanSpec) -> tuple[Pool, ...]:
-        """The pools of a spec, such as the one in force, without what is known of their stock."""
+        """The pools of another spec, such as the one in force, without what is known of their stock."""
         if (spec.node_pools, spec.models) == (self.spec.node_pools, self.spec.models):
             return self._pools[0]  # of a spec, pools depend on these alone
         return read_pools(spec, self.world, self.known)[0]
@@ -133,7 +133,7 @@ class Situation:
 
     @property
     def rows(self) -> MeasuredRows:
-        """The measurements that rates are estimated with."""
+        """The measurements from which rates are estimated."""
         return self._measured[0]
 
     @property
@@ -143,25 +143,25 @@ class Situation:
 
     @cached_property
     def lessons(self) -> Lessons:
-        """What the fleet has taught, as the record has it."""
+        """What was learned from running replicas, as the record has it."""
         return lessons_of(self.spec, self.world, self.record)
 
     @cached_property
     def demand(self) -> Demand | None:
-        """The rates to plan for; None where the spec does not ask for measured ones."""
+        """The rates to plan for; None if the spec does not ask for measured ones."""
         return choose(self.spec, self.world, self.record.demand, _admitted_rates(self.published))
 
     # --- our objects ----------------------------------------------------------------------------------------------
 
     @cached_property
     def published(self) -> dict[str, Any] | None:
-        """The routing document as the spec to act by names it, where it is there and readable."""
+        """The routing document with the name that the spec to act by gives it; None if it is missing or cannot be read."""
         name = names.routing_name(self.world.plan.name, self.acting.gateway.config_map if self.acting else None)
         return routing_as_published(self.world, name)
 
     def facts(self, fleet: Fleet) -> dict[str, ReplicaFacts]:
-        """Facts of every Deployment of ours and of the fleet, by name: as the fleet has it, else as its annotation tells of the
-        plan that last held it."""
+        """The facts of every Deployment of the plan and of the fleet, by name: those of the fleet, else those in its
+        annotation, from the plan that last had it."""
         return dict(sorted({**self._annotated, **{item.deployment: item.facts for item in fleet.replica_sets}}.items()))
 
     @cached_property
@@ -177,7 +177,7 @@ class Situation:
 
     @cached_property
     def context_tokens(self) -> dict[str, int]:
-        """The longest sequence that the replicas of each Deployment of ours admit, tokens, as their arguments say."""
+        """The longest sequence that the replicas of each Deployment of the plan admit, in tokens, as their arguments say."""
         found = {}
         for live in self.world.deployments():
             containers = serving_pod(live.manifest).get("containers") or ()
@@ -190,8 +190,8 @@ class Situation:
 
 
 def _admitted_rates(published: dict[str, Any] | None) -> dict[str, float]:
-    """Requests/s by ``model/class`` above which gateways turn away, as published; classes without a limit are not there,
-    and nothing is where the document is not as we write it."""
+    """The published requests/s by ``model/class`` above which gateways turn requests away. Classes without a limit are left
+    out; it is empty if the document was not written in the operator's form."""
     try:
         return {
             f"{model}/{entry['name']}": float(entry["admitRequestsPerSecond"])

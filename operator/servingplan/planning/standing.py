@@ -1,7 +1,7 @@
-"""Which replicas of the plan in force are still what the spec asks for, so that they need not be replaced.
+"""Finds the replicas of the plan in force that still agree with the spec, so that they need not be replaced.
 
-Compared are the spec behind the plan in force and the spec of the moment, not what either renders to: a new version of the
-operator may render otherwise, which is no reason to restart what runs.
+The spec of the plan in force is compared with the present spec. The rendered manifests are not compared: a new version of the
+operator may render them differently, which is no reason to restart replicas.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from servingplan.api.v1alpha1 import Model, PlanSpec, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.llm import ModelCard
 from servingplan.planning.layouts import layout_name
@@ -29,8 +30,7 @@ def standing_replicas(
 ) -> dict[str, list[Standing]]:
     """The replica sets of one variant that may stay as they are, by name of their layout.
 
-    Args:
-        in_force: the spec behind ``fleet``; None: the same as ``spec``.
+    ``in_force``: the spec behind ``fleet``; None: the same as ``spec``.
     """
     found: dict[str, list[Standing]] = defaultdict(list)
     for item in fleet.replica_sets if fleet is not None else ():
@@ -51,7 +51,7 @@ def standing_replicas(
 
 
 def _makings(spec: PlanSpec, item: ReplicaSet) -> tuple[Any, ...] | None:
-    """All of a spec that the pods of a replica set are made from; None where the spec has no such replicas."""
+    """Everything in a spec that determines the pods of a replica set; None if the spec has no such replicas."""
     model = next((model for model in spec.models if model.name == item.model), None)
     pools = {pool.name: pool for pool in spec.node_pools}
     if model is None or any(pool not in pools for pool, _ in item.legs):

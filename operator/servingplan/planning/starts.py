@@ -1,9 +1,9 @@
-"""Shapes that do not start: replicas that crash, run out of memory or are not ready in time, again and again.
+"""Shapes that do not start: their replicas crash, run out of memory or are not ready in time, again and again.
 
-A Deployment's name stands for shape, settings and image, so that is what is counted by. So does the key of the shape, since an
-edit clears all: a Deployment whose pods only ask for more or less is the same. Three failed starts without one replica that is
-ready, and the shape is left out of the plan for a while, which doubles each time. An image that cannot be pulled says nothing
-of the shape, and neither does a pod that the scheduler has no room for.
+Failed starts are counted by Deployment, whose name depends on shape, settings and image. A Deployment with the same key of the
+shape counts as the same, because only what its pods request can differ: an edit of the plan clears everything. After three
+failed starts without a replica that is ready, the shape is left out of the plan for a while, which doubles each time. An image
+that cannot be pulled does not count against the shape, nor does a pod for which the scheduler has no room.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from servingplan.planning.shapes import shape_key
 
 MOST_FAILED_STARTS = 3
 FIRST_BACK_OFF_SECONDS = 600.0
-"""Three starts cost minutes of a node each: the first pause is about as long as these take."""
+"""Three starts cost minutes of a node each; the first pause is about as long as they take."""
 LONGEST_BACK_OFF_SECONDS = 4 * 3600.0
 
 
@@ -32,9 +32,9 @@ def look_at_starts(
 ) -> dict[str, FailedShape]:
     """What is known of shapes that fail, by Deployment, after a look at their replicas.
 
-    ``startup_seconds``: how long replicas of a Deployment may take to start. ``has_room``: a replica on this pool could be
-    tried again without taking anything from what serves; a shape whose time is over stays out until then. An edit of the plan
-    clears all.
+    ``startup_seconds``: how long replicas of a Deployment may take to start. ``has_room``: whether a replica on this pool
+    could be tried again without taking anything from what serves; a shape whose pause is over stays out until then. An edit of
+    the plan clears everything.
     """
     found = {
         name: _tried_again(item, world.now, has_room)
@@ -55,10 +55,10 @@ def look_at_starts(
 
 
 def start_up_left(pod: Pod, now: str, startup_seconds: float) -> float | None:
-    """Seconds that a replica has left to start; None where that cannot be read, or it has no node or has started.
+    """Seconds that a replica has left to start; None if that is not known, if it has no node, or if it has started.
 
-    A readiness probe that fails later only takes its requests away, and its liveness probe decides when it begins anew. Then
-    it has its time again from when it was last ready.
+    A readiness probe that fails later only takes its requests away, and the liveness probe decides whether it is restarted.
+    Then its time begins again when it was last ready.
     """
     if pod.ready or pod.started or pod.placed_since is None:
         return None
@@ -67,13 +67,13 @@ def start_up_left(pod: Pod, now: str, startup_seconds: float) -> float | None:
 
 
 def left_out(failed: dict[str, FailedShape]) -> frozenset[str]:
-    """Deployments, and keys of shapes, that may not be planned now."""
+    """The Deployments, and the keys of shapes, that may not be planned now."""
     out = {name: item for name, item in failed.items() if item.until is not None}
     return frozenset((*out, *(item.shape for item in out.values() if item.shape)))
 
 
 def lines(failed: dict[str, FailedShape]) -> list[str]:
-    """What is left out and why, for people, one a line."""
+    """What is left out and why, in words, one per line."""
     return [
         f"{name} on {item.pool} did not start {MOST_FAILED_STARTS} times and is left out until {item.until} where something "
         f"else can serve: {item.message}"
@@ -107,7 +107,7 @@ def _counted(before: FailedShape, world: Observation, pods: tuple[Pod, ...], sta
 
 
 def _failed_start(pod: Pod, now: str, startup_seconds: float) -> tuple[str, str] | None:
-    """Names a start that failed, with what is known of it."""
+    """The name by which a failed start of this pod is counted, and its cause; None if no start failed."""
     if pod.crashes > 0:
         return f"{pod.uid}/{pod.crashes}", pod.last_words or pod.trouble or "its engine ended"
     left = start_up_left(pod, now, startup_seconds)

@@ -1,11 +1,11 @@
-"""The settings with which a layout is asked about: few, so that the question stays small, and those that run among them.
+"""Chooses the settings with which a layout is considered. There are few, so that the question stays small; running ones are
+kept.
 
-* Of the values of ``max_num_seqs``, the smallest one that costs no class any of its rate: what may run beyond the batch that
-  the latency limits allow would only break them.
-* An FP8 KV cache, where it may be taken, if it brings some class ``FP8_KV_GAIN``; beside it a 16-bit one only where
-  quality is limited.
-* Settings that run stay the only ones while no others bring some class ``change.minGain`` more: replicas are not restarted
-  for less.
+* Of the values of ``max_num_seqs``, the smallest that costs no class any rate. More running requests would only break the
+  latency limits.
+* An FP8 KV cache, if it is allowed and brings some class ``FP8_KV_GAIN``. A 16-bit one is considered beside it only if quality
+  is limited.
+* Running settings alone, unless others bring some class ``change.minGain`` more: replicas are not restarted for less.
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ from servingplan.profiles.estimate import Estimate
 from servingplan.profiles.fit import Unfit
 
 FP8_KV_GAIN = 0.05
-"""Least gain in some class's rate for which quality is given up: what differs by less is within the error of most rates."""
+"""The least gain in some class's rate for which quality is given up. Smaller differences are within the error of most
+rates."""
 
 _EQUAL = 1 + 1e-9
 
 
 @dataclass(frozen=True)
 class Rated:
-    """What a layout does for the classes with some settings."""
+    """The rates of the classes on one layout with some settings, and why other classes cannot be served."""
 
     estimates: Mapping[str, Estimate]
     refusals: Mapping[str, Unfit] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
-    """The layers by stage, of a replica that spans nodes."""
+    """The layers by stage, if the replica spans nodes."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Settings to ask about."""
+    """Settings to consider."""
 
     settings: EngineSettings
     rated: Rated
     running: ReplicaSet | None = None
-    """Replicas that run with them."""
+    """The replicas that run with these settings; None if there are none."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Replicas of the plan in force that are still made of what the spec says."""
+    """Replicas of the plan in force that still agree with the spec."""
 
     replica_set: ReplicaSet
     settings: EngineSettings
-    """The settings as recorded; of a record from before settings were written, the engine's own."""
+    """The recorded settings; in a record from before settings were written, the engine's own."""
 
 
 def tuned(
@@ -64,9 +65,9 @@ def tuned(
     quality_limited: bool,
     min_gain: float,
 ) -> tuple[list[Tuned], Mapping[str, Unfit]]:
-    """The settings to ask about, and why classes cannot be served with any of them.
+    """The settings to consider, and why classes cannot be served with any of them.
 
-    ``rate`` gives a layout's rates with some settings. Nothing is asked about where no class can be served.
+    ``rate`` gives a layout's rates with some settings. Settings with which no class can be served are left out.
     """
     rater = _Rater(rate, wish.sequences()[-1])
     widths = [_best(rater, wish, width) for width in wish.widths(gpus)]
@@ -83,7 +84,8 @@ def tuned(
 
 
 def first_settings(wish: Wish, gpus: Iterable[GpuType], standing: Sequence[Standing]) -> list[EngineSettings]:
-    """What ``tuned`` rates in any case, and mostly all that it does: of every width as many requests as may run."""
+    """The settings that ``tuned`` always rates, and mostly the only ones: for each width, with as many running requests as
+    are allowed."""
     most = wish.sequences()[-1]
     fresh = [wish.settings(kv_cache_dtype=width, max_num_seqs=most) for width in wish.widths(gpus)]
     return fresh + [_loose(item.settings, most) for item in standing]
@@ -94,7 +96,7 @@ def _loose(settings: EngineSettings, most: int) -> EngineSettings:
 
 
 class _Rater:
-    """Rates a layout once where settings differ only in a ``max_num_seqs`` that none of its classes reaches."""
+    """Rates a layout only once for settings that differ in nothing but a ``max_num_seqs`` that none of its classes reaches."""
 
     def __init__(self, rate: Callable[[EngineSettings], Rated], most: int) -> None:
         self._rate, self._most = rate, most
@@ -111,7 +113,7 @@ class _Rater:
 
 
 def largest_batch(rated: Rated) -> int:
-    """Requests that run together at most where each class is served alone."""
+    """The most requests that run together if each class is served alone."""
     return max((found.most_running for found in rated.estimates.values()), default=0)
 
 
@@ -132,7 +134,7 @@ def _kept_widths(widths: list[Tuned], *, quality_limited: bool) -> list[Tuned]:
 
 
 def _gains(new: Rated, old: Rated, gain: float) -> bool:
-    """Whether some class gets more by this part of its rate."""
+    """Whether some class gains more than this part of its rate."""
     rates = {name: found.planned_requests_per_second for name, found in old.estimates.items()}
     return any(
         found.planned_requests_per_second > rates.get(name, 0.0) * max(_EQUAL, 1 + gain)

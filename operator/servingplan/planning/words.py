@@ -12,7 +12,7 @@ from servingplan.model.llm import WIDE_BYTES
 
 NOTHING = "nothing"
 MOST_LINES = 8
-"""The most lines about one clash."""
+"""The most lines about one conflict."""
 
 _ONE_MORE = {
     "budget": "1 $/h more of budget",
@@ -105,24 +105,26 @@ def share(answer: Answer) -> str:
     return f"{min(0.999, served / (served + unserved)):.1%}"
 
 
-def clash_lines(clash: Clash) -> tuple[str, ...]:
-    """One line per limit of the clash. If there are many, the first ones; limits with a known change come first."""
+def conflict_lines(conflict: Clash) -> tuple[str, ...]:
+    """One line per limit of the conflict. If there are many, the first ones; limits with a known change come first."""
     told = (
-        sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
+        sorted(conflict.limits, key=lambda ease: ease.needed is None)
+        if len(conflict.limits) > MOST_LINES
+        else conflict.limits
     )
-    lines = tuple(_clash_line(ease) for ease in told[:MOST_LINES])
-    left = len(clash.limits) - len(lines)
+    lines = tuple(_conflict_line(ease) for ease in told[:MOST_LINES])
+    left = len(conflict.limits) - len(lines)
     return (*lines, f"and {left} more limits") if left else lines
 
 
-def clash_title(clash: Clash) -> str:
-    """The title of the lines about a clash."""
-    what = "There is no plan" if clash.goal == "any plan" else "Not every class is served in full"
+def conflict_title(conflict: Clash) -> str:
+    """The title of the lines about a conflict."""
+    what = "There is no plan" if conflict.goal == "any plan" else "Not every class is served in full"
     kind = {
         "smallest": "these limits exclude it together, and no smaller set does",
         "irreducible": "these limits exclude it together, and each of them is needed for that",
         "clash": "these limits exclude it together; the search for a smaller set was cut short",
-    }[clash.guarantee]
+    }[conflict.guarantee]
     return f"{what}: {kind}"
 
 
@@ -133,7 +135,7 @@ def pruned(counts: Mapping[str, int], asked: int) -> str:
     return f"{kept} shapes were compared; left out before: {', '.join(known) or 'none'}"
 
 
-def _clash_line(ease: Ease) -> str:
+def _conflict_line(ease: Ease) -> str:
     kind, _, item = ease.limit.partition(":")
     text = _FIELDS[kind].format(now=ease.now, item=item)
     if ease.needed is None:

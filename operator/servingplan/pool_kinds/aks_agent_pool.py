@@ -20,7 +20,7 @@ _CAPACITY_TYPES = {"Regular": "OnDemand", "Spot": "Spot"}
 
 
 class AksAgentPool(AnyPath):
-    """Sized by ``spec.count``; ``status.count`` tells how many there are."""
+    """Sized by ``spec.count``; ``status.count`` is the number of nodes that exist."""
 
     status_keys = ("count",)
 
@@ -29,12 +29,12 @@ class AksAgentPool(AnyPath):
 
     @override
     def bounds(self, item: Json) -> tuple[int, int | None]:
-        """Those of AKS."""
+        """The bounds of AKS."""
         return (1 if at(item, ("spec", "mode")) == "System" else 0), MOST_NODES
 
     @override
     def sized_by(self, item: Json) -> str | None:
-        """AKS's autoscaler."""
+        """AKS's autoscaler, if it is on."""
         if at(item, ("spec", "enableAutoScaling")) is True:
             least, most = at(item, ("spec", "minCount")), at(item, ("spec", "maxCount"))
             return f"the cluster autoscaler of AKS (spec.enableAutoScaling, minCount {least}, maxCount {most})"
@@ -42,12 +42,12 @@ class AksAgentPool(AnyPath):
 
     @override
     def node_label(self, item: Json) -> tuple[str, str] | None:
-        """``kubernetes.azure.com/agentpool``."""
+        """The label ``kubernetes.azure.com/agentpool``."""
         return POOL_LABEL, _pool_name(item)
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """The template that the pool has for AKS."""
+        """The labels, taints and sizes of nodes that the pool states for AKS."""
         spec = at(item, ("spec",))
         size, priority = at(spec, ("vmSize",)), at(spec, ("scaleSetPriority",))
         labels = text_map(at(spec, ("nodeLabels",))) | {POOL_LABEL: _pool_name(item)}

@@ -27,15 +27,15 @@ _TEMPLATE = ("spec", "template")
 
 
 class MachineReplicas(AnyPath):
-    """Sized by ``spec.replicas``; ``status.replicas`` tells how many machines there are."""
+    """Sized by ``spec.replicas``; ``status.replicas`` is the number of machines that exist."""
 
     status_keys = ("replicas",)
     annotations = (AUTOSCALER_MIN, AUTOSCALER_MAX, REPLICAS_MANAGED_BY, GPU_COUNT, LABELS, TAINTS)
 
     @override
     def sized_by(self, item: Json) -> str | None:
-        """The cluster autoscaler where its bounds are written on the object, whoever manages the replicas of a MachinePool
-        from outside, and the MachineDeployment of a MachineSet."""
+        """Another program that sizes it: the cluster autoscaler, if its bounds are annotated; whatever manages the replicas
+        of a MachinePool from outside; or the MachineDeployment of a MachineSet."""
         managed = annotation(item, REPLICAS_MANAGED_BY)
         if managed is not None and managed.lower() != "false":
             return f"{managed or 'somebody outside Cluster API'} (annotation {REPLICAS_MANAGED_BY})"
@@ -50,7 +50,8 @@ class MachineReplicas(AnyPath):
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """Labels that reach nodes, taints of machines, and what the autoscaler is told of nodes that are not there yet."""
+        """The labels that reach nodes, the taints of machines, and what the annotations for the autoscaler say of nodes
+        that do not exist yet."""
         own = text_map(at(item, (*_TEMPLATE, "metadata", "labels")))
         told = (entry.partition("=") for entry in (annotation(item, LABELS) or "").split(",") if "=" in entry)
         machine_taints = at(item, (*_TEMPLATE, "spec", "taints"))

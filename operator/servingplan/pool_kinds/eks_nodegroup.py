@@ -43,13 +43,14 @@ class EksNodegroup(AnyPath):
 
     @override
     def bounds(self, item: Json) -> tuple[int, int | None]:
-        """``minSize`` and ``maxSize``: AWS refuses a desired size outside."""
+        """``minSize`` and ``maxSize``, because AWS refuses a desired size outside them."""
         scaling = at(item, DESIRED_SIZE[:-1])
         return whole_number(at(scaling, ("minSize",))) or 0, whole_number(at(scaling, ("maxSize",)))
 
     @override
     def sized_by(self, item: Json) -> str | None:
-        """Whoever the annotation lets set the size in place of the controller, or the cluster autoscaler by its tags."""
+        """Another program that sizes it: the one that an annotation allows instead of the controller, or the cluster
+        autoscaler by its tags."""
         if annotation(item, MANAGED_BY) == EXTERNAL:
             return (
                 f"an autoscaler outside (annotation {MANAGED_BY}: {EXTERNAL}, with which the size here has no effect)"
@@ -63,12 +64,12 @@ class EksNodegroup(AnyPath):
 
     @override
     def node_label(self, item: Json) -> tuple[str, str] | None:
-        """``eks.amazonaws.com/nodegroup``."""
+        """The label ``eks.amazonaws.com/nodegroup``."""
         return POOL_LABEL, _group_name(item)
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """The template that the group has for EKS."""
+        """The labels, taints and instance types that the group states for EKS."""
         spec = at(item, ("spec",))
         types = tuple(sorted(texts(at(spec, ("instanceTypes",)))))
         capacity = at(spec, ("capacityType",))

@@ -30,7 +30,7 @@ NODE_COUNT = ("spec", "nodeCount")
 POOL_LABEL = "cloud.google.com/gke-nodepool"
 _ACCELERATOR = "cloud.google.com/gke-accelerator"
 _ZONE_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-[a-z]")
-"""``us-central1-a`` is a zone, ``us-central1`` a region."""
+"""Tells a zone (``us-central1-a``) from a region (``us-central1``)."""
 _ZONE_IN_URL = re.compile(r"/zones/([^/]+)/")
 
 
@@ -44,7 +44,7 @@ class GkeNodePool(AnyPath):
 
     @override
     def problem(self, item: Json) -> str | None:
-        """The problem that the number or the zones are not known; None: they are."""
+        """Why the number or the zones are not known; None if they are."""
         if whole_number(at(item, NODE_COUNT)) is None:
             return "has no whole number at .spec.nodeCount: give it one (initialNodeCount counts only when it is made)"
         if not _zones(item):
@@ -56,13 +56,13 @@ class GkeNodePool(AnyPath):
 
     @override
     def wanted(self, item: Json) -> int | None:
-        """``nodeCount`` in each zone."""
+        """``nodeCount`` times the number of zones."""
         count, zones = whole_number(at(item, NODE_COUNT)), len(_zones(item))
         return None if count is None or not zones else count * zones
 
     @override
     def actual(self, item: Json) -> int | None:
-        """Not in the status."""
+        """None, because the status has no number of nodes."""
         return None
 
     @override
@@ -81,12 +81,12 @@ class GkeNodePool(AnyPath):
 
     @override
     def node_label(self, item: Json) -> tuple[str, str] | None:
-        """``cloud.google.com/gke-nodepool``."""
+        """The label ``cloud.google.com/gke-nodepool``."""
         return POOL_LABEL, _pool_name(item)
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """The template that ``nodeConfig`` has."""
+        """The labels, taints and accelerators in ``nodeConfig``."""
         config = at(item, ("spec", "nodeConfig"))
         machine, zones = at(config, ("machineType",)), _zones(item)
         types = (machine,) if isinstance(machine, str) else ()
@@ -105,7 +105,7 @@ class GkeNodePool(AnyPath):
 
 
 def _zones(item: Json) -> tuple[str, ...]:
-    """Zones of the pool, sorted; nothing where they are not known."""
+    """The zones of the pool, sorted; empty if they are not known."""
     own = texts(at(item, ("spec", "nodeLocations")))
     if own:
         return tuple(sorted(set(own)))
@@ -117,7 +117,7 @@ def _zones(item: Json) -> tuple[str, ...]:
 
 
 def _card(config: Any) -> Mapping[str, Any] | None:
-    """The one whole accelerator; None where there is none, several, or slices and shares of one."""
+    """The one kind of whole accelerator; None if there is none, if there are several, or if they are slices or shares."""
     cards = at(config, ("guestAccelerator",))
     if not isinstance(cards, list) or len(cards) != 1 or not isinstance(cards[0], Mapping):
         return None

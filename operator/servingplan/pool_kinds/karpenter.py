@@ -42,13 +42,13 @@ _TEMPLATE = ("spec", "template")
 
 
 class KarpenterNodePool(AnyPath):
-    """Sized by ``spec.replicas``; ``status.nodes`` tells how many there are."""
+    """Sized by ``spec.replicas``; ``status.nodes`` is the number of nodes that exist."""
 
     status_keys = ("nodes",)
 
     @override
     def problem(self, item: Json) -> str | None:
-        """Why a dynamic pool is refused."""
+        """Why a dynamic pool is refused; None for a static one."""
         if self.wanted(item) is not None:
             return None
         static = "make a static NodePool with spec.replicas, which a dynamic one cannot get any more"
@@ -64,17 +64,17 @@ class KarpenterNodePool(AnyPath):
 
     @override
     def bounds(self, item: Json) -> tuple[int, int | None]:
-        """``limits.nodes``."""
+        """``limits.nodes`` as the most nodes."""
         return 0, written_number(at(item, ("spec", "limits", "nodes")))
 
     @override
     def node_label(self, item: Json) -> tuple[str, str] | None:
-        """``karpenter.sh/nodepool``."""
+        """The label ``karpenter.sh/nodepool``."""
         return POOL_LABEL, object_name(item)
 
     @override
     def template(self, item: Json) -> NodeTemplate:
-        """Labels and taints of the template, and the requirements that leave one value."""
+        """The labels and taints of the template, and the requirements that allow only one value."""
         allowed = _allowed_values(item)
         labels = {key: values[0] for key, values in allowed.items() if len(values) == 1}
         capacity = labels.get(CAPACITY_TYPE)
@@ -91,8 +91,8 @@ class KarpenterNodePool(AnyPath):
 
 
 def _allowed_values(item: Json) -> dict[str, tuple[str, ...]]:
-    """The values by label that the template's labels and its requirements leave, sorted; other operators than ``In``
-    leave any."""
+    """The values of each label that the template's labels and requirements allow, sorted. Operators other than ``In`` allow
+    any value."""
     found = {key: {value} for key, value in text_map(at(item, (*_TEMPLATE, "metadata", "labels"))).items()}
     requirements = at(item, (*_TEMPLATE, "spec", "requirements"))
     for requirement in requirements if isinstance(requirements, list) else ():

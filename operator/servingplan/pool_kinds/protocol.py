@@ -1,4 +1,4 @@
-"""What the operator needs to know of a kind of object that sizes a pool of nodes, and how such an object is read."""
+"""The interface of a kind of object that sizes a pool of nodes, and helpers that read such objects."""
 
 from __future__ import annotations
 
@@ -12,59 +12,62 @@ Json = Mapping[str, Any]
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 ZONE = "topology.kubernetes.io/zone"
 _CLOUD_EFFECTS = {"NO_SCHEDULE": "NoSchedule", "NO_EXECUTE": "NoExecute"}
-"""Effects of taints as EKS and GKE spell them; the third, PREFER_NO_SCHEDULE, keeps nobody off."""
+"""The effects of taints as EKS and GKE write them. The third, PREFER_NO_SCHEDULE, keeps no pod off."""
 _EFFECTS = ("NoSchedule", "NoExecute")
 
 
 class PoolKind(Protocol):
-    """One kind. ``item`` is an object of it as the API server has it; any of its fields may be missing or of another type.
+    """One kind of object that sizes a pool of nodes.
 
-    Sizes are whole nodes, also where the object counts otherwise.
+    ``item`` is an object of the kind as the API server returns it; any of its fields may be missing or of another type. Sizes
+    are whole nodes, even if the object counts in another unit.
     """
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Keys that lead to the field that is the size."""
+        """The keys that lead to the field with the size."""
 
     @property
     def status_keys(self) -> tuple[str, ...]:
-        """Keys of the status that are read."""
+        """The keys of the status that are read."""
 
     @property
     def annotations(self) -> tuple[str, ...]:
-        """Ends of the names of annotations that are read."""
+        """The ends of the names of annotations that are read."""
 
     def problem(self, item: Json) -> str | None:
-        """Why the object has no size that could be set, for people; None: it has one."""
+        """Why the object has no size that could be set, for people; None if it has one."""
 
     def wanted(self, item: Json) -> int | None:
-        """Nodes that are asked for; None where the object does not say."""
+        """The number of nodes that are asked for; None if the object does not say."""
 
     def actual(self, item: Json) -> int | None:
-        """Nodes that the object says are there, booting ones included; None where it does not say."""
+        """The number of nodes that exist according to the object, booting ones included; None if it does not say."""
 
     def bounds(self, item: Json) -> tuple[int, int | None]:
-        """Least and most nodes that the object lets anybody ask for; None: no most."""
+        """The least and the most nodes that the object allows anybody to ask for; None as the most: no limit."""
 
     def step(self, item: Json) -> int:
-        """Sizes are multiples of this many nodes."""
+        """Sizes are multiples of this number of nodes."""
 
     def sized_by(self, item: Json) -> str | None:
-        """Another autoscaler that the object says sizes it, for people."""
+        """Another autoscaler that sizes the pool according to the object, for people; None if there is none."""
 
     def node_label(self, item: Json) -> tuple[str, str] | None:
-        """Label by which every node of the pool names it."""
+        """The label by which every node of the pool names it; None if the kind has none."""
 
     def template(self, item: Json) -> NodeTemplate:
         """What the object says of its nodes."""
 
     def patch(self, item: Json, nodes: int) -> dict[str, Any]:
-        """The JSON merge patch that sets the size and nothing else. Raises ``ValueError`` for a size that the object cannot
-        have."""
+        """The JSON merge patch that sets the size and nothing else.
+
+        Raises ``ValueError`` for a size that the object cannot have.
+        """
 
 
 def at(item: Any, path: Iterable[str]) -> Any:
-    """Value at a path of keys, or None."""
+    """The value at a path of keys; None if there is none."""
     for key in path:
         if not isinstance(item, Mapping):
             return None
@@ -73,12 +76,12 @@ def at(item: Any, path: Iterable[str]) -> Any:
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number that is not negative; None for anything else."""
+    """The value if it is a whole number that is not negative; else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def written_number(value: Any) -> int | None:
-    """The same, also where it is written as text, as quantities, labels and annotations are."""
+    """The same, also for a number that is written as text, as in quantities, labels and annotations."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
         return int(value)
     return whole_number(value)
@@ -92,7 +95,7 @@ def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """The texts of a list; nothing of anything else."""
+    """The texts of a list; empty for anything else."""
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
@@ -104,18 +107,18 @@ def text_map(value: Any) -> dict[str, str]:
 
 
 def annotation(item: Json, end: str) -> str | None:
-    """Value of the annotation whose name ends so: groups of Cluster API differ by installation."""
+    """The value of the annotation whose name ends like this. Groups of Cluster API differ by installation."""
     found = text_map(at(item, ("metadata", "annotations")))
     return next((found[key] for key in sorted(found) if key.endswith(end)), None)
 
 
 def object_name(item: Json) -> str:
-    """Name of the object."""
+    """The name of the object."""
     return str(at(item, ("metadata", "name")) or "")
 
 
 def taints_of(value: Any) -> tuple[Taint, ...]:
-    """Those of a list that keep pods off, in Kubernetes' own spelling of effects or in that of a cloud."""
+    """The taints of a list that keep pods off. Their effects may be spelled as Kubernetes or as a cloud does."""
     found = []
     for taint in value if isinstance(value, list) else ():
         if not isinstance(taint, Mapping) or not taint.get("key"):
@@ -128,7 +131,7 @@ def taints_of(value: Any) -> tuple[Taint, ...]:
 
 
 def written_taints(lines: Iterable[str]) -> tuple[Taint, ...]:
-    """Those of ``key=value:effect`` or ``key:effect`` that keep pods off."""
+    """The taints in a text, each ``key=value:effect`` or ``key:effect``, that keep pods off."""
     found = []
     for line in lines:
         name, _, effect = line.strip().rpartition(":")

@@ -1,7 +1,7 @@
-"""Which kinds are known, and which of them reads an object.
+"""The table of known kinds, and the choice of the kind that reads an object.
 
-A plan's author may not choose the path of the size: the operator may patch the whole object. So the path is that of the
-object's kind, or the one that the object's owner wrote on it.
+The author of a plan may not choose the path of the size, because the operator may patch the whole object. So the path is that
+of the object's kind, or the one that the object's owner wrote on it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS: Mapping[str, PoolKind] = {
 }
 """The kinds by ``Kind.group``."""
 STATUS_KEYS = frozenset(key for kind in (*KINDS.values(), AnyPath()) for key in kind.status_keys)
-"""Keys of the status that some kind reads."""
+"""The keys of the status that some kind reads."""
 _ANNOTATIONS = tuple({end for kind in KINDS.values() for end in kind.annotations})
 _PATH = re.compile(r"\.spec(\.[A-Za-z0-9_-]+)+")
 
@@ -41,12 +41,13 @@ def reads_annotation(name: str) -> bool:
 
 
 def kind_key(api_version: str, kind: str) -> str:
-    """``Kind.group``."""
+    """The key of a kind, ``Kind.group``."""
     return f"{kind}.{api_version.rpartition('/')[0]}"
 
 
 def kind_at(key: str, path: tuple[str, ...]) -> PoolKind:
-    """The kind that reads an object whose size stands at ``path``: a known one only where that is its own path."""
+    """The kind that reads an object whose size is at ``path``: the known kind, if that is its own path; else a kind that
+    knows only the path."""
     known = KINDS.get(key)
     return known if known is not None and known.path == path else AnyPath(path)
 
@@ -54,8 +55,11 @@ def kind_at(key: str, path: tuple[str, ...]) -> PoolKind:
 def path_of(
     key: str, name: str, annotations: Mapping[str, str], *, written: str | None, scalable: bool
 ) -> tuple[tuple[str, ...] | None, str | None]:
-    """Keys that lead to the size of the object ``name`` of kind ``key`` (None: nobody says them), and what is wrong with the
-    plan's path (``written``) or the owner's, for people. ``scalable``: the API server serves ``/scale`` for the kind."""
+    """The keys that lead to the size of the object ``name`` of kind ``key``, and what is wrong with the path, for people.
+
+    The keys are None if nothing states them. ``written`` is the plan's path; the owner's is on the object. ``scalable``: the
+    API server serves ``/scale`` for the kind.
+    """
     owners = annotations.get(names.REPLICAS_PATH_ANNOTATION)
     if owners is not None and not _PATH.fullmatch(owners):
         return None, (

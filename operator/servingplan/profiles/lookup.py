@@ -9,13 +9,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from servingplan.errors import InputError, in_words
-from servingplan.model.engine import KV_BYTES, EngineSettings
+from servingplan.model.engine import ENGINES, KV_BYTES, EngineSettings
 from servingplan.model.llm import PRECISIONS
 from servingplan.profiles.catalogue import find_gpu, find_model, stored_otherwise
 from servingplan.profiles.estimate import MAX_BATCH, Estimate, estimate
 from servingplan.profiles.fit import Unfit
-
-ENGINES = ("vllm", "sglang", "tensorrt-llm")
 
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

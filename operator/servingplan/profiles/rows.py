@@ -21,12 +21,11 @@ from typing import Annotated, Any, NamedTuple, Self, override
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from servingplan.errors import InputError, in_words
-from servingplan.model.engine import KV_BYTES, EngineSettings
+from servingplan.model.engine import ENGINES, KV_BYTES, EngineSettings
 from servingplan.model.hardware import GpuType
 from servingplan.model.llm import PRECISIONS, precision_of
 from servingplan.profiles.catalogue import find_gpu, find_model
 from servingplan.profiles.estimate import MAX_BATCH
-from servingplan.profiles.lookup import ENGINES
 from servingplan.profiles.measured import SHIPPED, MeasuredRow, MeasuredRows
 
 ROWS_KEY = "rows.csv"

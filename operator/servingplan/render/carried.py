@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from servingplan.api.v1alpha1 import Model, PlanSpec
+from servingplan.api.models_v1alpha1 import Model
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.render.admission import admitted_parts
 from servingplan.render.routing import shares_of, spilled_of

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from servingplan.api.v1alpha1 import Dra
+from servingplan.api.pools_v1alpha1 import Dra
 from servingplan.model import names
 from servingplan.model.fleet import ReplicaSet
 from servingplan.model.world import PlanObject

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from servingplan.api.v1alpha1 import Model, NodePool, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings
@@ -295,18 +296,7 @@ def deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {
-            "name": replica_set.deployment,
-            "namespace": plan.namespace,
-            "labels": labels,
-            "annotations": {
-                names.FACTS_ANNOTATION: json.dumps(
-                    replica_set.facts.model_dump(), sort_keys=True, separators=(",", ":")
-                ),
-                names.PLAN_HASH_ANNOTATION: fleet.hash,
-            },
-            "ownerReferences": [owner_reference(plan)],
-        },
+        "metadata": workload_metadata(plan, replica_set, fleet),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector},
@@ -352,6 +342,18 @@ def owner_reference(plan: PlanObject) -> Json:
         "uid": plan.uid,
         "controller": True,
         "blockOwnerDeletion": False,
+    }
+
+
+def workload_metadata(plan: PlanObject, replica_set: ReplicaSet, fleet: Fleet) -> Json:
+    """The metadata of a Deployment or LeaderWorkerSet. Its annotations name the plan and what it counts on."""
+    facts = json.dumps(replica_set.facts.model_dump(), sort_keys=True, separators=(",", ":"))
+    return {
+        "name": replica_set.deployment,
+        "namespace": plan.namespace,
+        "labels": model_server_labels(plan, replica_set),
+        "annotations": {names.FACTS_ANNOTATION: facts, names.PLAN_HASH_ANNOTATION: fleet.hash},
+        "ownerReferences": [owner_reference(plan)],
     }
 
 

@@ -7,17 +7,17 @@ lost or a container of it ends, the controller makes the whole group anew: an en
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
-from servingplan.api.v1alpha1 import Model, NodePool, Variant
+from servingplan.api.models_v1alpha1 import Model, Variant
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.model import names
 from servingplan.model.engine import EngineSettings
 from servingplan.model.fleet import Fleet, PodNeeds, ReplicaSet
 from servingplan.model.world import PlanObject
 from servingplan.render.claim_template import claim_of
-from servingplan.render.deployment import Group, model_server_labels, owner_reference, replica_template
+from servingplan.render.deployment import Group, model_server_labels, replica_template, workload_metadata
 from servingplan.render.pod_template import merge
 
 API_VERSION = "leaderworkerset.x-k8s.io/v1"
@@ -93,18 +93,7 @@ def leader_worker_set(
     return {
         "apiVersion": API_VERSION,
         "kind": names.LEADER_WORKER_SET,
-        "metadata": {
-            "name": replica_set.deployment,
-            "namespace": plan.namespace,
-            "labels": labels,
-            "annotations": {
-                names.FACTS_ANNOTATION: json.dumps(
-                    replica_set.facts.model_dump(), sort_keys=True, separators=(",", ":")
-                ),
-                names.PLAN_HASH_ANNOTATION: fleet.hash,
-            },
-            "ownerReferences": [owner_reference(plan)],
-        },
+        "metadata": workload_metadata(plan, replica_set, fleet),
         "spec": {
             "replicas": replicas,
             "leaderWorkerTemplate": templates,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from servingplan.api.v1alpha1 import Model, NodePool
+from servingplan.api.models_v1alpha1 import Model
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.errors import InputError
 from servingplan.model import names
 from servingplan.render import claim_template

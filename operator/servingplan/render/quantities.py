@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?")
@@ -21,7 +22,7 @@ _FINEST = _DECIMAL["m"]
 def canonical(value: Any) -> Any:
     """The manifest with every quantity below ``limits``, ``requests`` and ``sizeLimit`` in canonical form."""
     if isinstance(value, list):
-        return [canonical(item) for item in value]
+        return [canonical(item) if isinstance(item, dict | list) else item for item in value]
     if not isinstance(value, dict):
         return value
     out: dict[str, Any] = {}
@@ -31,7 +32,7 @@ def canonical(value: Any) -> Any:
         elif key == "sizeLimit":
             out[key] = canonical_quantity(item)
         else:
-            out[key] = canonical(item)
+            out[key] = canonical(item) if isinstance(item, dict | list) else item
     return out
 
 
@@ -46,6 +47,11 @@ def amount_of(value: Any) -> Fraction | None:
 
 def canonical_quantity(value: Any) -> Any:
     """The quantity with the largest suffix of its family that leaves a whole number; another value stays unchanged."""
+    return _spelled(value) if isinstance(value, str) else _spelled.__wrapped__(value)
+
+
+@lru_cache(maxsize=1024)
+def _spelled(value: Any) -> Any:
     parts = _parts(value)
     if parts is None:
         return value

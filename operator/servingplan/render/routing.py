@@ -12,7 +12,8 @@ from importlib import resources
 from typing import Any
 
 from servingplan.api.matching import default_class, matching_order
-from servingplan.api.v1alpha1 import Model, PlanSpec
+from servingplan.api.models_v1alpha1 import Model
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model import names
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject

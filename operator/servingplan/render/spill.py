@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from servingplan.api.v1alpha1 import RequestClass
+from servingplan.api.models_v1alpha1 import RequestClass
 from servingplan.model.fleet import ReplicaFacts
 from servingplan.render.admission import loads, utilization_limit
 

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, override
 
-from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.errors import InputError
 from servingplan.model.fleet import Fleet, ReplicaSet
-from servingplan.model.world import PlanObject
+from servingplan.planning.situation import Situation
 from servingplan.replay.fleet import Replica, Shapes
 from servingplan.replay.run import Outcome, Replay
 
@@ -118,8 +117,7 @@ class Autoscaled(Replay):
     def __init__(
         self,
         fleet: Fleet,
-        spec: PlanSpec,
-        plan: PlanObject,
+        situation: Situation,
         shapes: Shapes,
         *,
         room: Room,
@@ -136,7 +134,7 @@ class Autoscaled(Replay):
             for place, item in enumerate(fleet.replica_sets)
         ]
         self._most = 0
-        super().__init__(fleet, spec, plan, shapes, balancing="least-request", seed=seed)
+        super().__init__(fleet, situation, shapes, balancing="least-request", seed=seed)
         self.replicas.clear()
         for scaled in self._models:
             for _ in range(scaled.item.replicas):

@@ -16,8 +16,8 @@ from functools import partial
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
-from servingplan.model.world import PlanObject
 from servingplan.planning.shapes import slo_of
+from servingplan.planning.situation import Situation
 from servingplan.render.routing import routing_document
 from servingplan.replay.events import Event
 from servingplan.replay.fleet import Replica, Shapes, replicas_of
@@ -103,15 +103,15 @@ class Replay:
     def __init__(
         self,
         fleet: Fleet,
-        spec: PlanSpec,
-        plan: PlanObject,
+        situation: Situation,
         shapes: Shapes,
         *,
         balancing: Balancing = "weights",
         events: Sequence[Event] = (),
         seed: int = 1,
     ) -> None:
-        self._fleet, self._spec, self._plan, self._shapes = fleet, spec, plan, shapes
+        spec = situation.spec
+        self._fleet, self._spec, self._plan, self._shapes = fleet, spec, situation.world.plan, shapes
         self.replicas = replicas_of(fleet, shapes)
         self.classes = [
             _class_figures(spec, model.name, item.name) for model in spec.models for item in model.effective_classes

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from servingplan.api.matching import class_that_matches, default_class, matching_order
-from servingplan.api.v1alpha1 import PlanSpec, RequestClass
+from servingplan.api.models_v1alpha1 import RequestClass
+from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.classes.request import BadRow, Request
 from servingplan.errors import InputError
 

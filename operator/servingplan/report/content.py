@@ -83,7 +83,7 @@ def content(
             {"name": other.name, "outcome": words.outcome(other.answer)}
             for other in (explained.explanation.alternatives if explained.answer else ())
         ],
-        "clash": [] if explained.explanation.clash is None else list(words.clash_lines(explained.explanation.clash)),
+        "clash": [] if explained.explanation.clash is None else list(words.conflict_lines(explained.explanation.clash)),
         "curve": _curve(frontier),
         "history": _history(situation.world.plan.status.get("history")),
         "transition": _transition(situation.world.plan.status.get("transition")),

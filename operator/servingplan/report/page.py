@@ -26,6 +26,7 @@ def page_html(page: Mapping[str, Any], *, links: Mapping[str, Any] | None = None
         flows=figures.flows(page),
         dollars=figures.dollars(page),
         curve=figures.curve(page) if page["curve"] else None,
+        passed=page["curve"] and figures.is_passed(page["curve"]),
         latency=figures.latency(page),
     )
 

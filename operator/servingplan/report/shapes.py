@@ -48,8 +48,11 @@ class Figure:
     height: float
     summary: str
     """What it shows, for those who cannot see it."""
-    boxes: list[Box] = field(default_factory=list)
     strokes: list[Stroke] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    """Above the strokes."""
+    marks: list[Stroke] = field(default_factory=list)
+    """Above the boxes."""
     labels: list[Label] = field(default_factory=list)
 
 

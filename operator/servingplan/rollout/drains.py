@@ -1,12 +1,13 @@
-"""Which replicas may leave now.
+"""Decides which replicas may leave now.
 
-A replica beyond the plan that serves nobody leaves at once. One that serves leaves when what else is ready carries the
-planned rate of each class that it serves, or, in steps of one node, when the plan cannot come true otherwise: it costs
-more than the budget, or runs where planned replicas belong. Leaving means: no weight, then ``drainSeconds``, then removal;
-while its engine tells that it still has requests, removal waits for these until ``drainDeadlineSeconds``.
+A replica beyond the plan that serves no requests leaves at once. One that serves leaves when the other ready replicas carry
+the planned rate of each class that it serves. In steps of one node it also leaves if the plan cannot be reached otherwise,
+because it costs more than the budget or runs where planned replicas belong. A replica that leaves first gets no weight, then
+drains for ``drainSeconds``, and is then removed. If its engine reports that it still has requests, the removal waits for these
+until ``drainDeadlineSeconds``.
 
-Where the gateway can be asked, ``drainSeconds`` begin when it has taken weights without the replica, or when it has not
-said so for ``GATEWAY_PATIENCE_SECONDS``.
+If the gateway can be asked, ``drainSeconds`` begin when it has weights without the replica, or when it has not reported that
+for ``GATEWAY_PATIENCE_SECONDS``.
 """
 
 from __future__ import annotations
@@ -27,42 +28,42 @@ from servingplan.rollout.placement import Placement
 from servingplan.rollout.state import Limits, Rollout
 
 PATIENCE_SECONDS = 900.0
-"""How long a plan waits for nodes that it asked for before replicas make room for their successors without them."""
+"""How long a plan waits for nodes that it asked for, before replicas make room for their successors without them."""
 GATEWAY_PATIENCE_SECONDS = 90.0
-"""How long a drain waits for the gateway's word: as long as a kubelet takes to hand on a mounted ConfigMap."""
+"""How long a drain waits for the gateway's report: as long as a kubelet takes to update a mounted ConfigMap."""
 POLL_SECONDS = 2.0
-"""How soon a gateway that has not taken the weights, or an engine that has requests left, is asked again."""
+"""How soon a gateway that does not have the weights yet, or an engine that still has requests, is asked again."""
 Drain = tuple[Pod, str]
 """A pod whose drain begins, and the reason."""
 
 
 @dataclass(frozen=True)
 class Departures:
-    """The replicas that go, begin to go, and come back."""
+    """The replicas that are removed, begin to drain, or come back."""
 
     victims: frozenset[str]
-    """Uids that may be removed now."""
+    """The uids of pods that may be removed now."""
     drain: tuple[Drain, ...]
-    """Pods whose drain begins, with the reason."""
+    """The pods whose drain begins, with the reason."""
     restore: tuple[Pod, ...]
-    """Pods whose drain is called off."""
+    """The pods whose drain is cancelled."""
     unrouted: tuple[Pod, ...]
-    """Pods whose grace begins: the gateway has taken weights without them."""
+    """The pods whose grace period begins, because the gateway has weights without them."""
     stuck: tuple[Pod, ...]
-    """Wanted, but did not start within their start-up time: to be replaced."""
+    """The wanted pods that were not ready within their start-up time. They are replaced."""
     wake_in_seconds: float | None
-    """When the next drain or start-up time ends."""
+    """The seconds until the next drain or start-up time ends; None if none runs."""
 
 
 class Coming(NamedTuple):
-    """The capacity that this turn brings."""
+    """The capacity that this turn adds."""
 
     nodes: bool
-    """It asks for nodes."""
+    """Whether it asks for nodes."""
     replicas: bool
-    """It gives replicas a node, or will within a minute."""
+    """Whether it gives replicas a node, or will within a minute."""
     held_back: bool
-    """The budget keeps some of it from coming."""
+    """Whether the budget holds back some of it."""
 
 
 def departures(
@@ -72,10 +73,7 @@ def departures(
     strays: tuple[Pod, ...],
     coming: Coming,
 ) -> Departures:
-    """All departures of this turn.
-
-    ``placements`` are by pool. ``strays`` are pods of pools that the spec no longer has.
-    """
+    """All departures of this turn. ``placements`` are by pool. ``strays`` are pods of pools that the spec no longer has."""
     surplus = sorted(
         [*strays, *(pod for placement in placements.values() for pod in placement.surplus)],
         key=lambda pod: (_importance(pod, rollout), pod.name),
@@ -117,7 +115,8 @@ def departures(
 
 
 def _drains_under_way(surplus: list[Pod], now: str, limits: Limits) -> tuple[set[str], list[Pod], list[float]]:
-    """Uids of pods that may be removed, pods that still serve, and the seconds until drains end or are looked at again."""
+    """The uids of pods that may be removed, the pods that still serve, and the seconds until drains end or are checked
+    again."""
     victims: set[str] = set()
     serving: list[Pod] = []
     deadlines: list[float] = []
@@ -136,7 +135,8 @@ def _drains_under_way(surplus: list[Pod], now: str, limits: Limits) -> tuple[set
 
 
 def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[Drain], list[Pod], list[Pod]]:
-    """Pods that may drain since others carry what they serve, with the reason; those that serve then; and who still waits."""
+    """The pods that may begin to drain because others carry what they serve, with the reason; the pods that then serve; and
+    the pods that still wait."""
     planned = _planned_rates(rollout.fleet)
     remaining = [
         pod
@@ -156,7 +156,7 @@ def _not_missed(rollout: Rollout, waiting: list[Pod]) -> tuple[list[Drain], list
 
 
 def _starts(rollout: Rollout, limits: Limits, placements: Mapping[str, Placement]) -> tuple[list[Pod], list[float]]:
-    """Wanted pods whose start-up time is over, and the seconds that the others have left."""
+    """The wanted pods whose start-up time is over, and the seconds that the others have left."""
     stuck: list[Pod] = []
     deadlines: list[float] = []
     for pod in (pod for placement in placements.values() for pod in placement.stay):
@@ -169,7 +169,7 @@ def _starts(rollout: Rollout, limits: Limits, placements: Mapping[str, Placement
 
 
 def _grace_left(pod: Pod, now: str, drain_seconds: float, gateway_follows: bool | None) -> float:
-    """Seconds until a replica that drains may be removed."""
+    """The seconds until a draining replica may be removed."""
     if gateway_follows is None:
         return drain_seconds - seconds_since(pod.draining_since, now)
     if pod.unrouted_since is not None:
@@ -179,13 +179,13 @@ def _grace_left(pod: Pod, now: str, drain_seconds: float, gateway_follows: bool 
 
 
 def _importance(pod: Pod, rollout: Rollout) -> tuple[int, float]:
-    """What is missed least comes first: priority, and planned requests/s."""
+    """The order of replicas by how little is lost with them: by priority, then by planned requests/s."""
     facts = rollout.facts_of(pod)
     return facts.priority, math.fsum(facts.planned.values())
 
 
 def _planned_rates(fleet: Fleet) -> dict[tuple[str, str], float]:
-    """Requests/s of the plan by model and class."""
+    """The plan's requests/s by model and class."""
     rates: dict[tuple[str, str], float] = defaultdict(float)
     for item in fleet.replica_sets:
         for name, rate in item.planned.items():
@@ -196,8 +196,9 @@ def _planned_rates(fleet: Fleet) -> dict[tuple[str, str], float]:
 def _carried_without(
     own: ReplicaFacts, others: Iterable[ReplicaFacts], planned: Mapping[tuple[str, str], float]
 ) -> bool:
-    """Whether each class that a replica serves is carried by the others when it is gone: in full where the replica was
-    planned for the class, and by some replica that can where it only takes the place of absent ones."""
+    """Whether the other replicas carry each class that a replica serves when it is gone. If the replica was planned for the
+    class, they must carry the class in full. If it only stands in for absent replicas, one other that can serve the class
+    is enough."""
     peers = [other for other in others if other.model == own.model]
     for (model, name), rate in planned.items():
         if model != own.model or rate <= 0:
@@ -214,7 +215,7 @@ def _carried_without(
 
 
 def _until_within_budget(rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float) -> list[Drain]:
-    """The waiting pods, as many as it takes for the emptied nodes to bring spend down to the budget, lowest priority first."""
+    """The waiting pods that must leave so that the emptied nodes bring the spend down to the budget, lowest priority first."""
     gone = set(going)
     chosen: list[Drain] = []
     for pod in waiting:
@@ -226,10 +227,11 @@ def _until_within_budget(rollout: Rollout, waiting: Iterable[Pod], going: set[st
 
 
 def _without_successor(rollout: Rollout, leaving: list[Drain], staying: list[Pod]) -> set[str]:
-    """Uids of those over the budget whose requests nobody takes over: of no class that they serve is a replica left.
+    """The uids of pods over the budget whose requests nobody can take over, because no other replica serves any of their
+    classes.
 
-    A drain would only answer these with 503 on a node that is paid for. They serve until they are removed, and finish what
-    they have in their time to stop.
+    A drain would only answer their requests with 503 on a node that is paid for. They serve until they are removed, and finish
+    what they have within their pod's grace period.
     """
     left = {
         (facts.model, name)
@@ -264,7 +266,7 @@ def _nodes_are_coming(pools: tuple[Pool, ...]) -> bool:
 
 
 def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
-    """Whether something that was begun may still free or bring capacity by itself."""
+    """Whether something that has begun may still free or add capacity by itself."""
     # On a node that has fallen silent nobody ends a pod: it may be on its way out for ever.
     silent = {node.name for node in rollout.world.nodes if not node.ready}
     going = (
@@ -280,7 +282,7 @@ def _in_flight(rollout: Rollout, placements: Mapping[str, Placement]) -> bool:
 def _make_room(
     rollout: Rollout, placements: Mapping[str, Placement], waiting: list[Pod], held_back: bool
 ) -> list[Drain]:
-    """The fewest replicas whose leaving lets the plan go on: those on one node, or on the nodes of one replica."""
+    """The fewest replicas whose leaving lets the plan continue: those on one node, or on the nodes of one replica."""
     unused = {node.name: node.unused_gpus for pool in rollout.pools for node in pool.nodes}
     blocked = [
         item
@@ -307,7 +309,8 @@ def _make_room(
 
 
 def _clear_a_node(rollout: Rollout, waiting: list[Pod], leaving: set[str]) -> list[Drain]:
-    """The replicas on the node that is missed least, one that the plan does without (``leaving``) if there is any."""
+    """The replicas on the node with which least is lost. If the plan does without some nodes (``leaving``), it is one of
+    these."""
     by_node: dict[str, list[Pod]] = defaultdict(list)
     for pod in waiting:
         for name in pod.nodes:

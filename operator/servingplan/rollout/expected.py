@@ -1,7 +1,7 @@
-"""The world as it is expected to be: after writes of ours at once, and once everything that was begun is over.
+"""Predicts the world: right after writes, and when everything that has begun is over.
 
-Nodes that are asked for come, replicas with a node get ready, drains and removals end, other gates open. Nothing fails here:
-where something does, the next turn begins from what is there.
+Nodes that were asked for exist, replicas with a node become ready, drains and removals end, gates of others open. Nothing
+fails here. If something fails in reality, the next turn begins from what is there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from servingplan.rollout.removal import group_index
 
 
 class UnderWay(NamedTuple):
-    """What was begun and is not over."""
+    """What has begun and is not over, by kind."""
 
     coming: tuple[PoolChange, ...]
     starting: dict[str, int]
@@ -41,15 +41,15 @@ class UnderWay(NamedTuple):
     removing: dict[str, int]
     leaving: tuple[PoolChange, ...]
     held: int
-    """Replicas behind somebody else's gate."""
+    """The replicas behind a scheduling gate of others."""
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether anything is under way."""
         return any(self)
 
 
 def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
-    """What is under way in a world of these pools."""
+    """What is under way in a world with these pools."""
     silent = {node.name for node in world.nodes if not node.ready}
     ours = [pod for pod in world.pods if _is_ours(pod, world) and silent.isdisjoint(pod.nodes)]
     alive = [pod for pod in ours if not pod.terminating]
@@ -75,7 +75,7 @@ def under_way(world: Observation, pools: tuple[Pool, ...]) -> UnderWay:
 def written(
     world: Observation, actions: Iterable[AnyAction], *, fleet: Fleet, facts: Mapping[str, ReplicaFacts]
 ) -> Observation:
-    """The world right after these writes: the Deployments of the fleet are there, and each has its pods."""
+    """The world right after these writes: the Deployments of the fleet exist, and each has its pods."""
     pods = {pod.uid: pod for pod in world.pods}
     objects = {(item.kind, item.name): item for item in world.objects}
     pools = {item.pool: item for item in world.pools}
@@ -121,7 +121,7 @@ def _write_pod(pods: dict[str, Pod], action: AnyAction, now: str) -> None:
 
 
 def _placed(replica: Pod, part: str, node: str, now: str) -> dict[str, Any]:
-    """What is new of a replica of which this part, the leader or a worker, is bound to a node."""
+    """The changed fields of a replica after this part of it, the leader or a worker, was bound to a node."""
     if part == replica.uid:
         return {"node": node, "bound": True, "gated": False, "placed_since": now}
     workers = [
@@ -132,7 +132,7 @@ def _placed(replica: Pod, part: str, node: str, now: str) -> dict[str, Any]:
 
 
 def _end(pods: dict[str, Pod], pod: Pod) -> None:
-    """A pod that never had a node is gone at once, another one takes its time."""
+    """Begin the end of a pod. One that never had a node is removed at once."""
     if not pod.nodes:
         del pods[pod.uid]
     else:
@@ -142,7 +142,7 @@ def _end(pods: dict[str, Pod], pod: Pod) -> None:
 def _as_controllers_leave(
     pods: dict[str, Pod], world: Observation, facts: Mapping[str, ReplicaFacts]
 ) -> tuple[Pod, ...]:
-    """The pods once each Deployment has as many as it asks for. Those that go first are as in ``rollout.removal``."""
+    """The pods once each Deployment has as many as it asks for. They are removed in the order of ``rollout.removal``."""
     for live in world.deployments():
         if live.name not in facts or (live.manifest.get("status") or {}).get("replicaFailure"):
             continue
@@ -184,7 +184,7 @@ def _as_many_groups(pods: dict[str, Pod], name: str, replicas: int, facts: Repli
 
 
 def _pod(world: Observation, deployment: str, name: str, facts: ReplicaFacts) -> Pod:
-    """A pod that was just made."""
+    """A pod that was just created."""
     return Pod(
         namespace=world.plan.namespace,
         name=name,
@@ -197,8 +197,8 @@ def _pod(world: Observation, deployment: str, name: str, facts: ReplicaFacts) ->
 
 
 def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, follows: bool) -> Observation:
-    """The world some seconds later, when all that was under way is over. ``follows``: the gateway can be asked, and has taken
-    the weights of before."""
+    """The world some seconds later, when everything that was under way is over. ``follows``: whether the gateway can be
+    asked and has taken the earlier weights."""
     nodes = {node.name: node for node in world.nodes}
     objects = {item.pool: item for item in world.pools}
     for pool in pools:
@@ -225,7 +225,7 @@ def settled(world: Observation, pools: tuple[Pool, ...], *, seconds: float, foll
 
 
 def _over(pod: Pod, now: str, *, ready: bool, follows: bool) -> Pod:
-    """A replica of ours when what it was doing is over. ``ready``: it has its nodes, and these are."""
+    """A replica of the plan when what it was doing is over. ``ready``: it has its nodes, and these are ready."""
     change: dict[str, Any] = {"other_gates": (), "requests_inside": None, "unasked": False}
     if pod.draining_since is not None:
         change["unrouted_since"] = pod.unrouted_since or (now if follows else None)
@@ -235,8 +235,8 @@ def _over(pod: Pod, now: str, *, ready: bool, follows: bool) -> Pod:
 
 
 def _provide(nodes: dict[str, Node], pool: Pool, now: str, classes: tuple[DeviceClass, ...]) -> int:
-    """What whoever sells the nodes of a pool does: nodes that boot are there, others come or go until there are as many as
-    wanted; empty ones go first. The number of nodes then."""
+    """What the autoscaler or the cloud does with the nodes of a pool. Booting nodes become ready, and nodes are added or
+    removed until there are as many as wanted; empty ones are removed first. Also returns the resulting number of nodes."""
     for item in pool.nodes:
         if item.node.disrupted:
             del nodes[item.name]

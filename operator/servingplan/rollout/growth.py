@@ -55,9 +55,10 @@ def wished_size(pool: Pool, fleet: Fleet, placement: Placement) -> int:
     ones belong, as many more as their successors need to come first; never above the user's cap.
 
     Nodes that take nobody any more are replaced: they count beside those of the plan until their successors are there, and
-    as long as replicas serve on them.
+    as long as replicas serve on them. One that is being taken away asks for none: whoever takes it also replaces it.
     """
-    held = {node.name for node in pool.nodes if node.our_pods}
+    held = {node.name for node in pool.nodes if node.our_pods and not node.node.disrupted}
+    occupied = len(held)
     held |= {node for item in placement.assigned if item.free_now for node in item.nodes} | placement.kept
     planned = planned_size(pool, fleet)
     if pool.contradiction is not None:
@@ -68,7 +69,7 @@ def wished_size(pool: Pool, fleet: Fleet, placement: Placement) -> int:
         planned,
         min(most, planned + len(spent)) if planned else 0,
         min(most, len(held) + _nodes_for(placement.blocked, pool.gpus_per_node)),
-        pool.occupied,
+        occupied,
     )
 
 

@@ -100,6 +100,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     counts = _counts(rollout, placements, leave, lost, patient=not over)
     grown = {item.pool for item in growth.resize}
     for pool in pools:
+        sizes[pool.name] = max(sizes[pool.name], pool.occupied)  # also those on nodes that are being taken away
         if over:
             planned = 0 if pool.contradiction is not None else planned_size(pool, fleet)
             sizes[pool.name] = max(planned, pool.occupied)
@@ -164,9 +165,11 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
 
 def lost_pods(world: Observation) -> frozenset[str]:
     """Uids of our pods that run on, or are tied to, a node that is gone, and of those that are tied to one on which the
-    scheduler puts nobody any more. The cluster takes a minute or more to collect them, or never does; until then they would
-    hold the place of their successors. A group is lost with any of its pods."""
+    scheduler puts nobody any more, or nobody yet. The cluster takes a minute or more to collect them, or never does; until then
+    they would hold the place of their successors. A group is lost with any of its pods."""
     nodes = {node.name: node for node in world.nodes}
+    held = {part.node for pod in world.pods if pod.deployment is not None for part in pod.parts if part.bound}
+    taking = {node.name for node in world.nodes if node.usable and (not node.closed or node.name in held)}
     return frozenset(
         pod.uid
         for pod in world.pods
@@ -174,7 +177,7 @@ def lost_pods(world: Observation) -> frozenset[str]:
         and pod.namespace == world.plan.namespace
         and not pod.terminating
         and any(
-            part.node is not None and (part.node not in nodes or not (part.bound or nodes[part.node].usable))
+            part.node is not None and (part.node not in nodes or not (part.bound or part.node in taking))
             for part in pod.parts
         )
     )

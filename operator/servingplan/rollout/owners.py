@@ -1,8 +1,8 @@
-"""Who else sets the number of replicas of a Deployment of ours: a HorizontalPodAutoscaler, KEDA, a person.
+"""Finds who else sets the number of replicas of a Deployment of the plan: a HorizontalPodAutoscaler, KEDA, a person.
 
-Their number is told with their name. A higher one is left for ``HOLD_SECONDS``, so that two do not undo each other's writes by
-the second; after a lower one requests find too few replicas, so it is not left at all. Then the plan's number is set again, and
-whose it was is noted on the Deployment, so that it is told for ``TOLD_SECONDS``.
+The other's number is reported with its name. A higher number is left for ``HOLD_SECONDS``, so that two programs do not undo
+each other's writes every second. A lower number is not left at all, because requests would find too few replicas. Then the
+plan's number is set again, and the other's name is noted on the Deployment, so that it is reported for ``TOLD_SECONDS``.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from servingplan.model.world import LiveObject
 
 HOLD_SECONDS = 60.0
 TOLD_SECONDS = 600.0
-"""Longer than the time over which a HorizontalPodAutoscaler waits before it lowers (300 s), so that one that writes again and
-again is told all the time."""
+"""Longer than the time for which a HorizontalPodAutoscaler waits before it lowers a number (300 s), so that one that writes
+repeatedly is reported all the time."""
 
 
 class Contest(NamedTuple):
-    """Two who want another number of replicas."""
+    """A Deployment whose number of replicas somebody else sets."""
 
     deployment: str
     manager: str
-    """The manager of the other's fields, as the API server names it."""
+    """The field manager of the other's write, as the API server names it."""
     since: str
-    """RFC 3339; when the other wrote."""
+    """When the other wrote, RFC 3339."""
     replicas: int
-    """The number that stands in the object."""
+    """The number in the object."""
     wish: int
     """The number that the plan wants."""
     hold_seconds: float
-    """How long the other's number is left."""
+    """How long the other's number is left, in seconds."""
 
     @property
     def told(self) -> str:
-        """What a condition says of it."""
+        """The text of a condition about it."""
         what = f"Deployment {self.deployment}: spec.replicas was set by {self.manager} at {self.since}"
         if self.replicas == self.wish:
             done = f"the plan's {self.wish} was set again"
@@ -50,7 +50,7 @@ class Contest(NamedTuple):
 
 
 def contest_of(live: LiveObject, *, wish: int, now: str) -> Contest | None:
-    """Whether somebody else set the number lately; None where nobody did, or it is the plan's own."""
+    """The contest, if somebody else set the number lately and it is not the plan's own; else None."""
     replicas = int(live.manifest.get("spec", {}).get("replicas", 1))
     other = live.replicas_owner if replicas != wish else _noted(live)
     if other is None:

@@ -1,9 +1,9 @@
-"""Placement: which node each replica of a pool belongs on, so that the packing the plan counts on comes true.
+"""Placement: the node on which each replica of a pool belongs, so that the packing that the plan counts on is reached.
 
-Replicas that run where they may stay keep their node. The others are placed largest first into the tightest fit, over
-the nodes that are there and those that are still to come. A replica over several nodes has all of them, in one zone, or none:
-those that are free are kept for it until the last one is. Only where that leaves one over (fragmentation) the plan's own
-node contents are laid over the nodes, wherever they overlap most, and replicas that do not fit these become movers.
+Replicas keep their node if they may stay there. The others are placed by tightest fit, the largest first, on nodes that exist
+and on nodes still to come. A replica over several nodes gets all of them, in one zone, or none: free nodes are kept for it
+until the last one is free. If one replica is left over (fragmentation), the plan's own node contents are assigned to the nodes
+with which they overlap most, and replicas that do not fit into these have to move.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Wanted:
     replicas: Mapping[str, int]
     """The number of replicas by Deployment."""
     gpus: Mapping[str, int]
-    """The GPUs of one pod, for all Deployments that have pods or are wanted."""
+    """The GPUs of one pod, by Deployment, for all that have pods or are wanted."""
     nodes: int
     groups: tuple[NodeGroup, ...]
-    """What the plan packs on its nodes; those of other pools may be among them."""
+    """The contents of nodes in the plan. Those of other pools may be among them."""
     pods: Mapping[str, int] = field(default_factory=dict)
-    """The pods of one replica, each on a node of its own; 1 where it is not told."""
+    """The pods of one replica, each on a node of its own, by Deployment; 1 if it is not given."""
 
     def pods_of(self, deployment: str) -> int:
-        """Pods of one replica, which are as many nodes."""
+        """The pods of one replica, which is also its number of nodes."""
         return self.pods.get(deployment, 1)
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A gated replica and the nodes that it belongs on."""
+    """A gated replica and the nodes on which it belongs."""
 
     pod: Pod
     nodes: tuple[str, ...]
-    """One for each of its pods."""
+    """One node for each of its pods."""
     free_now: bool
-    """All of them have the GPUs unused at this moment, and nobody else keeps the replica back."""
+    """Whether all of these nodes have the GPUs free now, and no gate of others holds the replica."""
 
 
 @dataclass(frozen=True)
@@ -54,40 +54,41 @@ class Placement:
     """Where the pods of one pool belong."""
 
     stay: tuple[Pod, ...]
-    """Wanted, and on a node where they may stay."""
+    """The wanted pods on a node where they may stay."""
     assigned: tuple[Assignment, ...]
-    """Gated pods that belong on a node that is there."""
+    """The gated replicas that belong on nodes that exist."""
     movers: tuple[Pod, ...]
-    """Wanted, but on a node where they may not stay: each needs a successor before it goes."""
+    """The wanted pods on a node where they may not stay. Each needs a successor before it is removed."""
     surplus: tuple[Pod, ...]
-    """Beyond what the plan wants."""
+    """The pods beyond what the plan wants."""
     leaving: tuple[str, ...]
-    """Nodes that the plan does without."""
+    """The nodes that the plan does without."""
     unplaced: int
-    """Wanted replicas whose node is not there yet."""
+    """The number of wanted replicas whose node does not exist yet."""
     kept: frozenset[str] = frozenset()
-    """Nodes with free GPUs that wait for the other nodes of one replica."""
+    """Nodes with free GPUs that are kept until the other nodes of one replica are free."""
     blocked: tuple[int, ...] = ()
-    """GPUs of each replica, there or to be made, whose place is held by others that serve and are not on their way out."""
+    """The GPUs of each replica, existing or to be made, whose place is held by others that serve and do not leave."""
 
 
 class _Placed(NamedTuple):
-    """A replica, there or to be made, and its node."""
+    """A replica, existing or to be made, and its nodes."""
 
     gpus: int
     """The GPUs of each of its pods."""
     pod: Pod | None
-    """None: it is still to be made."""
+    """The replica; None if it is still to be made."""
     nodes: tuple[str, ...]
-    """Those that are there."""
+    """Those of its nodes that exist."""
     to_come: bool = False
-    """Some of its nodes are still to come."""
+    """Whether some of its nodes are still to come."""
 
 
 def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str] = frozenset()) -> Placement:
     """The placement of one pool's pods.
 
-    ``pods``: ours of this pool, not being deleted. ``to_leave``: cordoned nodes whose replicas move to others.
+    ``pods``: the plan's pods of this pool that are not being deleted. ``to_leave``: cordoned nodes whose replicas move to
+    others.
     """
     nodes = _chosen_nodes(pool, pods, wanted, to_leave)
     found = _by_tightest_fit(pool, pods, wanted, nodes, to_leave)
@@ -102,9 +103,10 @@ def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset
 
 
 def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
-    """Best to keep first: serving on a node that stays, then what is or may be put on such a node, then the oldest.
+    """The order in which replicas are kept: those that serve on a node that stays, then those that are or may be placed on
+    such a node, then the oldest.
 
-    A gated pod goes before one that serves on a node that is to be left: it is the successor of that one.
+    A gated pod comes before one that serves on a node that is to be left, because it is the successor of that one.
     """
     return (
         0 if pod.ready and pod.draining_since is None and here else 1,
@@ -117,8 +119,8 @@ def _rank(pod: Pod, here: bool) -> tuple[int, int, int, int, str, str]:
 
 
 def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
-    """Cordoned nodes on which replicas stay: they take nobody new, but who runs there serves on until there is room for a
-    successor."""
+    """The cordoned nodes on which replicas stay. They take no new replica, but what runs there goes on serving until there
+    is room for a successor."""
     return {
         node.name
         for node in pool.nodes
@@ -127,8 +129,8 @@ def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
 
 
 def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> list[PoolNode]:
-    """The nodes that the plan stays on: those that hold most of what it wants. A group that has to leave one of its nodes keeps
-    none."""
+    """The nodes on which the plan stays: those that hold most of what it wants. A replica over several nodes that has to
+    leave one of them keeps none."""
     may_hold = {node.name for node in pool.usable_nodes} | _cordoned(pool, to_leave)
     held: dict[str, int] = defaultdict(int)
     serving: dict[str, int] = defaultdict(int)
@@ -154,7 +156,7 @@ def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: f
 def _by_tightest_fit(
     pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, nodes: list[PoolNode], to_leave: frozenset[str]
 ) -> Placement | None:
-    """The placement that moves nobody who may stay; None where it leaves a replica over."""
+    """The placement in which no replica moves that may stay; None if it leaves a replica over."""
     here = {node.name for node in nodes}
     tolerated = here | _cordoned(pool, to_leave)
     room = {node.name: node.free_gpus for node in nodes}
@@ -214,7 +216,7 @@ def _by_tightest_fit(
 
 
 def _may_stay(pod: Pod, where: Collection[str], room: Mapping[str, int]) -> bool:
-    """Whether a replica may stay on the nodes that it has; one without any may."""
+    """Whether a replica may stay on its nodes; True if it has none."""
     return all(node in where and room.get(node, pod.gpus) >= pod.gpus for node in pod.nodes)
 
 

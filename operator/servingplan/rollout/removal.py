@@ -1,13 +1,13 @@
-"""How to make a Deployment or LeaderWorkerSet lose exactly the replicas that we mean.
+"""Removes exactly the intended replicas from a Deployment or LeaderWorkerSet.
 
-Lowering ``replicas`` lets the ReplicaSet controller choose: pods without a node go first, then those that are not
-ready, then by deletion cost (kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks). Where that
-order would take another pod than ours, ours is deleted by name; its successor waits behind our gate, costs nothing, and
-is the first to go when ``replicas`` is lowered on the next turn.
+When ``replicas`` is lowered, the ReplicaSet controller chooses the pods: first those without a node, then those that are not
+ready, then by deletion cost (kubernetes/kubernetes pkg/controller/controller_utils.go, ActivePodsWithRanks). If that order
+would remove another pod than the intended one, the intended one is deleted by name. Its successor waits behind the plan's
+gate, costs nothing, and is the first to be removed when ``replicas`` is lowered in the next turn.
 
-The groups of a LeaderWorkerSet go from the highest index down (the leaders are pods of a StatefulSet). One below the top is
-deleted by name; its successor waits behind our gate under the same index, costs nothing, and is the next to be placed when
-another is wanted. So ``replicas`` may stay above what is planned.
+The groups of a LeaderWorkerSet are removed from the highest index down (the leaders are pods of a StatefulSet). One below the
+highest is deleted by name. Its successor waits behind the plan's gate under the same index, costs nothing, and is the next to
+be placed when another is wanted. So ``replicas`` may stay above what is planned.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from servingplan.model.world import Pod
 
 @dataclass(frozen=True)
 class Removal:
-    """What is written to bring one Deployment down."""
+    """The writes that bring one Deployment down."""
 
     replicas: int
-    """What to set."""
+    """The number to set."""
     delete: tuple[Pod, ...]
-    """Pods to delete by name."""
+    """The pods to delete by name."""
 
 
 def remove(
@@ -86,5 +86,5 @@ def remove_groups(*, pods: tuple[Pod, ...], replicas: int, target: int, victims:
 
 
 def group_index(pod: Pod) -> int:
-    """The index of a group, from the name of a pod of it: ``SET-GROUP``, or ``SET-GROUP-WORKER``."""
+    """The index of a group, from the name of one of its pods: ``SET-GROUP``, or ``SET-GROUP-WORKER``."""
     return int(pod.name.removeprefix(f"{pod.deployment}-").partition("-")[0])

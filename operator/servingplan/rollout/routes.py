@@ -1,8 +1,8 @@
-"""What the gateways say of an HTTPRoute: whether each of its parents has taken it as it stands.
+"""What gateways report of an HTTPRoute: whether each of its parents has taken it in its present form.
 
-A gateway answers in ``status.parents``, one entry per parent and controller, with the conditions ``Accepted`` and
-``ResolvedRefs``. A word counts only for the generation of the object that it names. It is the word of the gateway's
-controller, which follows the proxies by milliseconds or leads them by as much; ``drainSeconds`` cover the rest.
+A gateway reports in ``status.parents``, with one entry for each parent and controller, and the conditions ``Accepted`` and
+``ResolvedRefs``. A condition counts only for the generation of the object that it names. It comes from the gateway's
+controller, which may be some milliseconds before or after the proxies; ``drainSeconds`` cover that.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 from servingplan.model.world import LiveObject
 
 PENDING = "NotAcknowledged"
-"""Reason while a gateway has not said anything about the present generation."""
+"""The reason while a gateway has not reported anything about the present generation."""
 _CONDITIONS = {"Accepted": "NotAccepted", "ResolvedRefs": "RefsNotResolved"}
-"""Conditions that must hold, and the reason of our own condition where one does not."""
+"""The conditions that must be True, and the reason of our own condition if one is not."""
 
 Json = dict[str, Any]
 
 
 class Complaint(NamedTuple):
-    """Why a parent does not serve an HTTPRoute as it stands."""
+    """Why a parent does not serve an HTTPRoute in its present form."""
 
     reason: str
     """NotAccepted, RefsNotResolved, or ``PENDING``."""
@@ -29,7 +29,7 @@ class Complaint(NamedTuple):
 
 
 def complaints(route: LiveObject) -> Iterator[Complaint]:
-    """Why parents of an HTTPRoute do not serve it as it stands; nothing where all have taken it."""
+    """Why parents of an HTTPRoute do not serve it in its present form; empty if all have taken it."""
     generation = route.manifest["metadata"].get("generation")
     parents = (route.manifest.get("status") or {}).get("parents") or []
     for ref in route.manifest["spec"]["parentRefs"]:
@@ -54,7 +54,7 @@ def _of_entry(entry: Json, where: str, generation: int | None) -> Iterator[Compl
 
 
 def _same(said: Json, ref: Json) -> bool:
-    """Whether a gateway speaks of a parent; it may leave out the route's own namespace."""
+    """Whether a gateway reports about this parent. The report may leave out the route's own namespace."""
     keys = ("name", "sectionName")
     return said.get("namespace") in (None, ref["namespace"]) and [said.get(key) for key in keys] == [
         ref.get(key) for key in keys

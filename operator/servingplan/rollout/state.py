@@ -1,4 +1,4 @@
-"""What a step starts from, what it works towards, and what bounds it."""
+"""What a step starts from, what it aims at, and what limits it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from servingplan.render.deployment import UNTOLD_STARTUP_SECONDS
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where the cluster is, and the fleet that is to be there."""
+    """The present state of the cluster, and the fleet that is wanted."""
 
     world: Observation
     pools: tuple[Pool, ...]
     fleet: Fleet
-    """What is wanted; empty for a plan that is being deleted."""
+    """The wanted fleet; empty for a plan that is being deleted."""
     facts: Mapping[str, ReplicaFacts]
-    """The facts of every Deployment of ours, wanted or not."""
+    """The facts of every Deployment of the plan, wanted or not."""
     missing: Mapping[str, int] = field(default_factory=dict)
-    """Wanted replicas that have no pod, by Deployment; no node is asked for on their account."""
+    """The number of wanted replicas that have no pod, by Deployment. No node is asked for on their account."""
     age_seconds: float = math.inf
-    """How long the plan has been in force."""
+    """How long the plan has been in force, in seconds."""
 
     @property
     def spend(self) -> float:
-        """$/h of all pools now; ``nan`` where it cannot be computed."""
+        """$/h of all pools now; ``nan`` if it cannot be computed."""
         return total_spend(self.pools)
 
     def facts_of(self, pod: Pod) -> ReplicaFacts:
-        """Facts of the Deployment that a pod of ours belongs to."""
+        """The facts of the Deployment to which a pod of the plan belongs."""
         return self.facts[pod.deployment or ""]
 
 
 def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
-    """Planned replicas of which there is no pod yet, by Deployment. The pods wait behind their gate for nodes; where the
-    API server refuses the Deployment or its pods (a wrong template, quota, pod security), none ever comes. A pod behind
-    somebody else's gate counts as not there: a queue may hold it for as long as it likes. So does a group without all of its
-    pods."""
+    """The number of planned replicas without a pod, by Deployment.
+
+    Pods wait behind their gate for nodes. If the API server refuses the Deployment or its pods (because of a wrong template, a
+    quota, or pod security), there will be none. A pod behind a gate of others counts as missing, because a queue may hold it
+    for any time. So does a group without all of its pods.
+    """
     there = {
         item.deployment: sum(not pod.kept_back for pod in world.pods_of(item.deployment)) for item in fleet.replica_sets
     }
@@ -53,16 +55,16 @@ def missing_replicas(world: Observation, fleet: Fleet) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a step."""
+    """The limits of a step."""
 
     budget_dollars_per_hour: float
     may_grow: bool
     change: Change
-    """How long drains take."""
+    """How long drains take, in seconds."""
     startup_seconds: Mapping[str, float]
-    """How long replicas may take to start, by Deployment of the fleet that is wanted."""
+    """How long replicas may take to start, by Deployment of the wanted fleet, in seconds."""
     gateway_follows: bool | None = None
-    """Whether the gateway has taken the published weights; None: there is none to ask."""
+    """Whether the gateway has taken the published weights; None if none can be asked."""
 
     @classmethod
     def of(
@@ -74,13 +76,13 @@ class Limits:
         may_grow: bool,
         gateway_follows: bool | None,
     ) -> Limits:
-        """The limits that a spec sets on the way to a fleet, with this budget."""
+        """The limits that a spec sets for the way to a fleet, with this budget."""
         return cls(budget_dollars_per_hour, may_grow, spec.change, start_limits(fleet, spec), gateway_follows)
 
     def exceeded_by(self, spend: float) -> bool:
-        """Whether this many $/h are over the budget; ``nan`` is not."""
+        """Whether this many $/h exceed the budget; False for ``nan``."""
         return spend > self.budget_dollars_per_hour + CENT
 
     def startup_seconds_of(self, pod: Pod) -> float:
-        """How long a replica may take to start."""
+        """How long a replica may take to start, in seconds."""
         return self.startup_seconds.get(pod.deployment or "", float(UNTOLD_STARTUP_SECONDS))

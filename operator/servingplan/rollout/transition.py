@@ -1,8 +1,8 @@
-"""From the live fleet to a plan, as a sequence of steps: what the turns to come will do, if nothing goes wrong.
+"""The sequence of steps from the live fleet to a plan: what the next turns will do, if nothing fails.
 
-Nothing is decided here. ``next_step``, which the operator acts by, is asked again and again, each time of the world that its
-own writes are expected to leave (``expected``), so the sequence cannot say anything else than what is done. A step ends where
-the operator has to wait: for nodes, for replicas to start, for drains, for removals.
+Nothing is decided here. ``next_step``, by which the operator acts, is asked repeatedly, each time about the world that its own
+writes are expected to leave (``expected``). So the sequence says what will be done. A step ends when the operator has to wait
+for nodes, for starts of replicas, for drains, or for removals.
 """
 
 from __future__ import annotations
@@ -22,35 +22,36 @@ from servingplan.rollout.next import next_step
 from servingplan.rollout.state import Limits, Rollout, missing_replicas
 
 MOST_STEPS = 64
-"""Steps that are looked at. A plan for one pool takes about four; a fleet that is replaced node by node, four for each."""
+"""The most steps that are computed. A plan for one pool takes about four; replacing a fleet node by node takes four for
+each node."""
 MOST_TURNS_AT_ONCE = 20
-"""Turns without waiting that a step may have."""
+"""The most turns without waiting in one step."""
 UNKNOWN_SECONDS = 60.0
-"""Passes, for drains and patience, where it is not known how long something takes."""
+"""The time that passes in a step whose duration is not known, for drains and patience."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """What the turns to come work with."""
+    """What the next turns work with."""
 
     fleet: Fleet
-    """The plan that they work towards."""
+    """The plan that they aim at."""
     facts: Mapping[str, ReplicaFacts]
-    """The facts of every Deployment of ours, and of the plan's."""
+    """The facts of every Deployment that the plan has or wants."""
     limits: Limits
     since: str | None
-    """RFC 3339; since when the plan has been in force."""
+    """Since when the plan has been in force, RFC 3339."""
     read: Callable[[Observation], tuple[Pool, ...]]
-    """The pools of a world."""
+    """Returns the pools of a world."""
     start_seconds: Mapping[str, float] = field(default_factory=dict)
-    """The time that replicas of each Deployment took to start, where that was seen."""
+    """How long the replicas of each Deployment took to start, if that was seen, in seconds."""
 
 
 def transition(world: Observation, course: Course, most_work: float = math.inf) -> Transition:
-    """The steps from this world to the plan of the course; none where it is there, or nothing can be done now.
+    """The steps from this world to the plan of the course; no steps if it is reached, or if nothing can be done now.
 
-    It ends early after ``MOST_STEPS``, or where the squares of the numbers of pods of all steps come to more than
-    ``most_work``: what a step asks grows with the square of the pods.
+    The sequence ends early after ``MOST_STEPS``, or when the squares of the numbers of pods, summed over the steps, exceed
+    ``most_work``, because the work of a step grows with that square.
     """
     steps: list[TransitionStep] = []
     work = 0.0
@@ -67,7 +68,7 @@ def transition(world: Observation, course: Course, most_work: float = math.inf) 
 
 
 def step_under_way(world: Observation, course: Course) -> TransitionStep | None:
-    """The step that a world waits for in which nothing is left to write; None where it waits for nothing."""
+    """The step that a world waits for if nothing is left to write; None if it waits for nothing."""
     pools = course.read(world)
     begun = under_way(world, pools)
     return _over(world, pools, begun, course)[0] if begun else None
@@ -76,7 +77,7 @@ def step_under_way(world: Observation, course: Course) -> TransitionStep | None:
 def _over(
     world: Observation, pools: tuple[Pool, ...], begun: UnderWay, course: Course
 ) -> tuple[TransitionStep, Observation]:
-    """A step, and the world when it is over."""
+    """A step, and the world after it."""
     limits = course.limits
     seconds = _seconds(begun, pools, limits, course.start_seconds)
     # One second more than the drains take: they are counted from when the gateway has followed.
@@ -122,9 +123,11 @@ def _acted(world: Observation, course: Course) -> Observation:
 def _seconds(
     begun: UnderWay, pools: tuple[Pool, ...], limits: Limits, start_seconds: Mapping[str, float]
 ) -> float | None:
-    """How long all of this takes: nodes as long as the longest of the pool's last boots, replicas as long as the longest of the
-    last starts, drains ``drainSeconds``. None where it is not known of some part: how long replicas take to stop is not, nor
-    how long a provider takes nodes back."""
+    """How long all of this takes: nodes as long as the longest of the pool's last boots, replicas as long as the longest of
+    the last starts, drains ``drainSeconds``.
+
+    None if a part is not known. It is never known how long replicas take to stop, nor how long a provider takes nodes back.
+    """
     boots = {pool.name: pool.boot_seconds for pool in pools}
     known: list[float | None] = [max(boots[item.pool], default=None) for item in begun.coming]
     known += [start_seconds.get(deployment) for deployment in begun.starting]
@@ -136,7 +139,7 @@ def _seconds(
 
 
 def _is_there(world: Observation, pools: tuple[Pool, ...], fleet: Fleet) -> bool:
-    """Whether a plan has exactly its replicas, all of them reachable, and its nodes."""
+    """Whether the cluster has exactly the plan's replicas, all of them reachable, and its nodes."""
     there = {item.deployment: 0 for item in fleet.replica_sets}
     for pod in world.pods:
         if pod.deployment is None or pod.namespace != world.plan.namespace:

@@ -5,11 +5,9 @@ from dataclasses import replace
 
 from servingplan.model.answer import DEFAULT_GAP, Answer, Explanation
 from servingplan.model.question import Question, QuestionError
-from servingplan.solve import stay as change
 from servingplan.solve.answer import answer_of, tidied
-from servingplan.solve.conflicts import sentences as reasons
-from servingplan.solve.conflicts.conflict import find_clash
-from servingplan.solve.conflicts.feasible import Feasible
+from servingplan.solve.conflicts.conflict import find_conflict
+from servingplan.solve.conflicts.sentences import in_words
 from servingplan.solve.methods import METHODS
 from servingplan.solve.plan.judge import running_plan
 from servingplan.solve.plan.plan import Found
@@ -19,13 +17,10 @@ from servingplan.solve.solver.clock import Stopwatch
 from servingplan.solve.solver.collector import collector_waits
 from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.program import load
+from servingplan.solve.stay import reason_to_stay
 
 NODE_LIMIT = 20_000
 """Default work limit of one level, in branch-and-bound nodes."""
-CLASH_NODES = 500
-"""Work limit of each search for a clash and for the smallest changes that end it, in branch-and-bound nodes."""
-CLASH_SECONDS = 30.0
-"""Time limit of that search if there is no deadline, in seconds."""
 
 
 def solve(
@@ -101,10 +96,9 @@ def _impossible(question: Question, method: str, effort: Effort, *, why: bool) -
     """The answer that there is no plan, with the limits that exclude each other if `why` asks and the time suffices."""
     if not why:
         return _infeasible(("the limits exclude each other",), method)
-    clock = effort.stopwatch if effort.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
-    clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock)))
-    answer = _infeasible(reasons.in_words(question, clash), method)
-    return answer.model_copy(update={"explanation": Explanation(clash=clash)})
+    conflict = find_conflict(question, effort.stopwatch)
+    answer = _infeasible(in_words(question, conflict), method)
+    return answer.model_copy(update={"explanation": Explanation(clash=conflict)})
 
 
 def _infeasible(why: Sequence[str], method: str) -> Answer:
@@ -129,5 +123,5 @@ def _kept(question: Question, instance: Instance, found: Found, best: Answer, ef
     stay = answer_of(
         instance, replace(found, plan=running), method=best.method, relative_gap=effort.relative_gap, whole=question
     )
-    why = change.reason_to_stay(rule, best=best, stay=stay)
+    why = reason_to_stay(rule, best=best, stay=stay)
     return best if why is None else stay.model_copy(update={"reasons": (why,)})

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from servingplan.model.answer import Answer, Explanation, WhatIf
 from servingplan.model.goal import MOVES
 from servingplan.model.question import Question, QuestionError
-from servingplan.solve.conflicts.conflict import find_clash
-from servingplan.solve.conflicts.feasible import Feasible
+from servingplan.solve.conflicts.conflict import find_conflict
 from servingplan.solve.conflicts.limits import changed, one_more
-from servingplan.solve.entry import CLASH_NODES, CLASH_SECONDS, solve
+from servingplan.solve.entry import solve
 from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.solver.clock import Stopwatch
-from servingplan.solve.solver.effort import Effort
 from servingplan.solve.solver.tolerance import DUST, TOLD
 
 NODES = 1_000
@@ -63,16 +61,13 @@ def explain(question: Question, answer: Answer, *, deadline_seconds: float | Non
         for name, change in wishes
         if (other := asker.answer(changed(question, change))) is not None
     ]
-    clash = None
-    if answer.unserved:
-        clock = asker.stopwatch if asker.stopwatch.limited() else Stopwatch(CLASH_SECONDS)
-        clash = find_clash(question, Feasible(Effort(0.0, CLASH_NODES, clock), full_service=True))
+    conflict = find_conflict(question, asker.stopwatch, full_service=True) if answer.unserved else None
     return Explanation(
         worth=tuple(worth),
         alternatives=tuple(others),
         not_asked=len(units) + len(wishes) - len(worth) - len(others),
         pruned={"Dominated": len(question.shapes) - len(instance_of(question).shapes)},
-        clash=clash,
+        clash=conflict,
     )
 
 

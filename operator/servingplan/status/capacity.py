@@ -78,6 +78,8 @@ def _nodes_out_of_use(pool: Pool) -> str:
             lines.append(f"{node.name} is not ready")
         elif node.gpus == 0:
             lines.append(f"{node.name} shows no GPUs")
+        elif item.closed:
+            lines.append(f"{node.name} takes no pods yet: whoever makes it has not set it up")
     return f" ({', '.join(lines)})" if lines else ""
 
 
@@ -101,11 +103,21 @@ def _refused(pool: Pool, fleet: Fleet) -> bool:
 
 def _usable(pool: Pool) -> int:
     """The number of nodes that could take a replica if they were empty."""
-    return sum(item.node.usable and item.node.gpus > 0 for item in pool.nodes)
+    return sum(item.node.usable and not item.closed and item.node.gpus > 0 for item in pool.nodes)
 
 
 def _is_whole(pod: Pod) -> bool:
     return not pod.workers_to_come
+
+
+def _rewritten(world: Observation) -> str:
+    """Text with what the cluster's admission changes of the Deployments that we write; empty where it changes nothing."""
+    return "".join(
+        f"; the cluster's admission changes {live.kind} {live.name} ({', '.join(live.rewritten_fields)}), "
+        "and it is left as it is then"
+        for live in world.deployments()
+        if live.ours and live.rewritten_fields
+    )
 
 
 def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) -> Row:
@@ -124,7 +136,7 @@ def workloads_ready(world: Observation, decision: Decision, outcome: Outcome) ->
         for item in fleet.replica_sets
         if decision.ready.get(item.deployment, 0) < item.replicas
     ]
-    left_out = "".join(f"; {line}" for line in lines(decision.failed_shapes))
+    left_out = "".join(f"; {line}" for line in lines(decision.failed_shapes)) + _rewritten(world)
     if not short:
         return Row(kind, "True", "AsPlanned", f"every replica of the plan is ready{left_out}")
     text = ", ".join(f"{item.deployment}: {ready} of {item.replicas} ready" for item, ready in short)

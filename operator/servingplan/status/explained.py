@@ -31,7 +31,7 @@ def explain(world: Observation, asked: str, deadline_seconds: float) -> Explanat
         return None
     clash: tuple[str, ...] = ()
     if explanation.clash is not None:
-        clash = (words.clash_title(explanation.clash), *words.clash_lines(explanation.clash))
+        clash = (words.conflict_title(explanation.clash), *words.conflict_lines(explanation.clash))
     return ExplanationStatus(
         of=explained_as(asked),
         best=words.outcome(answer),

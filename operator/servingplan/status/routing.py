@@ -9,7 +9,8 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.actions import ApplyObject, DeleteObject
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome, Refused
-from servingplan.model.world import GatewayFacts, Observation
+from servingplan.model.readings import GatewayFacts
+from servingplan.model.world import Observation
 from servingplan.planning.situation import Situation
 from servingplan.render.httproute import KIND as HTTP_ROUTE
 from servingplan.render.httproute import not_shed

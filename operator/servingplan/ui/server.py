@@ -1,7 +1,7 @@
 """The plans of a cluster over HTTP: a list, and a page of each. Nothing is written, and no secret is read.
 
-Whoever reaches the port sees the plans. So it listens on this machine alone unless it is told otherwise, and there it answers
-only to the machine's own names: a page of somebody else's cannot read it through a name that leads here.
+Whoever reaches the port sees the plans. So it listens on this machine alone unless it is told otherwise, and answers only to
+the names that it is told are its own: a page of somebody else's cannot read it through a name that leads here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Ui:
         plans: all plans of the moment.
         observe: what a turn of a plan would see now; None where the plan is gone.
         what_if: whether a changed plan may be tried.
-        loopback: whether only this machine is served.
+        own_names: names under which visitors come, as in the header ``Host`` without its port; beside these, addresses of
+            the loopback do. None: every name.
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class Ui:
         observe: Callable[[str, str], Observation | None],
         *,
         what_if: bool = False,
-        loopback: bool = True,
+        own_names: frozenset[str] | None = frozenset({"localhost"}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plans, self._observe = plans, observe
-        self._what_if, self._loopback = what_if, loopback
+        self._what_if, self._own_names = what_if, own_names
         self._clock = clock
         self._one = asyncio.Lock()
         self._kept: dict[tuple[Any, ...], tuple[float, str]] = {}
@@ -74,8 +75,9 @@ class Ui:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._loopback and not _is_own_name(request.host):
-            raise web.HTTPForbidden(text="this server answers to localhost only\n", headers=HEADERS)
+        if self._own_names is not None and not _is_own_name(request.host, self._own_names):
+            names = ", ".join(sorted(self._own_names))
+            raise web.HTTPForbidden(text=f"this server answers to {names} only\n", headers=HEADERS)
         try:
             answer = await handler(request)
         except web.HTTPException as error:
@@ -166,10 +168,10 @@ def _html(text: str) -> web.Response:
     return web.Response(text=text, content_type="text/html", charset="utf-8")
 
 
-def _is_own_name(host: str) -> bool:
-    """Whether a Host header names this machine as such."""
+def _is_own_name(host: str, names: frozenset[str]) -> bool:
+    """Whether a Host header has one of the names, or an address of the loopback."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-    if name == "localhost":
+    if name.lower() in names:
         return True
     try:
         return ipaddress.ip_address(name).is_loopback

@@ -1,9 +1,9 @@
 """The independent check of an answer's explanation: it checks every claim that can be recomputed from question and answer.
 
 It is part of **verify** and shares no code with the solver. The question of each what-if is rebuilt from its change, and its
-answer is verified like any other; the gains are recomputed from the two answers. For a clash, names, values and directions are
-checked, and minimum nodes against the budget. Not checked are bounds, that a clash excludes every plan and is a smallest one,
-and what-ifs about latency limits, because a question does not contain these.
+answer is verified like any other; the gains are recomputed from the two answers. Of limits that exclude each other, names,
+values and directions are checked, and minimum nodes against the budget. Not checked are bounds, that these limits exclude every
+plan and that no fewer do, and what-ifs about latency limits, because a question does not contain these.
 """
 
 import math

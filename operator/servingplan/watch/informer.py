@@ -305,8 +305,6 @@ class Informer[F]:
             refused = health.trouble is not None and isinstance(health.trouble.error, Forbidden)
             if error is None:
                 self._health = Health(synced=True, contact=self._clock())
-            elif isinstance(error, Gone):
-                log.info("%s: the resource version is too old: listing again", self.source.name)
             elif isinstance(error, NotFound) and self.source.optional:
                 self._entries = {}
                 self._health = Health(absent=True, contact=self._clock())
@@ -321,7 +319,9 @@ class Informer[F]:
             log.error("the watch of %s failed; it is restarted", self.source.name, exc_info=error)
         elif isinstance(error, Forbidden) and self.source.optional and refused:
             pass  # an installation without this right was told of once
-        elif error is not None and not isinstance(error, Gone | NotFound):
+        elif isinstance(error, Gone):
+            log.info("%s: the resource version is too old: listing again", self.source.name)
+        elif error is not None and not isinstance(error, NotFound):
             log.warning("the watch of %s ended: %s; it is restarted", self.source.name, error)
 
 

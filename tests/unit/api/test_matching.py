@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.api.matching import class_of, default_class, matching_order
-from servingplan.api.v1alpha1 import Match, Model, RequestClass
+from servingplan.api.models_v1alpha1 import Match, Model, RequestClass
 
 thorough = settings(max_examples=100)
 tokens = st.integers(1, 60)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from servingplan.api.models_v1alpha1 import Match
 from servingplan.api.parse import name_problem, parse_spec
 from servingplan.api.scalars import seconds_of
-from servingplan.api.v1alpha1 import Match, PlanSpec
+from servingplan.api.v1alpha1 import PlanSpec
 
 PLAN = yaml.safe_load((Path(__file__).parents[2] / "golden" / "render" / "plan.yaml").read_text())
 SMALLEST = {

@@ -16,7 +16,7 @@ import pytest
 import typer.testing
 import yaml
 
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.cli import app
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -10,7 +10,8 @@ from servingplan.api.parse import parse_spec
 from servingplan.demand.adopt import LARGEST_RISE, at_rates, choose, declared_rates, most_believable
 from servingplan.demand.counts import believable
 from servingplan.model.fleet import AdoptedDemand
-from servingplan.model.world import Arrivals, Observation, PlanObject, SeenDemand
+from servingplan.model.readings import Arrivals, SeenDemand
+from servingplan.model.world import Observation, PlanObject
 from tests.unit.demand.arrivals import counted
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

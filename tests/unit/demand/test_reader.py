@@ -124,7 +124,7 @@ def test_what_cannot_be_read_is_dated_from_its_first_failure_over_edits_too(read
 
 def test_failures_are_tried_again_later_and_later_and_a_success_is_not(reads, prometheus):
     reads.seen(*PLAN, spec_of())
-    watched = reads._plans[PLAN]
+    watched = reads._plans.get(PLAN)
     assert watched.pause == POLL_SECONDS
     prometheus.away = "HTTP status 500"
     pauses = []

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from servingplan.api.models_v1alpha1 import RequestClass
 from servingplan.api.parse import parse_spec
-from servingplan.api.v1alpha1 import RequestClass
 from servingplan.demand.signals import signals
 from servingplan.demand.split import shares
 from servingplan.model.names import arrivals_prefix

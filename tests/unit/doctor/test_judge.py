@@ -18,7 +18,8 @@ from servingplan.doctor.facts import (
 )
 from servingplan.doctor.judge import judge, worst
 from servingplan.doctor.rights import SPAN
-from servingplan.model.world import Node, SeenCatalogue
+from servingplan.model.readings import SeenCatalogue
+from servingplan.model.world import Node
 
 GROUPS = {"servingplan.dev": ("v1alpha1",), "resource.k8s.io": ("v1",), "karpenter.sh": ("v1",)}
 OPERATOR = Operator(
@@ -234,6 +235,33 @@ def test_pools_say_who_may_size_them_and_who_does(item, severity, words, fix):
     found = facts(pools=(item,), plans=plans, routing_readers={"chat-routing": ("gateway-0",)})
     said, message, command = only("pools", found)
     assert (said, words in message, fix in command) == (severity, True, True), (said, message, command)
+
+
+def helm_commands(found):
+    """Every command of Helm among the fixes."""
+    return [item.fix for item in judge(found) if (item.fix or "").startswith("helm ")]
+
+
+def test_an_upgrade_that_is_named_keeps_the_values_of_the_release():
+    elsewhere = dataclasses.replace(OPERATOR, settings={**OPERATOR.settings, "SERVINGPLAN_NAMESPACES": "other"})
+    for changed in (
+        {"prometheus": None},
+        {"refused": (REFUSED,)},
+        {"operators": (elsewhere,), "prometheus": None, "refused": (REFUSED,)},
+    ):
+        commands = helm_commands(facts(**changed))
+        assert commands, changed
+        if "operators" in changed:
+            assert all("--set 'namespaces={other,llm}'" in command for command in commands)
+        for command in commands:
+            assert "--reset-then-reuse-values" in command
+            assert "--install" not in command
+
+
+def test_an_installation_that_is_named_is_for_the_namespace_alone():
+    commands = helm_commands(facts(operators=(), prometheus=None, refused=(REFUSED,)))
+    assert len(commands) == 3
+    assert all("--set 'namespaces={llm}'" in command for command in commands)
 
 
 def test_a_plan_that_nobody_routes_by_is_a_note():

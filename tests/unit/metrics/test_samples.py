@@ -10,7 +10,8 @@ from servingplan.metrics import families
 from servingplan.metrics.families import FAMILIES, PLAN_LABELS
 from servingplan.metrics.samples import _around, samples, trigger
 from servingplan.model.outcome import Outcome
-from servingplan.model.world import Arrivals, Failure, SeenDemand
+from servingplan.model.readings import Arrivals, SeenDemand
+from servingplan.model.world import Failure
 from servingplan.planning.situation import Situation
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS
 from servingplan.status.conclude import conclude

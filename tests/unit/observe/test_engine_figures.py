@@ -1,5 +1,6 @@
 """The reader of engines: what it keeps of answers and failures. The real Prometheus is in tests/contract."""
 
+import threading
 import time
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from e2e.support.waiting import wait_for
 from servingplan.api.parse import parse_spec
 from servingplan.observe import engine_figures as reader
+from servingplan.observe import polling
 from servingplan.observe.engine_figures import EngineReader
-from servingplan.observe.sources import FORGOTTEN_AFTER_SECONDS
+from servingplan.observe.polling import FORGOTTEN_AFTER_SECONDS
 from servingplan.observe.urls import NoAnswer, UrlPolicy
 from servingplan.settings import SharedPrometheus
 from tests.unit.learning.test_figures import rows
@@ -74,7 +76,7 @@ def test_the_first_turn_waits_for_nothing(prometheus):
 
 
 def test_a_plan_that_turns_asked_for_is_read_beside_them_until_it_does_not_ask_to_learn(prometheus, monkeypatch):
-    monkeypatch.setattr(reader, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(polling, "LOOK_SECONDS", 0.01)
     reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
     reads.start()
     try:
@@ -85,16 +87,44 @@ def test_a_plan_that_turns_asked_for_is_read_beside_them_until_it_does_not_ask_t
         reads.close()
 
 
+def test_a_plan_whose_prometheus_hangs_does_not_delay_another(prometheus, monkeypatch):
+    monkeypatch.setattr(polling, "LOOK_SECONDS", 0.01)
+    answers, hangs = threading.Event(), threading.Event()
+
+    def ask(source, query, now, *, reach):
+        if 'ns="slow"' in query.text:
+            hangs.set()
+            answers.wait(60)
+        return prometheus.ask(source, query, now, reach=reach)
+
+    monkeypatch.setattr(reader, "ask", ask)
+    reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
+    for number in range(2 * polling.POLLS_AT_ONCE):
+        reads.seen("slow", f"{number}", spec_of())
+    reads.start()
+    try:
+        assert hangs.wait(60)
+        reads.seen(*PLAN, spec_of())
+        wait_for("the other plan was read", lambda: reads.seen(*PLAN, spec_of()).engines, seconds=30)
+        assert not answers.is_set()
+        assert reads.seen("slow", "0", spec_of()).engines == ()
+        answers.set()
+        wait_for("the last was read", lambda: reads.seen("slow", f"{number}", spec_of()).engines, seconds=30)
+    finally:
+        answers.set()
+        reads.close()
+
+
 def test_a_plan_is_read_again_after_a_while_and_forgotten_once_no_turn_asks_for_it(prometheus):
     reads = EngineReader(urls=UrlPolicy(None, allowed_hosts=frozenset()), shared=SHARED)
     reads.seen(*PLAN, spec_of())
     begun = time.monotonic()
-    assert reads._due(begun) == [PLAN]
+    assert reads._plans.due(begun) == [PLAN]
     reads.poll(PLAN)
     polled_until = time.monotonic()
-    assert reads._due(begun) == []
-    assert reads._due(polled_until + reader.POLL_SECONDS) == [PLAN]
-    assert reads._due(polled_until + FORGOTTEN_AFTER_SECONDS + 1) == []
+    assert reads._plans.due(begun) == []
+    assert reads._plans.due(polled_until + reader.POLL_SECONDS) == [PLAN]
+    assert reads._plans.due(polled_until + FORGOTTEN_AFTER_SECONDS + 1) == []
     assert reads.seen(*PLAN, spec_of()).engines == (), "nothing is kept of it"
 
 

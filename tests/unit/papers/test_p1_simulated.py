@@ -61,6 +61,18 @@ def test_a_batch_is_served_whole_and_not_faster_than_it_can_be(short, answer):
     assert kept == [f"{CELL.name}: batch {OURS} 1"]
 
 
+def test_the_shape_that_works_longest_ends_the_batch(short, answer, tmp_path):
+    file = tmp_path / "runs.jsonl"
+    run = Simulated(CELL, {}, Kept(file).keep).batch(OURS, 1)
+    assert set(run.worked) == {shape for shape, copies in answer.replicas.items() if copies}
+    # The batch is short: the engine that works longest has little else to do, and none works after its end.
+    assert 0.9 < max(run.worked.values()) * run.served / run.planned <= 1 + 1e-9
+    (shape, _), *_ = sorted(run.worked.items(), key=lambda item: -item[1])
+    _, gpu, tp, pp = shape_named(shape)
+    assert simulated_tables._worked(run).startswith(f"{run.worked[shape]:.0%} ({gpu} tp{tp} pp{pp})")
+    assert Kept(file).runs == {f"{CELL.name}: batch {OURS} 1": run}
+
+
 def test_a_stream_is_the_same_each_time_and_another_for_another_seed(short):
     runs = [Simulated(CELL, {}, lambda _, __: None).stream(OURS, 0.8, seed) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]

@@ -7,7 +7,8 @@ import pytest
 from servingplan.answering import solve_with
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
-from servingplan.model.world import Node, SeenCatalogue, SeenModelConfig
+from servingplan.model.readings import SeenCatalogue, SeenModelConfig
+from servingplan.model.world import Node
 from servingplan.planning.known import findings_of, known_of
 from servingplan.planning.situation import Situation
 from tests.unit.profiles.test_additions import GPUS, MODEL, PRICES

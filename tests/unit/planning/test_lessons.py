@@ -5,7 +5,7 @@ import pytest
 from servingplan.api.parse import parse_spec
 from servingplan.model.engine import EngineSettings, Speculation
 from servingplan.model.fleet import LearnedFactor, LearnedKind, UsedFactor
-from servingplan.model.world import EngineFigures, SeenEngines, SeenProfiles
+from servingplan.model.readings import EngineFigures, SeenEngines, SeenProfiles
 from servingplan.planning.lessons import NOTHING, kind_of, lessons_of, look_at_engines, measurements
 from servingplan.planning.situation import Situation
 from servingplan.profiles.catalogue import find_gpu, find_model

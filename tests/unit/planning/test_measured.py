@@ -12,7 +12,7 @@ from servingplan.cli import app
 from servingplan.cli.imagine import imagined_world
 from servingplan.decide.decide import decide
 from servingplan.model.hardware import GpuType
-from servingplan.model.world import SeenProfiles
+from servingplan.model.readings import SeenProfiles
 from servingplan.planning.measured import rows_of
 from servingplan.planning.situation import Situation
 from servingplan.profiles.catalogue import find_gpu, find_model

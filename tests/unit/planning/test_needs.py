@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.model.fleet import PoolStock
 from servingplan.planning.layouts import Layout, Leg
 from servingplan.planning.needs import SHARE_TO_ASK_FOR, needs_of

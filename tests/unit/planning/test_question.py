@@ -12,7 +12,8 @@ from servingplan.planning.availability import with_stock
 from servingplan.planning.cold_starts import with_starts
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
-from servingplan.planning.question import pose, with_start_ups
+from servingplan.planning.question import pose
+from servingplan.planning.start_times import with_start_ups
 from servingplan.solve import solve
 
 RESIZE = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": "p"}

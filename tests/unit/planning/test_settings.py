@@ -2,7 +2,7 @@
 
 import pytest
 
-from servingplan.api.v1alpha1 import Engine, Model
+from servingplan.api.models_v1alpha1 import Engine, Model
 from servingplan.errors import InputError
 from servingplan.planning.settings import SEQUENCES, context_refusal, unwritten, version_of, wished
 from servingplan.profiles.catalogue import find_gpu, find_model

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from servingplan.api.v1alpha1 import Gateway, Match, Model, ParentRef, RequestClass
+from servingplan.api.models_v1alpha1 import Match, Model, RequestClass
+from servingplan.api.v1alpha1 import Gateway, ParentRef
 from servingplan.cli import app
 from servingplan.errors import InputError
 from servingplan.render.checked import checked

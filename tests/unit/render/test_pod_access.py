@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingplan.api.v1alpha1 import Model
+from servingplan.api.models_v1alpha1 import Model
 from servingplan.render.pod_access import KINDS, refused_access, unknown_kinds
 
 WORDS = ["spec", "containers", "securityContext", "capabilities", "add", "volumes", "hostPath", "sysctls", "ports"]

@@ -38,7 +38,7 @@ def start(situation, found):
         (item,) = fleet.replica_sets
         sized = fleet.model_copy(update={"replica_sets": (item.model_copy(update={"replicas": replicas}),)})
         shapes = Shapes(situation.spec, situation.known.catalogue)
-        return Autoscaled(sized, situation.spec, situation.world.plan, shapes, room=room, rule=rule or Rule())
+        return Autoscaled(sized, situation, shapes, room=room, rule=rule or Rule())
 
     return begin
 

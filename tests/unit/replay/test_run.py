@@ -66,7 +66,7 @@ def shapes(situation):
 @pytest.fixture
 def start(situation, fleet, shapes):
     def begin(**how):
-        return Replay(how.pop("fleet", fleet), situation.spec, situation.world.plan, shapes, **how)
+        return Replay(how.pop("fleet", fleet), situation, shapes, **how)
 
     return begin
 
@@ -93,7 +93,7 @@ happenings = st.lists(
     st.sampled_from(["weights", "least-request", "round-robin"]),
 )
 def test_every_request_has_one_end_and_memory_is_kept(situation, fleet, shapes, gaps, events, balancing):
-    replay = Replay(fleet, situation.spec, situation.world.plan, shapes, balancing=balancing, events=events)
+    replay = Replay(fleet, situation, shapes, balancing=balancing, events=events)
     now, sent, seen = 0.0, [], []
     for gap, prompt, output in gaps:
         now += gap

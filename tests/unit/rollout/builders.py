@@ -1,6 +1,6 @@
 """Small worlds for the tests of single steps."""
 
-from servingplan.api.v1alpha1 import NodePool
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.model.fleet import Fleet, NodeGroup, ReplicaFacts, ReplicaSet
 from servingplan.model.world import Node, Observation, PlanObject, Pod, PoolObject
 from servingplan.planning.pools import Pool, PoolNode

@@ -1,8 +1,10 @@
 """The next safe step: where a replica is placed now, and where it waits."""
 
+import pytest
+
 from servingplan.api.v1alpha1 import Change
 from servingplan.model.actions import DrainPod, PlacePod, ResizePool
-from servingplan.rollout.next import NODE_MAY_GO_SECONDS, next_step
+from servingplan.rollout.next import NODE_MAY_GO_SECONDS, lost_pods, next_step
 from servingplan.rollout.state import Limits, Rollout
 from tests.unit.rollout.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
 
@@ -38,6 +40,34 @@ def test_it_is_placed_once_the_other_node_is_gone_or_marked():
     new = pod("new", gpus=8, created=NOW)
     assert placed_on(step_of(pool(node("n1"), wanted=1), new)) == ["n1"]
     assert placed_on(step_of(pool(node("n1", disrupted=True), node("n2"), wanted=1), new)) == ["n2"]
+
+
+@pytest.mark.parametrize("where", [{"disrupted": True}, {"schedulable": False}, {"closed": True}, None])
+def test_a_replica_that_was_placed_on_a_node_which_takes_nobody_is_made_anew_at_once(where):
+    """Gone before the scheduler bound it there, going, cordoned, or never taken in by its autoscaler."""
+    tied = pod("tied", "n1", gpus=8, bound=False)
+    nodes = (node("n2"),) if where is None else (node("n1", **where), node("n2"))
+    assert lost_pods(world(tied, nodes=nodes)) == {"uid-tied"}
+
+
+def test_a_replica_stays_tied_to_a_node_where_others_run_that_takes_nobody_for_a_moment():
+    tied, there = pod("tied", "n1", gpus=4, bound=False), pod("there", "n1", gpus=4)
+    assert not lost_pods(world(tied, there, nodes=(node("n1", closed=True),)))
+
+
+def test_no_node_is_asked_for_because_of_replicas_that_end_on_one_that_goes():
+    """Whoever takes the node away also replaces it."""
+    ends, new = pod("ends", "n1", gpus=8, terminating=True), pod("new", "n2", gpus=8)
+    the_pool = pool(node("n1", disrupted=True), node("n2"), pods=[ends, new], wanted=1)
+    step = step_of(the_pool, ends, new)
+    assert [item for item in (*step.before_routing, *step.after_routing) if isinstance(item, ResizePool)] == []
+
+
+def test_a_pool_is_not_made_smaller_while_replicas_are_on_a_node_that_goes():
+    stays, new = pod("stays", "n1", gpus=8), pod("new", "n2", gpus=8)
+    the_pool = pool(node("n1", disrupted=True), node("n2"), pods=[stays, new], wanted=2)
+    step = step_of(the_pool, stays, new)
+    assert [item for item in (*step.before_routing, *step.after_routing) if isinstance(item, ResizePool)] == []
 
 
 def test_a_provider_that_takes_no_node_back_does_not_keep_a_replica_waiting():

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from servingplan.model.world import Arrivals, SeenDemand
+from servingplan.model.readings import Arrivals, SeenDemand
 from tests.simulated.plans import fixed, model, operator, plan, sized
 
 LLAMA, QWEN = "llama-3.1-8b", "qwen3-8b"

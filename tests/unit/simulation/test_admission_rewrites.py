@@ -35,6 +35,15 @@ def test_what_admission_changes_is_not_written_again_and_again(driver):
     assert driver.writes == before
 
 
+def test_the_status_says_what_admission_changes(driver):
+    driver.settle()
+    (name,) = driver.deployments()
+    told = next(item for item in driver.cluster.status["conditions"] if item["type"] == "WorkloadsReady")
+    assert told["status"] == "True"
+    text = f"the cluster's admission changes Deployment {name} (spec.template.spec.containers.0.image)"
+    assert text in told["message"]
+
+
 def test_a_new_operator_writes_it_once_more(driver):
     driver.settle()
     before = driver.writes
@@ -60,13 +69,13 @@ def test_what_stands_as_it_was_asked_is_not_rewritten():
 
 
 def test_what_others_add_does_not_count_and_what_they_change_does():
-    rewritten = rewriting(MANIFEST, live(image="mirror/x"))
+    rewritten = rewriting(MANIFEST, live(image="mirror/x")).digests
     assert is_rewritten(rewritten, live(image="mirror/x", replicas=3), MANIFEST)
     assert not is_rewritten(rewritten, live(image="other/x"), MANIFEST)
     assert not is_rewritten(rewritten, live(image="mirror/x", args=["p"]), MANIFEST)
 
 
 def test_another_manifest_is_written():
-    rewritten = rewriting(MANIFEST, live(image="mirror/x"))
+    rewritten = rewriting(MANIFEST, live(image="mirror/x")).digests
     other = {**MANIFEST, "spec": {**MANIFEST["spec"], "args": ["p", "r"]}}
     assert not is_rewritten(rewritten, live(image="mirror/x"), other)

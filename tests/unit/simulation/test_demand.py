@@ -7,7 +7,8 @@ import numpy
 import pytest
 
 from servingplan.decide.decide import decide
-from servingplan.model.world import Arrivals, Observation, SeenDemand
+from servingplan.model.readings import Arrivals, SeenDemand
+from servingplan.model.world import Observation
 from servingplan.planning.situation import Situation
 from tests.simulated.driver import Driver, exact
 from tests.simulated.plans import model, operator, plan, sized

@@ -13,8 +13,8 @@ from tests.simulated.driver import Driver
 from tests.simulated.histories import DeviceHistory, GroupHistory, History
 from tests.simulated.plans import operator, plan
 
-FEW, MORE = 3, 75
-"""Run by `make unit`, and by `make test`."""
+FEW, MORE = 3, 100
+"""Seeds of each kind of history: by `make unit`, and by `make test`, which so runs 300."""
 
 
 def seeds():

@@ -93,6 +93,76 @@ def test_what_is_in_force_is_kept_up_while_a_plan_to_approve_is_searched():
     assert driver.conditions()["Approved"] == "AwaitingApproval"
 
 
+def restless(driver: Driver, ticks: int) -> None:
+    """The cluster changes before any search ends."""
+    driver.searches_end = False
+    for _ in range(ticks):
+        driver.cluster.add_node(f"l40s-{len(driver.cluster.nodes)}", {"pool": "l40s"}, 1)
+        driver.act()
+        driver.pass_time()
+
+
+@pytest.mark.parametrize("mode", ["Approve", "Preview"])
+def test_a_first_proposal_is_made_though_the_cluster_changes_faster_than_a_search(mode):
+    driver = operator(plan(pools=[fixed()], mode=mode), nodes=2, slow=True)
+    restless(driver, 3)
+    assert driver.conditions()["Approved"] == {"Approve": "AwaitingApproval", "Preview": "PreviewOnly"}[mode]
+    assert driver.decision.waiting.nodes == {"l40s": 2}
+
+
+def test_an_approval_counts_though_the_cluster_changes_faster_than_a_search():
+    driver = operator(plan(pools=[fixed()], mode="Approve"), nodes=2, slow=True)
+    restless(driver, 3)
+    driver.cluster.approved = driver.decision.waiting.hash
+    restless(driver, 5)
+    assert driver.decision.waiting is None
+    assert driver.serving_rate(LLAMA) == pytest.approx(10)
+
+
+def test_an_edit_is_proposed_though_the_cluster_changes_faster_than_a_search():
+    driver = operator(plan(pools=[fixed()]), nodes=4, slow=True)
+    driver.settle()
+    driver.cluster.edit(plan(model(rate="20"), pools=[fixed()], mode="Approve"))
+    restless(driver, 3)
+    assert driver.decision.waiting.nodes == {"l40s": 4}
+    assert driver.decision.fleet.nodes == {"l40s": 2}, "the plan in force goes on"
+
+
+def test_what_takes_the_place_of_a_lost_node_is_proposed_though_the_cluster_changes_faster_than_a_search():
+    driver = operator(plan(pools=[fixed(), fixed("a100", price="9")], mode="Approve"), nodes=2, slow=True)
+    driver.settle()
+    driver.cluster.approved = driver.decision.waiting.hash
+    driver.settle()
+    driver.searches_end = False
+    for name in ("l40s-0", "l40s-1"):
+        driver.cluster.lose_node(name)
+        driver.act()
+        driver.pass_time()
+    driver.cluster.add_node("a100-2", {"pool": "a100"}, 1)
+    driver.act()
+    assert driver.decision.waiting.nodes == {"a100": 1}
+
+
+def test_a_proposal_made_in_haste_is_searched_again_with_all_the_time():
+    asked = []
+
+    def hasty(question, spec, at_most_seconds=None, **_):
+        asked.append(at_most_seconds)
+        return (cut if at_most_seconds is not None else exact)(question, spec)
+
+    driver = operator(plan(pools=[fixed()], mode="Approve"), nodes=2, solve=hasty, slow=True)
+    restless(driver, 3)
+    first = driver.decision.waiting
+    asked.clear()
+    driver.searches_end = True
+    driver.tick(2)
+    assert set(asked) == {None}
+    assert driver.decision.waiting.hash == first.hash
+    asked.clear()
+    driver.tick(3)
+    assert not asked, "no search goes on at rest"
+
+
 def settled_with_a_cheaper_plan_in_sight() -> Driver:
     """A fleet that follows new rates as it is, since it is too young to move to cheaper nodes that came meanwhile."""
     pools = [fixed("a100", price="1"), fixed("l40s", price="2")]

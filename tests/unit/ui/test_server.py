@@ -139,8 +139,21 @@ async def test_on_this_machine_alone_only_its_own_names_are_answered(world, serv
         ("127.0.0.1", 200), ("localhost", 200),
     ):  # fmt: skip
         assert (await client.get("/", headers={"Host": host})).status == status, host
-    open_to_all = await serve(world, loopback=False)
+    open_to_all = await serve(world, own_names=None)
     assert (await open_to_all.get("/", headers={"Host": "plans.example"})).status == 200
+
+
+async def test_behind_an_ingress_its_own_names_are_those_that_are_given(world, serve):
+    client = await serve(world, own_names=frozenset({"localhost", "plans.example"}))
+    for host, status in (
+        ("plans.example", 200),
+        ("Plans.Example:443", 200),
+        ("localhost:8080", 200),
+        ("evil.example", 403),
+    ):
+        answer = await client.get("/", headers={"Host": host})
+        assert answer.status == status, host
+    assert await answer.text() == "this server answers to localhost, plans.example only\n"
 
 
 async def test_a_page_is_kept_for_a_while(world, serve):

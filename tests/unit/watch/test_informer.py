@@ -70,6 +70,23 @@ def test_a_version_that_is_too_old_is_listed_anew_and_what_went_meanwhile_is_tol
     assert server.lists == 2
 
 
+def test_lists_that_are_always_too_old_to_be_ended_are_told_as_other_troubles_are():
+    """The next page of a list expires when the API server is slow; then nothing new is ever read."""
+    server, now = ApiServer(), 0.0
+    server.put("a", 1)
+    made = informer_of(server, clock=lambda: now)
+    step(made)
+    server.faults = [Gone(410, "Expired", "The provided continue parameter is too old")] * 2
+    now = 100.0
+    step(made)
+    now = 200.0
+    step(made)
+    assert made.health.trouble.since == 100.0
+    assert values(made) == {"a": 1}
+    step(made)
+    assert made.health.trouble is None
+
+
 def test_a_write_of_ours_is_there_before_the_watch_tells_of_it():
     server = ApiServer()
     server.put("a", 1)

@@ -1,11 +1,11 @@
-"""Explains why there is no plan: a set of limits that exclude each other (a clash), and the smallest sufficient change of each.
+"""Explains why there is no plan: limits that exclude each other (a conflict), and the smallest sufficient change of each.
 
 `sentences` puts it into words.
 
 1. A deletion filter (Chinneck and Dravnieks 1991) drops limits, in chunks that halve, as long as the rest still has no plan.
    Limits only restrict, so what remains is an irreducible infeasible set: without any one of these limits there is a plan.
 2. An irreducible set need not be a smallest one. So smaller sets are tried in order of size. A set that has a plan is extended
-   as far as it still has one. Every clash has at least one of the limits that are left out, so sets with none of them are
+   as far as it still has one. Every conflict has at least one of the limits that are left out, so sets with none of them are
    skipped (the hitting sets of Reiter 1987).
 """
 
@@ -19,7 +19,13 @@ from servingplan.model.answer import Clash, Ease
 from servingplan.model.question import Question, Shape
 from servingplan.solve.conflicts.feasible import Feasible
 from servingplan.solve.conflicts.limits import MOST_NODES, EasedKind, changed, kind_of, limits_of, without
+from servingplan.solve.solver.clock import Stopwatch
+from servingplan.solve.solver.effort import Effort
 
+CONFLICT_NODES = 500
+"""Work limit of each search for a conflict and for the smallest changes that end it, in branch-and-bound nodes."""
+CONFLICT_SECONDS = 30.0
+"""Time limit of the whole search if there is no deadline, in seconds."""
 MOST_SETS = 200_000
 """The most sets of each size that are considered, most of them without a search."""
 
@@ -28,8 +34,14 @@ class _Unknown(Exception):  # noqa: N818 (not an error: the end of a search)
     """Raised if it is not known whether a question has a plan."""
 
 
-def find_clash(question: Question, feasible: Feasible) -> Clash:
-    """The clash of a question that is known to have no plan."""
+def find_conflict(question: Question, stopwatch: Stopwatch, *, full_service: bool = False) -> Clash:
+    """The limits that exclude each other, of a question that is known to have no plan; with `full_service`, to have none that
+    serves every class in full.
+
+    The search ends with the stopwatch, or after `CONFLICT_SECONDS` if that has no limit.
+    """
+    clock = stopwatch if stopwatch.limited() else Stopwatch(CONFLICT_SECONDS)
+    feasible = Feasible(Effort(0.0, CONFLICT_NODES, clock), full_service=full_service)
     enough = enough_nodes(question)
     search = _Search(question, feasible, tuple(limits_of(question)), enough)
     names, guarantee = search.smallest()
@@ -44,48 +56,48 @@ def find_clash(question: Question, feasible: Feasible) -> Clash:
 
 @dataclass(slots=True)
 class _Search:
-    """The search for a smallest clash."""
+    """The search for a smallest conflict."""
 
     question: Question
     feasible: Feasible
     names: tuple[str, ...]
     enough: int
     """A number of nodes per pool beyond which more nodes help no plan."""
-    clash: list[str] = field(init=False)
-    """The smallest set of limits so far that is known to clash."""
+    conflict: list[str] = field(init=False)
+    """The smallest set of limits so far that is known to exclude every plan."""
     corrections: list[frozenset[str]] = field(default_factory=list)
-    """Sets of limits without which there is a plan, so every clash has at least one limit of each set."""
+    """Sets of limits without which there is a plan, so every conflict has at least one limit of each set."""
 
     def __post_init__(self) -> None:
-        self.clash = list(self.names)
+        self.conflict = list(self.names)
 
     def smallest(self) -> tuple[Sequence[str], Literal["smallest", "irreducible", "clash"]]:
-        """The clash, and what is known about its size."""
+        """The conflict, and what is known about its size."""
         if not self._shrink():
-            return self.clash, "clash"
+            return self.conflict, "clash"
         try:
-            return self._smaller_than(len(self.clash)) or self.clash, "smallest"
+            return self._smaller_than(len(self.conflict)) or self.conflict, "smallest"
         except _Unknown:
-            return self.clash, "irreducible"
+            return self.conflict, "irreducible"
 
     def _shrink(self) -> bool:
-        """Drop limits from the clash in chunks that halve, down to single limits. Returns whether it is irreducible."""
+        """Drop limits from the conflict in chunks that halve, down to single limits. Returns whether it is irreducible."""
         known = True
-        size = len(self.clash)
+        size = len(self.conflict)
         while size > 1:
             size = (size + 1) // 2
-            for start in range(len(self.clash) - size, -size, -size):
-                rest = [*self.clash[: max(0, start)], *self.clash[start + size :]]
+            for start in range(len(self.conflict) - size, -size, -size):
+                rest = [*self.conflict[: max(0, start)], *self.conflict[start + size :]]
                 if self.feasible.spent():
                     return False
                 verdict = self._verdict(rest)
                 if verdict is False:
-                    self.clash = rest
+                    self.conflict = rest
                 known = known if size > 1 else known and verdict is not None
         return known
 
     def _smaller_than(self, size: int) -> Sequence[str] | None:
-        """The first clash of fewer limits, by size and then by order; None if there is none."""
+        """The first conflict of fewer limits, by size and then by order; None if there is none."""
         for fewer in range(size):
             looked_at = 0
             for names in islice(combinations(self.names, fewer), MOST_SETS):

@@ -1,4 +1,4 @@
-"""Says in words why there is no plan: one line per limit of the clash, each with its smallest sufficient change.
+"""Says in words why there is no plan: one line per limit of the conflict, each with its smallest sufficient change.
 
 The numbers come from `conflict`.
 """
@@ -9,17 +9,19 @@ from servingplan.solve.conflicts.limits import kind_of
 
 MOST_LINES = 12
 MOST_NAMES = 6
-"""The most lines and names that a person gets to read of a large clash; the answer's data name all limits."""
+"""The most lines and names that a person gets to read of a large conflict; the answer's data name all limits."""
 
 
-def in_words(question: Question, clash: Clash) -> tuple[str, ...]:
+def in_words(question: Question, conflict: Clash) -> tuple[str, ...]:
     """One line per limit: its name and value, the limits with which it excludes a plan, and how to change it."""
     served = {name for shape in question.shapes for name in shape.requests_per_second}
     told = (
-        sorted(clash.limits, key=lambda ease: ease.needed is None) if len(clash.limits) > MOST_LINES else clash.limits
+        sorted(conflict.limits, key=lambda ease: ease.needed is None)
+        if len(conflict.limits) > MOST_LINES
+        else conflict.limits
     )
-    lines = [_line(question, clash, ease, served) for ease in told[:MOST_LINES]]
-    left = len(clash.limits) - len(lines)
+    lines = [_line(question, conflict, ease, served) for ease in told[:MOST_LINES]]
+    left = len(conflict.limits) - len(lines)
     return (
         (*lines, f"{left} more limits may be part of the conflict; the search for fewer was cut short")
         if left
@@ -27,11 +29,11 @@ def in_words(question: Question, clash: Clash) -> tuple[str, ...]:
     )
 
 
-def _line(question: Question, clash: Clash, ease: Ease, served: set[str]) -> str:
+def _line(question: Question, conflict: Clash, ease: Ease, served: set[str]) -> str:
     kind, item = kind_of(ease.limit)
-    names = [other.limit for other in clash.limits if other is not ease]
+    names = [other.limit for other in conflict.limits if other is not ease]
     others = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
-    what = "no full service" if clash.goal == "full service" else "no plan"
+    what = "no full service" if conflict.goal == "full service" else "no plan"
     text = f"{ease.limit}: {kind.field} {ease.now:.10g} leaves {what}" + (f" together with {others}" if others else "")
     if kind.name == "class" and item not in served:
         return f"{text}: no shape serves class {item!r}; add a shape with a rate for it"

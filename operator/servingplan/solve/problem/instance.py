@@ -147,7 +147,7 @@ class Instance:
 
     def floor_dollars(self) -> float:
         """Dollars/hour of the minimum nodes of all pools."""
-        return math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in self.pools)
+        return floor_dollars(self.question)
 
     def share_price(self, c: int) -> float:
         """Dollars/hour of one copy if nodes were sold by the GPU: GPUs / GPUs per node x node price, summed over its pools."""
@@ -217,7 +217,7 @@ def instance_of(question: Question, *, prune: bool = True) -> Instance:
             kept=frozenset(name for name, count in running.items() if count),
             moves_count=question.running is not None,
         )
-    spare = question.budget_dollars_per_hour - math.fsum(pool.min_nodes * pool.dollars_per_node_hour for pool in pools)
+    spare = question.budget_dollars_per_hour - floor_dollars(question)
     nodes_limit = tuple(_affordable_nodes(pool, spare) for pool in pools)
     by_name = {pool.name: (pool, limit) for pool, limit in zip(pools, nodes_limit, strict=True)}
     copies_limit = tuple(_most_copies(shape, by_name, spare, question.quotas) for shape in shapes)

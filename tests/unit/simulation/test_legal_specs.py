@@ -1,0 +1,67 @@
+"""Specs that the schema takes and nobody would write on purpose: each is answered, and no turn fails."""
+
+import pytest
+
+from tests.simulated.plans import model, operator, plan
+
+EVERY_EXPERT = {
+    "parameters": 8_000_000_000,
+    "activeParameters": 8_000_000_000,
+    "experts": 8,
+    "expertsPerToken": 8,
+    "layers": 32,
+    "hiddenSize": 4096,
+    "attentionHeads": 32,
+    "kvHeads": 8,
+    "headDim": 128,
+    "vocabularySize": 128256,
+    "maxContextTokens": 131072,
+}
+
+
+def told(driver, kind):
+    return next(item for item in driver.cluster.status["conditions"] if item["type"] == kind)
+
+
+def test_rates_of_nothing_cost_nothing():
+    driver = operator(plan(model(rate="0")))
+    driver.settle()
+    assert told(driver, "PlanSolved")["reason"] == "Optimal"
+    assert driver.spend == 0
+
+
+def test_a_mix_of_nothing_has_no_multiple_and_the_status_says_so():
+    driver = operator(plan(model(rate="0"), objective="MaximizeService"))
+    driver.settle()
+    found = told(driver, "PlanSolved")
+    assert found["status"] == "False"
+    assert "give one class a rate" in found["message"]
+    assert driver.spend == 0
+
+
+def test_a_card_whose_tokens_ask_every_expert_is_planned():
+    mine = model("mine", rate="1", card=EVERY_EXPERT, variants=[{"name": "bf16", "source": "pvc://weights/mine"}])
+    driver = operator(plan(mine))
+    driver.settle()
+    assert told(driver, "PlanSolved")["reason"] == "Optimal"
+
+
+def test_rates_ten_orders_of_magnitude_apart_are_planned():
+    """What is out of reach is served in part; nothing raises."""
+    chat = model(rate="0.01")
+    (usual,) = chat["classes"]
+    chat["classes"] = [{**usual, "name": "rare"}, {**usual, "name": "flood", "requestsPerSecond": "100000000"}]
+    driver = operator(plan(chat))
+    driver.turn()
+    assert told(driver, "PlanSolved")["status"] == "True"
+
+
+@pytest.mark.parametrize("most", [10, 10_000_000])
+def test_nothing_is_rented_for_weights_that_no_config_map_holds(monkeypatch, most):
+    monkeypatch.setattr("servingplan.decide.publishing.LARGEST_BYTES", most)
+    driver = operator(plan())
+    driver.turn()
+    driver.turn()
+    held = most > 10_000
+    assert (told(driver, "RoutingPublished")["reason"] == "TooLarge") == (not held)
+    assert (driver.spend > 0) == held
