@@ -69,7 +69,7 @@ def tidied(instance: Instance, found: Found) -> Plan | None:
     for (c, k), rate in plan.rates.items():
         busy[c] += rate / instance.rate(c, k)
     for c, count in enumerate(copies):
-        copies[c] = next((y for y in range(count) if instance.capacity(c, y) >= busy[c]), count)
+        copies[c] = instance.fewest_copies(c, busy[c], count)
     tidy = judge(instance, plan.packing.of(copies), plan.targets)
     return tidy if tidy is not None and not plan.is_better(tidy) else plan
 

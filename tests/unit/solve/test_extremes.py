@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from servingplan.model.question import Change, Pool, Question, QuestionError, RequestClass, Running, Shape
 from servingplan.solve import METHODS, solve
+from servingplan.solve.problem.instance import instance_of
 from servingplan.solve.solver.program import Limits, Program
 from servingplan.verify import verify
 from tests.unit.solve.questions import random_question, worked_example
@@ -319,3 +320,18 @@ def test_no_answer_has_more_copies_than_it_can_count(objective, method):
     assert verify(asked, answer) == ()
     assert answer.status == "Optimal"
     assert answer.replicas == {"s": 1_000_000}
+
+
+@pytest.mark.parametrize("rho", [1.0, 0.7, (0.5, 0.7, 0.9), (0.9, 0.4), (0.6, 0.6)])
+def test_the_fewest_copies_are_found_without_counting_to_them(rho, monkeypatch):
+    looked = []
+    pool = {**POOL, "dollars_per_node_hour": 0.0, "max_nodes": 1_000_000}
+    instance = instance_of(question(pools=[pool], shapes=[{**SHAPE, "max_utilization": rho}]))
+    for busy in (0.0, 0.3, 0.5, 1.0, 1.4, 2.7, 3.0, 7.5, 40.0):
+        plain = next(y for y in range(1000) if instance.capacity(0, y) >= busy)
+        assert instance.fewest_copies(0, busy, 1000) == plain
+        assert instance.fewest_copies(0, busy, 1) == min(plain, 1)
+    real = type(instance).capacity
+    monkeypatch.setattr(type(instance), "capacity", lambda *of: looked.append(of) or real(*of))
+    assert instance.fewest_copies(0, 300_000.0, 1_000_000) >= 300_000
+    assert len(looked) < 10

@@ -84,6 +84,16 @@ class Instance:
         """y * rho(y), the busy copies that `copies` copies of shape c may sustain."""
         return capacity(self.shapes[c], copies)
 
+    def fewest_copies(self, c: int, busy: float, most: int) -> int:
+        """The fewest copies of shape c that may sustain `busy` busy copies; `most` if no smaller number may.
+
+        Beyond a list of rho its last number holds, so the numbers between are passed over, which may be a million.
+        """
+        rho = self.shapes[c].max_utilization
+        table = (rho,) if isinstance(rho, float) else rho
+        counts = (*range(min(len(table), most)), *range(max(len(table), int(busy / table[-1])), most)[:3])
+        return next((y for y in counts if self.capacity(c, y) >= busy), most)
+
     @property
     def all_reachable(self) -> bool:
         """Whether each class could be served in full if it were alone."""

@@ -117,7 +117,7 @@ class Draft:
         """This draft, changed: the copies that its own routing does not need are removed, dearest first."""
         for c in sorted(range(len(self.copies)), key=lambda c: (-self.instance.share_price(c), c)):
             count, busy = self.copies[c], self._busy[c]
-            idle = next((y for y in range(count, 0, -1) if self.instance.capacity(c, count - y) >= busy), 0)
+            idle = count - self.instance.fewest_copies(c, busy, count)
             if idle:
                 self.add(c, -idle)
         return self
