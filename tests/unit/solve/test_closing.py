@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.planner import coral, near_tied
 from servingplan.model.goal import SCALE
+from servingplan.model.question import Pool, Question, RequestClass, Shape
 from servingplan.solve.bounds.lagrangian import ByModel, Prices
 from servingplan.solve.bounds.relaxation import Relaxation
 from servingplan.solve.plan.judge import judge
@@ -74,10 +75,35 @@ def test_of_equal_shapes_on_several_pools_only_the_cheapest_is_priced_if_no_stoc
     assert all(len(cut.terms) > len(part.shapes) for cut, part in zip(by_model.cuts(apart), apart.parts, strict=True))
 
 
+def test_cheap_copies_that_replace_dear_ones_without_regard_to_stock_need_not_fit(monkeypatch):
+    """A hundred copies of one dear GPU each; the cheap ones that replace them in the bound would need four GPUs each."""
+    classes = [RequestClass(name="chat", model="m", requests_per_second=100)]
+    pools = [
+        Pool(name="cheap", gpus_per_node=8, max_nodes=2, dollars_per_node_hour=9.6),
+        Pool(name="dear", gpus_per_node=8, max_nodes=13, dollars_per_node_hour=80),
+    ]
+    shapes = [
+        Shape(name="a", model="m", gpus={"dear": 1}, requests_per_second={"chat": 1}),
+        Shape(name="b", model="m", gpus={"cheap": 4}, requests_per_second={"chat": 1}),
+        Shape(name="c", model="m", gpus={"dear": 8}, requests_per_second={"chat": 5}),
+    ]
+    question = Question(
+        objective="MinimizeCost", budget_dollars_per_hour=2000, pools=pools, classes=classes, shapes=shapes
+    )
+    best = solve(question, method="exact")
+    instance = instance_of(question)
+    apart = ByModel(instance, Prices.of_nodes(instance), [100.0]).serve(1.0, effort())
+    assert apart.least <= best.dollars_per_hour * (1 + TOLERANCE)
+    monkeypatch.setattr(params, "ANYTIME", replace(params.ANYTIME, searched_pairs=1))
+    answer = solve(question, method="anytime", relative_gap=1e-3)
+    assert verify(question, answer) == ()
+    assert answer.status != "Optimal" or answer.dollars_per_hour <= best.dollars_per_hour * 1.002
+
+
 @pytest.mark.slow
 def test_no_plan_is_cheaper_than_the_sum_over_models():
     told = 0
-    for seed in range(32_000, 32_090):
+    for seed in range(32_000, 32_200):
         question = random_question(seed, quotas=seed % 3 == 0)
         if question.objective != "MinimizeCost":
             continue

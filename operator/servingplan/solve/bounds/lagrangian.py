@@ -260,10 +260,11 @@ class ByModel:
             return part
         limits = zip(whole.pools, whole.nodes_limit, strict=True)
         gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
-        copies = tuple(
-            gpus // min(whole.shapes[c].gpus.values()) if self._plain(c) else whole.copies_limit[c] for c in shapes
-        )
-        return replace(part, copies_limit=copies, nodes_limit=(gpus,) * len(whole.pools))
+        sizes = [sum(shape.gpus.values()) for shape in whole.shapes]
+        # No plan has more copies, and a copy takes at most a node for each GPU: what replaces a plan's copies fits in any case.
+        most = gpus // min(sizes)
+        copies = tuple(most if self._plain(c) else whole.copies_limit[c] for c in shapes)
+        return replace(part, copies_limit=copies, nodes_limit=(most * max(sizes),) * len(whole.pools))
 
     def _undominated(self, shapes: Sequence[int]) -> list[int]:
         """The shapes without those that another shape replaces copy by copy, for no more worth, if its stock has no end."""

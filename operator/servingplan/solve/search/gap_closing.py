@@ -116,7 +116,7 @@ class _Closing:
                 if dollars <= budget:
                     return
                 least = min(least, dollars)
-            scale *= min(params.turn_step, budget / least)
+            scale *= params.turn_step if math.isinf(least) else min(params.turn_step, budget / least)
 
     def _take_turns(self, scale: float, *, dearest_last: bool) -> float:
         """Search the best plan of the shapes that the models choose in turn at this scale. Returns the dollars of their copies
