@@ -238,12 +238,17 @@ def _within_quota(pool: Pool, parts: list[Part]) -> list[Part]:
 
 
 def _quotas(pools: Iterable[Pool], parts: Collection[Part]) -> Iterable[q.Quota]:
-    """What pools may hold together, as far as it is less than what each of them may hold."""
+    """What pools may hold together, as far as it is less than what each of them may hold. Where some pools have no nodes now,
+    several limits may be of the same others: the least one counts."""
+    least: dict[tuple[str, ...], int] = {}
     for shared in dict.fromkeys(item for pool in pools for item in pool.shared_quotas):
         drawing = [part for part in parts if part.pool.name in shared.pools]
         if sum(part.max_nodes * part.gpus for part in drawing) > shared.gpus:
-            name = "+".join(sorted({part.pool.name for part in drawing}))
-            yield q.Quota(name=name, pools=tuple(part.name for part in drawing), max_gpus=shared.gpus)
+            names = tuple(part.name for part in drawing)
+            least[names] = min(shared.gpus, least.get(names, shared.gpus))
+    pool_of = {part.name: part.pool.name for part in parts}
+    for names, gpus in least.items():
+        yield q.Quota(name="+".join(sorted({pool_of[name] for name in names})), pools=names, max_gpus=gpus)
 
 
 def _dollars_beyond_quota(pool: Pool, parts: Iterable[Part]) -> float:

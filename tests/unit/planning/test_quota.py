@@ -192,7 +192,7 @@ def test_a_plan_in_force_holds_where_others_leave_more_of_the_quota():
     assert running_answer(record, question(0)) is None
 
 
-def drawing(*quota, pods=(), objects=(), pools=("p", "r"), nodes=2, sized=False):
+def drawing(*quota, pods=(), objects=(), pools=("p", "r"), nodes=2, sized=False, away=()):
     """Pools of two nodes of four GPUs each, and what may be asked of them."""
     raw = spec()
     resize = {"resize": RESIZE, "maxNodes": nodes} if sized else {}
@@ -202,7 +202,7 @@ def drawing(*quota, pods=(), objects=(), pools=("p", "r"), nodes=2, sized=False)
     the_spec = PlanSpec.model_validate(raw)
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec=raw, queue="team-a")
     there = tuple(
-        Node(name=f"{name}{number}", labels={"pool": name, "team": "x"}, gpus=4, ready=True)
+        Node(name=f"{name}{number}", labels={"pool": name, "team": "x"}, gpus=4, ready=name not in away)
         for name in pools
         for number in range(nodes)
     )
@@ -264,6 +264,19 @@ def test_flavors_that_overlap_in_a_chain_bound_pairs_and_all():
     pools, question = drawing(*quota)
     assert [pool.quota_gpus for pool in pools] == [4, 4]
     assert limits(question) == {"p+r": (("p", "r"), 6)}
+
+
+def test_a_pool_whose_nodes_are_lost_leaves_one_limit_for_the_others():
+    """p and r draw on f, s on f and g: without s, two sums are of p and r alone, and the smaller one counts."""
+    quota = (
+        flavor(most=8, labels={"team": "x"}, name="f"),
+        flavor(most=2, labels={"pool": "s"}, name="g"),
+    )
+    assert limits(drawing(*quota, pools=("p", "r", "s"))[1]) == {
+        "p+r": (("p", "r"), 8),
+        "p+r+s": (("p", "r", "s"), 10),
+    }
+    assert limits(drawing(*quota, pools=("p", "r", "s"), away=("s",))[1]) == {"p+r": (("p", "r"), 8)}
 
 
 def test_a_pool_of_a_flavor_without_a_limit_is_in_no_sum():
