@@ -104,8 +104,8 @@ class Node(Fact):
     state."""
     disrupted: bool = False
     """Whether an autoscaler or the cloud is removing it."""
-    closed: bool = False
-    """Whether a taint of its state keeps new pods off, as on a node which its autoscaler or its agents are still setting up."""
+    closing: tuple[Taint, ...] = ()
+    """Taints of its state that keep new pods off, as on a node which its autoscaler or its agents are still setting up."""
 
     @property
     def usable(self) -> bool:

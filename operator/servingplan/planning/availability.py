@@ -190,7 +190,7 @@ def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float
     for pool in pools:
         before = record.stock.get(pool.name, PoolStock())
         room = has_room_for_a_node(pool.name, pools, record, budget=budget, spend=spend)
-        found = before if not pool.sized_by_us else learned(before, _seen(pool), now=now, may_probe=room)
+        found = before if not pool.sized_by_us else learned(before, seen_of(pool), now=now, may_probe=room)
         if pool.sized_by_us:
             shown = {"node_cpu_millicores": pool.node_cpu_millicores, "node_memory_bytes": pool.node_memory_bytes}
             found = found.model_copy(update=shown)
@@ -212,10 +212,11 @@ def has_room_for_a_node(name: str, pools: tuple[Pool, ...], record: PlanRecord, 
     return spend + pool.step * pool.dollars_per_node_hour <= budget + CENT
 
 
-def _seen(pool: Pool) -> Seen:
+def seen_of(pool: Pool) -> Seen:
+    """What is seen of a pool in this turn."""
     return Seen(
         asked=pool.wanted,
-        came=sum(node.node.gpus > 0 for node in pool.nodes),
+        came=sum(node.node.gpus > 0 and not node.closed for node in pool.nodes),
         existing=pool.existing,
         blind=tuple(node.name for node in pool.blind_nodes),
         refusal=None if pool.object is None else pool.object.refusal,

@@ -269,6 +269,11 @@ def _untolerated(
     return _refused([taint for taint in node.taints if (taint.key, taint.effect) not in passing], tolerated)
 
 
+def keeps_off(taints: Sequence[Taint], spec: PlanSpec, pool: NodePool) -> bool:
+    """Whether these taints keep the replicas of every model off a node of the pool."""
+    return _refused(taints, _tolerated(spec, pool)) is not None
+
+
 def _tolerated(spec: PlanSpec, pool: NodePool) -> list[list[Mapping[str, Any]]]:
     """The taints that the replicas of each model tolerate on the pool."""
     return [[*tolerations(pool), *_own_tolerations(model.engine.pod_template)] for model in spec.models]

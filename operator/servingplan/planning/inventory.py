@@ -13,7 +13,7 @@ from servingplan.errors import InputError
 from servingplan.model.hardware import GpuType, is_share
 from servingplan.model.world import Node, Observation, Pod, PoolObject
 from servingplan.planning import ownership
-from servingplan.planning.declared import Contradiction, contradictions, false_of_object, unmatched
+from servingplan.planning.declared import Contradiction, contradictions, false_of_object, keeps_off, unmatched
 from servingplan.planning.devices import chosen, product_in
 from servingplan.planning.known import Known
 from servingplan.planning.pools import LEFT, Pool, PoolNode, Problem
@@ -110,7 +110,14 @@ def _read(
     withdrawn = ownership.withdrawn(item, world)
     told = [] if left or withdrawn is not None else _contradictions(spec, item, gpu, nodes, world, known.catalogue)
     wrong = {problem.node for problem in told}
-    nodes = tuple(replace(node, contradicts=node.name in wrong and not node.our_pods) for node in nodes)
+    nodes = tuple(
+        replace(
+            node,
+            contradicts=node.name in wrong and not node.our_pods,
+            kept_off=keeps_off(node.node.closing, spec, item),
+        )
+        for node in nodes
+    )
     if (path_error := ownership.path_error(item, world)) is not None:
         errors.append(path_error)
     seen = max((node.node.gpus for node in nodes), default=0)

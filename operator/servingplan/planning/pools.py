@@ -45,6 +45,9 @@ class PoolNode:
         """Name of the node."""
         return self.node.name
 
+    kept_off: bool = False
+    """Whether no replica of the plan tolerates the taints of the node's state."""
+
     @property
     def closed(self) -> bool:
         """Whether it takes no pods yet: a taint of its state keeps them off, and none of ours runs here.
@@ -52,7 +55,7 @@ class PoolNode:
         A node that was set up loses the taint; one that its autoscaler does not know (never registered) keeps it. Under
         replicas that run it is a matter of a moment, such as a full disk, and changes nothing.
         """
-        return self.node.closed and not any(pod.bound for pod in self.our_pods)
+        return self.kept_off and not any(pod.bound for pod in self.our_pods)
 
     @property
     def boots(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     """The writes that are safe now."""
     world, pools, fleet = rollout.world, rollout.pools, rollout.fleet
     budget, spend = limits.budget_dollars_per_hour, rollout.spend
-    lost = lost_pods(world)
+    lost = lost_pods(world, frozenset(node.name for pool in pools for node in pool.nodes if node.closed))
     placements = _placements(rollout, lost, nodes_to_leave(pools, fleet, budget))
     sizes = {pool.name: wished_size(pool, fleet, placements[pool.name]) for pool in pools}
     able = that_can_exist(fleet, rollout.missing)
@@ -163,13 +163,13 @@ def _releases(world: Observation, pools: tuple[Pool, ...]) -> list[AnyAction]:
     ]
 
 
-def lost_pods(world: Observation) -> frozenset[str]:
+def lost_pods(world: Observation, closed: Collection[str] = ()) -> frozenset[str]:
     """Uids of our pods that run on, or are tied to, a node that is gone, and of those that are tied to one on which the
-    scheduler puts nobody any more, or nobody yet. The cluster takes a minute or more to collect them, or never does; until then
-    they would hold the place of their successors. A group is lost with any of its pods."""
+    scheduler puts nobody any more, or nobody yet (``closed``: the names of such nodes). The cluster takes a minute or more to
+    collect them, or never does; until then they would hold the place of their successors. A group is lost with any of its
+    pods."""
     nodes = {node.name: node for node in world.nodes}
-    held = {part.node for pod in world.pods if pod.deployment is not None for part in pod.parts if part.bound}
-    taking = {node.name for node in world.nodes if node.usable and (not node.closed or node.name in held)}
+    taking = {node.name for node in world.nodes if node.usable and node.name not in closed}
     return frozenset(
         pod.uid
         for pod in world.pods

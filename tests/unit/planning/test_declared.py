@@ -5,6 +5,7 @@ import pytest
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.world import Node, NodeTemplate, Observation, PlanObject, Pod, PoolObject, Taint
 from servingplan.observe.parse import node_of
+from servingplan.planning.availability import seen_of
 from servingplan.planning.inventory import read_pools
 from servingplan.planning.known import known_of
 from servingplan.planning.question import pose
@@ -203,6 +204,29 @@ def test_taints_of_gpus_and_of_nodes_that_come_and_go_are_not_read():
     )
     assert found.taints == (DEDICATED,)
     assert read(node(taints=(Taint(key="nvidia.com/gpu", value="true", effect="NoSchedule"),)))[1].contradiction is None
+
+
+STATE = {"key": "ignore-taint.cluster-autoscaler.kubernetes.io/gpu", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize("tolerated", [False, True])
+def test_a_taint_of_the_state_closes_a_node_unless_replicas_tolerate_it(tolerated):
+    tainted = node().model_copy(
+        update={"closing": node_of({"metadata": {"name": "n"}, "spec": {"taints": [STATE]}}).closing}
+    )
+    template = {"podTemplate": {"spec": {"tolerations": [{"key": STATE["key"], "operator": "Exists"}]}}}
+    _, pool = read(tainted, engine=template if tolerated else None)
+    assert [item.name for item in pool.usable_nodes] == (["n"] if tolerated else [])
+    assert pool.contradiction is None
+
+
+def test_a_node_that_takes_no_pods_has_not_come():
+    """Else a shortage of nodes would never be noticed behind one that is never set up."""
+    tainted = node("a").model_copy(
+        update={"closing": node_of({"metadata": {"name": "n"}, "spec": {"taints": [STATE]}}).closing}
+    )
+    seen = seen_of(read(tainted, node("b"), wanted=2)[1])
+    assert (seen.asked, seen.came) == (2, 1)
 
 
 def test_a_taint_counts_once_the_node_has_had_time_to_start():

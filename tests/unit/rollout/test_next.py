@@ -4,6 +4,7 @@ import pytest
 
 from servingplan.api.v1alpha1 import Change
 from servingplan.model.actions import DrainPod, PlacePod, ResizePool
+from servingplan.planning.pools import PoolNode
 from servingplan.rollout.next import NODE_MAY_GO_SECONDS, lost_pods, next_step
 from servingplan.rollout.state import Limits, Rollout
 from tests.unit.rollout.builders import NOW, facts, fleet, node, pod, pool, replica_set, world
@@ -42,17 +43,18 @@ def test_it_is_placed_once_the_other_node_is_gone_or_marked():
     assert placed_on(step_of(pool(node("n1", disrupted=True), node("n2"), wanted=1), new)) == ["n2"]
 
 
-@pytest.mark.parametrize("where", [{"disrupted": True}, {"schedulable": False}, {"closed": True}, None])
+@pytest.mark.parametrize("where", [{"disrupted": True}, {"schedulable": False}, {}, None])
 def test_a_replica_that_was_placed_on_a_node_which_takes_nobody_is_made_anew_at_once(where):
     """Gone before the scheduler bound it there, going, cordoned, or never taken in by its autoscaler."""
     tied = pod("tied", "n1", gpus=8, bound=False)
     nodes = (node("n2"),) if where is None else (node("n1", **where), node("n2"))
-    assert lost_pods(world(tied, nodes=nodes)) == {"uid-tied"}
+    assert lost_pods(world(tied, nodes=nodes), {"n1"} if where == {} else ()) == {"uid-tied"}
 
 
-def test_a_replica_stays_tied_to_a_node_where_others_run_that_takes_nobody_for_a_moment():
+def test_a_node_where_others_run_that_takes_nobody_for_a_moment_is_not_closed():
     tied, there = pod("tied", "n1", gpus=4, bound=False), pod("there", "n1", gpus=4)
-    assert not lost_pods(world(tied, there, nodes=(node("n1", closed=True),)))
+    assert PoolNode(node("n1"), 0, (tied,), kept_off=True).closed
+    assert not PoolNode(node("n1"), 0, (tied, there), kept_off=True).closed
 
 
 def test_no_node_is_asked_for_because_of_replicas_that_end_on_one_that_goes():
