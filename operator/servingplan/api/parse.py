@@ -7,19 +7,21 @@ from pydantic_core import ErrorDetails
 
 from servingplan.api.v1alpha1 import LONGEST_PLAN_NAME, PLAN_RULES, PlanSpec
 from servingplan.errors import InputError, in_words
+from servingplan.model.remembered import Kept
 
-MOST_PARSED = 256
-"""The most specs that are kept."""
-_parsed: dict[str, PlanSpec] = {}
+LONGEST_KEPT = 65_536
+"""A spec whose text is longer is parsed each time: what is kept is to take little memory, whatever people write."""
+_parsed = Kept[str, PlanSpec](256)
 
 
 def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
     """The parsed spec, or None and every mistake in it, each with its field, its value and what to do.
 
-    Specs that are written alike are parsed once, and are then one object.
+    Specs that are written alike are parsed once, and are then one object, unless they are very long.
     """
     written = repr(raw)
-    if (known := _parsed.get(written)) is not None:
+    may_keep = len(written) <= LONGEST_KEPT
+    if may_keep and (known := _parsed.get(written)) is not None:
         return known, ()
     try:
         spec = PlanSpec.model_validate(raw)
@@ -32,9 +34,8 @@ def parse_spec(raw: object) -> tuple[PlanSpec | None, tuple[InputError, ...]]:
             for problem in problems
             if problem["type"] != "too_short" or problem["loc"] not in inner
         )
-    if len(_parsed) >= MOST_PARSED:
-        _parsed.clear()
-    _parsed[written] = spec
+    if may_keep:
+        _parsed.put(written, spec)
     return spec, ()
 
 

@@ -27,6 +27,7 @@ from servingplan.errors import InputError, Searching
 from servingplan.model.answer import Answer
 from servingplan.model.fleet import Fleet, PlanRecord, digest
 from servingplan.model.question import Question, QuestionError, canonical_json
+from servingplan.model.remembered import Kept
 from servingplan.model.world import PlanObject
 from servingplan.planning.fleet import fleet_of, within_budget
 from servingplan.planning.lessons import lessons_of
@@ -50,14 +51,10 @@ other processes take most of the cores. A better one comes in the next turn."""
 
 type _Question = tuple[tuple[Posed, tuple[InputError, ...]], tuple[dict[str, str], tuple[InputError, ...]]]
 
-MOST_KEPT = 256
-"""The most plans whose last question is kept."""
-_last_asked: dict[str, tuple[object, _Question]] = {}
-"""By uid of the plan."""
-MOST_NAMES = 16384
-"""The most names of Deployments that are kept."""
-_last_names: dict[tuple[str, str], tuple[tuple[object, ...], str]] = {}
-"""By uid of the plan and key of the shape: what the name rests on, and the name."""
+_last_asked = Kept[str, tuple[object, _Question]](256)
+"""The last question by uid of the plan, with what it rests on."""
+_last_names = Kept[tuple[str, str], tuple[tuple[object, ...], str]](16384)
+"""By uid of the plan and key of the shape: what the name of a Deployment rests on, and the name."""
 _NOTHING_WAITS: dict[str, Any] = {"waiting": None, "waiting_answer": None, "waiting_question": None}
 
 
@@ -121,9 +118,7 @@ def _posed(turn: Turn, spec: PlanSpec) -> _Question:
     if kept is None or kept[0] != asked:
         found = ask()
         kept = asked, (found, _deployment_names(world.plan, found[0]))
-    if len(_last_asked) >= MOST_KEPT:
-        _last_asked.clear()
-    _last_asked[world.plan.uid] = kept
+        _last_asked.put(world.plan.uid, kept)
     return kept[1]
 
 
@@ -355,12 +350,10 @@ def _deployment_names(plan: PlanObject, posed: Posed) -> tuple[dict[str, str], t
         try:
             if kept is None or kept[0] != rests_on:
                 kept = rests_on, _deployment_name(plan, shape)
+                _last_names.put((plan.uid, key), kept)
         except InputError as error:
             errors[str(error)] = error
             continue
-        if len(_last_names) >= MOST_NAMES:
-            _last_names.clear()
-        _last_names[plan.uid, key] = kept
         found[key] = kept[1]
     return found, tuple(errors[text] for text in sorted(errors))
 

@@ -33,7 +33,7 @@ def cards_of(
     return list(found), list(errors)
 
 
-@for_same(most=256)
+@for_same(most=64)
 def _cards_of(
     spec: PlanSpec, catalogue: Catalogue | None
 ) -> tuple[tuple[tuple[Model, Variant, ModelCard], ...], tuple[InputError, ...]]:
@@ -48,7 +48,7 @@ def _cards_of(
     return tuple(found), tuple(errors)
 
 
-@for_same(most=256)
+@for_same(most=64)
 def with_sources(spec: PlanSpec, catalogue: Catalogue | None = None) -> PlanSpec:
     """The spec with the sources and precisions that it leaves out, where the catalogue has them; others stay as they are,
     and ``cards_of`` says what is wrong with them."""

@@ -69,7 +69,12 @@ def _text(live: LiveObject) -> str:
 
 def _parsed(live: LiveObject) -> PlanRecord:
     """Raises ``ValueError``, in words for people, where the record is of a newer form or none that is known."""
-    return _record_in(_text(live))
+    text = _text(live)
+    return _record_in(text) if len(text) <= LONGEST_KEPT else _record_in.__wrapped__(text)
+
+
+LONGEST_KEPT = 65_536
+"""A record whose text is longer is parsed each time, so that what is kept takes little memory."""
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,6 @@
 """Results are kept for the same arguments, and for no others."""
 
-from servingplan.model.remembered import for_same
+from servingplan.model.remembered import Kept, for_same
 
 
 def counted(most):
@@ -49,3 +49,10 @@ def test_what_raised_is_asked_again():
         except ValueError:
             continue
     assert attempts == [1, 1]
+
+
+def test_what_was_put_first_makes_room_and_what_is_put_again_stays():
+    kept = Kept(2)
+    for key in ("a", "b", "a", "c"):
+        kept.put(key, key.upper())
+    assert [kept.get(key) for key in "abc"] == ["A", None, "C"]
