@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -625,6 +626,13 @@ def test_without_pool_kinds_there_are_no_rights_on_pools():
     assert not [item for item in objects if item["metadata"]["name"].endswith(("-pools", "-refusals"))]
     (container,) = operator_of(objects)["spec"]["template"]["spec"]["containers"]
     assert {"name": "SERVINGPLAN_POOL_KINDS", "value": ""} in container["env"]
+
+
+def test_plans_in_the_namespace_default_and_their_pages_have_objects_of_their_own():
+    """There the Events about NodeClaims are read, too."""
+    objects = rendered("x", {**CONFINED, "namespaces": ["default"], "ui": {"enabled": True}})
+    named = Counter((item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in objects)
+    assert [name for name, count in named.items() if count > 1] == []
 
 
 def test_the_chart_of_the_crd_takes_over_upgrades_and_leaves_it_with_its_plans(cluster, installed):

@@ -107,7 +107,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* Which plans there are and by what they are judged: the same for the operator and for the pages. */}}
+{{/* Which plans there are, and what bounds them: the same for the operator and for the pages. */}}
 {{- define "servingplan.plansEnv" -}}
 - name: SERVINGPLAN_POOL_KINDS
   value: {{ $kinds := list }}{{ range .Values.poolKinds }}{{ $kinds = append $kinds (printf "%s.%s" .kind .group) }}{{ end }}{{ join "," $kinds | quote }}

@@ -23,8 +23,8 @@ def ui(
     own_names: Annotated[
         str,
         typer.Option(
-            help="Names under which visitors come, separated by commas; it answers to no others. Empty: localhost, or every "
-            "name where other machines reach the address."
+            help="Names under which visitors come, separated by commas; it answers to no others. `*`: every name. Empty: "
+            "localhost alone, which will not do for an address that other machines reach."
         ),
     ] = "",
     namespaces: Annotated[
@@ -61,6 +61,7 @@ def ui(
     from servingplan.settings import SharedPrometheus
     from servingplan.ui.server import Ui
 
+    names = names_of(host, own_names)
     budgets, kinds = parse_budgets(namespace_budgets), frozenset(_words(pool_kinds))
     api = Kube.connect()
     state = ClusterState(api, namespaces=_words(namespaces), catalogue_namespace=catalogue_namespace or None)
@@ -70,14 +71,15 @@ def ui(
         fail(f"the cluster was not read within {SETTLE_SECONDS:g} s; look whether it is reached: kubectl get lsp -A")
     urls = UrlPolicy(api, allowed_hosts=frozenset())  # whatever a plan names, this asks Services of its namespace alone
     demand = DemandReader(urls=urls, shared=SharedPrometheus())
+    demand.start()
     reader = Reader(api, state, pool_kinds=kinds or None, urls=urls, namespace_budgets=budgets, demand=demand)
-    names = frozenset(name.lower() for name in _words(own_names)) or (LOCAL if is_loopback(host) else None)
     pages = Ui(lambda: state.snapshot().plans, reader.observe, what_if=what_if, own_names=names)
     typer.echo(f"http://{host}:{port}/", err=True)
     try:
         web.run_app(pages.application(), host=host, port=port, print=None, access_log=None)
     finally:
         reader.close()
+        demand.close()
         state.stop()
 
 
@@ -85,6 +87,19 @@ LOCAL = frozenset({"localhost"})
 """The names of an address that only this machine can reach."""
 SETTLE_SECONDS = 60.0
 """How long the first reading of the cluster may take."""
+
+
+def names_of(host: str, own_names: str) -> frozenset[str] | None:
+    """The names to answer to; None for every name. It ends the program where an address that other machines reach has none: any
+    site on the web could then read the pages through a name of its own."""
+    given = frozenset(name.lower() for name in _words(own_names))
+    if "*" in given:
+        return None
+    if not given and not is_loopback(host):
+        fail(
+            f"--host {host} can be reached from other machines: say by --own-names under which names, or '*' for every name"
+        )
+    return given or LOCAL
 
 
 def is_loopback(host: str) -> bool:

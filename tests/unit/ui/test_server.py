@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
+import typer
 from aiohttp.test_utils import TestClient, TestServer
 
-from servingplan.cli.ui import is_loopback
+from servingplan.cli.ui import LOCAL, is_loopback, names_of
 from servingplan.errors import ApiError
 from servingplan.ui.server import HEADERS, KEPT_SECONDS, Ui
 from tests.simulated.plans import operator, plan
@@ -196,3 +197,22 @@ async def test_a_plan_that_cannot_be_shown_says_why(world, serve):
 )
 def test_which_addresses_are_of_this_machine_alone(host, own):
     assert is_loopback(host) is own
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "names"),
+    [
+        ("127.0.0.1", "", LOCAL),
+        ("127.0.0.1", "Plans.example", {"plans.example"}),
+        ("0.0.0.0", "localhost, plans.example", {"localhost", "plans.example"}),
+        ("0.0.0.0", "*", None),
+    ],
+)
+def test_to_which_names_it_answers(host, given, names):
+    assert names_of(host, given) == names
+
+
+def test_an_address_that_other_machines_reach_needs_names(capsys):
+    with pytest.raises(typer.Exit):
+        names_of("0.0.0.0", "")
+    assert "--own-names" in capsys.readouterr().err
