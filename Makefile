@@ -79,6 +79,7 @@ histories: setup ## HISTORIES=10000 random histories of a simulated fleet, from 
 	HISTORIES=$(or $(HISTORIES),10000) $(RUN)/pytest -q -n 2 --dist worksteal tests/unit/simulation/test_histories.py
 
 .PHONY: browser
+browser: export BROWSER := 1
 browser: setup ## the pages in a real Chromium, where it is installed (Debian: chromium, chromium-driver); UPDATE_GOLDEN=1 takes the documentation's pictures
 	$(RUN)/pytest -q tests/browser
 

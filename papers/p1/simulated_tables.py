@@ -269,6 +269,6 @@ simulation has only replicas of one type.
 long as there is memory for them, and read those again that must give way to growing answers, while the rates of a plan count
 on full memory and on no preemption. And where weights leave little memory, the rates of short answers are too high, most in
 several stages. So the plan that promises most is not always the one that serves most, which is why ours can be behind: it buys
-cheap GPUs whose engines then work longer than planned. In a longer batch this stays. A search ends after
+cheap GPUs whose engines then work longer than planned. A longer batch does not change this. A search ends after
 {DEADLINE_SECONDS:.0f} s; on a busy machine this changes Melange's plans at 60 $/h.
 """

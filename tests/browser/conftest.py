@@ -16,7 +16,10 @@ from servingplan.report.page import list_html, page_html
 from tests.browser.tab import Tab
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "chat.yaml"
-TOOLS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "driver": ("chromedriver",)}
+TOOLS = {"chromium": ("google-chrome", "chromium", "chromium-browser"), "driver": ("chromedriver",)}
+
+OLDEST_CHROMIUM = 131
+"""The first version with ``::details-content``."""
 
 
 def found(tool):
@@ -27,7 +30,8 @@ def found(tool):
 @pytest.fixture(scope="session")
 def driver():
     if not (found("chromium") and found("driver")):
-        pytest.skip("no Chromium and chromedriver on the path: apt-get install chromium chromium-driver")
+        missing = "no Chromium and chromedriver on the path: apt-get install chromium chromium-driver"
+        (pytest.fail if os.environ.get("BROWSER") else pytest.skip)(missing)
     options = webdriver.ChromeOptions()
     options.binary_location = found("chromium")
     for argument in ("--headless=new", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb"):
@@ -37,6 +41,9 @@ def driver():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # selenium is given both programs, since it would look for them on the network.
     up = webdriver.Chrome(options=options, service=webdriver.ChromeService(found("driver")))
+    if (version := int(up.capabilities["browserVersion"].split(".")[0])) < OLDEST_CHROMIUM:
+        up.quit()
+        pytest.skip(f"Chromium {version} prints no closed tables; {OLDEST_CHROMIUM} is the first one that does")
     up.set_script_timeout(300)
     up.set_page_load_timeout(300)
     yield up

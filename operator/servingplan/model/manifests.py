@@ -50,12 +50,15 @@ def rewriting(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> Rewriti
     return Rewriting((digest(asked), digest(_same_keys(answer, asked))), fields)
 
 
+_NOT_THERE = object()
+
+
 def _differing(live: Any, wanted: Any, path: str) -> list[str]:
     """The paths of all parts of ``wanted`` that do not stand so in ``live``."""
     if covers(live, wanted):
         return []
     if isinstance(wanted, dict) and isinstance(live, dict):
-        parts = [(key, live.get(key), wanted[key]) for key in wanted]
+        parts = [(key, live.get(key, _NOT_THERE), wanted[key]) for key in wanted]
     elif isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
         parts = [(str(index), *pair) for index, pair in enumerate(zip(live, wanted, strict=True))]
     else:

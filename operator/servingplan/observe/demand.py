@@ -108,8 +108,12 @@ class DemandReader:
         def update(before: _Watched | None) -> _Watched:
             if before is not None and _asks(before.spec) == _asks(spec):
                 return before
-            # A failure from before an edit still counts after it.
-            return _Watched(spec, asked_at=0.0, failing_since=before.failing_since if before else {})
+            # A failure from before an edit still counts after it, if its class is still there.
+            failing = {} if before is None else before.failing_since.copy()
+            classes = declared_rates(spec)
+            return _Watched(
+                spec, asked_at=0.0, failing_since={key: at for key, at in failing.items() if key in classes}
+            )
 
         watched = self._plans.asked(plan, update)
         with watched.first:

@@ -75,6 +75,10 @@ def test_what_others_add_does_not_count_and_what_they_change_does():
     assert not is_rewritten(rewritten, live(image="mirror/x", args=["p"]), MANIFEST)
 
 
+def test_a_field_that_the_server_leaves_out_is_named():
+    assert rewriting({"spec": {"image": "x", "note": None}}, live()).fields == ("spec.note",)
+
+
 def test_another_manifest_is_written():
     rewritten = rewriting(MANIFEST, live(image="mirror/x")).digests
     other = {**MANIFEST, "spec": {**MANIFEST["spec"], "args": ["p", "r"]}}
