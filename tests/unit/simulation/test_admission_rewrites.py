@@ -76,7 +76,7 @@ def test_what_others_add_does_not_count_and_what_they_change_does():
 
 
 def test_a_field_that_the_server_leaves_out_is_named():
-    assert rewriting({"spec": {"image": "x", "note": None}}, live()).fields == ("spec.note",)
+    assert rewriting({"metadata": {}, "spec": {"image": "x", "note": None}}, live()).fields == ("spec.note",)
 
 
 def test_another_manifest_is_written():
