@@ -122,6 +122,18 @@ def test_what_cannot_be_read_is_dated_from_its_first_failure_over_edits_too(read
     assert polled(reads, spec_of(rate="20")).classes[0].failing_since is None
 
 
+def test_the_failure_of_a_class_that_an_edit_removes_is_forgotten(reads, prometheus):
+    reads.seen(*PLAN, spec_of())
+    prometheus.away = "connection refused"
+    assert polled(reads).classes[0].failing_since is not None
+    spec = spec_of()
+    model = spec.models[0]
+    renamed = model.model_copy(update={"classes": (model.classes[0].model_copy(update={"name": "d"}),)})
+    reads.seen(*PLAN, spec.model_copy(update={"models": (renamed,)}))
+    watched = reads._plans.get(PLAN)
+    assert watched.failing_since.keys() <= {"m/d"}
+
+
 def test_failures_are_tried_again_later_and_later_and_a_success_is_not(reads, prometheus):
     reads.seen(*PLAN, spec_of())
     watched = reads._plans.get(PLAN)
