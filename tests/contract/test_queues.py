@@ -92,6 +92,8 @@ def kube(plane):
             )
             status = {"allocatable": {"nvidia.com/gpu": "1"}, "conditions": [{"type": "Ready", "status": "True"}]}
             api.merge(NODES, name, {"status": status}, manager="test", subresource="status")
+        # The API server makes nodes with the taint not-ready; a controller takes it off once they are Ready.
+        wait_for("nodes take pods", lambda: not any(item["spec"].get("taints") for item in api.list(NODES)), seconds=60)
         yield api
 
 
