@@ -31,7 +31,7 @@ def gateway(scene, operator, ground):
 
 
 def test_users_lose_nothing_by_a_swap_of_models_and_little_by_a_crash(scene, ground, gateway, witness):
-    mounted = ground.address_of("mounted")
+    mounted = ground.address_of("chat-gateway-mounted")
     status, answer = ask(gateway, chat(tokens=5))
     assert (status, answer["usage"]["completion_tokens"]) == (200, 5)
     assert ask(gateway, chat(tokens=5, model="gpt-5"))[0] == 404
