@@ -27,11 +27,15 @@ def found(tool):
     return next(filter(None, map(shutil.which, TOOLS[tool])), None)
 
 
+def not_to_be_had(reason):
+    """Skip the tests; fail them under `make browser`, which exists to run them."""
+    (pytest.fail if os.environ.get("BROWSER") else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session")
 def driver():
     if not (found("chromium") and found("driver")):
-        missing = "no Chromium and chromedriver on the path: apt-get install chromium chromium-driver"
-        (pytest.fail if os.environ.get("BROWSER") else pytest.skip)(missing)
+        not_to_be_had("no Chromium and chromedriver on the path: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = found("chromium")
     for argument in ("--headless=new", "--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb"):
@@ -43,7 +47,7 @@ def driver():
     up = webdriver.Chrome(options=options, service=webdriver.ChromeService(found("driver")))
     if (version := int(up.capabilities["browserVersion"].split(".")[0])) < OLDEST_CHROMIUM:
         up.quit()
-        pytest.skip(f"Chromium {version} prints no closed tables; {OLDEST_CHROMIUM} is the first one that does")
+        not_to_be_had(f"Chromium {version} prints no closed tables; {OLDEST_CHROMIUM} is the first one that does")
     up.set_script_timeout(300)
     up.set_page_load_timeout(300)
     yield up
