@@ -8,8 +8,8 @@ from typing import NamedTuple
 from servingplan.api.models_v1alpha1 import Model
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
-from servingplan.render.admission import admitted_parts
-from servingplan.render.routing import shares_of, spilled_of
+from servingplan.routing.admission import admitted_parts
+from servingplan.routing.document import shares_of, spilled_of
 
 
 class Carried(NamedTuple):

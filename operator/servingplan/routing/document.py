@@ -17,13 +17,12 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model import names
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
-from servingplan.render.admission import WHOLE, admitted_parts
 from servingplan.render.deployment import PORT, owner_reference
-from servingplan.render.envoy import envoy_files
-from servingplan.render.spill import Spill, spills
+from servingplan.routing.admission import WHOLE, admitted_parts
+from servingplan.routing.envoy import envoy_files
+from servingplan.routing.spill import Spill, spills
 
 WEIGHT_TOTAL = 10_000
-KEY = "routing.json"
 LARGEST_BYTES = 2**20
 """The most bytes of a ConfigMap's data, by the API server's validation (kubernetes/api core/v1, MaxSecretSize)."""
 
@@ -123,10 +122,10 @@ def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json
 def _data(document: Json, namespace: str) -> dict[str, str]:
     """The document and its renderings; only the document if a ConfigMap has no room for both."""
     text = json.dumps(document, indent=1) + "\n"
-    data = {KEY: text, **_renderings(text, namespace)}
+    data = {names.ROUTING_KEY: text, **_renderings(text, namespace)}
     if bytes_of(data) <= LARGEST_BYTES:
         return data
-    return {KEY: json.dumps(document, separators=(",", ":")) + "\n"}
+    return {names.ROUTING_KEY: json.dumps(document, separators=(",", ":")) + "\n"}
 
 
 def bytes_of(data: Mapping[str, str]) -> int:
@@ -142,7 +141,7 @@ def _renderings(text: str, namespace: str) -> dict[str, str]:
 
 def schema() -> Json:
     """The JSON Schema of the routing document."""
-    text = resources.files("servingplan.render").joinpath("routing.schema.json").read_text()
+    text = resources.files("servingplan.routing").joinpath("routing.schema.json").read_text()
     loaded: Json = json.loads(text)
     return loaded
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.objects import in_place
-from servingplan.decide.turn import Turn
 from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
+from servingplan.model.decision import Finding
 from servingplan.model.fleet import Fleet
+from servingplan.model.manifests import in_place
 from servingplan.model.times import seconds_since
 from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.record import routing_as_published
 from servingplan.planning.situation import Situation
-from servingplan.render.httproute import KIND as HTTP_ROUTE
-from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
-from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
 from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS, POLL_SECONDS
-from servingplan.rollout.routes import PENDING, complaints
+from servingplan.routing.document import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
+from servingplan.routing.httproute import KIND as HTTP_ROUTE
+from servingplan.routing.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
+from servingplan.routing.route_reports import PENDING, complaints
 
 
 def routing_actions(
@@ -105,28 +105,31 @@ def gateway_is_due_in(situation: Situation) -> float | None:
     return POLL_SECONDS if behind else None
 
 
-def route_findings(turn: Turn, spec: PlanSpec) -> None:
-    """Note what prevents HTTPRoutes from being as the plan in force says; ``spec`` is the one behind it."""
-    world = turn.world
+def route_findings(situation: Situation, spec: PlanSpec) -> Iterator[Finding]:
+    """What prevents HTTPRoutes from being as the plan in force says; ``spec`` is the one behind it."""
+    world = situation.world
     if spec.gateway.http_route is None:
         return
     if world.http_routes_unread is not None:
-        turn.find("RoutingPublished", "HTTPRoutesUnavailable", world.http_routes_unread)
+        yield _finding("HTTPRoutesUnavailable", world.http_routes_unread)
         return
     for live in world.objects:
         for complaint in complaints(live) if live.kind == HTTP_ROUTE and live.ours else ():
             if complaint.reason != PENDING:
-                turn.find("RoutingPublished", complaint.reason, complaint.message)
+                yield _finding(complaint.reason, complaint.message)
     published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
     cut = cut_shares(published) if published is not None else {}
     for name, share in cut.items():
-        turn.find(
-            "RoutingPublished",
+        yield _finding(
             "TooManyBackends",
             f"{name} goes to more than {MOST_BACKENDS} Services, the most that a rule of an HTTPRoute holds; the largest "
             f"{MOST_BACKENDS} take the {share:.1%} of the others too. Serve the model from fewer pools or variants, or use "
             "a gateway that reads the ConfigMap",
         )
+
+
+def _finding(reason: str, message: str) -> Finding:
+    return Finding(condition="RoutingPublished", reason=reason, message=message)
 
 
 def _files_taken(situation: Situation) -> bool | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts, ReplicaSet
 from servingplan.model.world import PlanObject
-from servingplan.render.routing import (
+from servingplan.routing.document import (
     WEIGHT_TOTAL,
     largest_remainder,
     routing_config_map,
