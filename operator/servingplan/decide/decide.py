@@ -31,13 +31,8 @@ from servingplan.planning.starts import look_at_starts
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
 from servingplan.rollout.state import Limits, Rollout, missing_replicas
-from servingplan.routing.publishing import (
-    gateway_follows,
-    gateway_is_due_in,
-    route_findings,
-    routing_actions,
-    too_large,
-)
+from servingplan.routing.publishing import route_findings, routing_actions, too_large
+from servingplan.routing.taken import gateway_follows, gateway_is_due_in
 
 log = logging.getLogger("servingplan")
 

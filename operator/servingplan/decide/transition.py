@@ -18,7 +18,7 @@ from servingplan.planning.situation import Situation
 from servingplan.rollout.expected import under_way
 from servingplan.rollout.state import Limits
 from servingplan.rollout.transition import Course, step_under_way, transition
-from servingplan.routing.publishing import gateway_follows
+from servingplan.routing.taken import gateway_follows
 
 MOST_WORK = 500_000.0
 """The most work of a prediction inside a turn, in squares of pods. It takes some tenths of a second (50 steps with 100
