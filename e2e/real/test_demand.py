@@ -13,7 +13,7 @@ from e2e.support.waiting import wait_for
 from localcluster import prometheus
 from localcluster.prometheus import PrometheusProcess
 from servingplan.kube import PODS
-from servingplan.render.envoy import STATS_PATH
+from servingplan.routing.envoy import STATS_PATH
 
 OFFERED = 0.45
 """The offered share of the rate planned for one replica. Three times as much needs another replica."""

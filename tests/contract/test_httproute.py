@@ -32,14 +32,14 @@ from localcluster.ports import free_port
 from servingplan.api.parse import parse_spec
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.writer import Writer
-from servingplan.decide.publishing import http_route_actions
 from servingplan.kube import HTTP_ROUTES, PLANS, Kube
 from servingplan.observe import parse
 from servingplan.observe.cluster import Reader
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
-from servingplan.render.httproute import MOST_RULES, http_routes
-from servingplan.rollout.routes import PENDING, complaints
+from servingplan.routing.httproute import MOST_RULES, http_routes
+from servingplan.routing.publishing import http_route_actions
+from servingplan.routing.route_reports import PENDING, complaints
 
 # An Envoy Gateway that another process runs is waited for.
 pytestmark = pytest.mark.cluster

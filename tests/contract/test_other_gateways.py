@@ -19,8 +19,8 @@ from e2e.support.gateway import Replicas, ask_all, request
 from e2e.support.waiting import wait_for
 from localcluster import debian
 from localcluster.ports import free_port
-from servingplan.render.haproxy import haproxy_file
-from servingplan.render.nginx import nginx_file
+from servingplan.routing.haproxy import haproxy_file
+from servingplan.routing.nginx import nginx_file
 
 pytestmark = pytest.mark.cluster
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "render"

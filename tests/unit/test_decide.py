@@ -400,7 +400,7 @@ def test_a_plan_without_replicas_over_nodes_is_written_as_ever():
 
 
 def test_a_plan_whose_weights_could_not_be_published_rents_nothing(monkeypatch):
-    monkeypatch.setattr("servingplan.decide.publishing.LARGEST_BYTES", 500)
+    monkeypatch.setattr("servingplan.routing.publishing.LARGEST_BYTES", 500)
     driver = operator(plan())
     driver.act()
     assert driver.cluster.pools["l40s"].wanted == 0

@@ -13,13 +13,6 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.blockers import must_wait, pool_findings, taken_names
 from servingplan.decide.notice import notice_of, to_carry_out
 from servingplan.decide.objects import BUDGETS_UNREAD, object_actions, record_actions
-from servingplan.decide.publishing import (
-    gateway_follows,
-    gateway_is_due_in,
-    route_findings,
-    routing_actions,
-    too_large,
-)
 from servingplan.decide.replan import replan
 from servingplan.decide.turn import Solve, Turn
 from servingplan.demand.adopt import Demand, at_rates
@@ -38,6 +31,8 @@ from servingplan.planning.starts import look_at_starts
 from servingplan.render.pod_access import refused_access
 from servingplan.rollout.next import next_step, ready_replicas
 from servingplan.rollout.state import Limits, Rollout, missing_replicas
+from servingplan.routing.publishing import route_findings, routing_actions, too_large
+from servingplan.routing.taken import gateway_follows, gateway_is_due_in
 
 log = logging.getLogger("servingplan")
 
@@ -256,7 +251,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
     step = next_step(rollout, limits)
     for contest in step.contests:
         turn.find("WorkloadsReady", "ReplicasSetByOther", contest.told)
-    route_findings(turn, in_force)
+    turn.findings.extend(route_findings(situation, in_force))
     objects, render_errors = object_actions(situation, in_force, fleet, step.must_stay)
     for error in render_errors:
         turn.find("SpecValid", "SpecInvalid", str(error))

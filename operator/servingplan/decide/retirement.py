@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.publishing import gateway_follows, routing_actions
 from servingplan.model.actions import ClaimPool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
@@ -26,6 +25,8 @@ from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
 from servingplan.rollout.growth import planned_size
 from servingplan.rollout.next import next_step
 from servingplan.rollout.state import Limits, Rollout
+from servingplan.routing.publishing import routing_actions
+from servingplan.routing.taken import gateway_follows
 
 PROVIDER_SECONDS = 1800.0
 """How long the providers of pools may take to give nodes back once the replicas are removed, in seconds."""

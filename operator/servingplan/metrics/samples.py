@@ -27,8 +27,8 @@ from servingplan.planning.record import RECORD_KEY
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
 from servingplan.rollout.next import ready_replicas
+from servingplan.routing.conditions import routing_after
 from servingplan.simulate.tally import FIRST_TOKEN_BOUNDS, TOKEN_BOUNDS
-from servingplan.status.routing import routing_after
 
 Key = tuple[Family, tuple[str, ...]]
 """A metric, and the values of its labels in their order."""

@@ -18,7 +18,6 @@ from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.cards import with_sources
 from servingplan.planning.pools import LEFT
 from servingplan.profiles.catalogue import Catalogue
-from servingplan.render.routing import KEY
 
 RECORD_KEY = "plan.json"
 
@@ -181,7 +180,7 @@ def routing_as_published(world: Observation, name: str) -> dict[str, Any] | None
     if live is None or not live.ours:
         return None
     try:
-        document = json.loads((live.manifest.get("data") or {}).get(KEY, "null"))
+        document = json.loads((live.manifest.get("data") or {}).get(names.ROUTING_KEY, "null"))
     except ValueError:
         return None
     return document if isinstance(document, dict) else None

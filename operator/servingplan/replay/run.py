@@ -18,12 +18,12 @@ from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
-from servingplan.render.routing import routing_document
 from servingplan.replay.events import Event
 from servingplan.replay.fleet import Replica, Shapes, replicas_of
 from servingplan.replay.gateway import Balancing, Gateway
 from servingplan.replay.sketch import Sketch
 from servingplan.replay.trace import Arrival
+from servingplan.routing.document import routing_document
 from servingplan.simulate.sequence import Sequence as Served
 
 PROGRESS_EVERY = 5_000

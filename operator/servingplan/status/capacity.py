@@ -6,6 +6,7 @@ from servingplan.model.actions import ClaimPool, ResizePool
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import Fleet
 from servingplan.model.outcome import Outcome
+from servingplan.model.row import Row, failure, refusal
 from servingplan.model.world import Observation, Pod
 from servingplan.planning.availability import cap_lines
 from servingplan.planning.declared import selector_text
@@ -13,8 +14,7 @@ from servingplan.planning.pools import Pool
 from servingplan.planning.quota import quota_lines
 from servingplan.planning.starts import lines
 from servingplan.rollout.growth import planned_size
-from servingplan.status.routing import is_routing
-from servingplan.status.row import Row, failure, refusal
+from servingplan.routing.conditions import is_routing
 
 _TROUBLES = {
     "CrashLoopBackOff": "EngineCrash",

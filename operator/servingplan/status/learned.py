@@ -8,9 +8,9 @@ from servingplan.api.status_v1alpha1 import LatencyStatus, LearnedStatus
 from servingplan.learning.learn import in_use
 from servingplan.model.decision import Decision
 from servingplan.model.fleet import LearnedKind
+from servingplan.model.row import Row
 from servingplan.planning.shapes import slo_of
 from servingplan.planning.situation import Situation
-from servingplan.status.row import Row
 
 CONDITION = "FleetObserved"
 

@@ -58,7 +58,7 @@ def test_rates_ten_orders_of_magnitude_apart_are_planned():
 
 @pytest.mark.parametrize("most", [10, 10_000_000])
 def test_nothing_is_rented_for_weights_that_no_config_map_holds(monkeypatch, most):
-    monkeypatch.setattr("servingplan.decide.publishing.LARGEST_BYTES", most)
+    monkeypatch.setattr("servingplan.routing.publishing.LARGEST_BYTES", most)
     driver = operator(plan())
     driver.turn()
     driver.turn()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from servingplan.render.envoy.routes import STICKY
-from servingplan.render.envoy.terms import TYPE, USUAL, Json, Place
+from servingplan.routing.envoy.routes import STICKY
+from servingplan.routing.envoy.terms import TYPE, USUAL, Json, Place
 
 _ENGINE_KEEPS_IDLE_SECONDS = 5
 """vLLM's server, uvicorn, closes a connection that is idle for this long."""

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts, ReplicaSet
 from servingplan.model.world import PlanObject
-from servingplan.render.routing import (
-    WEIGHT_TOTAL,
-    largest_remainder,
-    routing_config_map,
-    routing_document,
-    schema,
-)
+from servingplan.routing.document import routing_config_map, routing_document, schema
+from servingplan.routing.weights import WEIGHT_TOTAL, largest_remainder
 
 thorough = settings(max_examples=100)
 PLAN = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 from servingplan.model.names import arrivals_prefix
-from servingplan.render.envoy.answers import (
+from servingplan.routing.envoy.answers import (
     AGAIN,
     MODEL_MISSING,
     MODEL_UNKNOWN,
@@ -19,7 +19,7 @@ from servingplan.render.envoy.answers import (
     answer,
     nothing_ready,
 )
-from servingplan.render.envoy.terms import (
+from servingplan.routing.envoy.terms import (
     ARRIVALS_FILTER,
     BODY_FILTER,
     BODY_LIMIT_BYTES,

@@ -8,15 +8,15 @@ from typing import Any
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.actions import ApplyObject, DeleteObject
 from servingplan.model.decision import Decision
+from servingplan.model.names import ROUTING_KEY
 from servingplan.model.outcome import Outcome, Refused
 from servingplan.model.readings import GatewayFacts
+from servingplan.model.row import Row, failure, refusal
 from servingplan.model.world import Observation
 from servingplan.planning.situation import Situation
-from servingplan.render.httproute import KIND as HTTP_ROUTE
-from servingplan.render.httproute import not_shed
-from servingplan.render.routing import KEY
-from servingplan.rollout.routes import complaints
-from servingplan.status.row import Row, failure, refusal
+from servingplan.routing.httproute import KIND as HTTP_ROUTE
+from servingplan.routing.httproute import not_shed
+from servingplan.routing.route_reports import complaints
 
 
 def routing_published(situation: Situation, decision: Decision, outcome: Outcome) -> Row:
@@ -115,8 +115,8 @@ def _not_acknowledged(gateway: GatewayFacts, revision: int) -> str:
 def routing_after(situation: Situation, outcome: Outcome) -> dict[str, Any] | None:
     """The routing document after the turn; None if there is none."""
     for action in outcome.done:
-        if isinstance(action, ApplyObject) and KEY in action.manifest.get("data", {}):
-            document: dict[str, Any] = json.loads(action.manifest["data"][KEY])
+        if isinstance(action, ApplyObject) and ROUTING_KEY in action.manifest.get("data", {}):
+            document: dict[str, Any] = json.loads(action.manifest["data"][ROUTING_KEY])
             return document
     return situation.published
 
@@ -127,5 +127,5 @@ def is_routing(item: Refused) -> bool:
     if isinstance(action, DeleteObject):
         return action.object_kind == HTTP_ROUTE
     return isinstance(action, ApplyObject) and (
-        action.manifest["kind"] == HTTP_ROUTE or KEY in action.manifest.get("data", {})
+        action.manifest["kind"] == HTTP_ROUTE or ROUTING_KEY in action.manifest.get("data", {})
     )

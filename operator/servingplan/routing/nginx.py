@@ -11,9 +11,9 @@ import math
 import re
 from typing import Any
 
-from servingplan.render.checked import checked
-from servingplan.render.envoy import answers
-from servingplan.render.envoy.routes import BYTES_PER_TOKEN
+from servingplan.routing.checked import checked
+from servingplan.routing.envoy import answers
+from servingplan.routing.envoy.routes import BYTES_PER_TOKEN
 
 Json = dict[str, Any]
 FILE = "nginx-split.conf"

@@ -4,8 +4,9 @@ import json
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import Fleet, ReplicaFacts
+from servingplan.model.names import ROUTING_KEY
 from servingplan.model.world import PlanObject
-from servingplan.render import routing
+from servingplan.routing.document import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
 
 PLAN = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
 
@@ -41,17 +42,17 @@ def config_map(models, classes, services):
         for index in range(models)
         for copy in range(services)
     }
-    document = routing.routing_document(
+    document = routing_document(
         plan=PLAN, spec=spec, fleet=Fleet(), facts=facts, ready=dict.fromkeys(facts, 1), previous=None
     )
-    return routing.routing_config_map(PLAN, spec, document)
+    return routing_config_map(PLAN, spec, document)
 
 
 def test_a_document_whose_renderings_have_no_room_is_published_alone():
     data = config_map(64, 4, 4)["data"]
-    assert set(data) == {routing.KEY}
-    assert routing.bytes_of(data) <= routing.LARGEST_BYTES
-    assert len(json.loads(data[routing.KEY])["models"]) == 64
+    assert set(data) == {ROUTING_KEY}
+    assert bytes_of(data) <= LARGEST_BYTES
+    assert len(json.loads(data[ROUTING_KEY])["models"]) == 64
 
 
 def test_a_document_with_room_is_published_with_its_renderings():

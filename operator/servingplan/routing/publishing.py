@@ -1,25 +1,25 @@
-"""Routing as the gateways read it: what is to be written, and whether the gateways have taken it."""
+"""What a turn writes of routing: the ConfigMap of the document, and HTTPRoutes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from servingplan.api.v1alpha1 import PlanSpec
-from servingplan.decide.objects import in_place
-from servingplan.decide.turn import Turn
 from servingplan.model import names
 from servingplan.model.actions import AnyAction, ApplyObject, DeleteObject
+from servingplan.model.decision import Finding
 from servingplan.model.fleet import Fleet
+from servingplan.model.manifests import in_place
 from servingplan.model.times import seconds_since
 from servingplan.model.world import LiveObject, Observation
 from servingplan.planning.record import routing_as_published
 from servingplan.planning.situation import Situation
-from servingplan.render.httproute import KIND as HTTP_ROUTE
-from servingplan.render.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
-from servingplan.render.routing import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
-from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS, POLL_SECONDS
-from servingplan.rollout.routes import PENDING, complaints
+from servingplan.rollout.drains import GATEWAY_PATIENCE_SECONDS
+from servingplan.routing.document import LARGEST_BYTES, bytes_of, routing_config_map, routing_document
+from servingplan.routing.httproute import KIND as HTTP_ROUTE
+from servingplan.routing.httproute import MOST_BACKENDS, coming_since, cut_shares, http_routes
+from servingplan.routing.route_reports import PENDING, complaints
 
 
 def routing_actions(
@@ -73,7 +73,9 @@ def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, A
     if world.http_routes_unread is not None:
         return ()
     wanted = spec.gateway.http_route
-    rendered = {} if wanted is None else {item["metadata"]["name"]: item for item in _rendered(world, spec, document)}
+    rendered = (
+        {} if wanted is None else {item["metadata"]["name"]: item for item in rendered_routes(world, spec, document)}
+    )
     revision = document["revision"]
     return (
         *(
@@ -91,37 +93,22 @@ def http_route_actions(world: Observation, spec: PlanSpec, document: dict[str, A
     )
 
 
-def gateway_follows(situation: Situation) -> bool | None:
-    """Whether all gateways that can be asked have taken the published weights; None if none can be asked."""
-    words = [word for word in (_files_taken(situation), _routes_taken(situation)) if word is not None]
-    return all(words) if words else None
-
-
-def gateway_is_due_in(situation: Situation) -> float | None:
-    """Seconds until a gateway that answers is asked again whether it has the weights; None if no gateway is behind. One
-    that does not answer is asked again with the next regular turn. Reports about HTTPRoutes wake the plan by themselves."""
-    gateway = situation.world.gateway
-    behind = _files_taken(situation) is False and gateway is not None and gateway.answers
-    return POLL_SECONDS if behind else None
-
-
-def route_findings(turn: Turn, spec: PlanSpec) -> None:
-    """Note what prevents HTTPRoutes from being as the plan in force says; ``spec`` is the one behind it."""
-    world = turn.world
+def route_findings(situation: Situation, spec: PlanSpec) -> Iterator[Finding]:
+    """What prevents HTTPRoutes from being as the plan in force says; ``spec`` is the one behind it."""
+    world = situation.world
     if spec.gateway.http_route is None:
         return
     if world.http_routes_unread is not None:
-        turn.find("RoutingPublished", "HTTPRoutesUnavailable", world.http_routes_unread)
+        yield _finding("HTTPRoutesUnavailable", world.http_routes_unread)
         return
     for live in world.objects:
         for complaint in complaints(live) if live.kind == HTTP_ROUTE and live.ours else ():
             if complaint.reason != PENDING:
-                turn.find("RoutingPublished", complaint.reason, complaint.message)
+                yield _finding(complaint.reason, complaint.message)
     published = routing_as_published(world, names.routing_name(world.plan.name, spec.gateway.config_map))
     cut = cut_shares(published) if published is not None else {}
     for name, share in cut.items():
-        turn.find(
-            "RoutingPublished",
+        yield _finding(
             "TooManyBackends",
             f"{name} goes to more than {MOST_BACKENDS} Services, the most that a rule of an HTTPRoute holds; the largest "
             f"{MOST_BACKENDS} take the {share:.1%} of the others too. Serve the model from fewer pools or variants, or use "
@@ -129,30 +116,12 @@ def route_findings(turn: Turn, spec: PlanSpec) -> None:
         )
 
 
-def _files_taken(situation: Situation) -> bool | None:
-    """Whether the gateway that reads the ConfigMap has taken the published weights; None if it cannot be asked."""
-    gateway, published = situation.world.gateway, situation.published
-    if situation.spec.gateway.ack_url is None or gateway is None:
-        return None
-    return published is not None and gateway.taken == published.get("revision")
+def _finding(reason: str, message: str) -> Finding:
+    return Finding(condition="RoutingPublished", reason=reason, message=message)
 
 
-def _routes_taken(situation: Situation) -> bool | None:
-    """Whether the parents of the HTTPRoutes, which must be those of the published weights, have taken them. None if the
-    plan asks for no HTTPRoutes, or if they cannot be read."""
-    world, spec, published = situation.world, situation.spec, situation.published
-    if spec.gateway.http_route is None or world.http_routes_unread is not None:
-        return None
-    if published is None:
-        return False
-    for manifest in _rendered(world, spec, published):
-        live = world.live(HTTP_ROUTE, manifest["metadata"]["name"])
-        if live is None or not in_place(live, manifest) or any(complaints(live)):
-            return False
-    return True
-
-
-def _rendered(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> list[dict[str, Any]]:
+def rendered_routes(world: Observation, spec: PlanSpec, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The manifests of the HTTPRoutes that the plan asks for, for this routing document; empty if it asks for none."""
     wanted = spec.gateway.http_route
     if wanted is None:
         return []

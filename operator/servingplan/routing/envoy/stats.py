@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servingplan.render.envoy.terms import TYPE, Json
+from servingplan.routing.envoy.terms import TYPE, Json
 
 STATS_PATH = "/stats/prometheus"
 _ADMIN = "admin"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from servingplan.render.envoy.terms import Json
+from servingplan.routing.envoy.terms import Json
 
 _JSON = {"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 AGAIN: Json = {"header": {"key": "retry-after", "value": "1"}}

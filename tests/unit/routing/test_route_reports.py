@@ -3,7 +3,7 @@
 import pytest
 
 from servingplan.model.world import LiveObject
-from servingplan.rollout.routes import complaints
+from servingplan.routing.route_reports import complaints
 
 REF = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "llm", "name": "public"}
 SECURE = {**REF, "sectionName": "https"}

@@ -12,18 +12,15 @@ from importlib import resources
 from typing import Any
 
 from servingplan.api.matching import default_class, matching_order
-from servingplan.api.models_v1alpha1 import Model
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model import names
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
-from servingplan.render.admission import WHOLE, admitted_parts
 from servingplan.render.deployment import PORT, owner_reference
-from servingplan.render.envoy import envoy_files
-from servingplan.render.spill import Spill, spills
+from servingplan.routing.admission import WHOLE
+from servingplan.routing.envoy import envoy_files
+from servingplan.routing.weights import WEIGHT_TOTAL, largest_remainder, spread
 
-WEIGHT_TOTAL = 10_000
-KEY = "routing.json"
 LARGEST_BYTES = 2**20
 """The most bytes of a ConfigMap's data, by the API server's validation (kubernetes/api core/v1, MaxSecretSize)."""
 
@@ -58,22 +55,18 @@ def routing_document(
     for model in spec.models:
         ordered, classes = matching_order(model), []
         services = {item.name: item for item in fleet.classes if item.model == model.name}
-        shares = {item.name: shares_of(model, item.name, facts, ready) for item in ordered}
-        planned_rates = {name: item.planned_requests_per_second for name, item in services.items()}
-        comes = all(f"{model.name}/{name}" in measured for name in planned_rates)
-        parts = admitted_parts(planned=planned_rates, shares=shares, facts=facts, ready=ready) if comes else {}
-        admitted = {name: rate * parts.get(name, 1.0) for name, rate in planned_rates.items()}
-        spilled = spilled_of(model, planned_rates, admitted, shares, facts, ready, contexts or {})
+        measured_all = all(f"{model.name}/{name}" in measured for name in services)
+        over = spread(model, services.values(), facts, ready, contexts or {}, all_admitted=not measured_all)
         for item in ordered:
-            spill = spilled.get(item.name)
+            spill = over.spilled.get(item.name)
             entry = {
                 "name": item.name,
                 "match": item.match.model_dump(by_alias=True, exclude_none=True),
-                "admitRequestsPerSecond": _admitted(services.get(item.name), parts.get(item.name, 1.0)),
-                "targets": _targets(shares[item.name]),
+                "admitRequestsPerSecond": _admitted(services.get(item.name), over.parts.get(item.name, 1.0)),
+                "targets": _targets(over.shares[item.name]),
             }
             if spill is not None:
-                most = planned_rates[item.name]
+                most = services[item.name].planned_requests_per_second
                 entry["admitRequestsPerSecond"] = max(1e-6, round(min(most, spill.requests_per_second), 6))
                 entry["targets"] = _targets(spill.shares)
                 entry["degraded"] = True
@@ -123,10 +116,10 @@ def routing_config_map(plan: PlanObject, spec: PlanSpec, document: Json) -> Json
 def _data(document: Json, namespace: str) -> dict[str, str]:
     """The document and its renderings; only the document if a ConfigMap has no room for both."""
     text = json.dumps(document, indent=1) + "\n"
-    data = {KEY: text, **_renderings(text, namespace)}
+    data = {names.ROUTING_KEY: text, **_renderings(text, namespace)}
     if bytes_of(data) <= LARGEST_BYTES:
         return data
-    return {KEY: json.dumps(document, separators=(",", ":")) + "\n"}
+    return {names.ROUTING_KEY: json.dumps(document, separators=(",", ":")) + "\n"}
 
 
 def bytes_of(data: Mapping[str, str]) -> int:
@@ -142,68 +135,9 @@ def _renderings(text: str, namespace: str) -> dict[str, str]:
 
 def schema() -> Json:
     """The JSON Schema of the routing document."""
-    text = resources.files("servingplan.render").joinpath("routing.schema.json").read_text()
+    text = resources.files("servingplan.routing").joinpath("routing.schema.json").read_text()
     loaded: Json = json.loads(text)
     return loaded
-
-
-def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers that sum to ``total``, as near to ``shares`` as possible; ties go to the name that sorts first.
-
-    Hamilton's method: each gets the floor of its quota, and the rest goes to the largest remainders.
-    """
-    whole = sum(shares.values())
-    if whole <= 0:
-        return {}
-    quota = {name: share / whole * total for name, share in shares.items()}
-    floors = {name: int(value) for name, value in quota.items()}
-    left = total - sum(floors.values())
-    by_remainder = sorted(quota, key=lambda name: (-(quota[name] - floors[name]), name))
-    for name in by_remainder[:left]:
-        floors[name] += 1
-    return floors
-
-
-def spilled_of(
-    model: Model,
-    planned: Mapping[str, float],
-    admitted: Mapping[str, float],
-    shares: Mapping[str, Mapping[str, float]],
-    facts: Mapping[str, ReplicaFacts],
-    ready: Mapping[str, int],
-    contexts: Mapping[str, int],
-) -> dict[str, Spill]:
-    """The spill of each class whose planned replicas are all away; empty if the model's ``spill`` is false.
-
-    ``planned`` and ``admitted``: requests/s by class. ``shares``: by class and Deployment, from ``shares_of``.
-    """
-    if not model.spill:
-        return {}
-    return spills(
-        classes={item.name: item for item in model.effective_classes},
-        away=frozenset(name for name, rate in planned.items() if rate > 0 and not shares.get(name, True)),
-        planned=admitted,
-        shares=shares,
-        facts={name: item for name, item in facts.items() if item.model == model.name},
-        ready=ready,
-        contexts=contexts,
-    )
-
-
-def shares_of(
-    model: Model, class_name: str, facts: Mapping[str, ReplicaFacts], ready: Mapping[str, int]
-) -> dict[str, float]:
-    """Numbers by Deployment that the weights of a class are proportional to; empty if no ready replica takes it in time."""
-    candidates = {
-        name: facts[name] for name in sorted(facts) if facts[name].model == model.name and ready.get(name, 0) > 0
-    }
-    planned = {name: item.planned.get(class_name, 0.0) * ready[name] for name, item in candidates.items()}
-    if sum(planned.values()) > 0:
-        return {name: share for name, share in planned.items() if share > 0}
-    if not model.spill:
-        return {}
-    able = {name: item.capacity.get(class_name, 0.0) * ready[name] for name, item in candidates.items()}
-    return {name: share for name, share in able.items() if share > 0}
 
 
 def _targets(shares: Mapping[str, float]) -> list[Json]:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 from servingplan.api.models_v1alpha1 import Model
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
-from servingplan.render.admission import admitted_parts
-from servingplan.render.routing import shares_of, spilled_of
+from servingplan.routing.weights import spread
 
 
 class Carried(NamedTuple):
@@ -58,26 +57,23 @@ def _of_model(
     ready: Mapping[str, int],
     contexts: Mapping[str, int],
 ) -> list[Carried]:
-    known = {item.name for item in model.effective_classes}
-    services = [item for item in services if item.name in known]
-    planned = {item.name: item.planned_requests_per_second for item in services}
-    shares = {item.name: shares_of(model, item.name, facts, ready) for item in services}
-    parts = admitted_parts(planned=planned, shares=shares, facts=facts, ready=ready)
-    admitted = {name: rate * parts[name] for name, rate in planned.items()}
-    spilled = spilled_of(model, planned, admitted, shares, facts, ready, contexts)
+    over = spread(model, services, facts, ready, contexts)
     out = []
     for item in services:
-        late = spilled.get(item.name)
-        rate = admitted[item.name] if shares[item.name] else 0.0
+        if item.name not in over.shares:
+            continue
+        planned, late = item.planned_requests_per_second, over.spilled.get(item.name)
+        in_time = bool(over.shares[item.name])
+        rate = planned * over.parts[item.name] if in_time else 0.0
         out.append(
             Carried(
                 model=model.name,
                 name=item.name,
                 asked_requests_per_second=item.requests_per_second,
-                planned_requests_per_second=item.planned_requests_per_second,
-                requests_per_second=rate if late is None else min(planned[item.name], late.requests_per_second),
-                answered=bool(shares[item.name]) or late is not None,
-                in_time=bool(shares[item.name]),
+                planned_requests_per_second=planned,
+                requests_per_second=rate if late is None else min(planned, late.requests_per_second),
+                answered=in_time or late is not None,
+                in_time=in_time,
             )
         )
     return out

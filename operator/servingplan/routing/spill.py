@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from servingplan.api.models_v1alpha1 import RequestClass
 from servingplan.model.fleet import ReplicaFacts
-from servingplan.render.admission import loads, utilization_limit
+from servingplan.routing.admission import loads, utilization_limit
 
 
 @dataclass(frozen=True)

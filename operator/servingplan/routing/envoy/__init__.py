@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from servingplan.render.checked import checked
-from servingplan.render.envoy.clusters import clusters, eds, load_assignment, services
-from servingplan.render.envoy.listener import listener
-from servingplan.render.envoy.routes import route_configuration
-from servingplan.render.envoy.stats import STATS_PATH, stats_resources
-from servingplan.render.envoy.terms import (
+from servingplan.routing.checked import checked
+from servingplan.routing.envoy.clusters import clusters, eds, load_assignment, services
+from servingplan.routing.envoy.listener import listener
+from servingplan.routing.envoy.routes import route_configuration
+from servingplan.routing.envoy.stats import STATS_PATH, stats_resources
+from servingplan.routing.envoy.terms import (
     CLASS_HEADER,
     MODEL_HEADER,
     REVISION_HEADER,

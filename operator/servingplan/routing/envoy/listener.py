@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from servingplan.render.envoy.answers import local_replies
-from servingplan.render.envoy.terms import (
+from servingplan.routing.envoy.answers import local_replies
+from servingplan.routing.envoy.terms import (
     ARRIVALS_FILTER,
     BODY_FILTER,
     BODY_LIMIT_BYTES,

@@ -12,8 +12,8 @@ from servingplan.api.v1alpha1 import HttpRoute, PlanSpec
 from servingplan.model import names
 from servingplan.model.fleet import Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
-from servingplan.render.httproute import MOST_BACKENDS, MOST_RULES, coming_since, cut_shares, http_routes, not_shed
-from servingplan.render.routing import routing_document
+from servingplan.routing.document import routing_document
+from servingplan.routing.httproute import MOST_BACKENDS, MOST_RULES, coming_since, cut_shares, http_routes, not_shed
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "render"
 RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]

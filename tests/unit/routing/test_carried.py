@@ -4,7 +4,7 @@ import pytest
 
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
-from servingplan.render.carried import Carried, carried
+from servingplan.routing.carried import Carried, carried
 from tests.simulated.plans import model, plan
 
 LONG = {"name": "long", "inputTokens": 4000, "outputTokens": 100, "requestsPerSecond": "2"}

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
-from servingplan.render.admission import admitted_parts
-from tests.unit.render.test_routing import document
+from servingplan.routing.admission import admitted_parts
+from tests.unit.routing.test_document import document
 
 thorough = settings(max_examples=300)
 CLASSES = ("long-in", "chat")

@@ -5,7 +5,7 @@ import pytest
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.model.fleet import ClassService, Fleet, ReplicaFacts
 from servingplan.model.world import PlanObject
-from servingplan.render.routing import routing_document
+from servingplan.routing.document import routing_document
 
 PLAN = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
 LONG = {"name": "long", "inputTokens": 4000, "outputTokens": 100, "requestsPerSecond": "2"}

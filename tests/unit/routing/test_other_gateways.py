@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from servingplan.cli import app
-from servingplan.render.haproxy import _in_parts
-from servingplan.render.nginx import number_at_least
+from servingplan.routing.haproxy import _in_parts
+from servingplan.routing.nginx import number_at_least
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
 ROUTING = GOLDEN / "routing.json"

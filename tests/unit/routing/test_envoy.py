@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from servingplan.render import envoy
-from servingplan.render.envoy.terms import BODY_FILTER
+from servingplan.routing import envoy
+from servingplan.routing.envoy.terms import BODY_FILTER
 
 
 def entry(name, *targets, admitted=None, **match):

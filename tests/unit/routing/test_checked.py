@@ -14,10 +14,10 @@ from servingplan.api.models_v1alpha1 import Match, Model, RequestClass
 from servingplan.api.v1alpha1 import Gateway, ParentRef
 from servingplan.cli import app
 from servingplan.errors import InputError
-from servingplan.render.checked import checked
-from servingplan.render.envoy import envoy_files
-from servingplan.render.haproxy import haproxy_file
-from servingplan.render.nginx import nginx_file
+from servingplan.routing.checked import checked
+from servingplan.routing.envoy import envoy_files
+from servingplan.routing.haproxy import haproxy_file
+from servingplan.routing.nginx import nginx_file
 
 ROUTING = json.loads((Path(__file__).resolve().parents[2] / "golden" / "render" / "routing.json").read_text())
 RENDERERS = {"envoy": envoy_files, "nginx": nginx_file, "haproxy": haproxy_file}

@@ -31,8 +31,8 @@ from servingplan.api.v1alpha1 import HttpRoute
 from servingplan.model import names
 from servingplan.model.world import PlanObject
 from servingplan.render.deployment import owner_reference
-from servingplan.render.envoy import CLASS_HEADER, MODEL_HEADER
-from servingplan.render.routing import WEIGHT_TOTAL, largest_remainder
+from servingplan.routing.envoy import CLASS_HEADER, MODEL_HEADER
+from servingplan.routing.weights import WEIGHT_TOTAL, largest_remainder
 
 API_VERSION = "gateway.networking.k8s.io/v1"
 KIND = "HTTPRoute"
