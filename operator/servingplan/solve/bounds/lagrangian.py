@@ -143,6 +143,12 @@ class ByModel:
             if shape.model in shapes:
                 shapes[shape.model].append(c)
         self._scarce = prices.scarce
+        limits = zip(instance.pools, instance.nodes_limit, strict=True)
+        gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
+        sizes = [sum(shape.gpus.values()) for shape in instance.shapes]
+        self._largest = max(sizes, default=1)
+        # No plan has more copies, and a copy takes at most a node for each GPU: what replaces a plan's copies fits in any case.
+        self._most = gpus // min(sizes, default=1)
         self._classes = list(classes.values())
         self._all_shapes = list(shapes.values())
         self._shapes = self._all_shapes if prices.scarce else list(map(self._undominated, self._all_shapes))
@@ -258,24 +264,20 @@ class ByModel:
         )
         if self._scarce:
             return part
-        limits = zip(whole.pools, whole.nodes_limit, strict=True)
-        gpus = sum(pool.gpus_per_node * limit for pool, limit in limits)
-        sizes = [sum(shape.gpus.values()) for shape in whole.shapes]
-        # No plan has more copies, and a copy takes at most a node for each GPU: what replaces a plan's copies fits in any case.
-        most = gpus // min(sizes)
-        copies = tuple(most if self._plain(c) else whole.copies_limit[c] for c in shapes)
-        return replace(part, copies_limit=copies, nodes_limit=(most * max(sizes),) * len(whole.pools))
+        copies = tuple(self._most if self._plain(c) else whole.copies_limit[c] for c in shapes)
+        return replace(part, copies_limit=copies, nodes_limit=(self._most * self._largest,) * len(whole.pools))
 
     def _undominated(self, shapes: Sequence[int]) -> list[int]:
         """The shapes without those that another shape replaces copy by copy, for no more worth, if its stock has no end."""
-        instance, kept = self._instance, list[int]()
+        instance, kept, replacing = self._instance, list[int](), list[dict[int, float]]()
         for c in sorted(shapes, key=lambda c: (self.worth[c], c)):
-            rates = [(k, instance.rate(c, k) * most_utilization(instance.shapes[c])) for k in instance.served_by[c]]
-            if not any(
-                self._plain(d) and all(instance.rate(d, k) * instance.utilization(d, 1) >= rate for k, rate in rates)
-                for d in kept
-            ):
+            shape = instance.shapes[c]
+            first, most = instance.utilization(c, 1), most_utilization(shape)
+            rates = [(k, instance.rate(c, k) * most) for k in instance.served_by[c]]
+            if not any(all(other.get(k, 0.0) >= rate for k, rate in rates) for other in replacing):
                 kept.append(c)
+                if self._plain(c):
+                    replacing.append({k: instance.rate(c, k) * first for k in instance.served_by[c]})
         return sorted(kept)
 
     def _plain(self, c: int) -> bool:
