@@ -433,6 +433,30 @@ def test_what_runs_stays_as_it_is_when_an_edit_asks_for_what_is_not_allowed():
     assert decision.actions == ()
 
 
+@pytest.mark.parametrize(
+    "asking", [{"priorityClassName": "system-node-critical"}, {"podTemplate": {"spec": {"priorityClassName": "batch"}}}]
+)
+def test_a_priority_class_is_refused_unless_the_installation_names_it(asking):
+    world = operator(plan(model(engine=asking))).cluster.observe()
+    decision = decided(with_access(world, "priorityClassName=serving"))
+    (finding,) = [item for item in decision.findings if item.condition == "SpecValid"]
+    assert finding.reason == "PodAccessNotAllowed"
+    assert decision.actions == ()
+    assert decided(with_access(world, "priorityClassName")).fleet is not None
+
+
+def test_to_spread_a_running_model_restarts_nothing_and_a_new_priority_class_replaces_it():
+    driver = operator(plan())
+    driver.settle()
+    running = {pod.uid for pod in driver.cluster.observe().pods}
+    driver.cluster.edit(plan(model(topologySpread={"topologyKey": "topology.kubernetes.io/zone"})))
+    driver.settle()
+    assert {pod.uid for pod in driver.cluster.observe().pods} == running
+    driver.cluster.edit(plan(model(engine={"priorityClassName": "serving"})))
+    driver.settle()
+    assert running.isdisjoint(pod.uid for pod in driver.cluster.observe().pods)
+
+
 def test_replicas_of_a_time_when_more_was_allowed_are_not_made_anew():
     driver = operator(plan(model(engine=PRIVILEGED)))
     driver.settle()

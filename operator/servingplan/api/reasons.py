@@ -162,7 +162,7 @@ REASONS: dict[str, Reason] = {
         "Wait until the plan has learned from it. If it does not, see FleetObserved, or whether the budget allows more.",
     ),
     "PodAccessNotAllowed": Reason(
-        "engine.podTemplate asks for host access, privileges or an account that the installation does not allow.",
+        "engine asks for host access, privileges, an account or a priority class that the installation does not allow.",
         "Remove it, or add it to the chart's podAccess.",
     ),
     "PoolMissing": Reason("A pool's object does not exist.", "Create it, or correct resize.name."),

@@ -47,7 +47,7 @@ def run(
         str,
         typer.Option(
             envvar="SERVINGPLAN_POD_ACCESS",
-            help="What engine.podTemplate of plans may ask for, by comma: KIND or KIND=VALUE, such as hostIPC, "
+            help="What the engines of plans may ask for, by comma: KIND or KIND=VALUE, such as hostIPC, "
             "serviceAccountName=reader.",
         ),
     ] = "",

@@ -35,7 +35,7 @@ from servingplan.rollout.growth import (
     wished_size,
 )
 from servingplan.rollout.owners import Contest, contest_of
-from servingplan.rollout.placement import Assignment, Placement, Wanted, place
+from servingplan.rollout.placement import Assignment, Placement, Spread, Wanted, place
 from servingplan.rollout.removal import group_index, remove, remove_groups
 from servingplan.rollout.state import Limits, Rollout
 
@@ -81,7 +81,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
     world, pools, fleet = rollout.world, rollout.pools, rollout.fleet
     budget, spend = limits.budget_dollars_per_hour, rollout.spend
     lost = lost_pods(world, frozenset(node.name for pool in pools for node in pool.nodes if node.closed))
-    placements = _placements(rollout, lost, nodes_to_leave(pools, fleet, budget))
+    placements = _placements(rollout, limits.topology_keys, lost, nodes_to_leave(pools, fleet, budget))
     sizes = {pool.name: wished_size(pool, fleet, placements[pool.name]) for pool in pools}
     able = that_can_exist(fleet, rollout.missing)
     wishes = sizes if able is fleet else {pool.name: wished_size(pool, able, placements[pool.name]) for pool in pools}
@@ -195,22 +195,42 @@ def _kept_pods(rollout: Rollout, lost: frozenset[str]) -> tuple[Pod, ...]:
     )
 
 
-def _placements(rollout: Rollout, lost: frozenset[str], to_leave: frozenset[str]) -> dict[str, Placement]:
-    """The placement of our pods, by pool."""
+def _placements(
+    rollout: Rollout, topology_keys: Mapping[str, str], lost: frozenset[str], to_leave: frozenset[str]
+) -> dict[str, Placement]:
+    """The placement of our pods, by pool. ``topology_keys``: the label over whose values a model is spread, by model."""
     fleet, kept = rollout.fleet, _kept_pods(rollout, lost)
     gpus = {name: item.gpus // item.nodes for name, item in rollout.facts.items()}
     pods_of_a_replica = {name: item.nodes for name, item in rollout.facts.items()}
+    labels = {node.name: node.labels for node in rollout.world.nodes}
+    homes = {pod.uid: pod.nodes for pod in kept if pod.draining_since is None}
     out = {}
     for pool in rollout.pools:
+        elsewhere = [pod for pod in kept if rollout.facts_of(pod).pool != pool.name]
+        spread = {
+            model: Spread(
+                model,
+                key,
+                Counter(
+                    labels.get(node, {}).get(key, "")
+                    for pod in elsewhere
+                    if rollout.facts_of(pod).model == model
+                    for node in homes.get(pod.uid, ())
+                ),
+            )
+            for model, key in topology_keys.items()
+        }
         wanted = Wanted(
             replicas={item.deployment: item.replicas for item in fleet.replica_sets if item.pool == pool.name},
             gpus=gpus,
             nodes=fleet.nodes.get(pool.name, 0),
             groups=fleet.groups,
             pods=pods_of_a_replica,
+            spread={name: spread[item.model] for name, item in rollout.facts.items() if item.model in spread},
         )
         pods = tuple(pod for pod in kept if rollout.facts_of(pod).pool == pool.name)
         out[pool.name] = place(pool, pods, wanted, to_leave)
+        homes |= {item.pod.uid: item.nodes for item in out[pool.name].assigned}
     return out
 
 

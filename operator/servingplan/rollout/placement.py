@@ -4,19 +4,34 @@ Replicas keep their node if they may stay there. The others are placed by tighte
 and on nodes still to come. A replica over several nodes gets all of them, in one zone, or none: free nodes are kept for it
 until the last one is free. If one replica is left over (fragmentation), the plan's own node contents are assigned to the nodes
 with which they overlap most, and replicas that do not fit into these have to move.
+
+Where a model is to be spread over the values of a label, its new replicas go to the value with the fewest of them, as long as
+this costs nobody a place.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from servingplan.model.fleet import NodeGroup
 from servingplan.model.world import Pod
 from servingplan.planning.layouts import ZONE_LABEL
 from servingplan.planning.pools import Pool, PoolNode
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the replicas of a model are spread over nodes."""
+
+    model: str
+    key: str
+    """A label of nodes. Those without it are one place."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """The pods of the model in other pools, by value of the label."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,9 @@ class Wanted:
     """The contents of nodes in the plan. Those of other pools may be among them."""
     pods: Mapping[str, int] = field(default_factory=dict)
     """The pods of one replica, each on a node of its own, by Deployment; 1 if it is not given."""
+
+    spread: Mapping[str, Spread] = field(default_factory=dict)
+    """How replicas are spread, by Deployment. Those that are not given fill nodes."""
 
     def pods_of(self, deployment: str) -> int:
         """The pods of one replica, which is also its number of nodes."""
@@ -71,6 +89,29 @@ class Placement:
     """The GPUs of each replica, existing or to be made, whose place is held by others that serve and do not leave."""
 
 
+class _Crowd:
+    """How many pods of each model are at each value of the label over which it is spread."""
+
+    def __init__(self, pool: Pool, wanted: Wanted) -> None:
+        self._spread = wanted.spread
+        self._labels = {node.name: node.node.labels for node in pool.nodes}
+        self._pods = {item.model: Counter(item.elsewhere) for item in wanted.spread.values()}
+
+    def of(self, deployment: str, node: str) -> int:
+        """The pods of the Deployment's model where this node is; 0 if it is not spread."""
+        spread = self._spread.get(deployment)
+        return 0 if spread is None else self._pods[spread.model][self._place(node, spread)]
+
+    def add(self, deployment: str, nodes: Collection[str]) -> None:
+        """Count a replica of the Deployment on these nodes."""
+        spread = self._spread.get(deployment)
+        if spread is not None:
+            self._pods[spread.model].update(self._place(node, spread) for node in nodes)
+
+    def _place(self, node: str, spread: Spread) -> str:
+        return self._labels.get(node, {}).get(spread.key, "")
+
+
 class _Placed(NamedTuple):
     """A replica, existing or to be made, and its nodes."""
 
@@ -90,6 +131,19 @@ def place(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset
     ``pods``: the plan's pods of this pool that are not being deleted. ``to_leave``: cordoned nodes whose replicas move to
     others.
     """
+    packed = _packed(pool, pods, replace(wanted, spread={}), to_leave)
+    spread = _packed(pool, pods, wanted, to_leave) if wanted.spread else packed
+    return spread if _cost(spread) <= _cost(packed) else packed
+
+
+def _cost(placement: Placement) -> tuple[int, ...]:
+    """What a placement costs those who serve, and those who wait; less is better."""
+    waiting = sum(not item.free_now for item in placement.assigned)
+    return len(placement.movers), placement.unplaced, len(placement.blocked), waiting
+
+
+def _packed(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> Placement:
+    """The placement that spreads replicas as ``wanted`` says."""
     nodes = _chosen_nodes(pool, pods, wanted, to_leave)
     found = _by_tightest_fit(pool, pods, wanted, nodes, to_leave)
     if found is not None and found.blocked and len(pool.usable_nodes) > len(nodes):
@@ -150,7 +204,14 @@ def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: f
             node.name,
         ),
     )
-    return usable[: wanted.nodes]
+    # Nodes that hold replicas come first in any case. The others take turns by place, the emptiest first.
+    crowd = _Crowd(pool, wanted)
+    turn: dict[str, int] = {}
+    for item in usable:
+        turn[item.name] = 0 if held[item.name] else sum(crowd.of(deployment, item.name) for deployment in wanted.spread)
+        for deployment in wanted.spread:
+            crowd.add(deployment, (item.name,))
+    return sorted(usable, key=lambda item: (not held[item.name], turn[item.name]))[: wanted.nodes]
 
 
 def _by_tightest_fit(
@@ -161,6 +222,7 @@ def _by_tightest_fit(
     tolerated = here | _cordoned(pool, to_leave)
     room = {node.name: node.free_gpus for node in nodes}
     zones = {node.name: node.node.labels.get(ZONE_LABEL, pool.spec.zone) for node in nodes}
+    crowd = _Crowd(pool, wanted)
     stay: list[Pod] = []
     movers: list[Pod] = []
     surplus: list[Pod] = []
@@ -186,6 +248,7 @@ def _by_tightest_fit(
                 room[node] -= pod.gpus
             if pod.placed:
                 stay.append(pod)
+                crowd.add(deployment, pod.nodes)
             else:
                 waiting.append((gpus, deployment, pod))
         waiting += [(gpus, deployment, None)] * (count - len(own))
@@ -203,7 +266,7 @@ def _by_tightest_fit(
     for gpus, deployment, candidate in order:
         begun = () if candidate is None else candidate.nodes
         lacks = wanted.pods_of(deployment) - len(begun)
-        found = _tightest(room, gpus, lacks, zones, begun)
+        found = _tightest(room, gpus, lacks, zones, begun, partial(crowd.of, deployment))
         coming = _tightest(to_come, gpus, lacks - len(found), {}, ())
         if len(found) + len(coming) < lacks:
             return None
@@ -211,6 +274,7 @@ def _by_tightest_fit(
             room[node] -= gpus
         for node in coming:
             to_come[node] -= gpus
+        crowd.add(deployment, (*begun, *found))
         placed.append(_Placed(gpus, candidate, (*begun, *found), bool(coming)))
     return _placement(pool, stay, movers, surplus, placed, here)
 
@@ -290,13 +354,18 @@ def _lay_over(
 
 
 def _tightest(
-    room: Mapping[str, int], need: int, count: int, zones: Mapping[str, str | None], begun: tuple[str, ...]
+    room: Mapping[str, int],
+    need: int,
+    count: int,
+    zones: Mapping[str, str | None],
+    begun: tuple[str, ...],
+    crowd: Callable[[str], int] = lambda _: 0,
 ) -> tuple[str, ...]:
-    """So many nodes with this much room each, the fullest first; fewer where there are not so many. Several are all in one
-    zone, that of the nodes that the replica has begun on."""
+    """So many nodes with this much room each, those with the least ``crowd`` and then the fullest first; fewer where there are
+    not so many. Several are all in one zone, that of the nodes that the replica has begun on."""
 
-    def fullness(name: str) -> tuple[int, str]:
-        return room[name], name
+    def fullness(name: str) -> tuple[int, int, str]:
+        return crowd(name), room[name], name
 
     fitting = [name for name in room if room[name] >= need] if count else []
     if count == 1 and not begun:
@@ -305,7 +374,11 @@ def _tightest(
     for name in sorted(set(fitting) - set(begun), key=fullness):
         by_zone[zones.get(name) or ""].append(name)
     asked = {zones.get(name) or "" for name in begun} or set(by_zone)
-    most = max((by_zone[zone] for zone in sorted(asked)), key=lambda names: min(len(names), count), default=[])
+    most = max(
+        (by_zone[zone] for zone in sorted(asked)),
+        key=lambda names: (min(len(names), count), -sum(crowd(name) for name in names[:count])),
+        default=[],
+    )
     return tuple(most[:count])
 
 

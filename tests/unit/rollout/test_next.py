@@ -1,5 +1,7 @@
 """The next safe step: where a replica is placed now, and where it waits."""
 
+from dataclasses import replace
+
 import pytest
 
 from servingplan.api.v1alpha1 import Change
@@ -87,6 +89,23 @@ def test_a_node_with_replicas_of_the_plan_stays_whatever_goes():
         facts={"d": facts(gpus=8), "e": facts(gpus=8)},
     )
     assert placed_on(next_step(rollout, LIMITS)) == ["n2"]
+
+
+def test_replicas_in_other_pools_count_for_a_model_that_is_spread():
+    def zoned(name, of, zone):
+        return node(name).model_copy(update={"labels": {"pool": of, "topology.kubernetes.io/zone": zone}})
+
+    nodes = {"h100": (zoned("n1", "h100", "a"),), "l40s": (zoned("m1", "l40s", "a"), zoned("m2", "l40s", "b"))}
+    there, new = pod("there", "n1"), pod("new", of="e")
+    rollout = Rollout(
+        world=world(there, new, nodes=(*nodes["h100"], *nodes["l40s"])),
+        pools=(pool(*nodes["h100"], pods=(there,)), pool(*nodes["l40s"], name="l40s")),
+        fleet=fleet(replica_set(), replica_set("e", pool="l40s"), nodes={"h100": 1, "l40s": 2}),
+        facts={"d": facts(), "e": facts(pool="l40s")},
+    )
+    apart = replace(LIMITS, topology_keys={"m": "topology.kubernetes.io/zone"})
+    assert placed_on(next_step(rollout, LIMITS)) == ["m1"]
+    assert placed_on(next_step(rollout, apart)) == ["m2"]
 
 
 def test_nobody_makes_room_while_a_replica_only_waits_for_a_node_to_go():
