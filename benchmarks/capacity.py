@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from benchmarks.report import Row, Section, alone, percentile
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import fixed, model, operator, plan, sized
 

@@ -30,7 +30,7 @@ from servingplan.observe.engine_figures import Engines
 from servingplan.observe.engines import EngineRequests
 from servingplan.observe.failures import failure, unsure
 from servingplan.observe.near import near, with_devices
-from servingplan.observe.offerings import Offerings
+from servingplan.observe.offerings import Market
 from servingplan.observe.other_plans import other_plans
 from servingplan.observe.outside import Outside, OverHttp
 from servingplan.observe.pools import pool_object, pool_reference
@@ -79,7 +79,7 @@ class Reader:
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
         engines: Engines | None = None,
-        offerings: Offerings | None = None,
+        offerings: Market | None = None,
         outside: Outside | None = None,
         clock: Callable[[], str] = read_clock,
     ) -> None:

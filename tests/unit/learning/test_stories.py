@@ -9,7 +9,7 @@ import pytest
 from servingplan.learning.figures import WINDOW_SECONDS as WINDOW
 from servingplan.learning.learn import in_use
 from servingplan.model.readings import EngineFigures, SeenEngines
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.driver import Driver
 from tests.simulated.plans import model, operator, plan
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.simulated.cluster import TICK_SECONDS
+from servingplan.rehearse.cluster import TICK_SECONDS
 from tests.simulated.plans import fixed, model, operator, plan, sized
 from tests.unit.simulation.test_demand import MEASURED, Traffic
 

@@ -29,10 +29,10 @@ from servingplan.kube import (
 )
 from servingplan.model import names
 from servingplan.model.fleet import digest
-from tests.simulated.api_server import Key
+from servingplan.rehearse.api_server import Key
 
 if TYPE_CHECKING:
-    from tests.simulated.cluster import SimulatedCluster, SimulatedNode, SimulatedPod, SimulatedPool
+    from servingplan.rehearse.cluster import SimulatedCluster, SimulatedNode, SimulatedPod, SimulatedPool
 
 NODE_POOLS = Resource("karpenter.sh/v1", "nodepools", "NodePool", namespaced=False)
 NODE_CLAIMS = Resource("karpenter.sh/v1", "nodeclaims", "NodeClaim", namespaced=False)
@@ -74,7 +74,7 @@ def shown(cluster: SimulatedCluster) -> Iterator[tuple[Key, Json]]:
     if cluster.devices:
         yield from _devices(cluster)
     services = {name for kind, name in cluster.objects if kind == "Service"}
-    for service in sorted(services | {pod.deployment for pod in cluster.our_pods()}):
+    for service in sorted(services | {pod.deployment for pod in cluster.our_pods() if pod.deployment}):
         yield ("EndpointSlice", NAMESPACE, f"{service}-x"), _slice(cluster, service)
 
 

@@ -135,7 +135,7 @@ class ApiServer:
             told += 1
             if item is not None:
                 yield ("MODIFIED" if was else "ADDED"), item
-            else:
+            elif change.before is not None:
                 metadata = {**change.before["metadata"], "resourceVersion": str(change.version)}
                 yield "DELETED", {**change.before, "metadata": metadata}
         if not late:

@@ -33,9 +33,9 @@ from servingplan.observe.gateway import NO_ANSWER
 from servingplan.observe.state import ClusterState
 from servingplan.observe.urls import UrlPolicy
 from servingplan.pool_kinds.karpenter import POOL_LABEL
+from servingplan.rehearse.api import SimulatedApi
+from servingplan.rehearse.objects import DEVICE_KINDS, NAMESPACE, PLAN, device_names, text
 from servingplan.render.leader_worker_set import template_in
-from tests.simulated.api import SimulatedApi
-from tests.simulated.objects import DEVICE_KINDS, NAMESPACE, PLAN, device_names, text
 
 TICK_SECONDS = 10
 WORKLOADS = (names.DEPLOYMENT, names.LEADER_WORKER_SET)
@@ -294,7 +294,7 @@ class SimulatedCluster:
             api,
             state,
             pool_kinds=None,
-            urls=UrlPolicy(None, allowed_hosts=frozenset()),
+            urls=UrlPolicy(api, allowed_hosts=frozenset()),
             demand=_Prometheus(self),
             engines=_Engines(self),
             offerings=_Market(self),
@@ -593,7 +593,8 @@ class SimulatedCluster:
         return found
 
     def _others_serve(self, pod: SimulatedPod) -> bool:
-        return any(self.is_ready(other) and other.serving for other in self.pods_of(pod.deployment) if other is not pod)
+        others = [other for other in self.our_pods() if other.deployment == pod.deployment and not other.rank]
+        return any(self.is_ready(other) and other.serving for other in others if other is not pod)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -670,7 +671,7 @@ class SimulatedCluster:
 
 
 class _Market:
-    """``observe.offerings.Offerings``."""
+    """``observe.offerings.Market``."""
 
     def __init__(self, cluster: SimulatedCluster) -> None:
         self._cluster = cluster

@@ -6,17 +6,17 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, override
 
 from servingplan.api.v1alpha1 import KIND
 from servingplan.errors import ApiError, Conflict, Invalid, NotFound
 from servingplan.kube import EVENTS, Resource
-from tests.simulated import objects
-from tests.simulated.api_server import LOST, ApiServer, Key
-from tests.simulated.patches import applied, holds, merged, patched
+from servingplan.rehearse import objects
+from servingplan.rehearse.api_server import LOST, ApiServer, Key
+from servingplan.rehearse.patches import applied, holds, merged, patched
 
 if TYPE_CHECKING:
-    from tests.simulated.cluster import SimulatedCluster
+    from servingplan.rehearse.cluster import SimulatedCluster
 
 Json = dict[str, Any]
 MOST_HISTORY = 4000
@@ -84,6 +84,7 @@ class SimulatedApi(ApiServer):
 
     # --- reading --------------------------------------------------------------------------------------------------------
 
+    @override
     def discover(self, api_version: str, kind: str) -> Resource:
         """The same as ``Api.discover``."""
         if kind in self.cluster.absent_kinds:
@@ -95,12 +96,14 @@ class SimulatedApi(ApiServer):
         for page in self.pages(resource, **asked):
             yield from page["items"]
 
+    @override
     def pages(self, resource: Resource, **asked: Any) -> Iterator[Json]:
         """The same as ``Api.pages``."""
         self.refresh()
         self._answer("list", (resource.kind, "", ""))
         return super().pages(resource, **asked)
 
+    @override
     def watch(self, resource: Resource, **asked: Any) -> Iterator[tuple[str, Json]]:
         """The same as ``Api.watch``."""
         self.refresh()
@@ -132,8 +135,8 @@ class SimulatedApi(ApiServer):
         metadata = manifest["metadata"]
         key = _key(resource, metadata["name"], metadata.get("namespace"))
         if subresource == "status":
-            return self._write("apply status", key, lambda: self._apply_status(key, manifest))
-        return self._write("apply", key, lambda: self._apply(key, manifest))
+            return self._written("apply status", key, lambda: self._apply_status(key, manifest))
+        return self._written("apply", key, lambda: self._apply(key, manifest))
 
     def merge(
         self,
@@ -160,7 +163,7 @@ class SimulatedApi(ApiServer):
             versionless["metadata"].pop("resourceVersion", None)
             assert holds(self._there(key), versionless), f"the simulated cluster has no place for {patch} of {key}"
 
-        return self._write("merge", key, write)
+        return self._written("merge", key, write)
 
     def json_patch(
         self, resource: Resource, name: str, operations: Sequence[Json], *, manager: str, namespace: str | None = None
@@ -175,7 +178,7 @@ class SimulatedApi(ApiServer):
             after["metadata"].pop("resourceVersion")
             assert holds(self._there(key), after), f"the simulated cluster has no place for {operations} of {key}"
 
-        return self._write("json_patch", key, write)
+        return self._written("json_patch", key, write)
 
     def delete(self, resource: Resource, name: str, *, uid: str, namespace: str | None = None) -> Json | None:
         """The same as ``Api.delete``."""
@@ -187,7 +190,7 @@ class SimulatedApi(ApiServer):
             self.cluster.delete(key[0], name)
 
         try:
-            return self._write("delete", key, write, may_go=True)
+            return self._write("delete", key, write)
         except NotFound:
             return None
 
@@ -209,15 +212,22 @@ class SimulatedApi(ApiServer):
             raise Conflict(409, "Conflict", f"{key[0]} {key[2]}: uid mismatch")
         self.cluster.status = manifest["status"]
 
-    def _write(self, verb: str, key: Key, write: Callable[[], None], *, may_go: bool = False) -> Any:
-        """Carry a write out; what the object is by it, before anything else happens."""
+    def _written(self, verb: str, key: Key, write: Callable[[], None]) -> Json:
+        """Carry a write out that leaves the object there; what it is by that."""
+        item = self._write(verb, key, write)
+        if item is None:
+            raise NotFound(404, "NotFound", f"{key[0]} {key[2]} is not there")
+        return item
+
+    def _write(self, verb: str, key: Key, write: Callable[[], None]) -> Json | None:
+        """Carry a write out; what the object is by it, before anything else happens, and None where it went."""
         self.refresh()
         with self.around(verb, key):
             self._answer(verb, key)
             before = self.held.get(key)
             write()
             self.refresh()
-            item = self.held.get(key) if may_go else self._there(key)
+            item = self.held.get(key)
             self.wrote(key, (item or before or {})["metadata"]["uid"], item)
             if verb != "apply status" and self.cluster.controllers_keep_up:
                 self.cluster.run_controllers()

@@ -57,6 +57,8 @@ def patched(live: Json, operations: Sequence[Json]) -> Json:
                     place[key] = operation["value"]
                 case "remove":
                     del place[key]
+                case _:
+                    pass
         except (KeyError, IndexError) as error:
             raise Invalid(422, "Invalid", f"{operation['path']} leads nowhere") from error
     return found
