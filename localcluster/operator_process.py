@@ -25,7 +25,7 @@ _STOP_SECONDS = 60
 
 
 def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Everything that ``helm install`` would apply, the CRD first."""
+    """Everything that the chart renders, the CRD first; without values, for the plans of all namespaces."""
     rendered = subprocess.run(
         [
             str(binaries.program("helm")),
@@ -38,7 +38,7 @@ def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any
             "--values",
             "-",
         ],
-        input=yaml.safe_dump(dict(values or {})),
+        input=yaml.safe_dump(dict(values or {"namespaces": ["*"]})),
         capture_output=True,
         text=True,
         check=True,
@@ -47,19 +47,28 @@ def chart_objects(values: Mapping[str, Any] | None = None) -> list[dict[str, Any
 
 
 def install(cluster: ControlPlane, objects: Sequence[dict[str, Any]]) -> str:
-    """Apply the chart without its Deployment (the process takes its place), and wait until all of it is in force.
+    """Apply the chart without its Deployment (the process takes its place) and hooks, and wait until all of it is in force.
 
     A later ``helm install`` takes the objects over, since they have Helm's annotations. Returns the ServiceAccount's name.
     """
     definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *definitions)
-    rest = (item for item in objects if item["kind"] not in ("CustomResourceDefinition", "Deployment"))
+    rest = (
+        item
+        for item in objects
+        if item["kind"] not in ("CustomResourceDefinition", "Deployment") and not _is_hook(item)
+    )
     cluster.apply(*map(_as_of_helm, rest), field_manager="helm")
     for item in definitions:
         wait_until_established(cluster.kubectl, item["metadata"]["name"])
     with cluster.client() as client:
         wait_until_granted(client, objects)
     return next(str(item["metadata"]["name"]) for item in objects if item["kind"] == "ServiceAccount")
+
+
+def _is_hook(item: dict[str, Any]) -> bool:
+    """Whether Helm makes the object only at its moment."""
+    return "helm.sh/hook" in item["metadata"].get("annotations", {})
 
 
 def _as_of_helm(item: dict[str, Any]) -> dict[str, Any]:

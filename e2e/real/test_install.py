@@ -77,6 +77,14 @@ class Installed:
         ready = [pod for pod in found if pod_is_ready(pod)]
         return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in ready}
 
+    def evict(self, pod):
+        """Ask for the eviction of an operator's pod, as a drain does: what the API server answers."""
+        place = {"name": pod, "namespace": RELEASED_IN}
+        eviction = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": place})
+        path = f"/api/v1/namespaces/{RELEASED_IN}/pods/{pod}/eviction"
+        done = self.kubectl("create", "--raw", path, "-f", "-", stdin=eviction)
+        return done.stdout + done.stderr
+
     def ask_for(self, requests_per_second, engines):
         """Edit the plan's demand and wait until an operator has acted on it, and so many engines are ready."""
         plan = self.api.get(PLANS, "chat", namespace=PLANS_IN)
@@ -144,6 +152,7 @@ def test_what_the_page_says_installs_serves_and_survives(node, ground, shell, co
     with Traffic(gateway, requests_per_second=4, tokens=(5, 20), port=80) as traffic:
         _restarted(installed, shell)
         _one_of_two_takes_over(installed, shell)
+        _evicted(installed, shell)
         wait_for("users go on", until_sent(traffic, 20), seconds=30)
     print(f"{len(traffic.lost)} of {len(traffic.outcomes)} requests lost")
     assert traffic.lost == []
@@ -175,8 +184,39 @@ def _one_of_two_takes_over(installed, shell):
     installed.ask_for("24", engines=4)  # what is paid stays
 
 
+def _evicted(installed, shell):
+    """As a drain does it, where nothing can take the place of what is evicted: one operator goes, the last one stays."""
+    wait_for("two operators", lambda: len(installed.operators()) == 2, seconds=90, shown=installed.shown)
+    leader = installed.leader()
+    (standby,) = set(installed.operators()) - {leader}
+    pdb = ("get", "pdb", "-n", RELEASED_IN, "servingplan", "-o", "jsonpath={.status.disruptionsAllowed}")
+    wait_for("one of them may go", lambda: installed.kubectl(*pdb).stdout == "1", seconds=60, shown=installed.shown)
+    shell(f"kubectl create quota full -n {RELEASED_IN} --hard=pods=1")
+    quota = ("get", "quota", "full", "-n", RELEASED_IN, "-o", "jsonpath={.status.used.pods}")
+    wait_for("the quota is in force", lambda: installed.kubectl(*quota).stdout == "2", seconds=60)
+
+    assert '"Success"' in installed.evict(leader)
+    wait_for("the other leads", lambda: installed.leader() == standby, seconds=60, shown=installed.shown)
+    wait_for("one is left", lambda: installed.operators() == [standby], seconds=90, shown=installed.shown)
+    assert "disruption budget" in installed.evict(standby)
+    installed.ask_for("26", engines=4)
+    assert installed.operators() == [standby]
+    shell(f"kubectl delete quota full -n {RELEASED_IN}")
+    wait_for("two operators again", lambda: len(installed.operators()) == 2, seconds=240, shown=installed.shown)
+
+
 def _uninstalled(installed, shell, node):
-    """While an operator runs, it retires the plan; the GPUs go with a command."""
+    """Helm refuses while the plan is there. While an operator runs, it retires the plan; the GPUs go with a command."""
+    uninstall = ["helm", "uninstall", "servingplan", "-n", RELEASED_IN]
+    serving, operators = installed.engines(), installed.operators()
+    refused = subprocess.run(uninstall, env=node.plane.environment(), capture_output=True, text=True)
+    assert refused.returncode != 0, refused.stdout + refused.stderr
+    told = refused.stdout + refused.stderr
+    print(told)
+    assert f"plans are left: {PLANS_IN}/chat" in told, told + installed.shown()
+    assert f"servingplan uninstall -n {PLANS_IN}" in told
+    assert (installed.engines(), installed.operators()) == (serving, operators)
+
     program = str(Path(sys.executable).with_name("servingplan"))
     environment = {**os.environ, "KUBECONFIG": str(node.plane.kubeconfig)}
     for arguments in (["uninstall", "--namespace", PLANS_IN, "--yes"], ["emulate-gpus", "--count", "0"]):
@@ -185,4 +225,5 @@ def _uninstalled(installed, shell, node):
     assert installed.engines() == {}
     (found,) = installed.api.list(NODES)
     assert "nvidia.com/gpu.emulated" not in found["status"]["allocatable"]
-    shell(f"helm uninstall servingplan -n {RELEASED_IN}")
+    shell(" ".join(uninstall))
+    assert installed.kubectl("get", "deployments,jobs", "-n", RELEASED_IN, "-o", "name").stdout == ""

@@ -27,12 +27,13 @@ _RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleB
 
 
 def rights(namespace: str, watched: tuple[str, ...], *, chart: Path = CHART) -> list[Json]:
-    """ServiceAccount and RBAC objects of the chart, released in ``namespace`` for plans of ``watched`` (none: all)."""
+    """ServiceAccount and RBAC objects of the operator, released in ``namespace`` for plans of ``watched`` (none: all)."""
     command = [str(binaries.program("helm")), "template", "servingplan", str(chart), "--namespace", namespace]
-    command += ["--set-json", f"namespaces={json.dumps(list(watched))}"]
+    command += ["--set-json", f"namespaces={json.dumps(list(watched) or ['*'])}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"helm template: {done.stderr}"
-    found = [item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] in _RIGHTS]
+    objects = (item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] in _RIGHTS)
+    found = [item for item in objects if item["metadata"]["labels"]["app.kubernetes.io/component"] == "operator"]
     for item in found:
         if item["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
             item["metadata"].setdefault("namespace", namespace)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.cluster
 CHART = Path(__file__).parents[2] / "charts" / "servingplan"
 RELEASE = "operators"
 EVERYWHERE = {
+    "namespaces": ["*"],
     "poolKinds": [
         {"kind": "NodePool", "group": "karpenter.sh", "resource": "nodepools", "namespaced": False},
         {
@@ -31,7 +32,7 @@ EVERYWHERE = {
             "resource": "machinedeployments",
             "namespaced": True,
         },
-    ]
+    ],
 }
 CONFINED = {
     "namespaces": ["llm", "llm-two"],
@@ -130,7 +131,9 @@ def helm(*arguments: str, values: dict | None = None) -> subprocess.CompletedPro
 
 
 def rendered(name, values):
-    done = helm("template", name, str(CHART), f"--namespace={RELEASE}", "--include-crds", values=values)
+    """What the chart renders; for plans of ``llm`` if the values do not say otherwise."""
+    given = {"namespaces": ["llm"], **values}
+    done = helm("template", name, str(CHART), f"--namespace={RELEASE}", "--include-crds", values=given)
     assert done.returncode == 0, done.stderr
     return [item for item in yaml.safe_load_all(done.stdout) if item]
 
@@ -310,9 +313,10 @@ def test_every_rendered_object_is_accepted_by_the_api_server(cluster, installed)
     cluster.kubectl("get", "crd", "llmservingplans.servingplan.dev")
 
 
-def test_the_operator_runs_under_the_restricted_pod_security_standard(cluster, installed):
+@pytest.mark.parametrize("component", ["operator", "uninstall-guard"])
+def test_its_pods_run_under_the_restricted_pod_security_standard(cluster, installed, component):
     for release in installed:
-        selector = f"app.kubernetes.io/instance={release}"
+        selector = f"app.kubernetes.io/instance={release},app.kubernetes.io/component={component}"
         wait_for(
             f"a pod of {release}",
             lambda selector=selector: cluster.kubectl("-n", RELEASE, "get", "pods", "-l", selector, "-o", "name"),
@@ -527,7 +531,9 @@ def test_the_monitor_of_the_engines_finds_the_pods_of_a_plan_and_names_it():
     labels = {item["targetLabel"]: item["sourceLabels"] for item in endpoint["relabelings"]}
     in_prometheus = "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", PLAN_LABEL)
     assert labels == {"plan_namespace": ["__meta_kubernetes_namespace"], "plan": [in_prometheus]}
-    assert spec["namespaceSelector"] == {"any": True}
+    assert spec["namespaceSelector"] == {"matchNames": ["llm"]}
+    everywhere = one(rendered("x", {**WATCHED, **EVERYWHERE}), "PodMonitor", "x-servingplan-engines")
+    assert everywhere["spec"]["namespaceSelector"] == {"any": True}
     confined = one(rendered("x", {**WATCHED, **CONFINED}), "PodMonitor", "x-servingplan-engines")
     assert confined["spec"]["namespaceSelector"] == {"matchNames": CONFINED["namespaces"]}
 
@@ -544,7 +550,7 @@ def test_rules_and_dashboard_are_those_of_the_files(cluster):
     cluster.apply(dashboard, field_manager="helm")
 
 
-def test_without_namespaces_the_operator_writes_in_all_of_them(may):
+def test_a_star_for_the_namespaces_lets_the_operator_write_in_all_of_them(may):
     rights = each(READ_EVERYWHERE) + each(WRITTEN_WITH_PLANS) + each(POOLS_EVERYWHERE)
     assert refused(may, "everywhere", rights, None) == []
 
@@ -586,7 +592,9 @@ def test_the_roles_hold_exactly_these_rights():
         return {
             (group, resource, verb)
             for item in objects
-            if item["kind"] in kinds and "aggregate-to-edit" not in str(item["metadata"]["labels"])
+            if item["kind"] in kinds
+            and item["metadata"]["labels"]["app.kubernetes.io/component"] == "operator"
+            and "aggregate-to-edit" not in str(item["metadata"]["labels"])
             for rule in item["rules"]
             for group in rule["apiGroups"]
             for resource in rule["resources"]
@@ -683,6 +691,9 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"leaseNamespace": ""}, "leaseNamespace"),
         ({"namespaces": "llm"}, "namespaces"),
         ({"namespaces": ["LLM"]}, "namespaces"),
+        ({"namespaces": ["*", "llm"]}, "namespaces"),
+        ({"namespaces": []}, "namespaces: name the namespaces of your plans"),
+        ({"uninstallGuard": False}, "uninstallGuard"),
         ({"periodSeconds": 0}, "periodSeconds"),
         ({"periodSeconds": "15"}, "periodSeconds"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
@@ -703,6 +714,6 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
     ],
 )
 def test_bad_values_are_refused_by_name(values, complaint):
-    done = helm("template", "x", str(CHART), values=values)
+    done = helm("template", "x", str(CHART), values={"namespaces": ["llm"], **values})
     assert done.returncode != 0
     assert complaint in done.stderr

@@ -34,7 +34,7 @@ SCHEDULED = {
 }
 SETTINGS = {
     "replicas": [1, 2],
-    "namespaces": [[], ["llm"], ["llm", "llm-two"]],
+    "namespaces": [["llm"], ["*"], ["llm", "llm-two"]],
     "poolKinds": [[KARPENTER], [], [KARPENTER, MACHINES], [{**MACHINES, "namespaces": ["machines"]}]],
     "catalogues.enabled": [True, False],
     "catalogues.prices": ["", PRICES],
@@ -52,6 +52,7 @@ SETTINGS = {
     "prometheus.planQueries": [False, True],
     "leaseNamespace": ["kube-system", "leases"],
     "writeGuard.enabled": [False, True],
+    "uninstallGuard.enabled": [True, False],
     "metrics.enabled": [True, False],
     "metrics.bindAddress": ["0.0.0.0", "127.0.0.1"],
     "metrics.networkPolicy.enabled": [True, False],

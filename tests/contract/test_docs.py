@@ -12,7 +12,7 @@ import kubernetes.config
 import pytest
 import yaml
 
-from localcluster import karpenter
+from localcluster import karpenter, nodes
 from localcluster.control_plane import ControlPlane, wait_until_established
 from servingplan.kube import NODES, PLANS, Kube
 from tests.contract.test_cli_live import add_node, turns_of
@@ -25,6 +25,7 @@ ROUTING = REPOSITORY / "tests/golden/render/routing.json"
 PROBLEM = 3
 """The exit code of ``servingplan doctor`` where it found something, as it does in a cluster without GPUs of a cloud."""
 OURS = [b for b in blocks() if b.language == SHELL and b.mark == ("run", f"tests/contract/{Path(__file__).name}")]
+SMALL = nodes.NodeType("small", "", 0, 0, 4, 16, 0.2)
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 4096,
@@ -90,6 +91,8 @@ def installed(cluster, shell):
         done = shell(command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     wait_until_established(cluster.kubectl, "llmservingplans.servingplan.dev")
+    with kubernetes.config.new_client_from_config(str(cluster.kubeconfig)) as client:
+        nodes.create(client, SMALL, 1)  # for the pods of the chart
     plan = yaml.safe_load((REPOSITORY / "examples/chat.yaml").read_text())
     plan["spec"]["mode"] = "Approve"
     for pool in plan["spec"]["nodePools"]:

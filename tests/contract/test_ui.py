@@ -127,7 +127,7 @@ def test_a_report_is_made_of_a_live_plan(cluster, environment, tmp_path):
 def chart(*, enabled=True, **values):
     """What the chart renders for the pages."""
     command = [str(binaries.program("helm")), "template", "x", str(CHART), f"--namespace={HOME}", "--values=-"]
-    given = json.dumps({**values, "ui": {"enabled": enabled, **values.get("ui", {})}})
+    given = json.dumps({"namespaces": ["llm"], **values, "ui": {"enabled": enabled, **values.get("ui", {})}})
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     component = "app.kubernetes.io/component"
@@ -149,7 +149,7 @@ def test_the_chart_runs_no_pages_unless_it_is_asked_to():
     assert trying["args"] == [*container["args"], "--what-if"]
 
 
-@pytest.mark.parametrize("namespaces", [[], ["llm", "other"]], ids=["everywhere", "confined"])
+@pytest.mark.parametrize("namespaces", [["*"], ["llm", "other"]], ids=["everywhere", "confined"])
 def test_the_pages_may_only_read_and_read_no_secret(namespaces):
     objects = chart(namespaces=namespaces)
     roles = [item for item in objects if item["kind"] in ("Role", "ClusterRole")]
@@ -161,9 +161,9 @@ def test_the_pages_may_only_read_and_read_no_secret(namespaces):
     for binding in (item for item in objects if item["kind"].endswith("Binding")):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": HOME}]
     everywhere = of_kind(objects, "ClusterRole")["rules"]
-    assert any("configmaps" in rule["resources"] for rule in everywhere) == (not namespaces)
+    assert any("configmaps" in rule["resources"] for rule in everywhere) == (namespaces == ["*"])
     assert {item["metadata"]["namespace"] for item in roles if item["kind"] == "Role"} == (
-        {"default", HOME, *namespaces} if namespaces else {"default"}
+        {"default"} if namespaces == ["*"] else {"default", HOME, *namespaces}
     )
 
 
@@ -182,11 +182,15 @@ def test_nothing_that_selects_the_operator_finds_the_pages():
     assert of_kind(chart(), "NetworkPolicy")["spec"]["ingress"] == []  # nobody: no rule, which is not an empty rule
 
 
-@pytest.mark.parametrize("namespaces", [[], ["llm"]], ids=["everywhere", "confined"])
+@pytest.mark.parametrize("namespaces", [["*"], ["llm"]], ids=["everywhere", "confined"])
 def test_the_chart_s_pages_work_with_its_rights(cluster, environment, namespaces, tmp_path):
     restricted = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME, "labels": restricted}})
-    objects = chart(namespaces=namespaces, fullnameOverride=f"x-{len(namespaces)}", ui={"hosts": ["plans.example"]})
+    objects = chart(
+        namespaces=namespaces,
+        fullnameOverride="x-all" if namespaces == ["*"] else "x-one",
+        ui={"hosts": ["plans.example"]},
+    )
     cluster.apply(*objects)
     with cluster.client() as api:
         wait_until_granted(api, objects)

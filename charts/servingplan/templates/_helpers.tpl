@@ -49,6 +49,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   namespace: {{ .Release.Namespace }}
 {{- end -}}
 
+{{/* Whether the plans of all namespaces are managed: something, or nothing. */}}
+{{- define "servingplan.everywhere" -}}
+{{- if has "*" .Values.namespaces }}yes{{ end -}}
+{{- end -}}
+
 {{/* What the operator writes in the namespaces of its plans, and reads in these alone. It deletes no ConfigMap, but where the
      API server has OwnerReferencesPermissionEnforcement, setting the owner of one needs the right to delete it. */}}
 {{- define "servingplan.writeRules" -}}
@@ -107,12 +112,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{/* The command that lets the plans of this release go. */}}
+{{- define "servingplan.uninstallCommand" -}}
+servingplan uninstall {{ if include "servingplan.everywhere" . }}--all{{ else }}-n {{ join " -n " .Values.namespaces }}{{ end -}}
+{{- end -}}
+
+{{/* The guard's pod has a name of its own, so that nothing that selects the operator's finds it. */}}
+{{- define "servingplan.guardLabels" -}}
+app.kubernetes.io/name: {{ include "servingplan.name" . }}-uninstall
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: uninstall-guard
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
 {{/* Which plans there are, and what bounds them: the same for the operator and for the pages. */}}
 {{- define "servingplan.plansEnv" -}}
 - name: SERVINGPLAN_POOL_KINDS
   value: {{ $kinds := list }}{{ range .Values.poolKinds }}{{ $kinds = append $kinds (printf "%s.%s" .kind .group) }}{{ end }}{{ join "," $kinds | quote }}
 - name: SERVINGPLAN_NAMESPACES
-  value: {{ join "," .Values.namespaces | quote }}
+  value: {{ join "," (without .Values.namespaces "*") | quote }}
 - name: SERVINGPLAN_CATALOGUE_NAMESPACE
   value: {{ if .Values.catalogues.enabled }}{{ .Release.Namespace | quote }}{{ else }}""{{ end }}
 - name: SERVINGPLAN_NAMESPACE_BUDGETS

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 25.0
 """How long an operator is looked for: a Lease that nobody renews is free after 10 s, and one that is renewed never is."""
 POLL_SECONDS = 1.0
+MOST_NAMED = 10
+"""How many plans a message names."""
 PERIOD_SECONDS = 15.0
 """The longest time between two steps of a retirement; changes in the cluster start one at once."""
 MANAGER = "servingplan-uninstall"
+PLANS_LEFT = 3
+"""The exit code of ``--check`` where there are plans."""
 Json = dict[str, Any]
 
 
@@ -47,6 +51,13 @@ def uninstall(
             "--abandon", help="Let the plans go at once: pools keep their size and their claim, and nobody is drained."
         ),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Remove nothing; fail if plans are there. The chart asks this before it is uninstalled."
+        ),
+    ] = False,
+    refused: Annotated[str, typer.Option(envvar="SERVINGPLAN_REFUSED", hidden=True)] = "",
     lease_namespace: Annotated[
         str,
         typer.Option(envvar="SERVINGPLAN_LEASE_NAMESPACE", help="Namespace of the operator's Leases. Empty: none."),
@@ -74,6 +85,8 @@ def uninstall(
     if not plans:
         typer.echo(f"There is no plan in {', '.join(namespaces) or 'any namespace'}. {_next_steps()}")
         return
+    if check:
+        fail(f"{_left_behind(namespaces, plans)}{refused and chr(10)}{refused}", code=PLANS_LEFT)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("servingplan.lease").setLevel(logging.WARNING)
     with _leading(api, lease_namespace, namespaces) as rival:
@@ -91,6 +104,19 @@ def uninstall(
             _delete(api, plans)
             _retire(api, namespaces, plans)
     typer.echo(f"{len(plans)} plans are gone. {_next_steps()}")
+
+
+def _left_behind(namespaces: tuple[str, ...], plans: list[Json]) -> str:
+    """What happens to these plans if their operator goes, and what to do before."""
+    from servingplan.model.names import FINALIZER
+
+    named = ", ".join(f"{_namespace(plan)}/{plan['metadata']['name']}" for plan in plans[:MOST_NAMED])
+    more = f" and {len(plans) - MOST_NAMED} more" if len(plans) > MOST_NAMED else ""
+    chosen = "".join(f" -n {one}" for one in namespaces) or " --all"
+    return (
+        f"plans are left: {named}{more}. Only an operator retires them: without one, their node pools stay rented, and they "
+        f"and their namespaces hang on the finalizer {FINALIZER}.\nLet them go first:  servingplan uninstall{chosen}"
+    )
 
 
 def _next_steps() -> str:

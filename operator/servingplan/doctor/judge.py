@@ -132,6 +132,10 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield Finding("operator", PROBLEM, message, _chart_for(facts))
 
 
+EVERYWHERE = " --set 'namespaces={*}'"
+"""For an operator of all namespaces: the values of an old release do not say so, and without a list no chart is upgraded."""
+
+
 def _chart_for(facts: Facts) -> str:
     """The command that brings the present chart to the namespace: to its operator, else to the first one, else to a new one.
 
@@ -141,7 +145,7 @@ def _chart_for(facts: Facts) -> str:
         return "servingplan doctor  # as somebody who may list Deployments: this command rests on the operators that are there"
     operators = facts.operators
     if mine := next((item for item in operators if item.has(facts.namespace)), None):
-        return _upgrade(mine)
+        return _upgrade(mine) + ("" if words(mine.settings.get("SERVINGPLAN_NAMESPACES", "")) else EVERYWHERE)
     listed = words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
     install = f"helm upgrade --install servingplan {CHART} -n {OWN_NAMESPACE} --create-namespace"
     command = _upgrade(operators[0]) if operators else install

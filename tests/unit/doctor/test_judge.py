@@ -258,6 +258,14 @@ def test_an_upgrade_that_is_named_keeps_the_values_of_the_release():
             assert "--install" not in command
 
 
+def test_an_upgrade_of_an_operator_for_all_namespaces_says_so():
+    """The chart is not upgraded without a list, and the values of an old release have none."""
+    everywhere = dataclasses.replace(OPERATOR, settings={**OPERATOR.settings, "SERVINGPLAN_NAMESPACES": ""})
+    commands = helm_commands(facts(operators=(everywhere,), prometheus=None))
+    assert commands
+    assert all("--set 'namespaces={*}'" in command for command in commands)
+
+
 def test_an_installation_that_is_named_is_for_the_namespace_alone():
     commands = helm_commands(facts(operators=(), prometheus=None, refused=(REFUSED,)))
     assert len(commands) == 3

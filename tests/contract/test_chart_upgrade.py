@@ -1,0 +1,93 @@
+"""A release of an earlier chart is upgraded by real Helm: it goes on managing the namespaces that it had, or is refused."""
+
+import json
+import subprocess
+import tarfile
+from io import BytesIO
+
+import pytest
+
+from localcluster import binaries
+from localcluster.control_plane import ControlPlane
+from localcluster.operator_process import CHART
+
+pytestmark = pytest.mark.cluster
+EARLIER = "a6dfc25559c2e6ef78184743a26cd654b61fb902"
+"""A commit whose chart manages all namespaces where it is given no list."""
+HOME, RELEASE = "servingplan-system", "servingplan"
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """The chart of that commit."""
+    done = subprocess.run(
+        ["git", "archive", EARLIER, "charts/servingplan"], cwd=CHART.parents[1], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"NO UPGRADE WAS TESTED: this copy of the repository has no commit {EARLIER}")
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "charts" / "servingplan"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with ControlPlane() as running:
+        running.kubectl("create", "namespace", "llm")
+        yield running
+
+
+@pytest.fixture
+def helm(cluster):
+    def run(*arguments):
+        command = [str(binaries.program("helm")), *arguments, f"--namespace={HOME}"]
+        return subprocess.run(command, env=cluster.environment(), capture_output=True, text=True)
+
+    yield run
+    run("uninstall", RELEASE, "--no-hooks")
+
+
+def watched(cluster):
+    """The namespaces that the installed operator watches; nothing for all."""
+    text = cluster.kubectl("get", "deployment", "-n", HOME, RELEASE, "-o", "json")
+    (container,) = json.loads(text)["spec"]["template"]["spec"]["containers"]
+    return {item["name"]: item.get("value", "") for item in container["env"]}["SERVINGPLAN_NAMESPACES"]
+
+
+def writes_everywhere(cluster):
+    role = json.loads(cluster.kubectl("get", "clusterrole", f"{HOME}-{RELEASE}", "-o", "json"))
+    return any("deployments" in rule["resources"] for rule in role["rules"])
+
+
+def upgrade(helm, *arguments):
+    return helm("upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", *arguments)
+
+
+def test_a_release_for_all_namespaces_stays_one_or_says_what_to_do(cluster, earlier, helm):
+    installed = helm("install", RELEASE, str(earlier), "--create-namespace")
+    assert installed.returncode == 0, installed.stderr
+    assert (watched(cluster), writes_everywhere(cluster)) == ("", True)
+
+    refused = upgrade(helm)
+    assert refused.returncode != 0
+    assert "--set 'namespaces={*}'" in refused.stderr
+    assert (watched(cluster), writes_everywhere(cluster)) == ("", True), "nothing has changed"
+
+    done = upgrade(helm, "--set", "namespaces={*}")
+    assert done.returncode == 0, done.stderr
+    assert (watched(cluster), writes_everywhere(cluster)) == ("", True)
+    confined = upgrade(helm, "--set", "namespaces={llm}")
+    assert confined.returncode == 0, confined.stderr
+    assert (watched(cluster), writes_everywhere(cluster)) == ("llm", False)
+
+
+def test_a_release_with_a_list_keeps_it(cluster, earlier, helm):
+    installed = helm("install", RELEASE, str(earlier), "--create-namespace", "--set", "namespaces={llm}")
+    assert installed.returncode == 0, installed.stderr
+    done = upgrade(helm)
+    assert done.returncode == 0, done.stderr
+    assert (watched(cluster), writes_everywhere(cluster)) == ("llm", False)
+    back = helm("rollback", RELEASE, "1")
+    assert back.returncode == 0, back.stderr
+    assert watched(cluster) == "llm"
