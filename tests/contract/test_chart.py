@@ -555,6 +555,10 @@ def test_a_star_for_the_namespaces_lets_the_operator_write_in_all_of_them(may):
     assert refused(may, "everywhere", rights, None) == []
 
 
+def test_without_namespaces_the_operator_works_in_its_own_alone():
+    assert rendered("x", {"namespaces": []}) == rendered("x", {"namespaces": [RELEASE]})
+
+
 def test_with_namespaces_the_operator_writes_in_these_alone(may):
     assert refused(may, "confined", each(READ_EVERYWHERE) + each(POOLS_CONFINED), None) == []
     for namespace in CONFINED["namespaces"]:
@@ -692,7 +696,6 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"namespaces": "llm"}, "namespaces"),
         ({"namespaces": ["LLM"]}, "namespaces"),
         ({"namespaces": ["*", "llm"]}, "namespaces"),
-        ({"namespaces": []}, "namespaces: name the namespaces of your plans"),
         ({"uninstallGuard": False}, "uninstallGuard"),
         ({"periodSeconds": 0}, "periodSeconds"),
         ({"periodSeconds": "15"}, "periodSeconds"),

@@ -34,7 +34,7 @@ SCHEDULED = {
 }
 SETTINGS = {
     "replicas": [1, 2],
-    "namespaces": [["llm"], ["*"], ["llm", "llm-two"]],
+    "namespaces": [[], ["llm"], ["*"], ["llm", "llm-two"]],
     "poolKinds": [[KARPENTER], [], [KARPENTER, MACHINES], [{**MACHINES, "namespaces": ["machines"]}]],
     "catalogues.enabled": [True, False],
     "catalogues.prices": ["", PRICES],

@@ -91,3 +91,10 @@ def test_a_release_with_a_list_keeps_it(cluster, earlier, helm):
     back = helm("rollback", RELEASE, "1")
     assert back.returncode == 0, back.stderr
     assert watched(cluster) == "llm"
+
+
+def test_a_release_in_its_own_namespace_is_upgraded_without_a_list(cluster, helm):
+    for command in (("install", RELEASE, str(CHART), "--create-namespace"), ("upgrade", RELEASE, str(CHART))):
+        done = helm(*command)
+        assert done.returncode == 0, done.stderr
+        assert (watched(cluster), writes_everywhere(cluster)) == (HOME, False)
