@@ -285,6 +285,19 @@ def test_plan_prints_the_steps(tmp_path):
     assert [step["dollars_per_hour"] for step in data["transition"]["steps"]] == [4.0, 4.0]
 
 
+def test_uninstall_check_only_says_that_plans_are_left(live, monkeypatch):
+    driver = live()
+    monkeypatch.setenv("SERVINGPLAN_REFUSED", "Nothing was removed.")
+    before = driver.cluster.status
+    done = run("uninstall", "--check")
+    assert done.exit_code == 3
+    for words in ("plans are left: llm/chat", "servingplan uninstall -n llm\n", "Nothing was removed."):
+        assert words in done.stderr
+    assert driver.cluster.status == before
+    elsewhere = typer.testing.CliRunner().invoke(app, ["uninstall", "--check", "-n", "other"])
+    assert (elsewhere.exit_code, "There is no plan in other" in elsewhere.stdout) == (0, True)
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------------
 
 COMMANDS = [("status", "none"), ("top", "none", "--once"), ("approve", "none"), ("history", "none")]
