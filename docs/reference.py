@@ -1,7 +1,7 @@
 """Writes the reference pages from the code: ``python docs/reference.py``, or ``make reference``.
 
 The fields of a plan come from its CustomResourceDefinition, the commands from the command line, the metrics from the table that
-serves them.
+serves them, and the conditions and a page for each reason from the table of reasons.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from servingplan.api import reasons
 from servingplan.api.crd import custom_resource_definition
 from servingplan.cli import app
 from servingplan.metrics.families import FAMILIES
@@ -38,7 +39,13 @@ _UNITS = {
 
 def pages() -> dict[str, str]:
     """Each reference page's text, by its name below ``docs/``."""
-    return {"reference-plan.md": _plan(), "reference-cli.md": _commands(), "reference-metrics.md": _metrics()}
+    return {
+        "reference-plan.md": _plan(),
+        "reference-cli.md": _commands(),
+        "reference-metrics.md": _metrics(),
+        "conditions.md": _conditions(),
+        **{reasons.page_of(name).removeprefix("docs/"): _reason(name) for name in reasons.REASONS},
+    }
 
 
 def _row(*cells: str) -> str:
@@ -147,6 +154,39 @@ def _metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _conditions() -> str:
+    text = (
+        "Each condition has a reason, one word for programs, and a message, which names numbers and what to do. Each reason\n"
+        "has a page of its own. If the chart's `docsUrl` names a site with these pages, the messages name them."
+    )
+    lines = [
+        _HEAD.format(title="Conditions and Events", source="`operator/servingplan/api/reasons.py`", text=text).rstrip(),
+        *("", "| condition | holds when |", "|---|---|"),
+        *(_row(f"`{name}`", meaning) for name, meaning in reasons.CONDITIONS.items()),
+        *("", "| reason | means | what to do |", "|---|---|---|"),
+    ]
+    for name, one in sorted(reasons.REASONS.items()):
+        page = reasons.page_of(name).removeprefix("docs/")
+        lines.append(f'| <a id="{name}"></a>[`{name}`]({page}) {_row(one.meaning, one.advice)}')
+    return "\n".join(lines) + "\n"
+
+
+def _reason(name: str) -> str:
+    one = reasons.REASONS[name]
+    stalls = "A person has to act: until then the plan is not ready, and has the condition `Stalled`."
+    passes = "It passes by itself, is tried again, or does not keep the plan from being ready."
+    parts = [
+        f"**It means:** {one.meaning}",
+        f"**What to do:** {one.advice or 'Nothing.'}",
+        *([stalls if reasons.needs_a_person(name) else passes] if one.advice else []),
+        "`kubectl describe lsp NAME` shows where it holds, with a message that names the object and the value.",
+        "".join(f"`{page}` has more. " for page in reasons.more_about(name)) + "All reasons: `docs/conditions.md`.",
+    ]
+    source = "`operator/servingplan/api/reasons.py`"
+    return _HEAD.format(title=name, source=source, text="\n\n".join(parts)).rstrip() + "\n"
+
+
 if __name__ == "__main__":
+    (DOCS / "reasons").mkdir(exist_ok=True)
     for name, text in pages().items():
         (DOCS / name).write_text(text)

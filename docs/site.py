@@ -23,7 +23,8 @@ ELSEWHERE = {
     "charts/servingplan/README.md": "chart.md",
 }
 """Pages of the repository outside ``docs/``, and their names on the site."""
-_PATH = re.compile(r"(?<!\[)`(" + "|".join(map(re.escape, ELSEWHERE)) + r"|docs/[\w-]+\.md)`(?!\])")
+TROUBLE = "When something is wrong"
+_PATH = re.compile(r"(?<!\[)`(" + "|".join(map(re.escape, ELSEWHERE)) + r"|docs/[\w/-]+\.md)`(?!\])")
 _LINK = re.compile(r"\]\((?:\.\./|docs/)?([\w/.-]+\.(?:md|webp))(#[\w-]+)?\)")
 
 
@@ -36,15 +37,24 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_config(config: Any) -> Any:
+    """The pages of the reasons become a section of the list of pages."""
+    listed = [{page.stem: f"reasons/{page.name}"} for page in sorted((REPOSITORY / "docs" / "reasons").glob("*.md"))]
+    (section,) = (entry[TROUBLE] for entry in config["nav"] if TROUBLE in entry)
+    section.append({"Reasons": listed})
+    return config
+
+
+def on_page_markdown(markdown: str, *, page: Any = None, **_: Any) -> str:
     """The page with links that hold on the site. Code blocks stay as they are."""
+    up = "" if page is None else "../" * page.file.src_uri.count("/")
     parts = re.split(r"(^ *```.*?^ *```$)", markdown, flags=re.DOTALL | re.MULTILINE)
-    return "".join(part if at % 2 else _linked(part) for at, part in enumerate(parts))
+    return "".join(part if at % 2 else _linked(part, up) for at, part in enumerate(parts))
 
 
-def _linked(text: str) -> str:
-    text = _LINK.sub(lambda found: f"]({_on_site(found[1])}{found[2] or ''})", text)
-    return _PATH.sub(lambda found: f"[`{found[1]}`]({_on_site(found[1])})", text)
+def _linked(text: str, up: str) -> str:
+    text = _LINK.sub(lambda found: f"]({up}{_on_site(found[1])}{found[2] or ''})", text)
+    return _PATH.sub(lambda found: f"[`{found[1]}`]({up}{_on_site(found[1])})", text)
 
 
 def _on_site(path: str) -> str:

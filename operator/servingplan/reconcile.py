@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from servingplan.answering import Answers, Beside
+from servingplan.api.reasons import with_page
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.api.v1alpha1 import API_VERSION, KIND
 from servingplan.apply.order import carry_out
@@ -151,9 +152,11 @@ class Turns:
         shared_budget: SharedBudget | None = None,
         wait_for_others_seconds: float = WAIT_FOR_OTHERS_SECONDS,
         clock: Callable[[], str] = read_clock,
+        site: str = "",
     ) -> None:
-        """``beside`` runs the searches that a turn does not wait for; without it turns wait for every search.
-        ``shared_budget`` is held by one plan at a time of those that share a namespace's budget."""
+        """``site`` is the address of the documentation, which messages then name. ``beside`` runs the searches that a turn
+        does not wait for; without it turns wait for every search. ``shared_budget`` is held by one plan at a time of those
+        that share a namespace's budget."""
         self._api = api
         self._reader = reader
         self._writer = Writer(api)
@@ -164,6 +167,7 @@ class Turns:
         self._shared_budget = shared_budget
         self._wait_for_others_seconds = wait_for_others_seconds
         self._clock = clock
+        self._site = site
         self._namespace = namespace
         self._name = name
 
@@ -348,6 +352,8 @@ class Turns:
 
     def _write_status(self, plan: PlanObject, wanted: dict[str, Any]) -> int:
         """Write the whole status if it differs; the number of writes."""
+        if "conditions" in wanted:
+            wanted = {**wanted, "conditions": [dict(with_page(item, self._site)) for item in wanted["conditions"]]}
         if wanted == plan.status:
             return 0
         manifest = {

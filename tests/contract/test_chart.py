@@ -405,6 +405,7 @@ def test_settings_reach_the_operator_through_its_environment():
         "SERVINGPLAN_SOLVER_PROCESSES": "0",
         "SERVINGPLAN_MOST_SOLVER_SECONDS": "600",
         "SERVINGPLAN_PERIOD_SECONDS": "2.5",
+        "SERVINGPLAN_SITE": "",
         "SERVINGPLAN_METRICS_ADDRESS": "0.0.0.0:8081",
     }
 
@@ -697,6 +698,7 @@ def test_users_of_a_namespace_may_write_plans(cluster, installed):
         ({"namespaces": ["LLM"]}, "namespaces"),
         ({"namespaces": ["*", "llm"]}, "namespaces"),
         ({"uninstallGuard": False}, "uninstallGuard"),
+        ({"docsUrl": "docs.example"}, "docsUrl"),
         ({"periodSeconds": 0}, "periodSeconds"),
         ({"periodSeconds": "15"}, "periodSeconds"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),

@@ -6,9 +6,10 @@ import tarfile
 from io import BytesIO
 
 import pytest
+import yaml
 
 from localcluster import binaries
-from localcluster.control_plane import ControlPlane
+from localcluster.control_plane import ControlPlane, wait_until_established
 from localcluster.operator_process import CHART
 
 pytestmark = pytest.mark.cluster
@@ -34,7 +35,8 @@ def earlier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     with ControlPlane() as running:
-        running.kubectl("create", "namespace", "llm")
+        for namespace in ("llm", "llm-two"):
+            running.kubectl("create", "namespace", namespace)
         yield running
 
 
@@ -58,6 +60,24 @@ def watched(cluster):
 def writes_everywhere(cluster):
     role = json.loads(cluster.kubectl("get", "clusterrole", f"{HOME}-{RELEASE}", "-o", "json"))
     return any("deployments" in rule["resources"] for rule in role["rules"])
+
+
+@pytest.fixture
+def plan(cluster):
+    """Makes a plan in a namespace, as an operator has taken it: held by its finalizer."""
+    made = []
+
+    def make(namespace):
+        manifest = yaml.safe_load((CHART.parents[1] / "examples" / "chat.yaml").read_text())
+        manifest["metadata"] |= {"namespace": namespace, "finalizers": ["servingplan.dev/retire"]}
+        cluster.apply(manifest)
+        made.append(namespace)
+
+    yield make
+    for namespace in made:
+        free = '{"metadata": {"finalizers": null}}'
+        cluster.kubectl("patch", "lsp", "chat", "-n", namespace, "--type=merge", "-p", free)
+        cluster.kubectl("delete", "lsp", "chat", "-n", namespace)
 
 
 def upgrade(helm, *arguments):
@@ -98,3 +118,26 @@ def test_a_release_in_its_own_namespace_is_upgraded_without_a_list(cluster, helm
         done = helm(*command)
         assert done.returncode == 0, done.stderr
         assert (watched(cluster), writes_everywhere(cluster)) == (HOME, False)
+
+
+@pytest.mark.parametrize("before", ["llm,llm-two", "*"])
+def test_no_namespace_with_plans_leaves_the_list(cluster, helm, plan, before):
+    """Nobody would retire them, and they would hang on their finalizer."""
+    named = f"namespaces={{{before}}}"
+    installed = helm("install", RELEASE, str(CHART), "--create-namespace", "--set", named)
+    assert installed.returncode == 0, installed.stderr
+    wait_until_established(cluster.kubectl, "llmservingplans.servingplan.dev")
+    plan("llm")
+    was = watched(cluster)
+    done = upgrade(helm, "--set", "namespaces={llm}")
+    assert done.returncode == 0, done.stderr
+    assert upgrade(helm, "--set", named).returncode == 0
+
+    plan("llm-two")
+    refused = upgrade(helm, "--set", "namespaces={llm}")
+    assert refused.returncode != 0
+    assert "llm-two/chat" in refused.stderr
+    assert "servingplan uninstall -n llm-two" in refused.stderr
+    assert watched(cluster) == was
+    forced = upgrade(helm, "--set", "namespaces={llm}", "--set", "uninstallGuard.enabled=false")
+    assert forced.returncode == 0, forced.stderr

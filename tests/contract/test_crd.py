@@ -134,6 +134,31 @@ def test_the_full_plan_is_accepted_and_kept_as_it_is_written(cluster):
     cluster.kubectl("-n", "llm", "delete", "lsp", "kept")
 
 
+def test_kubectl_diff_tells_of_an_edit_and_of_nothing_else(cluster):
+    """No default of the server and nothing that an operator writes shows up as a difference."""
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(plan(PLAN["spec"], "compared")))
+    status = {"observedGeneration": 1, "planHash": "0" * 8, "conditions": []}
+    change = json.dumps({"status": status, "metadata": {"finalizers": ["servingplan.dev/retire"]}})
+    for part in ((), ("--subresource=status",)):
+        cluster.kubectl("-n", "llm", "patch", "lsp", "compared", "--type=merge", *part, "-p", change)
+
+    def differences(spec):
+        command = [str(binaries.program("kubectl")), "diff", "-f", "-"]
+        given = json.dumps(plan(spec, "compared"))
+        done = subprocess.run(command, input=given, env=cluster.environment(), capture_output=True, text=True)
+        return done.returncode, [line for line in done.stdout.splitlines() if re.match(r"[-+] ", line)]
+
+    assert differences(PLAN["spec"]) == (0, [])
+    edited = copy.deepcopy(PLAN["spec"])
+    edited["budget"]["dollarsPerHour"] = "77"
+    code, lines = differences(edited)
+    assert code == 1
+    assert [line for line in lines if "dollarsPerHour" in line][-1] == '+    dollarsPerHour: "77"'
+    assert {line.split(":")[0].strip("+- ") for line in lines} <= {"dollarsPerHour", "generation"}
+    cluster.kubectl("-n", "llm", "patch", "lsp", "compared", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    cluster.kubectl("-n", "llm", "delete", "lsp", "compared")
+
+
 def test_the_smallest_plan_is_accepted_with_whole_numbers_for_money(cluster):
     spec = {
         "budget": {"dollarsPerHour": 60},

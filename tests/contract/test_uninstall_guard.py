@@ -16,6 +16,7 @@ from kubernetes import client
 
 from e2e.support.waiting import wait_for
 from localcluster import binaries, service_account
+from localcluster.audit import AuditLog, Request
 from localcluster.control_plane import ControlPlane, wait_until_established
 
 pytestmark = pytest.mark.cluster
@@ -23,12 +24,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "servingplan"
 HOME, RELEASE = "servingplan-system", "servingplan"
 GUARD = "servingplan-uninstall"
+USER = f"system:serviceaccount:{HOME}:{GUARD}"
 COMMAND = str(Path(sys.executable).with_name("servingplan"))
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ControlPlane() as running:
+    with ControlPlane(audit=True) as running:
         for namespace in ("llm", "llm-two", "elsewhere"):
             running.kubectl("create", "namespace", namespace)
         yield running
@@ -39,6 +41,8 @@ class Installation:
 
     def __init__(self, cluster, folder):
         self.cluster, self._folder = cluster, folder
+        self._log, self._asked = AuditLog(cluster.audit_log), set()
+        self._log.requests()  # those of other tests
         self.said = ""
         """What the guard's pods have printed."""
 
@@ -89,6 +93,11 @@ class Installation:
         }
         core.patch_namespaced_pod_status(pod.metadata.name, HOME, {"status": status})
 
+    def asked(self):
+        """What the guard has asked of the API server."""
+        self._asked |= {request for request in self._log.requests() if request.user == USER}
+        return self._asked
+
     def runs(self):
         """Whether the objects of the release are there."""
         return bool(self.cluster.kubectl("get", "deployment", "-n", HOME, RELEASE, "-o", "name", "--ignore-not-found"))
@@ -131,6 +140,9 @@ def test_helm_does_not_uninstall_the_operator_of_plans_that_are_there(cluster, i
         "helm uninstall servingplan -n servingplan-system --no-hooks",
     ):
         assert words in installation.said
+    places = [""] if namespaces == ["*"] else namespaces
+    used = {Request(USER, "list", "servingplan.dev", "llmservingplans", place, True) for place in places}
+    wait_for("it has used its right, and asked for nothing else", lambda: installation.asked() == used, seconds=30)
     assert installation.runs()
     assert cluster.kubectl("get", "lsp", "-n", "llm-two", "chat", "-o", "jsonpath={.metadata.deletionTimestamp}") == ""
 
@@ -148,20 +160,17 @@ def test_helm_does_not_uninstall_the_operator_of_plans_that_are_there(cluster, i
     assert left == ["serviceaccount/default"]
 
 
-def test_plans_of_other_namespaces_do_not_count(cluster, installation):
-    installation.install(["llm"])
-    add_plan(cluster, "elsewhere")
-    done = installation.uninstall()
-    remove_plan(cluster, "elsewhere")
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_refused_release_goes_once_its_plans_are_gone(cluster, installation):
+def test_a_refused_release_goes_once_its_own_plans_are_gone(cluster, installation):
     installation.install(["llm"])
     add_plan(cluster, "llm")
-    assert installation.uninstall().returncode != 0
+    add_plan(cluster, "elsewhere")
+    refused = installation.uninstall()
     remove_plan(cluster, "llm")
-    assert installation.uninstall().returncode == 0
+    done = installation.uninstall()
+    remove_plan(cluster, "elsewhere")
+    assert refused.returncode != 0
+    assert "elsewhere" not in installation.said
+    assert done.returncode == 0, done.stderr
     assert not installation.runs()
 
 
@@ -183,7 +192,7 @@ def test_without_the_definition_of_plans_there_are_none(cluster, installation):
 @pytest.mark.parametrize("namespaces", [["llm"], ["*"]], ids=["confined", "everywhere"])
 def test_the_guard_may_list_plans_and_nothing_else(cluster, installation, namespaces):
     installation.install(namespaces)
-    account = f"--as=system:serviceaccount:{HOME}:{GUARD}"
+    account = f"--as={USER}"
 
     def may():
         told = cluster.kubectl("auth", "can-i", "--list", account, "-n", "llm", "--no-headers")

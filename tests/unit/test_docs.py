@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import shutil
+import types
 from pathlib import Path
 
 import pytest
@@ -158,10 +159,12 @@ def test_a_page_that_people_write_is_short(page):
     assert len(page.read_text().splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("name", ["reference-plan.md", "reference-cli.md", "reference-metrics.md"])
-def test_the_reference_is_that_of_the_code(name):
+def test_the_pages_that_a_program_writes_are_those_of_the_code():
     written = runpy.run_path(str(REPOSITORY / "docs" / "reference.py"))["pages"]()
-    assert (REPOSITORY / "docs" / name).read_text() == written[name], "run `make reference`"
+    assert {"reference-plan.md", "reference-cli.md", "reference-metrics.md", "conditions.md"} < written.keys()
+    assert len(written) > 90
+    for name, text in written.items():
+        assert (REPOSITORY / "docs" / name).read_text() == text, f"{name}: run `make reference`"
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
@@ -181,7 +184,10 @@ def test_the_paths_in_a_page_are_links_on_the_site():
     )
     shown = "[`docs/live.md`](live.md), [a](live.md#steps), [b](security.md), ![c](pictures/c.webp)"
     assert linked == f"{shown}\n\n```sh\n`docs/live.md`\n```\n"
-    names = {page.name for page in pages()} - set(OUTSIDE) | set(site["ELSEWHERE"].values())
+    below = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="reasons/Ready.md"))
+    assert site["on_page_markdown"]("`docs/live.md`", page=below) == "[`docs/live.md`](../live.md)"
+    docs = REPOSITORY / "docs"
+    names = {str(page.relative_to(docs)) for page in pages() if docs in page.parents} | set(site["ELSEWHERE"].values())
     assert set(OUTSIDE) <= set(site["ELSEWHERE"])
     for page in pages():
         for name in re.findall(r"\]\(([\w./-]+\.md)", site["on_page_markdown"](page.read_text())):
@@ -198,8 +204,14 @@ def test_every_page_is_in_the_list_of_the_site():
     listed = re.findall(r"[\w-]+\.md", json.dumps(settings["nav"]))
     assert len(listed) == len(set(listed))
     assert elsewhere < set(listed)
-    written = {page.name for page in pages()} - set(OUTSIDE)
+    docs = REPOSITORY / "docs"
+    written = {page.name for page in pages() if page.parent == docs}
     assert set(listed) - elsewhere == written, "name the page in the `nav` of mkdocs.yml"
+    site = runpy.run_path(str(docs / "site.py"))
+    (section,) = (entry[site["TROUBLE"]] for entry in site["on_config"](settings)["nav"] if site["TROUBLE"] in entry)
+    of_reasons = {path for entry in section[-1]["Reasons"] for path in entry.values()}
+    assert of_reasons == {f"reasons/{page.name}" for page in pages() if page.parent == docs / "reasons"}
+    assert len(of_reasons) > 90
 
 
 def test_plans_that_pages_show_are_plans(folder, monkeypatch):

@@ -261,11 +261,41 @@ def test_explain_live_has_the_steps_and_what_waits(waiting):
     assert "4.00 to 8.00 $/h" in text
 
 
+def test_explain_names_the_pages_of_what_is_amiss(live, tmp_path):
+    driver = live()
+    assert json.loads(run("explain", "--live", "chat", "-o", "json").stdout)["pages"] == {}
+    driver.cluster.pools["l40s"].allowed = ()
+    driver.act()
+    assert driver.conditions()["NodePoolsReady"] == "NotAllowed"
+    assert "NotAllowed: docs/reasons/NotAllowed.md" in run("explain", "--live", "chat").stdout
+    told = run("explain", "--live", "chat", "-o", "json", "--site", "https://docs.example")
+    assert json.loads(told.stdout)["pages"]["NotAllowed"] == "https://docs.example/reasons/NotAllowed/"
+
+    had = typer.testing.CliRunner().invoke(app, ["explain", edited(tmp_path, plan())])
+    assert (had.exit_code, "docs/reasons/" in had.stdout) == (0, False)
+    spec = plan(pools=[sized(minNodes=6)], budget="5")
+    excluded = typer.testing.CliRunner().invoke(app, ["explain", edited(tmp_path, spec)])
+    assert (excluded.exit_code, "Infeasible: docs/reasons/Infeasible.md" in excluded.stdout) == (3, True)
+
+
 def test_plan_prints_the_steps(tmp_path):
     done = typer.testing.CliRunner().invoke(app, ["plan", edited(tmp_path, plan())])
     assert "1. l40s grows from 0 to 2 nodes: then 4.00 $/h" in done.stdout
     data = json.loads(typer.testing.CliRunner().invoke(app, ["plan", edited(tmp_path, plan()), "-o", "json"]).stdout)
     assert [step["dollars_per_hour"] for step in data["transition"]["steps"]] == [4.0, 4.0]
+
+
+def test_uninstall_check_only_says_that_plans_are_left(live, monkeypatch):
+    driver = live()
+    monkeypatch.setenv("SERVINGPLAN_REFUSED", "Nothing was removed.")
+    before = driver.cluster.status
+    done = run("uninstall", "--check")
+    assert done.exit_code == 3
+    for words in ("plans are left: llm/chat", "servingplan uninstall -n llm\n", "Nothing was removed."):
+        assert words in done.stderr
+    assert driver.cluster.status == before
+    elsewhere = typer.testing.CliRunner().invoke(app, ["uninstall", "--check", "-n", "other"])
+    assert (elsewhere.exit_code, "There is no plan in other" in elsewhere.stdout) == (0, True)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------------

@@ -107,6 +107,26 @@ async def test_a_turn_that_fails_is_told_whatever_it_was(error):
     assert len(cluster.status["conditions"]) == len(before["conditions"])
 
 
+async def test_messages_name_pages_where_the_installation_has_a_site():
+    """Also those that stood in the status before, each once."""
+    site = "https://docs.example"
+    cluster = Cluster()
+
+    def observe(namespace, name):
+        raise KeyError("models")
+
+    cluster.observe = observe
+    for _ in range(2):
+        turns = Turns(api=cluster, reader=cluster, solve=exact, namespace="llm", name="chat", site=site)
+        with pytest.raises(KeyError):
+            await turns.take()
+        message = ready_of(cluster.status)["message"]
+        assert message.endswith(f" ({site}/reasons/TurnFailed/)")
+        assert message.count(site) == 1
+        plan = cluster.world.plan.model_copy(update={"status": cluster.status})
+        cluster.world = cluster.world.model_copy(update={"plan": plan})
+
+
 async def test_a_status_that_cannot_be_written_either_hides_nothing_of_the_first_error():
     cluster = Cluster()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingplan.api.reasons import REASONS, needs_a_person
+from servingplan.api.reasons import LONGEST_MESSAGE, REASONS, needs_a_person
 from servingplan.decide.decide import decide
 from servingplan.model.actions import ApplyObject, ClaimPool, PlacePod, ResizePool
 from servingplan.model.decision import Decision
@@ -16,7 +16,7 @@ from servingplan.model.row import Row
 from servingplan.model.world import Failure
 from servingplan.planning.situation import Situation
 from servingplan.status.conclude import conclude
-from servingplan.status.conditions import COUNT_IN_READY, LONGEST_MESSAGE, with_ready
+from servingplan.status.conditions import COUNT_IN_READY, with_ready
 from servingplan.status.events import events
 from servingplan.status.exceptional import turn_failed
 from servingplan.status.summary import shortened

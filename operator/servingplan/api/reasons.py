@@ -1,11 +1,16 @@
 """Every condition of a plan, and every reason of a condition or an Event: its meaning, and what to do.
 
-``docs/conditions.md`` is generated from this module. A test checks that it holds every reason in the code.
+``docs/conditions.md`` and the pages in ``docs/reasons`` are generated from this module (``docs/reference.py``). Tests check
+that it holds every reason in the code.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+LONGEST_MESSAGE = 1000
+"""The characters of a condition's message."""
 
 
 class Reason(NamedTuple):
@@ -303,24 +308,71 @@ def needs_a_person(reason: str) -> bool:
     return reason in _STALLING
 
 
-def page() -> str:
-    """The text of ``docs/conditions.md``."""
-    lines = [
-        "# Conditions and Events",
-        "",
-        "Generated from `operator/servingplan/api/reasons.py`. Each condition has a reason, one word for programs, and a",
-        "message, which names numbers and what to do. This page explains the conditions and the reasons. The name of a reason,",
-        "as in `docs/conditions.md#Infeasible`, leads to its row.",
-        "",
-        "| condition | holds when |",
-        "|---|---|",
-        *(f"| `{name}` | {text} |" for name, text in CONDITIONS.items()),
-        "",
-        "| reason | means | what to do |",
-        "|---|---|---|",
+_MORE = {
+    "docs/capacity.md": (
         *(
-            f'| <a id="{name}"></a>`{name}` | {item.meaning} | {item.advice} |'
-            for name, item in sorted(REASONS.items())
+            "CeilingUnreadable",
+            "ClaimedByOther",
+            "FieldOwnershipConflict",
+            "KindNotAllowed",
+            "NotResizable",
+            "PathNotAllowed",
         ),
-    ]
-    return "\n".join(lines) + "\n"
+        *(
+            "InsufficientCapacity",
+            "NotComing",
+            "NotOffered",
+            "PoolMissing",
+            "PriceUnknown",
+            "SharedObject",
+            "SizedByOther",
+        ),
+    ),
+    "docs/karpenter.md": ("NotAllowed", "NotOffered", "InsufficientCapacity"),
+    "docs/fixed-nodes.md": ("FalseDeclaration", "NoGPUsVisible", "NoNodeMatches", "UntoleratedTaint"),
+    "docs/dra.md": ("NoGPUsVisible",),
+    "docs/catalogue.md": ("PriceDisagreement", "UnknownGPU", "UnknownModel"),
+    "docs/engine.md": ("ContextAboveModel", "EngineCrash", "NoFittingShape", "PodAccessNotAllowed", "ReplicaFailure"),
+    "docs/gated-models.md": ("EngineCrash",),
+    "docs/starting.md": ("RollingOut", "ShapeFailed"),
+    "docs/groups.md": ("NotRenderable",),
+    "docs/gateways.md": ("NotAcknowledged", "NoReadyBackend", "Transitional"),
+    "docs/httproute.md": ("HTTPRoutesUnavailable", "NotAccepted", "RefsNotResolved", "TooManyBackends"),
+    "docs/demand.md": ("LastGood", "PrometheusMissing", "QueryNotAllowed", "UrlNotAllowed"),
+    "docs/learning.md": ("NotObserved", "NothingLearned", "ObservedLate", "PrometheusMissing"),
+    "docs/measuring.md": ("Derived", "ProfilesMissing", "RowsRefused"),
+    "docs/live.md": ("AwaitingApproval", "Infeasible", "BelowTarget", "BudgetTooSmall", "NoCapacity", "NotPlanned"),
+    "docs/maintenance.md": ("Unschedulable",),
+    "docs/operations.md": ("ReadFailed", "SolverError", "TimeLimit", "TurnFailed", "WriteFailed"),
+    "docs/doctor.md": ("ReadForbidden", "WriteForbidden"),
+    "docs/gitops.md": ("FieldOwnershipConflict", "ReplicasSetByOther"),
+    "docs/upgrade.md": ("RecordUnreadable",),
+    "docs/uninstall.md": ("LeftBehind", "Retired", "Retiring"),
+}
+"""Pages that say more, each with its reasons."""
+
+
+def page_of(reason: str, site: str = "") -> str:
+    """The page of a reason: its address on the site of the documentation, or its path where there is none."""
+    return f"{site.rstrip('/')}/reasons/{reason}/" if site else f"docs/reasons/{reason}.md"
+
+
+def with_page(condition: Mapping[str, Any], site: str) -> Mapping[str, Any]:
+    """A condition of a status, its message with the page of its reason on ``site`` at the end, if ``asks_for_something``; an
+    empty ``site`` changes nothing."""
+    end = f" ({page_of(condition['reason'], site)})"
+    if not site or not asks_for_something(condition) or condition["message"].endswith(end):
+        return condition
+    return {**condition, "message": condition["message"][: LONGEST_MESSAGE - len(end)] + end}
+
+
+def asks_for_something(condition: Mapping[str, Any]) -> bool:
+    """Whether the condition fails for a reason about which somebody can do something."""
+    fails = condition["status"] == ("True" if condition["type"] == "Degraded" else "False")
+    known = REASONS.get(condition["reason"])
+    return fails and known is not None and bool(known.advice)
+
+
+def more_about(reason: str) -> list[str]:
+    """The pages that say more about a reason."""
+    return [page for page, names in _MORE.items() if reason in names]

@@ -119,6 +119,12 @@ def run(
             envvar="SERVINGPLAN_MOST_SOLVER_SECONDS", min=1, help="Upper bound of every plan's solver.deadlineSeconds."
         ),
     ] = 600.0,
+    site: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_SITE", help="URL of these pages as a site, which messages then name. Empty: none."
+        ),
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn, and kopf's messages too.")] = False,
 ) -> None:
     """Run the operator with the pod's service account, or else with the user's kubeconfig."""
@@ -159,6 +165,7 @@ def run(
                 namespace=namespace,
                 name=name,
                 metrics=metrics,
+                site=site,
             )
 
         return make

@@ -32,6 +32,12 @@ def explain(
         float | None,
         typer.Option(metavar="SECONDS", min=0.1, help="Stop after so long and admit it; default: work limits only."),
     ] = None,
+    site: Annotated[
+        str,
+        typer.Option(
+            envvar="SERVINGPLAN_SITE", help="URL of the documentation as a site; without it, pages are named by path."
+        ),
+    ] = "",
     output: Output = Format.table,
 ) -> None:
     """Explain a plan: its limits, what one more unit of each is worth, alternatives, what was left out."""
@@ -64,9 +70,11 @@ def explain(
         if decision.waiting is not None:
             proposed = proposal(situation, decision, decision.fleet, decision.waiting)
     known = (*cap_lines(pools), *lines(record.failed_shapes), *start_lines(pools))
+    unsolved = found.answer is not None and found.answer.status == "Infeasible"
+    pages = _pages(seen if live is not None else None, site, infeasible=unsolved)
     problems = (*map(str, (*situation.spec_errors, *situation.pool_errors)), *found.problems)
     if output is not Format.table:
-        data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems)}
+        data: dict[str, Any] = {"version": 1, "plan": seen.plan.key, "problems": list(problems), "pages": pages}
         if known:
             data["learned"] = known
         if live is not None:
@@ -90,10 +98,23 @@ def explain(
             console().print(proposal_view(proposed))
         for line in known:
             console().print(line, markup=False)
+        for reason, page in pages.items():
+            typer.echo(f"{reason}: {page}")
     if problems or found.answer is None:
         raise typer.Exit(2)
-    if found.answer.status == "Infeasible":
+    if unsolved:
         raise typer.Exit(3)
+
+
+def _pages(live: Observation | None, site: str, *, infeasible: bool) -> dict[str, str]:
+    """The page of each reason for which a live plan is not as it should be; of a plan from a file, that it is infeasible."""
+    from servingplan.api.reasons import asks_for_something, page_of
+
+    conditions = () if live is None else live.plan.status.get("conditions") or ()
+    reasons = [item["reason"] for item in conditions if asks_for_something(item)]
+    if infeasible:
+        reasons.append("Infeasible")
+    return {reason: page_of(reason, site) for reason in reasons}
 
 
 def _world(plan_file: str | None, live: str | None, namespace: str, world_file: str | None) -> Observation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from servingplan.api.reasons import needs_a_person
+from servingplan.api.reasons import LONGEST_MESSAGE, needs_a_person
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.model.decision import Decision
 from servingplan.model.outcome import Outcome
@@ -65,7 +65,6 @@ OF_THE_PLAN_IN_FORCE = frozenset(
 """Conditions that tell of the plan in force, not of the spec as it was last written."""
 OF_WHAT_WAS_ASKED = frozenset({"PlanSolved", "Stalled", "Ready"})
 """Those of them that tell of the spec as it was last written where that could not be answered."""
-LONGEST_MESSAGE = 1000
 
 
 def conditions(

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from servingplan.api.reasons import LONGEST_MESSAGE
 from servingplan.api.status_v1alpha1 import Condition
 from servingplan.decide.retirement import Retirement, retirement_status
 from servingplan.model.world import PlanObject
 
-LONGEST_MESSAGE = 1000
 MOST_TOLD = 5
 
 Json = dict[str, Any]

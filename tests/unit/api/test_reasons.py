@@ -1,17 +1,24 @@
-"""Every reason that the code gives is explained, once, and the page is that of the table."""
+"""Every reason that the code gives is explained, once, and the pages that say more are there."""
 
 import ast
-import os
 from pathlib import Path
 
 import pytest
 
-from servingplan.api.reasons import CONDITIONS, REASONS, needs_a_person, page
+from servingplan.api.reasons import (
+    _MORE,
+    CONDITIONS,
+    LONGEST_MESSAGE,
+    REASONS,
+    more_about,
+    needs_a_person,
+    page_of,
+    with_page,
+)
 from servingplan.status.conditions import COUNT_IN_READY
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCE = REPOSITORY / "operator" / "servingplan"
-PAGE = REPOSITORY / "docs" / "conditions.md"
 POSITION = {"find": 1, "Row": 2, "Problem": 0, "Complaint": 0, "NotAsked": 0, "_with_ready": 1, "_reason": None}
 """Where calls of these names carry a reason."""
 KEYWORDS = {"reason", "problem_reason"}
@@ -66,10 +73,35 @@ def test_a_meaning_is_a_sentence(name):
     assert not item.advice or item.advice.endswith(".")
 
 
-def test_the_page_is_that_of_the_table():
-    if os.environ.get("UPDATE_GOLDEN"):
-        PAGE.write_text(page())
-    assert PAGE.read_text() == page(), "UPDATE_GOLDEN=1 writes it"
+def test_every_reason_has_a_page_and_none_that_is_gone_has_one():
+    assert {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs/reasons").iterdir()} == {
+        page_of(name) for name in REASONS
+    }
+    for page, names in _MORE.items():
+        assert (REPOSITORY / page).is_file(), page
+        assert set(names) <= REASONS.keys(), page
+    assert more_about("RecordUnreadable") == ["docs/upgrade.md"]
+    assert page_of("Infeasible", "https://docs.example/plans/") == "https://docs.example/plans/reasons/Infeasible/"
+
+
+SITE = "https://docs.example/plans/"
+FAILS = {"type": "NodePoolsReady", "status": "False", "reason": "NotAllowed", "message": "ask its owner"}
+HOLDS = {**FAILS, "status": "True"}
+SAYS_ALL = {**FAILS, "reason": "PlanSolved"}
+DEGRADED = {"type": "Degraded", "status": "True", "reason": "Spilled", "message": "late"}
+
+
+def test_a_message_names_the_page_of_its_reason_once():
+    told = with_page(FAILS, SITE)
+    assert told == {**FAILS, "message": "ask its owner (https://docs.example/plans/reasons/NotAllowed/)"}
+    assert with_page(told, SITE) == told
+    assert with_page(FAILS, "") == FAILS
+    assert "reasons/Spilled/" in with_page(DEGRADED, SITE)["message"]
+    for condition in (HOLDS, SAYS_ALL, {**FAILS, "reason": "OfALaterVersion"}):
+        assert with_page(condition, SITE) == condition
+    long = with_page({**FAILS, "message": "x" * 5000}, SITE)["message"]
+    assert long.endswith("xx (https://docs.example/plans/reasons/NotAllowed/)")
+    assert len(long) == LONGEST_MESSAGE
 
 
 def test_what_passes_by_itself_needs_nobody():
