@@ -56,9 +56,10 @@ class CapStatus(StatusPart):
     since: str
     """When the cap was learned."""
     until: str
-    """When one more node is asked for, if a plan wants it."""
+    """When one more node is asked for, if a plan wants it, or when a reservation gives another number."""
     reason: str
-    """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible."""
+    """InsufficientCapacity, NotOffered, NotComing or NoGPUsVisible; of a reservation NotReservedYet, Reserved or
+    ReservationEnds."""
     message: str
     """What the provider said, or what was seen."""
 
