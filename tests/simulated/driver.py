@@ -25,6 +25,7 @@ from servingplan.model.question import Question, canonical_json
 from servingplan.model.times import seconds_between
 from servingplan.model.world import Observation
 from servingplan.observe.state import ClusterState
+from servingplan.planning.pools import FOREVER
 from servingplan.planning.situation import Situation
 from servingplan.reconcile import TurnReport
 from servingplan.rehearse.api import SimulatedApi
@@ -213,6 +214,10 @@ class Driver:
             for item in self.decision.failed_shapes.values()
             if item.until
         ]
+        for pool in self.cluster.status.get("nodePools") or ():
+            cap = pool.get("learnedCap") or {}
+            if cap.get("reason") in ("NotReservedYet", "Reserved") and cap["until"] != FOREVER:
+                ends.append(seconds_between(self.cluster.time, cap["until"]))
         # One that is over and has no room in the budget to be tried again stays as it is.
         to_come = (seconds for seconds in ends if seconds > 0)
         return (self.decision.wake_in_seconds or math.inf) < min(to_come, default=math.inf)

@@ -26,6 +26,7 @@ from servingplan.planning.cold_starts import look_at_cold_starts, start_limits
 from servingplan.planning.known import findings_of
 from servingplan.planning.lessons import kinds_of_deployments, look_at_engines
 from servingplan.planning.record import record_problem, with_left_pools
+from servingplan.planning.reservations import change_in_seconds
 from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
 from servingplan.render.pod_access import refused_access
@@ -261,6 +262,7 @@ def _towards(fleet: Fleet, turn: Turn, so_far: Decision, *, may_spend: float, ma
         gateway_is_due_in(situation),
         None if notice is None else notice.seconds_left,
         *(due_in_seconds(stock, world.now) for stock in record.stock.values()),
+        change_in_seconds(turn.pools, world.now),
         *(seconds_between(world.now, item.until) for item in record.failed_shapes.values() if item.until is not None),
     )
     return so_far.model_copy(

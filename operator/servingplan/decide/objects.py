@@ -129,7 +129,7 @@ def _where(item: ReplicaSet) -> str:
 def record_actions(world: Observation, record: PlanRecord) -> tuple[AnyAction, ...]:
     """The write of the plan record; none if it is already there in this form."""
     name = names.record_name(world.plan.name)
-    text = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"
+    text = json.dumps({**record.model_dump(mode="json"), "version": record.form}, sort_keys=True, indent=1) + "\n"
     manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

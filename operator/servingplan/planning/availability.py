@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from servingplan.model.fleet import LearnedCap, PlanRecord, PoolStock
 from servingplan.model.times import later, seconds_between
 from servingplan.model.world import Refusal
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, FOREVER, Pool
 
 FIRST_BACK_OFF_SECONDS = 300.0
 """How long a first cap lasts: as long as the Cluster Autoscaler leaves a group alone that gave it no node
@@ -174,10 +174,15 @@ def with_stock(pools: tuple[Pool, ...], stock: Mapping[str, PoolStock]) -> tuple
 def cap_lines(pools: tuple[Pool, ...]) -> list[str]:
     """The caps that hold, in words, one per line."""
     return [
-        f"{pool.name} gives at most {cap.nodes} nodes until {cap.until} ({cap.reason}: {cap.message})"
+        f"{pool.name} gives at most {cap.nodes} nodes{until(cap.until)} ({cap.reason}: {cap.message})"
         for pool in pools
         if (cap := pool.cap) is not None
     ]
+
+
+def until(moment: str) -> str:
+    """Text with the end of a cap; empty if it does not end."""
+    return "" if moment == FOREVER else f" until {moment}"
 
 
 def look(pools: tuple[Pool, ...], record: PlanRecord, *, now: str, budget: float, spend: float) -> PlanRecord:
