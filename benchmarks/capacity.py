@@ -1,4 +1,4 @@
-"""Capacity that comes and goes: the operator's own turns in the simulated cluster of the tests, on its clock.
+"""Changing capacity: the operator's own turns in the simulated cluster of the tests, on its clock.
 
     python -m benchmarks.capacity [--quick]
 
@@ -34,7 +34,7 @@ def measure(quick: bool) -> Section:
     rows = [*refusals(2 if quick else 20), *silence(), *idle_nodes(1 if quick else 8, 60 if quick else 360)]
     rows += [*flapping(600 if quick else 3600), *removals(100 if quick else 1000)]
     return Section(
-        "Capacity that comes and goes",
+        "Changing capacity",
         "The operator's own turns against the simulated cluster of the tests, in its time (ticks of 10 s; nodes boot in 120 s, "
         "engines start in 60 s). The market sells a random number of nodes of each of two pools, which changes every twenty "
         "minutes in the mean; the operator that is told the stock has it as its owner's ceiling of each pool, at every moment. "

@@ -72,7 +72,7 @@ def measured(share: float, *, seconds: float) -> Section:
             Row("memory", f"{memory:.0f} MiB", "600 MiB", memory < 600),
             Row(f"from apply of {new} plans to all routed", f"{routed:.1f} s", "15 s", routed <= 15),
             Row(
-                f"processor with {CHANGES_PER_SECOND} pods a second coming and going elsewhere",
+                f"processor with {CHANGES_PER_SECOND} pods a second created and deleted elsewhere",
                 f"{churn['processor']:.2f} of a core",
                 "0.6",
                 churn["processor"] < 0.6,

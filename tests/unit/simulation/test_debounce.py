@@ -43,8 +43,8 @@ def served(driver):
 
 
 def flapping(driver, watched, name, labels, *, seconds):
-    """A node comes and goes each 30 s. What the losses of a node with replicas of ours did: they were to be answered in the
-    same moment."""
+    """A node is added and lost every 30 s. Returns the number of losses of nodes with our replicas. Each of them must be
+    answered at once."""
     losses = 0
     for number in range(seconds // (2 * FLAP_TICKS * TICK_SECONDS)):
         driver.cluster.add_node(f"{name}-{number}", labels, 1)
