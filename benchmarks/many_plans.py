@@ -127,7 +127,7 @@ def _stranger(here: Ground, name: str, node: str) -> None:
 
 
 def _churn(here: Ground, others: list[str], seconds: float) -> None:
-    """Pods come and go, as many a second as is asked for or as the API server takes."""
+    """Create and delete pods: as many a second as asked for, or as the API server accepts."""
     deadline, number = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
         due = time.monotonic() + 1

@@ -51,7 +51,7 @@ REQUESTS = 2000
 FLIPS = 50
 EDITS = 40
 GUESTS = 24
-"""Classes that come and go: more than one HTTPRoute holds."""
+"""Classes that are added and removed: more than one HTTPRoute holds."""
 SLOW_SECONDS = 16.0
 """Longer than the 15 s after which Envoy ends a request by itself."""
 ANSWER_SECONDS = 120.0

@@ -60,7 +60,7 @@ def flapping(driver, watched, name, labels, *, seconds):
 
 
 def test_stock_that_flaps_each_30_seconds_moves_nothing_before_the_plan_is_old_enough():
-    """Nodes at a quarter of the price come and go: worth it, but not for a plan that is younger than `minLifetime`."""
+    """Nodes at a quarter of the price are added and lost: worth it, but not for a plan that is younger than `minLifetime`."""
     driver = operator(plan(model(rate="5"), pools=[sized("l40s"), fixed("a100", price="0.5")]), start_ticks=1)
     driver.settle()
     watched = Watched(driver)
