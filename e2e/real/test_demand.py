@@ -28,7 +28,7 @@ COUNTERS = (
 
 @pytest.fixture
 def scraping(scene, tmp_path):
-    """A Prometheus that scrapes the ports ``http`` of engines and ``stats`` of gateways, of pods as they come and go."""
+    """A Prometheus that scrapes the ports ``http`` of engines and ``stats`` of gateways, of all pods at the time."""
     try:
         prometheus.program()
     except prometheus.NotToBeHadError as error:

@@ -152,7 +152,7 @@ def test_approve_waits_for_the_operator_to_look_at_the_last_edit(waiting):
     waiting.cluster.edit(plan(model(rate="40"), mode="Approve"))
     done = run("approve", "chat")
     assert done.exit_code == 2
-    assert "has not looked at the last edit" in done.stderr
+    assert "has not read the last edit" in done.stderr
 
 
 def test_approve_of_a_preview_is_refused(live):
@@ -190,7 +190,7 @@ def test_status_names_the_plan_that_waits_and_how_to_approve_it(waiting):
 def test_status_of_a_plan_that_nobody_has_looked_at_says_so(live):
     driver = live()
     driver.cluster.status = {}
-    assert run("status", "chat").stdout == "the operator has not looked at this plan yet\n"
+    assert run("status", "chat").stdout == "the operator has not read this plan yet\n"
     assert run("top", "chat", "--once").exit_code == 0
     assert run("history", "chat").stdout == "no plan was taken into force yet\n"
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from servingplan.cli.files import fail
+from servingplan.cli.options import CatalogueNamespace, Namespace, NamespaceBudgets, Namespaces, PoolKinds
+from servingplan.model.names import words
 from servingplan.model.world import Observation
 
 
@@ -18,31 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    namespaces: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_NAMESPACES", help="Namespaces to watch, separated by commas. Empty: all.")
-    ] = "",
-    pool_kinds: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_POOL_KINDS",
-            help="Kinds of objects that plans may size, as Kind.group, separated by commas.",
-        ),
-    ] = "NodePool.karpenter.sh",
-    catalogue_namespace: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_CATALOGUE_NAMESPACE",
-            help="Namespace whose ConfigMaps with the label servingplan.dev/catalogue add models, GPUs, prices. Empty: none.",
-        ),
-    ] = "",
-    namespace_budgets: Annotated[
-        str,
-        typer.Option(
-            envvar="SERVINGPLAN_NAMESPACE_BUDGETS",
-            help="Dollars per hour that all plans of a namespace may spend together, as NAMESPACE=DOLLARS, by comma; * stands "
-            "for all others.",
-        ),
-    ] = "",
+    namespaces: Namespaces = "",
+    pool_kinds: PoolKinds = "NodePool.karpenter.sh",
+    catalogue_namespace: CatalogueNamespace = "",
+    namespace_budgets: NamespaceBudgets = "",
     pod_access: Annotated[
         str,
         typer.Option(
@@ -170,15 +151,15 @@ def run(
 
         return make
 
-    if unknown := unknown_kinds(_words(pod_access)):
+    if unknown := unknown_kinds(words(pod_access)):
         fail(f"--pod-access: {', '.join(unknown)}: names nothing that can be allowed; write one of {', '.join(KINDS)}")
     budgets = parse_budgets(namespace_budgets)
     settings = Settings(
-        namespaces=tuple(_words(namespaces)),
-        pool_kinds=frozenset(_words(pool_kinds)),
+        namespaces=words(namespaces),
+        pool_kinds=frozenset(words(pool_kinds)),
         namespace_budgets=budgets,
-        pod_access=frozenset(_words(pod_access)),
-        allowed_hosts=frozenset(_words(allowed_hosts)),
+        pod_access=frozenset(words(pod_access)),
+        allowed_hosts=frozenset(words(allowed_hosts)),
         prometheus=SharedPrometheus(
             url=prometheus_url,
             token_file=prometheus_token_file,
@@ -200,13 +181,9 @@ def run(
 
 def world(
     name: Annotated[str, typer.Argument(help="Name of the plan.")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
-    catalogue_namespace: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_CATALOGUE_NAMESPACE", help="Namespace of the operator's catalogues.")
-    ] = "",
-    namespace_budgets: Annotated[
-        str, typer.Option(envvar="SERVINGPLAN_NAMESPACE_BUDGETS", help="The operator's value. Empty: none.")
-    ] = "",
+    namespace: Namespace = "default",
+    catalogue_namespace: CatalogueNamespace = "",
+    namespace_budgets: NamespaceBudgets = "",
     pod_access: Annotated[
         str | None,
         typer.Option(envvar="SERVINGPLAN_POD_ACCESS", help="The operator's value. Without it, everything is allowed."),
@@ -248,7 +225,7 @@ def observed(
         pool_kinds=None,
         urls=urls,
         namespace_budgets=parse_budgets(namespace_budgets),
-        pod_access=None if pod_access is None else frozenset(_words(pod_access)),
+        pod_access=None if pod_access is None else frozenset(words(pod_access)),
         demand=demand,
     )
     try:
@@ -275,7 +252,3 @@ def _applied(found: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:
     labels = {**(metadata.get("labels") or {}), **(edited["metadata"].get("labels") or {})}
     changed = {**metadata, "generation": generation, "resourceVersion": version, "labels": labels}
     return {**found, "metadata": changed, "spec": spec}
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

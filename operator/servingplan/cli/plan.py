@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servingplan.cli.files import fail, read_plan, world_of_plan
+from servingplan.cli.options import PlanFile, ProfileFiles, WorldFile
 
 if TYPE_CHECKING:
     from servingplan.model.decision import Decision
@@ -23,25 +24,11 @@ class Format(StrEnum):
     yaml = "yaml"
 
 
-PlanFile = Annotated[
-    str, typer.Argument(metavar="PLAN.yaml", help="File with one LLMServingPlan; - is standard input.")
-]
-WorldFile = Annotated[
-    str | None, typer.Option("--world", metavar="WORLD.json", help="What a live turn saw (servingplan world).")
-]
 WithLeaderWorkerSets = Annotated[
     bool,
     typer.Option(
         "--with-leader-worker-sets",
         help="What if replicas could span nodes? Shows a plan that this version cannot apply.",
-    ),
-]
-ProfileFiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--profiles",
-        metavar="FILE",
-        help="Measured rates: rows (CSV), or a ConfigMap of spec.profiles (YAML). May be repeated.",
     ),
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]

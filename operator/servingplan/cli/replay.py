@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servingplan.cli.files import cause, documents_of, fail, read_plan, read_text, world_of_plan
-from servingplan.cli.plan import PlanFile, ProfileFiles, WorldFile
+from servingplan.cli.options import PlanFile, ProfileFiles, WorldFile
 from servingplan.cli.reading import opened, progress_bar
 from servingplan.cli.solve import Output, OutputOption
 from servingplan.errors import InputError
+from servingplan.model.names import words
 
 if TYPE_CHECKING:
     from servingplan.model.fleet import Fleet
@@ -44,7 +45,10 @@ def replay(
     ] = None,
     generate: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Instead of a log: the plan's own classes at their rates, so long."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Instead of a log: arrivals of the plan's own classes at their rates, for this time.",
+        ),
     ] = None,
     events: Annotated[
         str | None, typer.Option(metavar="FILE", help="Nodes that are lost or slow, as YAML or JSON.")
@@ -58,7 +62,9 @@ def replay(
             "queue, by autoscaler:in-flight=20 the requests in flight.",
         ),
     ] = None,
-    faster: Annotated[float, typer.Option(metavar="FACTOR", help="Let requests come so many times as fast.")] = 1.0,
+    faster: Annotated[
+        float, typer.Option(metavar="FACTOR", help="Multiply the rate of arrivals by this factor.")
+    ] = 1.0,
     rate: Annotated[
         float | None, typer.Option(metavar="RATE", help="Requests/s, in place of the times of the log.")
     ] = None,
@@ -72,13 +78,18 @@ def replay(
         float, typer.Option(metavar="CV", help="With --generate: how much lengths differ; 0: not at all.")
     ] = 0.0,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Takes requests to models that the plan does not have.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Model of the plan that takes requests to models that the plan does not have."
+        ),
     ] = None,
-    most: Annotated[int | None, typer.Option("--requests", metavar="N", min=1, help="Stop after so many.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--requests", metavar="N", min=1, help="Stop after this number of requests.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first wrong row of the log instead of leaving it out.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
     world: WorldFile = None,
     profiles: ProfileFiles = None,
     output: OutputOption = Output.TABLE,
@@ -221,7 +232,7 @@ def _rivals(against: str | None) -> list[str]:
     from servingplan.model.answer import METHOD_NAMES
     from servingplan.replay.autoscale import NAME, rule_of
 
-    names = [name.strip() for name in (against or "").split(",") if name.strip()]
+    names = words(against or "")
     known = (LEAST_REQUEST, NAME, *METHOD_NAMES)
     for name in names:
         if name not in known and rule_of(name) is None:
@@ -251,7 +262,7 @@ def _events(path: str | None, situation: Situation) -> tuple[Event, ...]:
 def _played(
     situation: Situation, source: _Source, events: tuple[Event, ...], name: str, *, seed: int, most: int | None
 ) -> tuple[Told, Json]:
-    """What one fleet made of the trace."""
+    """The results of one fleet for the trace."""
     from servingplan.replay.autoscale import Autoscaled, rule_of
     from servingplan.replay.figures import of_fleet
     from servingplan.replay.fleet import Shapes
@@ -280,7 +291,7 @@ def _played(
 
 
 def _found[T](find: Callable[[], T]) -> T:
-    """What a rule finds. Ends the command where that is nothing."""
+    """The result of a rule. Ends the command if it has none."""
     try:
         return find()
     except InputError as error:
@@ -288,7 +299,7 @@ def _found[T](find: Callable[[], T]) -> T:
 
 
 def _fleet(situation: Situation, name: str) -> Fleet:
-    """The plan's fleet, or the one that a method finds for the same question. Ends the command where there is none."""
+    """The plan's fleet, or the one that a method finds for the same question. Ends the command if there is none."""
     if name != PLAN:
         from servingplan.replay.rivals import fleet_by
 

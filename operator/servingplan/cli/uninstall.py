@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servingplan.observe.state import ClusterState
 
 LOOK_SECONDS = 25.0
-"""How long an operator is looked for: a Lease that nobody renews is free after 10 s, and one that is renewed never is."""
+"""The longest wait for the Lease. If nobody renews it, it is free after 10 s; so after this time an operator holds it."""
 POLL_SECONDS = 1.0
 MOST_NAMED = 10
 """How many plans a message names."""
@@ -48,7 +48,8 @@ def uninstall(
     abandon: Annotated[
         bool,
         typer.Option(
-            "--abandon", help="Let the plans go at once: pools keep their size and their claim, and nobody is drained."
+            "--abandon",
+            help="Delete the plans at once: pools keep their size and their claim, and no replica is drained.",
         ),
     ] = False,
     check: Annotated[
@@ -128,7 +129,8 @@ def _next_steps() -> str:
 
 @contextlib.contextmanager
 def _leading(api: Kube, lease_namespace: str, namespaces: tuple[str, ...]) -> Iterator[str]:
-    """Hold the operator's Lease meanwhile. What it yields names the operator that holds it instead; empty if none does."""
+    """A context that holds the operator's Lease. It yields the name of the operator that holds the Lease instead; empty if none
+    does."""
     import os
     import socket
     import uuid
@@ -176,7 +178,7 @@ def _uid(plan: Json) -> str:
 
 
 def _tell(api: Kube, namespaces: tuple[str, ...], plans: list[Json], rival: str, *, abandon: bool) -> None:
-    """Say what will happen."""
+    """Print what will happen."""
     from servingplan.decide.retirement import retire
     from servingplan.observe.state import ClusterState
     from servingplan.planning.situation import Situation
@@ -243,7 +245,7 @@ def _delete(api: Api, plans: list[Json]) -> None:
 
 
 def _let_go(api: Api, plan: Json) -> None:
-    """Take our finalizer off a plan; other people's stay."""
+    """Remove our finalizer from a plan; those of others stay."""
     from servingplan.errors import NotFound
     from servingplan.model.names import FINALIZER
 
@@ -264,7 +266,7 @@ def _let_go(api: Api, plan: Json) -> None:
 
 
 def _wait_until_gone(api: Api, plans: list[Json]) -> None:
-    """Until an operator has retired the plans; tells what is left whenever that changes."""
+    """Wait until an operator has retired the plans. Print what is left whenever that changes."""
     from servingplan.errors import NotFound
 
     waiting, told = list(plans), ""
@@ -289,7 +291,7 @@ def _wait_until_gone(api: Api, plans: list[Json]) -> None:
 
 
 def _retire(api: Kube, namespaces: tuple[str, ...], plans: list[Json]) -> None:
-    """Take the operator's own steps until nothing is left to do, then let each plan go."""
+    """Take the operator's own steps until nothing is left to do, then remove each plan's finalizer."""
     import asyncio
 
     from servingplan.loop import Alarm, Loop, UnderWay

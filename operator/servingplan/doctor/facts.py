@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, override
 
+from servingplan.model.names import words
 from servingplan.model.readings import SeenCatalogue
 from servingplan.model.world import Node
 
@@ -57,11 +58,6 @@ class Unread:
     """A source that could not be read."""
 
     why: str
-
-
-def words(text: str) -> list[str]:
-    """The words of a list that is separated by commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ class PlanFacts:
     routing: str
     """The name of its routing ConfigMap."""
     has_routes: bool
-    """It asks for HTTPRoutes."""
+    """Whether it asks for HTTPRoutes."""
 
 
 @dataclass(frozen=True)

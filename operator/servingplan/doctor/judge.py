@@ -1,4 +1,4 @@
-"""What the facts of a cluster mean for plans: findings, each with what to do."""
+"""Judges the facts of a cluster: findings, each with what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from servingplan.api.crd import custom_resource_definition
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.doctor.capacity import gpus, pools
-from servingplan.doctor.facts import Facts, Finding, Operator, PlanFacts, Right, Severity, Unread, words
+from servingplan.doctor.facts import Facts, Finding, Operator, PlanFacts, Right, Severity, Unread
 from servingplan.doctor.rights import OPTIONAL
 from servingplan.model import names
 
@@ -105,7 +105,7 @@ def _fields(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[s
 
 
 def _some(fields: list[str]) -> str:
-    # A part that is not there lacks all of its fields; the part alone says it.
+    # A missing part lacks all of its fields, so only the part is named.
     tops = [field for field in fields if not any(field.startswith(other) for other in fields if other != field)]
     more = f" and {len(tops) - MOST_FIELDS} more" if len(tops) > MOST_FIELDS else ""
     return ", ".join(field or "the object" for field in tops[:MOST_FIELDS]) + more
@@ -127,7 +127,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
             yield Finding("operator", PROBLEM, message, look)
     if facts.operators and not any(item.has(facts.namespace) for item in facts.operators):
         first = facts.operators[0]
-        listed = words(first.settings["SERVINGPLAN_NAMESPACES"])
+        listed = names.words(first.settings["SERVINGPLAN_NAMESPACES"])
         message = f"no operator manages the namespace {facts.namespace}; {first.namespace}/{first.name} has {', '.join(listed)}"
         yield Finding("operator", PROBLEM, message, _chart_for(facts))
 
@@ -145,8 +145,8 @@ def _chart_for(facts: Facts) -> str:
         return "servingplan doctor  # as somebody who may list Deployments: this command rests on the operators that are there"
     operators = facts.operators
     if mine := next((item for item in operators if item.has(facts.namespace)), None):
-        return _upgrade(mine) + ("" if words(mine.settings.get("SERVINGPLAN_NAMESPACES", "")) else EVERYWHERE)
-    listed = words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
+        return _upgrade(mine) + ("" if names.words(mine.settings.get("SERVINGPLAN_NAMESPACES", "")) else EVERYWHERE)
+    listed = names.words(operators[0].settings["SERVINGPLAN_NAMESPACES"]) if operators else ()
     install = f"helm upgrade --install servingplan {CHART} -n {OWN_NAMESPACE} --create-namespace"
     command = _upgrade(operators[0]) if operators else install
     return f"{command} --set 'namespaces={{{','.join([*listed, facts.namespace])}}}'"

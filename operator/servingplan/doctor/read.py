@@ -19,7 +19,6 @@ from servingplan.doctor.facts import (
     Right,
     SizedObject,
     Unread,
-    words,
 )
 from servingplan.doctor.rights import PoolResource, needed
 from servingplan.errors import ApiError, NotFound
@@ -70,10 +69,10 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
     with ThreadPoolExecutor(_THREADS) as threads:
         operators = _tried(lambda: _operators(api))
         settings = _settings(operators, namespace)
-        kinds = sorted({*KINDS, *words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))})
+        kinds = sorted({*KINDS, *names.words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))})
         looked_up = {key: _tried(partial(_resource, api, key, groups)) for key in kinds}
         served = {key: found for key, found in looked_up.items() if isinstance(found, Resource)}
-        allowed = words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))
+        allowed = names.words(settings.get("SERVINGPLAN_POOL_KINDS", DEFAULT_POOL_KINDS))
         rights = needed(
             namespace=namespace,
             pools=[_pool_resource(served[key]) for key in allowed if key in served],
@@ -128,7 +127,7 @@ def _tried[Found](make: Callable[[], Found]) -> Found | Unread:
 
 
 def _settings(operators: tuple[Operator, ...] | Unread, namespace: str) -> Mapping[str, str]:
-    """Those of the operator that has the namespace, else of the first."""
+    """The settings of the operator that manages the namespace, else those of the first operator."""
     found = () if isinstance(operators, Unread) else operators
     mine = [item for item in found if item.has(namespace)]
     return next(iter([*mine, *found])).settings if found else {}

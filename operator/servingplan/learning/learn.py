@@ -39,7 +39,7 @@ HALF_LIFE_SECONDS = 6 * 3600.0
 FADE_EVERY_SECONDS = 1800.0
 """How often evidence is written down as faded while nothing is observed."""
 FEWEST_REQUESTS = 20.0
-"""A look with fewer requests teaches nothing: single long answers would decide it."""
+"""A window with fewer requests is left out: single long answers would decide it."""
 LARGEST_FACTOR: dict[Learnable, float] = {"rate": 2.0, "ttft": 3.0, "tpot": 3.0, "ttft_tail": 2.0, "tpot_tail": 2.0}
 """Factors are kept within this, in both directions. Nearly all of the shipped measurements are within 2 of the
 formulas; latencies scatter more than rates."""

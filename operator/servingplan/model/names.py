@@ -79,6 +79,11 @@ def is_gpu_resource(name: str) -> bool:
     return _GPU_RESOURCES.match(name) is not None
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a list that is separated by commas, as in annotations and options; without empty ones."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def slug(text: str, longest: int) -> str:
     """Lower-case letters, digits and dashes; not unique by itself."""
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -104,7 +104,7 @@ class Node(Fact):
     state."""
     disrupted: bool = False
     """Whether an autoscaler or the cloud is removing it."""
-    closing: tuple[Taint, ...] = ()
+    state_taints: tuple[Taint, ...] = ()
     """Taints of its state that keep new pods off, as on a node which its autoscaler or its agents are still setting up."""
 
     @property

@@ -68,7 +68,7 @@ def node_of(item: Json) -> Node:
         created=metadata.get("creationTimestamp") or "",
         disrupted=any(taint.get("key") in DISRUPTION_TAINTS for taint in taints) or "deletionTimestamp" in metadata,
         taints=tuple(filter(may_stay, taints_of(taints))),
-        closing=tuple(
+        state_taints=tuple(
             taint for taint in taints_of(taints) if not may_stay(taint) and taint.key not in DISRUPTION_TAINTS
         ),
     )

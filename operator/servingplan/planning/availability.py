@@ -97,7 +97,7 @@ def _not_offered(cap: LearnedCap | None, seen: Seen, now: str) -> LearnedCap:
     longer said."""
     if cap is not None and not cap.probing and not now_is(now, cap.until):
         return cap.model_copy(update={"nodes": min(cap.nodes, seen.existing)})
-    message = "whoever makes its nodes says that its cloud has none at this moment"
+    message = "its provider says that its cloud has no such nodes at this moment"
     return _lowered(None, seen.existing, NOT_OFFERED, message, now)
 
 

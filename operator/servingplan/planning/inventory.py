@@ -115,7 +115,7 @@ def _read(
         replace(
             node,
             contradicts=node.name in wrong and not node.our_pods,
-            kept_off=keeps_off(node.node.closing, spec, item),
+            kept_off=keeps_off(node.node.state_taints, spec, item),
         )
         for node in nodes
     )

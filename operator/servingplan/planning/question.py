@@ -83,8 +83,8 @@ def pose(
 
     ``in_force`` is the spec behind ``incumbent``; None: the same. ``across_nodes`` allows replicas over several nodes,
     which need the LeaderWorkerSet API, and ``across_types`` such with stages on two GPU types. ``rows`` are the measurements
-    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones), ``lessons`` what the
-    fleet has taught. Raises nothing; a price that is unknown must have been refused before: such a pool is left out.
+    that rates are estimated with, ``catalogue`` the models that are known (None: the shipped ones), ``lessons`` what was
+    learned in service. Raises nothing. A pool without a known price is left out; the caller refuses it before.
     """
     usable = tuple(pool for pool in pools if _can_plan(pool))
     parts = {part.name: part for pool in usable for part in _within_quota(pool, _parts_of(pool))}

@@ -1,4 +1,4 @@
-"""What a fleet has taught about its replicas, and how it corrects estimates.
+"""What was learned about replicas from their engines, and how it corrects estimates.
 
 Flow: observe -> model -> **profiles** -> solve -> render -> apply -> status. ``learning`` compares what engines measured with
 what was predicted for the same load. Three factors come of it: of the rate, and of both mean latencies at an equal share of

@@ -79,7 +79,7 @@ def _nodes_out_of_use(pool: Pool) -> str:
         elif node.gpus == 0:
             lines.append(f"{node.name} shows no GPUs")
         elif item.closed:
-            lines.append(f"{node.name} takes no pods yet: whoever makes it has not set it up")
+            lines.append(f"{node.name} takes no pods yet: its autoscaler or its agents have not set it up")
     return f" ({', '.join(lines)})" if lines else ""
 
 

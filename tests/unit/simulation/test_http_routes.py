@@ -1,4 +1,4 @@
-"""HTTPRoutes follow what is ready as the ConfigMap does, come and go with what asks for them, and are waited for."""
+"""HTTPRoutes follow what is ready as the ConfigMap does, are added and removed with what asks for them, and are waited for."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Nodes that are there and take no pods: their autoscaler has not taken them in, or never will."""
+"""Nodes that exist and take no pods: their autoscaler has not registered them yet, or never will."""
 
 import pytest
 
