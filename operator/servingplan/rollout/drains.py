@@ -83,7 +83,7 @@ def departures(
     spare = {pod.uid for pod in surplus if not pod.nodes and (pod.workers or pod.workers_to_come)}
     drain, remaining, waiting = _not_missed(rollout, waiting)
     if limits.exceeded_by(rollout.spend):
-        going = {pod.uid for pod, _ in drain} | victims
+        going = {pod.uid for pod in surplus if pod.draining_since is not None} | {pod.uid for pod, _ in drain} | victims
         for pod, reason in _until_within_budget(rollout, waiting, going, limits.budget_dollars_per_hour):
             going.add(pod.uid)
             drain.append((pod, reason))
@@ -215,15 +215,22 @@ def _carried_without(
 
 
 def _until_within_budget(rollout: Rollout, waiting: Iterable[Pod], going: set[str], budget: float) -> list[Drain]:
-    """The waiting pods that must leave so that the emptied nodes bring the spend down to the budget, lowest priority first."""
+    """The waiting pods that must leave so that the emptied nodes bring the spend down to the budget, lowest priority first;
+    none whose leaving empties no node that is given back."""
     gone = set(going)
-    chosen: list[Drain] = []
+    chosen: list[Pod] = []
     for pod in waiting:
         if _spend_without(rollout.pools, rollout.fleet, gone) <= budget + CENT:
             break
         gone.add(pod.uid)
-        chosen.append((pod, "spend is over the budget"))
-    return chosen
+        chosen.append(pod)
+    least = max(budget, _spend_without(rollout.pools, rollout.fleet, gone))
+    spared: set[str] = set()
+    for pod in reversed(chosen):
+        if _spend_without(rollout.pools, rollout.fleet, gone - {pod.uid}) <= least + CENT:
+            gone.remove(pod.uid)
+            spared.add(pod.uid)
+    return [(pod, "spend is over the budget") for pod in chosen if pod.uid not in spared]
 
 
 def _without_successor(rollout: Rollout, leaving: list[Drain], staying: list[Pod]) -> set[str]:
@@ -248,9 +255,13 @@ def _without_successor(rollout: Rollout, leaving: list[Drain], staying: list[Pod
 
 
 def _spend_without(pools: tuple[Pool, ...], fleet: Fleet, gone: set[str]) -> float:
+    """$/h once these pods are gone, and those that end already. On a node that has fallen silent nobody ends a pod."""
     total = 0.0
     for pool in pools:
-        held = sum(1 for node in pool.nodes if any(pod.uid not in gone for pod in node.our_pods))
+        held = sum(
+            any(pod.uid not in gone and not (pod.terminating and node.node.ready) for pod in node.our_pods)
+            for node in pool.nodes
+        )
         price = pool.dollars_per_node_hour or 0.0
         if pool.sized_by_us:
             total += price * (held if pool.contradiction is not None else max(held, planned_size(pool, fleet)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from servingplan.model.fleet import NodeGroup
@@ -129,28 +130,55 @@ def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
 
 
 def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> list[PoolNode]:
-    """The nodes on which the plan stays: those that hold most of what it wants. A replica over several nodes that has to
-    leave one of them keeps none."""
-    may_hold = {node.name for node in pool.usable_nodes} | _cordoned(pool, to_leave)
-    held: dict[str, int] = defaultdict(int)
-    serving: dict[str, int] = defaultdict(int)
+    """The nodes on which the plan stays: those that hold most of what it wants, one after the other. Of each Deployment only
+    so many replicas count as are wanted. A replica over several nodes that has to leave one of them keeps none."""
+    usable = {node.name: node for node in pool.usable_nodes}
+    may_hold = usable.keys() | _cordoned(pool, to_leave)
+    on: dict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
-        wants = wanted.replicas.get(pod.deployment or "", 0) > 0
-        for node in pod.nodes if wants and may_hold.issuperset(pod.nodes) else ():
-            held[node] += pod.gpus
-            serving[node] += pod.gpus if pod.ready else 0
-    usable = sorted(
-        pool.usable_nodes,
-        key=lambda node: (
-            -serving[node.name],
-            -held[node.name],
-            -node.unused_gpus,
-            node.foreign_gpus == 0,
-            -node.free_gpus,
-            node.name,
-        ),
-    )
-    return usable[: wanted.nodes]
+        for node in pod.nodes if may_hold.issuperset(pod.nodes) else ():
+            on[node].append(pod)
+    left = Counter(wanted.replicas)
+    kept: set[str] = set()
+
+    def counted(name: str) -> list[Pod]:
+        """The replicas of a node that count, besides those that already do."""
+        new = sorted((pod for pod in on[name] if pod.uid not in kept), key=_serves_not)
+        of: Counter[str] = Counter()
+        found = []
+        for pod in new:
+            deployment = pod.deployment or ""
+            of[deployment] += 1
+            if of[deployment] <= left[deployment]:
+                found.append(pod)
+        return found
+
+    def order(name: str) -> tuple[int, int, int, bool, int, str]:
+        node = usable[name]
+        held = [*counted(name), *(pod for pod in on[name] if pod.uid in kept)]
+        serving = sum(pod.gpus for pod in held if not _serves_not(pod))
+        gpus = sum(pod.gpus for pod in held)
+        return -serving, -gpus, -node.unused_gpus, node.foreign_gpus == 0, -node.free_gpus, name
+
+    # What a node holds of the plan only falls as others are chosen, so a place in the order that still holds is the first.
+    heap = [order(name) for name in usable]
+    heapify(heap)
+    chosen: list[PoolNode] = []
+    while heap and len(chosen) < wanted.nodes:
+        first = heappop(heap)
+        now = order(first[-1])
+        if heap and now > heap[0]:
+            heappush(heap, now)
+            continue
+        chosen.append(usable[first[-1]])
+        new = counted(first[-1])
+        left.subtract(pod.deployment or "" for pod in new)
+        kept.update(pod.uid for pod in new)
+    return chosen
+
+
+def _serves_not(pod: Pod) -> bool:
+    return not pod.ready or pod.draining_since is not None
 
 
 def _by_tightest_fit(

@@ -1,5 +1,6 @@
 """The steps from the live fleet to a plan: checked by a bookkeeping of this file's own, and against what is then done."""
 
+import math
 import random
 import re
 from collections import Counter
@@ -91,6 +92,8 @@ def follow(cluster, decision, found, before, after):
     price |= {pool["name"]: float(pool["dollarsPerNodeHour"]) for pool in after["nodePools"]}
     models = {item["name"]: item for item in (*(before or after)["models"], *after["models"])}
     priority = {name: item.get("priority", 0) for name, item in models.items()}
+    gpus = {pool["name"]: pool["gpusPerNode"] for pool in after["nodePools"]}
+    facts = Situation(cluster.observe()).facts(decision.fleet)
     model_of = {name: next(key for key in priority if key.replace(".", "-") in name) for name in deployments(cluster)}
     wanted = {item.model for item in decision.fleet.replica_sets}
     nodes = Counter({name: len(cluster.nodes_of(name)) for name in cluster.pools})
@@ -127,12 +130,22 @@ def follow(cluster, decision, found, before, after):
         for name in (served_before & wanted) - {model_of[key] for key, count in ready.items() if count > 0}:
             lower = [item for item in served_before if priority[item] < priority[name]]
             assert not lower, f"{name} has no replica left, and {lower} of lower priority have: {step}"
-            assert budget - spend < min(price.values()) or not cluster.pools, f"{name} is down, and has room: {step}"
+            for home in (item for item in decision.fleet.replica_sets if item.model == name and item.pool in nodes):
+                empty = nodes[home.pool] - nodes_held(facts, home.pool, gpus[home.pool], ready + draining + removed)
+                room = (empty if home.nodes > 1 else 0) + (budget - spend) // price[home.pool]
+                assert room < home.nodes, f"{name} is down, and has room: {step}"
         for deployment, count in step.come.items():
             ready[deployment] += count
     assert +ready == Counter({item.deployment: item.replicas for item in decision.fleet.replica_sets})
     assert not +draining
     assert +nodes == +Counter({name: decision.fleet.nodes[name] for name in nodes if name in decision.fleet.nodes})
+
+
+def nodes_held(facts, pool, gpus, replicas):
+    """The fewest nodes of a pool, with so many GPUs each, that hold these replicas, by Deployment."""
+    held = [(facts[name], count) for name, count in replicas.items() if facts[name].pool == pool]
+    whole = sum(item.nodes * count for item, count in held if item.nodes > 1)
+    return whole + math.ceil(sum(item.gpus * count for item, count in held if item.nodes == 1) / gpus)
 
 
 def cost(nodes, price):
