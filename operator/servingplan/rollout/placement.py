@@ -70,6 +70,8 @@ class Placement:
     """Nodes with free GPUs that are kept until the other nodes of one replica are free."""
     blocked: tuple[int, ...] = ()
     """The GPUs of each replica, existing or to be made, whose place is held by others that serve and do not leave."""
+    to_come: Mapping[str, int] = field(default_factory=dict)
+    """The GPUs on each node that planned replicas will hold which do not yet."""
 
 
 class _Placed(NamedTuple):
@@ -348,10 +350,12 @@ def _placement(
     assigned: list[Assignment] = []
     kept: set[str] = set()
     blocked: list[int] = []
+    due: Counter[str] = Counter()
     for gpus, pod, nodes, to_come in placed:
         # Nothing makes room for a pod that somebody else keeps from coming.
         held = pod is not None and pod.kept_back
         new = [node for node in nodes if not held and (pod is None or node not in pod.nodes)]
+        due.update(dict.fromkeys(new, gpus))
         free = [node for node in new if unused[node] >= gpus]
         for node in free:
             unused[node] -= gpus
@@ -373,4 +377,5 @@ def _placement(
         unplaced=sum(item.to_come for item in placed),
         kept=frozenset(kept),
         blocked=tuple(blocked),
+        to_come=due,
     )

@@ -212,6 +212,12 @@ def test_a_replica_waits_for_nodes_that_are_coming_but_not_for_ever(coming):
     assert drained(blocked_by_old(age_seconds=PATIENCE_SECONDS, **coming)) == ["old"]
 
 
+def test_a_replica_waits_for_the_room_of_nodes_that_are_given_back_at_any_age_of_the_plan():
+    assert drained(blocked_by_old(age_seconds=PATIENCE_SECONDS)) == ["old"]
+    found = blocked_by_old(age_seconds=PATIENCE_SECONDS, room=True)
+    assert (drained(found), found.wake_in_seconds) == ([], 2.0)
+
+
 def test_a_node_is_cleared_at_a_time_when_the_budget_holds_growth_back():
     pods = [pod("a", "n1", of="old"), pod("b", "n1", of="old"), pod("c", "n2", of="old")]
     pools = (pool(node("n1"), node("n2"), pods=pods, wanted=2),)
