@@ -241,6 +241,17 @@ def test_every_step_of_a_random_edit_with_groups_is_safe(seed):
         follow(driver.cluster, decision, found, before, after)
 
 
+def test_a_turn_that_leaves_a_pool_asks_for_nothing_as_long_as_it_has_not_read_what_that_pool_costs():
+    small = model(BIG, "30", priority=1)
+    before, after = over_two_nodes("0.1", "120"), over_two_nodes("5", "120", engine=NEW)
+    before = {**before, "models": [*before["models"], small], "nodePools": [*before["nodePools"], sized("l40s")]}
+    after = {**after, "models": [*after["models"], {**small, "engine": NEW}]}
+    driver, _, _ = at_the_change(before, after)
+    pools = driver.cluster.pools
+    assert pools["l40s"].wanted > 2, "the second spec does not name what these cost"
+    assert 29 * pools["a100"].wanted + 2 * pools["l40s"].wanted <= 120
+
+
 def kinds(text):
     return set(re.sub(r": \d+", "", text).split("; "))
 
