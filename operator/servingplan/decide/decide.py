@@ -25,7 +25,7 @@ from servingplan.planning.availability import due_in_seconds, has_room_for_a_nod
 from servingplan.planning.cold_starts import look_at_cold_starts, start_limits
 from servingplan.planning.known import findings_of
 from servingplan.planning.lessons import kinds_of_deployments, look_at_engines
-from servingplan.planning.record import record_problem, with_left_pools
+from servingplan.planning.record import pools_left, record_problem, with_left_pools
 from servingplan.planning.reservations import change_in_seconds
 from servingplan.planning.situation import Situation
 from servingplan.planning.starts import look_at_starts
@@ -82,6 +82,8 @@ def decide(situation: Situation, solve: Solve, *, what_if_leader_worker_sets: bo
     if not frozen:
         turn.record, frozen = _replanned(turn, solve)
     record = turn.record
+    # Pools that this plan leaves are read from the next turn on. Until then their nodes are not among the spend.
+    frozen = frozen or bool(pools_left(turn.spec, record))
     so_far = Decision(
         moved=turn.moved,
         in_force_since=record.since,

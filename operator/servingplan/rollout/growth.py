@@ -20,6 +20,9 @@ class Growth:
     spend_after: float
     """$/h once these are written; ``nan`` where a price is unknown."""
     held_back: bool
+    """Whether the budget holds back nodes of the plan."""
+    held_back_beside: bool = False
+    """Whether it holds back some of these, or of those that successors need beside them."""
 
 
 def planned_size(pool: Pool, fleet: Fleet) -> int:
@@ -145,7 +148,7 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
     }
     ordered = [pool for pool in sorted(pools, key=lambda pool: (-importance[pool.name], pool.name)) if pool.sized_by_us]
     reached = {pool.name: pool.wanted for pool in ordered}
-    held_back = False
+    held_back = held_back_beside = False
     for wishes in ({pool.name: planned_size(pool, fleet) for pool in ordered}, sizes):
         for pool in ordered:
             before, size = reached[pool.name], wishes[pool.name]
@@ -154,6 +157,7 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
             while size > before and others + _spend_raised(pool, size) > budget + CENT:
                 size -= pool.step
             held_back = held_back or (wishes is not sizes and size < allowed)
+            held_back_beside = held_back_beside or size < allowed
             if size > before:
                 spend = others + _spend_raised(pool, size)
                 reached[pool.name] = size
@@ -167,7 +171,7 @@ def grow(*, pools: tuple[Pool, ...], fleet: Fleet, sizes: Mapping[str, int], bud
         for pool in ordered
         if reached[pool.name] > pool.wanted
     )
-    return Growth(resize, spend, held_back)
+    return Growth(resize, spend, held_back, held_back_beside)
 
 
 def _spend_raised(pool: Pool, size: int) -> float:

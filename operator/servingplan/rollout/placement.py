@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from servingplan.model.fleet import NodeGroup
@@ -87,6 +88,8 @@ class Placement:
     """Nodes with free GPUs that are kept until the other nodes of one replica are free."""
     blocked: tuple[int, ...] = ()
     """The GPUs of each replica, existing or to be made, whose place is held by others that serve and do not leave."""
+    to_come: Mapping[str, int] = field(default_factory=dict)
+    """The GPUs on each node that planned replicas will hold which do not yet."""
 
 
 class _Crowd:
@@ -183,35 +186,63 @@ def _cordoned(pool: Pool, to_leave: frozenset[str]) -> set[str]:
 
 
 def _chosen_nodes(pool: Pool, pods: tuple[Pod, ...], wanted: Wanted, to_leave: frozenset[str]) -> list[PoolNode]:
-    """The nodes on which the plan stays: those that hold most of what it wants. A replica over several nodes that has to
-    leave one of them keeps none."""
-    may_hold = {node.name for node in pool.usable_nodes} | _cordoned(pool, to_leave)
-    held: dict[str, int] = defaultdict(int)
-    serving: dict[str, int] = defaultdict(int)
+    """The nodes on which the plan stays: those that hold most of what it wants, one after the other. Of each Deployment only
+    so many replicas count as are wanted. A replica over several nodes that has to leave one of them keeps none."""
+    usable = {node.name: node for node in pool.usable_nodes}
+    may_hold = usable.keys() | _cordoned(pool, to_leave)
+    on: dict[str, list[Pod]] = defaultdict(list)
     for pod in pods:
-        wants = wanted.replicas.get(pod.deployment or "", 0) > 0
-        for node in pod.nodes if wants and may_hold.issuperset(pod.nodes) else ():
-            held[node] += pod.gpus
-            serving[node] += pod.gpus if pod.ready else 0
-    usable = sorted(
-        pool.usable_nodes,
-        key=lambda node: (
-            -serving[node.name],
-            -held[node.name],
-            -node.unused_gpus,
-            node.foreign_gpus == 0,
-            -node.free_gpus,
-            node.name,
-        ),
-    )
+        for node in pod.nodes if may_hold.issuperset(pod.nodes) else ():
+            on[node].append(pod)
+    left = Counter(wanted.replicas)
+    kept: set[str] = set()
+
+    def counted(name: str) -> list[Pod]:
+        """The replicas of a node that count, besides those that already do."""
+        new = sorted((pod for pod in on[name] if pod.uid not in kept), key=_serves_not)
+        of: Counter[str] = Counter()
+        found = []
+        for pod in new:
+            deployment = pod.deployment or ""
+            of[deployment] += 1
+            if of[deployment] <= left[deployment]:
+                found.append(pod)
+        return found
+
+    def order(name: str) -> tuple[int, int, int, bool, int, str]:
+        node = usable[name]
+        held = [*counted(name), *(pod for pod in on[name] if pod.uid in kept)]
+        serving = sum(pod.gpus for pod in held if not _serves_not(pod))
+        gpus = sum(pod.gpus for pod in held)
+        return -serving, -gpus, -node.unused_gpus, node.foreign_gpus == 0, -node.free_gpus, name
+
+    # What a node holds of the plan only falls as others are chosen, so a place in the order that still holds is the first.
+    heap = [order(name) for name in usable]
+    heapify(heap)
+    holding: list[PoolNode] = []
+    others: list[PoolNode] = []
+    while heap:
+        first = heappop(heap)
+        now = order(first[-1])
+        if heap and now > heap[0]:
+            heappush(heap, now)
+            continue
+        (holding if now[1] else others).append(usable[first[-1]])
+        new = counted(first[-1])
+        left.subtract(pod.deployment or "" for pod in new)
+        kept.update(pod.uid for pod in new)
     # Nodes that hold replicas come first in any case. The others take turns by place, the emptiest first.
     crowd = _Crowd(pool, wanted)
     turn: dict[str, int] = {}
-    for item in usable:
-        turn[item.name] = 0 if held[item.name] else sum(crowd.of(deployment, item.name) for deployment in wanted.spread)
+    for item in (*holding, *others):
+        turn[item.name] = sum(crowd.of(deployment, item.name) for deployment in wanted.spread)
         for deployment in wanted.spread:
             crowd.add(deployment, (item.name,))
-    return sorted(usable, key=lambda item: (not held[item.name], turn[item.name]))[: wanted.nodes]
+    return [*holding, *sorted(others, key=lambda item: turn[item.name])][: wanted.nodes]
+
+
+def _serves_not(pod: Pod) -> bool:
+    return not pod.ready or pod.draining_since is not None
 
 
 def _by_tightest_fit(
@@ -393,10 +424,12 @@ def _placement(
     assigned: list[Assignment] = []
     kept: set[str] = set()
     blocked: list[int] = []
+    due: Counter[str] = Counter()
     for gpus, pod, nodes, to_come in placed:
         # Nothing makes room for a pod that somebody else keeps from coming.
         held = pod is not None and pod.kept_back
         new = [node for node in nodes if not held and (pod is None or node not in pod.nodes)]
+        due.update(dict.fromkeys(new, gpus))
         free = [node for node in new if unused[node] >= gpus]
         for node in free:
             unused[node] -= gpus
@@ -418,4 +451,5 @@ def _placement(
         unplaced=sum(item.to_come for item in placed),
         kept=frozenset(kept),
         blocked=tuple(blocked),
+        to_come=due,
     )

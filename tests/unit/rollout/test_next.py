@@ -128,3 +128,11 @@ def test_nobody_makes_room_while_a_replica_only_waits_for_a_node_to_go():
     assert placed_on(step(AN_HOUR_AGO)) == ["n2"]
     for created in (AN_HOUR_AGO, NOW):
         assert [item for item in step(created).after_routing if isinstance(item, DrainPod)] == []
+
+
+def test_over_the_budget_no_node_is_given_back_on_which_a_replica_is_placed_in_the_same_turn():
+    going, new = pod("going", "n1", gpus=8, terminating=True, ready=False), pod("new", gpus=8)
+    the_pool = pool(node("n1"), node("n2"), pods=[going], wanted=2, price=60.0)
+    step = step_of(the_pool, going, new)
+    assert placed_on(step) == ["n2"]
+    assert [item for item in step.after_routing if isinstance(item, ResizePool)] == []

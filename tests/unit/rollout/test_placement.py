@@ -93,6 +93,20 @@ def test_replicas_wait_for_nodes_that_are_still_to_come():
     assert (found.assigned, found.unplaced) == ((), 2)
 
 
+def test_nodes_of_replicas_beyond_the_plan_are_not_kept_in_the_place_of_others():
+    leaving = pod("b", "n2", of="big", gpus=8, draining_since="2026-01-01T00:59:00Z")
+    pods = [pod("a", "n1", of="big", gpus=8), leaving, pod("small", "n3")]
+    found = placed(pool(node("n1"), node("n2"), node("n3"), pods=pods), pods, {"big": 1, "d": 1}, size=2)
+    assert (names(found.stay), names(found.surplus), found.movers) == (["a", "small"], ["b"], ())
+
+
+def test_nodes_of_replicas_that_drain_are_left_before_those_of_replicas_that_serve():
+    first = pod("a", "n1", of="big", gpus=8, draining_since="2026-01-01T00:59:00Z")
+    second = pod("b", "n2", of="big", gpus=8)
+    found = placed(pool(node("n1"), node("n2"), pods=[first, second]), [first, second], {"big": 1}, size=1)
+    assert (names(found.stay), names(found.surplus)) == (["b"], ["a"])
+
+
 # --- replicas over several nodes -----------------------------------------------------------------------------------------
 
 
@@ -298,3 +312,11 @@ def test_to_be_spread_costs_nobody_a_place_and_splits_evenly_where_every_zone_ha
     if set(replicas) == {"d"} and size >= len(zones):
         count = Counter(zones[int(item.nodes[0][1:])] for item in apart.assigned)
         assert max(count.values()) - min(count.get(zone, 0) for zone in zones) <= 1
+
+
+def test_all_nodes_of_a_group_are_kept_before_those_of_one_beyond_the_plan():
+    first = group("first", "n1", "n2", draining_since="2026-01-01T00:59:00Z")
+    second, small = group("second", "n3", "n4"), pod("small", "n5")
+    there = pool_with(*(node(f"n{index}") for index in range(1, 6)), groups=[first, second], pods=[small])
+    found = placed_wide(there, [first, second, small], {"wide": 1, "d": 1}, size=3)
+    assert (names(found.stay), names(found.surplus)) == (["small", "second"], ["first"])
