@@ -36,7 +36,7 @@ def show_course(course: Json, shown: Console) -> None:
         steps.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
     for step in course["steps"]:
         steps.add_row(f"{step['at']:g}", step["what"])
-    for table in (phases, steps):
+    for table in (phases, *([steps] if course["steps"] else [])):
         shown.print(table, markup=False)
     for item in course["timeline"]:
         for name, unserved in item["unserved"].items():

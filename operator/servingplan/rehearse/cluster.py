@@ -57,6 +57,8 @@ class SimulatedNode:
     ready: bool = True
     schedulable: bool = True
     disrupted: bool = False
+    resource: str = names.GPU_RESOURCE
+    """The name by which its GPUs are requested."""
     closed: bool = False
     """Its autoscaler has not taken it in yet, and may never do so."""
     allocatable: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class SimulatedPod:
     gpus: int
     created: datetime
     serial: int
+    resource: str = names.GPU_RESOURCE
     deployment: str | None = None
     selector: dict[str, str] = field(default_factory=dict)
     gated: bool = False
@@ -124,6 +127,8 @@ class SimulatedPool:
     labels: dict[str, str]
     """The labels of its nodes."""
     gpus: int
+    resource: str = names.GPU_RESOURCE
+    """The name by which its nodes' GPUs are requested."""
     promised: dict[str, str] = field(default_factory=dict)
     """Labels that the object says its nodes have."""
     wanted: int = 0
@@ -252,20 +257,28 @@ class SimulatedCluster:
             self.spec = copy.deepcopy(spec)
             self.generation += 1
 
-    def add_node(self, name: str, labels: dict[str, str], gpus: int) -> None:
+    def add_node(self, name: str, labels: dict[str, str], gpus: int, resource: str = names.GPU_RESOURCE) -> None:
         """A machine, perhaps one that was here before and comes back empty."""
         if self.vanished.pop(name, None) is not None:
             self.pods = {key: pod for key, pod in self.pods.items() if pod.node != name}
-        self._make_node(name, labels, gpus)
+        self._make_node(name, labels, gpus, resource=resource)
 
-    def _make_node(self, name: str, labels: Mapping[str, str], gpus: int, pool: str | None = None) -> None:
+    def _make_node(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        gpus: int,
+        pool: str | None = None,
+        *,
+        resource: str = names.GPU_RESOURCE,
+    ) -> None:
         self._made += 1
         self.nodes[name] = SimulatedNode(
-            name, dict(labels), gpus, f"node-{self._made}", pool, allocatable=dict(self.allocatable)
+            name, dict(labels), gpus, f"node-{self._made}", pool, allocatable=dict(self.allocatable), resource=resource
         )
 
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
-        self.pools[name] = SimulatedPool(name, dict(labels), gpus, dict(labels), **more)
+        self.pools[name] = SimulatedPool(name, dict(labels), gpus, promised=dict(labels), **more)
 
     def admit(self, count: int) -> None:
         """The queue lets so many of its pods go, the oldest first."""
@@ -461,7 +474,7 @@ class SimulatedCluster:
                 name = f"{pool.name}-{pool.made}"
                 self._note(pool, "came", name)
                 gpus = 0 if pool.blind else pool.gpus
-                self._make_node(name, pool.labels, gpus, pool.name)
+                self._make_node(name, pool.labels, gpus, pool.name, resource=pool.resource)
         for pod in list(self.pods.values()):
             lost = self.vanished.get(pod.node or "")
             collected = lost is not None and lost + self._ticks(self.collect_ticks) <= self.now
@@ -527,6 +540,7 @@ class SimulatedCluster:
         limits = template["spec"]["containers"][0]["resources"].get("limits", {})
         asked = json.loads(template["metadata"].get("annotations", {}).get(names.DEVICES_ANNOTATION, '{"count": 0}'))
         pod = self._new_pod(name, sum(map(int, limits.values())) + asked["count"])
+        pod.resource = next(iter(limits), names.GPU_RESOURCE)
         for claim in template["spec"].get("resourceClaims", ()):
             pod.claims_from = claim["resourceClaimTemplateName"]
         pod.deployment, pod.selector = workload, template["spec"]["nodeSelector"]

@@ -152,7 +152,7 @@ def _node(node: SimulatedNode, *, devices: bool) -> Json:
             "taints": taints,
         },
         "status": {
-            "allocatable": {**({} if devices else {names.GPU_RESOURCE: str(node.gpus)}), **node.allocatable},
+            "allocatable": {**({} if devices else {node.resource: str(node.gpus)}), **node.allocatable},
             "conditions": [{"type": "Ready", "status": "True" if node.ready else "Unknown"}],
         },
     }
@@ -160,7 +160,7 @@ def _node(node: SimulatedNode, *, devices: bool) -> Json:
 
 def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
     """The pod with the Ready condition that its kubelet wrote last, whatever became of its node."""
-    limits = {} if pod.claims_from is not None else {names.GPU_RESOURCE: str(pod.gpus)}
+    limits = {} if pod.claims_from is not None else {pod.resource: str(pod.gpus)}
     metadata: Json = {
         "namespace": cluster.namespace if pod.deployment else "elsewhere",
         "name": pod.name,

@@ -28,6 +28,8 @@ from servingplan.replay.run import Outcome, Replay
 
 SCRAPE_SECONDS = 10.0
 """The time between two samples of Prometheus, and between two turns at most."""
+CALM_SECONDS = 15.0
+"""How long the operator must rest until an event counts as over; it looks again within this time."""
 MINUTE_SECONDS = 60.0
 MOST_MINUTES = 240
 """The most spans of the timeline. Beyond, every two become one."""
@@ -82,10 +84,11 @@ class Rehearsal(Replay):
         """The replicas of the pods that were ready, by uid."""
         self._places = {item.deployment: place for place, item in enumerate(fleet.replica_sets)}
         self._node_numbers: dict[str, int] = {}
-        self._lost: dict[str, tuple[dict[str, str], int]] = {}
-        """The labels and GPUs of nodes that were lost, by name."""
+        self._lost: dict[str, tuple[dict[str, str], int, str]] = {}
+        """The labels, GPUs and resource of nodes that were lost, by name."""
         self._slowness: dict[str, float] = {}
         self._eventful_until = 0.0
+        self._calm_since: float | None = None
         self._routed: object = None
         self._plans_told, self._ledger_told = len(stage.plans), len(stage.cluster.ledger)
         self._news: Counter[tuple[str, str, str]] = Counter()
@@ -217,9 +220,17 @@ class Rehearsal(Replay):
         self._follow()
         self._pay(at)
         self._tell(at)
-        if self.course.phases[-1].name == "during" and at >= self._eventful_until and self.stage.resting:
-            self._enter("after", self.course.phases[-1].event, at)
+        self._watch_calm(at)
         self._plan_look(at)
+
+    def _watch_calm(self, at: float) -> None:
+        """End the time of an event once it is over and the operator has had nothing to do for a while."""
+        if at < self._eventful_until or not self.stage.resting:
+            self._calm_since = None
+        elif self._calm_since is None:
+            self._calm_since = at
+        elif self.course.phases[-1].name == "during" and at - self._calm_since >= CALM_SECONDS:
+            self._enter("after", self.course.phases[-1].event, at)
 
     def _plan_look(self, at: float) -> None:
         due = (self.stage.next_moment() - self._origin).total_seconds()
@@ -266,8 +277,9 @@ class Rehearsal(Replay):
         self._pass(at)
         words = WORDS[event.event].format(event.pool)
         last = self.course.phases[-1]
+        self._calm_since = None
         self._enter("during", f"{last.event}; {words}" if last.name == "during" else words, at)
-        if event.seconds is not None and (event.event != "NodeLost" or event.pool not in self._cluster.pools):
+        if event.seconds is not None and (event.event != "NodeLost" or event.pool not in self.stage.sized):
             self._eventful_until = max(self._eventful_until, at + event.seconds)
         super()._happen(event, at)
         self._react(at)
@@ -286,15 +298,15 @@ class Rehearsal(Replay):
     @override
     def _refuse(self, pool: str, at: float) -> None:
         super()._refuse(pool, at)
-        if pool in self._cluster.pools:
-            self._cluster.pools[pool].sold_out = True
+        if pool in self.stage.sized:
+            self.stage.sized[pool].sold_out = True
 
     @override
     def _give_again(self, pool: str, at: float) -> None:
         super()._give_again(pool, at)
         self._pass(at)
-        if pool in self._cluster.pools:
-            self._cluster.pools[pool].sold_out = False
+        if pool in self.stage.sized:
+            self.stage.sized[pool].sold_out = False
             self._cluster.run_controllers()
         self._react(at)
 
@@ -314,9 +326,9 @@ class Rehearsal(Replay):
         for replica in lost:
             replica.until = at
         there = self._cluster.nodes[node]
-        self._lost[node] = dict(there.labels), there.gpus
+        self._lost[node] = dict(there.labels), there.gpus, there.resource
         self._cluster.lose_node(node)
-        if pool not in self._cluster.pools:  # of others the ledger tells
+        if pool not in self.stage.sized:  # of others the ledger tells
             self.course.moves["nodes lost"] += 1
         self._told.append(f"{at:g} s: {node} of {pool} is lost, and {cut} requests with it")
         return pool, self._node_numbers[node]
@@ -324,7 +336,7 @@ class Rehearsal(Replay):
     @override
     def _come_back(self, node: tuple[str, int], at: float) -> None:
         pool, number = node
-        if pool in self._cluster.pools:
+        if pool in self.stage.sized:
             return  # its provider has made another one long since, or does not give any
         name = next(name for name, of in self._node_numbers.items() if of == number)
         self._pass(at)
@@ -351,7 +363,9 @@ class Rehearsal(Replay):
             nodes = ", ".join(f"{count} {pool}" for pool, count in sorted(fleet.nodes.items()) if count)
             told.append(f"plan {fleet.hash} ({why}): {fleet.dollars_per_hour:.2f} $/h, {nodes or 'no nodes'}")
             self.course.moves["plans"] += 1
-        changes = Counter((entry.pool, entry.what) for entry in self._cluster.ledger[self._ledger_told :])
+        changes = Counter(
+            (stage.pool_by_object[entry.pool], entry.what) for entry in self._cluster.ledger[self._ledger_told :]
+        )
         for (pool, what), count in sorted(changes.items()):
             told.append(f"{pool}: {count} {'node' if count == 1 else 'nodes'} {what}")
             self.course.moves[f"nodes {what}"] += count

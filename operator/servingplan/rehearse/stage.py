@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.api.scalars import seconds_of
 from servingplan.api.v1alpha1 import PlanSpec
 from servingplan.decide.turn import Search, Solve
@@ -22,6 +23,7 @@ from servingplan.model.question import Question
 from servingplan.model.world import Observation
 from servingplan.planning.resources import resource_of
 from servingplan.planning.situation import Situation
+from servingplan.pool_kinds.karpenter import POOL_LABEL
 from servingplan.rehearse.cluster import TICK_SECONDS, SimulatedCluster, SimulatedNode
 from servingplan.rehearse.operator import Operator
 
@@ -58,6 +60,10 @@ class Stage:
         self.prices = {pool.name: pool.dollars_per_node_hour or 0.0 for pool in situation.pools}
         self.budget = float(self.spec.budget.dollars_per_hour)
         self.cluster = _cluster(situation, times)
+        sized = [pool for pool in self.spec.node_pools if pool.resize is not None]
+        self.sized = {pool.name: self.cluster.pools[_object_of(pool)] for pool in sized}
+        """The pools that the plan sizes, by their name in it."""
+        self.pool_by_object = {_object_of(pool): pool.name for pool in sized}
         self.cluster.api.wrote = self._wrote
         self.decision = Decision()
         self.shapes: dict[str, ReplicaSet] = {}
@@ -65,7 +71,7 @@ class Stage:
         self.plans: list[tuple[datetime, str, Fleet]] = []
         """The plans that came into force: when, why, and what they are."""
         self.resting = False
-        """Whether the last turn found nothing to do, and nothing is under way in the cluster."""
+        """Whether the last turn found nothing to do, and nothing is under way in the cluster or the rollout."""
         self.most_dollars_per_hour = 0.0
         """The most $/h that was ever asked for, after any write."""
         self._wake: float | None = None
@@ -82,7 +88,8 @@ class Stage:
                 self._adopt(decision)
             self._wake = report.wake_in_seconds
             if not report.again:
-                self.resting = not self.cluster.busy and not (decision is None or decision.searching)
+                waits = decision is None or decision.searching or self.cluster.status.get("transition") is not None
+                self.resting = not self.cluster.busy and not waits
                 return
         raise InputError(FLAG, None, f"{MOST_TURNS_AT_ONCE} turns at one moment did not come to rest; report this plan")
 
@@ -139,7 +146,7 @@ class Stage:
             pool = self.pool_of(node)
             if pool is not None and (node.pool is not None or node.name in held):
                 found[pool] += 1
-        for name, sized in self.cluster.pools.items():
+        for name, sized in self.sized.items():
             found[name] += len(sized.booting)
         return found
 
@@ -151,13 +158,13 @@ class Stage:
     @property
     def committed_dollars_per_hour(self) -> float:
         """The same with nodes that are asked for and do not come: the spend that the budget bounds."""
-        asked = {name: pool.wanted for name, pool in self.cluster.pools.items()}
+        asked = {name: pool.wanted for name, pool in self.sized.items()}
         return self._dollars(self.nodes | Counter(asked))
 
     def pool_of(self, node: SimulatedNode) -> str | None:
         """The pool of the plan that a node belongs to."""
         if node.pool is not None:
-            return node.pool
+            return self.pool_by_object[node.pool]
         matching = (pool for pool in self.spec.node_pools if pool.node_selector.items() <= node.labels.items())
         return next((pool.name for pool in matching), None)
 
@@ -196,16 +203,10 @@ def _cluster(situation: Situation, times: Times) -> SimulatedCluster:
             raise InputError(f"{where}.gpusPerNode", None, f"with {FLAG} there is no node to read it from; give it")
         if pool.dra is not None:
             raise InputError(f"{where}.dra", None, f"{FLAG} knows no devices; replay without it")
-        gpu = None if pool.gpu is None else situation.known.catalogue.find_gpu(pool.gpu)
-        resource = resource_of(pool, gpu, (), situation.known.catalogue)
-        if resource != names.GPU_RESOURCE:
-            raise InputError(
-                f"{where}.resourceName", resource, f"{FLAG} knows only {names.GPU_RESOURCE}; replay without it"
-            )
     manifest: Json = copy.deepcopy(plan.spec)
     for raw, pool in zip(manifest["nodePools"], spec.node_pools, strict=True):
         if pool.resize is not None:
-            raw["resize"] = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": pool.name}
+            raw["resize"] = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": _object_of(pool)}
     cluster = SimulatedCluster(
         manifest,
         namespace=plan.namespace,
@@ -219,7 +220,20 @@ def _cluster(situation: Situation, times: Times) -> SimulatedCluster:
     for pool in spec.node_pools:
         if pool.resize is not None:
             assert pool.gpus_per_node is not None, "was looked at above"
-            cluster.add_pool(pool.name, dict(pool.node_selector), pool.gpus_per_node)
+            cluster.add_pool(
+                _object_of(pool), dict(pool.node_selector), pool.gpus_per_node, resource=_resource(pool, situation)
+            )
     for node in situation.world.nodes:
-        cluster.add_node(node.name, dict(node.labels), node.gpus)
+        resource, gpus = next(iter(node.gpu_resources.items()), (names.GPU_RESOURCE, node.gpus))
+        cluster.add_node(node.name, dict(node.labels), gpus, resource)
     return cluster
+
+
+def _object_of(pool: NodePool) -> str:
+    """The name of the object that sizes a pool: Karpenter labels its nodes with it."""
+    return pool.node_selector.get(POOL_LABEL, pool.name)
+
+
+def _resource(pool: NodePool, situation: Situation) -> str:
+    catalogue = situation.known.catalogue
+    return resource_of(pool, None if pool.gpu is None else catalogue.find_gpu(pool.gpu), (), catalogue)
