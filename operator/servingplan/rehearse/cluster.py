@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from servingplan.api.crd import UNSEEN
 from servingplan.api.v1alpha1 import PlanSpec
@@ -57,6 +57,8 @@ class SimulatedNode:
     ready: bool = True
     schedulable: bool = True
     disrupted: bool = False
+    resource: str = names.GPU_RESOURCE
+    """The name by which its GPUs are requested."""
     closed: bool = False
     """Its autoscaler has not taken it in yet, and may never do so."""
     allocatable: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class SimulatedPod:
     gpus: int
     created: datetime
     serial: int
+    resource: str = names.GPU_RESOURCE
     deployment: str | None = None
     selector: dict[str, str] = field(default_factory=dict)
     gated: bool = False
@@ -124,6 +127,8 @@ class SimulatedPool:
     labels: dict[str, str]
     """The labels of its nodes."""
     gpus: int
+    resource: str = names.GPU_RESOURCE
+    """The name by which its nodes' GPUs are requested."""
     promised: dict[str, str] = field(default_factory=dict)
     """Labels that the object says its nodes have."""
     wanted: int = 0
@@ -137,6 +142,8 @@ class SimulatedPool:
     made: int = 0
     provider_has: int = 1000
     """Nodes that it gives at most; asked for more, it refuses."""
+    sold_out: bool = False
+    """It makes no nodes for now, whatever ``provider_has`` says."""
     tells: bool = True
     """Refusals are told; else the nodes just do not come."""
     refused_at: datetime | None = None
@@ -148,6 +155,21 @@ class SimulatedPool:
     """Its next nodes come up without visible GPUs."""
 
 
+NodeChange = Literal["rented", "came", "cancelled", "given back", "lost"]
+"""What becomes of a node: it is paid from ``rented`` on until it is cancelled while it boots, given back or lost."""
+
+
+class NodeEntry(NamedTuple):
+    """One change of one node of a pool."""
+
+    at: datetime
+    pool: str
+    """The name of the pool object."""
+    what: NodeChange
+    node: str
+    """Its name; empty before it came."""
+
+
 class SimulatedCluster:
     """See the module's docstring. Ticks are ``TICK_SECONDS`` long."""
 
@@ -155,9 +177,11 @@ class SimulatedCluster:
         self,
         spec: Json,
         *,
-        boot_ticks: int = 2,
-        start_ticks: int = 3,
-        stop_ticks: int = 2,
+        namespace: str = NAMESPACE,
+        plan: str = PLAN,
+        boot_ticks: float = 2,
+        start_ticks: float = 3,
+        stop_ticks: float = 2,
         collect_ticks: int = 6,
         never_ready: Callable[[int], bool] = lambda serial: False,
         controllers_keep_up: bool = True,
@@ -171,6 +195,7 @@ class SimulatedCluster:
         place of an extended resource. ``gateway_ticks``: how long the gateway takes to follow; None: it cannot be asked.
         ``route_ticks``: how long that of the HTTPRoutes takes. ``slice_ticks``: how long EndpointSlices
         take to follow pods."""
+        self.namespace, self.plan = namespace, plan
         self.now = START
         self.demand: Callable[[datetime], SeenDemand | None] = lambda now: None
         self.engines: Callable[[datetime], SeenEngines] = lambda now: SeenEngines()
@@ -218,6 +243,8 @@ class SimulatedCluster:
         self.published: list[tuple[datetime, Json]] = []
         self.removed_early: list[str] = []
         self.vanished: dict[str, datetime] = {}
+        self.ledger: list[NodeEntry] = []
+        """What became of the nodes of pools, in order of time."""
         self._serial = 0
         self._made = 0
         self.api = SimulatedApi(self)
@@ -230,20 +257,28 @@ class SimulatedCluster:
             self.spec = copy.deepcopy(spec)
             self.generation += 1
 
-    def add_node(self, name: str, labels: dict[str, str], gpus: int) -> None:
+    def add_node(self, name: str, labels: dict[str, str], gpus: int, resource: str = names.GPU_RESOURCE) -> None:
         """A machine, perhaps one that was here before and comes back empty."""
         if self.vanished.pop(name, None) is not None:
             self.pods = {key: pod for key, pod in self.pods.items() if pod.node != name}
-        self._make_node(name, labels, gpus)
+        self._make_node(name, labels, gpus, resource=resource)
 
-    def _make_node(self, name: str, labels: Mapping[str, str], gpus: int, pool: str | None = None) -> None:
+    def _make_node(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        gpus: int,
+        pool: str | None = None,
+        *,
+        resource: str = names.GPU_RESOURCE,
+    ) -> None:
         self._made += 1
         self.nodes[name] = SimulatedNode(
-            name, dict(labels), gpus, f"node-{self._made}", pool, allocatable=dict(self.allocatable)
+            name, dict(labels), gpus, f"node-{self._made}", pool, allocatable=dict(self.allocatable), resource=resource
         )
 
     def add_pool(self, name: str, labels: dict[str, str], gpus: int, **more: Any) -> None:
-        self.pools[name] = SimulatedPool(name, dict(labels), gpus, dict(labels), **more)
+        self.pools[name] = SimulatedPool(name, dict(labels), gpus, promised=dict(labels), **more)
 
     def admit(self, count: int) -> None:
         """The queue lets so many of its pods go, the oldest first."""
@@ -269,6 +304,9 @@ class SimulatedCluster:
 
     def lose_node(self, name: str) -> None:
         """The node object is gone at once; its pods linger in the API."""
+        pool = self.pools.get(self.nodes[name].pool or "")
+        if pool is not None:
+            self._note(pool, "lost", name)
         del self.nodes[name]
         self.vanished[name] = self.now
         self.run_controllers()
@@ -284,7 +322,7 @@ class SimulatedCluster:
         with self.api.one_moment():
             state = ClusterState(self.api, clock=self.seconds)
             state.load()
-            world = self.reader(self.api, state).observe(NAMESPACE, PLAN)
+            world = self.reader(self.api, state).observe(self.namespace, self.plan)
         assert world is not None
         return world
 
@@ -407,8 +445,26 @@ class SimulatedCluster:
     # --- controllers ----------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Time passes: what was due happens, then controllers react."""
-        self.now += timedelta(seconds=TICK_SECONDS)
+        """A tick passes."""
+        self.pass_until(self.now + timedelta(seconds=TICK_SECONDS))
+
+    def next_due(self) -> datetime | None:
+        """The next moment at which something ends by itself: a boot, a start, a stop, a pod of a lost node; None if none
+        does."""
+        found = [moment for pool in self.pools.values() for moment in pool.booting]
+        for pod in self.pods.values():
+            lost = self.vanished.get(pod.node or "")
+            if lost is not None:
+                found.append(lost + self._ticks(self.collect_ticks))
+            elif pod.gone_at is not None:
+                found.append(pod.gone_at)
+            elif pod.bound_at is not None and not pod.reports_ready and self._alive(pod.node):
+                found.append(pod.bound_at + self._ticks(self.start_ticks))
+        return min((moment for moment in found if moment > self.now), default=None)
+
+    def pass_until(self, moment: datetime) -> None:
+        """Time passes: what was due happens at its end, then controllers react."""
+        self.now = moment
         for pool in self.pools.values():
             pool.refusals += pool.wanted > pool.provider_has
             due = [moment for moment in pool.booting if moment <= self.now]
@@ -416,8 +472,9 @@ class SimulatedCluster:
             for _ in due:
                 pool.made += 1
                 name = f"{pool.name}-{pool.made}"
+                self._note(pool, "came", name)
                 gpus = 0 if pool.blind else pool.gpus
-                self._make_node(name, pool.labels, gpus, pool.name)
+                self._make_node(name, pool.labels, gpus, pool.name, resource=pool.resource)
         for pod in list(self.pods.values()):
             lost = self.vanished.get(pod.node or "")
             collected = lost is not None and lost + self._ticks(self.collect_ticks) <= self.now
@@ -483,6 +540,7 @@ class SimulatedCluster:
         limits = template["spec"]["containers"][0]["resources"].get("limits", {})
         asked = json.loads(template["metadata"].get("annotations", {}).get(names.DEVICES_ANNOTATION, '{"count": 0}'))
         pod = self._new_pod(name, sum(map(int, limits.values())) + asked["count"])
+        pod.resource = next(iter(limits), names.GPU_RESOURCE)
         for claim in template["spec"].get("resourceClaims", ()):
             pod.claims_from = claim["resourceClaimTemplateName"]
         pod.deployment, pod.selector = workload, template["spec"]["nodeSelector"]
@@ -567,16 +625,23 @@ class SimulatedCluster:
 
     def _reconcile_pool(self, pool: SimulatedPool) -> None:
         nodes = self.nodes_of(pool.name)
-        while len(nodes) + len(pool.booting) < min(pool.wanted, pool.provider_has):
+        gives = len(nodes) + len(pool.booting) if pool.sold_out else pool.provider_has
+        while len(nodes) + len(pool.booting) < min(pool.wanted, gives):
             pool.booting.append(self.now + self._ticks(self.boot_ticks))
+            self._note(pool, "rented")
         if len(nodes) + len(pool.booting) < pool.wanted:
             pool.refused_at = self.now if pool.tells else None
         while len(nodes) + len(pool.booting) > pool.wanted and pool.booting:
             pool.booting.pop()
+            self._note(pool, "cancelled")
         nodes.sort(key=lambda node: (sum(pod.node == node.name for pod in self.pods.values()) > 0, node.name))
         for node in nodes[: max(0, len(nodes) - pool.wanted)]:
             del self.nodes[node.name]
             self.vanished[node.name] = self.now
+            self._note(pool, "given back", node.name)
+
+    def _note(self, pool: SimulatedPool, what: NodeChange, node: str = "") -> None:
+        self.ledger.append(NodeEntry(self.now, pool.name, what, node))
 
     def targets_of_gateway(self) -> set[str]:
         """Services that requests really go to."""
@@ -644,7 +709,7 @@ class SimulatedCluster:
     def _alive(self, node: str | None) -> bool:
         return node in self.nodes and self.nodes[node].ready
 
-    def _ticks(self, count: int) -> timedelta:
+    def _ticks(self, count: float) -> timedelta:
         return timedelta(seconds=count * TICK_SECONDS)
 
     def _new_pod(self, name: str, gpus: int) -> SimulatedPod:

@@ -59,29 +59,32 @@ def text(moment: datetime) -> str:
 
 def shown(cluster: SimulatedCluster) -> Iterator[tuple[Key, Json]]:
     """All objects, without their versions."""
-    yield (KIND, NAMESPACE, PLAN), _plan(cluster)
+    yield (KIND, cluster.namespace, cluster.plan), _plan(cluster)
     for name, spec in cluster.other_plans.items():
-        metadata = {"namespace": NAMESPACE, "name": name, "uid": f"{name}-{digest(spec)}", "generation": 1}
-        yield (KIND, NAMESPACE, name), {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+        metadata = {"namespace": cluster.namespace, "name": name, "uid": f"{name}-{digest(spec)}", "generation": 1}
+        yield (
+            (KIND, cluster.namespace, name),
+            {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec},
+        )
     for node in cluster.nodes.values():
         yield ("Node", "", node.name), _node(node, devices=cluster.devices)
     for pod in cluster.pods.values():
-        yield ("Pod", NAMESPACE if pod.deployment else "elsewhere", pod.name), _pod(cluster, pod)
+        yield ("Pod", cluster.namespace if pod.deployment else "elsewhere", pod.name), _pod(cluster, pod)
     for pool in cluster.pools.values():
         yield ("NodePool", "", pool.name), _pool(cluster, pool)
     for kind, name in cluster.objects:
-        yield (kind, NAMESPACE, name), _object(cluster, kind, name)
+        yield (kind, cluster.namespace, name), _object(cluster, kind, name)
     if cluster.devices:
         yield from _devices(cluster)
     services = {name for kind, name in cluster.objects if kind == "Service"}
     for service in sorted(services | {pod.deployment for pod in cluster.our_pods() if pod.deployment}):
-        yield ("EndpointSlice", NAMESPACE, f"{service}-x"), _slice(cluster, service)
+        yield ("EndpointSlice", cluster.namespace, f"{service}-x"), _slice(cluster, service)
 
 
 def _plan(cluster: SimulatedCluster) -> Json:
     metadata: Json = {
-        "namespace": NAMESPACE,
-        "name": PLAN,
+        "namespace": cluster.namespace,
+        "name": cluster.plan,
         "uid": PLAN_UID,
         "generation": cluster.generation,
         "labels": {} if cluster.queue is None else {names.QUEUE_LABEL: cluster.queue},
@@ -112,8 +115,8 @@ def _devices(cluster: SimulatedCluster) -> Iterator[tuple[Key, Json]]:
             yield ("ResourceSlice", "", node.name), _device_slice(node)
     for pod in cluster.pods.values():
         if pod.claimed:
-            namespace = NAMESPACE if pod.deployment else "elsewhere"
-            yield ("ResourceClaim", namespace, pod.name), _claim(pod, namespace)
+            namespace = cluster.namespace if pod.deployment else "elsewhere"
+            yield ("ResourceClaim", namespace, pod.name), _claim(cluster, pod, namespace)
 
 
 def _device_slice(node: SimulatedNode) -> Json:
@@ -126,9 +129,13 @@ def _device_slice(node: SimulatedNode) -> Json:
     return {"metadata": {"name": node.name, "uid": f"slice-{node.uid}"}, "spec": spec}
 
 
-def _claim(pod: SimulatedPod, namespace: str) -> Json:
+def _claim(cluster: SimulatedCluster, pod: SimulatedPod, namespace: str) -> Json:
     results = [{"request": "gpus", "driver": DRIVER, "pool": pod.node, "device": name} for name in pod.devices]
-    labels = {names.PLAN_LABEL: PLAN, names.DEPLOYMENT_LABEL: pod.deployment} if pod.deployment else {}
+    labels = (
+        {names.PLAN_LABEL: names.label_value(cluster.plan), names.DEPLOYMENT_LABEL: pod.deployment}
+        if pod.deployment
+        else {}
+    )
     return {
         "metadata": {"namespace": namespace, "name": pod.name, "uid": f"claim-{pod.uid}", "labels": labels},
         "status": {"allocation": {"devices": {"results": results}}} if results else {},
@@ -145,7 +152,7 @@ def _node(node: SimulatedNode, *, devices: bool) -> Json:
             "taints": taints,
         },
         "status": {
-            "allocatable": {**({} if devices else {names.GPU_RESOURCE: str(node.gpus)}), **node.allocatable},
+            "allocatable": {**({} if devices else {node.resource: str(node.gpus)}), **node.allocatable},
             "conditions": [{"type": "Ready", "status": "True" if node.ready else "Unknown"}],
         },
     }
@@ -153,9 +160,9 @@ def _node(node: SimulatedNode, *, devices: bool) -> Json:
 
 def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
     """The pod with the Ready condition that its kubelet wrote last, whatever became of its node."""
-    limits = {} if pod.claims_from is not None else {names.GPU_RESOURCE: str(pod.gpus)}
+    limits = {} if pod.claims_from is not None else {pod.resource: str(pod.gpus)}
     metadata: Json = {
-        "namespace": NAMESPACE if pod.deployment else "elsewhere",
+        "namespace": cluster.namespace if pod.deployment else "elsewhere",
         "name": pod.name,
         "uid": pod.uid,
         "creationTimestamp": text(pod.created),
@@ -164,7 +171,7 @@ def _pod(cluster: SimulatedCluster, pod: SimulatedPod) -> Json:
     }
     if pod.deployment is not None:
         metadata["labels"] = {
-            names.PLAN_LABEL: PLAN,
+            names.PLAN_LABEL: names.label_value(cluster.plan),
             names.DEPLOYMENT_LABEL: pod.deployment,
             names.SERVING_LABEL: str(pod.serving).lower(),
         }
@@ -256,7 +263,7 @@ def _pool(cluster: SimulatedCluster, pool: SimulatedPool) -> Json:
 
 def _object(cluster: SimulatedCluster, kind: str, name: str) -> Json:
     manifest = cluster.objects[kind, name]
-    metadata = {**manifest["metadata"], "namespace": NAMESPACE, "name": name, "uid": cluster.uid_of(kind, name)}
+    metadata = {**manifest["metadata"], "namespace": cluster.namespace, "name": name, "uid": cluster.uid_of(kind, name)}
     managers: list[Json] = [{"manager": names.FIELD_MANAGER, "operation": "Apply"}]
     if (kind, name) in cluster.foreign_objects:
         metadata.update(ownerReferences=[], labels={})
@@ -292,10 +299,10 @@ def _slice(cluster: SimulatedCluster, service: str) -> Json:
     listed = [pod for pod in cluster.pods_of(service) if cluster.is_listed(pod)]
     return {
         "metadata": {
-            "namespace": NAMESPACE,
+            "namespace": cluster.namespace,
             "name": f"{service}-x",
             "uid": f"slice-{service}",
-            "labels": {names.SERVICE_LABEL: service, names.PLAN_LABEL: PLAN},
+            "labels": {names.SERVICE_LABEL: service, names.PLAN_LABEL: names.label_value(cluster.plan)},
         },
         "endpoints": [{"targetRef": {"kind": "Pod", "uid": pod.uid}, "conditions": {"ready": True}} for pod in listed],
     }

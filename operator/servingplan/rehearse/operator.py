@@ -19,7 +19,6 @@ from servingplan.observe.state import ClusterState, Overlaid
 from servingplan.planning.situation import Situation
 from servingplan.reconcile import TurnReport, Turns
 from servingplan.rehearse.cluster import SimulatedCluster
-from servingplan.rehearse.objects import NAMESPACE, PLAN
 
 
 class _Unexplained(Explainer):
@@ -67,8 +66,8 @@ class Operator:
             api=api,
             reader=self,
             solve=solve,
-            namespace=NAMESPACE,
-            name=PLAN,
+            namespace=cluster.namespace,
+            name=cluster.plan,
             metrics=metrics,
             explainer=_Unexplained(),
             elsewhere=_at_once,
