@@ -189,8 +189,11 @@ def test_status_names_the_plan_that_waits_and_how_to_approve_it(waiting):
 
 def test_status_of_a_plan_that_nobody_has_looked_at_says_so(live):
     driver = live()
-    driver.cluster.status = {}
-    assert run("status", "chat").stdout == "the operator has not looked at this plan yet\n"
+    for nothing in ({}, {"observedGeneration": -1}):  # the latter is what the API server fills in
+        driver.cluster.status = nothing
+        assert run("status", "chat").stdout == (
+            "no operator has looked at this plan yet; servingplan doctor -n llm says whether one manages its namespace\n"
+        )
     assert run("top", "chat", "--once").exit_code == 0
     assert run("history", "chat").stdout == "no plan was taken into force yet\n"
 
@@ -263,6 +266,7 @@ def test_explain_live_has_the_steps_and_what_waits(waiting):
 
 def test_plan_prints_the_steps(tmp_path):
     done = typer.testing.CliRunner().invoke(app, ["plan", edited(tmp_path, plan())])
+    assert "Steps from a cluster where nothing of the plan runs" in done.stdout
     assert "1. l40s grows from 0 to 2 nodes: then 4.00 $/h" in done.stdout
     data = json.loads(typer.testing.CliRunner().invoke(app, ["plan", edited(tmp_path, plan()), "-o", "json"]).stdout)
     assert [step["dollars_per_hour"] for step in data["transition"]["steps"]] == [4.0, 4.0]

@@ -19,8 +19,12 @@ Json = dict[str, Any]
 def status_view(plan: Json) -> RenderableType:
     """The view of a plan object: its state in words, and its replicas, pools and classes with what is ready."""
     status = plan.get("status") or {}
-    if not status:
-        return Text("the operator has not looked at this plan yet")
+    if status.get("observedGeneration", -1) < 0:  # which the API server fills in
+        namespace = plan["metadata"]["namespace"]
+        return Text(
+            f"no operator has looked at this plan yet; servingplan doctor -n {namespace} says whether one manages its "
+            "namespace"
+        )
     deployments = status.get("deployments") or ()
     replicas = _table(
         "Replicas",

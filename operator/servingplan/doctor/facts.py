@@ -91,6 +91,17 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Leader:
+    """Who holds a Lease of operators."""
+
+    lease: str
+    """``namespace/name`` of the Lease."""
+    holder: str
+    seconds_ago: float
+    """Since it was renewed."""
+
+
+@dataclass(frozen=True)
 class SizedObject:
     """An object that sizes a pool of nodes."""
 
@@ -145,6 +156,8 @@ class Facts:
     """How many rights were asked for."""
     refused: tuple[Right, ...] | Unread = ()
     operators: tuple[Operator, ...] | Unread = ()
+    leader: Leader | Unread | None = None
+    """The operator that acts in the namespace; None: nobody holds its Lease."""
     definition: Mapping[str, Any] | Unread | None = None
     """The CustomResourceDefinition of plans; None: there is none."""
     nodes: tuple[Node, ...] | Unread = ()

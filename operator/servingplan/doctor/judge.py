@@ -9,7 +9,7 @@ from typing import Any
 from servingplan.api.crd import custom_resource_definition
 from servingplan.api.v1alpha1 import GROUP, PLURAL, VERSION
 from servingplan.doctor.capacity import gpus, pools
-from servingplan.doctor.facts import Facts, Finding, Operator, PlanFacts, Right, Severity, Unread, words
+from servingplan.doctor.facts import Facts, Finding, Leader, Operator, PlanFacts, Right, Severity, Unread, words
 from servingplan.doctor.rights import OPTIONAL
 from servingplan.model import names
 
@@ -116,7 +116,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         yield unread("operator", "Deployments of other namespaces", facts.operators)
         return
     if not facts.operators:
-        yield Finding("operator", PROBLEM, "no operator runs in this cluster", _chart_for(facts))
+        yield _without_a_deployment(facts)
     for item in facts.operators:
         where = f"Deployment {item.namespace}/{item.name}"
         if item.ready:
@@ -130,6 +130,17 @@ def _operator(facts: Facts) -> Iterator[Finding]:
         listed = words(first.settings["SERVINGPLAN_NAMESPACES"])
         message = f"no operator manages the namespace {facts.namespace}; {first.namespace}/{first.name} has {', '.join(listed)}"
         yield Finding("operator", PROBLEM, message, _chart_for(facts))
+
+
+def _without_a_deployment(facts: Facts) -> Finding:
+    leader = facts.leader
+    if not isinstance(leader, Leader):
+        return Finding("operator", PROBLEM, "no operator runs in this cluster", _chart_for(facts))
+    message = (
+        f"no Deployment of an operator is in this cluster, but {leader.holder} acts: it renewed the Lease {leader.lease} "
+        f"{leader.seconds_ago:.0f} s ago"
+    )
+    return Finding("operator", NOTE, message)
 
 
 def _chart_for(facts: Facts) -> str:

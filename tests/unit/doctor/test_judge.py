@@ -8,6 +8,7 @@ import pytest
 from servingplan.api.crd import custom_resource_definition
 from servingplan.doctor.facts import (
     Facts,
+    Leader,
     Operator,
     PlanFacts,
     PrometheusFacts,
@@ -160,6 +161,14 @@ def test_a_definition_that_is_not_established_is_a_problem():
 def test_a_namespace_that_no_operator_manages_is_added_to_its_list():
     said = of("operator", facts(namespace="other"))
     assert any(severity is Severity.problem and "namespaces={llm,chat,other}" in fix for severity, _, fix in said), said
+
+
+def test_an_operator_that_is_no_deployment_is_known_by_its_lease():
+    acts = Leader("kube-system/servingplan-in-llm", "laptop_1a2b", 3.2)
+    severity, message, fix = only("operator", facts(operators=(), leader=acts))
+    assert (severity, fix) == (Severity.note, "")
+    assert "laptop_1a2b acts: it renewed the Lease kube-system/servingplan-in-llm 3 s ago" in message
+    assert only("operator", facts(operators=(), leader=Unread("no")))[0] is Severity.problem
 
 
 def test_the_rights_of_a_person_are_a_note_beside_an_operator():
