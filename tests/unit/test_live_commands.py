@@ -198,6 +198,15 @@ def test_status_of_a_plan_that_nobody_has_looked_at_says_so(live):
     assert run("history", "chat").stdout == "no plan was taken into force yet\n"
 
 
+def test_status_of_a_plan_whose_deletion_waits_for_an_operator_says_what_to_do(live):
+    driver = live()
+    driver.cluster.deleting_since = driver.cluster.time
+    told = run("status", "chat").stdout
+    assert "waits for its operator" in told
+    assert "where no operator runs: servingplan uninstall -n llm does its work" in told
+    assert "last edit" not in told
+
+
 def test_top_once_has_rates_dollars_and_what_is_in_time(live):
     driver = live()
     done = run("top", "chat", "--once")

@@ -92,7 +92,11 @@ def _lines(plan: Json) -> list[str]:
     cost = status.get("cost") or {}
     lines = [f"plan {metadata['namespace']}/{metadata['name']}: {status.get('planHash') or 'none in force'}"]
     lines[0] += f", mode {status.get('mode', 'unknown')}"
-    if status.get("observedGeneration") != metadata.get("generation"):
+    if (since := metadata.get("deletionTimestamp")) is not None:
+        left = (status.get("retirement") or {}).get("left") or ["its operator"]
+        lines.append(f"is being deleted since {since}, waits for {', '.join(left)}")
+        lines.append(f"where no operator runs: servingplan uninstall -n {metadata['namespace']} does its work")
+    elif status.get("observedGeneration") != metadata.get("generation"):
         lines.append("the operator has not looked at the last edit yet")
     ready = next((item for item in status.get("conditions") or () if item["type"] == "Ready"), None)
     if ready is not None:

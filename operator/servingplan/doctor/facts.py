@@ -27,7 +27,8 @@ class Finding:
     """One sentence about the cluster."""
 
     check: str
-    """What was looked at: permissions, crd, operator, gpus, pools, gateway, prometheus, multi-node, dra, kueue."""
+    """What was looked at: namespace, crd, operator, plans, permissions, gpus, pools, gateway, prometheus, multi-node, dra,
+    kueue."""
     severity: Severity
     message: str
     fix: str | None = None
@@ -128,6 +129,8 @@ class PlanFacts:
     """The name of its routing ConfigMap."""
     has_routes: bool
     """It asks for HTTPRoutes."""
+    deleted_at: str | None = None
+    """Since when it is being deleted, RFC 3339."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Facts:
     refused: tuple[Right, ...] | Unread = ()
     operators: tuple[Operator, ...] | Unread = ()
     leader: Leader | Unread | None = None
-    """The operator that acts in the namespace; None: nobody holds its Lease."""
+    """The operator that acts in the namespace; None: nobody holds its Lease, as far as it is told by one."""
     definition: Mapping[str, Any] | Unread | None = None
     """The CustomResourceDefinition of plans; None: there is none."""
     nodes: tuple[Node, ...] | Unread = ()

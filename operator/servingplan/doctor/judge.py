@@ -27,6 +27,7 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
         *_namespace(facts),
         *_crd(facts),
         *_operator(facts),
+        *_plans(facts),
         *_permissions(facts),
         *gpus(facts),
         *pools(facts),
@@ -125,11 +126,29 @@ def _operator(facts: Facts) -> Iterator[Finding]:
             message = f"{where}: none of {item.replicas} replicas is ready"
             look = f"kubectl describe pods -n {item.namespace} -l app.kubernetes.io/component=operator"
             yield Finding("operator", PROBLEM, message, look)
-    if facts.operators and not any(item.has(facts.namespace) for item in facts.operators):
+    managing = [item for item in facts.operators if item.has(facts.namespace)]
+    if len(managing) > 1:
+        names_of = " and ".join(f"{item.namespace}/{item.name}" for item in managing)
+        message = f"{names_of} manage the namespace {facts.namespace}: one acts, and the other waits for its Lease"
+        spare = managing[-1]
+        yield Finding("operator", NOTE, message, f"helm uninstall {spare.release or spare.name} -n {spare.namespace}")
+    if facts.operators and not managing:
         first = facts.operators[0]
         listed = words(first.settings["SERVINGPLAN_NAMESPACES"])
         message = f"no operator manages the namespace {facts.namespace}; {first.namespace}/{first.name} has {', '.join(listed)}"
         yield Finding("operator", PROBLEM, message, _chart_for(facts))
+
+
+def _plans(facts: Facts) -> Iterator[Finding]:
+    """Plans of the namespace whose deletion waits, where nobody acts who could take its steps."""
+    if isinstance(facts.plans, Unread) or facts.leader is not None:
+        return
+    for plan in facts.plans:
+        if plan.namespace == facts.namespace and plan.deleted_at is not None:
+            message = (
+                f"plan {plan.name} is being deleted since {plan.deleted_at}, and no operator acts that could retire it"
+            )
+            yield Finding("plans", PROBLEM, message, f"servingplan uninstall -n {plan.namespace}")
 
 
 def _without_a_deployment(facts: Facts) -> Finding:

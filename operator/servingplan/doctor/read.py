@@ -26,7 +26,6 @@ from servingplan.doctor.facts import (
 from servingplan.doctor.rights import PoolResource, needed
 from servingplan.errors import ApiError, NotFound
 from servingplan.kube import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, NODES, PLANS, PODS, SERVICES, Resource
-from servingplan.lease import DURATION_SECONDS as LEASE_SECONDS
 from servingplan.lease import LABELS as LEASE_LABELS
 from servingplan.lease import LEASES, lease_names
 from servingplan.model import names
@@ -46,6 +45,8 @@ NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
 SELF_REVIEWS = Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 REVIEWS = Resource("authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", False)
 GATEWAYS = Resource("gateway.networking.k8s.io/v1", "gateways", "Gateway")
+LEASE_SEEN_SECONDS = 60.0
+"""How old the renewal of a Lease may be; its holder renews it every two seconds."""
 _THREADS = 16
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
@@ -169,18 +170,17 @@ def _operator(item: Json) -> Operator | None:
     )
 
 
-def _leader(api: Reads, lease_namespace: str, namespace: str) -> Leader | None:
-    """Who renewed the Lease for a namespace, or for all, within its duration; by the clock here, so a clock that is off by
-    more sees nobody."""
+def _leader(api: Reads, lease_namespace: str, namespace: str) -> Leader | Unread | None:
+    """Who renewed the Lease for a namespace, or for all, in the last minute by the clock here, which may be off by less."""
     if not lease_namespace:
-        return None
+        return Unread("the installation has no Lease")
     label = ",".join(f"{key}={value}" for key, value in LEASE_LABELS.items())
     for item in api.list(LEASES, namespace=lease_namespace, labels=label):
         name, spec = item["metadata"]["name"], item.get("spec") or {}
         if name not in lease_names((namespace,)) + lease_names(()) or not spec.get("renewTime"):
             continue
         seconds = (datetime.now(UTC) - datetime.fromisoformat(spec["renewTime"])).total_seconds()
-        if abs(seconds) <= LEASE_SECONDS:
+        if abs(seconds) <= LEASE_SEEN_SECONDS:
             return Leader(f"{lease_namespace}/{name}", str(spec.get("holderIdentity")), max(0.0, seconds))
     return None
 
@@ -278,6 +278,7 @@ def _plan(item: Json) -> PlanFacts:
         name=metadata["name"],
         routing=names.routing_name(metadata["name"], gateway.get("configMap")),
         has_routes=bool(gateway.get("httpRoute")),
+        deleted_at=metadata.get("deletionTimestamp"),
     )
 
 

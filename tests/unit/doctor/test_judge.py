@@ -80,6 +80,10 @@ def only(check, found):
     return item
 
 
+def test_one_node_is_told_as_one():
+    assert "has 1 node, may be sized" in only("pools", facts(pools=(pool(replicas=1, allowed_namespaces="llm"),)))[1]
+
+
 def test_a_healthy_cluster_has_no_problem():
     findings = judge(facts())
     assert worst(findings) is not Severity.problem
@@ -169,6 +173,30 @@ def test_an_operator_that_is_no_deployment_is_known_by_its_lease():
     assert (severity, fix) == (Severity.note, "")
     assert "laptop_1a2b acts: it renewed the Lease kube-system/servingplan-in-llm 3 s ago" in message
     assert only("operator", facts(operators=(), leader=Unread("no")))[0] is Severity.problem
+
+
+def test_a_plan_that_waits_for_an_operator_to_go_is_named_with_the_way_out():
+    going = PlanFacts("llm", "chat", "chat-routing", False, deleted_at="2026-12-01T05:00:00Z")
+    severity, message, fix = only("plans", facts(plans=(going,)))
+    assert (severity, fix) == (Severity.problem, "servingplan uninstall -n llm")
+    assert "plan chat is being deleted since 2026-12-01T05:00:00Z, and no operator acts" in message
+    assert of("plans", facts(plans=(going,), leader=Leader("kube-system/servingplan-in-llm", "me", 1.0))) == []
+    assert of("plans", facts(plans=(going,), leader=Unread("no Lease"))) == []
+    assert of("plans", facts(plans=(dataclasses.replace(going, namespace="other"),))) == []
+    assert of("plans", facts(plans=(dataclasses.replace(going, deleted_at=None),))) == []
+
+
+def test_two_installations_for_one_namespace_are_a_note():
+    second = dataclasses.replace(OPERATOR, namespace="second", release="second")
+    said = of("operator", facts(operators=(OPERATOR, second)))
+    assert said[-1] == (
+        Severity.note,
+        "servingplan-system/servingplan and second/servingplan manage the namespace llm: one acts, and the other waits for "
+        "its Lease",
+        "helm uninstall second -n second",
+    )
+    elsewhere = dataclasses.replace(second, settings={"SERVINGPLAN_NAMESPACES": "other"})
+    assert len(of("operator", facts(operators=(OPERATOR, elsewhere)))) == 2
 
 
 def test_the_rights_of_a_person_are_a_note_beside_an_operator():
