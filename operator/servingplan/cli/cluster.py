@@ -104,7 +104,7 @@ def run(
             envvar="SERVINGPLAN_LEASE_NAMESPACE",
             help="Namespace of the Leases that let one operator act at a time. Empty: no lease.",
         ),
-    ] = "",
+    ] = "kube-system",
     solver_processes: Annotated[
         int,
         typer.Option(
