@@ -9,7 +9,7 @@ import typer.testing
 import yaml
 
 from servingplan.cli import app
-from servingplan.errors import ApiError, InputError
+from servingplan.errors import ApiError, InputError, NotFound
 from servingplan.kube import Kube
 from servingplan.observe.cluster import Reader
 from tests.simulated.plans import model, operator, plan, sized
@@ -299,6 +299,21 @@ def test_diff_of_a_plan_that_is_not_there_is_told_in_one_line(live, tmp_path):
     done = run("diff", edited(tmp_path, plan(), name="none"), "--live", "none")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == "error: there is no plan none in namespace llm; list them with kubectl get lsp -A\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_cluster_without_the_definition_of_plans_is_told_in_one_line(live, command, monkeypatch):
+    driver = live()
+
+    def unknown(api_version, kind):
+        raise NotFound(404, "NotFound", f"no {kind} in {api_version}")
+
+    monkeypatch.setattr(driver.cluster.api, "discover", unknown)
+    done = run(*command)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: the cluster does not know the kind LLMServingPlan; install the chart, or its CRD: docs/install.md\n"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
