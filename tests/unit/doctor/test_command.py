@@ -224,4 +224,4 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch, cap
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1, said
-    assert ("does not answer" if there else "is not a usable kubeconfig") in said
+    assert ("does not answer" if there else "is not a usable kubeconfig (there is no such file)") in said
