@@ -305,7 +305,8 @@ def _run_operator(kubeconfig: str, namespace: str, log: str) -> None:
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ["KUBECONFIG"] = kubeconfig
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = kubeconfig  # it was read from the environment before the fork
-    _COMMANDS(["run", "--namespaces", namespace, "--liveness-address", "", "--metrics-address", ""])
+    without = ("--liveness-address", "--metrics-address", "--lease-namespace")
+    _COMMANDS(["run", "--namespaces", namespace, *(word for option in without for word in (option, ""))])
 
 
 class Operator:

@@ -268,7 +268,7 @@ def test_a_provider_that_is_stuck_holds_a_plan_no_longer_than_its_time_and_what_
     cluster.deleting_since = cluster.time
     step = retired(driver)
     assert step.late
-    assert "replicas of" in step.left[0]
+    assert "1 replica of" in step.left[0]
     posted = retirement_events(cluster.observe(), step, Outcome())
     assert [(event.reason, event.about) for event in posted] == [("LeftBehind", "namespace")]
     assert cluster.pools["l40s"].claimed_by is None
@@ -283,7 +283,9 @@ def test_a_retirement_is_told_from_its_first_step():
     status = PlanStatus.model_validate(retiring(world.plan, step, world.now))
     ready = next(item for item in status.conditions if item.type == "Ready")
     assert (ready.status, ready.reason, status.retirement.since) == ("False", "Retiring", world.now)
-    assert "replicas of" in ready.message
+    assert (
+        "left: 1 replica of chat-llama-3-1-8b-23d830, 1 node asked of NodePool l40s, which goes to 0;" in ready.message
+    )
     assert status.plan_hash == world.plan.status["planHash"]
     assert [event.reason for event in retirement_events(world, step, Outcome())] == ["Retiring"]
 

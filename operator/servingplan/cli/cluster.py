@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -11,6 +11,9 @@ from servingplan.cli.files import fail
 from servingplan.cli.options import CatalogueNamespace, Namespace, NamespaceBudgets, Namespaces, PoolKinds
 from servingplan.model.names import words
 from servingplan.model.world import Observation
+
+if TYPE_CHECKING:
+    from servingplan.kube import Api
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +88,7 @@ def run(
             envvar="SERVINGPLAN_LEASE_NAMESPACE",
             help="Namespace of the Leases that let one operator act at a time. Empty: no lease.",
         ),
-    ] = "",
+    ] = "kube-system",
     solver_processes: Annotated[
         int,
         typer.Option(
@@ -118,7 +121,6 @@ def run(
     from servingplan.answering import in_a_thread
     from servingplan.explaining import Explainer
     from servingplan.handlers.plan import run as run_operator
-    from servingplan.kube import Api
     from servingplan.loop import MakeTurns
     from servingplan.metrics.exporter import PlanMetrics
     from servingplan.observe.budgets import has_budget, parse_budgets
@@ -239,8 +241,20 @@ def observed(
     finally:
         reader.close()
     if seen is None:
-        fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
+        no_plan(api, namespace, name)
     return seen
+
+
+def no_plan(api: Api, namespace: str, name: str) -> NoReturn:
+    """End the command since there is no such plan, or no kind of it."""
+    from servingplan.errors import NotFound
+    from servingplan.kube import PLANS
+
+    try:
+        api.discover(PLANS.api_version, PLANS.kind)
+    except NotFound:
+        fail(f"the cluster does not know the kind {PLANS.kind}; install the chart, or its CRD: docs/install.md")
+    fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
 
 
 def _applied(found: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from servingplan.cli.cluster import observed
+from servingplan.cli.cluster import no_plan, observed
 from servingplan.cli.files import fail, read_plan
 from servingplan.cli.options import Namespace, PlanFile
 from servingplan.cli.plan import Format, Output, print_value
@@ -196,6 +196,6 @@ def _plan(api: Kube, namespace: str, name: str) -> Json:
     try:
         return api.get(PLANS, name, namespace=namespace)
     except NotFound:
-        fail(f"there is no plan {name} in namespace {namespace}; list them with kubectl get lsp -A")
+        no_plan(api, namespace, name)
     except ApiError as error:
         fail(f"the plan {namespace}/{name} cannot be read: {error}")

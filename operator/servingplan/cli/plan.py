@@ -60,7 +60,7 @@ def plan(
         from servingplan.cli.show import console, decision_view
 
         budget = float(situation.spec.budget.dollars_per_hour)
-        console().print(decision_view(decision, budget_dollars_per_hour=budget, steps=steps))
+        console().print(decision_view(decision, budget_dollars_per_hour=budget, steps=steps, live=world is not None))
     else:
         data = json.loads(decision.model_dump_json())
         print_value({**data, "transition": None if steps is None else steps.model_dump(mode="json")}, output)

@@ -45,23 +45,25 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def decision_view(
-    decision: Decision, *, budget_dollars_per_hour: float, steps: Transition | None = None
+    decision: Decision, *, budget_dollars_per_hour: float, steps: Transition | None = None, live: bool
 ) -> RenderableType:
-    """The view of a decision: its plan, the steps that lead to it, and its findings."""
+    """The view of a decision: its plan, the steps that lead to it, and its findings. ``live``: it was made for a cluster that
+    was seen, and not for the plan alone."""
     parts: list[RenderableType] = []
     fleet = decision.fleet or decision.waiting
     if fleet is not None:
         parts.append(fleet_view(fleet, budget_dollars_per_hour=budget_dollars_per_hour))
     if steps is not None:
-        parts.append(steps_view(steps))
+        parts.append(steps_view(steps, live=live))
     for finding in decision.findings:
         parts.append(Text(f"{finding.condition}: {finding.reason}: {finding.message}", style="yellow"))
     return Group(*parts)
 
 
-def steps_view(steps: Transition) -> RenderableType:
+def steps_view(steps: Transition, *, live: bool = True) -> RenderableType:
     """The steps of a transition, one line each."""
-    return Text("\n".join(["Steps from the live fleet", *(f"  {line}" for line in step_lines(steps)), ""]))
+    begin = "the live fleet" if live else "a cluster where nothing of the plan runs"
+    return Text("\n".join([f"Steps from {begin}", *(f"  {line}" for line in step_lines(steps)), ""]))
 
 
 def fleet_view(

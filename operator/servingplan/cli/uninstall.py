@@ -104,7 +104,8 @@ def uninstall(
         else:
             _delete(api, plans)
             _retire(api, namespaces, plans)
-    typer.echo(f"{len(plans)} plans are gone. {_next_steps()}")
+    gone = "1 plan is gone" if len(plans) == 1 else f"{len(plans)} plans are gone"
+    typer.echo(f"{gone}. {_next_steps()}")
 
 
 def _left_behind(namespaces: tuple[str, ...], plans: list[Json]) -> str:
@@ -200,13 +201,13 @@ def _tell(api: Kube, namespaces: tuple[str, ...], plans: list[Json], rival: str,
             if world is None:
                 continue
             step = retire(Situation(world))
-            pools = [item.reference for item in world.pools if item.claimed_by == world.plan.key]
+            pools = [item.spoken for item in world.pools if item.claimed_by == world.plan.key]
             if policy == "Retain" and not abandon:
                 typer.echo("    everything that it made stays; nobody looks after it any more")
             for left in step.left if policy != "Retain" or abandon else ():
                 typer.echo(f"    {left}")
-            for reference in pools:
-                typer.echo(f"    {reference} {'keeps its claim' if abandon else 'is released'}")
+            for pool in pools:
+                typer.echo(f"    {pool} {'keeps its claim' if abandon else 'is released'}")
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ def _verdict(item: SizedObject, facts: Facts) -> tuple[Severity, str, str | None
         fix = f"{_annotate(item, overwrite=bool(consent))} {names.ALLOWED_NAMESPACES_ANNOTATION}={who}"
         return NOTE, message, fix
     most = annotations.get(names.MAX_NODES_ANNOTATION)
-    said = f"has {nodes} nodes" + (f", at most {most}" if most else "")
+    said = f"has {nodes} node" + ("" if nodes == 1 else "s") + (f", at most {most}" if most else "")
     said += f", sized by plan {holder}" if holder else f", may be sized by plans of {facts.namespace}"
     git = [owner for owner in item.size_owners if owner in GITOPS_MANAGERS]
     if git:

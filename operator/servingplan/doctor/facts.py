@@ -28,7 +28,8 @@ class Finding:
     """One sentence about the cluster."""
 
     check: str
-    """What was looked at: permissions, crd, operator, gpus, pools, gateway, prometheus, multi-node, dra, kueue."""
+    """What was looked at: namespace, crd, operator, plans, permissions, gpus, pools, gateway, prometheus, multi-node, dra,
+    kueue."""
     severity: Severity
     message: str
     fix: str | None = None
@@ -87,6 +88,17 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Leader:
+    """Who holds a Lease of operators."""
+
+    lease: str
+    """``namespace/name`` of the Lease."""
+    holder: str
+    seconds_ago: float
+    """Since it was renewed."""
+
+
+@dataclass(frozen=True)
 class SizedObject:
     """An object that sizes a pool of nodes."""
 
@@ -113,6 +125,8 @@ class PlanFacts:
     """The name of its routing ConfigMap."""
     has_routes: bool
     """Whether it asks for HTTPRoutes."""
+    deleted_at: str | None = None
+    """Since when it is being deleted, RFC 3339."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,8 @@ class Facts:
     """How many rights were asked for."""
     refused: tuple[Right, ...] | Unread = ()
     operators: tuple[Operator, ...] | Unread = ()
+    leader: Leader | Unread | None = None
+    """The operator that acts in the namespace; None: nobody holds its Lease, as far as it is told by one."""
     definition: Mapping[str, Any] | Unread | None = None
     """The CustomResourceDefinition of plans; None: there is none."""
     nodes: tuple[Node, ...] | Unread = ()

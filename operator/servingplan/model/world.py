@@ -314,6 +314,12 @@ class PoolObject(Fact):
     offered: Offered | None = None
     """What the cloud sells; None if nothing says."""
 
+    @property
+    def spoken(self) -> str:
+        """The object's name for people: its kind, its namespace if it has one, and its name."""
+        kind, namespace, name = self.reference.split("/", 2)
+        return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
 
 class Failure(Fact):
     """A source that could not be read."""
