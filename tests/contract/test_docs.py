@@ -21,7 +21,7 @@ from tests.documents import REPOSITORY, SHELL, blocks
 pytestmark = pytest.mark.cluster
 COMMAND = str(Path(sys.executable).with_name("servingplan"))
 PLACEHOLDERS = {"NODE": "l40s-0", "YOUR_TOKEN": "hf_example"}
-ROUTING = REPOSITORY / "tests/golden/render/routing.json"
+ROUTING = REPOSITORY / "tests/golden/routing/routing.json"
 PROBLEM = 3
 """The exit code of ``servingplan doctor`` where it found something, as it does in a cluster without GPUs of a cloud."""
 OURS = [b for b in blocks() if b.language == SHELL and b.mark == ("run", f"tests/contract/{Path(__file__).name}")]

@@ -170,7 +170,7 @@ def test_a_context_that_no_number_of_nodes_gives_is_not_sought_over_nodes(tmp_pa
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    routing = REPOSITORY / "tests/golden/render/routing.json"
+    routing = REPOSITORY / "tests/golden/routing/routing.json"
     told = run("gateway-files", routing, "--gateway", "nginx", "--directory", tmp_path / "none")
     assert told.exit_code == 2
     assert "cannot be written to" in told.stderr

@@ -1,7 +1,7 @@
-"""``servingplan uninstall``: plans leave the cluster, also where no operator is left to retire them.
+"""``servingplan uninstall``: removes plans from the cluster, also if no operator is left to retire them.
 
-A plan has a finalizer, so that its replicas and pools are given back before it is gone. Only an operator takes the steps of
-that. Where none runs, this command does: it takes the operator's Lease, so that none starts meanwhile, and the same steps.
+A plan has a finalizer, so that its replicas and pools are given back before it is gone. Normally an operator takes these steps.
+If none runs, this command takes the operator's Lease, so that none starts meanwhile, and then the same steps.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def uninstall(
 ) -> None:
     """Delete plans, give back their pools as their deletionPolicy says, and clear their finalizers.
 
-    It says first what will happen, and asks. An operator that runs retires the plans, and this command waits; where none runs,
-    it takes the steps itself, with the rights of the caller. Afterwards the chart and the CRD can be removed.
+    It first prints what will happen, and asks. If an operator runs, it retires the plans, and this command waits. If none runs,
+    this command takes the steps itself, with the rights of the caller. Afterwards the chart and the CRD can be removed.
     """
     import logging
 
@@ -185,7 +185,7 @@ def _tell(api: Kube, namespaces: tuple[str, ...], plans: list[Json], rival: str,
     from servingplan.planning.situation import Situation
 
     if abandon:
-        typer.echo("The plans are let go at once. Their Deployments end without a drain, and this stays as it is:")
+        typer.echo("The plans are deleted at once. Their Deployments end without a drain, and this stays as it is:")
     elif rival:
         typer.echo(f"An operator runs, {rival}. It retires the plans, and this command waits for it:")
     else:
@@ -203,7 +203,7 @@ def _tell(api: Kube, namespaces: tuple[str, ...], plans: list[Json], rival: str,
             step = retire(Situation(world))
             pools = [item.spoken for item in world.pools if item.claimed_by == world.plan.key]
             if policy == "Retain" and not abandon:
-                typer.echo("    everything that it made stays; nobody looks after it any more")
+                typer.echo("    everything that it made stays; no operator manages it any more")
             for left in step.left if policy != "Retain" or abandon else ():
                 typer.echo(f"    {left}")
             for pool in pools:

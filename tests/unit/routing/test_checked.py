@@ -19,7 +19,7 @@ from servingplan.routing.envoy import envoy_files
 from servingplan.routing.haproxy import haproxy_file
 from servingplan.routing.nginx import nginx_file
 
-ROUTING = json.loads((Path(__file__).resolve().parents[2] / "golden" / "render" / "routing.json").read_text())
+ROUTING = json.loads((Path(__file__).resolve().parents[2] / "golden" / "routing" / "routing.json").read_text())
 RENDERERS = {"envoy": envoy_files, "nginx": nginx_file, "haproxy": haproxy_file}
 MODEL = "meta-llama/Llama-3.1-70B"
 INJECTED = "x\n    http-request set-path /admin"

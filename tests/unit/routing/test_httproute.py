@@ -15,8 +15,8 @@ from servingplan.model.world import PlanObject
 from servingplan.routing.document import routing_document
 from servingplan.routing.httproute import MOST_BACKENDS, MOST_RULES, coming_since, cut_shares, http_routes, not_shed
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "render"
-RAW = yaml.safe_load((GOLDEN / "plan.yaml").read_text())["spec"]
+GOLDEN = Path(__file__).parents[2] / "golden"
+RAW = yaml.safe_load((GOLDEN / "render" / "plan.yaml").read_text())["spec"]
 PLAN = PlanObject(namespace="llm", name="chat", uid="0b51e7a2", generation=1, spec=RAW)
 PUBLIC = HttpRoute.model_validate({"parentRefs": [{"name": "public"}]})
 thorough = settings(max_examples=100)
@@ -71,7 +71,7 @@ def test_the_manifests_are_the_ones_kept():
     )
     assert spec.gateway.http_route is not None
     text = yaml.safe_dump_all(http_routes(PLAN, spec.gateway.http_route, made), sort_keys=False, width=120)
-    path = GOLDEN / "http-route.yaml"
+    path = GOLDEN / "routing" / "http-route.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)
     assert text == path.read_text(), "UPDATE_GOLDEN=1 writes the files anew"

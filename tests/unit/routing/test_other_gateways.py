@@ -16,7 +16,7 @@ from servingplan.cli import app
 from servingplan.routing.haproxy import _in_parts
 from servingplan.routing.nginx import number_at_least
 
-GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "routing"
 ROUTING = GOLDEN / "routing.json"
 RENDERINGS = {"nginx": "nginx-split.conf", "haproxy": "haproxy.cfg"}
 quick = settings(max_examples=200)
