@@ -56,6 +56,8 @@ class _Pod:
     node: str | None
     tied: str | None
     gated: bool
+    held: bool
+    """Whether a gate that is not the plan's holds it."""
     terminating: bool
     ready: bool
     draining: bool
@@ -178,7 +180,11 @@ class Witness:
         elif kind == "Pod":
             deployment = (metadata.get("labels") or {}).get(f"{_PREFIX}deployment")
             if deployment is not None:
-                _put(self._pods, metadata["uid"], _pod(item, deployment), there)
+                pod = _pod(item, deployment)
+                _put(self._pods, metadata["uid"], pod, there)
+                if there and pod.held and pod.tied is not None:
+                    text = f"{metadata['name']} is tied to {pod.tied}, and somebody else's gate still holds it"
+                    self._tell(at, "placed behind another's gate", metadata["uid"], text)
         elif kind == "Deployment" and f"{_PREFIX}plan" in (metadata.get("labels") or {}):
             _put(self._deployments, metadata["name"], item, there)
             self._see_twins(at)
@@ -389,6 +395,7 @@ def _pod(item: Json, deployment: str) -> _Pod:
         node=spec.get("nodeName"),
         tied=annotations.get(f"{_PREFIX}placed-on"),
         gated=bool(spec.get("schedulingGates")),
+        held=any(not gate["name"].startswith(_PREFIX) for gate in spec.get("schedulingGates") or ()),
         terminating="deletionTimestamp" in metadata,
         ready=pod_is_ready(item),
         draining=f"{_PREFIX}draining-since" in annotations,

@@ -40,10 +40,11 @@ type seller struct {
 func (s *seller) Create(ctx context.Context, claim *v1.NodeClaim) (*v1.NodeClaim, error) {
 	for allNamed(s.read().Held, claim) {
 		// A claim that is given back meanwhile gets no machine.
-		if err := s.client.Get(ctx, client.ObjectKeyFromObject(claim), claim); err != nil {
+		var now v1.NodeClaim
+		if err := s.client.Get(ctx, client.ObjectKeyFromObject(claim), &now); err != nil {
 			return nil, err
 		}
-		if !claim.DeletionTimestamp.IsZero() {
+		if !now.DeletionTimestamp.IsZero() {
 			return nil, fmt.Errorf("%s was given back before its machine came", claim.Name)
 		}
 		time.Sleep(100 * time.Millisecond)
