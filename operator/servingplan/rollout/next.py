@@ -109,6 +109,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
             sizes[pool.name] = min(sizes[pool.name], first)
     wakes = [item.hold_seconds for item in counts.contests if item.hold_seconds > 0]
     wakes += [seconds for seconds in (leave.wake_in_seconds, places_wake) if seconds is not None]
+    leaving = {name: item.leaving for name, item in placements.items()} if world.marks_machines else None
     return Step(
         before_routing=(*_claims(world, pools), *growth.resize, *counts.raised, *placed),
         after_routing=(
@@ -116,7 +117,7 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
             *counts.lowered,
             *counts.deleted,
             *_releases(world, pools),
-            *(shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()),
+            *(shrink(pools=pools, sizes=sizes, leaving=leaving) if not math.isnan(spend) else ()),
         ),
         ready=ready,
         held_back=growth.held_back or held_back,
