@@ -42,6 +42,7 @@ SETTINGS = {
     "kueue.enabled": [True, False],
     "dra.enabled": [True, False],
     "namespaceBudgets": [{}, {"llm": "40", "*": "10"}],
+    "markMachines": [False, True],
     "podAccess": [[], ["hostIPC", "capabilities=IPC_LOCK"]],
     "allowedHosts": [[], ["gateway.edge:8080", "[::1]:80"]],
     "prometheus": [

@@ -35,6 +35,13 @@ def run(
             "serviceAccountName=reader.",
         ),
     ] = "",
+    mark_machines: Annotated[
+        bool,
+        typer.Option(
+            envvar="SERVINGPLAN_MARK_MACHINES",
+            help="Mark the Machines of Cluster API whose nodes a pool is to give back, so that these go and no others.",
+        ),
+    ] = False,
     allowed_hosts: Annotated[
         str,
         typer.Option(
@@ -161,6 +168,7 @@ def run(
         pool_kinds=frozenset(words(pool_kinds)),
         namespace_budgets=budgets,
         pod_access=frozenset(words(pod_access)),
+        marks_machines=mark_machines,
         allowed_hosts=frozenset(words(allowed_hosts)),
         prometheus=SharedPrometheus(
             url=prometheus_url,

@@ -85,6 +85,7 @@ def read(api: Reads, *, namespace: str, account: str | None, prometheus_url: str
             groups=groups,
             lease_namespace=settings.get("SERVINGPLAN_LEASE_NAMESPACE", DEFAULT_LEASE_NAMESPACE),
             catalogue_namespace=settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", ""),
+            marks_machines=settings.get("SERVINGPLAN_MARK_MACHINES") == "true",
         )
         url = prometheus_url or settings.get("SERVINGPLAN_PROMETHEUS_URL", "")
         catalogue_namespace = settings.get("SERVINGPLAN_CATALOGUE_NAMESPACE", "")

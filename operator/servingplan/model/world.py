@@ -104,6 +104,8 @@ class Node(Fact):
     state."""
     disrupted: bool = False
     """Whether an autoscaler or the cloud is removing it."""
+    machine: str = ""
+    """The Machine of Cluster API behind it, as ``NAMESPACE/NAME``; empty if there is none."""
     state_taints: tuple[Taint, ...] = ()
     """Taints of its state that keep new pods off, as on a node which its autoscaler or its agents are still setting up."""
 
@@ -405,6 +407,8 @@ class Observation(Fact):
     """The measured rates that the plan names, in the order of the spec."""
     pod_access: tuple[str, ...] | None = None
     """What the installation allows podTemplates to ask for (``render.pod_access``); None allows everything."""
+    marks_machines: bool = False
+    """Whether the installation lets the operator mark the Machines whose nodes a pool is to give back."""
     catalogues: tuple[SeenCatalogue, ...] = ()
     """The additions to the catalogue, ordered by name and key. Offline, the shipped prices are among them; in a
     cluster only what the installation states."""

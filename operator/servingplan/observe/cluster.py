@@ -76,6 +76,7 @@ class Reader:
         pool_kinds: frozenset[str] | None,
         urls: UrlPolicy,
         pod_access: frozenset[str] | None = None,
+        marks_machines: bool = False,
         namespace_budgets: Mapping[str, float] = MappingProxyType({}),
         demand: Demand | None = None,
         engines: Engines | None = None,
@@ -93,6 +94,7 @@ class Reader:
         self._state = state
         self._outside = outside or OverHttp(urls)
         self._budgets = namespace_budgets
+        self._marks_machines = marks_machines
         self._pod_access = None if pod_access is None else tuple(sorted(pod_access))
         self._demand = demand
         self._engines = engines
@@ -169,6 +171,7 @@ class Reader:
                 for item in (spec.profiles if spec else ())
             ),
             pod_access=self._pod_access,
+            marks_machines=self._marks_machines,
             catalogues=catalogues(seen),
             model_configs=tuple(self._config_maps.model_config(plan.namespace, name) for name in sorted(configs)),
         )

@@ -11,6 +11,9 @@ from servingplan.model.fleet import Fleet
 from servingplan.planning.pools import CENT, Pool
 from servingplan.rollout.placement import Placement
 
+MACHINES_GROUP = "cluster.x-k8s.io/"
+"""The API group of Cluster API."""
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -179,15 +182,37 @@ def _spend_raised(pool: Pool, size: int) -> float:
     return pool.spend_at(size + max(0, pool.existing - pool.wanted))
 
 
-def shrink(*, pools: tuple[Pool, ...], sizes: Mapping[str, int]) -> tuple[ResizePool, ...]:
-    """Lower pools to ``sizes``, which are never below the nodes that still hold our pods: empty nodes leave first."""
+def shrink(
+    *, pools: tuple[Pool, ...], sizes: Mapping[str, int], leaving: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[ResizePool, ...]:
+    """Lower pools to ``sizes``, which are never below the nodes that still hold our pods: empty nodes leave first.
+
+    ``leaving``: by pool, the nodes that the plan does without, where the operator may choose which of them go.
+    """
     return tuple(
         ResizePool(
             pool=pool.name,
             before=pool.wanted,
             nodes=size,
+            machines=marks[0],
+            spared=marks[1],
             why=f"{pool.name} from {pool.wanted} to {size} nodes: the others are empty",
         )
         for pool in pools
         if pool.sized_by_us and (size := pool.holding(sizes[pool.name])) < pool.wanted
+        for marks in [((), ()) if leaving is None else _marks(pool, pool.wanted - size, leaving.get(pool.name, ()))]
     )
+
+
+def _marks(pool: Pool, count: int, leaving: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The Machines of the empty nodes that go, and of those that stay. Nodes that take nobody any more and those that the plan
+    does without go first, nodes with pods of others last."""
+    if pool.spec.resize is None or not pool.spec.resize.api_version.startswith(MACHINES_GROUP):
+        return (), ()
+    known = [item for item in pool.nodes if item.node.machine]
+    empty = sorted(
+        (item for item in known if not item.our_pods),
+        key=lambda item: (item.foreign_gpus > 0, item.node.usable, item.name not in leaving, item.name),
+    )
+    go = {item.node.machine for item in empty[:count]}
+    return tuple(sorted(go)), tuple(sorted({item.node.machine for item in known} - go))

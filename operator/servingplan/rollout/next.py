@@ -104,7 +104,8 @@ def next_step(rollout: Rollout, limits: Limits) -> Step:
         less = given_back_first(pool, able) if limits.may_grow and pool.name not in grown else None
         if less is not None:
             sizes[pool.name] = min(sizes[pool.name], less)
-    smaller = shrink(pools=pools, sizes=sizes) if not math.isnan(spend) else ()
+    leaving = {name: item.leaving for name, item in placements.items()} if world.marks_machines else None
+    smaller = shrink(pools=pools, sizes=sizes, leaving=leaving) if not math.isnan(spend) else ()
     coming = Coming(
         nodes=bool(growth.resize),
         replicas=bool(placed) or places_wake is not None,  # those that only wait for a node to go

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from servingplan.api.pools_v1alpha1 import NodePool
 from servingplan.api.v1alpha1 import Change
 from servingplan.model.actions import DrainPod, PlacePod, ResizePool
 from servingplan.planning.pools import PoolNode
@@ -43,6 +44,23 @@ def test_it_is_placed_once_the_other_node_is_gone_or_marked():
     new = pod("new", gpus=8, created=NOW)
     assert placed_on(step_of(pool(node("n1"), wanted=1), new)) == ["n1"]
     assert placed_on(step_of(pool(node("n1", disrupted=True), node("n2"), wanted=1), new)) == ["n2"]
+
+
+@pytest.mark.parametrize(("marks", "machines"), [(False, ()), (True, ("llm/n2",))])
+def test_the_machine_of_a_node_that_goes_is_named_only_where_the_installation_marks_them(marks, machines):
+    nodes = tuple(node(name, machine=f"llm/{name}") for name in ("n1", "n2"))
+    there = pod("there", "n1", gpus=8)
+    found = pool(*nodes, pods=(there,), wanted=2)
+    resize = {"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineDeployment", "name": "h100"}
+    found = replace(found, spec=NodePool.model_validate({**found.spec.model_dump(by_alias=True), "resize": resize}))
+    rollout = Rollout(
+        world=world(there, nodes=nodes, marks_machines=marks),
+        pools=(found,),
+        fleet=fleet(replica_set(gpus=8), nodes={"h100": 1}, groups=[(1, {"d": 1})]),
+        facts={"d": facts(gpus=8)},
+    )
+    (resized,) = [item for item in next_step(rollout, LIMITS).after_routing if isinstance(item, ResizePool)]
+    assert (resized.nodes, resized.machines) == (1, machines)
 
 
 @pytest.mark.parametrize("where", [{"disrupted": True}, {"schedulable": False}, {}, None])
