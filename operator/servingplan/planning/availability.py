@@ -221,7 +221,7 @@ def seen_of(pool: Pool) -> Seen:
     """What is seen of a pool in this turn."""
     return Seen(
         asked=pool.wanted,
-        came=sum(node.node.gpus > 0 and not node.closed for node in pool.nodes),
+        came=sum(node.node.gpus > 0 and (not node.closed or node.held_by_others) for node in pool.nodes),
         existing=pool.existing,
         blind=tuple(node.name for node in pool.blind_nodes),
         refusal=None if pool.object is None else pool.object.refusal,

@@ -61,11 +61,17 @@ class PoolNode:
 
     @property
     def boots(self) -> bool:
-        """Whether it is still booting: it holds no pod, and it is not Ready, shows no GPUs or takes no pods yet."""
+        """Whether it is still booting: it holds no pod of ours, and it is not Ready, shows no GPUs, or takes no pods yet and
+        holds none of others."""
         node = self.node
         if self.our_pods or node.disrupted or not node.schedulable:
             return False
-        return not node.ready or node.gpus == 0 or self.closed
+        return not node.ready or node.gpus == 0 or (self.closed and not self.foreign_gpus)
+
+    @property
+    def held_by_others(self) -> bool:
+        """Whether pods of others keep the plan off it: they hold all of its GPUs, or some while it takes nobody more."""
+        return self.node.usable and self.foreign_gpus > 0 and (self.free_gpus == 0 or self.closed)
 
     @property
     def free_gpus(self) -> int:
@@ -256,8 +262,8 @@ class Pool:
 
     @property
     def foreign_nodes(self) -> int:
-        """The nodes that pods of others hold completely. In a rented pool they are paid for and of no use."""
-        return sum(1 for node in self.nodes if node.node.usable and node.free_gpus == 0 and node.foreign_gpus > 0)
+        """The nodes off which pods of others keep the plan. In a rented pool they are paid for and of no use."""
+        return sum(node.held_by_others for node in self.nodes)
 
     @property
     def existing(self) -> int:

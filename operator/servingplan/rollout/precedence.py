@@ -8,14 +8,15 @@ takes. If even that would not be enough, nobody makes way, since the class would
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from servingplan.model.fleet import Fleet, ReplicaSet
 from servingplan.model.world import Pod
 from servingplan.planning.fleet import Content, contents_of, without_contents
-from servingplan.planning.pools import CENT, Pool
+from servingplan.planning.pools import CENT, LEFT, Pool
 from servingplan.rollout.growth import planned_size
 from servingplan.rollout.placement import Placement
 from servingplan.rollout.state import Limits, Rollout, missing_replicas
@@ -34,6 +35,11 @@ class Precedence:
     """The placement of its pods, by pool."""
     kept: frozenset[str] = frozenset()
     """The uids of replicas that serve until their successors do."""
+
+    @cached_property
+    def staying(self) -> frozenset[str]:
+        """The uids of the replicas that are where the plan wants them."""
+        return frozenset(pod.uid for placement in self.placements.values() for pod in placement.stay)
 
 
 @dataclass(frozen=True)
@@ -54,38 +60,40 @@ def precedence(rollout: Rollout, limits: Limits, placed: Place) -> Precedence:
     if math.isnan(rollout.spend) or not (limits.may_grow or limits.exceeded_by(rollout.spend)):
         return found
     lowest = min((item.priority for item in whole.replica_sets), default=0)
+    serving = _serving(rollout)
     for priority, model in sorted({(-item.priority, item.model) for item in whole.replica_sets}):
         # Where planned replicas make way, those that run may find room.
         if -priority > lowest or found.rollout.fleet is not whole:
-            kept = found.kept.union(_without_successor(found, whole, model))
+            kept = found.kept.union(_without_successor(found, whole, model, serving[model]))
             found = found if kept == found.kept else _made(found, limits, placed, kept, -priority) or found
     return found
 
 
-def _without_successor(found: Precedence, whole: Fleet, model: str) -> Iterator[str]:
+def _serving(rollout: Rollout) -> dict[str, list[Pod]]:
+    """The replicas that gateways can reach, that do not drain, and whose nodes are not about to go, by model."""
+    there = {node.name for node in rollout.world.nodes if node.ready and not node.disrupted}
+    found: dict[str, list[Pod]] = defaultdict(list)
+    for pod in rollout.world.pods:
+        serves = pod.reachable and pod.draining_since is None and there.issuperset(pod.nodes)
+        if serves and pod.deployment in rollout.facts:
+            found[rollout.facts_of(pod).model].append(pod)
+    return found
+
+
+def _without_successor(found: Precedence, whole: Fleet, model: str, serving: list[Pod]) -> Iterator[str]:
     """The uids of the replicas of a model that are to be kept: the one that costs least, for each of its classes in the whole
-    plan that no replica of the plan serves yet."""
+    plan that no replica of the plan serves yet. ``serving``: all that serve."""
     rollout = found.rollout
     sets = [item for item in whole.replica_sets if item.model == model]
-    if not any(_comes(rollout, item) for item in sets):
-        return
-    staying = {pod.uid for placement in found.placements.values() for pod in placement.stay}
-    there = {node.name for node in rollout.world.nodes if node.ready and not node.disrupted}
-    price = {node.name: pool.dollars_per_node_hour or 0.0 for pool in rollout.pools for node in pool.nodes}
-    serving = [
-        pod
-        for pod in rollout.world.pods
-        if pod.deployment in rollout.facts
-        and rollout.facts_of(pod).model == model
-        and pod.reachable
-        and pod.draining_since is None
-        and there.issuperset(pod.nodes)
-    ]
-    serving.sort(key=lambda pod: (math.fsum(price.get(name, 0.0) for name in pod.nodes), pod.name))
+    prices = {item.name.removesuffix(LEFT): item.dollars_per_node_hour or 0.0 for item in rollout.pools}
+
+    def cost(pod: Pod) -> tuple[float, str]:
+        return len(pod.nodes) * prices.get(rollout.facts_of(pod).pool, 0.0), pod.name
+
     for name in sorted({name for item in sets for name, rate in item.planned.items() if rate > 0}):
         able = [pod for pod in serving if rollout.facts_of(pod).capacity.get(name, 0.0) > 0]
-        if able and staying.isdisjoint(pod.uid for pod in able):
-            yield able[0].uid
+        if able and found.staying.isdisjoint(pod.uid for pod in able) and any(_comes(rollout, item) for item in sets):
+            yield min(able, key=cost).uid
 
 
 def _comes(rollout: Rollout, item: ReplicaSet) -> bool:
