@@ -11,7 +11,7 @@ takes nearer to their product.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from servingplan.solve.bounds.relaxation import Relaxation
@@ -195,7 +195,10 @@ class ByModel:
         """
         instance = self._instance
         copies = [0] * len(instance.shapes)
-        free = [limit * pool.gpus_per_node for limit, pool in zip(instance.nodes_limit, instance.pools, strict=True)]
+        free = {
+            pool.name: limit * pool.gpus_per_node
+            for pool, limit in zip(instance.pools, instance.nodes_limit, strict=True)
+        }
         order = sorted(range(len(self.smallest)), key=lambda m: (-self.smallest[m], m))
         order = order[1:] + order[:1] if dearest_last else order
         for m in order:
@@ -214,7 +217,7 @@ class ByModel:
             for column, c in zip(plan.copies, self._shapes[m], strict=True):
                 copies[c] = round(outcome.values[column])
                 for name, gpus in instance.shapes[c].gpus.items() if copies[c] else ():
-                    free[instance.pool_index[name]] -= gpus * copies[c]
+                    free[name] -= gpus * copies[c]
         return copies
 
     def cuts(self, apart: Apart) -> tuple[Cut, ...]:
@@ -256,16 +259,11 @@ class ByModel:
     def _part(self, m: int) -> Instance:
         """The instance with one model only, and with the stock that it may have (`Prices.scarce`)."""
         whole, shapes = self._instance, self._shapes[m]
-        part = replace(
-            whole,
-            classes=tuple(whole.classes[k] for k in self._classes[m]),
-            shapes=tuple(whole.shapes[c] for c in shapes),
-            copies_limit=tuple(whole.copies_limit[c] for c in shapes),
-        )
+        part = whole.only(shapes, self._classes[m])
         if self._scarce:
             return part
         copies = tuple(self._most if self._plain(c) else whole.copies_limit[c] for c in shapes)
-        return replace(part, copies_limit=copies, nodes_limit=(self._most * self._largest,) * len(whole.pools))
+        return replace(part, copies_limit=copies, nodes_limit=(self._most * self._largest,) * len(part.pools))
 
     def _undominated(self, shapes: Sequence[int]) -> list[int]:
         """The shapes without those that another shape replaces copy by copy, for no more worth, if its stock has no end."""
@@ -285,7 +283,7 @@ class ByModel:
         shape, fits = self._instance.shapes[c], self._instance.copies_limit[c] > 0
         return fits and isinstance(shape.max_utilization, float) and shape.max_copies is None and not shape.quality_loss
 
-    def _program(self, m: int, scale: float, *, free: Sequence[int] | None = None) -> PlanProgram:
+    def _program(self, m: int, scale: float, *, free: Mapping[str, int] | None = None) -> PlanProgram:
         """The program of one model in full service, built once, as a scale changes few factors; with all nodes of the stock, or
         with those that have room for the `free` GPUs (by pool)."""
         if m not in self._programs:
@@ -294,8 +292,8 @@ class ByModel:
         plan.set_capacity(at / scale)
         plan.program.start_from(())
         part = self._parts[m]
-        for p, (column, limit) in enumerate(zip(plan.nodes, part.nodes_limit, strict=True)):
-            nodes = limit if free is None else max(0, free[p] // part.pools[p].gpus_per_node)
+        for pool, column, limit in zip(part.pools, plan.nodes, part.nodes_limit, strict=True):
+            nodes = limit if free is None else max(0, free[pool.name] // pool.gpus_per_node)
             plan.program.set_bounds(column, lower=nodes, upper=nodes)
         return plan
 
