@@ -56,12 +56,16 @@ def whole(items, field):
 
 
 def random_events(seed, seconds):
-    chance, found = random.Random(seed), []
-    for at in sorted(chance.uniform(0, seconds) for _ in range(5)):
+    """Events at random, after a loss that the pool does not make good, so that the fleet must move."""
+    chance = random.Random(seed)
+    begun, lasts = chance.uniform(0, seconds / 4), chance.uniform(seconds / 8, seconds / 2)
+    found = [Event(at=begun, event="Refused", pool="l40s", seconds=lasts)]
+    found.append(Event(at=begun + chance.uniform(0, 20), event="NodeLost", pool="l40s"))
+    for at in sorted(chance.uniform(0, seconds) for _ in range(4)):
         kind = chance.choice(["NodeLost", "NodeLost", "Refused", "Slow"])
         lasts = chance.choice([None, chance.uniform(1, seconds)])
         found.append(Event(at=at, event=kind, pool=chance.choice(["l40s", "l40s", "h100"]), seconds=lasts))
-    return found
+    return sorted(found, key=lambda event: event.at)
 
 
 def test_without_an_event_the_figures_are_those_of_the_fixed_plan():
@@ -77,7 +81,7 @@ def test_without_an_event_the_figures_are_those_of_the_fixed_plan():
     assert [phase["phase"] for phase in course["phases"]] == ["before"]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_whatever_happens_each_request_has_one_end_and_each_dollar_is_that_of_a_node(seed, monkeypatch):
     ended = []
     finish = ClassFigures.finish
@@ -107,6 +111,7 @@ def test_whatever_happens_each_request_has_one_end_and_each_dollar_is_that_of_a_
         ends = item["finished"] + item["turned_away"] + item["too_long"] + item["cut"]
         assert item["arrived"] == ends == sum(name == item["name"] for name, _ in sent)
     assert all(not replica.open for replica in found.replicas)
+    assert whole(fleet["classes"], "cut") > 0
     # Spans tell of the same requests as the whole.
     for spans in (course["phases"], course["timeline"]):
         classes = [item for span in spans for item in span.get("classes", [span])]
@@ -118,6 +123,7 @@ def test_whatever_happens_each_request_has_one_end_and_each_dollar_is_that_of_a_
         )
         served = sum(round(item["arrived"] * (item["in_time_share"] or 0)) for item in classes)
         assert served == whole(fleet["classes"], "in_time")
+    assert len(course["spend"]) > 1
     # Dollars are the lifetimes of nodes times their prices, by the cluster's own list of what became of nodes.
     seconds, dollars, there = fleet["seconds"], 0.0, Counter()
     for entry in found.stage.cluster.ledger:
