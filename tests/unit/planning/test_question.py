@@ -91,7 +91,7 @@ def test_nodes_that_foreign_pods_hold_are_paid_and_taken_from_the_cap():
 
 @pytest.mark.parametrize("free", [1, 0])
 def test_a_node_that_takes_nobody_more_and_holds_pods_of_others_is_paid_and_is_no_node_to_come(free):
-    closed = node("a", closing=(Taint(key="node.kubernetes.io/disk-pressure", value="", effect="NoSchedule"),))
+    closed = node("a", state_taints=(Taint(key="node.kubernetes.io/disk-pressure", value="", effect="NoSchedule"),))
     raw = PlanSpec.model_validate(spec(pool={"resize": RESIZE, "minNodes": 2, "maxNodes": 5}))
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
     world = Observation(
@@ -109,7 +109,7 @@ def test_a_node_that_takes_nobody_more_and_holds_pods_of_others_is_paid_and_is_n
 
 
 def test_a_closed_node_that_holds_nobody_is_still_to_come():
-    closed = node("a", closing=(Taint(key="karpenter.sh/unregistered", value="", effect="NoExecute"),))
+    closed = node("a", state_taints=(Taint(key="karpenter.sh/unregistered", value="", effect="NoExecute"),))
     raw = PlanSpec.model_validate(spec(pool={"resize": RESIZE}))
     plan = PlanObject(namespace="llm", name="chat", uid="u", generation=1, spec={})
     objects = (PoolObject(pool="p", reference="r", wanted=1, allowed_namespaces=("*",)),)
