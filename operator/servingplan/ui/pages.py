@@ -62,16 +62,21 @@ def page_of(
 
 
 def changed(world: Observation, *, budget: Decimal | None = None, demand: Decimal | None = None) -> Observation:
-    """The world with another budget in $/h, and with all declared rates multiplied by a factor."""
+    """The world after an edit of the plan: another budget in $/h, and all declared rates multiplied by a factor.
+
+    As for every edit the generation rises, so the plan is searched as a new one, and not in haste or as an improvement of the
+    plan in force.
+    """
     spec = world.plan.spec
-    if not isinstance(spec, dict):
+    if not isinstance(spec, dict) or (budget is None and demand is None):
         return world
     spec = dict(spec)
     if budget is not None:
         spec["budget"] = {"dollarsPerHour": f"{budget:f}"}
     if demand is not None:
         spec["models"] = [_scaled(model, demand) for model in spec.get("models") or ()]
-    return world.model_copy(update={"plan": world.plan.model_copy(update={"spec": spec})})
+    edit = {"spec": spec, "generation": world.plan.generation + 1}
+    return world.model_copy(update={"plan": world.plan.model_copy(update=edit)})
 
 
 def _scaled(model: Any, factor: Decimal) -> Any:

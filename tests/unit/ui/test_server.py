@@ -7,8 +7,10 @@ import pytest
 import typer
 from aiohttp.test_utils import TestClient, TestServer
 
+from servingplan.answering import solve_with
 from servingplan.cli.ui import LOCAL, is_loopback, names_of
 from servingplan.errors import ApiError
+from servingplan.ui import pages
 from servingplan.ui.server import HEADERS, KEPT_SECONDS, Ui
 from tests.simulated.plans import operator, plan
 from tests.unit.test_report_command import HOSTILE, Page
@@ -99,6 +101,26 @@ async def test_a_changed_plan_is_tried_where_that_is_allowed_and_nothing_is_appl
     assert tried["dollars_per_hour"] > own["dollars_per_hour"]
     again = content_of(await (await client.get("/plans/llm/chat")).text())
     assert again["hash"] == own["hash"]
+
+
+async def test_a_changed_plan_is_searched_like_an_edit(world, serve, monkeypatch):
+    """Without haste, however slow the machine is, and without the gain that a move from the plan in force must bring."""
+    asked = []
+
+    def solver():
+        solve = solve_with()
+
+        def answer(question, spec, at_most_seconds=None, *, first=False):
+            asked.append((at_most_seconds, question.change))
+            return solve(question, spec, at_most_seconds, first=first)
+
+        return answer
+
+    monkeypatch.setattr(pages, "solve_with", solver)
+    client = await serve(world, what_if=True)
+    for demand in ("2", "0.5"):
+        assert (await client.get("/plans/llm/chat", params={"demand": demand})).status == 200
+    assert asked == [(None, None)] * 2
 
 
 async def test_a_changed_plan_is_refused_where_that_is_off(world, serve):
